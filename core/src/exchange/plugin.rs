@@ -1,0 +1,94 @@
+//! The plugin's end: what to send next, and on which connection.
+
+use crate::transport::ConnectionId;
+
+/// The plugin's end of one control or function channel.
+///
+/// It shakes hands once per connection, never while idle (fault 1), and an
+/// answer goes to the connection that its command came from or nowhere
+/// (fault 4).
+#[derive(Debug, Default)]
+pub struct PluginEnd {
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    #[default]
+    Unconnected,
+    Greeting(ConnectionId),
+    Listening,
+    Working(ConnectionId),
+}
+
+/// What the plugin is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Wait for a connection, then call [`PluginEnd::connected`].
+    Connect,
+    /// Send the handshake on it, then call [`PluginEnd::sent`].
+    Greet(ConnectionId),
+    /// Wait for a command, then call [`PluginEnd::received`].
+    Receive,
+    /// Carry the command out, send the answer on this connection, then call
+    /// [`PluginEnd::sent`].
+    Answer(ConnectionId),
+}
+
+impl PluginEnd {
+    /// Not connected yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What to do next.
+    pub fn step(&self) -> Step {
+        match self.state {
+            State::Unconnected => Step::Connect,
+            State::Greeting(connection) => Step::Greet(connection),
+            State::Listening => Step::Receive,
+            State::Working(connection) => Step::Answer(connection),
+        }
+    }
+
+    /// There is a connection.
+    pub fn connected(&mut self, connection: ConnectionId) {
+        self.state = State::Greeting(connection);
+    }
+
+    /// The handshake or the answer was sent.
+    pub fn sent(&mut self) {
+        self.state = State::Listening;
+    }
+
+    /// A command has come on this connection.
+    pub fn received(&mut self, connection: ConnectionId) {
+        self.state = State::Working(connection);
+    }
+
+    /// The connection is gone; so is the answer that was meant for it.
+    pub fn disconnected(&mut self) {
+        self.state = State::Unconnected;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connection_begins_with_a_handshake() {
+        let mut end = PluginEnd::new();
+        for connection in [ConnectionId(1), ConnectionId(2)] {
+            assert_eq!(end.step(), Step::Connect);
+            end.connected(connection);
+            assert_eq!(end.step(), Step::Greet(connection));
+            end.sent();
+            assert_eq!(end.step(), Step::Receive);
+            end.received(connection);
+            assert_eq!(end.step(), Step::Answer(connection));
+            end.disconnected();
+        }
+        assert_eq!(end.step(), Step::Connect, "an answer never reaches another connection");
+    }
+}

@@ -1,0 +1,21 @@
+//! The eKuiper portable-plugin protocol, without any I/O.
+//!
+//! What lives here: the [messages](message) that engine and plugin exchange,
+//! the [addresses](address) of their channels, the plugin's [manifest] and
+//! [launch options](launch), the SP wire format as [state machines](sp), the
+//! [inverted request/reply conversation](exchange), and the
+//! [contract](transport) that every transport keeps.
+//!
+//! What does not: sockets, threads, clocks and processes. Whatever depends on
+//! time is handed an [`Instant`](std::time::Instant) by its caller.
+
+pub mod address;
+mod error;
+pub mod exchange;
+pub mod launch;
+pub mod manifest;
+pub mod message;
+pub mod sp;
+pub mod transport;
+
+pub use error::{Error, Result};

@@ -1,0 +1,211 @@
+//! The plugin's manifest: `<plugin>.json` in the plugin's folder.
+//!
+//! The format is eKuiper's (`internal/plugin/portable`, "Package" in its
+//! guide). What it says is checked here; files are not looked at.
+
+use std::collections::HashSet;
+use std::path::{Component, Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::message::SymbolKind;
+use crate::{Error, Result};
+
+/// How a plugin is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Language {
+    /// A native executable. The only spelling for one that eKuiper takes,
+    /// whatever it was written in.
+    Go,
+    /// A native executable; a word that our own host takes too.
+    Rust,
+    /// A script that a Python interpreter runs.
+    Python,
+}
+
+/// What a plugin is and has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Manifest {
+    /// The plugin's version, free text.
+    #[serde(default)]
+    pub version: String,
+    /// How it is started.
+    pub language: Language,
+    /// The executable or script, relative to the plugin's folder.
+    pub executable: String,
+    /// The kind of environment that a Python plugin runs in, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_env_type: Option<String>,
+    /// That environment's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    /// The sources that it serves.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub sources: Vec<String>,
+    /// The sinks that it serves.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub sinks: Vec<String>,
+    /// The functions that it serves.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub functions: Vec<String>,
+    /// Every other field, kept as it was.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// [`Error::ManifestSyntax`] when it is not JSON of this form;
+    /// [`Error::Manifest`] when it names an unknown language or environment, an
+    /// executable outside the plugin's folder, a symbol twice, or none at all.
+    pub fn parse(text: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(text).map_err(Error::ManifestSyntax)?;
+        check_language(&value)?;
+        let manifest: Self = serde_json::from_value(value).map_err(Error::ManifestSyntax)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The symbols of one kind.
+    pub fn symbols(&self, kind: SymbolKind) -> &[String] {
+        match kind {
+            SymbolKind::Source => &self.sources,
+            SymbolKind::Sink => &self.sinks,
+            SymbolKind::Function => &self.functions,
+        }
+    }
+
+    /// The conda environment to run in, if the manifest asks for one.
+    pub fn conda_env(&self) -> Option<&str> {
+        self.virtual_env_type.as_ref().and(self.env.as_deref())
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::Manifest(text));
+        check_executable(&self.executable)?;
+        match self.virtual_env_type.as_deref() {
+            None => {}
+            Some("conda") if self.env.as_deref().is_some_and(|env| !env.is_empty()) => {}
+            Some("conda") => return refuse(r#"virtualEnvType is "conda", but env names no environment"#.into()),
+            Some(other) => {
+                return refuse(format!(r#"virtualEnvType {other:?} is not known: use "conda", or leave it out"#));
+            }
+        }
+        let mut none = true;
+        for kind in SymbolKind::ALL {
+            let mut seen = HashSet::new();
+            for symbol in self.symbols(kind) {
+                none = false;
+                if symbol.is_empty() {
+                    return refuse(format!("a {kind}'s name is empty"));
+                }
+                if !seen.insert(symbol) {
+                    return refuse(format!("{kind} {symbol:?} is listed twice"));
+                }
+            }
+        }
+        if none {
+            return refuse("it lists no source, sink or function".into());
+        }
+        Ok(())
+    }
+}
+
+/// Before serde does, so that the error tells what to write instead.
+fn check_language(manifest: &Value) -> Result<()> {
+    match manifest.get("language") {
+        None => Err(Error::Manifest(r#"it has no "language": use "go" for a native executable, or "python""#.into())),
+        Some(Value::String(name)) if !matches!(name.as_str(), "go" | "rust" | "python") => {
+            Err(Error::Manifest(format!(
+                r#"language {name:?} is not known: use "go" for any native executable (eKuiper takes no other word for it), "rust", or "python""#
+            )))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn check_executable(executable: &str) -> Result<()> {
+    let inside =
+        Path::new(executable).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if executable.is_empty() || !inside {
+        return Err(Error::Manifest(format!(
+            "executable {executable:?} must be a path inside the plugin's folder, such as \"bin/mirror\""
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Manifest::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_documents_example_is_read() {
+        let manifest = Manifest::parse(
+            r#"{"version":"v1.0.0","language":"python","executable":"pysam.py","virtualEnvType":"conda","env":"myenv",
+                "sources":["pyjson"],"sinks":["print"],"functions":["revert"],"about":{"trial":false}}"#,
+        )
+        .unwrap();
+        assert_eq!(manifest.language, Language::Python);
+        assert_eq!(manifest.conda_env(), Some("myenv"));
+        assert_eq!(manifest.symbols(SymbolKind::Function), ["revert"]);
+        assert_eq!(manifest.other["about"]["trial"], false);
+        let written = serde_json::to_string(&manifest).unwrap();
+        assert_eq!(Manifest::parse(&written).unwrap(), manifest);
+    }
+
+    #[test]
+    fn what_no_host_can_run_is_refused() {
+        assert!(refused("{").contains("not valid"));
+        assert!(refused("[]").contains("language"));
+        assert!(
+            refused(r#"{"language":"cobol","executable":"x","functions":["f"]}"#).contains("\"cobol\" is not known")
+        );
+        assert!(
+            refused(r#"{"language":"go","executable":"../x","functions":["f"]}"#)
+                .contains("inside the plugin's folder")
+        );
+        assert!(
+            refused(r#"{"language":"go","executable":"/bin/sh","functions":["f"]}"#)
+                .contains("inside the plugin's folder")
+        );
+        assert!(
+            refused(r#"{"language":"go","executable":"x","functions":["f","f"]}"#)
+                .contains("function \"f\" is listed twice")
+        );
+        assert!(refused(r#"{"language":"go","executable":"x"}"#).contains("no source, sink or function"));
+        assert!(
+            refused(r#"{"language":"python","executable":"x.py","virtualEnvType":"conda","functions":["f"]}"#)
+                .contains("env")
+        );
+        assert!(
+            refused(r#"{"language":"python","executable":"x.py","virtualEnvType":"nix","functions":["f"]}"#)
+                .contains("nix")
+        );
+    }
+
+    #[test]
+    fn one_name_may_be_a_source_and_a_sink() {
+        assert!(
+            Manifest::parse(
+                r#"{"language":"rust","executable":"x","sources":["file"],"sinks":["file"],"functions":null}"#
+            )
+            .is_ok()
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! A sink's acknowledgement of one message.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+#[derive(Serialize, Deserialize)]
+struct Ack {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Reads an acknowledgement: `Ok` when the message was taken, else the sink's
+/// reason.
+///
+/// # Errors
+/// [`Error::Message`] when it has another form.
+pub fn decode_ack(bytes: &[u8]) -> Result<Result<(), String>> {
+    let ack: Ack =
+        serde_json::from_slice(bytes).map_err(|source| Error::Message { what: "the acknowledgement", source })?;
+    Ok(match ack.error {
+        Some(text) if !text.is_empty() => Err(text),
+        _ => Ok(()),
+    })
+}
+
+/// An acknowledgement as it stands on the wire: `{}`, or `{"error":"text"}`.
+pub fn encode_ack(outcome: Result<(), &str>) -> Vec<u8> {
+    match outcome {
+        Ok(()) => b"{}".to_vec(),
+        Err(text) => serde_json::json!({ "error": text }).to_string().into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_outcomes_survive() {
+        assert_eq!(decode_ack(b"{}").unwrap(), Ok(()));
+        assert_eq!(decode_ack(br#"{"error":""}"#).unwrap(), Ok(()));
+        assert_eq!(decode_ack(&encode_ack(Err("disk \"full\""))).unwrap(), Err("disk \"full\"".into()));
+        assert_eq!(encode_ack(Ok(())), b"{}");
+        assert!(decode_ack(b"ok").is_err());
+    }
+}

@@ -1,0 +1,269 @@
+//! The control channel: start and stop of symbols.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// The first message of a plugin on a control or function channel, and the
+/// official SDKs' keepalive: exactly these bytes, nothing that merely begins
+/// like them (fault 3).
+pub const HANDSHAKE: &[u8] = b"handshake";
+
+/// The answer to a command that was carried out. Any other is an error's text.
+pub const ANSWER_OK: &[u8] = b"ok";
+
+/// What a symbol is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SymbolKind {
+    /// It gives tuples to the engine.
+    #[serde(rename = "source")]
+    Source,
+    /// It takes tuples from the engine.
+    #[serde(rename = "sink")]
+    Sink,
+    /// It computes a value from values.
+    #[serde(rename = "func")]
+    Function,
+}
+
+impl SymbolKind {
+    /// Every kind there is.
+    pub const ALL: [Self; 3] = [Self::Source, Self::Sink, Self::Function];
+}
+
+impl fmt::Display for SymbolKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Source => "source",
+            Self::Sink => "sink",
+            Self::Function => "function",
+        })
+    }
+}
+
+/// Which operator instance of which rule a source or sink works for. A
+/// function's control message has it empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meta {
+    /// The rule.
+    #[serde(default)]
+    pub rule_id: String,
+    /// The operator within the rule.
+    #[serde(default)]
+    pub op_id: String,
+    /// The operator's instance, from 0.
+    #[serde(default)]
+    pub instance_id: i64,
+}
+
+impl fmt::Display for Meta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.rule_id, self.op_id, self.instance_id)
+    }
+}
+
+/// What is to be started or stopped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Control {
+    /// The symbol's name in the manifest.
+    pub symbol_name: String,
+    /// For which rule, operator and instance.
+    #[serde(default)]
+    pub meta: Meta,
+    /// What the symbol is.
+    pub plugin_type: SymbolKind,
+    /// A source's topic, as the protocol spells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_source: Option<String>,
+    /// The same, as the official Python SDK reads it (fault 12).
+    #[serde(default, rename = "datasource", skip_serializing_if = "Option::is_none")]
+    pub data_source_lowercase: Option<String>,
+    /// The configuration from the engine's stream or action.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Map<String, Value>>,
+}
+
+impl Control {
+    /// The control message of a function: it belongs to no rule.
+    pub fn function(symbol: &str) -> Self {
+        Self::new(SymbolKind::Function, symbol, Meta::default())
+    }
+
+    /// The control message of a sink.
+    pub fn sink(symbol: &str, meta: Meta, config: Map<String, Value>) -> Self {
+        Self { config: Some(config), ..Self::new(SymbolKind::Sink, symbol, meta) }
+    }
+
+    /// The control message of a source. Its topic stands wherever a plugin
+    /// might look for it: `dataSource`, `datasource` and `config.datasource`.
+    pub fn source(symbol: &str, meta: Meta, datasource: &str, mut config: Map<String, Value>) -> Self {
+        let mut topic = None;
+        if !datasource.is_empty() {
+            topic = Some(datasource.to_owned());
+            config.insert("datasource".into(), datasource.into());
+        }
+        Self {
+            data_source: topic.clone(),
+            data_source_lowercase: topic,
+            config: Some(config),
+            ..Self::new(SymbolKind::Source, symbol, meta)
+        }
+    }
+
+    fn new(plugin_type: SymbolKind, symbol: &str, meta: Meta) -> Self {
+        Self {
+            symbol_name: symbol.to_owned(),
+            meta,
+            plugin_type,
+            data_source: None,
+            data_source_lowercase: None,
+            config: None,
+        }
+    }
+
+    /// A source's topic: `dataSource`, else `datasource`, else
+    /// `config.datasource`, else empty.
+    pub fn datasource(&self) -> &str {
+        let configured = || self.config.as_ref()?.get("datasource")?.as_str();
+        [self.data_source.as_deref(), self.data_source_lowercase.as_deref(), configured()]
+            .into_iter()
+            .flatten()
+            .find(|topic| !topic.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// Whether the engine waits for an acknowledgement of each message.
+    pub fn requires_ack(&self) -> bool {
+        self.config.as_ref().and_then(|config| config.get("requireAck")) == Some(&Value::Bool(true))
+    }
+}
+
+/// Start or stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommandKind {
+    /// Start a symbol.
+    Start,
+    /// Stop a source or a sink.
+    Stop,
+}
+
+impl fmt::Display for CommandKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+        })
+    }
+}
+
+/// A command on the control channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// What to do.
+    pub kind: CommandKind,
+    /// With which symbol.
+    pub control: Control,
+}
+
+/// On the wire the control message is a JSON string inside the JSON.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    cmd: CommandKind,
+    arg: String,
+}
+
+impl Command {
+    /// Reads a command.
+    ///
+    /// # Errors
+    /// [`Error::Message`] when it has another form.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let wrong = |source| Error::Message { what: "the control command", source };
+        let envelope: Envelope = serde_json::from_slice(bytes).map_err(wrong)?;
+        let control = serde_json::from_str(&envelope.arg).map_err(wrong)?;
+        Ok(Self { kind: envelope.cmd, control })
+    }
+
+    /// The command as it stands on the wire.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] when a config cannot be written.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let wrong = |source| Error::Encode { what: "the control command", source };
+        let arg = serde_json::to_string(&self.control).map_err(wrong)?;
+        serde_json::to_vec(&Envelope { cmd: self.kind, arg }).map_err(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_engines_command_is_read() {
+        let wire = br#"{"cmd":"start","arg":"{\"symbolName\":\"random\",\"meta\":{\"ruleId\":\"r1\",\"opId\":\"py\",\"instanceId\":2},\"pluginType\":\"source\",\"config\":{\"datasource\":\"t\",\"interval\":5}}"}"#;
+        let command = Command::decode(wire).unwrap();
+        assert_eq!(command.kind, CommandKind::Start);
+        assert_eq!(command.control.meta, Meta { rule_id: "r1".into(), op_id: "py".into(), instance_id: 2 });
+        assert_eq!(command.control.plugin_type, SymbolKind::Source);
+        assert_eq!(command.control.datasource(), "t");
+        assert!(!command.control.requires_ack());
+        assert_eq!(Command::decode(&command.encode().unwrap()).unwrap(), command);
+    }
+
+    #[test]
+    fn a_function_and_a_null_config_are_read() {
+        let wire = br#"{"cmd":"stop","arg":"{\"symbolName\":\"f\",\"meta\":{\"ruleId\":\"\",\"opId\":\"\",\"instanceId\":0},\"pluginType\":\"func\",\"dataSource\":\"\",\"config\":null}"}"#;
+        assert_eq!(Command::decode(wire).unwrap().control.datasource(), "");
+    }
+
+    #[test]
+    fn the_topic_is_found_in_this_order() {
+        let control = |text: serde_json::Value| -> Control {
+            let mut all = json!({"symbolName": "s", "pluginType": "source"});
+            all.as_object_mut().unwrap().extend(text.as_object().unwrap().clone());
+            serde_json::from_value(all).unwrap()
+        };
+        let all = json!({"dataSource": "a", "datasource": "b", "config": {"datasource": "c"}});
+        assert_eq!(control(all).datasource(), "a");
+        assert_eq!(
+            control(json!({"dataSource": "", "datasource": "b", "config": {"datasource": "c"}})).datasource(),
+            "b"
+        );
+        assert_eq!(control(json!({"config": {"datasource": "c"}})).datasource(), "c");
+    }
+
+    #[test]
+    fn our_source_command_says_the_topic_everywhere() {
+        let control = Control::source("s", Meta::default(), "topic", Map::new());
+        let value = serde_json::to_value(&control).unwrap();
+        assert_eq!(value["dataSource"], "topic");
+        assert_eq!(value["datasource"], "topic");
+        assert_eq!(value["config"]["datasource"], "topic");
+    }
+
+    #[test]
+    fn only_true_asks_for_acks() {
+        let sink = |value| Control::sink("s", Meta::default(), Map::from_iter([("requireAck".to_owned(), value)]));
+        assert!(sink(json!(true)).requires_ack());
+        assert!(!sink(json!("true")).requires_ack());
+        assert!(!sink(json!(false)).requires_ack());
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for bytes in
+            [&b""[..], b"handshake", b"{}", br#"{"cmd":"start","arg":{}}"#, br#"{"cmd":"go","arg":"{}"}"#, b"\xff\xfe"]
+        {
+            assert!(Command::decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The receiving half of one connection: header, frames, limits.
+
+use std::time::{Duration, Instant};
+
+use super::{HEADER, Protocol};
+
+/// The length of what stands in front of a frame's content: the type byte
+/// `01` and a 64-bit big-endian length.
+pub const FRAME_HEADER: usize = 9;
+
+/// How much is read at once: many small messages, or a piece of a large one.
+const CHUNK: usize = 64 << 10;
+
+/// How much of an oversize message is kept: enough for a backtrace.
+const HEAD: usize = super::MAX_WORDS * 4;
+
+/// What a peer may do, and for how long.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The longest frame content, in bytes.
+    pub max_message: u64,
+    /// Up to which length an oversize frame is skipped, and reported as
+    /// [`Event::Oversized`]. Up to `max_message`: none, the connection ends.
+    pub skip_up_to: u64,
+    /// How long a peer may take for its whole header (libnng: 10 s).
+    pub header_timeout: Duration,
+    /// How long a peer may pause within a frame.
+    pub stall_timeout: Duration,
+}
+
+/// Why a connection must be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpError {
+    /// The first bytes are not an SP header.
+    #[error("the peer does not speak SP")]
+    NotSp,
+    /// The header is SP, of the wrong end of a pattern.
+    #[error("the peer's protocol is {found:#x}, and only {wanted:#x} may connect here")]
+    WrongProtocol {
+        /// The number in the header.
+        found: u16,
+        /// The only one allowed.
+        wanted: u16,
+    },
+    /// A frame begins with another byte than `01`.
+    #[error("a frame of unknown type {0:#x}")]
+    FrameType(u8),
+    /// A frame is longer than allowed.
+    #[error("a message of {length} bytes is longer than the limit of {max}")]
+    TooLong {
+        /// Its length in bytes.
+        length: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
+    /// The header was not complete in time.
+    #[error("the peer did not send its header in time")]
+    HeaderTimeout,
+    /// The peer paused within a frame for too long.
+    #[error("the peer stopped in the middle of a message")]
+    Stalled,
+}
+
+/// What the bytes held.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The peer's header: it speaks the right protocol.
+    Ready,
+    /// A frame's content.
+    Message(&'a [u8]),
+    /// A frame that was too long, and was skipped: its first bytes and its
+    /// length.
+    Oversized(&'a [u8], u64),
+}
+
+/// Turns a peer's bytes into messages.
+///
+/// The caller reads into [`space`](Self::space), tells with
+/// [`filled`](Self::filled) how much came, and takes what is complete with
+/// [`next`](Self::next) until there is no more. Memory grows with what has
+/// arrived, never with what a peer merely announces.
+#[derive(Debug)]
+pub struct Connection {
+    own: Protocol,
+    limits: Limits,
+    state: State,
+    /// Bytes `start..end` have arrived and are not used yet.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How much the current frame still needs, as far as that is known.
+    missing: usize,
+    /// Since when the peer owes us bytes.
+    waiting_since: Option<Instant>,
+    head: [u8; HEAD],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Header,
+    Frames,
+    Skipping { length: u64, left: u64, kept: usize },
+}
+
+impl Connection {
+    /// The connection of a socket that is `own`, made at `now`.
+    pub fn new(own: Protocol, limits: Limits, now: Instant) -> Self {
+        Self {
+            own,
+            limits,
+            state: State::Header,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            missing: 0,
+            waiting_since: Some(now),
+            head: [0; HEAD],
+        }
+    }
+
+    /// Whether the peer's header has been accepted.
+    pub fn is_ready(&self) -> bool {
+        self.state != State::Header
+    }
+
+    /// Whether bytes have arrived that are not used yet.
+    pub fn has_buffered(&self) -> bool {
+        self.start < self.end
+    }
+
+    /// Where the next bytes go; never empty.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        // As much again as is there, or a chunk: a frame of any length needs
+        // few reads, and a lying one no memory.
+        let wanted = self.missing.min((self.end - self.start).max(CHUNK)).max(CHUNK / 4);
+        if self.buffer.len() - self.end < wanted {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            if self.buffer.len() - self.end < wanted {
+                self.buffer.resize((self.end + wanted).max(CHUNK), 0);
+            }
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// Notes that `count` bytes have been put at the beginning of
+    /// [`space`](Self::space).
+    pub fn filled(&mut self, count: usize, now: Instant) {
+        self.end += count;
+        debug_assert!(self.end <= self.buffer.len());
+        if self.is_ready() {
+            // Progress within a frame; the header's time is counted whole.
+            self.waiting_since = Some(now);
+        }
+    }
+
+    /// The next complete thing, if there is one.
+    ///
+    /// # Errors
+    /// The peer broke the protocol: the connection must be closed.
+    #[allow(clippy::should_implement_trait)] // it borrows, an iterator cannot
+    pub fn next(&mut self) -> Result<Option<Event<'_>>, SpError> {
+        match self.state {
+            State::Header => self.header(),
+            State::Frames => self.frame(),
+            State::Skipping { length, left, kept } => Ok(self.skip(length, left, kept)),
+        }
+    }
+
+    fn header(&mut self) -> Result<Option<Event<'_>>, SpError> {
+        let wanted = self.own.peer();
+        let expected = wanted.header();
+        let arrived = &self.buffer[self.start..self.end.min(self.start + HEADER)];
+        // What cannot become a header is refused at its first wrong byte.
+        for (position, byte) in arrived.iter().enumerate() {
+            let is_number = (4..6).contains(&position);
+            if *byte != expected[position] && !is_number {
+                return Err(SpError::NotSp);
+            }
+        }
+        let Ok(header) = <[u8; HEADER]>::try_from(arrived) else {
+            self.missing = HEADER - arrived.len();
+            return Ok(None);
+        };
+        if header != expected {
+            let found = u16::from_be_bytes([header[4], header[5]]);
+            return Err(SpError::WrongProtocol { found, wanted: wanted.number() });
+        }
+        self.start += HEADER;
+        self.state = State::Frames;
+        self.waiting_since = None;
+        Ok(Some(Event::Ready))
+    }
+
+    fn frame(&mut self) -> Result<Option<Event<'_>>, SpError> {
+        let arrived = &self.buffer[self.start..self.end];
+        let Some(&kind) = arrived.first() else {
+            self.missing = 0;
+            self.waiting_since = None;
+            return Ok(None);
+        };
+        if kind != 1 {
+            return Err(SpError::FrameType(kind));
+        }
+        let Some(&length) = arrived[1..].first_chunk::<8>() else {
+            self.missing = FRAME_HEADER - arrived.len();
+            return Ok(None);
+        };
+        let length = u64::from_be_bytes(length);
+        if length > self.limits.max_message {
+            if length > self.limits.skip_up_to {
+                return Err(SpError::TooLong { length, max: self.limits.max_message });
+            }
+            self.start += FRAME_HEADER;
+            return Ok(self.skip(length, length, 0));
+        }
+        // It fits in memory: max_message is a length that somebody can hold.
+        let whole = FRAME_HEADER + length as usize;
+        if arrived.len() < whole {
+            self.missing = whole - arrived.len();
+            return Ok(None);
+        }
+        let content = self.start + FRAME_HEADER..self.start + whole;
+        self.start += whole;
+        Ok(Some(Event::Message(&self.buffer[content])))
+    }
+
+    fn skip(&mut self, length: u64, left: u64, mut kept: usize) -> Option<Event<'_>> {
+        let arrived = &self.buffer[self.start..self.end];
+        let used = left.min(arrived.len() as u64) as usize;
+        let keep = used.min(HEAD - kept);
+        self.head[kept..kept + keep].copy_from_slice(&arrived[..keep]);
+        kept += keep;
+        self.start += used;
+        let left = left - used as u64;
+        if left > 0 {
+            self.state = State::Skipping { length, left, kept };
+            self.missing = left.min(CHUNK as u64) as usize;
+            return None;
+        }
+        self.state = State::Frames;
+        Some(Event::Oversized(&self.head[..kept], length))
+    }
+
+    /// When the peer's time is up, if it owes us bytes.
+    pub fn deadline(&self) -> Option<Instant> {
+        let allowed = if self.is_ready() { self.limits.stall_timeout } else { self.limits.header_timeout };
+        self.waiting_since?.checked_add(allowed)
+    }
+
+    /// Whether the peer's time is up.
+    ///
+    /// # Errors
+    /// It is: the connection must be closed.
+    pub fn check_time(&self, now: Instant) -> Result<(), SpError> {
+        match self.deadline() {
+            Some(deadline) if now >= deadline && self.is_ready() => Err(SpError::Stalled),
+            Some(deadline) if now >= deadline => Err(SpError::HeaderTimeout),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What stands in front of a frame whose content has `length` bytes.
+pub fn frame_header(length: usize) -> [u8; FRAME_HEADER] {
+    let mut header = [1; FRAME_HEADER];
+    header[1..].copy_from_slice(&(length as u64).to_be_bytes());
+    header
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

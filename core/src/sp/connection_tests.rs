@@ -1,0 +1,166 @@
+//! Tests of the receiving state machine: protocol cases 2 to 15, no socket.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    max_message: 100,
+    skip_up_to: 0,
+    header_timeout: Duration::from_secs(10),
+    stall_timeout: Duration::from_secs(3),
+};
+
+/// What a peer's bytes came to.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Ready,
+    Message(Vec<u8>),
+    Oversized(Vec<u8>, u64),
+}
+
+fn feed(connection: &mut Connection, bytes: &[u8], piece: usize) -> Result<Vec<Seen>, SpError> {
+    let mut seen = Vec::new();
+    for mut piece in bytes.chunks(piece.max(1)) {
+        while !piece.is_empty() {
+            let space = connection.space();
+            let count = piece.len().min(space.len());
+            space[..count].copy_from_slice(&piece[..count]);
+            connection.filled(count, Instant::now());
+            piece = &piece[count..];
+            while let Some(event) = connection.next()? {
+                seen.push(match event {
+                    Event::Ready => Seen::Ready,
+                    Event::Message(body) => Seen::Message(body.to_vec()),
+                    Event::Oversized(head, length) => Seen::Oversized(head.to_vec(), length),
+                });
+            }
+        }
+    }
+    Ok(seen)
+}
+
+fn pull() -> Connection {
+    Connection::new(Protocol::Pull, LIMITS, Instant::now())
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    [&frame_header(body.len()), body].concat()
+}
+
+fn stream(bodies: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Protocol::Push.header().to_vec();
+    bodies.iter().for_each(|body| bytes.extend(frame(body)));
+    bytes
+}
+
+#[test]
+fn sample_bytes_are_read() {
+    let bytes = [&Protocol::Push.header()[..], b"\x01\0\0\0\0\0\0\0\x03abc", b"\x01\0\0\0\0\0\0\0\0"].concat();
+    let expected = [Seen::Ready, Seen::Message(b"abc".to_vec()), Seen::Message(vec![])];
+    assert_eq!(feed(&mut pull(), &bytes, 1000).unwrap(), expected);
+}
+
+#[test]
+fn other_protocols_are_refused_at_their_first_wrong_byte() {
+    assert_eq!(feed(&mut pull(), b"GET / HTTP/1.1\r\n", 1), Err(SpError::NotSp));
+    assert_eq!(feed(&mut pull(), b"\0SQ", 3), Err(SpError::NotSp));
+    assert_eq!(feed(&mut pull(), b"\0SP\x01", 4), Err(SpError::NotSp), "version");
+    assert_eq!(feed(&mut pull(), b"\0SP\0\0\x50\0\x01", 8), Err(SpError::NotSp), "reserved");
+    let wrong = SpError::WrongProtocol { found: 0x30, wanted: 0x50 };
+    assert_eq!(feed(&mut pull(), &Protocol::Request.header(), 8), Err(wrong));
+    let wrong = SpError::WrongProtocol { found: 0x51, wanted: 0x50 };
+    assert_eq!(feed(&mut pull(), &Protocol::Pull.header(), 8), Err(wrong));
+}
+
+#[test]
+fn frame_types_other_than_one_are_refused() {
+    for kind in [0, 2, 0xff] {
+        let bytes = [&Protocol::Push.header()[..], &[kind]].concat();
+        assert_eq!(feed(&mut pull(), &bytes, 100), Err(SpError::FrameType(kind)));
+    }
+}
+
+#[test]
+fn the_longest_message_passes_and_one_more_does_not() {
+    assert_eq!(feed(&mut pull(), &stream(&[&[7; 100]]), 1000).unwrap().len(), 2);
+    let refused = feed(&mut pull(), &stream(&[&[7; 101]]), 1000);
+    assert_eq!(refused, Err(SpError::TooLong { length: 101, max: 100 }));
+    for length in [1 << 63, u64::MAX, 1 << 50] {
+        let bytes = [&Protocol::Push.header()[..], &[1], &length.to_be_bytes()].concat();
+        assert_eq!(feed(&mut pull(), &bytes, 1000), Err(SpError::TooLong { length, max: 100 }));
+    }
+}
+
+#[test]
+fn a_claim_costs_no_memory() {
+    let limits = Limits { max_message: u64::MAX >> 1, ..LIMITS };
+    let mut connection = Connection::new(Protocol::Pull, limits, Instant::now());
+    let bytes = [&Protocol::Push.header()[..], &[1], &(4u64 << 30).to_be_bytes(), &[0; 1000]].concat();
+    feed(&mut connection, &bytes, 100).unwrap();
+    connection.space();
+    assert!(connection.buffer.capacity() <= 4 * CHUNK, "{}", connection.buffer.capacity());
+}
+
+#[test]
+fn an_oversize_message_is_skipped_where_that_is_asked_for() {
+    let limits = Limits { skip_up_to: 1 << 20, ..LIMITS };
+    let long: Vec<u8> = (0..200_000u32).map(|byte| byte as u8).collect();
+    let bytes = stream(&[b"before", &long, b"after"]);
+    for piece in [1, 7, 100_000, usize::MAX] {
+        let mut connection = Connection::new(Protocol::Pull, limits.clone(), Instant::now());
+        let seen = feed(&mut connection, &bytes, piece).unwrap();
+        let expected = [
+            Seen::Ready,
+            Seen::Message(b"before".to_vec()),
+            Seen::Oversized(long[..HEAD].to_vec(), 200_000),
+            Seen::Message(b"after".to_vec()),
+        ];
+        assert_eq!(seen, expected);
+        assert!(connection.buffer.capacity() < 4 * CHUNK);
+    }
+}
+
+#[test]
+fn the_headers_time_is_counted_whole_and_a_frames_from_its_last_byte() {
+    let start = Instant::now();
+    let second = Duration::from_secs(1);
+    let mut connection = Connection::new(Protocol::Pull, LIMITS, start);
+    for (second_no, byte) in Protocol::Push.header()[..7].iter().enumerate() {
+        connection.space()[0] = *byte;
+        connection.filled(1, start + second * second_no as u32);
+        assert_eq!(connection.next(), Ok(None));
+    }
+    assert_eq!(connection.check_time(start + second * 9), Ok(()));
+    assert_eq!(connection.check_time(start + second * 10), Err(SpError::HeaderTimeout));
+
+    let mut connection = Connection::new(Protocol::Pull, LIMITS, start);
+    feed(&mut connection, &stream(&[]), 8).unwrap();
+    assert_eq!(connection.deadline(), None, "an idle connection may be idle for ever");
+    for later in [100, 102, 104] {
+        connection.space()[0] = 1;
+        connection.filled(1, start + second * later);
+        let _ = connection.next();
+        assert_eq!(connection.deadline(), Some(start + second * (later + 3)));
+    }
+    assert_eq!(connection.check_time(start + second * 107), Err(SpError::Stalled));
+}
+
+proptest! {
+    #[test]
+    fn pieces_do_not_matter(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..20), piece in 1usize..50) {
+        let bytes = stream(&bodies.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let seen = feed(&mut pull(), &bytes, piece).unwrap();
+        let expected: Vec<_> = [Seen::Ready].into_iter().chain(bodies.into_iter().map(Seen::Message)).collect();
+        prop_assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), piece in 1usize..300, ready: bool) {
+        let mut connection = pull();
+        if ready {
+            feed(&mut connection, &stream(&[]), 8).unwrap();
+        }
+        let _ = feed(&mut connection, &bytes, piece);
+    }
+}

@@ -1,0 +1,304 @@
+//! The contract of every transport: four patterns, and what each promises.
+//!
+//! | pattern | who uses it | does |
+//! |---|---|---|
+//! | [`Push`] | a source's data, a sink's data and acks | sends messages one way |
+//! | [`Pull`] | the other ends of those | receives them |
+//! | [`Request`] | a plugin's control and function channels | sends a request, gets its reply |
+//! | [`Reply`] | the host's ends of those | receives requests, answers them |
+//!
+//! # Promises
+//!
+//! 1. **Whole messages, in order.** A message arrives whole or not at all, and
+//!    those of one connection in the order in which they were sent.
+//! 2. **Every wait ends.** A call with a deadline returns by then; a call
+//!    without one ends when the socket is closed. [`Push::close`] and its
+//!    namesakes may be called from any thread, end every wait with
+//!    [`TransportError::Closed`], and may be called again.
+//! 3. **A deadline in the past** makes a call an attempt that does not wait.
+//! 4. **Bad peers cost nothing.** Whoever speaks another protocol, another
+//!    pattern, or nonsense is disconnected; the socket and its other peers go
+//!    on. A message longer than [`Options::max_message`] ends its connection
+//!    (at a [`Reply`], see [`ReplyEvent::Oversized`]); a claim of length costs
+//!    no memory before the bytes arrive.
+//! 5. **Backpressure.** A [`Push`] whose peers do not read blocks; nothing is
+//!    dropped while a connection lives. What was accepted and not yet read is
+//!    lost when the peer dies.
+//! 6. **Fair.** A receiver with several connections takes from each in turn.
+//! 7. **Reconnect.** A dialling socket connects again by itself, within 1 s of
+//!    the listener's return, as soon as it is used.
+//! 8. **Other people's files are safe.** A listener takes over a socket file
+//!    only when nobody listens there, never another kind of file, and removes
+//!    on closing only the file that it made.
+//!
+//! One thread at a time may receive on a socket: a second one gets
+//! [`TransportError::Misuse`]. Sending from several threads is fine.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::sp::Backtrace;
+
+/// The result of a transport's operations.
+pub type Result<T, E = TransportError> = std::result::Result<T, E>;
+
+/// When a wait ends. `None`: only with the socket's closing. In the past: at
+/// once.
+pub type Deadline = Option<Instant>;
+
+/// A way to carry the four patterns.
+pub trait Transport: Send + Sync + fmt::Debug {
+    /// Its name, as `--transport` and the launch options spell it.
+    fn name(&self) -> &'static str;
+
+    /// A socket that sends one way.
+    ///
+    /// # Errors
+    /// When listening: the address is in use, is not a socket, or cannot be
+    /// written. Dialling does not fail for want of a listener.
+    fn push(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn Push>>;
+
+    /// A socket that receives what [`Push`] sockets send.
+    ///
+    /// # Errors
+    /// As [`Transport::push`].
+    fn pull(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn Pull>>;
+
+    /// A socket that dials `address` and sends requests there.
+    ///
+    /// # Errors
+    /// Of the operating system, when no socket can be made.
+    fn request(&self, address: &Address, options: &Options) -> Result<Box<dyn Request>>;
+
+    /// A socket that listens at `address` and answers requests.
+    ///
+    /// # Errors
+    /// The address is in use, is not a socket, or cannot be written.
+    fn reply(&self, address: &Address, options: &Options) -> Result<Box<dyn Reply>>;
+}
+
+/// Where a one-way socket is, and which side opens the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Wait for connections at this address.
+    Listen(Address),
+    /// Connect to this address, again and again.
+    Dial(Address),
+}
+
+impl Endpoint {
+    /// The address, whoever opens the connection.
+    pub fn address(&self) -> &Address {
+        match self {
+            Self::Listen(address) | Self::Dial(address) => address,
+        }
+    }
+}
+
+/// What can be set on a socket.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// The longest message that is sent or received, in bytes. Default: 64 MiB.
+    pub max_message: usize,
+    /// How long a peer may pause in the middle of a message, in either
+    /// direction, before its connection is closed. Default: 10 s.
+    pub stall_timeout: Duration,
+    /// After how long an unanswered request is sent again, and whether it is
+    /// sent again on a new connection. Default: never; a repeated request is
+    /// how one command gets two answers (fault 4).
+    pub retry: Option<Duration>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_message: 64 << 20, stall_timeout: Duration::from_secs(10), retry: None }
+    }
+}
+
+/// One connection of one socket; never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// A request that can be answered: where it came from, and which it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The connection that the request arrived on, and its answer goes to.
+    pub connection: ConnectionId,
+    /// How many requests the socket had received before it: a later request
+    /// has a higher serial.
+    pub serial: u64,
+    /// What the answer must carry, byte for byte.
+    pub backtrace: Backtrace,
+}
+
+/// Sends messages one way, in turn to each peer that takes them.
+pub trait Push: Send + Sync {
+    /// Waits until there is a peer.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`], [`TransportError::Closed`].
+    fn connect(&self, deadline: Deadline) -> Result<()>;
+
+    /// Sends a message as soon as there is a peer that takes it.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`]: nothing of it was sent.
+    /// [`TransportError::TooLong`]: nothing of it was sent, the connection
+    /// lives. [`TransportError::Disconnected`]: the peer went away in the
+    /// middle of it.
+    fn send(&self, body: &[u8], deadline: Deadline) -> Result<()>;
+
+    /// Waits until the peers' side has read all that was sent, as far as the
+    /// transport can see: at least until it left this process.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`], [`TransportError::Closed`].
+    fn flush(&self, deadline: Deadline) -> Result<()>;
+
+    /// Ends every wait and closes all connections.
+    fn close(&self);
+}
+
+/// What a [`Pull`] has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullEvent {
+    /// A message; it is in the buffer.
+    Message(ConnectionId),
+    /// A peer has come.
+    Connected(ConnectionId),
+    /// A peer has gone; all that came from it whole has been delivered.
+    Disconnected(ConnectionId),
+}
+
+/// Receives what [`Push`] sockets send.
+pub trait Pull: Send + Sync {
+    /// The next message or event. A message replaces what `buffer` holds.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`], [`TransportError::Closed`].
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent>;
+
+    /// A descriptor that polls readable when there may be something to
+    /// receive; `None` when the transport has none.
+    fn readiness(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Ends every wait and closes all connections.
+    fn close(&self);
+}
+
+/// Sends requests, one at a time, and receives their replies.
+///
+/// A request belongs to a connection: what was meant for one host process
+/// never reaches its successor (fault 4).
+pub trait Request: Send + Sync {
+    /// Waits for a connection. While it lives, it is the same one.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`], [`TransportError::Closed`].
+    fn connect(&self, deadline: Deadline) -> Result<ConnectionId>;
+
+    /// Sends a request on `connection`. An earlier one that has no reply yet
+    /// is cancelled: its reply will be dropped.
+    ///
+    /// # Errors
+    /// [`TransportError::Disconnected`] when `connection` is gone,
+    /// [`TransportError::TooLong`], [`TransportError::Timeout`].
+    fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()>;
+
+    /// The reply to the latest request; it replaces what `buffer` holds.
+    ///
+    /// # Errors
+    /// [`TransportError::Misuse`] when no request is out.
+    /// [`TransportError::Disconnected`] when its connection ended, unless
+    /// [`Options::retry`] is set. [`TransportError::Timeout`]: the request is
+    /// cancelled.
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()>;
+
+    /// Ends every wait and closes the connection.
+    fn close(&self);
+}
+
+/// What a [`Reply`] has to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyEvent {
+    /// A request; its body is in the buffer.
+    Request(Ticket),
+    /// A request that is longer than [`Options::max_message`]. Its body was
+    /// skipped, and the connection lives.
+    Oversized(Ticket, u64),
+    /// A peer has come.
+    Connected(ConnectionId),
+    /// A peer has gone; all that came from it whole has been delivered.
+    Disconnected(ConnectionId),
+}
+
+/// Receives requests and answers them.
+pub trait Reply: Send + Sync {
+    /// The next request or event. A request replaces what `buffer` holds.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`], [`TransportError::Closed`].
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<ReplyEvent>;
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// [`TransportError::Misuse`] when it was answered already, or the same
+    /// connection has sent a later one. [`TransportError::Disconnected`] when
+    /// its connection is gone. [`TransportError::TooLong`],
+    /// [`TransportError::Timeout`]: nothing was sent, and it can be answered
+    /// still.
+    fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()>;
+
+    /// A descriptor that polls readable when there may be something to
+    /// receive; `None` when the transport has none.
+    fn readiness(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Ends every wait and closes all connections.
+    fn close(&self);
+}
+
+/// What a socket cannot do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The deadline passed.
+    #[error("timed out")]
+    Timeout,
+    /// The socket was closed on this side.
+    #[error("the socket is closed")]
+    Closed,
+    /// The peer went away.
+    #[error("the other side closed the connection")]
+    Disconnected,
+    /// The call does not fit the socket's state.
+    #[error("the socket is not in a state for this: {0}")]
+    Misuse(&'static str),
+    /// The message is longer than the limit.
+    #[error("a message of {length} bytes is longer than the limit of {max}")]
+    TooLong {
+        /// Its length in bytes.
+        length: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
+    /// Somebody listens at the address already.
+    #[error("{0} is in use by a live process: stop it, or choose another socket folder")]
+    AddressInUse(Address),
+    /// The address is the path of something that is not a socket.
+    #[error("{0} exists and is not a socket: it is left alone; remove it, or choose another socket folder")]
+    NotASocket(Address),
+    /// The operating system or the library refused.
+    #[error("cannot {action} {address}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        address: Address,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
