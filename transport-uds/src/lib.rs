@@ -1,1 +1,61 @@
-//! To be written.
+//! The transport over Unix domain sockets: SP framing in pure Rust,
+//! wire-compatible with libnng and mangos.
+//!
+//! There is no thread here. Whoever sends writes to the socket, whoever
+//! receives reads from it; connections are made and accepted by the callers
+//! too, while they wait. What lives where:
+//!
+//! - [`socket_file`]: which socket file may be taken over or removed;
+//! - `dial`, `listen`: making connections;
+//! - `link`: writing frames to one connection, reading bytes from it;
+//! - `inbox`: receiving from many connections in turn;
+//! - `push`, `pull`, `request`, `reply`: the four patterns.
+
+mod dial;
+mod gate;
+mod inbox;
+mod link;
+mod listen;
+mod pull;
+mod push;
+mod reply;
+mod request;
+pub mod socket_file;
+mod unread;
+mod wait;
+
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Result, Transport};
+
+/// SP over Unix domain sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UdsTransport;
+
+impl UdsTransport {
+    /// The transport; it has no state of its own.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Transport for UdsTransport {
+    fn name(&self) -> &'static str {
+        "uds"
+    }
+
+    fn push(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn Push>> {
+        Ok(Box::new(push::UdsPush::new(endpoint, options)?))
+    }
+
+    fn pull(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn Pull>> {
+        Ok(Box::new(pull::UdsPull::new(endpoint, options)?))
+    }
+
+    fn request(&self, address: &Address, options: &Options) -> Result<Box<dyn Request>> {
+        Ok(Box::new(request::UdsRequest::new(address, options)?))
+    }
+
+    fn reply(&self, address: &Address, options: &Options) -> Result<Box<dyn Reply>> {
+        Ok(Box::new(reply::UdsReply::new(address, options)?))
+    }
+}

@@ -1,0 +1,74 @@
+//! Connecting to a listener, again and again.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::sp::Protocol;
+use interprocess::ConnectWaitMode;
+use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
+
+use crate::link::Link;
+
+/// The pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+
+/// The longest pause between two attempts. Far below a second, so that all
+/// have reconnected within one.
+const MAX_PAUSE: Duration = Duration::from_millis(200);
+
+/// One attempt, which does not wait.
+pub(crate) fn connect(address: &Address) -> io::Result<OwnedFd> {
+    let name = address.path().to_fs_name::<GenericFilePath>()?;
+    let options = ConnectOptions::new().name(name).nonblocking_stream(true).wait_mode(ConnectWaitMode::Deferred);
+    match options.connect_sync()? {
+        Stream::UdSocket(stream) => Ok(stream.into()),
+    }
+}
+
+/// When to try next, and where.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    pub(crate) address: Address,
+    pause: Duration,
+    /// Not before this instant.
+    pub(crate) next: Option<Instant>,
+}
+
+impl Dialer {
+    pub(crate) fn new(address: &Address) -> Self {
+        Self { address: address.clone(), pause: FIRST_PAUSE, next: None }
+    }
+
+    /// A connection on which our header is sent already; `None` when it is too
+    /// early for an attempt, or it failed.
+    pub(crate) fn attempt(&mut self, own: Protocol) -> Option<Link> {
+        let now = Instant::now();
+        if self.next.is_some_and(|next| now < next) {
+            return None;
+        }
+        // A listener whose queue is full gives a socket that is not connected:
+        // its header cannot be sent.
+        match connect(&self.address).and_then(|stream| Link::greet(stream, own)) {
+            Ok(link) => Some(link),
+            Err(error) => {
+                tracing::trace!(address = %self.address, %error, "not connected yet");
+                self.postpone(now);
+                None
+            }
+        }
+    }
+
+    /// The connection has proved good: the next failure is a first one again.
+    pub(crate) fn succeeded(&mut self) {
+        self.pause = FIRST_PAUSE;
+        self.next = None;
+    }
+
+    /// The connection did not last until the peer's header.
+    pub(crate) fn postpone(&mut self, now: Instant) {
+        self.next = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+    }
+}

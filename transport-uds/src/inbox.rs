@@ -1,0 +1,363 @@
+//! Receiving from many connections, each in its turn.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
+use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
+use rustix::event::epoll;
+use rustix::io::Errno;
+
+use crate::dial::Dialer;
+use crate::link::Link;
+use crate::listen::{Accepted, Listener, PAUSE};
+use crate::wait::{Closing, earlier, has_passed, io_error, timeout};
+
+/// How long a peer may take for its header, in total (libnng's value).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a peer may do on a socket with these options.
+pub(crate) fn limits(options: &Options, max_message: u64, skip_up_to: u64) -> Limits {
+    Limits { max_message, skip_up_to, header_timeout: HEADER_TIMEOUT, stall_timeout: options.stall_timeout }
+}
+
+/// The receiving side of a socket: its connections, and how they come about.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    address: Address,
+    own: Protocol,
+    limits: Limits,
+    closing: Closing,
+    /// Watches the closing, the listener and every connection.
+    epoll: OwnedFd,
+    /// Whoever receives has it; nobody else needs it.
+    reader: Mutex<Reader>,
+    /// The links, for the closing, while somebody else has the reader.
+    links: Mutex<Vec<Arc<Link>>>,
+    listener: Option<Listener>,
+}
+
+#[derive(Debug, Default)]
+struct Reader {
+    /// Absent where connections are accepted.
+    dialer: Option<Dialer>,
+    /// Accepting is pointless before this instant.
+    paused_until: Option<Instant>,
+    slots: Vec<Slot>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    link: Arc<Link>,
+    connection: Connection,
+    /// There may be bytes to read.
+    readable: bool,
+    /// What has not been delivered yet must be before this slot goes.
+    ended: bool,
+}
+
+/// Something that arrived whole.
+pub(crate) enum Content<'a> {
+    Message(&'a [u8]),
+    /// First bytes and length of what was skipped.
+    Oversized(&'a [u8], u64),
+}
+
+/// What the pattern makes of it.
+pub(crate) enum Verdict<T> {
+    Deliver(T),
+    Drop,
+    Close,
+}
+
+/// What the socket has to tell.
+pub(crate) enum Incoming<T> {
+    Message(ConnectionId, T),
+    Connected(ConnectionId),
+    Disconnected(ConnectionId),
+}
+
+const CLOSING: u64 = 0;
+const LISTENER: u64 = u64::MAX;
+
+impl Inbox {
+    pub(crate) fn new(
+        own: Protocol,
+        endpoint: &Endpoint,
+        options: &Options,
+        max_message: u64,
+        skip_up_to: u64,
+    ) -> Result<Self> {
+        let address = endpoint.address().clone();
+        let fail = |errno: Errno| io_error("make a socket for", &address, errno.into());
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fail)?;
+        let closing = Closing::new(&address)?;
+        let input = epoll::EventFlags::IN;
+        epoll::add(&epoll, &closing, epoll::EventData::new_u64(CLOSING), input).map_err(fail)?;
+        let mut reader = Reader::default();
+        let mut listener = None;
+        match endpoint {
+            Endpoint::Listen(address) => {
+                let bound = Listener::bind(address)?;
+                epoll::add(&epoll, &bound, epoll::EventData::new_u64(LISTENER), input).map_err(fail)?;
+                listener = Some(bound);
+            }
+            Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address)),
+        }
+        Ok(Self {
+            own,
+            limits: limits(options, max_message, skip_up_to),
+            closing,
+            epoll,
+            reader: Mutex::new(reader),
+            links: Mutex::default(),
+            listener,
+            address,
+        })
+    }
+
+    pub(crate) fn closing(&self) -> &Closing {
+        &self.closing
+    }
+
+    pub(crate) fn readiness(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Ends every wait and every connection, and removes the socket file.
+    pub(crate) fn close(&self) {
+        if self.closing.close() {
+            if let Some(listener) = &self.listener {
+                listener.close();
+            }
+            for link in self.links.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                link.shutdown();
+            }
+        }
+    }
+
+    /// The next thing that `judge` delivers, or the next coming or going.
+    pub(crate) fn receive<T>(
+        &self,
+        deadline: Deadline,
+        mut judge: impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
+    ) -> Result<Incoming<T>> {
+        let mut reader = match self.reader.try_lock() {
+            Ok(reader) => reader,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.closing.check()?;
+                return Err(TransportError::Misuse("another thread is receiving on it"));
+            }
+        };
+        let mut waited = false;
+        loop {
+            self.closing.check()?;
+            // With several peers, see who else has sent before serving one
+            // again; a single one is read until it has nothing.
+            if reader.slots.len() > 1 && !waited {
+                self.watch(&mut reader, Some(Instant::now()))?;
+            }
+            if let Some(incoming) = self.serve(&mut reader, &mut judge) {
+                return Ok(incoming);
+            }
+            if waited && has_passed(deadline) {
+                return Err(TransportError::Timeout);
+            }
+            self.watch(&mut reader, deadline)?;
+            waited = true;
+        }
+    }
+
+    /// One round: the first connection from `turn` on that has something.
+    fn serve<T>(
+        &self,
+        reader: &mut Reader,
+        judge: &mut impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
+    ) -> Option<Incoming<T>> {
+        let count = reader.slots.len();
+        for step in 0..count {
+            let index = (reader.turn + step) % count;
+            let slot = &mut reader.slots[index];
+            if let Some(incoming) = slot.next(judge) {
+                reader.turn = (index + 1) % count;
+                return Some(incoming);
+            }
+            if slot.ended {
+                let slot = reader.slots.swap_remove(index);
+                self.forget(&slot.link);
+                reader.turn = 0;
+                if slot.connection.is_ready() {
+                    return Some(Incoming::Disconnected(slot.link.id));
+                }
+                // The others get their turn in the next round.
+                return self.serve(reader, judge);
+            }
+        }
+        None
+    }
+
+    /// Waits until something may have come, at the latest until `deadline`;
+    /// makes and accepts connections meanwhile.
+    fn watch(&self, reader: &mut Reader, deadline: Deadline) -> Result<()> {
+        let mut until = deadline;
+        for slot in &reader.slots {
+            until = earlier(until, slot.connection.deadline());
+        }
+        until = earlier(until, self.connect(reader));
+        let mut space = [const { MaybeUninit::uninit() }; 16];
+        let events = match epoll::wait(&self.epoll, &mut space, timeout(until).as_ref()) {
+            Ok((events, _)) => &*events,
+            Err(Errno::INTR) => &[],
+            Err(errno) => return Err(io_error("wait for", &self.address, errno.into())),
+        };
+        for event in events {
+            match event.data.u64() {
+                CLOSING => {}
+                LISTENER => self.accept(reader),
+                id => {
+                    if let Some(slot) = reader.slots.iter_mut().find(|slot| slot.link.id.0 == id) {
+                        slot.readable = true;
+                    }
+                }
+            }
+        }
+        let now = Instant::now();
+        for slot in &mut reader.slots {
+            // Who has just sent something is read before it is judged.
+            if !slot.readable {
+                if let Err(reason) = slot.connection.check_time(now) {
+                    slot.end(&reason);
+                }
+            }
+        }
+        self.closing.check()
+    }
+
+    /// Dials when that is this socket's part, and resumes a paused listener.
+    /// Returns when it wants to be called again.
+    fn connect(&self, reader: &mut Reader) -> Deadline {
+        if let (Some(until), Some(listener)) = (reader.paused_until, &self.listener) {
+            if Instant::now() < until {
+                return Some(until);
+            }
+            reader.paused_until = None;
+            let _ = epoll::add(&self.epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN);
+        }
+        let dialer = reader.dialer.as_mut()?;
+        if reader.slots.is_empty() {
+            let link = dialer.attempt(self.own);
+            if link.is_some() {
+                // Should it end before its header, not again at once.
+                dialer.postpone(Instant::now());
+            }
+            let next = dialer.next;
+            match link {
+                Some(link) => self.admit(reader, link),
+                None => return next,
+            }
+        } else if reader.slots.iter().all(|slot| slot.connection.is_ready()) {
+            dialer.succeeded();
+        }
+        None
+    }
+
+    fn accept(&self, reader: &mut Reader) {
+        let Some(listener) = &self.listener else { return };
+        loop {
+            match listener.accept(self.own) {
+                Accepted::Link(link) => self.admit(reader, link),
+                Accepted::Nobody => return,
+                Accepted::Exhausted => {
+                    let _ = epoll::delete(&self.epoll, listener);
+                    reader.paused_until = Some(Instant::now() + PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, reader: &mut Reader, link: Link) {
+        let data = epoll::EventData::new_u64(link.id.0);
+        if epoll::add(&self.epoll, &link, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP).is_err() {
+            return;
+        }
+        let link = Arc::new(link);
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).push(link.clone());
+        let connection = Connection::new(self.own, self.limits.clone(), Instant::now());
+        reader.slots.push(Slot { link, connection, readable: true, ended: false });
+    }
+
+    fn forget(&self, link: &Arc<Link>) {
+        let _ = epoll::delete(&self.epoll, link);
+        link.shutdown();
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other.id != link.id);
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Slot {
+    /// What this connection has to tell now.
+    fn next<T>(&mut self, judge: &mut impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>) -> Option<Incoming<T>> {
+        loop {
+            let verdict = match self.connection.next() {
+                Ok(Some(Event::Ready)) => return Some(Incoming::Connected(self.link.id)),
+                Ok(Some(Event::Message(message))) => judge(&self.link, Content::Message(message)),
+                Ok(Some(Event::Oversized(head, length))) => judge(&self.link, Content::Oversized(head, length)),
+                Ok(None) if self.readable && !self.ended => {
+                    self.read();
+                    continue;
+                }
+                Ok(None) => return None,
+                Err(reason) => {
+                    self.end(&reason);
+                    return None;
+                }
+            };
+            match verdict {
+                Verdict::Deliver(value) => return Some(Incoming::Message(self.link.id, value)),
+                Verdict::Drop => {}
+                Verdict::Close => {
+                    self.end(&"it breaks the protocol");
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        let space = self.connection.space();
+        let room = space.len();
+        match self.link.read(space) {
+            Ok(Some(count)) => {
+                self.connection.filled(count, Instant::now());
+                // Less than there was room for: that was all.
+                self.readable = count == room;
+            }
+            Ok(None) => self.readable = false,
+            Err(_) => {
+                self.readable = false;
+                self.ended = true;
+            }
+        }
+    }
+
+    /// Ends the connection. What is complete has been delivered; the rest
+    /// never will be.
+    fn end(&mut self, reason: &dyn std::fmt::Display) {
+        tracing::debug!(connection = self.link.id.0, %reason, "connection closed");
+        self.readable = false;
+        self.ended = true;
+        self.link.shutdown();
+    }
+}

@@ -1,0 +1,160 @@
+//! REP: receives requests, and answers each on the connection it came from.
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::sp::{Backtrace, BacktraceFault, MAX_WORDS, Protocol};
+use ekuiper_core::transport::{
+    ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, Result, Ticket, TransportError,
+};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::gate::Gate;
+use crate::inbox::{Content, Inbox, Incoming, Verdict};
+use crate::link::{Link, Written};
+use crate::wait::wait_for;
+
+/// Up to which length an oversize request is skipped; a longer one ends its
+/// connection.
+const SKIP_UP_TO: u64 = 1 << 30;
+
+#[derive(Debug)]
+pub(crate) struct UdsReply {
+    inbox: Inbox,
+    options: Options,
+    serial: AtomicU64,
+    peers: RwLock<HashMap<ConnectionId, Arc<Peer>>>,
+}
+
+/// What is known of a connection that has sent a request.
+#[derive(Debug)]
+struct Peer {
+    link: Arc<Link>,
+    /// The serial of the request that can be answered; 0 when there is none.
+    open: AtomicU64,
+    /// Held while an answer is written, so that frames do not mix.
+    writing: Gate<()>,
+}
+
+enum Got {
+    Request(Ticket),
+    Oversized(Ticket, u64),
+}
+
+impl UdsReply {
+    pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
+        // Room for the longest backtrace; the body's own length is checked
+        // when it is known.
+        let max = options.max_message as u64 + MAX_WORDS as u64 * 4;
+        let skip = SKIP_UP_TO.max(max);
+        let endpoint = Endpoint::Listen(address.clone());
+        Ok(Self {
+            inbox: Inbox::new(Protocol::Reply, &endpoint, options, max, skip)?,
+            options: options.clone(),
+            serial: AtomicU64::new(0),
+            peers: RwLock::default(),
+        })
+    }
+
+    /// A ticket for the request, which replaces its connection's earlier one.
+    fn ticket(&self, link: &Arc<Link>, backtrace: Backtrace) -> Ticket {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
+        let known = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&link.id).cloned();
+        let peer = known.unwrap_or_else(|| {
+            let peer = Arc::new(Peer { link: link.clone(), open: AtomicU64::new(0), writing: Gate::new(()) });
+            self.peers.write().unwrap_or_else(PoisonError::into_inner).insert(link.id, peer.clone());
+            peer
+        });
+        peer.open.store(serial, Ordering::Release);
+        Ticket { connection: link.id, serial, backtrace }
+    }
+
+    fn judge(&self, link: &Arc<Link>, content: Content<'_>, buffer: &mut Vec<u8>) -> Verdict<Got> {
+        let (bytes, oversize) = match content {
+            Content::Message(bytes) => (bytes, None),
+            Content::Oversized(head, length) => (head, Some(length)),
+        };
+        match Backtrace::split(bytes) {
+            Err(BacktraceFault::Malformed) => Verdict::Close,
+            Err(BacktraceFault::TooManyHops) => Verdict::Drop,
+            Ok((backtrace, body)) => {
+                let ticket = self.ticket(link, backtrace);
+                let length = oversize.map_or(bytes.len() as u64, |length| length) - backtrace.as_bytes().len() as u64;
+                if length > self.options.max_message as u64 {
+                    return Verdict::Deliver(Got::Oversized(ticket, length));
+                }
+                buffer.clear();
+                buffer.extend_from_slice(body);
+                Verdict::Deliver(Got::Request(ticket))
+            }
+        }
+    }
+
+    fn write(&self, peer: &Peer, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
+        let closing = self.inbox.closing();
+        let _writing = peer.writing.enter(closing, deadline)?;
+        loop {
+            match peer.link.write(ticket.backtrace.as_bytes(), body, closing, self.options.stall_timeout) {
+                Ok(Written::All) => return Ok(()),
+                Ok(Written::Gone) => return Err(TransportError::Disconnected),
+                Ok(Written::Nothing) => {
+                    let mut fds = [PollFd::new(&peer.link, PollFlags::OUT), PollFd::new(closing, PollFlags::IN)];
+                    wait_for(&mut fds, deadline)?;
+                    closing.check()?;
+                }
+                Err(error) => {
+                    peer.link.shutdown();
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+impl Reply for UdsReply {
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<ReplyEvent> {
+        let incoming = self.inbox.receive(deadline, |link, content| self.judge(link, content, buffer))?;
+        Ok(match incoming {
+            Incoming::Message(_, Got::Request(ticket)) => ReplyEvent::Request(ticket),
+            Incoming::Message(_, Got::Oversized(ticket, length)) => ReplyEvent::Oversized(ticket, length),
+            Incoming::Connected(connection) => ReplyEvent::Connected(connection),
+            Incoming::Disconnected(connection) => {
+                self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+                ReplyEvent::Disconnected(connection)
+            }
+        })
+    }
+
+    fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
+        self.inbox.closing().check()?;
+        if body.len() > self.options.max_message {
+            return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
+        }
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        let peer = peers.get(&ticket.connection).cloned().ok_or(TransportError::Disconnected)?;
+        drop(peers);
+        // Taken before the answer is out: the connection's next request may
+        // arrive before the call that sends this one returns.
+        if peer.open.compare_exchange(ticket.serial, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return Err(TransportError::Misuse("the request was answered already, or followed by a later one"));
+        }
+        let sent = self.write(&peer, ticket, body, deadline);
+        if matches!(sent, Err(TransportError::Timeout)) {
+            // Unless a later request has come meanwhile, it is still open.
+            let _ = peer.open.compare_exchange(0, ticket.serial, Ordering::AcqRel, Ordering::Acquire);
+        }
+        sent
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.inbox.readiness())
+    }
+
+    fn close(&self) {
+        self.inbox.close();
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().for_each(|peer| peer.writing.wake_all());
+    }
+}

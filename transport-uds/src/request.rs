@@ -1,0 +1,290 @@
+//! REQ: dials, sends one request at a time, receives its reply.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use ekuiper_core::address::Address;
+use ekuiper_core::sp::{Connection, Event, Limits, Protocol, Requester};
+use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::dial::Dialer;
+use crate::gate::Gate;
+use crate::inbox::limits;
+use crate::link::{Link, Written};
+use crate::wait::{Closing, earlier, has_passed, io_error, wait_for};
+
+#[derive(Debug)]
+pub(crate) struct UdsRequest {
+    options: Options,
+    limits: Limits,
+    closing: Closing,
+    state: Gate<State>,
+    /// For the closing, while somebody else has the state.
+    link: Mutex<Option<Arc<Link>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    dialer: Dialer,
+    peer: Option<Peer>,
+    requester: Requester,
+    /// The latest request's body, kept where it may have to be sent again.
+    body: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    link: Arc<Link>,
+    connection: Connection,
+}
+
+impl UdsRequest {
+    pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
+        let mut seed = [0; 4];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
+        let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
+        let state = State { dialer: Dialer::new(address), peer: None, requester, body: Vec::new() };
+        Ok(Self {
+            // A reply is its body and four bytes of id.
+            limits: limits(options, options.max_message as u64 + 4, 0),
+            options: options.clone(),
+            closing: Closing::new(address)?,
+            state: Gate::new(state),
+            link: Mutex::default(),
+        })
+    }
+
+    fn set_link(&self, link: Option<Arc<Link>>) {
+        let mut shared = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(former) = std::mem::replace(&mut *shared, link) {
+            former.shutdown();
+        }
+    }
+
+    fn hang_up(&self, state: &mut State) {
+        state.peer = None;
+        self.set_link(None);
+    }
+
+    /// Makes sure that there is a connection whose header has come.
+    fn connected(&self, state: &mut State, deadline: Deadline) -> Result<ConnectionId> {
+        loop {
+            self.closing.check()?;
+            if let Some(peer) = &mut state.peer {
+                match peer.notice() {
+                    Ok(true) => {
+                        state.dialer.succeeded();
+                        return Ok(peer.link.id);
+                    }
+                    Ok(false) => {
+                        let until = earlier(deadline, peer.connection.deadline());
+                        self.wait(&[(peer, PollFlags::IN)], until, deadline)?;
+                        continue;
+                    }
+                    Err(_) => self.hang_up(state),
+                }
+            }
+            if let Some(link) = state.dialer.attempt(Protocol::Request) {
+                // Should it end before its header, not again at once.
+                state.dialer.postpone(Instant::now());
+                let link = Arc::new(link);
+                self.set_link(Some(link.clone()));
+                let connection = Connection::new(Protocol::Request, self.limits.clone(), Instant::now());
+                state.peer = Some(Peer { link, connection });
+                continue;
+            }
+            self.wait(&[], earlier(deadline, state.dialer.next), deadline)?;
+        }
+    }
+
+    /// Waits for one of `peers`, until `until`.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`] only when `deadline` has passed.
+    fn wait(&self, peers: &[(&Peer, PollFlags)], until: Deadline, deadline: Deadline) -> Result<()> {
+        let mut fds = vec![PollFd::new(&self.closing, PollFlags::IN)];
+        fds.extend(peers.iter().map(|(peer, flags)| PollFd::new(&peer.link, *flags)));
+        let waited = wait_for(&mut fds, until);
+        self.closing.check()?;
+        if waited.is_err() && has_passed(deadline) { Err(TransportError::Timeout) } else { Ok(()) }
+    }
+
+    fn transmit(&self, state: &mut State, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
+        loop {
+            let peer = state.peer.as_ref().ok_or(TransportError::Disconnected)?;
+            match peer.link.write(&id, body, &self.closing, self.options.stall_timeout) {
+                Ok(Written::All) => return Ok(()),
+                Ok(Written::Nothing) => self.wait(&[(peer, PollFlags::OUT)], deadline, deadline)?,
+                Ok(Written::Gone) => {
+                    self.hang_up(state);
+                    return Err(TransportError::Disconnected);
+                }
+                Err(error) => {
+                    self.hang_up(state);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Sends the latest request again, under its id, on a new connection if
+    /// need be.
+    fn repeat(&self, state: &mut State, deadline: Deadline) -> Result<()> {
+        loop {
+            self.connected(state, deadline)?;
+            let Some(id) = state.requester.resend(Instant::now()) else { return Ok(()) };
+            let body = std::mem::take(&mut state.body);
+            let sent = self.transmit(state, id, &body, deadline);
+            state.body = body;
+            match sent {
+                Err(TransportError::Disconnected) => {}
+                sent => return sent,
+            }
+        }
+    }
+}
+
+impl Request for UdsRequest {
+    fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
+        let mut state = self.state.enter(&self.closing, deadline)?;
+        self.connected(&mut state, deadline)
+    }
+
+    fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()> {
+        if body.len() > self.options.max_message {
+            return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
+        }
+        let mut state = self.state.enter(&self.closing, deadline)?;
+        if state.peer.as_ref().is_none_or(|peer| peer.link.id != connection) {
+            return Err(TransportError::Disconnected);
+        }
+        let id = state.requester.begin(Instant::now());
+        if self.options.retry.is_some() {
+            state.body.clear();
+            state.body.extend_from_slice(body);
+        }
+        let sent = self.transmit(&mut state, id, body, deadline);
+        if sent.is_err() {
+            state.requester.cancel();
+        }
+        sent
+    }
+
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+        let mut entered = self.state.enter(&self.closing, deadline)?;
+        let state = &mut *entered;
+        if !state.requester.is_waiting() {
+            return Err(TransportError::Misuse("no request is out"));
+        }
+        let received = self.await_reply(state, buffer, deadline);
+        if received.is_err() {
+            state.requester.cancel();
+        }
+        received
+    }
+
+    fn close(&self) {
+        if self.closing.close() {
+            self.set_link(None);
+        }
+        self.state.wake_all();
+    }
+}
+
+impl UdsRequest {
+    fn await_reply(&self, state: &mut State, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+        let mut waited = false;
+        loop {
+            self.closing.check()?;
+            let arrived = match &mut state.peer {
+                Some(peer) => peer.reply(&mut state.requester, buffer, waited),
+                None => Err(TransportError::Disconnected),
+            };
+            match arrived {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(_) => {
+                    self.hang_up(state);
+                    if self.options.retry.is_none() {
+                        return Err(TransportError::Disconnected);
+                    }
+                    self.repeat(state, deadline)?;
+                    continue;
+                }
+            }
+            if waited && has_passed(deadline) {
+                return Err(TransportError::Timeout);
+            }
+            let resend_at = state.requester.resend_at();
+            if has_passed(resend_at) {
+                self.repeat(state, deadline)?;
+                continue;
+            }
+            if let Some(peer) = &state.peer {
+                let until = earlier(earlier(deadline, resend_at), peer.connection.deadline());
+                let mut fds = [PollFd::new(&self.closing, PollFlags::IN), PollFd::new(&peer.link, PollFlags::IN)];
+                let _ = wait_for(&mut fds, until);
+            }
+            waited = true;
+        }
+    }
+}
+
+impl Drop for UdsRequest {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Peer {
+    /// Whether the peer's header has come. Notices the connection's end.
+    fn notice(&mut self) -> Result<bool> {
+        // What a peer sends unasked stays in the kernel: the first piece is
+        // enough to see that it lives.
+        if !self.connection.has_buffered() {
+            self.read()?;
+        }
+        if !self.connection.is_ready() {
+            while self.connection.next().map_err(|_| TransportError::Disconnected)? == Some(Event::Ready) {}
+        }
+        Ok(self.connection.is_ready())
+    }
+
+    /// Whether the reply to the outstanding request is there; it is in
+    /// `buffer` then.
+    fn reply(&mut self, requester: &mut Requester, buffer: &mut Vec<u8>, mut readable: bool) -> Result<bool> {
+        loop {
+            match self.connection.next().map_err(|_| TransportError::Disconnected)? {
+                Some(Event::Message(message)) => {
+                    if let Some(body) = requester.accept(message) {
+                        buffer.clear();
+                        buffer.extend_from_slice(body);
+                        return Ok(true);
+                    }
+                }
+                Some(_) => {}
+                None if readable => readable = self.read()?,
+                None => return Ok(false),
+            }
+        }
+    }
+
+    /// Reads once; whether there may be more.
+    fn read(&mut self) -> Result<bool> {
+        let now = Instant::now();
+        let space = self.connection.space();
+        let room = space.len();
+        match self.link.read(space)? {
+            Some(count) => {
+                self.connection.filled(count, now);
+                Ok(count == room)
+            }
+            None => {
+                self.connection.check_time(now).map_err(|_| TransportError::Disconnected)?;
+                Ok(false)
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Waiting for descriptors, until a deadline or the socket's closing.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{Deadline, Result, TransportError};
+use rustix::event::{EventfdFlags, PollFd, Timespec, eventfd, poll};
+
+/// What `close` sets: a flag, and a descriptor that then polls readable for
+/// ever, so that it ends every wait it is part of.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    closed: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Closing {
+    pub(crate) fn new(address: &Address) -> Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
+        Ok(Self { closed: AtomicBool::new(false), event })
+    }
+
+    /// Closes; false when that had been done before.
+    pub(crate) fn close(&self) -> bool {
+        let first = !self.closed.swap(true, Ordering::SeqCst);
+        // A counter that is full is readable too: no error matters here.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        first
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(TransportError::Closed) } else { Ok(()) }
+    }
+}
+
+impl AsFd for Closing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+/// Waits for one of `fds`.
+///
+/// # Errors
+/// [`TransportError::Timeout`] when none is ready by the deadline.
+pub(crate) fn wait_for(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<()> {
+    loop {
+        match poll(fds, timeout(deadline).as_ref()) {
+            Ok(0) => return Err(TransportError::Timeout),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            // Only a lack of kernel memory is left: as good as a timeout.
+            Err(_) => return Err(TransportError::Timeout),
+        }
+    }
+}
+
+/// The time that is left, as the system calls take it.
+pub(crate) fn timeout(deadline: Deadline) -> Option<Timespec> {
+    let left = deadline?.saturating_duration_since(Instant::now());
+    Some(Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() })
+}
+
+/// The earlier of two deadlines.
+pub(crate) fn earlier(one: Deadline, other: Deadline) -> Deadline {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Whether a deadline has passed.
+pub(crate) fn has_passed(deadline: Deadline) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+pub(crate) fn io_error(action: &'static str, address: &Address, source: std::io::Error) -> TransportError {
+    TransportError::Io { action, address: address.clone(), source }
+}
