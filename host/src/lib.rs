@@ -1,1 +1,51 @@
-//! To be written.
+//! Runs eKuiper portable plugins from a Rust engine: those in Rust, and those
+//! of the official Python and Go SDKs, unchanged.
+//!
+//! ```no_run
+//! use ekuiper_host::Host;
+//! use serde_json::json;
+//!
+//! # fn main() -> ekuiper_host::Result<()> {
+//! let host = Host::builder().plugins_dir("plugins/portable").build()?;
+//!
+//! let revert = host.function("revert")?;
+//! let reversed: String = revert.call(("hello",))?;
+//!
+//! let source = host.source("random").rule("rule1").config(json!({ "interval": 10 })).open()?;
+//! let sink = host.sink("file").rule("rule1").require_ack(true).open()?;
+//! for tuple in source {
+//!     sink.send(&tuple?.message)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What lives where: [`Host`] and its builder; `catalog`, which plugins there
+//! are; `command` and `process`, how one is started and ended; `plugin`, a
+//! running one; `channel`, commands and their answers; `keeper`, the thread
+//! that reads idle channels; [`Function`], [`Source`] and [`Sink`], the
+//! handles of an engine.
+
+mod catalog;
+mod channel;
+mod command;
+mod error;
+mod function;
+mod host;
+mod keeper;
+mod options;
+mod plugin;
+mod process;
+mod sink;
+mod source;
+mod target;
+mod transports;
+
+pub use catalog::Package;
+pub use ekuiper_core::message::{FunctionMeta, SymbolKind, Tuple};
+pub use error::{Error, Result};
+pub use function::{Arguments, Function};
+pub use host::{Host, HostBuilder};
+pub use process::Exit;
+pub use sink::{Sink, SinkBuilder};
+pub use source::{Source, SourceBuilder, Stopper};

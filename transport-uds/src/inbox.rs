@@ -230,10 +230,10 @@ impl Inbox {
         let now = Instant::now();
         for slot in &mut reader.slots {
             // Who has just sent something is read before it is judged.
-            if !slot.readable {
-                if let Err(reason) = slot.connection.check_time(now) {
-                    slot.end(&reason);
-                }
+            if !slot.readable
+                && let Err(reason) = slot.connection.check_time(now)
+            {
+                slot.end(&reason);
             }
         }
         self.closing.check()

@@ -171,12 +171,18 @@ impl HostEnd {
         }
     }
 
+    /// The command could not be sent because its request is void: a later one
+    /// has arrived, or the connection has ended, and the event will tell.
+    pub fn cancel_send(&mut self) {
+        self.set_command(Command::None);
+    }
+
     /// The caller gives up: an answer that still comes is dropped.
     pub fn abandon(&mut self) {
-        if let Some(link) = self.peer.and_then(|peer| self.connections.get_mut(&peer)) {
-            if link.command == Command::Waiting {
-                link.command = Command::Abandoned;
-            }
+        if let Some(link) = self.peer.and_then(|peer| self.connections.get_mut(&peer))
+            && link.command == Command::Waiting
+        {
+            link.command = Command::Abandoned;
         }
     }
 

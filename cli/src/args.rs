@@ -1,0 +1,168 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Call, read, feed and run eKuiper portable plugins, with no engine at hand.
+///
+/// PATH is a plugin's folder: it holds the manifest NAME.json and the
+/// executable. A folder that is a Cargo project is built first.
+#[derive(Debug, Parser)]
+#[command(name = "ekuiper-plugin", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Common {
+    /// How to talk to the plugin [default: uds]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) transport: Option<String>,
+    /// The folder of all sockets [default: a private one, and /tmp for plugins that know no other]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) ipc_dir: Option<PathBuf>,
+    /// The interpreter of Python plugins [default: python, else python3]
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    pub(crate) python_bin: Option<String>,
+    /// From a plugin's start to its handshake
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) init_timeout: Duration,
+    /// Until a plugin takes a message
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) send_timeout: Duration,
+    /// Until a plugin answers or acknowledges
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) recv_timeout: Duration,
+    /// What to log to stderr; info shows the plugin's own output
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log_level: LogLevel,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Call a function once, or many times to measure it
+    Call(Call),
+    /// Print a source's tuples as JSON lines
+    Source(Source),
+    /// Send JSON lines from stdin to a sink
+    Sink(Sink),
+    /// Run a pipeline: source, functions, sink
+    Run(Run),
+}
+
+/// `ekuiper-plugin call examples/mirror revert '"hello"'`
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// The plugin's folder
+    pub(crate) path: PathBuf,
+    /// The function's name
+    pub(crate) function: String,
+    /// Its arguments, each as JSON: '"text"' 7 '[1,2]'
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
+    pub(crate) arguments: Vec<String>,
+    /// Call it N times and print rate and latencies instead of the result
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) repeat: Option<u64>,
+}
+
+/// `ekuiper-plugin source examples/mirror random --count 5`
+#[derive(Debug, Args)]
+pub(crate) struct Source {
+    /// The plugin's folder
+    pub(crate) path: PathBuf,
+    /// The source's name
+    pub(crate) symbol: String,
+    /// The topic or the like to read
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) datasource: String,
+    /// The source's configuration, a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) config: String,
+    /// Stop after N tuples [default: at the source's end, or Ctrl-C]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Print each tuple's meta too: {"message":…,"meta":…}
+    #[arg(long)]
+    pub(crate) meta: bool,
+}
+
+/// `printf '{"a":1}\n' | ekuiper-plugin sink examples/mirror file --ack`
+#[derive(Debug, Args)]
+pub(crate) struct Sink {
+    /// The plugin's folder
+    pub(crate) path: PathBuf,
+    /// The sink's name
+    pub(crate) symbol: String,
+    /// The sink's configuration, a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) config: String,
+    /// Wait for the acknowledgement of each message (requireAck)
+    #[arg(long)]
+    pub(crate) ack: bool,
+}
+
+/// `ekuiper-plugin run examples/quickstart.toml`
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The pipeline's TOML file; its paths are relative to it
+    #[arg(value_name = "PIPELINE")]
+    pub(crate) file: PathBuf,
+    /// Stop after N tuples, whatever the file says
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+/// A time as eKuiper writes it: `5s`, `500ms`, `1m`; a bare number is
+/// milliseconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" | "" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a number and ms, s, m or h, for example 500ms or 5s".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a number and ms, s, m or h, for example 500ms or 5s".to_owned())?;
+    number.checked_mul(factor).map(Duration::from_millis).ok_or_else(|| "that is too long".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_ekuipers() {
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1000"), Ok(Duration::from_secs(1)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "s", "-1s", "5 s", "1d", "99999999999999999999h", "9999999999999999h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `run`: a pipeline from a source through functions to a sink.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use ekuiper_host::{Function, Sink};
+use serde_json::{Value, json};
+
+use crate::args::{Common, Run};
+use crate::error::{Error, Result};
+use crate::pipeline::{FunctionStage, Pipeline};
+use crate::progress::{Progress, grouped, rate};
+use crate::session::Session;
+
+pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
+    let mut pipeline = Pipeline::read(&run.file)?;
+    pipeline.source.count = run.count.or(pipeline.source.count);
+    let paths: Vec<&Path> = pipeline.plugins.iter().map(AsRef::as_ref).collect();
+    let session = Session::open(common, &paths)?;
+    let mut counts = Counts::default();
+    let mut progress = Progress::start();
+    let flowed = flow(&session, &pipeline, &mut counts, &mut progress);
+    let elapsed = progress.elapsed();
+    drop(progress);
+    let flowed = session.outcome(flowed);
+    let seconds = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
+    let per_second = rate(counts.read, elapsed);
+    eprintln!(
+        "{}",
+        json!({ "read": counts.read, "calls": counts.calls, "written": counts.written, "acked": counts.acked,
+                "failed": counts.failed, "seconds": seconds, "per_second": per_second })
+    );
+    flowed?;
+    Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    read: u64,
+    calls: u64,
+    written: u64,
+    acked: u64,
+    failed: u64,
+}
+
+impl Counts {
+    fn line(&self, per_second: u64) -> String {
+        let Self { read, calls, written, acked, failed } = self;
+        let [read, calls, written, acked, per_second] = [*read, *calls, *written, *acked, per_second].map(grouped);
+        format!("read {read}, calls {calls}, written {written}, acked {acked}, failed {failed}, {per_second}/s")
+    }
+}
+
+fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &mut Progress) -> Result<()> {
+    let host = &session.host;
+    host.start_all()?;
+    let mut stages = Vec::new();
+    for stage in &pipeline.functions {
+        let function = host.function(&stage.symbol)?;
+        function.validate(vec![Value::Null; stage.args.len()].as_slice())?;
+        stages.push((stage, function));
+    }
+    let sink = match &pipeline.sink {
+        None => None,
+        Some(stage) => {
+            let config = Value::Object(stage.config.clone());
+            Some(host.sink(&stage.symbol).config(config).require_ack(stage.require_ack).open()?)
+        }
+    };
+    let acks = pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack);
+    let config = Value::Object(pipeline.source.config.clone());
+    let source = host.source(&pipeline.source.symbol).datasource(&pipeline.source.datasource).config(config).open()?;
+    let limit = pipeline.source.count.unwrap_or(u64::MAX);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    for tuple in source.take(limit) {
+        let passed = tuple.map_err(Error::from).and_then(|tuple| {
+            counts.read += 1;
+            let row = apply(&stages, tuple.message, counts)?;
+            write(sink.as_ref(), &row, progress)
+        });
+        match passed {
+            Ok(()) => {
+                counts.written += 1;
+                counts.acked += u64::from(acks);
+            }
+            // What concerns one row is told, and the next is tried.
+            Err(
+                error @ (Error::MissingField { .. }
+                | Error::Host(
+                    ekuiper_host::Error::Source { .. }
+                    | ekuiper_host::Error::Message { .. }
+                    | ekuiper_host::Error::Function { .. }
+                    | ekuiper_host::Error::Sink { .. },
+                )),
+            ) => {
+                counts.failed += 1;
+                progress.clear();
+                eprintln!("ekuiper-plugin: {error}");
+            }
+            Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+            Err(error) => return Err(error),
+        }
+        progress.update(|elapsed| counts.line(rate(counts.read, elapsed)));
+    }
+    sink.map_or(Ok(()), |sink| sink.close().map_err(Error::from))
+}
+
+/// The row after all functions.
+fn apply(stages: &[(&FunctionStage, Function)], mut row: Value, counts: &mut Counts) -> Result<Value> {
+    for (stage, function) in stages {
+        let arguments = stage.args.iter().map(|field| {
+            row.get(field).cloned().ok_or_else(|| Error::MissingField {
+                row: counts.read,
+                field: field.clone(),
+                function: stage.symbol.clone(),
+            })
+        });
+        let arguments = arguments.collect::<Result<Vec<Value>>>()?;
+        let result: Value = function.call(arguments)?;
+        counts.calls += 1;
+        if let Value::Object(fields) = &mut row {
+            fields.insert(stage.output.clone(), result);
+        }
+    }
+    Ok(row)
+}
+
+/// To the sink, or to stdout.
+fn write(sink: Option<&Sink>, row: &Value, progress: &mut Progress) -> Result<()> {
+    match sink {
+        Some(sink) => Ok(sink.send(row)?),
+        None => {
+            progress.clear();
+            Ok(writeln!(std::io::stdout(), "{row}")?)
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `sink`: JSON lines from stdin to a sink.
+
+use std::io::BufRead;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{json as parse, object};
+use crate::args::{Common, Sink};
+use crate::error::{Error, Result};
+use crate::progress::{Progress, grouped, rate};
+use crate::session::Session;
+
+/// What became of the messages.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: u64,
+    acked: u64,
+    failed: u64,
+}
+
+pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
+    let config = object("--config", &sink.config)?;
+    let session = Session::open(common, &[&sink.path])?;
+    let mut counts = Counts::default();
+    let fed = feed(&session, sink, config, &mut counts);
+    let fed = session.outcome(fed);
+    println!("{}", json!({ "sent": counts.sent, "acked": counts.acked, "failed": counts.failed }));
+    fed?;
+    Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
+}
+
+fn feed(session: &Session, sink: &Sink, config: Value, counts: &mut Counts) -> Result<()> {
+    let opened = session.host.sink(&sink.symbol).config(config).require_ack(sink.ack).open()?;
+    let mut progress = Progress::start();
+    for (index, line) in std::io::stdin().lock().lines().enumerate() {
+        let line = line.map_err(Error::Stdin)?;
+        if session.interrupt.is_set() {
+            return Ok(());
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
+        // As it stands: the sink gets the user's own spelling.
+        parse(format!("line {} of stdin", index + 1), &line)?;
+        counts.sent += 1;
+        match opened.send_bytes(line.as_bytes()) {
+            Ok(()) if sink.ack => counts.acked += 1,
+            Ok(()) => {}
+            Err(error @ ekuiper_host::Error::Sink { .. }) => {
+                counts.failed += 1;
+                progress.clear();
+                eprintln!("ekuiper-plugin: line {}: {error}", index + 1);
+            }
+            Err(error) => {
+                counts.failed += 1;
+                return Err(error.into());
+            }
+        }
+        progress.update(|elapsed| {
+            let Counts { sent, acked, failed } = counts;
+            let rate = grouped(rate(*sent, elapsed));
+            format!("sent {}, acked {}, failed {failed}, {rate}/s", grouped(*sent), grouped(*acked))
+        });
+    }
+    opened.close()?;
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! A pipeline's TOML file.
+//!
+//! ```toml
+//! plugins = ["mirror"]              # folders, relative to this file
+//!
+//! [source]
+//! symbol = "random"
+//! config = { interval = 10 }
+//! count = 20                        # absent: until the source ends or Ctrl-C
+//!
+//! [[function]]
+//! symbol = "revert"
+//! args = ["name"]                   # fields of the row
+//! output = "reversed"               # the field that gets the result
+//!
+//! [sink]                            # absent: rows go to stdout
+//! symbol = "file"
+//! config = { path = "/tmp/rows.jsonl" }
+//! require_ack = true
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// What is to be run.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pipeline {
+    /// The plugins' folders.
+    pub(crate) plugins: Vec<PathBuf>,
+    pub(crate) source: SourceStage,
+    #[serde(default, rename = "function")]
+    pub(crate) functions: Vec<FunctionStage>,
+    pub(crate) sink: Option<SinkStage>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SourceStage {
+    pub(crate) symbol: String,
+    #[serde(default)]
+    pub(crate) datasource: String,
+    #[serde(default)]
+    pub(crate) config: Map<String, Value>,
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FunctionStage {
+    pub(crate) symbol: String,
+    /// The fields of the row that are its arguments.
+    pub(crate) args: Vec<String>,
+    /// The field that gets the result.
+    pub(crate) output: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SinkStage {
+    pub(crate) symbol: String,
+    #[serde(default)]
+    pub(crate) config: Map<String, Value>,
+    #[serde(default)]
+    pub(crate) require_ack: bool,
+}
+
+impl Pipeline {
+    /// Reads a pipeline; its plugins' folders become relative to the working
+    /// directory.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let mut pipeline =
+            Self::parse(&text).map_err(|source| Error::Pipeline { path: path.to_owned(), source: Box::new(source) })?;
+        if pipeline.plugins.is_empty() {
+            let text = "plugins is empty: name at least one plugin's folder".to_owned();
+            return Err(Error::PipelineField { path: path.to_owned(), text });
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for plugin in &mut pipeline.plugins {
+            *plugin = folder.join(&plugin);
+        }
+        Ok(pipeline)
+    }
+
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "plugins = ['mirror']\n[source]\nsymbol = 'random'\n";
+
+    #[test]
+    fn the_smallest_and_the_whole_are_read() {
+        let pipeline = Pipeline::parse(SMALLEST).unwrap();
+        assert!(pipeline.functions.is_empty() && pipeline.sink.is_none());
+        let whole = format!(
+            "{SMALLEST}config = {{ interval = 10 }}\ncount = 5\n[[function]]\nsymbol = 'f'\nargs = ['a']\noutput = 'b'\n[sink]\nsymbol = 's'\nrequire_ack = true\n"
+        );
+        let pipeline = Pipeline::parse(&whole).unwrap();
+        assert_eq!(pipeline.source.config["interval"], 10);
+        assert_eq!(pipeline.functions[0].args, ["a"]);
+        assert!(pipeline.sink.unwrap().require_ack);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place() {
+        let error = Pipeline::parse(&format!("{SMALLEST}cuont = 5\n")).unwrap_err().to_string();
+        assert!(error.contains("cuont") && error.contains("line 4"), "{error}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Which plugins there are, and which of them serves a symbol.
+//!
+//! The layout is eKuiper's: `<plugins>/<name>/<name>.json`, beside it the
+//! executable.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ekuiper_core::manifest::Manifest;
+use ekuiper_core::message::SymbolKind;
+
+use crate::{Error, Result};
+
+/// A plugin as it lies on disk.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// Its name: its folder's and its manifest's.
+    pub name: String,
+    /// Its folder, absolute.
+    pub folder: PathBuf,
+    /// What its manifest says.
+    pub manifest: Manifest,
+}
+
+impl Package {
+    /// Reads the plugin in `folder`. Its name is that of the folder's only
+    /// manifest: `<folder's name>.json`, or the one JSON file that is one.
+    ///
+    /// # Errors
+    /// [`Error::Folder`], [`Error::NoManifest`], [`Error::Manifest`].
+    pub fn read(folder: impl AsRef<Path>) -> Result<Self> {
+        let given = folder.as_ref();
+        let folder = given.canonicalize().map_err(|source| Error::Folder { path: given.to_owned(), source })?;
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let path = folder.join(format!("{name}.json"));
+        if path.is_file() {
+            return Self::with_manifest(folder, name, &path);
+        }
+        // A checkout or an unpacked archive may have another name.
+        let mut manifests = json_files(&folder)?.into_iter();
+        match (manifests.next(), manifests.next()) {
+            (Some(path), None) => {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                Self::with_manifest(folder, name, &path)
+            }
+            _ => Err(Error::NoManifest { folder: given.to_owned(), name }),
+        }
+    }
+
+    fn with_manifest(folder: PathBuf, name: String, path: &Path) -> Result<Self> {
+        let fail = |source| Error::Manifest { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(|error| fail(error.into()))?;
+        let manifest = Manifest::parse(&text).map_err(|error| fail(error.into()))?;
+        Ok(Self { name, folder, manifest })
+    }
+}
+
+fn json_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let fail = |source| Error::Folder { path: folder.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if path.extension().is_some_and(|extension| extension == "json") && path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// All plugins of a host, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    packages: BTreeMap<String, Package>,
+    owners: BTreeMap<(u8, String), String>,
+}
+
+impl Catalog {
+    /// Adds a plugin, unless it shares a symbol with another.
+    pub(crate) fn add(&mut self, package: Package) -> Result<()> {
+        for kind in SymbolKind::ALL {
+            for symbol in package.manifest.symbols(kind) {
+                if let Some(first) = self.owners.insert((kind as u8, symbol.clone()), package.name.clone()) {
+                    let second = package.name.clone();
+                    return Err(Error::DuplicateSymbol { kind, symbol: symbol.clone(), first, second });
+                }
+            }
+        }
+        self.packages.insert(package.name.clone(), package);
+        Ok(())
+    }
+
+    /// Adds every plugin in a folder of plugins.
+    pub(crate) fn add_all(&mut self, folder: &Path) -> Result<()> {
+        let fail = |source| Error::Folder { path: folder.to_owned(), source };
+        let mut folders = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+        folders.sort();
+        folders.into_iter().try_for_each(|folder| self.add(Package::read(folder)?))
+    }
+
+    pub(crate) fn packages(&self) -> impl Iterator<Item = &Package> {
+        self.packages.values()
+    }
+
+    /// The name of the plugin that serves this symbol.
+    pub(crate) fn owner(&self, kind: SymbolKind, symbol: &str) -> Result<&str> {
+        if let Some(owner) = self.owners.get(&(kind as u8, symbol.to_owned())) {
+            return Ok(owner);
+        }
+        let known: Vec<_> =
+            self.owners.keys().filter(|(of, _)| *of == kind as u8).map(|(_, symbol)| symbol.as_str()).collect();
+        let known = match known.as_slice() {
+            [] => format!("the plugins serve no {kind}"),
+            known => format!("the plugins serve {}", known.join(", ")),
+        };
+        Err(Error::NoSuchSymbol { kind, symbol: symbol.to_owned(), known })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin(root: &Path, folder: &str, manifest: &str, functions: &str) {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+        let text = format!(r#"{{"language":"go","executable":"x","functions":[{functions}]}}"#);
+        std::fs::write(root.join(folder).join(manifest), text).unwrap();
+    }
+
+    #[test]
+    fn symbols_are_found_by_kind() {
+        let root = tempfile::tempdir().unwrap();
+        plugin(root.path(), "one", "one.json", r#""f""#);
+        plugin(root.path(), "two", "other.json", r#""g""#);
+        let mut catalog = Catalog::default();
+        catalog.add_all(root.path()).unwrap();
+        assert_eq!(catalog.owner(SymbolKind::Function, "f").unwrap(), "one");
+        assert_eq!(catalog.owner(SymbolKind::Function, "g").unwrap(), "other");
+        let error = catalog.owner(SymbolKind::Function, "h").unwrap_err().to_string();
+        assert_eq!(error, "there is no function h: the plugins serve f, g");
+        let error = catalog.owner(SymbolKind::Sink, "f").unwrap_err().to_string();
+        assert_eq!(error, "there is no sink f: the plugins serve no sink");
+    }
+
+    #[test]
+    fn one_symbol_in_two_plugins_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        plugin(root.path(), "one", "one.json", r#""f""#);
+        plugin(root.path(), "two", "two.json", r#""f""#);
+        let error = Catalog::default().add_all(root.path()).unwrap_err().to_string();
+        assert_eq!(error, "function f is in two plugins, one and two: remove one, or rename the symbol");
+    }
+
+    #[test]
+    fn a_folder_without_a_manifest_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("empty");
+        std::fs::create_dir(&folder).unwrap();
+        let error = Package::read(&folder).unwrap_err().to_string();
+        assert!(error.contains("needs a file empty.json"), "{error}");
+        let error = Package::read(root.path().join("none")).unwrap_err().to_string();
+        assert!(error.contains("cannot read the folder"), "{error}");
+    }
+}

@@ -1,0 +1,242 @@
+//! One control or function channel: commands out, answers in, never confused.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
+
+use ekuiper_core::address::Address;
+use ekuiper_core::exchange::{Arrival, Departure, HostEnd, NotReady};
+use ekuiper_core::transport::{Options, Reply, ReplyEvent, Transport, TransportError};
+
+use crate::keeper::{Tended, Watched};
+
+/// A listening channel and what is known of its peer.
+pub(crate) struct Channel {
+    address: Address,
+    reply: Box<dyn Reply>,
+    state: Mutex<State>,
+    /// How many exchanges there were: tells the keeper that it is in use.
+    uses: AtomicU64,
+    /// A peer has shaken hands and is connected.
+    has_peer: AtomicBool,
+    /// The process that should be the peer has ended.
+    process_ended: AtomicBool,
+}
+
+struct State {
+    end: HostEnd,
+    buffer: Vec<u8>,
+    /// What the first stranger said, for the error.
+    garbage: Option<Vec<u8>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nobody has shaken hands by the deadline, or the peer still works on an
+    /// earlier command. Nothing was sent.
+    NotReady(NotReady),
+    /// The command was sent, and no answer came by the deadline.
+    Timeout,
+    /// The peer went away while the command was out.
+    OutcomeUnknown,
+    /// The process has ended. Nothing was sent.
+    ProcessEnded,
+    /// The answer is longer than the limit.
+    AnswerTooLong(u64),
+    /// Somebody connected and said this instead of a handshake.
+    Garbage(Vec<u8>),
+    /// The command was not sent.
+    Transport(TransportError),
+}
+
+impl Channel {
+    pub(crate) fn listen(
+        transport: &dyn Transport,
+        address: &Address,
+        options: &Options,
+    ) -> Result<Self, TransportError> {
+        Ok(Self {
+            address: address.clone(),
+            reply: transport.reply(address, options)?,
+            state: Mutex::new(State { end: HostEnd::new(), buffer: Vec::new(), garbage: None }),
+            uses: AtomicU64::new(0),
+            has_peer: AtomicBool::new(false),
+            process_ended: AtomicBool::new(false),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a plugin has shaken hands. With `strict`, the first word
+    /// that is none ends the wait: for a folder that only the plugin reaches.
+    pub(crate) fn wait_ready(&self, deadline: Instant, strict: bool) -> Result<(), Failure> {
+        let mut state = self.lock();
+        while !state.end.is_ready() {
+            self.step(&mut state, deadline)?;
+            if strict && let Some(said) = state.garbage.take() {
+                return Err(Failure::Garbage(said));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a stranger said, if one did.
+    pub(crate) fn take_garbage(&self) -> Option<Vec<u8>> {
+        self.lock().garbage.take()
+    }
+
+    /// Sends a command and gives its answer to `read`.
+    pub(crate) fn exchange<R>(
+        &self,
+        command: &[u8],
+        send_by: Instant,
+        answer_by: Instant,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Failure> {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.lock();
+        // Whatever has queued up goes first: a command answers the latest
+        // request, and is sent once (fault 2).
+        self.drain(&mut state);
+        self.send(&mut state, command, send_by)?;
+        loop {
+            match self.step(&mut state, answer_by) {
+                Ok(Some(Arrival::Answer)) => return Ok(read(&state.buffer)),
+                Ok(Some(Arrival::SendAgain)) => self.send(&mut state, command, send_by.max(Instant::now()))?,
+                Ok(_) => {}
+                Err(Failure::NotReady(_)) => {
+                    state.end.abandon();
+                    return Err(Failure::Timeout);
+                }
+                Err(Failure::ProcessEnded) => return Err(Failure::OutcomeUnknown),
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn send(&self, state: &mut State, command: &[u8], deadline: Instant) -> Result<(), Failure> {
+        loop {
+            let ticket = match state.end.begin() {
+                Ok(ticket) => ticket,
+                Err(_) => {
+                    self.step(state, deadline)?;
+                    continue;
+                }
+            };
+            match self.reply.send(&ticket, command, Some(deadline)) {
+                Ok(()) => return Ok(()),
+                // A request came, or the connection ended, since the last
+                // look: its event tells.
+                Err(TransportError::Misuse(_) | TransportError::Disconnected) => {
+                    state.end.cancel_send();
+                    self.step(state, deadline)?;
+                }
+                Err(error) => {
+                    state.end.not_sent(ticket);
+                    return Err(Failure::Transport(error));
+                }
+            }
+        }
+    }
+
+    /// Takes what is there, without waiting.
+    fn drain(&self, state: &mut State) {
+        let past = Instant::now();
+        while self.step(state, past).is_ok() {}
+    }
+
+    /// Takes the next event. Without one by the deadline, fails with the
+    /// reason why no command can be sent.
+    fn step(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
+        let event = match self.reply.receive(&mut state.buffer, Some(deadline)) {
+            Ok(event) => event,
+            Err(TransportError::Timeout) => {
+                let reason = if state.end.peer().is_none() { NotReady::NoPeer } else { NotReady::Busy };
+                return Err(Failure::NotReady(reason));
+            }
+            Err(TransportError::Closed) => return Err(Failure::ProcessEnded),
+            Err(error) => return Err(Failure::Transport(error)),
+        };
+        match event {
+            ReplyEvent::Connected(_) => Ok(None),
+            ReplyEvent::Disconnected(connection) => {
+                let departure = state.end.departed(connection);
+                self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
+                if departure == Departure::OutcomeUnknown {
+                    return Err(Failure::OutcomeUnknown);
+                }
+                if state.end.peer().is_none() && self.process_ended.load(Ordering::SeqCst) {
+                    return Err(Failure::ProcessEnded);
+                }
+                Ok(None)
+            }
+            ReplyEvent::Oversized(ticket, length) => match state.end.arrived(ticket, b"") {
+                Arrival::Answer => Err(Failure::AnswerTooLong(length)),
+                arrival => Ok(Some(arrival)),
+            },
+            ReplyEvent::Request(ticket) => {
+                let connection = ticket.connection;
+                let arrival = state.end.arrived(ticket, &state.buffer);
+                self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
+                match arrival {
+                    Arrival::Garbage => {
+                        let said = state.buffer[..state.buffer.len().min(80)].to_vec();
+                        tracing::warn!(address = %self.address, said = %String::from_utf8_lossy(&said), "a connection that is no plugin's");
+                        state.garbage.get_or_insert(said);
+                    }
+                    Arrival::Rival => {
+                        tracing::warn!(address = %self.address, ?connection, "a second plugin shook hands, it has to wait");
+                    }
+                    Arrival::Stale => {
+                        tracing::debug!(address = %self.address, "an answer nobody waits for was dropped")
+                    }
+                    _ => {}
+                }
+                Ok(Some(arrival))
+            }
+        }
+    }
+
+    /// The plugin's process has ended: what it has still sent is delivered,
+    /// and nobody waits for more.
+    pub(crate) fn process_ended(&self) {
+        self.process_ended.store(true, Ordering::SeqCst);
+        if !self.has_peer.load(Ordering::SeqCst) {
+            self.reply.close();
+        }
+    }
+
+    /// Ends every wait.
+    pub(crate) fn close(&self) {
+        self.reply.close();
+    }
+}
+
+impl Watched for Channel {
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        self.reply.readiness()
+    }
+
+    fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// Reads keepalives while no call does (fault 1).
+    fn tend(&self) -> Tended {
+        match self.state.try_lock() {
+            Ok(mut state) => loop {
+                match self.step(&mut state, Instant::now()) {
+                    Ok(_) | Err(Failure::OutcomeUnknown) => {}
+                    Err(Failure::NotReady(_)) => return Tended::Idle,
+                    Err(_) => return Tended::Over,
+                }
+            },
+            Err(TryLockError::WouldBlock) => Tended::InUse,
+            Err(TryLockError::Poisoned(_)) => Tended::Over,
+        }
+    }
+}

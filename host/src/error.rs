@@ -1,0 +1,254 @@
+//! What can go wrong between an engine and its plugins.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ekuiper_core::message::SymbolKind;
+use ekuiper_core::transport::TransportError;
+
+use crate::process::Exit;
+
+/// The result of this crate's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. Each text names the plugin and the symbol,
+/// and says what to do where that is known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A folder of plugins, or a plugin's folder, cannot be read.
+    #[error("cannot read the folder {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A plugin's folder has no manifest.
+    #[error("{} has no manifest: a plugin named {name} needs a file {name}.json there", folder.display())]
+    NoManifest {
+        /// The plugin's folder.
+        folder: PathBuf,
+        /// The plugin's name, from its folder.
+        name: String,
+    },
+    /// A manifest cannot be read, or says something impossible.
+    #[error("{}: {source}", path.display())]
+    Manifest {
+        /// The manifest's path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Two plugins serve a symbol of one kind and name.
+    #[error("{kind} {symbol} is in two plugins, {first} and {second}: remove one, or rename the symbol")]
+    DuplicateSymbol {
+        /// The symbol's kind.
+        kind: SymbolKind,
+        /// The symbol's name.
+        symbol: String,
+        /// The plugin that was found first.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// No plugin serves this symbol.
+    #[error("there is no {kind} {symbol}: {known}")]
+    NoSuchSymbol {
+        /// The symbol's kind.
+        kind: SymbolKind,
+        /// The symbol's name.
+        symbol: String,
+        /// What there is instead.
+        known: String,
+    },
+    /// There is no plugin of this name.
+    #[error("there is no plugin {0}")]
+    NoSuchPlugin(String),
+    /// A plugin's executable cannot be run on this machine.
+    #[error("plugin {plugin}: {} {reason}", path.display())]
+    Executable {
+        /// The plugin.
+        plugin: String,
+        /// Its executable.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// A program that runs the plugin is not installed.
+    #[error("plugin {plugin}: {program} was not found: {hint}")]
+    ProgramNotFound {
+        /// The plugin.
+        plugin: String,
+        /// The program.
+        program: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The operating system did not start the plugin.
+    #[error("plugin {plugin}: cannot start {command}: {source}")]
+    Spawn {
+        /// The plugin.
+        plugin: String,
+        /// The command line.
+        command: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The folder for the sockets cannot be made or written.
+    #[error("cannot use {} as the socket folder: {source}; choose another with ipc_dir", path.display())]
+    SocketFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A transport of this name is not built in.
+    #[error("transport {name} is not built in: this host has {built}")]
+    UnknownTransport {
+        /// The name that was asked for.
+        name: String,
+        /// The transports that there are.
+        built: String,
+    },
+    /// A channel cannot be opened or used.
+    #[error("{what}: {source}")]
+    Transport {
+        /// Which channel, of which plugin and symbol.
+        what: String,
+        /// Why not.
+        source: TransportError,
+    },
+    /// A name, a config or a value cannot be sent.
+    #[error("{what}: {source}")]
+    Message {
+        /// For what.
+        what: String,
+        /// Why not.
+        source: ekuiper_core::Error,
+    },
+    /// The plugin ended before it shook hands.
+    #[error("plugin {plugin} ended before its handshake ({exit}){}", tail(exit))]
+    EarlyExit {
+        /// The plugin.
+        plugin: String,
+        /// How it ended, and what it last wrote.
+        exit: Exit,
+    },
+    /// The plugin runs, and did not shake hands in time.
+    #[error(
+        "plugin {plugin} did not shake hands within {after:?}{note}: is it a portable plugin, and does it serve the name {plugin}?"
+    )]
+    NoHandshake {
+        /// The plugin.
+        plugin: String,
+        /// `init_timeout`.
+        after: Duration,
+        /// What it wrote meanwhile, if anything.
+        note: String,
+    },
+    /// The plugin began with something that no plugin says.
+    #[error("plugin {plugin} said {said:?} instead of shaking hands: it does not speak the portable-plugin protocol")]
+    Garbage {
+        /// The plugin.
+        plugin: String,
+        /// The beginning of what it said.
+        said: String,
+    },
+    /// The plugin refused a command.
+    #[error("plugin {plugin} did not {command} {kind} {symbol}: {text}")]
+    Refused {
+        /// The plugin.
+        plugin: String,
+        /// `start` or `stop`.
+        command: String,
+        /// The symbol's kind.
+        kind: SymbolKind,
+        /// The symbol's name.
+        symbol: String,
+        /// The plugin's own words.
+        text: String,
+    },
+    /// The plugin did not answer in time.
+    #[error("plugin {plugin} did not answer within {after:?}: {what}")]
+    Timeout {
+        /// The plugin.
+        plugin: String,
+        /// What was asked of it.
+        what: String,
+        /// The deadline that passed.
+        after: Duration,
+    },
+    /// The plugin died, or its connection ended, after it had been asked and
+    /// before it answered: whether it did what it was asked is unknown.
+    #[error("plugin {plugin}: outcome unknown: {what}: {}", lost(exit))]
+    OutcomeUnknown {
+        /// The plugin.
+        plugin: String,
+        /// What was asked of it.
+        what: String,
+        /// How it ended; `None` when its process lives.
+        exit: Option<Exit>,
+    },
+    /// The plugin's process has ended.
+    #[error("plugin {plugin} ended ({exit}){}", tail(exit))]
+    Exited {
+        /// The plugin.
+        plugin: String,
+        /// How it ended, and what it last wrote.
+        exit: Exit,
+    },
+    /// The function reported an error.
+    #[error("function {symbol}: {text}")]
+    Function {
+        /// The function.
+        symbol: String,
+        /// Its own words.
+        text: String,
+    },
+    /// The source reported an error. It may go on after it.
+    #[error("source {symbol}: {text}")]
+    Source {
+        /// The source.
+        symbol: String,
+        /// Its own words.
+        text: String,
+    },
+    /// The sink did not take the message.
+    #[error("sink {symbol}: {text}")]
+    Sink {
+        /// The sink.
+        symbol: String,
+        /// Its own words.
+        text: String,
+    },
+    /// The sink did not acknowledge an earlier message: acknowledgements can
+    /// no longer be told apart.
+    #[error("sink {symbol} did not acknowledge an earlier message: close it and open it again")]
+    SinkBroken {
+        /// The sink.
+        symbol: String,
+    },
+    /// A source's or sink's config is not a JSON object.
+    #[error("the config of {kind} {symbol} must be a JSON object")]
+    Config {
+        /// The symbol's kind.
+        kind: SymbolKind,
+        /// The symbol's name.
+        symbol: String,
+    },
+    /// The host, or the handle, has been closed.
+    #[error("the host is shut down")]
+    Stopped,
+}
+
+fn tail(exit: &Exit) -> String {
+    if exit.tail.is_empty() { ", it wrote nothing".into() } else { format!(", it last wrote:\n{}", exit.tail) }
+}
+
+fn lost(exit: &Option<Exit>) -> String {
+    match exit {
+        Some(exit) => format!("it ended ({exit}){}", tail(exit)),
+        None => "its connection ended".into(),
+    }
+}

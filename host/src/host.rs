@@ -1,0 +1,217 @@
+//! The host: its plugins, its settings, its end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ekuiper_core::message::SymbolKind;
+
+use crate::catalog::{Catalog, Package};
+use crate::function::Function;
+use crate::keeper::Keeper;
+use crate::options::Options;
+use crate::plugin::{Plugin, Site, lock, socket_folder};
+use crate::sink::SinkBuilder;
+use crate::source::SourceBuilder;
+use crate::{Error, Result, transports};
+
+/// Runs portable plugins. Dropping it ends them all.
+///
+/// A plugin is started when one of its symbols is first needed, or by
+/// [`Host::start`].
+pub struct Host {
+    catalog: Catalog,
+    plugins: BTreeMap<String, Arc<Plugin>>,
+    folder: Mutex<Option<tempfile::TempDir>>,
+}
+
+impl Host {
+    /// A host with eKuiper's settings and no plugins yet.
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    /// The plugins, in the order of their names.
+    pub fn packages(&self) -> impl Iterator<Item = &Package> {
+        self.catalog.packages()
+    }
+
+    /// Starts a plugin now, if it does not run.
+    ///
+    /// # Errors
+    /// There is none of this name, or it cannot be started.
+    pub fn start(&self, plugin: &str) -> Result<()> {
+        let plugin = self.plugins.get(plugin).ok_or_else(|| Error::NoSuchPlugin(plugin.to_owned()))?;
+        plugin.running().map(|_| ())
+    }
+
+    /// Starts all plugins, side by side.
+    ///
+    /// # Errors
+    /// The first failure, in the order of names; the others run.
+    pub fn start_all(&self) -> Result<()> {
+        std::thread::scope(|scope| {
+            let starts: Vec<_> =
+                self.plugins.values().map(|plugin| scope.spawn(|| plugin.running().map(|_| ()))).collect();
+            let outcomes: Vec<_> = starts
+                .into_iter()
+                .map(|start| start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect();
+            outcomes.into_iter().collect()
+        })
+    }
+
+    /// The process id of a plugin, if it runs.
+    pub fn pid(&self, plugin: &str) -> Option<u32> {
+        self.plugins.get(plugin)?.pid()
+    }
+
+    /// A function; its plugin is started, and so is it.
+    ///
+    /// # Errors
+    /// No plugin serves it, or it cannot be started.
+    pub fn function(&self, symbol: &str) -> Result<Function> {
+        Function::new(self.owner(SymbolKind::Function, symbol)?, symbol)
+    }
+
+    /// A source, to be configured and opened.
+    pub fn source(&self, symbol: &str) -> SourceBuilder {
+        SourceBuilder::new(self.owner(SymbolKind::Source, symbol), symbol)
+    }
+
+    /// A sink, to be configured and opened.
+    pub fn sink(&self, symbol: &str) -> SinkBuilder {
+        SinkBuilder::new(self.owner(SymbolKind::Sink, symbol), symbol)
+    }
+
+    fn owner(&self, kind: SymbolKind, symbol: &str) -> Result<Arc<Plugin>> {
+        let name = self.catalog.owner(kind, symbol)?;
+        self.plugins.get(name).cloned().ok_or_else(|| Error::NoSuchPlugin(name.to_owned()))
+    }
+
+    /// Stops all sources and sinks, ends all plugins, and removes the sockets.
+    /// Ends every wait on this host's handles. May be called from any thread,
+    /// and again.
+    pub fn shutdown(&self) {
+        std::thread::scope(|scope| {
+            for plugin in self.plugins.values() {
+                scope.spawn(|| plugin.shutdown());
+            }
+        });
+        drop(lock(&self.folder).take());
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// Settings of a [`Host`]; names and defaults are eKuiper's.
+#[derive(Debug, Default)]
+#[must_use = "it does nothing until it is built"]
+pub struct HostBuilder {
+    options: Options,
+    transport: Option<String>,
+    folders: Vec<PathBuf>,
+    plugins: Vec<PathBuf>,
+}
+
+impl HostBuilder {
+    /// A folder of plugins, each in a folder of its own: eKuiper's
+    /// `plugins/portable`.
+    pub fn plugins_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folders.push(folder.into());
+        self
+    }
+
+    /// The folder of one plugin.
+    pub fn plugin(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.plugins.push(folder.into());
+        self
+    }
+
+    /// The transport: `uds` or `nng`. Default: `uds`.
+    pub fn transport(mut self, name: impl Into<String>) -> Self {
+        self.transport = Some(name.into());
+        self
+    }
+
+    /// The folder of all sockets. Default: a folder of the host's own that
+    /// only this user can enter, and `/tmp` for plugins that know no other
+    /// (the official SDKs').
+    pub fn ipc_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.options.ipc_dir = Some(folder.into());
+        self
+    }
+
+    /// The Python interpreter, for plugins in Python. Default: `python`, or
+    /// `python3` where there is no `python`.
+    pub fn python_bin(mut self, program: impl Into<String>) -> Self {
+        self.options.python_bin = Some(program.into());
+        self
+    }
+
+    /// How long a plugin may take from its start to its handshake, and a
+    /// symbol for its start. Default: 60 s.
+    pub fn init_timeout(mut self, timeout: Duration) -> Self {
+        self.options.init_timeout = timeout;
+        self
+    }
+
+    /// How long a plugin may take to accept a message. Default: 5 s.
+    pub fn send_timeout(mut self, timeout: Duration) -> Self {
+        self.options.send_timeout = timeout;
+        self
+    }
+
+    /// How long a plugin may take to answer or to acknowledge. Default: 5 s.
+    pub fn recv_timeout(mut self, timeout: Duration) -> Self {
+        self.options.recv_timeout = timeout;
+        self
+    }
+
+    /// How long a plugin may take to end before it is killed. Default: 3 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.options.grace = grace;
+        self
+    }
+
+    /// The longest message, in bytes. Default: 64 MiB.
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.options.max_message = bytes;
+        self
+    }
+
+    /// What plugins of our SDK log: `error` to `trace`. Default: `info`.
+    pub fn log_level(mut self, level: impl Into<String>) -> Self {
+        self.options.log_level = Some(level.into());
+        self
+    }
+
+    /// Reads the plugins' manifests. Starts nothing yet.
+    ///
+    /// # Errors
+    /// A folder or manifest cannot be read, two plugins share a symbol, the
+    /// transport is not built in, or the socket folder cannot be written.
+    pub fn build(self) -> Result<Host> {
+        let mut catalog = Catalog::default();
+        self.folders.iter().try_for_each(|folder| catalog.add_all(folder))?;
+        self.plugins.iter().try_for_each(|folder| catalog.add(Package::read(folder)?))?;
+        let transport = match &self.transport {
+            Some(name) => transports::by_name(name)?,
+            None => transports::default()?,
+        };
+        let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
+        let keeper =
+            Keeper::start().map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
+        let site = Arc::new(Site { options: self.options, transport, keeper, folder, addresses: Mutex::default() });
+        let plugins = catalog
+            .packages()
+            .map(|package| (package.name.clone(), Arc::new(Plugin::new(package.clone(), site.clone()))))
+            .collect();
+        Ok(Host { catalog, plugins, folder: Mutex::new(own) })
+    }
+}

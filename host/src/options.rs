@@ -1,0 +1,50 @@
+//! What can be set on a host, with eKuiper's names and defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ekuiper_core::transport;
+
+/// A host's settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The folder of all sockets; `None`: one of the host's own, and `/tmp`
+    /// for plugins that know no other.
+    pub(crate) ipc_dir: Option<PathBuf>,
+    /// The interpreter; `None`: `python`, or `python3` where there is none.
+    pub(crate) python_bin: Option<String>,
+    /// From start to handshake, and for the start of a symbol.
+    pub(crate) init_timeout: Duration,
+    /// Until a plugin takes a message.
+    pub(crate) send_timeout: Duration,
+    /// Until a plugin answers a call, a `stop`, or acknowledges.
+    pub(crate) recv_timeout: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub(crate) grace: Duration,
+    /// What plugins that take it from their launch options log.
+    pub(crate) log_level: Option<String>,
+    pub(crate) max_message: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ipc_dir: None,
+            python_bin: None,
+            init_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(5),
+            recv_timeout: Duration::from_secs(5),
+            grace: Duration::from_secs(3),
+            log_level: None,
+            max_message: transport::Options::default().max_message,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn transport(&self) -> transport::Options {
+        let mut options = transport::Options::default();
+        options.max_message = self.max_message;
+        options
+    }
+}

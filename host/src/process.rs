@@ -1,0 +1,231 @@
+//! A plugin's process: its start, its output, its end.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{BufRead, BufReader, PipeReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::command::CommandLine;
+use crate::{Error, Result};
+
+/// How many of its last lines are kept for errors.
+const TAIL_LINES: usize = 20;
+
+/// The longest line that is kept and logged whole, in bytes.
+const MAX_LINE: usize = 4096;
+
+/// How long the end of the output is waited for after the process's own end.
+/// It normally comes at once; a child may have taken the pipe elsewhere.
+const OUTPUT_GRACE: Duration = Duration::from_millis(200);
+
+/// How a plugin's process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exit {
+    /// Its exit code, if it ended by itself.
+    pub code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// The last lines of its output, both streams.
+    pub tail: String,
+}
+
+impl Exit {
+    fn new(status: ExitStatus, tail: String) -> Self {
+        Self { code: status.code(), signal: status.signal(), tail }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}"),
+            (_, Some(signal)) => write!(f, "signal {signal}"),
+            _ => f.write_str("exit status unknown"),
+        }
+    }
+}
+
+/// A running process, in a group of its own.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tail: VecDeque<String>,
+    output_ended: bool,
+    /// Its number is free for another process.
+    reaped: bool,
+    exit: Option<Exit>,
+}
+
+impl Shared {
+    /// Signals the group, unless its number may be another's by now.
+    fn signal(&self, group: Pid, signal: Signal) {
+        let state = self.lock();
+        if !state.reaped {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(self.lock(), left, |state| !done(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Process {
+    /// Starts a plugin. `on_exit` is called once, from another thread, when
+    /// the process has ended and its end is known.
+    pub(crate) fn spawn(plugin: &str, line: &CommandLine, on_exit: impl FnOnce() + Send + 'static) -> Result<Self> {
+        let fail = |source| Error::Spawn { plugin: plugin.to_owned(), command: line.display(), source };
+        let (output, writer) = std::io::pipe().map_err(fail)?;
+        let mut child = Command::new(&line.program)
+            .args(&line.args)
+            .current_dir(&line.directory)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().map_err(fail)?)
+            .stderr(writer)
+            .process_group(0)
+            .spawn()
+            .map_err(fail)?;
+        let pid = Pid::from_child(&child);
+        tracing::debug!(plugin, pid = child.id(), command = line.display(), "plugin started");
+
+        let shared = Arc::new(Shared::default());
+        let name = plugin.to_owned();
+        let pump = shared.clone();
+        spawn_thread(format!("{plugin}-output"), move || pump_output(&name, output, &pump));
+        let name = plugin.to_owned();
+        let waiter = shared.clone();
+        spawn_thread(format!("{plugin}-exit"), move || {
+            // Its end, while its number still names its group: whatever it
+            // started itself goes with it.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
+            waiter.signal(pid, Signal::KILL);
+            let mut state = waiter.lock();
+            let status = child.wait().unwrap_or_default();
+            state.reaped = true;
+            drop(state);
+            let state = waiter.wait_until(Instant::now() + OUTPUT_GRACE, |state| state.output_ended);
+            let tail = state.tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+            drop(state);
+            let exit = Exit::new(status, tail);
+            tracing::debug!(plugin = name, %exit, "plugin ended");
+            waiter.lock().exit = Some(exit);
+            waiter.changed.notify_all();
+            on_exit();
+        });
+        Ok(Self { pid, shared })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        self.shared.lock().exit.clone()
+    }
+
+    /// The last lines that it wrote.
+    pub(crate) fn tail(&self) -> String {
+        self.shared.lock().tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&self, patience: Duration) -> Option<Exit> {
+        self.shared.wait_until(Instant::now() + patience, |state| state.exit.is_some()).exit.clone()
+    }
+
+    /// Ends it and its group: SIGTERM, `grace`, SIGKILL.
+    pub(crate) fn terminate(&self, grace: Duration) {
+        if self.exit().is_some() {
+            return;
+        }
+        self.shared.signal(self.pid, Signal::TERM);
+        if self.wait(grace).is_none() {
+            tracing::warn!(pid = self.pid(), ?grace, "the plugin ignored SIGTERM, it is killed");
+            self.shared.signal(self.pid, Signal::KILL);
+            self.wait(grace);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.shared.signal(self.pid, Signal::KILL);
+    }
+}
+
+/// Logs what the plugin writes, and keeps the last of it.
+fn pump_output(plugin: &str, output: PipeReader, shared: &Shared) {
+    let mut reader = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match read_line(&mut reader, &mut line) {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        tracing::info!(target: "plugin", plugin, "{text}");
+        let mut state = shared.lock();
+        if state.tail.len() == TAIL_LINES {
+            state.tail.pop_front();
+        }
+        state.tail.push_back(text.to_owned());
+    }
+    shared.lock().output_ended = true;
+    shared.changed.notify_all();
+}
+
+/// Reads to the end of the line, and keeps at most [`MAX_LINE`] of it.
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<usize> {
+    let mut total = 0;
+    loop {
+        let available = reader.fill_buf()?;
+        if available.is_empty() {
+            return Ok(total);
+        }
+        let (used, done) = match available.iter().position(|byte| *byte == b'\n') {
+            Some(position) => (position + 1, true),
+            None => (available.len(), false),
+        };
+        let keep = used.min(MAX_LINE.saturating_sub(line.len()));
+        line.extend_from_slice(&available[..keep]);
+        reader.consume(used);
+        total += used;
+        if done {
+            return Ok(total);
+        }
+    }
+}
+
+fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) {
+    // A thread can be had wherever a process could.
+    if let Err(error) = std::thread::Builder::new().name(name).spawn(body) {
+        tracing::error!(%error, "cannot start a thread");
+    }
+}

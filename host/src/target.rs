@@ -1,0 +1,67 @@
+//! For which rule, operator and instance a source or sink is opened.
+
+use ekuiper_core::message::{Meta, SymbolKind};
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// What the builders of sources and sinks have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) kind: SymbolKind,
+    pub(crate) symbol: String,
+    pub(crate) meta: Meta,
+    pub(crate) config: Value,
+}
+
+impl Target {
+    /// The rule's default name is this process's, so that two hosts on one
+    /// machine do not meet in `/tmp`.
+    pub(crate) fn new(kind: SymbolKind, symbol: &str) -> Self {
+        let meta = Meta { rule_id: format!("host{}", std::process::id()), op_id: symbol.to_owned(), instance_id: 0 };
+        Self { kind, symbol: symbol.to_owned(), meta, config: Value::Object(Map::new()) }
+    }
+
+    pub(crate) fn config(&self) -> Result<Map<String, Value>> {
+        match &self.config {
+            Value::Object(config) => Ok(config.clone()),
+            Value::Null => Ok(Map::new()),
+            _ => Err(Error::Config { kind: self.kind, symbol: self.symbol.clone() }),
+        }
+    }
+
+    /// For people: `source random of rule1/random/0`.
+    pub(crate) fn describe(&self) -> String {
+        format!("{} {} of {}", self.kind, self.symbol, self.meta)
+    }
+}
+
+/// The setters that the builders of sources and sinks share.
+macro_rules! target_setters {
+    () => {
+        /// The rule's id. Default: a name of this process.
+        pub fn rule(mut self, id: impl Into<String>) -> Self {
+            self.target.meta.rule_id = id.into();
+            self
+        }
+
+        /// The operator's id within the rule. Default: the symbol's name.
+        pub fn operator(mut self, id: impl Into<String>) -> Self {
+            self.target.meta.op_id = id.into();
+            self
+        }
+
+        /// The operator's instance. Default: 0.
+        pub fn instance(mut self, id: i64) -> Self {
+            self.target.meta.instance_id = id;
+            self
+        }
+
+        /// The configuration, a JSON object. Default: an empty one.
+        pub fn config(mut self, config: serde_json::Value) -> Self {
+            self.target.config = config;
+            self
+        }
+    };
+}
+pub(crate) use target_setters;
