@@ -1,2 +1,41 @@
-//! To be written.
-fn main() {}
+//! A portable plugin with one symbol of each kind: what it reads, it gives
+//! back.
+
+mod file;
+mod random;
+
+use ekuiper_sdk::prelude::*;
+
+fn main() -> ExitCode {
+    Plugin::new("mirror")
+        .source("random", random::RandomSource::default)
+        .sink("file", file::FileSink::default)
+        .function("echo", |value: Value| value)
+        .function("revert", revert)
+        .aggregate("average", average)
+        .run()
+}
+
+fn revert(text: String) -> String {
+    text.chars().rev().collect()
+}
+
+/// The mean; of nothing there is none.
+fn average(values: Vec<f64>) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ekuiper_sdk::testing;
+
+    #[test]
+    fn functions_compute() {
+        assert_eq!(testing::function(revert).call::<String>(("hello",)), Ok("olleh".into()));
+        assert_eq!(testing::function(average).call::<f64>((vec![1.0, 2.0, 6.0],)), Ok(3.0));
+        assert_eq!(testing::function(average).call::<Value>((Vec::<f64>::new(),)), Ok(Value::Null));
+        let error = testing::function(revert).validate((1, 2)).unwrap_err();
+        assert_eq!(error, "takes 1 argument, got 2");
+    }
+}
