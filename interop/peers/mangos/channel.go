@@ -134,14 +134,17 @@ func (c *channel) expectHandshake(timeout time.Duration) error {
 }
 
 func sendBefore(socket mangos.Socket, message []byte, deadline time.Time) error {
-	if err := socket.SetOption(mangos.OptionSendDeadline, remaining(deadline)); err != nil {
+	// A socket that can't send has no such option, and says so itself.
+	err := socket.SetOption(mangos.OptionSendDeadline, remaining(deadline))
+	if err != nil && !errors.Is(err, mangos.ErrBadOption) {
 		return err
 	}
 	return socket.Send(message)
 }
 
 func receiveBefore(socket mangos.Socket, deadline time.Time) ([]byte, error) {
-	if err := socket.SetOption(mangos.OptionRecvDeadline, remaining(deadline)); err != nil {
+	err := socket.SetOption(mangos.OptionRecvDeadline, remaining(deadline))
+	if err != nil && !errors.Is(err, mangos.ErrBadOption) {
 		return nil, err
 	}
 	return socket.Recv()

@@ -67,7 +67,7 @@ func (c callCommand) payload() ([]byte, error) {
 	}
 	if c.Func == "Exec" {
 		var about any = c.Meta
-		if c.Meta == nil {
+		if c.Meta == nil || string(c.Meta) == "null" {
 			about = funcMeta{meta: meta{RuleID: "driver", OpID: "call"}}
 		}
 		inner, err := json.Marshal(about)
