@@ -26,7 +26,8 @@
 //!    lost when the peer dies.
 //! 6. **Fair.** A receiver with several connections takes from each in turn.
 //! 7. **Reconnect.** A dialling socket connects again by itself, within 1 s of
-//!    the listener's return, as soon as it is used.
+//!    the listener's return, as soon as it is used. A listening socket greets
+//!    whoever connects, even while nobody uses it.
 //! 8. **Other people's files are safe.** A listener takes over a socket file
 //!    only when nobody listens there, never another kind of file, and removes
 //!    on closing only the file that it made.

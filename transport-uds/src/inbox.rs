@@ -11,9 +11,10 @@ use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result,
 use rustix::event::epoll;
 use rustix::io::Errno;
 
+use crate::acceptor::Newcomer;
 use crate::dial::Dialer;
 use crate::link::Link;
-use crate::listen::{Accepted, Listener, PAUSE};
+use crate::listen::Listener;
 use crate::wait::{Closing, earlier, has_passed, io_error, timeout};
 
 /// How long a peer may take for its header, in total (libnng's value).
@@ -44,8 +45,6 @@ pub(crate) struct Inbox {
 struct Reader {
     /// Absent where connections are accepted.
     dialer: Option<Dialer>,
-    /// Accepting is pointless before this instant.
-    paused_until: Option<Instant>,
     slots: Vec<Slot>,
     /// Whose turn it is.
     turn: usize,
@@ -55,6 +54,8 @@ struct Reader {
 struct Slot {
     link: Arc<Link>,
     connection: Connection,
+    /// That it has come is still to be told.
+    is_new: bool,
     /// There may be bytes to read.
     readable: bool,
     /// What has not been delivered yet must be before this slot goes.
@@ -101,24 +102,16 @@ impl Inbox {
         epoll::add(&epoll, &closing, epoll::EventData::new_u64(CLOSING), input).map_err(fail)?;
         let mut reader = Reader::default();
         let mut listener = None;
+        let limits = limits(options, max_message, skip_up_to);
         match endpoint {
             Endpoint::Listen(address) => {
-                let bound = Listener::bind(address)?;
+                let bound = Listener::bind(address, own, limits.clone())?;
                 epoll::add(&epoll, &bound, epoll::EventData::new_u64(LISTENER), input).map_err(fail)?;
                 listener = Some(bound);
             }
             Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address)),
         }
-        Ok(Self {
-            own,
-            limits: limits(options, max_message, skip_up_to),
-            closing,
-            epoll,
-            reader: Mutex::new(reader),
-            links: Mutex::default(),
-            listener,
-            address,
-        })
+        Ok(Self { own, limits, closing, epoll, reader: Mutex::new(reader), links: Mutex::default(), listener, address })
     }
 
     pub(crate) fn closing(&self) -> &Closing {
@@ -239,16 +232,9 @@ impl Inbox {
         self.closing.check()
     }
 
-    /// Dials when that is this socket's part, and resumes a paused listener.
-    /// Returns when it wants to be called again.
+    /// Dials, when that is this socket's part. Returns when it wants to be
+    /// called again.
     fn connect(&self, reader: &mut Reader) -> Deadline {
-        if let (Some(until), Some(listener)) = (reader.paused_until, &self.listener) {
-            if Instant::now() < until {
-                return Some(until);
-            }
-            reader.paused_until = None;
-            let _ = epoll::add(&self.epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN);
-        }
         let dialer = reader.dialer.as_mut()?;
         if reader.slots.is_empty() {
             let link = dialer.attempt(self.own);
@@ -258,7 +244,10 @@ impl Inbox {
             }
             let next = dialer.next;
             match link {
-                Some(link) => self.admit(reader, link),
+                Some(link) => {
+                    let connection = Connection::new(self.own, self.limits.clone(), Instant::now());
+                    self.admit(reader, link, connection);
+                }
                 None => return next,
             }
         } else if reader.slots.iter().all(|slot| slot.connection.is_ready()) {
@@ -268,29 +257,20 @@ impl Inbox {
     }
 
     fn accept(&self, reader: &mut Reader) {
-        let Some(listener) = &self.listener else { return };
-        loop {
-            match listener.accept(self.own) {
-                Accepted::Link(link) => self.admit(reader, link),
-                Accepted::Nobody => return,
-                Accepted::Exhausted => {
-                    let _ = epoll::delete(&self.epoll, listener);
-                    reader.paused_until = Some(Instant::now() + PAUSE);
-                    return;
-                }
-            }
+        while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
+            self.admit(reader, link, connection);
         }
     }
 
-    fn admit(&self, reader: &mut Reader, link: Link) {
+    fn admit(&self, reader: &mut Reader, link: Link, connection: Connection) {
         let data = epoll::EventData::new_u64(link.id.0);
         if epoll::add(&self.epoll, &link, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP).is_err() {
             return;
         }
         let link = Arc::new(link);
         self.links.lock().unwrap_or_else(PoisonError::into_inner).push(link.clone());
-        let connection = Connection::new(self.own, self.limits.clone(), Instant::now());
-        reader.slots.push(Slot { link, connection, readable: true, ended: false });
+        let is_new = connection.is_ready();
+        reader.slots.push(Slot { link, connection, is_new, readable: true, ended: false });
     }
 
     fn forget(&self, link: &Arc<Link>) {
@@ -309,6 +289,9 @@ impl Drop for Inbox {
 impl Slot {
     /// What this connection has to tell now.
     fn next<T>(&mut self, judge: &mut impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>) -> Option<Incoming<T>> {
+        if std::mem::take(&mut self.is_new) {
+            return Some(Incoming::Connected(self.link.id));
+        }
         loop {
             let verdict = match self.connection.next() {
                 Ok(Some(Event::Ready)) => return Some(Incoming::Connected(self.link.id)),

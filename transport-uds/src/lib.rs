@@ -1,16 +1,18 @@
 //! The transport over Unix domain sockets: SP framing in pure Rust,
 //! wire-compatible with libnng and mangos.
 //!
-//! There is no thread here. Whoever sends writes to the socket, whoever
-//! receives reads from it; connections are made and accepted by the callers
-//! too, while they wait. What lives where:
+//! No thread stands between a caller and its socket: whoever sends writes to
+//! it, whoever receives reads from it, and dials while it waits. Only
+//! newcomers at a listener are greeted by a thread, one per process. What lives
+//! where:
 //!
 //! - [`socket_file`]: which socket file may be taken over or removed;
-//! - `dial`, `listen`: making connections;
+//! - `dial`, `listen`, `acceptor`: making connections;
 //! - `link`: writing frames to one connection, reading bytes from it;
 //! - `inbox`: receiving from many connections in turn;
 //! - `push`, `pull`, `request`, `reply`: the four patterns.
 
+mod acceptor;
 mod dial;
 mod gate;
 mod inbox;

@@ -7,11 +7,12 @@ use ekuiper_core::sp::{Connection, Event, Protocol};
 use ekuiper_core::transport::{Deadline, Endpoint, Options, Push, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
 
+use crate::acceptor::Newcomer;
 use crate::dial::Dialer;
 use crate::gate::Gate;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
-use crate::listen::{Accepted, Listener, PAUSE};
+use crate::listen::Listener;
 use crate::wait::{Closing, earlier, has_passed, wait_for};
 
 /// How long `flush` first waits before it asks again; it doubles up to
@@ -33,8 +34,6 @@ pub(crate) struct UdsPush {
 struct Peers {
     /// Absent where connections are accepted.
     dialer: Option<Dialer>,
-    /// Accepting is pointless before this instant.
-    paused_until: Option<Instant>,
     slots: Vec<Slot>,
     /// Whose turn it is.
     turn: usize,
@@ -53,7 +52,9 @@ impl UdsPush {
         let mut peers = Peers::default();
         let mut listener = None;
         match endpoint {
-            Endpoint::Listen(address) => listener = Some(Listener::bind(address)?),
+            Endpoint::Listen(address) => {
+                listener = Some(Listener::bind(address, Protocol::Push, limits(options, 0, 0))?);
+            }
             Endpoint::Dial(address) => peers.dialer = Some(Dialer::new(address)),
         }
         let links = Mutex::default();
@@ -102,32 +103,22 @@ impl UdsPush {
                 if let Some(link) = dialer.attempt(Protocol::Push) {
                     // Should it end before its header, not again at once.
                     dialer.postpone(now);
-                    self.admit(peers, link);
+                    let connection = Connection::new(Protocol::Push, limits(&self.options, 0, 0), now);
+                    self.admit(peers, link, connection);
                 }
             } else if peers.slots.iter().any(|slot| slot.connection.is_ready()) {
                 dialer.succeeded();
             }
         }
-        if peers.paused_until.is_none_or(|until| now >= until) {
-            peers.paused_until = None;
-            while let Some(listener) = &self.listener {
-                match listener.accept(Protocol::Push) {
-                    Accepted::Link(link) => self.admit(peers, link),
-                    Accepted::Nobody => break,
-                    Accepted::Exhausted => {
-                        peers.paused_until = Some(now + PAUSE);
-                        break;
-                    }
-                }
-            }
+        while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
+            self.admit(peers, link, connection);
         }
         peers.slots.iter_mut().for_each(|slot| slot.read(now));
     }
 
-    fn admit(&self, peers: &mut Peers, link: Link) {
+    fn admit(&self, peers: &mut Peers, link: Link, connection: Connection) {
         let link = Arc::new(link);
         self.links().push(link.clone());
-        let connection = Connection::new(Protocol::Push, limits(&self.options, 0, 0), Instant::now());
         peers.slots.push(Slot { link, connection, gone: false });
     }
 
@@ -144,7 +135,7 @@ impl UdsPush {
     /// Waits until a ready peer has `interest`, a peer comes or goes, or it is
     /// time to dial.
     fn wait(&self, peers: &mut Peers, deadline: Deadline, interest: PollFlags) -> Result<()> {
-        let mut until = earlier(deadline, peers.paused_until);
+        let mut until = deadline;
         for slot in &peers.slots {
             until = earlier(until, slot.connection.deadline());
         }
@@ -152,7 +143,7 @@ impl UdsPush {
             until = earlier(until, peers.dialer.as_ref().and_then(|dialer| dialer.next));
         }
         let mut fds = vec![PollFd::new(&self.closing, PollFlags::IN)];
-        if let (Some(listener), None) = (&self.listener, peers.paused_until) {
+        if let Some(listener) = &self.listener {
             fds.push(PollFd::new(listener, PollFlags::IN));
         }
         for slot in &peers.slots {

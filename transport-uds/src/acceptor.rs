@@ -1,0 +1,274 @@
+//! The one thread of a process that greets whoever connects to its listeners.
+//!
+//! A peer that dials waits for our header, the official SDKs' before they
+//! answer a `start`: it must come while nobody receives on the socket. So
+//! connections are accepted and headers are exchanged here, and only peers
+//! that speak the right protocol reach a socket. Messages never pass through
+//! this thread; without newcomers it sleeps.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
+use ekuiper_core::transport::{ConnectionId, Deadline};
+use interprocess::local_socket::traits::Listener as _;
+use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::io::Errno;
+
+use crate::link::Link;
+use crate::wait::{earlier, timeout};
+
+/// How long no connection is accepted after the process ran out of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many peers of one listener may owe their header at a time.
+const MAX_STRANGERS: usize = 128;
+
+/// A listening socket that is watched.
+#[derive(Debug)]
+pub(crate) struct Door {
+    id: u64,
+    acceptor: Arc<Acceptor>,
+    arrivals: Arc<Arrivals>,
+}
+
+/// A peer that has shaken hands on the SP level.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) link: Link,
+    /// Ready; what came behind the header is in it.
+    pub(crate) connection: Connection,
+}
+
+impl Door {
+    /// Greets whoever connects to `socket` from now on.
+    pub(crate) fn open(socket: UnixListener, own: Protocol, limits: Limits) -> io::Result<Self> {
+        let acceptor = Acceptor::of_this_process()?;
+        let arrivals = Arc::new(Arrivals {
+            waiting: Mutex::default(),
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        });
+        let id = acceptor.add(Listening { socket, own, limits, arrivals: arrivals.clone(), paused_until: None })?;
+        Ok(Self { id, acceptor, arrivals })
+    }
+
+    /// The next newcomer, if there is one.
+    pub(crate) fn next(&self) -> Option<Newcomer> {
+        self.arrivals.take()
+    }
+
+    /// Refuses whoever still comes, and whoever has come and was not taken.
+    pub(crate) fn close(&self) {
+        self.acceptor.remove(self.id);
+        while self.arrivals.take().is_some() {}
+    }
+}
+
+impl AsFd for Door {
+    /// Polls readable while there are newcomers.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.arrivals.event.as_fd()
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[derive(Debug)]
+struct Arrivals {
+    waiting: Mutex<VecDeque<Newcomer>>,
+    /// Counts above zero while somebody waits.
+    event: OwnedFd,
+}
+
+impl Arrivals {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Newcomer>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, newcomer: Newcomer) {
+        let mut waiting = self.lock();
+        waiting.push_back(newcomer);
+        // A counter that is full is readable too: no error matters here.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    fn take(&self) -> Option<Newcomer> {
+        let mut waiting = self.lock();
+        let newcomer = waiting.pop_front();
+        if waiting.is_empty() {
+            let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        }
+        newcomer
+    }
+}
+
+#[derive(Debug)]
+struct Acceptor {
+    epoll: OwnedFd,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    listening: HashMap<u64, Listening>,
+    /// Who has connected and not shown its header yet, and to which listener.
+    strangers: HashMap<ConnectionId, (u64, Newcomer)>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    socket: UnixListener,
+    own: Protocol,
+    limits: Limits,
+    arrivals: Arc<Arrivals>,
+    /// Out of the epoll set until then.
+    paused_until: Deadline,
+}
+
+/// What an event is about: a listener's id, or a connection's with this bit.
+const CONNECTION: u64 = 1 << 63;
+
+impl Acceptor {
+    fn of_this_process() -> io::Result<Arc<Self>> {
+        static ONLY: Mutex<Option<Arc<Acceptor>>> = Mutex::new(None);
+        let mut only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(acceptor) = &*only {
+            return Ok(acceptor.clone());
+        }
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let acceptor = Arc::new(Self { epoll, state: Mutex::default() });
+        let own = acceptor.clone();
+        std::thread::Builder::new().name("ekuiper-accept".into()).stack_size(64 << 10).spawn(move || own.run())?;
+        Ok(only.insert(acceptor).clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, listening: Listening) -> io::Result<u64> {
+        let mut state = self.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        epoll::add(&self.epoll, &listening.socket, epoll::EventData::new_u64(id), epoll::EventFlags::IN)?;
+        state.listening.insert(id, listening);
+        Ok(id)
+    }
+
+    fn remove(&self, id: u64) {
+        let mut state = self.lock();
+        // Closing the sockets takes them out of the epoll set.
+        state.listening.remove(&id);
+        state.strangers.retain(|_, (listener, _)| *listener != id);
+    }
+
+    fn run(&self) {
+        loop {
+            let until = self.on_time();
+            let mut space = [const { MaybeUninit::uninit() }; 16];
+            let events = match epoll::wait(&self.epoll, &mut space, timeout(until).as_ref()) {
+                Ok((events, _)) => &*events,
+                Err(Errno::INTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "no connection can be accepted");
+                    return;
+                }
+            };
+            let mut state = self.lock();
+            for event in events {
+                match event.data.u64() {
+                    id if id & CONNECTION == 0 => self.accept(&mut state, id),
+                    id => state.read(&self.epoll, ConnectionId(id & !CONNECTION)),
+                }
+            }
+        }
+    }
+
+    /// Sends off whoever took too long, and resumes paused listeners. Returns
+    /// when it wants to be called again.
+    fn on_time(&self) -> Deadline {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let mut until = None;
+        state.strangers.retain(|_, (_, newcomer)| newcomer.connection.check_time(now).is_ok());
+        for (_, newcomer) in state.strangers.values() {
+            until = earlier(until, newcomer.connection.deadline());
+        }
+        for (id, listening) in &mut state.listening {
+            match listening.paused_until {
+                Some(resume) if resume <= now => {
+                    let data = epoll::EventData::new_u64(*id);
+                    let _ = epoll::add(&self.epoll, &listening.socket, data, epoll::EventFlags::IN);
+                    listening.paused_until = None;
+                }
+                paused_until => until = earlier(until, paused_until),
+            }
+        }
+        until
+    }
+
+    fn accept(&self, state: &mut State, id: u64) {
+        let State { listening, strangers, .. } = state;
+        let Some(listening) = listening.get_mut(&id) else { return };
+        loop {
+            match listening.socket.accept() {
+                Ok(_) if strangers.values().filter(|(listener, _)| *listener == id).count() >= MAX_STRANGERS => {}
+                // Whoever is gone already costs nothing.
+                Ok(stream) => {
+                    if let Ok(link) = Link::greet(stream.into(), listening.own) {
+                        let data = epoll::EventData::new_u64(CONNECTION | link.id.0);
+                        let connection = Connection::new(listening.own, listening.limits.clone(), Instant::now());
+                        if epoll::add(&self.epoll, &link, data, epoll::EventFlags::IN).is_ok() {
+                            strangers.insert(link.id, (id, Newcomer { link, connection }));
+                        }
+                    }
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    ErrorKind::WouldBlock => return,
+                    _ => {
+                        tracing::warn!(%error, "cannot accept connections for now");
+                        let _ = epoll::delete(&self.epoll, &listening.socket);
+                        listening.paused_until = Some(Instant::now() + PAUSE);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl State {
+    /// Reads a stranger's header; it is a newcomer when that is complete.
+    fn read(&mut self, epoll: &OwnedFd, id: ConnectionId) {
+        let Some((listener, mut newcomer)) = self.strangers.remove(&id) else { return };
+        let Newcomer { link, connection } = &mut newcomer;
+        match link.read(connection.space()) {
+            Ok(Some(count)) => connection.filled(count, Instant::now()),
+            Ok(None) => {}
+            Err(_) => return,
+        }
+        match connection.next() {
+            Ok(Some(Event::Ready)) => {
+                let _ = epoll::delete(epoll, &*link);
+                if let Some(listening) = self.listening.get(&listener) {
+                    listening.arrivals.put(newcomer);
+                }
+            }
+            Ok(_) => {
+                self.strangers.insert(id, (listener, newcomer));
+            }
+            Err(reason) => tracing::debug!(connection = id.0, %reason, "connection closed"),
+        }
+    }
+}
