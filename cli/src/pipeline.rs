@@ -14,6 +14,7 @@
 //! output = "reversed"               # the field that gets the result
 //!
 //! [sink]                            # absent: rows go to stdout
+//! print = true                      # to stdout as well
 //! symbol = "file"
 //! config = { path = "/tmp/rows.jsonl" }
 //! require_ack = true
@@ -67,6 +68,9 @@ pub(crate) struct SinkStage {
     pub(crate) config: Map<String, Value>,
     #[serde(default)]
     pub(crate) require_ack: bool,
+    /// Rows that the sink took go to stdout as well.
+    #[serde(default)]
+    pub(crate) print: bool,
 }
 
 impl Pipeline {

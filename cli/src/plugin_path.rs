@@ -1,10 +1,9 @@
-//! From the PATH that a user gives to a folder that the host can start.
+//! From the PATH that a user gives to a plugin that the host can start.
 //!
 //! A folder that is a Cargo project is built first, as `cargo run` does, and
-//! runs from a staged folder beside the build's other products.
+//! its program runs in that folder.
 
 use std::io::BufRead;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,50 +12,28 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// A plugin's folder, ready to be started; what was staged goes when it is
-/// dropped.
-#[derive(Debug)]
-pub(crate) struct PluginPath {
-    folder: PathBuf,
-    _staged: Option<tempfile::TempDir>,
+/// Reads the plugin at PATH. If it is a Cargo project it is built, with the
+/// transport's feature where it has that.
+pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Package> {
+    let mut package = Package::read(path)?;
+    let project = package.folder.join("Cargo.toml");
+    if project.is_file() {
+        let failed = |source| Error::Read { path: project.clone(), source };
+        let text = std::fs::read_to_string(&project).map_err(failed)?;
+        let feature = transport.filter(|name| has_feature(&text, name));
+        package.program = Some(build(&package, feature)?);
+    }
+    Ok(package)
 }
 
-impl PluginPath {
-    /// Resolves PATH, building it if it is a Cargo project.
-    pub(crate) fn resolve(path: &Path, features: &[&str]) -> Result<Self> {
-        if !path.join("Cargo.toml").is_file() {
-            return Ok(Self { folder: path.to_owned(), _staged: None });
-        }
-        let package = Package::read(path)?;
-        let executable = &package.manifest.executable;
-        let artifact = build(&package, features)?;
-        // The folder as it would be installed: everything in it, and the
-        // executable where its manifest says.
-        let failed = |source| Error::Read { path: path.to_owned(), source };
-        let staged = tempfile::Builder::new().prefix("ekuiper-plugin-").tempdir().map_err(failed)?;
-        let folder = staged.path().join(&package.name);
-        std::fs::create_dir(&folder).map_err(failed)?;
-        for entry in std::fs::read_dir(&package.folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_name() != executable.as_str() {
-                symlink(entry.path(), folder.join(entry.file_name())).map_err(failed)?;
-            }
-        }
-        let target = folder.join(executable);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        symlink(artifact, target).map_err(failed)?;
-        Ok(Self { folder, _staged: Some(staged) })
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
+fn has_feature(project: &str, name: &str) -> bool {
+    // What is wrong with the file, cargo tells better.
+    let project: toml::Table = project.parse().unwrap_or_default();
+    project.get("features").and_then(|features| features.get(name)).is_some()
 }
 
 /// Builds a Cargo project and returns the program that its manifest names.
-fn build(package: &Package, features: &[&str]) -> Result<PathBuf> {
+fn build(package: &Package, feature: Option<&str>) -> Result<PathBuf> {
     let failed = |source| Error::Cargo { path: package.folder.clone(), source };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -65,9 +42,7 @@ fn build(package: &Package, features: &[&str]) -> Result<PathBuf> {
         .current_dir(&package.folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    for feature in features {
-        command.args(["--features", feature]);
-    }
+    command.args(feature.into_iter().flat_map(|feature| ["--features", feature]));
     eprintln!("building {} …", package.name);
     let mut child = command.spawn().map_err(failed)?;
     let wanted = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -86,4 +61,18 @@ fn build(package: &Package, features: &[&str]) -> Result<PathBuf> {
         return Err(Error::Build { path: package.folder.clone() });
     }
     artifact.ok_or_else(|| Error::NoArtifact { path: package.folder.clone(), wanted })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transport_is_asked_for_only_where_there_is_a_feature_of_its_name() {
+        let project = "[package]\nname = 'x'\n[features]\ndefault = ['uds']\nuds = []\nnng = []\n";
+        assert!(has_feature(project, "nng"));
+        assert!(!has_feature(project, "zeromq"));
+        assert!(!has_feature("[package]\nname = 'x'\n", "nng"));
+        assert!(!has_feature("not toml", "nng"));
+    }
 }

@@ -9,32 +9,27 @@ use ekuiper_host::{Host, HostBuilder};
 use crate::args::Common;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::plugin_path::PluginPath;
+use crate::plugin_path;
 
 /// A host, and whether the user has interrupted it.
 pub(crate) struct Session {
     pub(crate) host: Arc<Host>,
     pub(crate) interrupt: Interrupt,
-    _paths: Vec<PluginPath>,
 }
 
 impl Session {
     /// A host with the plugins at `paths`.
     pub(crate) fn open(common: &Common, paths: &[&Path]) -> Result<Self> {
-        // A plugin of ours uses the host's transport where it has it.
-        let features: &[&str] = match common.transport.as_deref() {
-            None | Some("uds") => &[],
-            Some(other) => &[other],
-        };
         // Refuse what is not built in before building anything.
         let _ = builder(common).build()?;
-        let paths = paths.iter().map(|path| PluginPath::resolve(path, features)).collect::<Result<Vec<_>>>()?;
-        let host = paths.iter().fold(builder(common), |builder, path| builder.plugin(path.folder())).build()?;
-        let host = Arc::new(host);
+        let transport = common.transport.as_deref();
+        let packages = paths.iter().map(|path| plugin_path::resolve(path, transport)).collect::<Result<Vec<_>>>()?;
+        let host = packages.into_iter().fold(builder(common), |builder, package| builder.package(package));
+        let host = Arc::new(host.build()?);
         let interrupt = Interrupt::default();
         let ended = host.clone();
         interrupt.watch(move || ended.shutdown()).map_err(Error::Signals)?;
-        Ok(Self { host, interrupt, _paths: paths })
+        Ok(Self { host, interrupt })
     }
 
     /// What a failure comes to: none, when the user's interrupt caused it.

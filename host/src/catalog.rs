@@ -20,6 +20,9 @@ pub struct Package {
     pub folder: PathBuf,
     /// What its manifest says.
     pub manifest: Manifest,
+    /// A program to run instead of the manifest's executable, in the plugin's
+    /// folder: what a build has just made, say.
+    pub program: Option<PathBuf>,
 }
 
 impl Package {
@@ -51,7 +54,7 @@ impl Package {
         let fail = |source| Error::Manifest { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(|error| fail(error.into()))?;
         let manifest = Manifest::parse(&text).map_err(|error| fail(error.into()))?;
-        Ok(Self { name, folder, manifest })
+        Ok(Self { name, folder, manifest, program: None })
     }
 }
 

@@ -9,12 +9,16 @@ use ekuiper_core::address::Address;
 use ekuiper_core::exchange::{Arrival, Departure, HostEnd, NotReady};
 use ekuiper_core::transport::{Options, Reply, ReplyEvent, Transport, TransportError};
 
+use crate::dependents::Dependent;
 use crate::keeper::{Tended, Watched};
+use crate::turn::Turn;
 
 /// A listening channel and what is known of its peer.
 pub(crate) struct Channel {
     address: Address,
     reply: Box<dyn Reply>,
+    /// Whoever exchanges something has it from the command to the answer.
+    turn: Turn,
     state: Mutex<State>,
     /// How many exchanges there were: tells the keeper that it is in use.
     uses: AtomicU64,
@@ -60,6 +64,7 @@ impl Channel {
         Ok(Self {
             address: address.clone(),
             reply: transport.reply(address, options)?,
+            turn: Turn::default(),
             state: Mutex::new(State { end: HostEnd::new(), buffer: Vec::new(), garbage: None }),
             uses: AtomicU64::new(0),
             has_peer: AtomicBool::new(false),
@@ -98,6 +103,7 @@ impl Channel {
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
+        let _turn = self.turn.take(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
         let mut state = self.lock();
         // Whatever has queued up goes first: a command answers the latest
         // request, and is sent once (fault 2).
@@ -200,18 +206,19 @@ impl Channel {
             }
         }
     }
+}
 
-    /// The plugin's process has ended: what it has still sent is delivered,
-    /// and nobody waits for more.
-    pub(crate) fn process_ended(&self) {
+impl Dependent for Channel {
+    /// What the process has still sent is delivered, and nobody waits for
+    /// more.
+    fn process_ended(&self) {
         self.process_ended.store(true, Ordering::SeqCst);
         if !self.has_peer.load(Ordering::SeqCst) {
             self.reply.close();
         }
     }
 
-    /// Ends every wait.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.reply.close();
     }
 }

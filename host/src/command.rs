@@ -25,8 +25,14 @@ impl CommandLine {
     /// The command line for a plugin.
     pub(crate) fn new(package: &Package, python_bin: Option<&str>, launch_json: &str) -> Result<Self> {
         let manifest = &package.manifest;
-        let executable = package.folder.join(&manifest.executable);
-        let directory = executable.parent().unwrap_or(&package.folder).to_owned();
+        let (executable, directory) = match &package.program {
+            Some(program) => (program.clone(), package.folder.clone()),
+            None => {
+                let executable = package.folder.join(&manifest.executable);
+                let directory = executable.parent().unwrap_or(&package.folder).to_owned();
+                (executable, directory)
+            }
+        };
         check_file(package, &executable)?;
         let (program, mut args) = match (manifest.language, manifest.conda_env()) {
             (Language::Python, None) => {
@@ -166,7 +172,7 @@ mod tests {
     fn package(folder: &Path, rest: &str) -> Package {
         let text = format!(r#"{{"functions":["f"],{rest}}}"#);
         let manifest = ekuiper_core::manifest::Manifest::parse(&text).unwrap();
-        Package { name: "demo".into(), folder: folder.to_owned(), manifest }
+        Package { name: "demo".into(), folder: folder.to_owned(), manifest, program: None }
     }
 
     fn file(folder: &Path, name: &str, content: &[u8], mode: u32) -> PathBuf {
@@ -184,6 +190,15 @@ mod tests {
         let package = package(folder.path(), r#""language":"go","executable":"bin/run""#);
         let line = CommandLine::new(&package, None, "{}").unwrap();
         assert_eq!(line, CommandLine { program: path, args: vec!["{}".into()], directory: folder.path().join("bin") });
+    }
+
+    #[test]
+    fn a_fresh_build_runs_in_the_plugins_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = file(folder.path(), "target/run", b"#!/bin/sh\n", 0o755);
+        let package = package(folder.path(), r#""language":"go","executable":"bin/run""#);
+        let line = CommandLine::new(&Package { program: Some(program.clone()), ..package }, None, "{}").unwrap();
+        assert_eq!(line, CommandLine { program, args: vec!["{}".into()], directory: folder.path().to_owned() });
     }
 
     #[test]

@@ -242,6 +242,11 @@ pub enum Error {
     Stopped,
 }
 
+/// A transport's error, with what it happened to.
+pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Error {
+    move |source| Error::Transport { what, source }
+}
+
 fn tail(exit: &Exit) -> String {
     if exit.tail.is_empty() { ", it wrote nothing".into() } else { format!(", it last wrote:\n{}", exit.tail) }
 }

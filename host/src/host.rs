@@ -11,8 +11,9 @@ use crate::catalog::{Catalog, Package};
 use crate::function::Function;
 use crate::keeper::Keeper;
 use crate::options::Options;
-use crate::plugin::{Plugin, Site, lock, socket_folder};
+use crate::plugin::Plugin;
 use crate::sink::SinkBuilder;
+use crate::site::{Site, lock, socket_folder};
 use crate::source::SourceBuilder;
 use crate::{Error, Result, transports};
 
@@ -117,6 +118,7 @@ pub struct HostBuilder {
     transport: Option<String>,
     folders: Vec<PathBuf>,
     plugins: Vec<PathBuf>,
+    packages: Vec<Package>,
 }
 
 impl HostBuilder {
@@ -130,6 +132,12 @@ impl HostBuilder {
     /// The folder of one plugin.
     pub fn plugin(mut self, folder: impl Into<PathBuf>) -> Self {
         self.plugins.push(folder.into());
+        self
+    }
+
+    /// A plugin that was read already.
+    pub fn package(mut self, package: Package) -> Self {
+        self.packages.push(package);
         self
     }
 
@@ -200,6 +208,7 @@ impl HostBuilder {
         let mut catalog = Catalog::default();
         self.folders.iter().try_for_each(|folder| catalog.add_all(folder))?;
         self.plugins.iter().try_for_each(|folder| catalog.add(Package::read(folder)?))?;
+        self.packages.into_iter().try_for_each(|package| catalog.add(package))?;
         let transport = match &self.transport {
             Some(name) => transports::by_name(name)?,
             None => transports::default()?,

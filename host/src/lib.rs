@@ -21,14 +21,16 @@
 //! ```
 //!
 //! What lives where: [`Host`] and its builder; `catalog`, which plugins there
-//! are; `command` and `process`, how one is started and ended; `plugin`, a
-//! running one; `channel`, commands and their answers; `keeper`, the thread
-//! that reads idle channels; [`Function`], [`Source`] and [`Sink`], the
-//! handles of an engine.
+//! are; `plugin`, one of them, whether it runs or not; `startup`, `command` and
+//! `process`, how one is started and ended; `running`, a running one;
+//! `channel`, commands and their answers; `keeper`, the thread that reads idle
+//! channels; `site`, what all plugins share; [`Function`], [`Source`] and
+//! [`Sink`], the handles of an engine.
 
 mod catalog;
 mod channel;
 mod command;
+mod dependents;
 mod error;
 mod function;
 mod host;
@@ -36,10 +38,14 @@ mod keeper;
 mod options;
 mod plugin;
 mod process;
+mod running;
 mod sink;
+mod site;
 mod source;
+mod startup;
 mod target;
 mod transports;
+mod turn;
 
 pub use catalog::Package;
 pub use ekuiper_core::message::{FunctionMeta, SymbolKind, Tuple};

@@ -23,6 +23,10 @@ const MAX_LINE: usize = 4096;
 /// It normally comes at once; a child may have taken the pipe elsewhere.
 const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
+/// How long a process's end may follow that of its connections, which is
+/// noticed first.
+pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(100);
+
 /// How a plugin's process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

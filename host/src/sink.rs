@@ -10,13 +10,15 @@ use ekuiper_core::message::{Control, SymbolKind, decode_ack};
 use ekuiper_core::transport::{Endpoint, Pull, PullEvent, Push, TransportError};
 use serde::Serialize;
 
+use crate::dependents::Dependent;
+use crate::error::transport_error;
 use crate::keeper::{Tended, Watch, Watched};
-use crate::plugin::{Claim, Dependent, Plugin, Running, lock, transport_error};
+use crate::plugin::Plugin;
+use crate::process::EXIT_GRACE;
+use crate::running::Running;
+use crate::site::{Claim, lock};
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
-
-/// How long the process's end may follow its connection's.
-const EXIT_GRACE: Duration = Duration::from_millis(100);
 
 /// A sink that is about to be opened.
 #[must_use = "it does nothing until it is opened"]

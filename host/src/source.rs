@@ -10,12 +10,14 @@ use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, TransportErro
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::plugin::{Claim, Dependent, Plugin, Running, transport_error};
+use crate::dependents::Dependent;
+use crate::error::transport_error;
+use crate::plugin::Plugin;
+use crate::process::EXIT_GRACE;
+use crate::running::Running;
+use crate::site::Claim;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
-
-/// How long the process's end may follow the source's.
-const EXIT_GRACE: Duration = Duration::from_millis(100);
 
 /// A source that is about to be opened.
 #[must_use = "it does nothing until it is opened"]

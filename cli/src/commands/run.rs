@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use ekuiper_host::{Function, Sink};
+use ekuiper_host::Function;
 use serde_json::{Value, json};
 
 use crate::args::{Common, Run};
@@ -69,6 +69,7 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
         }
     };
     let acks = pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack);
+    let prints = pipeline.sink.as_ref().is_none_or(|stage| stage.print);
     let config = Value::Object(pipeline.source.config.clone());
     let source = host.source(&pipeline.source.symbol).datasource(&pipeline.source.datasource).config(config).open()?;
     let limit = pipeline.source.count.unwrap_or(u64::MAX);
@@ -77,7 +78,14 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
         let passed = tuple.map_err(Error::from).and_then(|tuple| {
             counts.read += 1;
             let row = apply(&stages, tuple.message, counts)?;
-            write(sink.as_ref(), &row, progress)
+            if let Some(sink) = &sink {
+                sink.send(&row)?;
+            }
+            if prints {
+                progress.clear();
+                writeln!(std::io::stdout(), "{row}")?;
+            }
+            Ok(())
         });
         match passed {
             Ok(()) => {
@@ -124,15 +132,4 @@ fn apply(stages: &[(&FunctionStage, Function)], mut row: Value, counts: &mut Cou
         }
     }
     Ok(row)
-}
-
-/// To the sink, or to stdout.
-fn write(sink: Option<&Sink>, row: &Value, progress: &mut Progress) -> Result<()> {
-    match sink {
-        Some(sink) => Ok(sink.send(row)?),
-        None => {
-            progress.clear();
-            Ok(writeln!(std::io::stdout(), "{row}")?)
-        }
-    }
 }

@@ -1,0 +1,178 @@
+//! A running plugin process: its symbols started and stopped over the control
+//! channel, its functions' channels.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::SocketFolder;
+use ekuiper_core::exchange::NotReady;
+use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, SymbolKind};
+use ekuiper_core::transport::TransportError;
+
+use crate::catalog::Package;
+use crate::channel::{Channel, Failure};
+use crate::dependents::{Dependent, Dependents};
+use crate::error::transport_error;
+use crate::keeper::Watch;
+use crate::process::{EXIT_GRACE, Process};
+use crate::site::{Claim, Site, lock};
+use crate::startup::{self, Canceller, Started};
+use crate::{Error, Result};
+
+/// A running plugin process.
+pub(crate) struct Running {
+    pub(crate) name: String,
+    pub(crate) site: Arc<Site>,
+    pub(crate) process: Process,
+    /// The folder that its SDK uses.
+    pub(crate) folder: SocketFolder,
+    control: Arc<Channel>,
+    functions: Mutex<HashMap<String, Arc<Mutex<Option<FunctionChannel>>>>>,
+    dependents: Arc<Mutex<Dependents>>,
+    /// Sources and sinks that are to be stopped before the process is.
+    live: Mutex<Vec<Control>>,
+    _claim: Claim,
+    _watch: Watch,
+}
+
+#[derive(Clone)]
+struct FunctionChannel {
+    channel: Arc<Channel>,
+    _watch: Arc<Watch>,
+    _claim: Arc<Claim>,
+}
+
+impl Running {
+    pub(crate) fn start(package: &Package, site: &Arc<Site>, canceller: &Canceller) -> Result<Arc<Self>> {
+        let Started { process, control, folder, claim, dependents } = startup::start(package, site, canceller)?;
+        let running = Arc::new(Self {
+            name: package.name.clone(),
+            site: site.clone(),
+            process,
+            folder,
+            control: control.clone(),
+            functions: Mutex::default(),
+            dependents,
+            live: Mutex::default(),
+            _claim: claim,
+            _watch: site.keeper.watch(control.clone()),
+        });
+        running.depends(&(control as Arc<dyn Dependent>));
+        tracing::info!(plugin = running.name, pid = running.process.pid(), "plugin is ready");
+        Ok(running)
+    }
+
+    /// Tells `dependent` when the process ends.
+    pub(crate) fn depends(&self, dependent: &Arc<dyn Dependent>) {
+        lock(&self.dependents).add(dependent);
+    }
+
+    /// Starts a source or a sink; [`Running::stop_symbol`] must follow.
+    pub(crate) fn start_symbol(&self, control: &Control) -> Result<()> {
+        self.command(CommandKind::Start, control, self.site.options.init_timeout)?;
+        if control.plugin_type != SymbolKind::Function {
+            lock(&self.live).push(control.clone());
+        }
+        Ok(())
+    }
+
+    /// Stops a source or a sink.
+    pub(crate) fn stop_symbol(&self, control: &Control) -> Result<()> {
+        lock(&self.live).retain(|other| other != control);
+        if self.process.exit().is_some() {
+            return Ok(());
+        }
+        self.command(CommandKind::Stop, control, self.site.options.recv_timeout)
+    }
+
+    fn command(&self, kind: CommandKind, control: &Control, patience: Duration) -> Result<()> {
+        let what = || format!("{kind} {} {}", control.plugin_type, control.symbol_name);
+        let encoded = Command { kind, control: control.clone() }
+            .encode()
+            .map_err(|source| Error::Message { what: what(), source })?;
+        let now = Instant::now();
+        let answer = self.control.exchange(&encoded, now + patience, now + patience, <[u8]>::to_vec);
+        let answer = answer.map_err(|failure| self.explain(failure, what(), patience))?;
+        if answer == ANSWER_OK {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            plugin: self.name.clone(),
+            command: kind.to_string(),
+            kind: control.plugin_type,
+            symbol: control.symbol_name.clone(),
+            text: String::from_utf8_lossy(&answer).trim_end().to_owned(),
+        })
+    }
+
+    /// The channel of a function, started if it is not.
+    pub(crate) fn function(&self, symbol: &str) -> Result<Arc<Channel>> {
+        let slot = lock(&self.functions).entry(symbol.to_owned()).or_default().clone();
+        // One function's start does not hold up another's.
+        let mut slot = lock(&slot);
+        if let Some(function) = &*slot {
+            return Ok(function.channel.clone());
+        }
+        let what = || format!("function {symbol} of plugin {}", self.name);
+        let message = |source| Error::Message { what: what(), source };
+        let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
+        let channel = Channel::listen(&*self.site.transport, &claim.address, &self.site.options.transport());
+        let channel = Arc::new(channel.map_err(transport_error(what()))?);
+        self.depends(&(channel.clone() as Arc<dyn Dependent>));
+        self.start_symbol(&Control::function(symbol))?;
+        let patience = self.site.options.init_timeout;
+        channel
+            .wait_ready(Instant::now() + patience, false)
+            .map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))?;
+        let watch = Arc::new(self.site.keeper.watch(channel.clone()));
+        *slot = Some(FunctionChannel { channel: channel.clone(), _watch: watch, _claim: Arc::new(claim) });
+        Ok(channel)
+    }
+
+    /// The error for a failed exchange: what was asked, and what became of the
+    /// process.
+    pub(crate) fn explain(&self, failure: Failure, what: String, after: Duration) -> Error {
+        let plugin = self.name.clone();
+        match failure {
+            Failure::OutcomeUnknown => Error::OutcomeUnknown { plugin, what, exit: self.process.wait(EXIT_GRACE) },
+            Failure::ProcessEnded => match self.process.wait(EXIT_GRACE) {
+                Some(exit) => Error::Exited { plugin, exit },
+                None => Error::Stopped,
+            },
+            Failure::Timeout => Error::Timeout { plugin, what, after },
+            Failure::NotReady(NotReady::NoPeer) => {
+                Error::Timeout { plugin, what: format!("{what} (it is not connected)"), after }
+            }
+            Failure::NotReady(NotReady::Busy) => {
+                Error::Timeout { plugin, what: format!("{what} (it still works on an earlier call)"), after }
+            }
+            Failure::AnswerTooLong(length) => {
+                let max = self.site.options.max_message as u64;
+                transport_error(format!("plugin {plugin}: the answer to {what}"))(TransportError::TooLong {
+                    length,
+                    max,
+                })
+            }
+            Failure::Garbage(said) => Error::Garbage { plugin, said: String::from_utf8_lossy(&said).into_owned() },
+            Failure::Transport(source) => transport_error(format!("plugin {plugin}: {what}"))(source),
+        }
+    }
+
+    /// Stops sources and sinks, then ends the process.
+    pub(crate) fn shutdown(&self) {
+        let deadline = Instant::now() + self.site.options.grace;
+        let live = std::mem::take(&mut *lock(&self.live));
+        for control in live {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.process.exit().is_some() {
+                break;
+            }
+            if let Err(error) = self.command(CommandKind::Stop, &control, left) {
+                tracing::warn!(plugin = self.name, %error, "a symbol was not stopped");
+            }
+        }
+        lock(&self.dependents).close();
+        self.process.terminate(self.site.options.grace);
+    }
+}
