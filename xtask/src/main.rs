@@ -1,2 +1,50 @@
-//! To be written.
-fn main() {}
+//! The project's own tasks, each one command:
+//!
+//! - `cargo xtask test`: sets up what the tests need, inside the checkout, and
+//!   runs them all;
+//! - `cargo xtask lint`: formatting, clippy, documentation, licences, each
+//!   feature alone;
+//! - `cargo xtask tools`: only the set-up.
+
+mod lint;
+mod process;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]   set up and run all tests
+       cargo xtask lint                           format, clippy, docs, licences, each feature alone
+       cargo xtask tools                          only the set-up, in .tools";
+
+/// What a task comes to; the text is one sentence for people.
+type Result<T, E = String> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let started = Instant::now();
+    let done = match arguments.split_first() {
+        Some((task, rest)) if task == "test" => test::run(rest),
+        Some((task, [])) if task == "lint" => lint::run(),
+        Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),
+        Some((help, _)) if ["help", "--help", "-h"].contains(&help.as_str()) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => {
+            eprintln!("xtask: {} done in {} s", arguments[0], started.elapsed().as_secs());
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("xtask: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}

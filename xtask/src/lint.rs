@@ -1,0 +1,61 @@
+//! What is checked besides the tests.
+
+use std::process::Command;
+
+use crate::Result;
+use crate::process::{cargo, execute, output, root};
+use crate::tools::{self, Tools};
+
+/// The crates that have transports as features, and those transports.
+const WITH_TRANSPORTS: [&str; 4] = ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli", "mirror"];
+const TRANSPORTS: [&str; 2] = ["uds", "nng"];
+
+/// Everything, in the order of what fails fastest.
+pub(crate) fn run() -> Result<()> {
+    let tools = tools::set_up()?;
+    execute(cargo().args(["fmt", "--all", "--check"]))?;
+    sdk_tree()?;
+    let check = |arguments: &[&str]| execute(tools.for_command(cargo().args(arguments)));
+    check(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])?;
+    for package in WITH_TRANSPORTS {
+        for transport in TRANSPORTS {
+            check(&["check", "--package", package, "--no-default-features", "--features", transport])?;
+        }
+    }
+    let mut doc = cargo();
+    doc.args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings");
+    execute(tools.for_command(&mut doc))?;
+    deny(&tools)
+}
+
+/// What an author's build has to carry: no C but libc's, no async runtime.
+fn sdk_tree() -> Result<()> {
+    let tree = output(cargo().args(["tree", "--package", "ekuiper-sdk", "--edges", "normal", "--prefix", "none"]))?;
+    let heavy = |name: &&str| {
+        let is_c = name.ends_with("-sys") && !["linux-raw-sys", "libc"].contains(name);
+        is_c || ["tokio", "async-std", "smol", "async-executor"].contains(name)
+    };
+    match tree.lines().filter_map(|line| line.split(' ').next()).find(heavy) {
+        None => Ok(()),
+        Some(name) => Err(format!("ekuiper-sdk depends on {name}: its default build must stay small and pure Rust")),
+    }
+}
+
+/// Licences, sources, duplicates; advisories where their database can be had.
+fn deny(tools: &Tools) -> Result<()> {
+    let program = tools.cargo_deny()?;
+    let deny = |what: &[&str]| {
+        let mut command = Command::new(&program);
+        command.current_dir(root()).args(["--log-level", "error", "--all-features", "check"]).args(what);
+        command
+    };
+    execute(&mut deny(&["bans", "licenses", "sources"]))?;
+    match output(&mut deny(&["advisories"])) {
+        Ok(_) => Ok(()),
+        Err(text) if text.contains("failed to fetch advisory database") => {
+            eprintln!("SKIPPED: the advisories: their database cannot be reached from here");
+            Ok(())
+        }
+        Err(text) => Err(text),
+    }
+}

@@ -1,0 +1,140 @@
+//! What the tests need besides cargo, set up in `.tools` in the checkout:
+//! nothing is installed elsewhere, and nothing is done twice.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Result;
+use crate::process::{execute, exists, output, root};
+
+/// The Python packages: what builds libnng, and what the tests talk to.
+const REQUIREMENTS: [&str; 2] = ["xtask/requirements.txt", "interop/requirements.txt"];
+
+/// The set-up, done.
+pub(crate) struct Tools {
+    folder: PathBuf,
+    /// What was left out, for a reason that the user may want to know.
+    skipped: Vec<String>,
+}
+
+/// Sets everything up that is not there yet.
+pub(crate) fn set_up() -> Result<Tools> {
+    let mut tools = Tools { folder: root().join(".tools"), skipped: Vec::new() };
+    std::fs::create_dir_all(&tools.folder)
+        .map_err(|error| format!("cannot make {}: {error}", tools.folder.display()))?;
+    tools.python()?;
+    tools.mangos_peer()?;
+    Ok(tools)
+}
+
+impl Tools {
+    /// Makes `command` find the tools before anybody else's: cmake and ninja
+    /// build libnng.
+    pub(crate) fn for_command<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let former = std::env::var_os("PATH").unwrap_or_default();
+        let mut path = OsString::from(self.folder.join("python/bin"));
+        path.push(":");
+        path.push(former);
+        command.env("PATH", path).env("CMAKE_GENERATOR", "Ninja")
+    }
+
+    /// Says again, where it is seen, what was left out.
+    pub(crate) fn report_skipped(&self) {
+        for text in &self.skipped {
+            eprintln!("SKIPPED: {text}");
+        }
+    }
+
+    /// Notes that something is left out; continuous integration must have it.
+    pub(crate) fn skip(&mut self, text: String) -> Result<()> {
+        if std::env::var_os("CI").is_some() {
+            return Err(format!("{text} (CI is set, so this is an error)"));
+        }
+        self.note(text);
+        Ok(())
+    }
+
+    /// Notes that something is left out, which nobody need have.
+    pub(crate) fn note(&mut self, text: String) {
+        self.skipped.push(text);
+    }
+
+    /// A Python environment with the packages, in `.tools/python`.
+    fn python(&self) -> Result<()> {
+        let folder = self.folder.join("python");
+        let mut wanted = format!("{}\n", folder.display());
+        for file in REQUIREMENTS {
+            let text = std::fs::read_to_string(root().join(file));
+            wanted += &text.map_err(|error| format!("cannot read {file}: {error}"))?;
+        }
+        let stamp = folder.join("installed.txt");
+        if is_current(&stamp, &wanted) {
+            return Ok(());
+        }
+        if !exists("python3") {
+            return Err("python3 was not found: install the Debian packages python3 and python3-venv".into());
+        }
+        execute(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).map_err(|error| {
+            format!("{error}\npython3 cannot make an environment: install the Debian package python3-venv")
+        })?;
+        let mut pip = Command::new(folder.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).current_dir(root());
+        REQUIREMENTS.iter().for_each(|file| {
+            pip.args(["-r", file]);
+        });
+        execute(&mut pip)?;
+        done(&stamp, &wanted)
+    }
+
+    /// A host on mangos, the library of eKuiper's engine, as
+    /// `.tools/mangos-peer`.
+    fn mangos_peer(&mut self) -> Result<()> {
+        if !exists("go") {
+            return self.skip(
+                "the tests against mangos: go was not found (install the Debian package golang-go, 1.21 or later)"
+                    .into(),
+            );
+        }
+        let program = self.folder.join("mangos-peer");
+        // Inside the checkout, like everything else; writable, so that it can
+        // be removed.
+        let go = self.folder.join("go");
+        execute(
+            Command::new("go")
+                .args(["build", "-modcacherw", "-o"])
+                .arg(&program)
+                .arg(".")
+                .current_dir(root().join("interop/peers/mangos"))
+                .env("GOPATH", go.join("path"))
+                .env("GOCACHE", go.join("cache"))
+                .env("GOTOOLCHAIN", "local")
+                .env("CGO_ENABLED", "0"),
+        )
+    }
+
+    /// `cargo deny`: the one that is there, or one of our own.
+    pub(crate) fn cargo_deny(&self) -> Result<PathBuf> {
+        if exists("cargo-deny") {
+            return Ok("cargo-deny".into());
+        }
+        let folder = self.folder.join("cargo");
+        let program = folder.join("bin/cargo-deny");
+        if output(Command::new(&program).arg("--version")).is_err() {
+            let mut install = crate::process::cargo();
+            install
+                .args(["install", "--quiet", "--locked", "cargo-deny", "--version", "0.20.2", "--root"])
+                .arg(&folder);
+            execute(&mut install)?;
+        }
+        Ok(program)
+    }
+}
+
+fn is_current(stamp: &Path, wanted: &str) -> bool {
+    std::fs::read_to_string(stamp).is_ok_and(|found| found == wanted)
+}
+
+fn done(stamp: &Path, wanted: &str) -> Result<()> {
+    std::fs::write(stamp, wanted).map_err(|error| format!("cannot write {}: {error}", stamp.display()))
+}
