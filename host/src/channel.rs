@@ -191,7 +191,7 @@ impl Channel {
                 match arrival {
                     Arrival::Garbage => {
                         let said = state.buffer[..state.buffer.len().min(80)].to_vec();
-                        tracing::warn!(address = %self.address, said = %String::from_utf8_lossy(&said), "a connection that is no plugin's");
+                        tracing::info!(address = %self.address, said = %String::from_utf8_lossy(&said), "a connection that is no plugin's");
                         state.garbage.get_or_insert(said);
                     }
                     Arrival::Rival => {

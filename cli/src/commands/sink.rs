@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{json as parse, object};
 use crate::args::{Common, Sink};
@@ -22,16 +22,19 @@ struct Counts {
 pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
     let config = object("--config", &sink.config)?;
     let session = Session::open(common, &[&sink.path])?;
+    let opened = session.host.sink(&sink.symbol).config(config).require_ack(sink.ack).open();
+    let Some(opened) = session.outcome(opened.map(Some).map_err(Error::from))? else {
+        return Ok(session.interrupt.exit_code());
+    };
     let mut counts = Counts::default();
-    let fed = feed(&session, sink, config, &mut counts);
+    let fed = feed(&session, opened, sink.ack, &mut counts);
     let fed = session.outcome(fed);
     println!("{}", json!({ "sent": counts.sent, "acked": counts.acked, "failed": counts.failed }));
     fed?;
     Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
 }
 
-fn feed(session: &Session, sink: &Sink, config: Value, counts: &mut Counts) -> Result<()> {
-    let opened = session.host.sink(&sink.symbol).config(config).require_ack(sink.ack).open()?;
+fn feed(session: &Session, sink: ekuiper_host::Sink, acks: bool, counts: &mut Counts) -> Result<()> {
     let mut progress = Progress::start();
     for (index, line) in std::io::stdin().lock().lines().enumerate() {
         let line = line.map_err(Error::Stdin)?;
@@ -44,8 +47,8 @@ fn feed(session: &Session, sink: &Sink, config: Value, counts: &mut Counts) -> R
         // As it stands: the sink gets the user's own spelling.
         parse(format!("line {} of stdin", index + 1), &line)?;
         counts.sent += 1;
-        match opened.send_bytes(line.as_bytes()) {
-            Ok(()) if sink.ack => counts.acked += 1,
+        match sink.send_bytes(line.as_bytes()) {
+            Ok(()) if acks => counts.acked += 1,
             Ok(()) => {}
             Err(error @ ekuiper_host::Error::Sink { .. }) => {
                 counts.failed += 1;
@@ -63,6 +66,6 @@ fn feed(session: &Session, sink: &Sink, config: Value, counts: &mut Counts) -> R
             format!("sent {}, acked {}, failed {failed}, {rate}/s", grouped(*sent), grouped(*acked))
         });
     }
-    opened.close()?;
+    sink.close()?;
     Ok(())
 }

@@ -14,16 +14,17 @@ pub(super) fn run(common: &Common, source: &Source) -> Result<ExitCode> {
     let config = object("--config", &source.config)?;
     let session = Session::open(common, &[&source.path])?;
     let printed = print(&session, source, config);
-    session.outcome(printed)?;
-    Ok(session.interrupt.exit_code())
+    let failed = session.outcome(printed)?;
+    Ok(if failed { ExitCode::FAILURE } else { session.interrupt.exit_code() })
 }
 
-fn print(session: &Session, source: &Source, config: serde_json::Value) -> Result<()> {
+/// Whether the last that came was an error: it was told already.
+fn print(session: &Session, source: &Source, config: serde_json::Value) -> Result<bool> {
     let opened = session.host.source(&source.symbol).datasource(&source.datasource).config(config).open()?;
     let stopper = opened.stopper();
     let mut left = source.count.unwrap_or(u64::MAX);
     let mut stdout = std::io::stdout().lock();
-    let mut failed = None;
+    let mut failed = false;
     if left == 0 {
         stopper.stop();
     }
@@ -33,23 +34,22 @@ fn print(session: &Session, source: &Source, config: serde_json::Value) -> Resul
             // The source reports, and may go on.
             Err(error @ (ekuiper_host::Error::Source { .. } | ekuiper_host::Error::Message { .. })) => {
                 eprintln!("ekuiper-plugin: {error}");
-                failed = Some(error);
+                failed = true;
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
-        failed = None;
+        failed = false;
         let line = if source.meta { json!({ "message": tuple.message, "meta": tuple.meta }) } else { tuple.message };
         match writeln!(stdout, "{line}") {
             // Whoever reads has enough: `| head`.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(false),
             written => written?,
         }
         left -= 1;
         if left == 0 {
-            return Ok(());
+            return Ok(false);
         }
     }
-    // A source that ended with an error has failed.
-    failed.map_or(Ok(()), |error| Err(error.into()))
+    Ok(failed)
 }

@@ -1,0 +1,306 @@
+//! Whatever is wrong, the command says so in one sentence, in bounded time,
+//! and leaves nothing behind.
+
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+mod support;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use support::{Bench, example, finish, write_program};
+
+/// Calls the function `f` of a plugin.
+fn call<'a>(plugin: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["call", plugin.to_str().unwrap(), "f", "1"];
+    arguments.extend(more);
+    arguments
+}
+
+#[test]
+fn no_manifest() {
+    let bench = Bench::new();
+    let folder = bench.path().join("empty");
+    std::fs::create_dir(&folder).unwrap();
+    let error = bench.fails(1, &call(&folder, &[]));
+    assert!(error.ends_with("has no manifest: a plugin named empty needs a file empty.json there"), "{error}");
+    let error = bench.fails(1, &call(&bench.path().join("none"), &[]));
+    assert!(error.contains("cannot read the folder") && error.contains("No such file"), "{error}");
+}
+
+#[test]
+fn a_manifest_that_is_not_json() {
+    let bench = Bench::new();
+    let error = bench.fails(1, &call(&bench.plugin("broken", "{\n  \"language\": go\n}"), &[]));
+    assert!(error.contains("broken.json: the manifest is not valid") && error.contains("line 2 column 15"), "{error}");
+}
+
+#[test]
+fn an_unknown_language() {
+    let bench = Bench::new();
+    let manifest = r#"{"language":"cobol","executable":"run","functions":["f"]}"#;
+    let error = bench.fails(1, &call(&bench.plugin("old", manifest), &[]));
+    assert!(error.contains(r#"language "cobol" is not known: use "go""#), "{error}");
+}
+
+#[test]
+fn an_executable_that_cannot_run() {
+    let bench = Bench::new();
+    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    let run = folder.join("run");
+    let error = bench.fails(1, &call(&folder, &[]));
+    assert!(error.starts_with("plugin dud: ") && error.contains("does not exist: build the plugin"), "{error}");
+
+    std::fs::write(&run, "#!/bin/sh\n").unwrap();
+    let error = bench.fails(1, &call(&folder, &[]));
+    assert!(error.contains("is not executable: chmod +x"), "{error}");
+
+    let mut foreign = std::fs::read(env!("CARGO_BIN_EXE_ekuiper-plugin")).unwrap();
+    foreign[18..20].copy_from_slice(&22u16.to_le_bytes());
+    write_program(&run, &foreign);
+    let error = bench.fails(1, &call(&folder, &[]));
+    assert!(error.contains("is built for s390x"), "{error}");
+
+    write_program(&run, b"#!/no/such/interpreter\n");
+    let error = bench.fails(1, &call(&folder, &[]));
+    assert!(error.starts_with("plugin dud: cannot start"), "{error}");
+}
+
+#[test]
+fn a_python_that_does_not_exist() {
+    let bench = Bench::new();
+    let folder = bench.plugin("snake", r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
+    std::fs::write(folder.join("snake.py"), "").unwrap();
+    let error = bench.fails(1, &call(&folder, &["--python-bin", "/no/python"]));
+    assert_eq!(
+        error,
+        "plugin snake: /no/python was not found: install Python 3, or name the interpreter with python_bin (--python-bin)"
+    );
+}
+
+#[test]
+fn a_plugin_that_exits_at_once() {
+    let bench = Bench::new();
+    let folder = bench.script("echo preparing; echo 'no licence' >&2; exit 3");
+    // The default init timeout is a minute: it must not be waited for.
+    let error = bench.fails(1, &call(&folder, &[]));
+    assert!(error.contains("ended before its handshake (exit code 3)"), "{error}");
+    assert!(error.contains("preparing") && error.ends_with("no licence"), "{error}");
+
+    let bench = Bench::new();
+    let error = bench.fails(1, &call(&bench.script("exit 0"), &[]));
+    assert!(error.ends_with("ended before its handshake (exit code 0), it wrote nothing"), "{error}");
+
+    let bench = Bench::new();
+    let error = bench.fails(1, &call(&bench.script("kill -SEGV $$"), &[]));
+    assert!(error.contains("ended before its handshake (signal 11)"), "{error}");
+}
+
+#[test]
+fn a_plugin_that_never_shakes_hands() {
+    let bench = Bench::new();
+    // A child of its own, too: the whole group must go.
+    let folder = bench.script("echo thinking; sh -c 'sleep 600' & sleep 600");
+    let error = bench.fails(1, &call(&folder, &["--init-timeout", "500ms"]));
+    assert!(error.contains("did not shake hands within 500ms (it wrote: thinking)"), "{error}");
+}
+
+/// A plugin in Python that speaks SP and says what it likes: `say` is called
+/// with each command and returns the next request.
+fn liar(bench: &Bench, first: &str, say: &str) -> std::path::PathBuf {
+    let name = bench.unique("liar");
+    let manifest = format!(r#"{{"language":"python","executable":"{name}.py","functions":["f"]}}"#);
+    let folder = bench.plugin(&name, &manifest);
+    let program = format!(
+        r#"
+import json, os, socket, struct, sys, threading
+folder = json.loads(sys.argv[1])["ipcDir"]
+def channel(path, first, say):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    s.sendall(b"\0SP\0\0\x30\0\0")
+    f = s.makefile("rb")
+    f.read(8)
+    request, words = 0x80000001, first
+    while words is not None:
+        s.sendall(b"\1" + struct.pack(">QI", len(words) + 4, request) + words)
+        head = f.read(9)
+        if len(head) < 9:
+            return
+        command = f.read(struct.unpack(">Q", head[1:])[0])[4:]
+        request, words = request + 1, say(command)
+    f.read()
+def say(command):
+    {say}
+channel(folder + "/plugin_{name}.ipc", {first}, say)
+"#
+    );
+    std::fs::write(folder.join(format!("{name}.py")), program).unwrap();
+    folder
+}
+
+#[test]
+fn a_plugin_that_answers_garbage() {
+    let bench = Bench::new();
+    let error = bench.fails(1, &call(&liar(&bench, "b'HELLO, engine'", "return None"), &[]));
+    assert!(error.contains("said \"HELLO, engine\" instead of shaking hands"), "{error}");
+
+    let bench = Bench::new();
+    let error = bench.fails(1, &call(&liar(&bench, "b'handshake'", "return b'no such thing here'"), &[]));
+    assert!(error.contains("did not start function f: no such thing here"), "{error}");
+
+    let bench = Bench::new();
+    let say = "threading.Thread(target=channel, args=(folder + '/func_f.ipc', b'handshake', lambda call: b'<html>'), \
+               daemon=True).start(); return b'ok'";
+    let error = bench.fails(1, &call(&liar(&bench, "b'handshake'", say), &[]));
+    assert!(error.contains("function f: the function's reply is not valid"), "{error}");
+}
+
+#[test]
+fn a_plugin_that_dies_in_the_middle_of_a_call() {
+    let bench = Bench::new();
+    let say = "threading.Thread(target=channel, args=(folder + '/func_f.ipc', b'handshake', lambda call: os._exit(7)), \
+               daemon=True).start(); return b'ok'";
+    let error = bench.fails(1, &call(&liar(&bench, "b'handshake'", say), &[]));
+    assert!(error.contains("outcome unknown") && error.contains("exit code 7"), "{error}");
+}
+
+#[test]
+fn a_plugin_that_never_answers() {
+    let bench = Bench::new();
+    let wait = "threading.Event().wait()";
+    let error = bench.fails(1, &call(&liar(&bench, "b'handshake'", wait), &["--init-timeout", "1s"]));
+    assert!(error.contains("did not answer within 1s: start function f"), "{error}");
+}
+
+#[test]
+fn symbols_that_do_not_exist() {
+    let bench = Bench::new();
+    let folder = bench.script("sleep 600");
+    let path = folder.to_str().unwrap();
+    let error = bench.fails(1, &["call", path, "g"]);
+    assert_eq!(error, "there is no function g: the plugins serve f");
+    let error = bench.fails(1, &["source", path, "f"]);
+    assert_eq!(error, "there is no source f: the plugins serve no source");
+    let error = bench.fails(1, &["sink", path, "f"]);
+    assert_eq!(error, "there is no sink f: the plugins serve no sink");
+}
+
+#[test]
+fn json_that_does_not_parse() {
+    let bench = Bench::new();
+    let folder = bench.script("sleep 600");
+    let path = folder.to_str().unwrap();
+    let error = bench.fails(1, &["call", path, "f", "1", "hello"]);
+    assert_eq!(error, "argument 2 is not JSON: expected value at line 1 column 1 in hello");
+    let error = bench.fails(1, &["source", path, "s", "--config", r#"{"a":}"#]);
+    assert_eq!(error, r#"--config is not JSON: expected value at line 1 column 6 in {"a":}"#);
+    let error = bench.fails(1, &["sink", path, "s", "--config", "7"]);
+    assert!(error.starts_with("--config must be a JSON object"), "{error}");
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    let bench = Bench::new();
+    for arguments in
+        [&[][..], &["call"], &["call", "x", "f", "--repeat", "0"], &["dance"], &["run", "x", "--init-timeout", "soon"]]
+    {
+        let ran = bench.run(arguments);
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("--help"), "{ran:?}");
+    }
+}
+
+#[test]
+fn pipelines_that_are_wrong() {
+    let bench = Bench::new();
+    let file = bench.path().join("pipeline.toml");
+    let run = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        bench.fails(1, &["run", file.to_str().unwrap()])
+    };
+    let error = run("plugins = ['p']\n[source]\nsymbol = 's'\ncuont = 5\n");
+    assert!(error.contains("unknown field `cuont`") && error.contains("line 4"), "{error}");
+    let error = run("plugins = ['p']\n");
+    assert!(error.contains("missing field `source`"), "{error}");
+    let error = run("plugins = []\n[source]\nsymbol = 's'\n");
+    assert!(error.contains("name at least one plugin's folder"), "{error}");
+    let error = bench.fails(1, &["run", "/no/such.toml"]);
+    assert!(error.starts_with("cannot read /no/such.toml"), "{error}");
+}
+
+#[test]
+fn a_socket_folder_that_cannot_be_written() {
+    let bench = Bench::new();
+    let folder = bench.script("sleep 600");
+    // Not even root can.
+    let error = bench.fails(1, &call(&folder, &["--ipc-dir", "/proc/sockets"]));
+    assert!(error.starts_with("cannot use /proc/sockets as the socket folder"), "{error}");
+    let long = bench.path().join("x".repeat(100));
+    let error = bench.fails(1, &call(&folder, &["--ipc-dir", long.to_str().unwrap()]));
+    assert!(
+        error.contains("the system takes at most 107") && error.contains("choose a shorter socket folder"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_unknown_transport() {
+    let bench = Bench::new();
+    let folder = bench.script("sleep 600");
+    let error = bench.fails(1, &call(&folder, &["--transport", "pigeon"]));
+    assert!(error.starts_with("transport pigeon is not built in: this host has uds"), "{error}");
+}
+
+#[test]
+fn an_address_that_another_live_host_uses() {
+    let bench = Bench::new();
+    let folder = bench.script("sleep 600");
+    let sockets = bench.path().join("sockets");
+    std::fs::create_dir(&sockets).unwrap();
+    let arguments = call(&folder, &["--ipc-dir", sockets.to_str().unwrap(), "--init-timeout", "20s"]);
+    let first = bench.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let socket = sockets.join(format!("plugin_{name}.ipc"));
+    let patience = std::time::Instant::now() + Duration::from_secs(10);
+    while !socket.exists() {
+        assert!(std::time::Instant::now() < patience, "the first host does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let second = bench.run(&arguments);
+    assert_eq!(second.code, Some(1), "{second:?}");
+    assert!(
+        second.stderr.contains("is in use by a live process: stop it, or choose another socket folder"),
+        "{second:?}"
+    );
+    assert!(socket.exists(), "the first host's socket is left alone");
+
+    // An interrupt ends the first in the middle of its start.
+    rustix::process::kill_process(rustix::process::Pid::from_child(&first), rustix::process::Signal::INT).unwrap();
+    let first = finish(first);
+    assert_eq!(first.code, Some(130), "{first:?}");
+    assert!(!socket.exists());
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn wrong_arguments_are_told_in_the_functions_own_words() {
+    let bench = Bench::new();
+    let mirror = example("mirror");
+    // The build's progress stands before the sentence.
+    let last = |arguments: &[&str]| {
+        let ran = bench.run(arguments);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        bench.assert_nothing_is_left();
+        ran.stderr.lines().last().unwrap().to_owned()
+    };
+    assert_eq!(
+        last(&["call", &mirror, "revert", "1", "2"]),
+        "ekuiper-plugin: function revert: takes 1 argument, got 2"
+    );
+    let error = last(&["call", &mirror, "revert", "5"]);
+    assert!(error.starts_with("ekuiper-plugin: function revert: argument 1"), "{error}");
+    let error = last(&["source", &mirror, "random", "--config", r#"{"interval":"soon"}"#]);
+    assert!(error.contains("config field interval"), "{error}");
+}

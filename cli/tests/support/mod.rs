@@ -1,0 +1,144 @@
+//! Runs the real command on plugins that tests write, and looks at what it
+//! leaves behind.
+#![allow(dead_code)] // each test file uses its part
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long one command may take: it is bounded by its own deadlines, this
+/// only keeps a mistake from hanging the tests.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// A folder of a test's own: its plugins, and `TMPDIR` of its commands.
+pub(crate) struct Bench {
+    folder: tempfile::TempDir,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("tmp")).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A name that no other test's plugin has in `/tmp`.
+    pub(crate) fn unique(&self, name: &str) -> String {
+        let own = self.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        format!("{name}{own}")
+    }
+
+    /// A plugin's folder with a manifest and no executable.
+    pub(crate) fn plugin(&self, name: &str, manifest: &str) -> PathBuf {
+        let folder = self.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join(format!("{name}.json")), manifest).unwrap();
+        folder
+    }
+
+    /// A plugin whose executable is this script for `sh`, with the function
+    /// `f`.
+    pub(crate) fn script(&self, script: &str) -> PathBuf {
+        let manifest = r#"{"language":"go","executable":"run","functions":["f"]}"#;
+        let folder = self.plugin(&self.unique("script"), manifest);
+        write_program(&folder.join("run"), format!("#!/bin/sh\n{script}\n").as_bytes());
+        folder
+    }
+
+    /// The command, with everything temporary in this folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ekuiper-plugin"));
+        command.args(arguments).env("TMPDIR", self.path().join("tmp")).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        finish(self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// The command fails with this exit code, and says why in one sentence;
+    /// nothing is left behind. Returns the sentence.
+    pub(crate) fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        assert_eq!(ran.stdout, "", "a failure prints no result");
+        let sentence = ran.stderr.strip_prefix("ekuiper-plugin: ");
+        let sentence = sentence.unwrap_or_else(|| panic!("not the command's own words: {}", ran.stderr)).trim_end();
+        assert!(!sentence.contains("panicked"), "{sentence}");
+        self.assert_nothing_is_left();
+        sentence.to_owned()
+    }
+
+    /// No socket, no folder, no process.
+    pub(crate) fn assert_nothing_is_left(&self) {
+        let left: Vec<_> =
+            std::fs::read_dir(self.path().join("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "left in TMPDIR: {left:?}");
+        let own = self.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        for entry in std::fs::read_dir("/tmp").unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            assert!(!(name.contains(&own) && name.ends_with(".ipc")), "left in /tmp: {name}");
+        }
+        let processes = processes_of(self.path());
+        assert!(processes.is_empty(), "left running: {processes:?}");
+    }
+}
+
+/// Waits for a command's end, and kills it when it takes far too long.
+pub(crate) fn finish(child: Child) -> Ran {
+    let pid = child.id();
+    let (done, ended) = mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(WATCHDOG) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    watchdog.join().unwrap();
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+pub(crate) fn write_program(path: &Path, content: &[u8]) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The processes that were started with a path in this folder.
+fn processes_of(folder: &Path) -> Vec<String> {
+    let folder = folder.to_string_lossy();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        if let Ok(line) = std::fs::read(entry.path().join("cmdline")) {
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&*folder) {
+                found.push(line);
+            }
+        }
+    }
+    found
+}
+
+/// The folder `examples` of the checkout.
+pub(crate) fn example(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).to_string_lossy().into_owned()
+}
