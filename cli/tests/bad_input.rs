@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::{Bench, example, finish, write_program};
+use support::{Bench, example, finish, liar, write_program};
 
 /// Calls the function `f` of a plugin.
 fn call<'a>(plugin: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
@@ -68,6 +68,19 @@ fn an_executable_that_cannot_run() {
 }
 
 #[test]
+fn no_conda_for_a_plugin_that_asks_for_it() {
+    let bench = Bench::new();
+    let manifest =
+        r#"{"language":"python","executable":"snake.py","virtualEnvType":"conda","env":"e","functions":["f"]}"#;
+    let folder = bench.plugin("snake", manifest);
+    std::fs::write(folder.join("snake.py"), "").unwrap();
+    let mut command = bench.command(&call(&folder, &[]));
+    let ran = finish(command.env("PATH", "/no").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.starts_with("ekuiper-plugin: plugin snake: conda was not found"), "{ran:?}");
+}
+
+#[test]
 fn a_python_that_does_not_exist() {
     let bench = Bench::new();
     let folder = bench.plugin("snake", r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
@@ -104,40 +117,6 @@ fn a_plugin_that_never_shakes_hands() {
     let folder = bench.script("echo thinking; sh -c 'sleep 600' & sleep 600");
     let error = bench.fails(1, &call(&folder, &["--init-timeout", "500ms"]));
     assert!(error.contains("did not shake hands within 500ms (it wrote: thinking)"), "{error}");
-}
-
-/// A plugin in Python that speaks SP and says what it likes: `say` is called
-/// with each command and returns the next request.
-fn liar(bench: &Bench, first: &str, say: &str) -> std::path::PathBuf {
-    let name = bench.unique("liar");
-    let manifest = format!(r#"{{"language":"python","executable":"{name}.py","functions":["f"]}}"#);
-    let folder = bench.plugin(&name, &manifest);
-    let program = format!(
-        r#"
-import json, os, socket, struct, sys, threading
-folder = json.loads(sys.argv[1])["ipcDir"]
-def channel(path, first, say):
-    s = socket.socket(socket.AF_UNIX)
-    s.connect(path)
-    s.sendall(b"\0SP\0\0\x30\0\0")
-    f = s.makefile("rb")
-    f.read(8)
-    request, words = 0x80000001, first
-    while words is not None:
-        s.sendall(b"\1" + struct.pack(">QI", len(words) + 4, request) + words)
-        head = f.read(9)
-        if len(head) < 9:
-            return
-        command = f.read(struct.unpack(">Q", head[1:])[0])[4:]
-        request, words = request + 1, say(command)
-    f.read()
-def say(command):
-    {say}
-channel(folder + "/plugin_{name}.ipc", {first}, say)
-"#
-    );
-    std::fs::write(folder.join(format!("{name}.py")), program).unwrap();
-    folder
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::{Bench, Ran, example, finish};
+use support::{Bench, Ran, example, finish, liar, write_program};
 
 impl Ran {
     /// Its output as JSON lines, of a command that succeeded.
@@ -173,5 +173,35 @@ fn rows_that_a_function_refuses_are_counted_and_the_rest_goes_on() {
     assert_eq!(ran.stderr.matches("function revert: argument 1").count(), 3, "{ran:?}");
     let summary: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
     assert_eq!((&summary["read"], &summary["failed"]), (&json!(3), &json!(3)));
+    bench.assert_nothing_is_left();
+}
+
+/// A function that answers every call with 7.
+const SEVEN: &str = "threading.Thread(target=channel, args=(folder + '/func_f.ipc', b'handshake', \
+                     lambda call: b'{\"state\":true,\"result\":7}'), daemon=True).start(); return b'ok'";
+
+#[test]
+fn a_conda_plugin_runs_in_its_environment_and_leaves_no_child() {
+    let bench = Bench::new();
+    let folder = liar(&bench, "b'handshake'", SEVEN);
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let manifest = json!({ "language": "python", "executable": format!("{name}.py"), "virtualEnvType": "conda",
+                           "env": "myenv", "functions": ["f"] });
+    std::fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
+    // As conda does, it stays, with the interpreter as its child.
+    let programs = bench.path().join("bin");
+    std::fs::create_dir(&programs).unwrap();
+    write_program(
+        &programs.join("conda"),
+        b"#!/bin/sh\necho \"$*\" >\"$0.log\"\nshift 3\nshift\npython3 \"$@\"\nexit $?\n",
+    );
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut command = bench.command(&["call", folder.to_str().unwrap(), "f"]);
+    let ran = finish(command.env("PATH", path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    assert_eq!(ran.lines(), [json!(7)]);
+    let log = std::fs::read_to_string(programs.join("conda.log")).unwrap();
+    let script = folder.join(format!("{name}.py"));
+    let expected = format!("run -n myenv python {} {{\"sendTimeout\":1000", script.canonicalize().unwrap().display());
+    assert!(log.starts_with(&expected), "{log}");
     bench.assert_nothing_is_left();
 }

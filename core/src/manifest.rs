@@ -20,8 +20,10 @@ pub enum Language {
     /// A native executable. The only spelling for one that eKuiper takes,
     /// whatever it was written in.
     Go,
-    /// A native executable; a word that our own host takes too.
+    /// The same; a word that our own host takes too.
     Rust,
+    /// The same; for whatever it was written in.
+    Executable,
     /// A script that a Python interpreter runs.
     Python,
 }
@@ -126,9 +128,9 @@ impl Manifest {
 fn check_language(manifest: &Value) -> Result<()> {
     match manifest.get("language") {
         None => Err(Error::Manifest(r#"it has no "language": use "go" for a native executable, or "python""#.into())),
-        Some(Value::String(name)) if !matches!(name.as_str(), "go" | "rust" | "python") => {
+        Some(Value::String(name)) if !matches!(name.as_str(), "go" | "rust" | "executable" | "python") => {
             Err(Error::Manifest(format!(
-                r#"language {name:?} is not known: use "go" for any native executable (eKuiper takes no other word for it), "rust", or "python""#
+                r#"language {name:?} is not known: use "go" for any native executable (eKuiper takes no other word for it), "rust" or "executable" under our own host alone, or "python""#
             )))
         }
         Some(_) => Ok(()),
@@ -207,5 +209,13 @@ mod tests {
             )
             .is_ok()
         );
+    }
+
+    #[test]
+    fn a_native_program_has_three_names() {
+        for (name, language) in [("go", Language::Go), ("rust", Language::Rust), ("executable", Language::Executable)] {
+            let text = format!(r#"{{"language":"{name}","executable":"x","functions":["f"]}}"#);
+            assert_eq!(Manifest::parse(&text).unwrap().language, language);
+        }
     }
 }

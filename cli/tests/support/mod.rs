@@ -142,3 +142,37 @@ fn processes_of(folder: &Path) -> Vec<String> {
 pub(crate) fn example(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).to_string_lossy().into_owned()
 }
+
+/// A plugin in Python that speaks SP and says what it likes: `say` is called
+/// with each command and returns the next request.
+pub(crate) fn liar(bench: &Bench, first: &str, say: &str) -> PathBuf {
+    let name = bench.unique("liar");
+    let manifest = format!(r#"{{"language":"python","executable":"{name}.py","functions":["f"]}}"#);
+    let folder = bench.plugin(&name, &manifest);
+    let program = format!(
+        r#"
+import json, os, socket, struct, sys, threading
+folder = json.loads(sys.argv[1])["ipcDir"]
+def channel(path, first, say):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    s.sendall(b"\0SP\0\0\x30\0\0")
+    f = s.makefile("rb")
+    f.read(8)
+    request, words = 0x80000001, first
+    while words is not None:
+        s.sendall(b"\1" + struct.pack(">QI", len(words) + 4, request) + words)
+        head = f.read(9)
+        if len(head) < 9:
+            return
+        command = f.read(struct.unpack(">Q", head[1:])[0])[4:]
+        request, words = request + 1, say(command)
+    f.read()
+def say(command):
+    {say}
+channel(folder + "/plugin_{name}.ipc", {first}, say)
+"#
+    );
+    std::fs::write(folder.join(format!("{name}.py")), program).unwrap();
+    folder
+}
