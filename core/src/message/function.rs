@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::finite::Finite;
 use crate::{Error, Result};
 
 /// What is asked of a function.
@@ -127,7 +128,7 @@ pub trait ErasedSerialize {
 
 impl<T: Serialize + ?Sized> ErasedSerialize for T {
     fn write_json(&self, buffer: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        serde_json::to_writer(buffer, self)
+        serde_json::to_writer(buffer, &Finite(self))
     }
 }
 
@@ -160,12 +161,12 @@ pub fn decode_reply<R: DeserializeOwned>(bytes: &[u8]) -> Result<Outcome<R>> {
 /// Writes a result.
 ///
 /// # Errors
-/// [`Error::Encode`] when it cannot be written as JSON; `buffer` is then as
-/// long as it was.
+/// [`Error::Encode`] when it cannot be written as JSON, NaN and the infinities
+/// among such; `buffer` is then as long as it was.
 pub fn encode_result(buffer: &mut Vec<u8>, result: &(impl Serialize + ?Sized)) -> Result<()> {
     let start = buffer.len();
     buffer.extend_from_slice(b"{\"state\":true,\"result\":");
-    match serde_json::to_writer(&mut *buffer, result) {
+    match serde_json::to_writer(&mut *buffer, &Finite(result)) {
         Ok(()) => {
             buffer.push(b'}');
             Ok(())
@@ -242,5 +243,14 @@ mod tests {
         assert_eq!(decode_reply::<()>(br#"{"state":true}"#).unwrap(), Ok(()));
         assert_eq!(decode_reply::<()>(br#"{"state":false,"result":{}}"#).unwrap(), Err("{}".into()));
         assert!(decode_reply::<()>(b"handshake").is_err());
+    }
+
+    #[test]
+    fn nan_is_an_error_in_a_result_and_in_an_argument() {
+        let mut buffer = b"before".to_vec();
+        let error = encode_result(&mut buffer, &f64::NAN).unwrap_err().to_string();
+        assert!(error.contains("NaN"), "{error}");
+        assert_eq!(buffer, b"before");
+        assert!(encode_call(&mut buffer, CallKind::Exec, &[&f64::INFINITY], None).is_err());
     }
 }

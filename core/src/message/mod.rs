@@ -5,6 +5,7 @@
 
 mod ack;
 mod control;
+mod finite;
 mod function;
 mod source;
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::finite::Finite;
 use crate::{Error, Result};
 
 /// One record of a source, and what is known about it.
@@ -70,8 +71,8 @@ fn wrong(source: serde_json::Error) -> Error {
 /// Writes a tuple as it stands on the wire, after what `buffer` holds.
 ///
 /// # Errors
-/// [`Error::Encode`] when the message cannot be written as JSON; `buffer` is
-/// then as long as it was.
+/// [`Error::Encode`] when the message cannot be written as JSON, NaN and the
+/// infinities among such; `buffer` is then as long as it was.
 pub fn encode_tuple(buffer: &mut Vec<u8>, message: &impl Serialize, meta: Option<&impl Serialize>) -> Result<()> {
     #[derive(Serialize)]
     struct Out<'a, M, N> {
@@ -79,7 +80,7 @@ pub fn encode_tuple(buffer: &mut Vec<u8>, message: &impl Serialize, meta: Option
         meta: Option<&'a N>,
     }
     let start = buffer.len();
-    serde_json::to_writer(&mut *buffer, &Out { message, meta }).map_err(|source| {
+    serde_json::to_writer(&mut *buffer, &Finite(&Out { message, meta })).map_err(|source| {
         buffer.truncate(start);
         Error::Encode { what: "the tuple", source }
     })
@@ -139,6 +140,7 @@ mod tests {
         let mut buffer = b"before".to_vec();
         let keys = std::collections::HashMap::from([(vec![1u8], 2)]);
         assert!(encode_tuple(&mut buffer, &keys, None::<&()>).is_err());
+        assert!(encode_tuple(&mut buffer, &[f64::NAN], None::<&()>).is_err());
         assert_eq!(buffer, b"before");
     }
 }

@@ -1,0 +1,211 @@
+//! Refuses numbers that JSON cannot hold.
+//!
+//! `serde_json` writes NaN and the infinities as `null`: a wrong value without
+//! a word (fault 17). Here they are an error.
+
+use serde::ser::{
+    Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
+    SerializeTupleStruct, SerializeTupleVariant, Serializer,
+};
+
+/// A value whose numbers are checked while it is written.
+pub(super) struct Finite<'a, T: ?Sized>(pub(super) &'a T);
+
+impl<T: Serialize + ?Sized> Serialize for Finite<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(Guard(serializer))
+    }
+}
+
+/// Passes everything on but what is not finite.
+struct Guard<S>(S);
+
+macro_rules! pass_on {
+    ($($method:ident($($arg:ident: $type:ty),*);)*) => {
+        $(fn $method(self $(, $arg: $type)*) -> Result<S::Ok, S::Error> {
+            self.0.$method($($arg),*)
+        })*
+    };
+}
+
+macro_rules! open_compound {
+    ($($method:ident($($arg:ident: $type:ty),*) -> $compound:ident;)*) => {
+        $(
+            type $compound = Guard<S::$compound>;
+            fn $method(self $(, $arg: $type)*) -> Result<Self::$compound, S::Error> {
+                self.0.$method($($arg),*).map(Guard)
+            }
+        )*
+    };
+}
+
+impl<S: Serializer> Serializer for Guard<S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+
+    pass_on! {
+        serialize_bool(v: bool); serialize_char(v: char); serialize_str(v: &str); serialize_bytes(v: &[u8]);
+        serialize_i8(v: i8); serialize_i16(v: i16); serialize_i32(v: i32); serialize_i64(v: i64); serialize_i128(v: i128);
+        serialize_u8(v: u8); serialize_u16(v: u16); serialize_u32(v: u32); serialize_u64(v: u64); serialize_u128(v: u128);
+        serialize_none(); serialize_unit();
+        serialize_unit_struct(name: &'static str);
+        serialize_unit_variant(name: &'static str, index: u32, variant: &'static str);
+    }
+
+    open_compound! {
+        serialize_seq(len: Option<usize>) -> SerializeSeq;
+        serialize_tuple(len: usize) -> SerializeTuple;
+        serialize_tuple_struct(name: &'static str, len: usize) -> SerializeTupleStruct;
+        serialize_tuple_variant(name: &'static str, index: u32, variant: &'static str, len: usize) -> SerializeTupleVariant;
+        serialize_map(len: Option<usize>) -> SerializeMap;
+        serialize_struct(name: &'static str, len: usize) -> SerializeStruct;
+        serialize_struct_variant(name: &'static str, index: u32, variant: &'static str, len: usize) -> SerializeStructVariant;
+    }
+
+    fn serialize_f32(self, v: f32) -> Result<S::Ok, S::Error> {
+        check(v.into())?;
+        self.0.serialize_f32(v)
+    }
+
+    fn serialize_f64(self, v: f64) -> Result<S::Ok, S::Error> {
+        check(v)?;
+        self.0.serialize_f64(v)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.0.serialize_some(&Finite(value))
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
+        self.0.serialize_newtype_struct(name, &Finite(value))
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        self.0.serialize_newtype_variant(name, index, variant, &Finite(value))
+    }
+
+    fn collect_str<T: std::fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.0.collect_str(value)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.0.is_human_readable()
+    }
+}
+
+fn check<E: Error>(value: f64) -> Result<(), E> {
+    if value.is_finite() { Ok(()) } else { Err(E::custom(format_args!("{value} is not a number that JSON can hold"))) }
+}
+
+macro_rules! elements {
+    ($($trait:ident: $method:ident;)*) => {
+        $(impl<S: $trait> $trait for Guard<S> {
+            type Ok = S::Ok;
+            type Error = S::Error;
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
+                self.0.$method(&Finite(value))
+            }
+            fn end(self) -> Result<S::Ok, S::Error> {
+                self.0.end()
+            }
+        })*
+    };
+}
+
+elements! {
+    SerializeSeq: serialize_element;
+    SerializeTuple: serialize_element;
+    SerializeTupleStruct: serialize_field;
+    SerializeTupleVariant: serialize_field;
+}
+
+macro_rules! fields {
+    ($($trait:ident),*) => {
+        $(impl<S: $trait> $trait for Guard<S> {
+            type Ok = S::Ok;
+            type Error = S::Error;
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
+                self.0.serialize_field(key, &Finite(value))
+            }
+            fn skip_field(&mut self, key: &'static str) -> Result<(), S::Error> {
+                self.0.skip_field(key)
+            }
+            fn end(self) -> Result<S::Ok, S::Error> {
+                self.0.end()
+            }
+        })*
+    };
+}
+
+fields!(SerializeStruct, SerializeStructVariant);
+
+impl<S: SerializeMap> SerializeMap for Guard<S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
+        self.0.serialize_key(&Finite(key))
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
+        self.0.serialize_value(&Finite(value))
+    }
+
+    fn end(self) -> Result<S::Ok, S::Error> {
+        self.0.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Serialize;
+    use serde_json::json;
+    use serde_json::value::RawValue;
+
+    #[derive(Serialize)]
+    enum Shape {
+        Unit,
+        Newtype(f64),
+        Tuple(f32, u8),
+        Struct { a: Option<f64>, b: Vec<(u8, String)> },
+    }
+
+    fn write(value: &(impl Serialize + ?Sized)) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&Finite(value))
+    }
+
+    #[test]
+    fn what_json_holds_is_written_as_ever() {
+        let raw = RawValue::from_string("{\"x\" : 1.50}".into()).unwrap();
+        let shapes = [
+            Shape::Unit,
+            Shape::Newtype(1.5),
+            Shape::Tuple(0.5, 2),
+            Shape::Struct { a: Some(1e300), b: vec![(1, "é\n".into())] },
+        ];
+        assert_eq!(write(&shapes).unwrap(), serde_json::to_string(&shapes).unwrap());
+        let value = json!({"a": [null, true, -1, 2.5, "t", {}], "b": {"c": u64::MAX}});
+        assert_eq!(write(&value).unwrap(), value.to_string());
+        assert_eq!(write(&*raw).unwrap(), raw.get());
+        assert_eq!(write(&None::<f64>).unwrap(), "null");
+    }
+
+    #[test]
+    fn what_it_does_not_hold_is_an_error_wherever_it_stands() {
+        let error = write(&f64::NAN).unwrap_err().to_string();
+        assert_eq!(error, "NaN is not a number that JSON can hold");
+        assert!(write(&[1.0, f64::INFINITY]).is_err());
+        assert!(write(&(1, f32::NEG_INFINITY)).is_err());
+        assert!(write(&std::collections::BTreeMap::from([("k", f64::NAN)])).is_err());
+        assert!(write(&Shape::Newtype(f64::NAN)).is_err());
+        assert!(write(&Shape::Tuple(f32::NAN, 0)).is_err());
+        assert!(write(&Shape::Struct { a: Some(f64::NAN), b: Vec::new() }).is_err());
+    }
+}
