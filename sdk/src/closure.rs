@@ -1,16 +1,15 @@
 //! Closures as functions: the signature gives the number of arguments and
 //! their types, and no `Value` is built on the way.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Display;
 use std::marker::PhantomData;
 
 use ekuiper_core::message::encode_result;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::error::located;
+use crate::output::Output;
 use crate::{Error, Function, FunctionContext, Result};
 
 /// A function behind a pointer, fed with JSON text.
@@ -24,59 +23,24 @@ pub(crate) trait ErasedFunction: Send {
 /// A function of a plugin, whatever it was made of.
 pub struct BoxedFunction(pub(crate) Box<dyn ErasedFunction>);
 
-/// What can be a function: a closure whose arguments can be read from JSON and
-/// whose result can be written as JSON, or a [`Function`].
+/// What can be a function: a closure (or `fn`) of up to 12 arguments that can
+/// be read from JSON, whose result is an [`Output`]; or a [`Function`].
+///
+/// Only the number of arguments is checked when a rule is made: what the
+/// engine passes then are nodes of its syntax tree, not values. Their types
+/// are checked by each call, whose error names the argument's position and
+/// both types.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a plugin's function",
     label = "not a function that a plugin can serve",
-    note = "a closure takes up to 8 owned arguments that implement `DeserializeOwned`, each with its type written down: `|text: String, times: u32| …`",
-    note = "and returns a number, text, `Value`, list or map of such, `Json(anything that implements Serialize)`, or a `Result` of one of these"
+    note = "a closure takes up to 12 owned arguments that implement `DeserializeOwned`, each with its type written down: `|text: String, times: u32| …`",
+    note = "and returns a number, text, `Value`, list or map of such, `Json(anything that implements Serialize)`, or a `Result` of one of these",
+    note = "what it captures must be `Send` and `'static`: write `move |…|`"
 )]
 pub trait IntoFunction<Marker> {
     #[doc(hidden)]
     fn into_function(self, aggregate: bool) -> BoxedFunction;
 }
-
-/// What a closure may return.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be a function's result",
-    note = "wrap it: `Json(value)` takes anything that implements `Serialize`"
-)]
-pub trait Output {
-    #[doc(hidden)]
-    fn write(self, reply: &mut Vec<u8>) -> Result<()>;
-}
-
-/// Makes a function's result of anything that implements `Serialize`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Json<T>(pub T);
-
-impl<T: Serialize> Output for Json<T> {
-    fn write(self, reply: &mut Vec<u8>) -> Result<()> {
-        Ok(encode_result(reply, &self.0)?)
-    }
-}
-
-impl<T: Output, E: Display> Output for Result<T, E> {
-    fn write(self, reply: &mut Vec<u8>) -> Result<()> {
-        self.map_err(|error| error.to_string())?.write(reply)
-    }
-}
-
-macro_rules! outputs {
-    ($([$($generic:tt)*] $type:ty),* $(,)?) => {
-        $(impl<$($generic)*> Output for $type {
-            fn write(self, reply: &mut Vec<u8>) -> Result<()> {
-                Ok(encode_result(reply, &self)?)
-            }
-        })*
-    };
-}
-
-outputs!([] (), [] bool, [] char, [] String, [] &'static str, [] f32, [] f64, [] Value);
-outputs!([] i8, [] i16, [] i32, [] i64, [] i128, [] isize, [] u8, [] u16, [] u32, [] u64, [] u128, [] usize);
-outputs!([T: Serialize] Vec<T>, [T: Serialize] Option<T>, [T: Serialize] Box<T>);
-outputs!([T: Serialize] HashMap<String, T>, [T: Serialize] BTreeMap<String, T>, [T: Serialize, U: Serialize] (T, U));
 
 struct Closure<F, Signature> {
     function: F,
@@ -90,27 +54,32 @@ fn count(expected: usize, args: &[&RawValue]) -> Result<(), Error> {
 
 fn argument<T: DeserializeOwned>(args: &[&RawValue], index: usize) -> Result<T, Error> {
     let text = args.get(index).map_or("null", |arg| arg.get());
-    serde_json::from_str(text).map_err(|source| Error::Argument { position: index + 1, source })
+    serde_json::from_str(text).map_err(|source| {
+        // Read once more for the path, which good arguments need not pay for.
+        let again = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(text));
+        let (field, source) = again.err().map_or((String::new(), source), located);
+        Error::Argument { position: index + 1, field, source }
+    })
 }
 
 macro_rules! closures {
     ($count:expr; $($name:ident $index:expr),*) => {
-        impl<F, R, $($name),*> IntoFunction<fn($($name),*) -> R> for F
+        impl<Func, Out, $($name),*> IntoFunction<fn($($name),*) -> Out> for Func
         where
-            F: FnMut($($name),*) -> R + Send + 'static,
-            R: Output + 'static,
+            Func: FnMut($($name),*) -> Out + Send + 'static,
+            Out: Output + 'static,
             $($name: DeserializeOwned + 'static,)*
         {
             fn into_function(self, aggregate: bool) -> BoxedFunction {
-                let signature = PhantomData::<fn($($name),*) -> R>;
+                let signature = PhantomData::<fn($($name),*) -> Out>;
                 BoxedFunction(Box::new(Closure { function: self, aggregate, signature }))
             }
         }
 
-        impl<F, R, $($name),*> ErasedFunction for Closure<F, fn($($name),*) -> R>
+        impl<Func, Out, $($name),*> ErasedFunction for Closure<Func, fn($($name),*) -> Out>
         where
-            F: FnMut($($name),*) -> R + Send,
-            R: Output,
+            Func: FnMut($($name),*) -> Out + Send,
+            Out: Output,
             $($name: DeserializeOwned,)*
         {
             fn validate(&mut self, args: &[&RawValue]) -> Result<()> {
@@ -135,9 +104,13 @@ closures!(2; A 0, B 1);
 closures!(3; A 0, B 1, C 2);
 closures!(4; A 0, B 1, C 2, D 3);
 closures!(5; A 0, B 1, C 2, D 3, E 4);
-closures!(6; A 0, B 1, C 2, D 3, E 4, G 5);
-closures!(7; A 0, B 1, C 2, D 3, E 4, G 5, H 6);
-closures!(8; A 0, B 1, C 2, D 3, E 4, G 5, H 6, I 7);
+closures!(6; A 0, B 1, C 2, D 3, E 4, F 5);
+closures!(7; A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+closures!(8; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+closures!(9; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+closures!(10; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+closures!(11; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+closures!(12; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
 
 /// Tells a [`Function`] from a closure.
 #[doc(hidden)]
@@ -170,5 +143,115 @@ impl<T: Function> ErasedFunction for Implemented<T> {
 
     fn is_aggregate(&self) -> bool {
         self.aggregate || self.function.is_aggregate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use crate::testing::{aggregate, function};
+    use crate::{BoxError, Function, FunctionContext, Json, Result};
+
+    #[test]
+    fn none_to_twelve_arguments() {
+        assert_eq!(function(|| 7).call::<u8>(()), Ok(7));
+        #[rustfmt::skip]
+        let sum = |a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8, i: u8, j: u8, k: u8, l: u8| {
+            a + b + c + d + e + f + g + h + i + j + k + l
+        };
+        let twelve = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        assert_eq!(function(sum).call::<u8>(twelve), Ok(78));
+        assert_eq!(function(sum).validate([0; 11]), Err("takes 12 arguments, got 11".into()));
+    }
+
+    #[test]
+    fn validate_looks_at_the_number_only_and_exec_at_the_types() {
+        let mut repeat = function(|text: String, times: u8| text.repeat(times.into()));
+        // What an engine passes: nodes of its syntax tree.
+        let node = json!({ "Name": "a", "StreamName": "demo" });
+        assert_eq!(repeat.validate((&node, &node)), Ok(()));
+        assert_eq!(repeat.validate((&node,)), Err("takes 2 arguments, got 1".into()));
+        assert_eq!(repeat.call::<String>(("ab", 2)), Ok("abab".into()));
+        assert_eq!(
+            repeat.call::<String>(("ab", "two")),
+            Err("argument 2: invalid type: string \"two\", expected u8".into())
+        );
+        assert_eq!(
+            repeat.call::<String>(("ab", 300)),
+            Err("argument 2: invalid value: integer `300`, expected u8".into())
+        );
+        assert_eq!(repeat.call::<String>(("ab", 2, 3)), Err("takes 2 arguments, got 3".into()));
+    }
+
+    #[test]
+    fn the_path_within_an_argument_is_told() {
+        #[derive(Deserialize)]
+        struct Point {
+            x: i64,
+        }
+        let mut xs = function(|points: Vec<Point>| points.iter().map(|point| point.x).collect::<Vec<_>>());
+        assert_eq!(xs.call::<Vec<i64>>((json!([{ "x": 1 }]),)), Ok(vec![1]));
+        assert_eq!(
+            xs.call::<Value>((json!([{ "x": 1 }, { "x": true }]),)),
+            Err("argument 1 field [1].x: invalid type: boolean `true`, expected i64".into())
+        );
+    }
+
+    #[test]
+    fn a_result_is_a_value_or_an_error() {
+        let mut half = function(|n: i64| if n % 2 == 0 { Ok(n / 2) } else { Err(format!("{n} is odd")) });
+        assert_eq!(half.call::<i64>((4,)), Ok(2));
+        assert_eq!(half.call::<i64>((5,)), Err("5 is odd".into()));
+        let mut parse = function(|text: String| -> Result<f64, std::num::ParseFloatError> { text.parse() });
+        assert_eq!(parse.call::<f64>(("x",)), Err("invalid float literal".into()));
+        assert_eq!(function(|| Err::<(), BoxError>("".into())).call::<()>(()), Err("an error without a text".into()));
+    }
+
+    #[test]
+    fn nan_is_an_error_and_not_null() {
+        let mut divide = function(|a: f64, b: f64| a / b);
+        assert_eq!(divide.call::<f64>((1.0, 2.0)), Ok(0.5));
+        let error = divide.call::<Value>((0.0, 0.0)).unwrap_err();
+        assert!(error.contains("NaN is not a number"), "{error}");
+        let error = function(|| Json([f32::INFINITY])).call::<Value>(()).unwrap_err();
+        assert!(error.contains("inf is not a number"), "{error}");
+    }
+
+    #[test]
+    fn closures_keep_state_and_aggregates_say_so() {
+        let mut calls = 0;
+        let mut counter = function(move || {
+            calls += 1;
+            calls
+        });
+        assert_eq!((counter.call::<u8>(()), counter.call::<u8>(())), (Ok(1), Ok(2)));
+        assert!(!counter.is_aggregate());
+        assert!(aggregate(|values: Vec<i64>| values.iter().sum::<i64>()).is_aggregate());
+    }
+
+    #[test]
+    fn a_panic_is_an_error_with_its_text() {
+        let mut first = function(|list: Vec<u8>| list[0]);
+        let error = first.call::<u8>((Vec::<u8>::new(),)).unwrap_err();
+        assert!(error.starts_with("panicked: index out of bounds"), "{error}");
+        assert_eq!(first.call::<u8>(([5],)), Ok(5), "and it goes on");
+    }
+
+    #[test]
+    fn a_function_by_trait() {
+        struct Where;
+        impl Function for Where {
+            fn validate(&mut self, args: &[Value]) -> Result<()> {
+                if args.is_empty() { Ok(()) } else { Err("takes nothing".into()) }
+            }
+            fn exec(&mut self, _: &[Value], ctx: &FunctionContext) -> Result<Value> {
+                Ok(json!([ctx.rule_id(), ctx.op_id(), ctx.instance_id(), ctx.func_id()]))
+            }
+        }
+        let mut place = function(Where);
+        assert_eq!(place.validate((1,)), Err("takes nothing".into()));
+        assert_eq!(place.call((),), Ok(json!(["test", "test", 0, 0])));
     }
 }

@@ -1,35 +1,63 @@
-//! The builder: which symbols a plugin has.
+//! The builder: which symbols a plugin has, and its limits.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::closure::{ErasedFunction, IntoFunction};
+use ekuiper_core::message::SymbolKind;
+
+use crate::closure::{BoxedFunction, ErasedFunction, IntoFunction};
 use crate::{Sink, Source, runtime};
 
-pub(crate) type SourceFactory = Box<dyn Fn() -> Box<dyn Source> + Send + Sync>;
-pub(crate) type SinkFactory = Box<dyn Fn() -> Box<dyn Sink> + Send + Sync>;
+pub(crate) type SourceFactory = Arc<dyn Fn() -> Box<dyn Source> + Send + Sync>;
+pub(crate) type SinkFactory = Arc<dyn Fn() -> Box<dyn Sink> + Send + Sync>;
 pub(crate) type SharedFunction = Arc<Mutex<Box<dyn ErasedFunction>>>;
 
-/// A plugin: its name and its symbols.
+/// A plugin: its name, its symbols, its limits.
+///
+/// The symbols' names are those of the plugin's manifest.
 #[must_use = "it does nothing until it is run"]
 pub struct Plugin {
     pub(crate) name: String,
     pub(crate) sources: BTreeMap<String, SourceFactory>,
     pub(crate) sinks: BTreeMap<String, SinkFactory>,
     pub(crate) functions: BTreeMap<String, SharedFunction>,
+    pub(crate) limits: Limits,
     /// What the author did wrong; told by `run`.
-    pub(crate) mistake: Option<String>,
+    mistake: Option<String>,
+}
+
+/// How long and how much.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) start_timeout: Duration,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) host_absence: Duration,
+    pub(crate) max_message: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            start_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(3),
+            host_absence: Duration::from_secs(10),
+            max_message: ekuiper_core::transport::Options::default().max_message,
+        }
+    }
 }
 
 impl Plugin {
-    /// A plugin without symbols. The name is the one of its manifest.
+    /// A plugin without symbols. The name is the one of its manifest's file,
+    /// and of the folder that it is installed in.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
             functions: BTreeMap::new(),
+            limits: Limits::default(),
             mistake: None,
         }
     }
@@ -41,10 +69,8 @@ impl Plugin {
         make: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self {
         let name = name.into();
-        self.check("source", &name);
-        if self.sources.insert(name.clone(), Box::new(move || Box::new(make()))).is_some() {
-            self.twice("source", &name);
-        }
+        self.check(SymbolKind::Source, &name, self.sources.contains_key(&name));
+        self.sources.insert(name, Arc::new(move || Box::new(make())));
         self
     }
 
@@ -55,44 +81,107 @@ impl Plugin {
         make: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self {
         let name = name.into();
-        self.check("sink", &name);
-        if self.sinks.insert(name.clone(), Box::new(move || Box::new(make()))).is_some() {
-            self.twice("sink", &name);
-        }
+        self.check(SymbolKind::Sink, &name, self.sinks.contains_key(&name));
+        self.sinks.insert(name, Arc::new(move || Box::new(make())));
         self
     }
 
     /// Adds a function: a closure, or a [`Function`](crate::Function).
     pub fn function<M>(self, name: impl Into<String>, function: impl IntoFunction<M>) -> Self {
-        self.add_function(name.into(), function.into_function(false).0)
+        self.add_function(name.into(), function.into_function(false))
     }
 
     /// Adds an aggregate function: each argument is the array of a window's
     /// values.
     pub fn aggregate<M>(self, name: impl Into<String>, function: impl IntoFunction<M>) -> Self {
-        self.add_function(name.into(), function.into_function(true).0)
+        self.add_function(name.into(), function.into_function(true))
     }
 
-    fn add_function(mut self, name: String, function: Box<dyn ErasedFunction>) -> Self {
-        self.check("function", &name);
-        if self.functions.insert(name.clone(), Arc::new(Mutex::new(function))).is_some() {
-            self.twice("function", &name);
-        }
+    fn add_function(mut self, name: String, function: BoxedFunction) -> Self {
+        self.check(SymbolKind::Function, &name, self.functions.contains_key(&name));
+        self.functions.insert(name, Arc::new(Mutex::new(function.0)));
         self
     }
 
-    fn check(&mut self, kind: &str, name: &str) {
-        if name.is_empty() || name.contains('/') {
-            self.mistake.get_or_insert(format!("{kind} name {name:?} is empty or contains a slash"));
+    /// How long a symbol's start may take (its construction, `configure`, and
+    /// a sink's `open`). The engine's other starts and stops wait meanwhile.
+    /// Default: 10 s.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.start_timeout = timeout;
+        self
+    }
+
+    /// How long a symbol's stop may take (the rest of `open` or `collect`, and
+    /// `close`), before it is given up as hung. Default: 3 s, less than the
+    /// 5 s that hosts wait.
+    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.stop_timeout = timeout;
+        self
+    }
+
+    /// For how long the host may be gone from the control channel before the
+    /// plugin ends itself. Default: 10 s.
+    pub fn host_absence(mut self, absence: Duration) -> Self {
+        self.limits.host_absence = absence;
+        self
+    }
+
+    /// The longest message that is sent or taken, in bytes; what is longer is
+    /// an error where it is sent. Default: 64 MiB. The Go engine's own limit
+    /// may be lower.
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.limits.max_message = bytes;
+        self
+    }
+
+    fn check(&mut self, kind: SymbolKind, name: &str, taken: bool) {
+        let mistake = if name.is_empty() || name.contains(['/', '\0']) {
+            format!("{kind} name {name:?} is empty, or contains a slash or a NUL")
+        } else if taken {
+            format!("{kind} {name:?} is added twice")
+        } else {
+            return;
+        };
+        self.mistake.get_or_insert(mistake);
+    }
+
+    /// What the author did wrong, if anything.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        let empty = self.sources.is_empty() && self.sinks.is_empty() && self.functions.is_empty();
+        self.mistake.clone().or_else(|| empty.then(|| "it has no source, sink or function".into()))
+    }
+
+    /// The names of its symbols of one kind.
+    pub(crate) fn names(&self, kind: SymbolKind) -> Vec<&str> {
+        match kind {
+            SymbolKind::Source => self.sources.keys().map(String::as_str).collect(),
+            SymbolKind::Sink => self.sinks.keys().map(String::as_str).collect(),
+            SymbolKind::Function => self.functions.keys().map(String::as_str).collect(),
         }
     }
 
-    fn twice(&mut self, kind: &str, name: &str) {
-        self.mistake.get_or_insert(format!("{kind} {name:?} is added twice"));
-    }
-
-    /// Serves the engine that started this process, until it stops it.
+    /// Serves the engine that started this process, until the engine ends, or
+    /// ends it: return what this returns from `main`.
+    ///
+    /// The exit code is 0 after an orderly end (a signal, the engine's end), 1
+    /// when the plugin cannot serve, and 2 when it was not started by an
+    /// engine. Logs go to stderr.
     pub fn run(self) -> ExitCode {
         runtime::run(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_found() {
+        assert_eq!(Plugin::new("p").mistake().unwrap(), "it has no source, sink or function");
+        let plugin = Plugin::new("p").function("f", || 1).aggregate("f", || 2);
+        assert_eq!(plugin.mistake().unwrap(), "function \"f\" is added twice");
+        let plugin = Plugin::new("p").function("a/b", || 1);
+        assert_eq!(plugin.mistake().unwrap(), "function name \"a/b\" is empty, or contains a slash or a NUL");
+        assert_eq!(Plugin::new("p").function("f", || 1).mistake(), None);
     }
 }

@@ -7,14 +7,28 @@ use ekuiper_core::exchange::{PluginEnd, Step};
 use ekuiper_core::message::HANDSHAKE;
 use ekuiper_core::transport::{Request, TransportError};
 
+use crate::context::trim;
+
+/// Who answers.
+pub(super) trait Answer {
+    /// Appends the answer to a command.
+    fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>);
+
+    /// Appends the answer that is an error of this text.
+    fn refuse(&mut self, text: &str, reply: &mut Vec<u8>);
+}
+
 /// Serves until the socket is closed, or the host has been gone for `absence`.
 ///
-/// `answer` appends the answer to a command. No keepalives are sent, and
-/// nothing is ever sent twice (faults 1, 2 and 4).
-pub(crate) fn serve(
+/// No keepalives are sent, and nothing is ever sent twice (faults 1, 2 and 4).
+///
+/// # Errors
+/// [`TransportError::Timeout`]: the host has been gone. Others are the
+/// transport's.
+pub(super) fn serve(
     request: &dyn Request,
     absence: Option<Duration>,
-    mut answer: impl FnMut(&[u8], &mut Vec<u8>),
+    server: &mut impl Answer,
 ) -> Result<(), TransportError> {
     let mut end = PluginEnd::new();
     let (mut command, mut reply) = (Vec::new(), Vec::new());
@@ -27,8 +41,7 @@ pub(crate) fn serve(
                     end.connected(connected);
                     Ok(())
                 }
-                Err(TransportError::Timeout) => return Err(TransportError::Timeout),
-                Err(error) => Err(error),
+                Err(error) => return if matches!(error, TransportError::Closed) { Ok(()) } else { Err(error) },
             },
             Step::Greet(connection) => request.send(connection, HANDSHAKE, None).map(|()| end.sent()),
             Step::Receive => request.receive(&mut command, None).map(|()| {
@@ -38,17 +51,18 @@ pub(crate) fn serve(
             }),
             Step::Answer(connection) => {
                 reply.clear();
-                answer(&command, &mut reply);
-                match request.send(connection, &reply, None) {
-                    Err(TransportError::TooLong { length, max }) => {
-                        let text = format!("the answer of {length} bytes is longer than the limit of {max}");
-                        tracing::error!("{text}");
-                        reply.clear();
-                        ekuiper_core::message::encode_error(&mut reply, &text);
-                        request.send(connection, &reply, None).map(|()| end.sent())
-                    }
-                    sent => sent.map(|()| end.sent()),
+                server.answer(&command, &mut reply);
+                trim(&mut command);
+                let mut sent = request.send(connection, &reply, None);
+                if let Err(TransportError::TooLong { length, max }) = sent {
+                    let text = format!("the answer of {length} bytes is longer than the limit of {max}");
+                    tracing::error!("{text}");
+                    reply.clear();
+                    server.refuse(&text, &mut reply);
+                    sent = request.send(connection, &reply, None);
                 }
+                trim(&mut reply);
+                sent.map(|()| end.sent())
             }
         };
         match stepped {

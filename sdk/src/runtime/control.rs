@@ -1,116 +1,83 @@
 //! The control channel: starts and stops symbols, in order.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use ekuiper_core::address::{Address, Registry};
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Meta, SymbolKind};
 use ekuiper_core::transport::TransportError;
 
-use super::{HOST_ABSENCE, Site, channel, function, sink, source, watchdog};
-use crate::{Error, Plugin, Result};
+use super::bell::{Bell, Heed};
+use super::live::{Launched, Live, launch};
+use super::{Site, channel, function, sink, source, watchdog};
+use crate::error::{shortened, text_of};
+use crate::{BoxError, Error, Plugin, Result};
 
-/// How long a symbol's start may take: far less than the engine waits.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a symbol's stop may take: less than the 5 s that hosts wait.
-const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the plugin's own end may take: less than the 3 s that our host
+/// waits from SIGTERM to SIGKILL.
+pub(super) const GRACE: Duration = Duration::from_millis(2400);
 
 /// Which instance of which symbol.
-pub(crate) type Key = (SymbolKind, String, Meta);
+type Key = (SymbolKind, String, Meta);
 
-/// A symbol that runs on a thread of its own.
-pub(crate) struct Live {
-    /// Asks it to end; does not wait.
-    pub(crate) stop: Box<dyn Fn() + Send>,
-    /// Ends when its thread has.
-    pub(crate) done: mpsc::Receiver<()>,
-}
-
-impl Live {
-    fn is_over(&self) -> bool {
-        matches!(self.done.try_recv(), Err(mpsc::TryRecvError::Disconnected))
-    }
-
-    /// Whether it has ended in time.
-    fn wait(&self, patience: Duration) -> bool {
-        matches!(self.done.recv_timeout(patience), Err(mpsc::RecvTimeoutError::Disconnected))
-    }
-}
-
-/// What a symbol's thread reports once it runs, or why it does not.
-pub(crate) type Started = Result<Box<dyn Fn() + Send>>;
-
-/// Starts a symbol's thread and waits until it runs.
-pub(crate) fn launch(
-    key: &Key,
-    body: impl FnOnce(&mpsc::Sender<Started>) -> Result<()> + Send + 'static,
-) -> Result<Live, StartFailure> {
-    let (report, started) = mpsc::channel();
-    let (alive, done) = mpsc::channel::<()>();
-    let (kind, symbol, meta) = key.clone();
-    let span = tracing::info_span!("symbol", %kind, name = symbol, rule = meta.rule_id, op = meta.op_id, instance = meta.instance_id);
-    let thread = std::thread::Builder::new().name(symbol).spawn(move || {
-        let _entered = span.enter();
-        // Dropped, and thereby told, when the thread ends, however it does.
-        let _alive = alive;
-        if let Err(error) = body(&report) {
-            // Whoever waits for the start is told; a running symbol has its
-            // own way to report.
-            let _ = report.send(Err(error));
-        }
-    });
-    thread.map_err(|error| StartFailure::Refused(error.into()))?;
-    match started.recv_timeout(START_TIMEOUT) {
-        Ok(Ok(stop)) => Ok(Live { stop, done }),
-        Ok(Err(error)) => Err(StartFailure::Refused(error)),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Err(StartFailure::Refused("it ended at once".into())),
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(StartFailure::Hangs),
-    }
-}
-
-/// Why a symbol does not run.
-pub(crate) enum StartFailure {
-    /// It, or the SDK, said no.
-    Refused(crate::BoxError),
-    /// It has not said anything in time, and may still hold its channels.
-    Hangs,
+struct Entry {
+    live: Live,
+    /// What it uses; given back when it is over.
+    addresses: Vec<Address>,
 }
 
 struct Symbols {
     plugin: Plugin,
     site: Site,
-    live: HashMap<Key, Live>,
-    /// Those that did not end or begin in time: their names are refused, so
-    /// that no two instances meet on one channel.
-    quarantined: HashSet<Key>,
+    bell: Arc<Bell>,
+    /// Those that run, and those that hang: while one does, its instance is
+    /// refused, so that no two meet on one channel.
+    entries: HashMap<Key, Entry>,
+    addresses: Registry,
 }
 
-/// Serves the control channel until the host ends it.
-pub(crate) fn serve(plugin: Plugin, site: Site) -> Result<()> {
+/// Serves the control channel until the host, a signal or the parent's death
+/// ends it.
+pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
-    let what = format!("the control channel {address}");
-    let fail = |source| Error::Transport { what: what.clone(), source };
+    let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
     let request = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
-    watchdog::watch(Arc::clone(&request))?;
-    let mut symbols = Symbols { plugin, site, live: HashMap::new(), quarantined: HashSet::new() };
-    let served = channel::serve(&*request, Some(HOST_ABSENCE), |command, answer| {
-        match symbols.carry_out(command) {
-            Ok(()) => answer.extend_from_slice(ANSWER_OK),
-            Err(error) => {
-                tracing::error!(%error, "command refused");
-                // Exactly these bytes would be taken for success.
-                answer.extend_from_slice(error.to_string().as_bytes());
-            }
-        }
-    });
+    let bell = Arc::new(Bell::default());
+    watchdog::watch(bell.clone(), Arc::clone(&request))?;
+    let absence = plugin.limits.host_absence;
+    let mut symbols = Symbols { plugin, site, bell, entries: HashMap::new(), addresses: Registry::default() };
+    let served = channel::serve(&*request, Some(absence), &mut symbols);
     symbols.stop_all();
     match served {
         Err(TransportError::Timeout) => {
-            tracing::warn!("the host has been gone for {HOST_ABSENCE:?}, the plugin ends");
+            tracing::warn!("the host has been gone from {address} for {absence:?}, the plugin ends");
             Ok(())
         }
         served => Ok(served.map_err(fail)?),
+    }
+}
+
+impl channel::Answer for Symbols {
+    fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>) {
+        match self.carry_out(command) {
+            Ok(()) => reply.extend_from_slice(ANSWER_OK),
+            Err(error) => {
+                let text = text_of(&*error);
+                tracing::error!(error = text, "command refused");
+                self.refuse(&text, reply);
+            }
+        }
+    }
+
+    /// An error that reads like success would be taken for it, and one that
+    /// begins like a handshake makes a stock engine repeat the command for
+    /// ever (fault 3).
+    fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
+        if text.as_bytes() == ANSWER_OK || text.starts_with('h') {
+            reply.extend_from_slice(b"error: ");
+        }
+        reply.extend_from_slice(shortened(text.to_owned()).as_bytes());
     }
 }
 
@@ -118,93 +85,174 @@ impl Symbols {
     fn carry_out(&mut self, command: &[u8]) -> Result<()> {
         let Command { kind, control } = Command::decode(command)?;
         tracing::debug!(%kind, symbol = control.symbol_name, meta = %control.meta, "command");
-        let key = (control.plugin_type, control.symbol_name.clone(), control.meta.clone());
+        // A function's channel belongs to no rule, whatever an engine says.
+        let meta = match control.plugin_type {
+            SymbolKind::Function => Meta::default(),
+            _ => control.meta.clone(),
+        };
+        let key = (control.plugin_type, control.symbol_name.clone(), meta);
+        let known = self.plugin.names(key.0);
+        if !known.contains(&key.1.as_str()) {
+            return Err(unknown(&key, &known));
+        }
+        self.forget_if_over(&key);
         match kind {
             CommandKind::Start => self.start(key, control),
             CommandKind::Stop => self.stop(&key),
         }
     }
 
+    fn forget_if_over(&mut self, key: &Key) {
+        if self.entries.get(key).is_some_and(|entry| entry.live.is_over())
+            && let Some(entry) = self.entries.remove(key)
+        {
+            entry.addresses.iter().for_each(|address| self.addresses.release(address));
+        }
+    }
+
     fn start(&mut self, key: Key, control: Control) -> Result<()> {
-        let (kind, symbol, meta) = &key;
-        if self.quarantined.contains(&key) {
-            return Err(
-                format!("{kind} {symbol} ({meta}) hangs since an earlier start or stop: restart the plugin").into()
-            );
+        let name = title(&key);
+        if let Some(entry) = self.entries.get(&key) {
+            return match key.0 {
+                _ if entry.live.hangs => Err(format!("{name} hangs since an earlier start or stop").into()),
+                // Engines start a function once per rule that uses it.
+                SymbolKind::Function => Ok(()),
+                _ => Err(format!("{name} runs already").into()),
+            };
         }
-        if let Some(live) = self.live.get(&key) {
-            if !live.is_over() {
-                return match kind {
-                    // Engines start a function once per rule that uses it.
-                    SymbolKind::Function => Ok(()),
-                    _ => Err(format!("{kind} {symbol} ({meta}) runs already").into()),
-                };
-            }
-            self.live.remove(&key);
-        }
-        if !matches!(kind, SymbolKind::Function) && (meta.rule_id.is_empty() || meta.op_id.is_empty()) {
-            return Err(format!("{kind} {symbol} needs a ruleId and an opId").into());
-        }
-        let started = match kind {
-            SymbolKind::Source => match self.plugin.sources.get(symbol) {
-                Some(make) => source::start(&self.site, &key, make(), control),
-                None => return Err(unknown(*kind, symbol, self.plugin.sources.keys())),
-            },
-            SymbolKind::Sink => match self.plugin.sinks.get(symbol) {
-                Some(make) => sink::start(&self.site, &key, make(), control),
-                None => return Err(unknown(*kind, symbol, self.plugin.sinks.keys())),
-            },
-            SymbolKind::Function => match self.plugin.functions.get(symbol) {
-                Some(shared) => function::start(&self.site, &key, shared.clone()),
-                None => return Err(unknown(*kind, symbol, self.plugin.functions.keys())),
-            },
-        };
-        match started {
-            Ok(live) => {
-                self.live.insert(key, live);
+        let addresses = self.claim(&key, &name)?;
+        let launched = self.launch(&key, control, &addresses);
+        match launched {
+            Launched::Runs(live) => {
+                self.entries.insert(key, Entry { live, addresses });
                 Ok(())
             }
-            Err(StartFailure::Refused(error)) => Err(error),
-            Err(StartFailure::Hangs) => {
-                let text = format!("{kind} {symbol} ({meta}) did not start within {START_TIMEOUT:?}");
-                self.quarantined.insert(key);
-                Err(text.into())
+            Launched::Refused(error) => {
+                addresses.iter().for_each(|address| self.addresses.release(address));
+                Err(error)
             }
+            Launched::Late(live) => {
+                self.entries.insert(key, Entry { live, addresses });
+                Err(format!("{name} did not start within {:?}", self.plugin.limits.start_timeout).into())
+            }
+        }
+    }
+
+    /// The addresses of a symbol's channels, taken for it: two rules whose
+    /// names come to one path would mix their traffic (fault 14).
+    fn claim(&mut self, key: &Key, name: &str) -> Result<Vec<Address>> {
+        let (kind, symbol, meta) = key;
+        // Whoever is over has no claim any more.
+        let over: Vec<_> =
+            self.entries.iter().filter(|(_, entry)| entry.live.is_over()).map(|(key, _)| key.clone()).collect();
+        over.iter().for_each(|key| self.forget_if_over(key));
+        let folder = &self.site.folder;
+        let addresses = match kind {
+            SymbolKind::Source => vec![folder.data(meta)?],
+            SymbolKind::Sink => vec![folder.data(meta)?, folder.ack(meta)?],
+            SymbolKind::Function => vec![folder.function(symbol)?],
+        };
+        for (position, address) in addresses.iter().enumerate() {
+            if let Err(error) = self.addresses.claim(address, name) {
+                addresses[..position].iter().for_each(|address| self.addresses.release(address));
+                return Err(error.into());
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn launch(&self, key: &Key, control: Control, addresses: &[Address]) -> Launched {
+        let (kind, symbol, meta) = key;
+        let span = match kind {
+            SymbolKind::Function => tracing::error_span!("function", name = symbol),
+            // At the highest level: a line always tells whose it is.
+            _ => {
+                let (rule, op, instance) = (&meta.rule_id, &meta.op_id, meta.instance_id);
+                tracing::error_span!("symbol", %kind, name = symbol, rule, op, instance)
+            }
+        };
+        let _entered = span.enter();
+        let patience = self.plugin.limits.start_timeout;
+        let site = self.site.clone();
+        match (kind, addresses) {
+            (SymbolKind::Source, [data]) => {
+                let Some(make) = self.plugin.sources.get(symbol).cloned() else { return gone() };
+                let data = data.clone();
+                launch(symbol, &self.bell, patience, move |progress| {
+                    source::live(&site, &make, control, data, progress)
+                })
+            }
+            (SymbolKind::Sink, [data, ack]) => {
+                let Some(make) = self.plugin.sinks.get(symbol).cloned() else { return gone() };
+                let (data, ack) = (data.clone(), ack.clone());
+                launch(symbol, &self.bell, patience, move |progress| {
+                    sink::live(&site, &make, control, data, ack, progress)
+                })
+            }
+            (SymbolKind::Function, [address]) => {
+                let Some(shared) = self.plugin.functions.get(symbol).cloned() else { return gone() };
+                let address = address.clone();
+                launch(symbol, &self.bell, patience, move |progress| function::live(&site, &shared, address, progress))
+            }
+            _ => gone(),
         }
     }
 
     fn stop(&mut self, key: &Key) -> Result<()> {
-        let (kind, symbol, meta) = key;
-        if *kind == SymbolKind::Function {
+        if key.0 == SymbolKind::Function {
             // Function channels live as long as the host.
             return Ok(());
         }
-        if self.quarantined.contains(key) {
-            return Err(format!("{kind} {symbol} ({meta}) hangs since an earlier start or stop").into());
+        let Some(entry) = self.entries.get_mut(key) else { return Ok(()) };
+        let name = title(key);
+        if entry.live.hangs {
+            return Err(format!("{name} hangs since an earlier start or stop").into());
         }
-        let Some(live) = self.live.remove(key) else { return Ok(()) };
-        (live.stop)();
-        if live.wait(STOP_TIMEOUT) {
-            return Ok(());
+        let patience = self.plugin.limits.stop_timeout;
+        if !entry.live.stop(patience) {
+            return Err(format!("{name} did not stop within {patience:?}").into());
         }
-        self.quarantined.insert(key.clone());
-        Err(format!("{kind} {symbol} ({meta}) did not stop within {STOP_TIMEOUT:?}").into())
+        self.forget_if_over(key);
+        Ok(())
     }
 
-    /// Stops everything at once, and waits for all together.
+    /// Stops everything, in the order of the data's way, within [`GRACE`].
     fn stop_all(&mut self) {
-        self.live.values().for_each(|live| (live.stop)());
-        let deadline = std::time::Instant::now() + STOP_TIMEOUT;
-        for ((kind, symbol, meta), live) in self.live.drain() {
-            if !live.wait(deadline.saturating_duration_since(std::time::Instant::now())) {
-                tracing::warn!("{kind} {symbol} ({meta}) did not stop in time");
+        let end = Instant::now() + GRACE;
+        // Those that hang have had their time.
+        self.entries.retain(|_, entry| !entry.live.hangs);
+        let all_over = |symbols: &Self, until: Instant, of: &[SymbolKind]| {
+            let those = symbols.entries.iter().filter(|((kind, ..), _)| of.contains(kind));
+            symbols.bell.wait(until, Heed::Nothing, || those.clone().all(|(_, entry)| entry.live.is_over()))
+        };
+        for (of, part) in [(&[SymbolKind::Source][..], 0.6), (&[SymbolKind::Function, SymbolKind::Sink], 0.2)] {
+            let those = self.entries.iter().filter(|((kind, ..), _)| of.contains(kind));
+            those.for_each(|(_, entry)| entry.live.ask());
+            all_over(self, end - GRACE.mul_f64(part), of);
+        }
+        self.entries.values().for_each(|entry| entry.live.force());
+        if !all_over(self, end, &SymbolKind::ALL) {
+            for (key, _) in self.entries.iter().filter(|(_, entry)| !entry.live.is_over()) {
+                tracing::warn!("{} did not stop in time", title(key));
             }
         }
     }
 }
 
-fn unknown<'a>(kind: SymbolKind, symbol: &str, known: impl Iterator<Item = &'a String>) -> crate::BoxError {
-    let known = known.map(String::as_str).collect::<Vec<_>>().join(", ");
-    let known = if known.is_empty() { format!("it has no {kind}") } else { format!("it has {known}") };
+/// A symbol's name for people.
+fn title((kind, symbol, meta): &Key) -> String {
+    match kind {
+        SymbolKind::Function => format!("{kind} {symbol}"),
+        _ => format!("{kind} {symbol} ({meta})"),
+    }
+}
+
+fn unknown((kind, symbol, _): &Key, known: &[&str]) -> BoxError {
+    let known = if known.is_empty() { format!("it has no {kind}") } else { format!("it has {}", known.join(", ")) };
     format!("this plugin has no {kind} {symbol}: {known}").into()
+}
+
+/// Which cannot be: the symbol was looked up before.
+fn gone() -> Launched {
+    Launched::Refused("this plugin has no such symbol".into())
 }

@@ -3,33 +3,42 @@
 
 use std::sync::{Arc, PoisonError};
 
+use ekuiper_core::address::Address;
 use ekuiper_core::message::{Call, CallKind, encode_error, encode_result};
 use ekuiper_core::transport::Request;
 
-use super::control::{Key, Live, StartFailure, launch};
+use super::live::{Progress, Stopper};
 use super::{Site, channel, guarded};
 use crate::closure::ErasedFunction;
+use crate::error::text_of;
 use crate::plugin::SharedFunction;
 use crate::{Error, FunctionContext, Result};
 
-pub(super) fn start(site: &Site, key: &Key, shared: SharedFunction) -> Result<Live, StartFailure> {
-    let site = site.clone();
-    let symbol = key.1.clone();
-    launch(key, move |report| {
-        let address = site.folder.function(&symbol)?;
-        let what = format!("function channel {address}");
-        let request = site.transport.request(&address, &site.options);
-        let request: Arc<dyn Request> =
-            Arc::from(request.map_err(|source| Error::Transport { what: what.clone(), source })?);
-        let closed = request.clone();
-        let _ = report.send(Ok(Box::new(move || closed.close())));
-        let mut function = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let served = channel::serve(&*request, None, |call, reply| answer(&mut **function, call, reply));
-        if let Err(error) = served {
-            tracing::error!(%error, "{what} failed");
-        }
-        Ok(())
-    })
+/// A function's whole life, on its thread.
+pub(super) fn live(site: &Site, shared: &SharedFunction, address: Address, progress: &Progress) -> Result<()> {
+    let fail = |source| Error::Transport { what: format!("function channel {address}"), source };
+    let request: Arc<dyn Request> = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
+    let closed = request.clone();
+    let stopper = Stopper { ask: Box::new(move || closed.close()), force: Box::new(|| {}) };
+    if !progress.running(stopper) {
+        return Ok(());
+    }
+    // A former thread of the same function has ended, or is about to.
+    let mut function = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    channel::serve(&*request, None, &mut Server(&mut **function)).map_err(fail)?;
+    Ok(())
+}
+
+struct Server<'a>(&'a mut dyn ErasedFunction);
+
+impl channel::Answer for Server<'_> {
+    fn answer(&mut self, call: &[u8], reply: &mut Vec<u8>) {
+        answer(self.0, call, reply);
+    }
+
+    fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
+        encode_error(reply, text);
+    }
 }
 
 /// Appends the reply to a call; an error or a panic is one too.
@@ -47,8 +56,9 @@ pub(crate) fn answer(function: &mut dyn ErasedFunction, call: &[u8], reply: &mut
         }
     });
     if let Err(error) = answered {
-        tracing::debug!(%error, "the call failed");
+        let text = text_of(&*error);
+        tracing::debug!(error = text, "the call failed");
         reply.truncate(start);
-        encode_error(reply, &error.to_string());
+        encode_error(reply, &text);
     }
 }

@@ -1,76 +1,88 @@
 //! The process that serves an engine: launch, control channel, orderly end.
 //!
-//! `control` starts and stops symbols; `source`, `sink` and `function` run
-//! one each, on a thread of its own; `channel` drives a request channel;
-//! `watchdog` notices signals and the parent's death.
+//! `control` starts and stops symbols; `live` is a symbol's thread as seen
+//! from there; `source`, `sink` and `function` are what runs on it; `channel`
+//! drives a request channel; `watchdog` notices signals and the parent's
+//! death; `bell` wakes the control thread; `log` writes to stderr.
 
+mod bell;
 mod channel;
 mod control;
 mod function;
+mod live;
+mod log;
 mod sink;
 mod source;
 mod watchdog;
 
-pub(crate) use function::answer as testing_answer;
+pub(crate) use function::answer;
+pub(crate) use sink::deliver;
+pub(crate) use source::run as run_source;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ekuiper_core::address::{DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::transport::{Options, Transport};
-use tracing::level_filters::LevelFilter;
 
+use crate::error::text_of;
 use crate::{Error, Plugin, Result};
 
 #[cfg(not(any(feature = "uds", feature = "nng")))]
-compile_error!("enable a transport of ekuiper-sdk: feature \"uds\" (the default) or \"nng\"");
-
-/// For how long a host may be gone before the plugin ends itself.
-const HOST_ABSENCE: Duration = Duration::from_secs(10);
+compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the default) or \"nng\"");
 
 /// How this plugin talks.
 #[derive(Clone)]
-pub(crate) struct Site {
+struct Site {
     transport: Arc<dyn Transport>,
     folder: SocketFolder,
     options: Options,
 }
 
 pub(crate) fn run(plugin: Plugin) -> ExitCode {
-    let fail = |text: String, code: u8| {
-        eprintln!("plugin {}: {text}", plugin.name);
-        ExitCode::from(code)
-    };
-    if let Some(mistake) = &plugin.mistake {
-        return fail(mistake.clone(), 1);
+    let name = plugin.name.clone();
+    if let Some(mistake) = plugin.mistake() {
+        log::tell(&format!("plugin {name}: {mistake}"));
+        return ExitCode::FAILURE;
     }
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [argument] = arguments.as_slice() else {
-        let text = "this is an eKuiper portable plugin: an engine starts it, with one JSON argument such as '{\"sendTimeout\":1000}'; to try it from a shell: ekuiper-plugin call FOLDER FUNCTION";
-        return fail(text.into(), 2);
-    };
-    let launch = match LaunchOptions::parse(argument) {
+    let launch = match launch_options() {
         Ok(launch) => launch,
-        Err(error) => return fail(error.to_string(), 2),
+        Err(text) => {
+            log::tell(&format!("{name} {text}"));
+            return ExitCode::from(2);
+        }
     };
-    let level = launch.log_level.as_deref().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    // A subscriber of the author's own stays.
-    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).try_init();
+    log::init(launch.log_level.as_deref());
+    let mut options = Options::default();
+    options.max_message = plugin.limits.max_message;
     let site = Site {
         transport: transport(launch.transport.as_deref()),
         folder: SocketFolder::new(launch.ipc_dir.unwrap_or_else(|| DEFAULT_FOLDER.into())),
-        options: Options::default(),
+        options,
     };
-    let name = plugin.name.clone();
     match control::serve(plugin, site) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("plugin {name}: {error}");
+            log::tell(&format!("plugin {name}: {}", text_of(&*error)));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What the host says, or what to tell the one who is no host.
+fn launch_options() -> Result<LaunchOptions, String> {
+    let arguments: Vec<_> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    match arguments.as_slice() {
+        [argument] if !argument.starts_with('-') => LaunchOptions::parse(argument)
+            .map_err(|error| format!("is an eKuiper portable plugin: {}", text_of(&error))),
+        _ => Err("is an eKuiper portable plugin: an engine starts it, with one JSON argument such as \
+            '{\"sendTimeout\":1000}'. To try it from a shell: ekuiper-plugin check FOLDER, or ekuiper-plugin call \
+            FOLDER FUNCTION ARGUMENTS, where FOLDER holds this executable and its manifest"
+            .into()),
     }
 }
 
@@ -92,9 +104,53 @@ fn transport(wanted: Option<&str>) -> Arc<dyn Transport> {
 
 /// Runs an author's code; a panic is an error.
 pub(crate) fn guarded<T>(code: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Err(Error::Panic(text.unwrap_or_else(|| "without a text".into())).into())
-    })
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| Err(Error::Panic(panic_text(panic)).into()))
+}
+
+fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let panic = match panic.downcast::<&str>() {
+        Ok(text) => return (*text).to_owned(),
+        Err(panic) => panic,
+    };
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => {
+            // Whatever it is, its drop might panic again.
+            std::mem::forget(panic);
+            "without a text".into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_panic_is_an_error() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("again");
+            }
+        }
+        let text = |code: fn()| {
+            guarded(|| {
+                code();
+                Ok(())
+            })
+            .unwrap_err()
+            .to_string()
+        };
+        assert_eq!(text(|| panic!("boom")), "panicked: boom");
+        assert_eq!(text(|| panic!("{} is odd", 3)), "panicked: 3 is odd");
+        assert_eq!(text(|| std::panic::panic_any(Bomb)), "panicked: without a text");
+    }
+
+    #[test]
+    fn a_transport_that_is_not_built_in_is_replaced() {
+        let first = transport(None).name();
+        assert_eq!(transport(Some("pigeon")).name(), first);
+        assert_eq!(transport(Some(first)).name(), first);
+    }
 }

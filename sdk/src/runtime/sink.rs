@@ -2,17 +2,21 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::address::Address;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Push, TransportError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::control::{Key, Live, StartFailure, launch};
+use super::live::{Progress, Stopper};
 use super::source::Channel;
 use super::{Site, guarded};
-use crate::context::Outlet;
-use crate::{Error, Result, Sink, SinkContext};
+use crate::context::{Outlet, trim};
+use crate::error::text_of;
+use crate::plugin::SinkFactory;
+use crate::{Config, Error, Result, Sink, SinkContext};
 
 /// How long the engine may take to accept the ack channel, where it has asked
 /// for acks.
@@ -21,94 +25,140 @@ const ACK_CONNECT: Duration = Duration::from_secs(5);
 /// The same where it has not, and nothing depends on it.
 const IDLE_ACK_CONNECT: Duration = Duration::from_millis(100);
 
+/// How long a sink that was stopped still reads what had come before; an
+/// engine that never pauses would otherwise keep it for ever (fault 18).
+const DRAIN: Duration = Duration::from_secs(1);
+
 /// How often a transport without a readiness descriptor looks for the stop.
 const SLICE: Duration = Duration::from_millis(100);
 
-pub(super) fn start(site: &Site, key: &Key, mut sink: Box<dyn Sink>, control: Control) -> Result<Live, StartFailure> {
-    let site = site.clone();
-    launch(key, move |report| {
-        let requires_ack = control.requires_ack();
-        let config = control.config.unwrap_or_default().into();
-        guarded(|| sink.configure(&config))?;
-        // The engine dials the data address as soon as it has the answer.
-        let data = site.folder.data(&control.meta)?;
-        let fail = |what: String| move |source| Error::Transport { what, source };
-        let pull = site.transport.pull(&Endpoint::Listen(data.clone()), &site.options);
-        let pull = pull.map_err(fail(format!("data channel {data}")))?;
-        let ack = site.folder.ack(&control.meta)?;
-        let push = site.transport.push(&Endpoint::Dial(ack.clone()), &site.options);
-        let push: Arc<dyn Push> = Arc::from(push.map_err(fail(format!("ack channel {ack}")))?);
-        let patience = if requires_ack { ACK_CONNECT } else { IDLE_ACK_CONNECT };
-        let connected = push.connect(Some(Instant::now() + patience));
-        if requires_ack {
-            connected.map_err(fail(format!("ack channel {ack}")))?;
-        }
-        let outlet: Option<Box<dyn Outlet>> = if requires_ack { Some(Box::new(Channel(push.clone()))) } else { None };
-        let ctx = SinkContext::new(control.meta, outlet, sink.ack_mode());
-        guarded(|| sink.open(&ctx))?;
+/// A sink's whole life, on its thread.
+pub(super) fn live(
+    site: &Site,
+    make: &SinkFactory,
+    control: Control,
+    data: Address,
+    ack: Address,
+    progress: &Progress,
+) -> Result<()> {
+    let mut sink = guarded(|| Ok(make()))?;
+    let requires_ack = control.requires_ack();
+    let config = Config::from(control.config.unwrap_or_default());
+    guarded(|| sink.configure(&config))?;
+    // The engine dials the data address as soon as it has the answer.
+    let fail = |what: String| move |source| Error::Transport { what, source };
+    let pull = site.transport.pull(&Endpoint::Listen(data.clone()), &site.options);
+    let pull: Arc<dyn Pull> = Arc::from(pull.map_err(fail(format!("data channel {data}")))?);
+    let push = site.transport.push(&Endpoint::Dial(ack.clone()), &site.options);
+    let push: Arc<dyn Push> = Arc::from(push.map_err(fail(format!("ack channel {ack}")))?);
+    let patience = if requires_ack { ACK_CONNECT } else { IDLE_ACK_CONNECT };
+    let connected = push.connect(Some(Instant::now() + patience));
+    if requires_ack {
+        connected.map_err(fail(format!("ack channel {ack}")))?;
+    }
+    let outlet = requires_ack.then(|| Box::new(Channel(push.clone())) as Box<dyn Outlet>);
+    let ack_mode = guarded(|| Ok(sink.ack_mode()))?;
+    let ctx = SinkContext::new(control.meta, outlet, ack_mode);
+    guarded(|| sink.open(&ctx))?;
 
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (stopper, acks) = (stop.clone(), push.clone());
-        let _ = report.send(Ok(Box::new(move || {
-            let _ = rustix::io::write(&stopper, &1u64.to_ne_bytes());
-            if !requires_ack {
-                acks.close();
-            }
-        })));
-        let collected = collect(&mut *sink, &ctx, &*pull, &stop);
-        if let Err(error) = collected {
-            tracing::error!(%error, "the data channel failed");
-        }
-        if let Err(error) = guarded(|| sink.close(&ctx)) {
-            tracing::error!(%error, "the sink was not closed in order");
-        }
-        pull.close();
-        push.close();
-        Ok(())
-    })
+    let stop = Arc::new(Stop::new()?);
+    let (stopper, data, acks) = (stop.clone(), pull.clone(), push.clone());
+    let stopper = Stopper {
+        ask: Box::new(move || stopper.set()),
+        force: Box::new(move || {
+            data.close();
+            // Ends an acknowledgement that the engine does not take.
+            acks.close();
+        }),
+    };
+    if progress.running(stopper)
+        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &stop)
+    {
+        tracing::error!(%error, "the data channel failed");
+    }
+    if let Err(error) = guarded(|| sink.close(&ctx)) {
+        tracing::error!(error = text_of(&*error), "the sink was not closed in order");
+    }
+    pull.close();
+    push.close();
+    Ok(())
 }
 
-/// Gives messages to the sink until it is stopped and all that had come before
-/// is read.
-fn collect(sink: &mut dyn Sink, ctx: &SinkContext, pull: &dyn Pull, stop: &OwnedFd) -> Result<(), TransportError> {
+/// Gives messages to the sink until it is stopped and what had come before is
+/// read.
+fn collect(sink: &mut dyn Sink, ctx: &SinkContext, pull: &dyn Pull, stop: &Stop) -> Result<(), TransportError> {
     let mut message = Vec::new();
     let mut deadline: Deadline = Some(Instant::now());
+    let mut drain_until = None;
     loop {
         match pull.receive(&mut message, deadline) {
             Ok(PullEvent::Message(_)) => {
-                ctx.begin();
-                let outcome = guarded(|| sink.collect(ctx, &message));
-                ctx.end(&outcome);
+                // Told to the engine and logged already.
+                let _ = deliver(sink, ctx, &message);
+                trim(&mut message);
             }
             Ok(PullEvent::Connected(_) | PullEvent::Disconnected(_)) => {}
             Err(TransportError::Closed) => return Ok(()),
             Err(TransportError::Timeout) => {
-                if is_set(stop) {
+                if stop.is_set() {
                     return Ok(());
                 }
-                deadline = wait(pull, stop);
+                deadline = stop.or_readable(pull);
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// Waits for a message or the stop; returns how the next look is to wait.
-fn wait(pull: &dyn Pull, stop: &OwnedFd) -> Deadline {
-    let now = Instant::now();
-    match pull.readiness() {
-        None => Some(now + SLICE),
-        Some(readiness) => {
-            let mut fds = [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-            // Interrupted or not: the next look tells.
-            let _ = poll(&mut fds, None);
-            Some(now)
+        if stop.is_set() {
+            let now = Instant::now();
+            if now > *drain_until.get_or_insert(now + DRAIN) {
+                tracing::warn!("stopped while the engine was still sending: what it sends from here on is not read");
+                return Ok(());
+            }
         }
     }
 }
 
-/// Whether the stop was asked for; the descriptor is never read.
-fn is_set(stop: &OwnedFd) -> bool {
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&now)), Ok(1))
+/// Gives one message to the sink, and acknowledges it where that is due.
+pub(crate) fn deliver(sink: &mut dyn Sink, ctx: &SinkContext, message: &[u8]) -> Result<()> {
+    ctx.begin();
+    let outcome = guarded(|| sink.collect(ctx, message));
+    ctx.end(&outcome);
+    outcome
+}
+
+/// The wish that a sink end: a flag for who is busy, and a descriptor for who
+/// waits.
+struct Stop {
+    flag: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Stop {
+    fn new() -> std::io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { flag: AtomicBool::new(false), event })
+    }
+
+    fn set(&self) {
+        self.flag.store(true, Ordering::Release);
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    fn is_set(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+
+    /// Waits for a message or the stop; returns how the next look is to wait.
+    fn or_readable(&self, pull: &dyn Pull) -> Deadline {
+        let now = Instant::now();
+        match pull.readiness() {
+            None => Some(now + SLICE),
+            Some(readiness) => {
+                let mut fds =
+                    [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
+                // Interrupted or not: the next look tells.
+                let _ = poll(&mut fds, None);
+                Some(now)
+            }
+        }
+    }
 }

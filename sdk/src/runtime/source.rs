@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::address::Address;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::{Endpoint, Push, TransportError};
 
-use super::control::{Key, Live, StartFailure, launch};
+use super::live::{Progress, Stopper};
 use super::{Site, guarded};
 use crate::context::Outlet;
-use crate::{Error, Source, SourceContext};
+use crate::error::text_of;
+use crate::plugin::SourceFactory;
+use crate::{Config, Error, Result, Source, SourceContext};
 
 /// How long a source that is over waits until its last tuples have left.
 const LINGER: Duration = Duration::from_secs(1);
@@ -19,45 +22,65 @@ pub(super) struct Channel(pub(super) Arc<dyn Push>);
 
 impl Outlet for Channel {
     fn send(&self, message: &[u8]) -> Result<(), TransportError> {
-        self.0.send(message, None)
+        loop {
+            match self.0.send(message, None) {
+                // The peer went away in the middle of it, and has therefore
+                // not got it: the next one does.
+                Err(TransportError::Disconnected) => {}
+                sent => return sent,
+            }
+        }
     }
 }
 
-pub(super) fn start(
+/// A source's whole life, on its thread.
+pub(super) fn live(
     site: &Site,
-    key: &Key,
-    mut source: Box<dyn Source>,
+    make: &SourceFactory,
     control: Control,
-) -> Result<Live, StartFailure> {
-    let site = site.clone();
-    launch(key, move |report| {
-        let config = control.config.clone().unwrap_or_default().into();
-        guarded(|| source.configure(control.datasource(), &config))?;
-        let address = site.folder.data(&control.meta)?;
-        let push = site.transport.push(&Endpoint::Dial(address.clone()), &site.options);
-        let push: Arc<dyn Push> =
-            Arc::from(push.map_err(|source| Error::Transport { what: format!("data channel {address}"), source })?);
-        let ctx = Arc::new(SourceContext::new(control.meta, Box::new(Channel(push.clone()))));
-        let (stopped, closed) = (ctx.clone(), push.clone());
-        let _ = report.send(Ok(Box::new(move || {
+    data: Address,
+    progress: &Progress,
+) -> Result<()> {
+    let mut source = guarded(|| Ok(make()))?;
+    let config = Config::from(control.config.clone().unwrap_or_default());
+    guarded(|| source.configure(control.datasource(), &config))?;
+    let push = site.transport.push(&Endpoint::Dial(data.clone()), &site.options);
+    let push: Arc<dyn Push> =
+        Arc::from(push.map_err(|source| Error::Transport { what: format!("data channel {data}"), source })?);
+    let ctx = SourceContext::new(control.meta, Box::new(Channel(push.clone())));
+    let (stopped, closed) = (ctx.clone(), push.clone());
+    let stopper = Stopper {
+        ask: Box::new(move || {
             stopped.stop();
             // Ends an `emit` that waits for a slow engine.
             closed.close();
-        })));
-        let outcome = guarded(|| source.open(&ctx));
-        match outcome {
-            Ok(()) => tracing::debug!("the source is over"),
-            Err(_) if ctx.is_stopped() => {}
-            Err(error) => {
-                tracing::error!(%error, "the source failed");
-                let _ = ctx.emit_error(&error.to_string());
-            }
-        }
-        if let Err(error) = guarded(|| source.close(&ctx)) {
-            tracing::error!(%error, "the source was not closed in order");
+        }),
+        force: Box::new(|| {}),
+    };
+    if progress.running(stopper) {
+        let (opened, closed) = run(&mut *source, &ctx);
+        if let Err(error) = opened.and(closed) {
+            tracing::error!(error = text_of(&*error), "the source failed");
         }
         let _ = push.flush(Some(Instant::now() + LINGER));
-        push.close();
-        Ok(())
-    })
+    }
+    push.close();
+    Ok(())
+}
+
+/// Opens a source and closes it; both outcomes. The engine is told why one
+/// ends by itself that does not want to; one that is stopped may end as it
+/// likes.
+pub(crate) fn run(source: &mut dyn Source, ctx: &SourceContext) -> (Result<()>, Result<()>) {
+    let mut opened = guarded(|| source.open(ctx));
+    if let Err(error) = &opened {
+        let text = text_of(&**error);
+        if ctx.is_stopped() {
+            tracing::debug!(error = text, "the source was stopped");
+            opened = Ok(());
+        } else {
+            let _ = ctx.emit_error(&text);
+        }
+    }
+    (opened, guarded(|| source.close(ctx)))
 }

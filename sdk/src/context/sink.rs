@@ -1,0 +1,216 @@
+//! What a sink is given, and who acknowledges what.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use ekuiper_core::message::{Meta, encode_ack};
+use serde::de::{DeserializeOwned, Error as _};
+use tracing::Span;
+
+use super::Outlet;
+use crate::error::{located, shortened, text_of};
+use crate::throttle::Throttle;
+use crate::{AckMode, Error, Result};
+
+/// What a sink is given: its place in the rule, and a way to acknowledge.
+///
+/// A clone is the same context: a sink whose [`ack_mode`](crate::Sink::ack_mode)
+/// is manual may give one to a thread that acknowledges later.
+#[derive(Clone)]
+pub struct SinkContext(Arc<Inner>);
+
+struct Inner {
+    meta: Meta,
+    span: Span,
+    /// Absent where the engine does not ask for acknowledgements.
+    outlet: Option<Box<dyn Outlet>>,
+    mode: AckMode,
+    /// Messages that were given to the sink and not acknowledged yet.
+    owed: AtomicU64,
+    /// The message that the sink has now was acknowledged by hand.
+    acked: AtomicBool,
+    surplus: Throttle,
+    failures: Throttle,
+}
+
+impl SinkContext {
+    /// The context of a sink that logs in the current span.
+    pub(crate) fn new(meta: Meta, outlet: Option<Box<dyn Outlet>>, mode: AckMode) -> Self {
+        Self(Arc::new(Inner {
+            meta,
+            span: Span::current(),
+            outlet,
+            mode,
+            owed: AtomicU64::new(0),
+            acked: AtomicBool::new(false),
+            surplus: Throttle::default(),
+            failures: Throttle::default(),
+        }))
+    }
+
+    /// The rule's id.
+    pub fn rule_id(&self) -> &str {
+        &self.0.meta.rule_id
+    }
+
+    /// The operator's id within the rule.
+    pub fn op_id(&self) -> &str {
+        &self.0.meta.op_id
+    }
+
+    /// The operator's instance, from 0.
+    pub fn instance_id(&self) -> i64 {
+        self.0.meta.instance_id
+    }
+
+    /// The span that names this symbol in the log. The symbol's own methods
+    /// run in it; a thread of yours enters it: `let _entered =
+    /// ctx.span().enter();`.
+    pub fn span(&self) -> &Span {
+        &self.0.span
+    }
+
+    /// Whether the engine waits for an acknowledgement of each message
+    /// (`"requireAck": true` in the sink's configuration).
+    pub fn requires_ack(&self) -> bool {
+        self.0.outlet.is_some()
+    }
+
+    /// The rows of a message: a JSON object, or an array of rows.
+    ///
+    /// # Errors
+    /// [`Error::Rows`], with the path and the place: it is neither, or a row
+    /// is no `T`.
+    pub fn rows<T: DeserializeOwned>(&self, data: &[u8]) -> Result<Vec<T>, Error> {
+        match data.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            Some(b'[') => read(data),
+            Some(b'{') => read(data).map(|row| vec![row]),
+            _ => {
+                let source = serde_json::Error::custom("it is neither a JSON object nor an array of rows");
+                Err(Error::Rows { field: String::new(), source })
+            }
+        }
+    }
+
+    /// Acknowledges a message: the oldest that is not acknowledged yet. Does
+    /// nothing where the engine has not asked for it.
+    ///
+    /// Each message is acknowledged once: a surplus acknowledgement is dropped
+    /// and logged.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] once the sink is stopped.
+    pub fn ack_ok(&self) -> Result<(), Error> {
+        self.ack(Ok(()))
+    }
+
+    /// Refuses a message, with a reason for the engine. Otherwise as
+    /// [`SinkContext::ack_ok`].
+    ///
+    /// # Errors
+    /// As [`SinkContext::ack_ok`].
+    pub fn ack_error(&self, text: &str) -> Result<(), Error> {
+        self.ack(Err(text.to_owned()))
+    }
+
+    fn ack(&self, outcome: Result<(), String>) -> Result<(), Error> {
+        let Some(outlet) = &self.0.outlet else { return Ok(()) };
+        let owed = self.0.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1));
+        if owed.is_err() {
+            if let Some(others) = self.0.surplus.pass(Instant::now()) {
+                tracing::warn!(others, "a surplus acknowledgement was dropped: each message is acknowledged once");
+            }
+            return Ok(());
+        }
+        self.0.acked.store(true, Ordering::Release);
+        let outcome = outcome.map_err(shortened);
+        let ack = encode_ack(outcome.as_ref().copied().map_err(String::as_str));
+        outlet.send(&ack).map_err(|source| match source {
+            ekuiper_core::transport::TransportError::Closed => Error::Stopped,
+            source => Error::Transport { what: "the acknowledgement was not sent".into(), source },
+        })
+    }
+
+    /// A message is about to be given to the sink.
+    pub(crate) fn begin(&self) {
+        self.0.owed.fetch_add(1, Ordering::AcqRel);
+        self.0.acked.store(false, Ordering::Release);
+    }
+
+    /// The sink has taken it, or not.
+    pub(crate) fn end(&self, outcome: &Result<()>) {
+        if let Err(error) = outcome
+            && let Some(others) = self.0.failures.pass(Instant::now())
+        {
+            let error = text_of(&**error);
+            tracing::error!(%error, others, "the sink did not take a message");
+        }
+        let by_hand = self.0.mode == AckMode::Manual || self.0.acked.load(Ordering::Acquire);
+        if by_hand || self.0.outlet.is_none() {
+            return;
+        }
+        let acked = self.ack(outcome.as_ref().copied().map_err(|error| text_of(&**error)));
+        if let Err(error) = acked {
+            tracing::error!(%error, "a message was not acknowledged");
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(data).map_err(|source| {
+        // Read once more for the path, which good rows need not pay for.
+        let again = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(data));
+        let (field, source) = again.err().map_or((String::new(), source), located);
+        Error::Rows { field, source }
+    })
+}
+
+impl fmt::Debug for SinkContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SinkContext")
+            .field("meta", &self.0.meta)
+            .field("requires_ack", &self.requires_ack())
+            .field("owed", &self.0.owed)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Row {
+        a: u8,
+    }
+
+    fn rows<T: DeserializeOwned>(data: &[u8]) -> Result<Vec<T>, String> {
+        SinkContext::new(Meta::default(), None, AckMode::Automatic).rows(data).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_object_or_an_array_of_rows() {
+        assert_eq!(rows(br#" {"a":1}"#), Ok(vec![Row { a: 1 }]));
+        assert_eq!(rows(br#"[{"a":1},{"a":2}]"#), Ok(vec![Row { a: 1 }, Row { a: 2 }]));
+        assert_eq!(rows::<Row>(b"[]"), Ok(vec![]));
+        assert_eq!(rows::<Value>(br#"[{"a":[]}]"#), Ok(vec![json!({"a": []})]));
+    }
+
+    #[test]
+    fn whatever_else_is_an_error_with_its_place() {
+        assert_eq!(rows::<Value>(b"7"), Err("the message: it is neither a JSON object nor an array of rows".into()));
+        assert!(rows::<Value>(b"").is_err());
+        assert!(rows::<Value>(b"\xff\xfe").is_err());
+        let error = rows::<Value>(b"{\"a\":\"\xff\"}").unwrap_err();
+        assert!(error.starts_with("the message field a: invalid unicode"), "{error}");
+        let error = rows::<Row>(br#"[{"a":1},{"a":"x"}]"#).unwrap_err();
+        assert!(error.starts_with("the message field [1].a: invalid type: string \"x\", expected u8"), "{error}");
+        let error = rows::<Row>(br#"{"b":1}"#).unwrap_err();
+        assert!(error.starts_with("the message field a: missing field `a`"), "{error}");
+    }
+}

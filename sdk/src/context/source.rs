@@ -1,0 +1,258 @@
+//! What a source is given.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::message::{Meta, encode_source_error, encode_tuple};
+use ekuiper_core::transport::TransportError;
+use serde::Serialize;
+use tracing::Span;
+
+use super::{Outlet, trim};
+use crate::error::shortened;
+use crate::runtime::guarded;
+use crate::{Error, Result};
+
+/// What a source is given: its place in the rule, its way out, its end.
+///
+/// A clone is the same context: give one to a callback or a thread of your own
+/// that emits. Once the source has been stopped, a clone only says so.
+#[derive(Clone)]
+pub struct SourceContext(Arc<Inner>);
+
+struct Inner {
+    meta: Meta,
+    outlet: Box<dyn Outlet>,
+    span: Span,
+    buffer: Mutex<Vec<u8>>,
+    /// The same as in `end`, for whoever asks at each tuple.
+    stopped: AtomicBool,
+    end: Mutex<End>,
+    stopping: Condvar,
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct End {
+    stopped: bool,
+    hooks: Vec<Hook>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic of the author's cannot leave these half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SourceContext {
+    /// The context of a source that logs in the current span.
+    pub(crate) fn new(meta: Meta, outlet: Box<dyn Outlet>) -> Self {
+        Self(Arc::new(Inner {
+            meta,
+            outlet,
+            span: Span::current(),
+            buffer: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            end: Mutex::default(),
+            stopping: Condvar::new(),
+        }))
+    }
+
+    /// The rule's id.
+    pub fn rule_id(&self) -> &str {
+        &self.0.meta.rule_id
+    }
+
+    /// The operator's id within the rule.
+    pub fn op_id(&self) -> &str {
+        &self.0.meta.op_id
+    }
+
+    /// The operator's instance, from 0.
+    pub fn instance_id(&self) -> i64 {
+        self.0.meta.instance_id
+    }
+
+    /// The span that names this symbol in the log. The symbol's own methods
+    /// run in it; a thread of yours enters it: `let _entered =
+    /// ctx.span().enter();`.
+    pub fn span(&self) -> &Span {
+        &self.0.span
+    }
+
+    /// Sends a tuple. Waits while the engine is slower than the source, until
+    /// the source is stopped.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`]: return from `open`. [`Error::Message`]: the record
+    /// cannot be written as JSON. [`Error::Transport`]: it is longer than
+    /// [`Plugin::max_message`](crate::Plugin::max_message). After the last two
+    /// the source may go on.
+    pub fn emit(&self, message: &impl Serialize) -> Result<(), Error> {
+        self.emit_any(message, None::<&()>)
+    }
+
+    /// Sends a tuple with facts about it, such as the topic that it came from:
+    /// an object, which a rule reads with `meta(…)`.
+    ///
+    /// # Errors
+    /// As [`SourceContext::emit`].
+    pub fn emit_with_meta(&self, message: &impl Serialize, meta: &impl Serialize) -> Result<(), Error> {
+        self.emit_any(message, Some(meta))
+    }
+
+    fn emit_any(&self, message: &impl Serialize, meta: Option<&impl Serialize>) -> Result<(), Error> {
+        let mut buffer = lock(&self.0.buffer);
+        buffer.clear();
+        let sent = encode_tuple(&mut buffer, message, meta).map_err(Error::from).and_then(|()| self.send(&buffer));
+        trim(&mut buffer);
+        sent
+    }
+
+    /// Reports an error to the engine. The source may go on after it.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`]: return from `open`.
+    pub fn emit_error(&self, text: &str) -> Result<(), Error> {
+        self.send(&encode_source_error(&shortened(text.to_owned())))
+    }
+
+    fn send(&self, message: &[u8]) -> Result<(), Error> {
+        if self.is_stopped() {
+            return Err(Error::Stopped);
+        }
+        self.0.outlet.send(message).map_err(|source| match source {
+            TransportError::Closed => Error::Stopped,
+            source => Error::Transport { what: "the tuple was not sent".into(), source },
+        })
+    }
+
+    /// Waits for `duration`; false, at once, when the source is stopped.
+    pub fn sleep(&self, duration: Duration) -> bool {
+        let deadline = Instant::now().checked_add(duration);
+        let mut end = lock(&self.0.end);
+        while !end.stopped {
+            let left = match deadline {
+                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+                None => duration,
+            };
+            if left.is_zero() {
+                return true;
+            }
+            end = self.0.stopping.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+
+    /// Whether the source has been stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.0.stopped.load(Ordering::Acquire)
+    }
+
+    /// Registers what unblocks a source that waits in its own I/O: closes a
+    /// socket, sets a flag. It is called once, from another thread, when the
+    /// source is stopped; at once, from this one, if it already is.
+    pub fn on_stop(&self, hook: impl FnOnce() + Send + 'static) {
+        let mut end = lock(&self.0.end);
+        if end.stopped {
+            drop(end);
+            hook();
+        } else {
+            end.hooks.push(Box::new(hook));
+        }
+    }
+
+    /// Stops the source; does not wait for it, nor for its hooks.
+    pub(crate) fn stop(&self) {
+        let mut end = lock(&self.0.end);
+        end.stopped = true;
+        self.0.stopped.store(true, Ordering::Release);
+        let hooks = std::mem::take(&mut end.hooks);
+        drop(end);
+        self.0.stopping.notify_all();
+        if hooks.is_empty() {
+            return;
+        }
+        // A hook is the author's code: it may hang, or panic.
+        let span = self.0.span.clone();
+        let spawned = std::thread::Builder::new().name("on-stop".into()).spawn(move || {
+            let _entered = span.enter();
+            for hook in hooks {
+                if let Err(error) = guarded(|| {
+                    hook();
+                    Ok(())
+                }) {
+                    tracing::error!(%error, "an on_stop hook failed");
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "the on_stop hooks cannot be run");
+        }
+    }
+}
+
+impl fmt::Debug for SourceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceContext").field("meta", &self.0.meta).field("stopped", &self.is_stopped()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    struct Nowhere;
+
+    impl Outlet for Nowhere {
+        fn send(&self, _: &[u8]) -> Result<(), TransportError> {
+            Ok(())
+        }
+    }
+
+    fn context() -> SourceContext {
+        SourceContext::new(Meta::default(), Box::new(Nowhere))
+    }
+
+    #[test]
+    fn sleep_tells_the_end() {
+        let ctx = context();
+        assert!(ctx.sleep(Duration::ZERO));
+        assert!(ctx.sleep(Duration::from_millis(1)));
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| ctx.sleep(Duration::MAX));
+            ctx.stop();
+            assert!(!sleeper.join().unwrap());
+        });
+        assert!(!ctx.sleep(Duration::ZERO));
+        assert!(matches!(ctx.emit(&1), Err(Error::Stopped)));
+        assert!(matches!(ctx.emit_error("x"), Err(Error::Stopped)));
+    }
+
+    #[test]
+    fn hooks_run_once_and_a_bad_one_harms_nobody() {
+        let ctx = context();
+        let (called, calls) = mpsc::channel();
+        ctx.on_stop(|| panic!("a hook"));
+        let sender = called.clone();
+        ctx.on_stop(move || sender.send("registered").unwrap());
+        ctx.stop();
+        assert_eq!(calls.recv_timeout(Duration::from_secs(10)), Ok("registered"));
+        ctx.on_stop(move || called.send("late").unwrap());
+        assert_eq!(calls.recv_timeout(Duration::from_secs(10)), Ok("late"));
+        ctx.stop();
+        assert!(calls.recv().is_err(), "nobody is left to call");
+    }
+
+    #[test]
+    fn what_cannot_be_json_is_not_sent() {
+        let ctx = context();
+        assert!(matches!(ctx.emit(&f64::NAN), Err(Error::Message(_))));
+        assert!(ctx.emit_with_meta(&1, &f64::NAN).is_err());
+        assert!(ctx.emit(&1).is_ok());
+    }
+}

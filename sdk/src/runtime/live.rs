@@ -1,0 +1,268 @@
+//! A symbol that runs on a thread of its own: its start, its end, and what
+//! becomes of one that hangs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::bell::{Bell, Heed};
+use super::guarded;
+use crate::error::text_of;
+use crate::{BoxError, Result};
+
+/// Which part of a stop's time a symbol has to end by itself; then its
+/// channels are closed.
+const GENTLY: f64 = 0.6;
+
+/// A symbol's thread, as the control thread sees it.
+pub(super) struct Live {
+    cell: Arc<Cell>,
+    bell: Arc<Bell>,
+    /// It did not start or stop in time: nothing more is asked of it.
+    pub(super) hangs: bool,
+}
+
+/// How a symbol that runs is stopped. Neither part waits.
+pub(super) struct Stopper {
+    /// Asks it to end, with all that is owed.
+    pub(super) ask: Box<dyn FnOnce() + Send>,
+    /// Ends every wait of its channels.
+    pub(super) force: Box<dyn FnOnce() + Send>,
+}
+
+#[derive(Default)]
+struct Cell(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Absent while it starts.
+    started: Option<Result<()>>,
+    ask: Option<Box<dyn FnOnce() + Send>>,
+    force: Option<Box<dyn FnOnce() + Send>>,
+    /// Nobody waits for its start any more.
+    abandoned: bool,
+    /// Its thread has nothing left to do.
+    over: bool,
+}
+
+impl Cell {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a symbol's thread reports.
+pub(super) struct Progress {
+    cell: Arc<Cell>,
+    bell: Arc<Bell>,
+}
+
+impl Progress {
+    /// The symbol runs. False when nobody waits for that any more: it is to
+    /// end at once.
+    pub(super) fn running(&self, stopper: Stopper) -> bool {
+        let mut state = self.cell.lock();
+        if state.abandoned {
+            return false;
+        }
+        state.started = Some(Ok(()));
+        state.ask = Some(stopper.ask);
+        state.force = Some(stopper.force);
+        drop(state);
+        self.bell.ring();
+        true
+    }
+
+    fn over(&self, outcome: Result<()>) {
+        let mut state = self.cell.lock();
+        state.over = true;
+        match (&state.started, outcome) {
+            (None, outcome) => {
+                let nothing = || "it ended without a word".into();
+                state.started = Some(Err(outcome.err().unwrap_or_else(nothing)));
+            }
+            (Some(_), Err(error)) => tracing::error!(error = text_of(&*error), "the symbol failed"),
+            (Some(_), Ok(())) => {}
+        }
+        drop(state);
+        self.bell.ring();
+    }
+}
+
+/// What became of a start.
+pub(super) enum Launched {
+    Runs(Live),
+    /// It, or the SDK, said no.
+    Refused(BoxError),
+    /// It has not said anything in time, or before the plugin's end.
+    Late(Live),
+}
+
+/// Starts a symbol's thread and waits until it runs.
+pub(super) fn launch(
+    name: &str,
+    bell: &Arc<Bell>,
+    patience: Duration,
+    body: impl FnOnce(&Progress) -> Result<()> + Send + 'static,
+) -> Launched {
+    let cell = Arc::new(Cell::default());
+    let progress = Progress { cell: cell.clone(), bell: bell.clone() };
+    let span = tracing::Span::current();
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _entered = span.enter();
+        // What the author's types do when they are dropped is guarded too.
+        let outcome = guarded(|| body(&progress));
+        progress.over(outcome);
+    });
+    if let Err(error) = spawned {
+        return Launched::Refused(format!("cannot start a thread: {error}").into());
+    }
+    bell.wait(Instant::now() + patience, Heed::End, || cell.lock().started.is_some());
+    let mut state = cell.lock();
+    match state.started.take() {
+        Some(Ok(())) => {
+            state.started = Some(Ok(()));
+            drop(state);
+            Launched::Runs(Live { cell, bell: bell.clone(), hangs: false })
+        }
+        Some(Err(error)) => Launched::Refused(error),
+        None => {
+            state.abandoned = true;
+            drop(state);
+            // At the plugin's end it was only interrupted.
+            let hangs = !bell.is_ending();
+            Launched::Late(Live { cell, bell: bell.clone(), hangs })
+        }
+    }
+}
+
+impl Live {
+    pub(super) fn is_over(&self) -> bool {
+        self.cell.lock().over
+    }
+
+    /// Asks it to end, with all that is owed.
+    pub(super) fn ask(&self) {
+        // Taken under the lock and called outside of it.
+        let ask = self.cell.lock().ask.take();
+        ask.into_iter().for_each(|ask| ask());
+    }
+
+    /// Ends every wait of its channels.
+    pub(super) fn force(&self) {
+        self.ask();
+        let force = self.cell.lock().force.take();
+        force.into_iter().for_each(|force| force());
+    }
+
+    /// Stops it; false when it does not end in time, and is given up.
+    pub(super) fn stop(&mut self, patience: Duration) -> bool {
+        let now = Instant::now();
+        self.ask();
+        let ended = self.bell.wait(now + patience.mul_f64(GENTLY), Heed::End, || self.is_over()) || {
+            self.force();
+            self.bell.wait(now + patience, Heed::End, || self.is_over())
+        };
+        // At the plugin's end it is waited for once more, with all others.
+        self.hangs = !ended && !self.bell.is_ending();
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn nothing() -> Stopper {
+        Stopper { ask: Box::new(|| {}), force: Box::new(|| {}) }
+    }
+
+    fn over(bell: &Bell, live: &Live) -> bool {
+        bell.wait(Instant::now() + LONG, Heed::Nothing, || live.is_over())
+    }
+
+    #[test]
+    fn a_symbol_runs_until_it_is_asked_to_end() {
+        let bell = Arc::new(Bell::default());
+        let (ask, asked) = mpsc::channel();
+        let launched = launch("s", &bell, LONG, move |progress| {
+            let ask = Box::new(move || ask.send(()).unwrap());
+            assert!(progress.running(Stopper { ask, force: Box::new(|| {}) }));
+            asked.recv().unwrap();
+            Ok(())
+        });
+        let Launched::Runs(mut live) = launched else { panic!("it does not run") };
+        assert!(!live.is_over());
+        assert!(live.stop(LONG));
+    }
+
+    #[test]
+    fn a_refusal_a_panic_and_silence_are_errors() {
+        let bell = Arc::new(Bell::default());
+        let refused = |body: fn(&Progress) -> Result<()>| match launch("s", &bell, LONG, body) {
+            Launched::Refused(error) => error.to_string(),
+            _ => panic!("it is not refused"),
+        };
+        assert_eq!(refused(|_| Err("no".into())), "no");
+        assert_eq!(refused(|_| panic!("boom")), "panicked: boom");
+        assert_eq!(refused(|_| Ok(())), "it ended without a word");
+    }
+
+    #[test]
+    fn a_late_symbol_is_told_to_end() {
+        let bell = Arc::new(Bell::default());
+        let (release, released) = mpsc::channel::<()>();
+        let launched = launch("s", &bell, SHORT, move |progress| {
+            let _ = released.recv();
+            assert!(!progress.running(nothing()));
+            Ok(())
+        });
+        let Launched::Late(live) = launched else { panic!("it is not late") };
+        assert!(live.hangs);
+        drop(release);
+        assert!(over(&bell, &live));
+    }
+
+    #[test]
+    fn one_that_does_not_stop_hangs_until_it_ends() {
+        let bell = Arc::new(Bell::default());
+        let (release, released) = mpsc::channel::<()>();
+        let launched = launch("s", &bell, LONG, move |progress| {
+            progress.running(nothing());
+            let _ = released.recv();
+            Ok(())
+        });
+        let Launched::Runs(mut live) = launched else { panic!("it does not run") };
+        assert!(!live.stop(SHORT));
+        assert!(live.hangs && !live.is_over());
+        drop(release);
+        assert!(over(&bell, &live));
+    }
+
+    #[test]
+    fn the_plugins_end_interrupts_a_start_and_a_stop() {
+        let bell = Arc::new(Bell::default());
+        let (release, released) = mpsc::channel::<()>();
+        let Launched::Runs(mut live) = launch("s", &bell, LONG, move |progress| {
+            progress.running(nothing());
+            let _ = released.recv();
+            Ok(())
+        }) else {
+            panic!("it does not run")
+        };
+        bell.end();
+        assert!(!live.stop(LONG));
+        assert!(!live.hangs, "it is waited for once more");
+        let (never, again) = mpsc::channel::<()>();
+        let Launched::Late(late) = launch("s", &bell, LONG, move |_| Ok(again.recv()?)) else {
+            panic!("it is not late")
+        };
+        assert!(!late.hangs);
+        drop((release, never));
+        assert!(over(&bell, &live) && over(&bell, &late));
+    }
+}

@@ -1,0 +1,54 @@
+//! Runs any symbol in this process, without sockets: the author's code runs as
+//! in production, on the same paths, and what it says is read as an engine
+//! reads it.
+//!
+//! ```
+//! use ekuiper_sdk::prelude::*;
+//! use ekuiper_sdk::testing;
+//!
+//! let mut revert = testing::function(|text: String| text.chars().rev().collect::<String>());
+//! assert_eq!(revert.call::<String>(("hello",)), Ok("olleh".into()));
+//! assert_eq!(revert.call::<String>((7,)), Err("argument 1: invalid type: integer `7`, expected a string".into()));
+//!
+//! struct Count;
+//! impl Source for Count {
+//!     fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+//!         for n in 0.. {
+//!             ctx.emit(&json!({ "n": n }))?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//! let tuples = testing::source(Count).take(2)?;
+//! assert_eq!(tuples[1].message, json!({ "n": 1 }));
+//!
+//! struct Positive;
+//! impl Sink for Positive {
+//!     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
+//!         for row in ctx.rows::<Value>(data)? {
+//!             row["n"].as_u64().ok_or("n is not positive")?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//! let mut sink = testing::sink(Positive).require_ack(true).open()?;
+//! sink.send(&json!({ "n": 1 }))?;
+//! assert!(sink.send(&json!([{ "n": 2 }, { "n": -2 }])).is_err());
+//! assert_eq!(sink.acks(), [Ok(()), Err("n is not positive".into())]);
+//! # Ok::<(), ekuiper_sdk::BoxError>(())
+//! ```
+
+mod function;
+mod sink;
+mod source;
+
+pub use function::{FunctionTest, aggregate, function};
+pub use sink::{OpenSink, SinkTest, sink};
+pub use source::{RunningSource, SourceTest, source};
+
+use ekuiper_core::message::Meta;
+
+/// Whom a symbol under test works for.
+fn test_meta() -> Meta {
+    Meta { rule_id: "test".into(), op_id: "test".into(), instance_id: 0 }
+}
