@@ -26,6 +26,9 @@ pub struct BoxedFunction(pub(crate) Box<dyn ErasedFunction>);
 /// What can be a function: a closure (or `fn`) of up to 12 arguments that can
 /// be read from JSON, whose result is an [`Output`]; or a [`Function`].
 ///
+/// Arguments are owned: `String`, not `&str`. What a closure captures must be
+/// `Send` and `'static`: `move |…|`.
+///
 /// Only the number of arguments is checked when a rule is made: what the
 /// engine passes then are nodes of its syntax tree, not values. Their types
 /// are checked by each call, whose error names the argument's position and
@@ -34,8 +37,7 @@ pub struct BoxedFunction(pub(crate) Box<dyn ErasedFunction>);
     message = "`{Self}` cannot be a plugin's function",
     label = "not a function that a plugin can serve",
     note = "a closure takes up to 12 owned arguments that implement `DeserializeOwned`, each with its type written down: `|text: String, times: u32| …`",
-    note = "and returns a number, text, `Value`, list or map of such, `Json(anything that implements Serialize)`, or a `Result` of one of these",
-    note = "what it captures must be `Send` and `'static`: write `move |…|`"
+    note = "and returns a number, text, `Value`, list or map of such, `Json(anything that implements Serialize)`, or a `Result` of one of these"
 )]
 pub trait IntoFunction<Marker> {
     #[doc(hidden)]

@@ -28,6 +28,10 @@ use crate::{Config, FunctionContext, Result, SinkContext, SourceContext};
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source",
+    note = "implement `Source` for it: only `open` must be written"
+)]
 pub trait Source: Send {
     /// Takes the topic, which may be empty, and the configuration. An error
     /// refuses the start, with its text.
@@ -90,6 +94,10 @@ pub enum AckMode {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a sink",
+    note = "implement `Sink` for it: only `collect` must be written"
+)]
 pub trait Sink: Send {
     /// Takes the configuration. An error refuses the start, with its text.
     ///

@@ -112,6 +112,12 @@ impl Symbols {
 
     fn start(&mut self, key: Key, control: Control) -> Result<()> {
         let name = title(&key);
+        // A source that has failed, or had nothing more to say, may still be
+        // closing.
+        let patience = self.plugin.limits.stop_timeout;
+        if self.entries.get(&key).is_some_and(|entry| entry.live.ends_by_itself(patience)) {
+            self.forget_if_over(&key);
+        }
         if let Some(entry) = self.entries.get(&key) {
             return match key.0 {
                 _ if entry.live.hangs => Err(format!("{name} hangs since an earlier start or stop").into()),

@@ -40,6 +40,8 @@ struct State {
     force: Option<Box<dyn FnOnce() + Send>>,
     /// Nobody waits for its start any more.
     abandoned: bool,
+    /// It ends by itself.
+    ending: bool,
     /// Its thread has nothing left to do.
     over: bool,
 }
@@ -70,6 +72,11 @@ impl Progress {
         drop(state);
         self.bell.ring();
         true
+    }
+
+    /// The symbol ends, without having been asked to.
+    pub(super) fn ending(&self) {
+        self.cell.lock().ending = true;
     }
 
     fn over(&self, outcome: Result<()>) {
@@ -138,6 +145,12 @@ pub(super) fn launch(
 impl Live {
     pub(super) fn is_over(&self) -> bool {
         self.cell.lock().over
+    }
+
+    /// Whether it is over; if it is about to be, waits for that.
+    pub(super) fn ends_by_itself(&self, patience: Duration) -> bool {
+        let ending = self.cell.lock().ending;
+        ending && self.bell.wait(Instant::now() + patience, Heed::End, || self.is_over())
     }
 
     /// Asks it to end, with all that is owed.

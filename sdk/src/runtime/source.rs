@@ -58,7 +58,7 @@ pub(super) fn live(
         force: Box::new(|| {}),
     };
     if progress.running(stopper) {
-        let (opened, closed) = run(&mut *source, &ctx);
+        let (opened, closed) = run(&mut *source, &ctx, || progress.ending());
         if let Err(error) = opened.and(closed) {
             tracing::error!(error = text_of(&*error), "the source failed");
         }
@@ -70,9 +70,10 @@ pub(super) fn live(
 
 /// Opens a source and closes it; both outcomes. The engine is told why one
 /// ends by itself that does not want to; one that is stopped may end as it
-/// likes.
-pub(crate) fn run(source: &mut dyn Source, ctx: &SourceContext) -> (Result<()>, Result<()>) {
+/// likes. `ending` is called in between.
+pub(crate) fn run(source: &mut dyn Source, ctx: &SourceContext, ending: impl FnOnce()) -> (Result<()>, Result<()>) {
     let mut opened = guarded(|| source.open(ctx));
+    ending();
     if let Err(error) = &opened {
         let text = text_of(&**error);
         if ctx.is_stopped() {

@@ -55,7 +55,7 @@ impl SourceTest {
         let opened = ctx.clone();
         let (report, outcome) = mpsc::channel();
         std::thread::Builder::new().name("source".into()).spawn(move || {
-            let (opened, closed) = run_source(&mut *source, &opened);
+            let (opened, closed) = run_source(&mut *source, &opened, || {});
             let _ = report.send(opened.and(closed));
             let _ = sender.send(None);
         })?;

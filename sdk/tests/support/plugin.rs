@@ -1,0 +1,197 @@
+//! A plugin's process and its channels.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use ekuiper_core::address::SocketFolder;
+use ekuiper_core::message::{self, CommandKind, Control, Meta};
+use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Transport};
+use ekuiper_transport_uds::UdsTransport;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use super::build::unruly;
+use super::channels::Channel;
+use super::{PATIENCE, eventually};
+
+/// What the plugin has written to stderr.
+#[derive(Default)]
+pub struct Log {
+    text: Mutex<String>,
+    more: Condvar,
+}
+
+impl Log {
+    fn pump(self: Arc<Self>, stream: impl Read + Send + 'static) {
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                self.text.lock().unwrap().push_str(&(line + "\n"));
+                self.more.notify_all();
+            }
+        });
+    }
+
+    pub fn text(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// Waits for a line that holds all of `words`.
+    pub fn wait_for(&self, words: &[&str]) -> String {
+        let end = Instant::now() + PATIENCE;
+        let mut text = self.text.lock().unwrap();
+        loop {
+            if let Some(line) = text.lines().find(|line| words.iter().all(|word| line.contains(word))) {
+                return line.to_owned();
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no line with {words:?} in the log:\n{text}");
+            text = self.more.wait_timeout(text, left).unwrap().0;
+        }
+    }
+}
+
+/// A plugin that runs, in a socket folder of its own.
+pub struct Plugin {
+    pub folder: TempDir,
+    pub control: Channel,
+    pub child: Child,
+    pub log: Arc<Log>,
+}
+
+impl Plugin {
+    /// Starts the plugin and waits for its handshake.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_as(settings, |launch| {
+            let mut command = Command::new(unruly());
+            command.arg(launch);
+            command
+        })
+    }
+
+    /// The same by a command line of one's own, made of the plugin's argument.
+    pub fn start_as(settings: &[(&str, &str)], line: impl FnOnce(&str) -> Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let control = Channel::listen(&sockets(&folder).control("unruly").unwrap());
+        let launch = json!({ "sendTimeout": 1000, "ipcDir": folder.path(), "logLevel": "debug" }).to_string();
+        let mut command = line(&launch);
+        command.envs(settings.iter().copied()).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::<Log>::default();
+        log.clone().pump(child.stderr.take().unwrap());
+        Self { control: control.greeted(), folder, child, log }
+    }
+
+    pub fn sockets(&self) -> SocketFolder {
+        sockets(&self.folder)
+    }
+
+    /// A file in the plugin's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn command(&mut self, kind: CommandKind, control: Control) -> String {
+        let command = message::Command { kind, control }.encode().unwrap();
+        self.control.ask_text(&command)
+    }
+
+    /// Listens for a source's tuples, and starts it.
+    pub fn start_source(&mut self, symbol: &str, meta: &Meta, config: Value) -> (Box<dyn Pull>, String) {
+        let data = Endpoint::Listen(self.sockets().data(meta).unwrap());
+        let pull = UdsTransport::new().pull(&data, &Options::default()).unwrap();
+        let answer = self.command(CommandKind::Start, Control::source(symbol, meta.clone(), "topic", map(config)));
+        (pull, answer)
+    }
+
+    /// Listens for a sink's acks, starts it, and dials it.
+    pub fn start_sink(&mut self, symbol: &str, meta: &Meta, config: Value) -> (Box<dyn Push>, Box<dyn Pull>, String) {
+        let sockets = self.sockets();
+        let ack = Endpoint::Listen(sockets.ack(meta).unwrap());
+        let acks = UdsTransport::new().pull(&ack, &Options::default()).unwrap();
+        let answer = self.command(CommandKind::Start, Control::sink(symbol, meta.clone(), map(config)));
+        let data = Endpoint::Dial(sockets.data(meta).unwrap());
+        let push = UdsTransport::new().push(&data, &Options::default()).unwrap();
+        (push, acks, answer)
+    }
+
+    /// Listens for a function's handshake, and starts it.
+    pub fn start_function(&mut self, symbol: &str) -> Channel {
+        let channel = Channel::listen(&self.sockets().function(symbol).unwrap());
+        assert_eq!(self.command(CommandKind::Start, Control::function(symbol)), "ok");
+        channel.greeted()
+    }
+
+    pub fn stop_source(&mut self, symbol: &str, meta: &Meta) -> String {
+        self.command(CommandKind::Stop, Control::source(symbol, meta.clone(), "", Map::new()))
+    }
+
+    pub fn stop_sink(&mut self, symbol: &str, meta: &Meta) -> String {
+        self.command(CommandKind::Stop, Control::sink(symbol, meta.clone(), Map::new()))
+    }
+
+    /// Whether it still carries out commands.
+    pub fn assert_alive(&mut self) {
+        let meta = meta("alive", "probe");
+        let (pull, answer) = self.start_source("counter", &meta, json!({}));
+        assert_eq!(answer, "ok");
+        assert!(super::drain(&*pull).is_some());
+        assert_eq!(self.stop_source("counter", &meta), "ok");
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn exit(&mut self) -> ExitStatus {
+        exit_of(&mut self.child)
+    }
+
+    /// Asserts an orderly end.
+    pub fn assert_exit_0(&mut self) {
+        let status = self.exit();
+        let log = self.log.text();
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{log}");
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the plugin's log:\n{}", self.log.text());
+        }
+    }
+}
+
+/// Waits for a process's end.
+pub fn exit_of(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    eventually("the process ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+pub fn meta(rule: &str, op: &str) -> Meta {
+    Meta { rule_id: rule.into(), op_id: op.into(), instance_id: 0 }
+}
+
+fn sockets(folder: &TempDir) -> SocketFolder {
+    SocketFolder::new(folder.path())
+}
+
+fn map(config: Value) -> Map<String, Value> {
+    config.as_object().unwrap().clone()
+}
+
+/// Lets a symbol go that hangs for want of this file.
+pub fn release(file: &Path) {
+    std::fs::write(file, "").unwrap();
+}

@@ -1,0 +1,81 @@
+//! A plugin whose symbols misbehave on request; the tests start
+//! it as a real process. Built as the example `unruly`.
+
+mod functions;
+mod sinks;
+mod sources;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ekuiper_sdk::prelude::*;
+use serde::Deserialize;
+
+fn main() -> ExitCode {
+    let mut plugin = Plugin::new("unruly");
+    if let Some(timeout) = milliseconds("UNRULY_START") {
+        plugin = plugin.start_timeout(timeout);
+    }
+    if let Some(timeout) = milliseconds("UNRULY_STOP") {
+        plugin = plugin.stop_timeout(timeout);
+    }
+    if let Some(absence) = milliseconds("UNRULY_ABSENCE") {
+        plugin = plugin.host_absence(absence);
+    }
+    if let Some(bytes) = std::env::var("UNRULY_MAX").ok().and_then(|text| text.parse().ok()) {
+        plugin = plugin.max_message(bytes);
+    }
+    functions::add(sinks::add(sources::add(plugin))).run()
+}
+
+fn milliseconds(variable: &str) -> Option<Duration> {
+    std::env::var(variable).ok()?.parse().ok().map(Duration::from_millis)
+}
+
+/// What the tests ask of a symbol.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+struct Settings {
+    /// A file in which it writes down what is asked of it, a word a line.
+    journal: Option<PathBuf>,
+    /// The method that panics.
+    panic_in: String,
+    /// The method that fails.
+    fail_in: String,
+    /// The method that hangs, until `release` exists.
+    hang_in: String,
+    release: Option<PathBuf>,
+    /// What it calls itself in the journal.
+    name: String,
+}
+
+impl Settings {
+    /// What every method does first.
+    fn enter(&self, method: &str) -> Result<()> {
+        self.note(method)?;
+        if self.panic_in == method {
+            panic!("boom in {method}");
+        }
+        if self.hang_in == method {
+            let release = self.release.as_deref().ok_or("hangs without a release")?;
+            wait_for(release);
+        }
+        if self.fail_in == method { Err(format!("{method} failed").into()) } else { Ok(()) }
+    }
+
+    fn note(&self, word: &str) -> Result<()> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let mut file = File::options().create(true).append(true).open(journal)?;
+        let name = if self.name.is_empty() { String::new() } else { format!("{} ", self.name) };
+        Ok(file.write_all(format!("{name}{word}\n").as_bytes())?)
+    }
+}
+
+/// Hangs, whatever it is told, until the file exists.
+fn wait_for(file: &Path) {
+    while !file.exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

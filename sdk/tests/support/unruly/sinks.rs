@@ -1,0 +1,63 @@
+//! Sinks that misbehave.
+
+use ekuiper_sdk::prelude::*;
+
+use crate::Settings;
+
+pub(crate) fn add(plugin: Plugin) -> Plugin {
+    plugin
+        .sink("journal", || Journal::new(AckMode::Automatic))
+        .sink("manual", || Journal::new(AckMode::Manual))
+        .sink("unmakable", || -> Journal { panic!("boom in make") })
+}
+
+/// Writes down each row's `n`. A row may ask for more: `panic`, `fail`,
+/// `ack` (texts to acknowledge with by hand).
+struct Journal {
+    settings: Settings,
+    mode: AckMode,
+}
+
+impl Journal {
+    fn new(mode: AckMode) -> Self {
+        Self { settings: Settings::default(), mode }
+    }
+}
+
+impl Sink for Journal {
+    fn configure(&mut self, config: &Config) -> Result<()> {
+        self.settings = config.parse()?;
+        self.settings.enter("configure")
+    }
+
+    fn open(&mut self, _ctx: &SinkContext) -> Result<()> {
+        self.settings.enter("open")
+    }
+
+    fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
+        for row in ctx.rows::<Value>(data)? {
+            self.settings.enter(&format!("row {}", row["n"]))?;
+            for ack in row["ack"].as_array().into_iter().flatten() {
+                match ack.as_str() {
+                    Some("") | None => ctx.ack_ok()?,
+                    Some(text) => ctx.ack_error(text)?,
+                }
+            }
+            if let Some(text) = row["fail"].as_str() {
+                return Err(text.into());
+            }
+            if let Some(text) = row["panic"].as_str() {
+                panic!("{text}");
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, _ctx: &SinkContext) -> Result<()> {
+        self.settings.enter("close")
+    }
+
+    fn ack_mode(&self) -> AckMode {
+        self.mode
+    }
+}

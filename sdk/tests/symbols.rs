@@ -1,0 +1,308 @@
+//! Symbols that misbehave, in a plugin that does not.
+
+#![allow(clippy::unwrap_used, reason = "only tests are here")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::message::{CallKind, CommandKind, Control};
+use serde_json::{Map, json};
+
+use support::plugin::{meta, release};
+use support::{Plugin, drain, eventually, journal, soon, watchdog};
+
+#[test]
+fn close_has_run_when_a_stop_is_answered() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (file, meta) = (plugin.file("journal"), meta("r1", "s"));
+    for _ in 0..3 {
+        let (pull, answer) = plugin.start_source("counter", &meta, json!({ "journal": file }));
+        assert_eq!(answer, "ok");
+        let tuple = drain(&*pull).unwrap();
+        assert_eq!(tuple, json!({ "message": { "n": 0, "topic": "topic" }, "meta": ["r1", "s", 0] }));
+        assert_eq!(plugin.stop_source("counter", &meta), "ok");
+        assert_eq!(journal(&file)[..2], ["configure", "open"]);
+        assert_eq!(journal(&file).last().unwrap(), "close");
+        std::fs::remove_file(&file).unwrap();
+    }
+    assert_eq!(plugin.stop_source("counter", &meta), "ok", "what does not run is stopped");
+}
+
+#[test]
+fn a_source_that_waits_or_floods_is_stopped() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let file = plugin.file("journal");
+    // Nobody reads on: `emit` blocks.
+    let (_flooded, answer) =
+        plugin.start_source("flood", &meta("r1", "flood"), json!({ "journal": file, "name": "flood" }));
+    assert_eq!(answer, "ok");
+    for hook in ["", "hook"] {
+        let config = json!({ "journal": file, "name": "waiting", "panic_in": hook });
+        let (pull, answer) = plugin.start_source("waiting", &meta("r1", "waiting"), config);
+        assert_eq!(answer, "ok");
+        assert!(drain(&*pull).is_some());
+        assert_eq!(plugin.stop_source("waiting", &meta("r1", "waiting")), "ok");
+    }
+    assert_eq!(plugin.stop_source("flood", &meta("r1", "flood")), "ok");
+    let lines = journal(&file);
+    assert_eq!(lines, ["waiting on_stop", "waiting close", "waiting on_stop", "waiting close", "flood close"]);
+}
+
+#[test]
+fn errors_of_a_source_reach_the_host() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (pull, answer) = plugin.start_source("reporter", &meta("r1", "s"), json!({}));
+    assert_eq!(answer, "ok");
+    assert_eq!(drain(&*pull).unwrap(), json!({ "error": "a \"bad\" record" }));
+    let nan = drain(&*pull).unwrap()["error"].as_str().unwrap().to_owned();
+    assert!(nan.contains("NaN is not a number"), "{nan}");
+    assert_eq!(drain(&*pull).unwrap(), json!({ "message": { "still": "here" }, "meta": null }));
+    assert_eq!(drain(&*pull).unwrap(), json!({ "error": "the sensor is gone" }));
+    assert_eq!(drain(&*pull), None, "its channel ends with it");
+    drop(pull);
+    let (_pull, answer) = plugin.start_source("reporter", &meta("r1", "s"), json!({}));
+    assert_eq!(answer, "ok", "one that is over can be started again");
+}
+
+#[test]
+fn a_panic_anywhere_is_an_error_and_the_plugin_lives() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let meta = meta("r1", "s");
+    // Where the start can tell.
+    assert_eq!(plugin.start_source("unmakable", &meta, json!({})).1, "panicked: boom in make");
+    assert_eq!(plugin.start_sink("unmakable", &meta, json!({})).2, "panicked: boom in make");
+    assert_eq!(
+        plugin.start_source("counter", &meta, json!({ "panic_in": "configure" })).1,
+        "panicked: boom in configure"
+    );
+    for method in ["configure", "open"] {
+        let answer = plugin.start_sink("journal", &meta, json!({ "panic_in": method })).2;
+        assert_eq!(answer, format!("panicked: boom in {method}"));
+    }
+    // Where the data channel can.
+    let (pull, answer) = plugin.start_source("counter", &meta, json!({ "panic_in": "open" }));
+    assert_eq!(answer, "ok");
+    assert_eq!(drain(&*pull).unwrap(), json!({ "error": "panicked: boom in open" }));
+    drop(pull);
+    // And where only the log can.
+    for method in ["close", "drop"] {
+        let (pull, answer) = plugin.start_source("counter", &meta, json!({ "panic_in": method }));
+        assert_eq!(answer, "ok");
+        assert!(drain(&*pull).is_some());
+        assert_eq!(plugin.stop_source("counter", &meta), "ok");
+        plugin.log.wait_for(&["ERROR", "counter", &format!("panicked: boom in {method}")]);
+    }
+    let (_push, _acks, answer) = plugin.start_sink("journal", &meta, json!({ "panic_in": "close" }));
+    assert_eq!(answer, "ok");
+    assert_eq!(plugin.stop_sink("journal", &meta), "ok");
+    plugin.log.wait_for(&["ERROR", "journal", "panicked: boom in close"]);
+    plugin.assert_alive();
+}
+
+#[test]
+fn a_refused_start_says_why_and_leaves_nothing_behind() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let meta = meta("r1", "s");
+    let (_, _, answer) = plugin.start_sink("journal", &meta, json!({ "journal": 7 }));
+    assert!(answer.starts_with("config field journal: invalid type"), "{answer}");
+    let (_, _, answer) = plugin.start_sink("journal", &meta, json!({ "fail_in": "open" }));
+    assert_eq!(answer, "open failed");
+    assert!(!plugin.sockets().data(&meta).unwrap().path().exists());
+    let (_push, _acks, answer) = plugin.start_sink("journal", &meta, json!({}));
+    assert_eq!(answer, "ok");
+    assert_eq!(plugin.stop_sink("journal", &meta), "ok");
+    assert!(!plugin.sockets().data(&meta).unwrap().path().exists());
+}
+
+#[test]
+fn one_that_does_not_stop_is_refused_and_holds_up_nobody() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[("UNRULY_STOP", "1000")]);
+    let (file, go) = (plugin.file("journal"), plugin.file("go"));
+    let (rule, other) = (meta("r1", "s"), meta("r2", "s"));
+    let config = json!({ "hang_in": "open", "release": go, "journal": file });
+    let (_pull, answer) = plugin.start_source("counter", &rule, config);
+    assert_eq!(answer, "ok");
+    assert_eq!(plugin.stop_source("counter", &rule), "source counter (r1/s/0) did not stop within 1s");
+    let refused = "source counter (r1/s/0) hangs since an earlier start or stop";
+    assert_eq!(plugin.stop_source("counter", &rule), refused);
+    let control = Control::source("counter", rule.clone(), "", Map::new());
+    assert_eq!(plugin.command(CommandKind::Start, control.clone()), refused);
+    // Others go on, of the same symbol too.
+    let (pull, answer) = plugin.start_source("counter", &other, json!({}));
+    assert_eq!(answer, "ok");
+    assert!(drain(&*pull).is_some());
+    assert_eq!(plugin.stop_source("counter", &other), "ok");
+    plugin.assert_alive();
+    // Until it has ended after all.
+    release(&go);
+    eventually("it closes", || journal(&file).contains(&"close".into()));
+    eventually("it can be started", || plugin.command(CommandKind::Start, control.clone()) == "ok");
+    assert_eq!(plugin.stop_source("counter", &rule), "ok");
+}
+
+#[test]
+fn one_that_does_not_start_is_refused_and_ends_when_it_can() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[("UNRULY_START", "1000")]);
+    let (file, go) = (plugin.file("journal"), plugin.file("go"));
+    let rule = meta("r1", "s");
+    let config = json!({ "hang_in": "open", "release": go, "journal": file });
+    let (_push, acks, answer) = plugin.start_sink("journal", &rule, config);
+    assert_eq!(answer, "sink journal (r1/s/0) did not start within 1s");
+    assert_eq!(plugin.stop_sink("journal", &rule), "sink journal (r1/s/0) hangs since an earlier start or stop");
+    plugin.assert_alive();
+    release(&go);
+    // It is told to end, and closes what it has opened.
+    eventually("it closes", || journal(&file).contains(&"close".into()));
+    drop(acks);
+    eventually("it can be started", || {
+        let (_push, _acks, answer) = plugin.start_sink("journal", &rule, json!({}));
+        answer == "ok"
+    });
+    assert_eq!(plugin.stop_sink("journal", &rule), "ok");
+}
+
+#[test]
+fn a_sink_acknowledges_when_asked_and_only_then() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (push, acks, answer) = plugin.start_sink("journal", &meta("r1", "acked"), json!({ "requireAck": true }));
+    assert_eq!(answer, "ok");
+    let say = |row: serde_json::Value| {
+        push.send(row.to_string().as_bytes(), soon()).unwrap();
+        drain(&*acks).unwrap()
+    };
+    assert_eq!(say(json!([{ "n": 1 }, { "n": 2 }])), json!({}));
+    assert_eq!(say(json!({ "n": 3, "fail": "disk \"full\"" })), json!({ "error": "disk \"full\"" }));
+    assert_eq!(say(json!({ "n": 4, "panic": "boom" })), json!({ "error": "panicked: boom" }));
+    let garbage = say(json!("no rows"));
+    assert!(garbage["error"].as_str().unwrap().contains("neither a JSON object nor an array"), "{garbage}");
+    // One by hand counts instead, and a surplus one is dropped: the next
+    // message's acknowledgement is the next to come.
+    assert_eq!(say(json!({ "n": 5, "ack": ["by hand", "again", ""] })), json!({ "error": "by hand" }));
+    assert_eq!(say(json!({ "n": 6 })), json!({}));
+    plugin.log.wait_for(&["WARN", "surplus acknowledgement"]);
+
+    // A manual sink acknowledges when it likes.
+    let (push, acks, answer) = plugin.start_sink("manual", &meta("r1", "manual"), json!({ "requireAck": true }));
+    assert_eq!(answer, "ok");
+    for row in [json!({ "n": 1 }), json!({ "n": 2, "fail": "no" }), json!({ "n": 3, "ack": ["one", "", "three"] })] {
+        push.send(row.to_string().as_bytes(), soon()).unwrap();
+    }
+    let got: Vec<_> = (0..3).map(|_| drain(&*acks).unwrap()).collect();
+    assert_eq!(got, [json!({ "error": "one" }), json!({}), json!({ "error": "three" })]);
+
+    // Without `requireAck` nothing is sent, not even by hand.
+    let file = plugin.file("journal");
+    let rule = meta("r1", "silent");
+    let (push, acks, answer) = plugin.start_sink("journal", &rule, json!({ "journal": file, "requireAck": "true" }));
+    assert_eq!(answer, "ok");
+    for row in [json!({ "n": 1 }), json!({ "n": 2, "fail": "no" }), json!({ "n": 3, "ack": ["", ""] })] {
+        push.send(row.to_string().as_bytes(), soon()).unwrap();
+    }
+    eventually("it has taken all", || journal(&file).contains(&"row 3".into()));
+    assert_eq!(plugin.stop_sink("journal", &rule), "ok");
+    assert_eq!(drain(&*acks), None, "it came and went without a word");
+}
+
+#[test]
+fn a_stopped_sink_has_read_what_was_sent() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (file, rule) = (plugin.file("journal"), meta("r1", "s"));
+    let (push, _acks, answer) = plugin.start_sink("journal", &rule, json!({ "journal": file }));
+    assert_eq!(answer, "ok");
+    for n in 0..100 {
+        push.send(format!("{{\"n\":{n}}}").as_bytes(), soon()).unwrap();
+    }
+    assert_eq!(plugin.stop_sink("journal", &rule), "ok");
+    let lines = journal(&file);
+    assert_eq!(lines.len(), 103, "{lines:?}");
+    assert_eq!((lines[101].as_str(), lines[102].as_str()), ("row 99", "close"));
+}
+
+#[test]
+fn a_sink_is_stopped_under_a_flood_and_with_acks_that_nobody_reads() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (flooded, unread) = (meta("r1", "flooded"), meta("r1", "unread"));
+    let (push, _acks, answer) = plugin.start_sink("journal", &flooded, json!({}));
+    assert_eq!(answer, "ok");
+    let (acked, _full, answer) = plugin.start_sink("journal", &unread, json!({ "requireAck": true }));
+    assert_eq!(answer, "ok");
+    // Until the engine's side is full, since the sink waits for its acks.
+    while acked.send(b"{\"n\":1}", Some(Instant::now() + Duration::from_millis(300))).is_ok() {}
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let _ = push.send(b"{\"n\":1}", Some(Instant::now()));
+            }
+        });
+        let stopped = (plugin.stop_sink("journal", &flooded), plugin.stop_sink("journal", &unread));
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(stopped, ("ok".into(), "ok".into()));
+    });
+    plugin.assert_alive();
+}
+
+#[test]
+fn commands_that_make_no_sense_are_refused_and_the_channel_lives() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    for garbage in [
+        &b""[..],
+        b"handshake",
+        b"{}",
+        b"\xff\xfe{",
+        br#"{"cmd":"restart","arg":"{}"}"#,
+        br#"{"cmd":"start","arg":{}}"#,
+        br#"{"cmd":"start","arg":"{\"symbolName\":\"counter\"}"}"#,
+    ] {
+        let answer = plugin.control.ask_text(garbage);
+        assert!(answer.starts_with("the control command is not valid"), "{answer}");
+    }
+    let rule = meta("r1", "s");
+    let unknown = Control::source("nobody", rule.clone(), "", Map::new());
+    let text = "this plugin has no source nobody: it has counter, flood, reporter, unmakable, waiting";
+    assert_eq!(plugin.command(CommandKind::Start, unknown.clone()), text);
+    assert_eq!(plugin.command(CommandKind::Stop, unknown), text);
+    let answer = plugin.command(CommandKind::Start, Control::function("counter"));
+    assert!(answer.starts_with("this plugin has no function counter: it has boom, "), "{answer}");
+    for (rule, op) in [("", "s"), ("r1", ""), ("../r1", "s")] {
+        let answer = plugin.command(CommandKind::Start, Control::source("counter", meta(rule, op), "", Map::new()));
+        assert!(answer.contains("cannot be part of a socket's path"), "{answer}");
+    }
+    plugin.assert_alive();
+    assert_eq!(plugin.control.handshakes, 1);
+}
+
+#[test]
+fn a_second_start_and_a_shared_path_are_refused() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (_pull, answer) = plugin.start_source("counter", &meta("a_b", "c"), json!({}));
+    assert_eq!(answer, "ok");
+    let start = |rule, op| Control::source("counter", meta(rule, op), "", Map::new());
+    assert_eq!(plugin.command(CommandKind::Start, start("a_b", "c")), "source counter (a_b/c/0) runs already");
+    let answer = plugin.command(CommandKind::Start, start("a", "b_c"));
+    assert!(answer.starts_with("source counter (a/b_c/0) and source counter (a_b/c/0) would both use"), "{answer}");
+    assert_eq!(plugin.stop_source("counter", &meta("a_b", "c")), "ok");
+    assert_eq!(plugin.command(CommandKind::Start, start("a", "b_c")), "ok");
+    // A function is started once per rule that uses it.
+    let mut echo = plugin.start_function("echo");
+    let mut again = Control::function("echo");
+    again.meta = meta("r2", "p");
+    assert_eq!(plugin.command(CommandKind::Start, again), "ok");
+    assert_eq!(plugin.command(CommandKind::Stop, Control::function("echo")), "ok");
+    assert_eq!(echo.call(CallKind::Exec, &json!(["still"])), Ok(json!("still")));
+    assert_eq!(echo.handshakes, 1);
+}
