@@ -33,8 +33,8 @@ mod tests {
     #[test]
     fn functions_compute() {
         assert_eq!(testing::function(revert).call::<String>(("hello",)), Ok("olleh".into()));
-        assert_eq!(testing::function(average).call::<f64>((vec![1.0, 2.0, 6.0],)), Ok(3.0));
-        assert_eq!(testing::function(average).call::<Value>((Vec::<f64>::new(),)), Ok(Value::Null));
+        assert_eq!(testing::aggregate(average).call::<f64>((vec![1.0, 2.0, 6.0],)), Ok(3.0));
+        assert_eq!(testing::aggregate(average).call::<Value>((Vec::<f64>::new(),)), Ok(Value::Null));
         let error = testing::function(revert).validate((1, 2)).unwrap_err();
         assert_eq!(error, "takes 1 argument, got 2");
     }
