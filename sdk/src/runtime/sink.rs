@@ -29,6 +29,10 @@ const IDLE_ACK_CONNECT: Duration = Duration::from_millis(100);
 /// engine that never pauses would otherwise keep it for ever (fault 18).
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// How long nothing has come when all has: a connection may not have been
+/// accepted yet, and a transport with threads of its own may be behind.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// How often a transport without a readiness descriptor looks for the stop.
 const SLICE: Duration = Duration::from_millis(100);
 
@@ -89,6 +93,7 @@ pub(super) fn live(
 fn collect(sink: &mut dyn Sink, ctx: &SinkContext, pull: &dyn Pull, stop: &Stop) -> Result<(), TransportError> {
     let mut message = Vec::new();
     let mut deadline: Deadline = Some(Instant::now());
+    // Set once it is stopped: until when it reads at most.
     let mut drain_until = None;
     loop {
         match pull.receive(&mut message, deadline) {
@@ -98,13 +103,9 @@ fn collect(sink: &mut dyn Sink, ctx: &SinkContext, pull: &dyn Pull, stop: &Stop)
                 trim(&mut message);
             }
             Ok(PullEvent::Connected(_) | PullEvent::Disconnected(_)) => {}
+            Err(TransportError::Timeout) if drain_until.is_some() => return Ok(()),
+            Err(TransportError::Timeout) => deadline = stop.or_readable(pull),
             Err(TransportError::Closed) => return Ok(()),
-            Err(TransportError::Timeout) => {
-                if stop.is_set() {
-                    return Ok(());
-                }
-                deadline = stop.or_readable(pull);
-            }
             Err(error) => return Err(error),
         }
         if stop.is_set() {
@@ -113,6 +114,7 @@ fn collect(sink: &mut dyn Sink, ctx: &SinkContext, pull: &dyn Pull, stop: &Stop)
                 tracing::warn!("stopped while the engine was still sending: what it sends from here on is not read");
                 return Ok(());
             }
+            deadline = Some(now + QUIET);
         }
     }
 }
