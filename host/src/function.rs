@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::plugin::Plugin;
+use crate::target::default_rule;
 use crate::{Error, Result};
 
 /// A function of a plugin. Cheap to clone; calls of one function are carried
@@ -29,7 +30,9 @@ impl std::fmt::Debug for Function {
 impl Function {
     pub(crate) fn new(plugin: Arc<Plugin>, symbol: &str) -> Result<Self> {
         plugin.running()?.function(symbol)?;
-        Ok(Self { plugin, symbol: symbol.into(), meta: FunctionMeta::default() })
+        // The official Go SDK executes nothing without a rule and an operator.
+        let meta = FunctionMeta { rule_id: default_rule(), op_id: symbol.to_owned(), ..FunctionMeta::default() };
+        Ok(Self { plugin, symbol: symbol.into(), meta })
     }
 
     /// Its name.
@@ -37,7 +40,8 @@ impl Function {
         &self.symbol
     }
 
-    /// The same function, called for this place in a rule.
+    /// The same function, called for this place in a rule. Default: a rule
+    /// named after this process, with an operator of the function's name.
     pub fn with_meta(mut self, meta: FunctionMeta) -> Self {
         self.meta = meta;
         self

@@ -15,10 +15,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The rule's default name is this process's, so that two hosts on one
-    /// machine do not meet in `/tmp`.
     pub(crate) fn new(kind: SymbolKind, symbol: &str) -> Self {
-        let meta = Meta { rule_id: format!("host{}", std::process::id()), op_id: symbol.to_owned(), instance_id: 0 };
+        let meta = Meta { rule_id: default_rule(), op_id: symbol.to_owned(), instance_id: 0 };
         Self { kind, symbol: symbol.to_owned(), meta, config: Value::Object(Map::new()) }
     }
 
@@ -34,6 +32,12 @@ impl Target {
     pub(crate) fn describe(&self) -> String {
         format!("{} {} of {}", self.kind, self.symbol, self.meta)
     }
+}
+
+/// The rule that a symbol works for unless an engine says more. It is named
+/// after this process, so that two hosts on one machine do not meet in `/tmp`.
+pub(crate) fn default_rule() -> String {
+    format!("host{}", std::process::id())
 }
 
 /// The setters that the builders of sources and sinks share.

@@ -1,6 +1,7 @@
 //! What plugins on the official Go SDK need of a host, shown on one that
-//! behaves like them: it answers `start` only once the symbol's channel is
-//! connected, so that whoever waits for that answer must accept meanwhile.
+//! behaves like them. It answers `start` only once the symbol's channel is
+//! connected, so that whoever waits for that answer must accept meanwhile; and
+//! it executes no function without a rule and an operator.
 //!
 //! The plugin's process is this test's own executable, run again.
 
@@ -125,8 +126,7 @@ fn start(folder: &Path, control: Control) -> Result<(), TransportError> {
             std::thread::spawn(move || {
                 request.send(connection, HANDSHAKE, None).unwrap();
                 serve_on(&*request, connection, &|call| {
-                    let call: Value = serde_json::from_slice(call).unwrap();
-                    json!({ "state": true, "result": call["arg"][0].as_i64().map(|n| 2 * n) }).to_string().into_bytes()
+                    double(&serde_json::from_slice(call).unwrap()).to_string().into_bytes()
                 })
             });
         }
@@ -156,4 +156,13 @@ fn start(folder: &Path, control: Control) -> Result<(), TransportError> {
         }
     }
     Ok(())
+}
+
+/// The Go SDK's `parseFuncContextArgs`, and a function.
+fn double(call: &Value) -> Value {
+    let meta: Value = serde_json::from_str(call["arg"][1].as_str().unwrap()).unwrap();
+    if meta["ruleId"] == "" || meta["opId"] == "" {
+        return json!({ "state": false, "result": format!("invalid arg {meta}, ruleId, opId are required") });
+    }
+    json!({ "state": true, "result": call["arg"][0].as_i64().map(|n| 2 * n) })
 }
