@@ -1,4 +1,4 @@
-//! The sink `file`: appends rows to a file as JSON lines.
+//! The sink `file`, also `lines`: appends rows to a file as JSON lines.
 
 use std::fs::File;
 use std::io::Write;

@@ -10,6 +10,8 @@ fn main() -> ExitCode {
     Plugin::new("mirror")
         .source("random", random::RandomSource::default)
         .sink("file", file::FileSink::default)
+        // Under eKuiper 2, `file` is the engine's own sink, which comes first.
+        .sink("lines", file::FileSink::default)
         .function("echo", |value: Value| value)
         .function("revert", revert)
         .aggregate("average", average)
