@@ -1,0 +1,306 @@
+//! A real engine, on ports and in a `/tmp` of its own: eKuiper's socket names
+//! are the same for every engine on a machine.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::package;
+use crate::process::{MARK, Process, kill_marked};
+
+/// How long anything may take that takes a moment on a quiet machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a test may take in all.
+const TEST_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Looks until `look` finds something.
+///
+/// # Panics
+/// It does not in time.
+pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < give_up, "{what}: not within {PATIENCE:?}");
+        // The engine tells of no event.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The folder that an engine has as its `/tmp`, with all its files.
+pub(crate) struct Site {
+    root: tempfile::TempDir,
+    mark: String,
+}
+
+impl Site {
+    /// A site with the engine that the environment names; without one the test
+    /// is skipped, loudly.
+    pub(crate) fn new() -> Option<Self> {
+        let (Some(kuiperd), Some(etc)) = (std::env::var_os("KUIPERD"), std::env::var_os("KUIPER_ETC")) else {
+            let current = std::thread::current();
+            let test = current.name().unwrap_or("a test");
+            // Past the capture of the test's output.
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: {test}: set KUIPERD to a kuiperd binary and KUIPER_ETC to its etc folder"
+            );
+            return None;
+        };
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["data", "log", "plugins/portable"] {
+            fs::create_dir_all(root.path().join("base").join(folder)).unwrap();
+        }
+        // The engine writes into it.
+        copy(Path::new(&etc), &root.path().join("base/etc"));
+        // Its own place may be hidden by the engine's /tmp.
+        fs::copy(&kuiperd, root.path().join("kuiperd"))
+            .unwrap_or_else(|error| panic!("KUIPERD is {}: {error}", Path::new(&kuiperd).display()));
+        package::write_mirror(&root.path().join("mirror.zip"));
+        let mark = format!("{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        watch(&mark);
+        Some(Self { root, mark })
+    }
+
+    /// Where a file of this name is for the test.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The sockets that are there.
+    pub(crate) fn sockets(&self) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.root.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.ends_with(".ipc")).collect()
+    }
+
+    /// The rows in a sink's file; none while there is no file.
+    pub(crate) fn rows(&self, name: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+        // What follows the last line's end is still being written.
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        complete.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Waits until there are as many rows.
+    pub(crate) fn wait_for_rows(&self, name: &str, count: usize) -> Vec<Value> {
+        wait(&format!("{count} rows in {name}"), || Some(self.rows(name)).filter(|rows| rows.len() >= count))
+    }
+
+    /// The plugin's process.
+    pub(crate) fn plugin(&self) -> Process {
+        wait("the plugin's process", || {
+            let mut found = Process::running(&self.mark, "mirror");
+            assert!(found.len() <= 1, "more than one plugin process: {found:?}");
+            found.pop()
+        })
+    }
+
+    /// Waits until no process is left.
+    pub(crate) fn wait_for_nobody(&self) {
+        wait("the end of all processes", || Process::marked(&self.mark).is_empty().then_some(()));
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        kill_marked(&self.mark);
+    }
+}
+
+/// Ends the test's process, and what it has started, when a test takes too
+/// long: every wait has a deadline, and this is for the mistake in one.
+fn watch(mark: &str) {
+    let mark = mark.to_owned();
+    std::thread::spawn(move || {
+        std::thread::sleep(TEST_TIMEOUT);
+        if !Process::marked(&mark).is_empty() {
+            kill_marked(&mark);
+            let _ = writeln!(std::io::stderr(), "a test with an engine hangs: it has run for {TEST_TIMEOUT:?}");
+            std::process::exit(101);
+        }
+    });
+}
+
+/// A running engine.
+pub(crate) struct Engine<'a> {
+    site: &'a Site,
+    child: Child,
+    url: String,
+}
+
+impl<'a> Engine<'a> {
+    /// Starts it, and waits until it answers.
+    pub(crate) fn start(site: &'a Site) -> Self {
+        let ports: [u16; 3] = free_ports();
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        let script = r#"mount --bind "$0" /tmp && cd /tmp/base && exec /tmp/kuiperd"#;
+        let log = fs::File::options().create(true).append(true).open(site.path("engine.log")).unwrap();
+        let child = command
+            .args(["--mount", "sh", "-c", script])
+            .arg(site.root.path())
+            .env(MARK, &site.mark)
+            .env("KuiperBaseKey", "/tmp/base")
+            .env("KUIPER__BASIC__IP", "127.0.0.1")
+            .env("KUIPER__BASIC__PORT", ports[0].to_string())
+            .env("KUIPER__BASIC__RESTIP", "127.0.0.1")
+            .env("KUIPER__BASIC__RESTPORT", ports[1].to_string())
+            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
+            .env("KUIPER__SOURCE__HTTPSERVERPORT", ports[2].to_string())
+            .env("KUIPER__BASIC__PPROF", "false")
+            .env("KUIPER__BASIC__PROMETHEUS", "false")
+            .env("KUIPER__BASIC__CONSOLELOG", "true")
+            .env("KUIPER__BASIC__FILELOG", "false")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("unshare (util-linux) gives the engine a /tmp of its own");
+        let mut engine = Self { site, child, url: format!("http://127.0.0.1:{}", ports[1]) };
+        wait("the engine's answer to a ping", || {
+            let exit = engine.child.try_wait().unwrap();
+            assert!(exit.is_none(), "the engine has ended: {exit:?}");
+            engine.request("GET", "/ping", None).ok()
+        });
+        engine
+    }
+
+    /// What it answers; an error is its text, or why there is none.
+    fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, String> {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        let url = format!("{}{path}", self.url);
+        let answer = match (method, body) {
+            ("GET", _) => agent.get(url).call(),
+            ("DELETE", _) => agent.delete(url).call(),
+            (_, Some(body)) => agent.post(url).send_json(body),
+            (_, None) => agent.post(url).send_empty(),
+        };
+        let mut answer = answer.map_err(|error| error.to_string())?;
+        let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        if answer.status().is_success() { Ok(text) } else { Err(text) }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> String {
+        self.request(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Installs the plugin.
+    pub(crate) fn install_mirror(&self) {
+        let plugin = json!({ "name": "mirror", "file": "file:///tmp/mirror.zip" });
+        self.ask("POST", "/plugins/portables", Some(&plugin));
+        let status: Value = serde_json::from_str(&self.ask("GET", "/plugins/portables/mirror/status", None)).unwrap();
+        assert_eq!(status["status"], "running", "{status}");
+    }
+
+    /// Removes the plugin.
+    pub(crate) fn delete_mirror(&self) {
+        self.ask("DELETE", "/plugins/portables/mirror", None);
+    }
+
+    /// A stream on the plugin's source with these settings; it has their name.
+    pub(crate) fn create_stream(&self, settings: &str) {
+        let sql = format!(r#"CREATE STREAM {settings} () WITH (TYPE="random", FORMAT="json", CONF_KEY="{settings}")"#);
+        self.ask("POST", "/streams", Some(&json!({ "sql": sql })));
+    }
+
+    /// A rule whose rows go to the plugin's sink, with acks, and there to the
+    /// file `<id>.jsonl`.
+    pub(crate) fn create_rule(&self, id: &str, sql: &str) {
+        let sink = json!({ "lines": { "path": format!("/tmp/{id}.jsonl"), "requireAck": true } });
+        let rule = json!({ "id": id, "sql": sql, "actions": [sink], "options": { "bufferLength": 4096 } });
+        self.ask("POST", "/rules", Some(&rule));
+    }
+
+    /// `start`, `stop` or `restart`.
+    pub(crate) fn tell_rule(&self, id: &str, what: &str) {
+        self.ask("POST", &format!("/rules/{id}/{what}"), None);
+    }
+
+    /// Removes a rule.
+    pub(crate) fn delete_rule(&self, id: &str) {
+        self.ask("DELETE", &format!("/rules/{id}"), None);
+    }
+
+    /// How a rule is, with all its counters.
+    pub(crate) fn rule_status(&self, id: &str) -> Value {
+        serde_json::from_str(&self.ask("GET", &format!("/rules/{id}/status"), None)).unwrap()
+    }
+
+    /// Checks that a rule runs and that nothing in it has failed.
+    pub(crate) fn assert_healthy(&self, id: &str) {
+        let status = self.rule_status(id);
+        assert_eq!(status["status"], "running", "{status:#}");
+        let counters = status.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("_exceptions_total"));
+        let mut count = 0;
+        for (name, exceptions) in counters {
+            assert_eq!(*exceptions, 0, "{name}: {status:#}");
+            count += 1;
+        }
+        assert!(count > 0, "no counters: {status:#}");
+    }
+
+    /// Asks it to end, and waits.
+    pub(crate) fn stop(self) {
+        let status = self.end(Signal::TERM);
+        assert!(status.success(), "the engine ended with {status}");
+    }
+
+    /// Kills it, and waits.
+    pub(crate) fn kill(self) {
+        assert_eq!(self.end(Signal::KILL).signal(), Some(9));
+    }
+
+    fn end(mut self, signal: Signal) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        wait("the engine's end", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Engine<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.site.path("engine.log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the engine's log ends with:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+/// Ports that nobody uses at the moment.
+fn free_ports<const N: usize>() -> [u16; N] {
+    // All at once, so that they differ.
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let entries = fs::read_dir(from).unwrap_or_else(|error| panic!("KUIPER_ETC: {}: {error}", from.display()));
+    for entry in entries.map(|entry| entry.unwrap()) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(from, to).unwrap();
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Processes that are not the test's children: found by a mark that they
+//! inherit, waited for by a descriptor.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// The variable that marks an engine and all that it starts.
+pub(crate) const MARK: &str = "EKUIPER_INTEROP_ENGINE";
+
+/// A process that lived when it was found.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// All living processes with this mark.
+    pub(crate) fn marked(mark: &str) -> Vec<Self> {
+        let entry = format!("{MARK}={mark}");
+        let pids =
+            std::fs::read_dir("/proc").unwrap().filter_map(|found| found.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter_map(|pid| {
+            // The descriptor first: what is read then is this process's, or
+            // the process has ended.
+            let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let process = Self { pid, fd };
+            let is_marked = environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes());
+            (is_marked && !process.ends_within(Duration::ZERO)).then_some(process)
+        })
+        .collect()
+    }
+
+    /// Those of them that run a program of this name.
+    pub(crate) fn running(mark: &str, program: &str) -> Vec<Self> {
+        let mut found = Self::marked(mark);
+        found.retain(|process| {
+            let path = std::fs::read_link(format!("/proc/{}/exe", process.pid)).unwrap_or_default();
+            // The kernel's way to say that the file was removed.
+            let name = path.file_name().unwrap_or(Path::new("").as_os_str()).to_string_lossy().into_owned();
+            name.trim_end_matches(" (deleted)") == program
+        });
+        found
+    }
+
+    /// Whether it has ended by then.
+    pub(crate) fn ends_within(&self, patience: Duration) -> bool {
+        let give_up = Instant::now() + patience;
+        loop {
+            let left = Timespec::try_from(give_up.saturating_duration_since(Instant::now())).unwrap();
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&left)) {
+                Ok(ready) => return ready == 1,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => panic!("cannot wait for process {}: {error}", self.pid),
+            }
+        }
+    }
+
+    /// Sends a signal, if it still lives.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.fd, signal);
+    }
+}
+
+/// Kills whatever has this mark.
+pub(crate) fn kill_marked(mark: &str) {
+    Process::marked(mark).iter().for_each(|process| process.signal(Signal::KILL));
+}
