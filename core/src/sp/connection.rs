@@ -92,6 +92,8 @@ pub struct Connection {
     missing: usize,
     /// Since when the peer owes us bytes.
     waiting_since: Option<Instant>,
+    /// When the latest bytes came.
+    filled_at: Instant,
     head: [u8; HEAD],
 }
 
@@ -114,6 +116,7 @@ impl Connection {
             end: 0,
             missing: 0,
             waiting_since: Some(now),
+            filled_at: now,
             head: [0; HEAD],
         }
     }
@@ -152,6 +155,7 @@ impl Connection {
     pub fn filled(&mut self, count: usize, now: Instant) {
         self.end += count;
         debug_assert!(self.end <= self.buffer.len());
+        self.filled_at = now;
         if self.is_ready() {
             // Progress within a frame; the header's time is counted whole.
             self.waiting_since = Some(now);
@@ -192,7 +196,8 @@ impl Connection {
         }
         self.start += HEADER;
         self.state = State::Frames;
-        self.waiting_since = None;
+        // What came behind the header may be the beginning of a frame.
+        self.waiting_since = self.has_buffered().then_some(self.filled_at);
         Ok(Some(Event::Ready))
     }
 

@@ -146,6 +146,20 @@ fn the_headers_time_is_counted_whole_and_a_frames_from_its_last_byte() {
     assert_eq!(connection.check_time(start + second * 107), Err(SpError::Stalled));
 }
 
+#[test]
+fn a_frame_that_begins_with_the_header_has_its_time_too() {
+    let start = Instant::now();
+    let second = Duration::from_secs(1);
+    let mut connection = Connection::new(Protocol::Pull, LIMITS, start);
+    let bytes = [&stream(&[])[..], b"\x01\0\0"].concat();
+    connection.space()[..bytes.len()].copy_from_slice(&bytes);
+    connection.filled(bytes.len(), start + second * 5);
+    assert_eq!(connection.next(), Ok(Some(Event::Ready)));
+    assert_eq!(connection.next(), Ok(None));
+    assert_eq!(connection.check_time(start + second * 7), Ok(()));
+    assert_eq!(connection.check_time(start + second * 8), Err(SpError::Stalled));
+}
+
 proptest! {
     #[test]
     fn pieces_do_not_matter(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..20), piece in 1usize..50) {
