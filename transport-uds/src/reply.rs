@@ -48,7 +48,7 @@ impl UdsReply {
     pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
         // Room for the longest backtrace; the body's own length is checked
         // when it is known.
-        let max = options.max_message as u64 + MAX_WORDS as u64 * 4;
+        let max = (options.max_message as u64).saturating_add(MAX_WORDS as u64 * 4);
         let skip = SKIP_UP_TO.max(max);
         let endpoint = Endpoint::Listen(address.clone());
         Ok(Self {

@@ -48,7 +48,7 @@ impl UdsRequest {
         let state = State { dialer: Dialer::new(address), peer: None, requester, body: Vec::new() };
         Ok(Self {
             // A reply is its body and four bytes of id.
-            limits: limits(options, options.max_message as u64 + 4, 0),
+            limits: limits(options, (options.max_message as u64).saturating_add(4), 0),
             options: options.clone(),
             closing: Closing::new(address)?,
             state: Gate::new(state),

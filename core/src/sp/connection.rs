@@ -11,6 +11,9 @@ pub const FRAME_HEADER: usize = 9;
 /// How much is read at once: many small messages, or a piece of a large one.
 const CHUNK: usize = 64 << 10;
 
+/// The longest content that memory can hold, whatever the limit says.
+const MAX_CONTENT: u64 = isize::MAX as u64 - FRAME_HEADER as u64;
+
 /// How much of an oversize message is kept: enough for a backtrace.
 const HEAD: usize = super::MAX_WORDS * 4;
 
@@ -216,14 +219,14 @@ impl Connection {
             return Ok(None);
         };
         let length = u64::from_be_bytes(length);
-        if length > self.limits.max_message {
-            if length > self.limits.skip_up_to {
-                return Err(SpError::TooLong { length, max: self.limits.max_message });
+        let max = self.limits.max_message.min(MAX_CONTENT);
+        if length > max {
+            if length > self.limits.skip_up_to.min(MAX_CONTENT) {
+                return Err(SpError::TooLong { length, max });
             }
             self.start += FRAME_HEADER;
             return Ok(self.skip(length, length, 0));
         }
-        // It fits in memory: max_message is a length that somebody can hold.
         let whole = FRAME_HEADER + length as usize;
         if arrived.len() < whole {
             self.missing = whole - arrived.len();

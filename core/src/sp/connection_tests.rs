@@ -93,6 +93,16 @@ fn the_longest_message_passes_and_one_more_does_not() {
 }
 
 #[test]
+fn without_a_limit_there_still_is_one() {
+    for length in [u64::MAX, u64::MAX - 8, 1 << 63, (1 << 63) - 9] {
+        let limits = Limits { max_message: u64::MAX, skip_up_to: u64::MAX, ..LIMITS };
+        let mut connection = Connection::new(Protocol::Pull, limits, Instant::now());
+        let bytes = [&Protocol::Push.header()[..], &[1], &length.to_be_bytes(), b"abc"].concat();
+        assert!(matches!(feed(&mut connection, &bytes, 1000), Err(SpError::TooLong { .. })), "{length}");
+    }
+}
+
+#[test]
 fn a_claim_costs_no_memory() {
     let limits = Limits { max_message: u64::MAX >> 1, ..LIMITS };
     let mut connection = Connection::new(Protocol::Pull, limits, Instant::now());
