@@ -6,7 +6,7 @@
 //! that speak the right protocol reach a socket. Messages never pass through
 //! this thread; without newcomers it sleeps.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,11 +23,25 @@ use rustix::io::Errno;
 use crate::link::Link;
 use crate::wait::{earlier, timeout};
 
-/// How long no connection is accepted after the process ran out of descriptors.
+/// How long no connection is accepted after the process ran out of descriptors,
+/// or the socket's owner has many newcomers to look at.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many peers of one listener may owe their header at a time.
+/// How many peers of one listener may owe their header at a time. One more, and
+/// the oldest of them has to go: whoever means it, sends its header at once.
 const MAX_STRANGERS: usize = 128;
+
+/// How many newcomers may wait for a socket's owner. The others stay in the
+/// kernel's queue: peers that come and go while nobody looks must not cost a
+/// descriptor each.
+const MAX_NEWCOMERS: usize = 128;
+
+/// How many are accepted before other listeners and strangers get their turn.
+const BATCH: usize = 32;
+
+/// What it needs is little, yet a logger's is not known, and in some processes
+/// thread-local variables are part of it. Only what is used costs memory.
+const STACK: usize = 512 << 10;
 
 /// A listening socket that is watched.
 #[derive(Debug)]
@@ -122,7 +136,8 @@ struct State {
     next_id: u64,
     listening: HashMap<u64, Listening>,
     /// Who has connected and not shown its header yet, and to which listener.
-    strangers: HashMap<ConnectionId, (u64, Newcomer)>,
+    /// The oldest come first.
+    strangers: BTreeMap<ConnectionId, (u64, Newcomer)>,
 }
 
 #[derive(Debug)]
@@ -148,7 +163,7 @@ impl Acceptor {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let acceptor = Arc::new(Self { epoll, state: Mutex::default() });
         let own = acceptor.clone();
-        std::thread::Builder::new().name("ekuiper-accept".into()).stack_size(64 << 10).spawn(move || own.run())?;
+        std::thread::Builder::new().name("ekuiper-accept".into()).stack_size(STACK).spawn(move || own.run())?;
         Ok(only.insert(acceptor).clone())
     }
 
@@ -218,19 +233,17 @@ impl Acceptor {
     }
 
     fn accept(&self, state: &mut State, id: u64) {
-        let State { listening, strangers, .. } = state;
-        let Some(listening) = listening.get_mut(&id) else { return };
-        loop {
+        for _ in 0..BATCH {
+            let Some(listening) = state.listening.get_mut(&id) else { return };
+            if listening.arrivals.lock().len() >= MAX_NEWCOMERS {
+                return self.pause(id, listening);
+            }
             match listening.socket.accept() {
-                Ok(_) if strangers.values().filter(|(listener, _)| *listener == id).count() >= MAX_STRANGERS => {}
                 // Whoever is gone already costs nothing.
                 Ok(stream) => {
                     if let Ok(link) = Link::greet(stream.into(), listening.own) {
-                        let data = epoll::EventData::new_u64(CONNECTION | link.id.0);
                         let connection = Connection::new(listening.own, listening.limits.clone(), Instant::now());
-                        if epoll::add(&self.epoll, &link, data, epoll::EventFlags::IN).is_ok() {
-                            strangers.insert(link.id, (id, Newcomer { link, connection }));
-                        }
+                        state.greeted(&self.epoll, id, Newcomer { link, connection });
                     }
                 }
                 Err(error) => match error.kind() {
@@ -238,21 +251,51 @@ impl Acceptor {
                     ErrorKind::WouldBlock => return,
                     _ => {
                         tracing::warn!(%error, "cannot accept connections for now");
-                        let _ = epoll::delete(&self.epoll, &listening.socket);
-                        listening.paused_until = Some(Instant::now() + PAUSE);
-                        return;
+                        return self.pause(id, listening);
                     }
                 },
             }
         }
     }
+
+    fn pause(&self, id: u64, listening: &mut Listening) {
+        tracing::debug!(listener = id, "no connection is accepted for a moment");
+        let _ = epoll::delete(&self.epoll, &listening.socket);
+        listening.paused_until = Some(Instant::now() + PAUSE);
+    }
 }
 
 impl State {
-    /// Reads a stranger's header; it is a newcomer when that is complete.
+    /// Takes in a stranger of a listener, whose header may be there already.
+    fn greeted(&mut self, epoll: &OwnedFd, listener: u64, stranger: Newcomer) {
+        let id = stranger.link.id;
+        self.hear(epoll, listener, stranger);
+        let Some((_, Newcomer { link, .. })) = self.strangers.get(&id) else { return };
+        let data = epoll::EventData::new_u64(CONNECTION | id.0);
+        if epoll::add(epoll, link, data, epoll::EventFlags::IN).is_err() {
+            self.strangers.remove(&id);
+        }
+        let mut own = self.strangers.iter().filter(|(_, (other, _))| *other == listener).map(|(id, _)| *id);
+        let oldest = own.next();
+        if own.count() >= MAX_STRANGERS
+            && let Some(oldest) = oldest
+        {
+            tracing::debug!(connection = oldest.0, "connection closed: too many wait for a header");
+            self.strangers.remove(&oldest);
+        }
+    }
+
+    /// A known stranger has sent something.
     fn read(&mut self, epoll: &OwnedFd, id: ConnectionId) {
-        let Some((listener, mut newcomer)) = self.strangers.remove(&id) else { return };
-        let Newcomer { link, connection } = &mut newcomer;
+        if let Some((listener, stranger)) = self.strangers.remove(&id) {
+            self.hear(epoll, listener, stranger);
+        }
+    }
+
+    /// Reads a stranger's header; it is a newcomer when that is complete.
+    fn hear(&mut self, epoll: &OwnedFd, listener: u64, mut stranger: Newcomer) {
+        let Newcomer { link, connection } = &mut stranger;
+        let id = link.id;
         match link.read(connection.space()) {
             Ok(Some(count)) => connection.filled(count, Instant::now()),
             Ok(None) => {}
@@ -262,11 +305,11 @@ impl State {
             Ok(Some(Event::Ready)) => {
                 let _ = epoll::delete(epoll, &*link);
                 if let Some(listening) = self.listening.get(&listener) {
-                    listening.arrivals.put(newcomer);
+                    listening.arrivals.put(stranger);
                 }
             }
             Ok(_) => {
-                self.strangers.insert(id, (listener, newcomer));
+                self.strangers.insert(id, (listener, stranger));
             }
             Err(reason) => tracing::debug!(connection = id.0, %reason, "connection closed"),
         }
