@@ -143,7 +143,8 @@ pub trait Push: Send + Sync {
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn connect(&self, deadline: Deadline) -> Result<()>;
 
-    /// Sends a message as soon as there is a peer that takes it.
+    /// Sends a message as soon as there is a peer that takes it. One that is
+    /// being taken when the deadline passes is finished in the background.
     ///
     /// # Errors
     /// [`TransportError::Timeout`]: nothing of it was sent.

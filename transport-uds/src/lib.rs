@@ -3,17 +3,19 @@
 //!
 //! No thread stands between a caller and its socket: whoever sends writes to
 //! it, whoever receives reads from it, and dials while it waits. Only
-//! newcomers at a listener are greeted by a thread, one per process. What lives
-//! where:
+//! newcomers at a listener are greeted by a thread, one per process, and what
+//! is left of a long message when its sender's time is up has one of its own.
+//! What lives where:
 //!
 //! - [`socket_file`]: which socket file may be taken over or removed;
 //! - `dial`, `listen`, `acceptor`: making connections;
-//! - `link`: writing frames to one connection, reading bytes from it;
+//! - `link`, `finish`: writing frames to one connection, reading bytes from it;
 //! - `inbox`: receiving from many connections in turn;
 //! - `push`, `pull`, `request`, `reply`: the four patterns.
 
 mod acceptor;
 mod dial;
+mod finish;
 mod gate;
 mod inbox;
 mod link;

@@ -2,16 +2,18 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::{FRAME_HEADER, MAX_WORDS, Protocol, frame_header};
-use ekuiper_core::transport::{ConnectionId, Result, TransportError};
+use ekuiper_core::transport::{ConnectionId, Deadline, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
-use crate::wait::{Closing, wait_for};
+use crate::finish;
+use crate::wait::{Closing, earlier, has_passed, wait_for};
 
 /// Up to this length a body is copied behind its header and both are written
 /// at once: cheaper than a vectored write.
@@ -25,14 +27,16 @@ const MAX_HEAD: usize = FRAME_HEADER + MAX_WORDS * 4;
 pub(crate) struct Link {
     pub(crate) id: ConnectionId,
     stream: OwnedFd,
+    /// A frame is being finished in the background.
+    unfinished: AtomicBool,
 }
 
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// The kernel has all of it.
+    /// The kernel has all of it, or it will be finished in the background.
     All,
-    /// The kernel takes nothing now; nothing of it was written.
+    /// The connection takes nothing now; nothing of it was written.
     Nothing,
     /// The peer is gone; nothing of it was written.
     Gone,
@@ -44,20 +48,34 @@ impl Link {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // A new socket's buffer holds these eight bytes.
         match send(&stream, &own.header(), SendFlags::NOSIGNAL)? {
-            8 => Ok(Self { id: ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed)), stream }),
+            8 => {
+                let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+                Ok(Self { id, stream, unfinished: AtomicBool::new(false) })
+            }
             _ => Err(io::ErrorKind::WriteZero.into()),
         }
     }
 
     /// Writes one frame whose content is `prefix` and `body`. Does not wait
     /// for its beginning; a frame that has begun is finished, as long as the
-    /// peer never pauses for `stall`.
+    /// peer never pauses for `stall`: here until `deadline`, and then in the
+    /// background. One thread at a time may write.
     ///
     /// # Errors
     /// The peer went away or paused too long in the middle of the frame, or
     /// the socket was closed then: the link is of no more use.
-    pub(crate) fn write(&self, prefix: &[u8], body: &[u8], closing: &Closing, stall: Duration) -> Result<Written> {
+    pub(crate) fn write(
+        self: &Arc<Self>,
+        prefix: &[u8],
+        body: &[u8],
+        closing: &Closing,
+        stall: Duration,
+        deadline: Deadline,
+    ) -> Result<Written> {
         debug_assert!(prefix.len() <= MAX_WORDS * 4);
+        if self.unfinished.load(Ordering::Acquire) {
+            return Ok(Written::Nothing);
+        }
         let mut head = [0; MAX_HEAD + COPY_UP_TO];
         head[..FRAME_HEADER].copy_from_slice(&frame_header(prefix.len() + body.len()));
         let mut head_length = FRAME_HEADER + prefix.len();
@@ -83,14 +101,30 @@ impl Link {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if !begun => return Ok(Written::Nothing),
-                Err(Errno::AGAIN) => self.wait_writable(closing, stall)?,
+                Err(Errno::AGAIN) if has_passed(deadline) => {
+                    self.unfinished.store(true, Ordering::Release);
+                    return match finish::in_background(self.clone(), [head, tail].concat(), stall) {
+                        Ok(()) => Ok(Written::All),
+                        Err(_) => Err(TransportError::Disconnected),
+                    };
+                }
+                Err(Errno::AGAIN) => self.wait_writable(closing, stall, deadline)?,
                 Err(_) if !begun => return Ok(Written::Gone),
-                Err(_) => return Err(TransportError::Disconnected),
+                Err(_) => {
+                    closing.check()?;
+                    return Err(TransportError::Disconnected);
+                }
             }
         }
     }
 
-    fn send(&self, head: &[u8], tail: &[u8]) -> rustix::io::Result<usize> {
+    /// The frame that was finished in the background is out.
+    pub(crate) fn finished(&self) {
+        self.unfinished.store(false, Ordering::Release);
+    }
+
+    /// Writes what the kernel takes of both pieces.
+    pub(crate) fn send(&self, head: &[u8], tail: &[u8]) -> rustix::io::Result<usize> {
         if tail.is_empty() {
             return send(&self.stream, head, SendFlags::NOSIGNAL);
         }
@@ -98,12 +132,12 @@ impl Link {
         sendmsg(&self.stream, &pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
     }
 
-    fn wait_writable(&self, closing: &Closing, stall: Duration) -> Result<()> {
+    fn wait_writable(&self, closing: &Closing, stall: Duration, deadline: Deadline) -> Result<()> {
+        let stalled = Instant::now().checked_add(stall);
         let mut fds = [PollFd::new(&self.stream, PollFlags::OUT), PollFd::new(closing, PollFlags::IN)];
-        match wait_for(&mut fds, Some(Instant::now() + stall)) {
-            Err(_) => Err(TransportError::Disconnected),
-            Ok(()) => closing.check(),
-        }
+        let waited = wait_for(&mut fds, earlier(stalled, deadline));
+        closing.check()?;
+        if waited.is_err() && has_passed(stalled) { Err(TransportError::Disconnected) } else { Ok(()) }
     }
 
     /// Reads what is there. `Ok(None)`: nothing now.
@@ -122,9 +156,10 @@ impl Link {
         }
     }
 
-    /// How many bytes the peer has not read yet.
-    pub(crate) fn unread(&self) -> usize {
-        crate::unread::unread(self.stream.as_fd())
+    /// Whether the peer has read all that was written.
+    pub(crate) fn is_drained(&self) -> bool {
+        // In this order: what was finished in between is in the kernel now.
+        !self.unfinished.load(Ordering::Acquire) && crate::unread::unread(self.stream.as_fd()) == 0
     }
 
     /// Ends the connection for both sides, while others may still hold the

@@ -67,7 +67,7 @@ impl UdsPush {
 
     /// Offers the message to each ready peer, from the one whose turn it is;
     /// whether one took it.
-    fn offer(&self, peers: &mut Peers, body: &[u8]) -> Result<bool> {
+    fn offer(&self, peers: &mut Peers, body: &[u8], deadline: Deadline) -> Result<bool> {
         let count = peers.slots.len();
         for step in 0..count {
             let index = (peers.turn + step) % count;
@@ -75,7 +75,7 @@ impl UdsPush {
             if slot.gone || !slot.connection.is_ready() {
                 continue;
             }
-            match slot.link.write(&[], body, &self.closing, self.options.stall_timeout) {
+            match slot.link.write(&[], body, &self.closing, self.options.stall_timeout, deadline) {
                 Ok(Written::All) => {
                     peers.turn = (index + 1) % count;
                     return Ok(true);
@@ -176,12 +176,12 @@ impl Push for UdsPush {
             return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
         }
         let mut peers = self.peers.enter(&self.closing, deadline)?;
-        if self.offer(&mut peers, body)? {
+        if self.offer(&mut peers, body, deadline)? {
             return Ok(());
         }
         // A peer may have come meanwhile.
         self.refresh(&mut peers);
-        while !self.offer(&mut peers, body)? {
+        while !self.offer(&mut peers, body, deadline)? {
             self.wait(&mut peers, deadline, PollFlags::OUT)?;
         }
         Ok(())
@@ -192,7 +192,7 @@ impl Push for UdsPush {
         loop {
             self.closing.check()?;
             let links = self.links().clone();
-            if links.iter().all(|link| link.unread() == 0) {
+            if links.iter().all(|link| link.is_drained()) {
                 return Ok(());
             }
             if has_passed(deadline) {

@@ -96,8 +96,9 @@ impl UdsReply {
     fn write(&self, peer: &Peer, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
         let closing = self.inbox.closing();
         let _writing = peer.writing.enter(closing, deadline)?;
+        let stall = self.options.stall_timeout;
         loop {
-            match peer.link.write(ticket.backtrace.as_bytes(), body, closing, self.options.stall_timeout) {
+            match peer.link.write(ticket.backtrace.as_bytes(), body, closing, stall, deadline) {
                 Ok(Written::All) => return Ok(()),
                 Ok(Written::Gone) => return Err(TransportError::Disconnected),
                 Ok(Written::Nothing) => {

@@ -114,7 +114,7 @@ impl UdsRequest {
     fn transmit(&self, state: &mut State, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
         loop {
             let peer = state.peer.as_ref().ok_or(TransportError::Disconnected)?;
-            match peer.link.write(&id, body, &self.closing, self.options.stall_timeout) {
+            match peer.link.write(&id, body, &self.closing, self.options.stall_timeout, deadline) {
                 Ok(Written::All) => return Ok(()),
                 Ok(Written::Nothing) => self.wait(&[(peer, PollFlags::OUT)], deadline, deadline)?,
                 Ok(Written::Gone) => {
