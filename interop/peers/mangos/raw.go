@@ -7,6 +7,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/adler32"
+	"strconv"
+	"strings"
 	"time"
 
 	"go.nanomsg.org/mangos/v3"
@@ -16,8 +19,12 @@ import (
 	"go.nanomsg.org/mangos/v3/protocol/req"
 )
 
-// shown is how much of a received message is in the answer.
-const shown = 200
+const (
+	// shown is how much of a received message is in the answer.
+	shown = 200
+	// patternLength is prime: a message that lost bytes in the middle is not the same.
+	patternLength = 251
+)
 
 type rawSocket struct {
 	mangos.Socket
@@ -99,16 +106,11 @@ func (d *driver) send(c sendCommand) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("no socket has the id %q", c.ID)
 	}
-	var message []byte
-	switch {
-	case (c.Text == nil) == (c.Size == nil):
+	if (c.Text == nil) == (c.Size == nil) {
 		return nil, errors.New("it needs a text or a size")
-	case c.Text != nil:
-		message = []byte(*c.Text)
-	case *c.Size < 0:
+	}
+	if c.Size != nil && *c.Size < 0 {
 		return nil, errors.New("the size is negative")
-	default:
-		message = bytes.Repeat([]byte{'x'}, *c.Size)
 	}
 	count := 1
 	if c.Count != nil {
@@ -116,11 +118,23 @@ func (d *driver) send(c sendCommand) (any, error) {
 	}
 	deadline := time.Now().Add(milliseconds(c.TimeoutMs, dataTimeout))
 	for sent := range count {
-		if err := sendBefore(socket, message, deadline); err != nil {
+		if err := sendBefore(socket, c.message(sent), deadline); err != nil {
 			return nil, fmt.Errorf("%d of %d messages were sent, then: %w", sent, count, explained(err))
 		}
 	}
 	return done{true}, nil
+}
+
+// message is the text with its number for {n}, or so many bytes of a known pattern.
+func (c sendCommand) message(number int) []byte {
+	if c.Text != nil {
+		return []byte(strings.ReplaceAll(*c.Text, "{n}", strconv.Itoa(number)))
+	}
+	message := make([]byte, *c.Size)
+	for i := range message {
+		message[i] = byte(i % patternLength)
+	}
+	return message
 }
 
 type receiveCommand struct {
@@ -132,6 +146,7 @@ type receiveCommand struct {
 type rawMessage struct {
 	Text string `json:"text"`
 	Size int    `json:"size"`
+	Sum  uint32 `json:"sum"`
 }
 
 func (d *driver) receive(c receiveCommand) (any, error) {
@@ -151,7 +166,11 @@ func (d *driver) receive(c receiveCommand) (any, error) {
 			return nil, fmt.Errorf("%d of %d messages were received, then: %w", len(messages), count, explained(err))
 		}
 		text := message[:min(len(message), shown)]
-		messages = append(messages, rawMessage{string(bytes.ToValidUTF8(text, []byte("\uFFFD"))), len(message)})
+		messages = append(messages, rawMessage{
+			Text: string(bytes.ToValidUTF8(text, []byte("\uFFFD"))),
+			Size: len(message),
+			Sum:  adler32.Checksum(message),
+		})
 	}
 	return struct {
 		Messages []rawMessage `json:"messages"`

@@ -135,7 +135,8 @@ def send(sock, message, deadline):
 
 def receive(sock, deadline):
     sock.recv_timeout = deadline.ms
-    return sock.recv()
+    # Not recv(): pynng 0.8.1 fails there on a message of no bytes.
+    return sock.recv_msg().bytes
 
 
 def explained(error):

@@ -1,11 +1,16 @@
 """Sockets for tests of one library against another: libnng's own defaults, nothing of plugins."""
 
+import zlib
+
 import pynng
 
 from channels import Deadline, Failure, explained, listen_carefully, receive, send
 
 # How much of a received message is in the answer.
 SHOWN = 200
+
+# Its length is prime: a message that lost bytes in the middle is not the same.
+PATTERN = bytes(range(251))
 
 PATTERNS = {"req": pynng.Req0, "rep": pynng.Rep0, "push": pynng.Push0, "pull": pynng.Pull0}
 
@@ -41,11 +46,10 @@ class RawSockets:
             raise Failure("it needs a text or a size")
         if size is not None and size < 0:
             raise Failure("the size is negative")
-        message = b"x" * size if text is None else text.encode()
         deadline = Deadline(timeout_ms)
         for sent in range(count):
             try:
-                send(sock, message, deadline)
+                send(sock, message_of(text, size, sent), deadline)
             except pynng.NNGException as error:
                 raise Failure(f"{sent} of {count} messages were sent, then: {explained(error)}") from error
         return {"ok": True}
@@ -61,7 +65,7 @@ class RawSockets:
                 done = f"{len(messages)} of {count} messages were received"
                 raise Failure(f"{done}, then: {explained(error)}") from error
             text = message[:SHOWN].decode("utf-8", "replace")
-            messages.append({"text": text, "size": len(message)})
+            messages.append({"text": text, "size": len(message), "sum": zlib.adler32(message)})
         return {"messages": messages}
 
     def close(self, id):
@@ -77,6 +81,13 @@ class RawSockets:
     def end(self):
         for sock in self.sockets.values():
             sock.close()
+
+
+def message_of(text, size, number):
+    """The text with its number for {n}, or so many bytes of a known pattern."""
+    if text is not None:
+        return text.replace("{n}", str(number)).encode()
+    return (PATTERN * (size // len(PATTERN) + 1))[:size]
 
 
 def chosen(options, pattern):

@@ -1,0 +1,126 @@
+"""A plugin on the official Python SDK for the tests: the symbols of examples/pysam, and some that
+misbehave.
+
+All its names begin with its folder's, so that tests that run at once do not meet in /tmp, which
+is the only place that the SDK knows.
+"""
+
+import os
+import threading
+
+from ekuiper import Function, PluginConfig, Sink, Source, plugin
+from pysam import PrintSink, PyJson, Revert
+
+NAME = os.path.basename(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Waiting(Source):
+    """Stays until it is closed."""
+
+    def __init__(self):
+        self.stopped = threading.Event()
+
+    def open(self, ctx):
+        self.run(ctx)
+        self.stopped.wait()
+
+    def close(self, ctx):
+        self.stopped.set()
+
+
+class Told(Waiting):
+    """Emits what it was configured with."""
+
+    def configure(self, datasource, conf):
+        self.told = {"datasource": datasource, "config": conf}
+
+    def run(self, ctx):
+        ids = {"rule": ctx.get_rule_id(), "op": ctx.get_op_id(), "instance": ctx.get_instance_id()}
+        ctx.emit(self.told, ids)
+
+
+class Faulty(Waiting):
+    """Emits a row, an error, and a row."""
+
+    def configure(self, datasource, conf):
+        pass
+
+    def run(self, ctx):
+        ctx.emit({"row": 1}, None)
+        ctx.emit_error("the sensor is gone")
+        ctx.emit({"row": 2}, None)
+
+
+class Picky(PrintSink):
+    """Refuses what holds the word bad."""
+
+    def collect(self, ctx, data):
+        if b"bad" in data:
+            ctx.ack_error("I do not like that")
+        else:
+            super().collect(ctx, data)
+
+
+class Keep(Sink):
+    """Appends what it gets to a file, and never acknowledges."""
+
+    def configure(self, conf):
+        self.path = conf["path"]
+
+    def open(self, ctx):
+        pass
+
+    def collect(self, ctx, data):
+        with open(self.path, "ab") as file:
+            file.write(data + b"\n")
+
+    def close(self, ctx):
+        pass
+
+
+class Mean(Function):
+    def validate(self, args):
+        return ""
+
+    def exec(self, args, ctx):
+        return sum(args[0]) / len(args[0])
+
+    def is_aggregate(self):
+        return True
+
+
+class Fail(Function):
+    def validate(self, args):
+        return ""
+
+    def exec(self, args, ctx):
+        raise ValueError("no luck with %s" % args[0])
+
+    def is_aggregate(self):
+        return False
+
+
+class Exit(Function):
+    def validate(self, args):
+        return ""
+
+    def exec(self, args, ctx):
+        os._exit(args[0])
+
+    def is_aggregate(self):
+        return False
+
+
+def named(**symbols):
+    return {"%s_%s" % (NAME, name): symbol for name, symbol in symbols.items()}
+
+
+if __name__ == "__main__":
+    plugin.start(
+        PluginConfig(
+            NAME,
+            named(pyjson=PyJson, told=Told, faulty=Faulty),
+            named(print=PrintSink, picky=Picky, keep=Keep),
+            named(revert=Revert, mean=Mean, fail=Fail, exit=Exit),
+        )
+    )

@@ -1,0 +1,149 @@
+//! What keeps tests from hanging, from meeting one another, and from leaving
+//! something behind.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+/// How long anything may take that takes a moment on a quiet machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// By when that is.
+pub fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// How long a test may take in all, its turn included.
+const TEST_TIMEOUT: Duration = Duration::from_secs(170);
+
+/// Ends the process, with a message, when a test takes too long: every wait in
+/// the tests has a deadline, and this is for the mistake in one. Peers and
+/// plugins notice the end and go too.
+#[must_use = "it watches until it is dropped"]
+pub struct Watchdog(Option<mpsc::Sender<()>>);
+
+impl Watchdog {
+    /// Watches the calling test.
+    pub fn start() -> Self {
+        let (alive, ended) = mpsc::channel();
+        let current = std::thread::current();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(TEST_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let test = current.name().unwrap_or("a test");
+                let _ = writeln!(std::io::stderr(), "{test} hangs: it has run for {TEST_TIMEOUT:?}");
+                std::process::exit(101);
+            }
+        });
+        Self(Some(alive))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+/// The right to use names in `/tmp` that are always the same, such as those of
+/// the plugin `mirror` under eKuiper; on this machine one test at a time has
+/// it.
+#[must_use = "the turn ends when it is dropped"]
+pub struct Turn(#[allow(dead_code)] UnixListener);
+
+impl Turn {
+    /// Waits for the turn.
+    ///
+    /// # Panics
+    /// It does not come.
+    pub fn take(what: &str) -> Self {
+        // An abstract name is nobody's as soon as its process has ended, and
+        // is no file.
+        let name = SocketAddr::from_abstract_name(format!("ekuiper-interop-{what}")).unwrap();
+        let give_up = Instant::now() + TEST_TIMEOUT;
+        loop {
+            match UnixListener::bind_addr(&name) {
+                Ok(listener) => return Self(listener),
+                Err(error) if error.kind() != std::io::ErrorKind::AddrInUse || Instant::now() > give_up => {
+                    panic!("no turn for {what}: {error}")
+                }
+                // There is no event to wait for.
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+}
+
+/// A name that no other test on this machine has.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("{prefix}{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Socket files in `/tmp` whose name contains `part`.
+pub fn sockets_in_tmp(part: &str) -> Vec<PathBuf> {
+    sockets_in(Path::new("/tmp")).into_iter().filter(|path| path.to_string_lossy().contains(part)).collect()
+}
+
+/// Socket files in a folder.
+pub fn sockets_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().filter_map(Result::ok);
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "ipc")).collect()
+}
+
+/// A process that is not this one's child, or need not be: its end can be
+/// waited for.
+pub struct Process {
+    pid: Pid,
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// The living process of this number.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn of(pid: u32) -> Self {
+        let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+        Self { pid, fd: pidfd_open(pid, PidfdFlags::empty()).expect("the process lives") }
+    }
+
+    /// The processes that a process has started and that live.
+    pub fn children_of(pid: u32) -> Vec<Self> {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_whitespace().map(|pid| Self::of(pid.parse().unwrap())).collect()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn ended(&self) {
+        assert!(self.ends_within(PATIENCE), "process {:?} has not ended", self.pid);
+    }
+
+    /// Whether it ends in time.
+    pub fn ends_within(&self, patience: Duration) -> bool {
+        let give_up = Instant::now() + patience;
+        loop {
+            let left = Timespec::try_from(give_up.saturating_duration_since(Instant::now())).unwrap();
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&left)) {
+                Ok(ready) => return ready == 1,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => panic!("cannot wait for {:?}: {error}", self.pid),
+            }
+        }
+    }
+}

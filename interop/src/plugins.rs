@@ -1,0 +1,125 @@
+//! Plugins for the tests, each in a folder of its own.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use ekuiper_host::{Host, HostBuilder};
+use serde_json::json;
+
+use crate::guard::{self, sockets_in_tmp};
+use crate::tools;
+
+/// A plugin on the official Python SDK (`plugins/official/main.py`) whose
+/// names no other test has.
+pub struct OfficialPython {
+    root: tempfile::TempDir,
+    name: String,
+}
+
+impl OfficialPython {
+    /// Makes the folder.
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let name = guard::unique("py");
+        let folder = root.path().join(&name);
+        fs::create_dir(&folder).unwrap();
+        for file in ["interop/plugins/official/main.py", "examples/pysam/pysam.py"] {
+            let file = tools::root().join(file);
+            fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+        let named = |symbols: &[&str]| symbols.iter().map(|symbol| format!("{name}_{symbol}")).collect::<Vec<_>>();
+        let manifest = json!({
+            "version": "v1.0.0",
+            "language": "python",
+            "executable": "main.py",
+            "sources": named(&["pyjson", "told", "faulty", "ghost"]),
+            "sinks": named(&["print", "picky", "keep", "ghost"]),
+            "functions": named(&["revert", "mean", "fail", "exit", "ghost"]),
+        });
+        fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
+        Self { root, name }
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The full name of one of its symbols. `ghost` is in the manifest and not
+    /// in the plugin.
+    pub fn symbol(&self, symbol: &str) -> String {
+        format!("{}_{symbol}", self.name)
+    }
+
+    /// A rule that no other test has.
+    pub fn rule(&self, rule: &str) -> String {
+        format!("{}r{rule}", self.name)
+    }
+
+    /// The plugin's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.root.path().join(&self.name)
+    }
+
+    /// A host that has the plugin, and eKuiper's settings.
+    pub fn host(&self, transport: &str) -> Host {
+        self.host_builder(transport).build().unwrap()
+    }
+
+    /// The same, to be changed.
+    pub fn host_builder(&self, transport: &str) -> HostBuilder {
+        Host::builder().transport(transport).plugin(self.folder()).python_bin(tools::python().display().to_string())
+    }
+
+    /// Checks that nothing of it is left in `/tmp`.
+    ///
+    /// # Panics
+    /// A socket is.
+    pub fn assert_clean(&self) {
+        assert_eq!(sockets_in_tmp(&self.name), [] as [PathBuf; 0]);
+    }
+}
+
+impl Default for OfficialPython {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The folder of the plugin `mirror` as it is installed: its manifest, and the
+/// program.
+pub struct Mirror(tempfile::TempDir);
+
+impl Mirror {
+    /// Makes the folder.
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("mirror");
+        fs::create_dir(&folder).unwrap();
+        symlink(tools::root().join("examples/mirror/mirror.json"), folder.join("mirror.json")).unwrap();
+        symlink(tools::mirror(), folder.join("mirror")).unwrap();
+        Self(root)
+    }
+
+    /// The plugin's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.0.path().join("mirror")
+    }
+
+    /// The program.
+    pub fn program(&self) -> PathBuf {
+        self.folder().join("mirror")
+    }
+
+    /// A folder for files and sockets of the test.
+    pub fn scratch(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self::new()
+    }
+}

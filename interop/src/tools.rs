@@ -1,0 +1,86 @@
+//! The programs that the tests run: the Python environment and the Go peer,
+//! which `cargo xtask test` sets up, and this workspace's own.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// The checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The interpreter that has the official Python SDK.
+///
+/// # Panics
+/// It was not set up.
+pub fn python() -> PathBuf {
+    let python = root().join(".tools/python/bin/python");
+    assert!(python.exists(), "there is no {}: run `cargo xtask test`, which sets it up", python.display());
+    python
+}
+
+/// The Go peer; without it the test that asks is skipped, loudly.
+///
+/// # Panics
+/// It was not built, and this is CI, where nothing may be skipped.
+pub fn mangos_peer() -> Option<PathBuf> {
+    let peer = root().join(".tools/mangos-peer");
+    if peer.exists() {
+        return Some(peer);
+    }
+    let reason = format!("there is no {}: install Go and run `cargo xtask test`, which builds it", peer.display());
+    assert!(std::env::var_os("CI").is_none(), "{reason}");
+    skip(&reason);
+    None
+}
+
+/// Says that a test is skipped, past the capture of the test's output.
+fn skip(reason: &str) {
+    let current = std::thread::current();
+    let test = current.name().unwrap_or("a test");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+}
+
+/// The plugin `mirror`, built as these tests are.
+pub fn mirror() -> &'static Path {
+    program("mirror")
+}
+
+/// The command `ekuiper-plugin`, built as these tests are.
+pub fn ekuiper_plugin() -> &'static Path {
+    program("ekuiper-plugin")
+}
+
+fn program(name: &str) -> &'static Path {
+    static PROGRAMS: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
+    let programs = PROGRAMS.get_or_init(build);
+    programs.get(name).unwrap_or_else(|| panic!("cargo has not built {name}"))
+}
+
+/// Builds the workspace's programs. Where they are up to date this takes a
+/// moment: Cargo has no other way to give one package's tests another's
+/// program.
+fn build() -> HashMap<String, PathBuf> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics", "-p", "mirror", "-p", "ekuiper-cli"]);
+    if cfg!(feature = "nng") {
+        cargo.args(["--features", "mirror/nng,ekuiper-cli/nng"]);
+    }
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "cargo cannot build mirror and ekuiper-cli");
+    let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    messages
+        .filter_map(|message: Value| {
+            let path = message["executable"].as_str()?;
+            Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
+        })
+        .collect()
+}

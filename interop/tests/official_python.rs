@@ -1,0 +1,379 @@
+//! Our host and plugins of the official Python SDK, unchanged.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ekuiper_host::{Error, Host, Source, Tuple};
+use ekuiper_interop::guard::{PATIENCE, Process, Watchdog};
+use ekuiper_interop::plugins::OfficialPython;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+ekuiper_interop::over_each_transport! {
+    official_python_source,
+    official_python_sink,
+    official_python_sink_with_ack,
+    official_python_function,
+    official_python_aggregate,
+    a_source_is_told_its_datasource_and_place,
+    a_sources_error_has_its_text,
+    a_refused_message_has_the_sinks_text,
+    a_functions_error_has_its_text,
+    validates_text_reaches_the_caller,
+    a_symbol_that_the_plugin_lacks_is_refused,
+    rules_and_instances_run_side_by_side,
+    a_symbol_is_stopped_and_started_again,
+    a_function_answers_after_idle_keepalives,
+    a_death_in_mid_call_is_said_at_once,
+    a_killed_plugin_leaves_nothing,
+    shutdown_leaves_nothing,
+}
+
+fn next(source: &mut Source) -> Tuple {
+    source.next_within(PATIENCE).unwrap().expect("the source goes on")
+}
+
+/// Waits until a file has so many lines; a sink without acks has no other
+/// event.
+fn lines(path: &Path, count: usize) -> Vec<String> {
+    let give_up = ekuiper_interop::guard::soon();
+    loop {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        if text.lines().count() >= count {
+            return text.lines().map(str::to_owned).collect();
+        }
+        assert!(std::time::Instant::now() < give_up, "only this has come: {text}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn official_python_source(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).config(json!({ "interval": 1 }));
+    let mut source = source.open().unwrap();
+    for number in 1..=50 {
+        let tuple = next(&mut source);
+        assert_eq!(tuple.message, json!({ "name": "pyjson", "value": number }));
+        assert_eq!(tuple.meta, Value::Null);
+    }
+    source.close().unwrap();
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn official_python_sink(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let file = plugin.folder().join("kept");
+    let sink = host.sink(&plugin.symbol("keep")).rule(plugin.rule("1")).config(json!({ "path": file }));
+    let sink = sink.open().unwrap();
+    for number in 0..500 {
+        sink.send(&json!({ "number": number })).unwrap();
+    }
+    let kept = lines(&file, 500);
+    let sent: Vec<_> = (0..500).map(|number| json!({ "number": number }).to_string()).collect();
+    assert_eq!(kept, sent);
+    sink.close().unwrap();
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn official_python_sink_with_ack(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let sink = host.sink(&plugin.symbol("print")).rule(plugin.rule("1")).require_ack(true).open().unwrap();
+    for number in 0..100 {
+        sink.send(&json!([{ "number": number }])).unwrap();
+    }
+    // As long as any message: one write does not hold it.
+    sink.send(&json!({ "text": "x".repeat(2_000_000) })).unwrap();
+    sink.close().unwrap();
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn official_python_function(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let revert = host.function(&plugin.symbol("revert")).unwrap();
+    assert!(!revert.is_aggregate().unwrap());
+    revert.validate(("x",)).unwrap();
+    for number in 0..200 {
+        let text = format!("olleh {number}");
+        let expected: String = text.chars().rev().collect();
+        assert_eq!(revert.call::<String>((text,)).unwrap(), expected);
+    }
+    assert_eq!(revert.call::<String>(("",)).unwrap(), "");
+    assert_eq!(revert.call::<String>(("größer 🦀",)).unwrap(), "🦀 reßörg");
+    let long = "ab".repeat(1_000_000);
+    assert!(revert.call::<String>((&long,)).unwrap() == "ba".repeat(1_000_000));
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn official_python_aggregate(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let mean = host.function(&plugin.symbol("mean")).unwrap();
+    assert!(mean.is_aggregate().unwrap());
+    assert_eq!(mean.call::<f64>(([1, 2, 6],)).unwrap(), 3.0);
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+/// Both are where the SDK looks for them (fault 12).
+fn a_source_is_told_its_datasource_and_place(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let source = host.source(&plugin.symbol("told")).datasource("topic/a").config(json!({ "depth": [1, null] }));
+    let mut source = source.rule(plugin.rule("1")).operator("here").instance(7).open().unwrap();
+    let told = next(&mut source);
+    assert_eq!(told.message["datasource"], "topic/a");
+    assert_eq!(told.message["config"]["depth"], json!([1, null]));
+    assert_eq!(told.meta, json!({ "rule": plugin.rule("1"), "op": "here", "instance": 7 }));
+    drop(source);
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn a_sources_error_has_its_text(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let mut source = host.source(&plugin.symbol("faulty")).rule(plugin.rule("1")).open().unwrap();
+    assert_eq!(next(&mut source).message, json!({ "row": 1 }));
+    match source.next_within(PATIENCE) {
+        Err(Error::Source { symbol, text }) => {
+            assert_eq!((symbol, text.as_str()), (plugin.symbol("faulty"), "the sensor is gone"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(next(&mut source).message, json!({ "row": 2 }), "it goes on after it");
+}
+
+fn a_refused_message_has_the_sinks_text(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let sink = host.sink(&plugin.symbol("picky")).rule(plugin.rule("1")).require_ack(true).open().unwrap();
+    sink.send(&json!({ "mood": "good" })).unwrap();
+    match sink.send(&json!({ "mood": "bad" })) {
+        Err(Error::Sink { text, .. }) => assert_eq!(text, "I do not like that"),
+        other => panic!("{other:?}"),
+    }
+    sink.send(&json!({ "mood": "good" })).unwrap();
+    sink.close().unwrap();
+}
+
+fn a_functions_error_has_its_text(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let fail = host.function(&plugin.symbol("fail")).unwrap();
+    for word in ["seven", "eight"] {
+        match fail.call::<Value>((word,)) {
+            Err(Error::Function { text, .. }) => {
+                assert!(text.ends_with(&format!("ValueError: no luck with {word}")), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn validates_text_reaches_the_caller(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let revert = host.function(&plugin.symbol("revert")).unwrap();
+    match revert.validate(("a", "b")) {
+        Err(Error::Function { text, .. }) => assert_eq!(text, "revert takes 1 argument, got 2"),
+        other => panic!("{other:?}"),
+    }
+    // It was only asked: calls go on.
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+}
+
+fn a_symbol_that_the_plugin_lacks_is_refused(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    // In the manifest, not in the plugin.
+    let ghost = plugin.symbol("ghost");
+    let refusals = [
+        host.source(&ghost).rule(plugin.rule("1")).open().err().unwrap(),
+        host.sink(&ghost).rule(plugin.rule("1")).open().err().unwrap(),
+        host.function(&ghost).err().unwrap(),
+    ];
+    for refusal in refusals {
+        assert!(matches!(&refusal, Error::Refused { text, .. } if text.contains("KeyError")), "{refusal:?}");
+        assert!(refusal.to_string().contains(&ghost), "{refusal}");
+    }
+    // In neither.
+    let error = host.function("no_such_function").unwrap_err();
+    assert!(error.to_string().starts_with("there is no function no_such_function"), "{error}");
+    // The plugin is none the worse for it.
+    assert_eq!(host.function(&plugin.symbol("revert")).unwrap().call::<String>(("ab",)).unwrap(), "ba");
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn rules_and_instances_run_side_by_side(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let config = json!({ "interval": 1 });
+    let open = |rule: &str, instance: i64| {
+        let source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule(rule)).instance(instance);
+        source.config(config.clone()).open().unwrap()
+    };
+    let mut sources = [open("1", 0), open("1", 1), open("2", 0)];
+    let sinks = ["1", "2"].map(|rule| {
+        let sink = host.sink(&plugin.symbol("print")).rule(plugin.rule(rule)).operator("out");
+        sink.require_ack(true).open().unwrap()
+    });
+    let revert = host.function(&plugin.symbol("revert")).unwrap();
+    for number in 1..=20 {
+        for source in &mut sources {
+            let tuple = next(source);
+            assert_eq!(tuple.message["value"], number, "each counts for itself");
+            sinks.iter().for_each(|sink| sink.send(&tuple.message).unwrap());
+            assert_eq!(revert.call::<String>(("pyjson",)).unwrap(), "nosjyp");
+        }
+    }
+    // One ends, the others go on.
+    let [first, second, mut third] = sources;
+    first.close().unwrap();
+    let [one, two] = sinks;
+    one.close().unwrap();
+    assert_eq!(next(&mut third).message["value"], 21);
+    two.send(&json!({})).unwrap();
+    drop((second, third, two));
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn a_symbol_is_stopped_and_started_again(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let pid = {
+        host.start(plugin.name()).unwrap();
+        host.pid(plugin.name())
+    };
+    for _ in 0..5 {
+        let source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).config(json!({ "interval": 1 }));
+        let mut source = source.open().unwrap();
+        assert_eq!(next(&mut source).message["value"], 1, "a new source counts anew");
+        source.close().unwrap();
+        let sink = host.sink(&plugin.symbol("print")).rule(plugin.rule("1")).require_ack(true).open().unwrap();
+        sink.send(&json!({})).unwrap();
+        sink.close().unwrap();
+        assert_eq!(host.pid(plugin.name()), pid, "in the same process");
+    }
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+/// The SDK sends a keepalive after 5 s without a call: none may be taken for
+/// an answer, and the next call is sent once (faults 1, 2 and 3).
+fn a_function_answers_after_idle_keepalives(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let revert = host.function(&plugin.symbol("revert")).unwrap();
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    // Not to let things settle: the keepalives are what is tested.
+    std::thread::sleep(Duration::from_millis(10_500));
+    for text in ["handshake", "ekahsdnah", "h"] {
+        let expected: String = text.chars().rev().collect();
+        assert_eq!(revert.call::<String>((text,)).unwrap(), expected);
+    }
+    let sink = host.sink(&plugin.symbol("print")).rule(plugin.rule("1")).require_ack(true).open().unwrap();
+    sink.send(&json!({})).unwrap();
+}
+
+fn a_death_in_mid_call_is_said_at_once(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    // Not the deadline ends the call.
+    let host = plugin.host_builder(transport).recv_timeout(Duration::from_secs(120)).build().unwrap();
+    let exit = host.function(&plugin.symbol("exit")).unwrap();
+    match exit.call::<Value>((7,)) {
+        Err(Error::OutcomeUnknown { exit: Some(exit), .. }) => assert_eq!(exit.code, Some(7)),
+        other => panic!("{other:?}"),
+    }
+    // The next use starts it again.
+    let revert = host.function(&plugin.symbol("revert")).unwrap();
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn a_killed_plugin_leaves_nothing(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let mut source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).open().unwrap();
+    let sink = host.sink(&plugin.symbol("print")).rule(plugin.rule("1")).operator("out");
+    let sink = sink.require_ack(true).open().unwrap();
+    sink.send(&json!({})).unwrap();
+    let process = Process::of(host.pid(plugin.name()).unwrap());
+    process.signal(Signal::KILL);
+    process.ended();
+    let ended = loop {
+        match source.next_within(PATIENCE) {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(&ended, Err(Error::Exited { exit, .. }) if exit.signal == Some(9)), "{ended:?}");
+    let refused = sink.send(&json!({}));
+    assert!(matches!(refused, Err(Error::Exited { .. } | Error::OutcomeUnknown { .. })), "{refused:?}");
+    drop((source, sink));
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn shutdown_leaves_nothing(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let mut source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).open().unwrap();
+    let sink = host.sink(&plugin.symbol("print")).rule(plugin.rule("1")).operator("out");
+    let sink = sink.require_ack(true).open().unwrap();
+    let revert = host.function(&plugin.symbol("revert")).unwrap();
+    next(&mut source);
+    sink.send(&json!({})).unwrap();
+    let process = Process::of(host.pid(plugin.name()).unwrap());
+    // With all handles still there.
+    host.shutdown();
+    process.ended();
+    assert!(!matches!(source.next_within(PATIENCE), Ok(Some(_)) | Err(Error::Timeout { .. })));
+    assert!(sink.send(&json!({})).is_err());
+    assert!(revert.call::<String>(("ab",)).is_err());
+    drop((source, sink, revert, host));
+    plugin.assert_clean();
+}
+
+#[test]
+fn two_plugins_start_side_by_side() {
+    let _watchdog = Watchdog::start();
+    let plugins = [OfficialPython::new(), OfficialPython::new()];
+    let host = plugins.iter().fold(plugins[0].host_builder("uds"), |builder, plugin| {
+        if plugin.name() == plugins[0].name() { builder } else { builder.plugin(plugin.folder()) }
+    });
+    let host: Host = host.build().unwrap();
+    host.start_all().unwrap();
+    for plugin in &plugins {
+        assert_eq!(host.function(&plugin.symbol("revert")).unwrap().call::<String>(("ab",)).unwrap(), "ba");
+    }
+    host.shutdown();
+    plugins.iter().for_each(OfficialPython::assert_clean);
+}
