@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::address::SocketFolder;
+use ekuiper_core::address::{Address, SocketFolder};
 use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, SymbolKind};
-use ekuiper_core::transport::TransportError;
+use ekuiper_core::transport::{Endpoint, TransportError};
 
 use crate::catalog::Package;
 use crate::channel::{Channel, Failure};
@@ -32,6 +32,9 @@ pub(crate) struct Running {
     dependents: Arc<Mutex<Dependents>>,
     /// Sources and sinks that are to be stopped before the process is.
     live: Mutex<Vec<Control>>,
+    /// Sockets that it listens on, as far as it has not been seen to close
+    /// them.
+    sockets: Mutex<Vec<Address>>,
     _claim: Claim,
     _watch: Watch,
 }
@@ -55,6 +58,7 @@ impl Running {
             functions: Mutex::default(),
             dependents,
             live: Mutex::default(),
+            sockets: Mutex::default(),
             _claim: claim,
             _watch: site.keeper.watch(control.clone()),
         });
@@ -84,6 +88,31 @@ impl Running {
             return Ok(());
         }
         self.command(CommandKind::Stop, control, self.site.options.recv_timeout)
+    }
+
+    /// Notes that the process listens at `address` from now on.
+    pub(crate) fn listens_at(&self, address: &Address) {
+        lock(&self.sockets).push(address.clone());
+    }
+
+    /// Notes that it has been told to close that socket, and has.
+    pub(crate) fn has_closed(&self, address: &Address) {
+        lock(&self.sockets).retain(|other| other != address);
+    }
+
+    /// Removes the sockets that the process has left behind, if it has ended.
+    pub(crate) fn sweep(&self) {
+        if self.process.exit().is_none() {
+            return;
+        }
+        let options = self.site.options.transport();
+        for address in lock(&self.sockets).drain(..).filter(|address| address.path().exists()) {
+            // Listening takes over what nobody listens on, and nothing else;
+            // closing removes it.
+            if let Ok(taken_over) = self.site.transport.pull(&Endpoint::Listen(address), &options) {
+                taken_over.close();
+            }
+        }
     }
 
     fn command(&self, kind: CommandKind, control: &Control, patience: Duration) -> Result<()> {
@@ -174,5 +203,12 @@ impl Running {
         }
         lock(&self.dependents).close();
         self.process.terminate(self.site.options.grace);
+        self.sweep();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.sweep();
     }
 }

@@ -71,6 +71,7 @@ impl SinkBuilder {
             surplus: AtomicU64::new(0),
         });
         running.depends(&(acks.clone() as Arc<dyn Dependent>));
+        running.listens_at(&data.address);
         running.start_symbol(&control)?;
         let opened = transport
             .push(&Endpoint::Dial(data.address.clone()), &options)
@@ -83,6 +84,7 @@ impl SinkBuilder {
             Ok(push) => push,
             Err(error) => {
                 let _ = running.stop_symbol(&control);
+                running.sweep();
                 return Err(error);
             }
         };
@@ -98,7 +100,8 @@ impl SinkBuilder {
             sending: Mutex::default(),
             stopped: false,
             _watch: watch,
-            _claims: [data, ack],
+            data,
+            _ack: ack,
         })
     }
 }
@@ -163,7 +166,8 @@ pub struct Sink {
     sending: Mutex<Sending>,
     stopped: bool,
     _watch: Option<Watch>,
-    _claims: [Claim; 2],
+    data: Claim,
+    _ack: Claim,
 }
 
 #[derive(Default)]
@@ -306,6 +310,10 @@ impl Sink {
         let stopped = self.running.stop_symbol(&self.control);
         self.push.close();
         self.acks.pull.close();
+        match stopped {
+            Ok(()) if self.running.process.exit().is_none() => self.running.has_closed(&self.data.address),
+            _ => self.running.sweep(),
+        }
         flushed.and(stopped)
     }
 }
