@@ -20,6 +20,11 @@ use crate::site::{Claim, Site, lock};
 use crate::startup::{self, Canceller, Started};
 use crate::{Error, Result};
 
+/// How long a symbol may take to end after it has answered a stop, before it
+/// is told again; it doubles up to [`MAX_STOP_PAUSE`].
+const FIRST_STOP_PAUSE: Duration = Duration::from_millis(20);
+const MAX_STOP_PAUSE: Duration = Duration::from_millis(200);
+
 /// A running plugin process.
 pub(crate) struct Running {
     pub(crate) name: String,
@@ -81,13 +86,33 @@ impl Running {
         Ok(())
     }
 
-    /// Stops a source or a sink.
-    pub(crate) fn stop_symbol(&self, control: &Control) -> Result<()> {
+    /// Stops a source or a sink, and tells it again until it has: the official
+    /// Python SDK answers `ok` to a stop that meets a start, and ignores it
+    /// (fault 13). `has_stopped` waits for the symbol's end, at most so long.
+    pub(crate) fn stop_symbol(&self, control: &Control, mut has_stopped: impl FnMut(Duration) -> bool) -> Result<()> {
         lock(&self.live).retain(|other| other != control);
-        if self.process.exit().is_some() {
-            return Ok(());
+        let patience = self.site.options.recv_timeout;
+        let give_up = Instant::now() + patience;
+        let mut pause = FIRST_STOP_PAUSE;
+        let mut told = false;
+        while self.process.exit().is_none() {
+            match self.command(CommandKind::Stop, control, patience) {
+                Ok(()) => told = true,
+                // The official Go SDK's answer to a second stop.
+                Err(Error::Refused { .. }) if told => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if has_stopped(pause) {
+                return Ok(());
+            }
+            if Instant::now() >= give_up {
+                let what = format!("{} {} goes on after its stop", control.plugin_type, control.symbol_name);
+                return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
+            }
+            tracing::debug!(plugin = self.name, symbol = control.symbol_name, "a stop was ignored, it is sent again");
+            pause = (pause * 2).min(MAX_STOP_PAUSE);
         }
-        self.command(CommandKind::Stop, control, self.site.options.recv_timeout)
+        Ok(())
     }
 
     /// Notes that the process listens at `address` from now on.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::address::Address;
 use ekuiper_core::message::{Control, SymbolKind, decode_ack};
 use ekuiper_core::transport::{Endpoint, Pull, PullEvent, Push, TransportError};
 use serde::Serialize;
@@ -19,6 +20,10 @@ use crate::running::Running;
 use crate::site::{Claim, lock};
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
+
+/// How often a sink's socket is looked at after its stop: nothing tells that a
+/// file is gone.
+const GONE_PAUSE: Duration = Duration::from_millis(1);
 
 /// A sink that is about to be opened.
 #[must_use = "it does nothing until it is opened"]
@@ -83,7 +88,7 @@ impl SinkBuilder {
         let push = match opened {
             Ok(push) => push,
             Err(error) => {
-                let _ = running.stop_symbol(&control);
+                let _ = running.stop_symbol(&control, |patience| is_gone(&data.address, patience));
                 running.sweep();
                 return Err(error);
             }
@@ -307,7 +312,7 @@ impl Sink {
             None => self.flush(self.running.site.options.send_timeout),
             Some(_) => Ok(()),
         };
-        let stopped = self.running.stop_symbol(&self.control);
+        let stopped = self.running.stop_symbol(&self.control, |patience| is_gone(&self.data.address, patience));
         self.push.close();
         self.acks.pull.close();
         match stopped {
@@ -316,6 +321,19 @@ impl Sink {
         }
         flushed.and(stopped)
     }
+}
+
+/// Waits until a sink has closed its socket, which removes the file. It
+/// normally has when it answers.
+fn is_gone(address: &Address, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while address.path().exists() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(GONE_PAUSE);
+    }
+    true
 }
 
 impl Drop for Sink {

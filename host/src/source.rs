@@ -196,11 +196,29 @@ impl<M> Source<M> {
         format!("source {} of plugin {}", self.control.symbol_name, self.running.name)
     }
 
+    /// Drops what still comes, until the connection ends. One that there never
+    /// was has ended.
+    fn has_ended(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while !self.over {
+            let connected = self.inlet.connected.load(Ordering::SeqCst);
+            match self.inlet.pull.receive(&mut self.buffer, Some(if connected { deadline } else { Instant::now() })) {
+                Ok(PullEvent::Connected(_)) => self.inlet.connected.store(true, Ordering::SeqCst),
+                Ok(PullEvent::Message(_)) if Instant::now() < deadline => {}
+                Ok(PullEvent::Message(_)) => return false,
+                Ok(PullEvent::Disconnected(_)) | Err(TransportError::Closed) => self.over = true,
+                Err(_) => return !connected,
+            }
+        }
+        true
+    }
+
     fn stop(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.stopped, true) {
             return Ok(());
         }
-        let stopped = self.running.stop_symbol(&self.control);
+        let (running, control) = (self.running.clone(), self.control.clone());
+        let stopped = running.stop_symbol(&control, |patience| self.has_ended(patience));
         self.inlet.pull.close();
         stopped
     }
