@@ -115,10 +115,11 @@ impl Process {
         Self { pid, fd: pidfd_open(pid, PidfdFlags::empty()).expect("the process lives") }
     }
 
-    /// The processes that a process has started and that live.
-    pub fn children_of(pid: u32) -> Vec<Self> {
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        children.split_whitespace().map(|pid| Self::of(pid.parse().unwrap())).collect()
+    /// Whether it has a thread of this name.
+    pub fn has_thread(&self, name: &str) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero()));
+        let mut tasks = tasks.into_iter().flatten().filter_map(Result::ok);
+        tasks.any(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name))
     }
 
     /// Sends a signal.

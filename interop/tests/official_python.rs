@@ -1,10 +1,13 @@
 //! Our host and plugins of the official Python SDK, unchanged.
 
-use std::path::Path;
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ekuiper_host::{Error, Host, Source, Tuple};
-use ekuiper_interop::guard::{PATIENCE, Process, Watchdog};
+use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, sockets_in_tmp};
 use ekuiper_interop::plugins::OfficialPython;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -23,6 +26,7 @@ ekuiper_interop::over_each_transport! {
     a_symbol_that_the_plugin_lacks_is_refused,
     rules_and_instances_run_side_by_side,
     a_symbol_is_stopped_and_started_again,
+    a_stop_that_the_sdk_ignores_is_sent_again,
     a_function_answers_after_idle_keepalives,
     a_death_in_mid_call_is_said_at_once,
     a_killed_plugin_leaves_nothing,
@@ -279,6 +283,27 @@ fn a_symbol_is_stopped_and_started_again(transport: &str) {
     }
     host.shutdown();
     plugin.assert_clean();
+}
+
+/// The SDK answers `ok` to a stop that comes before the symbol's thread is
+/// registered, and does nothing (fault 13): its rows would be the next one's,
+/// and its address in use.
+fn a_stop_that_the_sdk_ignores_is_sent_again(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    std::fs::write(plugin.folder().join("hesitate"), "").unwrap();
+    let host = plugin.host(transport);
+    for _ in 0..2 {
+        let source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).config(json!({ "interval": 1 }));
+        source.open().unwrap().close().unwrap();
+        host.sink(&plugin.symbol("print")).rule(plugin.rule("1")).open().unwrap().close().unwrap();
+        assert_eq!(sockets_in_tmp(&plugin.rule("1")), [] as [PathBuf; 0]);
+    }
+    let source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).config(json!({ "interval": 1 }));
+    let mut source = source.open().unwrap();
+    for number in 1..=50 {
+        assert_eq!(next(&mut source).message["value"], number, "no row of an earlier source");
+    }
 }
 
 /// The SDK sends a keepalive after 5 s without a call: none may be taken for

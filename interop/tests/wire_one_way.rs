@@ -1,5 +1,8 @@
 //! Push and pull against libnng and mangos: contents, order, sizes, limits.
 
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
 use std::time::Instant;
 
 use ekuiper_core::transport::{Options, Push, TransportError};

@@ -1,6 +1,9 @@
 //! Request and reply against libnng and mangos: contents, sizes, limits, two
 //! peers at once.
 
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
 use ekuiper_core::transport::{Options, TransportError};
 use ekuiper_interop::peer::{Library, Peer};
 use ekuiper_interop::wire::{Case, MANGOS_LIMIT, SIZES, ask, assert_received, body};

@@ -1,6 +1,9 @@
 //! Either side goes and comes back, in order and by kill -9: the other finds
 //! it again.
 
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
 use ekuiper_core::transport::{Endpoint, Options, Push, Request, TransportError};
 use ekuiper_interop::guard::soon;
 use ekuiper_interop::peer::Peer;

@@ -1,0 +1,235 @@
+//! Our host and our plugin `mirror`.
+
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
+use ekuiper_host::{Error, Host, Source, Tuple};
+use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, sockets_in};
+use ekuiper_interop::plugins::Mirror;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+ekuiper_interop::over_each_transport! {
+    our_source,
+    our_sink,
+    our_sink_with_ack,
+    our_function,
+    our_aggregate,
+    what_a_symbol_refuses_has_its_text,
+    rules_and_instances_run_side_by_side,
+    a_symbol_is_stopped_and_started_again,
+    a_killed_plugin_leaves_nothing,
+    shutdown_leaves_nothing,
+}
+
+fn host(mirror: &Mirror, transport: &str) -> Host {
+    // A folder of its own: the names in /tmp are always the same.
+    Host::builder().transport(transport).plugin(mirror.folder()).ipc_dir(sockets(mirror)).build().unwrap()
+}
+
+fn sockets(mirror: &Mirror) -> std::path::PathBuf {
+    mirror.scratch().join("s")
+}
+
+fn assert_clean(mirror: &Mirror) {
+    assert_eq!(sockets_in(&sockets(mirror)), [] as [std::path::PathBuf; 0]);
+}
+
+fn next(source: &mut Source) -> Tuple {
+    source.next_within(PATIENCE).unwrap().expect("the source goes on")
+}
+
+fn our_source(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let source = host.source("random").rule("r1").config(json!({ "interval": 0, "count": 5000 }));
+    let rows: Vec<_> = source.open().unwrap().map(|tuple| tuple.unwrap().message).collect();
+    let counts: Vec<_> = rows.iter().map(|row| row["count"].as_u64().unwrap()).collect();
+    assert_eq!(counts, (1..=5000).collect::<Vec<_>>());
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+fn our_sink(transport: &str) {
+    sink(transport, false);
+}
+
+fn our_sink_with_ack(transport: &str) {
+    sink(transport, true);
+}
+
+fn sink(transport: &str, require_ack: bool) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let file = mirror.scratch().join("rows");
+    let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(require_ack).open().unwrap();
+    let mut sent = String::new();
+    for number in 0..1000 {
+        sink.send(&json!([{ "n": number }])).unwrap();
+        sent += &format!("{{\"n\":{number}}}\n");
+        if require_ack && number % 100 == 0 {
+            assert!(std::fs::read_to_string(&file).unwrap() == sent, "it is written when it is acknowledged");
+        }
+    }
+    // Without acks too: our sink has read what was sent when it has stopped.
+    sink.close().unwrap();
+    assert!(std::fs::read_to_string(&file).unwrap() == sent);
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+fn our_function(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let revert = host.function("revert").unwrap();
+    assert!(!revert.is_aggregate().unwrap());
+    revert.validate(("x",)).unwrap();
+    for number in 0..1000 {
+        let text = number.to_string();
+        assert_eq!(revert.call::<String>((&text,)).unwrap(), text.chars().rev().collect::<String>());
+    }
+    let echo = host.function("echo").unwrap();
+    for value in [json!(null), json!({ "a": [1, 2.5, "ü"] }), json!("x".repeat(3_000_000))] {
+        assert!(echo.call::<Value>((&value,)).unwrap() == value);
+    }
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+fn our_aggregate(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let average = host.function("average").unwrap();
+    assert!(average.is_aggregate().unwrap());
+    assert_eq!(average.call::<f64>(([1, 2, 6],)).unwrap(), 3.0);
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+fn what_a_symbol_refuses_has_its_text(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let revert = host.function("revert").unwrap();
+    match revert.validate((1, 2)) {
+        Err(Error::Function { text, .. }) => assert_eq!(text, "takes 1 argument, got 2"),
+        other => panic!("{other:?}"),
+    }
+    match revert.call::<Value>((7,)) {
+        Err(Error::Function { text, .. }) => assert!(text.contains("argument 1"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    match host.sink("file").rule("r1").config(json!({ "path": "/no/such/folder/x" })).open().err() {
+        Some(Error::Refused { text, .. }) => assert!(text.contains("/no/such/folder/x"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    match host.source("random").rule("r1").config(json!({ "interval": "soon" })).open().err() {
+        Some(Error::Refused { text, .. }) => assert!(text.contains("interval"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    let file = mirror.scratch().join("rows");
+    let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(true).open().unwrap();
+    assert!(matches!(sink.send_bytes(b"no JSON"), Err(Error::Sink { .. })));
+    sink.send(&json!({})).unwrap();
+    drop(sink);
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+fn rules_and_instances_run_side_by_side(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let open = |rule: &str, instance| {
+        let config = json!({ "interval": 1, "seed": 7 });
+        host.source("random").rule(rule).instance(instance).config(config).open().unwrap()
+    };
+    let mut sources = [open("r1", 0), open("r1", 1), open("r2", 0)];
+    let files = ["one", "two"].map(|name| mirror.scratch().join(name));
+    let sinks = [0, 1].map(|index| {
+        let sink = host.sink("file").rule("r1").operator("out").instance(index as i64);
+        sink.config(json!({ "path": files[index] })).require_ack(true).open().unwrap()
+    });
+    for number in 1..=50 {
+        for source in &mut sources {
+            let row = next(source).message;
+            assert_eq!(row["count"], number, "each counts for itself");
+            sinks.iter().for_each(|sink| sink.send(&row).unwrap());
+        }
+    }
+    let [first, second, mut third] = sources;
+    first.close().unwrap();
+    assert_eq!(next(&mut third).message["count"], 51);
+    drop((second, third, sinks));
+    for file in files {
+        assert_eq!(std::fs::read_to_string(file).unwrap().lines().count(), 150);
+    }
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+fn a_symbol_is_stopped_and_started_again(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let file = mirror.scratch().join("rows");
+    for round in 1..=20 {
+        let mut source = host.source("random").rule("r1").config(json!({ "interval": 0 })).open().unwrap();
+        assert_eq!(next(&mut source).message["count"], 1, "a new source counts anew");
+        source.close().unwrap();
+        let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(true).open().unwrap();
+        sink.send(&json!({ "round": round })).unwrap();
+        sink.close().unwrap();
+        // At once, with nothing between.
+        host.source("random").rule("r1").open().unwrap().close().unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(file).unwrap().lines().count(), 20);
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+fn a_killed_plugin_leaves_nothing(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let mut source = host.source("random").rule("r1").open().unwrap();
+    let file = mirror.scratch().join("rows");
+    let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(true).open().unwrap();
+    sink.send(&json!({})).unwrap();
+    let process = Process::of(host.pid("mirror").unwrap());
+    process.signal(Signal::KILL);
+    process.ended();
+    let ended = loop {
+        match source.next_within(PATIENCE) {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(&ended, Err(Error::Exited { exit, .. }) if exit.signal == Some(9)), "{ended:?}");
+    assert!(sink.send(&json!({})).is_err());
+    drop((source, sink));
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+fn shutdown_leaves_nothing(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let mut source = host.source("random").rule("r1").open().unwrap();
+    let file = mirror.scratch().join("rows");
+    let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(true).open().unwrap();
+    let echo = host.function("echo").unwrap();
+    next(&mut source);
+    let process = Process::of(host.pid("mirror").unwrap());
+    host.shutdown();
+    process.ended();
+    assert!(sink.send(&json!({})).is_err());
+    assert!(echo.call::<Value>((1,)).is_err());
+    drop((source, sink, echo, host));
+    assert_clean(&mirror);
+}
