@@ -229,6 +229,39 @@ fn the_log_names_the_symbol() {
 }
 
 #[test]
+fn an_error_names_its_symbol_at_the_highest_level_too() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start_as(&[], |launch| {
+        let mut command = Command::new(unruly());
+        command.arg(launch.replace("debug", "error"));
+        command
+    });
+    let (_pull, _) = plugin.start_source("counter", &meta("rule7", "op7"), json!({ "fail_in": "open" }));
+    plugin.log.wait_for(&["ERROR", "name=\"counter\" rule=\"rule7\"", "open failed"]);
+    assert!(!plugin.log.text().contains("DEBUG"));
+}
+
+#[test]
+fn a_log_that_nobody_reads_harms_nothing() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start_as(&[("UNRULY_ABSENCE", "300")], |launch| {
+        let mut command = Command::new("sh");
+        // Its stderr is a pipe without a reader.
+        command.args(["-c", r#"{ exec 3>&1; "$0" "$1" 2>&1 1>&3; } | true"#]).arg(unruly()).arg(launch);
+        command
+    });
+    let (_held, file) = busy(&mut plugin);
+    let (_, answer) = plugin.start_source("counter", &meta("r1", "bad"), json!({ "fail_in": "configure" }));
+    assert_eq!(answer, "configure failed");
+    plugin.assert_alive();
+    plugin.child.kill().unwrap();
+    // Its parent may be another shell, which lives as long as it does.
+    plugin.control.reply.close();
+    eventually("it ends in order", || journal(&file).contains(&"sink close".into()));
+    assert_orderly(&journal(&file));
+}
+
+#[test]
 fn a_level_and_a_transport_that_are_not_known_are_told_and_replaced() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::start_as(&[], |launch| {

@@ -7,11 +7,11 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::message::{CallKind, CommandKind, Control};
+use ekuiper_core::message::{CallKind, Command, CommandKind, Control};
 use serde_json::{Map, json};
 
 use support::plugin::{meta, release};
-use support::{Plugin, drain, eventually, journal, soon, watchdog};
+use support::{Asked, Plugin, drain, eventually, journal, soon, watchdog};
 
 #[test]
 fn close_has_run_when_a_stop_is_answered() {
@@ -64,9 +64,25 @@ fn errors_of_a_source_reach_the_host() {
     assert_eq!(drain(&*pull).unwrap(), json!({ "message": { "still": "here" }, "meta": null }));
     assert_eq!(drain(&*pull).unwrap(), json!({ "error": "the sensor is gone" }));
     assert_eq!(drain(&*pull), None, "its channel ends with it");
-    drop(pull);
-    let (_pull, answer) = plugin.start_source("reporter", &meta("r1", "s"), json!({}));
-    assert_eq!(answer, "ok", "one that is over can be started again");
+}
+
+#[test]
+fn one_that_has_ended_by_itself_can_be_started_again_at_once() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[("UNRULY_STOP", "30000")]);
+    let (go, rule) = (plugin.file("go"), meta("r1", "s"));
+    let config = json!({ "fail_in": "open", "hang_in": "close", "release": go });
+    let (pull, answer) = plugin.start_source("counter", &rule, config);
+    assert_eq!(answer, "ok");
+    assert_eq!(drain(&*pull).unwrap(), json!({ "error": "open failed" }));
+    // Its `close` still runs: the start waits for it.
+    let control = Control::source("counter", meta("r1", "s"), "again", Map::new());
+    plugin.control.send(&Command { kind: CommandKind::Start, control }.encode().unwrap());
+    plugin.log.wait_for(&["command kind=start", "datasource=\"again\""]);
+    release(&go);
+    assert_eq!(plugin.control.next(), Asked::Request(b"ok".to_vec()));
+    while drain(&*pull).is_some() {}
+    assert_eq!(drain(&*pull).unwrap()["message"]["topic"], "again");
 }
 
 #[test]
@@ -119,6 +135,36 @@ fn a_refused_start_says_why_and_leaves_nothing_behind() {
     assert_eq!(answer, "ok");
     assert_eq!(plugin.stop_sink("journal", &meta), "ok");
     assert!(!plugin.sockets().data(&meta).unwrap().path().exists());
+}
+
+#[test]
+fn an_error_is_never_taken_for_success_or_a_handshake() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    // A stock engine takes whatever begins with an h for a handshake, and
+    // sends the command again, for ever.
+    for (text, answer) in [
+        ("ok", "error: ok"),
+        ("handshake", "error: handshake"),
+        ("host unreachable", "error: host unreachable"),
+        ("", "an error without a text"),
+    ] {
+        let config = json!({ "fail_in": "configure", "fail_text": text });
+        assert_eq!(plugin.start_source("counter", &meta("r1", "s"), config).1, answer);
+    }
+}
+
+#[test]
+fn a_stop_right_after_the_start_stops() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (file, rule) = (plugin.file("journal"), meta("r1", "s"));
+    for _ in 0..50 {
+        let (_pull, answer) = plugin.start_source("counter", &rule, json!({ "journal": file }));
+        assert_eq!((answer.as_str(), plugin.stop_source("counter", &rule).as_str()), ("ok", "ok"));
+        assert_eq!(journal(&file).last().unwrap(), "close");
+    }
+    assert_eq!(journal(&file).iter().filter(|line| *line == "close").count(), 50);
 }
 
 #[test]
@@ -187,6 +233,9 @@ fn a_sink_acknowledges_when_asked_and_only_then() {
     assert!(garbage["error"].as_str().unwrap().contains("neither a JSON object nor an array"), "{garbage}");
     // One by hand counts instead, and a surplus one is dropped: the next
     // message's acknowledgement is the next to come.
+    assert_eq!(say(json!({ "n": 5, "ack": ["alone"] })), json!({ "error": "alone" }));
+    assert_eq!(say(json!({ "n": 5 })), json!({}));
+    assert!(!plugin.log.text().contains("surplus"));
     assert_eq!(say(json!({ "n": 5, "ack": ["by hand", "again", ""] })), json!({ "error": "by hand" }));
     assert_eq!(say(json!({ "n": 6 })), json!({}));
     plugin.log.wait_for(&["WARN", "surplus acknowledgement"]);
@@ -217,13 +266,19 @@ fn a_sink_acknowledges_when_asked_and_only_then() {
 fn a_stopped_sink_has_read_what_was_sent() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::start(&[]);
-    let (file, rule) = (plugin.file("journal"), meta("r1", "s"));
-    let (push, _acks, answer) = plugin.start_sink("journal", &rule, json!({ "journal": file }));
+    let (file, go, rule) = (plugin.file("journal"), plugin.file("go"), meta("r1", "s"));
+    let config = json!({ "journal": file, "hang_in": "row 0", "release": go });
+    let (push, _acks, answer) = plugin.start_sink("journal", &rule, config);
     assert_eq!(answer, "ok");
     for n in 0..100 {
         push.send(format!("{{\"n\":{n}}}").as_bytes(), soon()).unwrap();
     }
-    assert_eq!(plugin.stop_sink("journal", &rule), "ok");
+    // The stop comes while the sink is busy with the first.
+    let control = Control::sink("journal", rule, Map::new());
+    plugin.control.send(&Command { kind: CommandKind::Stop, control }.encode().unwrap());
+    plugin.log.wait_for(&["command kind=stop"]);
+    release(&go);
+    assert_eq!(plugin.control.next(), Asked::Request(b"ok".to_vec()));
     let lines = journal(&file);
     assert_eq!(lines.len(), 103, "{lines:?}");
     assert_eq!((lines[101].as_str(), lines[102].as_str()), ("row 99", "close"));
@@ -251,6 +306,7 @@ fn a_sink_is_stopped_under_a_flood_and_with_acks_that_nobody_reads() {
         over.store(true, Ordering::Relaxed);
         assert_eq!(stopped, ("ok".into(), "ok".into()));
     });
+    plugin.log.wait_for(&["WARN", "op=\"flooded\"", "stopped while the engine was still sending"]);
     plugin.assert_alive();
 }
 

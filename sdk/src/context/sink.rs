@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ekuiper_core::message::{Meta, encode_ack};
@@ -29,8 +29,6 @@ struct Inner {
     mode: AckMode,
     /// Messages that were given to the sink and not acknowledged yet.
     owed: AtomicU64,
-    /// The message that the sink has now was acknowledged by hand.
-    acked: AtomicBool,
     surplus: Throttle,
     failures: Throttle,
 }
@@ -44,7 +42,6 @@ impl SinkContext {
             outlet,
             mode,
             owed: AtomicU64::new(0),
-            acked: AtomicBool::new(false),
             surplus: Throttle::default(),
             failures: Throttle::default(),
         }))
@@ -124,7 +121,6 @@ impl SinkContext {
             }
             return Ok(());
         }
-        self.0.acked.store(true, Ordering::Release);
         let outcome = outcome.map_err(shortened);
         let ack = encode_ack(outcome.as_ref().copied().map_err(String::as_str));
         outlet.send(&ack).map_err(|source| match source {
@@ -136,7 +132,6 @@ impl SinkContext {
     /// A message is about to be given to the sink.
     pub(crate) fn begin(&self) {
         self.0.owed.fetch_add(1, Ordering::AcqRel);
-        self.0.acked.store(false, Ordering::Release);
     }
 
     /// The sink has taken it, or not.
@@ -147,7 +142,9 @@ impl SinkContext {
             let error = text_of(&**error);
             tracing::error!(%error, others, "the sink did not take a message");
         }
-        let by_hand = self.0.mode == AckMode::Manual || self.0.acked.load(Ordering::Acquire);
+        // An automatic sink owes the message that it has now, or has paid by
+        // hand.
+        let by_hand = self.0.mode == AckMode::Manual || self.0.owed.load(Ordering::Acquire) == 0;
         if by_hand || self.0.outlet.is_none() {
             return;
         }

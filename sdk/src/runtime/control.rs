@@ -84,7 +84,8 @@ impl channel::Answer for Symbols {
 impl Symbols {
     fn carry_out(&mut self, command: &[u8]) -> Result<()> {
         let Command { kind, control } = Command::decode(command)?;
-        tracing::debug!(%kind, symbol = control.symbol_name, meta = %control.meta, "command");
+        let (symbol, datasource) = (&control.symbol_name, control.datasource());
+        tracing::debug!(symbol, meta = %control.meta, datasource, "command kind={kind}");
         // A function's channel belongs to no rule, whatever an engine says.
         let meta = match control.plugin_type {
             SymbolKind::Function => Meta::default(),

@@ -44,6 +44,8 @@ struct Settings {
     panic_in: String,
     /// The method that fails.
     fail_in: String,
+    /// What it says then; by default which method it was.
+    fail_text: Option<String>,
     /// The method that hangs, until `release` exists.
     hang_in: String,
     release: Option<PathBuf>,
@@ -62,7 +64,10 @@ impl Settings {
             let release = self.release.as_deref().ok_or("hangs without a release")?;
             wait_for(release);
         }
-        if self.fail_in == method { Err(format!("{method} failed").into()) } else { Ok(()) }
+        if self.fail_in != method {
+            return Ok(());
+        }
+        Err(self.fail_text.clone().unwrap_or_else(|| format!("{method} failed")).into())
     }
 
     fn note(&self, word: &str) -> Result<()> {
