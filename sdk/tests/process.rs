@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ekuiper_core::message::CallKind;
+use ekuiper_core::transport::{Endpoint, Options, Transport};
+use ekuiper_transport_uds::UdsTransport;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -154,6 +156,11 @@ fn a_host_that_comes_back_finds_its_symbols() {
     assert_eq!(answer, "ok");
     plugin.control.reply.close();
     plugin.control = Channel::listen(&plugin.sockets().control("unruly").unwrap()).greeted();
+    assert!(drain(&*pull).is_some());
+    // Its data channel may come back too.
+    pull.close();
+    let data = Endpoint::Listen(plugin.sockets().data(&meta).unwrap());
+    let pull = UdsTransport::new().pull(&data, &Options::default()).unwrap();
     assert!(drain(&*pull).is_some());
     assert_eq!(plugin.stop_source("counter", &meta), "ok");
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::{CallKind, Command, CommandKind, Control};
+use ekuiper_core::transport::{Endpoint, Options, Transport};
+use ekuiper_transport_uds::UdsTransport;
 use serde_json::{Map, json};
 
 use support::plugin::{meta, release};
@@ -29,6 +31,29 @@ fn close_has_run_when_a_stop_is_answered() {
         std::fs::remove_file(&file).unwrap();
     }
     assert_eq!(plugin.stop_source("counter", &meta), "ok", "what does not run is stopped");
+}
+
+#[test]
+fn a_topic_is_found_wherever_an_engine_says_it() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    // The stock engine says it in the configuration only.
+    for (place, topic) in [
+        (json!({ "dataSource": "a", "datasource": "b", "config": { "datasource": "c" } }), "a"),
+        (json!({ "dataSource": "", "datasource": "b", "config": { "datasource": "c" } }), "b"),
+        (json!({ "config": { "datasource": "c" } }), "c"),
+        (json!({ "config": null }), ""),
+    ] {
+        let rule = meta("r1", "s");
+        let data = Endpoint::Listen(plugin.sockets().data(&rule).unwrap());
+        let pull = UdsTransport::new().pull(&data, &Options::default()).unwrap();
+        let mut control = json!({ "symbolName": "counter", "meta": rule, "pluginType": "source" });
+        control.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+        let command = json!({ "cmd": "start", "arg": control.to_string() });
+        assert_eq!(plugin.control.ask_text(command.to_string().as_bytes()), "ok");
+        assert_eq!(drain(&*pull).unwrap()["message"]["topic"], topic);
+        assert_eq!(plugin.stop_source("counter", &rule), "ok");
+    }
 }
 
 #[test]
