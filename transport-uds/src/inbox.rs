@@ -48,6 +48,9 @@ struct Reader {
     slots: Vec<Slot>,
     /// Whose turn it is.
     turn: usize,
+    /// A peer sends faster than it is read: the others must be looked at
+    /// without waiting for it to have nothing.
+    look_around: bool,
 }
 
 #[derive(Debug)]
@@ -82,6 +85,18 @@ pub(crate) enum Incoming<T> {
     Connected(ConnectionId),
     Disconnected(ConnectionId),
 }
+
+/// What one round came to.
+enum Served<T> {
+    Incoming(Incoming<T>),
+    /// Nothing whole, yet somebody has more to read.
+    More,
+    Nothing,
+}
+
+/// How many rounds are made for a message that is there in pieces when the
+/// deadline has passed already: more than the kernel's buffer takes.
+const LATE_ROUNDS: usize = 16;
 
 const CLOSING: u64 = 0;
 const LISTENER: u64 = u64::MAX;
@@ -149,15 +164,29 @@ impl Inbox {
             }
         };
         let mut waited = false;
+        let mut rounds = LATE_ROUNDS;
         loop {
             self.closing.check()?;
             // With several peers, see who else has sent before serving one
-            // again; a single one is read until it has nothing.
-            if reader.slots.len() > 1 && !waited {
+            // again; a single one is read until it has nothing, or a whole
+            // buffer of it was read.
+            if !waited && (reader.slots.len() > 1 || reader.look_around) {
                 self.watch(&mut reader, Some(Instant::now()))?;
             }
-            if let Some(incoming) = self.serve(&mut reader, &mut judge) {
-                return Ok(incoming);
+            match self.serve(&mut reader, &mut judge) {
+                Served::Incoming(Incoming::Disconnected(id)) => {
+                    // It may be the closing's doing.
+                    self.closing.check()?;
+                    return Ok(Incoming::Disconnected(id));
+                }
+                Served::Incoming(incoming) => return Ok(incoming),
+                Served::More if has_passed(deadline) && rounds == 0 => return Err(TransportError::Timeout),
+                Served::More => {
+                    rounds -= usize::from(has_passed(deadline));
+                    waited = false;
+                    continue;
+                }
+                Served::Nothing => {}
             }
             if waited && has_passed(deadline) {
                 return Err(TransportError::Timeout);
@@ -172,32 +201,39 @@ impl Inbox {
         &self,
         reader: &mut Reader,
         judge: &mut impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
-    ) -> Option<Incoming<T>> {
-        let count = reader.slots.len();
-        for step in 0..count {
-            let index = (reader.turn + step) % count;
-            let slot = &mut reader.slots[index];
+    ) -> Served<T> {
+        let Reader { slots, turn, look_around, .. } = reader;
+        let mut more = false;
+        for _ in 0..slots.len() {
+            if *turn >= slots.len() {
+                *turn = 0;
+            }
+            let slot = &mut slots[*turn];
             if let Some(incoming) = slot.next(judge) {
-                reader.turn = (index + 1) % count;
-                return Some(incoming);
+                *look_around |= slot.readable;
+                *turn += 1;
+                return Served::Incoming(incoming);
             }
             if slot.ended {
-                let slot = reader.slots.swap_remove(index);
+                // Whoever comes behind it is at its place now.
+                let slot = slots.remove(*turn);
                 self.forget(&slot.link);
-                reader.turn = 0;
                 if slot.connection.is_ready() {
-                    return Some(Incoming::Disconnected(slot.link.id));
+                    return Served::Incoming(Incoming::Disconnected(slot.link.id));
                 }
-                // The others get their turn in the next round.
-                return self.serve(reader, judge);
+                continue;
             }
+            more |= slot.readable;
+            *turn += 1;
         }
-        None
+        *look_around |= more;
+        if more { Served::More } else { Served::Nothing }
     }
 
     /// Waits until something may have come, at the latest until `deadline`;
     /// makes and accepts connections meanwhile.
     fn watch(&self, reader: &mut Reader, deadline: Deadline) -> Result<()> {
+        reader.look_around = false;
         let mut until = deadline;
         for slot in &reader.slots {
             until = earlier(until, slot.connection.deadline());
@@ -268,7 +304,13 @@ impl Inbox {
             return;
         }
         let link = Arc::new(link);
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).push(link.clone());
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.push(link.clone());
+        if self.closing.check().is_err() {
+            // The closing may have gone through the links already.
+            link.shutdown();
+        }
+        drop(links);
         let is_new = connection.is_ready();
         reader.slots.push(Slot { link, connection, is_new, readable: true, ended: false });
     }
@@ -287,17 +329,20 @@ impl Drop for Inbox {
 }
 
 impl Slot {
-    /// What this connection has to tell now.
+    /// What this connection has to tell now. Reads at most once: others want
+    /// their turn, and the caller has a deadline.
     fn next<T>(&mut self, judge: &mut impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>) -> Option<Incoming<T>> {
         if std::mem::take(&mut self.is_new) {
             return Some(Incoming::Connected(self.link.id));
         }
+        let mut may_read = true;
         loop {
             let verdict = match self.connection.next() {
                 Ok(Some(Event::Ready)) => return Some(Incoming::Connected(self.link.id)),
                 Ok(Some(Event::Message(message))) => judge(&self.link, Content::Message(message)),
                 Ok(Some(Event::Oversized(head, length))) => judge(&self.link, Content::Oversized(head, length)),
-                Ok(None) if self.readable && !self.ended => {
+                Ok(None) if self.readable && !self.ended && may_read => {
+                    may_read = false;
                     self.read();
                     continue;
                 }
