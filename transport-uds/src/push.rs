@@ -110,15 +110,25 @@ impl UdsPush {
                 dialer.succeeded();
             }
         }
+        self.accept(peers);
+        peers.slots.iter_mut().for_each(|slot| slot.read(now));
+    }
+
+    fn accept(&self, peers: &mut Peers) {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
             self.admit(peers, link, connection);
         }
-        peers.slots.iter_mut().for_each(|slot| slot.read(now));
     }
 
     fn admit(&self, peers: &mut Peers, link: Link, connection: Connection) {
         let link = Arc::new(link);
-        self.links().push(link.clone());
+        let mut links = self.links();
+        links.push(link.clone());
+        if self.closing.check().is_err() {
+            // The closing may have gone through the links already.
+            link.shutdown();
+        }
+        drop(links);
         peers.slots.push(Slot { link, connection, gone: false });
     }
 
@@ -176,6 +186,8 @@ impl Push for UdsPush {
             return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
         }
         let mut peers = self.peers.enter(&self.closing, deadline)?;
+        // Who has come gets its share, also while the others take everything.
+        self.accept(&mut peers);
         if self.offer(&mut peers, body, deadline)? {
             return Ok(());
         }
