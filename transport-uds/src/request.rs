@@ -1,6 +1,6 @@
 //! REQ: dials, sends one request at a time, receives its reply.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Instant;
 
 use ekuiper_core::address::Address;
@@ -14,6 +14,10 @@ use crate::inbox::limits;
 use crate::link::{Link, Written};
 use crate::wait::{Closing, earlier, has_passed, io_error, wait_for};
 
+/// How often is read before the deadline is looked at again: more than the
+/// kernel's buffer takes.
+const MAX_READS: usize = 16;
+
 #[derive(Debug)]
 pub(crate) struct UdsRequest {
     options: Options,
@@ -22,6 +26,8 @@ pub(crate) struct UdsRequest {
     state: Gate<State>,
     /// For the closing, while somebody else has the state.
     link: Mutex<Option<Arc<Link>>>,
+    /// Held by whoever waits for the reply.
+    receiving: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -53,11 +59,16 @@ impl UdsRequest {
             closing: Closing::new(address)?,
             state: Gate::new(state),
             link: Mutex::default(),
+            receiving: Mutex::default(),
         })
     }
 
     fn set_link(&self, link: Option<Arc<Link>>) {
         let mut shared = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(link), Err(_)) = (&link, self.closing.check()) {
+            // The closing may have been here already.
+            link.shutdown();
+        }
         if let Some(former) = std::mem::replace(&mut *shared, link) {
             former.shutdown();
         }
@@ -173,6 +184,14 @@ impl Request for UdsRequest {
     }
 
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+        let _receiving = match self.receiving.try_lock() {
+            Ok(receiving) => receiving,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.closing.check()?;
+                return Err(TransportError::Misuse("another thread is receiving on it"));
+            }
+        };
         let mut entered = self.state.enter(&self.closing, deadline)?;
         let state = &mut *entered;
         if !state.requester.is_waiting() {
@@ -255,6 +274,7 @@ impl Peer {
     /// Whether the reply to the outstanding request is there; it is in
     /// `buffer` then.
     fn reply(&mut self, requester: &mut Requester, buffer: &mut Vec<u8>, mut readable: bool) -> Result<bool> {
+        let mut reads = MAX_READS;
         loop {
             match self.connection.next().map_err(|_| TransportError::Disconnected)? {
                 Some(Event::Message(message)) => {
@@ -265,7 +285,10 @@ impl Peer {
                     }
                 }
                 Some(_) => {}
-                None if readable => readable = self.read()?,
+                None if readable && reads > 0 => {
+                    readable = self.read()?;
+                    reads -= 1;
+                }
                 None => return Ok(false),
             }
         }
