@@ -1,0 +1,221 @@
+//! Promise 2: `close` ends every wait, from any thread, and for good.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ekuiper_core::transport::{ConnectionId, PullEvent, Reply, ReplyEvent, Request, Result, Ticket, TransportError};
+
+use super::{asked, couple, fill, pair};
+use crate::{Fixture, assert_error, eventually, pattern, soon};
+
+/// Runs `wait` in another thread and closes after various times, so that it
+/// is caught before, at and after its beginning.
+fn ends<T>(what: &str, mut make: impl FnMut(u64) -> (Box<dyn FnOnce() -> Result<T> + Send>, Box<dyn Fn()>)) {
+    for pause in [0, 1, 5, 30] {
+        let (wait, close) = make(pause);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(move || wait().map(|_| ()));
+            thread::sleep(Duration::from_millis(pause));
+            close();
+            assert!(eventually(|| waiting.is_finished()), "{what} goes on");
+            assert_error!(waiting.join().unwrap(), TransportError::Closed, "from {what}, closed after {pause} ms");
+        });
+    }
+}
+
+/// `ends!(name, |address| (socket, peer), |socket| wait)`.
+macro_rules! ends {
+    ($what:literal, |$at:ident| $make:expr, |$socket:ident| $wait:expr) => {
+        ends($what, |pause| {
+            let $at = format!("{}{pause}", $what.replace(' ', "_"));
+            let ($socket, kept) = $make;
+            let own = Arc::clone(&$socket);
+            let close = Box::new(move || {
+                let _ = &kept;
+                own.close();
+            });
+            (Box::new(move || $wait), close)
+        })
+    };
+}
+
+/// Waits of sockets that have no peer.
+pub fn closing_ends_waits_for_peers(f: &Fixture) {
+    ends!("push dial connect", |at| (f.push(&f.dial(&at)), ()), |push| push.connect(None));
+    ends!("push listen connect", |at| (f.push(&f.listen(&at)), ()), |push| push.connect(None));
+    ends!("push send", |at| (f.push(&f.dial(&at)), ()), |push| push.send(b"x", None));
+    ends!("pull listen", |at| (f.pull(&f.listen(&at)), ()), |pull| pull.receive(&mut Vec::new(), None));
+    ends!("pull dial", |at| (f.pull(&f.dial(&at)), ()), |pull| pull.receive(&mut Vec::new(), None));
+    ends!("request connect", |at| (f.request(&at), ()), |request| request.connect(None));
+    ends!("reply receive", |at| (f.reply(&at), ()), |reply| reply.receive(&mut Vec::new(), None));
+}
+
+/// Waits for silent peers.
+pub fn closing_ends_waits_for_silent_peers(f: &Fixture) {
+    ends!("pull", |at| swap(pair(f, &at)), |pull| pull.receive(&mut Vec::new(), None));
+    ends!(
+        "request receive",
+        |at| {
+            let (request, connection, reply) = couple(f, &at);
+            request.send(connection, b"question", soon()).unwrap();
+            (request, reply)
+        },
+        |request| request.receive(&mut Vec::new(), None)
+    );
+    ends!(
+        "reply",
+        |at| {
+            let (request, _, reply) = couple(f, &at);
+            (reply, request)
+        },
+        |reply| reply.receive(&mut Vec::new(), None)
+    );
+}
+
+/// Waits for peers that do not read: at a message's beginning, in its middle,
+/// and behind another sender.
+pub fn closing_ends_waits_for_readers(f: &Fixture) {
+    let full = |at: &str| {
+        let (push, pull) = pair(f, at);
+        fill(&*push, &[1; 1000]);
+        (push, pull)
+    };
+    ends!("full", |at| full(&at), |push| push.send(&[1; 1000], None));
+    ends!("flush", |at| full(&at), |push| push.flush(None));
+    ends!("middle", |at| pair(f, &at), |push| push.send(&vec![1; 16 << 20], None));
+    ends!("behind", |at| full(&at), |push| {
+        thread::scope(|scope| {
+            let first = scope.spawn(|| push.send(&[1; 1000], None));
+            let second = push.send(&[2; 1000], None);
+            assert_error!(first.join().unwrap(), TransportError::Closed);
+            second
+        })
+    });
+    ends!(
+        "request",
+        |at| {
+            let (request, connection, reply) = couple(f, &at);
+            (Arc::new(Requesting(request, connection)), reply)
+        },
+        |requesting| requesting.0.send(requesting.1, &vec![1; 16 << 20], None)
+    );
+    ends!(
+        "answer",
+        |at| {
+            let (request, connection, reply) = couple(f, &at);
+            request.send(connection, b"question", soon()).unwrap();
+            let ticket = asked(&*reply).0;
+            (Arc::new(Answering(reply, ticket)), request)
+        },
+        |answering| answering.0.send(&answering.1, &vec![1; 16 << 20], None)
+    );
+}
+
+struct Requesting(Arc<dyn Request>, ConnectionId);
+
+impl Requesting {
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+struct Answering(Arc<dyn Reply>, Ticket);
+
+impl Answering {
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+fn swap<A, B>((a, b): (A, B)) -> (B, A) {
+    (b, a)
+}
+
+/// After it, every call says so, and closing again does nothing.
+pub fn closing_is_for_good(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    let (request, connection, reply) = couple(f, "reply");
+    request.send(connection, b"question", soon()).unwrap();
+    let (ticket, mut buffer) = asked(&*reply);
+    push.send(b"never read", soon()).unwrap();
+    for _ in 0..2 {
+        push.close();
+        pull.close();
+        request.close();
+        reply.close();
+        assert_error!(push.connect(soon()), TransportError::Closed);
+        assert_error!(push.send(b"x", soon()), TransportError::Closed);
+        assert_error!(push.flush(soon()), TransportError::Closed);
+        assert_error!(pull.receive(&mut buffer, soon()), TransportError::Closed);
+        assert_error!(request.connect(soon()), TransportError::Closed);
+        assert_error!(request.send(connection, b"x", soon()), TransportError::Closed);
+        assert_error!(request.receive(&mut buffer, soon()), TransportError::Closed);
+        assert_error!(reply.receive(&mut buffer, soon()), TransportError::Closed);
+        assert_error!(reply.send(&ticket, b"x", soon()), TransportError::Closed);
+    }
+}
+
+/// The other side learns of it, whether the socket was closed or dropped.
+pub fn closing_is_seen_by_peers(f: &Fixture) {
+    let mut buffer = Vec::new();
+    for drop_it in [false, true] {
+        let at = |name: &str| format!("{name}{drop_it}");
+        let (push, pull) = pair(f, &at("push"));
+        if !drop_it {
+            push.close();
+        }
+        let kept = (!drop_it).then_some(push);
+        assert!(matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Disconnected(_)));
+        drop(kept);
+
+        let (request, connection, reply) = couple(f, &at("reply"));
+        request.send(connection, b"question", soon()).unwrap();
+        asked(&*reply);
+        if !drop_it {
+            reply.close();
+        }
+        let kept = (!drop_it).then_some(reply);
+        assert_error!(request.receive(&mut buffer, soon()), TransportError::Disconnected);
+        drop(kept);
+
+        let (request, _, reply) = couple(f, &at("request"));
+        if !drop_it {
+            request.close();
+        }
+        let kept = (!drop_it).then_some(request);
+        assert!(matches!(reply.receive(&mut buffer, soon()).unwrap(), ReplyEvent::Disconnected(_)));
+        drop(kept);
+    }
+}
+
+/// Closing while others connect, send and receive: nothing hangs, nothing
+/// panics, and the other sides all see the end.
+pub fn closing_amid_traffic(f: &Fixture) {
+    for round in 0..20 {
+        let name = format!("data{round}");
+        let pull = f.pull(&f.listen(&name));
+        let pushes: Vec<_> = (0..3).map(|_| f.push(&f.dial(&name))).collect();
+        let body = pattern(1 << (round % 18), round);
+        thread::scope(|scope| {
+            for push in &pushes {
+                let body = &body;
+                scope.spawn(move || while push.send(body, None).is_ok() {});
+            }
+            let receiver = scope.spawn(|| {
+                let mut buffer = Vec::new();
+                loop {
+                    match pull.receive(&mut buffer, None) {
+                        Ok(PullEvent::Message(_)) => assert!(buffer == body),
+                        Ok(_) => {}
+                        Err(error) => return error,
+                    }
+                }
+            });
+            thread::sleep(Duration::from_millis(round as u64));
+            pull.close();
+            assert!(matches!(receiver.join().unwrap(), TransportError::Closed));
+            pushes.iter().for_each(|push| push.close());
+        });
+    }
+}

@@ -1,0 +1,153 @@
+//! Promises 2 and 3: a call with a deadline returns by then.
+
+use std::thread;
+use std::time::Instant;
+
+use ekuiper_core::transport::{ReplyEvent, TransportError};
+
+use super::{asked, couple, fill, message, pair};
+use crate::{Fixture, assert_error, eventually, past, pattern, punctual, shortly, soon};
+
+/// Every wait for a peer ends with its deadline, and not before it.
+pub fn deadlines_end_every_wait_for_a_peer(f: &Fixture) {
+    let mut buffer = Vec::new();
+    for (number, deadline) in [past, shortly].into_iter().enumerate() {
+        let at = |name: &str| format!("{name}{number}");
+        for endpoint in [f.dial(&at("nobody")), f.listen(&at("push"))] {
+            let push = f.push(&endpoint);
+            punctual(deadline(), |deadline| assert_error!(push.connect(deadline), TransportError::Timeout));
+            punctual(deadline(), |deadline| assert_error!(push.send(b"x", deadline), TransportError::Timeout));
+            punctual(deadline(), |deadline| push.flush(deadline).unwrap_or(()));
+        }
+        for endpoint in [f.dial(&at("nobody")), f.listen(&at("pull"))] {
+            let pull = f.pull(&endpoint);
+            punctual(deadline(), |d| assert_error!(pull.receive(&mut buffer, d), TransportError::Timeout));
+        }
+        let (request, reply) = (f.request(&at("nobody")), f.reply(&at("reply")));
+        punctual(deadline(), |deadline| assert_error!(request.connect(deadline), TransportError::Timeout));
+        punctual(deadline(), |deadline| assert_error!(reply.receive(&mut buffer, deadline), TransportError::Timeout));
+    }
+}
+
+/// A wait is not cut short.
+pub fn deadlines_are_not_early(f: &Fixture) {
+    let pull = f.pull(&f.listen("pull"));
+    let push = f.push(&f.dial("nobody"));
+    for _ in 0..5 {
+        let deadline = shortly();
+        assert_error!(pull.receive(&mut Vec::new(), deadline), TransportError::Timeout);
+        assert!(Instant::now() >= deadline.unwrap());
+        let deadline = shortly();
+        assert_error!(push.send(b"x", deadline), TransportError::Timeout);
+        assert!(Instant::now() >= deadline.unwrap());
+    }
+}
+
+/// With a deadline in the past a call takes what is there.
+pub fn deadlines_in_the_past_take_what_is_there(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    let mut buffer = Vec::new();
+    push.send(b"message", past()).unwrap();
+    assert!(eventually(|| pull.receive(&mut buffer, past()).is_ok()));
+    assert_eq!(buffer, b"message");
+    let (request, connection, reply) = couple(f, "reply");
+    request.send(connection, b"question", past()).unwrap();
+    let mut ticket = None;
+    assert!(eventually(|| match reply.receive(&mut buffer, past()) {
+        Ok(ReplyEvent::Request(asked)) => ticket.insert(asked).serial > 0,
+        _ => false,
+    }));
+    reply.send(&ticket.unwrap(), b"answer", past()).unwrap();
+    request.receive(&mut buffer, soon()).unwrap();
+    assert_eq!(buffer, b"answer");
+}
+
+/// A peer that is there and says nothing.
+pub fn deadlines_end_waits_for_silent_peers(f: &Fixture) {
+    let (_push, pull) = pair(f, "data");
+    let (request, connection, reply) = couple(f, "reply");
+    let mut buffer = Vec::new();
+    for deadline in [past, shortly] {
+        punctual(deadline(), |d| assert_error!(pull.receive(&mut buffer, d), TransportError::Timeout));
+        punctual(deadline(), |d| assert_error!(reply.receive(&mut buffer, d), TransportError::Timeout));
+        request.send(connection, b"question", soon()).unwrap();
+        punctual(deadline(), |d| assert_error!(request.receive(&mut buffer, d), TransportError::Timeout));
+        // The silence was ours.
+        asked(&*reply);
+    }
+}
+
+/// A push whose peer does not read: the deadline holds for whoever sends, and
+/// for whoever waits behind him.
+pub fn deadlines_end_waits_for_readers(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    let taken = fill(&*push, &[1; 1000]);
+    punctual(past(), |deadline| assert_error!(push.send(&[2; 1000], deadline), TransportError::Timeout));
+    punctual(shortly(), |deadline| assert_error!(push.flush(deadline), TransportError::Timeout));
+    thread::scope(|scope| {
+        let patient = scope.spawn(|| push.send(&[3; 1000], soon()).unwrap());
+        for _ in 0..10 {
+            punctual(shortly(), |deadline| match push.send(&[4; 1000], deadline) {
+                Err(TransportError::Timeout) => {}
+                other => panic!("{other:?}"),
+            });
+        }
+        for _ in 0..taken {
+            assert_eq!(message(&*pull), [1; 1000]);
+        }
+        assert_eq!(message(&*pull), [3; 1000]);
+        patient.join().unwrap();
+    });
+    // What timed out was not sent.
+    push.send(b"last", soon()).unwrap();
+    assert_eq!(message(&*pull), b"last");
+}
+
+/// A message that is longer than what fits between the two, to a peer that
+/// does not read: the call ends with its deadline too. If it failed, nothing
+/// arrives; if it did not, the message does, and nothing gets into it.
+pub fn deadlines_end_the_sending_of_long_messages(f: &Fixture) {
+    let long = pattern(16 << 20, 1);
+    let (push, pull) = pair(f, "data");
+    let sent = punctual(shortly(), |deadline| match push.send(&long, deadline) {
+        Ok(()) => true,
+        Err(TransportError::Timeout) => false,
+        Err(error) => panic!("{error}"),
+    });
+    punctual(shortly(), |deadline| assert_error!(push.flush(deadline), TransportError::Timeout));
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            push.send(b"next", soon()).unwrap();
+            push.flush(soon()).unwrap();
+        });
+        if sent {
+            assert!(message(&*pull) == long);
+        }
+        assert_eq!(message(&*pull), b"next");
+        sender.join().unwrap();
+    });
+    // It arrives without the sender doing anything more for it.
+    if punctual(past(), |deadline| push.send(&long, deadline).is_ok()) {
+        assert!(message(&*pull) == long);
+    }
+}
+
+/// The same for requests and replies.
+pub fn deadlines_end_the_sending_of_long_requests_and_replies(f: &Fixture) {
+    let long = pattern(16 << 20, 2);
+    let (request, connection, reply) = couple(f, "reply");
+    punctual(shortly(), |deadline| request.send(connection, &long, deadline)).unwrap();
+    let (ticket, body) = asked(&*reply);
+    assert!(body == long);
+    punctual(shortly(), |deadline| reply.send(&ticket, &long, deadline)).unwrap();
+    let mut buffer = Vec::new();
+    request.receive(&mut buffer, soon()).unwrap();
+    assert!(buffer == long);
+    // What nobody waits for any more does not get in the way.
+    request.send(connection, &long, shortly()).unwrap();
+    punctual(shortly(), |deadline| assert_error!(request.receive(&mut buffer, deadline), TransportError::Timeout));
+    thread::scope(|scope| {
+        scope.spawn(|| request.send(connection, b"next", soon()).unwrap());
+        while asked(&*reply).1 != b"next" {}
+    });
+}

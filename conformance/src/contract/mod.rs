@@ -1,0 +1,91 @@
+//! The promises of `ekuiper_core::transport`, seen through that contract.
+
+pub mod addresses;
+pub mod closing;
+pub mod deadlines;
+pub mod delivery;
+pub mod events;
+pub mod limits;
+pub mod misuse;
+pub mod pressure;
+pub mod readiness;
+pub mod reconnect;
+pub mod resources;
+pub mod tickets;
+
+use std::sync::Arc;
+
+use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, Push, Reply, ReplyEvent, Request, Ticket};
+
+use crate::{Fixture, soon};
+
+/// A push that dials, a pull that listens, connected to each other.
+fn pair(f: &Fixture, name: &str) -> (Arc<dyn Push>, Arc<dyn Pull>) {
+    let (pull, push) = (f.pull(&f.listen(name)), f.push(&f.dial(name)));
+    join(&*push, &*pull);
+    (push, pull)
+}
+
+/// Makes a push and a pull, of which one dials the other, find each other.
+fn join(push: &dyn Push, pull: &dyn Pull) -> ConnectionId {
+    std::thread::scope(|scope| {
+        scope.spawn(|| push.connect(soon()).unwrap());
+        match pull.receive(&mut Vec::new(), soon()).unwrap() {
+            PullEvent::Connected(connection) => connection,
+            other => panic!("expected a connection, got {other:?}"),
+        }
+    })
+}
+
+/// The next message of a pull socket, whoever comes and goes before it.
+pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
+    let mut buffer = Vec::new();
+    loop {
+        if let PullEvent::Message(_) = pull.receive(&mut buffer, soon()).unwrap() {
+            return buffer;
+        }
+    }
+}
+
+/// A request socket and a reply socket, connected to each other.
+fn couple(f: &Fixture, name: &str) -> (Arc<dyn Request>, ConnectionId, Arc<dyn Reply>) {
+    let reply = f.reply(name);
+    let request = f.request(name);
+    let connection = introduce(&*request, &*reply);
+    (request, connection, reply)
+}
+
+/// Makes a request socket and a reply socket find each other.
+fn introduce(request: &dyn Request, reply: &dyn Reply) -> ConnectionId {
+    std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| request.connect(soon()).unwrap());
+        match reply.receive(&mut Vec::new(), soon()).unwrap() {
+            ReplyEvent::Connected(_) => connecting.join().unwrap(),
+            other => panic!("expected a connection, got {other:?}"),
+        }
+    })
+}
+
+/// The next request of a reply socket, whoever comes and goes before it.
+fn asked(reply: &dyn Reply) -> (Ticket, Vec<u8>) {
+    let mut buffer = Vec::new();
+    loop {
+        if let ReplyEvent::Request(ticket) = reply.receive(&mut buffer, soon()).unwrap() {
+            return (ticket, buffer);
+        }
+    }
+}
+
+/// Sends until nothing more is taken; how many were.
+fn fill(push: &dyn Push, body: &[u8]) -> usize {
+    use ekuiper_core::transport::TransportError;
+    let mut taken = 0;
+    loop {
+        match push.send(body, crate::shortly()) {
+            Ok(()) => taken += 1,
+            Err(TransportError::Timeout) => return taken,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(taken < 1_000_000, "it takes any number of messages");
+    }
+}

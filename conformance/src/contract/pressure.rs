@@ -1,0 +1,115 @@
+//! Promises 5 and 6: who does not read is waited for, and nobody is forgotten.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use ekuiper_core::transport::{PullEvent, TransportError};
+
+use super::{fill, join, message, pair};
+use crate::{Fixture, PATIENCE, assert_error, past, pattern, shortly, soon};
+
+/// What was taken arrives, what was not does not, and the sender goes on where
+/// it stopped.
+pub fn pressure_drops_nothing(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    for (round, length) in [1, 100, 4096, 100_000].into_iter().enumerate() {
+        let body = pattern(length, round);
+        let taken = fill(&*push, &body);
+        assert!(taken > 0);
+        assert_error!(push.send(b"not taken", past()), TransportError::Timeout);
+        for _ in 0..taken {
+            assert!(message(&*pull) == body);
+        }
+        push.send(b"taken again", soon()).unwrap();
+        assert_eq!(message(&*pull), b"taken again");
+    }
+}
+
+/// A slow reader and a fast sender.
+pub fn pressure_slows_the_sender_down(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    let sent = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..2000u32 {
+                push.send(&[&number.to_be_bytes()[..], &[0; 2000]].concat(), soon()).unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for number in 0..2000u32 {
+            let ahead = sent.load(Ordering::Relaxed).saturating_sub(number as usize);
+            // Kernel buffers and a queue of a peer library's: not everything.
+            assert!(ahead < 1500, "{ahead} messages are under way");
+            assert_eq!(message(&*pull)[..4], number.to_be_bytes());
+            thread::yield_now();
+        }
+    });
+}
+
+/// `flush` waits until all was read.
+pub fn pressure_and_flush(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    push.flush(soon()).unwrap();
+    let taken = fill(&*push, &[1; 1000]);
+    assert_error!(push.flush(shortly()), TransportError::Timeout);
+    assert_error!(push.flush(past()), TransportError::Timeout);
+    let read = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let flushing = scope.spawn(|| {
+            push.flush(soon()).unwrap();
+            read.load(Ordering::SeqCst)
+        });
+        for _ in 0..taken {
+            message(&*pull);
+            read.fetch_add(1, Ordering::SeqCst);
+        }
+        // The receiver may have read ahead, up to one buffer.
+        assert!(flushing.join().unwrap() > 0, "it did not wait");
+    });
+}
+
+/// Of two peers one stops reading: the other goes on alone.
+pub fn pressure_of_one_peer_is_not_the_others(f: &Fixture) {
+    let push = f.push(&f.listen("data"));
+    let (deaf, reading) = (f.pull(&f.dial("data")), f.pull(&f.dial("data")));
+    join(&*push, &*deaf);
+    join(&*push, &*reading);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                push.send(&[7; 1000], soon()).unwrap();
+            }
+        });
+        for _ in 0..5000 {
+            message(&*reading);
+        }
+        stop.store(true, Ordering::Relaxed);
+        // The sender may be waiting for room.
+        while !sender.is_finished() {
+            let _ = reading.receive(&mut Vec::new(), shortly());
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// Two senders of which one never stops: both are heard.
+pub fn fairness_between_peers(f: &Fixture) {
+    let pull = f.pull(&f.listen("data"));
+    let (loud, quiet) = (f.push(&f.dial("data")), f.push(&f.dial("data")));
+    join(&*loud, &*pull);
+    let quiet_id = join(&*quiet, &*pull);
+    thread::scope(|scope| {
+        scope.spawn(|| while loud.send(b"loud", soon()).is_ok() {});
+        let mut buffer = Vec::new();
+        let give_up = std::time::Instant::now() + PATIENCE;
+        for _ in 0..100 {
+            quiet.send(b"quiet", soon()).unwrap();
+            while pull.receive(&mut buffer, soon()).unwrap() != PullEvent::Message(quiet_id) {
+                assert!(std::time::Instant::now() < give_up, "only one is heard");
+            }
+            assert_eq!(buffer, b"quiet");
+        }
+        loud.close();
+    });
+}

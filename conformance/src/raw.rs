@@ -1,0 +1,173 @@
+//! A peer that is a bare Unix socket: it sends exactly the bytes that it is
+//! told to, right or wrong.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::Address;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::PATIENCE;
+
+/// The header of each role (protocol.md §3), spelled out: the suite does not
+/// trust the code that it tests.
+pub(crate) const REQ: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x30, 0, 0];
+pub(crate) const REP: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x31, 0, 0];
+pub(crate) const PUSH: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x50, 0, 0];
+pub(crate) const PULL: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x51, 0, 0];
+
+/// One frame with this content.
+pub(crate) fn frame(content: &[u8]) -> Vec<u8> {
+    [&claim(content.len() as u64)[..], content].concat()
+}
+
+/// The nine bytes in front of a frame's content.
+pub(crate) fn claim(length: u64) -> [u8; 9] {
+    let mut bytes = [1; 9];
+    bytes[1..].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+/// A listening bare socket.
+pub(crate) struct RawListener(UnixListener);
+
+impl RawListener {
+    pub(crate) fn bind(address: &Address) -> Self {
+        Self(UnixListener::bind(address.path()).unwrap())
+    }
+
+    /// The next connection; it must come.
+    pub(crate) fn accept(&self) -> RawPeer {
+        assert!(self.is_dialled_within(PATIENCE), "nobody dialled");
+        RawPeer::new(self.0.accept().unwrap().0)
+    }
+
+    /// Whether somebody dials in this time.
+    pub(crate) fn is_dialled_within(&self, time: Duration) -> bool {
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&time)).unwrap() > 0
+    }
+
+    /// The next connection, after both headers.
+    pub(crate) fn accept_as(&self, own: [u8; 8], other: [u8; 8]) -> RawPeer {
+        let mut peer = self.accept();
+        peer.write(&own);
+        peer.expect(&other);
+        peer
+    }
+}
+
+/// One connection of a bare socket.
+pub(crate) struct RawPeer(UnixStream);
+
+impl RawPeer {
+    fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
+    }
+
+    /// Connects to a socket that listens already.
+    pub(crate) fn dial(address: &Address) -> Self {
+        Self::new(UnixStream::connect(address.path()).unwrap())
+    }
+
+    /// Connects, and exchanges headers.
+    pub(crate) fn dial_as(address: &Address, own: [u8; 8], other: [u8; 8]) -> Self {
+        let mut peer = Self::dial(address);
+        peer.write(&own);
+        peer.expect(&other);
+        peer
+    }
+
+    /// Another handle of the same connection, for another thread.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.try_clone().unwrap())
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// Writes to a peer that may have hung up already; whether it had not.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).is_ok()
+    }
+
+    /// Writes `bytes` again and again, so that there is always more to read,
+    /// until the peer hangs up. It spins, ahead by as much as the kernel allows:
+    /// a writer that sleeps leaves gaps.
+    pub(crate) fn flood(mut self, bytes: &[u8]) {
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&self.0, 16 << 20);
+        self.0.set_nonblocking(true).unwrap();
+        let mut rest = bytes;
+        loop {
+            match self.0.write(rest) {
+                Ok(count) if count < rest.len() => rest = &rest[count..],
+                Ok(_) => rest = bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Reads as many bytes and compares them.
+    pub(crate) fn expect(&mut self, bytes: &[u8]) {
+        let mut read = vec![0; bytes.len()];
+        self.0.read_exact(&mut read).unwrap();
+        assert_eq!(read, bytes);
+    }
+
+    /// Reads one frame; its content.
+    pub(crate) fn frame(&mut self) -> Vec<u8> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).unwrap();
+        assert_eq!(head[0], 1, "the type of a frame");
+        let mut content = vec![0; u64::from_be_bytes(head[1..].try_into().unwrap()) as usize];
+        self.0.read_exact(&mut content).unwrap();
+        content
+    }
+
+    /// Whether there are bytes to read already.
+    pub(crate) fn has_something(&self) -> bool {
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+    }
+
+    /// The peer must hang up; what it still sent does not matter.
+    pub(crate) fn expect_closed(&mut self) {
+        assert!(self.is_closed_within(PATIENCE), "the connection is still open");
+    }
+
+    /// Whether the peer hangs up in this time.
+    pub(crate) fn is_closed_within(&mut self, time: Duration) -> bool {
+        let give_up = Instant::now() + time;
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.0.set_read_timeout(Some(left)).unwrap();
+            let read = self.0.read(&mut [0; 4096]);
+            self.0.set_read_timeout(Some(PATIENCE)).unwrap();
+            match read {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if Instant::now() >= give_up {
+                        return false;
+                    }
+                }
+                Err(_) => return true,
+            }
+        }
+    }
+
+    /// Ends the sending direction only.
+    pub(crate) fn end_of_stream(&self) {
+        self.0.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+}
+
+/// Whether somebody listens there.
+pub(crate) fn is_listening(address: &Address) -> bool {
+    UnixStream::connect(address.path()).is_ok()
+}

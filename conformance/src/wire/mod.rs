@@ -1,0 +1,8 @@
+//! Cases of protocol.md §5 that show on the wire: the peer is a bare socket.
+
+pub mod frames;
+pub mod header;
+pub mod listener;
+pub mod pipeline;
+pub mod reply;
+pub mod request;

@@ -1,0 +1,5 @@
+//! The suite that every transport runs, without exceptions.
+
+use ekuiper_transport_uds::UdsTransport;
+
+ekuiper_conformance::sp_suite!(UdsTransport::new());
