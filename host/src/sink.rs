@@ -151,7 +151,8 @@ impl Watched for Acks {
                 Ok(PullEvent::Message(_)) => {
                     self.surplus.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok(_) => {}
+                Ok(PullEvent::Connected(_)) => self.connected.store(true, Ordering::SeqCst),
+                Ok(PullEvent::Disconnected(_)) => {}
                 Err(TransportError::Timeout) => return Tended::Idle,
                 Err(_) => return Tended::Over,
             }
@@ -341,5 +342,39 @@ impl Drop for Sink {
         if let Err(error) = self.stop() {
             tracing::warn!(%error, "a sink was not stopped");
         }
+    }
+}
+
+#[cfg(all(test, feature = "uds"))]
+mod tests {
+    use super::*;
+    use ekuiper_core::address::Address;
+    use ekuiper_core::transport::{Options, Transport};
+    use ekuiper_transport_uds::UdsTransport;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    #[test]
+    fn an_ack_is_read_though_its_plugin_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::new(folder.path().join("ack.ipc")).unwrap();
+        let (transport, options) = (UdsTransport::new(), Options::default());
+        let soon = Some(Instant::now() + Duration::from_secs(10));
+        let acks = Acks {
+            pull: transport.pull(&Endpoint::Listen(address.clone()), &options).unwrap(),
+            buffer: Mutex::default(),
+            connected: AtomicBool::new(false),
+            surplus: AtomicU64::new(0),
+        };
+        let plugin = transport.push(&Endpoint::Dial(address), &options).unwrap();
+        plugin.connect(soon).unwrap();
+        // What every send does first sees the connection come.
+        let mut seen = [PollFd::from_borrowed_fd(acks.readiness().unwrap(), PollFlags::IN)];
+        assert_eq!(poll(&mut seen, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })), Ok(1));
+        assert_eq!(acks.tend(), Tended::Idle);
+        plugin.send(b"{}", soon).unwrap();
+        plugin.close();
+        acks.process_ended();
+        let mut buffer = Vec::new();
+        assert!(matches!(acks.pull.receive(&mut buffer, soon), Ok(PullEvent::Message(_))));
     }
 }
