@@ -24,7 +24,7 @@ pub mod contract;
 mod exception;
 mod fixture;
 mod pump;
-mod raw;
+pub mod raw;
 mod suite;
 pub mod wire;
 

@@ -12,45 +12,49 @@ use crate::PATIENCE;
 
 /// The header of each role (protocol.md §3), spelled out: the suite does not
 /// trust the code that it tests.
-pub(crate) const REQ: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x30, 0, 0];
-pub(crate) const REP: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x31, 0, 0];
-pub(crate) const PUSH: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x50, 0, 0];
-pub(crate) const PULL: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x51, 0, 0];
+pub const REQ: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x30, 0, 0];
+/// REP's header.
+pub const REP: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x31, 0, 0];
+/// PUSH's header.
+pub const PUSH: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x50, 0, 0];
+/// PULL's header.
+pub const PULL: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x51, 0, 0];
 
 /// One frame with this content.
-pub(crate) fn frame(content: &[u8]) -> Vec<u8> {
+pub fn frame(content: &[u8]) -> Vec<u8> {
     [&claim(content.len() as u64)[..], content].concat()
 }
 
 /// The nine bytes in front of a frame's content.
-pub(crate) fn claim(length: u64) -> [u8; 9] {
+pub fn claim(length: u64) -> [u8; 9] {
     let mut bytes = [1; 9];
     bytes[1..].copy_from_slice(&length.to_be_bytes());
     bytes
 }
 
 /// A listening bare socket.
-pub(crate) struct RawListener(UnixListener);
+pub struct RawListener(UnixListener);
 
 impl RawListener {
-    pub(crate) fn bind(address: &Address) -> Self {
+    /// Listens at an address that nobody has.
+    pub fn bind(address: &Address) -> Self {
         Self(UnixListener::bind(address.path()).unwrap())
     }
 
     /// The next connection; it must come.
-    pub(crate) fn accept(&self) -> RawPeer {
+    pub fn accept(&self) -> RawPeer {
         assert!(self.is_dialled_within(PATIENCE), "nobody dialled");
         RawPeer::new(self.0.accept().unwrap().0)
     }
 
     /// Whether somebody dials in this time.
-    pub(crate) fn is_dialled_within(&self, time: Duration) -> bool {
+    pub fn is_dialled_within(&self, time: Duration) -> bool {
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&time)).unwrap() > 0
     }
 
     /// The next connection, after both headers.
-    pub(crate) fn accept_as(&self, own: [u8; 8], other: [u8; 8]) -> RawPeer {
+    pub fn accept_as(&self, own: [u8; 8], other: [u8; 8]) -> RawPeer {
         let mut peer = self.accept();
         peer.write(&own);
         peer.expect(&other);
@@ -59,7 +63,7 @@ impl RawListener {
 }
 
 /// One connection of a bare socket.
-pub(crate) struct RawPeer(UnixStream);
+pub struct RawPeer(UnixStream);
 
 impl RawPeer {
     fn new(stream: UnixStream) -> Self {
@@ -69,12 +73,12 @@ impl RawPeer {
     }
 
     /// Connects to a socket that listens already.
-    pub(crate) fn dial(address: &Address) -> Self {
+    pub fn dial(address: &Address) -> Self {
         Self::new(UnixStream::connect(address.path()).unwrap())
     }
 
     /// Connects, and exchanges headers.
-    pub(crate) fn dial_as(address: &Address, own: [u8; 8], other: [u8; 8]) -> Self {
+    pub fn dial_as(address: &Address, own: [u8; 8], other: [u8; 8]) -> Self {
         let mut peer = Self::dial(address);
         peer.write(&own);
         peer.expect(&other);
@@ -82,23 +86,24 @@ impl RawPeer {
     }
 
     /// Another handle of the same connection, for another thread.
-    pub(crate) fn again(&self) -> Self {
+    pub fn again(&self) -> Self {
         Self(self.0.try_clone().unwrap())
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
+    /// Writes all of `bytes`.
+    pub fn write(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
     }
 
     /// Writes to a peer that may have hung up already; whether it had not.
-    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
+    pub fn try_write(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
     }
 
     /// Writes `bytes` again and again, so that there is always more to read,
     /// until the peer hangs up. It spins, ahead by as much as the kernel allows:
     /// a writer that sleeps leaves gaps.
-    pub(crate) fn flood(mut self, bytes: &[u8]) {
+    pub fn flood(mut self, bytes: &[u8]) {
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&self.0, 16 << 20);
         self.0.set_nonblocking(true).unwrap();
         let mut rest = bytes;
@@ -113,14 +118,14 @@ impl RawPeer {
     }
 
     /// Reads as many bytes and compares them.
-    pub(crate) fn expect(&mut self, bytes: &[u8]) {
+    pub fn expect(&mut self, bytes: &[u8]) {
         let mut read = vec![0; bytes.len()];
         self.0.read_exact(&mut read).unwrap();
         assert_eq!(read, bytes);
     }
 
     /// Reads one frame; its content.
-    pub(crate) fn frame(&mut self) -> Vec<u8> {
+    pub fn frame(&mut self) -> Vec<u8> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).unwrap();
         assert_eq!(head[0], 1, "the type of a frame");
@@ -130,17 +135,17 @@ impl RawPeer {
     }
 
     /// Whether there are bytes to read already.
-    pub(crate) fn has_something(&self) -> bool {
+    pub fn has_something(&self) -> bool {
         poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
     }
 
     /// The peer must hang up; what it still sent does not matter.
-    pub(crate) fn expect_closed(&mut self) {
+    pub fn expect_closed(&mut self) {
         assert!(self.is_closed_within(PATIENCE), "the connection is still open");
     }
 
     /// Whether the peer hangs up in this time.
-    pub(crate) fn is_closed_within(&mut self, time: Duration) -> bool {
+    pub fn is_closed_within(&mut self, time: Duration) -> bool {
         let give_up = Instant::now() + time;
         loop {
             let left = give_up.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -162,12 +167,12 @@ impl RawPeer {
     }
 
     /// Ends the sending direction only.
-    pub(crate) fn end_of_stream(&self) {
+    pub fn end_of_stream(&self) {
         self.0.shutdown(std::net::Shutdown::Write).unwrap();
     }
 }
 
 /// Whether somebody listens there.
-pub(crate) fn is_listening(address: &Address) -> bool {
+pub fn is_listening(address: &Address) -> bool {
     UnixStream::connect(address.path()).is_ok()
 }

@@ -9,13 +9,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::SocketFolder;
 use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::message::{Command, CommandKind, Control, HANDSHAKE, SymbolKind};
 use ekuiper_core::transport::{
-    ConnectionId, Deadline, Endpoint, Options, PullEvent, Request, Transport, TransportError,
+    ConnectionId, Deadline, Endpoint, Options, Pull, PullEvent, Request, Transport, TransportError,
 };
 use ekuiper_host::Host;
 use ekuiper_transport_uds::UdsTransport;
@@ -87,9 +88,16 @@ fn the_plugin() {
     let folder = LaunchOptions::parse(&launch).unwrap().ipc_dir.unwrap();
     let folder = SocketFolder::new(folder);
     let control = UdsTransport::new().request(&folder.control("dialer").unwrap(), &Options::default()).unwrap();
+    let sinks = Sinks::default();
     let started = serve(&*control, &|command| {
         let Command { kind, control } = Command::decode(command).unwrap();
-        let started = if kind == CommandKind::Start { start(folder.path(), control) } else { Ok(()) };
+        let started = match kind {
+            CommandKind::Start => start(folder.path(), control, &sinks),
+            CommandKind::Stop => {
+                sinks.lock().unwrap().drain(..).for_each(|sink| sink.close());
+                Ok(())
+            }
+        };
         started.map_or_else(|error| error.to_string(), |()| "ok".into()).into_bytes()
     });
     // The host has gone: so does the plugin, and its symbols with it.
@@ -115,8 +123,11 @@ fn serve_on(
     }
 }
 
+/// The sinks that run: a stop closes them.
+type Sinks = Mutex<Vec<Arc<dyn Pull>>>;
+
 /// Returns once the symbol's channel is connected, peer's header and all.
-fn start(folder: &Path, control: Control) -> Result<(), TransportError> {
+fn start(folder: &Path, control: Control, sinks: &Sinks) -> Result<(), TransportError> {
     let (transport, options) = (UdsTransport::new(), Options::default());
     let folder = SocketFolder::new(folder);
     match control.plugin_type {
@@ -143,6 +154,8 @@ fn start(folder: &Path, control: Control) -> Result<(), TransportError> {
         SymbolKind::Sink => {
             let requires_ack = control.requires_ack();
             let pull = transport.pull(&Endpoint::Listen(folder.data(&control.meta).unwrap()), &options)?;
+            let pull: Arc<dyn Pull> = pull.into();
+            sinks.lock().unwrap().push(pull.clone());
             let acks = transport.push(&Endpoint::Dial(folder.ack(&control.meta).unwrap()), &options)?;
             acks.connect(soon())?;
             std::thread::spawn(move || {

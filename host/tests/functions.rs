@@ -1,0 +1,225 @@
+//! Function calls and their answers, whatever the plugin does.
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ekuiper_host::{Error, Function, Host};
+use serde_json::{Value, json};
+use support::{PATIENCE, Puppet, Stage};
+
+/// A host with the function `f`, and its puppets.
+fn started(stage: &Stage, build: impl FnOnce(ekuiper_host::HostBuilder) -> ekuiper_host::HostBuilder) -> Started {
+    let host = build(stage.builder().plugin(stage.plugin("p", &["f", "g"]))).build().unwrap();
+    let (function, control, puppet) = std::thread::scope(|scope| {
+        let function = scope.spawn(|| host.function("f").unwrap());
+        let mut control = stage.control("p");
+        let puppet = stage.start_function(&mut control, "f");
+        (function.join().unwrap(), control, puppet)
+    });
+    Started { function, control, puppet, host }
+}
+
+struct Started {
+    function: Function,
+    control: Puppet,
+    puppet: Puppet,
+    host: Host,
+}
+
+/// Makes a call while the puppet acts.
+fn call_while(function: &Function, argument: &Value, act: impl FnOnce()) -> Result<Value, Error> {
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| function.call::<Value>((argument,)));
+        act();
+        call.join().unwrap()
+    })
+}
+
+#[test]
+fn a_days_keepalives_cost_nothing() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    for _ in 0..17_280 {
+        started.puppet.say(b"handshake");
+    }
+    let puppet = &mut started.puppet;
+    let answer = call_while(&started.function, &json!("x"), || {
+        // The reply is to the latest keepalive, and there is one only.
+        let call = puppet.hear_json();
+        assert_eq!((&call["func"], &call["arg"][0]), (&json!("Exec"), &json!("x")));
+        puppet.answer(&json!(1));
+    });
+    assert_eq!(answer.unwrap(), 1);
+    assert!(puppet.is_left_alone_for(Duration::from_millis(50)));
+}
+
+#[test]
+fn a_keepalive_that_crosses_a_call_means_send_again() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    let puppet = &mut started.puppet;
+    let answer = call_while(&started.function, &json!("x"), || {
+        puppet.hear();
+        puppet.say(b"handshake");
+        assert_eq!(puppet.hear_json()["arg"][0], "x");
+        puppet.answer(&json!("once"));
+    });
+    assert_eq!(answer.unwrap(), "once");
+}
+
+#[test]
+fn an_answer_may_begin_like_a_handshake() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    let puppet = &mut started.puppet;
+    let error = call_while(&started.function, &json!("x"), || {
+        puppet.hear();
+        puppet.say(b"handshake failed, says the plugin");
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("the function's reply is not valid"), "{error}");
+    assert!(puppet.is_left_alone_for(Duration::from_millis(50)), "it was not sent again");
+}
+
+#[test]
+fn a_second_answer_answers_nothing() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    let puppet = &mut started.puppet;
+    for (argument, first) in [(1, "one"), (2, "two")] {
+        let answer = call_while(&started.function, &json!(argument), || {
+            assert_eq!(puppet.hear_json()["arg"][0], argument);
+            puppet.answer(&json!(first));
+            puppet.answer(&json!("a duplicate"));
+        });
+        assert_eq!(answer.unwrap(), first);
+    }
+    // The same on the control channel.
+    let control = &mut started.control;
+    control.say(b"ok");
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| started.host.function("g"));
+        control.hear();
+        control.say(b"there is no g");
+        let error = start.join().unwrap().unwrap_err().to_string();
+        assert_eq!(error, "plugin p did not start function g: there is no g");
+    });
+}
+
+#[test]
+fn a_connection_that_ends_in_a_call_leaves_its_outcome_unknown() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    let mut puppet = started.puppet;
+    let error = call_while(&started.function, &json!("x"), || {
+        puppet.hear();
+        drop(puppet);
+    });
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { exit: None, .. }), "{error}");
+    assert_eq!(error.to_string(), "plugin p: outcome unknown: Exec of function f: its connection ended");
+    // Its successor's first word is no answer to it, and the next call works.
+    started.puppet = Puppet::greet(&stage.sockets().function("f").unwrap());
+    let answer = call_while(&started.function, &json!("y"), || {
+        assert_eq!(started.puppet.hear_json()["arg"][0], "y");
+        started.puppet.answer(&json!("again"));
+    });
+    assert_eq!(answer.unwrap(), "again");
+}
+
+#[test]
+fn a_late_answer_is_not_the_next_calls() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder.recv_timeout(Duration::from_millis(100)));
+    let puppet = &mut started.puppet;
+    let error = call_while(&started.function, &json!(1), || drop(puppet.hear())).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    puppet.answer(&json!("late"));
+    let answer = call_while(&started.function, &json!(2), || {
+        assert_eq!(puppet.hear_json()["arg"][0], 2);
+        puppet.answer(&json!("in time"));
+    });
+    assert_eq!(answer.unwrap(), "in time");
+}
+
+#[test]
+fn a_rival_cannot_take_a_functions_place() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    let mut rival = Puppet::greet(&stage.sockets().function("f").unwrap());
+    for _ in 0..100 {
+        rival.say(b"{\"state\":true,\"result\":\"mine\"}");
+    }
+    let puppet = &mut started.puppet;
+    let answer = call_while(&started.function, &json!("x"), || {
+        puppet.hear();
+        rival.say(b"{\"state\":true,\"result\":\"mine\"}");
+        puppet.answer(&json!("ours"));
+    });
+    assert_eq!(answer.unwrap(), "ours");
+    assert!(rival.is_left_alone_for(Duration::from_millis(50)));
+}
+
+#[test]
+fn every_caller_gets_its_own_answer() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    const CALLERS: usize = 8;
+    const CALLS: usize = 50;
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let function = started.function.clone();
+            scope.spawn(move || {
+                for call in 0..CALLS {
+                    let mine = format!("{caller}/{call}");
+                    assert_eq!(function.call::<String>((&mine,)).unwrap(), mine);
+                }
+            });
+        }
+        for _ in 0..CALLERS * CALLS {
+            let call = started.puppet.hear_json();
+            started.puppet.answer(&call["arg"][0]);
+        }
+    });
+}
+
+#[test]
+fn nobody_waits_longer_than_the_deadline() {
+    let stage = Stage::new();
+    let started = started(&stage, |builder| {
+        builder.recv_timeout(Duration::from_millis(200)).send_timeout(Duration::from_millis(200))
+    });
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let error = started.function.call::<Value>((1,)).unwrap_err();
+                assert!(matches!(error, Error::Timeout { .. }), "{error}");
+            });
+        }
+    });
+    // One after the other would be far more; a busy machine is never that slow.
+    assert!(begin.elapsed() < PATIENCE);
+}
+
+#[test]
+fn an_answer_over_the_limit_is_an_error_and_the_channel_lives_on() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder.max_message(2000));
+    let puppet = &mut started.puppet;
+    let error = call_while(&started.function, &json!(1), || {
+        puppet.hear();
+        puppet.answer(&json!("x".repeat(5000)));
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("Exec of function f") && error.contains("longer than the limit of 2000"), "{error}");
+    let error = started.function.call::<Value>(("x".repeat(5000),)).unwrap_err().to_string();
+    assert!(error.contains("longer than the limit of 2000"), "{error}");
+    let answer = call_while(&started.function, &json!(2), || {
+        assert_eq!(puppet.hear_json()["arg"][0], 2);
+        puppet.answer(&json!("fine"));
+    });
+    assert_eq!(answer.unwrap(), "fine");
+}

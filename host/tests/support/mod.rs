@@ -1,0 +1,167 @@
+//! A host with a plugin whose process does nothing, and puppets that say what
+//! a test tells them on the plugin's channels.
+#![allow(dead_code)] // each test file uses its part
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ekuiper_conformance::raw::{PULL, PUSH, REP, REQ, RawListener, RawPeer, frame, is_listening};
+use ekuiper_core::address::{Address, SocketFolder};
+use ekuiper_core::message::Meta;
+use ekuiper_host::{Host, HostBuilder};
+use serde_json::Value;
+
+/// How long anything may take before the test has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A folder with plugins and sockets.
+pub(crate) struct Stage {
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sockets")).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A plugin that serves these functions, the source `s` and the sink `k`,
+    /// through puppets alone.
+    pub(crate) fn plugin(&self, name: &str, functions: &[&str]) -> PathBuf {
+        self.script(name, functions, "exec sleep 1000")
+    }
+
+    /// The same, with another script as its process.
+    pub(crate) fn script(&self, name: &str, functions: &[&str], script: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = self.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let only = name == "p";
+        let manifest = serde_json::json!({
+            "language": "executable", "executable": "run", "functions": functions,
+            "sources": if only { vec!["s"] } else { vec![] }, "sinks": if only { vec!["k"] } else { vec![] },
+        });
+        std::fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
+        let run = folder.join("run");
+        std::fs::write(&run, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o755)).unwrap();
+        folder
+    }
+
+    pub(crate) fn builder(&self) -> HostBuilder {
+        Host::builder().ipc_dir(self.path().join("sockets"))
+    }
+
+    pub(crate) fn sockets(&self) -> SocketFolder {
+        SocketFolder::new(self.path().join("sockets"))
+    }
+
+    /// The puppet of a plugin's control channel, after its handshake.
+    pub(crate) fn control(&self, plugin: &str) -> Puppet {
+        Puppet::greet(&self.sockets().control(plugin).unwrap())
+    }
+
+    /// Carries out the start of a function: its channel's puppet, after both
+    /// handshakes.
+    pub(crate) fn start_function(&self, control: &mut Puppet, symbol: &str) -> Puppet {
+        let command = control.hear_json();
+        assert_eq!(command["cmd"], "start");
+        let about: Value = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
+        assert_eq!((&about["symbolName"], &about["pluginType"]), (&symbol.into(), &"func".into()));
+        let function = Puppet::greet(&self.sockets().function(symbol).unwrap());
+        control.say(b"ok");
+        function
+    }
+
+    /// The peer of a source's data channel.
+    pub(crate) fn source(&self, rule: &str, instance: i64) -> RawPeer {
+        RawPeer::dial_as(&self.sockets().data(&meta(rule, "s", instance)).unwrap(), PUSH, PULL)
+    }
+
+    /// The peer that a sink's data channel waits for.
+    pub(crate) fn sink(&self, rule: &str) -> RawListener {
+        RawListener::bind(&self.sockets().data(&meta(rule, "k", 0)).unwrap())
+    }
+
+    pub(crate) fn sink_path(&self, rule: &str) -> PathBuf {
+        self.sockets().data(&meta(rule, "k", 0)).unwrap().path().to_owned()
+    }
+
+    /// The peer of a sink's acknowledgements.
+    pub(crate) fn acks(&self, rule: &str) -> RawPeer {
+        RawPeer::dial_as(&self.sockets().ack(&meta(rule, "k", 0)).unwrap(), PUSH, PULL)
+    }
+}
+
+fn meta(rule: &str, operator: &str, instance: i64) -> Meta {
+    Meta { rule_id: rule.into(), op_id: operator.into(), instance_id: instance }
+}
+
+/// The plugin's end of a control or function channel.
+pub(crate) struct Puppet {
+    peer: RawPeer,
+    request: u32,
+}
+
+impl Puppet {
+    /// Connects as soon as somebody listens.
+    pub(crate) fn dial(address: &Address) -> Self {
+        // A socket that is bound and does not listen yet refuses.
+        wait_until("somebody listens", || is_listening(address));
+        Self { peer: RawPeer::dial_as(address, REQ, REP), request: 0x8000_0000 }
+    }
+
+    pub(crate) fn greet(address: &Address) -> Self {
+        let mut puppet = Self::dial(address);
+        puppet.say(b"handshake");
+        puppet
+    }
+
+    /// The next request.
+    pub(crate) fn say(&mut self, words: &[u8]) {
+        self.request += 1;
+        self.peer.write(&frame(&[&self.request.to_be_bytes()[..], words].concat()));
+    }
+
+    /// The reply to the latest request.
+    pub(crate) fn hear(&mut self) -> Vec<u8> {
+        let reply = self.peer.frame();
+        assert_eq!(reply[..4], self.request.to_be_bytes(), "a reply to another request");
+        reply[4..].to_vec()
+    }
+
+    pub(crate) fn hear_json(&mut self) -> Value {
+        serde_json::from_slice(&self.hear()).unwrap()
+    }
+
+    /// Whether the host hangs up, or says anything, in this time.
+    pub(crate) fn is_left_alone_for(&mut self, time: Duration) -> bool {
+        let time = Instant::now() + time;
+        while Instant::now() < time {
+            if self.peer.has_something() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Answers a call with a result.
+    pub(crate) fn answer(&mut self, result: &Value) {
+        self.say(serde_json::json!({ "state": true, "result": result }).to_string().as_bytes());
+    }
+}
+
+/// Waits for what another thread or process does.
+pub(crate) fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < give_up, "it never came that {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

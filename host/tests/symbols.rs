@@ -1,0 +1,155 @@
+//! Sources and sinks, whatever the plugin does.
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+mod support;
+
+use std::time::Duration;
+
+use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
+use ekuiper_host::{Error, Host, Sink, Source};
+use serde_json::{Value, json};
+use support::{PATIENCE, Puppet, Stage};
+
+/// A host whose plugin has shaken hands.
+fn started(stage: &Stage) -> (Host, Puppet) {
+    let builder = stage.builder().plugin(stage.plugin("p", &[])).recv_timeout(Duration::from_millis(500));
+    let host = builder.build().unwrap();
+    let control = std::thread::scope(|scope| {
+        let start = scope.spawn(|| host.start("p"));
+        let control = stage.control("p");
+        start.join().unwrap().unwrap();
+        control
+    });
+    (host, control)
+}
+
+/// The command that comes next, and its control message.
+fn command(control: &mut Puppet) -> (String, Value) {
+    let command = control.hear_json();
+    let about = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
+    (command["cmd"].as_str().unwrap().to_owned(), about)
+}
+
+/// Answers the next command, which must be a `stop`.
+fn expect_stop(control: &mut Puppet, symbol: &str) {
+    let (kind, about) = command(control);
+    assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!(symbol)));
+    control.say(b"ok");
+}
+
+/// Opens an instance of the source `s`: its handle and its puppet.
+fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, instance: i64) -> (Source, RawPeer) {
+    std::thread::scope(|scope| {
+        let open =
+            scope.spawn(|| host.source("s").rule("r").operator("s").instance(instance).datasource("topic").open());
+        let (kind, about) = command(control);
+        assert_eq!((kind.as_str(), &about["pluginType"]), ("start", &json!("source")));
+        assert_eq!(about["meta"], json!({ "ruleId": "r", "opId": "s", "instanceId": instance }));
+        // Where the protocol says it, and where the official SDKs look.
+        assert_eq!((&about["dataSource"], &about["config"]["datasource"]), (&json!("topic"), &json!("topic")));
+        let peer = stage.source("r", instance);
+        control.say(b"ok");
+        (open.join().unwrap().unwrap(), peer)
+    })
+}
+
+fn open_sink(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer, RawPeer) {
+    std::thread::scope(|scope| {
+        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").require_ack(true).open());
+        let (kind, about) = command(control);
+        assert_eq!((kind.as_str(), &about["config"]["requireAck"]), ("start", &json!(true)));
+        // As the official SDKs do: both channels before the answer.
+        let (listener, acks) = (stage.sink("r"), stage.acks("r"));
+        control.say(b"ok");
+        let data = listener.accept_as(PULL, PUSH);
+        (open.join().unwrap().unwrap(), data, acks)
+    })
+}
+
+/// Closes a handle while the puppet carries out the stop.
+fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce() -> ekuiper_host::Result<()> + Send) {
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(close);
+        expect_stop(control, symbol);
+        closed.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn tuples_errors_and_garbage_are_told_apart() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (mut source, mut peer) = open_source(&stage, &host, &mut control, 0);
+    peer.write(&frame(br#"{"message":{"a":1},"meta":{"topic":"t"}}"#));
+    peer.write(&frame(br#"{"error":"as Python says it"}"#));
+    peer.write(&frame(br#""{\"error\":\"as Go says it\"}""#));
+    peer.write(&frame(b"what?"));
+    peer.write(&frame(br#"{"message":{"a":2},"meta":null}"#));
+    let mut next = || source.next_within(PATIENCE);
+    let first = next().unwrap().unwrap();
+    assert_eq!((first.message, &first.meta["topic"]), (json!({ "a": 1 }), &json!("t")));
+    for said in ["as Python says it", "as Go says it"] {
+        assert_eq!(next().unwrap_err().to_string(), format!("source s: {said}"));
+    }
+    assert!(matches!(next(), Err(Error::Message { .. })));
+    assert_eq!(next().unwrap().unwrap().message, json!({ "a": 2 }));
+    // It ends by itself, and stays over.
+    drop(peer);
+    assert!(source.next_within(PATIENCE).unwrap().is_none());
+    assert!(source.next().is_none());
+    close_while(&mut control, "s", || source.close());
+}
+
+#[test]
+fn instances_do_not_mix_and_collisions_are_refused() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (mut first, mut first_peer) = open_source(&stage, &host, &mut control, 0);
+    let (mut second, mut second_peer) = open_source(&stage, &host, &mut control, 1);
+    second_peer.write(&frame(br#"{"message":"second"}"#));
+    first_peer.write(&frame(br#"{"message":"first"}"#));
+    assert_eq!(first.next_within(PATIENCE).unwrap().unwrap().message, "first");
+    assert_eq!(second.next_within(PATIENCE).unwrap().unwrap().message, "second");
+
+    // Another that comes to the same socket: nothing is started.
+    let error = host.source("s").rule("r").operator("s").instance(0).open().err().unwrap().to_string();
+    assert!(error.contains("would both use") && error.contains("source s of r/s/0"), "{error}");
+    drop((first_peer, second_peer));
+    close_while(&mut control, "s", || first.close());
+    close_while(&mut control, "s", || second.close());
+}
+
+#[test]
+fn a_message_is_sent_when_it_was_acknowledged() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(&json!([{ "a": 1 }])));
+        assert_eq!(data.frame(), br#"[{"a":1}]"#);
+        acks.write(&frame(b"{}"));
+        sent.join().unwrap().unwrap();
+
+        let sent = scope.spawn(|| sink.send(&json!({ "a": 2 })));
+        data.frame();
+        acks.write(&frame(br#"{"error":"the disk is full"}"#));
+        assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: the disk is full");
+
+        // An acknowledgement of nothing answers nothing.
+        acks.write(&frame(b"{}"));
+        acks.write(&frame(br#"{"error":"of nothing"}"#));
+        let sent = scope.spawn(|| sink.send(&json!({ "a": 3 })));
+        data.frame();
+        acks.write(&frame(br#"{"error":"of this"}"#));
+        assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
+    });
+    // No acknowledgement at all: after that, none can be trusted.
+    let error = sink.send(&json!({ "a": 4 })).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    let error = sink.send(&json!({ "a": 5 })).unwrap_err();
+    assert!(matches!(error, Error::SinkBroken { .. }), "{error}");
+    data.frame();
+    drop(data);
+    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    close_while(&mut control, "k", || sink.close());
+}
