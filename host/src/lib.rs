@@ -22,7 +22,8 @@
 //!
 //! What lives where: [`Host`] and its builder; `catalog`, which plugins there
 //! are; `plugin`, one of them, whether it runs or not; `startup`, `command` and
-//! `process`, how one is started and ended; `running`, a running one;
+//! `process`, how one is started and ended; `guard`, who ends it when the host
+//! is gone; `running`, a running one;
 //! `channel`, commands and their answers; `keeper`, the thread that reads idle
 //! channels; `site`, what all plugins share; [`Function`], [`Source`] and
 //! [`Sink`], the handles of an engine.
@@ -33,6 +34,7 @@ mod command;
 mod dependents;
 mod error;
 mod function;
+mod guard;
 mod host;
 mod keeper;
 mod options;

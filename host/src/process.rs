@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{BufRead, BufReader, PipeReader};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::command::CommandLine;
+use crate::guard::Guard;
 use crate::{Error, Result};
 
 /// How many of its last lines are kept for errors.
@@ -26,6 +27,10 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 /// How long a process's end may follow that of its connections, which is
 /// noticed first.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(100);
+
+/// How long a process that is killed, and its guard, may take to be gone: they
+/// are at once, unless the kernel holds the process in a call of its own.
+const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// How a plugin's process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +80,8 @@ struct State {
     /// Its number is free for another process.
     reaped: bool,
     exit: Option<Exit>,
+    /// Its guard has ended too.
+    is_over: bool,
 }
 
 impl Shared {
@@ -103,22 +110,19 @@ impl Process {
     pub(crate) fn spawn(plugin: &str, line: &CommandLine, on_exit: impl FnOnce() + Send + 'static) -> Result<Self> {
         let fail = |source| Error::Spawn { plugin: plugin.to_owned(), command: line.display(), source };
         let (output, writer) = std::io::pipe().map_err(fail)?;
-        let mut child = Command::new(&line.program)
-            .args(&line.args)
-            .current_dir(&line.directory)
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone().map_err(fail)?)
-            .stderr(writer)
-            .process_group(0)
-            .spawn()
-            .map_err(fail)?;
+        let mut command = Command::new(&line.program);
+        command.args(&line.args).current_dir(&line.directory).stdin(Stdio::null());
+        command.stdout(writer.try_clone().map_err(fail)?).stderr(writer);
+        let (mut child, guard) = Guard::spawn(command).map_err(fail)?;
         let pid = Pid::from_child(&child);
         tracing::debug!(plugin, pid = child.id(), command = line.display(), "plugin started");
 
+        // Without its threads it cannot be looked after: the guard, dropped,
+        // ends it.
         let shared = Arc::new(Shared::default());
         let name = plugin.to_owned();
         let pump = shared.clone();
-        spawn_thread(format!("{plugin}-output"), move || pump_output(&name, output, &pump));
+        spawn_thread(format!("{plugin}-output"), move || pump_output(&name, output, &pump)).map_err(fail)?;
         let name = plugin.to_owned();
         let waiter = shared.clone();
         spawn_thread(format!("{plugin}-exit"), move || {
@@ -127,6 +131,7 @@ impl Process {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
             waiter.signal(pid, Signal::KILL);
+            guard.dismiss();
             let mut state = waiter.lock();
             let status = child.wait().unwrap_or_default();
             state.reaped = true;
@@ -139,7 +144,11 @@ impl Process {
             waiter.lock().exit = Some(exit);
             waiter.changed.notify_all();
             on_exit();
-        });
+            guard.wait();
+            waiter.lock().is_over = true;
+            waiter.changed.notify_all();
+        })
+        .map_err(fail)?;
         Ok(Self { pid, shared })
     }
 
@@ -162,17 +171,17 @@ impl Process {
         self.shared.wait_until(Instant::now() + patience, |state| state.exit.is_some()).exit.clone()
     }
 
-    /// Ends it and its group: SIGTERM, `grace`, SIGKILL.
+    /// Ends it and its group: SIGTERM, `grace`, SIGKILL. Nothing is left of it
+    /// then.
     pub(crate) fn terminate(&self, grace: Duration) {
-        if self.exit().is_some() {
-            return;
+        if self.exit().is_none() {
+            self.shared.signal(self.pid, Signal::TERM);
+            if self.wait(grace).is_none() {
+                tracing::warn!(pid = self.pid(), ?grace, "the plugin ignored SIGTERM, it is killed");
+                self.shared.signal(self.pid, Signal::KILL);
+            }
         }
-        self.shared.signal(self.pid, Signal::TERM);
-        if self.wait(grace).is_none() {
-            tracing::warn!(pid = self.pid(), ?grace, "the plugin ignored SIGTERM, it is killed");
-            self.shared.signal(self.pid, Signal::KILL);
-            self.wait(grace);
-        }
+        drop(self.shared.wait_until(Instant::now() + KILL_GRACE, |state| state.is_over));
     }
 }
 
@@ -227,9 +236,6 @@ fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<u
     }
 }
 
-fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) {
-    // A thread can be had wherever a process could.
-    if let Err(error) = std::thread::Builder::new().name(name).spawn(body) {
-        tracing::error!(%error, "cannot start a thread");
-    }
+fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name).spawn(body).map(|_| ())
 }

@@ -1,0 +1,319 @@
+//! A host in a process of its own, the plugins that it runs, and what is left
+//! of them: every process that descends from it carries the bench's folder in
+//! its environment, its guards too.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use ekuiper_host::Host;
+use rustix::process::{Pid, Signal};
+
+/// Names the bench's folder to the host, and marks all that descends from it.
+const MARK: &str = "EKUIPER_GUARD_BENCH";
+
+/// What a host says begins so; the test harness writes to the same pipe.
+const SAYS: &str = "host: ";
+
+/// How long anything may take: only a mistake takes so long.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A program that is being written cannot be executed, and a process that is
+/// just being forked may hold it open: one at a time.
+static FORK: Mutex<()> = Mutex::new(());
+
+/// A test's own folder, with its plugins and its hosts' temporary files.
+pub(crate) struct Bench {
+    folder: tempfile::TempDir,
+}
+
+/// A process in the role of a host.
+pub(crate) struct HostProcess {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// A process, as `/proc/<pid>/stat` has it.
+#[derive(Debug)]
+#[allow(dead_code)] // for people
+pub(crate) struct Found {
+    pub(crate) pid: i32,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) parent: i32,
+    pub(crate) group: i32,
+    pub(crate) session: i32,
+}
+
+impl Found {
+    pub(crate) fn is_guard(&self) -> bool {
+        self.name == "ekuiper-guard"
+    }
+
+    pub(crate) fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.pid))
+    }
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["tmp", "bin", "plugins"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A name that nobody else has in `/tmp`.
+    pub(crate) fn unique(&self, name: &str) -> String {
+        format!("{name}{}", self.own())
+    }
+
+    fn own(&self) -> String {
+        self.folder.path().file_name().unwrap().to_string_lossy().replace('.', "")
+    }
+
+    /// A plugin's folder, with its manifest.
+    pub(crate) fn plugin(&self, name: &str, manifest: &str) -> PathBuf {
+        let folder = self.path("plugins").join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join(format!("{name}.json")), manifest).unwrap();
+        folder
+    }
+
+    /// A plugin that is a script for `sh` in its own folder, and never shakes
+    /// hands. It makes the file `ready` there. Returns its name.
+    pub(crate) fn script(&self, name: &str, script: &str) -> String {
+        let name = self.unique(name);
+        let manifest = format!(r#"{{"language":"go","executable":"run","functions":["f{name}"]}}"#);
+        let folder = self.plugin(&name, &manifest);
+        write_program(&folder.join("run"), &format!("#!/bin/sh\n{script}\n"));
+        name
+    }
+
+    /// Waits for a script's file `ready`.
+    pub(crate) fn wait_ready(&self, plugin: &str) {
+        let ready = self.path("plugins").join(plugin).join("ready");
+        wait_for(&format!("{plugin} is ready"), || ready.exists().then_some(()));
+    }
+
+    /// A process in the role of a host of all plugins of this bench.
+    pub(crate) fn host(&self) -> HostProcess {
+        let path = std::env::var_os("PATH").unwrap();
+        let path = std::env::join_paths([self.path("bin")].into_iter().chain(std::env::split_paths(&path))).unwrap();
+        let fork = FORK.lock().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "in_the_role_of_a_host", "--nocapture"])
+            .env(MARK, self.folder.path())
+            .env("TMPDIR", self.path("tmp"))
+            .env("PATH", path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(fork);
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        HostProcess { child, input, output }
+    }
+
+    /// All processes of this bench. A zombie is none: nothing of it is left but
+    /// its number.
+    pub(crate) fn processes(&self) -> Vec<Found> {
+        let mark = format!("{MARK}={}", self.folder.path().display()).into_bytes();
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        entries
+            .filter(|entry| {
+                let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+            })
+            .filter_map(|entry| found(&entry.path()))
+            .collect()
+    }
+
+    pub(crate) fn guards(&self) -> Vec<Found> {
+        self.processes().into_iter().filter(Found::is_guard).collect()
+    }
+
+    /// Waits for this number of guards.
+    pub(crate) fn wait_guards(&self, count: usize) -> Vec<Found> {
+        wait_for(&format!("there are {count} guards"), || Some(self.guards()).filter(|found| found.len() == count))
+    }
+
+    /// Waits until there is no process but these.
+    pub(crate) fn wait_nothing_but(&self, kept: &[u32]) {
+        let mut left = Vec::new();
+        let deadline = Instant::now() + WATCHDOG;
+        while Instant::now() < deadline {
+            left = self.processes();
+            left.retain(|found| !kept.iter().any(|kept| i64::from(*kept) == i64::from(found.pid)));
+            if left.is_empty() {
+                return;
+            }
+            pause();
+        }
+        panic!("left after {WATCHDOG:?}: {left:#?}");
+    }
+}
+
+impl Drop for Bench {
+    /// What a failed test leaves running, and the sockets of killed hosts.
+    fn drop(&mut self) {
+        for found in self.processes() {
+            let _ = rustix::process::kill_process(Pid::from_raw(found.pid).unwrap(), Signal::KILL);
+        }
+        for entry in std::fs::read_dir("/tmp").unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.contains(&self.own()) && name.ends_with(".ipc") {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+impl HostProcess {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has it start a plugin, without waiting for the handshake.
+    pub(crate) fn start(&mut self, plugin: &str) {
+        self.tell(&format!("start {plugin}"));
+    }
+
+    pub(crate) fn tell(&mut self, order: &str) {
+        writeln!(self.input, "{order}").unwrap();
+    }
+
+    /// Gives an order and returns what it says next.
+    pub(crate) fn ask(&mut self, order: &str) -> String {
+        self.tell(order);
+        self.hear()
+    }
+
+    /// What it says next.
+    pub(crate) fn hear(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let count = self.output.read_line(&mut line).unwrap();
+            assert_ne!(count, 0, "the host has ended");
+            // The harness does not end the line that it writes first.
+            if let Some((_, said)) = line.split_once(SAYS) {
+                return said.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// `kill -9`; returns once it is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for HostProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The life of a host, if this process is to be one: it does what it is told,
+/// until nobody tells it any more.
+pub(crate) fn be_a_host() {
+    let Some(folder) = std::env::var_os(MARK) else { return };
+    let plugins = Path::new(&folder).join("plugins");
+    let mut builder = Host::builder().plugins_dir(plugins).grace(Duration::from_secs(1));
+    if let Some(python) = official_python() {
+        builder = builder.python_bin(python.to_string_lossy());
+    }
+    let host = builder.build().unwrap();
+    std::thread::scope(|scope| {
+        for order in std::io::stdin().lines() {
+            let order = order.unwrap();
+            let (verb, name) = order.split_once(' ').unwrap_or((&order, ""));
+            match verb {
+                "start" => {
+                    let (host, name) = (&host, name.to_owned());
+                    scope.spawn(move || match host.start(&name) {
+                        Ok(()) => say(&format!("{name} is ready")),
+                        Err(error) => say(&error.to_string().replace('\n', " ")),
+                    });
+                }
+                "call" => {
+                    let result = host.function(name).and_then(|function| function.call::<String>(("hello",)));
+                    say(&result.unwrap_or_else(|error| error.to_string()));
+                }
+                "ping" => say("pong"),
+                "shutdown" => {
+                    host.shutdown();
+                    say("shut down");
+                }
+                "adopt" => {
+                    rustix::process::set_child_subreaper(Pid::from_raw(1)).unwrap();
+                    say("adopts");
+                }
+                _ => panic!("{order}"),
+            }
+        }
+        host.shutdown();
+    });
+}
+
+fn say(text: &str) {
+    println!("{SAYS}{text}");
+}
+
+/// The Python with the official SDK that `cargo xtask tools` sets up.
+pub(crate) fn official_python() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/python/bin/python");
+    path.exists().then_some(path)
+}
+
+/// Waits for something to be there.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        match look() {
+            Some(found) => return found,
+            None if Instant::now() < deadline => pause(),
+            None => panic!("not within {WATCHDOG:?}: {what}"),
+        }
+    }
+}
+
+/// Between two looks at what announces itself to nobody.
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+pub(crate) fn write_program(path: &Path, content: &str) {
+    let _fork = FORK.lock().unwrap();
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+pub(crate) fn found(proc: &Path) -> Option<Found> {
+    let stat = std::fs::read_to_string(proc.join("stat")).ok()?;
+    let (before, after) = stat.rsplit_once(") ")?;
+    let (pid, name) = before.split_once(" (")?;
+    let fields: Vec<_> = after.split(' ').collect();
+    let number = |index: usize| fields.get(index)?.parse().ok();
+    Some(Found {
+        pid: pid.parse().ok()?,
+        name: name.to_owned(),
+        state: fields.first()?.to_string(),
+        parent: number(1)?,
+        group: number(2)?,
+        session: number(3)?,
+    })
+    .filter(|found| found.state != "Z")
+}

@@ -1,0 +1,306 @@
+//! Nothing survives a host, however it ends: its plugins' process groups, with
+//! what they started, end with it, and so do their guards.
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+mod bench;
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use bench::{Bench, be_a_host, found, official_python, wait_for, write_program};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Not a test: the other tests start this program again, as a host.
+#[test]
+fn in_the_role_of_a_host() {
+    be_a_host();
+}
+
+/// A plugin that starts processes of its own and waits for them.
+const FAMILY: &str = "sleep 86400 &\nsh -c 'sleep 86400 & wait' &\n: > ready\nwait";
+
+#[test]
+fn a_script_and_its_children_end_with_a_killed_host() {
+    let bench = Bench::new();
+    let name = bench.script("family", FAMILY);
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    host.kill();
+    bench.wait_nothing_but(&[]);
+}
+
+#[test]
+fn what_ignores_sigterm_is_killed() {
+    let bench = Bench::new();
+    let name = bench.script("stubborn", &format!("trap '' TERM HUP INT\n{FAMILY}\nwhile :; do wait; done"));
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    host.kill();
+    bench.wait_nothing_but(&[]);
+}
+
+#[test]
+fn what_ends_on_sigterm_ends_in_its_own_way() {
+    let bench = Bench::new();
+    let name = bench.script("polite", &format!("trap 'touch ended; exit' TERM\n{FAMILY}"));
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    host.kill();
+    bench.wait_nothing_but(&[]);
+    assert!(bench.path("plugins").join(&name).join("ended").exists(), "its SIGTERM came before its SIGKILL");
+}
+
+#[test]
+fn an_official_python_plugin_ends_with_a_killed_host() {
+    let bench = Bench::new();
+    let Some(name) = python_plugin(&bench, "py", "") else { return };
+    let mut host = bench.host();
+    assert_eq!(host.ask(&format!("call f{name}")), "olleh");
+    host.kill();
+    bench.wait_nothing_but(&[]);
+    // The next host takes over the sockets that the killed one left in /tmp.
+    let sockets = ["plugin_", "func_f"].map(|kind| PathBuf::from(format!("/tmp/{kind}{name}.ipc")));
+    assert!(
+        sockets.iter().all(|path| UnixStream::connect(path).is_err() && path.exists()),
+        "there, and nobody listens"
+    );
+    let mut host = bench.host();
+    assert_eq!(host.ask(&format!("call f{name}")), "olleh");
+    assert_eq!(host.ask("shutdown"), "shut down");
+    assert!(!sockets.iter().any(|path| path.exists()), "an orderly host leaves no socket");
+}
+
+#[test]
+fn the_child_of_a_conda_like_wrapper_ends_with_a_killed_host() {
+    let bench = Bench::new();
+    let Some(name) = conda_plugin(&bench) else { return };
+    let mut host = bench.host();
+    assert_eq!(host.ask(&format!("call f{name}")), "olleh");
+    // The wrapper, python, python's own child, and the guard.
+    assert_eq!(bench.processes().len(), 5, "{:#?}", bench.processes());
+    host.kill();
+    bench.wait_nothing_but(&[]);
+}
+
+#[test]
+fn all_kinds_of_plugins_end_with_a_killed_host() {
+    let bench = Bench::new();
+    let folder = bench.plugin("mirror", &std::fs::read_to_string(example("mirror/mirror.json")).unwrap());
+    std::os::unix::fs::symlink(build_mirror(), folder.join("mirror")).unwrap();
+    let script = bench.script("family", FAMILY);
+    let names = [python_plugin(&bench, "py", ""), conda_plugin(&bench)];
+    let mut host = bench.host();
+    for name in names.iter().flatten() {
+        assert_eq!(host.ask(&format!("call f{name}")), "olleh");
+    }
+    assert_eq!(host.ask("call revert"), "olleh");
+    host.start(&script);
+    bench.wait_ready(&script);
+    let before = bench.processes();
+    let killed = Instant::now();
+    host.kill();
+    bench.wait_nothing_but(&[]);
+    tell(&format!("nothing is left of {} processes {:?} after kill -9 of their host", before.len(), killed.elapsed()));
+}
+
+#[test]
+fn an_orderly_host_leaves_nothing() {
+    let bench = Bench::new();
+    let name = bench.script("family", FAMILY);
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    bench.wait_guards(1);
+    host.tell("shutdown");
+    while host.hear() != "shut down" {}
+    // At once: who ends after it may be looked for.
+    let left: Vec<_> =
+        bench.processes().into_iter().filter(|found| u32::try_from(found.pid) != Ok(host.pid())).collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+#[test]
+fn a_guard_goes_with_its_plugin() {
+    let bench = Bench::new();
+    let name = bench.script("mortal", "sleep 86400 &\n: > ready\nread line < go");
+    let folder = bench.path("plugins").join(&name);
+    let go = folder.join("go");
+    assert!(Command::new("mkfifo").arg(&go).status().unwrap().success());
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    bench.wait_guards(1);
+    std::fs::write(&go, "\n").unwrap();
+    let said = host.hear();
+    assert!(said.contains("ended before its handshake (exit code 0)"), "{said}");
+    bench.wait_nothing_but(&[host.pid()]);
+}
+
+#[test]
+fn a_plugin_that_cannot_be_executed_leaves_no_guard() {
+    let bench = Bench::new();
+    let name = bench.script("unborn", "");
+    write_program(&bench.path("plugins").join(&name).join("run"), "#!/no/such/interpreter\n");
+    let mut host = bench.host();
+    host.start(&name);
+    let said = host.hear();
+    assert!(said.contains("cannot start") && said.contains("No such file"), "{said}");
+    bench.wait_nothing_but(&[host.pid()]);
+}
+
+#[test]
+fn a_guard_keeps_nothing_of_its_hosts_and_hears_no_signal() {
+    let bench = Bench::new();
+    let names: Vec<_> = (0..8).map(|number| bench.script(&format!("p{number}"), FAMILY)).collect();
+    let mut host = bench.host();
+    // All at once, so that each is forked while others have their pipes open.
+    names.iter().for_each(|name| host.start(name));
+    names.iter().for_each(|name| bench.wait_ready(name));
+    let all = bench.processes();
+    let guards = bench.wait_guards(8);
+    for guard in &guards {
+        let descriptors = std::fs::read_dir(guard.proc("fd")).unwrap();
+        let held: Vec<_> = descriptors.map(|entry| entry.unwrap().path().read_link().unwrap()).collect();
+        assert_eq!(held.len(), 1, "{held:?}");
+        assert!(held[0].to_string_lossy().starts_with("socket:"), "not the plugin's output, or a listener: {held:?}");
+        assert_eq!(guard.proc("cwd").read_link().unwrap(), Path::new("/"));
+        let relatives = all.iter().filter(|other| other.pid != guard.pid);
+        for other in relatives {
+            assert!(guard.parent != other.pid, "{guard:?} is a child of {other:?}");
+            assert!(guard.session != other.session, "{guard:?} shares its session with {other:?}");
+        }
+        for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::ALARM, Signal::USR1] {
+            kill_process(Pid::from_raw(guard.pid).unwrap(), signal).unwrap();
+        }
+    }
+    // All the same, they do their work.
+    host.kill();
+    bench.wait_nothing_but(&[]);
+}
+
+#[test]
+fn a_stopped_host_is_not_gone() {
+    let bench = Bench::new();
+    let name = bench.script("family", FAMILY);
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    let host_pid = Pid::from_raw(host.pid().try_into().unwrap()).unwrap();
+    kill_process(host_pid, Signal::STOP).unwrap();
+    let proc = PathBuf::from(format!("/proc/{}", host.pid()));
+    wait_for("the host is stopped", || found(&proc).filter(|found| found.state == "T"));
+    let before = bench.processes().len();
+    kill_process(host_pid, Signal::CONT).unwrap();
+    assert_eq!(host.ask("ping"), "pong");
+    assert_eq!(bench.processes().len(), before);
+}
+
+#[test]
+fn a_host_that_adopts_orphans_reaps_its_guards() {
+    let bench = Bench::new();
+    let name = bench.script("brief", "exit 3");
+    let mut host = bench.host();
+    assert_eq!(host.ask("adopt"), "adopts");
+    host.start(&name);
+    assert!(host.hear().contains("exit code 3"));
+    let children = PathBuf::from(format!("/proc/{}/task", host.pid()));
+    wait_for("no child is left, not even a zombie", || {
+        let tasks = std::fs::read_dir(&children).unwrap();
+        let lists =
+            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+        lists.collect::<String>().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn the_sockets_of_a_killed_host_are_taken_over() {
+    let bench = Bench::new();
+    let name = bench.script("family", FAMILY);
+    let socket = PathBuf::from(format!("/tmp/plugin_{name}.ipc"));
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    host.kill();
+    bench.wait_nothing_but(&[]);
+    assert!(UnixStream::connect(&socket).is_err(), "nobody listens");
+    assert!(socket.exists(), "and the file is still there");
+    std::fs::remove_file(bench.path("plugins").join(&name).join("ready")).unwrap();
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    UnixStream::connect(&socket).unwrap();
+    host.tell("shutdown");
+    bench.wait_nothing_but(&[host.pid()]);
+    assert!(!socket.exists());
+}
+
+/// A plugin on the official SDK with a function `f<name>` that reverses a
+/// text, and a child process that would not end by itself. Returns its name.
+fn python_plugin(bench: &Bench, name: &str, environment: &str) -> Option<String> {
+    if official_python().is_none() {
+        tell("SKIPPED: plugins of the official Python SDK: cargo xtask tools sets it up");
+        return None;
+    }
+    let name = bench.unique(name);
+    let manifest = format!(
+        r#"{{"version":"v1","language":"python","executable":"{name}.py","functions":["f{name}"]{environment}}}"#
+    );
+    let folder = bench.plugin(&name, &manifest);
+    let program = format!(
+        r#"
+import subprocess
+from ekuiper import Function, PluginConfig, plugin
+
+class Revert(Function):
+    def validate(self, args):
+        return ""
+    def exec(self, args, ctx):
+        return args[0][::-1]
+    def is_aggregate(self):
+        return False
+
+if __name__ == "__main__":
+    subprocess.Popen(["sleep", "86400"])
+    plugin.start(PluginConfig("{name}", {{}}, {{}}, {{"f{name}": Revert}}))
+"#
+    );
+    std::fs::write(folder.join(format!("{name}.py")), program).unwrap();
+    Some(name)
+}
+
+/// The same behind a wrapper that runs python as its child, as `conda run`
+/// does.
+fn conda_plugin(bench: &Bench) -> Option<String> {
+    write_program(&bench.path("bin/conda"), "#!/bin/sh\n# run -n ENVIRONMENT COMMAND…\nshift 3\n\"$@\"\nexit $?\n");
+    python_plugin(bench, "conda", r#","virtualEnvType":"conda","env":"demo""#)
+}
+
+fn example(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path)
+}
+
+/// The plugin in Rust.
+fn build_mirror() -> PathBuf {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--message-format=json-render-diagnostics", "--manifest-path"])
+        .arg(example("mirror/Cargo.toml"))
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let messages = messages.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut programs = messages.filter(|message| message["target"]["name"] == "mirror");
+    programs.find_map(|message| message["executable"].as_str().map(PathBuf::from)).unwrap()
+}
+
+/// Where the harness does not hide it.
+fn tell(text: &str) {
+    std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
+}
