@@ -98,13 +98,24 @@ impl Peer {
     /// # Panics
     /// It does not answer.
     pub fn answer(&mut self) -> Result<Value, String> {
-        let line = self.answers.recv_timeout(ANSWER_TIMEOUT);
-        let line = line.unwrap_or_else(|error| panic!("the {:?} peer does not answer: {error}", self.library));
+        self.answer_within(ANSWER_TIMEOUT).unwrap_or_else(|| panic!("the {:?} peer does not answer", self.library))
+    }
+
+    /// The same, if it comes in time.
+    ///
+    /// # Panics
+    /// The peer has ended.
+    pub fn answer_within(&mut self, patience: Duration) -> Option<Result<Value, String>> {
+        let line = match self.answers.recv_timeout(patience) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Timeout) => return None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the {:?} peer has ended", self.library),
+        };
         let answer: Value = serde_json::from_str(&line).unwrap();
-        match answer["error"].as_str() {
+        Some(match answer["error"].as_str() {
             Some(error) => Err(error.to_owned()),
             None => Ok(answer),
-        }
+        })
     }
 
     /// Gives it a command and waits for the answer.

@@ -22,7 +22,7 @@ pub const SIZES: &[usize] =
 pub const MANGOS_LIMIT: usize = 1 << 20;
 
 /// How long a message that may be lost is waited for, before the next is sent.
-const ATTEMPT: Duration = Duration::from_millis(500);
+const ATTEMPT: Duration = Duration::from_millis(200);
 
 /// A transport of ours, a library to start peers of, and an address.
 pub struct Case {
@@ -253,6 +253,23 @@ pub fn ask(request: &dyn Request, body: &[u8], meanwhile: impl FnOnce()) -> Resu
     let mut buffer = Vec::new();
     request.receive(&mut buffer, deadline)?;
     Ok(buffer)
+}
+
+/// Sends the same until the peer has received one: what goes out before the
+/// end of a former connection is noticed is lost with it.
+pub fn deliver(push: &dyn Push, peer: &mut Peer, id: &str, text: &str) {
+    let deadline = soon();
+    peer.post("receive", json!({ "id": id, "timeout_ms": 30_000 }));
+    let received = loop {
+        match push.send(text.as_bytes(), Some(deadline)) {
+            Ok(()) | Err(TransportError::Disconnected) => {}
+            Err(error) => panic!("{error}"),
+        }
+        if let Some(received) = peer.answer_within(ATTEMPT) {
+            break received.unwrap();
+        }
+    };
+    assert_received(&received, &[text.as_bytes().to_vec()]);
 }
 
 /// The bytes that a peer sends for a size.

@@ -4,10 +4,9 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use ekuiper_core::transport::{Endpoint, Options, Push, Request, TransportError};
-use ekuiper_interop::guard::soon;
+use ekuiper_core::transport::{Endpoint, Options, Request, TransportError};
 use ekuiper_interop::peer::Peer;
-use ekuiper_interop::wire::{Case, Inlet, Side, ask, assert_received};
+use ekuiper_interop::wire::{Case, Inlet, Side, ask, assert_received, deliver};
 use serde_json::json;
 
 ekuiper_interop::on_every_wire! {
@@ -28,27 +27,12 @@ fn push_finds_a_listener_again(case: &Case) {
     for end in WAYS {
         let mut peer = case.peer();
         peer.open("pull", "pull", "listen", &case.url());
-        deliver(&*push, &mut peer);
+        deliver(&*push, &mut peer, "pull", "here");
         end(peer);
     }
     let mut peer = case.peer();
     peer.open("pull", "pull", "listen", &case.url());
-    deliver(&*push, &mut peer);
-}
-
-/// Sends until the peer has something: what goes out before the end of a
-/// connection is noticed is lost with it.
-fn deliver(push: &dyn Push, peer: &mut Peer) {
-    let deadline = soon();
-    loop {
-        match push.send(b"here", Some(deadline)) {
-            Ok(()) | Err(TransportError::Disconnected) => {}
-            Err(error) => panic!("{error}"),
-        }
-        if let Ok(received) = peer.try_ask("receive", json!({ "id": "pull", "timeout_ms": 50 })) {
-            return assert_received(&received, &[b"here".to_vec()]);
-        }
-    }
+    deliver(&*push, &mut peer, "pull", "here");
 }
 
 fn pull_finds_a_listener_again(case: &Case) {
@@ -103,7 +87,7 @@ fn push_is_found_again(case: &Case) {
     peer.open("pull", "pull", "dial", &case.url());
     for _ in 0..3 {
         let push = case.push(Side::Listen);
-        deliver(&*push, &mut peer);
+        deliver(&*push, &mut peer, "pull", "here");
         push.close();
         assert!(!case.address().path().exists(), "a closed socket leaves no file");
     }
