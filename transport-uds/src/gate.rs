@@ -10,7 +10,7 @@ use crate::wait::Closing;
 
 /// Holds a value that one thread at a time may have.
 #[derive(Debug)]
-pub(crate) struct Gate<T> {
+pub struct Gate<T> {
     slot: Mutex<Slot<T>>,
     returned: Condvar,
 }
@@ -23,7 +23,7 @@ struct Slot<T> {
 }
 
 impl<T> Gate<T> {
-    pub(crate) fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self { slot: Mutex::new(Slot { value: Some(value), waiting: 0 }), returned: Condvar::new() }
     }
 
@@ -34,7 +34,7 @@ impl<T> Gate<T> {
     }
 
     /// The value, as soon as nobody has it.
-    pub(crate) fn enter(&self, closing: &Closing, deadline: Deadline) -> Result<Entered<'_, T>> {
+    pub fn enter(&self, closing: &Closing, deadline: Deadline) -> Result<Entered<'_, T>> {
         let mut slot = self.lock();
         loop {
             closing.check()?;
@@ -59,14 +59,14 @@ impl<T> Gate<T> {
     }
 
     /// Makes everybody who waits look at `closing`.
-    pub(crate) fn wake_all(&self) {
+    pub fn wake_all(&self) {
         drop(self.lock());
         self.returned.notify_all();
     }
 }
 
 /// The value of a [`Gate`]; goes back when dropped.
-pub(crate) struct Entered<'a, T> {
+pub struct Entered<'a, T> {
     gate: &'a Gate<T>,
     /// Present until the drop.
     value: Option<T>,

@@ -12,11 +12,16 @@
 //! - `link`, `finish`: writing frames to one connection, reading bytes from it;
 //! - `inbox`: receiving from many connections in turn;
 //! - `push`, `pull`, `request`, `reply`: the four patterns.
+//!
+//! [`socket_file`] is public because every transport that puts sockets into
+//! the same folders must keep to it; `gate` and `wait` are public for the other
+//! transports of this workspace only.
 
 mod acceptor;
 mod dial;
 mod finish;
-mod gate;
+#[doc(hidden)]
+pub mod gate;
 mod inbox;
 mod link;
 mod listen;
@@ -26,7 +31,8 @@ mod reply;
 mod request;
 pub mod socket_file;
 mod unread;
-mod wait;
+#[doc(hidden)]
+pub mod wait;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Result, Transport};

@@ -13,13 +13,18 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Result, TransportError};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, StatxFlags, flock, open, statx};
 
-use crate::wait::io_error;
+use crate::wait::{io_error, wait_for};
 
 /// How long another process may hold the folder's lock. It is held for a few
 /// system calls only.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a live listener that is probed may take to say its first word. One
+/// that takes longer is as live.
+const GREETING: Duration = Duration::from_millis(100);
 
 /// A socket file that was made here.
 #[derive(Debug)]
@@ -46,13 +51,35 @@ impl SocketFile {
         let identity = identity(address.path()).map_err(|source| io_error("listen on", address, source))?;
         Ok((Self { address: address.clone(), identity }, bound))
     }
+
+    /// Whether the file is still this one.
+    pub fn is_in_place(&self) -> bool {
+        identity(self.address.path()).is_ok_and(|found| found == self.identity)
+    }
+
+    /// Puts another socket in this one's place by `replace`, which is not
+    /// called when the file is not this one any more. Returns whether it was.
+    ///
+    /// # Errors
+    /// [`TransportError::Io`] when the folder cannot be locked or `replace`
+    /// fails.
+    pub fn renew(&mut self, replace: impl FnOnce() -> io::Result<()>) -> Result<bool> {
+        let fail = |source| io_error("listen on", &self.address, source);
+        let _lock = lock_folder(&self.address)?;
+        if !self.is_in_place() {
+            return Ok(false);
+        }
+        replace().map_err(fail)?;
+        self.identity = identity(self.address.path()).map_err(fail)?;
+        Ok(true)
+    }
 }
 
 impl Drop for SocketFile {
     /// Removes the file, if it is still this one.
     fn drop(&mut self) {
         let _lock = lock_folder(&self.address);
-        if identity(self.address.path()).is_ok_and(|found| found == self.identity) {
+        if self.is_in_place() {
             let _ = std::fs::remove_file(self.address.path());
         }
     }
@@ -76,7 +103,13 @@ fn clear(address: &Address) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(io_error("listen on", address, error)),
         // Connected, or too busy to answer: somebody is there.
-        Ok(_) | Err(_) => Err(TransportError::AddressInUse(address.clone())),
+        Ok(probe) => {
+            // A libnng before 1.6 never accepts again when a connection is
+            // gone before it has said its first word (nanomsg/nng#1518).
+            let _ = wait_for(&mut [PollFd::new(&probe, PollFlags::IN)], Some(Instant::now() + GREETING));
+            Err(TransportError::AddressInUse(address.clone()))
+        }
+        Err(_) => Err(TransportError::AddressInUse(address.clone())),
     }
 }
 

@@ -11,27 +11,27 @@ use rustix::event::{EventfdFlags, PollFd, Timespec, eventfd, poll};
 /// What `close` sets: a flag, and a descriptor that then polls readable for
 /// ever, so that it ends every wait it is part of.
 #[derive(Debug)]
-pub(crate) struct Closing {
+pub struct Closing {
     closed: AtomicBool,
     event: OwnedFd,
 }
 
 impl Closing {
-    pub(crate) fn new(address: &Address) -> Result<Self> {
+    pub fn new(address: &Address) -> Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
         Ok(Self { closed: AtomicBool::new(false), event })
     }
 
     /// Closes; false when that had been done before.
-    pub(crate) fn close(&self) -> bool {
+    pub fn close(&self) -> bool {
         let first = !self.closed.swap(true, Ordering::SeqCst);
         // A counter that is full is readable too: no error matters here.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         first
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(TransportError::Closed) } else { Ok(()) }
     }
 }
@@ -46,7 +46,7 @@ impl AsFd for Closing {
 ///
 /// # Errors
 /// [`TransportError::Timeout`] when none is ready by the deadline.
-pub(crate) fn wait_for(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<()> {
+pub fn wait_for(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<()> {
     loop {
         match poll(fds, timeout(deadline).as_ref()) {
             Ok(0) => return Err(TransportError::Timeout),
@@ -59,13 +59,13 @@ pub(crate) fn wait_for(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<()>
 }
 
 /// The time that is left, as the system calls take it.
-pub(crate) fn timeout(deadline: Deadline) -> Option<Timespec> {
+pub fn timeout(deadline: Deadline) -> Option<Timespec> {
     let left = deadline?.saturating_duration_since(Instant::now());
     Some(Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() })
 }
 
 /// The earlier of two deadlines.
-pub(crate) fn earlier(one: Deadline, other: Deadline) -> Deadline {
+pub fn earlier(one: Deadline, other: Deadline) -> Deadline {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
@@ -73,10 +73,10 @@ pub(crate) fn earlier(one: Deadline, other: Deadline) -> Deadline {
 }
 
 /// Whether a deadline has passed.
-pub(crate) fn has_passed(deadline: Deadline) -> bool {
+pub fn has_passed(deadline: Deadline) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-pub(crate) fn io_error(action: &'static str, address: &Address, source: std::io::Error) -> TransportError {
+pub fn io_error(action: &'static str, address: &Address, source: std::io::Error) -> TransportError {
     TransportError::Io { action, address: address.clone(), source }
 }

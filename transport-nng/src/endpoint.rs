@@ -1,0 +1,145 @@
+//! Making libnng's sockets, and giving them an address.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{ConnectionId, Endpoint, Result, TransportError};
+use ekuiper_transport_uds::wait::{Closing, io_error};
+use nng::options::{Options as _, ReconnectMaxTime, ReconnectMinTime, RecvMaxSize};
+use nng::{Pipe, PipeEvent, Protocol, RawSocket, Socket};
+
+use crate::census::Census;
+use crate::dial::{self, Persistence};
+use crate::listen::Listening;
+use crate::watch;
+
+/// When libnng dials again by itself: never, see `dial`.
+const NEVER: Duration = Duration::from_secs(10 * 24 * 3600);
+
+/// The longest message that libnng can be told to take; 0 means any length.
+const LARGEST: u64 = u32::MAX as u64;
+
+/// A number that no connection of this process had before.
+pub(crate) fn next_connection() -> ConnectionId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A socket that takes messages up to `max_message` bytes.
+pub(crate) fn open(protocol: Protocol, max_message: u64, address: &Address) -> Result<Socket> {
+    let make = || -> nng::Result<Socket> {
+        let socket = match protocol {
+            // Request ids and backtraces are ours to see and to choose.
+            Protocol::Req0 | Protocol::Rep0 => RawSocket::new(protocol)?.socket,
+            _ => Socket::new(protocol)?,
+        };
+        socket.set_opt::<RecvMaxSize>(max_message.clamp(1, LARGEST) as usize)?;
+        socket.set_opt::<ReconnectMinTime>(Some(NEVER))?;
+        socket.set_opt::<ReconnectMaxTime>(Some(NEVER))?;
+        Ok(socket)
+    };
+    make().map_err(|error| nng_error("make a socket for", address, error))
+}
+
+/// A libnng socket that listens or dials, and what closing it takes.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) socket: Socket,
+    pub(crate) closing: Arc<Closing>,
+    census: Arc<Census>,
+    listening: Option<Arc<Listening>>,
+}
+
+impl Wire {
+    /// Makes `socket` listen or dial; `notify` is told of connections by
+    /// libnng's threads.
+    pub(crate) fn new(
+        socket: Socket,
+        endpoint: &Endpoint,
+        notify: impl Fn(Pipe, PipeEvent) + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let address = endpoint.address();
+        let closing = Arc::new(Closing::new(address)?);
+        let listens = matches!(endpoint, Endpoint::Listen(_));
+        let census = count(&socket, address, move |pipe, event| {
+            notify(pipe, event);
+            if listens && event == PipeEvent::AddPost {
+                watch::ask();
+            }
+        })?;
+        let mut listening = None;
+        match endpoint {
+            Endpoint::Listen(address) => {
+                let started = Arc::new(Listening::start(&socket, address, &census, &closing)?);
+                watch::over(&started).map_err(|source| io_error("listen on", address, source))?;
+                listening = Some(started);
+            }
+            Endpoint::Dial(address) => dial::start(&socket, address, &census, Persistence::Always)?,
+        }
+        Ok(Self { socket, closing, census, listening })
+    }
+
+    /// Ends every wait, removes the file, lets `linger` wait for what is still
+    /// to leave, and ends all connections.
+    pub(crate) fn close(&self, linger: impl FnOnce()) {
+        if self.closing.close() {
+            self.census.close();
+            if let Some(listening) = &self.listening {
+                listening.close();
+            }
+            linger();
+            self.socket.close();
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.close(|| {});
+    }
+}
+
+/// Makes libnng tell of `socket`'s connections.
+pub(crate) fn count(
+    socket: &Socket,
+    address: &Address,
+    notify: impl Fn(Pipe, PipeEvent) + Send + Sync + 'static,
+) -> Result<Arc<Census>> {
+    let census = Arc::new(Census::default());
+    let counted = census.clone();
+    let told = socket.pipe_notify(move |pipe, event| {
+        counted.notify(pipe, event);
+        notify(pipe, event);
+    });
+    told.map_err(|error| nng_error("make a socket for", address, error))?;
+    Ok(census)
+}
+
+/// The path as libnng takes it.
+pub(crate) fn url(path: &Path) -> io::Result<String> {
+    let text = path.to_str().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8, which the nng crate needs")
+    })?;
+    Ok(format!("ipc://{text}"))
+}
+
+pub(crate) fn nng_error(action: &'static str, address: &Address, error: nng::Error) -> TransportError {
+    let kind = match error {
+        nng::Error::PermissionDenied => io::ErrorKind::PermissionDenied,
+        nng::Error::EntryNotFound => io::ErrorKind::NotFound,
+        nng::Error::InvalidInput | nng::Error::AddressInvalid => io::ErrorKind::InvalidInput,
+        nng::Error::OutOfMemory => io::ErrorKind::OutOfMemory,
+        nng::Error::AddressInUse => return TransportError::AddressInUse(address.clone()),
+        nng::Error::Closed => return TransportError::Closed,
+        nng::Error::SystemErr(code) => {
+            let source = i32::try_from(code).map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error);
+            return io_error(action, address, source);
+        }
+        _ => io::ErrorKind::Other,
+    };
+    io_error(action, address, io::Error::new(kind, error))
+}

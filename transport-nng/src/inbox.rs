@@ -1,0 +1,130 @@
+//! Receiving: messages and events, each in its order.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, TryLockError};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Result, TransportError};
+use ekuiper_transport_uds::wait::{has_passed, io_error, timeout};
+use nng::options::{Options as _, RecvBufferSize};
+use nng::{Message, Pipe, Protocol};
+use rustix::event::epoll;
+use rustix::io::Errno;
+
+use crate::descriptor;
+use crate::endpoint::{Wire, nng_error, open};
+use crate::roster::{Arrival, Roster, Sender};
+
+/// The receiving side of a socket.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    address: Address,
+    pub(crate) wire: Wire,
+    roster: Arc<Roster>,
+    /// Watches the closing, the roster and libnng's descriptor.
+    epoll: OwnedFd,
+    /// Kept open for `epoll`.
+    _incoming: OwnedFd,
+    /// Whoever receives has it. The message that waits for its connection's
+    /// coming to be told.
+    held: Mutex<Option<(Sender, Message)>>,
+}
+
+/// What the socket has to tell.
+pub(crate) enum Incoming<T> {
+    Message(ConnectionId, T),
+    Connected(ConnectionId),
+    Disconnected(ConnectionId),
+}
+
+impl Inbox {
+    pub(crate) fn new(protocol: Protocol, endpoint: &Endpoint, max_message: u64) -> Result<Self> {
+        let address = endpoint.address();
+        let fail = |source| io_error("make a socket for", address, source);
+        let socket = open(protocol, max_message, address)?;
+        if protocol == Protocol::Rep0 {
+            // No queue of the socket's: what the roster relies on.
+            socket.set_opt::<RecvBufferSize>(0).map_err(|error| nng_error("make a socket for", address, error))?;
+        }
+        let incoming = descriptor::incoming(&socket).map_err(fail)?;
+        let roster = Arc::new(Roster::new().map_err(fail)?);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| fail(errno.into()))?;
+        let told = roster.clone();
+        let wire = Wire::new(socket, endpoint, move |pipe, event| told.notify(pipe, event))?;
+        for source in [wire.closing.as_fd(), roster.as_fd(), incoming.as_fd()] {
+            epoll::add(&epoll, source, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
+                .map_err(|errno| fail(errno.into()))?;
+        }
+        Ok(Self { address: address.clone(), wire, roster, epoll, _incoming: incoming, held: Mutex::new(None) })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn readiness(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    pub(crate) fn is_present(&self, pipe: Pipe) -> bool {
+        self.roster.is_present(pipe)
+    }
+
+    /// The next message that `judge` delivers, or the next coming or going.
+    pub(crate) fn receive<T>(
+        &self,
+        deadline: Deadline,
+        mut judge: impl FnMut(Sender, Message) -> Option<T>,
+    ) -> Result<Incoming<T>> {
+        let mut held = match self.held.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.wire.closing.check()?;
+                return Err(TransportError::Misuse("another thread is receiving on it"));
+            }
+        };
+        loop {
+            self.wire.closing.check()?;
+            while let Some(arrival) = self.next(&mut held)? {
+                match arrival {
+                    Arrival::Connected(id) => return Ok(Incoming::Connected(id)),
+                    Arrival::Disconnected(id) => return Ok(Incoming::Disconnected(id)),
+                    Arrival::First(sender, message) => {
+                        *held = Some((sender, message));
+                        return Ok(Incoming::Connected(sender.id));
+                    }
+                    Arrival::Message(sender, message) => {
+                        if let Some(value) = judge(sender, message) {
+                            return Ok(Incoming::Message(sender.id, value));
+                        }
+                    }
+                }
+            }
+            if has_passed(deadline) {
+                return Err(TransportError::Timeout);
+            }
+            self.watch(deadline)?;
+        }
+    }
+
+    fn next(&self, held: &mut Option<(Sender, Message)>) -> Result<Option<Arrival>> {
+        if let Some((sender, message)) = held.take() {
+            return Ok(Some(Arrival::Message(sender, message)));
+        }
+        self.roster.next(&self.wire.socket).map_err(|error| nng_error("receive at", &self.address, error))
+    }
+
+    /// Waits until there may be something, or `deadline`.
+    fn watch(&self, deadline: Deadline) -> Result<()> {
+        let mut space = [const { std::mem::MaybeUninit::uninit() }; 3];
+        match epoll::wait(&self.epoll, &mut space, timeout(deadline).as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(io_error("wait for", &self.address, errno.into())),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.wire.close(|| {});
+    }
+}

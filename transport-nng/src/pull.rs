@@ -1,0 +1,48 @@
+//! PULL: receives what PUSH peers send.
+
+use std::os::fd::BorrowedFd;
+
+use ekuiper_core::transport::{Deadline, Endpoint, Options, Pull, PullEvent, Result};
+use nng::Protocol;
+
+use crate::inbox::{Inbox, Incoming};
+
+#[derive(Debug)]
+pub(crate) struct NngPull {
+    inbox: Inbox,
+    max_message: usize,
+}
+
+impl NngPull {
+    pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Self> {
+        let inbox = Inbox::new(Protocol::Pull0, endpoint, options.max_message as u64)?;
+        Ok(Self { inbox, max_message: options.max_message })
+    }
+}
+
+impl Pull for NngPull {
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent> {
+        let incoming = self.inbox.receive(deadline, |_, message| {
+            if message.len() > self.max_message {
+                // Only where libnng knows no such limit: 0 bytes.
+                return None;
+            }
+            buffer.clear();
+            buffer.extend_from_slice(&message);
+            Some(())
+        })?;
+        Ok(match incoming {
+            Incoming::Message(connection, ()) => PullEvent::Message(connection),
+            Incoming::Connected(connection) => PullEvent::Connected(connection),
+            Incoming::Disconnected(connection) => PullEvent::Disconnected(connection),
+        })
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.inbox.readiness())
+    }
+
+    fn close(&self) {
+        self.inbox.close();
+    }
+}

@@ -1,0 +1,174 @@
+//! REP: receives requests, and answers each on the connection it came from.
+//!
+//! The socket is a raw one: libnng puts its own number of the connection and
+//! the request's words into the message's header, and sends an answer with
+//! such a header where it belongs. Which requests can be answered is ours to
+//! know.
+
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::sp::{Backtrace, MAX_WORDS};
+use ekuiper_core::transport::{
+    ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, Result, Ticket, TransportError,
+};
+use ekuiper_transport_uds::wait::{io_error, wait_for};
+use nng::{Message, Pipe, Protocol};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::descriptor;
+use crate::endpoint::nng_error;
+use crate::inbox::{Inbox, Incoming};
+use crate::roster::Sender;
+
+/// By how much a request may exceed the limit so that it is still taken, and
+/// reported as oversize: as much as the limit, and at least this.
+const SKIP_AT_LEAST: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct NngReply {
+    inbox: Inbox,
+    max_message: usize,
+    /// Readable while libnng takes an answer.
+    outgoing: OwnedFd,
+    desk: Mutex<Desk>,
+}
+
+/// Which requests can be answered.
+#[derive(Debug, Default)]
+struct Desk {
+    serial: u64,
+    peers: HashMap<ConnectionId, Peer>,
+}
+
+/// What is known of a connection that has sent a request.
+#[derive(Debug)]
+struct Peer {
+    pipe: Pipe,
+    /// libnng's number of it, which stands first in headers.
+    number: [u8; 4],
+    /// The serial of the request that can be answered; 0 when there is none.
+    open: u64,
+}
+
+enum Got {
+    Request(Ticket),
+    Oversized(Ticket, u64),
+}
+
+impl NngReply {
+    pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
+        // Room for the longest backtrace; the body's own length is checked
+        // when it is known.
+        let max = options.max_message as u64;
+        let taken = max.saturating_add(max.max(SKIP_AT_LEAST)).saturating_add(MAX_WORDS as u64 * 4);
+        let inbox = Inbox::new(Protocol::Rep0, &Endpoint::Listen(address.clone()), taken)?;
+        let outgoing = descriptor::outgoing(&inbox.wire.socket)
+            .map_err(|source| io_error("make a socket for", address, source))?;
+        Ok(Self { inbox, max_message: options.max_message, outgoing, desk: Mutex::default() })
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, sender: Sender, message: &Message, buffer: &mut Vec<u8>) -> Option<Got> {
+        let (number, words) = message.as_header().as_slice().split_first_chunk::<4>()?;
+        let backtrace = Backtrace::new(words)?;
+        let ticket = self.desk().ticket(sender, *number, backtrace);
+        if message.len() > self.max_message {
+            return Some(Got::Oversized(ticket, message.len() as u64));
+        }
+        buffer.clear();
+        buffer.extend_from_slice(message);
+        Some(Got::Request(ticket))
+    }
+
+    fn transmit(&self, mut message: Message, deadline: Deadline) -> Result<()> {
+        let wire = &self.inbox.wire;
+        loop {
+            wire.closing.check()?;
+            message = match wire.socket.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err((message, nng::Error::TryAgain)) => message,
+                Err((_, error)) => return Err(nng_error("answer at", self.inbox.address(), error)),
+            };
+            let mut fds = [PollFd::new(&self.outgoing, PollFlags::IN), PollFd::new(&*wire.closing, PollFlags::IN)];
+            wait_for(&mut fds, deadline)?;
+        }
+    }
+}
+
+impl Reply for NngReply {
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<ReplyEvent> {
+        let incoming = self.inbox.receive(deadline, |sender, message| self.judge(sender, &message, buffer))?;
+        Ok(match incoming {
+            Incoming::Message(_, Got::Request(ticket)) => ReplyEvent::Request(ticket),
+            Incoming::Message(_, Got::Oversized(ticket, length)) => ReplyEvent::Oversized(ticket, length),
+            Incoming::Connected(connection) => ReplyEvent::Connected(connection),
+            Incoming::Disconnected(connection) => {
+                self.desk().peers.remove(&connection);
+                ReplyEvent::Disconnected(connection)
+            }
+        })
+    }
+
+    fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
+        self.inbox.wire.closing.check()?;
+        if body.len() > self.max_message {
+            return Err(TransportError::TooLong { length: body.len() as u64, max: self.max_message as u64 });
+        }
+        let mut message = Message::from(body);
+        // Taken before the answer is out: the connection's next request may
+        // arrive before the call that sends this one returns.
+        let number = self.desk().take(ticket, |pipe| self.inbox.is_present(pipe))?;
+        message.as_mut_header().push_back(&number);
+        message.as_mut_header().push_back(ticket.backtrace.as_bytes());
+        let sent = self.transmit(message, deadline);
+        if matches!(sent, Err(TransportError::Timeout)) {
+            self.desk().give_back(ticket);
+        }
+        sent
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.inbox.readiness())
+    }
+
+    fn close(&self) {
+        self.inbox.close();
+    }
+}
+
+impl Desk {
+    /// A ticket for the request, which replaces its connection's earlier one.
+    fn ticket(&mut self, sender: Sender, number: [u8; 4], backtrace: Backtrace) -> Ticket {
+        self.serial += 1;
+        let peer = Peer { pipe: sender.pipe, number, open: self.serial };
+        self.peers.insert(sender.id, peer);
+        Ticket { connection: sender.id, serial: self.serial, backtrace }
+    }
+
+    /// Takes the right to answer, and where the answer goes.
+    fn take(&mut self, ticket: &Ticket, is_present: impl FnOnce(Pipe) -> bool) -> Result<[u8; 4]> {
+        let peer = self.peers.get_mut(&ticket.connection).filter(|peer| is_present(peer.pipe));
+        let peer = peer.ok_or(TransportError::Disconnected)?;
+        if peer.open != ticket.serial {
+            return Err(TransportError::Misuse("the request was answered already, or followed by a later one"));
+        }
+        peer.open = 0;
+        Ok(peer.number)
+    }
+
+    /// Nothing was sent: unless a later request has come meanwhile, it can be
+    /// answered still.
+    fn give_back(&mut self, ticket: &Ticket) {
+        if let Some(peer) = self.peers.get_mut(&ticket.connection)
+            && peer.open == 0
+        {
+            peer.open = ticket.serial;
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! REQ: dials, sends one request at a time, receives its reply.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use ekuiper_core::address::Address;
+use ekuiper_core::sp::Requester;
+use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
+use ekuiper_transport_uds::gate::Gate;
+use ekuiper_transport_uds::wait::{Closing, earlier, has_passed, io_error, wait_for};
+use nng::Message;
+use rustix::event::{PollFd, PollFlags};
+
+use crate::endpoint::nng_error;
+use crate::line::{Line, Stage};
+
+#[derive(Debug)]
+pub(crate) struct NngRequest {
+    address: Address,
+    options: Options,
+    closing: Closing,
+    state: Gate<State>,
+    /// For the closing, while somebody else has the state.
+    line: Mutex<Option<Arc<Line>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    line: Option<Arc<Line>>,
+    requester: Requester,
+    /// The latest request's body, kept where it may have to be sent again.
+    body: Vec<u8>,
+}
+
+impl NngRequest {
+    pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
+        let mut seed = [0; 4];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
+        let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
+        let request = Self {
+            address: address.clone(),
+            options: options.clone(),
+            closing: Closing::new(address)?,
+            state: Gate::new(State { line: None, requester, body: Vec::new() }),
+            line: Mutex::default(),
+        };
+        // It dials from now on, as the other sockets do.
+        let mut state = request.state.enter(&request.closing, None)?;
+        request.redial(&mut state)?;
+        drop(state);
+        Ok(request)
+    }
+
+    /// Begins a new connection; a former one is closed.
+    fn redial(&self, state: &mut State) -> Result<Arc<Line>> {
+        self.hang_up(state);
+        let line = Arc::new(Line::open(&self.address, self.options.max_message as u64)?);
+        let mut shared = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(closed) = self.closing.check() {
+            drop(shared);
+            line.close();
+            return Err(closed);
+        }
+        *shared = Some(line.clone());
+        state.line = Some(line.clone());
+        Ok(line)
+    }
+
+    fn hang_up(&self, state: &mut State) {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(line) = state.line.take() {
+            line.close();
+        }
+    }
+
+    /// Makes sure that there is a connection.
+    fn connected(&self, state: &mut State, deadline: Deadline) -> Result<ConnectionId> {
+        loop {
+            self.closing.check()?;
+            let line = match &state.line {
+                Some(line) => line.clone(),
+                None => self.redial(state)?,
+            };
+            match line.party.stage() {
+                Stage::Up(_, id) => return Ok(id),
+                Stage::Over => self.hang_up(state),
+                Stage::Dialling | Stage::Coming(_) => self.wait(&[&line.party.begun], deadline, deadline)?,
+            }
+        }
+    }
+
+    /// Waits for one of `sources`, until `until`.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`] only when `deadline` has passed.
+    fn wait(&self, sources: &[&dyn AsFd], until: Deadline, deadline: Deadline) -> Result<()> {
+        let mut fds = vec![PollFd::new(&self.closing, PollFlags::IN)];
+        fds.extend(sources.iter().map(|source| PollFd::new(source, PollFlags::IN)));
+        let waited = wait_for(&mut fds, until);
+        self.closing.check()?;
+        if waited.is_err() && has_passed(deadline) { Err(TransportError::Timeout) } else { Ok(()) }
+    }
+
+    fn transmit(&self, state: &mut State, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
+        let line = state.line.clone().ok_or(TransportError::Disconnected)?;
+        let mut message = Message::from(body);
+        message.as_mut_header().push_back(&id);
+        loop {
+            self.closing.check()?;
+            if line.party.stage() == Stage::Over {
+                return Err(TransportError::Disconnected);
+            }
+            message = match line.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err((message, nng::Error::TryAgain)) => message,
+                Err((_, error)) => return Err(nng_error("send to", &self.address, error)),
+            };
+            self.wait(&[&line.outgoing, &line.party.over], deadline, deadline)?;
+        }
+    }
+
+    /// Sends the latest request again, under its id, on a new connection if
+    /// need be.
+    fn repeat(&self, state: &mut State, deadline: Deadline) -> Result<()> {
+        loop {
+            self.connected(state, deadline)?;
+            let Some(id) = state.requester.resend(Instant::now()) else { return Ok(()) };
+            let body = std::mem::take(&mut state.body);
+            let sent = self.transmit(state, id, &body, deadline);
+            state.body = body;
+            match sent {
+                Err(TransportError::Disconnected) => self.hang_up(state),
+                sent => return sent,
+            }
+        }
+    }
+
+    fn await_reply(&self, state: &mut State, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+        loop {
+            self.closing.check()?;
+            let line = state.line.clone();
+            // Looked at first: a reply that came before the end is there then.
+            let over = line.as_ref().is_none_or(|line| line.party.stage() == Stage::Over);
+            if let Some(line) = &line {
+                let received = || line.try_receive().map_err(|error| nng_error("receive at", &self.address, error));
+                while let Some(message) = received()? {
+                    if let Some(body) = state.requester.accept(&message) {
+                        buffer.clear();
+                        buffer.extend_from_slice(body);
+                        return Ok(());
+                    }
+                }
+            }
+            if over && self.options.retry.is_none() {
+                self.hang_up(state);
+                return Err(TransportError::Disconnected);
+            }
+            if has_passed(deadline) {
+                return Err(TransportError::Timeout);
+            }
+            let resend_at = state.requester.resend_at();
+            match &line {
+                Some(line) if !over && !has_passed(resend_at) => {
+                    self.wait(&[&line.incoming, &line.party.over], earlier(deadline, resend_at), deadline)?;
+                }
+                _ => self.repeat(state, deadline)?,
+            }
+        }
+    }
+}
+
+impl Request for NngRequest {
+    fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
+        let mut state = self.state.enter(&self.closing, deadline)?;
+        if let (Some(line), false) = (&state.line, state.requester.is_waiting()) {
+            // libnng notices the connection's end only when what came before
+            // has been taken: replies that nobody waits for any more.
+            while let Ok(Some(_)) = line.try_receive() {}
+        }
+        self.connected(&mut state, deadline)
+    }
+
+    fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()> {
+        if body.len() > self.options.max_message {
+            return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
+        }
+        let mut state = self.state.enter(&self.closing, deadline)?;
+        let stage = state.line.as_ref().map(|line| line.party.stage());
+        if !matches!(stage, Some(Stage::Up(_, id)) if id == connection) {
+            return Err(TransportError::Disconnected);
+        }
+        let id = state.requester.begin(Instant::now());
+        if self.options.retry.is_some() {
+            state.body.clear();
+            state.body.extend_from_slice(body);
+        }
+        let sent = self.transmit(&mut state, id, body, deadline);
+        if sent.is_err() {
+            state.requester.cancel();
+        }
+        sent
+    }
+
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+        let mut entered = self.state.enter(&self.closing, deadline)?;
+        let state = &mut *entered;
+        if !state.requester.is_waiting() {
+            return Err(TransportError::Misuse("no request is out"));
+        }
+        let received = self.await_reply(state, buffer, deadline);
+        if received.is_err() {
+            state.requester.cancel();
+        }
+        received
+    }
+
+    fn close(&self) {
+        if self.closing.close() {
+            self.state.wake_all();
+            let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(line) = line {
+                line.close();
+            }
+        }
+    }
+}
+
+impl Drop for NngRequest {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,69 @@
+//! One thread that looks after all listeners of the process, as `listen`
+//! tells why. It ends with the last listener.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::listen::Listening;
+
+/// How often each listener is looked at, should nobody come.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+static WATCH: Mutex<Watch> = Mutex::new(Watch { listeners: Vec::new(), running: false, asked: false });
+static ASKED: Condvar = Condvar::new();
+
+struct Watch {
+    listeners: Vec<Weak<Listening>>,
+    running: bool,
+    /// Somebody has come somewhere.
+    asked: bool,
+}
+
+fn watch() -> MutexGuard<'static, Watch> {
+    WATCH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks after `listening` until it is closed.
+pub(crate) fn over(listening: &Arc<Listening>) -> std::io::Result<()> {
+    let mut watch = watch();
+    watch.listeners.push(Arc::downgrade(listening));
+    if !watch.running {
+        std::thread::Builder::new().name("nng watch".into()).spawn(run)?;
+        watch.running = true;
+    }
+    Ok(())
+}
+
+/// Tells that somebody has come.
+pub(crate) fn ask() {
+    watch().asked = true;
+    ASKED.notify_one();
+}
+
+fn run() {
+    let mut next = Instant::now() + INTERVAL;
+    loop {
+        let live: Vec<Arc<Listening>> = {
+            let left = next.saturating_duration_since(Instant::now());
+            let waited = ASKED.wait_timeout_while(watch(), left, |watch| !watch.asked);
+            let (mut watch, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            watch.asked = false;
+            watch.listeners.retain(|listener| listener.upgrade().is_some_and(|listener| !listener.is_closed()));
+            if watch.listeners.is_empty() {
+                watch.running = false;
+                return;
+            }
+            watch.listeners.iter().filter_map(Weak::upgrade).collect()
+        };
+        let due = Instant::now() >= next;
+        for listener in live {
+            let looked = listener.renew().and_then(|()| if due { listener.inspect() } else { Ok(()) });
+            if let Err(error) = looked {
+                tracing::warn!(%error, "a listener cannot be renewed");
+            }
+        }
+        if due {
+            next = Instant::now() + INTERVAL;
+        }
+    }
+}
