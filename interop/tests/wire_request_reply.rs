@@ -111,7 +111,9 @@ fn a_peers_request_beyond_the_limit(case: &Case) {
     reply.answer(&ticket, b"fits");
     peer.ask("receive", json!({ "id": "req" }));
 
-    for size in [1001, 2_000_000] {
+    // libnng must take it whole to get past it, and does so up to 1 MiB more.
+    let long = if case.transport.name() == "nng" { 1_000_000 } else { 2_000_000 };
+    for size in [1001, long] {
         peer.post("send", json!({ "id": "req", "size": size }));
         let (ticket, length) = reply.oversized();
         assert_eq!((ticket.connection, length), (connection, size));
