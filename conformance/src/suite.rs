@@ -12,7 +12,7 @@ use crate::{Exception, Fixture};
 pub type Case = fn(&Fixture);
 
 /// How long a case may take: the slowest waits for ten seconds several times.
-const WATCHDOG: Duration = Duration::from_secs(180);
+const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// The suite of one transport; made by `sp_suite!` and `contract_suite!`.
 pub struct Suite {
@@ -275,6 +275,7 @@ macro_rules! __wire_cases {
                 floods_of_dropped_requests_do_not_matter
                 case_22_answers_without_a_request
                 case_23_two_requests_one_answer
+                answers_do_not_mix
                 a_requester_that_does_not_read
             }
             wire::request {

@@ -86,10 +86,12 @@ pub fn closing_ends_waits_for_readers(f: &Fixture) {
     ends!("middle", |at| pair(f, &at), |push| push.send(&vec![1; 16 << 20], None));
     ends!("behind", |at| full(&at), |push| {
         thread::scope(|scope| {
-            let first = scope.spawn(|| push.send(&[1; 1000], None));
-            let second = push.send(&[2; 1000], None);
-            assert_error!(first.join().unwrap(), TransportError::Closed);
-            second
+            let others = [(); 3].map(|()| scope.spawn(|| push.send(&[1; 1000], None)));
+            let outcome = push.send(&[2; 1000], None);
+            for other in others {
+                assert_error!(other.join().unwrap(), TransportError::Closed);
+            }
+            outcome
         })
     });
     ends!(

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ekuiper_core::transport::{PullEvent, ReplyEvent, TransportError};
+use ekuiper_core::transport::{Deadline, PullEvent, ReplyEvent, TransportError};
 
 use super::{asked, introduce, join, message};
 use crate::pump::{PullPump, ReplyPump};
@@ -11,6 +11,9 @@ use crate::{Fixture, assert_error, eventually, soon};
 
 /// How long after the listener's return all have reconnected.
 const RETURN: Duration = Duration::from_secs(1);
+
+/// How long the listener is away: long enough for pauses that grow without end.
+const ABSENCE: Duration = Duration::from_millis(2200);
 
 /// Case 30: a listener that is closed and made again.
 pub fn case_30_a_listener_that_restarts(f: &Fixture) {
@@ -42,29 +45,34 @@ pub fn case_30_a_listener_that_is_killed(f: &Fixture) {
     let mut child = f.spawn("listener");
     let pushes: Vec<_> = (0..4).map(|_| f.push(&f.dial("pull"))).collect();
     let requests: Vec<_> = (0..4).map(|_| f.request("reply")).collect();
+    let all_connect = |deadline: fn() -> Deadline| {
+        thread::scope(|scope| {
+            for push in &pushes {
+                scope.spawn(
+                    move || while matches!(push.send(b"here", deadline()), Err(TransportError::Disconnected)) {},
+                );
+            }
+            for request in &requests {
+                scope.spawn(move || request.connect(deadline()));
+            }
+        });
+    };
     let mut times = Vec::new();
-    for round in 0..6 {
+    for round in 0..4 {
         if round > 0 {
             child.kill();
-            let pull = f.pull(&f.listen("pull"));
-            drop(pull);
+            // Whoever has tried in vain for a while comes back as soon.
+            all_connect(|| Some(Instant::now() + ABSENCE));
             child = f.spawn("listener");
         }
         let listening = [f.at("pull"), f.at("reply")];
         assert!(eventually(|| listening.iter().all(crate::raw::is_listening)));
         let since = Instant::now();
-        thread::scope(|scope| {
-            for push in &pushes {
-                scope.spawn(|| while push.send(b"here", soon()).is_err() {});
-            }
-            for request in &requests {
-                scope.spawn(|| request.connect(soon()).unwrap());
-            }
-        });
+        all_connect(soon);
         times.push(since.elapsed());
     }
-    // A busy machine may be late once or twice.
-    assert!(times.iter().filter(|time| **time <= RETURN).count() >= 4, "{times:?}");
+    // A busy machine may be late once.
+    assert!(times.iter().filter(|time| **time <= RETURN).count() >= 3, "{times:?}");
 }
 
 /// Case 30: a dialler that is killed is seen to go, and its successor to come.

@@ -147,6 +147,26 @@ pub fn case_23_two_requests_one_answer(f: &Fixture) {
     assert_eq!(peer.frame(), request(0, 2, b"to the second"));
 }
 
+/// An answer that is being sent when the connection's next request is answered:
+/// one after the other.
+pub fn answers_do_not_mix(f: &Fixture) {
+    let reply = ReplyPump::of(f.reply("reply"));
+    let mut peer = RawPeer::dial_as(&f.at("reply"), REQ, REP);
+    let body = pattern(4 << 20, 7);
+    peer.write(&frame(&request(0, 1, b"long")));
+    let (first, _) = reply.request();
+    thread::scope(|scope| {
+        scope.spawn(|| reply.socket.send(&first, &body, soon()).unwrap());
+        assert!(eventually(|| peer.has_something()));
+        peer.write(&frame(&request(0, 2, b"short")));
+        let (second, _) = reply.request();
+        let (socket, body) = (&reply.socket, &body);
+        scope.spawn(move || socket.send(&second, &body[..1000], soon()).unwrap());
+        assert!(peer.frame() == request(0, 1, body));
+        assert!(peer.frame() == request(0, 2, &body[..1000]));
+    });
+}
+
 /// A requester that does not read its answers holds up nobody else, and the
 /// answer can be given later.
 pub fn a_requester_that_does_not_read(f: &Fixture) {
