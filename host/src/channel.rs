@@ -89,6 +89,13 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether a command could be sent now.
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut state = self.lock();
+        self.drain(&mut state);
+        state.end.is_ready()
+    }
+
     /// What a stranger said, if one did.
     pub(crate) fn take_garbage(&self) -> Option<Vec<u8>> {
         self.lock().garbage.take()

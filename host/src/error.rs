@@ -198,6 +198,44 @@ pub enum Error {
         /// How it ended, and what it last wrote.
         exit: Exit,
     },
+    /// The plugin has crashed, and was not back in time.
+    #[error("plugin {plugin} has crashed and is not back yet{}", crashed(exit))]
+    Away {
+        /// The plugin.
+        plugin: String,
+        /// How it ended, and what it last wrote.
+        exit: Option<Exit>,
+    },
+    /// The plugin crashes again and again, and is left alone for a while.
+    #[error(
+        "plugin {plugin} crashes again and again: it is started once more after {pause:?}, or by reset(){}",
+        crashed(exit)
+    )]
+    Broken {
+        /// The plugin.
+        plugin: String,
+        /// How long it is left alone.
+        pause: Duration,
+        /// How it last ended, and what it last wrote.
+        exit: Option<Exit>,
+    },
+    /// The plugin's process was replaced, because one of its symbols hung and
+    /// held up the others.
+    #[error("plugin {plugin} was replaced: it hung in {hung}")]
+    Replaced {
+        /// The plugin.
+        plugin: String,
+        /// In which command.
+        hung: String,
+    },
+    /// The plugin is back after a crash, and this source or sink is not.
+    #[error("{what} could not be started again after a crash: {cause}")]
+    NotRestored {
+        /// Which source or sink.
+        what: String,
+        /// Why not.
+        cause: String,
+    },
     /// The function reported an error.
     #[error("function {symbol}: {text}")]
     Function {
@@ -249,6 +287,10 @@ pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Er
 
 fn tail(exit: &Exit) -> String {
     if exit.tail.is_empty() { ", it wrote nothing".into() } else { format!(", it last wrote:\n{}", exit.tail) }
+}
+
+fn crashed(exit: &Option<Exit>) -> String {
+    exit.as_ref().map_or_else(String::new, |exit| format!(" ({exit}){}", tail(exit)))
 }
 
 fn lost(exit: &Option<Exit>) -> String {

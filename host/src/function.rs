@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::channel::Failure;
 use crate::plugin::Plugin;
+use crate::process::EXIT_GRACE;
 use crate::target::default_rule;
 use crate::{Error, Result};
 
@@ -29,7 +31,7 @@ impl std::fmt::Debug for Function {
 
 impl Function {
     pub(crate) fn new(plugin: Arc<Plugin>, symbol: &str) -> Result<Self> {
-        plugin.running()?.function(symbol)?;
+        plugin.function(symbol, Instant::now() + plugin.site.options.init_timeout)?;
         // The official Go SDK executes nothing without a rule and an operator.
         let meta = FunctionMeta { rule_id: default_rule(), op_id: symbol.to_owned(), ..FunctionMeta::default() };
         Ok(Self { plugin, symbol: symbol.into(), meta })
@@ -81,16 +83,23 @@ impl Function {
     ) -> Result<R> {
         let what = || format!("{kind:?} of function {}", self.symbol);
         let message = |source| Error::Message { what: what(), source };
-        let running = self.plugin.running()?;
-        let channel = running.function(&self.symbol)?;
         let mut request = Vec::with_capacity(256);
         args.with(|args| encode_call(&mut request, kind, args, meta)).map_err(message)?;
-        let options = &running.site.options;
+        let options = &self.plugin.site.options;
+        let counters = &self.plugin.counters;
         let now = Instant::now();
         let (send_by, answer_by) = (now + options.send_timeout, now + options.recv_timeout);
-        let reply = channel
-            .exchange(&request, send_by, answer_by, decode_reply::<R>)
-            .map_err(|failure| running.explain(failure, what(), options.recv_timeout))?;
+        let reply = loop {
+            let (running, channel) = self.plugin.function(&self.symbol, send_by)?;
+            counters.calls.add(1);
+            match channel.exchange(&request, send_by, answer_by, decode_reply::<R>) {
+                Ok(reply) => break reply,
+                // Nothing was sent: the next process gets it.
+                Err(Failure::ProcessEnded) if running.process.wait(EXIT_GRACE).is_some() => {}
+                Err(failure) => return Err(running.explain(failure, what(), options.recv_timeout)),
+            }
+        };
+        counters.answers.add(1);
         match reply {
             Ok(Outcome::Ok(result)) => Ok(result),
             Ok(Err(text)) => Err(Error::Function { symbol: self.symbol.to_string(), text: text.trim_end().to_owned() }),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::message::SymbolKind;
 
@@ -12,9 +13,11 @@ use crate::function::Function;
 use crate::keeper::Keeper;
 use crate::options::Options;
 use crate::plugin::Plugin;
+use crate::restart::RestartPolicy;
 use crate::sink::SinkBuilder;
 use crate::site::{Site, lock, socket_folder};
 use crate::source::SourceBuilder;
+use crate::status::{Event, Events, Status};
 use crate::{Error, Result, transports};
 
 /// Runs portable plugins. Dropping it ends them all.
@@ -24,6 +27,8 @@ use crate::{Error, Result, transports};
 pub struct Host {
     catalog: Catalog,
     plugins: BTreeMap<String, Arc<Plugin>>,
+    site: Arc<Site>,
+    init_timeout: Duration,
     folder: Mutex<Option<tempfile::TempDir>>,
 }
 
@@ -43,8 +48,12 @@ impl Host {
     /// # Errors
     /// There is none of this name, or it cannot be started.
     pub fn start(&self, plugin: &str) -> Result<()> {
-        let plugin = self.plugins.get(plugin).ok_or_else(|| Error::NoSuchPlugin(plugin.to_owned()))?;
-        plugin.running().map(|_| ())
+        let plugin = self.plugin(plugin)?;
+        plugin.running(self.init_deadline()).map(|_| ())
+    }
+
+    fn init_deadline(&self) -> Instant {
+        Instant::now() + self.init_timeout
     }
 
     /// Starts all plugins, side by side.
@@ -53,8 +62,11 @@ impl Host {
     /// The first failure, in the order of names; the others run.
     pub fn start_all(&self) -> Result<()> {
         std::thread::scope(|scope| {
-            let starts: Vec<_> =
-                self.plugins.values().map(|plugin| scope.spawn(|| plugin.running().map(|_| ()))).collect();
+            let starts: Vec<_> = self
+                .plugins
+                .values()
+                .map(|plugin| scope.spawn(|| plugin.running(self.init_deadline()).map(|_| ())))
+                .collect();
             let outcomes: Vec<_> = starts
                 .into_iter()
                 .map(|start| start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -66,6 +78,33 @@ impl Host {
     /// The process id of a plugin, if it runs.
     pub fn pid(&self, plugin: &str) -> Option<u32> {
         self.plugins.get(plugin)?.pid()
+    }
+
+    /// What is known of a plugin.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn status(&self, plugin: &str) -> Result<Status> {
+        Ok(self.plugin(plugin)?.status())
+    }
+
+    /// Forgets a plugin's crashes: one that is backing off or broken is
+    /// started now.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn reset(&self, plugin: &str) -> Result<()> {
+        self.plugin(plugin)?.reset();
+        Ok(())
+    }
+
+    /// What happens to the plugins from now on.
+    pub fn events(&self) -> Receiver<Event> {
+        self.site.events.subscribe()
+    }
+
+    fn plugin(&self, name: &str) -> Result<&Arc<Plugin>> {
+        self.plugins.get(name).ok_or_else(|| Error::NoSuchPlugin(name.to_owned()))
     }
 
     /// A function; its plugin is started, and so is it.
@@ -181,6 +220,13 @@ impl HostBuilder {
         self
     }
 
+    /// What becomes of a plugin that has crashed. Default: see
+    /// [`RestartPolicy`].
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.options.restart = policy;
+        self
+    }
+
     /// How long a plugin may take to end before it is killed. Default: 3 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.grace = grace;
@@ -216,11 +262,19 @@ impl HostBuilder {
         let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
         let keeper =
             Keeper::start().map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
-        let site = Arc::new(Site { options: self.options, transport, keeper, folder, addresses: Mutex::default() });
+        let site = Arc::new(Site {
+            options: self.options,
+            transport,
+            keeper,
+            folder,
+            addresses: Mutex::default(),
+            events: Events::default(),
+        });
         let plugins = catalog
             .packages()
-            .map(|package| (package.name.clone(), Arc::new(Plugin::new(package.clone(), site.clone()))))
+            .map(|package| (package.name.clone(), Plugin::new(package.clone(), site.clone())))
             .collect();
-        Ok(Host { catalog, plugins, folder: Mutex::new(own) })
+        let init_timeout = site.options.init_timeout;
+        Ok(Host { catalog, plugins, site, init_timeout, folder: Mutex::new(own) })
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ekuiper_core::transport;
 
+use crate::restart::RestartPolicy;
+
 /// A host's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -19,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) send_timeout: Duration,
     /// Until a plugin answers a call, a `stop`, or acknowledges.
     pub(crate) recv_timeout: Duration,
+    /// What becomes of a plugin that has crashed.
+    pub(crate) restart: RestartPolicy,
     /// From SIGTERM to SIGKILL.
     pub(crate) grace: Duration,
     /// What plugins that take it from their launch options log.
@@ -34,6 +38,7 @@ impl Default for Options {
             init_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(5),
             recv_timeout: Duration::from_secs(5),
+            restart: RestartPolicy::default(),
             grace: Duration::from_secs(3),
             log_level: None,
             max_message: transport::Options::default().max_message,

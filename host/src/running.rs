@@ -28,6 +28,8 @@ const MAX_STOP_PAUSE: Duration = Duration::from_millis(200);
 /// A running plugin process.
 pub(crate) struct Running {
     pub(crate) name: String,
+    /// Which process of the plugin it is, from 1.
+    pub(crate) generation: u64,
     pub(crate) site: Arc<Site>,
     pub(crate) process: Process,
     /// The folder that its SDK uses.
@@ -35,12 +37,15 @@ pub(crate) struct Running {
     control: Arc<Channel>,
     functions: Mutex<HashMap<String, Arc<Mutex<Option<FunctionChannel>>>>>,
     dependents: Arc<Mutex<Dependents>>,
+    /// A command that was not answered in time: the plugin may hang in it.
+    hung: Mutex<Option<String>>,
     /// Sources and sinks that are to be stopped before the process is.
     live: Mutex<Vec<Control>>,
     /// Sockets that it listens on, as far as it has not been seen to close
     /// them.
     sockets: Mutex<Vec<Address>>,
-    _claim: Claim,
+    /// Its control channel's address; free once the process is retired.
+    claim: Mutex<Option<Claim>>,
     _watch: Watch,
 }
 
@@ -52,19 +57,30 @@ struct FunctionChannel {
 }
 
 impl Running {
-    pub(crate) fn start(package: &Package, site: &Arc<Site>, canceller: &Canceller) -> Result<Arc<Self>> {
-        let Started { process, control, folder, claim, dependents } = startup::start(package, site, canceller)?;
+    /// Starts the plugin's process. `on_exit` is called, from another thread,
+    /// when it has ended.
+    pub(crate) fn start(
+        package: &Package,
+        generation: u64,
+        site: &Arc<Site>,
+        canceller: &Canceller,
+        on_exit: impl FnOnce() + Send + 'static,
+    ) -> Result<Arc<Self>> {
+        let started = startup::start(package, site, canceller, on_exit)?;
+        let Started { process, control, folder, claim, dependents } = started;
         let running = Arc::new(Self {
             name: package.name.clone(),
+            generation,
             site: site.clone(),
             process,
             folder,
             control: control.clone(),
             functions: Mutex::default(),
             dependents,
+            hung: Mutex::default(),
             live: Mutex::default(),
             sockets: Mutex::default(),
-            _claim: claim,
+            claim: Mutex::new(Some(claim)),
             _watch: site.keeper.watch(control.clone()),
         });
         running.depends(&(control as Arc<dyn Dependent>));
@@ -145,8 +161,16 @@ impl Running {
         let encoded = Command { kind, control: control.clone() }
             .encode()
             .map_err(|source| Error::Message { what: what(), source })?;
+        self.replace_if_hung()?;
         let now = Instant::now();
         let answer = self.control.exchange(&encoded, now + patience, now + patience, <[u8]>::to_vec);
+        if let Err(Failure::Timeout) = answer {
+            *lock(&self.hung) = Some(what());
+            if lock(&self.live).is_empty() && lock(&self.functions).is_empty() {
+                // Nobody else is disturbed.
+                self.replace(&what());
+            }
+        }
         let answer = answer.map_err(|failure| self.explain(failure, what(), patience))?;
         if answer == ANSWER_OK {
             return Ok(());
@@ -158,6 +182,24 @@ impl Running {
             symbol: control.symbol_name.clone(),
             text: String::from_utf8_lossy(&answer).trim_end().to_owned(),
         })
+    }
+
+    /// A plugin that hangs in one command can carry out no other (fault 18):
+    /// its process is replaced.
+    fn replace_if_hung(&self) -> Result<()> {
+        let mut hung = lock(&self.hung);
+        if self.control.is_ready() {
+            *hung = None;
+        }
+        let Some(what) = hung.clone() else { return Ok(()) };
+        drop(hung);
+        self.replace(&what);
+        Err(Error::Replaced { plugin: self.name.clone(), hung: what })
+    }
+
+    fn replace(&self, hung: &str) {
+        tracing::warn!(plugin = self.name, hung, "the plugin hangs, its process is replaced");
+        self.process.terminate(self.site.options.grace);
     }
 
     /// The channel of a function, started if it is not.
@@ -211,6 +253,19 @@ impl Running {
             Failure::Garbage(said) => Error::Garbage { plugin, said: String::from_utf8_lossy(&said).into_owned() },
             Failure::Transport(source) => transport_error(format!("plugin {plugin}: {what}"))(source),
         }
+    }
+
+    /// The process has ended: frees the addresses of its control and function
+    /// channels for the next one, whoever still holds this.
+    pub(crate) fn retire(&self) {
+        self.control.close();
+        for slot in std::mem::take(&mut *lock(&self.functions)).into_values() {
+            if let Some(function) = lock(&slot).take() {
+                function.channel.close();
+            }
+        }
+        lock(&self.claim).take();
+        self.sweep();
     }
 
     /// Stops sources and sinks, then ends the process.

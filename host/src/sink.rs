@@ -1,29 +1,26 @@
 //! Writing to a plugin's sink.
 
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::address::Address;
-use ekuiper_core::message::{Control, SymbolKind, decode_ack};
-use ekuiper_core::transport::{Endpoint, Pull, PullEvent, Push, TransportError};
+use ekuiper_core::message::{Control, SymbolKind};
+use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 
-use crate::dependents::Dependent;
 use crate::error::transport_error;
-use crate::keeper::{Tended, Watch, Watched};
+use crate::live::Live;
+use crate::outlet::{Acknowledged, Outlet};
 use crate::plugin::Plugin;
 use crate::process::EXIT_GRACE;
 use crate::running::Running;
 use crate::site::{Claim, lock};
+use crate::status::EventKind;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 
-/// How often a sink's socket is looked at after its stop: nothing tells that a
-/// file is gone.
-const GONE_PAUSE: Duration = Duration::from_millis(1);
+/// After how many messages it is looked whether all were read: those that were
+/// not are lost when the plugin crashes.
+const LOOK_EVERY: u64 = 64;
 
 /// A sink that is about to be opened.
 #[must_use = "it does nothing until it is opened"]
@@ -53,133 +50,192 @@ impl SinkBuilder {
     /// No plugin serves it; the plugin cannot be started, or refuses; another
     /// channel has the same address.
     pub fn open(self) -> Result<Sink> {
-        let target = self.target;
+        let Self { plugin, target, require_ack } = self;
+        let plugin = plugin?;
         let mut config = target.config()?;
-        if self.require_ack {
+        if require_ack {
             config.insert("requireAck".into(), true.into());
         }
         let control = Control::sink(&target.symbol, target.meta.clone(), config);
-        let require_ack = control.requires_ack();
-        let running = self.plugin?.running()?;
-        let what = || format!("{} (plugin {})", target.describe(), running.name);
-        let message = |source| Error::Message { what: what(), source };
-        let data = running.site.claim(running.folder.data(&target.meta).map_err(message)?, what())?;
-        let ack = running.site.claim(running.folder.ack(&target.meta).map_err(message)?, what())?;
-
-        // The order is the protocol's: listen for acks, start, dial the data.
-        let (transport, options) = (&running.site.transport, running.site.options.transport());
-        let pull = transport.pull(&Endpoint::Listen(ack.address.clone()), &options);
-        let acks = Arc::new(Acks {
-            pull: pull.map_err(transport_error(what()))?,
-            buffer: Mutex::default(),
-            connected: AtomicBool::new(false),
-            surplus: AtomicU64::new(0),
-        });
-        running.depends(&(acks.clone() as Arc<dyn Dependent>));
-        running.listens_at(&data.address);
-        running.start_symbol(&control)?;
-        let opened = transport
-            .push(&Endpoint::Dial(data.address.clone()), &options)
-            .and_then(|push| {
-                push.connect(Some(Instant::now() + running.site.options.send_timeout))?;
-                Ok(push)
-            })
-            .map_err(transport_error(what()));
-        let push = match opened {
-            Ok(push) => push,
-            Err(error) => {
-                let _ = running.stop_symbol(&control, |patience| is_gone(&data.address, patience));
-                running.sweep();
-                return Err(error);
-            }
-        };
-        // Without acks in the rule, those that come all the same are read
-        // and dropped: else they would fill the channel (fault 10).
-        let watch = (!require_ack).then(|| running.site.keeper.watch(acks.clone()));
-        Ok(Sink {
-            running,
+        let drain = Arc::new(Drain {
+            plugin: plugin.clone(),
+            require_ack: control.requires_ack(),
+            target,
             control,
-            push,
-            acks,
-            require_ack,
-            sending: Mutex::default(),
-            stopped: false,
-            _watch: watch,
-            data,
-            _ack: ack,
-        })
+            starting: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        plugin.attach(drain.clone())?;
+        Ok(Sink { drain, sending: Mutex::default() })
     }
 }
 
-/// The channel on which a sink acknowledges.
-struct Acks {
-    pull: Box<dyn Pull>,
-    buffer: Mutex<Vec<u8>>,
-    connected: AtomicBool,
-    surplus: AtomicU64,
+/// A sink with a handle, through all processes of its plugin.
+struct Drain {
+    plugin: Arc<Plugin>,
+    target: Target,
+    control: Control,
+    require_ack: bool,
+    /// Held while it is started or stopped: the one follows the other.
+    starting: Mutex<()>,
+    state: Mutex<DrainState>,
+    changed: Condvar,
 }
 
-impl Dependent for Acks {
-    fn process_ended(&self) {
-        if !self.connected.load(Ordering::SeqCst) {
-            self.pull.close();
+#[derive(Default)]
+struct DrainState {
+    outlet: Option<Arc<Outlet>>,
+    claims: Option<[Claim; 2]>,
+    /// It could not be started again.
+    failure: Option<Error>,
+    closed: bool,
+    /// How often whoever waits was told to look again.
+    wakes: u64,
+}
+
+impl Live for Drain {
+    fn control(&self) -> &Control {
+        &self.control
+    }
+
+    fn restore(&self, running: &Arc<Running>) -> Result<()> {
+        let _starting = lock(&self.starting);
+        let mut state = lock(&self.state);
+        let former = state.outlet.clone();
+        if state.closed || former.as_ref().is_some_and(|outlet| outlet.running.generation == running.generation) {
+            return Ok(());
         }
+        drop(state);
+        let started = self.start(running, former.as_deref());
+        state = lock(&self.state);
+        let outcome = match started {
+            Ok(outlet) => {
+                state.outlet = Some(outlet);
+                Ok(())
+            }
+            Err(error) if former.is_none() => Err(error),
+            Err(error) => {
+                state.failure = Some(Error::NotRestored { what: self.what(), cause: error.to_string() });
+                Err(error)
+            }
+        };
+        state.wakes += 1;
+        self.changed.notify_all();
+        outcome
     }
 
-    fn close(&self) {
-        self.pull.close();
+    fn wake(&self) {
+        lock(&self.state).wakes += 1;
+        self.changed.notify_all();
     }
 }
 
-impl Watched for Acks {
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        self.pull.readiness()
+impl Drain {
+    fn what(&self) -> String {
+        format!("{} (plugin {})", self.target.describe(), self.plugin.name())
     }
 
-    fn uses(&self) -> u64 {
-        0
+    fn start(&self, running: &Arc<Running>, former: Option<&Outlet>) -> Result<Arc<Outlet>> {
+        if let Some(former) = former {
+            former.close();
+        }
+        let message = |source| Error::Message { what: self.what(), source };
+        let data = running.folder.data(&self.target.meta).map_err(message)?;
+        let ack = running.folder.ack(&self.target.meta).map_err(message)?;
+        let mut state = lock(&self.state);
+        if state.claims.as_ref().is_none_or(|[claim, _]| claim.address != data) {
+            state.claims = None;
+            let claim = |address: &_| running.site.claim(Clone::clone(address), self.what());
+            state.claims = Some([claim(&data)?, claim(&ack)?]);
+        }
+        drop(state);
+        Outlet::start(running, &self.control, &data, &ack, &self.what())
     }
 
-    fn tend(&self) -> Tended {
-        let mut buffer = match self.buffer.try_lock() {
-            Ok(buffer) => buffer,
-            Err(TryLockError::WouldBlock) => return Tended::InUse,
-            Err(TryLockError::Poisoned(_)) => return Tended::Over,
-        };
+    /// The sink in a process that lives; waits for one after a crash.
+    fn outlet(&self, deadline: Instant) -> Result<Arc<Outlet>> {
+        let mut state = lock(&self.state);
         loop {
-            match self.pull.receive(&mut buffer, Some(Instant::now())) {
-                Ok(PullEvent::Message(_)) => {
-                    self.surplus.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(PullEvent::Connected(_)) => self.connected.store(true, Ordering::SeqCst),
-                Ok(PullEvent::Disconnected(_)) => {}
-                Err(TransportError::Timeout) => return Tended::Idle,
-                Err(_) => return Tended::Over,
+            if state.closed {
+                return Err(Error::Stopped);
+            }
+            if let Some(outlet) = state.outlet.clone().filter(|outlet| outlet.is_alive()) {
+                return Ok(outlet);
+            }
+            if let Some(failure) = state.failure.take() {
+                return Err(failure);
+            }
+            let seen = state.wakes;
+            drop(state);
+            self.plugin.check()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.plugin.away_error());
+            }
+            state = lock(&self.state);
+            if state.wakes == seen {
+                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
     }
+
+    /// Waits until the plugin has read all that was sent, then stops the sink.
+    fn stop(&self) -> Result<()> {
+        self.plugin.detach(self);
+        let _starting = lock(&self.starting);
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let outlet = state.outlet.take();
+        drop(state);
+        self.changed.notify_all();
+        let Some(outlet) = outlet else { return Ok(()) };
+        let flushed = if outlet.is_alive() { self.flush(&outlet, self.send_timeout()) } else { Ok(()) };
+        let stopped = outlet.stop(&self.control);
+        lock(&self.state).claims = None;
+        flushed.and(stopped)
+    }
+
+    fn flush(&self, outlet: &Outlet, patience: Duration) -> Result<()> {
+        outlet
+            .flush(Some(Instant::now() + patience))
+            .map_err(|error| self.explain(outlet, error, "it has not read all that was sent", patience))
+    }
+
+    fn send_timeout(&self) -> Duration {
+        self.plugin.site.options.send_timeout
+    }
+
+    fn explain(&self, outlet: &Outlet, error: TransportError, problem: &str, after: Duration) -> Error {
+        let plugin = self.plugin.name().to_owned();
+        match (error, outlet.running.process.exit()) {
+            (TransportError::Disconnected | TransportError::Timeout | TransportError::Closed, Some(exit)) => {
+                Error::Exited { plugin, exit }
+            }
+            (TransportError::Timeout, None) => {
+                Error::Timeout { plugin, what: format!("sink {}: {problem}", self.control.symbol_name), after }
+            }
+            (error, _) => transport_error(self.what())(error),
+        }
+    }
 }
 
-/// A sink that runs. Dropping it stops the sink, after it has read what was
-/// sent.
+/// A sink that runs. After a crash of its plugin it goes on with the next
+/// process. Dropping it stops the sink, after it has read what was sent.
 pub struct Sink {
-    running: Arc<Running>,
-    control: Control,
-    push: Box<dyn Push>,
-    acks: Arc<Acks>,
-    require_ack: bool,
+    drain: Arc<Drain>,
     /// Held from a message to its ack, so that acks are not confused.
     sending: Mutex<Sending>,
-    stopped: bool,
-    _watch: Option<Watch>,
-    data: Claim,
-    _ack: Claim,
 }
 
 #[derive(Default)]
 struct Sending {
-    /// An ack did not come: later ones could be taken for it.
+    /// The process that the last message went to.
+    generation: u64,
+    /// An ack did not come from it: later ones could be taken for that.
     broken: bool,
+    /// Messages without acks that it may not have read.
+    unread: u64,
     buffer: Vec<u8>,
 }
 
@@ -190,15 +246,15 @@ impl Sink {
     /// # Errors
     /// [`Error::Sink`] with the sink's own words when it did not take the
     /// message; [`Error::Timeout`], [`Error::OutcomeUnknown`] when it did not
-    /// acknowledge; [`Error::SinkBroken`] after such a failure.
+    /// acknowledge; [`Error::SinkBroken`] after such a timeout;
+    /// [`Error::Away`], [`Error::Broken`], [`Error::NotRestored`] while its
+    /// plugin has crashed: nothing was sent then.
     pub fn send(&self, rows: &(impl Serialize + ?Sized)) -> Result<()> {
         let mut sending = lock(&self.sending);
         let mut buffer = std::mem::take(&mut sending.buffer);
         buffer.clear();
-        let encoded = serde_json::to_writer(&mut buffer, rows).map_err(|source| Error::Message {
-            what: self.what(),
-            source: ekuiper_core::Error::Encode { what: "the message", source },
-        });
+        let encoded = ekuiper_core::message::encode_rows(&mut buffer, rows)
+            .map_err(|source| Error::Message { what: self.drain.what(), source });
         let sent = encoded.and_then(|()| self.transmit(&mut sending, &buffer));
         sending.buffer = buffer;
         sent
@@ -213,168 +269,106 @@ impl Sink {
     }
 
     fn transmit(&self, sending: &mut Sending, message: &[u8]) -> Result<()> {
-        if sending.broken {
-            return Err(Error::SinkBroken { symbol: self.control.symbol_name.clone() });
+        let drain = &*self.drain;
+        let patience = drain.send_timeout();
+        let deadline = Instant::now() + patience;
+        loop {
+            let outlet = drain.outlet(deadline)?;
+            self.meet(sending, &outlet);
+            if sending.broken {
+                return Err(Error::SinkBroken { symbol: drain.control.symbol_name.clone() });
+            }
+            if drain.require_ack && outlet.drop_stray_acks() > 0 {
+                tracing::warn!(sink = drain.control.symbol_name, "an acknowledgement of nothing was dropped");
+            }
+            match outlet.send(message, Some(deadline)) {
+                Ok(()) => {
+                    drain.plugin.counters.messages_out.add(1);
+                    if drain.require_ack {
+                        return self.await_ack(sending, &outlet);
+                    }
+                    sending.unread += 1;
+                    if sending.unread.is_multiple_of(LOOK_EVERY) && outlet.flush(Some(Instant::now())).is_ok() {
+                        sending.unread = 0;
+                    }
+                    return Ok(());
+                }
+                // Nothing was sent, or only a piece that the plugin's end has
+                // swallowed: the next process gets it.
+                Err(TransportError::Disconnected | TransportError::Closed)
+                    if outlet.running.process.wait(EXIT_GRACE).is_some() => {}
+                Err(error) => return Err(drain.explain(&outlet, error, "it takes no message", patience)),
+            }
         }
-        if let Some(exit) = self.running.process.exit() {
-            return Err(Error::Exited { plugin: self.running.name.clone(), exit });
+    }
+
+    /// Takes note of the process that messages go to from now on.
+    fn meet(&self, sending: &mut Sending, outlet: &Outlet) {
+        let generation = outlet.running.generation;
+        if sending.generation == generation {
+            return;
         }
-        if self.require_ack {
-            self.drop_stray_acks();
+        let lost = std::mem::take(&mut sending.unread);
+        (sending.generation, sending.broken) = (generation, false);
+        if lost > 0 {
+            let plugin = &self.drain.plugin;
+            plugin.counters.lost.add(lost);
+            let symbol = self.drain.control.symbol_name.clone();
+            plugin.site.events.tell(plugin.name(), EventKind::Lost { symbol, messages: lost });
         }
-        let patience = self.running.site.options.send_timeout;
-        match self.push.send(message, Some(Instant::now() + patience)) {
-            Ok(()) if self.require_ack => self.await_ack(sending),
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.explain(error, "it takes no message", patience)),
+    }
+
+    fn await_ack(&self, sending: &mut Sending, outlet: &Outlet) -> Result<()> {
+        let drain = &*self.drain;
+        let symbol = || drain.control.symbol_name.clone();
+        let patience = drain.plugin.site.options.recv_timeout;
+        match outlet.await_ack(Instant::now() + patience) {
+            Acknowledged::Answer(outcome) => {
+                drain.plugin.counters.acks.add(1);
+                outcome.map_err(|text| Error::Sink { symbol: symbol(), text })
+            }
+            Acknowledged::Garbage(source) => Err(Error::Message { what: drain.what(), source }),
+            Acknowledged::Lost => {
+                sending.broken = true;
+                Err(Error::OutcomeUnknown {
+                    plugin: drain.plugin.name().to_owned(),
+                    what: format!("a message to sink {}", symbol()),
+                    exit: outlet.running.process.wait(EXIT_GRACE),
+                })
+            }
+            Acknowledged::Timeout(error) => {
+                sending.broken = true;
+                Err(drain.explain(outlet, error, "it does not acknowledge", patience))
+            }
         }
     }
 
     /// Waits until the plugin has read all that was sent.
     ///
     /// # Errors
-    /// [`Error::Timeout`].
+    /// [`Error::Timeout`]; while its plugin has crashed as [`Sink::send`].
     pub fn flush(&self, patience: Duration) -> Result<()> {
-        self.push
-            .flush(Some(Instant::now() + patience))
-            .map_err(|error| self.explain(error, "it has not read all that was sent", patience))
+        let mut sending = lock(&self.sending);
+        let outlet = self.drain.outlet(Instant::now() + patience)?;
+        self.meet(&mut sending, &outlet);
+        self.drain.flush(&outlet, patience)?;
+        sending.unread = 0;
+        Ok(())
     }
 
     /// Stops the sink, after it has read what was sent.
     ///
     /// # Errors
     /// The plugin did not read all in time, or did not carry out the stop.
-    pub fn close(mut self) -> Result<()> {
-        self.stop()
+    pub fn close(self) -> Result<()> {
+        self.drain.stop()
     }
-
-    fn what(&self) -> String {
-        format!("sink {} of plugin {}", self.control.symbol_name, self.running.name)
-    }
-
-    /// Each message has its ack before the next is sent: whatever is there
-    /// now answers none.
-    fn drop_stray_acks(&self) {
-        let before = self.acks.surplus.load(Ordering::Relaxed);
-        self.acks.tend();
-        if self.acks.surplus.load(Ordering::Relaxed) > before {
-            tracing::warn!(sink = self.control.symbol_name, "an acknowledgement of nothing was dropped");
-        }
-    }
-
-    fn await_ack(&self, sending: &mut Sending) -> Result<()> {
-        let patience = self.running.site.options.recv_timeout;
-        let deadline = Instant::now() + patience;
-        let acks = &self.acks;
-        let mut buffer = lock(&acks.buffer);
-        loop {
-            match acks.pull.receive(&mut buffer, Some(deadline)) {
-                Ok(PullEvent::Connected(_)) => acks.connected.store(true, Ordering::SeqCst),
-                Ok(PullEvent::Message(_)) => {
-                    let outcome = decode_ack(&buffer).map_err(|source| Error::Message { what: self.what(), source });
-                    return outcome?.map_err(|text| Error::Sink { symbol: self.control.symbol_name.clone(), text });
-                }
-                Ok(PullEvent::Disconnected(_)) | Err(TransportError::Closed) => {
-                    sending.broken = true;
-                    return Err(Error::OutcomeUnknown {
-                        plugin: self.running.name.clone(),
-                        what: format!("a message to sink {}", self.control.symbol_name),
-                        exit: self.running.process.wait(EXIT_GRACE),
-                    });
-                }
-                Err(error) => {
-                    sending.broken = true;
-                    return Err(self.explain(error, "it does not acknowledge", patience));
-                }
-            }
-        }
-    }
-
-    fn explain(&self, error: TransportError, problem: &str, after: Duration) -> Error {
-        let plugin = self.running.name.clone();
-        if let (TransportError::Disconnected | TransportError::Timeout, Some(exit)) =
-            (&error, self.running.process.exit())
-        {
-            return Error::Exited { plugin, exit };
-        }
-        match error {
-            TransportError::Timeout => {
-                Error::Timeout { plugin, what: format!("sink {}: {problem}", self.control.symbol_name), after }
-            }
-            error => transport_error(self.what())(error),
-        }
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.stopped, true) {
-            return Ok(());
-        }
-        let flushed = match self.running.process.exit() {
-            None => self.flush(self.running.site.options.send_timeout),
-            Some(_) => Ok(()),
-        };
-        let stopped = self.running.stop_symbol(&self.control, |patience| is_gone(&self.data.address, patience));
-        self.push.close();
-        self.acks.pull.close();
-        match stopped {
-            Ok(()) if self.running.process.exit().is_none() => self.running.has_closed(&self.data.address),
-            _ => self.running.sweep(),
-        }
-        flushed.and(stopped)
-    }
-}
-
-/// Waits until a sink has closed its socket, which removes the file. It
-/// normally has when it answers.
-fn is_gone(address: &Address, patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
-    while address.path().exists() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::sleep(GONE_PAUSE);
-    }
-    true
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        if let Err(error) = self.stop() {
+        if let Err(error) = self.drain.stop() {
             tracing::warn!(%error, "a sink was not stopped");
         }
-    }
-}
-
-#[cfg(all(test, feature = "uds"))]
-mod tests {
-    use super::*;
-    use ekuiper_core::address::Address;
-    use ekuiper_core::transport::{Options, Transport};
-    use ekuiper_transport_uds::UdsTransport;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-    #[test]
-    fn an_ack_is_read_though_its_plugin_has_ended() {
-        let folder = tempfile::tempdir().unwrap();
-        let address = Address::new(folder.path().join("ack.ipc")).unwrap();
-        let (transport, options) = (UdsTransport::new(), Options::default());
-        let soon = Some(Instant::now() + Duration::from_secs(10));
-        let acks = Acks {
-            pull: transport.pull(&Endpoint::Listen(address.clone()), &options).unwrap(),
-            buffer: Mutex::default(),
-            connected: AtomicBool::new(false),
-            surplus: AtomicU64::new(0),
-        };
-        let plugin = transport.push(&Endpoint::Dial(address), &options).unwrap();
-        plugin.connect(soon).unwrap();
-        // What every send does first sees the connection come.
-        let mut seen = [PollFd::from_borrowed_fd(acks.readiness().unwrap(), PollFlags::IN)];
-        assert_eq!(poll(&mut seen, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })), Ok(1));
-        assert_eq!(acks.tend(), Tended::Idle);
-        plugin.send(b"{}", soon).unwrap();
-        plugin.close();
-        acks.process_ended();
-        let mut buffer = Vec::new();
-        assert!(matches!(acks.pull.receive(&mut buffer, soon), Ok(PullEvent::Message(_))));
     }
 }

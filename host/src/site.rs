@@ -9,6 +9,7 @@ use ekuiper_core::transport::Transport;
 
 use crate::keeper::Keeper;
 use crate::options::Options;
+use crate::status::Events;
 use crate::{Error, Result};
 
 /// What all plugins of a host share.
@@ -19,6 +20,7 @@ pub(crate) struct Site {
     /// The host's own socket folder.
     pub(crate) folder: SocketFolder,
     pub(crate) addresses: Mutex<Registry>,
+    pub(crate) events: Events,
 }
 
 impl Site {

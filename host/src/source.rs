@@ -1,21 +1,23 @@
 //! Reading from a plugin's source.
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
-use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, TransportError};
+use ekuiper_core::transport::{Deadline, TransportError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::dependents::Dependent;
 use crate::error::transport_error;
+use crate::inlet::Inlet;
+use crate::live::Live;
 use crate::plugin::Plugin;
 use crate::process::EXIT_GRACE;
 use crate::running::Running;
-use crate::site::Claim;
+use crate::site::{Claim, lock};
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 
@@ -54,52 +56,194 @@ impl SourceBuilder {
     /// # Errors
     /// As [`SourceBuilder::open`].
     pub fn open_as<M: DeserializeOwned>(self) -> Result<Source<M>> {
-        let target = self.target;
-        let control = Control::source(&target.symbol, target.meta.clone(), &self.datasource, target.config()?);
-        let running = self.plugin?.running()?;
-        let what = || format!("{} (plugin {})", target.describe(), running.name);
-        let address = running.folder.data(&target.meta).map_err(|source| Error::Message { what: what(), source })?;
-        let claim = running.site.claim(address, what())?;
-        let endpoint = Endpoint::Listen(claim.address.clone());
-        let pull = running.site.transport.pull(&endpoint, &running.site.options.transport());
-        let inlet = Arc::new(Inlet {
-            pull: pull.map_err(transport_error(what()))?,
-            connected: AtomicBool::new(false),
-            process_ended: AtomicBool::new(false),
-        });
-        running.depends(&(inlet.clone() as Arc<dyn Dependent>));
-        running.start_symbol(&control)?;
-        Ok(Source {
-            running,
+        let Self { plugin, target, datasource } = self;
+        let plugin = plugin?;
+        let control = Control::source(&target.symbol, target.meta.clone(), &datasource, target.config()?);
+        let feed = Arc::new(Feed {
+            plugin: plugin.clone(),
+            target,
             control,
-            inlet,
-            buffer: Vec::new(),
-            over: false,
-            stopped: false,
-            _claim: claim,
-            record: PhantomData,
-        })
+            starting: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        plugin.attach(feed.clone())?;
+        Ok(Source { feed, buffer: Vec::new(), over: false, record: PhantomData })
     }
 }
 
-/// The receiving end of a data channel.
-struct Inlet {
-    pull: Box<dyn Pull>,
-    connected: AtomicBool,
-    process_ended: AtomicBool,
+/// A source with a handle, through all processes of its plugin.
+struct Feed {
+    plugin: Arc<Plugin>,
+    target: Target,
+    control: Control,
+    /// Held while it is started or stopped: the one follows the other.
+    starting: Mutex<()>,
+    state: Mutex<FeedState>,
+    changed: Condvar,
 }
 
-impl Dependent for Inlet {
-    fn process_ended(&self) {
-        self.process_ended.store(true, Ordering::SeqCst);
-        // What a connection still holds is delivered, its end then follows.
-        if !self.connected.load(Ordering::SeqCst) {
-            self.pull.close();
+#[derive(Default)]
+struct FeedState {
+    /// Those of former processes that are not read to their end, and the
+    /// present one.
+    inlets: VecDeque<Arc<Inlet>>,
+    claim: Option<Claim>,
+    /// It could not be started again.
+    failure: Option<Error>,
+    /// Nobody reads any more.
+    ended: bool,
+    /// It is not to be started again.
+    closed: bool,
+    /// How often whoever waits was told to look again.
+    wakes: u64,
+}
+
+impl Live for Feed {
+    fn control(&self) -> &Control {
+        &self.control
+    }
+
+    fn restore(&self, running: &Arc<Running>) -> Result<()> {
+        let _starting = lock(&self.starting);
+        let mut state = lock(&self.state);
+        let current = state.inlets.back().cloned();
+        if state.closed || current.as_ref().is_some_and(|inlet| inlet.running.generation == running.generation) {
+            return Ok(());
+        }
+        drop(state);
+        let first = current.is_none();
+        let started = self.start(running, current.as_deref());
+        state = lock(&self.state);
+        let outcome = match started {
+            Ok(inlet) => {
+                if state.ended {
+                    inlet.close();
+                }
+                state.inlets.push_back(inlet);
+                state.wakes += 1;
+                Ok(())
+            }
+            Err(error) if first => Err(error),
+            Err(error) => {
+                let told = Error::NotRestored { what: self.what(), cause: error.to_string() };
+                state.failure = Some(told);
+                state.wakes += 1;
+                Err(error)
+            }
+        };
+        self.changed.notify_all();
+        outcome
+    }
+
+    fn wake(&self) {
+        lock(&self.state).wakes += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl Feed {
+    fn what(&self) -> String {
+        format!("{} (plugin {})", self.target.describe(), self.plugin.name())
+    }
+
+    fn start(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<Arc<Inlet>> {
+        if let Some(former) = former {
+            former.retire();
+        }
+        let address = running.folder.data(&self.target.meta);
+        let address = address.map_err(|source| Error::Message { what: self.what(), source })?;
+        let mut state = lock(&self.state);
+        if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
+            state.claim = None;
+            state.claim = Some(running.site.claim(address.clone(), self.what())?);
+        }
+        drop(state);
+        let inlet = Inlet::listen(running, &address).map_err(transport_error(self.what()))?;
+        if let Err(error) = running.start_symbol(&self.control) {
+            inlet.close();
+            return Err(error);
+        }
+        Ok(inlet)
+    }
+
+    /// The next message; false when the source is over.
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<bool> {
+        loop {
+            let mut state = lock(&self.state);
+            if state.ended {
+                return Ok(false);
+            }
+            if let Some(inlet) = state.inlets.front().cloned() {
+                drop(state);
+                if inlet.receive(buffer, deadline).map_err(transport_error(self.what()))? {
+                    return Ok(true);
+                }
+                // Ended by the handle, by itself, or with its process?
+                if lock(&self.state).ended || inlet.running.process.wait(EXIT_GRACE).is_none() {
+                    return Ok(false);
+                }
+                state = lock(&self.state);
+                // Its process has ended: go on with the next one's.
+                if state.inlets.len() > 1 {
+                    state.inlets.pop_front();
+                    continue;
+                }
+            }
+            self.await_restart(state, deadline)?;
         }
     }
 
-    fn close(&self) {
-        self.pull.close();
+    /// Waits for an inlet after the first, whose process has ended.
+    fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, FeedState>, deadline: Deadline) -> Result<()> {
+        while !state.ended && state.inlets.len() < 2 {
+            if let Some(failure) = state.failure.take() {
+                return Err(failure);
+            }
+            let seen = state.wakes;
+            drop(state);
+            self.plugin.check()?;
+            state = lock(&self.state);
+            if state.wakes != seen {
+                continue;
+            }
+            state = match deadline {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(transport_error(self.what())(TransportError::Timeout));
+                    }
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Ends the iteration; the source runs until it is stopped.
+    fn end(&self) {
+        let mut state = lock(&self.state);
+        state.ended = true;
+        let inlets = state.inlets.clone();
+        drop(state);
+        self.changed.notify_all();
+        inlets.iter().for_each(|inlet| inlet.close());
+    }
+
+    fn stop(&self) -> Result<()> {
+        self.plugin.detach(self);
+        let _starting = lock(&self.starting);
+        let mut state = lock(&self.state);
+        (state.ended, state.closed) = (true, true);
+        let inlets = std::mem::take(&mut state.inlets);
+        drop(state);
+        self.changed.notify_all();
+        let Some(inlet) = inlets.back() else { return Ok(()) };
+        let stopped = inlet.running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience));
+        inlets.iter().for_each(|inlet| inlet.close());
+        lock(&self.state).claim = None;
+        stopped
     }
 }
 
@@ -107,15 +251,13 @@ impl Dependent for Inlet {
 ///
 /// It ends when the source has ended by itself, or was closed. A record that
 /// cannot be read, and an error that the source reports, are items; it goes on
-/// after them. Dropping it stops the source.
+/// after them. When its plugin crashes it goes on with the next process; while
+/// the plugin is [broken](Error::Broken), that is an item. Dropping it stops
+/// the source.
 pub struct Source<M = Value> {
-    running: Arc<Running>,
-    control: Control,
-    inlet: Arc<Inlet>,
+    feed: Arc<Feed>,
     buffer: Vec<u8>,
     over: bool,
-    stopped: bool,
-    _claim: Claim,
     record: PhantomData<fn() -> M>,
 }
 
@@ -127,53 +269,43 @@ impl<M: DeserializeOwned> Source<M> {
     /// # Errors
     /// [`Error::Timeout`] when none came; [`Error::Source`] and
     /// [`Error::Message`] for what the source reported or garbled;
-    /// [`Error::Exited`] when the plugin died.
+    /// [`Error::Broken`] when the plugin crashes again and again,
+    /// [`Error::NotRestored`] when this source did not start again.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Tuple<M>>> {
         self.advance(Some(Instant::now() + patience)).map_err(|error| match error {
             Error::Transport { source: TransportError::Timeout, what } => {
-                Error::Timeout { plugin: self.running.name.clone(), what, after: patience }
+                Error::Timeout { plugin: self.feed.plugin.name().to_owned(), what, after: patience }
             }
             error => error,
         })
     }
 
     fn advance(&mut self, deadline: Deadline) -> Result<Option<Tuple<M>>> {
-        loop {
-            if self.over {
-                return Ok(None);
+        if self.over {
+            return Ok(None);
+        }
+        match self.feed.receive(&mut self.buffer, deadline) {
+            Ok(true) => {
+                self.feed.plugin.counters.messages_in.add(1);
+                self.decode().map(Some)
             }
-            match self.inlet.pull.receive(&mut self.buffer, deadline) {
-                Ok(PullEvent::Message(_)) => return self.decode().map(Some),
-                Ok(PullEvent::Connected(_)) => self.inlet.connected.store(true, Ordering::SeqCst),
-                Ok(PullEvent::Disconnected(_)) => {
-                    self.over = true;
-                    return self.end();
-                }
-                Err(TransportError::Closed) => {
-                    self.over = true;
-                    return match self.inlet.process_ended.load(Ordering::SeqCst) {
-                        true => self.end(),
-                        false => Ok(None),
-                    };
-                }
-                Err(error) => return Err(transport_error(self.what())(error)),
+            Ok(false) => {
+                self.over = true;
+                Ok(None)
+            }
+            Err(error) => {
+                self.over = matches!(error, Error::Stopped);
+                Err(error)
             }
         }
     }
 
     fn decode(&self) -> Result<Tuple<M>> {
+        let symbol = || self.feed.control.symbol_name.clone();
         match SourceMessage::decode(&self.buffer) {
             Ok(SourceMessage::Tuple(tuple)) => Ok(tuple),
-            Ok(SourceMessage::Error(text)) => Err(Error::Source { symbol: self.control.symbol_name.clone(), text }),
-            Err(source) => Err(Error::Message { what: self.what(), source }),
-        }
-    }
-
-    /// The source has ended: by itself, unless its process has.
-    fn end(&self) -> Result<Option<Tuple<M>>> {
-        match self.running.process.wait(EXIT_GRACE) {
-            None => Ok(None),
-            Some(exit) => Err(Error::Exited { plugin: self.running.name.clone(), exit }),
+            Ok(SourceMessage::Error(text)) => Err(Error::Source { symbol: symbol(), text }),
+            Err(source) => Err(Error::Message { what: self.feed.what(), source }),
         }
     }
 }
@@ -183,44 +315,13 @@ impl<M> Source<M> {
     ///
     /// # Errors
     /// The plugin did not carry out the stop.
-    pub fn close(mut self) -> Result<()> {
-        self.stop()
+    pub fn close(self) -> Result<()> {
+        self.feed.stop()
     }
 
     /// A handle that ends the iteration from another thread.
     pub fn stopper(&self) -> Stopper {
-        Stopper(self.inlet.clone())
-    }
-
-    fn what(&self) -> String {
-        format!("source {} of plugin {}", self.control.symbol_name, self.running.name)
-    }
-
-    /// Drops what still comes, until the connection ends. One that there never
-    /// was has ended.
-    fn has_ended(&mut self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        while !self.over {
-            let connected = self.inlet.connected.load(Ordering::SeqCst);
-            match self.inlet.pull.receive(&mut self.buffer, Some(if connected { deadline } else { Instant::now() })) {
-                Ok(PullEvent::Connected(_)) => self.inlet.connected.store(true, Ordering::SeqCst),
-                Ok(PullEvent::Message(_)) if Instant::now() < deadline => {}
-                Ok(PullEvent::Message(_)) => return false,
-                Ok(PullEvent::Disconnected(_)) | Err(TransportError::Closed) => self.over = true,
-                Err(_) => return !connected,
-            }
-        }
-        true
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.stopped, true) {
-            return Ok(());
-        }
-        let (running, control) = (self.running.clone(), self.control.clone());
-        let stopped = running.stop_symbol(&control, |patience| self.has_ended(patience));
-        self.inlet.pull.close();
-        stopped
+        Stopper(self.feed.clone())
     }
 }
 
@@ -234,7 +335,7 @@ impl<M: DeserializeOwned> Iterator for Source<M> {
 
 impl<M> Drop for Source<M> {
     fn drop(&mut self) {
-        if let Err(error) = self.stop() {
+        if let Err(error) = self.feed.stop() {
             tracing::warn!(%error, "a source was not stopped");
         }
     }
@@ -242,11 +343,11 @@ impl<M> Drop for Source<M> {
 
 /// Ends the iteration over a [`Source`] from another thread.
 #[derive(Clone)]
-pub struct Stopper(Arc<Inlet>);
+pub struct Stopper(Arc<Feed>);
 
 impl Stopper {
     /// The iteration ends; what the source has still sent is dropped.
     pub fn stop(&self) {
-        self.0.pull.close();
+        self.0.end();
     }
 }

@@ -67,7 +67,13 @@ impl Canceller {
 }
 
 /// Starts a plugin, and waits for its handshake.
-pub(crate) fn start(package: &Package, site: &Arc<Site>, canceller: &Canceller) -> Result<Started> {
+/// `on_exit` is called, from another thread, when its process has ended.
+pub(crate) fn start(
+    package: &Package,
+    site: &Arc<Site>,
+    canceller: &Canceller,
+    on_exit: impl FnOnce() + Send + 'static,
+) -> Result<Started> {
     let name = &package.name;
     let options = &site.options;
     let line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?)?;
@@ -75,11 +81,12 @@ pub(crate) fn start(package: &Package, site: &Arc<Site>, canceller: &Canceller) 
 
     let dependents = Arc::new(Mutex::new(Dependents::default()));
     let (report, reports) = mpsc::channel();
-    let (on_exit, exited) = (dependents.clone(), report.clone());
+    let (told, exited) = (dependents.clone(), report.clone());
     canceller.watch(&report)?;
     let process = Process::spawn(name, &line, move || {
-        lock(&on_exit).process_has_ended();
+        lock(&told).process_has_ended();
         let _ = exited.send(Report::Exited);
+        on_exit();
     })?;
     let patience = match clash {
         Some(_) => options.init_timeout.min(PATIENCE_IN_A_CLASH),

@@ -7,6 +7,7 @@ mod ack;
 mod control;
 mod finite;
 mod function;
+mod rows;
 mod source;
 
 pub use ack::{decode_ack, encode_ack};
@@ -14,4 +15,5 @@ pub use control::{ANSWER_OK, Command, CommandKind, Control, HANDSHAKE, Meta, Sym
 pub use function::{
     Call, CallKind, ErasedSerialize, FunctionMeta, Outcome, decode_reply, encode_call, encode_error, encode_result,
 };
+pub use rows::encode_rows;
 pub use source::{SourceMessage, Tuple, encode_source_error, encode_tuple};

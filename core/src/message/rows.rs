@@ -1,0 +1,33 @@
+//! What a sink gets.
+
+use serde::Serialize;
+
+use super::finite::Finite;
+use crate::{Error, Result};
+
+/// Writes a row, or an array of rows, as a sink gets them.
+///
+/// # Errors
+/// [`Error::Encode`] when they cannot be written as JSON; `buffer` is then as
+/// long as it was.
+pub fn encode_rows(buffer: &mut Vec<u8>, rows: &(impl Serialize + ?Sized)) -> Result<()> {
+    let start = buffer.len();
+    serde_json::to_writer(&mut *buffer, &Finite(rows)).map_err(|source| {
+        buffer.truncate(start);
+        Error::Encode { what: "the message", source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_json_cannot_hold_is_refused() {
+        let mut buffer = b"x".to_vec();
+        encode_rows(&mut buffer, &[1.5]).unwrap();
+        assert_eq!(buffer, b"x[1.5]");
+        assert!(encode_rows(&mut buffer, &[f64::NAN]).is_err());
+        assert_eq!(buffer, b"x[1.5]");
+    }
+}

@@ -1,0 +1,206 @@
+//! The sending end of a sink's channels, for one process of its plugin: its
+//! data, and its acknowledgements.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::message::{Control, decode_ack};
+use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Push, TransportError};
+
+use crate::Result;
+use crate::dependents::Dependent;
+use crate::error::transport_error;
+use crate::keeper::{Tended, Watch, Watched};
+use crate::running::Running;
+use crate::site::lock;
+
+/// How often a sink's socket is looked at after its stop: nothing tells that a
+/// file is gone.
+const GONE_PAUSE: Duration = Duration::from_millis(1);
+
+/// A sink in one process.
+pub(crate) struct Outlet {
+    pub(crate) running: Arc<Running>,
+    push: Box<dyn Push>,
+    acks: Arc<Acks>,
+    data: Address,
+    _watch: Option<Watch>,
+}
+
+/// What became of a message.
+pub(crate) enum Acknowledged {
+    /// The sink's answer: its reason when it did not take the message.
+    Answer(std::result::Result<(), String>),
+    /// None that can be read.
+    Garbage(ekuiper_core::Error),
+    /// The connection ended.
+    Lost,
+    /// None in time.
+    Timeout(TransportError),
+}
+
+impl Outlet {
+    /// Starts the sink. The order is the protocol's: listen for acks, start,
+    /// dial the data.
+    pub(crate) fn start(
+        running: &Arc<Running>,
+        control: &Control,
+        data: &Address,
+        ack: &Address,
+        what: &str,
+    ) -> Result<Arc<Self>> {
+        let (transport, options) = (&running.site.transport, running.site.options.transport());
+        let pull = transport.pull(&Endpoint::Listen(ack.clone()), &options);
+        let acks = Arc::new(Acks {
+            pull: pull.map_err(transport_error(what.to_owned()))?,
+            buffer: Mutex::default(),
+            connected: AtomicBool::new(false),
+            surplus: AtomicU64::new(0),
+        });
+        running.depends(&(acks.clone() as Arc<dyn Dependent>));
+        running.listens_at(data);
+        if let Err(error) = running.start_symbol(control) {
+            acks.close();
+            return Err(error);
+        }
+        let opened = transport
+            .push(&Endpoint::Dial(data.clone()), &options)
+            .and_then(|push| {
+                push.connect(Some(Instant::now() + running.site.options.send_timeout))?;
+                Ok(push)
+            })
+            .map_err(transport_error(what.to_owned()));
+        let push = match opened {
+            Ok(push) => push,
+            Err(error) => {
+                let _ = running.stop_symbol(control, |patience| is_gone(data, patience));
+                running.sweep();
+                acks.close();
+                return Err(error);
+            }
+        };
+        // Without acks in the rule, those that come all the same are read
+        // and dropped: else they would fill the channel (fault 10).
+        let watch = (!control.requires_ack()).then(|| running.site.keeper.watch(acks.clone()));
+        Ok(Arc::new(Self { running: running.clone(), push, acks, data: data.clone(), _watch: watch }))
+    }
+
+    /// Whether its process lives.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.running.process.exit().is_none()
+    }
+
+    pub(crate) fn send(&self, message: &[u8], deadline: Deadline) -> std::result::Result<(), TransportError> {
+        self.push.send(message, deadline)
+    }
+
+    /// Waits until all that was sent has been read.
+    pub(crate) fn flush(&self, deadline: Deadline) -> std::result::Result<(), TransportError> {
+        self.push.flush(deadline)
+    }
+
+    /// Each message has its ack before the next is sent: whatever is there
+    /// now answers none. Returns how many there were.
+    pub(crate) fn drop_stray_acks(&self) -> u64 {
+        let before = self.acks.surplus.load(Ordering::Relaxed);
+        self.acks.tend();
+        self.acks.surplus.load(Ordering::Relaxed) - before
+    }
+
+    pub(crate) fn await_ack(&self, deadline: Instant) -> Acknowledged {
+        let acks = &self.acks;
+        let mut buffer = lock(&acks.buffer);
+        loop {
+            match acks.pull.receive(&mut buffer, Some(deadline)) {
+                Ok(PullEvent::Connected(_)) => acks.connected.store(true, Ordering::SeqCst),
+                Ok(PullEvent::Message(_)) => {
+                    return decode_ack(&buffer).map_or_else(Acknowledged::Garbage, Acknowledged::Answer);
+                }
+                Ok(PullEvent::Disconnected(_)) | Err(TransportError::Closed) => return Acknowledged::Lost,
+                Err(error) => return Acknowledged::Timeout(error),
+            }
+        }
+    }
+
+    /// Stops the sink in its process, if that lives.
+    pub(crate) fn stop(&self, control: &Control) -> Result<()> {
+        let stopped = self.running.stop_symbol(control, |patience| is_gone(&self.data, patience));
+        self.close();
+        match stopped {
+            Ok(()) if self.is_alive() => self.running.has_closed(&self.data),
+            _ => self.running.sweep(),
+        }
+        stopped
+    }
+
+    /// Ends every wait: its addresses are free then.
+    pub(crate) fn close(&self) {
+        self.push.close();
+        self.acks.pull.close();
+    }
+}
+
+/// Waits until a sink has closed its socket, which removes the file. It
+/// normally has when it answers.
+fn is_gone(address: &Address, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while address.path().exists() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(GONE_PAUSE);
+    }
+    true
+}
+
+/// The channel on which a sink acknowledges.
+struct Acks {
+    pull: Box<dyn Pull>,
+    buffer: Mutex<Vec<u8>>,
+    connected: AtomicBool,
+    surplus: AtomicU64,
+}
+
+impl Dependent for Acks {
+    fn process_ended(&self) {
+        if !self.connected.load(Ordering::SeqCst) {
+            self.pull.close();
+        }
+    }
+
+    fn close(&self) {
+        self.pull.close();
+    }
+}
+
+impl Watched for Acks {
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        self.pull.readiness()
+    }
+
+    fn uses(&self) -> u64 {
+        0
+    }
+
+    fn tend(&self) -> Tended {
+        let mut buffer = match self.buffer.try_lock() {
+            Ok(buffer) => buffer,
+            Err(TryLockError::WouldBlock) => return Tended::InUse,
+            Err(TryLockError::Poisoned(_)) => return Tended::Over,
+        };
+        loop {
+            match self.pull.receive(&mut buffer, Some(Instant::now())) {
+                Ok(PullEvent::Message(_)) => {
+                    self.surplus.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(PullEvent::Connected(_)) => self.connected.store(true, Ordering::SeqCst),
+                Ok(PullEvent::Disconnected(_)) => {}
+                Err(TransportError::Timeout) => return Tended::Idle,
+                Err(_) => return Tended::Over,
+            }
+        }
+    }
+}

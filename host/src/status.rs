@@ -1,0 +1,213 @@
+//! What is known of a plugin, and what happens to it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use ekuiper_core::message::{Meta, SymbolKind};
+
+use crate::process::Exit;
+use crate::site::lock;
+
+/// How many events wait for a subscriber that does not read; those that come
+/// then are dropped for it.
+const EVENTS: usize = 1024;
+
+/// What a plugin is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PluginState {
+    /// It has not been needed yet.
+    Idle,
+    /// Its process has been started and has not shaken hands, or its symbols
+    /// are being started again.
+    Starting,
+    /// It serves.
+    Running,
+    /// It has crashed, and is started again after a pause.
+    BackingOff,
+    /// It has crashed again and again: it is left alone for a while.
+    Broken,
+    /// The host is shut down.
+    Stopped,
+}
+
+/// A symbol that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveSymbol {
+    /// What it is.
+    pub kind: SymbolKind,
+    /// Its name.
+    pub name: String,
+    /// For which rule, operator and instance; empty for a function.
+    pub meta: Meta,
+}
+
+/// What is known of a plugin.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// What it is doing.
+    pub state: PluginState,
+    /// For how long it has been doing that.
+    pub since: Duration,
+    /// Its process, if there is one.
+    pub pid: Option<u32>,
+    /// Which process of it that is, from 1; 0 before the first.
+    pub generation: u64,
+    /// How often it was started again after a crash.
+    pub restarts: u64,
+    /// How its last process ended, if one has.
+    pub last_exit: Option<Exit>,
+    /// What runs, and is started again after a crash.
+    pub live: Vec<LiveSymbol>,
+    /// How much went in and out.
+    pub traffic: Traffic,
+}
+
+/// How much went to a plugin and came from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Calls of functions.
+    pub calls: u64,
+    /// Answers to them, errors included.
+    pub answers: u64,
+    /// Messages to sinks.
+    pub messages_out: u64,
+    /// Acknowledgements of them, failures included.
+    pub acks: u64,
+    /// Messages from sources, errors included.
+    pub messages_in: u64,
+    /// Messages to sinks without acknowledgements that a crash may have lost:
+    /// at most so many.
+    pub lost: u64,
+}
+
+/// Counts [`Traffic`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) calls: Counter,
+    pub(crate) answers: Counter,
+    pub(crate) messages_out: Counter,
+    pub(crate) acks: Counter,
+    pub(crate) messages_in: Counter,
+    pub(crate) lost: Counter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counters {
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            calls: self.calls.get(),
+            answers: self.answers.get(),
+            messages_out: self.messages_out.get(),
+            acks: self.acks.get(),
+            messages_in: self.messages_in.get(),
+            lost: self.lost.get(),
+        }
+    }
+}
+
+/// What happened to a plugin.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// The plugin.
+    pub plugin: String,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// See [`Event`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// It serves for the first time.
+    Started {
+        /// Its process.
+        pid: u32,
+    },
+    /// Its process ended without having been told to.
+    Crashed {
+        /// How it ended.
+        exit: Exit,
+    },
+    /// It will be started again after this pause.
+    BackingOff {
+        /// The pause.
+        pause: Duration,
+    },
+    /// It has crashed again and again: it is left alone for this long.
+    Broken {
+        /// The pause.
+        pause: Duration,
+    },
+    /// It could not be started again; that is tried once more.
+    RestartFailed {
+        /// Why not.
+        error: String,
+    },
+    /// It serves again, with all its symbols.
+    Restored {
+        /// Its new process.
+        pid: u32,
+        /// Since the crash.
+        away: Duration,
+        /// How many symbols were started again.
+        symbols: usize,
+    },
+    /// One symbol could not be started again.
+    SymbolLost {
+        /// What it is.
+        kind: SymbolKind,
+        /// Its name.
+        symbol: String,
+        /// Why not.
+        error: String,
+    },
+    /// A message to a sink without acknowledgements may have been lost in a
+    /// crash: at most so many.
+    Lost {
+        /// The sink.
+        symbol: String,
+        /// How many.
+        messages: u64,
+    },
+}
+
+/// Tells subscribers.
+#[derive(Debug, Default)]
+pub(crate) struct Events(Mutex<Vec<SyncSender<Event>>>);
+
+impl Events {
+    pub(crate) fn subscribe(&self) -> Receiver<Event> {
+        let (sender, receiver) = sync_channel(EVENTS);
+        lock(&self.0).push(sender);
+        receiver
+    }
+
+    pub(crate) fn tell(&self, plugin: &str, kind: EventKind) {
+        match &kind {
+            EventKind::Started { .. } | EventKind::Restored { .. } => tracing::info!(plugin, ?kind, "plugin serves"),
+            _ => tracing::warn!(plugin, ?kind, "plugin in trouble"),
+        }
+        let event = Event { plugin: plugin.to_owned(), kind };
+        lock(&self.0)
+            .retain(|subscriber| !matches!(subscriber.try_send(event.clone()), Err(TrySendError::Disconnected(_))));
+    }
+}

@@ -1,0 +1,299 @@
+//! A plugin that crashes is back, with exactly what is live, under the same
+//! handles.
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+mod support;
+
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
+use ekuiper_host::{Error, Event, EventKind, Host, PluginState, RestartPolicy};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use support::{PATIENCE, Puppet, Stage, wait_until};
+
+fn kill(host: &Host) {
+    let pid = host.pid("p").unwrap();
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+}
+
+/// The next event of this kind.
+fn expect<T>(events: &Receiver<Event>, pick: impl Fn(EventKind) -> Option<T>) -> T {
+    loop {
+        let event = events.recv_timeout(PATIENCE).expect("no such event");
+        if let Some(picked) = pick(event.kind) {
+            return picked;
+        }
+    }
+}
+
+fn await_restored(events: &Receiver<Event>) -> usize {
+    expect(events, |kind| match kind {
+        EventKind::Restored { symbols, .. } => Some(symbols),
+        _ => None,
+    })
+}
+
+/// The start command that comes next: the symbol, and its kind.
+fn hear_start(control: &mut Puppet) -> (String, String) {
+    let command = control.hear_json();
+    assert_eq!(command["cmd"], "start");
+    let about: Value = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
+    (about["symbolName"].as_str().unwrap().to_owned(), about["pluginType"].as_str().unwrap().to_owned())
+}
+
+/// The puppet of the control channel of the next process.
+fn next_control(stage: &Stage, host: &Host, generation: u64) -> Puppet {
+    wait_until("the next process is started", || {
+        let status = host.status("p").unwrap();
+        status.generation == generation && status.state == PluginState::Starting
+    });
+    stage.control("p")
+}
+
+fn start(stage: &Stage, host: &Host) -> Puppet {
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| host.start("p"));
+        let control = stage.control("p");
+        start.join().unwrap().unwrap();
+        control
+    })
+}
+
+/// Carries out the start of the source `s` of rule `r`.
+fn serve_source(stage: &Stage, control: &mut Puppet) -> RawPeer {
+    assert_eq!(hear_start(control), ("s".into(), "source".into()));
+    let peer = stage.source("r", 0);
+    control.say(b"ok");
+    peer
+}
+
+/// Carries out the start of the sink `k` of rule `r`: its data and its acks.
+fn serve_sink(stage: &Stage, control: &mut Puppet) -> (RawPeer, RawPeer) {
+    assert_eq!(hear_start(control), ("k".into(), "sink".into()));
+    let _ = std::fs::remove_file(stage.sink_path("r"));
+    let (listener, acks) = (stage.sink("r"), stage.acks("r"));
+    control.say(b"ok");
+    (listener.accept_as(PULL, PUSH), acks)
+}
+
+#[test]
+fn every_live_symbol_is_back_under_its_handle() {
+    let stage = Stage::new();
+    let host = stage.builder().plugin(stage.plugin("p", &["f", "g"])).build().unwrap();
+    let events = host.events();
+    let mut control = start(&stage, &host);
+    let (f, g, source, sink) = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| {
+            let (f, g) = (host.function("f").unwrap(), host.function("g").unwrap());
+            let source = host.source("s").rule("r").operator("s").open().unwrap();
+            let sink = host.sink("k").rule("r").operator("k").require_ack(true).open().unwrap();
+            (f, g, source, sink)
+        });
+        let _f = stage.start_function(&mut control, "f");
+        let _g = stage.start_function(&mut control, "g");
+        let mut peer = serve_source(&stage, &mut control);
+        // Sent before the crash, read after it.
+        peer.write(&frame(br#"{"message":"before","meta":{}}"#));
+        serve_sink(&stage, &mut control);
+        opened.join().unwrap()
+    });
+    assert_eq!(host.status("p").unwrap().live.len(), 4);
+    kill(&host);
+
+    let mut control = next_control(&stage, &host, 2);
+    // Functions first, then who takes rows, then who sends them.
+    let mut puppets = [stage.start_function(&mut control, "f"), stage.start_function(&mut control, "g")];
+    let (mut data, mut acks) = serve_sink(&stage, &mut control);
+    let mut peer = serve_source(&stage, &mut control);
+    assert_eq!(await_restored(&events), 4);
+
+    std::thread::scope(|scope| {
+        for (function, puppet) in [&f, &g].into_iter().zip(&mut puppets) {
+            let call = scope.spawn(|| function.call::<Value>((7,)));
+            assert_eq!(puppet.hear_json()["arg"][0], 7);
+            puppet.answer(&json!("back"));
+            assert_eq!(call.join().unwrap().unwrap(), "back");
+        }
+        let sent = scope.spawn(|| sink.send(&json!([1])));
+        assert_eq!(data.frame(), b"[1]");
+        acks.write(&frame(b"{}"));
+        sent.join().unwrap().unwrap();
+    });
+    peer.write(&frame(br#"{"message":"after","meta":{}}"#));
+    let mut source = source;
+    for message in ["before", "after"] {
+        assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, message);
+    }
+    let status = host.status("p").unwrap();
+    assert_eq!((status.state, status.generation, status.restarts), (PluginState::Running, 2, 1));
+    assert_eq!(status.last_exit.unwrap().signal, Some(9));
+    assert_eq!((status.traffic.calls, status.traffic.acks, status.traffic.messages_in), (2, 1, 2));
+}
+
+#[test]
+fn what_is_closed_meanwhile_is_not_restored() {
+    let stage = Stage::new();
+    let policy = {
+        let mut policy = RestartPolicy::default();
+        policy.first_pause = Duration::from_millis(300);
+        policy
+    };
+    let host = stage.builder().plugin(stage.plugin("p", &["f"])).restart(policy).build().unwrap();
+    let events = host.events();
+    let mut control = start(&stage, &host);
+    let source = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().unwrap());
+        let _peer = serve_source(&stage, &mut control);
+        opened.join().unwrap()
+    });
+    kill(&host);
+    wait_until("the next process is waited for", || host.status("p").unwrap().generation == 2);
+    source.close().unwrap();
+    let mut control = next_control(&stage, &host, 2);
+    assert_eq!(await_restored(&events), 0);
+    assert!(control.is_left_alone_for(Duration::from_millis(50)));
+    assert_eq!(host.status("p").unwrap().live, []);
+}
+
+#[test]
+fn a_call_that_a_crash_meets_is_unknown_at_once_and_the_next_waits_for_the_restart() {
+    let stage = Stage::new();
+    let host = stage.builder().plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let mut control = start(&stage, &host);
+    std::thread::scope(|scope| {
+        let function = scope.spawn(|| host.function("f").unwrap());
+        let mut puppet = stage.start_function(&mut control, "f");
+        let function = function.join().unwrap();
+        let call = scope.spawn({
+            let function = function.clone();
+            move || function.call::<Value>((1,))
+        });
+        puppet.hear();
+        kill(&host);
+        drop((puppet, control));
+        let error = call.join().unwrap().unwrap_err();
+        assert!(matches!(&error, Error::OutcomeUnknown { .. }), "{error}");
+
+        let call = scope.spawn(move || function.call::<Value>((2,)));
+        let mut control = next_control(&stage, &host, 2);
+        let mut puppet = stage.start_function(&mut control, "f");
+        assert_eq!(puppet.hear_json()["arg"][0], 2, "the first is not executed again");
+        puppet.answer(&json!("back"));
+        assert_eq!(call.join().unwrap().unwrap(), "back");
+    });
+}
+
+#[test]
+fn a_crash_loop_opens_the_breaker_and_a_reset_closes_it() {
+    let stage = Stage::new();
+    let mut policy = RestartPolicy::default();
+    policy.first_pause = Duration::from_millis(1);
+    policy.break_after = 3;
+    policy.break_pause = Duration::from_secs(3600);
+    // It lives as long as the file is there.
+    let alive = stage.path().join("alive");
+    std::fs::write(&alive, "").unwrap();
+    let script = format!("while [ -e '{}' ]; do sleep 0.01; done; echo 'no ink' >&2; exit 3", alive.display());
+    let plugin = stage.script("p", &["f"], &script);
+    let host = stage.builder().plugin(plugin).restart(policy).recv_timeout(Duration::from_millis(300)).build().unwrap();
+    let events = host.events();
+    let mut control = start(&stage, &host);
+    let (function, mut source) = std::thread::scope(|scope| {
+        let opened =
+            scope.spawn(|| (host.function("f").unwrap(), host.source("s").rule("r").operator("s").open().unwrap()));
+        let _f = stage.start_function(&mut control, "f");
+        let _peer = serve_source(&stage, &mut control);
+        opened.join().unwrap()
+    });
+    std::fs::remove_file(&alive).unwrap();
+    drop(control);
+    expect(&events, |kind| matches!(kind, EventKind::Broken { .. }).then_some(()));
+    let status = host.status("p").unwrap();
+    assert_eq!(status.state, PluginState::Broken);
+    assert_eq!(status.last_exit.as_ref().unwrap().code, Some(3));
+    // Whoever wants something is told at once.
+    for error in [function.call::<Value>((1,)).unwrap_err(), source.next().unwrap().unwrap_err()] {
+        assert!(matches!(error, Error::Broken { .. }), "{error}");
+        assert!(error.to_string().ends_with("it last wrote:\nno ink"), "{error}");
+    }
+
+    std::fs::write(&alive, "").unwrap();
+    let generation = status.generation + 1;
+    host.reset("p").unwrap();
+    let mut control = next_control(&stage, &host, generation);
+    let mut puppet = stage.start_function(&mut control, "f");
+    let mut peer = serve_source(&stage, &mut control);
+    await_restored(&events);
+    peer.write(&frame(br#"{"message":"back","meta":{}}"#));
+    assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, "back");
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| function.call::<Value>((1,)));
+        puppet.hear();
+        puppet.answer(&json!(1));
+        assert_eq!(call.join().unwrap().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_message_whose_ack_a_crash_has_cost_is_unknown_and_the_sink_goes_on() {
+    let stage = Stage::new();
+    let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
+    let mut control = start(&stage, &host);
+    let (sink, (mut data, acks)) = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.sink("k").rule("r").operator("k").require_ack(true).open().unwrap());
+        let served = serve_sink(&stage, &mut control);
+        (opened.join().unwrap(), served)
+    });
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(&json!(1)));
+        data.frame();
+        kill(&host);
+        drop((data, acks, control));
+        let error = sent.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+
+        let sent = scope.spawn(|| sink.send(&json!(2)));
+        let mut control = next_control(&stage, &host, 2);
+        let (mut data, mut acks) = serve_sink(&stage, &mut control);
+        assert_eq!(data.frame(), b"2");
+        acks.write(&frame(b"{}"));
+        sent.join().unwrap().unwrap();
+        host.shutdown();
+    });
+}
+
+#[test]
+fn a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another() {
+    let stage = Stage::new();
+    let builder = stage.builder().plugin(stage.plugin("p", &["f"]));
+    let host = builder.recv_timeout(Duration::from_millis(200)).build().unwrap();
+    let mut control = start(&stage, &host);
+    let pid = host.pid("p").unwrap();
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| {
+            let function = host.function("f").unwrap();
+            (function, host.source("s").rule("r").operator("s").open().unwrap())
+        });
+        let _f = stage.start_function(&mut control, "f");
+        let _peer = serve_source(&stage, &mut control);
+        let (_function, source) = opened.join().unwrap();
+        let closed = scope.spawn(move || source.close());
+        control.hear();
+        let error = closed.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        // The function is live: the process stays for now.
+        assert_eq!(host.pid("p"), Some(pid));
+
+        let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().map(drop));
+        let mut control = next_control(&stage, &host, 2);
+        let _f = stage.start_function(&mut control, "f");
+        let peer = serve_source(&stage, &mut control);
+        control.hear();
+        drop(peer);
+        control.say(b"ok");
+        opened.join().unwrap().unwrap();
+        assert_ne!(host.pid("p"), Some(pid));
+    });
+}
