@@ -212,15 +212,20 @@ impl Outlet {
         }
     }
 
-    /// Waits for a peer's end, with no request before.
-    pub fn disconnected(&self) -> ConnectionId {
-        let mut buffer = Vec::new();
+    /// Waits for the end of a connection and for a request on another,
+    /// whichever comes first.
+    pub fn request_after(&self, ended: ConnectionId) -> (Ticket, Vec<u8>) {
+        let (mut buffer, mut has_ended, mut request) = (Vec::new(), false, None);
         let deadline = Some(soon());
         loop {
-            match self.0.receive(&mut buffer, deadline).expect("the end comes") {
-                ReplyEvent::Disconnected(connection) => return connection,
+            match self.0.receive(&mut buffer, deadline).expect("the end and a request come") {
+                ReplyEvent::Disconnected(connection) => has_ended |= connection == ended,
                 ReplyEvent::Connected(_) => {}
+                ReplyEvent::Request(ticket) if ticket.connection != ended => request = Some((ticket, buffer.clone())),
                 event => panic!("{event:?} came"),
+            }
+            if let Some(request) = request.take_if(|_| has_ended) {
+                return request;
             }
         }
     }
