@@ -28,6 +28,9 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 /// noticed first.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(100);
 
+/// How long the account of an end may take; a busy machine is slow with it.
+const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a process that is killed, and its guard, may take to be gone: they
 /// are at once, unless the kernel holds the process in a call of its own.
 const KILL_GRACE: Duration = Duration::from_secs(2);
@@ -166,9 +169,23 @@ impl Process {
         self.shared.lock().tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
-    /// Waits for its end.
+    /// Waits for its end. When it has ended in time, how is waited for too: its
+    /// last output may take a moment longer.
     pub(crate) fn wait(&self, patience: Duration) -> Option<Exit> {
-        self.shared.wait_until(Instant::now() + patience, |state| state.exit.is_some()).exit.clone()
+        let is_known = |state: &State| state.exit.is_some();
+        let exit = self.shared.wait_until(Instant::now() + patience, is_known).exit.clone();
+        if exit.is_some() || !self.has_ended() {
+            return exit;
+        }
+        self.shared.wait_until(Instant::now() + ACCOUNT_TIMEOUT, is_known).exit.clone()
+    }
+
+    /// Whether it has ended, though how may not be known yet.
+    fn has_ended(&self) -> bool {
+        // Under the lock: not while its number is given back.
+        let state = self.shared.lock();
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        state.reaped || matches!(waitid(WaitId::Pid(self.pid), options), Ok(Some(_)))
     }
 
     /// Ends it and its group: SIGTERM, `grace`, SIGKILL. Nothing is left of it
