@@ -7,6 +7,7 @@ is the only place that the SDK knows.
 
 import logging
 import os
+import subprocess
 import threading
 import time
 
@@ -132,6 +133,9 @@ class Hesitation(logging.Handler):
 if __name__ == "__main__":
     if os.path.exists("hesitate"):
         logging.getLogger().addHandler(Hesitation())
+    if os.path.exists("orphan"):
+        # It leaves the plugin's group, keeps its output, and goes by itself.
+        subprocess.Popen(["sleep", "2"], start_new_session=True)
     plugin.start(
         PluginConfig(
             NAME,
