@@ -131,7 +131,8 @@ pub struct Ticket {
     /// How many requests the socket had received before it: a later request
     /// has a higher serial.
     pub serial: u64,
-    /// What the answer must carry, byte for byte.
+    /// What the answer must carry, byte for byte. A request that its sender
+    /// repeats has the same one, each other request of the connection another.
     pub backtrace: Backtrace,
 }
 

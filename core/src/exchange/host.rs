@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::message::HANDSHAKE;
+use crate::sp::Backtrace;
 use crate::transport::{ConnectionId, Ticket};
 
 /// The host's end of one control or function channel.
@@ -12,7 +13,8 @@ use crate::transport::{ConnectionId, Ticket};
 /// one that waited longest follows it.
 ///
 /// An answer counts only when it comes from the peer, on the connection that
-/// the command went to, while that command waits (faults 4 and 5).
+/// the command went to, while that command waits, and as another request than
+/// the one that the command answered (faults 4 and 5).
 #[derive(Debug, Default)]
 pub struct HostEnd {
     peer: Option<ConnectionId>,
@@ -21,22 +23,24 @@ pub struct HostEnd {
 
 #[derive(Debug, Default)]
 struct Link {
-    /// It has begun with a handshake.
-    greeted: bool,
+    /// The serial of the handshake that it began with.
+    greeted: Option<u64>,
     /// The request that the next command will answer.
     pending: Option<Ticket>,
     /// A command is out.
     command: Command,
 }
 
+/// A command that is out has answered a request. When that request comes once
+/// more, its sender repeated it before it saw the command: it is no answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Command {
     #[default]
     None,
     /// Somebody waits for its answer.
-    Waiting,
+    Waiting(Backtrace),
     /// Nobody waits any more: its answer, when it comes, is dropped.
-    Abandoned,
+    Abandoned(Backtrace),
 }
 
 /// What a request turned out to be.
@@ -50,8 +54,9 @@ pub enum Arrival {
     /// The peer's keepalive crossed the command, which it has therefore never
     /// seen: send it again, answering the latest request.
     SendAgain,
-    /// Nobody waits for it: a late or a second answer, or an answer that a
-    /// former process left behind. It is dropped.
+    /// Nobody waits for it: a late or a second answer, an answer that a former
+    /// process left behind, or a repetition of the request that the command
+    /// has answered already. It is dropped.
     Stale,
     /// Another connection has shaken hands while the peer lives. It waits.
     Rival,
@@ -102,32 +107,29 @@ impl HostEnd {
         let connection = ticket.connection;
         let is_handshake = body == HANDSHAKE;
         let link = self.connections.entry(connection).or_default();
-        if !link.greeted {
+        if link.greeted.is_none() {
             if !is_handshake {
                 return Arrival::Garbage;
             }
-            link.greeted = true;
+            link.greeted = Some(ticket.serial);
+        }
+        if let Command::Waiting(answered) | Command::Abandoned(answered) = link.command
+            && answered == ticket.backtrace
+        {
+            return Arrival::Stale;
         }
         link.pending = Some(ticket);
-        let command = link.command;
+        // Whatever it says, the command that was out is out no more: it was
+        // answered or, if it crossed a keepalive, never seen.
+        let command = std::mem::take(&mut link.command);
         let is_peer = *self.peer.get_or_insert(connection) == connection;
         match (is_peer, is_handshake, command) {
             (false, true, _) => Arrival::Rival,
             (false, false, _) => Arrival::Stale,
-            (true, true, Command::Waiting) => Arrival::SendAgain,
-            (true, false, Command::Waiting) => {
-                self.set_command(Command::None);
-                Arrival::Answer
-            }
-            // An abandoned command that crossed a keepalive was never seen.
-            (true, true, _) => {
-                self.set_command(Command::None);
-                Arrival::Handshake
-            }
-            (true, false, _) => {
-                self.set_command(Command::None);
-                Arrival::Stale
-            }
+            (true, true, Command::Waiting(_)) => Arrival::SendAgain,
+            (true, true, _) => Arrival::Handshake,
+            (true, false, Command::Waiting(_)) => Arrival::Answer,
+            (true, false, _) => Arrival::Stale,
         }
     }
 
@@ -138,9 +140,10 @@ impl HostEnd {
         if self.peer != Some(connection) {
             return Departure::Bystander;
         }
-        self.peer = self.connections.iter().find(|(_, link)| link.greeted).map(|(id, _)| *id);
+        let waiting = self.connections.iter().filter_map(|(id, link)| Some((link.greeted?, *id)));
+        self.peer = waiting.min().map(|(_, id)| id);
         match link.map(|link| link.command) {
-            Some(Command::Waiting) => Departure::OutcomeUnknown,
+            Some(Command::Waiting(_)) => Departure::OutcomeUnknown,
             _ => Departure::Idle,
         }
     }
@@ -154,7 +157,7 @@ impl HostEnd {
         self.begin_check()?;
         let link = self.peer.and_then(|peer| self.connections.get_mut(&peer)).ok_or(NotReady::NoPeer)?;
         let ticket = link.pending.take().ok_or(NotReady::Busy)?;
-        link.command = Command::Waiting;
+        link.command = Command::Waiting(ticket.backtrace);
         Ok(ticket)
     }
 
@@ -174,21 +177,17 @@ impl HostEnd {
     /// The command could not be sent because its request is void: a later one
     /// has arrived, or the connection has ended, and the event will tell.
     pub fn cancel_send(&mut self) {
-        self.set_command(Command::None);
+        if let Some(link) = self.peer.and_then(|peer| self.connections.get_mut(&peer)) {
+            link.command = Command::None;
+        }
     }
 
     /// The caller gives up: an answer that still comes is dropped.
     pub fn abandon(&mut self) {
         if let Some(link) = self.peer.and_then(|peer| self.connections.get_mut(&peer))
-            && link.command == Command::Waiting
+            && let Command::Waiting(answered) = link.command
         {
-            link.command = Command::Abandoned;
-        }
-    }
-
-    fn set_command(&mut self, command: Command) {
-        if let Some(link) = self.peer.and_then(|peer| self.connections.get_mut(&peer)) {
-            link.command = command;
+            link.command = Command::Abandoned(answered);
         }
     }
 }
@@ -196,10 +195,10 @@ impl HostEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sp::Backtrace;
 
     const A: ConnectionId = ConnectionId(1);
     const B: ConnectionId = ConnectionId(2);
+    const C: ConnectionId = ConnectionId(3);
 
     struct Channel {
         end: HostEnd,
@@ -212,8 +211,14 @@ mod tests {
         }
 
         fn request(&mut self, connection: ConnectionId, body: &[u8]) -> Arrival {
+            let id = self.serial as u32 + 1;
+            self.request_with_id(connection, id, body)
+        }
+
+        fn request_with_id(&mut self, connection: ConnectionId, id: u32, body: &[u8]) -> Arrival {
             self.serial += 1;
-            self.end.arrived(Ticket { connection, serial: self.serial, backtrace: Backtrace::default() }, body)
+            let backtrace = Backtrace::new(&id.to_be_bytes()).unwrap();
+            self.end.arrived(Ticket { connection, serial: self.serial, backtrace }, body)
         }
     }
 
@@ -267,6 +272,42 @@ mod tests {
         assert_eq!(channel.request(A, b"ok"), Arrival::Answer);
         assert_eq!(channel.request(A, b"ok"), Arrival::Stale);
         assert!(channel.end.is_ready());
+    }
+
+    #[test]
+    fn a_request_that_is_repeated_while_the_command_is_out_is_not_its_answer() {
+        let mut channel = Channel::new();
+        channel.request(A, HANDSHAKE);
+        channel.end.begin().unwrap();
+        assert_eq!(channel.request_with_id(A, 7, b"first"), Arrival::Answer);
+        channel.end.begin().unwrap();
+        assert_eq!(channel.request_with_id(A, 7, b"first"), Arrival::Stale, "it crossed the second command");
+        assert!(!channel.end.is_ready(), "its sender has the command by now");
+        assert_eq!(channel.request_with_id(A, 8, b"second"), Arrival::Answer);
+    }
+
+    #[test]
+    fn a_handshake_that_is_repeated_does_not_send_a_command_twice() {
+        let mut channel = Channel::new();
+        channel.request_with_id(A, 7, HANDSHAKE);
+        channel.end.begin().unwrap();
+        assert_eq!(channel.request_with_id(A, 7, HANDSHAKE), Arrival::Stale);
+        channel.end.abandon();
+        assert_eq!(channel.request_with_id(A, 7, HANDSHAKE), Arrival::Stale);
+        assert_eq!(channel.end.begin(), Err(NotReady::Busy), "it still works on the one that was given up");
+        assert_eq!(channel.request_with_id(A, 8, b"late"), Arrival::Stale);
+        channel.end.begin().unwrap();
+        assert_eq!(channel.request_with_id(A, 9, b"mine"), Arrival::Answer);
+    }
+
+    #[test]
+    fn who_shook_hands_first_follows_the_peer() {
+        let mut channel = Channel::new();
+        channel.request(C, HANDSHAKE);
+        channel.request(B, HANDSHAKE);
+        channel.request(A, HANDSHAKE);
+        channel.end.departed(C);
+        assert_eq!(channel.end.peer(), Some(B));
     }
 
     #[test]
