@@ -45,7 +45,7 @@ impl LaunchOptions {
     /// # Errors
     /// [`Error::LaunchOptions`] when it is not a JSON object of this form.
     pub fn parse(text: &str) -> Result<Self> {
-        serde_json::from_str(text).map_err(|source| Error::LaunchOptions { text: text.to_owned(), source })
+        crate::json::object(text.as_bytes()).map_err(|source| Error::LaunchOptions { text: text.to_owned(), source })
     }
 
     /// The argument as it stands on the plugin's command line.
@@ -80,5 +80,6 @@ mod tests {
     fn what_is_not_an_object_is_refused() {
         assert!(LaunchOptions::parse("").is_err());
         assert!(LaunchOptions::parse("7").is_err());
+        assert!(LaunchOptions::parse("[250]").is_err());
     }
 }

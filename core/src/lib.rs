@@ -12,6 +12,7 @@
 pub mod address;
 mod error;
 pub mod exchange;
+mod json;
 pub mod launch;
 pub mod manifest;
 pub mod message;

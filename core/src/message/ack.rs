@@ -17,7 +17,7 @@ struct Ack {
 /// [`Error::Message`] when it has another form.
 pub fn decode_ack(bytes: &[u8]) -> Result<Result<(), String>> {
     let ack: Ack =
-        serde_json::from_slice(bytes).map_err(|source| Error::Message { what: "the acknowledgement", source })?;
+        crate::json::object(bytes).map_err(|source| Error::Message { what: "the acknowledgement", source })?;
     Ok(match ack.error {
         Some(text) if !text.is_empty() => Err(text),
         _ => Ok(()),
@@ -42,6 +42,8 @@ mod tests {
         assert_eq!(decode_ack(br#"{"error":""}"#).unwrap(), Ok(()));
         assert_eq!(decode_ack(&encode_ack(Err("disk \"full\""))).unwrap(), Err("disk \"full\"".into()));
         assert_eq!(encode_ack(Ok(())), b"{}");
-        assert!(decode_ack(b"ok").is_err());
+        for bytes in [&b"ok"[..], b"[]", b" [null]"] {
+            assert!(decode_ack(bytes).is_err(), "{bytes:?}");
+        }
     }
 }

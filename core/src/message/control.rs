@@ -186,8 +186,8 @@ impl Command {
     /// [`Error::Message`] when it has another form.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let wrong = |source| Error::Message { what: "the control command", source };
-        let envelope: Envelope = serde_json::from_slice(bytes).map_err(wrong)?;
-        let control = serde_json::from_str(&envelope.arg).map_err(wrong)?;
+        let envelope: Envelope = crate::json::object(bytes).map_err(wrong)?;
+        let control = crate::json::object(envelope.arg.as_bytes()).map_err(wrong)?;
         Ok(Self { kind: envelope.cmd, control })
     }
 
@@ -260,9 +260,16 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for bytes in
-            [&b""[..], b"handshake", b"{}", br#"{"cmd":"start","arg":{}}"#, br#"{"cmd":"go","arg":"{}"}"#, b"\xff\xfe"]
-        {
+        for bytes in [
+            &b""[..],
+            b"handshake",
+            b"{}",
+            br#"{"cmd":"start","arg":{}}"#,
+            br#"{"cmd":"go","arg":"{}"}"#,
+            br#"["start","{\"symbolName\":\"f\",\"pluginType\":\"func\"}"]"#,
+            br#"{"cmd":"start","arg":"[\"f\",{},\"func\"]"}"#,
+            b"\xff\xfe",
+        ] {
             assert!(Command::decode(bytes).is_err(), "{bytes:?}");
         }
     }

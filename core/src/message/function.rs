@@ -61,14 +61,14 @@ impl<'a> Call<'a> {
             #[serde(default, borrow)]
             arg: Option<Vec<&'a RawValue>>,
         }
-        let wire: Wire<'a> = serde_json::from_slice(bytes)
-            .map_err(|source| Error::Message { what: "the function's request", source })?;
+        let wire: Wire<'a> =
+            crate::json::object(bytes).map_err(|source| Error::Message { what: "the function's request", source })?;
         let mut args = wire.arg.unwrap_or_default();
         let mut meta = FunctionMeta::default();
         if wire.func == CallKind::Exec {
             let text = args.pop().ok_or(Error::MissingContext)?;
             meta = serde_json::from_str::<String>(text.get())
-                .and_then(|text| serde_json::from_str(&text))
+                .and_then(|text| crate::json::object(text.as_bytes()))
                 .map_err(|_| Error::MissingContext)?;
         }
         Ok(Self { kind: wire.func, args, meta })
@@ -148,7 +148,7 @@ pub fn decode_reply<R: DeserializeOwned>(bytes: &[u8]) -> Result<Outcome<R>> {
         result: Option<&'a RawValue>,
     }
     let wrong = |source| Error::Message { what: "the function's reply", source };
-    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(wrong)?;
+    let wire: Wire<'_> = crate::json::object(bytes).map_err(wrong)?;
     let result = wire.result.map_or("null", RawValue::get);
     if wire.state {
         return serde_json::from_str(result)
@@ -228,6 +228,7 @@ mod tests {
             assert!(matches!(Call::decode(bytes), Err(Error::MissingContext)));
         }
         assert!(Call::decode(br#"{"func":"Destroy","arg":[]}"#).is_err());
+        assert!(Call::decode(br#"["Validate",[1]]"#).is_err());
     }
 
     #[test]
@@ -243,6 +244,7 @@ mod tests {
         assert_eq!(decode_reply::<()>(br#"{"state":true}"#).unwrap(), Ok(()));
         assert_eq!(decode_reply::<()>(br#"{"state":false,"result":{}}"#).unwrap(), Err("{}".into()));
         assert!(decode_reply::<()>(b"handshake").is_err());
+        assert!(decode_reply::<u8>(b"[true,5]").is_err());
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl<M: serde::de::DeserializeOwned> SourceMessage<M> {
     }
 
     fn decode_object(bytes: &[u8]) -> Result<Self> {
-        let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(wrong)?;
+        let wire: Wire<'_> = crate::json::object(bytes).map_err(wrong)?;
         match (wire.message, wire.error) {
             (Some(message), None) => {
                 let message = serde_json::from_str(message.get()).map_err(wrong)?;
@@ -122,7 +122,9 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for bytes in [&b""[..], b"{}", b"[]", b"null", b"\"text\"", b"{\"message\":", b"\xff"] {
+        for bytes in
+            [&b""[..], b"{}", b"[]", b"null", b"[{\"a\":1}]", b"\"[{}]\"", b"\"text\"", b"{\"message\":", b"\xff"]
+        {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
     }
