@@ -138,9 +138,8 @@ fn check_language(manifest: &Value) -> Result<()> {
 }
 
 fn check_executable(executable: &str) -> Result<()> {
-    let inside =
-        Path::new(executable).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    if executable.is_empty() || !inside {
+    let mut parts = Path::new(executable).components().filter(|part| *part != Component::CurDir).peekable();
+    if parts.peek().is_none() || !parts.all(|part| matches!(part, Component::Normal(_))) {
         return Err(Error::Manifest(format!(
             "executable {executable:?} must be a path inside the plugin's folder, such as \"bin/mirror\""
         )));
@@ -182,10 +181,10 @@ mod tests {
             refused(r#"{"language":"go","executable":"../x","functions":["f"]}"#)
                 .contains("inside the plugin's folder")
         );
-        assert!(
-            refused(r#"{"language":"go","executable":"/bin/sh","functions":["f"]}"#)
-                .contains("inside the plugin's folder")
-        );
+        for executable in ["/bin/sh", "a/../../x", "", "./.", "bin/.."] {
+            let text = format!(r#"{{"language":"go","executable":"{executable}","functions":["f"]}}"#);
+            assert!(refused(&text).contains("inside the plugin's folder"), "{executable}");
+        }
         assert!(
             refused(r#"{"language":"go","executable":"x","functions":["f","f"]}"#)
                 .contains("function \"f\" is listed twice")
