@@ -134,6 +134,11 @@ impl Connection {
         self.start < self.end
     }
 
+    /// How many bytes of memory its buffer takes.
+    pub fn memory(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Where the next bytes go; never empty.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
@@ -147,7 +152,10 @@ impl Connection {
             self.end -= self.start;
             self.start = 0;
             if self.buffer.len() - self.end < wanted {
-                self.buffer.resize((self.end + wanted).max(CHUNK), 0);
+                // No more than that: twice as much again would be a vector's way.
+                let length = (self.end + wanted).max(CHUNK);
+                self.buffer.reserve_exact(length - self.buffer.len());
+                self.buffer.resize(length, 0);
             }
         }
         &mut self.buffer[self.end..]
