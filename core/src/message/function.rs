@@ -219,6 +219,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_keeps_its_last_bit() {
+        let number = 1_844_674_407.309_151_4;
+        let mut buffer = Vec::new();
+        encode_result(&mut buffer, &number).unwrap();
+        assert_eq!(decode_reply::<f64>(&buffer).unwrap(), Ok(number));
+        assert_eq!(decode_reply::<serde_json::Value>(&buffer).unwrap(), Ok(number.into()));
+    }
+
+    #[test]
     fn an_exec_without_its_context_is_refused() {
         for bytes in [
             &br#"{"func":"Exec","arg":[]}"#[..],
