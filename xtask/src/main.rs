@@ -4,8 +4,10 @@
 //!   runs them all;
 //! - `cargo xtask lint`: formatting, clippy, documentation, licences, each
 //!   feature alone;
+//! - `cargo xtask fuzz`: bytes of every kind to every decoder;
 //! - `cargo xtask tools`: only the set-up.
 
+mod fuzz;
 mod lint;
 mod process;
 mod test;
@@ -14,9 +16,10 @@ mod tools;
 use std::process::ExitCode;
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]   set up and run all tests
-       cargo xtask lint                           format, clippy, docs, licences, each feature alone
-       cargo xtask tools                          only the set-up, in .tools";
+const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]                set up and run all tests
+       cargo xtask lint                                        format, clippy, docs, licences, each feature alone
+       cargo xtask fuzz [--minutes N|--seconds N] [DECODER…]   each decoder under libFuzzer for so long
+       cargo xtask tools                                       only the set-up, in .tools";
 
 /// What a task comes to; the text is one sentence for people.
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     let done = match arguments.split_first() {
         Some((task, rest)) if task == "test" => test::run(rest),
         Some((task, [])) if task == "lint" => lint::run(),
+        Some((task, rest)) if task == "fuzz" => fuzz::run(rest),
         Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),
         Some((help, _)) if ["help", "--help", "-h"].contains(&help.as_str()) => {
             println!("{USAGE}");

@@ -12,6 +12,7 @@ use crate::process::{execute, exists, output, root};
 const REQUIREMENTS: [&str; 2] = ["xtask/requirements.txt", "interop/requirements.txt"];
 
 /// The set-up, done.
+#[derive(Default)]
 pub(crate) struct Tools {
     folder: PathBuf,
     /// What was left out, for a reason that the user may want to know.

@@ -1,0 +1,45 @@
+//! Every decoder of `ekuiper-core` under arbitrary bytes, and what must hold
+//! whatever those are: each function here panics when it does not.
+//!
+//! The fuzzer in `libfuzzer/` searches for such bytes, `tests/corpus.rs` runs
+//! what it has found so far, and the program of this crate runs one file.
+
+// All of it is test code.
+#![allow(clippy::unwrap_used)]
+
+mod backtrace;
+mod connection;
+mod exchange;
+mod launch;
+mod messages;
+mod requester;
+
+pub use backtrace::backtrace;
+pub use connection::connection;
+pub use exchange::exchange;
+pub use launch::{launch, manifest};
+pub use messages::{ack, call, command, reply, source};
+pub use requester::requester;
+
+/// Feeds one input to one decoder.
+pub type Target = fn(&[u8]);
+
+/// Every decoder there is, by its name; `corpus/` has a folder for each.
+pub const TARGETS: [(&str, Target); 11] = [
+    ("ack", ack),
+    ("backtrace", backtrace),
+    ("call", call),
+    ("command", command),
+    ("connection", connection),
+    ("exchange", exchange),
+    ("launch", launch),
+    ("manifest", manifest),
+    ("reply", reply),
+    ("requester", requester),
+    ("source", source),
+];
+
+/// The decoder of this name.
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
+}
