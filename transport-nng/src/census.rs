@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use nng::{Listener, Pipe, PipeEvent};
 
+use crate::watch;
+
 /// Filled by libnng's threads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Census {
+    /// Whoever keeps the listener is told of those who come.
+    listens: bool,
     count: Mutex<Count>,
     changed: Condvar,
 }
@@ -24,6 +28,10 @@ struct Count {
 }
 
 impl Census {
+    pub(crate) fn new(listens: bool) -> Self {
+        Self { listens, count: Mutex::default(), changed: Condvar::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Count> {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -37,7 +45,11 @@ impl Census {
             PipeEvent::RemovePost => drop(count.present.remove(&pipe)),
             _ => {}
         }
+        drop(count);
         self.changed.notify_all();
+        if self.listens && event == PipeEvent::AddPost {
+            watch::ask();
+        }
     }
 
     pub(crate) fn accepted(&self) -> u64 {

@@ -25,7 +25,7 @@ fn duplicate(_socket: &Socket, descriptor: nng::Result<RawFd>) -> io::Result<Own
     let descriptor = descriptor.map_err(io::Error::other)?;
     // SAFETY: libnng gave this descriptor for a socket that is still borrowed,
     // and closes it only when that socket is closed (nng, core/pollable.c and
-    // core/socket.c, sock_destroy); the sockets of this crate are duplicated
-    // from before any other thread knows them, so nobody closes it meanwhile.
+    // core/socket.c, sock_destroy); this crate duplicates from its sockets
+    // while it makes them, before it gives them to whoever could close them.
     unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()
 }

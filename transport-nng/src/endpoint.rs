@@ -14,8 +14,7 @@ use nng::{Pipe, PipeEvent, Protocol, RawSocket, Socket};
 
 use crate::census::Census;
 use crate::dial::{self, Persistence};
-use crate::listen::Listening;
-use crate::watch;
+use crate::listen::{Listening, Supply};
 
 /// When libnng dials again by itself: never, see `dial`.
 const NEVER: Duration = Duration::from_secs(10 * 24 * 3600);
@@ -64,34 +63,25 @@ impl Wire {
     ) -> Result<Self> {
         let address = endpoint.address();
         let closing = Arc::new(Closing::new(address)?);
-        let listens = matches!(endpoint, Endpoint::Listen(_));
-        let census = count(&socket, address, move |pipe, event| {
-            notify(pipe, event);
-            if listens && event == PipeEvent::AddPost {
-                watch::ask();
-            }
-        })?;
+        let census = Arc::new(Census::new(matches!(endpoint, Endpoint::Listen(_))));
+        count(&socket, address, &census, notify)?;
         let mut listening = None;
         match endpoint {
             Endpoint::Listen(address) => {
-                let started = Arc::new(Listening::start(&socket, address, &census, &closing)?);
-                watch::over(&started).map_err(|source| io_error("listen on", address, source))?;
-                listening = Some(started);
+                listening = Some(Listening::start(Supply::Socket(socket.clone()), address, &census, &closing)?);
             }
             Endpoint::Dial(address) => dial::start(&socket, address, &census, Persistence::Always)?,
         }
         Ok(Self { socket, closing, census, listening })
     }
 
-    /// Ends every wait, removes the file, lets `linger` wait for what is still
-    /// to leave, and ends all connections.
-    pub(crate) fn close(&self, linger: impl FnOnce()) {
+    /// Ends every wait, removes the file, and ends all connections.
+    pub(crate) fn close(&self) {
         if self.closing.close() {
             self.census.close();
             if let Some(listening) = &self.listening {
                 listening.close();
             }
-            linger();
             self.socket.close();
         }
     }
@@ -99,24 +89,23 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.close(|| {});
+        self.close();
     }
 }
 
-/// Makes libnng tell of `socket`'s connections.
+/// Makes libnng tell `census` and `notify` of `socket`'s connections.
 pub(crate) fn count(
     socket: &Socket,
     address: &Address,
+    census: &Arc<Census>,
     notify: impl Fn(Pipe, PipeEvent) + Send + Sync + 'static,
-) -> Result<Arc<Census>> {
-    let census = Arc::new(Census::default());
+) -> Result<()> {
     let counted = census.clone();
     let told = socket.pipe_notify(move |pipe, event| {
-        counted.notify(pipe, event);
         notify(pipe, event);
+        counted.notify(pipe, event);
     });
-    told.map_err(|error| nng_error("make a socket for", address, error))?;
-    Ok(census)
+    told.map_err(|error| nng_error("make a socket for", address, error))
 }
 
 /// The path as libnng takes it.

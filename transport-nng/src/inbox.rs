@@ -125,6 +125,6 @@ impl Inbox {
     }
 
     pub(crate) fn close(&self) {
-        self.wire.close(|| {});
+        self.wire.close();
     }
 }

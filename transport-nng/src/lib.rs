@@ -13,8 +13,7 @@
 //! - `descriptor`, `flag`: what is waited for;
 //! - `roster`: who is connected, in step with the messages;
 //! - `inbox`: receiving messages and events in order;
-//! - `presence`: whether a sender has peers;
-//! - `line`: a socket that has one connection in its life;
+//! - `line`, `outlets`: sending, with a socket for each connection;
 //! - `push`, `pull`, `request`, `reply`: the four patterns.
 //!
 //! # Where libnng does less than the contract
@@ -30,11 +29,8 @@
 //!   libnng must take it whole to get past it. A longer one ends its
 //!   connection, as every message that is too long does elsewhere.
 //! - [`Push::flush`] waits until the kernel has the messages, not until they
-//!   were read; with several peers it waits until one of them could take
-//!   more. [`Push::send`] does not learn that a peer went away in the middle
-//!   of a message.
-//! - With several peers [`Push`] hands each message to the peer that has been
-//!   ready for longest: in turn when all are equally fast, not strictly.
+//!   were read. [`Push::send`] does not learn that a peer went away in the
+//!   middle of a message.
 //! - An answer of [`Reply::send`] is handed to libnng, which queues 64 of them
 //!   for a peer that does not read and drops what exceeds that; answers that
 //!   have not been written yet when the socket is closed are lost.
@@ -54,7 +50,7 @@ mod flag;
 mod inbox;
 mod line;
 mod listen;
-mod presence;
+mod outlets;
 mod pull;
 mod push;
 mod reply;

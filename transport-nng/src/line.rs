@@ -1,14 +1,18 @@
-//! A socket that has one connection in its life.
+//! A sending socket that has one connection in its life.
 //!
-//! libnng gives a message to whatever connection its socket has by then. A
-//! request must not reach the successor of the peer that it was meant for, so
-//! a requester takes a new socket for each connection, and a socket refuses a
-//! second one.
+//! Two things of libnng's ask for it. It gives a message to whatever
+//! connection its socket has by then, and a request must not reach the
+//! successor of the peer that it was meant for. And a PUSH socket of libnng
+//! 1.4 may go on to use a connection that has ended and been freed, when the
+//! end comes just as a message has been written (push0_pipe_ready in
+//! protocol/pipeline0/push.c does not ask): it may not be used after that.
+//! So there is a new socket for each connection.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{ConnectionId, Result};
@@ -21,36 +25,47 @@ use crate::descriptor;
 use crate::dial::{self, Persistence};
 use crate::endpoint::{count, next_connection, open};
 use crate::flag::Flag;
-use crate::push::LINGER;
+
+/// For how long closing waits for messages that libnng has accepted and not
+/// written yet.
+pub(crate) const LINGER: Duration = Duration::from_millis(100);
 
 /// One socket, one connection.
 #[derive(Debug)]
 pub(crate) struct Line {
-    socket: Socket,
-    /// Readable while there is a message to receive.
-    pub(crate) incoming: OwnedFd,
+    pub(crate) socket: Socket,
     /// Readable while the connection takes a message: libnng has written all
     /// that it was given before.
     pub(crate) outgoing: OwnedFd,
     pub(crate) party: Arc<Party>,
-    census: Arc<Census>,
+    /// Its own, where it dials.
+    dialling: Option<Arc<Census>>,
 }
 
 /// What libnng's threads have told of the connection.
 #[derive(Debug)]
 pub(crate) struct Party {
-    stage: Mutex<Stage>,
+    progress: Mutex<Progress>,
     /// Up as soon as there is, or was, a connection.
     pub(crate) begun: Flag,
     /// Up as soon as it has ended.
     pub(crate) over: Flag,
 }
 
+#[derive(Debug)]
+struct Progress {
+    stage: Stage,
+    /// Told to go when they came; not of interest when they go.
+    refused: HashSet<Pipe>,
+    /// Gone already when they come: ends are told on another thread.
+    overtaken: HashSet<Pipe>,
+}
+
 /// How far the line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Nobody has come.
-    Dialling,
+    Waiting,
     /// Somebody has, whose protocol has not been looked at yet.
     Coming(Pipe),
     /// The connection.
@@ -59,56 +74,70 @@ pub(crate) enum Stage {
     Over,
 }
 
+/// What became of an attempt to send.
+pub(crate) enum Sent {
+    Done,
+    /// The connection takes nothing now; the message is returned.
+    NotNow(Message),
+    /// There is no connection; the message is returned.
+    NotUp(Message),
+}
+
 impl Line {
-    /// A line that dials `address` and takes replies up to `max_message`
-    /// bytes.
-    pub(crate) fn open(address: &Address, max_message: u64) -> Result<Self> {
+    /// A line for a listener of the caller's, whose connections `census` counts
+    /// as well. It takes messages up to `max_message` bytes.
+    pub(crate) fn new(protocol: Protocol, max_message: u64, address: &Address, census: &Arc<Census>) -> Result<Self> {
         let fail = |source| io_error("make a socket for", address, source);
-        // A reply is its body and four bytes of id.
-        let socket = open(Protocol::Req0, max_message + 4, address)?;
-        let incoming = descriptor::incoming(&socket).map_err(fail)?;
+        let socket = open(protocol, max_message, address)?;
         let outgoing = descriptor::outgoing(&socket).map_err(fail)?;
         let party = Arc::new(Party::new().map_err(fail)?);
         let told = party.clone();
-        let census = count(&socket, address, move |pipe, event| told.notify(pipe, event))?;
-        dial::start(&socket, address, &census, Persistence::Once)?;
-        Ok(Self { socket, incoming, outgoing, party, census })
+        count(&socket, address, census, move |pipe, event| told.notify(pipe, event))?;
+        Ok(Self { socket, outgoing, party, dialling: None })
     }
 
-    /// Hands a message to the connection, if it takes one now.
-    pub(crate) fn try_send(&self, message: Message) -> std::result::Result<(), (Message, nng::Error)> {
-        self.socket.try_send(message)
+    /// A line that dials until there was a connection.
+    pub(crate) fn dial(protocol: Protocol, max_message: u64, address: &Address) -> Result<Self> {
+        let census = Arc::new(Census::new(false));
+        let mut line = Self::new(protocol, max_message, address, &census)?;
+        dial::start(&line.socket, address, &census, Persistence::Once)?;
+        line.dialling = Some(census);
+        Ok(line)
     }
 
-    /// The next reply, its id in front of its body; `None` when there is none
-    /// now.
-    pub(crate) fn try_receive(&self) -> nng::Result<Option<Message>> {
-        loop {
-            let mut message = match self.socket.try_recv() {
-                Ok(message) => message,
-                Err(nng::Error::TryAgain) => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            // Whoever puts devices' words before our id answers no request of
-            // ours.
-            if let Ok(id) = <[u8; 4]>::try_from(message.as_header().as_slice()) {
-                message.push_front(&id);
-                return Ok(Some(message));
-            }
+    /// Hands a message to the connection.
+    ///
+    /// # Errors
+    /// libnng's, none of which has to do with the connection.
+    pub(crate) fn try_send(&self, message: Message) -> nng::Result<Sent> {
+        // Under the lock: what libnng knows of the connection is freed only
+        // after its end was told, which has to wait for the lock.
+        let progress = self.party.lock();
+        if !matches!(progress.stage, Stage::Up(..)) {
+            return Ok(Sent::NotUp(message));
+        }
+        match self.socket.try_send(message) {
+            Ok(()) => Ok(Sent::Done),
+            Err((message, nng::Error::TryAgain)) => Ok(Sent::NotNow(message)),
+            Err((_, error)) => Err(error),
         }
     }
 
-    /// Ends the connection; what libnng has accepted may leave before.
-    pub(crate) fn close(&self) {
+    /// Waits until libnng has written all that it was given, or the connection
+    /// is over.
+    pub(crate) fn linger(&self, deadline: Instant) {
         if matches!(self.party.stage(), Stage::Up(..)) {
             let mut fds = [PollFd::new(&self.outgoing, PollFlags::IN), PollFd::new(&self.party.over, PollFlags::IN)];
-            let _ = wait_for(&mut fds, Some(Instant::now() + LINGER));
+            let _ = wait_for(&mut fds, Some(deadline));
         }
-        self.end();
     }
 
-    fn end(&self) {
-        self.census.close();
+    /// Ends the connection, or the waiting for one.
+    pub(crate) fn end(&self) {
+        if let Some(census) = &self.dialling {
+            census.close();
+        }
+        self.party.finish();
         self.socket.close();
     }
 }
@@ -121,35 +150,57 @@ impl Drop for Line {
 
 impl Party {
     fn new() -> io::Result<Self> {
-        Ok(Self { stage: Mutex::new(Stage::Dialling), begun: Flag::new()?, over: Flag::new()? })
+        let progress = Progress { stage: Stage::Waiting, refused: HashSet::new(), overtaken: HashSet::new() };
+        Ok(Self { progress: Mutex::new(progress), begun: Flag::new()?, over: Flag::new()? })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn stage(&self) -> Stage {
-        *self.lock()
+        self.lock().stage
     }
 
-    fn lock(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    fn finish(&self) {
+        self.enter(&mut self.lock(), Stage::Over);
+    }
+
+    fn enter(&self, progress: &mut Progress, stage: Stage) {
+        progress.stage = stage;
+        if matches!(stage, Stage::Up(..) | Stage::Over) {
+            self.begun.raise();
+        }
+        if stage == Stage::Over {
+            self.over.raise();
+        }
     }
 
     /// What libnng tells of a connection, on a thread of its own.
     fn notify(&self, pipe: Pipe, event: PipeEvent) {
-        let mut stage = self.lock();
-        *stage = match (event, *stage) {
-            (PipeEvent::AddPre, Stage::Dialling) => Stage::Coming(pipe),
-            (PipeEvent::AddPost, Stage::Coming(coming)) if coming == pipe => Stage::Up(pipe, next_connection()),
+        let mut progress = self.lock();
+        match (event, progress.stage) {
+            (PipeEvent::AddPre, _) if progress.overtaken.remove(&pipe) => {}
+            (PipeEvent::AddPre, Stage::Waiting) => progress.stage = Stage::Coming(pipe),
+            (PipeEvent::AddPre, _) => {
+                progress.refused.insert(pipe);
+                // Its end has not been told, and cannot be while we have the
+                // lock; until then libnng knows it, and closing one that it
+                // does not know would be a panic.
+                pipe.close();
+            }
+            (PipeEvent::AddPost, Stage::Coming(coming)) if coming == pipe => {
+                self.enter(&mut progress, Stage::Up(pipe, next_connection()));
+            }
             // Its end was told before, on another thread.
-            (PipeEvent::AddPost, Stage::Dialling) => Stage::Over,
+            (PipeEvent::AddPost, Stage::Waiting) => self.enter(&mut progress, Stage::Over),
+            (PipeEvent::RemovePost, _) if progress.refused.remove(&pipe) => {}
             // Not one that speaks our protocol: the next one may.
-            (PipeEvent::RemovePost, Stage::Coming(coming)) if coming == pipe => Stage::Dialling,
-            (PipeEvent::RemovePost, Stage::Up(up, _)) if up == pipe => Stage::Over,
-            (_, same) => same,
-        };
-        if matches!(*stage, Stage::Up(..) | Stage::Over) {
-            self.begun.raise();
-        }
-        if *stage == Stage::Over {
-            self.over.raise();
+            (PipeEvent::RemovePost, Stage::Coming(coming)) if coming == pipe => progress.stage = Stage::Waiting,
+            (PipeEvent::RemovePost, Stage::Up(up, _)) if up == pipe => self.enter(&mut progress, Stage::Over),
+            (PipeEvent::RemovePost, Stage::Over) => {}
+            (PipeEvent::RemovePost, _) => drop(progress.overtaken.insert(pipe)),
+            _ => {}
         }
     }
 }

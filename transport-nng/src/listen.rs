@@ -35,6 +35,9 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 
 use crate::census::Census;
 use crate::endpoint::{nng_error, url};
+use crate::line::Line;
+use crate::outlets::Outlets;
+use crate::watch;
 
 /// The header of a protocol (PAIR) that no socket of ours talks to.
 const STRANGER: [u8; 8] = *b"\0SP\0\0\x10\0\0";
@@ -53,11 +56,20 @@ const RETIREMENT: Duration = Duration::from_secs(12);
 /// How many former ones there may be; each has a descriptor.
 const MAX_RETIRED: usize = 16;
 
+/// Where the sockets come from that listen.
+#[derive(Debug)]
+pub(crate) enum Supply {
+    /// One for all connections.
+    Socket(Socket),
+    /// One for each.
+    Lines(Arc<Outlets>),
+}
+
 /// A listening socket, until it is closed.
 #[derive(Debug)]
 pub(crate) struct Listening {
     address: Address,
-    socket: Socket,
+    supply: Supply,
     census: Arc<Census>,
     /// Ends the waits for what libnng does.
     closing: Arc<Closing>,
@@ -81,6 +93,8 @@ struct Place {
 struct Door {
     listener: Listener,
     file: OwnedFd,
+    /// Where the door's connection is all that its socket has.
+    line: Option<Arc<Line>>,
 }
 
 #[derive(Debug)]
@@ -94,13 +108,13 @@ struct Retired {
 
 impl Listening {
     pub(crate) fn start(
-        socket: &Socket,
+        supply: Supply,
         address: &Address,
         census: &Arc<Census>,
         closing: &Arc<Closing>,
-    ) -> Result<Self> {
+    ) -> Result<Arc<Self>> {
         let (file, door) = SocketFile::claim(address, || {
-            let (hidden, door) = Door::make(socket, address)?;
+            let (hidden, door) = Door::make(&supply, address)?;
             match move_to(&hidden, address.path()) {
                 Ok(()) => Ok(door),
                 Err(error) => {
@@ -114,8 +128,15 @@ impl Listening {
             }
         })?;
         let place = Place { file, door, retired: Vec::new(), accepted: 0 };
-        let (socket, census, closing) = (socket.clone(), census.clone(), closing.clone());
-        Ok(Self { address: address.clone(), socket, census, closing, place: Mutex::new(Some(place)) })
+        let listening = Arc::new(Self {
+            address: address.clone(),
+            supply,
+            census: census.clone(),
+            closing: closing.clone(),
+            place: Mutex::new(Some(place)),
+        });
+        watch::over(&listening).map_err(|source| io_error("listen on", address, source))?;
+        Ok(listening)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Place>> {
@@ -129,7 +150,7 @@ impl Listening {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().is_none()
+        self.closing.check().is_err()
     }
 
     /// Puts in another door if somebody has come through this one: a door that
@@ -146,8 +167,8 @@ impl Listening {
         // Nobody finds it any more. Whoever has, was let in before a stranger
         // who comes now, or never will be.
         match self.lets_in(&former, LONG_PATIENCE) {
-            Ok(()) => place.retired.push(Retired::new(former.listener, None)),
-            Err(_stranger) => former.listener.close(),
+            Ok(()) => place.retire(former, None),
+            Err(_stranger) => former.end(),
         }
         Ok(())
     }
@@ -164,15 +185,18 @@ impl Listening {
             }
             needed
         });
+        if let Supply::Lines(outlets) = &self.supply {
+            outlets.prune();
+        }
         if let Err(stranger) = self.lets_in(&place.door, PATIENCE)
             && let Some(former) = self.replace(place)?
         {
             tracing::debug!(address = %self.address, "libnng accepts nobody here any more, it listens anew");
             if self.census.has_connections_of(former.listener) {
-                place.retired.push(Retired::new(former.listener, Some(stranger)));
+                place.retire(former, Some(stranger));
             } else {
                 // Whoever waits behind it in vain dials again.
-                former.listener.close();
+                former.end();
             }
         }
         Ok(())
@@ -184,7 +208,7 @@ impl Listening {
         if !place.file.is_in_place() {
             return Ok(None);
         }
-        let (hidden, door) = Door::make(&self.socket, &self.address)?;
+        let (hidden, door) = Door::make(&self.supply, &self.address)?;
         match place.file.renew(|| std::fs::rename(&hidden, self.address.path())) {
             Ok(true) => Ok(Some(std::mem::replace(&mut place.door, door))),
             other => {
@@ -219,15 +243,33 @@ impl Listening {
     }
 }
 
-impl Retired {
-    fn new(listener: Listener, stranger: Option<OwnedFd>) -> Self {
-        Self { listener, since: Instant::now(), _stranger: stranger }
+impl Place {
+    /// Lets a former door be until its connections have ended.
+    fn retire(&mut self, door: Door, stranger: Option<OwnedFd>) {
+        // A line ends with its connection.
+        if door.line.is_none() {
+            self.retired.push(Retired { listener: door.listener, since: Instant::now(), _stranger: stranger });
+        }
     }
 }
 
 impl Door {
     /// A listener at a path in the same folder where there was nothing.
-    fn make(socket: &Socket, address: &Address) -> Result<(PathBuf, Self)> {
+    fn make(supply: &Supply, address: &Address) -> Result<(PathBuf, Self)> {
+        match supply {
+            Supply::Socket(socket) => Self::open(socket, None, address),
+            Supply::Lines(outlets) => {
+                let line = outlets.add()?;
+                let made = Self::open(&line.socket, Some(line.clone()), address);
+                if made.is_err() {
+                    line.end();
+                }
+                made
+            }
+        }
+    }
+
+    fn open(socket: &Socket, line: Option<Arc<Line>>, address: &Address) -> Result<(PathBuf, Self)> {
         let fail = |source| io_error("listen on", address, source);
         let refuse = |error| nng_error("listen on", address, error);
         let hidden = hidden_path(address.path()).map_err(fail)?;
@@ -235,7 +277,7 @@ impl Door {
         listener.set_opt::<Permissions>(0o600).map_err(refuse)?;
         let listener = listener.start().map_err(|(_, error)| refuse(error))?;
         match open(&hidden, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(file) => Ok((hidden, Self { listener, file })),
+            Ok(file) => Ok((hidden, Self { listener, file, line })),
             Err(errno) => {
                 // This removes the file too.
                 listener.close();
@@ -246,8 +288,16 @@ impl Door {
 
     /// Undoes [`Door::make`].
     fn discard(self, hidden: &Path) {
-        self.listener.close();
+        self.end();
         let _ = std::fs::remove_file(hidden);
+    }
+
+    /// Ends the listener and its connections.
+    fn end(self) {
+        match self.line {
+            Some(line) => line.end(),
+            None => self.listener.close(),
+        }
     }
 
     /// Connects, and says who is there.

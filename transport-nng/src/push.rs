@@ -1,60 +1,90 @@
-//! PUSH: hands each message to a peer that takes it.
+//! PUSH: hands each message to the next peer that takes it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Deadline, Endpoint, Options, Push, Result, TransportError};
-use ekuiper_transport_uds::wait::{has_passed, io_error, wait_for};
-use nng::{Message, Protocol};
+use ekuiper_transport_uds::wait::{Closing, wait_for};
+use nng::Message;
 use rustix::event::{PollFd, PollFlags};
 
-use crate::descriptor;
-use crate::endpoint::{Wire, nng_error, open};
-use crate::presence::Presence;
-
-/// For how long closing waits for a message that libnng has accepted and not
-/// written yet, because its peer reads slowly.
-pub(crate) const LINGER: Duration = Duration::from_millis(100);
+use crate::census::Census;
+use crate::endpoint::nng_error;
+use crate::line::{LINGER, Line, Stage};
+use crate::listen::{Listening, Supply};
+use crate::outlets::{Outlets, progress};
 
 #[derive(Debug)]
 pub(crate) struct NngPush {
     address: Address,
     max_message: usize,
-    wire: Wire,
-    presence: Arc<Presence>,
-    /// Readable while a peer takes a message. libnng keeps no message back but
-    /// the one that it is writing, so with one peer: while nothing is left.
-    outgoing: OwnedFd,
+    closing: Arc<Closing>,
+    census: Arc<Census>,
+    outlets: Arc<Outlets>,
+    /// Absent where it dials.
+    listening: Option<Arc<Listening>>,
 }
 
 impl NngPush {
     pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Self> {
         let address = endpoint.address();
-        let fail = |source| io_error("make a socket for", address, source);
-        // Whatever a PULL peer sends is too long.
-        let socket = open(Protocol::Push0, 1, address)?;
-        let outgoing = descriptor::outgoing(&socket).map_err(fail)?;
-        let presence = Arc::new(Presence::new().map_err(fail)?);
-        let told = presence.clone();
-        let wire = Wire::new(socket, endpoint, move |pipe, event| told.notify(pipe, event))?;
-        Ok(Self { address: address.clone(), max_message: options.max_message, wire, presence, outgoing })
+        let closing = Arc::new(Closing::new(address)?);
+        let census = Arc::new(Census::new(matches!(endpoint, Endpoint::Listen(_))));
+        let outlets = Arc::new(Outlets::new(address, &census));
+        let mut push = Self {
+            address: address.clone(),
+            max_message: options.max_message,
+            closing: closing.clone(),
+            census: census.clone(),
+            outlets: outlets.clone(),
+            listening: None,
+        };
+        match endpoint {
+            Endpoint::Listen(address) => {
+                push.listening = Some(Listening::start(Supply::Lines(outlets), address, &census, &closing)?);
+            }
+            // It dials from now on, as the other sockets do.
+            Endpoint::Dial(_) => drop(push.lines()?),
+        }
+        Ok(push)
+    }
+
+    /// The lines that are not over; dials anew when there is none.
+    fn lines(&self) -> Result<Vec<Arc<Line>>> {
+        if self.listening.is_some() {
+            return Ok(self.outlets.live());
+        }
+        let lines = self.outlets.live_or_dialled()?;
+        self.closing.check().inspect_err(|_| {
+            // Whoever closes may have looked before.
+            lines.iter().for_each(|line| line.end());
+        })?;
+        Ok(lines)
     }
 
     /// Waits for one of `sources`, or the closing.
     fn wait(&self, sources: &[&dyn AsFd], deadline: Deadline) -> Result<()> {
-        let mut fds = vec![PollFd::new(&*self.wire.closing, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&*self.closing, PollFlags::IN)];
         fds.extend(sources.iter().map(|source| PollFd::new(source, PollFlags::IN)));
         let waited = wait_for(&mut fds, deadline);
-        self.wire.closing.check()?;
+        self.closing.check()?;
         waited
     }
 }
 
 impl Push for NngPush {
     fn connect(&self, deadline: Deadline) -> Result<()> {
-        self.wait(&[&self.presence.some], deadline)
+        loop {
+            self.closing.check()?;
+            let lines = self.lines()?;
+            if lines.iter().any(|line| matches!(line.party.stage(), Stage::Up(..))) {
+                return Ok(());
+            }
+            let sources: Vec<&dyn AsFd> = lines.iter().map(|line| &line.party.begun as &dyn AsFd).collect();
+            self.wait(&sources, deadline)?;
+        }
     }
 
     fn send(&self, body: &[u8], deadline: Deadline) -> Result<()> {
@@ -63,29 +93,37 @@ impl Push for NngPush {
         }
         let mut message = Message::from(body);
         loop {
-            self.wire.closing.check()?;
-            message = match self.wire.socket.try_send(message) {
-                Ok(()) => return Ok(()),
-                Err((message, nng::Error::TryAgain)) => message,
-                Err((_, error)) => return Err(nng_error("send to", &self.address, error)),
-            };
-            // Another sender may be quicker than this one.
-            if has_passed(deadline) {
-                return Err(TransportError::Timeout);
-            }
-            self.wait(&[&self.outgoing], deadline)?;
+            self.closing.check()?;
+            let offered = self.outlets.offer(message).map_err(|error| nng_error("send to", &self.address, error))?;
+            let Some(refused) = offered else { return Ok(()) };
+            message = refused;
+            let lines = self.lines()?;
+            let sources: Vec<&dyn AsFd> = lines.iter().flat_map(|line| progress(line)).collect();
+            self.wait(&sources, deadline)?;
         }
     }
 
     fn flush(&self, deadline: Deadline) -> Result<()> {
-        self.wait(&[&self.outgoing, &self.presence.none], deadline)
+        self.closing.check()?;
+        for line in self.outlets.live() {
+            if matches!(line.party.stage(), Stage::Up(..)) {
+                self.wait(&[&line.outgoing, &line.party.over], deadline)?;
+            }
+        }
+        Ok(())
     }
 
     fn close(&self) {
-        self.wire.close(|| {
-            let mut fds = [PollFd::new(&self.outgoing, PollFlags::IN), PollFd::new(&self.presence.none, PollFlags::IN)];
-            let _ = wait_for(&mut fds, Some(Instant::now() + LINGER));
-        });
+        if self.closing.close() {
+            self.census.close();
+            if let Some(listening) = &self.listening {
+                listening.close();
+            }
+            let lines = self.outlets.live();
+            let deadline = Instant::now() + LINGER;
+            lines.iter().for_each(|line| line.linger(deadline));
+            lines.iter().for_each(|line| line.end());
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! REQ: dials, sends one request at a time, receives its reply.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,11 +9,12 @@ use ekuiper_core::sp::Requester;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
 use ekuiper_transport_uds::gate::Gate;
 use ekuiper_transport_uds::wait::{Closing, earlier, has_passed, io_error, wait_for};
-use nng::Message;
+use nng::{Message, Protocol};
 use rustix::event::{PollFd, PollFlags};
 
+use crate::descriptor;
 use crate::endpoint::nng_error;
-use crate::line::{Line, Stage};
+use crate::line::{LINGER, Line, Sent, Stage};
 
 #[derive(Debug)]
 pub(crate) struct NngRequest {
@@ -22,12 +23,20 @@ pub(crate) struct NngRequest {
     closing: Closing,
     state: Gate<State>,
     /// For the closing, while somebody else has the state.
-    line: Mutex<Option<Arc<Line>>>,
+    ask: Mutex<Option<Arc<Ask>>>,
+}
+
+/// A line, and its replies.
+#[derive(Debug)]
+struct Ask {
+    line: Line,
+    /// Readable while there is a reply to receive.
+    incoming: OwnedFd,
 }
 
 #[derive(Debug)]
 struct State {
-    line: Option<Arc<Line>>,
+    ask: Option<Arc<Ask>>,
     requester: Requester,
     /// The latest request's body, kept where it may have to be sent again.
     body: Vec<u8>,
@@ -43,8 +52,8 @@ impl NngRequest {
             address: address.clone(),
             options: options.clone(),
             closing: Closing::new(address)?,
-            state: Gate::new(State { line: None, requester, body: Vec::new() }),
-            line: Mutex::default(),
+            state: Gate::new(State { ask: None, requester, body: Vec::new() }),
+            ask: Mutex::default(),
         };
         // It dials from now on, as the other sockets do.
         let mut state = request.state.enter(&request.closing, None)?;
@@ -54,24 +63,21 @@ impl NngRequest {
     }
 
     /// Begins a new connection; a former one is closed.
-    fn redial(&self, state: &mut State) -> Result<Arc<Line>> {
+    fn redial(&self, state: &mut State) -> Result<Arc<Ask>> {
         self.hang_up(state);
-        let line = Arc::new(Line::open(&self.address, self.options.max_message as u64)?);
-        let mut shared = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(closed) = self.closing.check() {
-            drop(shared);
-            line.close();
-            return Err(closed);
-        }
-        *shared = Some(line.clone());
-        state.line = Some(line.clone());
-        Ok(line)
+        let ask = Arc::new(Ask::new(&self.address, self.options.max_message as u64)?);
+        let mut shared = self.ask.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who closes takes what is there; later ones are not for him to find.
+        self.closing.check()?;
+        *shared = Some(ask.clone());
+        state.ask = Some(ask.clone());
+        Ok(ask)
     }
 
     fn hang_up(&self, state: &mut State) {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(line) = state.line.take() {
-            line.close();
+        self.ask.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ask) = state.ask.take() {
+            ask.line.end();
         }
     }
 
@@ -79,14 +85,14 @@ impl NngRequest {
     fn connected(&self, state: &mut State, deadline: Deadline) -> Result<ConnectionId> {
         loop {
             self.closing.check()?;
-            let line = match &state.line {
-                Some(line) => line.clone(),
+            let ask = match &state.ask {
+                Some(ask) => ask.clone(),
                 None => self.redial(state)?,
             };
-            match line.party.stage() {
+            match ask.line.party.stage() {
                 Stage::Up(_, id) => return Ok(id),
                 Stage::Over => self.hang_up(state),
-                Stage::Dialling | Stage::Coming(_) => self.wait(&[&line.party.begun], deadline, deadline)?,
+                Stage::Waiting | Stage::Coming(_) => self.wait(&[&ask.line.party.begun], deadline, deadline)?,
             }
         }
     }
@@ -104,20 +110,18 @@ impl NngRequest {
     }
 
     fn transmit(&self, state: &mut State, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
-        let line = state.line.clone().ok_or(TransportError::Disconnected)?;
+        let ask = state.ask.clone().ok_or(TransportError::Disconnected)?;
         let mut message = Message::from(body);
         message.as_mut_header().push_back(&id);
         loop {
             self.closing.check()?;
-            if line.party.stage() == Stage::Over {
-                return Err(TransportError::Disconnected);
-            }
-            message = match line.try_send(message) {
-                Ok(()) => return Ok(()),
-                Err((message, nng::Error::TryAgain)) => message,
-                Err((_, error)) => return Err(nng_error("send to", &self.address, error)),
+            let sent = ask.line.try_send(message).map_err(|error| nng_error("send to", &self.address, error))?;
+            message = match sent {
+                Sent::Done => return Ok(()),
+                Sent::NotUp(_) => return Err(TransportError::Disconnected),
+                Sent::NotNow(message) => message,
             };
-            self.wait(&[&line.outgoing, &line.party.over], deadline, deadline)?;
+            self.wait(&[&ask.line.outgoing, &ask.line.party.over], deadline, deadline)?;
         }
     }
 
@@ -140,11 +144,11 @@ impl NngRequest {
     fn await_reply(&self, state: &mut State, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
         loop {
             self.closing.check()?;
-            let line = state.line.clone();
+            let ask = state.ask.clone();
             // Looked at first: a reply that came before the end is there then.
-            let over = line.as_ref().is_none_or(|line| line.party.stage() == Stage::Over);
-            if let Some(line) = &line {
-                let received = || line.try_receive().map_err(|error| nng_error("receive at", &self.address, error));
+            let over = ask.as_ref().is_none_or(|ask| ask.line.party.stage() == Stage::Over);
+            if let Some(ask) = &ask {
+                let received = || ask.try_receive().map_err(|error| nng_error("receive at", &self.address, error));
                 while let Some(message) = received()? {
                     if let Some(body) = state.requester.accept(&message) {
                         buffer.clear();
@@ -161,9 +165,9 @@ impl NngRequest {
                 return Err(TransportError::Timeout);
             }
             let resend_at = state.requester.resend_at();
-            match &line {
-                Some(line) if !over && !has_passed(resend_at) => {
-                    self.wait(&[&line.incoming, &line.party.over], earlier(deadline, resend_at), deadline)?;
+            match &ask {
+                Some(ask) if !over && !has_passed(resend_at) => {
+                    self.wait(&[&ask.incoming, &ask.line.party.over], earlier(deadline, resend_at), deadline)?;
                 }
                 _ => self.repeat(state, deadline)?,
             }
@@ -174,10 +178,10 @@ impl NngRequest {
 impl Request for NngRequest {
     fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
         let mut state = self.state.enter(&self.closing, deadline)?;
-        if let (Some(line), false) = (&state.line, state.requester.is_waiting()) {
+        if let (Some(ask), false) = (&state.ask, state.requester.is_waiting()) {
             // libnng notices the connection's end only when what came before
             // has been taken: replies that nobody waits for any more.
-            while let Ok(Some(_)) = line.try_receive() {}
+            while let Ok(Some(_)) = ask.try_receive() {}
         }
         self.connected(&mut state, deadline)
     }
@@ -187,7 +191,7 @@ impl Request for NngRequest {
             return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
         }
         let mut state = self.state.enter(&self.closing, deadline)?;
-        let stage = state.line.as_ref().map(|line| line.party.stage());
+        let stage = state.ask.as_ref().map(|ask| ask.line.party.stage());
         if !matches!(stage, Some(Stage::Up(_, id)) if id == connection) {
             return Err(TransportError::Disconnected);
         }
@@ -219,9 +223,10 @@ impl Request for NngRequest {
     fn close(&self) {
         if self.closing.close() {
             self.state.wake_all();
-            let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(line) = line {
-                line.close();
+            let ask = self.ask.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(ask) = ask {
+                ask.line.linger(Instant::now() + LINGER);
+                ask.line.end();
             }
         }
     }
@@ -230,5 +235,34 @@ impl Request for NngRequest {
 impl Drop for NngRequest {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl Ask {
+    /// Dials `address`; takes replies up to `max_message` bytes.
+    fn new(address: &Address, max_message: u64) -> Result<Self> {
+        // A reply is its body and four bytes of id.
+        let line = Line::dial(Protocol::Req0, max_message.saturating_add(4), address)?;
+        let incoming = descriptor::incoming(&line.socket);
+        let incoming = incoming.map_err(|source| io_error("make a socket for", address, source))?;
+        Ok(Self { line, incoming })
+    }
+
+    /// The next reply, its id in front of its body; `None` when there is none
+    /// now.
+    fn try_receive(&self) -> nng::Result<Option<Message>> {
+        loop {
+            let mut message = match self.line.socket.try_recv() {
+                Ok(message) => message,
+                Err(nng::Error::TryAgain) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            // Whoever puts devices' words before our id answers no request of
+            // ours.
+            if let Ok(id) = <[u8; 4]>::try_from(message.as_header().as_slice()) {
+                message.push_front(&id);
+                return Ok(Some(message));
+            }
+        }
     }
 }

@@ -12,7 +12,8 @@ use ekuiper_core::transport::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use support::*;
 
-/// Longer than what is awaited ever takes, shorter than the test's patience.
+/// Makes it likely that the other threads wait by then; the outcome is to be
+/// the same if they do not.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 #[test]

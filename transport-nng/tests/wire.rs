@@ -101,6 +101,9 @@ fn a_request_has_an_id_and_only_its_reply_counts() {
             assert_eq!(buffer, b"mine");
         }
         assert_eq!(ids[1], (ids[0] + 1) | 0x8000_0000);
+        for _ in 0..4 {
+            host.write_all(&frame(&[&ids[1].to_be_bytes()[..], b"mine once more"].concat())).unwrap();
+        }
         drop(host);
         // Its end is noticed behind the replies that nobody took.
         let (mut next, _) = std::thread::scope(|scope| {
