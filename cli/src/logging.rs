@@ -1,6 +1,9 @@
 //! Logs to stderr.
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::LogLevel;
 
@@ -28,5 +31,10 @@ impl LogLevel {
 }
 
 pub(crate) fn init(level: LogLevel) {
-    tracing_subscriber::fmt().with_max_level(level.filter()).with_writer(std::io::stderr).with_ansi(false).init();
+    let level = level.filter();
+    // What happens to a plugin the commands tell themselves.
+    let events = if level < LevelFilter::INFO { LevelFilter::OFF } else { level };
+    let filter = Targets::new().with_default(level).with_target("ekuiper_host::event", events);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(layer).with(filter).init();
 }

@@ -159,6 +159,30 @@ fn a_pipeline_ends_with_an_interrupt_and_says_how_far_it_came() {
 }
 
 #[test]
+fn a_pipeline_goes_on_after_a_crash() {
+    let bench = Bench::new();
+    let file = bench.path().join("endless.toml");
+    let mirror = example("mirror");
+    let text = format!(
+        "plugins = [{mirror:?}]\n[source]\nsymbol = 'random'\ncount = 500\nconfig = {{ interval = 1 }}\n\
+         [[function]]\nsymbol = 'revert'\nargs = ['name']\noutput = 'x'\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut command = bench.command(&["run", file.to_str().unwrap()]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut String::new()).unwrap();
+    kill_process(bench.plugin_process("mirror"), Signal::KILL).unwrap();
+    std::io::copy(&mut output, &mut std::io::sink()).unwrap();
+    let ran = finish(child);
+    assert!(ran.stderr.contains("plugin mirror crashed (signal 9)"), "{ran:?}");
+    assert!(ran.stderr.contains("plugin mirror serves again after"), "{ran:?}");
+    let summary: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["read"], &summary["crashes"]), (&json!(500), &json!(1)), "{summary}");
+    bench.assert_nothing_is_left();
+}
+
+#[test]
 fn rows_that_a_function_refuses_are_counted_and_the_rest_goes_on() {
     let bench = Bench::new();
     let file = bench.path().join("mixed.toml");

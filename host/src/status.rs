@@ -1,5 +1,6 @@
 //! What is known of a plugin, and what happens to it.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -13,6 +14,9 @@ use crate::site::lock;
 /// How many events wait for a subscriber that does not read; those that come
 /// then are dropped for it.
 const EVENTS: usize = 1024;
+
+/// The `tracing` target of events.
+const TARGET: &str = "ekuiper_host::event";
 
 /// What a plugin is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +194,31 @@ pub enum EventKind {
     },
 }
 
+/// For people.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plugin {} ", self.plugin)?;
+        match &self.kind {
+            EventKind::Started { pid } => write!(f, "serves (pid {pid})"),
+            EventKind::Crashed { exit } if exit.tail.is_empty() => write!(f, "crashed ({exit})"),
+            EventKind::Crashed { exit } => write!(f, "crashed ({exit}), it last wrote:\n{}", exit.tail),
+            EventKind::BackingOff { pause } if pause.is_zero() => f.write_str("is started again"),
+            EventKind::BackingOff { pause } => write!(f, "is started again after {pause:.0?}"),
+            EventKind::Broken { pause } => write!(f, "crashes again and again: it is left alone for {pause:.0?}"),
+            EventKind::RestartFailed { error } => write!(f, "could not be started again: {error}"),
+            EventKind::Restored { pid, away, symbols } => {
+                write!(f, "serves again after {away:.0?}, with {symbols} symbols (pid {pid})")
+            }
+            EventKind::SymbolLost { kind, symbol, error } => {
+                write!(f, "is back without {kind} {symbol}: {error}")
+            }
+            EventKind::Lost { symbol, messages } => {
+                write!(f, "may have lost {messages} messages to sink {symbol}")
+            }
+        }
+    }
+}
+
 /// Tells subscribers.
 #[derive(Debug, Default)]
 pub(crate) struct Events(Mutex<Vec<SyncSender<Event>>>);
@@ -202,11 +231,11 @@ impl Events {
     }
 
     pub(crate) fn tell(&self, plugin: &str, kind: EventKind) {
-        match &kind {
-            EventKind::Started { .. } | EventKind::Restored { .. } => tracing::info!(plugin, ?kind, "plugin serves"),
-            _ => tracing::warn!(plugin, ?kind, "plugin in trouble"),
-        }
         let event = Event { plugin: plugin.to_owned(), kind };
+        match &event.kind {
+            EventKind::Started { .. } | EventKind::Restored { .. } => tracing::info!(target: TARGET, "{event}"),
+            _ => tracing::warn!(target: TARGET, "{event}"),
+        }
         lock(&self.0)
             .retain(|subscriber| !matches!(subscriber.try_send(event.clone()), Err(TrySendError::Disconnected(_))));
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use ekuiper_host::Function;
+use ekuiper_host::{EventKind, Function};
 use serde_json::{Value, json};
 
 use crate::args::{Common, Run};
@@ -29,7 +29,7 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     eprintln!(
         "{}",
         json!({ "read": counts.read, "calls": counts.calls, "written": counts.written, "acked": counts.acked,
-                "failed": counts.failed, "seconds": seconds, "per_second": per_second })
+                "failed": counts.failed, "crashes": counts.crashes, "seconds": seconds, "per_second": per_second })
     );
     flowed?;
     Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
@@ -42,11 +42,12 @@ struct Counts {
     written: u64,
     acked: u64,
     failed: u64,
+    crashes: u64,
 }
 
 impl Counts {
     fn line(&self, per_second: u64) -> String {
-        let Self { read, calls, written, acked, failed } = self;
+        let Self { read, calls, written, acked, failed, .. } = self;
         let [read, calls, written, acked, per_second] = [*read, *calls, *written, *acked, per_second].map(grouped);
         format!("read {read}, calls {calls}, written {written}, acked {acked}, failed {failed}, {per_second}/s")
     }
@@ -55,6 +56,7 @@ impl Counts {
 fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &mut Progress) -> Result<()> {
     let host = &session.host;
     host.start_all()?;
+    let events = host.events();
     let mut stages = Vec::new();
     for stage in &pipeline.functions {
         let function = host.function(&stage.symbol)?;
@@ -99,7 +101,8 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
                     ekuiper_host::Error::Source { .. }
                     | ekuiper_host::Error::Message { .. }
                     | ekuiper_host::Error::Function { .. }
-                    | ekuiper_host::Error::Sink { .. },
+                    | ekuiper_host::Error::Sink { .. }
+                    | ekuiper_host::Error::OutcomeUnknown { .. },
                 )),
             ) => {
                 counts.failed += 1;
@@ -108,6 +111,11 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
             }
             Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
             Err(error) => return Err(error),
+        }
+        for event in events.try_iter() {
+            counts.crashes += u64::from(matches!(event.kind, EventKind::Crashed { .. }));
+            progress.clear();
+            eprintln!("ekuiper-plugin: {event}");
         }
         progress.update(|elapsed| counts.line(rate(counts.read, elapsed)));
     }

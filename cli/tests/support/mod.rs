@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 /// How long one command may take: it is bounded by its own deadlines, this
 /// only keeps a mistake from hanging the tests.
 const WATCHDOG: Duration = Duration::from_secs(120);
@@ -84,6 +86,13 @@ impl Bench {
         sentence.to_owned()
     }
 
+    /// The process of a plugin that a command here runs.
+    pub(crate) fn plugin_process(&self, name: &str) -> Pid {
+        let is_it = |line: &str| line.split(' ').next().is_some_and(|program| program.ends_with(name));
+        let found = processes_of(self.path()).into_iter().find(|(_, line)| is_it(line));
+        found.unwrap_or_else(|| panic!("{name} does not run")).0
+    }
+
     /// No socket, no folder, no process.
     pub(crate) fn assert_nothing_is_left(&self) {
         let left: Vec<_> =
@@ -124,14 +133,15 @@ pub(crate) fn write_program(path: &Path, content: &[u8]) {
 }
 
 /// The processes that were started with a path in this folder.
-fn processes_of(folder: &Path) -> Vec<String> {
+fn processes_of(folder: &Path) -> Vec<(Pid, String)> {
     let folder = folder.to_string_lossy();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         if let Ok(line) = std::fs::read(entry.path().join("cmdline")) {
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(&*folder) {
-                found.push(line);
+            let pid = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?));
+            if let (true, Some(pid)) = (line.contains(&*folder), pid) {
+                found.push((pid, line));
             }
         }
     }
