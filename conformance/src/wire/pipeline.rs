@@ -34,15 +34,21 @@ pub fn case_27_two_peers_get_five_each(f: &Fixture) {
     let push = f.push(&f.listen("push"));
     thread::scope(|scope| {
         let mut peers = [(); 2].map(|()| {
-            let mut peer = RawPeer::dial(&f.at("push"));
-            peer.write(&PULL);
+            let connecting = scope.spawn(|| push.connect(soon()).unwrap());
+            let peer = RawPeer::dial_as(&f.at("push"), PULL, PUSH);
+            connecting.join().unwrap();
             peer
         });
-        // Both are in when both have our header.
-        for peer in &mut peers {
-            let connecting = scope.spawn(|| push.connect(soon()).unwrap());
-            peer.expect(&PUSH);
-            connecting.join().unwrap();
+        // Who has our header may still be on its way in: both are when both
+        // have had a message.
+        let mut has_had = [false; 2];
+        while has_had.contains(&false) {
+            push.send(b"message", soon()).unwrap();
+            assert!(eventually(|| peers.iter().any(RawPeer::has_something)));
+            for (peer, has_had) in peers.iter_mut().zip(&mut has_had).filter(|(peer, _)| peer.has_something()) {
+                peer.frame();
+                *has_had = true;
+            }
         }
         for number in 0..10u8 {
             push.send(&[number], soon()).unwrap();
