@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::Result;
-use ekuiper_transport_uds::wait::io_error;
+use ekuiper_transport_ipc::wait::io_error;
 use nng::{Dialer, Socket};
 
 use crate::census::Census;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{ConnectionId, Endpoint, Result, TransportError};
-use ekuiper_transport_uds::wait::{Closing, io_error};
+use ekuiper_transport_ipc::wait::{Closing, io_error};
 use nng::options::{Options as _, ReconnectMaxTime, ReconnectMinTime, RecvMaxSize};
 use nng::{Pipe, PipeEvent, Protocol, RawSocket, Socket};
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Result, TransportError};
-use ekuiper_transport_uds::wait::{has_passed, io_error, timeout};
+use ekuiper_transport_ipc::wait::{has_passed, io_error, timeout};
 use nng::options::{Options as _, RecvBufferSize};
 use nng::{Message, Pipe, Protocol};
 use rustix::event::epoll;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{ConnectionId, Result};
-use ekuiper_transport_uds::wait::{io_error, wait_for};
+use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, PipeEvent, Protocol, Socket};
 use rustix::event::{PollFd, PollFlags};
 

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, MAX_PATH};
 use ekuiper_core::transport::{Result, TransportError};
-use ekuiper_transport_uds::socket_file::SocketFile;
-use ekuiper_transport_uds::wait::{Closing, io_error, wait_for};
+use ekuiper_transport_ipc::socket_file::SocketFile;
+use ekuiper_transport_ipc::wait::{Closing, io_error, wait_for};
 use nng::options::Options as _;
 use nng::options::transport::ipc::Permissions;
 use nng::{Listener, ListenerBuilder, Socket};

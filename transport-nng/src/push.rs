@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Deadline, Endpoint, Options, Push, Result, TransportError};
-use ekuiper_transport_uds::wait::{Closing, wait_for};
+use ekuiper_transport_ipc::wait::{Closing, wait_for};
 use nng::Message;
 use rustix::event::{PollFd, PollFlags};
 

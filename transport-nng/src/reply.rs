@@ -14,7 +14,7 @@ use ekuiper_core::sp::{Backtrace, MAX_WORDS};
 use ekuiper_core::transport::{
     ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, Result, Ticket, TransportError,
 };
-use ekuiper_transport_uds::wait::{io_error, wait_for};
+use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, Protocol};
 use rustix::event::{PollFd, PollFlags};
 

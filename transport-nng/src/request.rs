@@ -7,8 +7,8 @@ use std::time::Instant;
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
-use ekuiper_transport_uds::gate::Gate;
-use ekuiper_transport_uds::wait::{Closing, earlier, has_passed, io_error, wait_for};
+use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 use nng::{Message, Protocol};
 use rustix::event::{PollFd, PollFlags};
 

@@ -21,7 +21,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 
 use crate::link::Link;
-use crate::wait::{earlier, timeout};
+use ekuiper_transport_ipc::wait::{earlier, timeout};
 
 /// How long no connection is accepted after the process ran out of descriptors,
 /// or the socket's owner has many newcomers to look at.

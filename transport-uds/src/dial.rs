@@ -1,13 +1,10 @@
 //! Connecting to a listener, again and again.
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Protocol;
-use interprocess::ConnectWaitMode;
-use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
+use ekuiper_transport_ipc::connect;
 
 use crate::link::Link;
 
@@ -17,15 +14,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 /// The longest pause between two attempts. Far below a second, so that all
 /// have reconnected within one.
 const MAX_PAUSE: Duration = Duration::from_millis(200);
-
-/// One attempt, which does not wait.
-pub(crate) fn connect(address: &Address) -> io::Result<OwnedFd> {
-    let name = address.path().to_fs_name::<GenericFilePath>()?;
-    let options = ConnectOptions::new().name(name).nonblocking_stream(true).wait_mode(ConnectWaitMode::Deferred);
-    match options.connect_sync()? {
-        Stream::UdSocket(stream) => Ok(stream.into()),
-    }
-}
 
 /// When to try next, and where.
 #[derive(Debug)]

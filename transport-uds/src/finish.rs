@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::link::Link;
-use crate::wait::wait_for;
+use ekuiper_transport_ipc::wait::wait_for;
 
 /// Sends `rest` on `link`, which takes no other frame until then. Ends the
 /// connection when the peer pauses for `stall`.

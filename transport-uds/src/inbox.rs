@@ -15,7 +15,7 @@ use crate::acceptor::Newcomer;
 use crate::dial::Dialer;
 use crate::link::Link;
 use crate::listen::Listener;
-use crate::wait::{Closing, earlier, has_passed, io_error, timeout};
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout};
 
 /// How long a peer may take for its header, in total (libnng's value).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

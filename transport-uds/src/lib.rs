@@ -7,21 +7,17 @@
 //! is left of a long message when its sender's time is up has one of its own.
 //! What lives where:
 //!
-//! - [`socket_file`]: which socket file may be taken over or removed;
 //! - `dial`, `listen`, `acceptor`: making connections;
 //! - `link`, `finish`: writing frames to one connection, reading bytes from it;
 //! - `inbox`: receiving from many connections in turn;
 //! - `push`, `pull`, `request`, `reply`: the four patterns.
 //!
-//! [`socket_file`] is public because every transport that puts sockets into
-//! the same folders must keep to it; `gate` and `wait` are public for the other
-//! transports of this workspace only.
+//! Which socket file may be taken over or removed, and how waits end, is in
+//! `ekuiper-transport-ipc`, for every transport alike.
 
 mod acceptor;
 mod dial;
 mod finish;
-#[doc(hidden)]
-pub mod gate;
 mod inbox;
 mod link;
 mod listen;
@@ -29,10 +25,7 @@ mod pull;
 mod push;
 mod reply;
 mod request;
-pub mod socket_file;
 mod unread;
-#[doc(hidden)]
-pub mod wait;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Result, Transport};

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
 use crate::finish;
-use crate::wait::{Closing, earlier, has_passed, wait_for};
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
 /// Up to this length a body is copied behind its header and both are written
 /// at once: cheaper than a vectored write.

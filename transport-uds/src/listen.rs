@@ -12,8 +12,8 @@ use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
 
 use crate::acceptor::{Door, Newcomer};
-use crate::socket_file::SocketFile;
-use crate::wait::io_error;
+use ekuiper_transport_ipc::socket_file::SocketFile;
+use ekuiper_transport_ipc::wait::io_error;
 
 /// A listening socket and its file.
 #[derive(Debug)]

@@ -9,11 +9,11 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::acceptor::Newcomer;
 use crate::dial::Dialer;
-use crate::gate::Gate;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
 use crate::listen::Listener;
-use crate::wait::{Closing, earlier, has_passed, wait_for};
+use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
 /// How long `flush` first waits before it asks again; it doubles up to
 /// [`MAX_FLUSH_PAUSE`]. The kernel does not report the event.

@@ -12,10 +12,10 @@ use ekuiper_core::transport::{
 };
 use rustix::event::{PollFd, PollFlags};
 
-use crate::gate::Gate;
 use crate::inbox::{Content, Inbox, Incoming, Verdict};
 use crate::link::{Link, Written};
-use crate::wait::wait_for;
+use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::wait::wait_for;
 
 /// Up to which length an oversize request is skipped; a longer one ends its
 /// connection.

@@ -9,10 +9,10 @@ use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, 
 use rustix::event::{PollFd, PollFlags};
 
 use crate::dial::Dialer;
-use crate::gate::Gate;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
-use crate::wait::{Closing, earlier, has_passed, io_error, wait_for};
+use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 
 /// How often is read before the deadline is looked at again: more than the
 /// kernel's buffer takes.

@@ -96,7 +96,7 @@ fn clear(address: &Address) -> Result<()> {
     if !std::os::unix::fs::FileTypeExt::is_socket(&kind) {
         return Err(TransportError::NotASocket(address.clone()));
     }
-    match crate::dial::connect(address) {
+    match crate::connect::connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(|source| io_error("remove the stale socket", address, source))
         }

@@ -17,6 +17,10 @@ pub struct Closing {
 }
 
 impl Closing {
+    /// That of the socket at `address`, which is open.
+    ///
+    /// # Errors
+    /// The process can have no more descriptors.
     pub fn new(address: &Address) -> Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
@@ -31,6 +35,8 @@ impl Closing {
         first
     }
 
+    /// # Errors
+    /// [`TransportError::Closed`] when it is.
     pub fn check(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(TransportError::Closed) } else { Ok(()) }
     }
@@ -77,6 +83,7 @@ pub fn has_passed(deadline: Deadline) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
+/// An error of the operating system, with what was tried and where.
 pub fn io_error(action: &'static str, address: &Address, source: std::io::Error) -> TransportError {
     TransportError::Io { action, address: address.clone(), source }
 }

@@ -23,6 +23,7 @@ struct Slot<T> {
 }
 
 impl<T> Gate<T> {
+    /// A gate that nobody has passed.
     pub fn new(value: T) -> Self {
         Self { slot: Mutex::new(Slot { value: Some(value), waiting: 0 }), returned: Condvar::new() }
     }

@@ -1,0 +1,17 @@
+//! What transports whose sockets are files share, so that they keep to the
+//! same promises in the same folders.
+//!
+//! - [`socket_file`]: which socket file may be taken over, and which removed;
+//! - [`connect`]: one attempt to connect to one;
+//! - [`wait`]: waits for descriptors that end with a deadline or a closing;
+//! - [`gate`]: a lock that is waited for in the same way.
+//!
+//! What does not live here: bytes. What goes over a connection is its
+//! transport's.
+
+mod connect;
+pub mod gate;
+pub mod socket_file;
+pub mod wait;
+
+pub use connect::connect;
