@@ -74,7 +74,7 @@ pub(crate) struct Call {
     pub(crate) path: PathBuf,
     /// The function's name
     pub(crate) function: String,
-    /// Its arguments, each as JSON: '"text"' 7 '[1,2]'
+    /// Its arguments, each as JSON: '"text"' 7 '{"a":1}'
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     pub(crate) arguments: Vec<String>,
     /// Call it N times and print rate and latencies instead of the result
