@@ -3,8 +3,9 @@
 //! What lives here: the [messages](message) that engine and plugin exchange,
 //! the [addresses](address) of their channels, the plugin's [manifest] and
 //! [launch options](launch), the SP wire format as [state machines](sp), the
-//! [inverted request/reply conversation](exchange), and the
-//! [contract](transport) that every transport keeps.
+//! [inverted request/reply conversation](exchange), the
+//! [contract](transport) that every transport keeps, and when a crashed process
+//! is [started again](restart).
 //!
 //! What does not: sockets, threads, clocks and processes. Whatever depends on
 //! time is handed an [`Instant`](std::time::Instant) by its caller.
@@ -16,6 +17,7 @@ mod json;
 pub mod launch;
 pub mod manifest;
 pub mod message;
+pub mod restart;
 pub mod sp;
 pub mod transport;
 
