@@ -1,6 +1,6 @@
 //! The builder: which symbols a plugin has, and its limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,7 +23,10 @@ pub struct Plugin {
     pub(crate) sources: BTreeMap<String, SourceFactory>,
     pub(crate) sinks: BTreeMap<String, SinkFactory>,
     pub(crate) functions: BTreeMap<String, SharedFunction>,
+    /// Those of the functions that may be executed once more.
+    pub(crate) idempotent: BTreeSet<String>,
     pub(crate) limits: Limits,
+    pub(crate) supervised: bool,
     /// What the author did wrong; told by `run`.
     mistake: Option<String>,
 }
@@ -57,7 +60,9 @@ impl Plugin {
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
             functions: BTreeMap::new(),
+            idempotent: BTreeSet::new(),
             limits: Limits::default(),
+            supervised: false,
             mistake: None,
         }
     }
@@ -100,6 +105,37 @@ impl Plugin {
     fn add_function(mut self, name: String, function: BoxedFunction) -> Self {
         self.check(SymbolKind::Function, &name, self.functions.contains_key(&name));
         self.functions.insert(name, Arc::new(Mutex::new(function.0)));
+        self
+    }
+
+    /// Declares a function idempotent: a call that may have been executed
+    /// already, when a worker of a [supervised](Plugin::supervised) plugin
+    /// died, is executed once more instead of answered with an error.
+    pub fn idempotent(mut self, name: impl Into<String>) -> Self {
+        self.idempotent.insert(name.into());
+        self
+    }
+
+    /// Puts a guard process before the plugin, so that a crash costs a restart
+    /// and not the rules, also under an engine that restarts nothing.
+    ///
+    /// The process that the engine starts is then the guard. It starts this
+    /// executable once more, as the worker, which runs the symbols and has
+    /// their channels; when that dies, it starts another within 100 ms, and in
+    /// it whatever was live. A source begins anew. Repeated crashes make it
+    /// wait longer and longer; after five within a minute it ends with exit
+    /// code 1.
+    ///
+    /// A call that was executed when the worker died is answered with the
+    /// error "outcome unknown", and not executed again, unless its function is
+    /// [idempotent](Plugin::idempotent). So is a message that a sink had and
+    /// had not acknowledged, where the engine asks for that.
+    ///
+    /// What `main` does before [`run`](Plugin::run) is done in both processes:
+    /// load what is large in a source's or sink's constructor, or at a
+    /// function's first call.
+    pub fn supervised(mut self) -> Self {
+        self.supervised = true;
         self
     }
 
@@ -148,7 +184,9 @@ impl Plugin {
     /// What the author did wrong, if anything.
     pub(crate) fn mistake(&self) -> Option<String> {
         let empty = self.sources.is_empty() && self.sinks.is_empty() && self.functions.is_empty();
-        self.mistake.clone().or_else(|| empty.then(|| "it has no source, sink or function".into()))
+        let stray = self.idempotent.iter().find(|name| !self.functions.contains_key(*name));
+        let stray = stray.map(|name| format!("{name:?} is declared idempotent and is no function"));
+        self.mistake.clone().or_else(|| empty.then(|| "it has no source, sink or function".into())).or(stray)
     }
 
     /// The names of its symbols of one kind.
@@ -182,6 +220,8 @@ mod tests {
         assert_eq!(plugin.mistake().unwrap(), "function \"f\" is added twice");
         let plugin = Plugin::new("p").function("a/b", || 1);
         assert_eq!(plugin.mistake().unwrap(), "function name \"a/b\" is empty, or contains a slash or a NUL");
-        assert_eq!(Plugin::new("p").function("f", || 1).mistake(), None);
+        let plugin = Plugin::new("p").idempotent("g").function("f", || 1);
+        assert_eq!(plugin.mistake().unwrap(), "\"g\" is declared idempotent and is no function");
+        assert_eq!(Plugin::new("p").idempotent("f").function("f", || 1).mistake(), None);
     }
 }

@@ -16,6 +16,9 @@ pub(super) trait Answer {
 
     /// Appends the answer that is an error of this text.
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>);
+
+    /// The last answer has left, or has nobody to go to.
+    fn sent(&mut self) {}
 }
 
 /// Serves until the socket is closed, or the host has been gone for `absence`.
@@ -62,6 +65,7 @@ pub(super) fn serve(
                     sent = request.send(connection, &reply, None);
                 }
                 trim(&mut reply);
+                server.sent();
                 sent.map(|()| end.sent())
             }
         };

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, Registry};
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Meta, SymbolKind};
-use ekuiper_core::transport::TransportError;
+use ekuiper_core::transport::{Request, TransportError};
 
 use super::bell::{Bell, Heed};
-use super::live::{Launched, Live, launch};
+use super::live::{Launched, Live, Progress, launch};
+use super::supervised::{Inherited, Link, Marks};
 use super::{Site, channel, function, sink, source, watchdog};
 use crate::error::{shortened, text_of};
 use crate::{BoxError, Error, Plugin, Result};
@@ -19,7 +20,7 @@ use crate::{BoxError, Error, Plugin, Result};
 pub(super) const GRACE: Duration = Duration::from_millis(2400);
 
 /// Which instance of which symbol.
-type Key = (SymbolKind, String, Meta);
+pub(super) type Key = (SymbolKind, String, Meta);
 
 struct Entry {
     live: Live,
@@ -35,6 +36,12 @@ struct Symbols {
     /// refused, so that no two meet on one channel.
     entries: HashMap<Key, Entry>,
     addresses: Registry,
+    /// Absent where the engine itself is served.
+    guard: Option<Arc<Link>>,
+    /// How many have been launched.
+    launches: u64,
+    /// What is started now was started by a former worker.
+    again: bool,
 }
 
 /// Serves the control channel until the host, a signal or the parent's death
@@ -42,11 +49,12 @@ struct Symbols {
 pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
     let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
-    let request = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
+    let request: Arc<dyn Request> = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
     let bell = Arc::new(Bell::default());
-    watchdog::watch(bell.clone(), Arc::clone(&request))?;
+    let closed = request.clone();
+    watchdog::watch(bell.clone(), move || closed.close())?;
     let absence = plugin.limits.host_absence;
-    let mut symbols = Symbols { plugin, site, bell, entries: HashMap::new(), addresses: Registry::default() };
+    let mut symbols = Symbols::new(plugin, site, bell, None);
     let served = channel::serve(&*request, Some(absence), &mut symbols);
     symbols.stop_all();
     match served {
@@ -55,6 +63,37 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
             Ok(())
         }
         served => Ok(served.map_err(fail)?),
+    }
+}
+
+/// Serves the guard until that, a signal or the guard's death ends it.
+pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Result<()> {
+    name_process();
+    site.marks = Some(Arc::new(Marks::new(&inherited.memory, plugin.functions.len())?));
+    let link = Arc::new(Link::new(inherited));
+    let bell = Arc::new(Bell::default());
+    let closed = link.clone();
+    watchdog::watch(bell.clone(), move || closed.close())?;
+    let mut symbols = Symbols::new(plugin, site, bell, Some(link.clone()));
+    let (mut command, mut reply) = (Vec::new(), Vec::new());
+    link.ready();
+    while let Some(again) = link.receive(&mut command) {
+        symbols.again = again;
+        let launches = symbols.launches;
+        reply.clear();
+        channel::Answer::answer(&mut symbols, &command, &mut reply);
+        let launched = if symbols.launches > launches { symbols.launches } else { 0 };
+        link.answer(launched, &reply);
+    }
+    symbols.stop_all();
+    Ok(())
+}
+
+/// Gives this process its program's name: it was started by another path.
+fn name_process() {
+    let name = std::env::args_os().next().map(std::path::PathBuf::from);
+    if let Some(name) = name.as_ref().and_then(|name| name.file_name()) {
+        let _ = std::fs::write("/proc/self/comm", name.as_encoded_bytes());
     }
 }
 
@@ -70,28 +109,31 @@ impl channel::Answer for Symbols {
         }
     }
 
-    /// An error that reads like success would be taken for it, and one that
-    /// begins like a handshake makes a stock engine repeat the command for
-    /// ever (fault 3).
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
-        if text.as_bytes() == ANSWER_OK || text.starts_with('h') {
-            reply.extend_from_slice(b"error: ");
-        }
-        reply.extend_from_slice(shortened(text.to_owned()).as_bytes());
+        refuse(text, reply);
     }
 }
 
+/// An error that reads like success would be taken for it, and one that begins
+/// like a handshake makes a stock engine repeat the command for ever (fault 3).
+pub(super) fn refuse(text: &str, reply: &mut Vec<u8>) {
+    if text.as_bytes() == ANSWER_OK || text.starts_with('h') {
+        reply.extend_from_slice(b"error: ");
+    }
+    reply.extend_from_slice(shortened(text.to_owned()).as_bytes());
+}
+
 impl Symbols {
+    fn new(plugin: Plugin, site: Site, bell: Arc<Bell>, guard: Option<Arc<Link>>) -> Self {
+        let (entries, addresses) = (HashMap::new(), Registry::default());
+        Self { plugin, site, bell, entries, addresses, guard, launches: 0, again: false }
+    }
+
     fn carry_out(&mut self, command: &[u8]) -> Result<()> {
         let Command { kind, control } = Command::decode(command)?;
         let (symbol, datasource) = (&control.symbol_name, control.datasource());
         tracing::debug!(symbol, meta = %control.meta, datasource, "command kind={kind}");
-        // A function's channel belongs to no rule, whatever an engine says.
-        let meta = match control.plugin_type {
-            SymbolKind::Function => Meta::default(),
-            _ => control.meta.clone(),
-        };
-        let key = (control.plugin_type, control.symbol_name.clone(), meta);
+        let key = key(&control);
         let known = self.plugin.names(key.0);
         if !known.contains(&key.1.as_str()) {
             return Err(unknown(&key, &known));
@@ -168,7 +210,7 @@ impl Symbols {
         Ok(addresses)
     }
 
-    fn launch(&self, key: &Key, control: Control, addresses: &[Address]) -> Launched {
+    fn launch(&mut self, key: &Key, control: Control, addresses: &[Address]) -> Launched {
         let (kind, symbol, meta) = key;
         let span = match kind {
             SymbolKind::Function => tracing::error_span!("function", name = symbol),
@@ -179,30 +221,36 @@ impl Symbols {
             }
         };
         let _entered = span.enter();
-        let patience = self.plugin.limits.start_timeout;
-        let site = self.site.clone();
-        match (kind, addresses) {
+        let Some(body) = self.body(*kind, symbol, control, addresses) else { return gone() };
+        self.launches += 1;
+        let farewell = Farewell { guard: self.guard.clone(), launch: self.launches };
+        launch(symbol, &self.bell, self.plugin.limits.start_timeout, move |progress| {
+            let _farewell = farewell;
+            body(progress)
+        })
+    }
+
+    /// What a symbol's thread does.
+    fn body(&self, kind: SymbolKind, symbol: &str, control: Control, addresses: &[Address]) -> Option<Body> {
+        let (site, again) = (self.site.clone(), self.again);
+        Some(match (kind, addresses) {
             (SymbolKind::Source, [data]) => {
-                let Some(make) = self.plugin.sources.get(symbol).cloned() else { return gone() };
-                let data = data.clone();
-                launch(symbol, &self.bell, patience, move |progress| {
-                    source::live(&site, &make, control, data, progress)
-                })
+                let (make, data) = (self.plugin.sources.get(symbol)?.clone(), data.clone());
+                Box::new(move |progress| source::live(&site, &make, control, data, progress))
             }
             (SymbolKind::Sink, [data, ack]) => {
-                let Some(make) = self.plugin.sinks.get(symbol).cloned() else { return gone() };
-                let (data, ack) = (data.clone(), ack.clone());
-                launch(symbol, &self.bell, patience, move |progress| {
-                    sink::live(&site, &make, control, data, ack, progress)
-                })
+                let (make, both) = (self.plugin.sinks.get(symbol)?.clone(), [data.clone(), ack.clone()]);
+                Box::new(move |progress| sink::live(&site, &make, control, both, again, progress))
             }
             (SymbolKind::Function, [address]) => {
-                let Some(shared) = self.plugin.functions.get(symbol).cloned() else { return gone() };
-                let address = address.clone();
-                launch(symbol, &self.bell, patience, move |progress| function::live(&site, &shared, address, progress))
+                let (shared, address) = (self.plugin.functions.get(symbol)?.clone(), address.clone());
+                let place = self.plugin.functions.keys().position(|name| name == symbol)?;
+                let idempotent = self.plugin.idempotent.contains(symbol);
+                let mark = site.marks.as_ref().map(|marks| marks.function(place, idempotent));
+                Box::new(move |progress| function::live(&site, &shared, address, mark, progress))
             }
-            _ => gone(),
-        }
+            _ => return None,
+        })
     }
 
     fn stop(&mut self, key: &Key) -> Result<()> {
@@ -246,8 +294,33 @@ impl Symbols {
     }
 }
 
+/// What runs on a symbol's thread.
+type Body = Box<dyn FnOnce(&Progress) -> Result<()> + Send>;
+
+/// Tells the guard that a symbol has ended, before anybody else sees it.
+struct Farewell {
+    guard: Option<Arc<Link>>,
+    launch: u64,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.guard.iter().for_each(|guard| guard.over(self.launch));
+    }
+}
+
+/// Which one a control message is about.
+pub(super) fn key(control: &Control) -> Key {
+    // A function's channel belongs to no rule, whatever an engine says.
+    let meta = match control.plugin_type {
+        SymbolKind::Function => Meta::default(),
+        _ => control.meta.clone(),
+    };
+    (control.plugin_type, control.symbol_name.clone(), meta)
+}
+
 /// A symbol's name for people.
-fn title((kind, symbol, meta): &Key) -> String {
+pub(super) fn title((kind, symbol, meta): &Key) -> String {
     match kind {
         SymbolKind::Function => format!("{kind} {symbol}"),
         _ => format!("{kind} {symbol} ({meta})"),

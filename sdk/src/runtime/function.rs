@@ -8,6 +8,7 @@ use ekuiper_core::message::{Call, CallKind, encode_error, encode_result};
 use ekuiper_core::transport::Request;
 
 use super::live::{Progress, Stopper};
+use super::supervised::{Begin, FunctionMark, UNKNOWN_CALL};
 use super::{Site, channel, guarded};
 use crate::closure::ErasedFunction;
 use crate::error::text_of;
@@ -15,7 +16,13 @@ use crate::plugin::SharedFunction;
 use crate::{Error, FunctionContext, Result};
 
 /// A function's whole life, on its thread.
-pub(super) fn live(site: &Site, shared: &SharedFunction, address: Address, progress: &Progress) -> Result<()> {
+pub(super) fn live(
+    site: &Site,
+    shared: &SharedFunction,
+    address: Address,
+    mark: Option<FunctionMark>,
+    progress: &Progress,
+) -> Result<()> {
     let fail = |source| Error::Transport { what: format!("function channel {address}"), source };
     let request: Arc<dyn Request> = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
     let closed = request.clone();
@@ -25,19 +32,33 @@ pub(super) fn live(site: &Site, shared: &SharedFunction, address: Address, progr
     }
     // A former thread of the same function has ended, or is about to.
     let mut function = shared.lock().unwrap_or_else(PoisonError::into_inner);
-    channel::serve(&*request, None, &mut Server(&mut **function)).map_err(fail)?;
+    channel::serve(&*request, None, &mut Server { function: &mut **function, mark }).map_err(fail)?;
     Ok(())
 }
 
-struct Server<'a>(&'a mut dyn ErasedFunction);
+struct Server<'a> {
+    function: &'a mut dyn ErasedFunction,
+    /// Absent where no guard starts this process again.
+    mark: Option<FunctionMark>,
+}
 
 impl channel::Answer for Server<'_> {
     fn answer(&mut self, call: &[u8], reply: &mut Vec<u8>) {
-        answer(self.0, call, reply);
+        if self.mark.as_mut().is_some_and(|mark| mark.begin(call) == Begin::Unknown) {
+            tracing::error!("the call that a former worker ended with is not executed again");
+            return encode_error(reply, UNKNOWN_CALL);
+        }
+        answer(self.function, call, reply);
     }
 
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
         encode_error(reply, text);
+    }
+
+    fn sent(&mut self) {
+        if let Some(mark) = &mut self.mark {
+            mark.end();
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! `control` starts and stops symbols; `live` is a symbol's thread as seen
 //! from there; `source`, `sink` and `function` are what runs on it; `channel`
 //! drives a request channel; `watchdog` notices signals and the parent's
-//! death; `bell` wakes the control thread; `log` writes to stderr.
+//! death; `bell` wakes the control thread; `log` writes to stderr;
+//! `supervised` is the same in two processes.
 
 mod bell;
 mod channel;
@@ -13,6 +14,7 @@ mod live;
 mod log;
 mod sink;
 mod source;
+mod supervised;
 mod watchdog;
 
 pub(crate) use function::answer;
@@ -40,6 +42,8 @@ struct Site {
     transport: Arc<dyn Transport>,
     folder: SocketFolder,
     options: Options,
+    /// Absent where no guard starts this process again.
+    marks: Option<Arc<supervised::Marks>>,
 }
 
 pub(crate) fn run(plugin: Plugin) -> ExitCode {
@@ -58,12 +62,21 @@ pub(crate) fn run(plugin: Plugin) -> ExitCode {
     log::init(launch.log_level.as_deref());
     let mut options = Options::default();
     options.max_message = plugin.limits.max_message;
-    let site = Site {
+    let mut site = Site {
         transport: transport(launch.transport.as_deref()),
         folder: SocketFolder::new(launch.ipc_dir.unwrap_or_else(|| DEFAULT_FOLDER.into())),
         options,
+        marks: None,
     };
-    match control::serve(plugin, site) {
+    let served = match plugin.supervised.then(supervised::inherited) {
+        None => control::serve(plugin, site),
+        Some(Some(inherited)) => control::work(plugin, site, inherited),
+        Some(None) => {
+            site.transport = light(site.transport);
+            supervised::guard(plugin, site)
+        }
+    };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::tell(&format!("plugin {name}: {}", text_of(&*error)));
@@ -100,6 +113,15 @@ fn transport(wanted: Option<&str>) -> Arc<dyn Transport> {
         tracing::warn!("transport {wanted} is not built into this plugin, it uses {}", chosen.name());
     }
     chosen
+}
+
+/// For a guard, which is to be small: `uds` and `nng` are one wire.
+fn light(transport: Arc<dyn Transport>) -> Arc<dyn Transport> {
+    #[cfg(feature = "uds")]
+    if transport.name() == "nng" {
+        return Arc::new(ekuiper_transport_uds::UdsTransport::new());
+    }
+    transport
 }
 
 /// Runs an author's code; a panic is an error.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::message::Control;
+use ekuiper_core::message::{Control, encode_ack};
 use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Push, TransportError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::live::{Progress, Stopper};
 use super::source::Channel;
+use super::supervised::{SinkMark, UNKNOWN_MESSAGE};
 use super::{Site, guarded};
 use crate::context::{Outlet, trim};
 use crate::error::text_of;
@@ -36,13 +37,14 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How often a transport without a readiness descriptor looks for the stop.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// A sink's whole life, on its thread.
+/// A sink's whole life, on its thread. It is started `again` when a former
+/// worker of the plugin has run it.
 pub(super) fn live(
     site: &Site,
     make: &SinkFactory,
     control: Control,
-    data: Address,
-    ack: Address,
+    [data, ack]: [Address; 2],
+    again: bool,
     progress: &Progress,
 ) -> Result<()> {
     let mut sink = guarded(|| Ok(make()))?;
@@ -60,10 +62,24 @@ pub(super) fn live(
     if requires_ack {
         connected.map_err(fail(format!("ack channel {ack}")))?;
     }
-    let outlet = requires_ack.then(|| Box::new(Channel(push.clone())) as Box<dyn Outlet>);
-    let ack_mode = guarded(|| Ok(sink.ack_mode()))?;
-    let ctx = SinkContext::new(control.meta, outlet, ack_mode);
-    guarded(|| sink.open(&ctx))?;
+    let marks = site.marks.as_ref().filter(|_| requires_ack);
+    let (mark, owed) = marks.and_then(|marks| marks.sink(&control.meta, again)).unzip();
+    let mark = mark.map(Arc::new);
+    let acks = Acks { channel: Channel(push.clone()), mark: mark.clone() };
+    for _ in 0..owed.unwrap_or(0) {
+        tracing::error!("a message that a former worker has taken is acknowledged as failed");
+        acks.send(&encode_ack(Err(UNKNOWN_MESSAGE))).map_err(fail(format!("ack channel {ack}")))?;
+    }
+    let outlet = requires_ack.then(|| Box::new(acks) as Box<dyn Outlet>);
+    let opened = guarded(|| Ok(sink.ack_mode())).and_then(|ack_mode| {
+        let ctx = SinkContext::new(control.meta, outlet, ack_mode);
+        guarded(|| sink.open(&ctx))?;
+        Ok(ctx)
+    });
+    if opened.is_err() {
+        mark.iter().for_each(|mark| mark.over());
+    }
+    let ctx = opened?;
 
     let stop = Arc::new(Stop::new()?);
     let (stopper, data, acks) = (stop.clone(), pull.clone(), push.clone());
@@ -76,7 +92,7 @@ pub(super) fn live(
         }),
     };
     if progress.running(stopper)
-        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &stop)
+        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &stop, mark.as_deref())
     {
         tracing::error!(%error, "the data channel failed");
     }
@@ -85,12 +101,32 @@ pub(super) fn live(
     }
     pull.close();
     push.close();
+    mark.iter().for_each(|mark| mark.over());
     Ok(())
+}
+
+/// The ack channel, and the mark of what is still to be acknowledged.
+struct Acks {
+    channel: Channel,
+    mark: Option<Arc<SinkMark>>,
+}
+
+impl Outlet for Acks {
+    fn send(&self, ack: &[u8]) -> Result<(), TransportError> {
+        self.mark.iter().for_each(|mark| mark.acknowledging());
+        self.channel.send(ack)
+    }
 }
 
 /// Gives messages to the sink until it is stopped and what had come before is
 /// read.
-fn collect(sink: &mut dyn Sink, ctx: &SinkContext, pull: &dyn Pull, stop: &Stop) -> Result<(), TransportError> {
+fn collect(
+    sink: &mut dyn Sink,
+    ctx: &SinkContext,
+    pull: &dyn Pull,
+    stop: &Stop,
+    mark: Option<&SinkMark>,
+) -> Result<(), TransportError> {
     let mut message = Vec::new();
     let mut deadline: Deadline = Some(Instant::now());
     // Set once it is stopped: until when it reads at most.
@@ -98,6 +134,7 @@ fn collect(sink: &mut dyn Sink, ctx: &SinkContext, pull: &dyn Pull, stop: &Stop)
     loop {
         match pull.receive(&mut message, deadline) {
             Ok(PullEvent::Message(_)) => {
+                mark.into_iter().for_each(SinkMark::taken);
                 // Told to the engine and logged already.
                 let _ = deliver(sink, ctx, &message);
                 trim(&mut message);

@@ -1,9 +1,9 @@
 //! Notices that the plugin is to end: a signal, or its parent's death.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use ekuiper_core::transport::Request;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, getppid, pidfd_open};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,30 +12,49 @@ use super::bell::Bell;
 use super::control::GRACE;
 use crate::Result;
 
+/// What polls readable when the plugin is to end.
+pub(super) struct Ends {
+    receiver: UnixStream,
+    /// Kept for the signals.
+    _sender: UnixStream,
+    parent: Option<OwnedFd>,
+}
+
+impl Ends {
+    /// Catches SIGTERM and SIGINT, and watches the parent, from here on.
+    pub(super) fn new() -> Result<Self> {
+        let (receiver, sender) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+        }
+        // The parent as it is now. Its number says nothing later: it may be
+        // another's by then, and an orphan's parent need not be process 1.
+        let parent = getppid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok().map(|fd| (pid, fd)));
+        // Had it died in between, its number might be another's already.
+        let parent = parent.filter(|(pid, _)| getppid() == Some(*pid)).map(|(_, fd)| fd);
+        if parent.is_none() {
+            tracing::debug!("the parent cannot be watched: its end is noticed by the control channel's");
+        }
+        Ok(Self { receiver, _sender: sender, parent })
+    }
+
+    /// To be polled, for `PollFlags::IN`.
+    pub(super) fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let parent = self.parent.as_ref().map(|parent| PollFd::new(parent, PollFlags::IN));
+        std::iter::once(PollFd::new(&self.receiver, PollFlags::IN)).chain(parent)
+    }
+}
+
 /// Ends what is going on, and closes the control channel, when the plugin is
 /// to end. Should that not end the process within its grace time, the process
 /// simply ends.
-pub(super) fn watch(bell: Arc<Bell>, control: Arc<dyn Request>) -> Result<()> {
-    let (receiver, sender) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
-    }
-    // The parent as it is now. Its number says nothing later: it may be
-    // another's by then, and an orphan's parent need not be process 1.
-    let parent = getppid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok().map(|fd| (pid, fd)));
-    // Had it died in between, its number might be another's already.
-    let parent = parent.filter(|(pid, _)| getppid() == Some(*pid)).map(|(_, fd)| fd);
-    if parent.is_none() {
-        tracing::debug!("the parent cannot be watched: its end is noticed by the control channel's");
-    }
+pub(super) fn watch(bell: Arc<Bell>, close: impl FnOnce() + Send + 'static) -> Result<()> {
+    let ends = Ends::new()?;
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
-        // Kept for the signals.
-        let _sender = sender;
-        let mut fds = vec![PollFd::new(&receiver, PollFlags::IN)];
-        fds.extend(parent.as_ref().map(|parent| PollFd::new(parent, PollFlags::IN)));
+        let mut fds: Vec<_> = ends.fds().collect();
         while matches!(poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
         bell.end();
-        control.close();
+        close();
         // No word from here on: whoever read the log may be what is gone.
         std::thread::sleep(GRACE + GRACE / 8);
         std::process::exit(0);

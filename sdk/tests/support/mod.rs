@@ -6,12 +6,13 @@
 pub mod build;
 pub mod channels;
 pub mod plugin;
+pub mod processes;
 
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-pub use channels::{Asked, drain};
+pub use channels::{Asked, Channel, drain};
 pub use plugin::{Plugin, exit_of};
 
 use ekuiper_core::transport::Deadline;

@@ -1,5 +1,7 @@
 //! Functions that misbehave.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 
 use ekuiper_sdk::prelude::*;
@@ -16,7 +18,21 @@ pub(crate) fn add(plugin: Plugin) -> Plugin {
         })
         .function("say", |text: String| tracing::warn!("{text}"))
         .function("cross", Cross)
+        .function("lethal", lethal)
+        .function("lethal_twice", lethal)
+        .idempotent("lethal_twice")
         .aggregate("count", |values: Vec<Value>| values.len())
+}
+
+/// Writes down that it was executed; ends the whole process the first `times`
+/// times. Returns how often it was executed.
+fn lethal(file: PathBuf, times: usize) -> Result<usize> {
+    File::options().create(true).append(true).open(&file)?.write_all(b"executed\n")?;
+    let count = std::fs::read_to_string(&file)?.lines().count();
+    if count <= times {
+        std::process::abort();
+    }
+    Ok(count)
 }
 
 /// Panics whatever it is asked.

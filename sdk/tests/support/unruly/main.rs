@@ -14,6 +14,14 @@ use ekuiper_sdk::prelude::*;
 use serde::Deserialize;
 
 fn main() -> ExitCode {
+    let is_worker = std::env::var_os("EKUIPER_SDK_WORKER").is_some();
+    if is_worker && let Some(code) = std::env::var("UNRULY_STILLBORN").ok().and_then(|text| text.parse::<u8>().ok()) {
+        return ExitCode::from(code);
+    }
+    if is_worker && let Some(file) = std::env::var_os("UNRULY_HOLD") {
+        // Held back while the file is there.
+        wait(|| !Path::new(&file).exists());
+    }
     let mut plugin = Plugin::new("unruly");
     if let Some(timeout) = milliseconds("UNRULY_START") {
         plugin = plugin.start_timeout(timeout);
@@ -26,6 +34,9 @@ fn main() -> ExitCode {
     }
     if let Some(bytes) = std::env::var("UNRULY_MAX").ok().and_then(|text| text.parse().ok()) {
         plugin = plugin.max_message(bytes);
+    }
+    if std::env::var_os("UNRULY_SUPERVISED").is_some() {
+        plugin = plugin.supervised();
     }
     functions::add(sinks::add(sources::add(plugin))).run()
 }
@@ -46,6 +57,9 @@ struct Settings {
     fail_in: String,
     /// What it says then; by default which method it was.
     fail_text: Option<String>,
+    /// The method that ends the whole process, once `release` exists if there
+    /// is such a name.
+    abort_in: String,
     /// The method that hangs, until `release` exists.
     hang_in: String,
     release: Option<PathBuf>,
@@ -59,6 +73,9 @@ impl Settings {
         self.note(method)?;
         if self.panic_in == method {
             panic!("boom in {method}");
+        }
+        if self.abort_in == method && self.release.as_ref().is_none_or(|release| release.exists()) {
+            std::process::abort();
         }
         if self.hang_in == method {
             let release = self.release.as_deref().ok_or("hangs without a release")?;
@@ -80,7 +97,11 @@ impl Settings {
 
 /// Hangs, whatever it is told, until the file exists.
 fn wait_for(file: &Path) {
-    while !file.exists() {
+    wait(|| file.exists());
+}
+
+fn wait(done: impl Fn() -> bool) {
+    while !done() {
         std::thread::sleep(Duration::from_millis(2));
     }
 }

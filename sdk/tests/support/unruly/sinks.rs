@@ -11,7 +11,7 @@ pub(crate) fn add(plugin: Plugin) -> Plugin {
         .sink("unmakable", || -> Journal { panic!("boom in make") })
 }
 
-/// Writes down each row's `n`. A row may ask for more: `panic`, `fail`,
+/// Writes down each row's `n`. A row may ask for more: `panic`, `fail`, `abort`,
 /// `ack` (texts to acknowledge with by hand).
 struct Journal {
     settings: Settings,
@@ -37,6 +37,9 @@ impl Sink for Journal {
     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
         for row in ctx.rows::<Value>(data)? {
             self.settings.enter(&format!("row {}", row["n"]))?;
+            if row["abort"] == true {
+                std::process::abort();
+            }
             for ack in row["ack"].as_array().into_iter().flatten() {
                 match ack.as_str() {
                     Some("") | None => ctx.ack_ok()?,

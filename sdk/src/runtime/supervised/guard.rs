@@ -1,0 +1,352 @@
+//! The guard: holds the control channel and the list of what is live, and
+//! starts a worker again when it has died. No user code runs here.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::message::Meta;
+use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
+use ekuiper_core::transport::{Endpoint, Request, TransportError};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::link::Said;
+use super::roster::Roster;
+use super::worker::Worker;
+use super::{marks, page};
+use crate::runtime::control::{self, GRACE};
+use crate::runtime::watchdog::Ends;
+use crate::runtime::{Site, channel};
+use crate::{Error, Plugin, Result};
+
+/// How long a worker may take to be ready: as long as an engine waits for a
+/// plugin's handshake.
+const READY: Duration = Duration::from_secs(60);
+
+/// What a command may take beside the symbol's own start and stop.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Guards the plugin until the host, a signal, the parent's death or a crash
+/// loop ends it.
+pub(in crate::runtime) fn guard(plugin: Plugin, site: Site) -> Result<()> {
+    let address = site.folder.control(&plugin.name)?;
+    let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
+    let request = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
+    let ends = Ends::new()?;
+    let (events, inbox) = mpsc::channel();
+    let (answers, answered) = mpsc::channel();
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let courier = Courier { events, wake: wake.clone(), answered };
+    let policy = RestartPolicy::default();
+    let limits = &plugin.limits;
+    let mut guard = Guard {
+        memory: page::memory(marks::words(plugin.functions.len()))?,
+        address,
+        site,
+        request,
+        absence: limits.host_absence,
+        patience: limits.start_timeout.saturating_add(limits.stop_timeout).saturating_add(SLACK),
+        policy: policy.clone(),
+        crashes: Crashes::new(policy),
+        roster: Roster::default(),
+        worker: None,
+        start_at: Some(Instant::now()),
+        courier: Some(courier),
+        inbox,
+        wake,
+        answers,
+    };
+    // What an author's types do when they are dropped is the worker's.
+    std::mem::forget(plugin);
+    let ended = guard.serve(&ends);
+    guard.finish();
+    ended
+}
+
+struct Guard {
+    memory: OwnedFd,
+    address: Address,
+    site: Site,
+    request: Arc<dyn Request>,
+    absence: Duration,
+    /// How long a worker may take for a command.
+    patience: Duration,
+    policy: RestartPolicy,
+    crashes: Crashes,
+    roster: Roster,
+    worker: Option<Worker>,
+    /// When the next worker is to be started.
+    start_at: Option<Instant>,
+    /// Until the first worker is ready: then it serves the control channel.
+    courier: Option<Courier>,
+    inbox: mpsc::Receiver<Event>,
+    wake: Arc<OwnedFd>,
+    answers: mpsc::Sender<Vec<u8>>,
+}
+
+/// What comes from the control channel.
+enum Event {
+    Command(Vec<u8>),
+    Ended(Result<(), TransportError>),
+}
+
+/// What has happened while nothing was to be done.
+#[derive(Default)]
+struct Heard {
+    end: bool,
+    wake: bool,
+    worker: bool,
+    /// The worker's process has ended.
+    death: bool,
+}
+
+impl Guard {
+    fn serve(&mut self, ends: &Ends) -> Result<()> {
+        loop {
+            self.act(Instant::now())?;
+            let heard = self.wait(ends)?;
+            if heard.end {
+                return Ok(());
+            }
+            if heard.wake {
+                let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+                while let Ok(event) = self.inbox.try_recv() {
+                    match event {
+                        Event::Command(command) => self.command(command),
+                        Event::Ended(ended) => return self.explain(ended),
+                    }
+                }
+            }
+            if heard.worker || heard.death {
+                self.listen(heard.death)?;
+            }
+            let late = |worker: &Worker| worker.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if let Some(worker) = self.worker.as_ref().filter(|worker| late(worker)) {
+                tracing::error!(pid = worker.pid(), "the worker does not answer, it is killed");
+                worker.kill();
+            }
+        }
+    }
+
+    /// Starts the worker, tells it what it is to do.
+    fn act(&mut self, now: Instant) -> Result<()> {
+        if self.worker.is_none() && self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            match Worker::start(&self.memory, READY) {
+                Ok(worker) => self.worker = Some(worker),
+                Err(error) if self.courier.is_some() => return Err(format!("cannot start its worker: {error}").into()),
+                Err(error) => {
+                    tracing::error!(error, "cannot start a worker");
+                    self.crashed(&error.to_string(), now)?;
+                }
+            }
+        }
+        if let Some(worker) = self.worker.as_mut().filter(|worker| worker.ready)
+            && let Some(order) = self.roster.next(now)
+        {
+            worker.deadline = Some(now + self.patience);
+            if let Err(error) = worker.tell(&order.command, order.again) {
+                tracing::error!(%error, "the worker takes no command, it is killed");
+                worker.kill();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something happens, or is to be done.
+    fn wait(&self, ends: &Ends) -> Result<Heard> {
+        let worker = self.worker.as_ref();
+        let again = worker.filter(|worker| worker.ready).and_then(|_| self.roster.next_at());
+        let deadline = worker.and_then(|worker| worker.deadline);
+        let until = [self.start_at, again, deadline].into_iter().flatten().min();
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
+        fds.extend(ends.fds());
+        let own = fds.len();
+        fds.extend(worker.into_iter().flat_map(Worker::fds));
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) => {
+                let is = |fd: &PollFd<'_>| !fd.revents().is_empty();
+                let end = fds[1..own].iter().any(is);
+                let of_worker = &fds[own..];
+                let (worker, death) = (of_worker.first().is_some_and(is), of_worker.get(1).is_some_and(is));
+                Ok(Heard { end, wake: is(&fds[0]), worker, death })
+            }
+            Err(rustix::io::Errno::INTR) => Ok(Heard::default()),
+            Err(error) => Err(format!("cannot wait: {error}").into()),
+        }
+    }
+
+    fn command(&mut self, command: Vec<u8>) {
+        let ready = self.worker.as_ref().is_some_and(|worker| worker.ready);
+        let stops = self.roster.sinks().cloned().collect::<Vec<_>>();
+        if let Some(answer) = self.roster.command(command, ready) {
+            // What a dead worker has left of a sink that is not started again.
+            let gone = stops.iter().filter(|meta| !self.roster.sinks().any(|live| live == *meta));
+            gone.for_each(|meta| self.sweep(meta));
+            self.answer(answer);
+        }
+    }
+
+    fn answer(&self, answer: Vec<u8>) {
+        // The control channel waits for it, or has ended.
+        let _ = self.answers.send(answer);
+    }
+
+    /// Hears what the worker has said, and notices its end.
+    fn listen(&mut self, death: bool) -> Result<()> {
+        let now = Instant::now();
+        let mut said = Vec::new();
+        let Some(worker) = &mut self.worker else { return Ok(()) };
+        let gone = worker.hear(&mut said) || death;
+        for said in said {
+            match said {
+                Said::Ready => {
+                    worker.ready = true;
+                    worker.deadline = None;
+                    self.crashes.started(now);
+                    tracing::info!(pid = worker.pid(), live = self.roster.len(), "the worker is ready");
+                    if let Some(courier) = self.courier.take() {
+                        courier.start(self.request.clone(), self.absence)?;
+                    }
+                }
+                Said::Answer(launch, answer) => {
+                    worker.deadline = None;
+                    if let Some(answer) = self.roster.answered(launch, answer, now) {
+                        // The control channel waits for it, or has ended.
+                        let _ = self.answers.send(answer);
+                    }
+                }
+                Said::Over(launch) => self.roster.over(launch),
+            }
+        }
+        if gone { self.bury(now) } else { Ok(()) }
+    }
+
+    fn bury(&mut self, now: Instant) -> Result<()> {
+        let Some(worker) = self.worker.take() else { return Ok(()) };
+        let pid = worker.pid();
+        let how = worker.reap().map_or_else(|error| error.to_string(), |status| status.to_string());
+        if self.courier.is_some() {
+            return Err(format!("its worker ended before it was ready ({how})").into());
+        }
+        tracing::error!(pid, "the worker has ended ({how})");
+        let (answer, sink) = self.roster.worker_died(&how, now);
+        if let Some(sink) = sink {
+            self.sweep(&sink);
+        }
+        answer.into_iter().for_each(|answer| self.answer(answer));
+        self.crashed(&how, now)
+    }
+
+    /// Decides when the next worker is started.
+    ///
+    /// # Errors
+    /// Never: a crash loop is not to be hidden.
+    fn crashed(&mut self, how: &str, now: Instant) -> Result<()> {
+        match self.crashes.crashed(now, chance()) {
+            Verdict::After(pause) => {
+                self.start_at = Some(now + pause);
+                Ok(())
+            }
+            Verdict::Broken(_) => {
+                let RestartPolicy { break_after, break_window, .. } = self.policy;
+                Err(format!(
+                    "its worker has crashed {break_after} times within {break_window:?}, the last time by {how}: it is \
+                     not started again; what it wrote before it crashed stands above"
+                )
+                .into())
+            }
+        }
+    }
+
+    /// Removes the socket that a dead worker has left of a sink.
+    fn sweep(&self, meta: &Meta) {
+        let Ok(address) = self.site.folder.data(meta) else { return };
+        if !address.path().exists() {
+            return;
+        }
+        // Listening takes over what nobody listens on, and nothing else;
+        // closing removes it.
+        if let Ok(taken_over) = self.site.transport.pull(&Endpoint::Listen(address), &self.site.options) {
+            taken_over.close();
+        }
+    }
+
+    fn explain(&self, ended: Result<(), TransportError>) -> Result<()> {
+        let (address, absence) = (&self.address, self.absence);
+        match ended {
+            Err(TransportError::Timeout) => {
+                tracing::warn!("the host has been gone from {address} for {absence:?}, the plugin ends");
+                Ok(())
+            }
+            ended => {
+                Ok(ended.map_err(|source| Error::Transport { what: format!("control channel {address}"), source })?)
+            }
+        }
+    }
+
+    /// Ends the worker in order, and leaves nothing behind.
+    fn finish(&mut self) {
+        self.request.close();
+        if let Some(worker) = self.worker.take() {
+            worker.end();
+            let give_up = Instant::now() + GRACE + GRACE / 6;
+            if !worker.ends_by(give_up) {
+                tracing::warn!(pid = worker.pid(), "the worker did not end in time, it is killed");
+            }
+            let _ = worker.reap();
+        }
+        let (_, sink) = self.roster.worker_died("the plugin ends", Instant::now());
+        let sinks: Vec<_> = self.roster.sinks().cloned().chain(sink).collect();
+        sinks.iter().for_each(|sink| self.sweep(sink));
+    }
+}
+
+/// Carries commands from the control channel to the guard, and answers back.
+struct Courier {
+    events: mpsc::Sender<Event>,
+    wake: Arc<OwnedFd>,
+    answered: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Courier {
+    /// Shakes hands with the engine, and serves it on a thread.
+    fn start(mut self, request: Arc<dyn Request>, absence: Duration) -> Result<()> {
+        std::thread::Builder::new().name("control".into()).spawn(move || {
+            let ended = channel::serve(&*request, Some(absence), &mut self);
+            self.tell(Event::Ended(ended));
+        })?;
+        Ok(())
+    }
+
+    fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+impl channel::Answer for Courier {
+    fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>) {
+        self.tell(Event::Command(command.to_vec()));
+        match self.answered.recv() {
+            Ok(answer) => reply.extend_from_slice(&answer),
+            Err(_) => reply.extend_from_slice(b"the plugin ends"),
+        }
+    }
+
+    fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
+        control::refuse(text, reply);
+    }
+}
+
+/// From 0 to 1, so that plugins that died together do not come back together.
+fn chance() -> f64 {
+    let mut byte = [0];
+    match rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(_) => f64::from(byte[0]) / 255.0,
+        Err(_) => 0.5,
+    }
+}

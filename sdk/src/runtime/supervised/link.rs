@@ -1,0 +1,168 @@
+//! What guard and worker say to each other, and the worker's end of it.
+//!
+//! A frame is a tag, the length of the rest in four bytes, and the rest.
+//! Numbers are little-endian: both ends are the same executable.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, PoisonError};
+
+use super::page::Inherited;
+use crate::context::trim;
+
+/// A command as the engine has sent it.
+const COMMAND: u8 = b'C';
+/// The start of a symbol that a former worker has run.
+const AGAIN: u8 = b'G';
+const READY: u8 = b'R';
+const ANSWER: u8 = b'A';
+const OVER: u8 = b'O';
+
+const HEAD: usize = 5;
+
+/// The longest frame that a worker sends: an answer's text is far shorter.
+const MAX_SAID: usize = 1 << 20;
+
+fn send(socket: &UnixStream, tag: u8, parts: &[&[u8]]) -> io::Result<()> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let length = u32::try_from(length).map_err(|_| io::Error::other("a frame of more than 4 GiB"))?;
+    let mut frame = Vec::with_capacity(HEAD + length as usize);
+    frame.push(tag);
+    frame.extend_from_slice(&length.to_le_bytes());
+    parts.iter().for_each(|part| frame.extend_from_slice(part));
+    (&*socket).write_all(&frame)
+}
+
+/// Tells the worker to carry out a command.
+pub(super) fn tell(socket: &UnixStream, command: &[u8], again: bool) -> io::Result<()> {
+    send(socket, if again { AGAIN } else { COMMAND }, &[command])
+}
+
+/// What a worker says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It takes commands.
+    Ready,
+    /// The answer to the command that it was told, and which launch that was;
+    /// 0 when it has launched nothing.
+    Answer(u64, Vec<u8>),
+    /// What was launched then has ended.
+    Over(u64),
+}
+
+/// Takes the first whole frame out of what has come.
+///
+/// # Errors
+/// No worker says this.
+pub(super) fn parse(buffer: &mut Vec<u8>) -> io::Result<Option<Said>> {
+    let Some(([tag, length @ ..], rest)) = buffer.split_first_chunk::<HEAD>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length) as usize;
+    let wrong = || io::Error::other("the worker says what no worker says");
+    if length > MAX_SAID {
+        return Err(wrong());
+    }
+    let Some(body) = rest.get(..length) else { return Ok(None) };
+    let said = match (*tag, body.split_first_chunk::<8>()) {
+        (READY, None) => Said::Ready,
+        (ANSWER, Some((launch, answer))) => Said::Answer(u64::from_le_bytes(*launch), answer.to_vec()),
+        (OVER, Some((launch, []))) => Said::Over(u64::from_le_bytes(*launch)),
+        _ => return Err(wrong()),
+    };
+    buffer.drain(..HEAD + length);
+    Ok(Some(said))
+}
+
+/// The worker's end.
+pub(in crate::runtime) struct Link {
+    socket: UnixStream,
+    /// Held while a frame is written: symbols' threads do, too.
+    writing: Mutex<()>,
+}
+
+impl Link {
+    pub(in crate::runtime) fn new(inherited: Inherited) -> Self {
+        Self { socket: inherited.socket, writing: Mutex::default() }
+    }
+
+    /// A guard that is gone hears nothing, and its end is noticed otherwise.
+    fn say(&self, tag: u8, parts: &[&[u8]]) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = send(&self.socket, tag, parts);
+    }
+
+    /// From here on it takes commands.
+    pub(in crate::runtime) fn ready(&self) {
+        self.say(READY, &[]);
+    }
+
+    /// The answer to the last command; `launch` is the number of what it has
+    /// launched, or 0.
+    pub(in crate::runtime) fn answer(&self, launch: u64, answer: &[u8]) {
+        self.say(ANSWER, &[&launch.to_le_bytes(), answer]);
+    }
+
+    /// What was launched with this number has ended.
+    pub(in crate::runtime) fn over(&self, launch: u64) {
+        self.say(OVER, &[&launch.to_le_bytes()]);
+    }
+
+    /// Waits for a command: whether it starts again what a former worker has
+    /// run. `None` once the guard, or this plugin, ends.
+    pub(in crate::runtime) fn receive(&self, command: &mut Vec<u8>) -> Option<bool> {
+        let mut head = [0; HEAD];
+        (&self.socket).read_exact(&mut head).ok()?;
+        let [tag, length @ ..] = head;
+        trim(command);
+        command.resize(u32::from_le_bytes(length) as usize, 0);
+        (&self.socket).read_exact(command).ok()?;
+        Some(tag == AGAIN)
+    }
+
+    /// Ends every wait.
+    pub(in crate::runtime) fn close(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(socket: &mut UnixStream) -> Vec<Said> {
+        let mut buffer = Vec::new();
+        socket.read_to_end(&mut buffer).unwrap();
+        std::iter::from_fn(|| parse(&mut buffer).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_said_is_heard() {
+        let (mut guard, socket) = UnixStream::pair().unwrap();
+        let link = Link { socket, writing: Mutex::default() };
+        tell(&guard, b"start", false).unwrap();
+        tell(&guard, b"", true).unwrap();
+        let mut command = Vec::new();
+        assert_eq!(link.receive(&mut command), Some(false));
+        assert_eq!(command, b"start");
+        assert_eq!(link.receive(&mut command), Some(true));
+        assert_eq!(command, b"");
+        link.ready();
+        link.answer(7, b"ok");
+        link.over(7);
+        link.close();
+        assert_eq!(link.receive(&mut command), None);
+        assert_eq!(heard(&mut guard), [Said::Ready, Said::Answer(7, b"ok".to_vec()), Said::Over(7)]);
+    }
+
+    #[test]
+    fn a_frame_may_come_in_pieces_and_nonsense_is_none() {
+        let mut buffer = vec![ANSWER, 10, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'o'];
+        assert_eq!(parse(&mut buffer).unwrap(), None);
+        buffer.push(b'k');
+        assert_eq!(parse(&mut buffer).unwrap(), Some(Said::Answer(1, b"ok".to_vec())));
+        assert!(buffer.is_empty());
+        for nonsense in [&[b'X', 0, 0, 0, 0][..], &[ANSWER, 0, 0, 0, 0], &[ANSWER, 255, 255, 255, 255]] {
+            assert!(parse(&mut nonsense.to_vec()).is_err(), "{nonsense:?}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What the worker is executing, marked in memory that outlives it, so that
+//! what killed it does not kill the next one (design.md §7.18).
+//!
+//! A stock engine sends a call again to whoever connects next, and never
+//! learns that its message to a sink has died with a worker. The next worker
+//! therefore answers the call that was being executed, and acknowledges the
+//! messages that were being taken, with an error: their outcome is unknown.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use ekuiper_core::message::{Call, CallKind, Meta};
+
+use super::page;
+
+/// A mark, in words; no two share a line of the processor's cache.
+const SLOT: usize = 8;
+
+/// How many sinks can have a mark at one time.
+const SINKS: usize = 256;
+
+/// What the engine is told of a call that may have killed a worker.
+pub(in crate::runtime) const UNKNOWN_CALL: &str = "outcome unknown: the plugin's worker ended while it executed this call, \
+     which is not executed again";
+
+/// What the engine is told of a message that may have killed a worker.
+pub(in crate::runtime) const UNKNOWN_MESSAGE: &str =
+    "outcome unknown: the plugin's worker ended while the sink had this message";
+
+/// How much memory a plugin's marks need, in words.
+pub(super) fn words(functions: usize) -> usize {
+    (functions + SINKS) * SLOT
+}
+
+/// The marks of one plugin.
+pub(in crate::runtime) struct Marks {
+    words: &'static [AtomicU64],
+    functions: usize,
+    /// Held while a sink looks for its place.
+    placing: Mutex<()>,
+}
+
+impl Marks {
+    /// The marks that the guard has made, as the former worker left them.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(in crate::runtime) fn new(memory: &OwnedFd, functions: usize) -> std::io::Result<Self> {
+        Ok(Self { words: page::map(memory, words(functions))?, functions, placing: Mutex::default() })
+    }
+
+    fn slot(&self, index: usize) -> &'static [AtomicU64] {
+        &self.words[index * SLOT..][..SLOT]
+    }
+
+    /// The mark of a function, by its place among the functions' names.
+    pub(in crate::runtime) fn function(&self, index: usize, idempotent: bool) -> FunctionMark {
+        let slot = self.slot(index);
+        let times = slot[0].load(Ordering::Acquire);
+        let print = Print { hash: slot[1].load(Ordering::Relaxed), length: slot[2].load(Ordering::Relaxed) };
+        FunctionMark { slot, idempotent, left: (times > 0).then_some((print, times)) }
+    }
+
+    /// The mark of a sink, and how many messages its former worker has taken
+    /// and not acknowledged. It has no past unless it is started `again`.
+    pub(in crate::runtime) fn sink(&self, meta: &Meta, again: bool) -> Option<(SinkMark, u64)> {
+        // Zero is nobody.
+        let key = Print::of(meta.to_string().as_bytes()).hash | 1;
+        let _placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = (self.functions..self.functions + SINKS).map(|index| self.slot(index));
+        let whose = |wanted| move |slot: &&'static [AtomicU64]| slot[0].load(Ordering::Acquire) == wanted;
+        let Some(slot) = slots.clone().find(whose(key)).or_else(|| slots.clone().find(whose(0))) else {
+            tracing::warn!(
+                "more than {SINKS} sinks: should the worker crash, this one's messages are not accounted for"
+            );
+            return None;
+        };
+        if !again || slot[0].load(Ordering::Acquire) != key {
+            slot[1].store(0, Ordering::Relaxed);
+            slot[2].store(0, Ordering::Relaxed);
+            slot[0].store(key, Ordering::Release);
+        }
+        let mark = SinkMark(slot);
+        let owed = mark.owed();
+        Some((mark, owed))
+    }
+}
+
+/// Tells one text from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Print {
+    hash: u64,
+    length: u64,
+}
+
+impl Print {
+    /// Eight bytes at a time: a call of a megabyte is not to wait for this.
+    fn of(text: &[u8]) -> Self {
+        let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (words, rest) = text.as_chunks::<8>();
+        let hash = words.iter().fold(0, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let hash = mix(hash, u64::from_le_bytes(last));
+        Self { hash: hash ^ (hash >> 32), length: text.len() as u64 }
+    }
+}
+
+/// Whether to execute a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::runtime) enum Begin {
+    Execute,
+    /// A worker has died of it, perhaps: answer [`UNKNOWN_CALL`].
+    Unknown,
+}
+
+/// The call that a function is executing. In its slot: how often the call was
+/// begun, and its print.
+pub(in crate::runtime) struct FunctionMark {
+    slot: &'static [AtomicU64],
+    idempotent: bool,
+    /// What the former worker was executing. Only the first call can be that
+    /// one: an engine repeats what had no answer before it goes on.
+    left: Option<(Print, u64)>,
+}
+
+impl FunctionMark {
+    /// A call is about to be executed.
+    pub(in crate::runtime) fn begin(&mut self, call: &[u8]) -> Begin {
+        let print = Print::of(call);
+        let mut times = 1;
+        if let Some((left, begun)) = self.left.take()
+            && left == print
+        {
+            if begun >= self.most(call) {
+                self.end();
+                return Begin::Unknown;
+            }
+            times = begun + 1;
+        }
+        self.slot[1].store(print.hash, Ordering::Relaxed);
+        self.slot[2].store(print.length, Ordering::Relaxed);
+        self.slot[0].store(times, Ordering::Release);
+        Begin::Execute
+    }
+
+    /// How often this call may be begun. Asking about arguments changes
+    /// nothing, and is idempotent by its nature.
+    fn most(&self, call: &[u8]) -> u64 {
+        let asks = Call::decode(call).is_ok_and(|call| call.kind != CallKind::Exec);
+        if self.idempotent || asks { 2 } else { 1 }
+    }
+
+    /// The engine has its answer.
+    pub(in crate::runtime) fn end(&mut self) {
+        self.slot[0].store(0, Ordering::Release);
+    }
+}
+
+/// The messages that a sink has. In its slot: whose it is, how many it has
+/// taken, how many it has acknowledged.
+pub(in crate::runtime) struct SinkMark(&'static [AtomicU64]);
+
+impl SinkMark {
+    /// A message was taken.
+    pub(in crate::runtime) fn taken(&self) {
+        self.0[1].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A message is about to be acknowledged. Before it is: should the worker
+    /// die in between, an engine waits for an ack in vain; the other way round
+    /// it would take one for the next message's.
+    pub(in crate::runtime) fn acknowledging(&self) {
+        self.0[2].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The sink has ended in order: nobody waits for it.
+    pub(in crate::runtime) fn over(&self) {
+        self.0[0].store(0, Ordering::Release);
+    }
+
+    fn owed(&self) -> u64 {
+        self.0[1].load(Ordering::Acquire).saturating_sub(self.0[2].load(Ordering::Acquire))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXEC: &[u8] = br#"{"func":"Exec","arg":[1,"{}"]}"#;
+    const OTHER: &[u8] = br#"{"func":"Exec","arg":[2,"{}"]}"#;
+
+    fn worker(memory: &OwnedFd) -> Marks {
+        Marks::new(memory, 2).unwrap()
+    }
+
+    fn memory() -> OwnedFd {
+        page::memory(words(2)).unwrap()
+    }
+
+    #[test]
+    fn a_call_that_killed_its_worker_is_not_executed_again() {
+        let memory = memory();
+        assert_eq!(worker(&memory).function(1, false).begin(EXEC), Begin::Execute);
+        // It died; so does the next before the engine has sent it again.
+        let _ = worker(&memory).function(1, false);
+        let mut mark = worker(&memory).function(1, false);
+        assert_eq!(mark.begin(EXEC), Begin::Unknown);
+        assert_eq!(mark.begin(EXEC), Begin::Execute, "a new call of the same text");
+        assert_eq!(worker(&memory).function(0, false).begin(EXEC), Begin::Execute, "another function");
+    }
+
+    #[test]
+    fn an_answered_call_leaves_nothing() {
+        let memory = memory();
+        let mut mark = worker(&memory).function(0, false);
+        mark.begin(EXEC);
+        mark.end();
+        assert_eq!(worker(&memory).function(0, false).begin(EXEC), Begin::Execute);
+    }
+
+    #[test]
+    fn an_engine_that_has_given_up_sends_another_call() {
+        let memory = memory();
+        worker(&memory).function(0, false).begin(EXEC);
+        let mut mark = worker(&memory).function(0, false);
+        assert_eq!(mark.begin(OTHER), Begin::Execute);
+        mark.end();
+        assert_eq!(mark.begin(EXEC), Begin::Execute);
+    }
+
+    #[test]
+    fn what_is_idempotent_is_executed_once_more_and_not_for_ever() {
+        let memory = memory();
+        for (idempotent, call) in [(true, EXEC), (false, &br#"{"func":"Validate","arg":[{}]}"#[..])] {
+            assert_eq!(worker(&memory).function(0, idempotent).begin(call), Begin::Execute);
+            assert_eq!(worker(&memory).function(0, idempotent).begin(call), Begin::Execute);
+            let mut mark = worker(&memory).function(0, idempotent);
+            assert_eq!(mark.begin(call), Begin::Unknown);
+            assert_eq!(mark.begin(call), Begin::Execute);
+            mark.end();
+        }
+    }
+
+    #[test]
+    fn a_sink_owes_what_it_had_taken() {
+        let memory = memory();
+        let (first, second) = (Meta::default(), Meta { instance_id: 1, ..Meta::default() });
+        let (mark, owed) = worker(&memory).sink(&first, false).unwrap();
+        assert_eq!(owed, 0);
+        mark.taken();
+        mark.acknowledging();
+        mark.taken();
+        mark.taken();
+        assert_eq!(worker(&memory).sink(&second, true).unwrap().1, 0);
+        assert_eq!(worker(&memory).sink(&first, true).unwrap().1, 2);
+        assert_eq!(worker(&memory).sink(&first, false).unwrap().1, 0, "a new sink has no past");
+        let (mark, _) = worker(&memory).sink(&first, true).unwrap();
+        mark.taken();
+        mark.over();
+        assert_eq!(worker(&memory).sink(&first, true).unwrap().1, 0);
+    }
+
+    #[test]
+    fn as_many_sinks_as_there_are_places() {
+        let memory = memory();
+        let marks = worker(&memory);
+        let meta = |instance_id| Meta { instance_id, ..Meta::default() };
+        let mut all: Vec<_> = (0..SINKS as i64).map(|instance| marks.sink(&meta(instance), false).unwrap().0).collect();
+        assert!(marks.sink(&meta(-1), false).is_none());
+        all.pop().unwrap().over();
+        assert!(marks.sink(&meta(-1), false).is_some());
+        assert_eq!(worker(&memory).function(1, false).begin(EXEC), Begin::Execute, "sinks are not functions");
+    }
+
+    #[test]
+    fn prints_tell_texts_apart() {
+        let texts: [&[u8]; 7] =
+            [b"", b"\0", b"a", b"a\0", b"12345678", b"12345678\0", b"\x31\x32\x33\x34\x35\x36\x37\x39"];
+        for (index, text) in texts.iter().enumerate() {
+            for other in &texts[..index] {
+                assert_ne!(Print::of(text), Print::of(other), "{text:?} {other:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! A plugin of two processes: a guard that the engine starts and talks to, and
+//! a worker that runs the symbols.
+//!
+//! `guard` is the first's main loop, `roster` its list of what is live, and
+//! `worker` its end of the second, which `link` is the other end of. The
+//! worker marks what it executes in memory that outlives it: `marks`, on a
+//! `page`.
+
+mod guard;
+mod link;
+mod marks;
+mod page;
+mod roster;
+mod worker;
+
+pub(super) use guard::guard;
+pub(super) use link::Link;
+pub(super) use marks::{Begin, FunctionMark, Marks, SinkMark, UNKNOWN_CALL, UNKNOWN_MESSAGE};
+pub(super) use page::{Inherited, inherited};

@@ -1,0 +1,406 @@
+//! Which symbols are live, and what the worker is to be told next. No clock,
+//! no socket and no process here: it is told what happened and when.
+//!
+//! A symbol is live from the answer `ok` to its start until the engine stops
+//! it or it ends by itself; a worker's death does not change that. Each
+//! command of the engine has one answer; while the engine waits for it, it
+//! sends no other.
+
+use std::time::{Duration, Instant};
+
+use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Meta, SymbolKind};
+
+use crate::runtime::control::{Key, key, title};
+
+/// After how long a symbol that could not be started again is tried once more;
+/// it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest of these pauses.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    live: Vec<Entry>,
+    /// The engine's command that the worker has not been told yet.
+    waiting: Option<Told>,
+    under_way: Option<UnderWay>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    /// Its start, as the engine has sent it.
+    start: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// By this launch of the worker.
+    Runs(u64),
+    /// Not in this worker; not to be tried before `at`.
+    Missing { at: Instant, pause: Duration },
+}
+
+/// A command of the engine.
+#[derive(Debug)]
+struct Told {
+    bytes: Vec<u8>,
+    /// Absent where it cannot be read: the worker says why.
+    what: Option<(CommandKind, Key)>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    what: Task,
+    /// Launches that ended meanwhile: maybe the very one that is under way.
+    over: Vec<u64>,
+}
+
+#[derive(Debug)]
+enum Task {
+    Engine(Told),
+    Again(Key),
+}
+
+/// What the worker is to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) command: Vec<u8>,
+    /// It starts what a former worker has run.
+    pub(super) again: bool,
+}
+
+impl Roster {
+    /// The engine sends a command. Its answer, where that needs no worker.
+    pub(super) fn command(&mut self, bytes: Vec<u8>, worker: bool) -> Option<Vec<u8>> {
+        let what = Command::decode(&bytes).ok().map(|command| (command.kind, key(&command.control)));
+        self.waiting = Some(Told { bytes, what });
+        if worker { None } else { self.answer_stop() }
+    }
+
+    /// A stop of what runs nowhere is carried out by forgetting it.
+    fn answer_stop(&mut self) -> Option<Vec<u8>> {
+        let told = self.waiting.as_ref()?;
+        let Some((CommandKind::Stop, key)) = &told.what else { return None };
+        let place = self.place(key).filter(|_| key.0 != SymbolKind::Function)?;
+        self.live.remove(place);
+        self.waiting = None;
+        Some(ANSWER_OK.to_vec())
+    }
+
+    /// What the worker is to be told now.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Order> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        if let Some(told) = self.waiting.take() {
+            // Started twice by the engine, it is the same one still.
+            if let Some((CommandKind::Start, key)) = &told.what
+                && let Some(place) = self.place(key)
+                && matches!(self.live[place].state, State::Missing { .. })
+            {
+                self.waiting = Some(told);
+                return Some(self.again(place));
+            }
+            let command = told.bytes.clone();
+            self.begin(Task::Engine(told));
+            return Some(Order { command, again: false });
+        }
+        // Whoever takes data is there before who gives it; calls wait already.
+        let order = [SymbolKind::Function, SymbolKind::Sink, SymbolKind::Source];
+        let due = |entry: &Entry| matches!(entry.state, State::Missing { at, .. } if at <= now);
+        let place =
+            order.iter().find_map(|kind| self.live.iter().position(|entry| entry.key.0 == *kind && due(entry)))?;
+        Some(self.again(place))
+    }
+
+    fn again(&mut self, place: usize) -> Order {
+        let entry = &self.live[place];
+        let (key, command) = (entry.key.clone(), entry.start.clone());
+        self.begin(Task::Again(key));
+        Order { command, again: true }
+    }
+
+    fn begin(&mut self, what: Task) {
+        self.under_way = Some(UnderWay { what, over: Vec::new() });
+    }
+
+    /// When there is something to tell the worker again.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        let missing = self.live.iter().filter_map(|entry| match entry.state {
+            State::Missing { at, .. } => Some(at),
+            State::Runs(_) => None,
+        });
+        missing.min().filter(|_| self.under_way.is_none())
+    }
+
+    /// The worker has answered. What the engine is to be answered.
+    pub(super) fn answered(&mut self, launch: u64, answer: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
+        let UnderWay { what, over } = self.under_way.take()?;
+        let ok = answer == ANSWER_OK;
+        let over = over.contains(&launch);
+        match what {
+            Task::Engine(Told { bytes, what }) => {
+                match what {
+                    Some((CommandKind::Start, key)) if ok => self.started(key, bytes, launch, over),
+                    Some((CommandKind::Stop, key)) => self.forget(&key),
+                    _ => {}
+                }
+                Some(answer)
+            }
+            Task::Again(key) => {
+                let place = self.place(&key)?;
+                let entry = &mut self.live[place];
+                if ok && over {
+                    self.live.remove(place);
+                } else if ok {
+                    entry.state = State::Runs(launch);
+                } else {
+                    let pause = match entry.state {
+                        State::Missing { pause, .. } => pause,
+                        State::Runs(_) => FIRST_PAUSE,
+                    };
+                    let error = String::from_utf8_lossy(&answer);
+                    tracing::error!(%error, "{} could not be started again, next try in {pause:?}", title(&key));
+                    entry.state = State::Missing { at: now + pause, pause: (pause * 2).min(MAX_PAUSE) };
+                }
+                None
+            }
+        }
+    }
+
+    fn started(&mut self, key: Key, start: Vec<u8>, launch: u64, over: bool) {
+        match self.place(&key) {
+            // An engine starts a function for each rule that uses it.
+            Some(place) if launch == 0 => self.live[place].start = start,
+            place => {
+                place.map(|place| self.live.remove(place));
+                if !over {
+                    self.live.push(Entry { key, start, state: State::Runs(launch) });
+                }
+            }
+        }
+    }
+
+    /// A symbol has ended by itself, or was stopped.
+    pub(super) fn over(&mut self, launch: u64) {
+        self.live.retain(|entry| !matches!(entry.state, State::Runs(of) if of == launch));
+        if let Some(under_way) = &mut self.under_way {
+            under_way.over.push(launch);
+        }
+    }
+
+    /// The worker has died. What the engine is to be answered, if it waits,
+    /// and the sink that runs no more, if there is one.
+    pub(super) fn worker_died(&mut self, how: &str, now: Instant) -> (Option<Vec<u8>>, Option<Meta>) {
+        for entry in &mut self.live {
+            entry.state = State::Missing { at: now, pause: FIRST_PAUSE };
+        }
+        let Some(UnderWay { what: Task::Engine(Told { what, .. }), .. }) = self.under_way.take() else {
+            let sink = self.waiting.as_ref().and_then(|told| told.what.clone()).map(|(_, key)| key);
+            let answer = self.answer_stop();
+            return (answer, sink.and_then(|key| self.gone_sink(key)));
+        };
+        let Some((kind, key)) = what else {
+            return (Some(format!("the plugin's worker ended ({how}) over this command").into_bytes()), None);
+        };
+        if kind == CommandKind::Stop {
+            self.forget(&key);
+        }
+        let text = format!("the plugin's worker ended ({how}) during the {kind} of {}", title(&key));
+        (Some(text.into_bytes()), self.gone_sink(key))
+    }
+
+    /// The instance of a sink that is not live.
+    fn gone_sink(&self, key: Key) -> Option<Meta> {
+        (key.0 == SymbolKind::Sink && self.place(&key).is_none()).then_some(key.2)
+    }
+
+    /// All sinks that are live.
+    pub(super) fn sinks(&self) -> impl Iterator<Item = &Meta> {
+        self.live.iter().filter(|entry| entry.key.0 == SymbolKind::Sink).map(|entry| &entry.key.2)
+    }
+
+    /// How many symbols are live.
+    pub(super) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The engine's stop of a symbol has been answered, or its outcome is that.
+    fn forget(&mut self, key: &Key) {
+        // Function channels live as long as the host.
+        if key.0 != SymbolKind::Function
+            && let Some(place) = self.place(key)
+        {
+            self.live.remove(place);
+        }
+    }
+
+    fn place(&self, key: &Key) -> Option<usize> {
+        self.live.iter().position(|entry| entry.key == *key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ekuiper_core::message::Control;
+    use serde_json::Map;
+
+    use super::*;
+
+    fn meta(op: &str) -> Meta {
+        Meta { rule_id: "r".into(), op_id: op.into(), instance_id: 0 }
+    }
+
+    fn command(kind: CommandKind, control: Control) -> Vec<u8> {
+        Command { kind, control }.encode().unwrap()
+    }
+
+    fn source(kind: CommandKind, op: &str) -> Vec<u8> {
+        command(kind, Control::source("s", meta(op), "", Map::new()))
+    }
+
+    fn sink(kind: CommandKind, op: &str) -> Vec<u8> {
+        command(kind, Control::sink("s", meta(op), Map::new()))
+    }
+
+    fn function() -> Vec<u8> {
+        command(CommandKind::Start, Control::function("f"))
+    }
+
+    use CommandKind::{Start, Stop};
+
+    /// The engine's command, carried out by a worker.
+    fn carry_out(roster: &mut Roster, bytes: &[u8], launch: u64, answer: &str) -> String {
+        let now = Instant::now();
+        assert_eq!(roster.command(bytes.to_vec(), true), None);
+        assert_eq!(roster.next(now).unwrap(), Order { command: bytes.to_vec(), again: false });
+        assert_eq!(roster.next(now), None, "one at a time");
+        String::from_utf8(roster.answered(launch, answer.into(), now).unwrap()).unwrap()
+    }
+
+    /// What a new worker is told, which carries it all out.
+    fn replayed(roster: &mut Roster, launch: &mut u64) -> Vec<Vec<u8>> {
+        let now = Instant::now();
+        std::iter::from_fn(|| {
+            let order = roster.next(now)?;
+            assert!(order.again);
+            *launch += 1;
+            assert_eq!(roster.answered(*launch, b"ok".to_vec(), now), None);
+            Some(order.command)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn exactly_what_is_live_is_started_again() {
+        let mut roster = Roster::default();
+        for (launch, start) in [source(Start, "a"), sink(Start, "b"), function(), source(Start, "c")].iter().enumerate()
+        {
+            assert_eq!(carry_out(&mut roster, start, launch as u64 + 1, "ok"), "ok");
+        }
+        // Refused, stopped, started twice.
+        assert_eq!(carry_out(&mut roster, &sink(Start, "x"), 5, "no"), "no");
+        assert_eq!(carry_out(&mut roster, &source(Stop, "c"), 0, "ok"), "ok");
+        assert_eq!(carry_out(&mut roster, &function(), 0, "ok"), "ok");
+        assert_eq!(carry_out(&mut roster, &source(Start, "a"), 0, "it runs already"), "it runs already");
+        for _ in 0..2 {
+            assert_eq!(roster.worker_died("killed", Instant::now()), (None, None));
+            let all = [function(), sink(Start, "b"), source(Start, "a")];
+            assert_eq!(replayed(&mut roster, &mut 0), all);
+        }
+    }
+
+    #[test]
+    fn what_ended_by_itself_is_not_started_again() {
+        let mut roster = Roster::default();
+        carry_out(&mut roster, &source(Start, "a"), 1, "ok");
+        roster.over(1);
+        // One that ends before its answer has arrived, and one whose
+        // predecessor ends meanwhile.
+        roster.command(source(Start, "b"), true);
+        roster.next(Instant::now());
+        roster.over(2);
+        roster.answered(2, b"ok".to_vec(), Instant::now());
+        roster.command(source(Start, "a"), true);
+        roster.next(Instant::now());
+        roster.over(1);
+        roster.answered(3, b"ok".to_vec(), Instant::now());
+        roster.worker_died("killed", Instant::now());
+        let mut launch = 0;
+        assert_eq!(replayed(&mut roster, &mut launch), [source(Start, "a")]);
+        roster.over(launch);
+        assert_eq!(roster.len(), 0);
+    }
+
+    #[test]
+    fn a_command_under_way_is_answered_with_an_error() {
+        let mut roster = Roster::default();
+        let died = |roster: &mut Roster, bytes: Vec<u8>| {
+            roster.command(bytes, true);
+            roster.next(Instant::now()).unwrap();
+            let (answer, sink) = roster.worker_died("signal: 9", Instant::now());
+            (String::from_utf8(answer.unwrap()).unwrap(), sink)
+        };
+        let (answer, gone) = died(&mut roster, sink(Start, "a"));
+        assert_eq!(answer, "the plugin's worker ended (signal: 9) during the start of sink s (r/a/0)");
+        assert_eq!(gone, Some(meta("a")));
+        assert_eq!(died(&mut roster, b"garbage".to_vec()).1, None);
+        carry_out(&mut roster, &sink(Start, "b"), 1, "ok");
+        let (answer, gone) = died(&mut roster, sink(Stop, "b"));
+        assert!(answer.contains("during the stop of sink s (r/b/0)"), "{answer}");
+        assert_eq!(gone, Some(meta("b")), "what was being stopped is not started again");
+        assert_eq!(roster.next(Instant::now()), None);
+    }
+
+    #[test]
+    fn a_stop_needs_no_worker_and_a_start_waits_for_one() {
+        let mut roster = Roster::default();
+        carry_out(&mut roster, &source(Start, "a"), 1, "ok");
+        carry_out(&mut roster, &sink(Start, "b"), 2, "ok");
+        carry_out(&mut roster, &function(), 3, "ok");
+        // A stop that has not been told yet when the worker dies.
+        roster.command(sink(Stop, "b"), true);
+        assert_eq!(roster.worker_died("killed", Instant::now()), (Some(b"ok".to_vec()), Some(meta("b"))));
+        assert_eq!(roster.command(source(Stop, "a"), false), Some(b"ok".to_vec()));
+        assert_eq!(roster.command(source(Start, "c"), false), None);
+        let now = Instant::now();
+        assert_eq!(roster.next(now), Some(Order { command: source(Start, "c"), again: false }));
+        assert_eq!(roster.answered(1, b"ok".to_vec(), now), Some(b"ok".to_vec()));
+        assert_eq!(replayed(&mut roster, &mut 1), [function()]);
+    }
+
+    #[test]
+    fn a_start_of_what_is_missing_is_the_second() {
+        let mut roster = Roster::default();
+        carry_out(&mut roster, &source(Start, "a"), 1, "ok");
+        roster.worker_died("killed", Instant::now());
+        roster.command(source(Start, "a"), false);
+        let now = Instant::now();
+        assert!(roster.next(now).unwrap().again);
+        assert_eq!(roster.answered(1, b"ok".to_vec(), now), None);
+        assert!(!roster.next(now).unwrap().again);
+        assert_eq!(roster.answered(0, b"it runs already".to_vec(), now).unwrap(), b"it runs already");
+    }
+
+    #[test]
+    fn one_that_is_refused_is_tried_again_later() {
+        let mut roster = Roster::default();
+        carry_out(&mut roster, &sink(Start, "a"), 1, "ok");
+        let mut now = Instant::now();
+        roster.worker_died("killed", now);
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            assert!(roster.next(now).unwrap().again);
+            assert_eq!(roster.answered(0, b"no".to_vec(), now), None);
+            assert_eq!(roster.next(now), None);
+            assert_eq!(roster.next_at(), Some(now + Duration::from_secs(seconds)));
+            now += Duration::from_secs(seconds);
+        }
+        assert_eq!(roster.sinks().collect::<Vec<_>>(), [&meta("a")]);
+        assert!(roster.next(now).unwrap().again);
+        roster.answered(1, b"ok".to_vec(), now);
+        assert_eq!(roster.next_at(), None);
+    }
+}

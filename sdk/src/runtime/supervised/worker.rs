@@ -1,0 +1,143 @@
+//! The worker's process, as its guard has it.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{RecvFlags, recv};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::link::{self, Said};
+use super::page;
+use crate::Result;
+
+/// How long a worker may take to take a command; it has nothing else to do.
+const TAKE: Duration = Duration::from_secs(5);
+
+/// A worker; dropping it kills it.
+pub(super) struct Worker {
+    child: Child,
+    pidfd: OwnedFd,
+    socket: UnixStream,
+    /// What it has said and is not a whole frame yet.
+    buffer: Vec<u8>,
+    /// It takes commands.
+    pub(super) ready: bool,
+    /// Until when it has to say the next.
+    pub(super) deadline: Option<Instant>,
+    reaped: bool,
+}
+
+impl Worker {
+    /// Starts this same executable once more. It may take `patience` to be
+    /// ready.
+    pub(super) fn start(memory: &OwnedFd, patience: Duration) -> Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        socket.set_write_timeout(Some(TAKE))?;
+        // Nothing else is started meanwhile: only the worker inherits it.
+        fcntl_setfd(&theirs, FdFlags::empty())?;
+        let (variable, value) = page::variable(&theirs, memory);
+        let mut arguments = std::env::args_os();
+        // Also when its file has been replaced, as an update does.
+        let mut command = Command::new("/proc/self/exe");
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        let mut child = command.args(arguments).env(variable, value).spawn()?;
+        // It is not waited for yet, so the number is its own.
+        let pidfd = Pid::from_raw(child.id().cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        let pidfd = match pidfd {
+            Some(Ok(pidfd)) => pidfd,
+            other => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let error = other.and_then(std::result::Result::err).unwrap_or(Errno::SRCH);
+                return Err(format!("the worker cannot be watched: {error}").into());
+            }
+        };
+        let deadline = Some(Instant::now() + patience);
+        Ok(Self { child, pidfd, socket, buffer: Vec::new(), ready: false, deadline, reaped: false })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// To be polled: it has said something, or has ended.
+    pub(super) fn fds(&self) -> [PollFd<'_>; 2] {
+        [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)]
+    }
+
+    /// Tells it to carry out a command.
+    pub(super) fn tell(&self, command: &[u8], again: bool) -> io::Result<()> {
+        link::tell(&self.socket, command, again)
+    }
+
+    /// Tells it to end in order, whatever it is doing.
+    pub(super) fn end(&self) {
+        let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::TERM);
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Whether it has ended by then.
+    pub(super) fn ends_by(&self, deadline: Instant) -> bool {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).ok();
+            match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], left.as_ref()) {
+                Err(Errno::INTR) => {}
+                ended => return ended.is_ok_and(|ended| ended > 0),
+            }
+        }
+    }
+
+    /// Appends what it has said; whether it has hung up, or says nonsense.
+    pub(super) fn hear(&mut self, said: &mut Vec<Said>) -> bool {
+        let gone = loop {
+            let mut piece = [0; 4096];
+            match recv(&self.socket, &mut piece, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => break true,
+                Ok((count, _)) => self.buffer.extend_from_slice(&piece[..count]),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => break false,
+                Err(_) => break true,
+            }
+        };
+        loop {
+            match link::parse(&mut self.buffer) {
+                Ok(Some(frame)) => said.push(frame),
+                Ok(None) => return gone,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    return true;
+                }
+            }
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
+    }
+
+    /// How it has ended. Whatever is left of it is killed.
+    pub(super) fn reap(mut self) -> io::Result<ExitStatus> {
+        self.kill();
+        self.reaped = true;
+        self.child.wait()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The two processes of a supervised plugin.
+
+use std::path::PathBuf;
+
+use ekuiper_core::message::HANDSHAKE;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{Asked, Channel, Plugin, eventually};
+
+/// Of all processes: pid, parent, whether it has ended and nobody has waited.
+fn processes() -> Vec<(i32, i32, bool)> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?;
+        Some((pid, fields.next()?.parse().ok()?, state == "Z"))
+    })
+    .collect()
+}
+
+/// Whether a process lives.
+pub fn lives(pid: i32) -> bool {
+    processes().iter().any(|(other, _, ended)| *other == pid && !ended)
+}
+
+pub fn signal(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+/// How many KiB of memory of its own a process has written to.
+pub fn private_dirty(pid: i32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+impl Plugin {
+    /// Starts a plugin whose symbols are run by a worker.
+    pub fn supervised(settings: &[(&str, &str)]) -> Self {
+        Self::start(&[settings, &[("UNRULY_SUPERVISED", "1")]].concat())
+    }
+
+    pub fn guard(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// The worker; waits for it.
+    pub fn worker(&self) -> i32 {
+        let mut workers = Vec::new();
+        eventually("there is a worker", || {
+            let children = processes().into_iter().filter(|(_, parent, ended)| *parent == self.guard() && !ended);
+            workers = children.map(|(pid, ..)| pid).collect();
+            !workers.is_empty()
+        });
+        assert_eq!(workers.len(), 1, "one worker");
+        workers[0]
+    }
+
+    /// How many of its children have ended and were not waited for.
+    pub fn zombies(&self) -> usize {
+        processes().iter().filter(|(_, parent, ended)| *parent == self.guard() && *ended).count()
+    }
+
+    /// Kills the worker, and waits for its end.
+    pub fn kill_worker(&self) -> i32 {
+        let worker = self.worker();
+        signal(worker, Signal::KILL);
+        eventually("the worker ends", || !lives(worker));
+        worker
+    }
+
+    /// Which sockets are there.
+    pub fn socket_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|end| end == "ipc")).collect()
+    }
+}
+
+impl Channel {
+    /// A call as a stock engine makes it: as long as the answer is a
+    /// handshake, it sends it again. Returns also how often it did.
+    pub fn call_stock(&mut self, call: &[u8]) -> (Result<Value, String>, usize) {
+        self.send(call);
+        let mut again = 0;
+        loop {
+            match self.next() {
+                Asked::Gone => {}
+                Asked::Request(answer) if answer == HANDSHAKE => {
+                    again += 1;
+                    self.send(call);
+                }
+                Asked::Request(answer) => {
+                    let reply: Value = serde_json::from_slice(&answer).unwrap();
+                    let result = match reply["state"].as_bool().unwrap() {
+                        true => Ok(reply["result"].clone()),
+                        false => Err(reply["result"].as_str().unwrap().to_owned()),
+                    };
+                    return (result, again);
+                }
+            }
+        }
+    }
+
+    /// Waits for the handshake on the next connection.
+    pub fn greeted_again(&mut self) {
+        assert_eq!(self.next(), Asked::Gone);
+        assert_eq!(self.next(), Asked::Request(HANDSHAKE.to_vec()));
+    }
+}
