@@ -26,6 +26,10 @@ pub struct LaunchOptions {
     /// The least severe log level to write: `error` to `trace`. Absent: `info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
+    /// The host starts a crashed plugin again by itself, with all its symbols:
+    /// a plugin needs no guard of its own. Absent: it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub supervises: bool,
 }
 
 fn default_send_timeout() -> u64 {
@@ -35,7 +39,13 @@ fn default_send_timeout() -> u64 {
 impl Default for LaunchOptions {
     /// Exactly what eKuiper sends.
     fn default() -> Self {
-        Self { send_timeout: default_send_timeout(), transport: None, ipc_dir: None, log_level: None }
+        Self {
+            send_timeout: default_send_timeout(),
+            transport: None,
+            ipc_dir: None,
+            log_level: None,
+            supervises: false,
+        }
     }
 }
 
@@ -68,10 +78,11 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored_and_ours_survive() {
-        let text = r#"{"sendTimeout":250,"ipcDir":"/run/x","transport":"nng","later":[1]}"#;
+        let text = r#"{"sendTimeout":250,"ipcDir":"/run/x","transport":"nng","supervises":true,"later":[1]}"#;
         let options = LaunchOptions::parse(text).unwrap();
         assert_eq!(options.send_timeout, 250);
         assert_eq!(options.ipc_dir, Some("/run/x".into()));
+        assert!(options.supervises);
         assert_eq!(LaunchOptions::parse(&options.to_argument().unwrap()).unwrap(), options);
         assert_eq!(LaunchOptions::parse("{}").unwrap(), LaunchOptions::default());
     }

@@ -208,6 +208,25 @@ fn a_crash_loop_ends_the_guard() {
 }
 
 #[test]
+fn an_engine_that_waits_is_told_that_the_guard_gives_up() {
+    let _watchdog = watchdog();
+    let folder = tempfile::tempdir().unwrap();
+    let hold = folder.path().join("hold");
+    let mut plugin = Plugin::supervised(&[("UNRULY_HOLD", hold.to_str().unwrap())]);
+    let _busy = Busy::start(&mut plugin);
+    std::fs::write(&hold, "").unwrap();
+    plugin.kill_worker();
+    plugin.control.send(&start(source("counter", &meta("r2", "in"), json!({}))));
+    for _ in 1..5 {
+        plugin.kill_worker();
+    }
+    let Asked::Request(answer) = plugin.control.next() else { panic!("the engine waits in vain") };
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("the plugin ends: its worker has crashed 5 times"), "{answer}");
+    assert_eq!(plugin.exit().code(), Some(1));
+}
+
+#[test]
 fn a_worker_that_cannot_begin_ends_the_guard() {
     let _watchdog = watchdog();
     let folder = tempfile::tempdir().unwrap();
@@ -320,6 +339,17 @@ fn sigterm_and_ctrl_c_end_both_in_order() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_end_by_itself_does_so_in_order_and_comes_back() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::supervised(&[]);
+    let mut busy = Busy::start(&mut plugin);
+    signal(plugin.worker(), Signal::TERM);
+    busy.comes_back();
+    assert!(journal(&busy.journal).contains(&"sink close".into()));
+    plugin.log.wait_for(&["the worker has ended (exit status: 0)"]);
+}
+
+#[test]
 fn sigterm_ends_a_guard_that_waits_for_its_next_worker() {
     let _watchdog = watchdog();
     let folder = tempfile::tempdir().unwrap();
@@ -360,6 +390,22 @@ fn both_end_with_their_engine() {
     assert_eq!(plugin.control.next(), Asked::Gone);
     eventually("the guard ends", || !lives(guard));
     assert_ended(&plugin, 0, &busy.journal);
+}
+
+#[test]
+fn a_host_that_supervises_needs_no_guard() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start_as(&[("UNRULY_SUPERVISED", "1")], |launch| {
+        let mut launch: Value = serde_json::from_str(launch).unwrap();
+        launch["supervises"] = true.into();
+        let mut command = Command::new(unruly());
+        command.arg(launch.to_string());
+        command
+    });
+    let _busy = Busy::start(&mut plugin);
+    assert_eq!(plugin.workers(), [] as [i32; 0]);
+    plugin.signal(Signal::TERM);
+    plugin.assert_exit_0();
 }
 
 #[test]

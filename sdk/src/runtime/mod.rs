@@ -68,7 +68,9 @@ pub(crate) fn run(plugin: Plugin) -> ExitCode {
         options,
         marks: None,
     };
-    let served = match plugin.supervised.then(supervised::inherited) {
+    // A host that does it itself is not to be kept from seeing crashes.
+    let guarded = plugin.supervised && !launch.supervises;
+    let served = match guarded.then(supervised::inherited) {
         None => control::serve(plugin, site),
         Some(Some(inherited)) => control::work(plugin, site, inherited),
         Some(None) => {

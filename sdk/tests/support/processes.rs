@@ -46,12 +46,17 @@ impl Plugin {
         self.child.id().cast_signed()
     }
 
+    /// Its children that live.
+    pub fn workers(&self) -> Vec<i32> {
+        let children = processes().into_iter().filter(|(_, parent, ended)| *parent == self.guard() && !ended);
+        children.map(|(pid, ..)| pid).collect()
+    }
+
     /// The worker; waits for it.
     pub fn worker(&self) -> i32 {
         let mut workers = Vec::new();
         eventually("there is a worker", || {
-            let children = processes().into_iter().filter(|(_, parent, ended)| *parent == self.guard() && !ended);
-            workers = children.map(|(pid, ..)| pid).collect();
+            workers = self.workers();
             !workers.is_empty()
         });
         assert_eq!(workers.len(), 1, "one worker");
@@ -63,11 +68,11 @@ impl Plugin {
         processes().iter().filter(|(_, parent, ended)| *parent == self.guard() && *ended).count()
     }
 
-    /// Kills the worker, and waits for its end.
+    /// Kills the worker, and waits until the guard has noticed.
     pub fn kill_worker(&self) -> i32 {
         let worker = self.worker();
         signal(worker, Signal::KILL);
-        eventually("the worker ends", || !lives(worker));
+        eventually("the worker ends", || !processes().iter().any(|(pid, ..)| *pid == worker));
         worker
     }
 

@@ -15,6 +15,7 @@ use super::link::Said;
 use super::roster::Roster;
 use super::worker::Worker;
 use super::{marks, page};
+use crate::error::text_of;
 use crate::runtime::control::{self, GRACE};
 use crate::runtime::watchdog::Ends;
 use crate::runtime::{Site, channel};
@@ -26,6 +27,13 @@ const READY: Duration = Duration::from_secs(60);
 
 /// What a command may take beside the symbol's own start and stop.
 const SLACK: Duration = Duration::from_secs(5);
+
+/// How long a worker that ends in order may take: a little longer than it takes
+/// at most.
+const LEAVE: Duration = GRACE.saturating_add(Duration::from_millis(400));
+
+/// How long the engine may take to take the last answer.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Guards the plugin until the host, a signal, the parent's death or a crash
 /// loop ends it.
@@ -56,11 +64,12 @@ pub(in crate::runtime) fn guard(plugin: Plugin, site: Site) -> Result<()> {
         inbox,
         wake,
         answers,
+        asks: Asks::Nothing,
     };
     // What an author's types do when they are dropped is the worker's.
     std::mem::forget(plugin);
     let ended = guard.serve(&ends);
-    guard.finish();
+    guard.finish(ended.as_ref().err().map(|error| text_of(&**error)));
     ended
 }
 
@@ -83,11 +92,24 @@ struct Guard {
     inbox: mpsc::Receiver<Event>,
     wake: Arc<OwnedFd>,
     answers: mpsc::Sender<Vec<u8>>,
+    asks: Asks,
+}
+
+/// Whether the engine waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    Nothing,
+    /// For the answer to its command.
+    Command,
+    /// For one that is on its way through the control channel.
+    Answered,
 }
 
 /// What comes from the control channel.
 enum Event {
     Command(Vec<u8>),
+    /// The answer has left.
+    Sent,
     Ended(Result<(), TransportError>),
 }
 
@@ -114,6 +136,7 @@ impl Guard {
                 while let Ok(event) = self.inbox.try_recv() {
                     match event {
                         Event::Command(command) => self.command(command),
+                        Event::Sent => self.asks = Asks::Nothing,
                         Event::Ended(ended) => return self.explain(ended),
                     }
                 }
@@ -122,8 +145,9 @@ impl Guard {
                 self.listen(heard.death)?;
             }
             let late = |worker: &Worker| worker.deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if let Some(worker) = self.worker.as_ref().filter(|worker| late(worker)) {
+            if let Some(worker) = self.worker.as_mut().filter(|worker| late(worker)) {
                 tracing::error!(pid = worker.pid(), "the worker does not answer, it is killed");
+                worker.deadline = None;
                 worker.kill();
             }
         }
@@ -148,6 +172,8 @@ impl Guard {
             worker.deadline = Some(now + self.patience);
             if let Err(error) = worker.tell(&order.command, order.again) {
                 tracing::error!(%error, "the worker takes no command, it is killed");
+                self.roster.not_told();
+                worker.leave(LEAVE);
                 worker.kill();
             }
         }
@@ -171,7 +197,7 @@ impl Guard {
                 let is = |fd: &PollFd<'_>| !fd.revents().is_empty();
                 let end = fds[1..own].iter().any(is);
                 let of_worker = &fds[own..];
-                let (worker, death) = (of_worker.first().is_some_and(is), of_worker.get(1).is_some_and(is));
+                let (death, worker) = (of_worker.first().is_some_and(is), of_worker.get(1).is_some_and(is));
                 Ok(Heard { end, wake: is(&fds[0]), worker, death })
             }
             Err(rustix::io::Errno::INTR) => Ok(Heard::default()),
@@ -180,17 +206,18 @@ impl Guard {
     }
 
     fn command(&mut self, command: Vec<u8>) {
-        let ready = self.worker.as_ref().is_some_and(|worker| worker.ready);
-        let stops = self.roster.sinks().cloned().collect::<Vec<_>>();
-        if let Some(answer) = self.roster.command(command, ready) {
+        self.asks = Asks::Command;
+        let sinks: Vec<_> = self.roster.sinks().cloned().collect();
+        if let Some(answer) = self.roster.command(command) {
             // What a dead worker has left of a sink that is not started again.
-            let gone = stops.iter().filter(|meta| !self.roster.sinks().any(|live| live == *meta));
+            let gone = sinks.iter().filter(|meta| !self.roster.sinks().any(|live| live == *meta));
             gone.for_each(|meta| self.sweep(meta));
             self.answer(answer);
         }
     }
 
-    fn answer(&self, answer: Vec<u8>) {
+    fn answer(&mut self, answer: Vec<u8>) {
+        self.asks = Asks::Answered;
         // The control channel waits for it, or has ended.
         let _ = self.answers.send(answer);
     }
@@ -200,29 +227,33 @@ impl Guard {
         let now = Instant::now();
         let mut said = Vec::new();
         let Some(worker) = &mut self.worker else { return Ok(()) };
-        let gone = worker.hear(&mut said) || death;
+        let leaves = worker.hear(&mut said);
+        worker.ready |= said.contains(&Said::Ready);
+        if !said.is_empty() {
+            worker.deadline = None;
+        }
+        if leaves {
+            // It was told to end by somebody else, or is dead in a moment.
+            worker.leave(LEAVE);
+        }
+        let pid = worker.pid();
         for said in said {
             match said {
                 Said::Ready => {
-                    worker.ready = true;
-                    worker.deadline = None;
                     self.crashes.started(now);
-                    tracing::info!(pid = worker.pid(), live = self.roster.len(), "the worker is ready");
+                    tracing::info!(pid, live = self.roster.len(), "the worker is ready");
                     if let Some(courier) = self.courier.take() {
                         courier.start(self.request.clone(), self.absence)?;
                     }
                 }
                 Said::Answer(launch, answer) => {
-                    worker.deadline = None;
-                    if let Some(answer) = self.roster.answered(launch, answer, now) {
-                        // The control channel waits for it, or has ended.
-                        let _ = self.answers.send(answer);
-                    }
+                    let answer = self.roster.answered(launch, answer, now);
+                    answer.into_iter().for_each(|answer| self.answer(answer));
                 }
                 Said::Over(launch) => self.roster.over(launch),
             }
         }
-        if gone { self.bury(now) } else { Ok(()) }
+        if death { self.bury(now) } else { Ok(()) }
     }
 
     fn bury(&mut self, now: Instant) -> Result<()> {
@@ -289,12 +320,23 @@ impl Guard {
     }
 
     /// Ends the worker in order, and leaves nothing behind.
-    fn finish(&mut self) {
+    fn finish(&mut self, why: Option<String>) {
+        // An engine waits for an hour for the answer to a command.
+        if self.asks == Asks::Command {
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            self.answer(format!("the plugin ends{why}").into_bytes());
+        }
+        let give_up = Instant::now() + FAREWELL;
+        while self.asks == Asks::Answered {
+            match self.inbox.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
+                Ok(Event::Command(_)) => {}
+                Ok(Event::Sent | Event::Ended(_)) | Err(_) => self.asks = Asks::Nothing,
+            }
+        }
         self.request.close();
         if let Some(worker) = self.worker.take() {
             worker.end();
-            let give_up = Instant::now() + GRACE + GRACE / 6;
-            if !worker.ends_by(give_up) {
+            if !worker.ends_by(Instant::now() + LEAVE) {
                 tracing::warn!(pid = worker.pid(), "the worker did not end in time, it is killed");
             }
             let _ = worker.reap();
@@ -339,6 +381,10 @@ impl channel::Answer for Courier {
 
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
         control::refuse(text, reply);
+    }
+
+    fn sent(&mut self) {
+        self.tell(Event::Sent);
     }
 }
 

@@ -74,46 +74,48 @@ pub(super) struct Order {
 
 impl Roster {
     /// The engine sends a command. Its answer, where that needs no worker.
-    pub(super) fn command(&mut self, bytes: Vec<u8>, worker: bool) -> Option<Vec<u8>> {
+    pub(super) fn command(&mut self, bytes: Vec<u8>) -> Option<Vec<u8>> {
         let what = Command::decode(&bytes).ok().map(|command| (command.kind, key(&command.control)));
         self.waiting = Some(Told { bytes, what });
-        if worker { None } else { self.answer_stop() }
+        self.answer_stop()
     }
 
     /// A stop of what runs nowhere is carried out by forgetting it.
     fn answer_stop(&mut self) -> Option<Vec<u8>> {
         let told = self.waiting.as_ref()?;
         let Some((CommandKind::Stop, key)) = &told.what else { return None };
-        let place = self.place(key).filter(|_| key.0 != SymbolKind::Function)?;
+        let place = self.missing(key).filter(|_| key.0 != SymbolKind::Function)?;
+        if matches!(&self.under_way, Some(UnderWay { what: Task::Again(other), .. }) if other == key) {
+            return None;
+        }
         self.live.remove(place);
         self.waiting = None;
         Some(ANSWER_OK.to_vec())
     }
 
-    /// What the worker is to be told now.
+    /// What the worker is to be told now. What was live comes before what the
+    /// engine wants in addition, which may take its time.
     pub(super) fn next(&mut self, now: Instant) -> Option<Order> {
         if self.under_way.is_some() {
             return None;
         }
-        if let Some(told) = self.waiting.take() {
-            // Started twice by the engine, it is the same one still.
-            if let Some((CommandKind::Start, key)) = &told.what
-                && let Some(place) = self.place(key)
-                && matches!(self.live[place].state, State::Missing { .. })
-            {
-                self.waiting = Some(told);
-                return Some(self.again(place));
-            }
-            let command = told.bytes.clone();
-            self.begin(Task::Engine(told));
-            return Some(Order { command, again: false });
-        }
         // Whoever takes data is there before who gives it; calls wait already.
         let order = [SymbolKind::Function, SymbolKind::Sink, SymbolKind::Source];
         let due = |entry: &Entry| matches!(entry.state, State::Missing { at, .. } if at <= now);
-        let place =
-            order.iter().find_map(|kind| self.live.iter().position(|entry| entry.key.0 == *kind && due(entry)))?;
-        Some(self.again(place))
+        let due = |kind: &SymbolKind| self.live.iter().position(|entry| entry.key.0 == *kind && due(entry));
+        if let Some(place) = order.iter().find_map(due) {
+            return Some(self.again(place));
+        }
+        // Started twice by the engine, it is the same one still.
+        if let Some((CommandKind::Start, key)) = self.waiting.as_ref().and_then(|told| told.what.as_ref())
+            && let Some(place) = self.missing(key)
+        {
+            return Some(self.again(place));
+        }
+        let told = self.waiting.take()?;
+        let command = told.bytes.clone();
+        self.begin(Task::Engine(told));
+        Some(Order { command, again: false })
     }
 
     fn again(&mut self, place: usize) -> Order {
@@ -125,6 +127,13 @@ impl Roster {
 
     fn begin(&mut self, what: Task) {
         self.under_way = Some(UnderWay { what, over: Vec::new() });
+    }
+
+    /// The worker could not be told: the next one is.
+    pub(super) fn not_told(&mut self) {
+        if let Some(UnderWay { what: Task::Engine(told), .. }) = self.under_way.take() {
+            self.waiting = Some(told);
+        }
     }
 
     /// When there is something to tell the worker again.
@@ -241,6 +250,11 @@ impl Roster {
     fn place(&self, key: &Key) -> Option<usize> {
         self.live.iter().position(|entry| entry.key == *key)
     }
+
+    /// The place of one that is live and does not run.
+    fn missing(&self, key: &Key) -> Option<usize> {
+        self.place(key).filter(|place| matches!(self.live[*place].state, State::Missing { .. }))
+    }
 }
 
 #[cfg(test)]
@@ -275,7 +289,7 @@ mod tests {
     /// The engine's command, carried out by a worker.
     fn carry_out(roster: &mut Roster, bytes: &[u8], launch: u64, answer: &str) -> String {
         let now = Instant::now();
-        assert_eq!(roster.command(bytes.to_vec(), true), None);
+        assert_eq!(roster.command(bytes.to_vec()), None);
         assert_eq!(roster.next(now).unwrap(), Order { command: bytes.to_vec(), again: false });
         assert_eq!(roster.next(now), None, "one at a time");
         String::from_utf8(roster.answered(launch, answer.into(), now).unwrap()).unwrap()
@@ -320,11 +334,11 @@ mod tests {
         roster.over(1);
         // One that ends before its answer has arrived, and one whose
         // predecessor ends meanwhile.
-        roster.command(source(Start, "b"), true);
+        roster.command(source(Start, "b"));
         roster.next(Instant::now());
         roster.over(2);
         roster.answered(2, b"ok".to_vec(), Instant::now());
-        roster.command(source(Start, "a"), true);
+        roster.command(source(Start, "a"));
         roster.next(Instant::now());
         roster.over(1);
         roster.answered(3, b"ok".to_vec(), Instant::now());
@@ -339,7 +353,7 @@ mod tests {
     fn a_command_under_way_is_answered_with_an_error() {
         let mut roster = Roster::default();
         let died = |roster: &mut Roster, bytes: Vec<u8>| {
-            roster.command(bytes, true);
+            roster.command(bytes);
             roster.next(Instant::now()).unwrap();
             let (answer, sink) = roster.worker_died("signal: 9", Instant::now());
             (String::from_utf8(answer.unwrap()).unwrap(), sink)
@@ -362,14 +376,32 @@ mod tests {
         carry_out(&mut roster, &sink(Start, "b"), 2, "ok");
         carry_out(&mut roster, &function(), 3, "ok");
         // A stop that has not been told yet when the worker dies.
-        roster.command(sink(Stop, "b"), true);
+        roster.command(sink(Stop, "b"));
         assert_eq!(roster.worker_died("killed", Instant::now()), (Some(b"ok".to_vec()), Some(meta("b"))));
-        assert_eq!(roster.command(source(Stop, "a"), false), Some(b"ok".to_vec()));
-        assert_eq!(roster.command(source(Start, "c"), false), None);
+        assert_eq!(roster.command(source(Stop, "a")), Some(b"ok".to_vec()));
+        assert_eq!(roster.command(source(Start, "c")), None);
         let now = Instant::now();
+        assert_eq!(roster.next(now), Some(Order { command: function(), again: true }));
+        assert_eq!(roster.answered(1, b"ok".to_vec(), now), None);
         assert_eq!(roster.next(now), Some(Order { command: source(Start, "c"), again: false }));
-        assert_eq!(roster.answered(1, b"ok".to_vec(), now), Some(b"ok".to_vec()));
-        assert_eq!(replayed(&mut roster, &mut 1), [function()]);
+        assert_eq!(roster.answered(2, b"ok".to_vec(), now), Some(b"ok".to_vec()));
+        assert_eq!(roster.next(now), None);
+    }
+
+    #[test]
+    fn what_a_dead_worker_could_not_be_told_the_next_is() {
+        let mut roster = Roster::default();
+        carry_out(&mut roster, &source(Start, "a"), 1, "ok");
+        let now = Instant::now();
+        roster.command(source(Start, "b"));
+        let order = roster.next(now);
+        roster.not_told();
+        assert_eq!(roster.worker_died("killed", now), (None, None));
+        assert!(roster.next(now).unwrap().again);
+        roster.not_told();
+        assert_eq!(roster.next(now), Some(Order { command: source(Start, "a"), again: true }));
+        roster.answered(1, b"ok".to_vec(), now);
+        assert_eq!(roster.next(now), order);
     }
 
     #[test]
@@ -377,12 +409,26 @@ mod tests {
         let mut roster = Roster::default();
         carry_out(&mut roster, &source(Start, "a"), 1, "ok");
         roster.worker_died("killed", Instant::now());
-        roster.command(source(Start, "a"), false);
+        roster.command(source(Start, "a"));
         let now = Instant::now();
         assert!(roster.next(now).unwrap().again);
         assert_eq!(roster.answered(1, b"ok".to_vec(), now), None);
         assert!(!roster.next(now).unwrap().again);
         assert_eq!(roster.answered(0, b"it runs already".to_vec(), now).unwrap(), b"it runs already");
+    }
+
+    #[test]
+    fn a_stop_of_what_is_being_started_again_waits_for_that() {
+        let mut roster = Roster::default();
+        carry_out(&mut roster, &source(Start, "a"), 1, "ok");
+        roster.worker_died("killed", Instant::now());
+        let now = Instant::now();
+        assert!(roster.next(now).unwrap().again);
+        assert_eq!(roster.command(source(Stop, "a")), None);
+        roster.answered(1, b"ok".to_vec(), now);
+        assert_eq!(roster.next(now), Some(Order { command: source(Stop, "a"), again: false }));
+        assert_eq!(roster.answered(0, b"ok".to_vec(), now), Some(b"ok".to_vec()));
+        assert_eq!(roster.len(), 0);
     }
 
     #[test]

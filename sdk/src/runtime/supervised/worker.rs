@@ -31,6 +31,8 @@ pub(super) struct Worker {
     pub(super) ready: bool,
     /// Until when it has to say the next.
     pub(super) deadline: Option<Instant>,
+    /// It has hung up.
+    leaves: bool,
     reaped: bool,
 }
 
@@ -62,16 +64,25 @@ impl Worker {
             }
         };
         let deadline = Some(Instant::now() + patience);
-        Ok(Self { child, pidfd, socket, buffer: Vec::new(), ready: false, deadline, reaped: false })
+        Ok(Self { child, pidfd, socket, buffer: Vec::new(), ready: false, deadline, leaves: false, reaped: false })
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// To be polled: it has said something, or has ended.
-    pub(super) fn fds(&self) -> [PollFd<'_>; 2] {
-        [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)]
+    /// To be polled: it has ended, and it has said something.
+    pub(super) fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let socket = (!self.leaves).then(|| PollFd::new(&self.socket, PollFlags::IN));
+        std::iter::once(PollFd::new(&self.pidfd, PollFlags::IN)).chain(socket)
+    }
+
+    /// It takes no commands any more, and has this long to end.
+    pub(super) fn leave(&mut self, patience: Duration) {
+        if !std::mem::replace(&mut self.leaves, true) {
+            self.ready = false;
+            self.deadline = Some(Instant::now() + patience);
+        }
     }
 
     /// Tells it to carry out a command.
@@ -97,7 +108,8 @@ impl Worker {
         }
     }
 
-    /// Appends what it has said; whether it has hung up, or says nonsense.
+    /// Appends what it has said; whether it has hung up. Who says nonsense is
+    /// killed.
     pub(super) fn hear(&mut self, said: &mut Vec<Said>) -> bool {
         let gone = loop {
             let mut piece = [0; 4096];
@@ -114,7 +126,8 @@ impl Worker {
                 Ok(Some(frame)) => said.push(frame),
                 Ok(None) => return gone,
                 Err(error) => {
-                    tracing::error!("{error}");
+                    tracing::error!(pid = self.pid(), "{error}: it is killed");
+                    self.kill();
                     return true;
                 }
             }
@@ -125,7 +138,7 @@ impl Worker {
         let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
     }
 
-    /// How it has ended. Whatever is left of it is killed.
+    /// How it has ended. One that has not is killed.
     pub(super) fn reap(mut self) -> io::Result<ExitStatus> {
         self.kill();
         self.reaped = true;
