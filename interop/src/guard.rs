@@ -111,8 +111,29 @@ impl Process {
     /// # Panics
     /// There is none.
     pub fn of(pid: u32) -> Self {
-        let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
-        Self { pid, fd: pidfd_open(pid, PidfdFlags::empty()).expect("the process lives") }
+        Self::find(pid).expect("the process lives")
+    }
+
+    fn find(pid: u32) -> Option<Self> {
+        let pid = Pid::from_raw(pid.try_into().ok()?)?;
+        Some(Self { pid, fd: pidfd_open(pid, PidfdFlags::empty()).ok()? })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    /// The processes that it has started and that live.
+    pub fn children(&self) -> Vec<Self> {
+        let found =
+            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let is_child = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+            fields.next() != Some("Z") && fields.next() == Some(&self.pid().to_string())
+        };
+        found.filter(is_child).filter_map(Self::find).collect()
     }
 
     /// Whether it has a thread of this name.

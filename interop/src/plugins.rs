@@ -94,11 +94,20 @@ pub struct Mirror(tempfile::TempDir);
 impl Mirror {
     /// Makes the folder.
     pub fn new() -> Self {
+        Self::with(tools::mirror())
+    }
+
+    /// The same plugin with a guard before it.
+    pub fn supervised() -> Self {
+        Self::with(tools::supervised())
+    }
+
+    fn with(program: &Path) -> Self {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("mirror");
         fs::create_dir(&folder).unwrap();
         symlink(tools::root().join("examples/mirror/mirror.json"), folder.join("mirror.json")).unwrap();
-        symlink(tools::mirror(), folder.join("mirror")).unwrap();
+        symlink(program, folder.join("mirror")).unwrap();
         Self(root)
     }
 

@@ -56,26 +56,40 @@ pub fn ekuiper_plugin() -> &'static Path {
     program("ekuiper-plugin")
 }
 
+/// The plugin `mirror` with a guard before it (`plugins/supervised`).
+pub fn supervised() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let mut built = cargo_build(&["-p", "ekuiper-interop", "--example", "supervised"]);
+        built.remove("supervised").expect("cargo builds the plugin")
+    })
+}
+
 fn program(name: &str) -> &'static Path {
     static PROGRAMS: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
     let programs = PROGRAMS.get_or_init(build);
     programs.get(name).unwrap_or_else(|| panic!("cargo has not built {name}"))
 }
 
-/// Builds the workspace's programs. Where they are up to date this takes a
-/// moment: Cargo has no other way to give one package's tests another's
-/// program.
 fn build() -> HashMap<String, PathBuf> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics", "-p", "mirror", "-p", "ekuiper-cli"]);
+    let mut what = vec!["-p", "mirror", "-p", "ekuiper-cli"];
     if cfg!(feature = "nng") {
-        cargo.args(["--features", "mirror/nng,ekuiper-cli/nng"]);
+        what.extend(["--features", "mirror/nng,ekuiper-cli/nng"]);
     }
+    cargo_build(&what)
+}
+
+/// Builds some of the workspace's programs. Where they are up to date this
+/// takes a moment: Cargo has no other way to give one package's tests
+/// another's program.
+fn cargo_build(what: &[&str]) -> HashMap<String, PathBuf> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics"]).args(what);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
     let output = cargo.current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "cargo cannot build mirror and ekuiper-cli");
+    assert!(output.status.success(), "cargo cannot build {what:?}");
     let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     messages
         .filter_map(|message: Value| {

@@ -1,5 +1,6 @@
 //! The plugin `mirror` under a real, stock eKuiper: its source, functions,
-//! aggregate and sink in rules that are made over REST.
+//! aggregate and sink in rules that are made over REST; and what a crash costs
+//! it with a guard and without.
 //!
 //! `KUIPERD` names the engine, `KUIPER_ETC` its `etc` folder; without them the
 //! tests are skipped.
@@ -13,8 +14,9 @@ mod package;
 #[path = "engine/process.rs"]
 mod process;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use kuiperd::{Engine, PATIENCE, Site, wait};
@@ -24,6 +26,9 @@ const REVERT: &str = "SELECT count, name, revert(name) AS reversed FROM";
 
 /// Longer than the official SDKs are idle before they send a keepalive (5 s).
 const IDLE: Duration = Duration::from_secs(6);
+
+/// The pause of a steady source, by its default.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[test]
 fn rules_run_on_the_plugin() {
@@ -118,6 +123,87 @@ fn the_plugin_ends_with_a_killed_engine() {
     engine.stop();
     site.wait_for_nobody();
     assert_only_the_engines(&site, &["func_revert.ipc", "plugin_mirror.ipc"]);
+}
+
+#[test]
+fn a_rule_survives_the_death_of_a_supervised_plugins_worker() {
+    let Some(site) = Site::supervised() else { return };
+    let engine = Engine::start(&site);
+    engine.install_mirror();
+    engine.create_stream("steady");
+    engine.create_rule("rule", &format!("{REVERT} steady"));
+    site.wait_for_rows("rule.jsonl", 5);
+    let (guard, _) = site.guard_and_worker();
+    for kill in 1..=3 {
+        let (_, worker) = site.guard_and_worker();
+        // Between two rows nothing is on its way.
+        let before = site.wait_for_rows("rule.jsonl", site.rows("rule.jsonl").len() + 1).len();
+        let killed = Instant::now();
+        worker.signal(Signal::KILL);
+        assert!(worker.ends_within(PATIENCE));
+        wait("the source's next run", || (assert_reversed(&site.rows("rule.jsonl")).len() > kill).then_some(()));
+        println!("kill {kill} after row {before}: the rule was away for {:?}", killed.elapsed());
+        site.wait_for_rows("rule.jsonl", before + 5);
+    }
+    engine.assert_healthy("rule");
+    // The aftermath is an ordinary one.
+    engine.tell_rule("rule", "restart");
+    wait("the restarted rule", || (assert_reversed(&site.rows("rule.jsonl")).len() > 4).then_some(()));
+    assert!(!guard.ends_within(Duration::ZERO));
+    engine.stop();
+    site.wait_for_nobody();
+    assert_only_the_engines(&site, &["func_revert.ipc", "plugin_mirror.ipc"]);
+}
+
+#[test]
+fn a_poisonous_record_costs_a_supervised_plugin_one_crash() {
+    let Some(site) = Site::supervised() else { return };
+    let engine = Engine::start(&site);
+    engine.install_mirror();
+    engine.create_stream("steady");
+    engine.create_rule("rule", r#"SELECT count, echo("/tmp/poison") AS said FROM steady"#);
+    let before = site.wait_for_rows("rule.jsonl", 5).len();
+    let (guard, worker) = site.guard_and_worker();
+    std::fs::write(site.path("poison"), "").unwrap();
+    assert!(worker.ends_within(PATIENCE), "it is not poisonous");
+    site.wait_for_rows("rule.jsonl", before + 5);
+    let status = engine.rule_status("rule");
+    let unknown = status.as_object().unwrap().values().any(|value| value.to_string().contains("outcome unknown"));
+    assert!(unknown, "the engine was not told: {status:#}");
+    assert_eq!(status["status"], "running", "{status:#}");
+    let (same_guard, next) = site.guard_and_worker();
+    assert_eq!(same_guard.pid, guard.pid);
+    site.wait_for_rows("rule.jsonl", site.rows("rule.jsonl").len() + 5);
+    assert!(!next.ends_within(Duration::ZERO), "a second crash");
+    engine.stop();
+    site.wait_for_nobody();
+    assert_only_the_engines(&site, &["func_echo.ipc", "plugin_mirror.ipc"]);
+}
+
+/// What the guard is for.
+#[test]
+fn a_rule_does_not_survive_the_death_of_a_plugin_without_a_guard() {
+    let Some(site) = Site::new() else { return };
+    let engine = Engine::start(&site);
+    engine.install_mirror();
+    let plugin = site.plugin();
+    engine.create_stream("steady");
+    engine.create_rule("rule", &format!("{REVERT} steady"));
+    let before = site.wait_for_rows("rule.jsonl", 5).len();
+    plugin.signal(Signal::KILL);
+    assert!(plugin.ends_within(PATIENCE));
+    let killed = Instant::now();
+    // A row may still be on its way; thirty times the source's pause is ample.
+    while killed.elapsed() < 30 * PAUSE {
+        let rows = site.rows("rule.jsonl").len();
+        assert!(rows <= before + 2, "{rows} rows");
+        std::thread::sleep(PAUSE);
+    }
+    let status = engine.rule_status("rule");
+    println!("without a guard, after {:?} without a row, the rule is {}", killed.elapsed(), status["status"]);
+    assert_eq!(status["status"], "running", "{status:#}");
+    engine.kill();
+    site.wait_for_nobody();
 }
 
 /// Checks rows of `REVERT`: every word is reversed, and of each run no row is

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use ekuiper_interop::tools;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -46,9 +47,18 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A site with the engine that the environment names; without one the test
-    /// is skipped, loudly.
+    /// A site with the engine that the environment names, and the plugin
+    /// `mirror`; without an engine the test is skipped, loudly.
     pub(crate) fn new() -> Option<Self> {
+        Self::with(tools::mirror)
+    }
+
+    /// The same, where the plugin has a guard before it.
+    pub(crate) fn supervised() -> Option<Self> {
+        Self::with(tools::supervised)
+    }
+
+    fn with(program: fn() -> &'static Path) -> Option<Self> {
         let (Some(kuiperd), Some(etc)) = (std::env::var_os("KUIPERD"), std::env::var_os("KUIPER_ETC")) else {
             let current = std::thread::current();
             let test = current.name().unwrap_or("a test");
@@ -69,7 +79,7 @@ impl Site {
         // Its own place may be hidden by the engine's /tmp.
         fs::copy(&kuiperd, root.path().join("kuiperd"))
             .unwrap_or_else(|error| panic!("KUIPERD is {}: {error}", Path::new(&kuiperd).display()));
-        package::write_mirror(&root.path().join("mirror.zip"));
+        package::write_mirror(&root.path().join("mirror.zip"), program());
         let mark = format!("{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         watch(&mark);
         Some(Self { root, mark })
@@ -106,6 +116,18 @@ impl Site {
             let mut found = Process::running(&self.mark, "mirror");
             assert!(found.len() <= 1, "more than one plugin process: {found:?}");
             found.pop()
+        })
+    }
+
+    /// A supervised plugin's guard and worker.
+    pub(crate) fn guard_and_worker(&self) -> (Process, Process) {
+        wait("a guard and its worker", || {
+            let mut found = Process::running(&self.mark, "mirror");
+            let pids: Vec<_> = found.iter().map(|process| process.pid).collect();
+            let place = found.iter().position(|process| process.parent().is_some_and(|pid| pids.contains(&pid)))?;
+            let worker = found.remove(place);
+            assert!(found.len() <= 1, "more than a guard and its worker: {found:?}, {worker:?}");
+            Some((found.pop()?, worker))
         })
     }
 

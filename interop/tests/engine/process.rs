@@ -48,6 +48,12 @@ impl Process {
         found
     }
 
+    /// Who has started it, while it lives.
+    pub(crate) fn parent(&self) -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    }
+
     /// Whether it has ended by then.
     pub(crate) fn ends_within(&self, patience: Duration) -> bool {
         let give_up = Instant::now() + patience;
