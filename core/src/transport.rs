@@ -36,7 +36,7 @@
 //! [`TransportError::Misuse`]. Sending from several threads is fine.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -187,6 +187,15 @@ pub trait Pull: Send + Sync {
     /// A descriptor that polls readable when there may be something to
     /// receive; `None` when the transport has none.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
+
+    /// A duplicate of a connection's descriptor. Whoever has it sees what is
+    /// unread when this process has died; it does not keep a connection open
+    /// that is closed in order. `None` when the connection is gone, or the
+    /// transport has none.
+    fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
+        let _ = connection;
+        None
+    }
 
     /// Ends every wait and closes all connections.
     fn close(&self);

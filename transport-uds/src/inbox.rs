@@ -137,6 +137,13 @@ impl Inbox {
         self.epoll.as_fd()
     }
 
+    /// A duplicate of a connection's descriptor.
+    pub(crate) fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.iter().find(|link| link.id == connection)?;
+        link.as_fd().try_clone_to_owned().ok()
+    }
+
     /// Ends every wait and every connection, and removes the socket file.
     pub(crate) fn close(&self) {
         if self.closing.close() {

@@ -1,9 +1,9 @@
 //! PULL: receives what PUSH peers send.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use ekuiper_core::sp::Protocol;
-use ekuiper_core::transport::{Deadline, Endpoint, Options, Pull, PullEvent, Result};
+use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Pull, PullEvent, Result};
 
 use crate::inbox::{Content, Inbox, Incoming, Verdict};
 
@@ -38,7 +38,42 @@ impl Pull for UdsPull {
         Some(self.0.readiness())
     }
 
+    fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
+        self.0.descriptor(connection)
+    }
+
     fn close(&self) {
         self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use ekuiper_core::address::Address;
+    use ekuiper_core::transport::Push;
+
+    use super::*;
+    use crate::push::UdsPush;
+
+    #[test]
+    fn a_descriptor_sees_what_is_unread_and_keeps_nothing_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::new(folder.path().join("data.ipc")).unwrap();
+        let (options, soon) = (Options::default(), Some(Instant::now() + Duration::from_secs(10)));
+        let pull = UdsPull::new(&Endpoint::Listen(address.clone()), &options).unwrap();
+        let push = UdsPush::new(&Endpoint::Dial(address), &options).unwrap();
+        push.connect(soon).unwrap();
+        let PullEvent::Connected(connection) = pull.receive(&mut Vec::new(), soon).unwrap() else { panic!("no peer") };
+        let held = pull.descriptor(connection).unwrap();
+        assert!(pull.descriptor(ConnectionId(u64::MAX)).is_none());
+        push.send(b"abc", soon).unwrap();
+        let mut unread = [0; 100];
+        assert_eq!(rustix::io::read(&held, &mut unread), Ok(9 + 3));
+        pull.close();
+        assert!(pull.descriptor(connection).is_none());
+        assert_eq!(rustix::io::read(&held, &mut unread), Ok(0));
+        assert!(push.send(b"abc", Some(Instant::now())).is_err(), "the peer sees the end");
     }
 }
