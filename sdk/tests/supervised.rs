@@ -176,6 +176,21 @@ fn a_message_that_kills_is_acknowledged_as_failed() {
 }
 
 #[test]
+fn a_message_that_nobody_has_read_is_acknowledged_as_failed() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::supervised(&[]);
+    let mut busy = Busy::start(&mut plugin);
+    signal(plugin.worker(), Signal::STOP);
+    busy.rows.send(br#"{"n":2}"#, soon()).unwrap();
+    plugin.kill_worker();
+    let ack = next(&*busy.acks);
+    assert!(ack["error"].as_str().unwrap().starts_with("outcome unknown"), "{ack}");
+    // And once only: this one's ack is its own.
+    busy.comes_back();
+    assert!(!journal(&busy.journal).contains(&"sink row 2".into()));
+}
+
+#[test]
 fn a_start_that_kills_is_refused_and_not_repeated() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::supervised(&[]);

@@ -10,7 +10,7 @@ use ekuiper_core::transport::{Request, TransportError};
 
 use super::bell::{Bell, Heed};
 use super::live::{Launched, Live, Progress, launch};
-use super::supervised::{Inherited, Link, Marks};
+use super::supervised::{Guarded, Inherited, Link, Marks};
 use super::{Site, channel, function, sink, source, watchdog};
 use crate::error::{shortened, text_of};
 use crate::{BoxError, Error, Plugin, Result};
@@ -36,8 +36,6 @@ struct Symbols {
     /// refused, so that no two meet on one channel.
     entries: HashMap<Key, Entry>,
     addresses: Registry,
-    /// Absent where the engine itself is served.
-    guard: Option<Arc<Link>>,
     /// How many have been launched.
     launches: u64,
     /// What is started now was started by a former worker.
@@ -54,7 +52,7 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     let closed = request.clone();
     watchdog::watch(bell.clone(), move || closed.close())?;
     let absence = plugin.limits.host_absence;
-    let mut symbols = Symbols::new(plugin, site, bell, None);
+    let mut symbols = Symbols::new(plugin, site, bell);
     let served = channel::serve(&*request, Some(absence), &mut symbols);
     symbols.stop_all();
     match served {
@@ -69,12 +67,13 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
 /// Serves the guard until that, a signal or the guard's death ends it.
 pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Result<()> {
     name_process();
-    site.marks = Some(Arc::new(Marks::new(&inherited.memory, plugin.functions.len())?));
+    let marks = Arc::new(Marks::new(&inherited.memory, plugin.functions.len())?);
     let link = Arc::new(Link::new(inherited));
+    site.guard = Some(Guarded { link: link.clone(), marks });
     let bell = Arc::new(Bell::default());
     let closed = link.clone();
     watchdog::watch(bell.clone(), move || closed.close())?;
-    let mut symbols = Symbols::new(plugin, site, bell, Some(link.clone()));
+    let mut symbols = Symbols::new(plugin, site, bell);
     let (mut command, mut reply) = (Vec::new(), Vec::new());
     link.ready();
     while let Some(again) = link.receive(&mut command) {
@@ -124,9 +123,9 @@ pub(super) fn refuse(text: &str, reply: &mut Vec<u8>) {
 }
 
 impl Symbols {
-    fn new(plugin: Plugin, site: Site, bell: Arc<Bell>, guard: Option<Arc<Link>>) -> Self {
+    fn new(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Self {
         let (entries, addresses) = (HashMap::new(), Registry::default());
-        Self { plugin, site, bell, entries, addresses, guard, launches: 0, again: false }
+        Self { plugin, site, bell, entries, addresses, launches: 0, again: false }
     }
 
     fn carry_out(&mut self, command: &[u8]) -> Result<()> {
@@ -223,7 +222,8 @@ impl Symbols {
         let _entered = span.enter();
         let Some(body) = self.body(*kind, symbol, control, addresses) else { return gone() };
         self.launches += 1;
-        let farewell = Farewell { guard: self.guard.clone(), launch: self.launches };
+        let guard = self.site.guard.as_ref().map(|guard| guard.link.clone());
+        let farewell = Farewell { guard, launch: self.launches };
         launch(symbol, &self.bell, self.plugin.limits.start_timeout, move |progress| {
             let _farewell = farewell;
             body(progress)
@@ -246,7 +246,7 @@ impl Symbols {
                 let (shared, address) = (self.plugin.functions.get(symbol)?.clone(), address.clone());
                 let place = self.plugin.functions.keys().position(|name| name == symbol)?;
                 let idempotent = self.plugin.idempotent.contains(symbol);
-                let mark = site.marks.as_ref().map(|marks| marks.function(place, idempotent));
+                let mark = site.guard.as_ref().map(|guard| guard.marks.function(place, idempotent));
                 Box::new(move |progress| function::live(&site, &shared, address, mark, progress))
             }
             _ => return None,

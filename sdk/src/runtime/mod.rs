@@ -43,7 +43,7 @@ struct Site {
     folder: SocketFolder,
     options: Options,
     /// Absent where no guard starts this process again.
-    marks: Option<Arc<supervised::Marks>>,
+    guard: Option<supervised::Guarded>,
 }
 
 pub(crate) fn run(plugin: Plugin) -> ExitCode {
@@ -66,7 +66,7 @@ pub(crate) fn run(plugin: Plugin) -> ExitCode {
         transport: transport(launch.transport.as_deref()),
         folder: SocketFolder::new(launch.ipc_dir.unwrap_or_else(|| DEFAULT_FOLDER.into())),
         options,
-        marks: None,
+        guard: None,
     };
     // A host that does it itself is not to be kept from seeing crashes.
     let guarded = plugin.supervised && !launch.supervises;

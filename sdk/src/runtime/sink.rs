@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::live::{Progress, Stopper};
 use super::source::Channel;
-use super::supervised::{SinkMark, UNKNOWN_MESSAGE};
+use super::supervised::{Account, UNKNOWN_MESSAGE};
 use super::{Site, guarded};
 use crate::context::{Outlet, trim};
 use crate::error::text_of;
@@ -62,12 +62,16 @@ pub(super) fn live(
     if requires_ack {
         connected.map_err(fail(format!("ack channel {ack}")))?;
     }
-    let marks = site.marks.as_ref().filter(|_| requires_ack);
-    let (mark, owed) = marks.and_then(|marks| marks.sink(&control.meta, again)).unzip();
-    let mark = mark.map(Arc::new);
-    let acks = Acks { channel: Channel(push.clone()), mark: mark.clone() };
+    let guard = site.guard.as_ref().filter(|_| requires_ack);
+    let (account, owed) = guard
+        .and_then(|guard| {
+            let (mark, owed) = guard.marks.sink(&control.meta, again)?;
+            Some((Arc::new(Account::new(mark, guard.link.clone(), control.meta.clone())), owed))
+        })
+        .unzip();
+    let acks = Acks { channel: Channel(push.clone()), account: account.clone() };
     for _ in 0..owed.unwrap_or(0) {
-        tracing::error!("a message that a former worker has taken is acknowledged as failed");
+        tracing::error!("a message that a former worker has died with is acknowledged as failed");
         acks.send(&encode_ack(Err(UNKNOWN_MESSAGE))).map_err(fail(format!("ack channel {ack}")))?;
     }
     let outlet = requires_ack.then(|| Box::new(acks) as Box<dyn Outlet>);
@@ -77,7 +81,7 @@ pub(super) fn live(
         Ok(ctx)
     });
     if opened.is_err() {
-        mark.iter().for_each(|mark| mark.over());
+        account.iter().for_each(|account| account.over());
     }
     let ctx = opened?;
 
@@ -92,7 +96,7 @@ pub(super) fn live(
         }),
     };
     if progress.running(stopper)
-        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &stop, mark.as_deref())
+        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &stop, account.as_deref())
     {
         tracing::error!(%error, "the data channel failed");
     }
@@ -101,19 +105,19 @@ pub(super) fn live(
     }
     pull.close();
     push.close();
-    mark.iter().for_each(|mark| mark.over());
+    account.iter().for_each(|account| account.over());
     Ok(())
 }
 
-/// The ack channel, and the mark of what is still to be acknowledged.
+/// The ack channel, and the account of what is still to be acknowledged.
 struct Acks {
     channel: Channel,
-    mark: Option<Arc<SinkMark>>,
+    account: Option<Arc<Account>>,
 }
 
 impl Outlet for Acks {
     fn send(&self, ack: &[u8]) -> Result<(), TransportError> {
-        self.mark.iter().for_each(|mark| mark.acknowledging());
+        self.account.iter().for_each(|account| account.mark().acknowledging());
         self.channel.send(ack)
     }
 }
@@ -125,23 +129,31 @@ fn collect(
     ctx: &SinkContext,
     pull: &dyn Pull,
     stop: &Stop,
-    mark: Option<&SinkMark>,
+    account: Option<&Account>,
 ) -> Result<(), TransportError> {
     let mut message = Vec::new();
     let mut deadline: Deadline = Some(Instant::now());
+    let mut readable = false;
     // Set once it is stopped: until when it reads at most.
     let mut drain_until = None;
     loop {
-        match pull.receive(&mut message, deadline) {
+        let reading = account.map(Account::mark).filter(|_| std::mem::take(&mut readable));
+        reading.inspect(|mark| mark.reading(true));
+        let received = pull.receive(&mut message, deadline);
+        if let (Some(account), Ok(PullEvent::Message(_))) = (account, &received) {
+            account.mark().taken();
+        }
+        reading.inspect(|mark| mark.reading(false));
+        match received {
             Ok(PullEvent::Message(_)) => {
-                mark.into_iter().for_each(SinkMark::taken);
                 // Told to the engine and logged already.
                 let _ = deliver(sink, ctx, &message);
                 trim(&mut message);
             }
-            Ok(PullEvent::Connected(_) | PullEvent::Disconnected(_)) => {}
+            Ok(PullEvent::Connected(peer)) => account.into_iter().for_each(|account| account.connected(pull, peer)),
+            Ok(PullEvent::Disconnected(peer)) => account.into_iter().for_each(|account| account.disconnected(peer)),
             Err(TransportError::Timeout) if drain_until.is_some() => return Ok(()),
-            Err(TransportError::Timeout) => deadline = stop.or_readable(pull),
+            Err(TransportError::Timeout) => (deadline, readable) = stop.or_readable(pull),
             Err(TransportError::Closed) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -186,17 +198,18 @@ impl Stop {
         self.flag.load(Ordering::Acquire)
     }
 
-    /// Waits for a message or the stop; returns how the next look is to wait.
-    fn or_readable(&self, pull: &dyn Pull) -> Deadline {
+    /// Waits for a message or the stop; returns how the next look is to wait,
+    /// and whether there is something to read.
+    fn or_readable(&self, pull: &dyn Pull) -> (Deadline, bool) {
         let now = Instant::now();
         match pull.readiness() {
-            None => Some(now + SLICE),
+            None => (Some(now + SLICE), false),
             Some(readiness) => {
                 let mut fds =
                     [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
                 // Interrupted or not: the next look tells.
                 let _ = poll(&mut fds, None);
-                Some(now)
+                (Some(now), fds[0].revents().contains(PollFlags::IN))
             }
         }
     }

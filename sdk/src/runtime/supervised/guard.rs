@@ -11,7 +11,9 @@ use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
 use ekuiper_core::transport::{Endpoint, Request, TransportError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::account::settle;
 use super::link::Said;
+use super::marks::Marks;
 use super::roster::Roster;
 use super::worker::Worker;
 use super::{marks, page};
@@ -32,6 +34,11 @@ const SLACK: Duration = Duration::from_secs(5);
 /// at most.
 const LEAVE: Duration = GRACE.saturating_add(Duration::from_millis(400));
 
+/// For how long a dead worker's sinks are watched for what is still sent to
+/// them: far longer than an engine takes from an ack to its next message, and
+/// less than it takes to connect again.
+const SETTLE: Duration = Duration::from_millis(20);
+
 /// How long the engine may take to take the last answer.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -46,10 +53,12 @@ pub(in crate::runtime) fn guard(plugin: Plugin, site: Site) -> Result<()> {
     let (answers, answered) = mpsc::channel();
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let courier = Courier { events, wake: wake.clone(), answered };
+    let memory = page::memory(marks::words(plugin.functions.len()))?;
     let policy = RestartPolicy::default();
     let limits = &plugin.limits;
     let mut guard = Guard {
-        memory: page::memory(marks::words(plugin.functions.len()))?,
+        marks: Marks::new(&memory, plugin.functions.len())?,
+        memory,
         address,
         site,
         request,
@@ -75,6 +84,7 @@ pub(in crate::runtime) fn guard(plugin: Plugin, site: Site) -> Result<()> {
 
 struct Guard {
     memory: OwnedFd,
+    marks: Marks,
     address: Address,
     site: Site,
     request: Arc<dyn Request>,
@@ -251,6 +261,8 @@ impl Guard {
                     answer.into_iter().for_each(|answer| self.answer(answer));
                 }
                 Said::Over(launch) => self.roster.over(launch),
+                // Kept by the worker's end already.
+                Said::Hold(..) | Said::LetGo(_) => {}
             }
         }
         if death { self.bury(now) } else { Ok(()) }
@@ -259,7 +271,8 @@ impl Guard {
     fn bury(&mut self, now: Instant) -> Result<()> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         let pid = worker.pid();
-        let how = worker.reap().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let (status, held) = worker.reap();
+        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         if self.courier.is_some() {
             return Err(format!("its worker ended before it was ready ({how})").into());
         }
@@ -269,7 +282,11 @@ impl Guard {
             self.sweep(&sink);
         }
         answer.into_iter().for_each(|answer| self.answer(answer));
-        self.crashed(&how, now)
+        self.crashed(&how, now)?;
+        // The next one begins meanwhile.
+        self.act(now)?;
+        settle(held, &self.marks, SETTLE);
+        Ok(())
     }
 
     /// Decides when the next worker is started.

@@ -3,10 +3,16 @@
 //! A frame is a tag, the length of the rest in four bytes, and the rest.
 //! Numbers are little-endian: both ends are the same executable.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
+
+use ekuiper_core::message::Meta;
+use ekuiper_core::transport::ConnectionId;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::page::Inherited;
 use crate::context::trim;
@@ -18,6 +24,9 @@ const AGAIN: u8 = b'G';
 const READY: u8 = b'R';
 const ANSWER: u8 = b'A';
 const OVER: u8 = b'O';
+/// Comes with a descriptor.
+const HOLD: u8 = b'H';
+const LET_GO: u8 = b'L';
 
 const HEAD: usize = 5;
 
@@ -25,13 +34,17 @@ const HEAD: usize = 5;
 const MAX_SAID: usize = 1 << 20;
 
 fn send(socket: &UnixStream, tag: u8, parts: &[&[u8]]) -> io::Result<()> {
+    (&*socket).write_all(&frame(tag, parts)?)
+}
+
+fn frame(tag: u8, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let length = u32::try_from(length).map_err(|_| io::Error::other("a frame of more than 4 GiB"))?;
     let mut frame = Vec::with_capacity(HEAD + length as usize);
     frame.push(tag);
     frame.extend_from_slice(&length.to_le_bytes());
     parts.iter().for_each(|part| frame.extend_from_slice(part));
-    (&*socket).write_all(&frame)
+    Ok(frame)
 }
 
 /// Tells the worker to carry out a command.
@@ -49,6 +62,10 @@ pub(super) enum Said {
     Answer(u64, Vec<u8>),
     /// What was launched then has ended.
     Over(u64),
+    /// The next descriptor that came is this connection of this sink.
+    Hold(ConnectionId, Meta),
+    /// That connection has ended in order.
+    LetGo(ConnectionId),
 }
 
 /// Takes the first whole frame out of what has come.
@@ -67,6 +84,11 @@ pub(super) fn parse(buffer: &mut Vec<u8>) -> io::Result<Option<Said>> {
         (READY, None) => Said::Ready,
         (ANSWER, Some((launch, answer))) => Said::Answer(u64::from_le_bytes(*launch), answer.to_vec()),
         (OVER, Some((launch, []))) => Said::Over(u64::from_le_bytes(*launch)),
+        (HOLD, Some((id, meta))) => {
+            let meta = serde_json::from_slice(meta).map_err(|_| wrong())?;
+            Said::Hold(ConnectionId(u64::from_le_bytes(*id)), meta)
+        }
+        (LET_GO, Some((id, []))) => Said::LetGo(ConnectionId(u64::from_le_bytes(*id))),
         _ => return Err(wrong()),
     };
     buffer.drain(..HEAD + length);
@@ -105,6 +127,27 @@ impl Link {
     /// What was launched with this number has ended.
     pub(in crate::runtime) fn over(&self, launch: u64) {
         self.say(OVER, &[&launch.to_le_bytes()]);
+    }
+
+    /// This is a connection of this sink: should the worker die, the guard sees
+    /// what is unread.
+    pub(super) fn hold(&self, connection: ConnectionId, meta: &Meta, descriptor: &OwnedFd) {
+        let meta = serde_json::to_vec(meta).unwrap_or_default();
+        let Ok(frame) = frame(HOLD, &[&connection.0.to_le_bytes(), &meta]) else { return };
+        let descriptors = [descriptor.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = sendmsg(&self.socket, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL);
+        if let Ok(sent) = sent {
+            let _ = (&self.socket).write_all(&frame[sent..]);
+        }
+    }
+
+    /// That connection has ended in order.
+    pub(super) fn let_go(&self, connection: ConnectionId) {
+        self.say(LET_GO, &[&connection.0.to_le_bytes()]);
     }
 
     /// Waits for a command: whether it starts again what a former worker has

@@ -62,20 +62,28 @@ impl Marks {
         FunctionMark { slot, idempotent, left: (times > 0).then_some((print, times)) }
     }
 
+    fn sink_of(&self, key: u64) -> Option<&'static [AtomicU64]> {
+        let mut slots = (self.functions..self.functions + SINKS).map(|index| self.slot(index));
+        slots.find(|slot| slot[0].load(Ordering::Acquire) == key)
+    }
+
+    /// The mark of a sink that a worker has made.
+    pub(super) fn known(&self, meta: &Meta) -> Option<SinkMark> {
+        self.sink_of(key(meta)).map(SinkMark)
+    }
+
     /// The mark of a sink, and how many messages its former worker has taken
     /// and not acknowledged. It has no past unless it is started `again`.
     pub(in crate::runtime) fn sink(&self, meta: &Meta, again: bool) -> Option<(SinkMark, u64)> {
-        // Zero is nobody.
-        let key = Print::of(meta.to_string().as_bytes()).hash | 1;
+        let key = key(meta);
         let _placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = (self.functions..self.functions + SINKS).map(|index| self.slot(index));
-        let whose = |wanted| move |slot: &&'static [AtomicU64]| slot[0].load(Ordering::Acquire) == wanted;
-        let Some(slot) = slots.clone().find(whose(key)).or_else(|| slots.clone().find(whose(0))) else {
+        let Some(slot) = self.sink_of(key).or_else(|| self.sink_of(0)) else {
             tracing::warn!(
                 "more than {SINKS} sinks: should the worker crash, this one's messages are not accounted for"
             );
             return None;
         };
+        slot[3].store(0, Ordering::Relaxed);
         if !again || slot[0].load(Ordering::Acquire) != key {
             slot[1].store(0, Ordering::Relaxed);
             slot[2].store(0, Ordering::Relaxed);
@@ -85,6 +93,11 @@ impl Marks {
         let owed = mark.owed();
         Some((mark, owed))
     }
+}
+
+/// What a sink's slot is found by; zero is nobody's.
+fn key(meta: &Meta) -> u64 {
+    Print::of(meta.to_string().as_bytes()).hash | 1
 }
 
 /// Tells one text from another.
@@ -159,10 +172,26 @@ impl FunctionMark {
 }
 
 /// The messages that a sink has. In its slot: whose it is, how many it has
-/// taken, how many it has acknowledged.
+/// taken, how many it has acknowledged, whether it is reading one.
 pub(in crate::runtime) struct SinkMark(&'static [AtomicU64]);
 
 impl SinkMark {
+    /// There is a message to be read; or it has been, and was taken.
+    pub(in crate::runtime) fn reading(&self, reading: bool) {
+        self.0[3].store(reading.into(), Ordering::Release);
+    }
+
+    /// The worker has died in the middle of reading.
+    pub(super) fn was_reading(&self) -> bool {
+        self.0[3].load(Ordering::Acquire) != 0
+    }
+
+    /// A message has died with the worker, unread.
+    pub(super) fn lost(&self) {
+        self.reading(false);
+        self.taken();
+    }
+
     /// A message was taken.
     pub(in crate::runtime) fn taken(&self) {
         self.0[1].fetch_add(1, Ordering::AcqRel);
@@ -180,7 +209,8 @@ impl SinkMark {
         self.0[0].store(0, Ordering::Release);
     }
 
-    fn owed(&self) -> u64 {
+    /// How many it has taken and not acknowledged.
+    pub(super) fn owed(&self) -> u64 {
         self.0[1].load(Ordering::Acquire).saturating_sub(self.0[2].load(Ordering::Acquire))
     }
 }

@@ -4,8 +4,9 @@
 //! `guard` is the first's main loop, `roster` its list of what is live, and
 //! `worker` its end of the second, which `link` is the other end of. The
 //! worker marks what it executes in memory that outlives it: `marks`, on a
-//! `page`.
+//! `page`; `account` sees to what a sink had not even read.
 
+mod account;
 mod guard;
 mod link;
 mod marks;
@@ -13,7 +14,17 @@ mod page;
 mod roster;
 mod worker;
 
+use std::sync::Arc;
+
+pub(super) use account::Account;
 pub(super) use guard::guard;
 pub(super) use link::Link;
-pub(super) use marks::{Begin, FunctionMark, Marks, SinkMark, UNKNOWN_CALL, UNKNOWN_MESSAGE};
+pub(super) use marks::{Begin, FunctionMark, Marks, UNKNOWN_CALL, UNKNOWN_MESSAGE};
 pub(super) use page::{Inherited, inherited};
+
+/// A worker's guard, as its symbols have it.
+#[derive(Clone)]
+pub(super) struct Guarded {
+    pub(super) link: Arc<Link>,
+    pub(super) marks: Arc<Marks>,
+}

@@ -1,6 +1,8 @@
 //! The worker's process, as its guard has it.
 
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::account::Held;
 use super::link::{self, Said};
 use super::page;
 use crate::Result;
@@ -27,6 +30,10 @@ pub(super) struct Worker {
     socket: UnixStream,
     /// What it has said and is not a whole frame yet.
     buffer: Vec<u8>,
+    /// Descriptors that have come, and whose frames have not.
+    descriptors: VecDeque<OwnedFd>,
+    /// The connections of its sinks.
+    held: Vec<Held>,
     /// It takes commands.
     pub(super) ready: bool,
     /// Until when it has to say the next.
@@ -64,7 +71,18 @@ impl Worker {
             }
         };
         let deadline = Some(Instant::now() + patience);
-        Ok(Self { child, pidfd, socket, buffer: Vec::new(), ready: false, deadline, leaves: false, reaped: false })
+        Ok(Self {
+            child,
+            pidfd,
+            socket,
+            buffer: Vec::new(),
+            descriptors: VecDeque::new(),
+            held: Vec::new(),
+            ready: false,
+            deadline,
+            leaves: false,
+            reaped: false,
+        })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -113,9 +131,19 @@ impl Worker {
     pub(super) fn hear(&mut self, said: &mut Vec<Said>) -> bool {
         let gone = loop {
             let mut piece = [0; 4096];
-            match recv(&self.socket, &mut piece, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => break true,
-                Ok((count, _)) => self.buffer.extend_from_slice(&piece[..count]),
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut piece)], &mut ancillary, flags) {
+                Ok(received) if received.bytes == 0 => break true,
+                Ok(received) => {
+                    self.buffer.extend_from_slice(&piece[..received.bytes]);
+                    for message in ancillary.drain() {
+                        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                            self.descriptors.extend(descriptors);
+                        }
+                    }
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => break false,
                 Err(_) => break true,
@@ -123,6 +151,11 @@ impl Worker {
         };
         loop {
             match link::parse(&mut self.buffer) {
+                Ok(Some(Said::Hold(connection, meta))) => {
+                    let held = self.descriptors.pop_front().map(|descriptor| Held { connection, meta, descriptor });
+                    self.held.extend(held);
+                }
+                Ok(Some(Said::LetGo(connection))) => self.held.retain(|held| held.connection != connection),
                 Ok(Some(frame)) => said.push(frame),
                 Ok(None) => return gone,
                 Err(error) => {
@@ -138,11 +171,12 @@ impl Worker {
         let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
     }
 
-    /// How it has ended. One that has not is killed.
-    pub(super) fn reap(mut self) -> io::Result<ExitStatus> {
+    /// How it has ended, and the connections that it has left. One that has not
+    /// ended is killed.
+    pub(super) fn reap(mut self) -> (io::Result<ExitStatus>, Vec<Held>) {
         self.kill();
         self.reaped = true;
-        self.child.wait()
+        (self.child.wait(), std::mem::take(&mut self.held))
     }
 }
 

@@ -1,0 +1,177 @@
+//! What a sink's worker tells its guard, so that no message that has died with
+//! the worker goes unacknowledged.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::message::Meta;
+use ekuiper_core::transport::{ConnectionId, Pull};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
+
+use super::link::Link;
+use super::marks::{Marks, SinkMark};
+
+/// The worker's side: a sink's mark, and which of its connections the guard
+/// holds.
+pub(in crate::runtime) struct Account {
+    mark: SinkMark,
+    link: Arc<Link>,
+    meta: Meta,
+    held: Mutex<Vec<ConnectionId>>,
+}
+
+impl Account {
+    pub(in crate::runtime) fn new(mark: SinkMark, link: Arc<Link>, meta: Meta) -> Self {
+        Self { mark, link, meta, held: Mutex::default() }
+    }
+
+    pub(in crate::runtime) fn mark(&self) -> &SinkMark {
+        &self.mark
+    }
+
+    /// The engine has connected.
+    pub(in crate::runtime) fn connected(&self, pull: &dyn Pull, connection: ConnectionId) {
+        if let Some(descriptor) = pull.descriptor(connection) {
+            self.link.hold(connection, &self.meta, &descriptor);
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+    }
+
+    /// The connection has ended in order.
+    pub(in crate::runtime) fn disconnected(&self, connection: ConnectionId) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| *held != connection);
+        self.link.let_go(connection);
+    }
+
+    /// The sink has ended in order: nobody waits for it.
+    pub(in crate::runtime) fn over(&self) {
+        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        held.into_iter().for_each(|connection| self.link.let_go(connection));
+        self.mark.over();
+    }
+}
+
+/// The guard's side: a connection that the engine sends a sink's messages on.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) connection: ConnectionId,
+    pub(super) meta: Meta,
+    pub(super) descriptor: OwnedFd,
+}
+
+/// Closes the connections of a dead worker. An engine sends one message and
+/// waits for its ack: where it has sent one that the worker has not read, or
+/// does so within `patience`, that one is entered as taken, for the next worker
+/// to refuse. Without the patience, what it is about to send would vanish in
+/// the closing.
+pub(super) fn settle(mut held: Vec<Held>, marks: &Marks, patience: Duration) {
+    let give_up = Instant::now() + patience;
+    loop {
+        held.retain(|held| match marks.known(&held.meta) {
+            Some(mark) => {
+                if mark.was_reading() || unread(&held.descriptor) {
+                    mark.lost();
+                    return false;
+                }
+                // It waits for the ack of one that was taken.
+                mark.owed() == 0
+            }
+            None => false,
+        });
+        let left = give_up.saturating_duration_since(Instant::now());
+        if held.is_empty() || left.is_zero() {
+            return;
+        }
+        let mut fds: Vec<_> = held.iter().map(|held| PollFd::new(&held.descriptor, PollFlags::IN)).collect();
+        let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+        // One whose engine has closed it has nothing to wait for.
+        let ended: Vec<_> = fds.iter().map(|fd| fd.revents().contains(PollFlags::HUP)).collect();
+        let mut ended = ended.into_iter();
+        held.retain(|held| !ended.next().unwrap_or(false) || unread(&held.descriptor));
+    }
+}
+
+/// Whether there is something that nobody has read; it stays there.
+fn unread(descriptor: &OwnedFd) -> bool {
+    matches!(recv(descriptor, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((1.., _)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::{marks, page};
+    use super::*;
+
+    struct Sink {
+        engine: UnixStream,
+        worker: UnixStream,
+        marks: Marks,
+        meta: Meta,
+    }
+
+    impl Sink {
+        fn new() -> (Self, SinkMark) {
+            let memory = page::memory(marks::words(0)).unwrap();
+            let (engine, worker) = UnixStream::pair().unwrap();
+            let (marks, meta) = (Marks::new(&memory, 0).unwrap(), Meta::default());
+            let (mark, _) = marks.sink(&meta, false).unwrap();
+            (Self { engine, worker, marks, meta }, mark)
+        }
+
+        /// The worker dies; how many acks the next one owes.
+        fn owed(&self, patience: Duration) -> u64 {
+            let descriptor = self.worker.try_clone().unwrap().into();
+            let held = Held { connection: ConnectionId(1), meta: self.meta.clone(), descriptor };
+            settle(vec![held], &self.marks, patience);
+            self.marks.sink(&self.meta, true).unwrap().1
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn what_was_not_read_is_owed_an_ack() {
+        let (mut sink, _) = Sink::new();
+        assert_eq!(sink.owed(Duration::ZERO), 0);
+        sink.engine.write_all(b"message").unwrap();
+        assert_eq!(sink.owed(LONG), 1);
+    }
+
+    #[test]
+    fn what_was_being_read_is_owed_one_ack() {
+        let (sink, mark) = Sink::new();
+        mark.reading(true);
+        assert_eq!(sink.owed(LONG), 1);
+        let (mut sink, mark) = Sink::new();
+        mark.reading(true);
+        sink.engine.write_all(b"message").unwrap();
+        assert_eq!(sink.owed(LONG), 1);
+    }
+
+    #[test]
+    fn what_was_taken_is_owed_one_ack_without_waiting() {
+        let (sink, mark) = Sink::new();
+        mark.taken();
+        assert_eq!(sink.owed(LONG), 1);
+    }
+
+    #[test]
+    fn what_the_engine_is_about_to_send_is_waited_for() {
+        let (sink, _) = Sink::new();
+        let mut engine = sink.engine.try_clone().unwrap();
+        let sender = std::thread::spawn(move || engine.write_all(b"message"));
+        assert_eq!(sink.owed(LONG), 1);
+        sender.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn an_engine_that_is_gone_is_not_waited_for() {
+        let (mut sink, _) = Sink::new();
+        sink.engine = UnixStream::pair().unwrap().0;
+        assert_eq!(sink.owed(LONG), 0);
+    }
+}
