@@ -155,6 +155,37 @@ fn a_rule_survives_the_death_of_a_supervised_plugins_worker() {
     assert_only_the_engines(&site, &["func_revert.ipc", "plugin_mirror.ipc"]);
 }
 
+/// The engine waits for the ack of each message before it sends the next, and
+/// for ever: none may vanish with a worker.
+#[test]
+fn a_rule_at_full_speed_survives_its_workers_death_at_any_moment() {
+    let Some(site) = Site::supervised() else { return };
+    let engine = Engine::start(&site);
+    engine.install_mirror();
+    engine.create_stream("flood");
+    engine.create_rule("rule", &format!("{REVERT} flood"));
+    let length = || std::fs::metadata(site.path("rule.jsonl")).map_or(0, |file| file.len());
+    let grows = |more: u64| {
+        let before = length();
+        wait("the rule goes on", || (length() > before + more).then_some(()));
+    };
+    for kill in 1..=4 {
+        // Neither moment is like another.
+        grows(10_000 + 777 * kill);
+        let (_, worker) = site.guard_and_worker();
+        worker.signal(Signal::KILL);
+        assert!(worker.ends_within(PATIENCE));
+        let ended = Instant::now();
+        // What the dead one has written is there.
+        grows(0);
+        println!("kill {kill} at full speed: the rule was away for {:?}", ended.elapsed());
+    }
+    assert_eq!(engine.rule_status("rule")["status"], "running");
+    engine.stop();
+    site.wait_for_nobody();
+    assert_only_the_engines(&site, &["func_revert.ipc", "plugin_mirror.ipc"]);
+}
+
 #[test]
 fn a_poisonous_record_costs_a_supervised_plugin_one_crash() {
     let Some(site) = Site::supervised() else { return };
