@@ -5,8 +5,10 @@
 //! - `cargo xtask lint`: formatting, clippy, documentation, licences, each
 //!   feature alone;
 //! - `cargo xtask fuzz`: bytes of every kind to every decoder;
+//! - `cargo xtask chaos` and `cargo xtask soak`: the proofs on real processes;
 //! - `cargo xtask tools`: only the set-up.
 
+mod chaos;
 mod fuzz;
 mod lint;
 mod process;
@@ -19,6 +21,8 @@ use std::time::Instant;
 const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]                set up and run all tests
        cargo xtask lint                                        format, clippy, docs, licences, each feature alone
        cargo xtask fuzz [--minutes N|--seconds N] [DECODER…]   each decoder under libFuzzer for so long
+       cargo xtask chaos [--minutes N|--seconds N] [--seed S]  real processes under load and faults: no promise is broken
+       cargo xtask soak [--minutes N|--seconds N]              real processes: memory, descriptors and threads stay flat
        cargo xtask tools                                       only the set-up, in .tools";
 
 /// What a task comes to; the text is one sentence for people.
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Some((task, rest)) if task == "test" => test::run(rest),
         Some((task, [])) if task == "lint" => lint::run(),
         Some((task, rest)) if task == "fuzz" => fuzz::run(rest),
+        Some((proof, rest)) if ["chaos", "soak"].contains(&proof.as_str()) => chaos::run(proof, rest),
         Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),
         Some((help, _)) if ["help", "--help", "-h"].contains(&help.as_str()) => {
             println!("{USAGE}");

@@ -1,0 +1,114 @@
+//! The plugin on our SDK that is put through the faults: functions that say
+//! which call they answer, a source that counts, sinks that acknowledge what
+//! they have written down. `plugin/chaos.py` is the same on the official SDK.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chaos::record::{CALLS, Entry, Log, MESSAGES};
+use ekuiper_sdk::prelude::*;
+use serde::Deserialize;
+
+fn main() -> ExitCode {
+    let folder = std::env::current_dir().unwrap_or_default();
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // A file that may not grow is an error for whoever writes to it, not the
+    // end of the process.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+    let record = match Record::open(&folder.join(CALLS)) {
+        Ok(record) => Arc::new(record),
+        Err(error) => {
+            tracing::error!(%error, "cannot open the record");
+            return ExitCode::FAILURE;
+        }
+    };
+    let slow = Exec { record: record.clone(), takes: Duration::from_millis(20) };
+    Plugin::new(&name)
+        .source(format!("{name}_count"), Count::default)
+        .sink(format!("{name}_keep"), Keep::default)
+        .function(format!("{name}_fast"), Exec { record, takes: Duration::ZERO })
+        .function(format!("{name}_slow"), slow)
+        .run()
+}
+
+struct Record {
+    log: Mutex<Log>,
+    sequence: AtomicU32,
+}
+
+impl Record {
+    fn open(path: &Path) -> Result<Self> {
+        Ok(Self { log: Mutex::new(Log::open(path)?), sequence: AtomicU32::new(0) })
+    }
+
+    fn write(&self, id: u64) -> Result<Entry> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { id, pid: std::process::id(), sequence };
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).write(entry)?;
+        Ok(entry)
+    }
+}
+
+/// Called with a number and a text of any length, it says which execution of
+/// which process this is, and how long the text was.
+struct Exec {
+    record: Arc<Record>,
+    takes: Duration,
+}
+
+impl Function for Exec {
+    fn exec(&mut self, args: &[Value], _ctx: &FunctionContext) -> Result<Value> {
+        let [id, text] = args else { return Err("takes a number and a text".into()) };
+        let entry = self.record.write(id.as_u64().ok_or("the first argument is no number")?)?;
+        std::thread::sleep(self.takes);
+        let length = text.as_str().ok_or("the second argument is no text")?.len();
+        Ok(json!({ "id": entry.id, "pid": entry.pid, "sequence": entry.sequence, "length": length }))
+    }
+}
+
+/// Counts, a number every two milliseconds.
+#[derive(Default)]
+struct Count;
+
+impl Source for Count {
+    fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+        static RUNS: AtomicU32 = AtomicU32::new(1);
+        let (pid, run) = (std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let mut n = 0u64;
+        while ctx.sleep(Duration::from_millis(2)) {
+            n += 1;
+            ctx.emit(&json!({ "pid": pid, "run": run, "n": n }))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes down the number of each message. A message may ask for a pause.
+#[derive(Default)]
+struct Keep {
+    record: Option<Record>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    id: u64,
+    pause: u64,
+}
+
+impl Sink for Keep {
+    fn open(&mut self, _ctx: &SinkContext) -> Result<()> {
+        self.record = Some(Record::open(Path::new(MESSAGES))?);
+        Ok(())
+    }
+
+    fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
+        let record = self.record.as_ref().ok_or("it is not open")?;
+        for Message { id, pause } in ctx.rows(data)? {
+            std::thread::sleep(Duration::from_millis(pause));
+            record.write(id)?;
+        }
+        Ok(())
+    }
+}

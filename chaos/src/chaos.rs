@@ -1,0 +1,231 @@
+//! The proof by faults: a plan is carried out on real processes under load,
+//! and every promise of design.md §6 is checked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use ekuiper_host::{Event, EventKind, Host};
+
+use crate::faults::{BACK_BY, Injector};
+use crate::findings::Findings;
+use crate::ledger::Totals;
+use crate::load;
+use crate::plan::{Epoch, Plan, Who};
+use crate::post::Post;
+use crate::record::{CALLS, MESSAGES, parse};
+use crate::sequence::Sequence;
+use crate::stage::Stage;
+use crate::target::Target;
+use crate::timing::Times;
+use crate::{Tools, lock};
+
+mod report;
+
+pub use report::Report;
+
+/// How long one call, message, start or stop may take before it hangs: far
+/// more than all its deadlines together.
+const HANGS_AFTER: Duration = Duration::from_secs(60);
+
+/// How long what a host had may still be there after its shutdown.
+const GONE_BY: Duration = Duration::from_secs(2);
+
+/// What is found out on one plugin.
+#[derive(Clone, Debug)]
+struct Found {
+    who: Who,
+    calls: Totals,
+    messages: Totals,
+    torn: usize,
+    kills: usize,
+    noticed: Times,
+    restored: Times,
+    used: Times,
+}
+
+/// Carries out a plan.
+///
+/// # Errors
+/// The run cannot be set up.
+pub fn run(tools: &Tools, plan: &Plan) -> Result<Report, String> {
+    let started = Instant::now();
+    let stage = Stage::new(tools).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
+    let run =
+        Run { stage: &stage, findings: Findings::default(), restarts: AtomicU64::new(0), tuples: AtomicU64::new(0) };
+    // One for each post, through all hosts.
+    let mut sequences: Vec<Sequence> = Post::all(&stage.targets).iter().map(|_| Sequence::default()).collect();
+    for (number, epoch) in plan.epochs.iter().enumerate() {
+        eprintln!("chaos: host {} of {}, {} faults", number + 1, plan.epochs.len(), epoch.steps.len());
+        let host = stage.host().map_err(|error| format!("cannot make a host: {error}"))?;
+        run.live(&host, epoch, &mut sequences);
+        drop(host);
+        run.is_clean();
+    }
+    let found = stage.targets.iter().map(|target| run.found(target)).collect();
+    Ok(run.report(plan.epochs.len(), started.elapsed(), found, &sequences))
+}
+
+struct Run<'a> {
+    stage: &'a Stage,
+    findings: Findings,
+    restarts: AtomicU64,
+    tuples: AtomicU64,
+}
+
+impl Run<'_> {
+    /// The life of one host.
+    fn live(&self, host: &Host, epoch: &Epoch, sequences: &mut [Sequence]) {
+        let posts = Post::all(&self.stage.targets);
+        let events = host.events();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (watched, is_over) = (&posts, &over);
+            scope.spawn(move || self.listen(&events, is_over));
+            scope.spawn(move || self.watch(watched, is_over));
+            for (post, sequence) in posts.iter().zip(sequences) {
+                scope.spawn(move || load::work(host, post, sequence, &self.findings));
+            }
+            let began = Instant::now();
+            std::thread::scope(|scope| {
+                for step in &epoch.steps {
+                    sleep_until(began + step.at);
+                    let posts = &posts;
+                    scope.spawn(move || {
+                        let Some(target) = self.stage.targets.iter().find(|target| target.who == step.who) else {
+                            return;
+                        };
+                        let own: Vec<_> = posts.iter().filter(|post| post.target.who == step.who).cloned().collect();
+                        Injector { host, target, posts: &own, findings: &self.findings }.inject(step.fault);
+                    });
+                }
+            });
+            self.are_all_back(&posts);
+            sleep_until(began + epoch.length);
+            for target in &self.stage.targets {
+                if let Ok(status) = host.status(&target.name) {
+                    self.restarts.fetch_add(status.restarts, Ordering::Relaxed);
+                    self.tuples.fetch_add(status.traffic.messages_in, Ordering::Relaxed);
+                }
+            }
+            // In the middle of it all.
+            host.shutdown();
+            let give_up = Instant::now() + BACK_BY;
+            for post in &posts {
+                while !post.over.load(Ordering::SeqCst) && Instant::now() < give_up {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                if !post.over.load(Ordering::SeqCst) {
+                    self.hang(&format!("{} goes on after the host's shutdown", post.name()));
+                }
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+    }
+
+    /// Everybody must get what it wants again.
+    fn are_all_back(&self, posts: &[Arc<Post>]) {
+        let since = Instant::now();
+        let mut waiting: Vec<_> = posts.iter().collect();
+        while !waiting.is_empty() {
+            waiting.retain(|post| !post.has_succeeded_since(since));
+            if since.elapsed() > BACK_BY {
+                waiting.iter().for_each(|post| {
+                    self.findings.violation(format!("{} is not served any more", post.name()));
+                });
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Hears what the host says about its plugins.
+    fn listen(&self, events: &Receiver<Event>, over: &AtomicBool) {
+        loop {
+            let Event { plugin, kind, .. } = match events.recv_timeout(Duration::from_millis(100)) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) if !over.load(Ordering::SeqCst) => continue,
+                Err(_) => return,
+            };
+            let Some(target) = self.stage.targets.iter().find(|target| target.name == plugin) else { continue };
+            let count = |kind: &str, text: String| self.findings.count(format!("{kind} ({})", target.who), text);
+            match kind {
+                EventKind::Restored { pid, .. } => target.restored(pid),
+                EventKind::RestartFailed { error } => count("restart failed", error),
+                EventKind::SymbolLost { symbol, error, .. } => count("symbol lost", format!("{symbol}: {error}")),
+                EventKind::Broken { .. } => count("breaker opened", String::new()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sees to it that nothing hangs.
+    fn watch(&self, posts: &[Arc<Post>], over: &AtomicBool) {
+        while !over.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(50));
+            if let Some(post) = posts.iter().find(|post| post.has_waited() > HANGS_AFTER) {
+                self.hang(&format!("{} has waited for {HANGS_AFTER:?}", post.name()));
+            }
+        }
+    }
+
+    /// There is no way to go on from here.
+    fn hang(&self, text: &str) {
+        self.findings.violation(text);
+        for (kind, (count, first)) in self.findings.counts() {
+            eprintln!("{count:8}  {kind}: {first}");
+        }
+        std::process::exit(1);
+    }
+
+    fn is_clean(&self) {
+        let give_up = Instant::now() + GONE_BY;
+        loop {
+            let remains = self.stage.remains();
+            if remains.is_empty() {
+                return;
+            }
+            if Instant::now() > give_up {
+                self.findings.violation(format!("left behind: {}", remains.join(", ")));
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Compares what the plugin has recorded with what was said.
+    fn found(&self, target: &Target) -> Found {
+        let mut torn = 0;
+        let mut check = |file, what, ledger: &crate::ledger::Ledger| {
+            let text = std::fs::read_to_string(target.folder.join(file)).unwrap_or_default();
+            let (entries, pieces) = parse(&text);
+            torn += pieces;
+            let (totals, wrong) = ledger.check(what, &entries);
+            wrong.iter().for_each(|text| self.findings.violation(format!("{}: {text}", target.who)));
+            totals
+        };
+        let calls = check(CALLS, "call", &lock(&target.calls));
+        let messages = check(MESSAGES, "message", &lock(&target.messages));
+        let (restored, used) = target.away();
+        let noticed = lock(&target.noticed).clone();
+        Found { who: target.who, calls, messages, torn, kills: target.kills(), noticed, restored, used }
+    }
+
+    fn report(&self, hosts: usize, took: Duration, found: Vec<Found>, sequences: &[Sequence]) -> Report {
+        Report {
+            hosts,
+            took,
+            found,
+            restarts: self.restarts.load(Ordering::Relaxed),
+            tuples: self.tuples.load(Ordering::Relaxed),
+            runs: sequences.iter().map(Sequence::runs).sum(),
+            counts: self.findings.counts(),
+            violations: self.findings.violations(),
+        }
+    }
+}
+
+fn sleep_until(instant: Instant) {
+    std::thread::sleep(instant.saturating_duration_since(Instant::now()));
+}

@@ -1,0 +1,157 @@
+//! What a run came to: for people, and as one line of JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Found;
+use crate::timing::{LENIENCE, Times, millis};
+
+/// A crash is noticed within this time, in 99 of 100 cases.
+const NOTICED_WITHIN: Duration = Duration::from_millis(100);
+
+/// All symbols are back within this time, in 99 of 100 cases.
+const BACK_WITHIN: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Report {
+    pub(super) hosts: usize,
+    pub(super) took: Duration,
+    pub(super) found: Vec<Found>,
+    pub(super) restarts: u64,
+    pub(super) tuples: u64,
+    pub(super) runs: usize,
+    pub(super) counts: BTreeMap<String, (u64, String)>,
+    pub(super) violations: Vec<String>,
+}
+
+/// A promise about a time.
+struct Promise {
+    what: &'static str,
+    within: Duration,
+    times: Times,
+}
+
+impl Promise {
+    fn holds(&self) -> bool {
+        self.times.quantile(0.99) <= self.within
+    }
+
+    fn is_violated(&self) -> bool {
+        self.times.quantile(0.99) > self.within * LENIENCE
+    }
+}
+
+impl Report {
+    fn promises(&self) -> [Promise; 2] {
+        let all =
+            |pick: fn(&Found) -> &Times| self.found.iter().fold(Times::default(), |all, found| all.join(pick(found)));
+        [
+            Promise { what: "crash noticed", within: NOTICED_WITHIN, times: all(|found| &found.noticed) },
+            Promise { what: "all symbols back", within: BACK_WITHIN, times: all(|found| &found.restored) },
+        ]
+    }
+
+    /// The promises that were broken, a sentence each. A promised time counts
+    /// only beyond [`LENIENCE`] times itself.
+    pub fn violations(&self) -> Vec<String> {
+        let late = self.promises().into_iter().filter(Promise::is_violated).map(|promise| {
+            let p99 = promise.times.quantile(0.99);
+            format!("{}: p99 {p99:?}, {LENIENCE} times {:?} is the bound", promise.what, promise.within)
+        });
+        self.violations.iter().cloned().chain(late).collect()
+    }
+
+    /// The figures, for machines.
+    pub fn json(&self) -> Value {
+        let times = |times: &Times| {
+            let [p50, p99, max] = times.summary().map(millis);
+            json!({ "count": times.count(), "p50_ms": p50, "p99_ms": p99, "max_ms": max })
+        };
+        let sum = |pick: fn(&Found) -> usize| self.found.iter().map(pick).sum::<usize>();
+        let plugins: serde_json::Map<_, _> = self
+            .found
+            .iter()
+            .map(|found| {
+                let figures = json!({
+                    "kills": found.kills,
+                    "calls": found.calls.asked,
+                    "answers": found.calls.done,
+                    "messages": found.messages.asked,
+                    "acks": found.messages.done,
+                    "noticed": times(&found.noticed),
+                    "restored": times(&found.restored),
+                    "used_again": times(&found.used),
+                });
+                (found.who.to_string(), figures)
+            })
+            .collect();
+        let [noticed, back] = self.promises();
+        json!({
+            "seconds": self.took.as_secs(),
+            "hosts": self.hosts,
+            "kills": sum(|found| found.kills),
+            "restarts": self.restarts,
+            "calls": sum(|found| found.calls.asked),
+            "answers": sum(|found| found.calls.done),
+            "executions": sum(|found| found.calls.recorded),
+            "messages": sum(|found| found.messages.asked),
+            "acks": sum(|found| found.messages.done),
+            "recorded": sum(|found| found.messages.recorded),
+            "tuples": self.tuples,
+            "source_runs": self.runs,
+            "noticed": times(&noticed.times),
+            "noticed_holds": noticed.holds(),
+            "back": times(&back.times),
+            "back_holds": back.holds(),
+            "plugins": plugins,
+            "counts": self.counts.iter().map(|(kind, (count, _))| (kind.clone(), (*count).into()))
+                .collect::<serde_json::Map<_, _>>(),
+            "violations": self.violations().len(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "What happened ({:.0} s, {} hosts one after the other):", self.took.as_secs_f64(), self.hosts)?;
+        for (kind, (count, first)) in &self.counts {
+            let first = first.lines().next().unwrap_or_default();
+            writeln!(f, "{count:9}  {kind}{}{first}", if first.is_empty() { "" } else { ": " })?;
+        }
+        for Found { who, calls, messages, torn, kills, .. } in &self.found {
+            writeln!(f, "\nPlugin {who}: killed {kills} times")?;
+            let row = |f: &mut fmt::Formatter<'_>, what, totals: &crate::ledger::Totals| {
+                let crate::ledger::Totals { asked, done, unknown, not_sent, recorded } = totals;
+                let failed = format!("{unknown} failed or unknown, {not_sent} failed unsent");
+                writeln!(f, "{asked:9}  {what}: {done} confirmed, {failed}; {recorded} in the plugin's record")
+            };
+            row(f, "calls", calls)?;
+            row(f, "messages", messages)?;
+            writeln!(f, "{torn:9}  torn entries of the record")?;
+        }
+        writeln!(f, "\n{:9}  tuples in {} runs of sources", self.tuples, self.runs)?;
+        writeln!(f, "{:9}  restarts", self.restarts)?;
+        writeln!(f, "\nMilliseconds                        count      p50      p99      max")?;
+        let line = |f: &mut fmt::Formatter<'_>, what: &str, times: &Times| {
+            let [p50, p99, max] = times.summary().map(millis);
+            writeln!(f, "{what:34} {:6} {p50:8.2} {p99:8.2} {max:8.2}", times.count())
+        };
+        for found in &self.found {
+            line(f, &format!("crash noticed by a call, {}", found.who), &found.noticed)?;
+            line(f, &format!("all symbols back, {}", found.who), &found.restored)?;
+            line(f, &format!("each used again, {}", found.who), &found.used)?;
+        }
+        for promise in self.promises() {
+            line(f, &format!("{}, both", promise.what), &promise.times)?;
+            let holds = if promise.holds() { "holds" } else { "DOES NOT HOLD here" };
+            writeln!(f, "    promised p99 of {:?}: {holds}", promise.within)?;
+        }
+        let violations = self.violations();
+        writeln!(f, "\nviolations: {}", violations.len())?;
+        violations.iter().try_for_each(|violation| writeln!(f, "  {violation}"))
+    }
+}

@@ -1,0 +1,97 @@
+//! The command line of the proofs; `cargo xtask chaos` and `cargo xtask soak`
+//! build what they need and call this.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chaos::Tools;
+use chaos::plan::Plan;
+
+const USAGE: &str = "usage: chaos chaos [--minutes N] [--seconds N] [--seed S]   faults under load
+       chaos soak  [--minutes N] [--seconds N]             flat memory, descriptors and threads
+       chaos plan  [--minutes N] [--seconds N] [--seed S]  only print the plan of a seed
+   both: --python PROGRAM   a Python that has the official SDK (default: .tools/python/bin/python)
+         --log LEVEL        also what the host and the plugins log, to stderr";
+
+struct Options {
+    time: Duration,
+    seed: u64,
+    python: PathBuf,
+    log: Option<tracing_subscriber::filter::LevelFilter>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((task, options)) = parse(&arguments) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    if let Some(level) = options.log {
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    }
+    match perform(task, &options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(text) => {
+            eprintln!("chaos: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Option<(&str, Options)> {
+    let (task, mut rest) = arguments.split_first()?;
+    let python = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/python/bin/python"));
+    let mut options = Options { time: Duration::ZERO, seed: 1, python, log: None };
+    while let [name, value, others @ ..] = rest {
+        match name.as_str() {
+            "--minutes" => options.time += Duration::from_secs_f64(value.parse::<f64>().ok()? * 60.0),
+            "--seconds" => options.time += Duration::from_secs_f64(value.parse().ok()?),
+            "--seed" => options.seed = value.parse().ok()?,
+            "--python" => options.python = value.into(),
+            "--log" => options.log = Some(value.parse().ok()?),
+            _ => return None,
+        }
+        rest = others;
+    }
+    if options.time.is_zero() {
+        options.time = Duration::from_secs(60);
+    }
+    (rest.is_empty() && ["chaos", "soak", "plan"].contains(&task.as_str())).then_some((task, options))
+}
+
+/// Whether every promise was kept.
+fn perform(task: &str, options: &Options) -> Result<bool, String> {
+    let plan = Plan::new(options.seed, options.time);
+    if task == "plan" {
+        print!("{plan}");
+        return Ok(true);
+    }
+    let tools = tools(options)?;
+    if task == "soak" {
+        let report = chaos::soak::run(&tools, options.time)?;
+        print!("{report}");
+        println!("{}", report.json());
+        return Ok(report.violations().is_empty());
+    }
+    print!("The plan of seed {}:\n{plan}\n", options.seed);
+    let report = chaos::chaos::run(&tools, &plan)?;
+    print!("{report}");
+    let mut json = report.json();
+    json["seed"] = options.seed.into();
+    println!("{json}");
+    Ok(report.violations().is_empty())
+}
+
+fn tools(options: &Options) -> Result<Tools, String> {
+    let own = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+    let plugin = own.with_file_name("chaos-plugin");
+    if !plugin.exists() {
+        return Err(format!("there is no {}: run this by `cargo xtask chaos`, which builds it", plugin.display()));
+    }
+    if !options.python.exists() {
+        return Err(format!("there is no {}: `cargo xtask tools` sets it up", options.python.display()));
+    }
+    Ok(Tools { plugin, python: options.python.clone() })
+}

@@ -1,0 +1,277 @@
+//! What is done to whom and when: a pure function of the seed and the time.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::rng::Rng;
+
+/// How long a host lives at most before it is shut down under load and
+/// replaced.
+const EPOCH: Duration = Duration::from_secs(60);
+
+/// How long a new host is left alone, and how long before its end nothing is
+/// done to it any more: what was broken must work again by then.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// Which plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Who {
+    /// On our SDK.
+    Ours,
+    /// On the official Python SDK.
+    Python,
+}
+
+impl Who {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ours, Self::Python];
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "ours",
+            Self::Python => "python",
+        })
+    }
+}
+
+/// Somebody who connects and is no plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// Speaks HTTP.
+    Http,
+    /// Says that it is of a protocol that nobody there wants.
+    WrongProtocol,
+    /// Sends half a header and waits.
+    HalfHeader,
+    /// Claims a message of 2^50 bytes.
+    HugeClaim,
+    /// Shakes hands as the plugin does, and waits for commands.
+    Rival,
+    /// The same, again and again, as fast as it can.
+    Flood,
+    /// Connects and leaves, again and again.
+    Storm,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM, which the host did not send.
+    Terminate,
+    /// SIGSTOP, and SIGCONT after so many milliseconds.
+    Stop(u64),
+    /// SIGSTOP, and SIGKILL after so many milliseconds.
+    StopAndKill(u64),
+    /// SIGKILL so many times, each as soon as it is back.
+    CrashLoop(u64),
+    /// All its socket files are removed.
+    DeleteSockets,
+    /// The same, and SIGKILL.
+    DeleteSocketsAndKill,
+    /// Somebody connects to each of its sockets, for so many milliseconds.
+    Visit(Stranger, u64),
+    /// Its files cannot grow for so many milliseconds.
+    DiskFull(u64),
+    /// Its sinks pause for so many milliseconds in one message.
+    SlowSinks(u64),
+    /// Nobody reads its source for so many milliseconds.
+    SlowReader(u64),
+    /// All its handles are closed and opened again.
+    Reopen,
+    /// The same, and SIGKILL at that moment.
+    ReopenAndKill,
+}
+
+impl Fault {
+    /// How long it takes until it is over and what it broke has had time to be
+    /// whole again.
+    fn takes(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Kill | Self::Terminate | Self::DeleteSocketsAndKill | Self::ReopenAndKill => 1000,
+            Self::Stop(time) | Self::DiskFull(time) | Self::SlowSinks(time) | Self::SlowReader(time) => 200 + time,
+            Self::StopAndKill(time) => 1000 + time,
+            Self::CrashLoop(kills) => 1500 * kills,
+            Self::DeleteSockets | Self::Reopen => 200,
+            Self::Visit(_, time) => 200 + time,
+        })
+    }
+
+    fn choose(rng: &mut Rng) -> Self {
+        match rng.between(0, 99) {
+            0..=34 => Self::Kill,
+            35..=38 => Self::Terminate,
+            39..=44 => Self::Stop(rng.between(20, 1000)),
+            // Longer than any wait.
+            45..=46 => Self::Stop(rng.between(2500, 4500)),
+            47..=50 => Self::StopAndKill(rng.between(10, 500)),
+            51..=52 => Self::CrashLoop(rng.between(2, 6)),
+            53..=55 => Self::DeleteSockets,
+            56..=59 => Self::DeleteSocketsAndKill,
+            60..=74 => {
+                let stranger = match rng.between(0, 6) {
+                    0 => Stranger::Http,
+                    1 => Stranger::WrongProtocol,
+                    2 => Stranger::HalfHeader,
+                    3 => Stranger::HugeClaim,
+                    4 => Stranger::Flood,
+                    5 => Stranger::Storm,
+                    _ => Stranger::Rival,
+                };
+                Self::Visit(stranger, rng.between(50, 600))
+            }
+            75..=79 => Self::DiskFull(rng.between(100, 1000)),
+            80..=83 => Self::SlowSinks(rng.between(100, 1000)),
+            84..=85 => Self::SlowSinks(rng.between(2500, 3500)),
+            86..=89 => Self::SlowReader(rng.between(100, 2500)),
+            90..=96 => Self::Reopen,
+            _ => Self::ReopenAndKill,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stop(time) => write!(f, "stop for {time} ms"),
+            Self::StopAndKill(time) => write!(f, "stop, kill after {time} ms"),
+            Self::CrashLoop(kills) => write!(f, "kill {kills} times"),
+            Self::DeleteSockets => f.write_str("delete its socket files"),
+            Self::DeleteSocketsAndKill => f.write_str("delete its socket files and kill"),
+            Self::Visit(stranger, time) => write!(f, "visit of {stranger:?} for {time} ms"),
+            Self::DiskFull(time) => write!(f, "disk full for {time} ms"),
+            Self::SlowSinks(time) => write!(f, "sinks pause for {time} ms"),
+            Self::SlowReader(time) => write!(f, "reader pauses for {time} ms"),
+            Self::Reopen => f.write_str("close and open its handles"),
+            Self::ReopenAndKill => f.write_str("close and open its handles, and kill"),
+            Self::Kill | Self::Terminate => write!(f, "{}", if *self == Self::Kill { "kill" } else { "terminate" }),
+        }
+    }
+}
+
+/// One fault at its time, from the start of its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When.
+    pub at: Duration,
+    /// To whom.
+    pub who: Who,
+    /// What.
+    pub fault: Fault,
+}
+
+/// The life of one host, which ends with its shutdown under load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// How long it takes in all.
+    pub length: Duration,
+    /// What happens, in the order of time.
+    pub steps: Vec<Step>,
+}
+
+/// All that will happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// One host after the other.
+    pub epochs: Vec<Epoch>,
+}
+
+impl Plan {
+    /// The plan of this seed, for so long.
+    pub fn new(seed: u64, total: Duration) -> Self {
+        // At least one host is replaced under load.
+        let epochs = (total.as_secs_f64() / EPOCH.as_secs_f64()).ceil().max(2.0) as u32;
+        let length = total / epochs;
+        let mut rng = Rng::new(seed);
+        Self { epochs: (0..epochs).map(|_| Epoch::new(&mut rng, length)).collect() }
+    }
+}
+
+impl Epoch {
+    fn new(rng: &mut Rng, length: Duration) -> Self {
+        let mut steps = Vec::new();
+        for who in Who::ALL {
+            let mut at = QUIET + Duration::from_millis(rng.between(0, 1000));
+            loop {
+                let fault = Fault::choose(rng);
+                let over = at + fault.takes();
+                if over + QUIET > length {
+                    break;
+                }
+                steps.push(Step { at, who, fault });
+                at = over + Duration::from_millis(rng.between(300, 1500));
+            }
+        }
+        steps.sort_by_key(|step| step.at);
+        Self { length, steps }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, epoch) in self.epochs.iter().enumerate() {
+            writeln!(f, "host {}, for {:.1} s:", number + 1, epoch.length.as_secs_f64())?;
+            for Step { at, who, fault } in &epoch.steps {
+                writeln!(f, "  {:7.3} s  {who:6}  {fault}", at.as_secs_f64())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_seed_repeats_its_plan_and_no_other() {
+        assert_eq!(Plan::new(1, HOUR), Plan::new(1, HOUR));
+        assert_ne!(Plan::new(1, HOUR), Plan::new(2, HOUR));
+    }
+
+    #[test]
+    fn every_fault_meets_every_plugin() {
+        let plan = Plan::new(1, HOUR);
+        for who in Who::ALL {
+            let mut met: Vec<_> = plan
+                .epochs
+                .iter()
+                .flat_map(|epoch| &epoch.steps)
+                .filter(|step| step.who == who)
+                .map(|step| match step.fault {
+                    Fault::Visit(stranger, _) => format!("{stranger:?}"),
+                    fault => format!("{:?}", std::mem::discriminant(&fault)),
+                })
+                .collect();
+            met.sort();
+            met.dedup();
+            assert_eq!(met.len(), 12 + 7, "{who}");
+        }
+    }
+
+    #[test]
+    fn one_fault_at_a_time_and_peace_at_both_ends() {
+        for epoch in Plan::new(7, HOUR).epochs {
+            for who in Who::ALL {
+                let mut free = QUIET;
+                for step in epoch.steps.iter().filter(|step| step.who == who) {
+                    assert!(step.at >= free);
+                    free = step.at + step.fault.takes();
+                }
+                assert!(free + QUIET <= epoch.length);
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_plan_has_two_hosts_and_faults() {
+        let plan = Plan::new(1, Duration::from_secs(12));
+        assert_eq!(plan.epochs.len(), 2);
+        assert!(plan.epochs.iter().any(|epoch| !epoch.steps.is_empty()));
+    }
+}

@@ -1,0 +1,278 @@
+//! The proof by time: both plugins under a moderate load with idle phases, in
+//! which only keepalives come; memory, descriptors and threads must be at the
+//! end what they were after the first minutes.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ekuiper_host::{Function, Host, Sink};
+use serde_json::{Value, json};
+
+use crate::Tools;
+use crate::load::Answer;
+use crate::sequence::{Sequence, Tick};
+use crate::stage::Stage;
+use crate::survey::Usage;
+
+/// Between two calls, and two messages, of a plugin.
+const PACE: Duration = Duration::from_millis(5);
+
+/// One cycle of load and idleness, when there is time enough; the official SDK
+/// sends its keepalives after 5 s.
+const CYCLE: Duration = Duration::from_secs(40);
+
+/// How many cycles are the warm-up.
+const WARM_UP: usize = 2;
+
+/// How much more memory may be in use at the end, in KiB, besides a twentieth:
+/// allocators keep what they once needed.
+const MORE_DIRTY: u64 = 1024;
+const MORE_RSS: u64 = 2048;
+
+/// What a process used at the end of a cycle.
+#[derive(Debug)]
+struct Track {
+    name: String,
+    usage: Vec<Usage>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Report {
+    took: Duration,
+    cycles: usize,
+    calls: u64,
+    messages: u64,
+    tuples: u64,
+    tracks: Vec<Track>,
+    failures: Vec<String>,
+}
+
+/// Runs for so long.
+///
+/// # Errors
+/// The run cannot be set up, or something fails that nobody disturbs.
+pub fn run(tools: &Tools, time: Duration) -> Result<Report, String> {
+    let started = Instant::now();
+    let stage = Stage::new(tools).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
+    let host = stage.host().map_err(|error| error.to_string())?;
+    let cycle = CYCLE.min(time / 6);
+    let totals = Totals::default();
+    let users = stage.targets.iter().map(|target| User::new(&host, &target.name, &totals));
+    let users = users.collect::<Result<Vec<_>, _>>()?;
+    let pids = stage.targets.iter().map(|target| host.pid(&target.name).ok_or(format!("{} is gone", target.who)));
+    let pids = pids.collect::<Result<Vec<_>, _>>()?;
+    let names = std::iter::once("host".to_owned()).chain(stage.targets.iter().map(|target| target.who.to_string()));
+    let mut tracks: Vec<_> = names.map(|name| Track { name, usage: Vec::new() }).collect();
+    let mut cycles = 0;
+    while started.elapsed() + cycle <= time + cycle / 2 {
+        let until = Instant::now() + cycle / 2;
+        std::thread::scope(|scope| {
+            let at_work: Vec<_> = users.iter().map(|user| scope.spawn(|| user.work(until))).collect();
+            at_work.into_iter().try_for_each(|user| user.join().unwrap_or_else(|_| Err("a user panicked".into())))
+        })?;
+        std::thread::sleep(cycle / 2);
+        cycles += 1;
+        for (track, pid) in tracks.iter_mut().zip(std::iter::once(std::process::id()).chain(pids.iter().copied())) {
+            let usage = Usage::of(pid).map_err(|error| format!("{} is gone: {error}", track.name))?;
+            track.usage.push(usage);
+        }
+    }
+    let mut failures = Vec::new();
+    for target in &stage.targets {
+        let status = host.status(&target.name).map_err(|error| error.to_string())?;
+        if status.restarts > 0 {
+            failures.push(format!("{} was restarted {} times: {:?}", target.who, status.restarts, status.last_exit));
+        }
+    }
+    drop(users);
+    host.shutdown();
+    let remains = stage.remains();
+    if !remains.is_empty() {
+        failures.push(format!("left behind: {}", remains.join(", ")));
+    }
+    let [calls, messages, tuples] =
+        [&totals.calls, &totals.messages, &totals.tuples].map(|n| n.load(Ordering::Relaxed));
+    failures.extend(tracks.iter().flat_map(Track::growth));
+    Ok(Report { took: started.elapsed(), cycles, calls, messages, tuples, tracks, failures })
+}
+
+#[derive(Default)]
+struct Totals {
+    calls: AtomicU64,
+    messages: AtomicU64,
+    tuples: AtomicU64,
+}
+
+/// Uses one plugin.
+struct User<'a> {
+    host: &'a Host,
+    name: &'a str,
+    function: Function,
+    sink: Sink,
+    totals: &'a Totals,
+}
+
+impl<'a> User<'a> {
+    fn new(host: &'a Host, name: &'a str, totals: &'a Totals) -> Result<Self, String> {
+        let function = host.function(&format!("{name}_fast")).map_err(|error| error.to_string())?;
+        let sink = host.sink(&format!("{name}_keep")).rule(format!("{name}s")).operator("k").require_ack(true).open();
+        Ok(Self { host, name, function, sink: sink.map_err(|error| error.to_string())?, totals })
+    }
+
+    /// Calls, sends and reads until then. The source, and a second sink, are
+    /// opened and closed each time.
+    fn work(&self, until: Instant) -> Result<(), String> {
+        let fail = |error: ekuiper_host::Error| format!("{}: {error}", self.name);
+        let source = self.host.source(&format!("{}_count", self.name)).rule(format!("{}r", self.name)).operator("c");
+        let mut source = source.open_as::<Tick>().map_err(fail)?;
+        let second = self.host.sink(&format!("{}_keep", self.name)).rule(format!("{}t", self.name)).operator("k");
+        let second = second.require_ack(true).open().map_err(fail)?;
+        let mut sequence = Sequence::default();
+        let mut id = 0;
+        while Instant::now() < until {
+            id = self.totals.calls.fetch_add(1, Ordering::Relaxed);
+            let text = "x".repeat((id % 200) as usize);
+            let answer: Answer = self.function.call((id, &text)).map_err(fail)?;
+            if (answer.id, answer.length) != (id, text.len()) {
+                return Err(format!("{}: call {id} was answered with {answer:?}", self.name));
+            }
+            for sink in [&self.sink, &second] {
+                sink.send(&json!({ "id": id, "pause": 0 })).map_err(fail)?;
+                self.totals.messages.fetch_add(1, Ordering::Relaxed);
+            }
+            let tuple = source.next_within(Duration::from_secs(30)).map_err(fail)?;
+            sequence.take(tuple.ok_or("the source has ended")?.message)?;
+            self.totals.tuples.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(PACE);
+        }
+        let _ = id;
+        source.close().and(second.close()).map_err(fail)
+    }
+}
+
+impl Track {
+    /// What it used after the warm-up, and at the end: the middle one of three
+    /// cycles, where there are so many.
+    fn ends(&self) -> (Usage, Usage) {
+        let warm = self.usage.get(WARM_UP..).filter(|warm| !warm.is_empty()).unwrap_or(&self.usage);
+        let some = if warm.len() >= 6 { 3 } else { 1 };
+        (middle(warm.iter().take(some)), middle(warm.iter().rev().take(some)))
+    }
+
+    fn growth(&self) -> Vec<String> {
+        let (start, end) = self.ends();
+        let mut grown = Vec::new();
+        let mut check = |what, start: u64, end: u64, allowed: u64| {
+            if end > start + allowed {
+                grown.push(format!("{}: {what} grew from {start} to {end}, {allowed} more are allowed", self.name));
+            }
+        };
+        check("private dirty memory (KiB)", start.dirty_kib, end.dirty_kib, MORE_DIRTY + start.dirty_kib / 20);
+        check("resident memory (KiB)", start.rss_kib, end.rss_kib, MORE_RSS + start.rss_kib / 20);
+        check("descriptors", start.descriptors, end.descriptors, 0);
+        check("threads", start.threads, end.threads, 0);
+        grown
+    }
+}
+
+fn middle<'a>(usage: impl Iterator<Item = &'a Usage>) -> Usage {
+    let usage: Vec<_> = usage.collect();
+    let pick = |field: fn(&Usage) -> u64| {
+        let mut values: Vec<_> = usage.iter().map(|usage| field(usage)).collect();
+        values.sort_unstable();
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    };
+    Usage {
+        rss_kib: pick(|usage| usage.rss_kib),
+        dirty_kib: pick(|usage| usage.dirty_kib),
+        descriptors: pick(|usage| usage.descriptors),
+        threads: pick(|usage| usage.threads),
+    }
+}
+
+impl Report {
+    /// What grew or failed, a sentence each.
+    pub fn violations(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// The figures, for machines.
+    pub fn json(&self) -> Value {
+        let usage = |usage: Usage| {
+            json!({
+                "rss_kib": usage.rss_kib, "private_dirty_kib": usage.dirty_kib,
+                "descriptors": usage.descriptors, "threads": usage.threads,
+            })
+        };
+        let processes: serde_json::Map<_, _> = self
+            .tracks
+            .iter()
+            .map(|track| {
+                let (start, end) = track.ends();
+                (track.name.clone(), json!({ "start": usage(start), "end": usage(end) }))
+            })
+            .collect();
+        json!({
+            "seconds": self.took.as_secs(), "cycles": self.cycles, "calls": self.calls, "acks": self.messages,
+            "tuples": self.tuples, "processes": processes, "violations": self.failures.len(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cycles, calls, messages, tuples, .. } = self;
+        writeln!(f, "{:.0} s, {cycles} cycles of load and idleness:", self.took.as_secs_f64())?;
+        writeln!(f, "{calls} calls, {messages} messages with acks, {tuples} tuples")?;
+        writeln!(f, "\n                        RSS KiB    private dirty KiB   descriptors     threads")?;
+        writeln!(f, "                    start     end     start     end    start   end  start   end")?;
+        for track in &self.tracks {
+            let (start, end) = track.ends();
+            writeln!(
+                f,
+                "{:15} {:9} {:7} {:9} {:7} {:8} {:5} {:6} {:5}",
+                track.name,
+                start.rss_kib,
+                end.rss_kib,
+                start.dirty_kib,
+                end.dirty_kib,
+                start.descriptors,
+                end.descriptors,
+                start.threads,
+                end.threads
+            )?;
+        }
+        writeln!(f, "\nviolations: {}", self.failures.len())?;
+        self.failures.iter().try_for_each(|failure| writeln!(f, "  {failure}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn track(dirty: impl IntoIterator<Item = u64>, descriptors: u64) -> Track {
+        let usage = dirty.into_iter().enumerate().map(|(cycle, dirty_kib)| Usage {
+            rss_kib: 10_000,
+            dirty_kib,
+            descriptors: if cycle > 5 { descriptors } else { 20 },
+            threads: 5,
+        });
+        Track { name: "host".into(), usage: usage.collect() }
+    }
+
+    #[test]
+    fn what_is_flat_passes() {
+        assert_eq!(track([50, 4000, 5000, 5010, 9000, 5020, 5020, 5000, 5030], 20).growth(), [] as [String; 0]);
+    }
+
+    #[test]
+    fn growth_is_named() {
+        let grown = track((1..=10).map(|cycle| cycle * 1000), 21).growth();
+        assert_eq!(grown.len(), 2);
+        assert!(grown[0].contains("private dirty memory (KiB) grew from 4000 to 9000"), "{}", grown[0]);
+        assert!(grown[1].contains("descriptors grew from 20 to 21, 0 more"), "{}", grown[1]);
+    }
+}

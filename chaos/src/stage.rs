@@ -1,0 +1,79 @@
+//! The plugins' folders, and a host for them.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ekuiper_host::{Host, RestartPolicy};
+use serde_json::json;
+
+use crate::plan::Who;
+use crate::target::Target;
+use crate::{Tools, survey};
+
+/// How long a plugin must run before its next crash is one by itself, and is
+/// followed by a restart at once.
+pub(crate) const STABLE_AFTER: Duration = Duration::from_millis(250);
+
+/// How long a call, a message, an acknowledgement may take.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Everything that a run has on disk.
+pub(crate) struct Stage {
+    folder: tempfile::TempDir,
+    python: PathBuf,
+    pub(crate) targets: Vec<Arc<Target>>,
+}
+
+impl Stage {
+    /// Makes the folders of both plugins; their names are this process's own,
+    /// since the official SDK knows only `/tmp` for its sockets.
+    pub(crate) fn new(tools: &Tools) -> std::io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("chaos-").tempdir()?;
+        let targets = Who::ALL.map(|who| plugin(folder.path(), who, tools).map(Arc::new));
+        let targets = targets.into_iter().collect::<std::io::Result<_>>()?;
+        Ok(Self { folder, python: tools.python.clone(), targets })
+    }
+
+    /// A host that has both plugins.
+    pub(crate) fn host(&self) -> ekuiper_host::Result<Host> {
+        let mut policy = RestartPolicy::default();
+        policy.stable_after = STABLE_AFTER;
+        policy.break_pause = Duration::from_secs(1);
+        let builder = Host::builder().python_bin(self.python.display().to_string()).restart(policy);
+        let builder = builder.send_timeout(TIMEOUT).recv_timeout(TIMEOUT).init_timeout(Duration::from_secs(20));
+        self.targets.iter().fold(builder, |builder, target| builder.plugin(&target.folder)).build()
+    }
+
+    /// Processes and sockets of the plugins that are there now.
+    pub(crate) fn remains(&self) -> Vec<String> {
+        let mut remains = survey::processes_with(&self.folder.path().to_string_lossy());
+        for target in &self.targets {
+            let sockets = survey::sockets_in(Path::new("/tmp"), &target.name);
+            remains.extend(sockets.iter().map(|path| path.display().to_string()));
+        }
+        remains
+    }
+}
+
+fn plugin(root: &Path, who: Who, tools: &Tools) -> std::io::Result<Target> {
+    let name = format!("cx{}{}", std::process::id(), &who.to_string()[..1]);
+    let folder = root.join(&name);
+    std::fs::create_dir(&folder)?;
+    let (language, executable) = match who {
+        Who::Ours => ("go", "plugin"),
+        Who::Python => ("python", "chaos.py"),
+    };
+    match who {
+        Who::Ours => symlink(&tools.plugin, folder.join(executable))?,
+        Who::Python => std::fs::write(folder.join(executable), include_str!("../plugin/chaos.py"))?,
+    }
+    let manifest = json!({
+        "version": "v1.0.0", "language": language, "executable": executable,
+        "sources": [format!("{name}_count")], "sinks": [format!("{name}_keep")],
+        "functions": [format!("{name}_fast"), format!("{name}_slow")],
+    });
+    std::fs::write(folder.join(format!("{name}.json")), manifest.to_string())?;
+    Ok(Target::new(who, name, folder))
+}
