@@ -3,15 +3,20 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Result, TransportError};
 
 use crate::dependents::Dependent;
+use crate::peers::Peers;
+use crate::process::EXIT_GRACE;
 use crate::running::Running;
 use crate::site::lock;
+
+/// How often it is looked whether somebody still receives.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) struct Inlet {
     pub(crate) running: Arc<Running>,
@@ -25,7 +30,26 @@ pub(crate) struct Inlet {
 struct Reading {
     /// Read before the socket was closed, for whoever receives.
     backlog: VecDeque<Vec<u8>>,
+    peers: Peers,
     over: bool,
+}
+
+impl Reading {
+    /// Takes note of what has come; whether it is a message of the source's.
+    fn note(&mut self, event: PullEvent) -> bool {
+        match event {
+            PullEvent::Message(connection) if self.peers.said(connection) => return true,
+            PullEvent::Message(connection) => {
+                tracing::debug!(?connection, "a message to a source's channel that is not the source's was dropped");
+            }
+            PullEvent::Connected(connection) => self.peers.came(connection),
+            PullEvent::Disconnected(connection) => {
+                self.peers.left(connection);
+                self.over = self.peers.is_over();
+            }
+        }
+        false
+    }
 }
 
 impl Inlet {
@@ -54,9 +78,15 @@ impl Inlet {
         }
         while !reading.over {
             match self.pull.receive(buffer, deadline) {
-                Ok(PullEvent::Message(_)) => return Ok(true),
-                Ok(PullEvent::Connected(_)) => self.connected.store(true, Ordering::SeqCst),
-                Ok(PullEvent::Disconnected(_)) | Err(TransportError::Closed) => reading.over = true,
+                Ok(event) => {
+                    if matches!(event, PullEvent::Connected(_)) {
+                        self.connected.store(true, Ordering::SeqCst);
+                    }
+                    if reading.note(event) {
+                        return Ok(true);
+                    }
+                }
+                Err(TransportError::Closed) => reading.over = true,
                 Err(error) => return Err(error),
             }
         }
@@ -66,16 +96,34 @@ impl Inlet {
     /// Reads what the process, which has ended, has sent, and closes the
     /// socket: its address is free then.
     pub(crate) fn retire(&self) {
-        let mut reading = lock(&self.reading);
+        let mut reading = self.stop_waiting();
         let mut buffer = Vec::new();
         while !reading.over {
             match self.pull.receive(&mut buffer, Some(Instant::now())) {
-                Ok(PullEvent::Message(_)) => reading.backlog.push_back(std::mem::take(&mut buffer)),
-                Ok(PullEvent::Connected(_)) => {}
-                _ => reading.over = true,
+                Ok(event) => {
+                    if reading.note(event) {
+                        reading.backlog.push_back(std::mem::take(&mut buffer));
+                    }
+                }
+                Err(_) => reading.over = true,
             }
         }
         self.pull.close();
+    }
+
+    /// Whoever receives sees the end of the source's connection at once. Only
+    /// a stranger's connection may keep it waiting: not for long.
+    fn stop_waiting(&self) -> MutexGuard<'_, Reading> {
+        let give_up = Instant::now() + EXIT_GRACE;
+        while Instant::now() < give_up {
+            match self.reading.try_lock() {
+                Ok(reading) => return reading,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            }
+        }
+        self.pull.close();
+        lock(&self.reading)
     }
 
     /// Drops what still comes until the source has closed its connection, or

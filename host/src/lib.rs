@@ -41,6 +41,7 @@ mod keeper;
 mod live;
 mod options;
 mod outlet;
+mod peers;
 mod plugin;
 mod process;
 mod restart;

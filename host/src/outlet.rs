@@ -14,6 +14,7 @@ use crate::Result;
 use crate::dependents::Dependent;
 use crate::error::transport_error;
 use crate::keeper::{Tended, Watch, Watched};
+use crate::peers::Peers;
 use crate::running::Running;
 use crate::site::lock;
 
@@ -56,7 +57,7 @@ impl Outlet {
         let pull = transport.pull(&Endpoint::Listen(ack.clone()), &options);
         let acks = Arc::new(Acks {
             pull: pull.map_err(transport_error(what.to_owned()))?,
-            buffer: Mutex::default(),
+            reading: Mutex::default(),
             connected: AtomicBool::new(false),
             surplus: AtomicU64::new(0),
         });
@@ -112,17 +113,19 @@ impl Outlet {
 
     pub(crate) fn await_ack(&self, deadline: Instant) -> Acknowledged {
         let acks = &self.acks;
-        let mut buffer = lock(&acks.buffer);
-        loop {
-            match acks.pull.receive(&mut buffer, Some(deadline)) {
-                Ok(PullEvent::Connected(_)) => acks.connected.store(true, Ordering::SeqCst),
-                Ok(PullEvent::Message(_)) => {
-                    return decode_ack(&buffer).map_or_else(Acknowledged::Garbage, Acknowledged::Answer);
+        let mut reading = lock(&acks.reading);
+        // Its end may have been seen before the message was sent.
+        while !reading.peers.is_over() {
+            match acks.receive(&mut reading, deadline) {
+                Ok(true) => {
+                    return decode_ack(&reading.buffer).map_or_else(Acknowledged::Garbage, Acknowledged::Answer);
                 }
-                Ok(PullEvent::Disconnected(_)) | Err(TransportError::Closed) => return Acknowledged::Lost,
+                Ok(false) => {}
+                Err(TransportError::Closed) => break,
                 Err(error) => return Acknowledged::Timeout(error),
             }
         }
+        Acknowledged::Lost
     }
 
     /// Stops the sink in its process, if that lives.
@@ -159,9 +162,30 @@ fn is_gone(address: &Address, patience: Duration) -> bool {
 /// The channel on which a sink acknowledges.
 struct Acks {
     pull: Box<dyn Pull>,
-    buffer: Mutex<Vec<u8>>,
+    reading: Mutex<Reading>,
     connected: AtomicBool,
     surplus: AtomicU64,
+}
+
+#[derive(Default)]
+struct Reading {
+    buffer: Vec<u8>,
+    peers: Peers,
+}
+
+impl Acks {
+    /// Takes what comes next; whether it is an acknowledgement of the sink's.
+    fn receive(&self, reading: &mut Reading, deadline: Instant) -> std::result::Result<bool, TransportError> {
+        match self.pull.receive(&mut reading.buffer, Some(deadline))? {
+            PullEvent::Message(connection) => return Ok(reading.peers.said(connection)),
+            PullEvent::Connected(connection) => {
+                self.connected.store(true, Ordering::SeqCst);
+                reading.peers.came(connection);
+            }
+            PullEvent::Disconnected(connection) => reading.peers.left(connection),
+        }
+        Ok(false)
+    }
 }
 
 impl Dependent for Acks {
@@ -186,18 +210,16 @@ impl Watched for Acks {
     }
 
     fn tend(&self) -> Tended {
-        let mut buffer = match self.buffer.try_lock() {
-            Ok(buffer) => buffer,
+        let mut reading = match self.reading.try_lock() {
+            Ok(reading) => reading,
             Err(TryLockError::WouldBlock) => return Tended::InUse,
             Err(TryLockError::Poisoned(_)) => return Tended::Over,
         };
         loop {
-            match self.pull.receive(&mut buffer, Some(Instant::now())) {
-                Ok(PullEvent::Message(_)) => {
-                    self.surplus.fetch_add(1, Ordering::Relaxed);
+            match self.receive(&mut reading, Instant::now()) {
+                Ok(is_ack) => {
+                    self.surplus.fetch_add(is_ack.into(), Ordering::Relaxed);
                 }
-                Ok(PullEvent::Connected(_)) => self.connected.store(true, Ordering::SeqCst),
-                Ok(PullEvent::Disconnected(_)) => {}
                 Err(TransportError::Timeout) => return Tended::Idle,
                 Err(_) => return Tended::Over,
             }

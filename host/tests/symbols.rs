@@ -10,6 +10,9 @@ use ekuiper_host::{Error, Host, Sink, Source};
 use serde_json::{Value, json};
 use support::{PATIENCE, Puppet, Stage};
 
+/// For how long nothing may happen.
+const A_MOMENT: Duration = Duration::from_millis(100);
+
 /// A host whose plugin has shaken hands.
 fn started(stage: &Stage) -> (Host, Puppet) {
     let builder = stage.builder().plugin(stage.plugin("p", &[])).recv_timeout(Duration::from_millis(500));
@@ -149,6 +152,76 @@ fn a_message_is_sent_when_it_was_acknowledged() {
     let error = sink.send(&json!({ "a": 5 })).unwrap_err();
     assert!(matches!(error, Error::SinkBroken { .. }), "{error}");
     data.frame();
+    drop(data);
+    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    close_while(&mut control, "k", || sink.close());
+}
+
+#[test]
+fn a_stranger_at_a_source_s_socket_neither_ends_it_nor_is_heard() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (mut source, mut peer) = open_source(&stage, &host, &mut control, 0);
+    peer.write(&frame(br#"{"message":1}"#));
+    assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, 1);
+    let mut expect_nothing = || {
+        let error = source.next_within(A_MOMENT).unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    };
+    let mut stranger = stage.source("r", 0);
+    expect_nothing();
+    stranger.write(&frame(br#"{"message":"forged"}"#));
+    expect_nothing();
+    drop(stranger);
+    expect_nothing();
+    peer.write(&frame(br#"{"message":2}"#));
+    assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, 2);
+    drop(peer);
+    close_while(&mut control, "s", || source.close());
+}
+
+#[test]
+fn a_stranger_at_an_ack_socket_acknowledges_nothing() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(&json!(1)));
+        data.frame();
+        acks.write(&frame(b"{}"));
+        sent.join().unwrap().unwrap();
+
+        let sent = scope.spawn(|| sink.send(&json!(2)));
+        data.frame();
+        let mut stranger = stage.acks("r");
+        stranger.write(&frame(b"{}"));
+        std::thread::sleep(A_MOMENT);
+        assert!(!sent.is_finished(), "a forged acknowledgement was taken");
+        drop(stranger);
+        std::thread::sleep(A_MOMENT);
+        assert!(!sent.is_finished(), "a stranger's end was taken for the sink's");
+        acks.write(&frame(br#"{"error":"of this"}"#));
+        assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
+    });
+    drop(data);
+    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    close_while(&mut control, "k", || sink.close());
+}
+
+#[test]
+fn no_ack_is_waited_for_that_cannot_come() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(&json!(1)));
+        data.frame();
+        acks.write(&frame(b"{}"));
+        sent.join().unwrap().unwrap();
+    });
+    drop(acks);
+    let error = sink.send(&json!(2)).unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
     drop(data);
     std::fs::remove_file(stage.sink_path("r")).unwrap();
     close_while(&mut control, "k", || sink.close());

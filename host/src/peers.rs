@@ -1,0 +1,80 @@
+//! Which connection to a listening pull socket is the plugin's. Whoever can
+//! reach the socket can connect to it; a stranger's coming, going and words
+//! must not be taken for the plugin's.
+
+use ekuiper_core::transport::ConnectionId;
+
+/// The connections of one socket: the plugin's is the first that sends
+/// something, as long as it lives.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    connections: Vec<ConnectionId>,
+    speaker: Option<ConnectionId>,
+    over: bool,
+}
+
+impl Peers {
+    /// Somebody has connected.
+    pub(crate) fn came(&mut self, connection: ConnectionId) {
+        self.connections.push(connection);
+    }
+
+    /// Somebody has sent something; whether that counts.
+    pub(crate) fn said(&mut self, connection: ConnectionId) -> bool {
+        !self.over && *self.speaker.get_or_insert(connection) == connection
+    }
+
+    /// Somebody has left.
+    pub(crate) fn left(&mut self, connection: ConnectionId) {
+        self.connections.retain(|other| *other != connection);
+        self.over |= match self.speaker {
+            Some(speaker) => speaker == connection,
+            None => self.connections.is_empty(),
+        };
+    }
+
+    /// The plugin has left: nothing more will come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLUGIN: ConnectionId = ConnectionId(1);
+    const STRANGER: ConnectionId = ConnectionId(2);
+
+    #[test]
+    fn a_stranger_comes_and_goes_and_is_not_heard() {
+        let mut peers = Peers::default();
+        peers.came(PLUGIN);
+        peers.came(STRANGER);
+        assert!(peers.said(PLUGIN));
+        assert!(!peers.said(STRANGER));
+        peers.left(STRANGER);
+        assert!(!peers.is_over());
+        peers.left(PLUGIN);
+        assert!(peers.is_over());
+    }
+
+    #[test]
+    fn a_stranger_that_comes_first_and_is_silent_takes_no_place() {
+        let mut peers = Peers::default();
+        peers.came(STRANGER);
+        peers.came(PLUGIN);
+        peers.left(STRANGER);
+        assert!(!peers.is_over());
+        assert!(peers.said(PLUGIN));
+    }
+
+    #[test]
+    fn one_that_leaves_without_a_word_was_the_plugin_if_it_was_alone() {
+        let mut peers = Peers::default();
+        peers.came(PLUGIN);
+        peers.left(PLUGIN);
+        assert!(peers.is_over());
+        assert!(!peers.said(STRANGER));
+    }
+}
