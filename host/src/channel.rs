@@ -96,6 +96,14 @@ impl Channel {
         state.end.is_ready()
     }
 
+    /// Whether a plugin that has shaken hands is connected.
+    pub(crate) fn has_peer(&self) -> bool {
+        if let Ok(mut state) = self.state.try_lock() {
+            self.drain(&mut state);
+        }
+        self.has_peer.load(Ordering::SeqCst)
+    }
+
     /// What a stranger said, if one did.
     pub(crate) fn take_garbage(&self) -> Option<Vec<u8>> {
         self.lock().garbage.take()

@@ -31,6 +31,10 @@ pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(100);
 /// How long the account of an end may take; a busy machine is slow with it.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long an error waits to be able to say how the process ended: that it
+/// has is said within 100 ms.
+const REPORT_GRACE: Duration = Duration::from_millis(50);
+
 /// How long a process that is killed, and its guard, may take to be gone: they
 /// are at once, unless the kernel holds the process in a call of its own.
 const KILL_GRACE: Duration = Duration::from_secs(2);
@@ -178,6 +182,12 @@ impl Process {
             return exit;
         }
         self.shared.wait_until(Instant::now() + ACCOUNT_TIMEOUT, is_known).exit.clone()
+    }
+
+    /// How it ended, for the error of whoever was waiting for it: an account
+    /// that takes longer than [`REPORT_GRACE`] is not waited for.
+    pub(crate) fn exit_soon(&self) -> Option<Exit> {
+        self.shared.wait_until(Instant::now() + REPORT_GRACE, |state| state.exit.is_some()).exit.clone()
     }
 
     /// Whether it has ended, though how may not be known yet.

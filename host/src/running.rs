@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::{Address, SocketFolder};
 use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, SymbolKind};
-use ekuiper_core::transport::{Endpoint, TransportError};
+use ekuiper_core::transport::{Deadline, Endpoint, TransportError};
 
 use crate::catalog::Package;
 use crate::channel::{Channel, Failure};
@@ -131,6 +131,24 @@ impl Running {
         Ok(())
     }
 
+    /// Whether a channel of the process has ended because the process does;
+    /// `None` when that is not known by the deadline. Our SDK lets go of the
+    /// control channel first, then closes its symbols, and may take its time.
+    pub(crate) fn is_ending(&self, deadline: Deadline) -> Option<bool> {
+        if self.process.wait(EXIT_GRACE).is_some() {
+            return Some(true);
+        }
+        if self.control.has_peer() {
+            return Some(false);
+        }
+        let give_up = Instant::now() + self.site.options.grace;
+        let until = deadline.map_or(give_up, |deadline| deadline.min(give_up));
+        if self.process.wait(until.saturating_duration_since(Instant::now())).is_some() {
+            return Some(true);
+        }
+        (until == give_up).then_some(false)
+    }
+
     /// Notes that the process listens at `address` from now on.
     pub(crate) fn listens_at(&self, address: &Address) {
         lock(&self.sockets).push(address.clone());
@@ -231,7 +249,7 @@ impl Running {
     pub(crate) fn explain(&self, failure: Failure, what: String, after: Duration) -> Error {
         let plugin = self.name.clone();
         match failure {
-            Failure::OutcomeUnknown => Error::OutcomeUnknown { plugin, what, exit: self.process.wait(EXIT_GRACE) },
+            Failure::OutcomeUnknown => Error::OutcomeUnknown { plugin, what, exit: self.process.exit_soon() },
             Failure::ProcessEnded => match self.process.wait(EXIT_GRACE) {
                 Some(exit) => Error::Exited { plugin, exit },
                 None => Error::Stopped,

@@ -333,7 +333,7 @@ impl Sink {
                 Err(Error::OutcomeUnknown {
                     plugin: drain.plugin.name().to_owned(),
                     what: format!("a message to sink {}", symbol()),
-                    exit: outlet.running.process.wait(EXIT_GRACE),
+                    exit: outlet.running.process.exit_soon(),
                 })
             }
             Acknowledged::Timeout(error) => {

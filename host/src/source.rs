@@ -15,7 +15,6 @@ use crate::error::transport_error;
 use crate::inlet::Inlet;
 use crate::live::Live;
 use crate::plugin::Plugin;
-use crate::process::EXIT_GRACE;
 use crate::running::Running;
 use crate::site::{Claim, lock};
 use crate::target::{Target, target_setters};
@@ -180,8 +179,13 @@ impl Feed {
                     return Ok(true);
                 }
                 // Ended by the handle, by itself, or with its process?
-                if lock(&self.state).ended || inlet.running.process.wait(EXIT_GRACE).is_none() {
+                if lock(&self.state).ended {
                     return Ok(false);
+                }
+                match inlet.running.is_ending(deadline) {
+                    Some(true) => {}
+                    Some(false) => return Ok(false),
+                    None => return Err(transport_error(self.what())(TransportError::Timeout)),
                 }
                 state = lock(&self.state);
                 // Its process has ended: go on with the next one's.

@@ -297,3 +297,25 @@ fn a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another() {
         assert_ne!(host.pid("p"), Some(pid));
     });
 }
+
+#[test]
+fn a_source_that_its_plugin_closes_as_it_ends_goes_on_with_the_next_process() {
+    let stage = Stage::new();
+    let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
+    let mut control = start(&stage, &host);
+    let (mut source, peer) = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().unwrap());
+        let peer = serve_source(&stage, &mut control);
+        (opened.join().unwrap(), peer)
+    });
+    // An orderly end that takes its time: first no more commands, then the
+    // symbols.
+    drop((control, peer));
+    let error = source.next_within(Duration::from_millis(300)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    kill(&host);
+    let mut control = next_control(&stage, &host, 2);
+    let mut peer = serve_source(&stage, &mut control);
+    peer.write(&frame(br#"{"message":"back","meta":{}}"#));
+    assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, "back");
+}
