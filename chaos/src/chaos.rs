@@ -41,6 +41,7 @@ struct Found {
     torn: usize,
     kills: usize,
     noticed: Times,
+    noticed_since_end: Times,
     restored: Times,
     used: Times,
 }
@@ -208,8 +209,9 @@ impl Run<'_> {
         let calls = check(CALLS, "call", &lock(&target.calls));
         let messages = check(MESSAGES, "message", &lock(&target.messages));
         let (restored, used) = target.away();
-        let noticed = lock(&target.noticed).clone();
-        Found { who: target.who, calls, messages, torn, kills: target.kills(), noticed, restored, used }
+        let (noticed, noticed_since_end) = target.noticed();
+        let kills = target.kills();
+        Found { who: target.who, calls, messages, torn, kills, noticed, noticed_since_end, restored, used }
     }
 
     fn report(&self, hosts: usize, took: Duration, found: Vec<Found>, sequences: &[Sequence]) -> Report {

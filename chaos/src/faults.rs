@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_host::{Host, PluginState};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit};
 
@@ -124,6 +125,8 @@ impl Injector<'_> {
         let is_single = victim.is_stable && signal == Signal::KILL;
         self.target.kill(victim.pid, is_single, ROLES.len());
         victim.signal(signal);
+        victim.await_end();
+        self.target.died();
         let give_up = Instant::now() + BACK_BY;
         while !self.target.is_restored() {
             if Instant::now() >= give_up {
@@ -168,6 +171,11 @@ impl Victim {
     fn signal(&self, signal: Signal) {
         // It may have ended by itself.
         let _ = pidfd_send_signal(&self.fd, signal);
+    }
+
+    fn await_end(&self) {
+        let patience = Timespec { tv_sec: BACK_BY.as_secs() as i64, tv_nsec: 0 };
+        let _ = poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&patience));
     }
 
     fn limit(&self, limit: Rlimit) {

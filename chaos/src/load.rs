@@ -126,7 +126,8 @@ impl Worker<'_> {
                     }
                     self.count("call", &error);
                     if matches!(error, Error::OutcomeUnknown { .. }) && !target.failed(started) {
-                        self.findings.count(format!("unknown without a kill ({})", target.who), &error);
+                        self.findings
+                            .count(format!("unknown, asked after a kill or without one ({})", target.who), &error);
                     }
                 }
             }

@@ -21,8 +21,6 @@ pub(crate) struct Target {
     kills: Mutex<Vec<Kill>>,
     /// How many kills there were, for whoever asks often.
     killed: AtomicUsize,
-    /// From a kill to the failure of a call that was under way.
-    pub(crate) noticed: Mutex<Times>,
 }
 
 /// One violent end.
@@ -30,6 +28,10 @@ pub(crate) struct Target {
 struct Kill {
     at: Instant,
     pid: u32,
+    /// The process was gone: on a busy machine it takes a while to die.
+    died: Option<Instant>,
+    /// When the calls failed that were under way.
+    failures: Vec<Instant>,
     /// It had run for long: its restart is at once.
     single: bool,
     /// The host said that all symbols are back.
@@ -48,14 +50,14 @@ impl Target {
             messages: Mutex::default(),
             kills: Mutex::default(),
             killed: AtomicUsize::new(0),
-            noticed: Mutex::default(),
         }
     }
 
     /// It is about to be killed: to be called right before. `posts` many use it.
     pub(crate) fn kill(&self, pid: u32, single: bool, posts: usize) {
         let mut kills = lock(&self.kills);
-        kills.push(Kill { at: Instant::now(), pid, single, restored: None, used: vec![None; posts] });
+        let used = vec![None; posts];
+        kills.push(Kill { at: Instant::now(), pid, died: None, failures: Vec::new(), single, restored: None, used });
         self.killed.store(kills.len(), Ordering::SeqCst);
     }
 
@@ -67,13 +69,33 @@ impl Target {
     /// is gone. Notes how long that took, if it was killed; whether it was.
     pub(crate) fn failed(&self, started: Instant) -> bool {
         let now = Instant::now();
-        let kills = lock(&self.kills);
-        let Some(kill) = kills.iter().rev().find(|kill| kill.at <= now) else { return false };
-        if kill.at < started {
-            return false;
+        match lock(&self.kills).last_mut() {
+            Some(kill) if kill.at >= started => {
+                kill.failures.push(now);
+                true
+            }
+            _ => false,
         }
-        lock(&self.noticed).add(now - kill.at);
-        true
+    }
+
+    /// The process that was killed last is gone by now.
+    pub(crate) fn died(&self) {
+        if let Some(kill) = lock(&self.kills).last_mut() {
+            kill.died = Some(Instant::now());
+        }
+    }
+
+    /// Until a call that was under way failed: since the kill, and since the
+    /// process's end, which the end of its sockets precedes.
+    pub(crate) fn noticed(&self) -> (Times, Times) {
+        let (mut since_kill, mut since_end) = (Times::default(), Times::default());
+        for kill in lock(&self.kills).iter() {
+            for failure in &kill.failures {
+                since_kill.add(*failure - kill.at);
+                kill.died.iter().for_each(|died| since_end.add(failure.saturating_duration_since(*died)));
+            }
+        }
+        (since_kill, since_end)
     }
 
     /// The host says that the process `pid` serves with all symbols.

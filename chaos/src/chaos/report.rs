@@ -83,6 +83,7 @@ impl Report {
                     "messages": found.messages.asked,
                     "acks": found.messages.done,
                     "noticed": times(&found.noticed),
+                    "noticed_since_end": times(&found.noticed_since_end),
                     "restored": times(&found.restored),
                     "used_again": times(&found.used),
                 });
@@ -142,6 +143,7 @@ impl fmt::Display for Report {
         };
         for found in &self.found {
             line(f, &format!("crash noticed by a call, {}", found.who), &found.noticed)?;
+            line(f, &format!("    since its end, {}", found.who), &found.noticed_since_end)?;
             line(f, &format!("all symbols back, {}", found.who), &found.restored)?;
             line(f, &format!("each used again, {}", found.who), &found.used)?;
         }
