@@ -12,7 +12,6 @@ from ekuiper import Function, PluginConfig, Sink, Source, plugin
 from pynng import Timeout
 
 NAME = os.path.basename(os.getcwd())
-RUNS = itertools.count(1)
 
 
 class Record:
@@ -65,7 +64,7 @@ class Count(Source):
         pass
 
     def open(self, ctx):
-        run = next(RUNS)
+        run = time.time_ns()
         for number in itertools.count(1):
             if self.stopped.wait(0.004):
                 return

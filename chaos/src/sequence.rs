@@ -9,8 +9,9 @@ use serde::Deserialize;
 pub struct Tick {
     /// The process.
     pub pid: u32,
-    /// Which source of that process.
-    pub run: u32,
+    /// Which source: the nanosecond of its start, since numbers of processes
+    /// are used again.
+    pub run: u64,
     /// Which tuple of that source, from 1.
     pub n: u64,
 }
@@ -20,7 +21,7 @@ pub struct Tick {
 #[derive(Debug, Default)]
 pub struct Sequence {
     last: Option<Tick>,
-    over: HashSet<(u32, u32)>,
+    over: HashSet<(u32, u64)>,
 }
 
 impl Sequence {
@@ -63,7 +64,7 @@ impl Sequence {
 mod tests {
     use super::*;
 
-    fn tick(run: u32, n: u64) -> Tick {
+    fn tick(run: u64, n: u64) -> Tick {
         Tick { pid: 1, run, n }
     }
 

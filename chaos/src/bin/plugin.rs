@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chaos::record::{CALLS, Entry, Log, MESSAGES};
 use ekuiper_sdk::prelude::*;
@@ -74,8 +74,8 @@ struct Count;
 
 impl Source for Count {
     fn open(&mut self, ctx: &SourceContext) -> Result<()> {
-        static RUNS: AtomicU32 = AtomicU32::new(1);
-        let (pid, run) = (std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let (pid, run) =
+            (std::process::id(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64);
         let mut n = 0u64;
         while ctx.sleep(Duration::from_millis(2)) {
             n += 1;
