@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::exchange::{Arrival, Departure, HostEnd, NotReady};
-use ekuiper_core::transport::{Options, Reply, ReplyEvent, Transport, TransportError};
+use ekuiper_core::transport::{ConnectionId, Options, Reply, ReplyEvent, Transport, TransportError};
 
 use crate::dependents::Dependent;
 use crate::keeper::{Tended, Watched};
@@ -28,11 +28,37 @@ pub(crate) struct Channel {
     process_ended: AtomicBool,
 }
 
+#[derive(Default)]
 struct State {
     end: HostEnd,
     buffer: Vec<u8>,
+    /// How many are connected.
+    connections: usize,
+    /// How many events in a row were not the peer's.
+    strangers: usize,
+    /// The rival that was logged last.
+    rival: Option<ConnectionId>,
     /// What the first stranger said, for the error.
     garbage: Option<Vec<u8>>,
+}
+
+impl State {
+    /// The peer has sent nothing more so far: each connection is heard in its
+    /// turn, and the others have had several. Who floods the channel does not
+    /// keep anybody from going on.
+    fn has_heard_the_peer(&self) -> bool {
+        self.strangers > 16 + 2 * self.connections
+    }
+
+    /// Takes note of whose event it was.
+    fn count(&mut self, connection: ConnectionId) {
+        self.strangers = if self.end.peer() == Some(connection) { 0 } else { self.strangers.saturating_add(1) };
+    }
+
+    /// Why no command can be sent.
+    fn not_ready(&self) -> NotReady {
+        if self.end.peer().is_none() { NotReady::NoPeer } else { NotReady::Busy }
+    }
 }
 
 /// Why there is no answer.
@@ -65,7 +91,7 @@ impl Channel {
             address: address.clone(),
             reply: transport.reply(address, options)?,
             turn: Turn::default(),
-            state: Mutex::new(State { end: HostEnd::new(), buffer: Vec::new(), garbage: None }),
+            state: Mutex::default(),
             uses: AtomicU64::new(0),
             has_peer: AtomicBool::new(false),
             process_ended: AtomicBool::new(false),
@@ -81,7 +107,7 @@ impl Channel {
     pub(crate) fn wait_ready(&self, deadline: Instant, strict: bool) -> Result<(), Failure> {
         let mut state = self.lock();
         while !state.end.is_ready() {
-            self.step(&mut state, deadline)?;
+            self.wait(&mut state, deadline)?;
             if strict && let Some(said) = state.garbage.take() {
                 return Err(Failure::Garbage(said));
             }
@@ -125,7 +151,7 @@ impl Channel {
         self.drain(&mut state);
         self.send(&mut state, command, send_by)?;
         loop {
-            match self.step(&mut state, answer_by) {
+            match self.wait(&mut state, answer_by) {
                 Ok(Some(Arrival::Answer)) => return Ok(read(&state.buffer)),
                 Ok(Some(Arrival::SendAgain)) => self.send(&mut state, command, send_by.max(Instant::now()))?,
                 Ok(_) => {}
@@ -144,7 +170,7 @@ impl Channel {
             let ticket = match state.end.begin() {
                 Ok(ticket) => ticket,
                 Err(_) => {
-                    self.step(state, deadline)?;
+                    self.wait(state, deadline)?;
                     continue;
                 }
             };
@@ -154,7 +180,7 @@ impl Channel {
                 // look: its event tells.
                 Err(TransportError::Misuse(_) | TransportError::Disconnected) => {
                     state.end.cancel_send();
-                    self.step(state, deadline)?;
+                    self.wait(state, deadline)?;
                 }
                 Err(error) => {
                     state.end.not_sent(ticket);
@@ -167,7 +193,17 @@ impl Channel {
     /// Takes what is there, without waiting.
     fn drain(&self, state: &mut State) {
         let past = Instant::now();
-        while self.step(state, past).is_ok() {}
+        state.strangers = 0;
+        while !state.has_heard_the_peer() && self.step(state, past).is_ok() {}
+    }
+
+    /// The same, for whoever waits: strangers do not prolong that.
+    fn wait(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
+        let arrival = self.step(state, deadline)?;
+        if state.has_heard_the_peer() && Instant::now() >= deadline {
+            return Err(Failure::NotReady(state.not_ready()));
+        }
+        Ok(arrival)
     }
 
     /// Takes the next event. Without one by the deadline, fails with the
@@ -175,16 +211,19 @@ impl Channel {
     fn step(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
         let event = match self.reply.receive(&mut state.buffer, Some(deadline)) {
             Ok(event) => event,
-            Err(TransportError::Timeout) => {
-                let reason = if state.end.peer().is_none() { NotReady::NoPeer } else { NotReady::Busy };
-                return Err(Failure::NotReady(reason));
-            }
+            Err(TransportError::Timeout) => return Err(Failure::NotReady(state.not_ready())),
             Err(TransportError::Closed) => return Err(Failure::ProcessEnded),
             Err(error) => return Err(Failure::Transport(error)),
         };
         match event {
-            ReplyEvent::Connected(_) => Ok(None),
+            ReplyEvent::Connected(connection) => {
+                state.connections += 1;
+                state.count(connection);
+                Ok(None)
+            }
             ReplyEvent::Disconnected(connection) => {
+                state.connections = state.connections.saturating_sub(1);
+                state.count(connection);
                 let departure = state.end.departed(connection);
                 self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
                 if departure == Departure::OutcomeUnknown {
@@ -195,13 +234,17 @@ impl Channel {
                 }
                 Ok(None)
             }
-            ReplyEvent::Oversized(ticket, length) => match state.end.arrived(ticket, b"") {
-                Arrival::Answer => Err(Failure::AnswerTooLong(length)),
-                arrival => Ok(Some(arrival)),
-            },
+            ReplyEvent::Oversized(ticket, length) => {
+                state.count(ticket.connection);
+                match state.end.arrived(ticket, b"") {
+                    Arrival::Answer => Err(Failure::AnswerTooLong(length)),
+                    arrival => Ok(Some(arrival)),
+                }
+            }
             ReplyEvent::Request(ticket) => {
                 let connection = ticket.connection;
                 let arrival = state.end.arrived(ticket, &state.buffer);
+                state.count(connection);
                 self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
                 match arrival {
                     Arrival::Garbage => {
@@ -209,7 +252,8 @@ impl Channel {
                         tracing::info!(address = %self.address, said = %String::from_utf8_lossy(&said), "a connection that is no plugin's");
                         state.garbage.get_or_insert(said);
                     }
-                    Arrival::Rival => {
+                    // Once, however often it does.
+                    Arrival::Rival if state.rival.replace(connection) != Some(connection) => {
                         tracing::warn!(address = %self.address, ?connection, "a second plugin shook hands, it has to wait");
                     }
                     Arrival::Stale => {
@@ -250,13 +294,18 @@ impl Watched for Channel {
     /// Reads keepalives while no call does (fault 1).
     fn tend(&self) -> Tended {
         match self.state.try_lock() {
-            Ok(mut state) => loop {
-                match self.step(&mut state, Instant::now()) {
-                    Ok(_) | Err(Failure::OutcomeUnknown) => {}
-                    Err(Failure::NotReady(_)) => return Tended::Idle,
-                    Err(_) => return Tended::Over,
+            Ok(mut state) => {
+                state.strangers = 0;
+                // Whoever floods it is read on at the next look.
+                while !state.has_heard_the_peer() {
+                    match self.step(&mut state, Instant::now()) {
+                        Ok(_) | Err(Failure::OutcomeUnknown) => {}
+                        Err(Failure::NotReady(_)) => return Tended::Idle,
+                        Err(_) => return Tended::Over,
+                    }
                 }
-            },
+                Tended::Idle
+            }
             Err(TryLockError::WouldBlock) => Tended::InUse,
             Err(TryLockError::Poisoned(_)) => Tended::Over,
         }

@@ -223,3 +223,40 @@ fn an_answer_over_the_limit_is_an_error_and_the_channel_lives_on() {
     });
     assert_eq!(answer.unwrap(), "fine");
 }
+
+/// Handshakes without end at the function's channel, until it is over.
+fn flood(stage: &Stage) -> std::thread::JoinHandle<()> {
+    let mut rival = Puppet::greet(&stage.sockets().function("f").unwrap());
+    rival.say(b"handshake");
+    std::thread::spawn(move || rival.flood())
+}
+
+#[test]
+fn a_flooder_stops_no_call() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    let flooder = flood(&stage);
+    for round in 0..20 {
+        let puppet = &mut started.puppet;
+        let answer = call_while(&started.function, &json!(round), || {
+            assert_eq!(puppet.hear_json()["arg"][0], round);
+            puppet.answer(&json!(round));
+        });
+        assert_eq!(answer.unwrap(), round);
+    }
+    drop(started);
+    flooder.join().unwrap();
+}
+
+#[test]
+fn a_flooder_prolongs_no_wait() {
+    let stage = Stage::new();
+    let started = started(&stage, |builder| builder.recv_timeout(Duration::from_millis(300)));
+    let flooder = flood(&stage);
+    let error = started.function.call::<Value>((1,)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    let error = started.function.call::<Value>((1,)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    drop(started);
+    flooder.join().unwrap();
+}

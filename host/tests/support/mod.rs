@@ -151,6 +151,17 @@ impl Puppet {
         true
     }
 
+    /// Shakes hands again and again, as fast as it can, until it is hung up on.
+    pub(crate) fn flood(self) {
+        let handshakes: Vec<u8> = (1u32..1000)
+            .flat_map(|step| {
+                let id = (self.request.wrapping_add(step) | 0x8000_0000).to_be_bytes();
+                frame(&[&id[..], b"handshake"].concat())
+            })
+            .collect();
+        self.peer.flood(&handshakes);
+    }
+
     /// Answers a call with a result.
     pub(crate) fn answer(&mut self, result: &Value) {
         self.say(serde_json::json!({ "state": true, "result": result }).to_string().as_bytes());
