@@ -1,7 +1,7 @@
 //! REQ: dials, sends one request at a time, receives its reply.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Instant;
 
 use ekuiper_core::address::Address;
@@ -22,6 +22,8 @@ pub(crate) struct NngRequest {
     options: Options,
     closing: Closing,
     state: Gate<State>,
+    /// Whoever receives has it: a second one is turned away, not kept waiting.
+    receiving: Mutex<()>,
     /// For the closing, while somebody else has the state.
     ask: Mutex<Option<Arc<Ask>>>,
 }
@@ -53,6 +55,7 @@ impl NngRequest {
             options: options.clone(),
             closing: Closing::new(address)?,
             state: Gate::new(State { ask: None, requester, body: Vec::new() }),
+            receiving: Mutex::default(),
             ask: Mutex::default(),
         };
         // It dials from now on, as the other sockets do.
@@ -208,6 +211,14 @@ impl Request for NngRequest {
     }
 
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+        let _receiving = match self.receiving.try_lock() {
+            Ok(receiving) => receiving,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.closing.check()?;
+                return Err(TransportError::Misuse("another thread is receiving on it"));
+            }
+        };
         let mut entered = self.state.enter(&self.closing, deadline)?;
         let state = &mut *entered;
         if !state.requester.is_waiting() {
