@@ -96,8 +96,10 @@ pub fn pressure_of_one_peer_is_not_the_others(f: &Fixture) {
 /// Two senders of which one never stops: both are heard.
 pub fn fairness_between_peers(f: &Fixture) {
     let pull = f.pull(&f.listen("data"));
-    let (loud, quiet) = (f.push(&f.dial("data")), f.push(&f.dial("data")));
+    let loud = f.push(&f.dial("data"));
     join(&*loud, &*pull);
+    // Made when the other is in: some dial before they are used.
+    let quiet = f.push(&f.dial("data"));
     let quiet_id = join(&*quiet, &*pull);
     thread::scope(|scope| {
         scope.spawn(|| while loud.send(b"loud", soon()).is_ok() {});

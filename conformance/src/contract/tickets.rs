@@ -71,14 +71,19 @@ pub fn tickets_are_superseded(f: &Fixture) {
 /// thread, and each answer finds its asker.
 pub fn tickets_of_several_peers(f: &Fixture) {
     let reply = f.reply("reply");
-    let requests: Vec<_> = (0..5).map(|_| f.request("reply")).collect();
+    let requests: Vec<_> = (0..5)
+        .map(|_| {
+            let request = f.request("reply");
+            introduce(&*request, &*reply);
+            request
+        })
+        .collect();
     for round in 0..20u8 {
         let mut tickets: Vec<(Ticket, Vec<u8>)> = requests
             .iter()
             .enumerate()
             .map(|(peer, request)| {
-                let connection =
-                    if round == 0 { introduce(&**request, &*reply) } else { request.connect(soon()).unwrap() };
+                let connection = request.connect(soon()).unwrap();
                 request.send(connection, &[peer as u8, round], soon()).unwrap();
                 asked(&*reply)
             })

@@ -96,7 +96,7 @@ pub fn case_02_a_dialler_hangs_up_and_tries_again(f: &Fixture) {
     let request_at = RawListener::bind(&f.at("request"));
     thread::scope(|scope| {
         scope.spawn(|| push.send(b"good", soon()).unwrap());
-        scope.spawn(|| request.connect(soon()).unwrap());
+        let connecting = scope.spawn(|| request.connect(soon()).unwrap());
         for (_, bytes) in BAD {
             for listener in [&push_at, &request_at] {
                 let mut peer = listener.accept();
@@ -104,7 +104,8 @@ pub fn case_02_a_dialler_hangs_up_and_tries_again(f: &Fixture) {
                 peer.expect_closed();
             }
         }
-        request_at.accept_as(REP, REQ);
+        let _good = request_at.accept_as(REP, REQ);
+        connecting.join().unwrap();
         assert_eq!(push_at.accept_as(PULL, PUSH).frame(), b"good");
     });
 }
@@ -158,11 +159,12 @@ pub fn case_07_no_header_from_a_listener(f: &Fixture) {
     let at = RawListener::bind(&f.at("request"));
     let request = f.request("request");
     thread::scope(|scope| {
-        scope.spawn(|| request.connect(soon()).unwrap());
+        let connecting = scope.spawn(|| request.connect(soon()).unwrap());
         let mut silent = at.accept();
         assert!(!silent.is_closed_within(HEADER_TIME - Duration::from_secs(1)));
         silent.expect_closed();
-        at.accept_as(REP, REQ);
+        let _good = at.accept_as(REP, REQ);
+        connecting.join().unwrap();
     });
 }
 
