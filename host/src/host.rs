@@ -13,12 +13,12 @@ use crate::function::Function;
 use crate::keeper::Keeper;
 use crate::options::Options;
 use crate::plugin::Plugin;
-use crate::restart::RestartPolicy;
 use crate::sink::SinkBuilder;
 use crate::site::{Site, lock, socket_folder};
 use crate::source::SourceBuilder;
 use crate::status::{Event, Events, Status};
 use crate::{Error, Result, transports};
+use ekuiper_core::restart::RestartPolicy;
 
 /// Runs portable plugins. Dropping it ends them all.
 ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ekuiper_core::transport;
 
-use crate::restart::RestartPolicy;
+use ekuiper_core::restart::RestartPolicy;
 
 /// A host's settings.
 #[derive(Clone, Debug)]

@@ -11,12 +11,12 @@ use crate::catalog::Package;
 use crate::channel::Channel;
 use crate::live::Live;
 use crate::process::Exit;
-use crate::restart::{Crashes, Verdict};
 use crate::running::Running;
 use crate::site::{Site, lock};
 use crate::startup::Canceller;
 use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
 use crate::{Error, Result};
+use ekuiper_core::restart::{Crashes, Verdict};
 
 /// A plugin of a host, whether it runs or not.
 pub(crate) struct Plugin {
