@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::Result;
+use ekuiper_transport_ipc::wait::io_error;
 use nng::{Message, Protocol};
 
 use crate::census::Census;
+use crate::flag::Flag;
 use crate::line::{Line, Sent, Stage};
 
 /// Whatever a PULL peer sends is too long.
@@ -21,16 +23,28 @@ pub(crate) struct Outlets {
     lines: Mutex<Lines>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lines {
     list: Vec<Arc<Line>>,
+    /// Goes up when there is a line that is not in `list` yet; another one
+    /// takes its place then.
+    news: Arc<Flag>,
     /// Whose turn it is.
     turn: usize,
 }
 
+/// The lines at one moment, and what tells of later ones: whoever waits for
+/// these would not notice who comes through another door.
+#[derive(Debug)]
+pub(crate) struct Present {
+    pub(crate) lines: Vec<Arc<Line>>,
+    pub(crate) news: Arc<Flag>,
+}
+
 impl Outlets {
-    pub(crate) fn new(address: &Address, census: &Arc<Census>) -> Self {
-        Self { address: address.clone(), census: census.clone(), lines: Mutex::default() }
+    pub(crate) fn new(address: &Address, census: &Arc<Census>) -> Result<Self> {
+        let lines = Lines { list: Vec::new(), news: flag(address)?, turn: 0 };
+        Ok(Self { address: address.clone(), census: census.clone(), lines: Mutex::new(lines) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
@@ -40,24 +54,27 @@ impl Outlets {
     /// Adds a line for a new listener.
     pub(crate) fn add(&self) -> Result<Arc<Line>> {
         let line = Arc::new(Line::new(Protocol::Push0, MAX_MESSAGE, &self.address, &self.census)?);
-        self.lock().list.push(line.clone());
+        let news = flag(&self.address)?;
+        let mut lines = self.lock();
+        lines.list.push(line.clone());
+        std::mem::replace(&mut lines.news, news).raise();
         Ok(line)
     }
 
     /// The lines that are not over.
-    pub(crate) fn live(&self) -> Vec<Arc<Line>> {
+    pub(crate) fn live(&self) -> Present {
         self.prune();
-        self.lock().list.clone()
+        self.lock().present()
     }
 
     /// The line that is not over; dials when there is none.
-    pub(crate) fn live_or_dialled(&self) -> Result<Vec<Arc<Line>>> {
+    pub(crate) fn live_or_dialled(&self) -> Result<Present> {
         self.prune();
         let mut lines = self.lock();
         if lines.list.is_empty() {
             lines.list.push(Arc::new(Line::dial(Protocol::Push0, MAX_MESSAGE, &self.address)?));
         }
-        Ok(lines.list.clone())
+        Ok(lines.present())
     }
 
     /// Forgets the lines that are over.
@@ -95,10 +112,46 @@ impl Outlets {
     }
 }
 
+impl Lines {
+    fn present(&self) -> Present {
+        Present { lines: self.list.clone(), news: self.news.clone() }
+    }
+}
+
+fn flag(address: &Address) -> Result<Arc<Flag>> {
+    Ok(Arc::new(Flag::new().map_err(|source| io_error("make a socket for", address, source))?))
+}
+
 /// What to wait for until `line` takes a message, or has come to an end.
 pub(crate) fn progress(line: &Line) -> Vec<&dyn AsFd> {
     match line.party.stage() {
         Stage::Up(..) => vec![&line.outgoing, &line.party.over],
         _ => vec![&line.party.begun],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use ekuiper_transport_ipc::wait::wait_for;
+    use rustix::event::{PollFd, PollFlags};
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_is_told_of_a_later_line() {
+        let address = Address::new("/nowhere").unwrap();
+        let outlets = Outlets::new(&address, &Arc::new(Census::new(true))).unwrap();
+        let is_up = |news: &Flag| wait_for(&mut [PollFd::new(news, PollFlags::IN)], Some(Instant::now())).is_ok();
+        let first = outlets.live();
+        assert!(first.lines.is_empty() && !is_up(&first.news));
+        outlets.add().unwrap();
+        let second = outlets.live();
+        assert!(second.lines.len() == 1 && is_up(&first.news) && !is_up(&second.news));
+        outlets.add().unwrap();
+        assert!(is_up(&second.news));
+        // For good: another thread may look later.
+        assert!(is_up(&first.news) && is_up(&second.news));
     }
 }

@@ -12,9 +12,9 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::census::Census;
 use crate::endpoint::nng_error;
-use crate::line::{LINGER, Line, Stage};
+use crate::line::{LINGER, Stage};
 use crate::listen::{Listening, Supply};
-use crate::outlets::{Outlets, progress};
+use crate::outlets::{Outlets, Present, progress};
 
 #[derive(Debug)]
 pub(crate) struct NngPush {
@@ -32,7 +32,7 @@ impl NngPush {
         let address = endpoint.address();
         let closing = Arc::new(Closing::new(address)?);
         let census = Arc::new(Census::new(matches!(endpoint, Endpoint::Listen(_))));
-        let outlets = Arc::new(Outlets::new(address, &census));
+        let outlets = Arc::new(Outlets::new(address, &census)?);
         let mut push = Self {
             address: address.clone(),
             max_message: options.max_message,
@@ -46,22 +46,22 @@ impl NngPush {
                 push.listening = Some(Listening::start(Supply::Lines(outlets), address, &census, &closing)?);
             }
             // It dials from now on, as the other sockets do.
-            Endpoint::Dial(_) => drop(push.lines()?),
+            Endpoint::Dial(_) => drop(push.present()?),
         }
         Ok(push)
     }
 
     /// The lines that are not over; dials anew when there is none.
-    fn lines(&self) -> Result<Vec<Arc<Line>>> {
+    fn present(&self) -> Result<Present> {
         if self.listening.is_some() {
             return Ok(self.outlets.live());
         }
-        let lines = self.outlets.live_or_dialled()?;
+        let present = self.outlets.live_or_dialled()?;
         self.closing.check().inspect_err(|_| {
             // Whoever closes may have looked before.
-            lines.iter().for_each(|line| line.end());
+            present.lines.iter().for_each(|line| line.end());
         })?;
-        Ok(lines)
+        Ok(present)
     }
 
     /// Waits for one of `sources`, or the closing.
@@ -78,11 +78,12 @@ impl Push for NngPush {
     fn connect(&self, deadline: Deadline) -> Result<()> {
         loop {
             self.closing.check()?;
-            let lines = self.lines()?;
+            let Present { lines, news } = self.present()?;
             if lines.iter().any(|line| matches!(line.party.stage(), Stage::Up(..))) {
                 return Ok(());
             }
-            let sources: Vec<&dyn AsFd> = lines.iter().map(|line| &line.party.begun as &dyn AsFd).collect();
+            let mut sources: Vec<&dyn AsFd> = lines.iter().map(|line| &line.party.begun as &dyn AsFd).collect();
+            sources.push(&*news);
             self.wait(&sources, deadline)?;
         }
     }
@@ -97,15 +98,16 @@ impl Push for NngPush {
             let offered = self.outlets.offer(message).map_err(|error| nng_error("send to", &self.address, error))?;
             let Some(refused) = offered else { return Ok(()) };
             message = refused;
-            let lines = self.lines()?;
-            let sources: Vec<&dyn AsFd> = lines.iter().flat_map(|line| progress(line)).collect();
+            let Present { lines, news } = self.present()?;
+            let mut sources: Vec<&dyn AsFd> = lines.iter().flat_map(|line| progress(line)).collect();
+            sources.push(&*news);
             self.wait(&sources, deadline)?;
         }
     }
 
     fn flush(&self, deadline: Deadline) -> Result<()> {
         self.closing.check()?;
-        for line in self.outlets.live() {
+        for line in self.outlets.live().lines {
             if matches!(line.party.stage(), Stage::Up(..)) {
                 self.wait(&[&line.outgoing, &line.party.over], deadline)?;
             }
@@ -119,7 +121,7 @@ impl Push for NngPush {
             if let Some(listening) = &self.listening {
                 listening.close();
             }
-            let lines = self.outlets.live();
+            let lines = self.outlets.live().lines;
             let deadline = Instant::now() + LINGER;
             lines.iter().for_each(|line| line.linger(deadline));
             lines.iter().for_each(|line| line.end());
