@@ -11,12 +11,13 @@
 //!   `ekuiper_core::transport`, seen through that contract alone
 //!   (`contract_suite!`).
 //! - [`wire`] is for transports that speak SP over Unix sockets: a raw socket
-//!   is the peer, and the bytes are those of protocol.md §3 (`sp_suite!`, which
-//!   includes the contract).
+//!   is the peer, and every byte counts (`sp_suite!`, which includes the
+//!   contract).
 //!
-//! A name that begins with `case_` and a number fulfils that case of
-//! protocol.md §5. A library that cannot keep a promise names the case with an
-//! [`Exception`]: nothing is left out in silence.
+//! A name that begins with `case_` and a number fulfils that case of the table
+//! in the guide (`docs/src/conformance.md`). A library that cannot keep a
+//! promise names the case with an [`Exception`]: nothing is left out in
+//! silence.
 // Every function here is part of a test.
 #![allow(clippy::unwrap_used)]
 
@@ -38,20 +39,20 @@ use ekuiper_core::transport::{Deadline, Options};
 
 /// How long anything may take that is expected to happen: long enough for the
 /// busiest machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A deadline for what is expected to happen.
-pub(crate) fn soon() -> Deadline {
+pub fn soon() -> Deadline {
     Some(Instant::now() + PATIENCE)
 }
 
 /// A deadline for what is expected not to happen.
-pub(crate) fn shortly() -> Deadline {
+pub fn shortly() -> Deadline {
     Some(Instant::now() + Duration::from_millis(50))
 }
 
 /// A deadline that has passed.
-pub(crate) fn past() -> Deadline {
+pub fn past() -> Deadline {
     Some(Instant::now())
 }
 
@@ -65,19 +66,19 @@ pub(crate) fn punctual<T>(deadline: Deadline, call: impl FnOnce(Deadline) -> T) 
 }
 
 /// The default options, changed.
-pub(crate) fn options(change: impl FnOnce(&mut Options)) -> Options {
+pub fn options(change: impl FnOnce(&mut Options)) -> Options {
     let mut options = Options::default();
     change(&mut options);
     options
 }
 
 /// Bytes that are not all alike, so that a misplaced piece shows.
-pub(crate) fn pattern(length: usize, seed: usize) -> Vec<u8> {
+pub fn pattern(length: usize, seed: usize) -> Vec<u8> {
     (0..length).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect()
 }
 
 /// Whether `wanted` becomes true in time; asks again and again.
-pub(crate) fn eventually(mut wanted: impl FnMut() -> bool) -> bool {
+pub fn eventually(mut wanted: impl FnMut() -> bool) -> bool {
     let give_up = Instant::now() + PATIENCE;
     while !wanted() {
         if Instant::now() > give_up {

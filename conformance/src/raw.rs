@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::PATIENCE;
 
-/// The header of each role (protocol.md §3), spelled out: the suite does not
+/// The header of each role, spelled out byte for byte: the suite does not
 /// trust the code that it tests.
 pub const REQ: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x30, 0, 0];
 /// REP's header.
@@ -126,12 +126,22 @@ impl RawPeer {
 
     /// Reads one frame; its content.
     pub fn frame(&mut self) -> Vec<u8> {
-        let mut head = [0; 9];
-        self.0.read_exact(&mut head).unwrap();
-        assert_eq!(head[0], 1, "the type of a frame");
-        let mut content = vec![0; u64::from_be_bytes(head[1..].try_into().unwrap()) as usize];
+        self.try_frame().expect("the peer hung up instead of sending a frame")
+    }
+
+    /// Reads one frame; `None` when the peer hangs up instead.
+    pub fn try_frame(&mut self) -> Option<Vec<u8>> {
+        let mut kind = [0];
+        match self.0.read(&mut kind) {
+            Ok(0) => return None,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+            read => assert_eq!((read.unwrap(), kind), (1, [1]), "the type of a frame"),
+        }
+        let mut length = [0; 8];
+        self.0.read_exact(&mut length).unwrap();
+        let mut content = vec![0; u64::from_be_bytes(length) as usize];
         self.0.read_exact(&mut content).unwrap();
-        content
+        Some(content)
     }
 
     /// Whether there are bytes to read already.

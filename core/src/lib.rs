@@ -9,6 +9,10 @@
 //!
 //! What does not: sockets, threads, clocks and processes. Whatever depends on
 //! time is handed an [`Instant`](std::time::Instant) by its caller.
+//!
+//! Comments here and in the other crates number faults of eKuiper's engine and
+//! SDKs that must not happen here: the list is in the guide,
+//! `docs/src/faults.md`.
 
 pub mod address;
 mod error;

@@ -18,9 +18,14 @@
 //!
 //! # Where libnng does less than the contract
 //!
+//! `tests/conformance` runs the suite of every transport, and shows what
+//! happens instead in each of these cases.
+//!
 //! - [`Options::stall_timeout`] has no effect: libnng waits for the rest of a
 //!   message, and for a reader, as long as the connection lives. A send still
 //!   ends at its deadline.
+//! - A message that a frame only claims is reserved at once, as address space;
+//!   [`Options::max_message`] is 4 GiB less a byte at most.
 //! - A header that arrives piece by piece may take 10 s per piece, not 10 s in
 //!   all.
 //! - A request that is longer than [`Options::max_message`] is told as
@@ -28,6 +33,17 @@
 //!   up to twice that length (and up to 1 MiB more, if that is longer), since
 //!   libnng must take it whole to get past it. A longer one ends its
 //!   connection, as every message that is too long does elsewhere.
+//! - A peer whose reply carries no request id is disconnected; only a reply to
+//!   another request is dropped.
+//! - Messages of any length are taken whole: one at a time waits to be written
+//!   for each connection, and the receiving side reads one ahead.
+//! - A [`Push`] that listens gives each connection a socket of libnng's own.
+//!   Whoever comes in the same moment as another is disconnected once, and has
+//!   to dial again, as all libraries do. A peer whose last message is still
+//!   being written is passed over.
+//! - A [`Pull`] takes from each peer in turn what libnng's threads have read by
+//!   then: beside a flood that is not the very next turn.
+//! - Everybody who connects is let in, though nobody uses the socket.
 //! - [`Push::flush`] waits until the kernel has the messages, not until they
 //!   were read. [`Push::send`] does not learn that a peer went away in the
 //!   middle of a message.
@@ -39,6 +55,7 @@
 //!   connected meanwhile is disconnected then, and what it has sent is lost.
 //!   A process that listens therefore wakes twice a second.
 //! - Who connects, sends and is gone before libnng's first word, is not heard.
+//!   Whoever is sent away before its coming was told, leaves without a word.
 //! - When a peer resets its connection (it ends with data of ours unread),
 //!   libnng may drop what it has not read of that peer's.
 

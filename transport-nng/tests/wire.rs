@@ -1,4 +1,4 @@
-//! protocol.md §3, as the bundled libnng speaks it: a peer that writes and
+//! SP on the wire, as the bundled libnng speaks it: a peer that writes and
 //! reads plain bytes.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]

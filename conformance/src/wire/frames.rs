@@ -33,7 +33,7 @@ pub fn case_06_one_byte_writes(f: &Fixture) {
     assert_eq!((pull.message(), pull.message(), pull.message()), (body, vec![], b"end".to_vec()));
 }
 
-/// The sample bytes of protocol.md §3, out of a PUSH and a REQ.
+/// The bytes that libnng writes, out of a PUSH and a REQ.
 pub fn frames_are_the_documented_bytes(f: &Fixture) {
     let push_at = RawListener::bind(&f.at("push"));
     let request_at = RawListener::bind(&f.at("request"));

@@ -1,4 +1,4 @@
-//! Cases of protocol.md §5 that show on the wire: the peer is a bare socket.
+//! Cases that show on the wire: the peer is a bare socket.
 
 pub mod frames;
 pub mod header;

@@ -1,0 +1,307 @@
+//! What libnng does instead, on the wire and with its peers.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ekuiper_conformance::raw::{PULL, PUSH, REP, REQ, RawListener, RawPeer, claim, frame};
+use ekuiper_conformance::{Fixture, eventually, options, pattern, soon};
+use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, Push, Reply, ReplyEvent, Request, TransportError};
+
+/// The next message of a pull socket, whoever comes and goes before it.
+pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
+    let mut buffer = Vec::new();
+    while !matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)) {}
+    buffer
+}
+
+/// A header is given 10 s per piece; then its sender is hung up on.
+pub(crate) fn each_piece_of_a_header_has_10_s(f: &Fixture) {
+    const PIECE: Duration = Duration::from_secs(10);
+    let _pull = f.pull(&f.listen("pull"));
+    let mut peer = RawPeer::dial(&f.at("pull"));
+    let mut since = Instant::now();
+    for byte in &PUSH[..2] {
+        since = Instant::now();
+        assert!(peer.try_write(&[*byte]), "hung up on");
+        assert!(!peer.is_closed_within(Duration::from_secs(6)) || since.elapsed() >= PIECE, "too early");
+    }
+    // It has been connected for 12 s by now.
+    assert!(peer.is_closed_within(2 * PIECE), "a piece may take for ever");
+    assert!(since.elapsed() >= PIECE - Duration::from_secs(1), "too early");
+}
+
+/// A claim within the limit is reserved, but not touched, before its bytes
+/// come; libnng knows no limit of 4 GiB or more.
+pub(crate) fn a_claim_costs_address_space(f: &Fixture) {
+    f.alone(|f| {
+        const CLAIM: u64 = 256 << 20;
+        let large = options(|options| options.max_message = 8 << 30);
+        let pull = f.transport().pull(&f.listen("pull"), &large).unwrap();
+        let mut claimants: Vec<_> = (0..4).map(|_| RawPeer::dial_as(&f.at("pull"), PUSH, PULL)).collect();
+        claimants.iter_mut().for_each(|peer| peer.write(&claim(CLAIM)));
+        assert!(eventually(|| reserved(CLAIM) >= 4 * CLAIM), "nothing was reserved");
+        assert!(resident() < CLAIM, "the memory is in use");
+        RawPeer::dial_as(&f.at("pull"), PUSH, PULL).write(&frame(b"good"));
+        assert_eq!(message(&*pull), b"good");
+        drop(claimants);
+        assert!(eventually(|| reserved(CLAIM) == 0), "it is not given back");
+        let mut peer = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
+        peer.write(&claim(4 << 30));
+        peer.expect_closed();
+    });
+}
+
+/// How much this process has mapped for writing, in pieces of at least so many
+/// bytes.
+fn reserved(piece: u64) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let sizes = maps.lines().filter(|line| line.contains(" rw-p ")).map(|line| {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        u64::from_str_radix(to, 16).unwrap() - u64::from_str_radix(from, 16).unwrap()
+    });
+    sizes.filter(|size| *size >= piece).sum()
+}
+
+/// How much of its memory is in use.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+}
+
+/// Whoever stops in the middle of a message stays, whatever the option says,
+/// and holds up nobody; the message is delivered when its rest comes.
+pub(crate) fn the_rest_of_a_message_is_waited_for(f: &Fixture) {
+    let impatient = options(|options| options.stall_timeout = Duration::from_millis(100));
+    let pull = f.transport().pull(&f.listen("pull"), &impatient).unwrap();
+    let whole = frame(b"abc");
+    for begun in [1, 9, 11] {
+        let mut peer = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
+        peer.write(&whole[..begun]);
+        assert!(!peer.is_closed_within(Duration::from_secs(1)), "after {begun} bytes");
+        RawPeer::dial_as(&f.at("pull"), PUSH, PULL).write(&frame(b"other"));
+        assert_eq!(message(&*pull), b"other");
+        peer.write(&whole[begun..]);
+        assert_eq!(message(&*pull), b"abc");
+    }
+}
+
+/// Replies to another request, and the same once more, are dropped; one that
+/// is too short for an id, or has none, ends the connection, and a new one is
+/// as good.
+pub(crate) fn replies_without_an_id_end_the_connection(f: &Fixture) {
+    let at = RawListener::bind(&f.at("request"));
+    let request = f.request("request");
+    let mut buffer = Vec::new();
+    let reply = |id: [u8; 4], body: &[u8]| frame(&[&id, body].concat());
+    for malformed in [&b""[..], b"\x80\0\0", b"\0\0\0\x01\0\0\0\x02bod"] {
+        let (connection, mut peer) = connected(&*request, &at);
+        let mut last = None;
+        for _ in 0..3 {
+            request.send(connection, b"question", soon()).unwrap();
+            let content = peer.frame();
+            let id = *content.first_chunk::<4>().unwrap();
+            if let Some(last) = last.replace(id) {
+                peer.write(&reply(last, b"late"));
+            }
+            let unknown = [id[0], id[1] ^ 1, id[2], id[3]];
+            peer.write(&[reply(unknown, b"unknown"), reply(id, b"right"), reply(id, b"duplicate")].concat());
+            request.receive(&mut buffer, soon()).unwrap();
+            assert_eq!(buffer, b"right");
+        }
+        request.send(connection, b"question", soon()).unwrap();
+        peer.frame();
+        peer.write(&frame(malformed));
+        match request.receive(&mut buffer, soon()) {
+            Err(TransportError::Disconnected) => {}
+            other => panic!("{other:?} after {malformed:?}"),
+        }
+        peer.expect_closed();
+    }
+}
+
+/// A connected request socket and its raw peer.
+fn connected(request: &dyn Request, at: &RawListener) -> (ConnectionId, RawPeer) {
+    thread::scope(|scope| {
+        let connecting = scope.spawn(|| request.connect(soon()).unwrap());
+        let peer = at.accept_as(REP, REQ);
+        (connecting.join().unwrap(), peer)
+    })
+}
+
+/// What cannot be a request ends its connection only. A peer that has gone
+/// before anybody was told of it leaves without a word; of another both are
+/// told, its coming and its going.
+pub(crate) fn malformed_requests_may_leave_without_a_word(f: &Fixture) {
+    let reply = f.reply("reply");
+    let mut buffer = Vec::new();
+    let mut other = RawPeer::dial_as(&f.at("reply"), REQ, REP);
+    let ReplyEvent::Connected(other_id) = reply.receive(&mut buffer, soon()).unwrap() else { panic!("nobody") };
+    for content in [&b""[..], b"\x80\0\0", b"\0\0\0\x01", b"\0\0\0\x01body", b"\0\0\0\x01\0\0\0\x02\x80\0"] {
+        let mut peer = RawPeer::dial_as(&f.at("reply"), REQ, REP);
+        peer.write(&frame(content));
+        peer.expect_closed();
+        other.write(&frame(b"\x80\0\0\x01other"));
+        let mut present = None;
+        let mut ticket = None;
+        // Until the other was heard, and whoever has come has gone.
+        while ticket.is_none() || present.is_some() {
+            match reply.receive(&mut buffer, soon()).unwrap() {
+                ReplyEvent::Connected(id) => assert_eq!(present.replace(id), None, "after {content:?}"),
+                ReplyEvent::Disconnected(id) => assert_eq!(present.take(), Some(id), "after {content:?}"),
+                ReplyEvent::Request(request) => assert!(ticket.replace(request).is_none(), "after {content:?}"),
+                ReplyEvent::Oversized(..) => panic!("after {content:?}"),
+            }
+        }
+        let ticket = ticket.unwrap();
+        assert_eq!(ticket.connection, other_id);
+        reply.send(&ticket, b"answer", soon()).unwrap();
+        assert_eq!(other.frame(), b"\x80\0\0\x01answer");
+    }
+}
+
+/// Two peers that dial again when they are sent away, as every library's do,
+/// share the messages: each is delivered once, each peer's in their order, and
+/// both get more. Also where the second comes while the first takes them all.
+pub(crate) fn peers_that_dial_again_share(f: &Fixture) {
+    let push = f.push(&f.listen("push"));
+    let mut peers = Vec::new();
+    for _ in 0..2 {
+        let newcomer = let_in(f, &*push, &mut peers);
+        peers.push(newcomer);
+    }
+    let mut got: [Vec<u32>; 2] = Default::default();
+    let mut sent = 0;
+    assert!(eventually(|| {
+        push.send(&u32::to_be_bytes(sent), soon()).unwrap();
+        sent += 1;
+        for (peer, got) in peers.iter_mut().zip(&mut got).filter(|(peer, _)| peer.has_something()) {
+            got.push(number(peer));
+        }
+        sent >= 10 && got.iter().all(|got| !got.is_empty())
+    }));
+    while got[0].len() + got[1].len() < sent as usize {
+        for (peer, got) in peers.iter_mut().zip(&mut got).filter(|(peer, _)| peer.has_something()) {
+            got.push(number(peer));
+        }
+    }
+    assert!(got.iter().all(|numbers| numbers.is_sorted()), "{got:?}");
+    let mut all = got.concat();
+    all.sort();
+    assert!(all.iter().copied().eq(0..sent), "{got:?}");
+}
+
+/// The next message, which is a number.
+fn number(peer: &mut RawPeer) -> u32 {
+    u32::from_be_bytes(peer.frame().try_into().unwrap())
+}
+
+/// A peer that has had a message, beside `others`.
+fn let_in(f: &Fixture, push: &dyn Push, others: &mut [RawPeer]) -> RawPeer {
+    let dial = || RawPeer::dial_as(&f.at("push"), PULL, PUSH);
+    let mut newcomer = dial();
+    loop {
+        push.send(b"message", soon()).unwrap();
+        let mut read = false;
+        assert!(eventually(|| {
+            for other in others.iter_mut().filter(|other| other.has_something()) {
+                assert_eq!(other.frame(), b"message");
+                read = true;
+            }
+            read || newcomer.has_something()
+        }));
+        if newcomer.has_something() {
+            match newcomer.try_frame() {
+                Some(body) => {
+                    assert_eq!(body, b"message");
+                    return newcomer;
+                }
+                None => newcomer = dial(),
+            }
+        }
+    }
+}
+
+/// Beside a flood every message of a trickle is heard, though not in its very
+/// next turn: far before all that the flood has in store.
+pub(crate) fn a_trickle_is_heard_beside_a_flood(f: &Fixture) {
+    let pull = f.pull(&f.listen("pull"));
+    let mut buffer = Vec::new();
+    let (mut flooder, mut trickler) = (RawPeer::dial(&f.at("pull")), RawPeer::dial(&f.at("pull")));
+    thread::scope(|scope| {
+        // Dropped here, should this fail, so that the flooder ends.
+        let pull = pull;
+        scope.spawn(move || {
+            flooder.write(&PUSH);
+            flooder.flood(&frame(&[b'f'; 100]).repeat(1000));
+        });
+        trickler.write(&PUSH);
+        let mut peers = 0;
+        while peers < 2 {
+            peers += usize::from(matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Connected(_)));
+        }
+        for _ in 0..100 {
+            trickler.write(&frame(b"trickle"));
+            let mut before = 0;
+            while pull.receive(&mut buffer, soon()).is_ok() && buffer != b"trickle" {
+                before += 1;
+                assert!(before < 50_000, "only the flood is heard");
+            }
+        }
+    });
+}
+
+/// Visitors are let in while nobody receives, and take their descriptors with
+/// them when they go: whoever comes after them is heard.
+pub(crate) fn crowds_are_let_in_and_leave_nothing(f: &Fixture) {
+    f.alone(|f| {
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let pull = f.pull(&f.listen("pull"));
+        let before = descriptors();
+        // Both ends of each are in this process.
+        let crowd: Vec<_> = (0..500).map(|_| RawPeer::dial_as(&f.at("pull"), PUSH, PULL)).collect();
+        assert!(eventually(|| descriptors() >= before + 1000), "they are not let in");
+        drop(crowd);
+        assert!(eventually(|| descriptors() < before + 100), "{} descriptors after {before}", descriptors());
+        let mut good = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
+        good.write(&frame(b"good"));
+        assert_eq!(message(&*pull), b"good");
+    });
+}
+
+/// A request of up to 1 MiB more than the limit is told as oversized; a longer
+/// one ends its connection, and the next one is as good.
+pub(crate) fn requests_that_are_far_too_long_end_the_connection(f: &Fixture) {
+    let limit = options(|options| options.max_message = 1000);
+    let reply = f.transport().reply(&f.at("reply"), &limit).unwrap();
+    let request = f.request("reply");
+    let mut buffer = Vec::new();
+    for _ in 0..2 {
+        let connection = request.connect(soon()).unwrap();
+        for length in [1001, 100_000, 1_000_000] {
+            request.send(connection, &pattern(length, 0), soon()).unwrap();
+            match next(&*reply) {
+                ReplyEvent::Oversized(ticket, found) => {
+                    assert_eq!(found, length as u64);
+                    reply.send(&ticket, b"too long", soon()).unwrap();
+                }
+                other => panic!("expected one that is too long, got {other:?}"),
+            }
+            request.receive(&mut buffer, soon()).unwrap();
+            assert_eq!(buffer, b"too long");
+        }
+        request.send(connection, &pattern(5_000_000, 0), soon()).unwrap();
+        assert!(matches!(request.receive(&mut buffer, soon()), Err(TransportError::Disconnected)));
+        assert!(matches!(next(&*reply), ReplyEvent::Disconnected(_)));
+    }
+}
+
+/// The next event but a peer's coming.
+fn next(reply: &dyn Reply) -> ReplyEvent {
+    loop {
+        match reply.receive(&mut Vec::new(), soon()).unwrap() {
+            ReplyEvent::Connected(_) => {}
+            event => return event,
+        }
+    }
+}
