@@ -93,6 +93,39 @@
 //!   answer goes to the connection that asked, or nowhere.
 //! - An error's text reaches the engine, with its causes, at most 16 KiB of it.
 //!
+//! # Surviving crashes
+//!
+//! What a panic is not (an abort, a fault in C code, the kernel's out-of-memory
+//! killer) ends a process, and a stock eKuiper starts no plugin again for its
+//! functions, nor for the rules that run. [`Plugin::supervised`] cures that
+//! from the plugin's side:
+//!
+//! ```no_run
+//! # use ekuiper_sdk::prelude::*;
+//! # fn main() -> ExitCode {
+//! Plugin::new("mirror")
+//!     .function("revert", |text: String| text.chars().rev().collect::<String>())
+//!     .idempotent("revert")
+//!     .supervised()
+//!     .run()
+//! # }
+//! ```
+//!
+//! - The process that the engine starts is a guard of under 1 MiB that runs no
+//!   symbol; it starts the same executable once more, as the worker, which
+//!   does, and has the symbols' channels itself: they are as fast as ever.
+//! - When the worker dies, the next one has all live symbols again; the engine
+//!   sees a reconnect. A source begins anew, with its engine's configuration.
+//! - A call or an acknowledged message that died with a worker is answered
+//!   with the error "outcome unknown", and never executed again, so that a
+//!   poisonous record costs one crash; functions declared
+//!   [idempotent](Plugin::idempotent) are executed once more.
+//! - A start or a stop that was under way is answered with an error.
+//! - After five crashes in a minute the guard ends, with exit code 1 and the
+//!   reason in the log: a crash loop is not hidden.
+//! - Under a host that starts plugins again by itself, and says so by the
+//!   launch option `supervises`, there is no guard.
+//!
 //! # Logs
 //!
 //! [`tracing`]'s events go to stderr, which hosts collect. What a symbol logs
@@ -111,7 +144,7 @@
 //! [`Plugin`], the builder; [`Source`], [`Sink`] and [`Function`], what an
 //! author implements; the contexts, what they are given; `closure` and
 //! `output`, closures as functions; `runtime`, the process that serves an
-//! engine; [`testing`], the same symbols without one.
+//! engine, or the two that do; [`testing`], the same symbols without one.
 
 mod closure;
 mod config;
