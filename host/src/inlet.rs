@@ -85,6 +85,9 @@ impl Inlet {
                     if reading.note(event) {
                         return Ok(true);
                     }
+                    if reading.peers.has_heard_the_plugin() && deadline.is_some_and(|end| Instant::now() >= end) {
+                        return Err(TransportError::Timeout);
+                    }
                 }
                 Err(TransportError::Closed) => reading.over = true,
                 Err(error) => return Err(error),
@@ -98,16 +101,18 @@ impl Inlet {
     pub(crate) fn retire(&self) {
         let mut reading = self.stop_waiting();
         let mut buffer = Vec::new();
-        while !reading.over {
+        reading.peers.listen_anew();
+        while !reading.over && !reading.peers.has_heard_the_plugin() {
             match self.pull.receive(&mut buffer, Some(Instant::now())) {
                 Ok(event) => {
                     if reading.note(event) {
                         reading.backlog.push_back(std::mem::take(&mut buffer));
                     }
                 }
-                Err(_) => reading.over = true,
+                Err(_) => break,
             }
         }
+        reading.over = true;
         self.pull.close();
     }
 

@@ -120,6 +120,9 @@ impl Outlet {
                 Ok(true) => {
                     return decode_ack(&reading.buffer).map_or_else(Acknowledged::Garbage, Acknowledged::Answer);
                 }
+                Ok(false) if reading.peers.has_heard_the_plugin() && Instant::now() >= deadline => {
+                    return Acknowledged::Timeout(TransportError::Timeout);
+                }
                 Ok(false) => {}
                 Err(TransportError::Closed) => break,
                 Err(error) => return Acknowledged::Timeout(error),
@@ -215,7 +218,9 @@ impl Watched for Acks {
             Err(TryLockError::WouldBlock) => return Tended::InUse,
             Err(TryLockError::Poisoned(_)) => return Tended::Over,
         };
-        loop {
+        reading.peers.listen_anew();
+        // Whoever floods it is read on at the next look.
+        while !reading.peers.has_heard_the_plugin() {
             match self.receive(&mut reading, Instant::now()) {
                 Ok(is_ack) => {
                     self.surplus.fetch_add(is_ack.into(), Ordering::Relaxed);
@@ -224,5 +229,6 @@ impl Watched for Acks {
                 Err(_) => return Tended::Over,
             }
         }
+        Tended::Idle
     }
 }

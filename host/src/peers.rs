@@ -11,17 +11,22 @@ pub(crate) struct Peers {
     connections: Vec<ConnectionId>,
     speaker: Option<ConnectionId>,
     over: bool,
+    /// How many events in a row were strangers'.
+    strangers: usize,
 }
 
 impl Peers {
     /// Somebody has connected.
     pub(crate) fn came(&mut self, connection: ConnectionId) {
         self.connections.push(connection);
+        self.strangers += 1;
     }
 
     /// Somebody has sent something; whether that counts.
     pub(crate) fn said(&mut self, connection: ConnectionId) -> bool {
-        !self.over && *self.speaker.get_or_insert(connection) == connection
+        let counts = !self.over && *self.speaker.get_or_insert(connection) == connection;
+        self.strangers = if counts { 0 } else { self.strangers.saturating_add(1) };
+        counts
     }
 
     /// Somebody has left.
@@ -31,6 +36,18 @@ impl Peers {
             Some(speaker) => speaker == connection,
             None => self.connections.is_empty(),
         };
+    }
+
+    /// Forgets how many events were strangers'.
+    pub(crate) fn listen_anew(&mut self) {
+        self.strangers = 0;
+    }
+
+    /// The plugin has sent nothing more so far: each connection is heard in
+    /// its turn, and the others have had several. Who floods the socket does
+    /// not keep anybody from going on.
+    pub(crate) fn has_heard_the_plugin(&self) -> bool {
+        self.strangers > 16 + 2 * self.connections.len()
     }
 
     /// The plugin has left: nothing more will come.
@@ -67,6 +84,20 @@ mod tests {
         peers.left(STRANGER);
         assert!(!peers.is_over());
         assert!(peers.said(PLUGIN));
+    }
+
+    #[test]
+    fn a_flooder_is_heard_for_a_few_turns() {
+        let mut peers = Peers::default();
+        peers.came(PLUGIN);
+        peers.came(STRANGER);
+        peers.said(PLUGIN);
+        (0..20).for_each(|_| assert!(!peers.said(STRANGER)));
+        assert!(!peers.has_heard_the_plugin());
+        peers.said(STRANGER);
+        assert!(peers.has_heard_the_plugin());
+        peers.said(PLUGIN);
+        assert!(!peers.has_heard_the_plugin());
     }
 
     #[test]

@@ -319,3 +319,30 @@ fn a_source_that_its_plugin_closes_as_it_ends_goes_on_with_the_next_process() {
     peer.write(&frame(br#"{"message":"back","meta":{}}"#));
     assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, "back");
 }
+
+#[test]
+fn a_stranger_that_stays_does_not_keep_a_source_from_its_next_process() {
+    let stage = Stage::new();
+    let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
+    let mut control = start(&stage, &host);
+    let (mut source, peer) = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().unwrap());
+        let peer = serve_source(&stage, &mut control);
+        (opened.join().unwrap(), peer)
+    });
+    let _stranger = stage.source("r", 0);
+    let moment = Duration::from_millis(100);
+    assert!(source.next_within(moment).is_err());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| source.next().unwrap().unwrap().message);
+        // So that it waits.
+        std::thread::sleep(moment);
+        kill(&host);
+        drop((control, peer));
+        let mut control = next_control(&stage, &host, 2);
+        let mut peer = serve_source(&stage, &mut control);
+        peer.write(&frame(br#"{"message":"back","meta":{}}"#));
+        assert_eq!(reader.join().unwrap(), "back");
+        host.shutdown();
+    });
+}

@@ -226,3 +226,38 @@ fn no_ack_is_waited_for_that_cannot_come() {
     std::fs::remove_file(stage.sink_path("r")).unwrap();
     close_while(&mut control, "k", || sink.close());
 }
+
+#[test]
+fn a_flooder_at_a_source_s_or_an_ack_socket_holds_nobody_up() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (mut source, mut peer) = open_source(&stage, &host, &mut control, 0);
+    let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
+    peer.write(&frame(br#"{"message":0}"#));
+    assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, 0);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(&json!(0)));
+        data.frame();
+        acks.write(&frame(b"{}"));
+        sent.join().unwrap().unwrap();
+    });
+    let flooders = [stage.source("r", 0), stage.acks("r")];
+    let flooders = flooders.map(|flooder| std::thread::spawn(move || flooder.flood(&frame(b"{}").repeat(1000))));
+    for number in 1..20 {
+        peer.write(&frame(format!(r#"{{"message":{number}}}"#).as_bytes()));
+        assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, number);
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| sink.send(&json!(number)));
+            data.frame();
+            acks.write(&frame(br#"{"error":"of this"}"#));
+            assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
+        });
+    }
+    let error = source.next_within(A_MOMENT).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    drop((peer, data));
+    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    close_while(&mut control, "s", || source.close());
+    close_while(&mut control, "k", || sink.close());
+    flooders.into_iter().for_each(|flooder| flooder.join().unwrap());
+}
