@@ -130,9 +130,8 @@ impl<'a> User<'a> {
         let second = self.host.sink(&format!("{}_keep", self.name)).rule(format!("{}t", self.name)).operator("k");
         let second = second.require_ack(true).open().map_err(fail)?;
         let mut sequence = Sequence::default();
-        let mut id = 0;
         while Instant::now() < until {
-            id = self.totals.calls.fetch_add(1, Ordering::Relaxed);
+            let id = self.totals.calls.fetch_add(1, Ordering::Relaxed);
             let text = "x".repeat((id % 200) as usize);
             let answer: Answer = self.function.call((id, &text)).map_err(fail)?;
             if (answer.id, answer.length) != (id, text.len()) {
@@ -147,7 +146,6 @@ impl<'a> User<'a> {
             self.totals.tuples.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(PACE);
         }
-        let _ = id;
         source.close().and(second.close()).map_err(fail)
     }
 }

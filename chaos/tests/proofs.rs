@@ -38,7 +38,6 @@ fn no_promise_is_broken_for_a_few_seconds() {
 
 #[test]
 fn a_soak_of_a_few_seconds_leaves_nothing() {
-    // Too short for memory to be flat: only what runs and what is left counts.
     let output = prove(&["soak", "--seconds", "12"]);
     let text = String::from_utf8_lossy(&output.stdout);
     let figures: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
