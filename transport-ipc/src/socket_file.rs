@@ -24,7 +24,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a live listener that is probed may take to say its first word. One
 /// that takes longer is as live.
-const GREETING: Duration = Duration::from_millis(100);
+const GREETING: Duration = Duration::from_secs(1);
 
 /// A socket file that was made here.
 #[derive(Debug)]
@@ -45,8 +45,14 @@ impl SocketFile {
     /// [`TransportError::Io`] when the folder cannot be locked or `bind`
     /// fails.
     pub fn claim<T>(address: &Address, bind: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
-        let _lock = lock_folder(address)?;
-        clear(address)?;
+        let lock = lock_folder(address)?;
+        if let Some(probe) = clear(address)? {
+            drop(lock);
+            // A libnng before 1.6 never accepts again when a connection is
+            // gone before it has said its first word (nanomsg/nng#1518).
+            let _ = wait_for(&mut [PollFd::new(&probe, PollFlags::IN)], Some(Instant::now() + GREETING));
+            return Err(TransportError::AddressInUse(address.clone()));
+        }
         let bound = bind()?;
         let identity = identity(address.path()).map_err(|source| io_error("listen on", address, source))?;
         Ok((Self { address: address.clone(), identity }, bound))
@@ -85,12 +91,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes a stale socket; refuses everything else that is there.
-fn clear(address: &Address) -> Result<()> {
+/// Removes a stale socket; refuses everything else that is there. Returns the
+/// connection to somebody who is live.
+fn clear(address: &Address) -> Result<Option<OwnedFd>> {
     let path = address.path();
     let kind = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("listen on", address, error)),
     };
     if !std::os::unix::fs::FileTypeExt::is_socket(&kind) {
@@ -98,17 +105,13 @@ fn clear(address: &Address) -> Result<()> {
     }
     match crate::connect::connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| io_error("remove the stale socket", address, source))
+            std::fs::remove_file(path).map_err(|source| io_error("remove the stale socket", address, source))?;
+            Ok(None)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(io_error("listen on", address, error)),
-        // Connected, or too busy to answer: somebody is there.
-        Ok(probe) => {
-            // A libnng before 1.6 never accepts again when a connection is
-            // gone before it has said its first word (nanomsg/nng#1518).
-            let _ = wait_for(&mut [PollFd::new(&probe, PollFlags::IN)], Some(Instant::now() + GREETING));
-            Err(TransportError::AddressInUse(address.clone()))
-        }
+        Ok(probe) => Ok(Some(probe)),
+        // Too busy to answer: somebody is there.
         Err(_) => Err(TransportError::AddressInUse(address.clone())),
     }
 }

@@ -11,8 +11,8 @@ use nng::{Message, Pipe, Protocol};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use crate::descriptor;
 use crate::endpoint::{Wire, nng_error, open};
+use crate::ffi;
 use crate::roster::{Arrival, Roster, Sender};
 
 /// The receiving side of a socket.
@@ -46,7 +46,7 @@ impl Inbox {
             // No queue of the socket's: what the roster relies on.
             socket.set_opt::<RecvBufferSize>(0).map_err(|error| nng_error("make a socket for", address, error))?;
         }
-        let incoming = descriptor::incoming(&socket).map_err(fail)?;
+        let incoming = ffi::incoming(&socket).map_err(fail)?;
         let roster = Arc::new(Roster::new().map_err(fail)?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| fail(errno.into()))?;
         let told = roster.clone();

@@ -10,7 +10,7 @@
 //! - `listen`, `watch`: listening without touching other people's files, and
 //!   keeping at it;
 //! - `dial`, `census`: connecting again and again;
-//! - `descriptor`, `flag`: what is waited for;
+//! - `ffi`, `flag`: what is waited for;
 //! - `roster`: who is connected, in step with the messages;
 //! - `inbox`: receiving messages and events in order;
 //! - `line`, `outlets`: sending, with a socket for each connection;
@@ -54,15 +54,17 @@
 //!   first word. This is noticed within three seconds and mended; whoever has
 //!   connected meanwhile is disconnected then, and what it has sent is lost.
 //!   A process that listens therefore wakes twice a second.
+//! - A [`Push`] that listens may send a peer away that connects in the same
+//!   moment as another one; it dials again.
 //! - Who connects, sends and is gone before libnng's first word, is not heard.
 //!   Whoever is sent away before its coming was told, leaves without a word.
 //! - When a peer resets its connection (it ends with data of ours unread),
 //!   libnng may drop what it has not read of that peer's.
 
 mod census;
-mod descriptor;
 mod dial;
 mod endpoint;
+mod ffi;
 mod flag;
 mod inbox;
 mod line;

@@ -21,9 +21,9 @@ use nng::{Message, Pipe, PipeEvent, Protocol, Socket};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::census::Census;
-use crate::descriptor;
 use crate::dial::{self, Persistence};
 use crate::endpoint::{count, next_connection, open};
+use crate::ffi;
 use crate::flag::Flag;
 
 /// For how long closing waits for messages that libnng has accepted and not
@@ -89,7 +89,7 @@ impl Line {
     pub(crate) fn new(protocol: Protocol, max_message: u64, address: &Address, census: &Arc<Census>) -> Result<Self> {
         let fail = |source| io_error("make a socket for", address, source);
         let socket = open(protocol, max_message, address)?;
-        let outgoing = descriptor::outgoing(&socket).map_err(fail)?;
+        let outgoing = ffi::outgoing(&socket).map_err(fail)?;
         let party = Arc::new(Party::new().map_err(fail)?);
         let told = party.clone();
         count(&socket, address, census, move |pipe, event| told.notify(pipe, event))?;
@@ -184,10 +184,7 @@ impl Party {
             (PipeEvent::AddPre, Stage::Waiting) => progress.stage = Stage::Coming(pipe),
             (PipeEvent::AddPre, _) => {
                 progress.refused.insert(pipe);
-                // Its end has not been told, and cannot be while we have the
-                // lock; until then libnng knows it, and closing one that it
-                // does not know would be a panic.
-                pipe.close();
+                ffi::close(pipe);
             }
             (PipeEvent::AddPost, Stage::Coming(coming)) if coming == pipe => {
                 self.enter(&mut progress, Stage::Up(pipe, next_connection()));

@@ -18,8 +18,8 @@ use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, Protocol};
 use rustix::event::{PollFd, PollFlags};
 
-use crate::descriptor;
 use crate::endpoint::nng_error;
+use crate::ffi;
 use crate::inbox::{Inbox, Incoming};
 use crate::roster::Sender;
 
@@ -65,8 +65,8 @@ impl NngReply {
         let max = options.max_message as u64;
         let taken = max.saturating_add(max.max(SKIP_AT_LEAST)).saturating_add(MAX_WORDS as u64 * 4);
         let inbox = Inbox::new(Protocol::Rep0, &Endpoint::Listen(address.clone()), taken)?;
-        let outgoing = descriptor::outgoing(&inbox.wire.socket)
-            .map_err(|source| io_error("make a socket for", address, source))?;
+        let outgoing =
+            ffi::outgoing(&inbox.wire.socket).map_err(|source| io_error("make a socket for", address, source))?;
         Ok(Self { inbox, max_message: options.max_message, outgoing, desk: Mutex::default() })
     }
 

@@ -12,8 +12,8 @@ use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_f
 use nng::{Message, Protocol};
 use rustix::event::{PollFd, PollFlags};
 
-use crate::descriptor;
 use crate::endpoint::nng_error;
+use crate::ffi;
 use crate::line::{LINGER, Line, Sent, Stage};
 
 #[derive(Debug)]
@@ -254,7 +254,7 @@ impl Ask {
     fn new(address: &Address, max_message: u64) -> Result<Self> {
         // A reply is its body and four bytes of id.
         let line = Line::dial(Protocol::Req0, max_message.saturating_add(4), address)?;
-        let incoming = descriptor::incoming(&line.socket);
+        let incoming = ffi::incoming(&line.socket);
         let incoming = incoming.map_err(|source| io_error("make a socket for", address, source))?;
         Ok(Self { line, incoming })
     }

@@ -1,4 +1,4 @@
-//! libnng's descriptors, as ones of our own.
+//! What the `nng` crate has no safe, or no quiet, way for.
 //!
 //! libnng closes its descriptors with the socket, while another thread may
 //! still wait for them; a duplicate stays ours until we close it.
@@ -7,8 +7,9 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-use nng::Socket;
+use nng::ffi::nng_pipe_close;
 use nng::options::{Options, RecvFd, SendFd};
+use nng::{Pipe, Socket};
 
 /// Polls readable while the socket has a message to receive.
 pub(crate) fn incoming(socket: &Socket) -> io::Result<OwnedFd> {
@@ -28,4 +29,13 @@ fn duplicate(_socket: &Socket, descriptor: nng::Result<RawFd>) -> io::Result<Own
     // core/socket.c, sock_destroy); this crate duplicates from its sockets
     // while it makes them, before it gives them to whoever could close them.
     unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()
+}
+
+/// Ends a connection. `Pipe::close` panics when libnng has freed it already,
+/// which libnng does not always tell.
+pub(crate) fn close(pipe: Pipe) {
+    // SAFETY: takes a number, which libnng looks up under a lock of its own
+    // (nng.c, nng_pipe_close); one that it does not know is an error, which
+    // means that there is nothing left to do.
+    let _ = unsafe { nng_pipe_close(pipe.nng_pipe()) };
 }
