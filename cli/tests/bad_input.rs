@@ -93,7 +93,7 @@ fn a_python_that_does_not_exist() {
 }
 
 #[test]
-fn a_plugin_that_exits_at_once() {
+fn fault_09_a_plugin_that_exits_at_once() {
     let bench = Bench::new();
     let folder = bench.script("echo preparing; echo 'no licence' >&2; exit 3");
     // The default init timeout is a minute: it must not be waited for.

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn one_symbol_in_two_plugins_is_refused() {
+    fn fault_17_one_symbol_in_two_plugins_is_refused() {
         let root = tempfile::tempdir().unwrap();
         plugin(root.path(), "one", "one.json", r#""f""#);
         plugin(root.path(), "two", "two.json", r#""f""#);

@@ -38,7 +38,7 @@ fn call_while(function: &Function, argument: &Value, act: impl FnOnce()) -> Resu
 }
 
 #[test]
-fn a_days_keepalives_cost_nothing() {
+fn fault_01_idle_channel_stays_alive() {
     let stage = Stage::new();
     let mut started = started(&stage, |builder| builder);
     for _ in 0..17_280 {
@@ -70,7 +70,7 @@ fn a_keepalive_that_crosses_a_call_means_send_again() {
 }
 
 #[test]
-fn an_answer_may_begin_like_a_handshake() {
+fn fault_03_an_answer_may_begin_like_a_handshake() {
     let stage = Stage::new();
     let mut started = started(&stage, |builder| builder);
     let puppet = &mut started.puppet;
@@ -84,7 +84,7 @@ fn an_answer_may_begin_like_a_handshake() {
 }
 
 #[test]
-fn a_second_answer_answers_nothing() {
+fn fault_04_a_second_answer_answers_nothing() {
     let stage = Stage::new();
     let mut started = started(&stage, |builder| builder);
     let puppet = &mut started.puppet;
@@ -130,7 +130,7 @@ fn a_connection_that_ends_in_a_call_leaves_its_outcome_unknown() {
 }
 
 #[test]
-fn a_late_answer_is_not_the_next_calls() {
+fn fault_05_a_late_answer_is_not_the_next_calls() {
     let stage = Stage::new();
     let mut started = started(&stage, |builder| builder.recv_timeout(Duration::from_millis(100)));
     let puppet = &mut started.puppet;

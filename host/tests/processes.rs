@@ -14,7 +14,7 @@ fn is_running(pid: u32) -> bool {
 }
 
 #[test]
-fn plugins_start_side_by_side() {
+fn fault_09_plugins_start_side_by_side() {
     let stage = Stage::new();
     let builder = stage.builder().plugin(stage.plugin("one", &["f"])).plugin(stage.plugin("two", &["g"]));
     let host = builder.build().unwrap();

@@ -79,7 +79,7 @@ fn serve_sink(stage: &Stage, control: &mut Puppet) -> (RawPeer, RawPeer) {
 }
 
 #[test]
-fn every_live_symbol_is_back_under_its_handle() {
+fn fault_07_every_live_symbol_is_back_under_its_handle() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &["f", "g"])).build().unwrap();
     let events = host.events();
@@ -133,7 +133,7 @@ fn every_live_symbol_is_back_under_its_handle() {
 }
 
 #[test]
-fn what_is_closed_meanwhile_is_not_restored() {
+fn fault_19_what_is_closed_meanwhile_is_not_restored() {
     let stage = Stage::new();
     let policy = {
         let mut policy = RestartPolicy::default();
@@ -158,7 +158,7 @@ fn what_is_closed_meanwhile_is_not_restored() {
 }
 
 #[test]
-fn a_call_that_a_crash_meets_is_unknown_at_once_and_the_next_waits_for_the_restart() {
+fn fault_06_a_call_that_a_crash_meets_is_unknown_at_once_and_not_made_again() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &["f"])).build().unwrap();
     let mut control = start(&stage, &host);
@@ -265,7 +265,7 @@ fn a_message_whose_ack_a_crash_has_cost_is_unknown_and_the_sink_goes_on() {
 }
 
 #[test]
-fn a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another() {
+fn fault_18_a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another() {
     let stage = Stage::new();
     let builder = stage.builder().plugin(stage.plugin("p", &["f"]));
     let host = builder.recv_timeout(Duration::from_millis(200)).build().unwrap();

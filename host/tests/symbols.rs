@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
@@ -79,7 +80,7 @@ fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce() -> ekuip
 }
 
 #[test]
-fn tuples_errors_and_garbage_are_told_apart() {
+fn fault_11_tuples_errors_and_garbage_are_told_apart() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
     let (mut source, mut peer) = open_source(&stage, &host, &mut control, 0);
@@ -104,7 +105,36 @@ fn tuples_errors_and_garbage_are_told_apart() {
 }
 
 #[test]
-fn instances_do_not_mix_and_collisions_are_refused() {
+fn fault_20_a_slow_reader_slows_the_source_and_nothing_is_dropped() {
+    const TUPLES: usize = 100_000;
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (mut source, mut peer) = open_source(&stage, &host, &mut control, 0);
+    let sent = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..TUPLES {
+                peer.write(&frame(format!(r#"{{"message":{number},"meta":{{"filler":"{:100}"}}}}"#, "").as_bytes()));
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        // Nobody reads: it comes to a stand, with a few buffers full.
+        let mut seen = usize::MAX;
+        while seen != sent.load(Ordering::SeqCst) {
+            seen = sent.load(Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        assert!(seen > 0 && seen < TUPLES / 10, "{seen} went somewhere");
+        for number in 0..TUPLES {
+            assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, number);
+        }
+    });
+    drop(peer);
+    close_while(&mut control, "s", || source.close());
+}
+
+#[test]
+fn fault_14_instances_do_not_mix_and_collisions_are_refused() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
     let (mut first, mut first_peer) = open_source(&stage, &host, &mut control, 0);
@@ -123,7 +153,7 @@ fn instances_do_not_mix_and_collisions_are_refused() {
 }
 
 #[test]
-fn a_message_is_sent_when_it_was_acknowledged() {
+fn fault_10_a_message_is_sent_when_it_was_acknowledged() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
     let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);

@@ -29,7 +29,7 @@ ekuiper_interop::over_each_transport! {
     a_stop_that_the_sdk_ignores_is_sent_again,
     a_function_answers_after_idle_keepalives,
     a_death_in_mid_call_is_said_at_once,
-    a_killed_plugin_is_back,
+    fault_08_a_killed_plugin_is_back,
     a_crash_is_noticed_though_the_output_goes_on,
     shutdown_leaves_nothing,
 }
@@ -344,7 +344,7 @@ fn a_death_in_mid_call_is_said_at_once(transport: &str) {
 }
 
 /// Under the same handles, and nothing of the dead process is left.
-fn a_killed_plugin_is_back(transport: &str) {
+fn fault_08_a_killed_plugin_is_back(transport: &str) {
     let _watchdog = Watchdog::start();
     let plugin = OfficialPython::new();
     let host = plugin.host(transport);

@@ -18,7 +18,7 @@ ekuiper_interop::over_each_transport! {
     what_a_symbol_refuses_has_its_text,
     rules_and_instances_run_side_by_side,
     a_symbol_is_stopped_and_started_again,
-    a_killed_plugin_is_back,
+    fault_08_a_killed_plugin_is_back,
     shutdown_leaves_nothing,
 }
 
@@ -193,7 +193,7 @@ fn a_symbol_is_stopped_and_started_again(transport: &str) {
 }
 
 /// Under the same handles, and nothing of the dead process is left.
-fn a_killed_plugin_is_back(transport: &str) {
+fn fault_08_a_killed_plugin_is_back(transport: &str) {
     let _watchdog = Watchdog::start();
     let mirror = Mirror::new();
     let host = host(&mirror, transport);

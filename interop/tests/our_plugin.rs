@@ -20,7 +20,7 @@ ekuiper_interop::with_each_host! {
     our_function,
     our_aggregate,
     a_refusal_has_its_text,
-    a_call_after_an_idle_time_is_sent_once,
+    fault_02_a_call_after_an_idle_time_is_sent_once,
     long_messages_pass_both_ways,
     a_symbol_is_stopped_and_started_again,
     a_plugin_that_is_launched_again_serves_the_old_channels,
@@ -186,7 +186,7 @@ fn a_refusal_has_its_text(peer: Peer) {
 }
 
 /// It sends no keepalives, which would queue up (faults 1 and 2).
-fn a_call_after_an_idle_time_is_sent_once(peer: Peer) {
+fn fault_02_a_call_after_an_idle_time_is_sent_once(peer: Peer) {
     let mut host = launch(peer);
     host.peer.ask("function", json!({ "symbol": "revert" }));
     assert_eq!(host.call("revert", "Exec", json!(["ab"]))["result"], "ba");

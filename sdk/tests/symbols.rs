@@ -34,7 +34,7 @@ fn close_has_run_when_a_stop_is_answered() {
 }
 
 #[test]
-fn a_topic_is_found_wherever_an_engine_says_it() {
+fn fault_12_a_topic_is_found_wherever_an_engine_says_it() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::start(&[]);
     // The stock engine says it in the configuration only.
@@ -180,7 +180,7 @@ fn an_error_is_never_taken_for_success_or_a_handshake() {
 }
 
 #[test]
-fn a_stop_right_after_the_start_stops() {
+fn fault_13_a_stop_right_after_the_start_stops() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::start(&[]);
     let (file, rule) = (plugin.file("journal"), meta("r1", "s"));

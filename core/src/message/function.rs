@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_is_an_error_in_a_result_and_in_an_argument() {
+    fn fault_17_nan_is_an_error_in_a_result_and_in_an_argument() {
         let mut buffer = b"before".to_vec();
         let error = encode_result(&mut buffer, &f64::NAN).unwrap_err().to_string();
         assert!(error.contains("NaN"), "{error}");

@@ -77,7 +77,7 @@ fn an_official_python_plugin_ends_with_a_killed_host() {
 }
 
 #[test]
-fn the_child_of_a_conda_like_wrapper_ends_with_a_killed_host() {
+fn fault_15_the_child_of_a_conda_like_wrapper_ends_with_a_killed_host() {
     let bench = Bench::new();
     let Some(name) = conda_plugin(&bench) else { return };
     let mut host = bench.host();
