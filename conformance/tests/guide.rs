@@ -1,5 +1,7 @@
 //! What the guide says of tests is true: those that it names are there, and
 //! each exception of a transport is explained.
+// Clippy takes only functions with #[test] for tests.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 

@@ -111,8 +111,8 @@ pub(crate) fn closing_ends_the_waits_that_there_are(f: &Fixture) {
     request.close();
     reply.close();
 
-    let waits: [(&str, fn(&dyn Push) -> Result<(), TransportError>); 2] =
-        [("send", |push| push.send(&[1; 1000], None)), ("flush", |push| push.flush(None))];
+    type Wait = fn(&dyn Push) -> Result<(), TransportError>;
+    let waits: [(&str, Wait); 2] = [("send", |push| push.send(&[1; 1000], None)), ("flush", |push| push.flush(None))];
     for (name, wait) in waits {
         for pause in [0, 1, 5, 30] {
             let (push, _pull) = pair(f, &format!("{name}{pause}"));
