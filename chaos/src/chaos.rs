@@ -1,5 +1,5 @@
 //! The proof by faults: a plan is carried out on real processes under load,
-//! and every promise of design.md §6 is checked.
+//! and every promise of the guide ("What is promised") is checked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::findings::Findings;
 use crate::plan::Stranger;
 
-/// The headers of protocol.md §3, spelled out.
+/// The headers of the SP protocols, spelled out.
 const REQ: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x30, 0, 0];
 const PUSH: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x50, 0, 0];
 const SUBSCRIBE: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x21, 0, 0];

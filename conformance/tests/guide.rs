@@ -1,5 +1,6 @@
 //! What the guide says of tests is true: those that it names are there, and
-//! each exception of a transport is explained.
+//! each exception of a transport is explained. No text refers to a page that is
+//! not in the repository.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 
@@ -13,27 +14,45 @@ fn page(name: &str) -> String {
     std::fs::read_to_string(root().join("docs/src").join(name)).unwrap()
 }
 
-/// The text of every Rust file in the workspace.
-fn sources() -> String {
-    let members = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
-    let mut folders: Vec<PathBuf> = members.filter(|path| path.join("Cargo.toml").is_file()).collect();
-    let mut text = String::new();
+/// Every file of these kinds in the repository, and its text.
+fn texts(kinds: &[&str]) -> Vec<(PathBuf, String)> {
+    let mut folders = vec![root().to_owned()];
+    let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() && !path.ends_with("target") {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                text += &std::fs::read_to_string(path).unwrap();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                // Built or fetched, not written.
+                if !name.starts_with('.') && name != "target" {
+                    folders.push(path);
+                }
+            } else if kinds.iter().any(|kind| name.ends_with(kind)) {
+                found.push((path.clone(), std::fs::read_to_string(path).unwrap()));
             }
         }
     }
-    text
+    found
+}
+
+#[test]
+fn pages_that_are_referred_to_are_there() {
+    let texts = texts(&[".rs", ".md", ".toml", ".py", ".go"]);
+    for (file, text) in &texts {
+        for word in text.split(|letter: char| !(letter.is_alphanumeric() || "_-./".contains(letter))) {
+            let word = word.trim_end_matches('.');
+            // A kind of files is no page.
+            let Some(page) = word.strip_suffix(".md").filter(|page| !page.is_empty()) else { continue };
+            let name = format!("{}.md", page.rsplit('/').next().unwrap());
+            let is_there = texts.iter().any(|(path, _)| path.file_name().unwrap() == name.as_str());
+            assert!(is_there, "{} refers to {word}, which is not in the repository", file.display());
+        }
+    }
 }
 
 #[test]
 fn tests_that_are_named_are_there() {
-    let sources = sources();
+    let sources: String = texts(&[".rs"]).into_iter().map(|(_, text)| text).collect();
     let faults = page("faults.md");
     let rows: Vec<_> = faults.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #")).collect();
     assert_eq!(rows.len(), 20);

@@ -1,5 +1,5 @@
 //! What the worker is executing, marked in memory that outlives it, so that
-//! what killed it does not kill the next one (design.md §7.18).
+//! what killed it does not kill the next one.
 //!
 //! A stock engine sends a call again to whoever connects next, and never
 //! learns that its message to a sink has died with a worker. The next worker
