@@ -12,13 +12,13 @@ use crate::faults::{BACK_BY, Injector};
 use crate::findings::Findings;
 use crate::ledger::Totals;
 use crate::load;
+use crate::machine::{Machine, SLEEPERS};
 use crate::plan::{Epoch, Plan, Who};
 use crate::post::Post;
 use crate::record::{CALLS, MESSAGES, parse};
 use crate::sequence::Sequence;
 use crate::stage::Stage;
-use crate::target::Target;
-use crate::timing::Times;
+use crate::target::{Away, Noticed, Target};
 use crate::{Tools, lock};
 
 mod report;
@@ -40,10 +40,8 @@ struct Found {
     messages: Totals,
     torn: usize,
     kills: usize,
-    noticed: Times,
-    noticed_since_end: Times,
-    restored: Times,
-    used: Times,
+    noticed: Noticed,
+    away: Away,
 }
 
 /// Carries out a plan.
@@ -53,8 +51,13 @@ struct Found {
 pub fn run(tools: &Tools, plan: &Plan) -> Result<Report, String> {
     let started = Instant::now();
     let stage = Stage::new(tools).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
-    let run =
-        Run { stage: &stage, findings: Findings::default(), restarts: AtomicU64::new(0), tuples: AtomicU64::new(0) };
+    let run = Run {
+        stage: &stage,
+        findings: Findings::default(),
+        machine: Machine::default(),
+        restarts: AtomicU64::new(0),
+        tuples: AtomicU64::new(0),
+    };
     // One for each post, through all hosts.
     let mut sequences: Vec<Sequence> = Post::all(&stage.targets).iter().map(|_| Sequence::default()).collect();
     for (number, epoch) in plan.epochs.iter().enumerate() {
@@ -71,6 +74,7 @@ pub fn run(tools: &Tools, plan: &Plan) -> Result<Report, String> {
 struct Run<'a> {
     stage: &'a Stage,
     findings: Findings,
+    machine: Machine,
     restarts: AtomicU64,
     tuples: AtomicU64,
 }
@@ -84,6 +88,9 @@ impl Run<'_> {
         std::thread::scope(|scope| {
             let (watched, is_over) = (&posts, &over);
             scope.spawn(move || self.listen(&events, is_over));
+            for _ in 0..SLEEPERS {
+                scope.spawn(move || self.machine.sleep(is_over));
+            }
             scope.spawn(move || self.watch(watched, is_over));
             for (post, sequence) in posts.iter().zip(sequences) {
                 scope.spawn(move || load::work(host, post, sequence, &self.findings));
@@ -208,10 +215,9 @@ impl Run<'_> {
         };
         let calls = check(CALLS, "call", &lock(&target.calls));
         let messages = check(MESSAGES, "message", &lock(&target.messages));
-        let (restored, used) = target.away();
-        let (noticed, noticed_since_end) = target.noticed();
-        let kills = target.kills();
-        Found { who: target.who, calls, messages, torn, kills, noticed, noticed_since_end, restored, used }
+        let on_time = |from, to| !self.machine.was_late(from, to);
+        let (noticed, away) = (target.noticed(on_time), target.away(on_time));
+        Found { who: target.who, calls, messages, torn, kills: target.kills(), noticed, away }
     }
 
     fn report(&self, hosts: usize, took: Duration, found: Vec<Found>, sequences: &[Sequence]) -> Report {
@@ -222,6 +228,7 @@ impl Run<'_> {
             restarts: self.restarts.load(Ordering::Relaxed),
             tuples: self.tuples.load(Ordering::Relaxed),
             runs: sequences.iter().map(Sequence::runs).sum(),
+            lags: self.machine.lags(),
             counts: self.findings.counts(),
             violations: self.findings.violations(),
         }

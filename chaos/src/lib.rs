@@ -7,7 +7,7 @@
 //! them: `stage`, the plugins' folders; `target`, what is known of a plugin;
 //! `post` and `load`, those who use it; `faults` and `strangers`, those who
 //! trouble it; `survey`, what the system knows of processes and sockets;
-//! `chaos` and `soak`, the proofs.
+//! `machine`, whether that is late by itself; `chaos` and `soak`, the proofs.
 
 pub mod chaos;
 pub mod ledger;
@@ -21,6 +21,7 @@ pub mod timing;
 mod faults;
 mod findings;
 mod load;
+mod machine;
 mod post;
 mod stage;
 mod strangers;

@@ -85,17 +85,21 @@ impl Target {
         }
     }
 
-    /// Until a call that was under way failed: since the kill, and since the
-    /// process's end, which the end of its sockets precedes.
-    pub(crate) fn noticed(&self) -> (Times, Times) {
-        let (mut since_kill, mut since_end) = (Times::default(), Times::default());
+    /// Until a call that was under way failed: since the kill; the same where
+    /// `on_time` says so of the time between; since the process's end, which
+    /// the end of its sockets precedes.
+    pub(crate) fn noticed(&self, on_time: impl Fn(Instant, Instant) -> bool) -> Noticed {
+        let mut noticed = Noticed::default();
         for kill in lock(&self.kills).iter() {
             for failure in &kill.failures {
-                since_kill.add(*failure - kill.at);
-                kill.died.iter().for_each(|died| since_end.add(failure.saturating_duration_since(*died)));
+                noticed.since_kill.add(*failure - kill.at);
+                if on_time(kill.at, *failure) {
+                    noticed.on_time.add(*failure - kill.at);
+                }
+                kill.died.iter().for_each(|died| noticed.since_end.add(failure.saturating_duration_since(*died)));
             }
         }
-        (since_kill, since_end)
+        noticed
     }
 
     /// The host says that the process `pid` serves with all symbols.
@@ -131,18 +135,39 @@ impl Target {
         }
     }
 
-    /// After single kills: until the host said that all symbols are back, and
-    /// until each of its users had used it with success.
-    pub(crate) fn away(&self) -> (Times, Times) {
-        let (mut restored, mut used) = (Times::default(), Times::default());
+    /// After single kills: until the host said that all symbols are back.
+    pub(crate) fn away(&self, on_time: impl Fn(Instant, Instant) -> bool) -> Away {
+        let mut away = Away::default();
         for kill in lock(&self.kills).iter().filter(|kill| kill.single) {
-            kill.restored.iter().for_each(|time| restored.add(*time));
+            if let Some(restored) = kill.restored {
+                away.restored.add(restored);
+                if on_time(kill.at, kill.at + restored) {
+                    away.on_time.add(restored);
+                }
+            }
             if let Some(longest) = kill.used.iter().copied().max().flatten()
                 && kill.used.iter().all(Option::is_some)
             {
-                used.add(longest);
+                away.used.add(longest);
             }
         }
-        (restored, used)
+        away
     }
+}
+
+/// Times from a kill to the failure of a call that was under way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Noticed {
+    pub(crate) since_kill: Times,
+    pub(crate) on_time: Times,
+    pub(crate) since_end: Times,
+}
+
+/// Times from a kill until the plugin serves again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Away {
+    pub(crate) restored: Times,
+    pub(crate) on_time: Times,
+    /// Until each of its users had used it with success.
+    pub(crate) used: Times,
 }

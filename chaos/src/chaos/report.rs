@@ -24,6 +24,7 @@ pub struct Report {
     pub(super) restarts: u64,
     pub(super) tuples: u64,
     pub(super) runs: usize,
+    pub(super) lags: Times,
     pub(super) counts: BTreeMap<String, (u64, String)>,
     pub(super) violations: Vec<String>,
 }
@@ -33,11 +34,13 @@ struct Promise {
     what: &'static str,
     within: Duration,
     times: Times,
+    /// Those between which no sleeping thread was woken late.
+    on_time: Times,
 }
 
 impl Promise {
-    fn holds(&self) -> bool {
-        self.times.quantile(0.99) <= self.within
+    fn holds(&self, times: &Times) -> bool {
+        times.quantile(0.99) <= self.within
     }
 
     fn is_violated(&self) -> bool {
@@ -50,8 +53,18 @@ impl Report {
         let all =
             |pick: fn(&Found) -> &Times| self.found.iter().fold(Times::default(), |all, found| all.join(pick(found)));
         [
-            Promise { what: "crash noticed", within: NOTICED_WITHIN, times: all(|found| &found.noticed) },
-            Promise { what: "all symbols back", within: BACK_WITHIN, times: all(|found| &found.restored) },
+            Promise {
+                what: "crash noticed",
+                within: NOTICED_WITHIN,
+                times: all(|found| &found.noticed.since_kill),
+                on_time: all(|found| &found.noticed.on_time),
+            },
+            Promise {
+                what: "all symbols back",
+                within: BACK_WITHIN,
+                times: all(|found| &found.away.restored),
+                on_time: all(|found| &found.away.on_time),
+            },
         ]
     }
 
@@ -82,10 +95,10 @@ impl Report {
                     "answers": found.calls.done,
                     "messages": found.messages.asked,
                     "acks": found.messages.done,
-                    "noticed": times(&found.noticed),
-                    "noticed_since_end": times(&found.noticed_since_end),
-                    "restored": times(&found.restored),
-                    "used_again": times(&found.used),
+                    "noticed": times(&found.noticed.since_kill),
+                    "noticed_since_end": times(&found.noticed.since_end),
+                    "restored": times(&found.away.restored),
+                    "used_again": times(&found.away.used),
                 });
                 (found.who.to_string(), figures)
             })
@@ -105,9 +118,12 @@ impl Report {
             "tuples": self.tuples,
             "source_runs": self.runs,
             "noticed": times(&noticed.times),
-            "noticed_holds": noticed.holds(),
+            "noticed_holds": noticed.holds(&noticed.times),
+            "noticed_on_time": times(&noticed.on_time),
             "back": times(&back.times),
-            "back_holds": back.holds(),
+            "back_holds": back.holds(&back.times),
+            "back_on_time": times(&back.on_time),
+            "machine_late": times(&self.lags),
             "plugins": plugins,
             "counts": self.counts.iter().map(|(kind, (count, _))| (kind.clone(), (*count).into()))
                 .collect::<serde_json::Map<_, _>>(),
@@ -142,16 +158,19 @@ impl fmt::Display for Report {
             writeln!(f, "{what:34} {:6} {p50:8.2} {p99:8.2} {max:8.2}", times.count())
         };
         for found in &self.found {
-            line(f, &format!("crash noticed by a call, {}", found.who), &found.noticed)?;
-            line(f, &format!("    since its end, {}", found.who), &found.noticed_since_end)?;
-            line(f, &format!("all symbols back, {}", found.who), &found.restored)?;
-            line(f, &format!("each used again, {}", found.who), &found.used)?;
+            line(f, &format!("crash noticed by a call, {}", found.who), &found.noticed.since_kill)?;
+            line(f, &format!("    since its end, {}", found.who), &found.noticed.since_end)?;
+            line(f, &format!("all symbols back, {}", found.who), &found.away.restored)?;
+            line(f, &format!("each used again, {}", found.who), &found.away.used)?;
         }
         for promise in self.promises() {
-            line(f, &format!("{}, both", promise.what), &promise.times)?;
-            let holds = if promise.holds() { "holds" } else { "DOES NOT HOLD here" };
-            writeln!(f, "    promised p99 of {:?}: {holds}", promise.within)?;
+            for (of, times) in [("both", &promise.times), ("machine on time", &promise.on_time)] {
+                line(f, &format!("{}, {of}", promise.what), times)?;
+                let holds = if promise.holds(times) { "holds" } else { "DOES NOT HOLD" };
+                writeln!(f, "    promised p99 of {:?}: {holds}", promise.within)?;
+            }
         }
+        line(f, "a sleeping thread woken late", &self.lags)?;
         let violations = self.violations();
         writeln!(f, "\nviolations: {}", violations.len())?;
         violations.iter().try_for_each(|violation| writeln!(f, "  {violation}"))
