@@ -16,6 +16,7 @@ ekuiper_interop::over_each_transport! {
     our_function,
     our_aggregate,
     what_a_symbol_refuses_has_its_text,
+    odd_values_are_values_or_errors_and_the_channels_live_on,
     rules_and_instances_run_side_by_side,
     a_symbol_is_stopped_and_started_again,
     fault_08_a_killed_plugin_is_back,
@@ -57,6 +58,48 @@ fn our_sink(transport: &str) {
 
 fn our_sink_with_ack(transport: &str) {
     sink(transport, true);
+}
+
+fn odd_values_are_values_or_errors_and_the_channels_live_on(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let echo = host.function("echo").unwrap();
+    let lives = || assert_eq!(echo.call::<i64>((7,)).unwrap(), 7);
+    let deep = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+    for value in
+        [deep(100), json!("\u{0}\u{10ffff}\"\\"), json!(u64::MAX), json!(i64::MIN), json!(-0.1), json!({ "": {} })]
+    {
+        assert_eq!(echo.call::<Value>((&value,)).unwrap(), value);
+    }
+    // Deeper than JSON is read: an error on whichever side.
+    echo.call::<Value>((deep(500),)).unwrap_err();
+    lives();
+    for number in [f64::NAN, f64::INFINITY] {
+        let error = echo.call::<Value>((number,)).unwrap_err().to_string();
+        assert!(error.contains("cannot be written as JSON"), "{error}");
+    }
+    lives();
+    // As long as a message may be, and longer.
+    let long = "x".repeat((64 << 20) - 1000);
+    assert!(echo.call::<String>((&long,)).unwrap() == long);
+    let error = echo.call::<String>(("x".repeat(64 << 20),)).unwrap_err().to_string();
+    assert!(error.contains("longer than the limit"), "{error}");
+    lives();
+
+    let file = mirror.scratch().join("rows");
+    let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(true).open().unwrap();
+    for bytes in [&b"\xff\xfe"[..], b"", b"{\"a\":", b"null"] {
+        let refused = sink.send_bytes(bytes);
+        assert!(matches!(refused, Ok(()) | Err(Error::Sink { .. })), "{refused:?}");
+    }
+    assert!(sink.send(&json!("x".repeat(65 << 20))).unwrap_err().to_string().contains("longer than the limit"));
+    sink.send(&json!({ "n": 1 })).unwrap();
+    assert!(std::fs::read_to_string(&file).unwrap().ends_with("{\"n\":1}\n"));
+    sink.close().unwrap();
+    lives();
+    host.shutdown();
+    assert_clean(&mirror);
 }
 
 fn sink(transport: &str, require_ack: bool) {
