@@ -346,3 +346,39 @@ fn a_stranger_that_stays_does_not_keep_a_source_from_its_next_process() {
         host.shutdown();
     });
 }
+
+#[test]
+fn what_a_crash_may_have_cost_a_sink_without_acks_is_counted() {
+    let stage = Stage::new();
+    let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
+    let events = host.events();
+    let mut control = start(&stage, &host);
+    let (sink, (mut data, _acks)) = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.sink("k").rule("r").operator("k").open().unwrap());
+        let served = serve_sink(&stage, &mut control);
+        (opened.join().unwrap(), served)
+    });
+    for number in 0..100 {
+        sink.send(&json!(number)).unwrap();
+        assert_eq!(data.frame(), number.to_string().as_bytes());
+    }
+    // All of it was read, and that was looked at: it cannot be lost.
+    sink.flush(PATIENCE).unwrap();
+    for number in 0..10 {
+        sink.send(&json!(number)).unwrap();
+    }
+    kill(&host);
+    drop((data, control));
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(&json!("after")));
+        let mut control = next_control(&stage, &host, 2);
+        let (mut data, _acks) = serve_sink(&stage, &mut control);
+        assert_eq!(data.frame(), b"\"after\"");
+        sent.join().unwrap().unwrap();
+    });
+    let lost = expect(&events, |kind| match kind {
+        EventKind::Lost { messages, .. } => Some(messages),
+        _ => None,
+    });
+    assert_eq!((lost, host.status("p").unwrap().traffic.lost), (10, 10));
+}
