@@ -126,6 +126,7 @@ fn launch_json(name: &str, site: &Site) -> Result<String> {
     let mut launch = LaunchOptions::default();
     launch.ipc_dir = Some(site.folder.path().to_owned());
     launch.log_level = site.options.log_level.clone();
+    launch.supervises = true;
     if site.transport.name() != "uds" {
         launch.transport = Some(site.transport.name().to_owned());
     }
