@@ -28,7 +28,7 @@ use crate::flag::Flag;
 
 /// For how long closing waits for messages that libnng has accepted and not
 /// written yet.
-pub(crate) const LINGER: Duration = Duration::from_millis(100);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// One socket, one connection.
 #[derive(Debug)]
