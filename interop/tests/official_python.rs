@@ -31,6 +31,7 @@ ekuiper_interop::over_each_transport! {
     a_death_in_mid_call_is_said_at_once,
     fault_08_a_killed_plugin_is_back,
     a_crash_is_noticed_though_the_output_goes_on,
+    fault_14_a_second_host_is_refused_and_disturbs_nobody,
     shutdown_leaves_nothing,
 }
 
@@ -379,6 +380,21 @@ fn a_crash_is_noticed_though_the_output_goes_on(transport: &str) {
     next(&mut source);
     Process::of(host.pid(plugin.name()).unwrap()).signal(Signal::KILL);
     next(&mut source);
+}
+
+/// The official SDKs know no folder but /tmp: two hosts cannot both have it.
+fn fault_14_a_second_host_is_refused_and_disturbs_nobody(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let (first, second) = (plugin.host(transport), plugin.host(transport));
+    let revert = first.function(&plugin.symbol("revert")).unwrap();
+    let refused = second.function(&plugin.symbol("revert")).unwrap_err().to_string();
+    assert!(refused.contains("is in use by a live process"), "{refused}");
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    second.shutdown();
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    first.shutdown();
+    plugin.assert_clean();
 }
 
 fn shutdown_leaves_nothing(transport: &str) {

@@ -20,6 +20,7 @@ ekuiper_interop::over_each_transport! {
     rules_and_instances_run_side_by_side,
     a_symbol_is_stopped_and_started_again,
     fault_08_a_killed_plugin_is_back,
+    two_hosts_run_one_plugin_side_by_side,
     shutdown_leaves_nothing,
 }
 
@@ -58,6 +59,21 @@ fn our_sink(transport: &str) {
 
 fn our_sink_with_ack(transport: &str) {
     sink(transport, true);
+}
+
+/// Each has a folder of its own, that nobody else can enter.
+fn two_hosts_run_one_plugin_side_by_side(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = || Host::builder().transport(transport).plugin(mirror.folder()).build().unwrap();
+    let hosts = [host(), host()];
+    for host in &hosts {
+        let revert = host.function("revert").unwrap();
+        assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    }
+    assert_ne!(hosts[0].pid("mirror"), hosts[1].pid("mirror"));
+    hosts[0].shutdown();
+    assert_eq!(hosts[1].function("revert").unwrap().call::<String>(("ab",)).unwrap(), "ba");
 }
 
 fn odd_values_are_values_or_errors_and_the_channels_live_on(transport: &str) {
