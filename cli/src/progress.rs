@@ -10,13 +10,23 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Progress {
     visible: bool,
+    /// Rows go to the same terminal.
+    shares_terminal: bool,
     started: Instant,
     drawn: Option<Instant>,
+    /// It stands there now.
+    shown: bool,
 }
 
 impl Progress {
     pub(crate) fn start() -> Self {
-        Self { visible: std::io::stderr().is_terminal(), started: Instant::now(), drawn: None }
+        Self {
+            visible: std::io::stderr().is_terminal(),
+            shares_terminal: std::io::stdout().is_terminal(),
+            started: Instant::now(),
+            drawn: None,
+            shown: false,
+        }
     }
 
     /// Since the start.
@@ -24,20 +34,29 @@ impl Progress {
         self.started.elapsed()
     }
 
-    /// Draws the counters, unless that was done a moment ago.
+    /// Draws the counters, unless they stand there and that was done a moment
+    /// ago.
     pub(crate) fn update(&mut self, text: impl FnOnce(Duration) -> String) {
-        if self.visible && self.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL) {
+        if self.visible && (!self.shown || self.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL)) {
             self.drawn = Some(Instant::now());
+            self.shown = true;
             let mut stderr = std::io::stderr().lock();
             let _ = write!(stderr, "\r\x1b[2K{}", text(self.started.elapsed()));
             let _ = stderr.flush();
         }
     }
 
-    /// Takes the line away, for other output.
+    /// Takes the line away, for other output to stderr.
     pub(crate) fn clear(&mut self) {
-        if self.visible && self.drawn.is_some() {
+        if std::mem::take(&mut self.shown) {
             let _ = write!(std::io::stderr(), "\r\x1b[2K");
+        }
+    }
+
+    /// The same for output to stdout, if that goes to the same terminal.
+    pub(crate) fn clear_for_stdout(&mut self) {
+        if self.shares_terminal {
+            self.clear();
         }
     }
 }

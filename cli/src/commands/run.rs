@@ -84,7 +84,7 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
                 sink.send(&row)?;
             }
             if prints {
-                progress.clear();
+                progress.clear_for_stdout();
                 writeln!(std::io::stdout(), "{row}")?;
             }
             Ok(())
