@@ -75,6 +75,8 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) struct Catalog {
     packages: BTreeMap<String, Package>,
     owners: BTreeMap<(u8, String), String>,
+    /// Symbols of updates that are under way.
+    reserved: BTreeMap<(u8, String), String>,
 }
 
 impl Catalog {
@@ -104,6 +106,42 @@ impl Catalog {
         }
         folders.sort();
         folders.into_iter().try_for_each(|folder| self.add(Package::read(folder)?))
+    }
+
+    /// Sees to it that no other plugin takes a symbol of `package`, which is to
+    /// [replace](Self::replace) another of its name, or not: until
+    /// [release](Self::release).
+    pub(crate) fn reserve(&mut self, package: &Package) -> Result<()> {
+        let second = &package.name;
+        for kind in SymbolKind::ALL {
+            for symbol in package.manifest.symbols(kind) {
+                let key = (kind as u8, symbol.clone());
+                let owners = [self.owners.get(&key), self.reserved.get(&key)];
+                if let Some(first) = owners.into_iter().flatten().find(|owner| *owner != second) {
+                    let (first, second) = (first.clone(), second.clone());
+                    return Err(Error::DuplicateSymbol { kind, symbol: symbol.clone(), first, second });
+                }
+            }
+        }
+        for kind in SymbolKind::ALL {
+            let symbols = package.manifest.symbols(kind).iter();
+            self.reserved.extend(symbols.map(|symbol| ((kind as u8, symbol.clone()), second.clone())));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn release(&mut self, plugin: &str) {
+        self.reserved.retain(|_, owner| owner != plugin);
+    }
+
+    /// The plugin of this name is another from now on.
+    pub(crate) fn replace(&mut self, package: Package) {
+        self.owners.retain(|_, owner| *owner != package.name);
+        for kind in SymbolKind::ALL {
+            let symbols = package.manifest.symbols(kind).iter();
+            self.owners.extend(symbols.map(|symbol| ((kind as u8, symbol.clone()), package.name.clone())));
+        }
+        self.packages.insert(package.name.clone(), package);
     }
 
     pub(crate) fn packages(&self) -> impl Iterator<Item = &Package> {

@@ -11,6 +11,7 @@ use ekuiper_core::transport::{ConnectionId, Options, Reply, ReplyEvent, Transpor
 
 use crate::dependents::Dependent;
 use crate::keeper::{Tended, Watched};
+use crate::site::lock;
 use crate::turn::Turn;
 
 /// A listening channel and what is known of its peer.
@@ -26,6 +27,16 @@ pub(crate) struct Channel {
     has_peer: AtomicBool,
     /// The process that should be the peer has ended.
     process_ended: AtomicBool,
+    /// Another process is to follow: nothing is sent any more.
+    is_left: AtomicBool,
+    visitor: Mutex<Option<Visitor>>,
+}
+
+/// Who waits for another plugin to shake hands here.
+struct Visitor {
+    /// Those who have connected since.
+    newcomers: Vec<ConnectionId>,
+    tell: Box<dyn FnOnce() + Send>,
 }
 
 #[derive(Default)]
@@ -95,6 +106,8 @@ impl Channel {
             uses: AtomicU64::new(0),
             has_peer: AtomicBool::new(false),
             process_ended: AtomicBool::new(false),
+            is_left: AtomicBool::new(false),
+            visitor: Mutex::default(),
         })
     }
 
@@ -135,6 +148,25 @@ impl Channel {
         self.lock().garbage.take()
     }
 
+    /// Calls `tell` when a plugin that connects from now on shakes hands here
+    /// while the peer lives: it was started, and knows no other address.
+    pub(crate) fn expect_visitor(&self, tell: impl FnOnce() + Send + 'static) {
+        // Whoever has come before is none.
+        self.has_peer();
+        *lock(&self.visitor) = Some(Visitor { newcomers: Vec::new(), tell: Box::new(tell) });
+    }
+
+    pub(crate) fn expect_no_visitor(&self) {
+        lock(&self.visitor).take();
+    }
+
+    /// Lets the exchange that is under way come to its end, and no other
+    /// begin: whoever wants one is told that the process has ended.
+    pub(crate) fn leave(&self, deadline: Instant) {
+        self.is_left.store(true, Ordering::SeqCst);
+        drop(self.turn.take(deadline));
+    }
+
     /// Sends a command and gives its answer to `read`.
     pub(crate) fn exchange<R>(
         &self,
@@ -145,6 +177,9 @@ impl Channel {
     ) -> Result<R, Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
         let _turn = self.turn.take(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
+        if self.is_left.load(Ordering::SeqCst) {
+            return Err(Failure::ProcessEnded);
+        }
         let mut state = self.lock();
         // Whatever has queued up goes first: a command answers the latest
         // request, and is sent once (fault 2).
@@ -190,6 +225,15 @@ impl Channel {
         }
     }
 
+    /// A second plugin has shaken hands: it may be waited for.
+    fn greet(&self, connection: ConnectionId) {
+        let mut visitor = lock(&self.visitor);
+        if let Some(expected) = visitor.take_if(|visitor| visitor.newcomers.contains(&connection)) {
+            drop(visitor);
+            (expected.tell)();
+        }
+    }
+
     /// Takes what is there, without waiting.
     fn drain(&self, state: &mut State) {
         let past = Instant::now();
@@ -218,6 +262,9 @@ impl Channel {
         match event {
             ReplyEvent::Connected(connection) => {
                 state.connections += 1;
+                if let Some(visitor) = &mut *lock(&self.visitor) {
+                    visitor.newcomers.push(connection);
+                }
                 state.count(connection);
                 Ok(None)
             }
@@ -246,6 +293,9 @@ impl Channel {
                 let arrival = state.end.arrived(ticket, &state.buffer);
                 state.count(connection);
                 self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
+                if arrival == Arrival::Rival {
+                    self.greet(connection);
+                }
                 match arrival {
                     Arrival::Garbage => {
                         let said = state.buffer[..state.buffer.len().min(80)].to_vec();

@@ -206,6 +206,38 @@ pub enum Error {
         /// How it ended, and what it last wrote.
         exit: Option<Exit>,
     },
+    /// The plugin is being updated, and the new version did not serve in time.
+    #[error("plugin {plugin} is being updated, and its new version does not serve yet")]
+    Updating {
+        /// The plugin.
+        plugin: String,
+    },
+    /// The plugin was not updated: the version that it had goes on.
+    #[error("plugin {plugin} was not updated to version {to:?}, version {from:?} goes on: {source}")]
+    Update {
+        /// The plugin.
+        plugin: String,
+        /// The version that it has.
+        from: String,
+        /// The version that it should have had.
+        to: String,
+        /// Why not.
+        source: Box<Error>,
+    },
+    /// The new version of a plugin lacks symbols that are live.
+    #[error("the new version of plugin {plugin} lacks what is live: {symbols}: close them first, or put them back")]
+    MissingSymbols {
+        /// The plugin.
+        plugin: String,
+        /// Which: kinds and names.
+        symbols: String,
+    },
+    /// The trial of a plugin's new version was broken off.
+    #[error("plugin {plugin} crashed while its new version was tried: try again when it serves")]
+    TrialEnded {
+        /// The plugin.
+        plugin: String,
+    },
     /// The plugin crashes again and again, and is left alone for a while.
     #[error(
         "plugin {plugin} crashes again and again: it is started once more after {pause:?}, or by reset(){}",

@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use crate::channel::Failure;
 use crate::plugin::Plugin;
-use crate::process::EXIT_GRACE;
 use crate::target::default_rule;
 use crate::{Error, Result};
 
@@ -95,7 +94,7 @@ impl Function {
             match channel.exchange(&request, send_by, answer_by, decode_reply::<R>) {
                 Ok(reply) => break reply,
                 // Nothing was sent: the next process gets it.
-                Err(Failure::ProcessEnded) if running.process.wait(EXIT_GRACE).is_some() => {}
+                Err(Failure::ProcessEnded) if running.is_over() => {}
                 Err(failure) => return Err(running.explain(failure, what(), options.recv_timeout)),
             }
         };

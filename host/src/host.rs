@@ -16,7 +16,7 @@ use crate::plugin::Plugin;
 use crate::sink::SinkBuilder;
 use crate::site::{Site, lock, socket_folder};
 use crate::source::SourceBuilder;
-use crate::status::{Event, Events, Status};
+use crate::status::{Event, EventKind, Events, Status};
 use crate::{Error, Result, transports};
 use ekuiper_core::restart::RestartPolicy;
 
@@ -25,7 +25,7 @@ use ekuiper_core::restart::RestartPolicy;
 /// A plugin is started when one of its symbols is first needed, or by
 /// [`Host::start`].
 pub struct Host {
-    catalog: Catalog,
+    catalog: Mutex<Catalog>,
     plugins: BTreeMap<String, Arc<Plugin>>,
     site: Arc<Site>,
     init_timeout: Duration,
@@ -39,8 +39,8 @@ impl Host {
     }
 
     /// The plugins, in the order of their names.
-    pub fn packages(&self) -> impl Iterator<Item = &Package> {
-        self.catalog.packages()
+    pub fn packages(&self) -> Vec<Package> {
+        lock(&self.catalog).packages().cloned().collect()
     }
 
     /// Starts a plugin now, if it does not run.
@@ -73,6 +73,48 @@ impl Host {
                 .collect();
             outcomes.into_iter().collect()
         })
+    }
+
+    /// Replaces the plugin of the package's name by this version of it.
+    ///
+    /// The new version is tried first, in a process of its own beside the one
+    /// that runs: it must shake hands, and start every function that has been
+    /// used. Then the old process is ended in order, and the new one goes on
+    /// under the same handles: calls and messages wait meanwhile, at most their
+    /// `send_timeout`. The package must have a folder of its own, or the old
+    /// version could not be started again.
+    ///
+    /// A plugin of the official SDKs can only be tried up to its handshake
+    /// while another process of it runs. What it still cannot do then is seen
+    /// when it takes over; the old version is started again in that case.
+    ///
+    /// # Errors
+    /// [`Error::Update`] with the reason: the plugin is as it was, and unless
+    /// the new version failed after its trial, its process is the same.
+    /// [`Error::NoSuchPlugin`].
+    pub fn update(&self, package: Package) -> Result<()> {
+        let plugin = self.plugin(&package.name)?;
+        let _updating = plugin.begin_update();
+        let from = plugin.version();
+        let to = package.manifest.version.clone();
+        let reserved = lock(&self.catalog).reserve(&package);
+        let updated = reserved.and_then(|()| {
+            plugin.update(package.clone())?;
+            lock(&self.catalog).replace(package);
+            Ok(())
+        });
+        lock(&self.catalog).release(plugin.name());
+        match updated {
+            Ok(()) => {
+                self.site.events.tell(plugin.name(), EventKind::Updated { from, to });
+                Ok(())
+            }
+            Err(Error::Stopped) => Err(Error::Stopped),
+            Err(source) => {
+                self.site.events.tell(plugin.name(), EventKind::UpdateFailed { error: source.to_string() });
+                Err(Error::Update { plugin: plugin.name().to_owned(), from, to, source: Box::new(source) })
+            }
+        }
     }
 
     /// The process id of a plugin, if it runs.
@@ -126,8 +168,8 @@ impl Host {
     }
 
     fn owner(&self, kind: SymbolKind, symbol: &str) -> Result<Arc<Plugin>> {
-        let name = self.catalog.owner(kind, symbol)?;
-        self.plugins.get(name).cloned().ok_or_else(|| Error::NoSuchPlugin(name.to_owned()))
+        let name = lock(&self.catalog).owner(kind, symbol)?.to_owned();
+        self.plugin(&name).cloned()
     }
 
     /// Stops all sources and sinks, ends all plugins, and removes the sockets.
@@ -262,6 +304,7 @@ impl HostBuilder {
         let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
         let keeper =
             Keeper::start().map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
+        let keeper = Arc::new(keeper);
         let site = Arc::new(Site {
             options: self.options,
             transport,
@@ -275,6 +318,6 @@ impl HostBuilder {
             .map(|package| (package.name.clone(), Plugin::new(package.clone(), site.clone())))
             .collect();
         let init_timeout = site.options.init_timeout;
-        Ok(Host { catalog, plugins, site, init_timeout, folder: Mutex::new(own) })
+        Ok(Host { catalog: Mutex::new(catalog), plugins, site, init_timeout, folder: Mutex::new(own) })
     }
 }

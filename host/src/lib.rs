@@ -21,7 +21,7 @@
 //! ```
 //!
 //! What lives where: [`Host`] and its builder; `catalog`, which plugins there
-//! are; `plugin`, one of them, whether it runs or not; `startup`, `command` and
+//! are; `plugin`, one of them, whether it runs or not, and its update; `startup`, `command` and
 //! `process`, how one is started and ended; `guard`, who ends it when the host
 //! is gone; `running`, a running one;
 //! `channel`, commands and their answers; `keeper`, the thread that reads idle

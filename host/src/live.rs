@@ -1,11 +1,12 @@
 //! What is to run as long as its handle lives, whatever becomes of the process.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ekuiper_core::message::Control;
 
-use crate::Result;
 use crate::running::Running;
+use crate::{Error, Result};
 
 /// A source or a sink with a handle.
 pub(crate) trait Live: Send + Sync {
@@ -16,8 +17,16 @@ pub(crate) trait Live: Send + Sync {
     /// closed meanwhile: what is restored is exactly what is live (fault 19).
     ///
     /// # Errors
-    /// Whatever stands against its start; its handle tells that too.
+    /// Whatever stands against its start.
     fn restore(&self, running: &Arc<Running>) -> Result<()>;
+
+    /// It could not be restored, and its handle is to tell that.
+    fn is_lost(&self, cause: &Error);
+
+    /// Its process is to be followed by another: lets what is under way come
+    /// to its end, by the deadline. Nothing new begins in that process any
+    /// more.
+    fn leave(&self, running: &Running, deadline: Instant);
 
     /// The plugin's state has changed: whoever waits looks again.
     fn wake(&self);

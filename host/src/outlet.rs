@@ -17,6 +17,7 @@ use crate::keeper::{Tended, Watch, Watched};
 use crate::peers::Peers;
 use crate::running::Running;
 use crate::site::lock;
+use crate::turn::Turn;
 
 /// How often a sink's socket is looked at after its stop: nothing tells that a
 /// file is gone.
@@ -25,6 +26,8 @@ const GONE_PAUSE: Duration = Duration::from_millis(1);
 /// A sink in one process.
 pub(crate) struct Outlet {
     pub(crate) running: Arc<Running>,
+    /// Whoever sends has it, until the acknowledgement.
+    pub(crate) turn: Turn,
     push: Box<dyn Push>,
     acks: Arc<Acks>,
     data: Address,
@@ -86,7 +89,14 @@ impl Outlet {
         // Without acks in the rule, those that come all the same are read
         // and dropped: else they would fill the channel (fault 10).
         let watch = (!control.requires_ack()).then(|| running.site.keeper.watch(acks.clone()));
-        Ok(Arc::new(Self { running: running.clone(), push, acks, data: data.clone(), _watch: watch }))
+        Ok(Arc::new(Self {
+            running: running.clone(),
+            turn: Turn::default(),
+            push,
+            acks,
+            data: data.clone(),
+            _watch: watch,
+        }))
     }
 
     /// Whether its process lives.

@@ -1,9 +1,13 @@
 //! A plugin of a host: started when first needed, started again when it has
 //! crashed, ended with the host.
 
+mod restart;
+mod trial;
+mod update;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ekuiper_core::message::SymbolKind;
 
@@ -16,17 +20,25 @@ use crate::site::{Site, lock};
 use crate::startup::Canceller;
 use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
 use crate::{Error, Result};
-use ekuiper_core::restart::{Crashes, Verdict};
+use ekuiper_core::restart::Crashes;
+use trial::Trial;
 
 /// A plugin of a host, whether it runs or not.
 pub(crate) struct Plugin {
-    package: Package,
+    name: String,
+    /// What the next process is started from.
+    package: Mutex<Arc<Package>>,
     pub(crate) site: Arc<Site>,
     pub(crate) counters: Counters,
     state: Mutex<State>,
     changed: Condvar,
     canceller: Canceller,
     ending: Mutex<()>,
+    /// Held during an update: one comes after the other.
+    updating: Mutex<()>,
+    /// Held while a process is started: none is while another is tried.
+    launching: Mutex<()>,
+    trial: Mutex<Option<Arc<Trial>>>,
     /// Sources and sinks with a handle.
     live: Mutex<Vec<Arc<dyn Live>>>,
     /// Functions that have been used.
@@ -38,6 +50,8 @@ struct State {
     since: Instant,
     /// Somebody is starting a process: the shutdown waits for that.
     is_starting: bool,
+    /// A process of another version takes over.
+    is_updating: bool,
     generation: u64,
     restarts: u64,
     last_exit: Option<Exit>,
@@ -50,6 +64,9 @@ enum Phase {
     /// Its symbols are being started again.
     Restoring(Arc<Running>),
     Running(Arc<Running>),
+    /// It is replaced by a process of another version: the former one, until
+    /// it has ended.
+    Updating(Option<Arc<Running>>),
     BackingOff,
     Broken,
     Stopped,
@@ -61,26 +78,31 @@ impl Plugin {
             phase: Phase::Idle,
             since: Instant::now(),
             is_starting: false,
+            is_updating: false,
             generation: 0,
             restarts: 0,
             last_exit: None,
             crashes: Crashes::new(site.options.restart.clone()),
         };
         Arc::new(Self {
-            package,
+            name: package.name.clone(),
+            package: Mutex::new(Arc::new(package)),
             site,
             counters: Counters::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             canceller: Canceller::default(),
             ending: Mutex::default(),
+            updating: Mutex::default(),
+            launching: Mutex::default(),
+            trial: Mutex::default(),
             live: Mutex::default(),
             functions: Mutex::default(),
         })
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.package.name
+        &self.name
     }
 
     fn set(&self, state: &mut State, phase: Phase) {
@@ -102,7 +124,7 @@ impl Plugin {
                     self.set(&mut state, Phase::Starting);
                     return self.first_start(state);
                 }
-                Phase::Running(_) | Phase::Starting | Phase::Restoring(_) | Phase::BackingOff => {}
+                Phase::Running(_) | Phase::Starting | Phase::Restoring(_) | Phase::Updating(_) | Phase::BackingOff => {}
             }
             // A first start has its own deadline.
             let first = state.generation == 0;
@@ -134,6 +156,9 @@ impl Plugin {
     }
 
     fn away(&self, state: &State) -> Error {
+        if state.is_updating {
+            return Error::Updating { plugin: self.name().to_owned() };
+        }
         Error::Away { plugin: self.name().to_owned(), exit: state.last_exit.clone() }
     }
 
@@ -180,156 +205,16 @@ impl Plugin {
                 plugin.process_ended(generation);
             }
         };
-        Running::start(&self.package, generation, &self.site, &self.canceller, on_exit)
+        // Not beside one that is tried: both would dial the same address.
+        let _alone = lock(&self.launching);
+        let package = lock(&self.package).clone();
+        Running::start(&package, generation, &self.site, &self.canceller, on_exit)
     }
 
     fn serves(&self, state: &mut State, running: &Arc<Running>) {
         state.generation = running.generation;
         state.crashes.started(Instant::now());
         self.set(state, Phase::Running(running.clone()));
-    }
-
-    /// The process of this generation has ended, if it has: starts the next.
-    fn process_ended(self: &Arc<Self>, generation: u64) {
-        let mut state = lock(&self.state);
-        let running = match &state.phase {
-            Phase::Running(running) if running.generation == generation => running.clone(),
-            _ => return,
-        };
-        let Some(exit) = running.process.exit() else { return };
-        state.last_exit = Some(exit.clone());
-        state.is_starting = true;
-        self.set(&mut state, Phase::BackingOff);
-        drop(state);
-        running.retire();
-        self.site.events.tell(self.name(), EventKind::Crashed { exit });
-        let plugin = self.clone();
-        let spawned = std::thread::Builder::new().name(format!("{}-restart", self.name())).spawn(move || {
-            plugin.start_again(Instant::now());
-            let mut state = lock(&plugin.state);
-            state.is_starting = false;
-            plugin.changed.notify_all();
-            let generation = state.generation;
-            drop(state);
-            // It may have ended before it was said to run.
-            plugin.process_ended(generation);
-        });
-        if let Err(error) = spawned {
-            tracing::error!(plugin = self.name(), %error, "cannot start a thread: the plugin is started when needed");
-            let mut state = lock(&self.state);
-            state.is_starting = false;
-            self.set(&mut state, Phase::Idle);
-        }
-    }
-
-    /// Starts it until it serves, or the host is shut down.
-    fn start_again(self: &Arc<Self>, crashed: Instant) {
-        loop {
-            let mut state = lock(&self.state);
-            let (phase, pause, event) = match state.crashes.crashed(Instant::now(), chance()) {
-                Verdict::After(pause) => (Phase::BackingOff, pause, EventKind::BackingOff { pause }),
-                Verdict::Broken(pause) => (Phase::Broken, pause, EventKind::Broken { pause }),
-            };
-            if matches!(state.phase, Phase::Stopped) {
-                return;
-            }
-            self.set(&mut state, phase);
-            drop(state);
-            self.site.events.tell(self.name(), event);
-            self.wake();
-            let Some(generation) = self.pause(pause) else { return };
-            match self.start(generation) {
-                Err(Error::Stopped) => return,
-                Err(error) => {
-                    if let Error::EarlyExit { exit, .. } = &error {
-                        lock(&self.state).last_exit = Some(exit.clone());
-                    }
-                    self.site.events.tell(self.name(), EventKind::RestartFailed { error: error.to_string() });
-                }
-                Ok(running) => {
-                    if self.restore(&running, crashed) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits; the number of the next process, unless the host is shut down.
-    fn pause(&self, pause: Duration) -> Option<u64> {
-        let until = Instant::now() + pause;
-        let mut state = lock(&self.state);
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match state.phase {
-                Phase::Stopped => return None,
-                // Told to go on at once, or done.
-                Phase::BackingOff | Phase::Broken if !left.is_zero() => {
-                    state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-                }
-                _ => {
-                    self.set(&mut state, Phase::Starting);
-                    state.generation += 1;
-                    return Some(state.generation);
-                }
-            }
-        }
-    }
-
-    /// Starts again what is live, and says that the plugin serves; false when
-    /// the process has ended meanwhile.
-    fn restore(self: &Arc<Self>, running: &Arc<Running>, crashed: Instant) -> bool {
-        let mut state = lock(&self.state);
-        if matches!(state.phase, Phase::Stopped) {
-            drop(state);
-            running.shutdown();
-            return true;
-        }
-        self.set(&mut state, Phase::Restoring(running.clone()));
-        drop(state);
-        let functions: Vec<_> = lock(&self.functions).iter().cloned().collect();
-        let mut symbols = functions.len();
-        for symbol in functions {
-            if let Err(error) = running.function(&symbol) {
-                symbols -= 1;
-                self.lost(SymbolKind::Function, symbol, &error);
-            }
-        }
-        // Whoever takes rows is there before those who send them.
-        let mut live = lock(&self.live).clone();
-        live.sort_by_key(|symbol| symbol.control().plugin_type == SymbolKind::Source);
-        for symbol in live {
-            let control = symbol.control();
-            match symbol.restore(running) {
-                Ok(()) => symbols += 1,
-                Err(error) => self.lost(control.plugin_type, control.symbol_name.clone(), &error),
-            }
-        }
-        let mut state = lock(&self.state);
-        if matches!(state.phase, Phase::Stopped) {
-            drop(state);
-            running.shutdown();
-            return true;
-        }
-        if let Some(exit) = running.process.exit() {
-            state.last_exit = Some(exit.clone());
-            drop(state);
-            running.retire();
-            self.site.events.tell(self.name(), EventKind::Crashed { exit });
-            return false;
-        }
-        state.restarts += 1;
-        self.serves(&mut state, running);
-        drop(state);
-        self.wake();
-        let (pid, away) = (running.process.pid(), crashed.elapsed());
-        self.site.events.tell(self.name(), EventKind::Restored { pid, away, symbols });
-        true
-    }
-
-    fn lost(&self, kind: SymbolKind, symbol: String, error: &Error) {
-        let event = EventKind::SymbolLost { kind, symbol, error: error.to_string() };
-        self.site.events.tell(self.name(), event);
     }
 
     fn wake(&self) {
@@ -357,6 +242,7 @@ impl Plugin {
                 Err(Error::Replaced { .. } | Error::Exited { .. }) if Instant::now() < give_up => {
                     running.process.wait(self.site.options.grace);
                 }
+                Err(_) if running.is_left() && Instant::now() < give_up => {}
                 opened => return opened,
             }
         }
@@ -370,8 +256,15 @@ impl Plugin {
 
     /// A function's channel, and the process that it belongs to.
     pub(crate) fn function(self: &Arc<Self>, symbol: &str, deadline: Instant) -> Result<(Arc<Running>, Arc<Channel>)> {
-        let running = self.running(deadline)?;
-        let channel = running.function(symbol)?;
+        let (running, channel) = loop {
+            let running = self.running(deadline)?;
+            match running.function(symbol) {
+                Ok(channel) => break (running, channel),
+                // The next process has it.
+                Err(_) if running.is_left() => {}
+                Err(error) => return Err(error),
+            }
+        };
         let mut functions = lock(&self.functions);
         if !functions.contains(symbol) {
             functions.insert(symbol.to_owned());
@@ -392,7 +285,9 @@ impl Plugin {
     /// The process id, if it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         match &lock(&self.state).phase {
-            Phase::Running(running) | Phase::Restoring(running) if running.process.exit().is_none() => {
+            Phase::Running(running) | Phase::Restoring(running) | Phase::Updating(Some(running))
+                if running.process.exit().is_none() =>
+            {
                 Some(running.process.pid())
             }
             _ => None,
@@ -414,6 +309,7 @@ impl Plugin {
                 Phase::Idle => PluginState::Idle,
                 Phase::Starting | Phase::Restoring(_) => PluginState::Starting,
                 Phase::Running(_) => PluginState::Running,
+                Phase::Updating(_) => PluginState::Updating,
                 Phase::BackingOff => PluginState::BackingOff,
                 Phase::Broken => PluginState::Broken,
                 Phase::Stopped => PluginState::Stopped,
@@ -437,22 +333,18 @@ impl Plugin {
         let former = std::mem::replace(&mut state.phase, Phase::Stopped);
         self.changed.notify_all();
         drop(state);
-        if let Phase::Running(running) | Phase::Restoring(running) = former {
+        if let Phase::Running(running) | Phase::Restoring(running) | Phase::Updating(Some(running)) = former {
             running.shutdown();
         }
         self.wake();
+        self.end_trial();
         // A start that was under way ends its own process.
         let mut state = lock(&self.state);
         while state.is_starting {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(state);
+        // So does an update.
+        drop(lock(&self.updating));
     }
-}
-
-/// A number from 0 to 1, by chance.
-fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    // Without any, the pause is the whole one.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }

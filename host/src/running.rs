@@ -2,6 +2,7 @@
 //! channel, its functions' channels.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub(crate) struct Running {
     control: Arc<Channel>,
     functions: Mutex<HashMap<String, Arc<Mutex<Option<FunctionChannel>>>>>,
     dependents: Arc<Mutex<Dependents>>,
+    /// Another process is to follow: whatever has not begun waits for it.
+    is_left: AtomicBool,
     /// A command that was not answered in time: the plugin may hang in it.
     hung: Mutex<Option<String>>,
     /// Sources and sinks that are to be stopped before the process is.
@@ -67,9 +70,14 @@ impl Running {
         on_exit: impl FnOnce() + Send + 'static,
     ) -> Result<Arc<Self>> {
         let started = startup::start(package, site, canceller, on_exit)?;
+        Ok(Self::new(&package.name, generation, site, started))
+    }
+
+    /// A process that has shaken hands.
+    pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Arc<Self> {
         let Started { process, control, folder, claim, dependents } = started;
         let running = Arc::new(Self {
-            name: package.name.clone(),
+            name: name.to_owned(),
             generation,
             site: site.clone(),
             process,
@@ -77,6 +85,7 @@ impl Running {
             control: control.clone(),
             functions: Mutex::default(),
             dependents,
+            is_left: AtomicBool::new(false),
             hung: Mutex::default(),
             live: Mutex::default(),
             sockets: Mutex::default(),
@@ -85,7 +94,23 @@ impl Running {
         });
         running.depends(&(control as Arc<dyn Dependent>));
         tracing::info!(plugin = running.name, pid = running.process.pid(), "plugin is ready");
-        Ok(running)
+        running
+    }
+
+    /// The channel on which it is told what to start and to stop.
+    pub(crate) fn control(&self) -> &Arc<Channel> {
+        &self.control
+    }
+
+    /// Whether whatever fails with this process goes on with the next: it has
+    /// ended, or another is to follow.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_left() || self.process.wait(EXIT_GRACE).is_some()
+    }
+
+    /// Whether another process is to follow.
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::SeqCst)
     }
 
     /// Tells `dependent` when the process ends.
@@ -107,6 +132,11 @@ impl Running {
     /// (fault 13). `has_stopped` waits for the symbol's end, at most so long.
     pub(crate) fn stop_symbol(&self, control: &Control, mut has_stopped: impl FnMut(Duration) -> bool) -> Result<()> {
         lock(&self.live).retain(|other| other != control);
+        if self.is_left() {
+            // It is stopped, or ends, with all others.
+            self.process.wait(self.site.options.grace);
+            return Ok(());
+        }
         let patience = self.site.options.recv_timeout;
         let give_up = Instant::now() + patience;
         let mut pause = FIRST_STOP_PAUSE;
@@ -135,6 +165,9 @@ impl Running {
     /// `None` when that is not known by the deadline. Our SDK lets go of the
     /// control channel first, then closes its symbols, and may take its time.
     pub(crate) fn is_ending(&self, deadline: Deadline) -> Option<bool> {
+        if self.is_left() {
+            return Some(true);
+        }
         if self.process.wait(EXIT_GRACE).is_some() {
             return Some(true);
         }
@@ -286,8 +319,36 @@ impl Running {
         self.sweep();
     }
 
-    /// Stops sources and sinks, then ends the process.
+    /// Another process is to follow: nothing new begins in this one, and the
+    /// calls that are under way come to their end, if they do by the deadline.
+    pub(crate) fn leave(&self, deadline: Instant) {
+        self.is_left.store(true, Ordering::SeqCst);
+        let slots: Vec<_> = lock(&self.functions).values().cloned().collect();
+        for slot in slots {
+            let channel = lock(&slot).as_ref().map(|function| function.channel.clone());
+            if let Some(channel) = channel {
+                channel.leave(deadline);
+            }
+        }
+    }
+
+    /// Stops sources and sinks, then ends the process. What it has sent can be
+    /// read on.
+    pub(crate) fn end(&self) {
+        self.stop_all();
+        self.process.terminate(self.site.options.grace);
+        self.retire();
+    }
+
+    /// The same, and ends every wait for it.
     pub(crate) fn shutdown(&self) {
+        self.stop_all();
+        lock(&self.dependents).close();
+        self.process.terminate(self.site.options.grace);
+        self.sweep();
+    }
+
+    fn stop_all(&self) {
         let deadline = Instant::now() + self.site.options.grace;
         let live = std::mem::take(&mut *lock(&self.live));
         for control in live {
@@ -299,9 +360,6 @@ impl Running {
                 tracing::warn!(plugin = self.name, %error, "a symbol was not stopped");
             }
         }
-        lock(&self.dependents).close();
-        self.process.terminate(self.site.options.grace);
-        self.sweep();
     }
 }
 

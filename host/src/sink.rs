@@ -11,7 +11,6 @@ use crate::error::transport_error;
 use crate::live::Live;
 use crate::outlet::{Acknowledged, Outlet};
 use crate::plugin::Plugin;
-use crate::process::EXIT_GRACE;
 use crate::running::Running;
 use crate::site::{Claim, lock};
 use crate::status::EventKind;
@@ -90,6 +89,8 @@ struct DrainState {
     /// It could not be started again.
     failure: Option<Error>,
     closed: bool,
+    /// The latest process that was left after it had read all.
+    emptied: u64,
     /// How often whoever waits was told to look again.
     wakes: u64,
 }
@@ -114,15 +115,28 @@ impl Live for Drain {
                 state.outlet = Some(outlet);
                 Ok(())
             }
-            Err(error) if former.is_none() => Err(error),
-            Err(error) => {
-                state.failure = Some(Error::NotRestored { what: self.what(), cause: error.to_string() });
-                Err(error)
-            }
+            Err(error) => Err(error),
         };
         state.wakes += 1;
         self.changed.notify_all();
         outcome
+    }
+
+    fn is_lost(&self, cause: &Error) {
+        let mut state = lock(&self.state);
+        state.failure = Some(Error::NotRestored { what: self.what(), cause: cause.to_string() });
+        state.wakes += 1;
+        self.changed.notify_all();
+    }
+
+    fn leave(&self, running: &Running, deadline: Instant) {
+        let outlet = lock(&self.state).outlet.clone();
+        let Some(outlet) = outlet.filter(|outlet| outlet.running.generation == running.generation) else { return };
+        // From a message to its ack.
+        drop(outlet.turn.take(deadline));
+        if outlet.is_alive() && outlet.flush(Some(deadline)).is_ok() {
+            lock(&self.state).emptied = running.generation;
+        }
     }
 
     fn wake(&self) {
@@ -160,7 +174,7 @@ impl Drain {
             if state.closed {
                 return Err(Error::Stopped);
             }
-            if let Some(outlet) = state.outlet.clone().filter(|outlet| outlet.is_alive()) {
+            if let Some(outlet) = state.outlet.clone().filter(|outlet| outlet.is_alive() && !outlet.running.is_left()) {
                 return Ok(outlet);
             }
             if let Some(failure) = state.failure.take() {
@@ -274,6 +288,10 @@ impl Sink {
         let deadline = Instant::now() + patience;
         loop {
             let outlet = drain.outlet(deadline)?;
+            let Some(_turn) = outlet.turn.take(deadline) else { continue };
+            if outlet.running.is_left() {
+                continue;
+            }
             self.meet(sending, &outlet);
             if sending.broken {
                 return Err(Error::SinkBroken { symbol: drain.control.symbol_name.clone() });
@@ -295,8 +313,7 @@ impl Sink {
                 }
                 // Nothing was sent, or only a piece that the plugin's end has
                 // swallowed: the next process gets it.
-                Err(TransportError::Disconnected | TransportError::Closed)
-                    if outlet.running.process.wait(EXIT_GRACE).is_some() => {}
+                Err(TransportError::Disconnected | TransportError::Closed) if outlet.running.is_over() => {}
                 Err(error) => return Err(drain.explain(&outlet, error, "it takes no message", patience)),
             }
         }
@@ -308,7 +325,10 @@ impl Sink {
         if sending.generation == generation {
             return;
         }
-        let lost = std::mem::take(&mut sending.unread);
+        let mut lost = std::mem::take(&mut sending.unread);
+        if lock(&self.drain.state).emptied == sending.generation {
+            lost = 0;
+        }
         (sending.generation, sending.broken) = (generation, false);
         if lost > 0 {
             let plugin = &self.drain.plugin;

@@ -111,7 +111,6 @@ impl Live for Feed {
             return Ok(());
         }
         drop(state);
-        let first = current.is_none();
         let started = self.start(running, current.as_deref());
         state = lock(&self.state);
         let outcome = match started {
@@ -123,17 +122,21 @@ impl Live for Feed {
                 state.wakes += 1;
                 Ok(())
             }
-            Err(error) if first => Err(error),
-            Err(error) => {
-                let told = Error::NotRestored { what: self.what(), cause: error.to_string() };
-                state.failure = Some(told);
-                state.wakes += 1;
-                Err(error)
-            }
+            Err(error) => Err(error),
         };
         self.changed.notify_all();
         outcome
     }
+
+    fn is_lost(&self, cause: &Error) {
+        let mut state = lock(&self.state);
+        state.failure = Some(Error::NotRestored { what: self.what(), cause: cause.to_string() });
+        state.wakes += 1;
+        self.changed.notify_all();
+    }
+
+    /// What it has sent is read on after its process's end.
+    fn leave(&self, _running: &Running, _deadline: Instant) {}
 
     fn wake(&self) {
         lock(&self.state).wakes += 1;

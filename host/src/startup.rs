@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::address::{DEFAULT_FOLDER, SocketFolder};
+use ekuiper_core::address::SocketFolder;
 use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::transport::TransportError;
 
@@ -13,6 +13,7 @@ use crate::channel::{Channel, Failure};
 use crate::command::CommandLine;
 use crate::dependents::{Dependent, Dependents};
 use crate::error::transport_error;
+use crate::options::Options;
 use crate::process::{EXIT_GRACE, Exit, Process};
 use crate::site::{Claim, Site, lock};
 use crate::{Error, Result};
@@ -74,15 +75,112 @@ pub(crate) fn start(
     canceller: &Canceller,
     on_exit: impl FnOnce() + Send + 'static,
 ) -> Result<Started> {
+    let common = site.common_folder();
+    let common = (common != site.folder).then_some(common);
+    launch(package, site, common, None, canceller, on_exit)?.started(&package.name, &site.options)
+}
+
+/// Starts a plugin on a site of its own, while another process of it runs, and
+/// waits for its handshake: there, in the `common` folder, or on the control
+/// channel of the process that runs, for which it is too early: it is ended
+/// then, and there is nothing more to try.
+pub(crate) fn start_beside(
+    former: Option<&Arc<Channel>>,
+    package: &Package,
+    site: &Arc<Site>,
+    common: Option<SocketFolder>,
+    canceller: &Canceller,
+) -> Result<Option<Started>> {
+    let launched = launch(package, site, common, former, canceller, || {})?;
+    if let Some(former) = former {
+        former.expect_no_visitor();
+    }
+    if let Handshake::WithFormer = launched.handshake {
+        launched.end(&site.options);
+        return Ok(None);
+    }
+    launched.started(&package.name, &site.options).map(Some)
+}
+
+/// A process that has been started, and what became of its handshake.
+struct Launched {
+    process: Process,
+    dependents: Arc<Mutex<Dependents>>,
+    candidates: Vec<Candidate>,
+    handshake: Handshake,
+    /// What stands against listening in the common folder.
+    clash: Option<TransportError>,
+    patience: Duration,
+}
+
+impl Launched {
+    fn started(mut self, name: &str, options: &Options) -> Result<Started> {
+        if let Handshake::From(index) = self.handshake {
+            let Candidate { folder, channel: control, claim } = self.candidates.swap_remove(index);
+            self.candidates.into_iter().for_each(|other| other.channel.close());
+            return Ok(Started { process: self.process, control, folder, claim, dependents: self.dependents });
+        }
+        let error = match (&self.handshake, self.clash.take()) {
+            (Handshake::Nobody, Some(source)) => transport_error(format!("plugin {name}"))(source),
+            _ => self.failure(name),
+        };
+        self.end(options);
+        Err(error)
+    }
+
+    fn end(self, options: &Options) {
+        self.candidates.iter().for_each(|candidate| candidate.channel.close());
+        self.process.terminate(options.grace);
+    }
+
+    /// Why there is no handshake, for people.
+    fn failure(&self, name: &str) -> Error {
+        let (plugin, process) = (name.to_owned(), &self.process);
+        let garbage = match &self.handshake {
+            Handshake::Cancelled => return Error::Stopped,
+            Handshake::Exited => {
+                let unknown = || Exit { code: None, signal: None, tail: process.tail() };
+                return Error::EarlyExit { plugin, exit: process.wait(EXIT_GRACE).unwrap_or_else(unknown) };
+            }
+            Handshake::Garbage(said) => Some(said.clone()),
+            Handshake::From(_) | Handshake::WithFormer | Handshake::Nobody => {
+                self.candidates.iter().find_map(|candidate| candidate.channel.take_garbage())
+            }
+        };
+        if let Some(said) = garbage {
+            return Error::Garbage { plugin, said: String::from_utf8_lossy(&said).into_owned() };
+        }
+        let tail = process.tail();
+        let note = if tail.is_empty() { String::new() } else { format!(" (it wrote: {tail})") };
+        Error::NoHandshake { plugin, after: self.patience, note }
+    }
+}
+
+fn launch(
+    package: &Package,
+    site: &Arc<Site>,
+    common: Option<SocketFolder>,
+    former: Option<&Arc<Channel>>,
+    canceller: &Canceller,
+    on_exit: impl FnOnce() + Send + 'static,
+) -> Result<Launched> {
     let name = &package.name;
     let options = &site.options;
     let line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?)?;
-    let (mut candidates, clash) = listen(name, site)?;
+    // Without a second folder in question, this one is not the plugin's alone.
+    let is_private = common.is_some() || former.is_some();
+    let (candidates, clash) = listen(name, site, common)?;
 
     let dependents = Arc::new(Mutex::new(Dependents::default()));
     let (report, reports) = mpsc::channel();
     let (told, exited) = (dependents.clone(), report.clone());
     canceller.watch(&report)?;
+    if let Some(former) = former {
+        let report = report.clone();
+        former.expect_visitor(move || {
+            let _ = report.send(Report::Visited);
+        });
+    }
     let process = Process::spawn(name, &line, move || {
         lock(&told).process_has_ended();
         let _ = exited.send(Report::Exited);
@@ -96,7 +194,7 @@ pub(crate) fn start(
     for (index, candidate) in candidates.iter().enumerate() {
         let (channel, report) = (candidate.channel.clone(), report.clone());
         // Only the plugin reaches a folder of the host's own.
-        let strict = index == 0 && options.ipc_dir.is_none();
+        let strict = index == 0 && is_private;
         let wait = move || {
             let outcome = channel.wait_ready(deadline, strict);
             let _ = report.send(Report::Waited(index, outcome));
@@ -106,19 +204,7 @@ pub(crate) fn start(
     }
     let handshake = await_handshake(&reports, candidates.len());
     canceller.is_over();
-
-    if let Handshake::From(index) = handshake {
-        let Candidate { folder, channel: control, claim } = candidates.swap_remove(index);
-        candidates.into_iter().for_each(|other| other.channel.close());
-        return Ok(Started { process, control, folder, claim, dependents });
-    }
-    let error = match (handshake, clash) {
-        (Handshake::Nobody, Some(source)) => transport_error(format!("plugin {name}"))(source),
-        (handshake, _) => failure(name, handshake, &candidates, &process, patience),
-    };
-    candidates.iter().for_each(|candidate| candidate.channel.close());
-    process.terminate(options.grace);
-    Err(error)
+    Ok(Launched { process, dependents, candidates, handshake, clash, patience })
 }
 
 /// What the plugin is told on its command line.
@@ -133,18 +219,18 @@ fn launch_json(name: &str, site: &Site) -> Result<String> {
     launch.to_argument().map_err(|source| Error::Message { what: format!("plugin {name}"), source })
 }
 
-/// A plugin dials its control channel in the host's own folder or in `/tmp`:
-/// listens in both. What stands against the second matters only to a plugin
-/// that needs it.
-fn listen(name: &str, site: &Arc<Site>) -> Result<(Vec<Candidate>, Option<TransportError>)> {
+/// A plugin dials its control channel in the site's own folder or in the
+/// common one: listens in both. What stands against the second matters only to
+/// a plugin that needs it.
+fn listen(
+    name: &str,
+    site: &Arc<Site>,
+    common: Option<SocketFolder>,
+) -> Result<(Vec<Candidate>, Option<TransportError>)> {
     let what = || format!("plugin {name}");
-    let mut folders = vec![site.folder.clone()];
-    if site.options.ipc_dir.is_none() {
-        folders.push(SocketFolder::new(DEFAULT_FOLDER));
-    }
     let mut candidates = Vec::new();
     let mut clash = None;
-    for folder in folders {
+    for folder in std::iter::once(site.folder.clone()).chain(common) {
         let address = folder.control(name).map_err(|source| Error::Message { what: what(), source })?;
         let claim = site.claim(address, what())?;
         match Channel::listen(&*site.transport, &claim.address, &site.options.transport()) {
@@ -167,10 +253,14 @@ enum Report {
     Waited(usize, Result<(), Failure>),
     Exited,
     Cancelled,
+    /// Somebody has come to the process that runs.
+    Visited,
 }
 
 enum Handshake {
     From(usize),
+    /// With the process that runs.
+    WithFormer,
     /// The process has ended.
     Exited,
     Cancelled,
@@ -190,30 +280,9 @@ fn await_handshake(reports: &mpsc::Receiver<Report>, candidates: usize) -> Hands
             Ok(Report::Waited(_, Err(_))) => over += 1,
             Ok(Report::Exited) => return Handshake::Exited,
             Ok(Report::Cancelled) => return Handshake::Cancelled,
+            Ok(Report::Visited) => return Handshake::WithFormer,
             Err(_) => break,
         }
     }
     Handshake::Nobody
-}
-
-/// Why there is no handshake, for people.
-fn failure(name: &str, handshake: Handshake, candidates: &[Candidate], process: &Process, patience: Duration) -> Error {
-    let plugin = name.to_owned();
-    let garbage = match handshake {
-        Handshake::Cancelled => return Error::Stopped,
-        Handshake::Exited => {
-            let unknown = || Exit { code: None, signal: None, tail: process.tail() };
-            return Error::EarlyExit { plugin, exit: process.wait(EXIT_GRACE).unwrap_or_else(unknown) };
-        }
-        Handshake::Garbage(said) => Some(said),
-        Handshake::From(_) | Handshake::Nobody => {
-            candidates.iter().find_map(|candidate| candidate.channel.take_garbage())
-        }
-    };
-    if let Some(said) = garbage {
-        return Error::Garbage { plugin, said: String::from_utf8_lossy(&said).into_owned() };
-    }
-    let tail = process.tail();
-    let note = if tail.is_empty() { String::new() } else { format!(" (it wrote: {tail})") };
-    Error::NoHandshake { plugin, after: patience, note }
 }

@@ -29,6 +29,8 @@ pub enum PluginState {
     Starting,
     /// It serves.
     Running,
+    /// Its process is replaced by one of another version.
+    Updating,
     /// It has crashed, and is started again after a pause.
     BackingOff,
     /// It has crashed again and again: it is left alone for a while.
@@ -184,6 +186,18 @@ pub enum EventKind {
         /// Why not.
         error: String,
     },
+    /// It is replaced by another version.
+    Updated {
+        /// The version that it had.
+        from: String,
+        /// The version that it has.
+        to: String,
+    },
+    /// It could not be updated: the version that it had goes on.
+    UpdateFailed {
+        /// Why not.
+        error: String,
+    },
     /// A message to a sink without acknowledgements may have been lost in a
     /// crash: at most so many.
     Lost {
@@ -212,6 +226,8 @@ impl fmt::Display for Event {
             EventKind::SymbolLost { kind, symbol, error } => {
                 write!(f, "is back without {kind} {symbol}: {error}")
             }
+            EventKind::Updated { from, to } => write!(f, "was updated from version {from:?} to {to:?}"),
+            EventKind::UpdateFailed { error } => write!(f, "could not be updated: {error}"),
             EventKind::Lost { symbol, messages } => {
                 write!(f, "may have lost {messages} messages to sink {symbol}")
             }
@@ -233,7 +249,9 @@ impl Events {
     pub(crate) fn tell(&self, plugin: &str, kind: EventKind) {
         let event = Event { plugin: plugin.to_owned(), kind };
         match &event.kind {
-            EventKind::Started { .. } | EventKind::Restored { .. } => tracing::info!(target: TARGET, "{event}"),
+            EventKind::Started { .. } | EventKind::Restored { .. } | EventKind::Updated { .. } => {
+                tracing::info!(target: TARGET, "{event}")
+            }
             _ => tracing::warn!(target: TARGET, "{event}"),
         }
         lock(&self.0)

@@ -1,0 +1,549 @@
+//! An update of a plugin: the new version is tried before the old one ends,
+//! and what is live goes on, with the one or with the other (fault 16).
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
+use ekuiper_core::address::SocketFolder;
+use ekuiper_host::{
+    Error, Event, EventKind, Function, Host, HostBuilder, Package, PluginState, RestartPolicy, Sink, Source,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use support::{PATIENCE, Puppet, Stage, wait_until};
+
+/// Notes what it was told, then leaves the rest to puppets.
+const QUIET: &str = r#"printf '%s' "$1" > "launch.new"; mv launch.new "launch.$$"; exec sleep 1000"#;
+
+/// Another version of the plugin `p`, in a folder of its own.
+struct Version {
+    folder: PathBuf,
+}
+
+impl Version {
+    fn new(stage: &Stage, version: &str, functions: &[&str], script: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = stage.path().join(version).join("p");
+        std::fs::create_dir_all(&folder).unwrap();
+        let manifest = json!({
+            "version": version, "language": "executable", "executable": "run",
+            "functions": functions, "sources": ["s"], "sinks": ["k"],
+        });
+        std::fs::write(folder.join("p.json"), manifest.to_string()).unwrap();
+        let run = folder.join("run");
+        std::fs::write(&run, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { folder }
+    }
+
+    fn package(&self) -> Package {
+        Package::read(&self.folder).unwrap()
+    }
+
+    /// The `ipcDir`s of its processes.
+    fn launches(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap());
+        let launches = files.filter(|file| {
+            let name = file.file_name();
+            name.to_string_lossy().starts_with("launch.") && name != "launch.new"
+        });
+        let told = launches.map(|file| std::fs::read(file.path()).unwrap());
+        told.map(|told| serde_json::from_slice::<Value>(&told).unwrap()["ipcDir"].as_str().unwrap().into()).collect()
+    }
+
+    /// The folder that its first process, which is the trial's, is told.
+    fn trial_folder(&self) -> SocketFolder {
+        wait_until("the new version is tried", || !self.launches().is_empty());
+        SocketFolder::new(self.launches().swap_remove(0))
+    }
+
+    /// Shakes hands in the trial.
+    fn on_trial(&self) -> Puppet {
+        Puppet::greet(&self.trial_folder().control("p").unwrap())
+    }
+
+    /// Passes the trial, with the function `f` live.
+    fn pass(&self) {
+        let mut control = self.on_trial();
+        assert_eq!(hear(&mut control), ("start".into(), "f".into()));
+        let mut function = Puppet::greet(&self.trial_folder().function("f").unwrap());
+        control.say(b"ok");
+        assert_eq!(function.hear_json()["func"], "IsAggregate");
+        function.answer(&json!(false));
+    }
+}
+
+/// The next command: what it is, and for which symbol.
+fn hear(control: &mut Puppet) -> (String, String) {
+    let command = control.hear_json();
+    let about: Value = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
+    (command["cmd"].as_str().unwrap().to_owned(), about["symbolName"].as_str().unwrap().to_owned())
+}
+
+/// A process of the plugin `p`, with its three symbols.
+struct Process {
+    control: Puppet,
+    function: Puppet,
+    data: RawPeer,
+    acks: RawPeer,
+    source: RawPeer,
+}
+
+impl Process {
+    /// Carries out the start of all.
+    fn restore(stage: &Stage, mut control: Puppet) -> Self {
+        let function = stage.start_function(&mut control, "f");
+        let (data, acks) = serve_sink(stage, &mut control);
+        assert_eq!(hear(&mut control), ("start".into(), "s".into()));
+        let source = stage.source("r", 0);
+        control.say(b"ok");
+        Self { control, function, data, acks, source }
+    }
+
+    /// Carries out the stop of the sink and the source.
+    fn stop(mut self, stage: &Stage) {
+        assert_eq!(hear(&mut self.control), ("stop".into(), "k".into()));
+        let _ = std::fs::remove_file(stage.sink_path("r"));
+        self.control.say(b"ok");
+        assert_eq!(hear(&mut self.control), ("stop".into(), "s".into()));
+        self.control.say(b"ok");
+    }
+
+    /// Does what each symbol is for.
+    fn works(&mut self, handles: &mut Handles, word: &str) {
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| handles.function.call::<Value>((word,)));
+            assert_eq!(self.function.hear_json()["arg"][0], word);
+            self.function.answer(&json!(word));
+            assert_eq!(call.join().unwrap().unwrap(), word);
+            let sent = scope.spawn(|| handles.sink.send(word));
+            assert_eq!(self.data.frame(), json!(word).to_string().as_bytes());
+            self.acks.write(&frame(b"{}"));
+            sent.join().unwrap().unwrap();
+        });
+        self.source.write(&frame(json!({ "message": word }).to_string().as_bytes()));
+        assert_eq!(handles.source.next_within(PATIENCE).unwrap().unwrap().message, word);
+    }
+}
+
+fn serve_sink(stage: &Stage, control: &mut Puppet) -> (RawPeer, RawPeer) {
+    assert_eq!(hear(control), ("start".into(), "k".into()));
+    let _ = std::fs::remove_file(stage.sink_path("r"));
+    let (listener, acks) = (stage.sink("r"), stage.acks("r"));
+    control.say(b"ok");
+    (listener.accept_as(PULL, PUSH), acks)
+}
+
+/// An engine's handles of the plugin's symbols.
+struct Handles {
+    function: Function,
+    sink: Arc<Sink>,
+    source: Source,
+}
+
+/// So that a test that has failed is soon over.
+fn builder(stage: &Stage) -> HostBuilder {
+    stage.builder().init_timeout(PATIENCE / 2)
+}
+
+/// Starts the plugin with its three symbols.
+fn start(stage: &Stage, host: &Host) -> (Handles, Process) {
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| {
+            let function = host.function("f").unwrap();
+            let sink = host.sink("k").rule("r").operator("k").require_ack(true).open().unwrap();
+            let source = host.source("s").rule("r").operator("s").open().unwrap();
+            Handles { function, sink: Arc::new(sink), source }
+        });
+        let process = Process::restore(stage, stage.control("p"));
+        (opened.join().unwrap(), process)
+    })
+}
+
+/// The control channel of the process of this generation.
+fn control_of(stage: &Stage, host: &Host, generation: u64) -> Puppet {
+    wait_until("the next process is started", || host.status("p").unwrap().generation == generation);
+    stage.control("p")
+}
+
+/// The reason of a failed update.
+fn reason(error: Error) -> Error {
+    match error {
+        Error::Update { plugin, source, .. } if plugin == "p" => *source,
+        error => panic!("another error: {error}"),
+    }
+}
+
+fn expect<T>(events: &Receiver<Event>, pick: impl Fn(EventKind) -> Option<T>) -> T {
+    loop {
+        let event = events.recv_timeout(PATIENCE).expect("no such event");
+        if let Some(picked) = pick(event.kind) {
+            return picked;
+        }
+    }
+}
+
+fn update_failed(kind: EventKind) -> Option<String> {
+    match kind {
+        EventKind::UpdateFailed { error } => Some(error),
+        _ => None,
+    }
+}
+
+fn kill(host: &Host) {
+    let pid = host.pid("p").unwrap();
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+}
+
+/// Shuts down without the stops of what is live, which no puppet would answer.
+fn end(host: &Host) {
+    kill(host);
+    host.shutdown();
+}
+
+fn is_gone(folder: &SocketFolder) -> bool {
+    !folder.path().exists()
+}
+
+#[test]
+fn fault_16_a_bad_update_keeps_the_old_version() {
+    let stage = Stage::new();
+    let builder = builder(&stage).plugin(stage.plugin("p", &["f"])).plugin(stage.plugin("q", &["other"]));
+    let host = builder.init_timeout(Duration::from_secs(4)).build().unwrap();
+    let events = host.events();
+    let (mut handles, mut process) = start(&stage, &host);
+    let pid = host.pid("p").unwrap();
+    let mut refused = |version: &Version, trial: &dyn Fn()| {
+        let error = std::thread::scope(|scope| {
+            let update = scope.spawn(|| host.update(version.package()).unwrap_err());
+            trial();
+            reason(update.join().unwrap())
+        });
+        assert_eq!(host.pid("p"), Some(pid), "after {error}");
+        let status = host.status("p").unwrap();
+        assert_eq!((status.state, status.generation, status.restarts), (PluginState::Running, 1, 0));
+        process.works(&mut handles, &error.to_string());
+        assert_eq!(expect(&events, update_failed), error.to_string());
+        error
+    };
+
+    let exits = Version::new(&stage, "exits", &["f"], "echo 'no paper' >&2; exit 4");
+    let error = refused(&exits, &|| ());
+    assert!(matches!(&error, Error::EarlyExit { exit, .. } if exit.code == Some(4) && exit.tail == "no paper"));
+
+    let silent = Version::new(&stage, "silent", &["f"], QUIET);
+    let error = refused(&silent, &|| ());
+    assert!(matches!(error, Error::NoHandshake { .. }), "{error}");
+    assert!(is_gone(&silent.trial_folder()));
+
+    let refuses = Version::new(&stage, "refuses", &["f"], QUIET);
+    let error = refused(&refuses, &|| {
+        let mut control = refuses.on_trial();
+        assert_eq!(hear(&mut control), ("start".into(), "f".into()));
+        control.say(b"no ink");
+    });
+    assert!(matches!(&error, Error::Refused { text, .. } if text == "no ink"), "{error}");
+
+    let dies = Version::new(
+        &stage,
+        "dies",
+        &["f"],
+        &QUIET.replace("exec sleep 1000", "while [ ! -e die ]; do sleep 0.01; done; exit 5"),
+    );
+    let error = refused(&dies, &|| {
+        let mut control = dies.on_trial();
+        assert_eq!(hear(&mut control), ("start".into(), "f".into()));
+        std::fs::write(dies.folder.join("die"), "").unwrap();
+        drop(control);
+    });
+    assert!(matches!(&error, Error::OutcomeUnknown { .. } | Error::Exited { .. }), "{error}");
+
+    // These are not even started.
+    let lacks = Version::new(&stage, "lacks", &["g"], QUIET);
+    let error = refused(&lacks, &|| ());
+    assert_eq!(
+        error.to_string(),
+        "the new version of plugin p lacks what is live: function f: close them first, or put them back"
+    );
+    let takes = Version::new(&stage, "takes", &["f", "other"], QUIET);
+    let error = refused(&takes, &|| ());
+    assert!(matches!(error, Error::DuplicateSymbol { .. }), "{error}");
+    assert!(lacks.launches().is_empty() && takes.launches().is_empty());
+
+    // Nor does anything of theirs stay.
+    assert!(matches!(host.function("g"), Err(Error::NoSuchSymbol { .. })));
+    assert!(host.packages().iter().all(|package| package.manifest.version.is_empty()));
+    end(&host);
+}
+
+#[test]
+fn fault_16_a_good_update_goes_on_under_the_same_handles() {
+    let stage = Stage::new();
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let events = host.events();
+    let (mut handles, mut process) = start(&stage, &host);
+    let pid = host.pid("p").unwrap();
+    process.works(&mut handles, "old");
+    let good = Version::new(&stage, "good", &["f", "g"], QUIET);
+    std::thread::scope(|scope| {
+        let update = scope.spawn(|| host.update(good.package()));
+        good.pass();
+        wait_until("the swap has begun", || host.status("p").unwrap().state == PluginState::Updating);
+        assert!(is_gone(&good.trial_folder()));
+        // Whatever begins now waits for the new version.
+        let (function, sink) = (handles.function.clone(), handles.sink.clone());
+        let call = scope.spawn(move || function.call::<Value>(("early",)));
+        let sent = scope.spawn(move || sink.send("early"));
+        // What the old one has sent last is not lost.
+        process.source.write(&frame(br#"{"message":"last"}"#));
+        process.stop(&stage);
+        let mut process = Process::restore(&stage, control_of(&stage, &host, 2));
+        assert_eq!(process.function.hear_json()["arg"][0], "early");
+        process.function.answer(&json!("new"));
+        assert_eq!(call.join().unwrap().unwrap(), "new");
+        assert_eq!(process.data.frame(), br#""early""#);
+        process.acks.write(&frame(b"{}"));
+        sent.join().unwrap().unwrap();
+        update.join().unwrap().unwrap();
+        assert_eq!(handles.source.next_within(PATIENCE).unwrap().unwrap().message, "last");
+        process.works(&mut handles, "new");
+
+        assert_ne!(host.pid("p"), Some(pid));
+        let status = host.status("p").unwrap();
+        assert_eq!((status.state, status.generation, status.restarts), (PluginState::Running, 2, 0));
+        let happened: Vec<_> = events.try_iter().map(|event| event.to_string()).collect();
+        assert!(happened.iter().all(|event| !event.contains("crashed") && !event.contains("lost")), "{happened:?}");
+        assert_eq!(happened.last().unwrap(), r#"plugin p was updated from version "" to "good""#);
+        // Its new function can be called.
+        let g = scope.spawn(|| host.function("g").map(drop));
+        let _g = stage.start_function(&mut process.control, "g");
+        g.join().unwrap().unwrap();
+        end(&host);
+    });
+}
+
+#[test]
+fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
+    let stage = Stage::new();
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let events = host.events();
+    let (Handles { function, sink, mut source }, process) = start(&stage, &host);
+    let bad = Version::new(&stage, "bad", &["f"], QUIET);
+    std::thread::scope(|scope| {
+        let update = scope.spawn(|| host.update(bad.package()).unwrap_err());
+        // It waits all the time.
+        let reader = scope.spawn(move || {
+            let next = source.next_within(PATIENCE).unwrap().unwrap().message;
+            (next, source)
+        });
+        bad.pass();
+        process.stop(&stage);
+        let mut control = control_of(&stage, &host, 2);
+        let _f = stage.start_function(&mut control, "f");
+        let (_data, _acks) = serve_sink(&stage, &mut control);
+        assert_eq!(hear(&mut control), ("start".into(), "s".into()));
+        control.say(b"no water");
+        // It is ended in order.
+        assert_eq!(hear(&mut control), ("stop".into(), "k".into()));
+        let _ = std::fs::remove_file(stage.sink_path("r"));
+        control.say(b"ok");
+        drop(control);
+
+        let mut process = Process::restore(&stage, control_of(&stage, &host, 3));
+        let error = update.join().unwrap();
+        let text = r#"plugin p was not updated to version "bad", version "" goes on: plugin p did not start source s: no water"#;
+        assert_eq!(error.to_string(), text);
+        assert_eq!(expect(&events, update_failed), "plugin p did not start source s: no water");
+        // No handle has noticed.
+        process.source.write(&frame(br#"{"message":"again"}"#));
+        let (next, source) = reader.join().unwrap();
+        assert_eq!(next, "again");
+        let mut handles = Handles { function, sink, source };
+        process.works(&mut handles, "back");
+        let status = host.status("p").unwrap();
+        assert_eq!((status.state, status.generation, status.restarts), (PluginState::Running, 3, 0));
+        assert_eq!(status.live.len(), 3);
+        end(&host);
+    });
+}
+
+#[test]
+fn a_version_that_knows_only_the_common_folder_is_seen_there() {
+    let stage = Stage::new();
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let (mut handles, process) = start(&stage, &host);
+    let good = Version::new(&stage, "good", &["f"], QUIET);
+    // One that was there before is not taken for the new version's.
+    let mut stranger = stage.control("p");
+    std::thread::scope(|scope| {
+        let update = scope.spawn(|| host.update(good.package()));
+        good.trial_folder();
+        stranger.say(b"handshake");
+        // Longer than it takes until an idle channel is read.
+        assert!(stranger.is_left_alone_for(Duration::from_millis(2500)));
+        assert!(!is_gone(&good.trial_folder()));
+        let mut visitor = stage.control("p");
+        wait_until("the trial is over", || is_gone(&good.trial_folder()));
+        assert!(visitor.is_left_alone_for(Duration::from_millis(20)));
+        drop((visitor, stranger));
+        process.stop(&stage);
+        let mut process = Process::restore(&stage, control_of(&stage, &host, 2));
+        update.join().unwrap().unwrap();
+        process.works(&mut handles, "new");
+        end(&host);
+    });
+}
+
+/// Updates while something is under way in `process`, which `finish` brings to
+/// its end.
+fn update_meets(stage: &Stage, host: &Host, mut process: Process, finish: impl FnOnce(&mut Process)) -> Process {
+    let good = Version::new(stage, "good", &["f"], QUIET);
+    std::thread::scope(|scope| {
+        let update = scope.spawn(|| host.update(good.package()));
+        good.pass();
+        wait_until("the swap has begun", || host.status("p").unwrap().state == PluginState::Updating);
+        assert!(process.control.is_left_alone_for(Duration::from_millis(100)), "nothing is stopped yet");
+        finish(&mut process);
+        process.stop(stage);
+        let process = Process::restore(stage, control_of(stage, host, 2));
+        update.join().unwrap().unwrap();
+        process
+    })
+}
+
+#[test]
+fn a_call_under_way_comes_to_its_end_before_the_swap() {
+    let stage = Stage::new();
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let (mut handles, mut process) = start(&stage, &host);
+    std::thread::scope(|scope| {
+        let function = handles.function.clone();
+        let call = scope.spawn(move || function.call::<Value>(("long",)));
+        process.function.hear();
+        let mut process = update_meets(&stage, &host, process, |process| {
+            process.function.answer(&json!("done"));
+            assert_eq!(call.join().unwrap().unwrap(), "done");
+        });
+        process.works(&mut handles, "new");
+        end(&host);
+    });
+}
+
+#[test]
+fn a_message_under_way_has_its_acknowledgement_before_the_swap() {
+    let stage = Stage::new();
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let (mut handles, mut process) = start(&stage, &host);
+    std::thread::scope(|scope| {
+        let sink = handles.sink.clone();
+        let sent = scope.spawn(move || sink.send("long"));
+        process.data.frame();
+        let mut process = update_meets(&stage, &host, process, |process| {
+            process.acks.write(&frame(b"{}"));
+            sent.join().unwrap().unwrap();
+        });
+        process.works(&mut handles, "new");
+        end(&host);
+    });
+}
+
+#[test]
+fn an_update_of_an_idle_plugin_is_tried_and_serves_its_new_symbols() {
+    let stage = Stage::new();
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let exits = Version::new(&stage, "exits", &["g"], "exit 4");
+    assert!(matches!(reason(host.update(exits.package()).unwrap_err()), Error::EarlyExit { .. }));
+    let good = Version::new(&stage, "good", &["g"], QUIET);
+    std::thread::scope(|scope| {
+        let update = scope.spawn(|| host.update(good.package()));
+        let _control = good.on_trial();
+        update.join().unwrap().unwrap();
+        assert_eq!(host.pid("p"), None);
+        assert!(matches!(host.function("f"), Err(Error::NoSuchSymbol { .. })));
+        let g = scope.spawn(|| host.function("g").map(drop));
+        let mut control = stage.control("p");
+        let _g = stage.start_function(&mut control, "g");
+        g.join().unwrap().unwrap();
+        host.shutdown();
+    });
+}
+
+#[test]
+fn an_update_heals_a_plugin_that_crashes_again_and_again() {
+    let stage = Stage::new();
+    let mut policy = RestartPolicy::default();
+    policy.break_after = 1;
+    policy.break_pause = Duration::from_secs(3600);
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).restart(policy).build().unwrap();
+    let (mut handles, process) = start(&stage, &host);
+    kill(&host);
+    drop(process);
+    wait_until("the breaker is open", || host.status("p").unwrap().state == PluginState::Broken);
+    let good = Version::new(&stage, "good", &["f"], QUIET);
+    std::thread::scope(|scope| {
+        let update = scope.spawn(|| host.update(good.package()));
+        good.pass();
+        update.join().unwrap().unwrap();
+        let mut process = Process::restore(&stage, control_of(&stage, &host, 2));
+        wait_until("it serves", || host.status("p").unwrap().state == PluginState::Running);
+        process.works(&mut handles, "healed");
+        end(&host);
+    });
+}
+
+#[test]
+fn a_crash_in_a_trial_ends_the_trial_and_restores_the_old_version() {
+    let stage = Stage::new();
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let (mut handles, process) = start(&stage, &host);
+    let slow = Version::new(&stage, "slow", &["f"], QUIET);
+    std::thread::scope(|scope| {
+        let update = scope.spawn(|| host.update(slow.package()).unwrap_err());
+        let folder = slow.trial_folder();
+        kill(&host);
+        drop(process);
+        let error = reason(update.join().unwrap());
+        assert!(matches!(error, Error::TrialEnded { .. }), "{error}");
+        assert!(is_gone(&folder));
+        let mut process = Process::restore(&stage, control_of(&stage, &host, 2));
+        wait_until("it serves", || host.status("p").unwrap().state == PluginState::Running);
+        process.works(&mut handles, "back");
+        end(&host);
+    });
+}
+
+#[test]
+fn a_shutdown_ends_an_update_in_its_trial_and_in_its_swap() {
+    for in_swap in [false, true] {
+        let stage = Stage::new();
+        let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+        let (handles, process) = start(&stage, &host);
+        let slow = Version::new(&stage, "slow", &["f"], QUIET);
+        std::thread::scope(|scope| {
+            let update = scope.spawn(|| host.update(slow.package()).unwrap_err());
+            let folder = slow.trial_folder();
+            let running = if in_swap {
+                slow.pass();
+                process.stop(&stage);
+                wait_until("the swap goes on", || slow.launches().len() == 2);
+                None
+            } else {
+                Some(process)
+            };
+            // Nobody answers its stops.
+            drop(running);
+            host.shutdown();
+            let error = update.join().unwrap();
+            assert!(matches!(error, Error::Stopped), "{error}");
+            assert!(is_gone(&folder));
+        });
+        drop(handles);
+        assert_eq!(host.status("p").unwrap().state, PluginState::Stopped);
+    }
+}
