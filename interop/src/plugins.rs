@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use ekuiper_host::{Host, HostBuilder};
+use ekuiper_host::{Host, HostBuilder, Package};
 use serde_json::json;
 
 use crate::guard::{self, sockets_in_tmp};
@@ -22,23 +22,15 @@ impl OfficialPython {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let name = guard::unique("py");
-        let folder = root.path().join(&name);
-        fs::create_dir(&folder).unwrap();
-        for file in ["interop/plugins/official/main.py", "examples/pysam/pysam.py"] {
-            let file = tools::root().join(file);
-            fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
-        }
-        let named = |symbols: &[&str]| symbols.iter().map(|symbol| format!("{name}_{symbol}")).collect::<Vec<_>>();
-        let manifest = json!({
-            "version": "v1.0.0",
-            "language": "python",
-            "executable": "main.py",
-            "sources": named(&["pyjson", "told", "faulty", "ghost"]),
-            "sinks": named(&["print", "picky", "keep", "ghost"]),
-            "functions": named(&["revert", "mean", "fail", "exit", "ghost"]),
-        });
-        fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
+        install_official(&root.path().join(&name), &name, "v1.0.0");
         Self { root, name }
+    }
+
+    /// Another version of it, in a folder of its own.
+    pub fn version(&self, version: &str) -> Package {
+        let folder = self.root.path().join(version).join(&self.name);
+        install_official(&folder, &self.name, version);
+        Package::read(folder).unwrap()
     }
 
     /// The plugin's name.
@@ -79,6 +71,24 @@ impl OfficialPython {
     pub fn assert_clean(&self) {
         assert_eq!(sockets_in_tmp(&self.name), [] as [PathBuf; 0]);
     }
+}
+
+fn install_official(folder: &Path, name: &str, version: &str) {
+    fs::create_dir_all(folder).unwrap();
+    for file in ["interop/plugins/official/main.py", "examples/pysam/pysam.py"] {
+        let file = tools::root().join(file);
+        fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+    }
+    let named = |symbols: &[&str]| symbols.iter().map(|symbol| format!("{name}_{symbol}")).collect::<Vec<_>>();
+    let manifest = json!({
+        "version": version,
+        "language": "python",
+        "executable": "main.py",
+        "sources": named(&["pyjson", "told", "faulty", "ghost"]),
+        "sinks": named(&["print", "picky", "keep", "ghost"]),
+        "functions": named(&["revert", "mean", "fail", "exit", "ghost"]),
+    });
+    fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
 }
 
 impl Default for OfficialPython {

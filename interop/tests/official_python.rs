@@ -30,6 +30,7 @@ ekuiper_interop::over_each_transport! {
     a_function_answers_after_idle_keepalives,
     a_death_in_mid_call_is_said_at_once,
     fault_08_a_killed_plugin_is_back,
+    an_update_is_tried_beside_the_running_plugin,
     a_crash_is_noticed_though_the_output_goes_on,
     fault_14_a_second_host_is_refused_and_disturbs_nobody,
     shutdown_leaves_nothing,
@@ -364,6 +365,49 @@ fn fault_08_a_killed_plugin_is_back(transport: &str) {
         sink.send(&json!({})).unwrap();
         assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
     }
+    drop((source, sink));
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn an_update_is_tried_beside_the_running_plugin(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).config(json!({ "interval": 1 }));
+    let mut source = source.open().unwrap();
+    let sink = host.sink(&plugin.symbol("print")).rule(plugin.rule("1")).operator("out");
+    let sink = sink.require_ack(true).open().unwrap();
+    let revert = host.function(&plugin.symbol("revert")).unwrap();
+    let former = host.pid(plugin.name()).unwrap();
+    let package = plugin.version("v2");
+
+    let script = package.folder.join("main.py");
+    let good = std::fs::read_to_string(&script).unwrap();
+    std::fs::write(&script, "raise SystemExit('not today')").unwrap();
+    let error = host.update(package.clone()).unwrap_err().to_string();
+    assert!(error.contains("\"v1.0.0\" goes on") && error.ends_with("not today"), "{error}");
+    assert_eq!(host.pid(plugin.name()), Some(former));
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    next(&mut source);
+
+    // It shakes hands, and then lacks the function: seen when it takes over.
+    std::fs::write(&script, good.replace("revert=Revert", "reverse=Revert")).unwrap();
+    let error = host.update(package.clone()).unwrap_err().to_string();
+    assert!(error.contains("did not start function"), "{error}");
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    sink.send(&json!({})).unwrap();
+    next(&mut source);
+
+    std::fs::write(&script, good).unwrap();
+    let before = host.status(plugin.name()).unwrap().generation;
+    host.update(package).unwrap();
+    let status = host.status(plugin.name()).unwrap();
+    assert_eq!((status.generation, status.restarts), (before + 1, 0));
+    sink.send(&json!({})).unwrap();
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    // It counts anew, after what the former process had still sent.
+    while next(&mut source).message["value"] != 1 {}
     drop((source, sink));
     host.shutdown();
     plugin.assert_clean();
