@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{BufRead, BufReader, PipeReader};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 
 use crate::command::CommandLine;
 use crate::guard::Guard;
@@ -51,12 +50,6 @@ pub struct Exit {
     pub tail: String,
 }
 
-impl Exit {
-    fn new(status: ExitStatus, tail: String) -> Self {
-        Self { code: status.code(), signal: status.signal(), tail }
-    }
-}
-
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.code, self.signal) {
@@ -84,7 +77,7 @@ struct Shared {
 struct State {
     tail: VecDeque<String>,
     output_ended: bool,
-    /// Its number is free for another process.
+    /// Its number may be another process's.
     reaped: bool,
     exit: Option<Exit>,
     /// Its guard has ended too.
@@ -136,21 +129,30 @@ impl Process {
             // Its end, while its number still names its group: whatever it
             // started itself goes with it.
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-            while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
+            let ended = loop {
+                match waitid(WaitId::Pid(pid), options) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    ended => break ended.ok().flatten(),
+                }
+            };
             waiter.signal(pid, Signal::KILL);
             guard.dismiss();
-            let mut state = waiter.lock();
-            let status = child.wait().unwrap_or_default();
-            state.reaped = true;
-            drop(state);
             let state = waiter.wait_until(Instant::now() + OUTPUT_GRACE, |state| state.output_ended);
             let tail = state.tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
             drop(state);
-            let exit = Exit::new(status, tail);
+            let exit = Exit {
+                code: ended.as_ref().and_then(WaitIdStatus::exit_status),
+                signal: ended.as_ref().and_then(WaitIdStatus::terminating_signal),
+                tail,
+            };
             tracing::debug!(plugin = name, %exit, "plugin ended");
             waiter.lock().exit = Some(exit);
             waiter.changed.notify_all();
             on_exit();
+            // Its number is given back last: on a busy machine the kernel may
+            // take half a second for that, and nobody is to wait meanwhile.
+            waiter.lock().reaped = true;
+            let _ = child.wait();
             guard.wait();
             waiter.lock().is_over = true;
             waiter.changed.notify_all();
