@@ -1,17 +1,32 @@
 //! A small engine: it reads a plugin's source, calls a plugin's function on
 //! every row, and writes to a plugin's sink, with acknowledgements.
 //!
-//! `cargo run -p engine -- PLUGIN_FOLDER OUTPUT_FILE`
+//! ```sh
+//! cargo build --release && cp target/release/mirror examples/mirror
+//! cargo run --release -p engine -- examples/mirror /tmp/rows.jsonl
+//! ```
 
-use ekuiper_host::{Error, Host};
+use std::process::ExitCode;
+
+use ekuiper_host::{Host, Result};
 use serde_json::json;
 
-fn main() -> Result<(), Error> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(plugin), Some(output)) = (arguments.next(), arguments.next()) else {
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [plugin, output] = arguments.as_slice() else {
         eprintln!("usage: engine PLUGIN_FOLDER OUTPUT_FILE");
-        std::process::exit(2);
+        return ExitCode::from(2);
     };
+    match run(plugin, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("engine: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(plugin: &str, output: &str) -> Result<()> {
     let host = Host::builder().plugin(plugin).build()?;
 
     let revert = host.function("revert")?;
