@@ -122,8 +122,7 @@ impl Injector<'_> {
     /// Ends it and waits until the next one serves.
     fn end(&self, victim: &Victim, signal: Signal) {
         // An orderly end takes its time: it is no crash to be noticed.
-        let is_single = victim.is_stable && signal == Signal::KILL;
-        self.target.kill(victim.pid, is_single, ROLES.len());
+        self.target.kill(victim.pid, signal == Signal::KILL, victim.is_stable, ROLES.len());
         victim.signal(signal);
         victim.await_end();
         self.target.died();

@@ -32,7 +32,9 @@ struct Kill {
     died: Option<Instant>,
     /// When the calls failed that were under way.
     failures: Vec<Instant>,
-    /// It had run for long: its restart is at once.
+    /// It has not been given the time to end in order.
+    crash: bool,
+    /// It had run for long, too: its restart is at once.
     single: bool,
     /// The host said that all symbols are back.
     restored: Option<Duration>,
@@ -53,11 +55,20 @@ impl Target {
         }
     }
 
-    /// It is about to be killed: to be called right before. `posts` many use it.
-    pub(crate) fn kill(&self, pid: u32, single: bool, posts: usize) {
+    /// It is about to be killed, or told to end where that is no `crash`: to be
+    /// called right before. `posts` many use it.
+    pub(crate) fn kill(&self, pid: u32, crash: bool, stable: bool, posts: usize) {
         let mut kills = lock(&self.kills);
-        let used = vec![None; posts];
-        kills.push(Kill { at: Instant::now(), pid, died: None, failures: Vec::new(), single, restored: None, used });
+        kills.push(Kill {
+            at: Instant::now(),
+            pid,
+            died: None,
+            failures: Vec::new(),
+            crash,
+            single: crash && stable,
+            restored: None,
+            used: vec![None; posts],
+        });
         self.killed.store(kills.len(), Ordering::SeqCst);
     }
 
@@ -90,7 +101,7 @@ impl Target {
     /// the end of its sockets precedes.
     pub(crate) fn noticed(&self, on_time: impl Fn(Instant, Instant) -> bool) -> Noticed {
         let mut noticed = Noticed::default();
-        for kill in lock(&self.kills).iter() {
+        for kill in lock(&self.kills).iter().filter(|kill| kill.crash) {
             for failure in &kill.failures {
                 noticed.since_kill.add(*failure - kill.at);
                 if on_time(kill.at, *failure) {
@@ -138,7 +149,8 @@ impl Target {
     /// After single kills: until the host said that all symbols are back.
     pub(crate) fn away(&self, on_time: impl Fn(Instant, Instant) -> bool) -> Away {
         let mut away = Away::default();
-        for kill in lock(&self.kills).iter().filter(|kill| kill.single) {
+        let kills = lock(&self.kills);
+        for (index, kill) in kills.iter().enumerate().filter(|(_, kill)| kill.single) {
             if let Some(restored) = kill.restored {
                 away.restored.add(restored);
                 if on_time(kill.at, kill.at + restored) {
@@ -147,6 +159,8 @@ impl Target {
             }
             if let Some(longest) = kill.used.iter().copied().max().flatten()
                 && kill.used.iter().all(Option::is_some)
+                // Not when it was killed once more before.
+                && kills.get(index + 1).is_none_or(|next| kill.at + longest < next.at)
             {
                 away.used.add(longest);
             }
