@@ -111,13 +111,26 @@ pub struct Options {
     /// sent again on a new connection. Default: never; a repeated request is
     /// how one command gets two answers (fault 4).
     pub retry: Option<Duration>,
+    /// For how long at most whoever waits for a reply or a request looks for it
+    /// again and again before it sleeps; zero: it sleeps at once. A transport
+    /// looks less long, or not at all, where that has not paid lately. Default:
+    /// 20 µs.
+    pub spin: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_message: 64 << 20, stall_timeout: Duration::from_secs(10), retry: None }
+        Self {
+            max_message: 64 << 20,
+            stall_timeout: Duration::from_secs(10),
+            retry: None,
+            spin: Duration::from_micros(20),
+        }
     }
 }
+
+/// For how long a message that was [posted](Push::post) may wait for company.
+pub const LINGER: Duration = Duration::from_micros(100);
 
 /// One connection of one socket; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -153,6 +166,29 @@ pub trait Push: Send + Sync {
     /// lives. [`TransportError::Disconnected`]: the peer went away in the
     /// middle of it.
     fn send(&self, body: &[u8], deadline: Deadline) -> Result<()>;
+
+    /// Sends a message that may wait a moment for company: under load, several
+    /// leave together. It leaves with the next [`send`](Push::send),
+    /// [`dispatch`](Push::dispatch) or [`flush`](Push::flush), when enough has
+    /// gathered, or by itself within [`LINGER`]; after a pause, at once.
+    ///
+    /// Default: as [`send`](Push::send), which every transport may keep.
+    ///
+    /// # Errors
+    /// As [`send`](Push::send). What had been posted and has not left when the
+    /// peer goes away is lost with what it had not read.
+    fn post(&self, body: &[u8], deadline: Deadline) -> Result<()> {
+        self.send(body, deadline)
+    }
+
+    /// Lets go at once of what was [posted](Push::post).
+    ///
+    /// # Errors
+    /// As [`send`](Push::send).
+    fn dispatch(&self, deadline: Deadline) -> Result<()> {
+        let _ = deadline;
+        Ok(())
+    }
 
     /// Waits until the peers' side has read all that was sent, as far as the
     /// transport can see: at least until it left this process.
