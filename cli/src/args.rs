@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ekuiper_host::Format;
 
 /// Call, read, feed and run eKuiper portable plugins, with no engine at hand.
 ///
@@ -25,6 +26,9 @@ pub(crate) struct Common {
     /// How to talk to the plugin [default: uds]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) transport: Option<String>,
+    /// How messages are written where the plugin knows more than JSON
+    #[arg(long, global = true, value_name = "NAME", default_value = "messagepack")]
+    pub(crate) codec: Codec,
     /// The folder of all sockets [default: a private one, and /tmp for plugins that know no other]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) ipc_dir: Option<PathBuf>,
@@ -43,6 +47,23 @@ pub(crate) struct Common {
     /// What to log to stderr; info shows the plugin's own output
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: LogLevel,
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Codec {
+    Json,
+    #[value(name = "messagepack")]
+    MessagePack,
+}
+
+impl Codec {
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::Json => Format::Json,
+            Self::MessagePack => Format::MessagePack,
+        }
+    }
 }
 
 /// How much is logged.

@@ -52,6 +52,7 @@ fn builder(common: &Common) -> HostBuilder {
         .init_timeout(common.init_timeout)
         .send_timeout(common.send_timeout)
         .recv_timeout(common.recv_timeout)
+        .format(common.codec.format())
         .log_level(common.log_level.name());
     if let Some(transport) = &common.transport {
         builder = builder.transport(transport);

@@ -15,13 +15,19 @@ pub enum Error {
         /// Where and why decoding stopped.
         source: serde_json::Error,
     },
-    /// A value cannot be written as JSON.
-    #[error("{what} cannot be written as JSON: {source}")]
+    /// A value cannot be part of a message.
+    #[error("{what} cannot be written: {source}")]
     Encode {
         /// Which message.
         what: &'static str,
         /// The serialiser's reason.
         source: serde_json::Error,
+    },
+    /// A symbol is to speak a codec that this plugin does not know.
+    #[error("this plugin knows no codec {name}: it offers those of its hello")]
+    UnknownCodec {
+        /// The codec's name.
+        name: String,
     },
     /// The last argument of `Exec` is not a function's context.
     #[error(

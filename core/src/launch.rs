@@ -30,6 +30,10 @@ pub struct LaunchOptions {
     /// a plugin needs no guard of its own. Absent: it does not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub supervises: bool,
+    /// The host understands a [hello](crate::message::Hello) of this version.
+    /// Absent: it does not, and is to get eKuiper's handshake only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hello: Option<u32>,
 }
 
 fn default_send_timeout() -> u64 {
@@ -45,6 +49,7 @@ impl Default for LaunchOptions {
             ipc_dir: None,
             log_level: None,
             supervises: false,
+            hello: None,
         }
     }
 }

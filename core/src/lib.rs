@@ -1,6 +1,7 @@
 //! The eKuiper portable-plugin protocol, without any I/O.
 //!
-//! What lives here: the [messages](message) that engine and plugin exchange,
+//! What lives here: the [messages](message) that engine and plugin exchange and
+//! the [codecs](codec) that write their values,
 //! the [addresses](address) of their channels, the plugin's [manifest] and
 //! [launch options](launch), the SP wire format as [state machines](sp), the
 //! [inverted request/reply conversation](exchange), the
@@ -15,6 +16,7 @@
 //! `docs/src/faults.md`.
 
 pub mod address;
+pub mod codec;
 mod error;
 pub mod exchange;
 mod json;

@@ -18,22 +18,26 @@ pub use backtrace::backtrace;
 pub use connection::connection;
 pub use exchange::exchange;
 pub use launch::{launch, manifest};
-pub use messages::{ack, call, command, reply, source};
+pub use messages::{ack, batch_reply, call, call_messagepack, command, hello, messagepack, reply, source};
 pub use requester::requester;
 
 /// Feeds one input to one decoder.
 pub type Target = fn(&[u8]);
 
 /// Every decoder there is, by its name; `corpus/` has a folder for each.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("ack", ack),
     ("backtrace", backtrace),
+    ("batch_reply", batch_reply),
     ("call", call),
+    ("call_messagepack", call_messagepack),
     ("command", command),
     ("connection", connection),
     ("exchange", exchange),
+    ("hello", hello),
     ("launch", launch),
     ("manifest", manifest),
+    ("messagepack", messagepack),
     ("reply", reply),
     ("requester", requester),
     ("source", source),

@@ -1,5 +1,6 @@
 //! One control or function channel: commands out, answers in, never confused.
 
+use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -7,6 +8,7 @@ use std::time::Instant;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::exchange::{Arrival, Departure, HostEnd, NotReady};
+use ekuiper_core::message::Hello;
 use ekuiper_core::transport::{ConnectionId, Options, Reply, ReplyEvent, Transport, TransportError};
 
 use crate::dependents::Dependent;
@@ -51,7 +53,14 @@ struct State {
     rival: Option<ConnectionId>,
     /// What the first stranger said, for the error.
     garbage: Option<Vec<u8>>,
+    /// What those said of themselves who are connected.
+    hellos: HashMap<ConnectionId, Hello>,
+    /// A command whose caller has gone on.
+    posted: Option<Tell>,
 }
+
+/// Takes the answer: what is in the buffer, or why there is none.
+type Tell = Box<dyn FnOnce(Result<&mut Vec<u8>, Failure>) + Send>;
 
 impl State {
     /// The peer has sent nothing more so far: each connection is heard in its
@@ -93,16 +102,19 @@ pub(crate) enum Failure {
 }
 
 impl Channel {
+    /// Listens for a plugin, which may begin with a hello where it was asked
+    /// for one.
     pub(crate) fn listen(
         transport: &dyn Transport,
         address: &Address,
         options: &Options,
+        end: HostEnd,
     ) -> Result<Self, TransportError> {
         Ok(Self {
             address: address.clone(),
             reply: transport.reply(address, options)?,
             turn: Turn::default(),
-            state: Mutex::default(),
+            state: Mutex::new(State { end, ..State::default() }),
             uses: AtomicU64::new(0),
             has_peer: AtomicBool::new(false),
             process_ended: AtomicBool::new(false),
@@ -137,10 +149,20 @@ impl Channel {
 
     /// Whether a plugin that has shaken hands is connected.
     pub(crate) fn has_peer(&self) -> bool {
-        if let Ok(mut state) = self.state.try_lock() {
-            self.drain(&mut state);
-        }
+        self.look();
         self.has_peer.load(Ordering::SeqCst)
+    }
+
+    /// What the plugin said of itself, if it did.
+    pub(crate) fn hello(&self) -> Option<Hello> {
+        let state = self.lock();
+        state.hellos.get(&state.end.peer()?).cloned()
+    }
+
+    /// Whether nothing is sent on it any more: its process has ended, or is
+    /// left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_left.load(Ordering::SeqCst) || self.process_ended.load(Ordering::SeqCst)
     }
 
     /// What a stranger said, if one did.
@@ -181,9 +203,7 @@ impl Channel {
             return Err(Failure::ProcessEnded);
         }
         let mut state = self.lock();
-        // Whatever has queued up goes first: a command answers the latest
-        // request, and is sent once (fault 2).
-        self.drain(&mut state);
+        self.prepare(&mut state, send_by)?;
         self.send(&mut state, command, send_by)?;
         loop {
             match self.wait(&mut state, answer_by) {
@@ -198,6 +218,74 @@ impl Channel {
                 Err(failure) => return Err(failure),
             }
         }
+    }
+
+    /// Sends a command to a plugin of ours, and does not wait for its answer: `tell` takes that,
+    /// whoever receives it, at the latest whoever uses the channel next or
+    /// [settles](Channel::settle) it.
+    pub(crate) fn post(
+        &self,
+        command: &[u8],
+        send_by: Instant,
+        tell: impl FnOnce(Result<&mut Vec<u8>, Failure>) + Send + 'static,
+    ) -> Result<(), Failure> {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        let _turn = self.turn.take(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
+        if self.is_left.load(Ordering::SeqCst) {
+            return Err(Failure::ProcessEnded);
+        }
+        let mut state = self.lock();
+        self.prepare(&mut state, send_by)?;
+        self.send(&mut state, command, send_by)?;
+        state.posted = Some(Box::new(tell));
+        Ok(())
+    }
+
+    /// Waits until the answer to what was [posted](Channel::post) has been
+    /// given to whoever wants it; whoever gives up, gets nothing more.
+    pub(crate) fn settle(&self, deadline: Instant) {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.lock();
+        while state.posted.is_some() {
+            match self.wait(&mut state, deadline) {
+                Ok(_) => {}
+                Err(Failure::NotReady(_)) => {
+                    state.end.abandon();
+                    Self::tell(&mut state, Err(Failure::Timeout));
+                }
+                Err(Failure::ProcessEnded) => Self::tell(&mut state, Err(Failure::OutcomeUnknown)),
+                Err(failure) => Self::tell(&mut state, Err(failure)),
+            }
+        }
+    }
+
+    /// Takes what is there, if nobody else does.
+    pub(crate) fn look(&self) {
+        if let Ok(mut state) = self.state.try_lock() {
+            self.drain(&mut state);
+        }
+    }
+
+    /// Gives the answer to what was posted, or what there is instead.
+    fn tell(state: &mut State, outcome: Result<(), Failure>) {
+        if let Some(posted) = state.posted.take() {
+            posted(outcome.map(|()| &mut state.buffer));
+        }
+    }
+
+    /// Before a command is sent.
+    fn prepare(&self, state: &mut State, deadline: Instant) -> Result<(), Failure> {
+        // Whatever has queued up goes first: a command answers the latest
+        // request, and is sent once (fault 2).
+        self.drain(state);
+        while state.posted.is_some() {
+            match self.wait(state, deadline) {
+                // Told to whoever has posted it.
+                Ok(_) | Err(Failure::OutcomeUnknown) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
     }
 
     fn send(&self, state: &mut State, command: &[u8], deadline: Instant) -> Result<(), Failure> {
@@ -271,9 +359,11 @@ impl Channel {
             ReplyEvent::Disconnected(connection) => {
                 state.connections = state.connections.saturating_sub(1);
                 state.count(connection);
+                state.hellos.remove(&connection);
                 let departure = state.end.departed(connection);
                 self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
                 if departure == Departure::OutcomeUnknown {
+                    Self::tell(state, Err(Failure::OutcomeUnknown));
                     return Err(Failure::OutcomeUnknown);
                 }
                 if state.end.peer().is_none() && self.process_ended.load(Ordering::SeqCst) {
@@ -284,6 +374,10 @@ impl Channel {
             ReplyEvent::Oversized(ticket, length) => {
                 state.count(ticket.connection);
                 match state.end.arrived(ticket, b"") {
+                    Arrival::Answer if state.posted.is_some() => {
+                        Self::tell(state, Err(Failure::AnswerTooLong(length)));
+                        Ok(None)
+                    }
                     Arrival::Answer => Err(Failure::AnswerTooLong(length)),
                     arrival => Ok(Some(arrival)),
                 }
@@ -295,6 +389,23 @@ impl Channel {
                 self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
                 if arrival == Arrival::Rival {
                     self.greet(connection);
+                }
+                match arrival {
+                    Arrival::Answer if state.posted.is_some() => {
+                        Self::tell(state, Ok(()));
+                        return Ok(None);
+                    }
+                    // Those to whom something is posted send no keepalives.
+                    Arrival::SendAgain if state.posted.is_some() => {
+                        Self::tell(state, Err(Failure::OutcomeUnknown));
+                        return Ok(None);
+                    }
+                    Arrival::Handshake | Arrival::Rival => {
+                        if let Some(hello) = Hello::decode(&state.buffer) {
+                            state.hellos.insert(connection, hello);
+                        }
+                    }
+                    _ => {}
                 }
                 match arrival {
                     Arrival::Garbage => {

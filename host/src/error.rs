@@ -127,6 +127,24 @@ pub enum Error {
         /// Why not.
         source: ekuiper_core::Error,
     },
+    /// The batch that a call was part of failed.
+    #[error("the call went with others, and these failed: {text}")]
+    Batch {
+        /// Why.
+        text: String,
+    },
+    /// The plugin says itself that it does not serve what its manifest says.
+    #[error(
+        "plugin {plugin}: its manifest lists {kind} {symbol}, and the plugin has none: correct the manifest, or build the plugin anew"
+    )]
+    NotServed {
+        /// The plugin.
+        plugin: String,
+        /// The symbol's kind.
+        kind: SymbolKind,
+        /// The symbol's name.
+        symbol: String,
+    },
     /// The plugin ended before it shook hands.
     #[error("plugin {plugin} ended before its handshake ({exit}){}", tail(exit))]
     EarlyExit {
@@ -315,6 +333,24 @@ pub enum Error {
 /// A transport's error, with what it happened to.
 pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Error {
     move |source| Error::Transport { what, source }
+}
+
+impl Error {
+    /// The same, for another call of the batch that it concerns.
+    pub(crate) fn for_another_call(&self) -> Self {
+        match self {
+            Self::OutcomeUnknown { plugin, what, exit } => {
+                Self::OutcomeUnknown { plugin: plugin.clone(), what: what.clone(), exit: exit.clone() }
+            }
+            Self::Timeout { plugin, what, after } => {
+                Self::Timeout { plugin: plugin.clone(), what: what.clone(), after: *after }
+            }
+            Self::Exited { plugin, exit } => Self::Exited { plugin: plugin.clone(), exit: exit.clone() },
+            Self::Function { symbol, text } => Self::Function { symbol: symbol.clone(), text: text.clone() },
+            Self::Stopped => Self::Stopped,
+            other => Self::Batch { text: other.to_string() },
+        }
+    }
 }
 
 fn tail(exit: &Exit) -> String {

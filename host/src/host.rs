@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::SymbolKind;
 
 use crate::catalog::{Catalog, Package};
@@ -278,6 +279,13 @@ impl HostBuilder {
     /// The longest message, in bytes. Default: 64 MiB.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.options.max_message = bytes;
+        self
+    }
+
+    /// How functions' and sources' messages are written where the plugin knows
+    /// more than JSON. Default: MessagePack.
+    pub fn format(mut self, format: Format) -> Self {
+        self.options.format = format;
         self
     }
 

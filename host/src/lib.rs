@@ -28,6 +28,7 @@
 //! channels; `site`, what all plugins share; [`Function`], [`Source`] and
 //! [`Sink`], the handles of an engine.
 
+mod calls;
 mod catalog;
 mod channel;
 mod command;
@@ -54,11 +55,13 @@ mod target;
 mod transports;
 mod turn;
 
+pub use calls::PendingCall;
 pub use catalog::Package;
-pub use ekuiper_core::message::{FunctionMeta, SymbolKind, Tuple};
+pub use ekuiper_core::codec::{Bytes, Format};
+pub use ekuiper_core::message::{Arguments, FunctionMeta, SymbolKind, Tuple};
 pub use ekuiper_core::restart::RestartPolicy;
 pub use error::{Error, Result};
-pub use function::{Arguments, Function};
+pub use function::Function;
 pub use host::{Host, HostBuilder};
 pub use process::Exit;
 pub use sink::{Sink, SinkBuilder};

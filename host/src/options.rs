@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ekuiper_core::transport;
-
+use ekuiper_core::codec::Format;
 use ekuiper_core::restart::RestartPolicy;
+use ekuiper_core::transport;
 
 /// A host's settings.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct Options {
     /// What plugins that take it from their launch options log.
     pub(crate) log_level: Option<String>,
     pub(crate) max_message: usize,
+    /// How messages are written to and by plugins that know more than JSON.
+    pub(crate) format: Format,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
             grace: Duration::from_secs(3),
             log_level: None,
             max_message: transport::Options::default().max_message,
+            format: Format::MessagePack,
         }
     }
 }

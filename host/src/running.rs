@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, SocketFolder};
-use ekuiper_core::exchange::NotReady;
-use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, SymbolKind};
+use ekuiper_core::codec::Format;
+use ekuiper_core::exchange::{HostEnd, NotReady};
+use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, Hello, SymbolKind};
 use ekuiper_core::transport::{Deadline, Endpoint, TransportError};
 
 use crate::catalog::Package;
@@ -36,6 +37,8 @@ pub(crate) struct Running {
     /// The folder that its SDK uses.
     pub(crate) folder: SocketFolder,
     control: Arc<Channel>,
+    /// What it can do beyond eKuiper's protocol; nothing, unless it says so.
+    hello: Hello,
     functions: Mutex<HashMap<String, Arc<Mutex<Option<FunctionChannel>>>>>,
     dependents: Arc<Mutex<Dependents>>,
     /// Another process is to follow: whatever has not begun waits for it.
@@ -75,7 +78,7 @@ impl Running {
 
     /// A process that has shaken hands.
     pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Arc<Self> {
-        let Started { process, control, folder, claim, dependents } = started;
+        let Started { process, control, folder, claim, hello, dependents } = started;
         let running = Arc::new(Self {
             name: name.to_owned(),
             generation,
@@ -83,6 +86,7 @@ impl Running {
             process,
             folder,
             control: control.clone(),
+            hello: hello.unwrap_or_default(),
             functions: Mutex::default(),
             dependents,
             is_left: AtomicBool::new(false),
@@ -100,6 +104,18 @@ impl Running {
     /// The channel on which it is told what to start and to stop.
     pub(crate) fn control(&self) -> &Arc<Channel> {
         &self.control
+    }
+
+    /// How the messages of its symbols are written.
+    pub(crate) fn format(&self, kind: SymbolKind) -> Format {
+        let wanted = self.site.options.format;
+        // A sink is given the engine's bytes as they are, and expects JSON.
+        if kind != SymbolKind::Sink && self.hello.speaks(wanted) { wanted } else { Format::Json }
+    }
+
+    /// Whether it can do more than eKuiper's protocol knows.
+    pub(crate) fn has(&self, feature: Feature) -> bool {
+        self.hello.has(feature)
     }
 
     /// Whether whatever fails with this process goes on with the next: it has
@@ -209,6 +225,7 @@ impl Running {
 
     fn command(&self, kind: CommandKind, control: &Control, patience: Duration) -> Result<()> {
         let what = || format!("{kind} {} {}", control.plugin_type, control.symbol_name);
+        let control = control.clone().with_format(self.format(control.plugin_type));
         let encoded = Command { kind, control: control.clone() }
             .encode()
             .map_err(|source| Error::Message { what: what(), source })?;
@@ -264,7 +281,8 @@ impl Running {
         let what = || format!("function {symbol} of plugin {}", self.name);
         let message = |source| Error::Message { what: what(), source };
         let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
-        let channel = Channel::listen(&*self.site.transport, &claim.address, &self.site.options.transport());
+        let options = self.site.options.transport();
+        let channel = Channel::listen(&*self.site.transport, &claim.address, &options, HostEnd::new());
         let channel = Arc::new(channel.map_err(transport_error(what()))?);
         self.depends(&(channel.clone() as Arc<dyn Dependent>));
         self.start_symbol(&Control::function(symbol))?;

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
 use ekuiper_core::transport::{Deadline, TransportError};
 use serde::de::DeserializeOwned;
@@ -169,25 +170,25 @@ impl Feed {
         Ok(inlet)
     }
 
-    /// The next message; false when the source is over.
-    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<bool> {
+    /// The next message, and how it is written; `None` when the source is over.
+    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Option<Format>> {
         loop {
             let mut state = lock(&self.state);
             if state.ended {
-                return Ok(false);
+                return Ok(None);
             }
             if let Some(inlet) = state.inlets.front().cloned() {
                 drop(state);
                 if inlet.receive(buffer, deadline).map_err(transport_error(self.what()))? {
-                    return Ok(true);
+                    return Ok(Some(inlet.running.format(SymbolKind::Source)));
                 }
                 // Ended by the handle, by itself, or with its process?
                 if lock(&self.state).ended {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 match inlet.running.is_ending(deadline) {
                     Some(true) => {}
-                    Some(false) => return Ok(false),
+                    Some(false) => return Ok(None),
                     None => return Err(transport_error(self.what())(TransportError::Timeout)),
                 }
                 state = lock(&self.state);
@@ -292,11 +293,11 @@ impl<M: DeserializeOwned> Source<M> {
             return Ok(None);
         }
         match self.feed.receive(&mut self.buffer, deadline) {
-            Ok(true) => {
+            Ok(Some(format)) => {
                 self.feed.plugin.counters.messages_in.add(1);
-                self.decode().map(Some)
+                self.decode(format).map(Some)
             }
-            Ok(false) => {
+            Ok(None) => {
                 self.over = true;
                 Ok(None)
             }
@@ -307,9 +308,9 @@ impl<M: DeserializeOwned> Source<M> {
         }
     }
 
-    fn decode(&self) -> Result<Tuple<M>> {
+    fn decode(&self, format: Format) -> Result<Tuple<M>> {
         let symbol = || self.feed.control.symbol_name.clone();
-        match SourceMessage::decode(&self.buffer) {
+        match SourceMessage::decode(format, &self.buffer) {
             Ok(SourceMessage::Tuple(tuple)) => Ok(tuple),
             Ok(SourceMessage::Error(text)) => Err(Error::Source { symbol: symbol(), text }),
             Err(source) => Err(Error::Message { what: self.feed.what(), source }),

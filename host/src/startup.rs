@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::SocketFolder;
+use ekuiper_core::exchange::HostEnd;
 use ekuiper_core::launch::LaunchOptions;
+use ekuiper_core::message::{Hello, SymbolKind};
 use ekuiper_core::transport::TransportError;
 
 use crate::catalog::Package;
@@ -30,6 +32,8 @@ pub(crate) struct Started {
     /// The folder that its SDK uses.
     pub(crate) folder: SocketFolder,
     pub(crate) claim: Claim,
+    /// What the plugin says of itself, if it does.
+    pub(crate) hello: Option<Hello>,
     /// Those who are told of the process's end.
     pub(crate) dependents: Arc<Mutex<Dependents>>,
 }
@@ -77,7 +81,7 @@ pub(crate) fn start(
 ) -> Result<Started> {
     let common = site.common_folder();
     let common = (common != site.folder).then_some(common);
-    launch(package, site, common, None, canceller, on_exit)?.started(&package.name, &site.options)
+    launch(package, site, common, None, canceller, on_exit)?.started(package, &site.options)
 }
 
 /// Starts a plugin on a site of its own, while another process of it runs, and
@@ -99,7 +103,7 @@ pub(crate) fn start_beside(
         launched.end(&site.options);
         return Ok(None);
     }
-    launched.started(&package.name, &site.options).map(Some)
+    launched.started(package, &site.options).map(Some)
 }
 
 /// A process that has been started, and what became of its handshake.
@@ -114,14 +118,25 @@ struct Launched {
 }
 
 impl Launched {
-    fn started(mut self, name: &str, options: &Options) -> Result<Started> {
-        if let Handshake::From(index) = self.handshake {
-            let Candidate { folder, channel: control, claim } = self.candidates.swap_remove(index);
-            self.candidates.into_iter().for_each(|other| other.channel.close());
-            return Ok(Started { process: self.process, control, folder, claim, dependents: self.dependents });
-        }
-        let error = match (&self.handshake, self.clash.take()) {
-            (Handshake::Nobody, Some(source)) => transport_error(format!("plugin {name}"))(source),
+    fn started(mut self, package: &Package, options: &Options) -> Result<Started> {
+        let name = &package.name;
+        let error = match self.handshake {
+            Handshake::From(index) => {
+                let hello = self.candidates[index].channel.hello();
+                match hello.as_ref().map_or(Ok(()), |hello| check_symbols(package, hello)) {
+                    Ok(()) => {
+                        let Candidate { folder, channel: control, claim } = self.candidates.swap_remove(index);
+                        self.candidates.into_iter().for_each(|other| other.channel.close());
+                        let (process, dependents) = (self.process, self.dependents);
+                        return Ok(Started { process, control, folder, claim, hello, dependents });
+                    }
+                    Err(error) => error,
+                }
+            }
+            Handshake::Nobody => match self.clash.take() {
+                Some(source) => transport_error(format!("plugin {name}"))(source),
+                None => self.failure(name),
+            },
             _ => self.failure(name),
         };
         self.end(options);
@@ -154,6 +169,21 @@ impl Launched {
         let note = if tail.is_empty() { String::new() } else { format!(" (it wrote: {tail})") };
         Error::NoHandshake { plugin, after: self.patience, note }
     }
+}
+
+/// Whether the plugin serves what its manifest says; what it serves beyond that
+/// cannot be used.
+fn check_symbols(package: &Package, hello: &Hello) -> Result<()> {
+    for kind in SymbolKind::ALL {
+        let (promised, served) = (package.manifest.symbols(kind), hello.symbols(kind));
+        if let Some(missing) = promised.iter().find(|symbol| !served.contains(symbol)) {
+            return Err(Error::NotServed { plugin: package.name.clone(), kind, symbol: missing.clone() });
+        }
+        for symbol in served.iter().filter(|symbol| !promised.contains(symbol)) {
+            tracing::warn!(plugin = package.name, "{kind} {symbol} is not in its manifest: it cannot be used");
+        }
+    }
+    Ok(())
 }
 
 fn launch(
@@ -213,6 +243,7 @@ fn launch_json(name: &str, site: &Site) -> Result<String> {
     launch.ipc_dir = Some(site.folder.path().to_owned());
     launch.log_level = site.options.log_level.clone();
     launch.supervises = true;
+    launch.hello = Some(Hello::VERSION);
     if site.transport.name() != "uds" {
         launch.transport = Some(site.transport.name().to_owned());
     }
@@ -233,7 +264,7 @@ fn listen(
     for folder in std::iter::once(site.folder.clone()).chain(common) {
         let address = folder.control(name).map_err(|source| Error::Message { what: what(), source })?;
         let claim = site.claim(address, what())?;
-        match Channel::listen(&*site.transport, &claim.address, &site.options.transport()) {
+        match Channel::listen(&*site.transport, &claim.address, &site.options.transport(), HostEnd::hearing_hello()) {
             Ok(channel) => candidates.push(Candidate { folder, channel: Arc::new(channel), claim }),
             Err(error) if candidates.is_empty() => return Err(transport_error(what())(error)),
             Err(error) => clash = Some(error),

@@ -3,28 +3,21 @@
 
 use std::marker::PhantomData;
 
-use ekuiper_core::message::encode_result;
-use serde::de::DeserializeOwned;
+use ekuiper_core::codec::Format;
+use ekuiper_core::message::{Arg, Args};
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::error::located;
-use crate::output::Output;
+use crate::output::{Output, Reply};
+use crate::raw::RawFunction;
 use crate::{Error, Function, FunctionContext, Result};
 
-/// A function behind a pointer, fed with JSON text.
-pub(crate) trait ErasedFunction: Send {
-    fn validate(&mut self, args: &[&RawValue]) -> Result<()>;
-    /// Appends the whole reply.
-    fn exec(&mut self, args: &[&RawValue], ctx: &FunctionContext, reply: &mut Vec<u8>) -> Result<()>;
-    fn is_aggregate(&self) -> bool;
-}
-
 /// A function of a plugin, whatever it was made of.
-pub struct BoxedFunction(pub(crate) Box<dyn ErasedFunction>);
+pub struct BoxedFunction(pub(crate) Box<dyn RawFunction>);
 
 /// What can be a function: a closure (or `fn`) of up to 12 arguments that can
-/// be read from JSON, whose result is an [`Output`]; or a [`Function`].
+/// be read from a message, whose result is an [`Output`]; or a [`Function`].
 ///
 /// Arguments are owned: `String`, not `&str`. What a closure captures must be
 /// `Send` and `'static`: `move |…|`.
@@ -50,18 +43,49 @@ struct Closure<F, Signature> {
     signature: PhantomData<Signature>,
 }
 
-fn count(expected: usize, args: &[&RawValue]) -> Result<(), Error> {
-    if args.len() == expected { Ok(()) } else { Err(Error::ArgumentCount { expected, got: args.len() }) }
+fn count(expected: usize, args: &Args<'_>) -> Result<(), Error> {
+    let got = arguments(args)?.len();
+    if got == expected { Ok(()) } else { Err(Error::ArgumentCount { expected, got }) }
 }
 
-fn argument<T: DeserializeOwned>(args: &[&RawValue], index: usize) -> Result<T, Error> {
-    let text = args.get(index).map_or("null", |arg| arg.get());
-    serde_json::from_str(text).map_err(|source| {
+fn arguments<'a>(args: &Args<'a>) -> Result<Vec<Arg<'a>>, Error> {
+    let wrong = |source| ekuiper_core::Error::Message { what: "the function's arguments", source };
+    Ok(args.all().map_err(wrong)?)
+}
+
+/// Reads an argument; an error tells where it is.
+fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Error> {
+    arg.read().map_err(|source| {
         // Read once more for the path, which good arguments need not pay for.
-        let again = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(text));
-        let (field, source) = again.err().map_or((String::new(), source), located);
-        Error::Argument { position: index + 1, field, source }
+        let (field, source) = match arg.format() {
+            Format::Json => {
+                let mut again = serde_json::Deserializer::from_slice(arg.bytes());
+                serde_path_to_error::deserialize::<_, T>(&mut again).err().map_or((String::new(), source), located)
+            }
+            // As JSON, which has the same values.
+            _ => {
+                let path =
+                    arg.read::<Value>().ok().and_then(|value| serde_path_to_error::deserialize::<_, T>(value).err());
+                path.map_or((String::new(), source), located)
+            }
+        };
+        Error::Argument { position, field, source }
     })
+}
+
+/// Why the arguments cannot be read one after the other.
+fn mismatch<T>(expected: usize, args: &Args<'_>, check: impl FnOnce(&[Arg<'_>]) -> Result<T, Error>) -> Error {
+    if let Err(error) = count(expected, args) {
+        return error;
+    }
+    match arguments(args).and_then(|all| check(&all)) {
+        Err(error) => error,
+        Ok(_) => Error::Argument {
+            position: expected,
+            field: String::new(),
+            source: serde_json::Error::custom("it is not written properly"),
+        },
+    }
 }
 
 macro_rules! closures {
@@ -78,19 +102,36 @@ macro_rules! closures {
             }
         }
 
-        impl<Func, Out, $($name),*> ErasedFunction for Closure<Func, fn($($name),*) -> Out>
+        impl<Func, Out, $($name),*> RawFunction for Closure<Func, fn($($name),*) -> Out>
         where
             Func: FnMut($($name),*) -> Out + Send,
             Out: Output,
             $($name: DeserializeOwned,)*
         {
-            fn validate(&mut self, args: &[&RawValue]) -> Result<()> {
+            fn validate(&mut self, args: &Args<'_>) -> Result<()> {
                 Ok(count($count, args)?)
             }
 
-            fn exec(&mut self, args: &[&RawValue], _: &FunctionContext, reply: &mut Vec<u8>) -> Result<()> {
-                count($count, args)?;
-                (self.function)($(argument::<$name>(args, $index)?),*).write(reply)
+            #[inline]
+            #[allow(non_snake_case, unused_mut)]
+            fn exec(&mut self, args: &mut Args<'_>, _: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()> {
+                let unread = args.clone();
+                let mut read = || Some(($(args.read::<$name>().ok()??,)*));
+                if let Some(($($name,)*)) = read()
+                    && args.is_over()
+                {
+                    return (self.function)($($name),*).write(reply);
+                }
+                Err(mismatch($count, &unread, |all| {
+                    let _ = all;
+                    $(argument::<$name>(&all[$index], $index + 1)?;)*
+                    Ok(())
+                })
+                .into())
+            }
+
+            fn needs_context(&self) -> bool {
+                false
             }
 
             fn is_aggregate(&self) -> bool {
@@ -129,18 +170,17 @@ impl<T: Function + 'static> IntoFunction<ByTrait> for T {
     }
 }
 
-fn values(args: &[&RawValue]) -> Result<Vec<Value>, Error> {
-    (0..args.len()).map(|index| argument(args, index)).collect()
+fn values(args: &Args<'_>) -> Result<Vec<Value>, Error> {
+    arguments(args)?.iter().enumerate().map(|(index, arg)| argument(arg, index + 1)).collect()
 }
 
-impl<T: Function> ErasedFunction for Implemented<T> {
-    fn validate(&mut self, args: &[&RawValue]) -> Result<()> {
+impl<T: Function> RawFunction for Implemented<T> {
+    fn validate(&mut self, args: &Args<'_>) -> Result<()> {
         self.function.validate(&values(args)?)
     }
 
-    fn exec(&mut self, args: &[&RawValue], ctx: &FunctionContext, reply: &mut Vec<u8>) -> Result<()> {
-        let result = self.function.exec(&values(args)?, ctx)?;
-        Ok(encode_result(reply, &result)?)
+    fn exec(&mut self, args: &mut Args<'_>, ctx: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()> {
+        self.function.exec(&values(args)?, ctx)?.write(reply)
     }
 
     fn is_aggregate(&self) -> bool {

@@ -143,7 +143,7 @@
 //!
 //! [`Plugin`], the builder; [`Source`], [`Sink`] and [`Function`], what an
 //! author implements; the contexts, what they are given; `closure` and
-//! `output`, closures as functions; `runtime`, the process that serves an
+//! `output`, closures as functions; [`raw`], what they are underneath; `runtime`, the process that serves an
 //! engine, or the two that do; [`testing`], the same symbols without one.
 
 mod closure;
@@ -152,6 +152,7 @@ mod context;
 mod error;
 mod output;
 mod plugin;
+pub mod raw;
 mod runtime;
 mod symbol;
 pub mod testing;
@@ -160,6 +161,7 @@ mod throttle;
 pub use closure::IntoFunction;
 pub use config::Config;
 pub use context::{FunctionContext, SinkContext, SourceContext};
+pub use ekuiper_core::codec::Bytes;
 pub use ekuiper_core::message::{FunctionMeta, Tuple};
 pub use error::{BoxError, Error, Result};
 pub use output::{Json, Output};
@@ -174,7 +176,7 @@ pub mod prelude {
     pub use std::process::ExitCode;
 
     pub use crate::{
-        AckMode, Config, Function, FunctionContext, Json, Plugin, Result, Sink, SinkContext, Source, SourceContext,
-        Value, json, tracing,
+        AckMode, Bytes, Config, Function, FunctionContext, Json, Plugin, Result, Sink, SinkContext, Source,
+        SourceContext, Value, json, tracing,
     };
 }

@@ -5,14 +5,15 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ekuiper_core::message::SymbolKind;
+use ekuiper_core::message::{Hello, SymbolKind};
 
-use crate::closure::{BoxedFunction, ErasedFunction, IntoFunction};
+use crate::closure::{BoxedFunction, IntoFunction};
+use crate::raw::RawFunction;
 use crate::{Sink, Source, runtime};
 
 pub(crate) type SourceFactory = Arc<dyn Fn() -> Box<dyn Source> + Send + Sync>;
 pub(crate) type SinkFactory = Arc<dyn Fn() -> Box<dyn Sink> + Send + Sync>;
-pub(crate) type SharedFunction = Arc<Mutex<Box<dyn ErasedFunction>>>;
+pub(crate) type SharedFunction = Arc<Mutex<Box<dyn RawFunction>>>;
 
 /// A plugin: its name, its symbols, its limits.
 ///
@@ -187,6 +188,15 @@ impl Plugin {
         let stray = self.idempotent.iter().find(|name| !self.functions.contains_key(*name));
         let stray = stray.map(|name| format!("{name:?} is declared idempotent and is no function"));
         self.mistake.clone().or_else(|| empty.then(|| "it has no source, sink or function".into())).or(stray)
+    }
+
+    /// What it says of itself to a host that asks.
+    pub(crate) fn hello(&self) -> Hello {
+        let mut hello = Hello::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        for kind in SymbolKind::ALL {
+            self.names(kind).into_iter().for_each(|name| hello.serves(kind, name));
+        }
+        hello
     }
 
     /// The names of its symbols of one kind.

@@ -1,28 +1,36 @@
-//! Refuses numbers that JSON cannot hold.
+//! Refuses what one codec can write and the other cannot.
 //!
 //! `serde_json` writes NaN and the infinities as `null`: a wrong value without
-//! a word (fault 17). Here they are an error.
+//! a word (fault 17). Here they are an error, in both codecs. Bytes are text in
+//! JSON.
 
 use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-/// A value whose numbers are checked while it is written.
-pub(super) struct Finite<'a, T: ?Sized>(pub(super) &'a T);
+use super::bytes::text;
 
-impl<T: Serialize + ?Sized> Serialize for Finite<'_, T> {
+/// A value whose numbers are checked while it is written; with `TEXT`, as text.
+pub(super) struct Finite<'a, T: ?Sized, const TEXT: bool>(pub(super) &'a T);
+
+impl<T: Serialize + ?Sized, const TEXT: bool> Serialize for Finite<'_, T, TEXT> {
+    #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Guard(serializer))
+        self.0.serialize(Guard::<_, TEXT>(serializer))
     }
 }
 
 /// Passes everything on but what is not finite.
-struct Guard<S>(S);
+struct Guard<S, const TEXT: bool>(S);
+
+/// What `serde_json`'s `RawValue` calls itself: JSON text, whatever surrounds it.
+const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 macro_rules! pass_on {
     ($($method:ident($($arg:ident: $type:ty),*);)*) => {
-        $(fn $method(self $(, $arg: $type)*) -> Result<S::Ok, S::Error> {
+        $(#[inline]
+        fn $method(self $(, $arg: $type)*) -> Result<S::Ok, S::Error> {
             self.0.$method($($arg),*)
         })*
     };
@@ -31,7 +39,7 @@ macro_rules! pass_on {
 macro_rules! open_compound {
     ($($method:ident($($arg:ident: $type:ty),*) -> $compound:ident;)*) => {
         $(
-            type $compound = Guard<S::$compound>;
+            type $compound = Guard<S::$compound, TEXT>;
             fn $method(self $(, $arg: $type)*) -> Result<Self::$compound, S::Error> {
                 self.0.$method($($arg),*).map(Guard)
             }
@@ -39,12 +47,12 @@ macro_rules! open_compound {
     };
 }
 
-impl<S: Serializer> Serializer for Guard<S> {
+impl<S: Serializer, const TEXT: bool> Serializer for Guard<S, TEXT> {
     type Ok = S::Ok;
     type Error = S::Error;
 
     pass_on! {
-        serialize_bool(v: bool); serialize_char(v: char); serialize_str(v: &str); serialize_bytes(v: &[u8]);
+        serialize_bool(v: bool); serialize_char(v: char); serialize_str(v: &str);
         serialize_i8(v: i8); serialize_i16(v: i16); serialize_i32(v: i32); serialize_i64(v: i64); serialize_i128(v: i128);
         serialize_u8(v: u8); serialize_u16(v: u16); serialize_u32(v: u32); serialize_u64(v: u64); serialize_u128(v: u128);
         serialize_none(); serialize_unit();
@@ -58,8 +66,20 @@ impl<S: Serializer> Serializer for Guard<S> {
         serialize_tuple_struct(name: &'static str, len: usize) -> SerializeTupleStruct;
         serialize_tuple_variant(name: &'static str, index: u32, variant: &'static str, len: usize) -> SerializeTupleVariant;
         serialize_map(len: Option<usize>) -> SerializeMap;
-        serialize_struct(name: &'static str, len: usize) -> SerializeStruct;
         serialize_struct_variant(name: &'static str, index: u32, variant: &'static str, len: usize) -> SerializeStructVariant;
+    }
+
+    type SerializeStruct = Guard<S::SerializeStruct, TEXT>;
+
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
+        if !TEXT && name == RAW_VALUE {
+            return Err(S::Error::custom("a RawValue is JSON text, and cannot be part of MessagePack: use a Value"));
+        }
+        self.0.serialize_struct(name, len).map(Guard)
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<S::Ok, S::Error> {
+        if TEXT { self.0.serialize_str(&text(v)) } else { self.0.serialize_bytes(v) }
     }
 
     fn serialize_f32(self, v: f32) -> Result<S::Ok, S::Error> {
@@ -73,11 +93,11 @@ impl<S: Serializer> Serializer for Guard<S> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_some(&Finite(value))
+        self.0.serialize_some(&Finite::<_, TEXT>(value))
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_struct(name, &Finite(value))
+        self.0.serialize_newtype_struct(name, &Finite::<_, TEXT>(value))
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -87,7 +107,7 @@ impl<S: Serializer> Serializer for Guard<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_variant(name, index, variant, &Finite(value))
+        self.0.serialize_newtype_variant(name, index, variant, &Finite::<_, TEXT>(value))
     }
 
     fn collect_str<T: std::fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
@@ -100,16 +120,21 @@ impl<S: Serializer> Serializer for Guard<S> {
 }
 
 fn check<E: Error>(value: f64) -> Result<(), E> {
-    if value.is_finite() { Ok(()) } else { Err(E::custom(format_args!("{value} is not a number that JSON can hold"))) }
+    if value.is_finite() {
+        Ok(())
+    } else {
+        Err(E::custom(format_args!("{value} is not a number that a message can hold")))
+    }
 }
 
 macro_rules! elements {
     ($($trait:ident: $method:ident;)*) => {
-        $(impl<S: $trait> $trait for Guard<S> {
+        $(impl<S: $trait, const TEXT: bool> $trait for Guard<S, TEXT> {
             type Ok = S::Ok;
             type Error = S::Error;
+            #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-                self.0.$method(&Finite(value))
+                self.0.$method(&Finite::<_, TEXT>(value))
             }
             fn end(self) -> Result<S::Ok, S::Error> {
                 self.0.end()
@@ -127,11 +152,12 @@ elements! {
 
 macro_rules! fields {
     ($($trait:ident),*) => {
-        $(impl<S: $trait> $trait for Guard<S> {
+        $(impl<S: $trait, const TEXT: bool> $trait for Guard<S, TEXT> {
             type Ok = S::Ok;
             type Error = S::Error;
+            #[inline]
             fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
-                self.0.serialize_field(key, &Finite(value))
+                self.0.serialize_field(key, &Finite::<_, TEXT>(value))
             }
             fn skip_field(&mut self, key: &'static str) -> Result<(), S::Error> {
                 self.0.skip_field(key)
@@ -145,16 +171,16 @@ macro_rules! fields {
 
 fields!(SerializeStruct, SerializeStructVariant);
 
-impl<S: SerializeMap> SerializeMap for Guard<S> {
+impl<S: SerializeMap, const TEXT: bool> SerializeMap for Guard<S, TEXT> {
     type Ok = S::Ok;
     type Error = S::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        self.0.serialize_key(&Finite(key))
+        self.0.serialize_key(&Finite::<_, TEXT>(key))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-        self.0.serialize_value(&Finite(value))
+        self.0.serialize_value(&Finite::<_, TEXT>(value))
     }
 
     fn end(self) -> Result<S::Ok, S::Error> {
@@ -178,7 +204,7 @@ mod tests {
     }
 
     fn write(value: &(impl Serialize + ?Sized)) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&Finite(value))
+        serde_json::to_string(&Finite::<_, true>(value))
     }
 
     #[test]
@@ -200,7 +226,7 @@ mod tests {
     #[test]
     fn what_it_does_not_hold_is_an_error_wherever_it_stands() {
         let error = write(&f64::NAN).unwrap_err().to_string();
-        assert_eq!(error, "NaN is not a number that JSON can hold");
+        assert_eq!(error, "NaN is not a number that a message can hold");
         assert!(write(&[1.0, f64::INFINITY]).is_err());
         assert!(write(&(1, f32::NEG_INFINITY)).is_err());
         assert!(write(&std::collections::BTreeMap::from([("k", f64::NAN)])).is_err());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::message::HANDSHAKE;
+use crate::message::{HANDSHAKE, Hello};
 use crate::sp::Backtrace;
 use crate::transport::{ConnectionId, Ticket};
 
@@ -17,6 +17,8 @@ use crate::transport::{ConnectionId, Ticket};
 /// the one that the command answered (faults 4 and 5).
 #[derive(Debug, Default)]
 pub struct HostEnd {
+    /// A connection may begin with a hello.
+    hears_hello: bool,
     peer: Option<ConnectionId>,
     connections: BTreeMap<ConnectionId, Link>,
 }
@@ -92,6 +94,12 @@ impl HostEnd {
         Self::default()
     }
 
+    /// No connection yet; each may begin with a [`Hello`], since the plugin was
+    /// asked for it.
+    pub fn hearing_hello() -> Self {
+        Self { hears_hello: true, ..Self::default() }
+    }
+
     /// The connection that commands go to.
     pub fn peer(&self) -> Option<ConnectionId> {
         self.peer
@@ -105,9 +113,11 @@ impl HostEnd {
     /// Takes note of a request.
     pub fn arrived(&mut self, ticket: Ticket, body: &[u8]) -> Arrival {
         let connection = ticket.connection;
-        let is_handshake = body == HANDSHAKE;
+        let mut is_handshake = body == HANDSHAKE;
         let link = self.connections.entry(connection).or_default();
         if link.greeted.is_none() {
+            // Only as its first word: an answer may begin with anything.
+            is_handshake |= self.hears_hello && Hello::decode(body).is_some();
             if !is_handshake {
                 return Arrival::Garbage;
             }
@@ -262,6 +272,18 @@ mod tests {
         channel.request(B, HANDSHAKE);
         channel.end.begin().unwrap();
         assert_eq!(channel.request(B, b"handshakes are fine"), Arrival::Answer, "an answer may begin with h");
+    }
+
+    #[test]
+    fn a_hello_is_a_handshake_where_it_was_asked_for_and_as_the_first_word() {
+        let hello = Hello::new("sdk", "1").encode();
+        let mut channel = Channel::new();
+        assert_eq!(channel.request(A, &hello), Arrival::Garbage, "nobody has asked");
+        let mut channel = Channel { end: HostEnd::hearing_hello(), serial: 0 };
+        assert_eq!(channel.request(A, &hello), Arrival::Handshake);
+        channel.end.begin().unwrap();
+        assert_eq!(channel.request(A, &hello), Arrival::Answer, "an answer may look like anything");
+        assert_eq!(channel.request(B, HANDSHAKE), Arrival::Rival);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::codec::Format;
 use crate::{Error, Result};
 
 /// The first message of a plugin on a control or function channel, and the
@@ -87,6 +88,10 @@ pub struct Control {
     /// The configuration from the engine's stream or action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Map<String, Value>>,
+    /// How the symbol's messages are written: the name of a codec that the
+    /// plugin has offered in its [hello](super::Hello). Absent: JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<String>,
 }
 
 impl Control {
@@ -124,7 +129,23 @@ impl Control {
             data_source: None,
             data_source_lowercase: None,
             config: None,
+            codec: None,
         }
+    }
+
+    /// The same, with messages that are written so.
+    pub fn with_format(mut self, format: Format) -> Self {
+        self.codec = (format != Format::default()).then(|| format.name().to_owned());
+        self
+    }
+
+    /// How the symbol's messages are written.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCodec`].
+    pub fn format(&self) -> Result<Format> {
+        let Some(name) = &self.codec else { return Ok(Format::default()) };
+        Format::by_name(name).ok_or_else(|| Error::UnknownCodec { name: name.clone() })
     }
 
     /// A source's topic: `dataSource`, else `datasource`, else

@@ -1,10 +1,12 @@
-//! A function's channel: requests and replies.
+//! A function's requests and replies.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::finite::Finite;
+use super::args::{ArgWriter, Args, Arguments};
+use super::envelope::{keys, push_key, push_map};
+use crate::codec::{Format, Reader};
 use crate::{Error, Result};
 
 /// What is asked of a function.
@@ -17,6 +19,20 @@ pub enum CallKind {
     Exec,
     /// Does it take all rows of a window at once?
     IsAggregate,
+    /// Compute for many rows: see [`encode_batch`](super::BatchWriter). No
+    /// engine says this to a plugin that has not offered it.
+    Batch,
+}
+
+impl CallKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Validate => "Validate",
+            Self::Exec => "Exec",
+            Self::IsAggregate => "IsAggregate",
+            Self::Batch => "Batch",
+        }
+    }
 }
 
 /// For which call site of which rule a function is executed.
@@ -37,138 +53,289 @@ pub struct FunctionMeta {
     pub func_id: i64,
 }
 
-/// A request as a plugin receives it; its arguments are still JSON text.
-#[derive(Debug)]
+/// A [`FunctionMeta`] as it stands in requests: written once, sent often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedMeta {
+    /// A JSON string that holds an object.
+    json: Vec<u8>,
+    /// A map.
+    messagepack: Vec<u8>,
+}
+
+impl EncodedMeta {
+    pub(super) fn of(&self, format: Format) -> &[u8] {
+        match format {
+            Format::Json => &self.json,
+            Format::MessagePack => &self.messagepack,
+        }
+    }
+}
+
+impl From<&FunctionMeta> for EncodedMeta {
+    fn from(meta: &FunctionMeta) -> Self {
+        let text = serde_json::json!({
+            "ruleId": meta.rule_id, "opId": meta.op_id, "instanceId": meta.instance_id, "funcId": meta.func_id,
+        });
+        let mut encoded = Self { json: Vec::new(), messagepack: Vec::new() };
+        // Texts and whole numbers: there is nothing that cannot be written.
+        let _ = Format::MessagePack.encode(&mut encoded.messagepack, &text);
+        let text = serde_json::to_string(meta).unwrap_or_else(|_| text.to_string());
+        let _ = Format::Json.encode(&mut encoded.json, &text);
+        encoded
+    }
+}
+
+/// A request as a plugin receives it; its arguments are not read yet.
+#[derive(Clone, Debug)]
 pub struct Call<'a> {
     /// What is asked.
     pub kind: CallKind,
-    /// The arguments, without the context.
-    pub args: Vec<&'a RawValue>,
-    /// The context of an `Exec`; empty for the others.
-    pub meta: FunctionMeta,
+    /// The arguments, or a batch's rows, each an array of arguments.
+    pub args: Args<'a>,
+    /// The batch's number, which its reply repeats; 0 for the others.
+    pub id: u64,
+    context: Context<'a>,
+}
+
+/// Where the context of an `Exec` stands.
+#[derive(Clone, Debug)]
+enum Context<'a> {
+    /// Nowhere: only an `Exec` and a batch have one.
+    Absent,
+    /// It is the last of the arguments, as text.
+    Last,
+    /// Beside them.
+    Beside(&'a [u8]),
 }
 
 impl<'a> Call<'a> {
     /// Reads a request.
     ///
     /// # Errors
-    /// [`Error::Message`] when it has another form, [`Error::MissingContext`]
-    /// when an `Exec`'s last argument is not its context.
-    pub fn decode(bytes: &'a [u8]) -> Result<Self> {
+    /// [`Error::Message`] when it has another form.
+    pub fn decode(format: Format, bytes: &'a [u8]) -> Result<Self> {
+        match format {
+            Format::Json => Self::decode_json(bytes),
+            Format::MessagePack => Self::decode_messagepack(bytes),
+        }
+        .map_err(|source| Error::Message { what: "the function's request", source })
+    }
+
+    fn decode_json(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Wire<'a> {
             func: CallKind,
             #[serde(default, borrow)]
-            arg: Option<Vec<&'a RawValue>>,
+            arg: Option<&'a RawValue>,
+            #[serde(default)]
+            id: u64,
+            #[serde(default, borrow)]
+            meta: Option<&'a RawValue>,
         }
-        let wire: Wire<'a> =
-            crate::json::object(bytes).map_err(|source| Error::Message { what: "the function's request", source })?;
-        let mut args = wire.arg.unwrap_or_default();
-        let mut meta = FunctionMeta::default();
-        if wire.func == CallKind::Exec {
-            let text = args.pop().ok_or(Error::MissingContext)?;
-            meta = serde_json::from_str::<String>(text.get())
-                .and_then(|text| crate::json::object(text.as_bytes()))
-                .map_err(|_| Error::MissingContext)?;
-        }
-        Ok(Self { kind: wire.func, args, meta })
+        let Wire { func, arg, id, meta } = crate::json::object(bytes)?;
+        let arg = arg.map_or(&b"[]"[..], |arg| arg.get().as_bytes());
+        let context = match (func, meta) {
+            (CallKind::Exec, _) => Context::Last,
+            (CallKind::Batch, Some(meta)) => Context::Beside(meta.get().as_bytes()),
+            _ => Context::Absent,
+        };
+        let args = Args::new(Format::Json, arg, matches!(context, Context::Last))?;
+        Ok(Self { kind: func, args, id, context })
+    }
+
+    fn decode_messagepack(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
+        let (mut func, mut id, mut arg, mut meta) = (None, 0, &[0x90][..], None);
+        keys(bytes, |key, reader| {
+            match key {
+                "func" => func = Some(reader.value()?),
+                "id" => id = reader.value()?,
+                "arg" => arg = reader.raw()?,
+                "meta" => meta = Some(reader.raw()?),
+                _ => drop(reader.raw()?),
+            }
+            Ok(())
+        })?;
+        let kind = func.ok_or_else(|| serde::de::Error::missing_field("func"))?;
+        let context = meta.map_or(Context::Absent, Context::Beside);
+        Ok(Self { kind, args: Args::new(Format::MessagePack, arg, false)?, id, context })
+    }
+
+    /// For which call site it is made; empty where the request has none.
+    ///
+    /// # Errors
+    /// [`Error::MissingContext`] when an `Exec`'s last argument is not its
+    /// context.
+    pub fn meta(&self) -> Result<FunctionMeta> {
+        let text = match self.context {
+            Context::Absent => return Ok(FunctionMeta::default()),
+            Context::Last => self.args.context().ok_or(Error::MissingContext)?,
+            Context::Beside(meta) if self.args.format() == Format::MessagePack => {
+                return Format::MessagePack.decode(meta).map_err(|_| Error::MissingContext);
+            }
+            Context::Beside(meta) => meta,
+        };
+        serde_json::from_slice::<String>(text)
+            .and_then(|text| crate::json::object(text.as_bytes()))
+            .map_err(|_| Error::MissingContext)
     }
 }
 
-/// Writes a request. `args` is a tuple or list of arguments; `meta` is needed
-/// by `Exec` and stands last among them.
+/// Writes a request; `meta` is needed by `Exec`.
 ///
 /// # Errors
-/// [`Error::Encode`] when an argument cannot be written as JSON.
+/// [`Error::Encode`] when an argument cannot be written; `buffer` is then as
+/// long as it was.
 pub fn encode_call(
+    format: Format,
     buffer: &mut Vec<u8>,
     kind: CallKind,
-    args: &[&dyn ErasedSerialize],
-    meta: Option<&FunctionMeta>,
+    args: &(impl Arguments + ?Sized),
+    meta: Option<&EncodedMeta>,
 ) -> Result<()> {
-    let wrong = |source| Error::Encode { what: "the function's arguments", source };
+    let start = buffer.len();
+    let written = match format {
+        Format::Json => call_json(buffer, kind, args, meta),
+        Format::MessagePack => call_messagepack(buffer, kind, args, meta),
+    };
+    written.map_err(|source| {
+        buffer.truncate(start);
+        Error::Encode { what: "the function's arguments", source }
+    })
+}
+
+fn call_json(
+    buffer: &mut Vec<u8>,
+    kind: CallKind,
+    args: &(impl Arguments + ?Sized),
+    meta: Option<&EncodedMeta>,
+) -> Result<(), serde_json::Error> {
     buffer.extend_from_slice(b"{\"func\":\"");
-    buffer.extend_from_slice(match kind {
-        CallKind::Validate => b"Validate",
-        CallKind::Exec => b"Exec",
-        CallKind::IsAggregate => b"IsAggregate",
-    });
+    buffer.extend_from_slice(kind.name().as_bytes());
     buffer.extend_from_slice(b"\",\"arg\":");
     if kind == CallKind::IsAggregate {
         buffer.extend_from_slice(b"null}");
         return Ok(());
     }
     buffer.push(b'[');
-    for (position, arg) in args.iter().enumerate() {
-        if position > 0 {
-            buffer.push(b',');
-        }
-        arg.write_json(buffer).map_err(wrong)?;
-    }
+    args.write(&mut ArgWriter::new(Format::Json, buffer))?;
     if let Some(meta) = meta {
-        if !args.is_empty() {
+        if args.count() > 0 {
             buffer.push(b',');
         }
-        let text = serde_json::to_string(meta).map_err(wrong)?;
-        serde_json::to_writer(&mut *buffer, &text).map_err(wrong)?;
+        buffer.extend_from_slice(meta.of(Format::Json));
     }
     buffer.extend_from_slice(b"]}");
     Ok(())
 }
 
-/// A value that can be written as JSON, behind a pointer: lets the arguments
-/// of one call have different types.
-pub trait ErasedSerialize {
-    /// Appends the value to `buffer`.
-    ///
-    /// # Errors
-    /// The serialiser's.
-    fn write_json(&self, buffer: &mut Vec<u8>) -> Result<(), serde_json::Error>;
-}
-
-impl<T: Serialize + ?Sized> ErasedSerialize for T {
-    fn write_json(&self, buffer: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        serde_json::to_writer(buffer, &Finite(self))
+fn call_messagepack(
+    buffer: &mut Vec<u8>,
+    kind: CallKind,
+    args: &(impl Arguments + ?Sized),
+    meta: Option<&EncodedMeta>,
+) -> Result<(), serde_json::Error> {
+    push_map(buffer, 2 + u8::from(meta.is_some()));
+    push_key(buffer, "func");
+    push_key(buffer, kind.name());
+    if let Some(meta) = meta {
+        push_key(buffer, "meta");
+        buffer.extend_from_slice(meta.of(Format::MessagePack));
     }
+    push_key(buffer, "arg");
+    super::envelope::push_array(buffer, args.count());
+    args.write(&mut ArgWriter::new(Format::MessagePack, buffer))
 }
 
 /// What a function answered: its result, or its error's text.
 pub type Outcome<R> = std::result::Result<R, String>;
+
+/// How a reply with a result begins.
+fn result_head(format: Format) -> &'static [u8] {
+    match format {
+        Format::Json => b"{\"state\":true,\"result\":",
+        Format::MessagePack => b"\x82\xa5state\xc3\xa6result",
+    }
+}
+
+/// How one with an error begins.
+fn error_head(format: Format) -> &'static [u8] {
+    match format {
+        Format::Json => b"{\"state\":false,\"result\":",
+        Format::MessagePack => b"\x82\xa5state\xc2\xa6result",
+    }
+}
+
+/// How both end.
+fn tail(format: Format) -> &'static [u8] {
+    match format {
+        Format::Json => b"}",
+        Format::MessagePack => b"",
+    }
+}
 
 /// Reads a reply, `{"state":bool,"result":any}`: `state` false makes the
 /// result an error's text.
 ///
 /// # Errors
 /// [`Error::Message`] when it has another form, or the result another type.
-pub fn decode_reply<R: DeserializeOwned>(bytes: &[u8]) -> Result<Outcome<R>> {
+pub fn decode_reply<R: DeserializeOwned>(format: Format, bytes: &[u8]) -> Result<Outcome<R>> {
+    // As our own plugins write it; whatever is wrong with it is found below.
+    if let Some(rest) = bytes.strip_prefix(result_head(format)) {
+        let mut reader = Reader::new(format, rest);
+        if let Ok(result) = reader.value()
+            && reader.rest() == tail(format)
+        {
+            return Ok(Ok(result));
+        }
+    }
+    let wrong = |source| Error::Message { what: "the function's reply", source };
+    let wrong_result = |source| Error::Message { what: "the function's result", source };
+    let (state, result) = match format {
+        Format::Json => reply_json(bytes).map_err(wrong)?,
+        Format::MessagePack => reply_messagepack(bytes).map_err(wrong)?,
+    };
+    if state {
+        return format.decode(result).map(Ok).map_err(wrong_result);
+    }
+    Ok(Err(format.decode::<String>(result).unwrap_or_else(|_| String::from_utf8_lossy(result).into_owned())))
+}
+
+fn reply_json(bytes: &[u8]) -> Result<(bool, &[u8]), serde_json::Error> {
     #[derive(Deserialize)]
     struct Wire<'a> {
         state: bool,
         #[serde(default, borrow)]
         result: Option<&'a RawValue>,
     }
-    let wrong = |source| Error::Message { what: "the function's reply", source };
-    let wire: Wire<'_> = crate::json::object(bytes).map_err(wrong)?;
-    let result = wire.result.map_or("null", RawValue::get);
-    if wire.state {
-        return serde_json::from_str(result)
-            .map(Ok)
-            .map_err(|source| Error::Message { what: "the function's result", source });
-    }
-    Ok(Err(serde_json::from_str::<String>(result).unwrap_or_else(|_| result.to_owned())))
+    let Wire { state, result } = crate::json::object(bytes)?;
+    Ok((state, result.map_or("null", RawValue::get).as_bytes()))
+}
+
+fn reply_messagepack(bytes: &[u8]) -> Result<(bool, &[u8]), serde_json::Error> {
+    let (mut state, mut result) = (None, &[0xc0][..]);
+    keys(bytes, |key, reader| {
+        match key {
+            "state" => state = Some(reader.value()?),
+            "result" => result = reader.raw()?,
+            _ => drop(reader.raw()?),
+        }
+        Ok(())
+    })?;
+    Ok((state.ok_or_else(|| serde::de::Error::missing_field("state"))?, result))
 }
 
 /// Writes a result.
 ///
 /// # Errors
-/// [`Error::Encode`] when it cannot be written as JSON, NaN and the infinities
-/// among such; `buffer` is then as long as it was.
-pub fn encode_result(buffer: &mut Vec<u8>, result: &(impl Serialize + ?Sized)) -> Result<()> {
+/// [`Error::Encode`] when it cannot be written, NaN and the infinities among
+/// such; `buffer` is then as long as it was.
+#[inline]
+pub fn encode_result(format: Format, buffer: &mut Vec<u8>, result: &(impl Serialize + ?Sized)) -> Result<()> {
     let start = buffer.len();
-    buffer.extend_from_slice(b"{\"state\":true,\"result\":");
-    match serde_json::to_writer(&mut *buffer, &Finite(result)) {
+    buffer.extend_from_slice(result_head(format));
+    match format.encode(buffer, result) {
         Ok(()) => {
-            buffer.push(b'}');
+            buffer.extend_from_slice(tail(format));
             Ok(())
         }
         Err(source) => {
@@ -179,89 +346,155 @@ pub fn encode_result(buffer: &mut Vec<u8>, result: &(impl Serialize + ?Sized)) -
 }
 
 /// Writes an error as a function's reply.
-pub fn encode_error(buffer: &mut Vec<u8>, text: &str) {
-    buffer.extend_from_slice(b"{\"state\":false,\"result\":");
-    buffer.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
-    buffer.push(b'}');
+pub fn encode_error(format: Format, buffer: &mut Vec<u8>, text: &str) {
+    buffer.extend_from_slice(error_head(format));
+    // A text can be written.
+    let _ = format.encode(buffer, text);
+    buffer.extend_from_slice(tail(format));
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::codec::Format::{Json, MessagePack};
 
     const EXEC: &[u8] =
         br#"{"func":"Exec","arg":["a",[1,2],"{\"ruleId\":\"r\",\"opId\":\"o\",\"instanceId\":1,\"funcId\":3}"]}"#;
 
+    fn meta() -> FunctionMeta {
+        FunctionMeta { rule_id: "r".into(), op_id: "o".into(), instance_id: 1, func_id: 3 }
+    }
+
+    fn texts(call: &Call<'_>) -> Vec<Value> {
+        call.args.all().unwrap().iter().map(|arg| arg.read().unwrap()).collect()
+    }
+
     #[test]
     fn an_engines_request_is_read() {
-        let call = Call::decode(EXEC).unwrap();
+        let call = Call::decode(Json, EXEC).unwrap();
         assert_eq!(call.kind, CallKind::Exec);
-        assert_eq!(call.args.iter().map(|arg| arg.get()).collect::<Vec<_>>(), ["\"a\"", "[1,2]"]);
-        assert_eq!(call.meta, FunctionMeta { rule_id: "r".into(), op_id: "o".into(), instance_id: 1, func_id: 3 });
-        let call = Call::decode(br#"{"func":"IsAggregate","arg":null}"#).unwrap();
-        assert_eq!((call.kind, call.args.len()), (CallKind::IsAggregate, 0));
-        let call = Call::decode(br#"{"func":"Validate","arg":[{"node":1},{"node":2}]}"#).unwrap();
-        assert_eq!((call.kind, call.args.len()), (CallKind::Validate, 2));
+        assert_eq!(texts(&call), [json!("a"), json!([1, 2])]);
+        assert_eq!(call.meta().unwrap(), meta());
+        let call = Call::decode(Json, br#"{"func":"IsAggregate","arg":null}"#).unwrap();
+        assert_eq!((call.kind, texts(&call).len()), (CallKind::IsAggregate, 0));
+        let call = Call::decode(Json, br#"{"func":"Validate","arg":[{"node":1},{"node":2}]}"#).unwrap();
+        assert_eq!((call.kind, texts(&call).len()), (CallKind::Validate, 2));
     }
 
     #[test]
     fn our_request_is_the_engines() {
-        let meta = FunctionMeta { rule_id: "r".into(), op_id: "o".into(), instance_id: 1, func_id: 3 };
+        let meta = EncodedMeta::from(&meta());
         let mut buffer = Vec::new();
-        encode_call(&mut buffer, CallKind::Exec, &[&"a", &[1, 2]], Some(&meta)).unwrap();
-        assert_eq!(buffer, EXEC);
+        encode_call(Json, &mut buffer, CallKind::Exec, &("a", [1, 2]), Some(&meta)).unwrap();
+        assert_eq!(std::str::from_utf8(&buffer), std::str::from_utf8(EXEC));
         buffer.clear();
-        encode_call(&mut buffer, CallKind::IsAggregate, &[], None).unwrap();
+        encode_call(Json, &mut buffer, CallKind::IsAggregate, &(), None).unwrap();
         assert_eq!(buffer, br#"{"func":"IsAggregate","arg":null}"#);
         buffer.clear();
-        encode_call(&mut buffer, CallKind::Exec, &[], Some(&meta)).unwrap();
-        assert!(Call::decode(&buffer).unwrap().args.is_empty());
+        encode_call(Json, &mut buffer, CallKind::Exec, &(), Some(&meta)).unwrap();
+        assert!(texts(&Call::decode(Json, &buffer).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn both_formats_carry_the_same_request() {
+        let encoded = EncodedMeta::from(&meta());
+        let many: Vec<_> = (0..20).collect();
+        for format in [Json, MessagePack] {
+            for kind in [CallKind::Exec, CallKind::Validate] {
+                let mut buffer = b"x".to_vec();
+                let context = (kind == CallKind::Exec).then_some(&encoded);
+                encode_call(format, &mut buffer, kind, &many, context).unwrap();
+                let call = Call::decode(format, &buffer[1..]).unwrap();
+                assert_eq!((call.kind, call.args.all().unwrap().len()), (kind, 20), "{format:?}");
+                assert_eq!(call.meta().unwrap(), if kind == CallKind::Exec { meta() } else { Default::default() });
+                assert!(Call::decode(format, &buffer[1..buffer.len() - 1]).is_err(), "cut off");
+            }
+            let mut buffer = b"x".to_vec();
+            assert!(encode_call(format, &mut buffer, CallKind::Exec, &(1, f64::NAN), Some(&encoded)).is_err());
+            assert_eq!(buffer, b"x");
+        }
+    }
+
+    #[test]
+    fn arguments_are_read_as_their_types() {
+        let encoded = EncodedMeta::from(&meta());
+        for format in [Json, MessagePack] {
+            let mut buffer = Vec::new();
+            encode_call(format, &mut buffer, CallKind::Exec, &("a", 2.5), Some(&encoded)).unwrap();
+            let call = Call::decode(format, &buffer).unwrap();
+            let mut args = call.args.clone();
+            assert_eq!(args.read::<String>().unwrap().unwrap(), "a");
+            assert!(!args.clone().is_over(), "one is left");
+            assert_eq!(args.read::<f64>().unwrap(), Some(2.5));
+            assert!(args.is_over());
+            let mut args = call.args.clone();
+            args.read::<String>().unwrap();
+            assert!(args.read::<bool>().is_err());
+            let mut args = call.args.clone();
+            (0..2).for_each(|_| drop(args.read::<Value>().unwrap()));
+            // In JSON the context is there, and gives itself away.
+            assert!(!matches!(args.read::<Value>(), Ok(Some(_))) || !args.is_over(), "there is no third");
+        }
     }
 
     #[test]
     fn a_number_keeps_its_last_bit() {
         let number = 1_844_674_407.309_151_4;
-        let mut buffer = Vec::new();
-        encode_result(&mut buffer, &number).unwrap();
-        assert_eq!(decode_reply::<f64>(&buffer).unwrap(), Ok(number));
-        assert_eq!(decode_reply::<serde_json::Value>(&buffer).unwrap(), Ok(number.into()));
+        for format in [Json, MessagePack] {
+            let mut buffer = Vec::new();
+            encode_result(format, &mut buffer, &number).unwrap();
+            assert_eq!(decode_reply::<f64>(format, &buffer).unwrap(), Ok(number));
+            assert_eq!(decode_reply::<Value>(format, &buffer).unwrap(), Ok(number.into()));
+        }
     }
 
     #[test]
-    fn an_exec_without_its_context_is_refused() {
+    fn an_exec_without_its_context_says_so() {
         for bytes in [
             &br#"{"func":"Exec","arg":[]}"#[..],
             br#"{"func":"Exec","arg":null}"#,
             br#"{"func":"Exec","arg":["no json"]}"#,
         ] {
-            assert!(matches!(Call::decode(bytes), Err(Error::MissingContext)));
+            assert!(matches!(Call::decode(Json, bytes).unwrap().meta(), Err(Error::MissingContext)));
         }
-        assert!(Call::decode(br#"{"func":"Destroy","arg":[]}"#).is_err());
-        assert!(Call::decode(br#"["Validate",[1]]"#).is_err());
+        assert!(Call::decode(Json, br#"{"func":"Destroy","arg":[]}"#).is_err());
+        assert!(Call::decode(Json, br#"{"func":"Exec","arg":{}}"#).is_err());
+        assert!(Call::decode(Json, br#"["Validate",[1]]"#).is_err());
     }
 
     #[test]
     fn replies_survive() {
+        for format in [Json, MessagePack] {
+            let mut buffer = Vec::new();
+            encode_result(format, &mut buffer, "olleh").unwrap();
+            assert_eq!(decode_reply::<String>(format, &buffer).unwrap(), Ok("olleh".into()));
+            assert!(decode_reply::<u8>(format, &buffer).is_err());
+            assert!(decode_reply::<Value>(format, &buffer[..buffer.len() - 1]).is_err());
+            buffer.clear();
+            encode_error(format, &mut buffer, "no\n\"way\"");
+            assert_eq!(decode_reply::<u8>(format, &buffer).unwrap(), Err("no\n\"way\"".into()));
+            assert!(decode_reply::<()>(format, b"handshake").is_err());
+        }
         let mut buffer = Vec::new();
-        encode_result(&mut buffer, "olleh").unwrap();
+        encode_result(Json, &mut buffer, "olleh").unwrap();
         assert_eq!(buffer, br#"{"state":true,"result":"olleh"}"#);
-        assert_eq!(decode_reply::<String>(&buffer).unwrap(), Ok("olleh".into()));
-        assert!(decode_reply::<u8>(&buffer).is_err());
-        buffer.clear();
-        encode_error(&mut buffer, "no\n\"way\"");
-        assert_eq!(decode_reply::<String>(&buffer).unwrap(), Err("no\n\"way\"".into()));
-        assert_eq!(decode_reply::<()>(br#"{"state":true}"#).unwrap(), Ok(()));
-        assert_eq!(decode_reply::<()>(br#"{"state":false,"result":{}}"#).unwrap(), Err("{}".into()));
-        assert!(decode_reply::<()>(b"handshake").is_err());
-        assert!(decode_reply::<u8>(b"[true,5]").is_err());
+        assert_eq!(decode_reply::<()>(Json, br#"{"state":true}"#).unwrap(), Ok(()));
+        assert_eq!(decode_reply::<u8>(Json, br#" {"result": 7, "state":true}"#).unwrap(), Ok(7));
+        assert_eq!(decode_reply::<()>(Json, br#"{"state":false,"result":{}}"#).unwrap(), Err("{}".into()));
+        assert!(decode_reply::<u8>(Json, b"[true,5]").is_err());
+        assert!(decode_reply::<u8>(Json, br#"{"state":true,"result":5}}"#).is_err());
     }
 
     #[test]
     fn fault_17_nan_is_an_error_in_a_result_and_in_an_argument() {
-        let mut buffer = b"before".to_vec();
-        let error = encode_result(&mut buffer, &f64::NAN).unwrap_err().to_string();
-        assert!(error.contains("NaN"), "{error}");
-        assert_eq!(buffer, b"before");
-        assert!(encode_call(&mut buffer, CallKind::Exec, &[&f64::INFINITY], None).is_err());
+        for format in [Json, MessagePack] {
+            let mut buffer = b"before".to_vec();
+            let error = encode_result(format, &mut buffer, &f64::NAN).unwrap_err().to_string();
+            assert!(error.contains("NaN"), "{error}");
+            assert_eq!(buffer, b"before");
+            assert!(encode_call(format, &mut buffer, CallKind::Exec, &[f64::INFINITY], None).is_err());
+        }
     }
 }

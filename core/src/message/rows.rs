@@ -2,20 +2,16 @@
 
 use serde::Serialize;
 
-use super::finite::Finite;
+use crate::codec::Format;
 use crate::{Error, Result};
 
 /// Writes a row, or an array of rows, as a sink gets them.
 ///
 /// # Errors
-/// [`Error::Encode`] when they cannot be written as JSON; `buffer` is then as
+/// [`Error::Encode`] when they cannot be written; `buffer` is then as
 /// long as it was.
 pub fn encode_rows(buffer: &mut Vec<u8>, rows: &(impl Serialize + ?Sized)) -> Result<()> {
-    let start = buffer.len();
-    serde_json::to_writer(&mut *buffer, &Finite(rows)).map_err(|source| {
-        buffer.truncate(start);
-        Error::Encode { what: "the message", source }
-    })
+    Format::Json.encode(buffer, rows).map_err(|source| Error::Encode { what: "the message", source })
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
-use super::finite::Finite;
+use crate::codec::Format;
 use crate::{Error, Result};
 
 /// One record of a source, and what is known about it.
@@ -27,13 +26,18 @@ pub enum SourceMessage<M = Value> {
 }
 
 #[derive(Deserialize)]
-struct Wire<'a> {
-    #[serde(default, borrow)]
-    message: Option<&'a RawValue>,
+#[serde(bound = "M: Deserialize<'de>")]
+struct Wire<M> {
+    #[serde(default = "nothing")]
+    message: Option<M>,
     #[serde(default)]
     meta: Value,
     #[serde(default)]
     error: Option<String>,
+}
+
+fn nothing<M>() -> Option<M> {
+    None
 }
 
 impl<M: serde::de::DeserializeOwned> SourceMessage<M> {
@@ -43,21 +47,18 @@ impl<M: serde::de::DeserializeOwned> SourceMessage<M> {
     ///
     /// # Errors
     /// [`Error::Message`] when it is neither a tuple nor an error.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        if bytes.first() == Some(&b'"') {
-            let inner: String = serde_json::from_slice(bytes).map_err(wrong)?;
-            return Self::decode_object(inner.as_bytes());
-        }
-        Self::decode_object(bytes)
-    }
-
-    fn decode_object(bytes: &[u8]) -> Result<Self> {
-        let wire: Wire<'_> = crate::json::object(bytes).map_err(wrong)?;
-        match (wire.message, wire.error) {
-            (Some(message), None) => {
-                let message = serde_json::from_str(message.get()).map_err(wrong)?;
-                Ok(Self::Tuple(Tuple { message, meta: wire.meta }))
+    #[inline]
+    pub fn decode(format: Format, bytes: &[u8]) -> Result<Self> {
+        let wire: Wire<M> = match format {
+            Format::Json if bytes.first() == Some(&b'"') => {
+                let inner: String = serde_json::from_slice(bytes).map_err(wrong)?;
+                crate::json::object(inner.as_bytes()).map_err(wrong)?
             }
+            Format::Json => crate::json::object(bytes).map_err(wrong)?,
+            Format::MessagePack => format.decode(bytes).map_err(wrong)?,
+        };
+        match (wire.message, wire.error) {
+            (Some(message), None) => Ok(Self::Tuple(Tuple { message, meta: wire.meta })),
             (_, Some(text)) => Ok(Self::Error(text)),
             (None, None) => Err(wrong(serde::de::Error::custom("it has neither \"message\" nor \"error\""))),
         }
@@ -71,24 +72,29 @@ fn wrong(source: serde_json::Error) -> Error {
 /// Writes a tuple as it stands on the wire, after what `buffer` holds.
 ///
 /// # Errors
-/// [`Error::Encode`] when the message cannot be written as JSON, NaN and the
-/// infinities among such; `buffer` is then as long as it was.
-pub fn encode_tuple(buffer: &mut Vec<u8>, message: &impl Serialize, meta: Option<&impl Serialize>) -> Result<()> {
+/// [`Error::Encode`] when the message cannot be written, NaN and the infinities
+/// among such; `buffer` is then as long as it was.
+#[inline]
+pub fn encode_tuple(
+    format: Format,
+    buffer: &mut Vec<u8>,
+    message: &impl Serialize,
+    meta: Option<&impl Serialize>,
+) -> Result<()> {
     #[derive(Serialize)]
     struct Out<'a, M, N> {
         message: &'a M,
         meta: Option<&'a N>,
     }
-    let start = buffer.len();
-    serde_json::to_writer(&mut *buffer, &Finite(&Out { message, meta })).map_err(|source| {
-        buffer.truncate(start);
-        Error::Encode { what: "the tuple", source }
-    })
+    format.encode(buffer, &Out { message, meta }).map_err(|source| Error::Encode { what: "the tuple", source })
 }
 
 /// A source's error as it stands on the wire.
-pub fn encode_source_error(text: &str) -> Vec<u8> {
-    serde_json::json!({ "error": text }).to_string().into_bytes()
+pub fn encode_source_error(format: Format, text: &str) -> Vec<u8> {
+    let mut buffer = Vec::new();
+    // A text can be written.
+    let _ = format.encode(&mut buffer, &serde_json::json!({ "error": text }));
+    buffer
 }
 
 #[cfg(test)]
@@ -97,7 +103,7 @@ mod tests {
     use serde_json::json;
 
     fn decode(bytes: &[u8]) -> Result<SourceMessage> {
-        SourceMessage::decode(bytes)
+        SourceMessage::decode(Format::Json, bytes)
     }
 
     #[test]
@@ -114,7 +120,7 @@ mod tests {
     #[test]
     fn both_spellings_of_an_error_are_errors() {
         let expected = SourceMessage::Error("no \"disk\"".into());
-        let python = encode_source_error("no \"disk\"");
+        let python = encode_source_error(Format::Json, "no \"disk\"");
         let go = serde_json::to_vec(&String::from_utf8(python.clone()).unwrap()).unwrap();
         assert_eq!(decode(&python).unwrap(), expected);
         assert_eq!(decode(&go).unwrap(), expected);
@@ -131,18 +137,24 @@ mod tests {
 
     #[test]
     fn a_tuple_survives_the_wire() {
-        let mut buffer = Vec::new();
-        encode_tuple(&mut buffer, &json!({"name": "x"}), Some(&json!({"k": [1, 2]}))).unwrap();
-        let SourceMessage::Tuple(tuple) = decode(&buffer).unwrap() else { panic!("an error") };
-        assert_eq!((tuple.message, tuple.meta), (json!({"name": "x"}), json!({"k": [1, 2]})));
+        for format in [Format::Json, Format::MessagePack] {
+            let mut buffer = Vec::new();
+            encode_tuple(format, &mut buffer, &json!({"name": "x"}), Some(&json!({"k": [1, 2]}))).unwrap();
+            let SourceMessage::<Value>::Tuple(tuple) = SourceMessage::decode(format, &buffer).unwrap() else {
+                panic!("an error")
+            };
+            assert_eq!((tuple.message, tuple.meta), (json!({"name": "x"}), json!({"k": [1, 2]})));
+            let error = encode_source_error(format, "no");
+            assert_eq!(SourceMessage::<Value>::decode(format, &error).unwrap(), SourceMessage::Error("no".into()));
+        }
     }
 
     #[test]
     fn a_failed_encoding_leaves_the_buffer_as_it_was() {
         let mut buffer = b"before".to_vec();
         let keys = std::collections::HashMap::from([(vec![1u8], 2)]);
-        assert!(encode_tuple(&mut buffer, &keys, None::<&()>).is_err());
-        assert!(encode_tuple(&mut buffer, &[f64::NAN], None::<&()>).is_err());
+        assert!(encode_tuple(Format::Json, &mut buffer, &keys, None::<&()>).is_err());
+        assert!(encode_tuple(Format::Json, &mut buffer, &[f64::NAN], None::<&()>).is_err());
         assert_eq!(buffer, b"before");
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use ekuiper_core::message::{CallKind, Outcome, decode_reply, encode_call};
+use ekuiper_core::message::{CallKind, Outcome, SymbolKind, decode_reply, encode_call};
 use serde::de::IgnoredAny;
 
 use super::{Phase, Plugin};
@@ -97,10 +97,12 @@ impl Plugin {
             let message = |source| Error::Message { what: what(), source };
             let channel = running.function(&symbol)?;
             let mut request = Vec::new();
-            encode_call(&mut request, CallKind::IsAggregate, &[], None).map_err(message)?;
+            let format = running.format(SymbolKind::Function);
+            encode_call(format, &mut request, CallKind::IsAggregate, &(), None).map_err(message)?;
             let now = Instant::now();
             let (send_by, answer_by) = (now + options.send_timeout, now + options.recv_timeout);
-            let reply = channel.exchange(&request, send_by, answer_by, decode_reply::<IgnoredAny>);
+            let read = |reply: &[u8]| decode_reply::<IgnoredAny>(format, reply);
+            let reply = channel.exchange(&request, send_by, answer_by, read);
             let reply = reply.map_err(|failure| running.explain(failure, what(), options.recv_timeout))?;
             if let Outcome::Err(text) = reply.map_err(message)? {
                 return Err(Error::Function { symbol, text: text.trim_end().to_owned() });

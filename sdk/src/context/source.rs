@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Meta, encode_source_error, encode_tuple};
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
@@ -24,6 +25,8 @@ pub struct SourceContext(Arc<Inner>);
 
 struct Inner {
     meta: Meta,
+    /// How its messages are written.
+    format: Format,
     outlet: Box<dyn Outlet>,
     span: Span,
     buffer: Mutex<Vec<u8>>,
@@ -48,9 +51,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SourceContext {
     /// The context of a source that logs in the current span.
-    pub(crate) fn new(meta: Meta, outlet: Box<dyn Outlet>) -> Self {
+    pub(crate) fn new(meta: Meta, format: Format, outlet: Box<dyn Outlet>) -> Self {
         Self(Arc::new(Inner {
             meta,
+            format,
             outlet,
             span: Span::current(),
             buffer: Mutex::default(),
@@ -87,7 +91,7 @@ impl SourceContext {
     ///
     /// # Errors
     /// [`Error::Stopped`]: return from `open`. [`Error::Message`]: the record
-    /// cannot be written as JSON. [`Error::Transport`]: it is longer than
+    /// cannot be written. [`Error::Transport`]: it is longer than
     /// [`Plugin::max_message`](crate::Plugin::max_message). After the last two
     /// the source may go on.
     pub fn emit(&self, message: &impl Serialize) -> Result<(), Error> {
@@ -106,7 +110,8 @@ impl SourceContext {
     fn emit_any(&self, message: &impl Serialize, meta: Option<&impl Serialize>) -> Result<(), Error> {
         let mut buffer = lock(&self.0.buffer);
         buffer.clear();
-        let sent = encode_tuple(&mut buffer, message, meta).map_err(Error::from).and_then(|()| self.send(&buffer));
+        let sent = encode_tuple(self.0.format, &mut buffer, message, meta);
+        let sent = sent.map_err(Error::from).and_then(|()| self.send(&buffer));
         trim(&mut buffer);
         sent
     }
@@ -116,7 +121,7 @@ impl SourceContext {
     /// # Errors
     /// [`Error::Stopped`]: return from `open`.
     pub fn emit_error(&self, text: &str) -> Result<(), Error> {
-        self.send(&encode_source_error(&shortened(text.to_owned())))
+        self.send(&encode_source_error(self.0.format, &shortened(text.to_owned())))
     }
 
     fn send(&self, message: &[u8]) -> Result<(), Error> {
@@ -215,7 +220,7 @@ mod tests {
     }
 
     fn context() -> SourceContext {
-        SourceContext::new(Meta::default(), Box::new(Nowhere))
+        SourceContext::new(Meta::default(), Format::Json, Box::new(Nowhere))
     }
 
     #[test]

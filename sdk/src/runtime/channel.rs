@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use ekuiper_core::exchange::{PluginEnd, Step};
-use ekuiper_core::message::HANDSHAKE;
 use ekuiper_core::transport::{Request, TransportError};
 
 use crate::context::trim;
@@ -22,6 +21,7 @@ pub(super) trait Answer {
 }
 
 /// Serves until the socket is closed, or the host has been gone for `absence`.
+/// Each connection begins with the greeting.
 ///
 /// No keepalives are sent, and nothing is ever sent twice (faults 1, 2 and 4).
 ///
@@ -31,6 +31,7 @@ pub(super) trait Answer {
 pub(super) fn serve(
     request: &dyn Request,
     absence: Option<Duration>,
+    greeting: &[u8],
     server: &mut impl Answer,
 ) -> Result<(), TransportError> {
     let mut end = PluginEnd::new();
@@ -46,7 +47,7 @@ pub(super) fn serve(
                 }
                 Err(error) => return if matches!(error, TransportError::Closed) { Ok(()) } else { Err(error) },
             },
-            Step::Greet(connection) => request.send(connection, HANDSHAKE, None).map(|()| end.sent()),
+            Step::Greet(connection) => request.send(connection, greeting, None).map(|()| end.sent()),
             Step::Receive => request.receive(&mut command, None).map(|()| {
                 if let Some(connection) = connection {
                     end.received(connection);

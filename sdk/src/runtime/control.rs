@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, Registry};
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Meta, SymbolKind};
 use ekuiper_core::transport::{Request, TransportError};
 
@@ -52,8 +53,9 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     let closed = request.clone();
     watchdog::watch(bell.clone(), move || closed.close())?;
     let absence = plugin.limits.host_absence;
+    let greeting = site.greeting(plugin.hello().with_everything());
     let mut symbols = Symbols::new(plugin, site, bell);
-    let served = channel::serve(&*request, Some(absence), &mut symbols);
+    let served = channel::serve(&*request, Some(absence), &greeting, &mut symbols);
     symbols.stop_all();
     match served {
         Err(TransportError::Timeout) => {
@@ -220,7 +222,11 @@ impl Symbols {
             }
         };
         let _entered = span.enter();
-        let Some(body) = self.body(*kind, symbol, control, addresses) else { return gone() };
+        let format = match control.format() {
+            Ok(format) => format,
+            Err(error) => return Launched::Refused(error.into()),
+        };
+        let Some(body) = self.body(*kind, symbol, control, format, addresses) else { return gone() };
         self.launches += 1;
         let guard = self.site.guard.as_ref().map(|guard| guard.link.clone());
         let farewell = Farewell { guard, launch: self.launches };
@@ -231,12 +237,19 @@ impl Symbols {
     }
 
     /// What a symbol's thread does.
-    fn body(&self, kind: SymbolKind, symbol: &str, control: Control, addresses: &[Address]) -> Option<Body> {
+    fn body(
+        &self,
+        kind: SymbolKind,
+        symbol: &str,
+        control: Control,
+        format: Format,
+        addresses: &[Address],
+    ) -> Option<Body> {
         let (site, again) = (self.site.clone(), self.again);
         Some(match (kind, addresses) {
             (SymbolKind::Source, [data]) => {
                 let (make, data) = (self.plugin.sources.get(symbol)?.clone(), data.clone());
-                Box::new(move |progress| source::live(&site, &make, control, data, progress))
+                Box::new(move |progress| source::live(&site, &make, control, format, data, progress))
             }
             (SymbolKind::Sink, [data, ack]) => {
                 let (make, both) = (self.plugin.sinks.get(symbol)?.clone(), [data.clone(), ack.clone()]);
@@ -247,7 +260,7 @@ impl Symbols {
                 let place = self.plugin.functions.keys().position(|name| name == symbol)?;
                 let idempotent = self.plugin.idempotent.contains(symbol);
                 let mark = site.guard.as_ref().map(|guard| guard.marks.function(place, idempotent));
-                Box::new(move |progress| function::live(&site, &shared, address, mark, progress))
+                Box::new(move |progress| function::live(&site, &shared, address, format, mark, progress))
             }
             _ => return None,
         })

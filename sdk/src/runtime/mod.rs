@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use ekuiper_core::address::{DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::launch::LaunchOptions;
+use ekuiper_core::message::{HANDSHAKE, Hello};
 use ekuiper_core::transport::{Options, Transport};
 
 use crate::error::text_of;
@@ -44,6 +45,15 @@ struct Site {
     options: Options,
     /// Absent where no guard starts this process again.
     guard: Option<supervised::Guarded>,
+    /// The host has asked for a hello.
+    is_asked: bool,
+}
+
+impl Site {
+    /// How a connection of the control channel begins.
+    fn greeting(&self, hello: Hello) -> Vec<u8> {
+        if self.is_asked { hello.encode() } else { HANDSHAKE.to_vec() }
+    }
 }
 
 pub(crate) fn run(plugin: Plugin) -> ExitCode {
@@ -67,6 +77,7 @@ pub(crate) fn run(plugin: Plugin) -> ExitCode {
         folder: SocketFolder::new(launch.ipc_dir.unwrap_or_else(|| DEFAULT_FOLDER.into())),
         options,
         guard: None,
+        is_asked: launch.hello.is_some_and(|version| version >= Hello::VERSION),
     };
     // A host that does it itself is not to be kept from seeing crashes.
     let guarded = plugin.supervised && !launch.supervises;

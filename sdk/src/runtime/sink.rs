@@ -96,7 +96,7 @@ pub(super) fn live(
         }),
     };
     if progress.running(stopper)
-        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &stop, account.as_deref())
+        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, account.as_deref())
     {
         tracing::error!(%error, "the data channel failed");
     }
@@ -104,6 +104,7 @@ pub(super) fn live(
         tracing::error!(error = text_of(&*error), "the sink was not closed in order");
     }
     pull.close();
+    let _ = push.dispatch(Some(Instant::now()));
     push.close();
     account.iter().for_each(|account| account.over());
     Ok(())
@@ -117,8 +118,10 @@ struct Acks {
 
 impl Outlet for Acks {
     fn send(&self, ack: &[u8]) -> Result<(), TransportError> {
-        self.account.iter().for_each(|account| account.mark().acknowledging());
-        self.channel.send(ack)
+        let Some(account) = &self.account else { return self.channel.send(ack) };
+        account.mark().acknowledging();
+        // Should the worker die, it must have left.
+        self.channel.0.send(ack, None)
     }
 }
 
@@ -128,6 +131,7 @@ fn collect(
     sink: &mut dyn Sink,
     ctx: &SinkContext,
     pull: &dyn Pull,
+    acks: &dyn Push,
     stop: &Stop,
     account: Option<&Account>,
 ) -> Result<(), TransportError> {
@@ -153,7 +157,13 @@ fn collect(
             Ok(PullEvent::Connected(peer)) => account.into_iter().for_each(|account| account.connected(pull, peer)),
             Ok(PullEvent::Disconnected(peer)) => account.into_iter().for_each(|account| account.disconnected(peer)),
             Err(TransportError::Timeout) if drain_until.is_some() => return Ok(()),
-            Err(TransportError::Timeout) => (deadline, readable) = stop.or_readable(pull),
+            Err(TransportError::Timeout) => {
+                // Nothing more to do: nobody is to wait for an acknowledgement.
+                if let Err(TransportError::Closed) = acks.dispatch(None) {
+                    return Ok(());
+                }
+                (deadline, readable) = stop.or_readable(pull);
+            }
             Err(TransportError::Closed) => return Ok(()),
             Err(error) => return Err(error),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::{Endpoint, Push, TransportError};
 
@@ -17,13 +18,14 @@ use crate::{Config, Error, Result, Source, SourceContext};
 /// How long a source that is over waits until its last tuples have left.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The push end of a channel; shared with whoever closes it.
+/// The push end of a channel; shared with whoever closes it. Messages leave
+/// together where they follow each other quickly.
 pub(super) struct Channel(pub(super) Arc<dyn Push>);
 
 impl Outlet for Channel {
     fn send(&self, message: &[u8]) -> Result<(), TransportError> {
         loop {
-            match self.0.send(message, None) {
+            match self.0.post(message, None) {
                 // The peer went away in the middle of it, and has therefore
                 // not got it: the next one does.
                 Err(TransportError::Disconnected) => {}
@@ -38,6 +40,7 @@ pub(super) fn live(
     site: &Site,
     make: &SourceFactory,
     control: Control,
+    format: Format,
     data: Address,
     progress: &Progress,
 ) -> Result<()> {
@@ -47,7 +50,7 @@ pub(super) fn live(
     let push = site.transport.push(&Endpoint::Dial(data.clone()), &site.options);
     let push: Arc<dyn Push> =
         Arc::from(push.map_err(|source| Error::Transport { what: format!("data channel {data}"), source })?);
-    let ctx = SourceContext::new(control.meta, Box::new(Channel(push.clone())));
+    let ctx = SourceContext::new(control.meta, format, Box::new(Channel(push.clone())));
     let (stopped, closed) = (ctx.clone(), push.clone());
     let stopper = Stopper {
         ask: Box::new(move || {

@@ -1,6 +1,7 @@
 //! A function under test.
 
-use ekuiper_core::message::{CallKind, FunctionMeta, decode_reply, encode_call};
+use ekuiper_core::codec::Format;
+use ekuiper_core::message::{CallKind, EncodedMeta, FunctionMeta, decode_reply, encode_call};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -77,10 +78,10 @@ impl FunctionTest {
             Value::Null => Vec::new(),
             other => vec![other],
         };
-        let args: Vec<_> = args.iter().map(|arg| arg as _).collect();
         let (mut request, mut reply) = (Vec::new(), Vec::new());
-        encode_call(&mut request, kind, &args, meta).map_err(|error| error.to_string())?;
-        answer(&mut *self.0.0, &request, &mut reply);
-        decode_reply(&reply).map_err(|error| error.to_string())?
+        let meta = meta.map(EncodedMeta::from);
+        encode_call(Format::Json, &mut request, kind, &args, meta.as_ref()).map_err(|error| error.to_string())?;
+        answer(&mut *self.0.0, Format::Json, &request, &mut reply);
+        decode_reply(Format::Json, &reply).map_err(|error| error.to_string())?
     }
 }

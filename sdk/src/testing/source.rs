@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::{SourceMessage, Tuple};
 use ekuiper_core::transport::TransportError;
 use serde_json::Value;
@@ -51,7 +52,7 @@ impl SourceTest {
         guarded(|| source.configure(&datasource, &config))?;
         // Without room: `emit` waits for whoever reads, as in production.
         let (sender, emitted) = mpsc::sync_channel(0);
-        let ctx = SourceContext::new(test_meta(), Box::new(Collected(sender.clone())));
+        let ctx = SourceContext::new(test_meta(), Format::Json, Box::new(Collected(sender.clone())));
         let opened = ctx.clone();
         let (report, outcome) = mpsc::channel();
         std::thread::Builder::new().name("source".into()).spawn(move || {
@@ -124,7 +125,7 @@ impl Iterator for RunningSource {
     fn next(&mut self) -> Option<Self::Item> {
         let item = match self.emitted.as_ref()?.recv_timeout(PATIENCE) {
             Ok(Some(message)) => {
-                return Some(match SourceMessage::decode(&message) {
+                return Some(match SourceMessage::decode(Format::Json, &message) {
                     Ok(SourceMessage::Tuple(tuple)) => Ok(tuple),
                     Ok(SourceMessage::Error(text)) => Err(text),
                     Err(error) => Err(error.to_string()),

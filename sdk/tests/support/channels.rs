@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::message::{CallKind, FunctionMeta, HANDSHAKE, encode_call};
+use ekuiper_core::codec::Format;
+use ekuiper_core::message::{CallKind, EncodedMeta, FunctionMeta, HANDSHAKE, encode_call};
 use ekuiper_core::transport::{Options, Pull, PullEvent, Reply, ReplyEvent, Ticket, Transport, TransportError};
 use ekuiper_transport_uds::UdsTransport;
 use serde_json::Value;
@@ -97,10 +98,10 @@ impl Channel {
 
 /// A call as it stands on the wire.
 pub fn encoded(kind: CallKind, args: &Value) -> Vec<u8> {
-    let args: Vec<_> = args.as_array().unwrap().iter().map(|arg| arg as _).collect();
     let meta = FunctionMeta { rule_id: "r1".into(), op_id: "o1".into(), instance_id: 2, func_id: 3 };
+    let meta = (kind == CallKind::Exec).then(|| EncodedMeta::from(&meta));
     let mut call = Vec::new();
-    encode_call(&mut call, kind, &args, (kind == CallKind::Exec).then_some(&meta)).unwrap();
+    encode_call(Format::Json, &mut call, kind, args.as_array().unwrap(), meta.as_ref()).unwrap();
     call
 }
 

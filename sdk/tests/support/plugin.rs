@@ -8,14 +8,14 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use ekuiper_core::address::SocketFolder;
-use ekuiper_core::message::{self, CommandKind, Control, Meta};
+use ekuiper_core::message::{self, CommandKind, Control, HANDSHAKE, Meta};
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Transport};
 use ekuiper_transport_uds::UdsTransport;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::build::unruly;
-use super::channels::Channel;
+use super::channels::{Asked, Channel};
 use super::{PATIENCE, eventually};
 
 /// What the plugin has written to stderr.
@@ -64,6 +64,8 @@ pub struct Plugin {
     pub control: Channel,
     pub child: Child,
     pub log: Arc<Log>,
+    /// Its first words.
+    pub greeting: Vec<u8>,
 }
 
 impl Plugin {
@@ -78,15 +80,29 @@ impl Plugin {
 
     /// The same by a command line of one's own, made of the plugin's argument.
     pub fn start_as(settings: &[(&str, &str)], line: impl FnOnce(&str) -> Command) -> Self {
+        Self::start_told(settings, json!({}), HANDSHAKE, line)
+    }
+
+    /// The same, told more in its argument; it must greet with `words`, or with
+    /// something that begins so.
+    pub fn start_told(
+        settings: &[(&str, &str)],
+        more: Value,
+        words: &[u8],
+        line: impl FnOnce(&str) -> Command,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let control = Channel::listen(&sockets(&folder).control("unruly").unwrap());
-        let launch = json!({ "sendTimeout": 1000, "ipcDir": folder.path(), "logLevel": "debug" }).to_string();
-        let mut command = line(&launch);
+        let mut control = Channel::listen(&sockets(&folder).control("unruly").unwrap());
+        let mut launch = json!({ "sendTimeout": 1000, "ipcDir": folder.path(), "logLevel": "debug" });
+        launch.as_object_mut().unwrap().extend(map(more));
+        let mut command = line(&launch.to_string());
         command.envs(settings.iter().copied()).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::<Log>::default();
         log.clone().pump(child.stderr.take().unwrap());
-        Self { control: control.greeted(), folder, child, log }
+        let Asked::Request(greeting) = control.next() else { panic!("it went away") };
+        assert!(greeting.starts_with(words) && (words != HANDSHAKE || greeting == words), "{greeting:?}");
+        Self { control, folder, child, log, greeting }
     }
 
     pub fn sockets(&self) -> SocketFolder {

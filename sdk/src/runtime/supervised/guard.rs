@@ -55,6 +55,9 @@ pub(in crate::runtime) fn guard(plugin: Plugin, site: Site) -> Result<()> {
     let courier = Courier { events, wake: wake.clone(), answered };
     let memory = page::memory(marks::words(plugin.functions.len()))?;
     let policy = RestartPolicy::default();
+    // Nothing is offered: what a worker dies of is told by what its calls look
+    // like, and by an account of each acknowledgement.
+    let greeting = site.greeting(plugin.hello());
     let limits = &plugin.limits;
     let mut guard = Guard {
         marks: Marks::new(&memory, plugin.functions.len())?,
@@ -63,6 +66,7 @@ pub(in crate::runtime) fn guard(plugin: Plugin, site: Site) -> Result<()> {
         site,
         request,
         absence: limits.host_absence,
+        greeting,
         patience: limits.start_timeout.saturating_add(limits.stop_timeout).saturating_add(SLACK),
         policy: policy.clone(),
         crashes: Crashes::new(policy),
@@ -89,6 +93,8 @@ struct Guard {
     site: Site,
     request: Arc<dyn Request>,
     absence: Duration,
+    /// The first word of each connection.
+    greeting: Vec<u8>,
     /// How long a worker may take for a command.
     patience: Duration,
     policy: RestartPolicy,
@@ -253,7 +259,7 @@ impl Guard {
                     self.crashes.started(now);
                     tracing::info!(pid, live = self.roster.len(), "the worker is ready");
                     if let Some(courier) = self.courier.take() {
-                        courier.start(self.request.clone(), self.absence)?;
+                        courier.start(self.request.clone(), self.absence, self.greeting.clone())?;
                     }
                 }
                 Said::Answer(launch, answer) => {
@@ -373,9 +379,9 @@ struct Courier {
 
 impl Courier {
     /// Shakes hands with the engine, and serves it on a thread.
-    fn start(mut self, request: Arc<dyn Request>, absence: Duration) -> Result<()> {
+    fn start(mut self, request: Arc<dyn Request>, absence: Duration, greeting: Vec<u8>) -> Result<()> {
         std::thread::Builder::new().name("control".into()).spawn(move || {
-            let ended = channel::serve(&*request, Some(absence), &mut self);
+            let ended = channel::serve(&*request, Some(absence), &greeting, &mut self);
             self.tell(Event::Ended(ended));
         })?;
         Ok(())

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Call, CallKind, Meta};
 
 use super::page;
@@ -159,9 +160,10 @@ impl FunctionMark {
     }
 
     /// How often this call may be begun. Asking about arguments changes
-    /// nothing, and is idempotent by its nature.
+    /// nothing, and is idempotent by its nature. A guarded plugin offers no other
+    /// codec than JSON.
     fn most(&self, call: &[u8]) -> u64 {
-        let asks = Call::decode(call).is_ok_and(|call| call.kind != CallKind::Exec);
+        let asks = Call::decode(Format::Json, call).is_ok_and(|call| call.kind != CallKind::Exec);
         if self.idempotent || asks { 2 } else { 1 }
     }
 

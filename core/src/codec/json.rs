@@ -1,0 +1,36 @@
+//! JSON, through `serde_json`.
+
+use serde::Serialize;
+use serde::de::{Deserialize, DeserializeSeed, IgnoredAny};
+use serde_json::Deserializer;
+
+use super::finite::Finite;
+use super::{Codec, Error};
+
+/// Text that every peer reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Json;
+
+impl Codec for Json {
+    const NAME: &'static str = "json";
+
+    #[inline]
+    fn encode<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) -> Result<(), Error> {
+        let start = buffer.len();
+        serde_json::to_writer(&mut *buffer, &Finite::<_, true>(value)).inspect_err(|_| buffer.truncate(start))
+    }
+
+    #[inline]
+    fn read<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<(S::Value, usize), Error> {
+        let mut deserializer = Deserializer::from_slice(bytes);
+        let value = seed.deserialize(&mut deserializer)?;
+        // What follows is not read: this tells only where it begins.
+        Ok((value, deserializer.into_iter::<IgnoredAny>().byte_offset()))
+    }
+
+    fn length(bytes: &[u8]) -> Result<usize, Error> {
+        let mut deserializer = Deserializer::from_slice(bytes);
+        IgnoredAny::deserialize(&mut deserializer)?;
+        Ok(deserializer.into_iter::<IgnoredAny>().byte_offset())
+    }
+}

@@ -1,0 +1,95 @@
+//! MessagePack, through `rmp-serde`: structs are maps with their fields' names,
+//! and types that have a form for people have it here too, as in JSON.
+
+use rmp::Marker;
+use rmp_serde::{Deserializer, Serializer};
+use serde::Serialize;
+use serde::de::{DeserializeSeed, Error as _};
+
+use super::finite::Finite;
+use super::{Codec, Error};
+
+/// How deep values may be nested: as deep as `serde_json` reads.
+const MAX_DEPTH: usize = 128;
+
+/// Bytes that only our own peers read.
+#[derive(Clone, Copy, Debug)]
+pub struct MessagePack;
+
+impl Codec for MessagePack {
+    const NAME: &'static str = "messagepack";
+
+    #[inline]
+    fn encode<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) -> Result<(), Error> {
+        let start = buffer.len();
+        let mut serializer = Serializer::new(&mut *buffer).with_struct_map().with_human_readable();
+        Finite::<_, false>(value).serialize(&mut serializer).map_err(|error| {
+            buffer.truncate(start);
+            Error::custom(error)
+        })
+    }
+
+    #[inline]
+    fn read<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<(S::Value, usize), Error> {
+        let length = Self::length(bytes)?;
+        let value = &bytes[..length];
+        let mut deserializer = Deserializer::from_read_ref(value).with_human_readable();
+        deserializer.set_max_depth(MAX_DEPTH);
+        Ok((seed.deserialize(&mut deserializer).map_err(Error::custom)?, length))
+    }
+
+    /// Looks at the markers only, and needs neither stack nor memory for what
+    /// is nested.
+    #[inline]
+    fn length(bytes: &[u8]) -> Result<usize, Error> {
+        let mut at = 0;
+        // How many values are still to be passed.
+        let mut left = 1u64;
+        while left > 0 {
+            left -= 1;
+            let marker = Marker::from_u8(*bytes.get(at).ok_or_else(ends_early)?);
+            at += 1;
+            let mut number = |width: usize| -> Result<usize, Error> {
+                let digits = bytes.get(at..at + width).ok_or_else(ends_early)?;
+                at += width;
+                Ok(digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)))
+            };
+            let (data, values) = match marker {
+                Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => (0, 0),
+                Marker::U8 | Marker::I8 => (1, 0),
+                Marker::U16 | Marker::I16 | Marker::FixExt1 => (2, 0),
+                Marker::FixExt2 => (3, 0),
+                Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
+                Marker::FixExt4 => (5, 0),
+                Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
+                Marker::FixExt8 => (9, 0),
+                Marker::FixExt16 => (17, 0),
+                Marker::FixStr(length) => (length.into(), 0),
+                Marker::Str8 | Marker::Bin8 => (number(1)?, 0),
+                Marker::Str16 | Marker::Bin16 => (number(2)?, 0),
+                Marker::Str32 | Marker::Bin32 => (number(4)?, 0),
+                Marker::Ext8 => (number(1)? + 1, 0),
+                Marker::Ext16 => (number(2)? + 1, 0),
+                Marker::Ext32 => (number(4)? + 1, 0),
+                Marker::FixArray(count) => (0, count.into()),
+                Marker::Array16 => (0, number(2)? as u64),
+                Marker::Array32 => (0, number(4)? as u64),
+                Marker::FixMap(count) => (0, 2 * u64::from(count)),
+                Marker::Map16 => (0, 2 * number(2)? as u64),
+                Marker::Map32 => (0, 2 * number(4)? as u64),
+                Marker::Reserved => return Err(Error::custom("0xc1 is no MessagePack")),
+            };
+            at += data;
+            left += values;
+            // Each value takes at least a byte.
+            if at > bytes.len() || left > (bytes.len() - at) as u64 {
+                return Err(ends_early());
+            }
+        }
+        Ok(at)
+    }
+}
+
+fn ends_early() -> Error {
+    Error::custom("it ends in the middle of a MessagePack value")
+}

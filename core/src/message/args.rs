@@ -1,0 +1,257 @@
+//! The arguments of a call: written by whoever calls, read by the function, each
+//! as its own type.
+
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::{Deserialize, DeserializeSeed};
+
+use crate::codec::{Array, Error, Format, Reader};
+
+/// The arguments of a call: a tuple of up to twelve values, or a list of
+/// values.
+pub trait Arguments {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Gives each to `to`, in order.
+    ///
+    /// # Errors
+    /// One cannot be written.
+    fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error>;
+}
+
+/// Where arguments are written to.
+#[derive(Debug)]
+pub struct ArgWriter<'b> {
+    format: Format,
+    buffer: &'b mut Vec<u8>,
+    is_first: bool,
+}
+
+impl<'b> ArgWriter<'b> {
+    pub(super) fn new(format: Format, buffer: &'b mut Vec<u8>) -> Self {
+        Self { format, buffer, is_first: true }
+    }
+
+    /// Writes the next argument.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    #[inline]
+    pub fn arg(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.is_first, false) && self.format == Format::Json {
+            self.buffer.push(b',');
+        }
+        self.format.encode(self.buffer, value)
+    }
+}
+
+impl<T: Serialize> Arguments for [T] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error> {
+        self.iter().try_for_each(|arg| to.arg(arg))
+    }
+}
+
+impl<T: Arguments + ?Sized> Arguments for &T {
+    fn count(&self) -> usize {
+        (**self).count()
+    }
+
+    fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error> {
+        (**self).write(to)
+    }
+}
+
+impl<T: Serialize> Arguments for Vec<T> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error> {
+        self.as_slice().write(to)
+    }
+}
+
+impl<T: Serialize, const N: usize> Arguments for [T; N] {
+    fn count(&self) -> usize {
+        N
+    }
+
+    fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error> {
+        self.as_slice().write(to)
+    }
+}
+
+macro_rules! tuples {
+    ($count:expr; $($name:ident $index:tt),*) => {
+        impl<$($name: Serialize),*> Arguments for ($($name,)*) {
+            fn count(&self) -> usize {
+                $count
+            }
+
+            #[inline]
+            fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error> {
+                let _ = to;
+                $(to.arg(&self.$index)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+tuples!(0;);
+tuples!(1; A 0);
+tuples!(2; A 0, B 1);
+tuples!(3; A 0, B 1, C 2);
+tuples!(4; A 0, B 1, C 2, D 3);
+tuples!(5; A 0, B 1, C 2, D 3, E 4);
+tuples!(6; A 0, B 1, C 2, D 3, E 4, F 5);
+tuples!(7; A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuples!(8; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+tuples!(9; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+tuples!(10; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+tuples!(11; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+tuples!(12; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
+
+/// The arguments of a request, not read yet.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    reader: Reader<'a>,
+    array: Array,
+    /// The last element is the call's context, and no argument.
+    with_context: bool,
+    /// They have been read to their end.
+    is_over: bool,
+}
+
+impl<'a> Args<'a> {
+    /// Those of an encoded array.
+    pub(super) fn new(format: Format, bytes: &'a [u8], with_context: bool) -> Result<Self, Error> {
+        // An engine may say null where there are none.
+        let bytes = if bytes == b"null" { b"[]" } else { bytes };
+        Self::enter(Reader::new(format, bytes), with_context)
+    }
+
+    pub(super) fn enter(mut reader: Reader<'a>, with_context: bool) -> Result<Self, Error> {
+        let array = reader.array()?;
+        Ok(Self { reader, array, with_context, is_over: false })
+    }
+
+    /// How they are written.
+    pub fn format(&self) -> Format {
+        self.reader.format()
+    }
+
+    /// The next argument; `None` when there is no other. In JSON, the context
+    /// of a call stands behind its arguments and is read as if it were one:
+    /// whether that has happened is told by [`Args::is_over`].
+    ///
+    /// # Errors
+    /// It has another type.
+    #[inline]
+    pub fn read<T: Deserialize<'a>>(&mut self) -> Result<Option<T>, Error> {
+        self.read_with(PhantomData)
+    }
+
+    /// As [`Args::read`], read as the seed does.
+    ///
+    /// # Errors
+    /// As [`Args::read`].
+    #[inline]
+    pub fn read_with<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        if self.reader.has_next(&mut self.array)? {
+            self.reader.seed(seed).map(Some)
+        } else {
+            self.is_over = !self.with_context;
+            Ok(None)
+        }
+    }
+
+    /// Whether all arguments have been read, and nothing but arguments.
+    #[inline]
+    pub fn is_over(&mut self) -> bool {
+        if self.is_over {
+            return true;
+        }
+        let context = !self.with_context
+            || (matches!(self.reader.has_next(&mut self.array), Ok(true))
+                && self.reader.raw().is_ok_and(|context| context.first() == Some(&b'"')));
+        self.is_over = context && matches!(self.reader.has_next(&mut self.array), Ok(false));
+        self.is_over
+    }
+
+    /// Each argument that is left, as it is written.
+    ///
+    /// # Errors
+    /// They are not written properly.
+    pub fn all(&self) -> Result<Vec<Arg<'a>>, Error> {
+        let mut rest = self.clone();
+        let mut all = Vec::new();
+        while rest.reader.has_next(&mut rest.array)? {
+            all.push(Arg { format: self.format(), bytes: rest.reader.raw()? });
+        }
+        if self.with_context {
+            all.pop();
+        }
+        Ok(all)
+    }
+
+    /// The context, where it is the last element.
+    pub(super) fn context(&self) -> Option<&'a [u8]> {
+        let mut rest = Self { with_context: false, ..self.clone() };
+        let mut last = None;
+        while rest.reader.has_next(&mut rest.array).ok()? {
+            last = Some(rest.reader.raw().ok()?);
+        }
+        last
+    }
+
+    pub(super) fn into_parts(self) -> (Reader<'a>, Array) {
+        (self.reader, self.array)
+    }
+
+    /// What comes behind them, once they have been read.
+    pub(super) fn behind(self) -> Option<Reader<'a>> {
+        self.is_over.then_some(self.reader)
+    }
+}
+
+/// One argument, not read yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Arg<'a> {
+    format: Format,
+    bytes: &'a [u8],
+}
+
+impl<'a> Arg<'a> {
+    /// How it is written.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// As it is written.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It has another type.
+    pub fn read<T: Deserialize<'a>>(&self) -> Result<T, Error> {
+        self.format.decode(self.bytes)
+    }
+
+    /// Reads it as the seed does.
+    ///
+    /// # Errors
+    /// As [`Arg::read`].
+    pub fn read_with<S: DeserializeSeed<'a>>(&self, seed: S) -> Result<S::Value, Error> {
+        self.format.read(self.bytes, seed).map(|(value, _)| value)
+    }
+}

@@ -1,0 +1,364 @@
+//! Many calls in one message, and their results: between ours, where both ends
+//! have agreed on it.
+//!
+//! The request is `{"func":"Batch","id":n,"meta":context,"arg":[row,…]}`, each
+//! row an array of arguments. The reply repeats the number, has the results in
+//! the rows' order, and the errors of those rows that have none:
+//! `{"id":n,"result":[…],"errors":[[row,"text"],…]}`. A batch that cannot be
+//! read as a whole is answered as a call is, with an error.
+
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Error as _};
+
+use super::args::{ArgWriter, Args, Arguments};
+use super::envelope::{close_array, push_array, push_key, push_map, push_open_array};
+use super::function::{EncodedMeta, Outcome};
+use crate::codec::{Array, Format, Reader};
+use crate::{Error, Result};
+
+/// Writes a batch, row after row.
+#[derive(Debug)]
+pub struct BatchWriter {
+    format: Format,
+    buffer: Vec<u8>,
+    /// Where the number of rows stands, in MessagePack.
+    place: usize,
+    rows: u32,
+}
+
+impl BatchWriter {
+    /// Begins a batch with this number, in place of what `buffer` holds.
+    pub fn new(format: Format, mut buffer: Vec<u8>, id: u64, meta: &EncodedMeta) -> Self {
+        buffer.clear();
+        let mut place = 0;
+        match format {
+            Format::Json => {
+                buffer.extend_from_slice(b"{\"func\":\"Batch\",\"id\":");
+                // A number can be written.
+                let _ = format.encode(&mut buffer, &id);
+                buffer.extend_from_slice(b",\"meta\":");
+                buffer.extend_from_slice(meta.of(format));
+                buffer.extend_from_slice(b",\"arg\":[");
+            }
+            Format::MessagePack => {
+                push_map(&mut buffer, 4);
+                push_key(&mut buffer, "func");
+                push_key(&mut buffer, "Batch");
+                push_key(&mut buffer, "id");
+                let _ = format.encode(&mut buffer, &id);
+                push_key(&mut buffer, "meta");
+                buffer.extend_from_slice(meta.of(format));
+                push_key(&mut buffer, "arg");
+                place = push_open_array(&mut buffer);
+            }
+        }
+        Self { format, buffer, place, rows: 0 }
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] when an argument cannot be written; the row is then
+    /// not part of the batch.
+    #[inline]
+    pub fn row(&mut self, args: &(impl Arguments + ?Sized)) -> Result<()> {
+        let before = self.buffer.len();
+        match self.format {
+            Format::Json => self.buffer.extend_from_slice(if self.rows > 0 { b",[" } else { b"[" }),
+            Format::MessagePack => push_array(&mut self.buffer, args.count()),
+        }
+        let written = args.write(&mut ArgWriter::new(self.format, &mut self.buffer));
+        if let Err(source) = written {
+            self.buffer.truncate(before);
+            return Err(Error::Encode { what: "the function's arguments", source });
+        }
+        if self.format == Format::Json {
+            self.buffer.push(b']');
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// How many rows it has.
+    #[inline]
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// How long it is, in bytes.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The message.
+    pub fn finish(mut self) -> Vec<u8> {
+        match self.format {
+            Format::Json => self.buffer.extend_from_slice(b"]}"),
+            Format::MessagePack => close_array(&mut self.buffer, self.place, self.rows),
+        }
+        self.buffer
+    }
+}
+
+/// The rows of a batch, read one after the other.
+#[derive(Clone, Debug)]
+pub struct Rows<'a> {
+    reader: Reader<'a>,
+    array: Array,
+}
+
+impl<'a> Rows<'a> {
+    /// Those of a batch's arguments.
+    ///
+    /// # Errors
+    /// [`Error::Message`] when they are no array.
+    pub fn new(batch: &Args<'a>) -> Result<Self> {
+        let (reader, array) = batch.clone().into_parts();
+        Ok(Self { reader, array })
+    }
+
+    /// The next row's arguments; then the rows go on [behind](Rows::go_on)
+    /// them. `None` after the last row.
+    ///
+    /// # Errors
+    /// [`Error::Message`] when it is no array: there is no way to go on.
+    #[inline]
+    pub fn next_row(&mut self) -> Result<Option<Args<'a>>> {
+        if !self.reader.has_next(&mut self.array).map_err(wrong)? {
+            return Ok(None);
+        }
+        Args::enter(self.reader.clone(), false).map(Some).map_err(wrong)
+    }
+
+    /// Goes on behind the row that was given out last, read or not.
+    ///
+    /// # Errors
+    /// [`Error::Message`] when it is not written properly: there is no way to
+    /// go on.
+    #[inline]
+    pub fn go_on(&mut self, row: Args<'a>) -> Result<()> {
+        match row.behind() {
+            Some(reader) => self.reader = reader,
+            None => drop(self.reader.raw().map_err(wrong)?),
+        }
+        Ok(())
+    }
+}
+
+fn wrong(source: serde_json::Error) -> Error {
+    Error::Message { what: "the batch", source }
+}
+
+/// Writes the reply to a batch, row after row.
+#[derive(Debug)]
+pub struct BatchReply<'b> {
+    format: Format,
+    buffer: &'b mut Vec<u8>,
+    place: usize,
+    /// How many rows have a result, and which have none.
+    results: u32,
+    errors: Vec<(u32, String)>,
+}
+
+impl<'b> BatchReply<'b> {
+    /// Begins the reply to the batch of this number.
+    pub fn new(format: Format, buffer: &'b mut Vec<u8>, id: u64) -> Self {
+        let mut place = 0;
+        match format {
+            Format::Json => {
+                buffer.extend_from_slice(b"{\"id\":");
+                let _ = format.encode(buffer, &id);
+                buffer.extend_from_slice(b",\"result\":[");
+            }
+            Format::MessagePack => {
+                push_map(buffer, 3);
+                push_key(buffer, "id");
+                let _ = format.encode(buffer, &id);
+                push_key(buffer, "result");
+                place = push_open_array(buffer);
+            }
+        }
+        Self { format, buffer, place, results: 0, errors: Vec::new() }
+    }
+
+    /// The next row's result.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] when it cannot be written: the row has none yet.
+    #[inline]
+    pub fn result(&mut self, result: &(impl Serialize + ?Sized)) -> Result<()> {
+        let before = self.buffer.len();
+        if self.results > 0 && self.format == Format::Json {
+            self.buffer.push(b',');
+        }
+        if let Err(source) = self.format.encode(self.buffer, result) {
+            self.buffer.truncate(before);
+            return Err(Error::Encode { what: "the function's result", source });
+        }
+        self.results += 1;
+        Ok(())
+    }
+
+    /// What there is so far.
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        Mark { length: self.buffer.len(), results: self.results, errors: self.errors.len() }
+    }
+
+    /// Takes back what has come since the mark.
+    pub fn reset(&mut self, mark: Mark) {
+        self.buffer.truncate(mark.length);
+        self.results = mark.results;
+        self.errors.truncate(mark.errors);
+    }
+
+    /// The next row has none, and why.
+    pub fn error(&mut self, text: String) {
+        self.errors.push((self.rows(), text));
+    }
+
+    /// How many rows have a result or an error.
+    #[inline]
+    pub fn rows(&self) -> u32 {
+        self.results + self.errors.len() as u32
+    }
+
+    /// Ends the reply.
+    pub fn finish(self) {
+        let Self { format, buffer, place, results, errors } = self;
+        match format {
+            Format::Json => buffer.extend_from_slice(b"],\"errors\":"),
+            Format::MessagePack => {
+                close_array(buffer, place, results);
+                push_key(buffer, "errors");
+            }
+        }
+        // Numbers and texts can be written.
+        let _ = format.encode(buffer, &errors);
+        if format == Format::Json {
+            buffer.push(b'}');
+        }
+    }
+}
+
+/// A place in a [`BatchReply`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    length: usize,
+    results: u32,
+    errors: usize,
+}
+
+/// Reads the reply to the batch of this number, which had so many rows: an
+/// outcome for each, in order.
+///
+/// # Errors
+/// [`Error::Message`] when it has another form, belongs to another batch, or a
+/// result has another type.
+pub fn decode_batch_reply<R: DeserializeOwned>(
+    format: Format,
+    bytes: &[u8],
+    id: u64,
+    rows: u32,
+) -> Result<Outcome<Vec<Outcome<R>>>> {
+    read_batch_reply(format, bytes, id, rows, |reader| reader.value())
+}
+
+/// As [`decode_batch_reply`], with each result as it is written.
+///
+/// # Errors
+/// [`Error::Message`] when it has another form, or belongs to another batch.
+pub fn split_batch_reply(format: Format, bytes: &[u8], id: u64, rows: u32) -> Result<Outcome<Vec<Outcome<&[u8]>>>> {
+    read_batch_reply(format, bytes, id, rows, |reader| reader.raw())
+}
+
+fn read_batch_reply<'a, R>(
+    format: Format,
+    bytes: &'a [u8],
+    id: u64,
+    rows: u32,
+    read: impl FnMut(&mut Reader<'a>) -> Result<R, serde_json::Error>,
+) -> Result<Outcome<Vec<Outcome<R>>>> {
+    let wrong = |source| Error::Message { what: "the reply to a batch", source };
+    if !is_batch_reply(format, bytes) {
+        // The batch as a whole has failed.
+        return match super::decode_reply::<serde::de::IgnoredAny>(format, bytes)? {
+            Err(text) => Ok(Err(text)),
+            Ok(_) => Err(wrong(serde_json::Error::custom("it has one result for all rows"))),
+        };
+    }
+    read_reply(format, bytes, id, rows, read).map(Ok).map_err(wrong)
+}
+
+fn is_batch_reply(format: Format, bytes: &[u8]) -> bool {
+    bytes.starts_with(match format {
+        Format::Json => b"{\"id\":",
+        Format::MessagePack => b"\x83\xa2id",
+    })
+}
+
+fn read_reply<'a, R>(
+    format: Format,
+    bytes: &'a [u8],
+    id: u64,
+    rows: u32,
+    mut read: impl FnMut(&mut Reader<'a>) -> Result<R, serde_json::Error>,
+) -> Result<Vec<Outcome<R>>, serde_json::Error> {
+    let mut reader = Reader::new(format, bytes);
+    expect(&mut reader, b"{\"id\":", b"\x83\xa2id")?;
+    let theirs: u64 = reader.value()?;
+    if theirs != id {
+        return Err(serde_json::Error::custom(format_args!("it belongs to batch {theirs}, not to {id}")));
+    }
+    expect(&mut reader, b",\"result\":", b"\xa6result")?;
+    let mut outcomes = Vec::with_capacity(rows as usize);
+    let mut array = reader.array()?;
+    while reader.has_next(&mut array)? {
+        outcomes.push(Ok(read(&mut reader)?));
+        if outcomes.len() > rows as usize {
+            return Err(serde_json::Error::custom("it has more results than there were rows"));
+        }
+    }
+    expect(&mut reader, b",\"errors\":", b"\xa6errors")?;
+    let errors: Vec<(u32, String)> = reader.value()?;
+    let rest = reader.rest();
+    if rest != (if format == Format::Json { &b"}"[..] } else { b"" }) {
+        return Err(serde_json::Error::custom("trailing bytes"));
+    }
+    if outcomes.len() + errors.len() != rows as usize {
+        let got = outcomes.len() + errors.len();
+        return Err(serde_json::Error::custom(format_args!("it answers {got} of {rows} rows")));
+    }
+    if errors.is_empty() { Ok(outcomes) } else { merged(outcomes, errors, rows) }
+}
+
+/// Passes a key, as our own plugins write it.
+fn expect(reader: &mut Reader<'_>, json: &[u8], messagepack: &[u8]) -> Result<(), serde_json::Error> {
+    let key = if reader.format() == Format::Json { json } else { messagepack };
+    if reader.pass(key) { Ok(()) } else { Err(serde_json::Error::custom("it is not of the form that was agreed on")) }
+}
+
+/// Puts the errors between the results.
+fn merged<R>(
+    results: Vec<Outcome<R>>,
+    errors: Vec<(u32, String)>,
+    rows: u32,
+) -> Result<Vec<Outcome<R>>, serde_json::Error> {
+    let mut results = results.into_iter();
+    let mut errors = errors.into_iter().peekable();
+    let merged = (0..rows).map_while(|row| match errors.next_if(|(at, _)| *at == row) {
+        Some((_, text)) => Some(Err(text)),
+        None => results.next(),
+    });
+    let merged: Vec<_> = merged.collect();
+    match errors.next() {
+        None => Ok(merged),
+        Some((row, _)) => {
+            Err(serde_json::Error::custom(format_args!("row {row} has an error that is out of its order")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

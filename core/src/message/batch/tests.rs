@@ -1,0 +1,93 @@
+//! Batches and their replies, in both codecs.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::message::{Call, CallKind, FunctionMeta, encode_error};
+
+const BOTH: [Format; 2] = [Format::Json, Format::MessagePack];
+
+fn batch(format: Format, id: u64, rows: usize) -> Vec<u8> {
+    let meta = EncodedMeta::from(&FunctionMeta { rule_id: "r".into(), ..FunctionMeta::default() });
+    let mut writer = BatchWriter::new(format, Vec::new(), id, &meta);
+    for row in 0..rows {
+        writer.row(&(row, format!("row {row}"))).unwrap();
+    }
+    assert_eq!((writer.rows() as usize, writer.row(&(f64::NAN,)).is_err()), (rows, true), "it is left out");
+    writer.finish()
+}
+
+#[test]
+fn rows_survive() {
+    for format in BOTH {
+        for count in [0, 1, 3, 20] {
+            let bytes = batch(format, 7, count);
+            let call = Call::decode(format, &bytes).unwrap();
+            assert_eq!((call.kind, call.id, call.meta().unwrap().rule_id.as_str()), (CallKind::Batch, 7, "r"));
+            let mut rows = Rows::new(&call.args).unwrap();
+            for row in 0..count {
+                let mut args = rows.next_row().unwrap().unwrap();
+                if row % 2 == 0 {
+                    assert_eq!(args.read::<usize>().unwrap(), Some(row));
+                    assert_eq!(args.read::<String>().unwrap(), Some(format!("row {row}")));
+                    assert!(args.is_over());
+                } else {
+                    assert_eq!(args.all().unwrap().len(), 2);
+                }
+                rows.go_on(args).unwrap();
+            }
+            assert!(rows.next_row().unwrap().is_none());
+        }
+    }
+}
+
+#[test]
+fn results_and_errors_come_back_in_their_places() {
+    for format in BOTH {
+        for failing in [vec![], vec![0], vec![1, 2], vec![0, 1, 2, 3], vec![3]] {
+            let mut buffer = Vec::new();
+            let mut reply = BatchReply::new(format, &mut buffer, 9);
+            for row in 0..4 {
+                if failing.contains(&row) {
+                    assert!(reply.result(&f64::NAN).is_err());
+                    reply.error(format!("no {row}"));
+                } else {
+                    reply.result(&row).unwrap();
+                }
+            }
+            reply.finish();
+            let outcomes = decode_batch_reply::<i32>(format, &buffer, 9, 4).unwrap().unwrap();
+            let expected: Vec<_> =
+                (0..4).map(|row| if failing.contains(&row) { Err(format!("no {row}")) } else { Ok(row) }).collect();
+            assert_eq!(outcomes, expected);
+            assert!(decode_batch_reply::<i32>(format, &buffer, 8, 4).is_err(), "another batch's");
+            assert!(decode_batch_reply::<i32>(format, &buffer, 9, 3).is_err(), "too many");
+            assert!(decode_batch_reply::<i32>(format, &buffer, 9, 5).is_err(), "too few");
+            for end in 0..buffer.len() {
+                assert!(decode_batch_reply::<Value>(format, &buffer[..end], 9, 4).is_err(), "cut off at {end}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_fails_as_a_whole_says_why() {
+    for format in BOTH {
+        let mut buffer = Vec::new();
+        encode_error(format, &mut buffer, "cannot be read");
+        assert_eq!(decode_batch_reply::<Value>(format, &buffer, 1, 2).unwrap(), Err("cannot be read".into()));
+        buffer.clear();
+        crate::message::encode_result(format, &mut buffer, &json!([1, 2])).unwrap();
+        assert!(decode_batch_reply::<Value>(format, &buffer, 1, 2).is_err());
+    }
+}
+
+#[test]
+fn errors_out_of_order_are_refused() {
+    for errors in [json!([[2, "x"]]), json!([[1, "x"], [0, "y"]]), json!([[0, "x"], [0, "y"]])] {
+        let rows = 1 + errors.as_array().unwrap().len() as u32;
+        let bytes = format!(r#"{{"id":1,"result":[7],"errors":{errors}}}"#);
+        let decoded = decode_batch_reply::<Value>(Format::Json, bytes.as_bytes(), 1, rows);
+        assert!(decoded.is_err(), "{errors}: {decoded:?}");
+    }
+}

@@ -1,0 +1,232 @@
+//! Many calls at a time, and both codecs, between our host and our plugin; and
+//! the same calls of a plugin that knows nothing of them.
+
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
+use ekuiper_host::{Error, Format, Function, Host};
+use ekuiper_interop::guard::{Process, Watchdog};
+use ekuiper_interop::plugins::{Mirror, OfficialPython};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+ekuiper_interop::over_each_transport! {
+    rows_get_their_outcomes_in_order,
+    a_bad_row_harms_no_other,
+    rows_of_any_number_and_size,
+    calls_in_flight_get_their_own_results,
+    calls_of_several_threads_in_flight,
+    a_result_that_nobody_wants_is_dropped,
+    both_codecs_carry_the_same_values,
+    typed_records_come_through_a_source,
+    a_crash_ends_what_is_in_flight_and_the_next_call_is_carried_out,
+    an_official_plugin_gets_one_call_after_the_other,
+}
+
+fn host(mirror: &Mirror, transport: &str, format: Format) -> Host {
+    Host::builder().transport(transport).plugin(mirror.folder()).format(format).build().unwrap()
+}
+
+/// The same in either codec.
+fn with_each_format(transport: &str, test: impl Fn(&Host)) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    for format in [Format::Json, Format::MessagePack] {
+        let host = host(&mirror, transport, format);
+        test(&host);
+        host.shutdown();
+    }
+}
+
+fn reversed(text: &str) -> String {
+    text.chars().rev().collect()
+}
+
+fn rows_get_their_outcomes_in_order(transport: &str) {
+    with_each_format(transport, |host| {
+        let revert = host.function("revert").unwrap();
+        // More than one message's worth.
+        let texts: Vec<_> = (0..20_000).map(|number| format!("row {number}")).collect();
+        let outcomes = revert.call_many::<String, _>(texts.iter().map(|text| (text,))).unwrap();
+        let expected: Vec<_> = texts.iter().map(|text| Ok(reversed(text))).collect();
+        assert!(outcomes == expected);
+        let average = host.function("average").unwrap();
+        let outcomes = average.call_many::<Option<f64>, _>([(vec![1, 2, 6],), (vec![],), (vec![5],)]).unwrap();
+        assert_eq!(outcomes, [Ok(Some(3.0)), Ok(None), Ok(Some(5.0))]);
+    });
+}
+
+fn a_bad_row_harms_no_other(transport: &str) {
+    with_each_format(transport, |host| {
+        let revert = host.function("revert").unwrap();
+        let rows = [json!(["ab"]), json!([7]), json!([]), json!(["cd"]), json!(["a", "b"])];
+        let outcomes = revert.call_many::<String, _>(rows.iter().map(|row| row.as_array().unwrap())).unwrap();
+        assert_eq!(outcomes[0], Ok("ba".into()));
+        assert_eq!(outcomes[3], Ok("dc".into()));
+        let text = |row: usize| outcomes[row].clone().unwrap_err();
+        assert!(text(1).contains("argument 1: invalid type: integer `7`, expected a string"), "{}", text(1));
+        assert_eq!(text(2), "takes 1 argument, got 0");
+        assert_eq!(text(4), "takes 1 argument, got 2");
+        // One that cannot be sent: nothing is.
+        let error = revert.call_many::<String, _>([(1.0,), (f64::NAN,)]).unwrap_err().to_string();
+        assert!(error.contains("NaN"), "{error}");
+        assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    });
+}
+
+fn rows_of_any_number_and_size(transport: &str) {
+    with_each_format(transport, |host| {
+        let echo = host.function("echo").unwrap();
+        assert!(echo.call_many::<Value, (u8,)>([]).unwrap().is_empty());
+        for (count, length) in [(1, 1), (3, 200_000), (40, 3000)] {
+            let texts: Vec<_> = (0..count).map(|number| format!("{number}{}", "x".repeat(length))).collect();
+            let outcomes = echo.call_many::<String, _>(texts.iter().map(|text| (text,))).unwrap();
+            assert!(outcomes.into_iter().map(Result::unwrap).eq(texts));
+        }
+        let error = echo.call_many::<Value, _>([("x".repeat(65 << 20),)]).unwrap_err().to_string();
+        assert!(error.contains("longer than the limit"), "{error}");
+        assert_eq!(echo.call::<u8>((1,)).unwrap(), 1);
+    });
+}
+
+fn calls_in_flight_get_their_own_results(transport: &str) {
+    with_each_format(transport, |host| {
+        let revert = host.function("revert").unwrap();
+        for count in [1, 2, 3000] {
+            let texts: Vec<_> = (0..count).map(|number| format!("call {number}")).collect();
+            let mut pending: Vec<_> =
+                texts.iter().map(|text| revert.call_async::<String>((text,)).unwrap()).enumerate().collect();
+            // In another order than they were made.
+            pending.reverse();
+            for (number, call) in pending {
+                assert_eq!(call.wait().unwrap(), reversed(&texts[number]));
+            }
+        }
+        let failing = revert.call_async::<String>((7,)).unwrap();
+        let good = revert.call_async::<String>(("ab",)).unwrap();
+        // A call with nothing to do with them, in between.
+        assert_eq!(revert.call::<String>(("xy",)).unwrap(), "yx");
+        assert_eq!(good.wait().unwrap(), "ba");
+        assert!(matches!(failing.wait(), Err(Error::Function { text, .. }) if text.contains("argument 1")));
+        assert!(revert.call_async::<String>((f64::NAN,)).is_err());
+    });
+}
+
+fn calls_of_several_threads_in_flight(transport: &str) {
+    with_each_format(transport, |host| {
+        let echo = host.function("echo").unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let echo = echo.clone();
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let calls: Vec<_> = (0..20)
+                            .map(|call| {
+                                let value = json!([thread, round, call]);
+                                (echo.call_async::<Value>((&value,)).unwrap(), value)
+                            })
+                            .collect();
+                        for (call, value) in calls {
+                            assert_eq!(call.wait().unwrap(), value);
+                        }
+                        assert_eq!(echo.call::<u8>((thread,)).unwrap(), thread);
+                    }
+                });
+            }
+        });
+    });
+}
+
+fn a_result_that_nobody_wants_is_dropped(transport: &str) {
+    with_each_format(transport, |host| {
+        let echo = host.function("echo").unwrap();
+        for number in 0..100 {
+            let unwanted = echo.call_async::<u32>((number,)).unwrap();
+            let wanted = echo.call_async::<u32>((number + 1000,)).unwrap();
+            if number % 2 == 0 {
+                drop(unwanted);
+                assert_eq!(wanted.wait().unwrap(), number + 1000);
+            } else {
+                assert_eq!(wanted.wait().unwrap(), number + 1000);
+                drop(unwanted);
+            }
+        }
+    });
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Reading {
+    sensor: String,
+    values: Vec<f64>,
+    ok: Option<bool>,
+}
+
+fn both_codecs_carry_the_same_values(transport: &str) {
+    with_each_format(transport, |host| {
+        let echo = host.function("echo").unwrap();
+        let reading = Reading { sensor: "ü\n".into(), values: vec![0.1, -2.5e300, 3.0], ok: None };
+        assert_eq!(echo.call::<Reading>((&reading,)).unwrap(), reading);
+        for value in [json!(null), json!(1.0), json!(u64::MAX), json!({ "a": [1, 2.5, "ü", { "": [] }] })] {
+            assert_eq!(echo.call::<Value>((&value,)).unwrap(), value);
+        }
+        assert!(echo.validate((1,)).is_ok() && echo.validate((1, 2)).is_err() && !echo.is_aggregate().unwrap());
+    });
+}
+
+fn typed_records_come_through_a_source(transport: &str) {
+    #[derive(Deserialize)]
+    struct Row {
+        count: u64,
+        name: String,
+    }
+    with_each_format(transport, |host| {
+        let config = json!({ "interval": 0, "count": 5000, "seed": 7 });
+        let source = host.source("random").rule("r1").config(config).open_as::<Row>().unwrap();
+        let mut expected = 1;
+        for tuple in source {
+            let Row { count, name } = tuple.unwrap().message;
+            assert_eq!((count, name.len()), (expected, 6));
+            expected += 1;
+        }
+        assert_eq!(expected, 5001);
+    });
+}
+
+fn a_crash_ends_what_is_in_flight_and_the_next_call_is_carried_out(transport: &str) {
+    with_each_format(transport, |host| {
+        let echo = host.function("echo").unwrap();
+        for _ in 0..3 {
+            let process = Process::of(host.pid("mirror").unwrap());
+            process.signal(Signal::STOP);
+            let calls: Vec<_> = (0..10).map(|number| echo.call_async::<u32>((number,)).unwrap()).collect();
+            process.signal(Signal::KILL);
+            process.ended();
+            for (number, call) in calls.into_iter().enumerate() {
+                match call.wait() {
+                    // The first was sent, perhaps together with others.
+                    Err(Error::OutcomeUnknown { .. }) => {}
+                    Err(Error::Exited { .. }) if number > 0 => {}
+                    other => panic!("{number}: {other:?}"),
+                }
+            }
+            assert_eq!(echo.call::<u32>((5,)).unwrap(), 5);
+            assert_eq!(echo.call_async::<u32>((6,)).unwrap().wait().unwrap(), 6);
+        }
+    });
+}
+
+fn an_official_plugin_gets_one_call_after_the_other(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let revert: Function = host.function(&plugin.symbol("revert")).unwrap();
+    let outcomes = revert.call_many::<String, _>([("ab",), ("cd",)]).unwrap();
+    assert_eq!(outcomes, [Ok("ba".into()), Ok("dc".into())]);
+    let calls: Vec<_> = ["ab", "cd"].map(|text| revert.call_async::<String>((text,)).unwrap()).into();
+    assert_eq!(calls.into_iter().map(|call| call.wait().unwrap()).collect::<Vec<_>>(), ["ba", "dc"]);
+    let fail = host.function(&plugin.symbol("fail")).unwrap();
+    assert!(fail.call_many::<Value, _>([(1,)]).unwrap()[0].is_err());
+    host.shutdown();
+    plugin.assert_clean();
+}
