@@ -302,6 +302,21 @@ pub enum Error {
         /// Its own words.
         text: String,
     },
+    /// A source on an official SDK was not read for so long that what it sent
+    /// fills its queue. All that is there has been delivered; what it sent
+    /// after that is lost, and it is started again.
+    #[error(
+        "source {symbol} sent more than is kept for it ({messages} messages, {bytes} bytes) while nobody read: \
+         what it sent after that is lost, and it is started again; read it faster, or raise source_queue"
+    )]
+    Overrun {
+        /// The source.
+        symbol: String,
+        /// How many messages were kept.
+        messages: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
     /// The sink did not take the message.
     #[error("sink {symbol}: {text}")]
     Sink {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::SymbolKind;
 
+use crate::backlog::Bounds;
 use crate::catalog::{Catalog, Package};
 use crate::function::Function;
 use crate::keeper::Keeper;
@@ -286,6 +287,15 @@ impl HostBuilder {
     /// more than JSON. Default: MessagePack.
     pub fn format(mut self, format: Format) -> Self {
         self.options.format = format;
+        self
+    }
+
+    /// How much is kept of a source on an official SDK while nobody reads it,
+    /// in messages and bytes: it cannot wait for longer than a second, as all
+    /// others do. When this is full, the source is started again, and whoever
+    /// reads is told: see [`Error::Overrun`]. Default: 10,000 messages, 64 MiB.
+    pub fn source_queue(mut self, messages: usize, bytes: usize) -> Self {
+        self.options.source_queue = Bounds { messages, bytes };
         self
     }
 

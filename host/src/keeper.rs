@@ -1,5 +1,6 @@
 //! One thread per host that reads what plugins send while nobody asks them:
-//! keepalives, and acknowledgements that nobody waits for.
+//! keepalives, acknowledgements that nobody waits for, and the messages of
+//! sources that cannot wait.
 //!
 //! A channel in use is read by whoever uses it, with no thread between; the
 //! keeper wakes up for it once a second at most, and for an idle host only
@@ -10,13 +11,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
 /// After how long without a use a channel is the keeper's again.
-const USE_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const USE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Something that the keeper reads while it is idle.
 pub(crate) trait Watched: Send + Sync {
@@ -37,6 +38,8 @@ pub(crate) enum Tended {
     Idle,
     /// Somebody uses it; look again later.
     InUse,
+    /// Look again then, and not before.
+    Later(Instant),
     /// It is closed.
     Over,
 }
@@ -128,13 +131,10 @@ impl Shared {
     }
 
     fn run(&self) {
-        // Those that somebody used when they were last looked at, and how
-        // often they had been used by then.
-        let mut in_use: HashMap<u64, u64> = HashMap::new();
+        let mut agenda = Agenda::default();
         loop {
             let mut space = [const { MaybeUninit::uninit() }; 16];
-            let timeout = (!in_use.is_empty()).then_some(&USE_PAUSE);
-            let ready: Vec<u64> = match epoll::wait(&self.epoll, &mut space, timeout) {
+            let ready: Vec<u64> = match epoll::wait(&self.epoll, &mut space, agenda.timeout().as_ref()) {
                 Ok((events, _)) => events.iter().map(|event| event.data.u64()).collect(),
                 Err(Errno::INTR) => continue,
                 Err(error) => {
@@ -146,32 +146,53 @@ impl Shared {
             if ready.contains(&STOP) {
                 return;
             }
-            // A second without an event: those not used meanwhile are idle.
-            let looked_at = if ready.is_empty() { in_use.keys().copied().collect() } else { ready };
-            for id in looked_at {
-                let Some(watched) = self.lock().get(&id).cloned() else {
-                    in_use.remove(&id);
-                    continue;
-                };
-                let uses = watched.uses();
-                if in_use.get(&id).is_some_and(|before| *before != uses) {
-                    in_use.insert(id, uses);
-                    continue;
-                }
-                match watched.tend() {
-                    Tended::Idle => {
-                        in_use.remove(&id);
-                        self.rearm(id, &*watched);
-                    }
-                    Tended::InUse => {
-                        in_use.insert(id, uses);
-                    }
-                    Tended::Over => {
-                        in_use.remove(&id);
-                    }
-                }
+            for id in agenda.due(Instant::now()).into_iter().chain(ready) {
+                self.look_at(id, &mut agenda);
             }
         }
+    }
+
+    fn look_at(&self, id: u64, agenda: &mut Agenda) {
+        let former = agenda.0.remove(&id);
+        let Some(watched) = self.lock().get(&id).cloned() else { return };
+        let uses = watched.uses();
+        let next_look = Instant::now() + USE_PAUSE;
+        if former.and_then(|item| item.uses).is_some_and(|before| before != uses) {
+            return agenda.add(id, next_look, Some(uses));
+        }
+        match watched.tend() {
+            Tended::Idle => self.rearm(id, &*watched),
+            Tended::InUse => agenda.add(id, next_look, Some(uses)),
+            Tended::Later(at) => agenda.add(id, at, None),
+            Tended::Over => {}
+        }
+    }
+}
+
+/// What is to be looked at without an event.
+#[derive(Default)]
+struct Agenda(HashMap<u64, Item>);
+
+struct Item {
+    at: Instant,
+    /// Somebody used it when it was last looked at: how often it had been used
+    /// by then. Not used meanwhile, it is idle.
+    uses: Option<u64>,
+}
+
+impl Agenda {
+    fn add(&mut self, id: u64, at: Instant, uses: Option<u64>) {
+        self.0.insert(id, Item { at, uses });
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let next = self.0.values().map(|item| item.at).min()?;
+        // It cannot be too far away to be told.
+        next.saturating_duration_since(Instant::now()).try_into().ok()
+    }
+
+    fn due(&self, now: Instant) -> Vec<u64> {
+        self.0.iter().filter(|(_, item)| item.at <= now).map(|(id, _)| *id).collect()
     }
 }
 

@@ -28,6 +28,7 @@
 //! channels; `site`, what all plugins share; [`Function`], [`Source`] and
 //! [`Sink`], the handles of an engine.
 
+mod backlog;
 mod calls;
 mod catalog;
 mod channel;

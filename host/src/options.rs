@@ -7,6 +7,8 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::restart::RestartPolicy;
 use ekuiper_core::transport;
 
+use crate::backlog::Bounds;
+
 /// A host's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -30,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) max_message: usize,
     /// How messages are written to and by plugins that know more than JSON.
     pub(crate) format: Format,
+    /// How much is kept of a source that cannot wait for its reader.
+    pub(crate) source_queue: Bounds,
 }
 
 impl Default for Options {
@@ -45,6 +49,7 @@ impl Default for Options {
             log_level: None,
             max_message: transport::Options::default().max_message,
             format: Format::MessagePack,
+            source_queue: Bounds { messages: 10_000, bytes: 64 << 20 },
         }
     }
 }

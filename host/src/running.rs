@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::address::{Address, SocketFolder};
+use ekuiper_core::address::{Address, DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::codec::Format;
 use ekuiper_core::exchange::{HostEnd, NotReady};
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, Hello, SymbolKind};
@@ -99,6 +99,12 @@ impl Running {
         running.depends(&(control as Arc<dyn Dependent>));
         tracing::info!(plugin = running.name, pid = running.process.pid(), "plugin is ready");
         running
+    }
+
+    /// Whether it is on an official SDK, as far as that can be told: those know
+    /// one socket folder, and ours takes another when it is told one.
+    pub(crate) fn uses_official_sdk(&self) -> bool {
+        self.folder == SocketFolder::new(DEFAULT_FOLDER)
     }
 
     /// The channel on which it is told what to start and to stop.

@@ -13,11 +13,13 @@ use serde_json::Value;
 
 use crate::dependents::Dependent;
 use crate::error::transport_error;
-use crate::inlet::Inlet;
+use crate::inlet::{Inlet, Overrun, Received};
+use crate::keeper::Watch;
 use crate::live::Live;
 use crate::plugin::Plugin;
 use crate::running::Running;
 use crate::site::{Claim, lock};
+use crate::status::EventKind;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 
@@ -88,6 +90,8 @@ struct FeedState {
     /// Those of former processes that are not read to their end, and the
     /// present one.
     inlets: VecDeque<Arc<Inlet>>,
+    /// The keeper reads the present one while nobody else does.
+    watch: Option<Watch>,
     claim: Option<Claim>,
     /// It could not be started again.
     failure: Option<Error>,
@@ -106,27 +110,13 @@ impl Live for Feed {
 
     fn restore(&self, running: &Arc<Running>) -> Result<()> {
         let _starting = lock(&self.starting);
-        let mut state = lock(&self.state);
+        let state = lock(&self.state);
         let current = state.inlets.back().cloned();
         if state.closed || current.as_ref().is_some_and(|inlet| inlet.running.generation == running.generation) {
             return Ok(());
         }
         drop(state);
-        let started = self.start(running, current.as_deref());
-        state = lock(&self.state);
-        let outcome = match started {
-            Ok(inlet) => {
-                if state.ended {
-                    inlet.close();
-                }
-                state.inlets.push_back(inlet);
-                state.wakes += 1;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        self.changed.notify_all();
-        outcome
+        self.start(running, current.as_deref())
     }
 
     fn is_lost(&self, cause: &Error) {
@@ -150,7 +140,26 @@ impl Feed {
         format!("{} (plugin {})", self.target.describe(), self.plugin.name())
     }
 
-    fn start(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<Arc<Inlet>> {
+    /// Starts it in this process; what it sends is read after what the former
+    /// inlet holds.
+    fn start(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<()> {
+        let started = self.listen(running, former);
+        let mut state = lock(&self.state);
+        let outcome = started.map(|inlet| {
+            state.watch = None;
+            if state.ended {
+                inlet.close();
+            } else if inlet.needs_a_keeper() {
+                state.watch = Some(running.site.keeper.watch(inlet.clone()));
+            }
+            state.inlets.push_back(inlet);
+            state.wakes += 1;
+        });
+        self.changed.notify_all();
+        outcome
+    }
+
+    fn listen(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<Arc<Inlet>> {
         if let Some(former) = former {
             former.retire();
         }
@@ -162,7 +171,12 @@ impl Feed {
             state.claim = Some(running.site.claim(address.clone(), self.what())?);
         }
         drop(state);
-        let inlet = Inlet::listen(running, &address).map_err(transport_error(self.what()))?;
+        let (plugin, symbol) = (self.plugin.clone(), self.control.symbol_name.clone());
+        let inlet = Inlet::listen(running, &address, move || {
+            plugin.counters.overruns.add(1);
+            plugin.site.events.tell(plugin.name(), EventKind::Overrun { symbol: symbol.clone() });
+        });
+        let inlet = inlet.map_err(transport_error(self.what()))?;
         if let Err(error) = running.start_symbol(&self.control) {
             inlet.close();
             return Err(error);
@@ -171,7 +185,7 @@ impl Feed {
     }
 
     /// The next message, and how it is written; `None` when the source is over.
-    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Option<Format>> {
+    fn receive(self: &Arc<Self>, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Option<Format>> {
         loop {
             let mut state = lock(&self.state);
             if state.ended {
@@ -179,20 +193,24 @@ impl Feed {
             }
             if let Some(inlet) = state.inlets.front().cloned() {
                 drop(state);
-                if inlet.receive(buffer, deadline).map_err(transport_error(self.what()))? {
-                    return Ok(Some(inlet.running.format(SymbolKind::Source)));
-                }
-                // Ended by the handle, by itself, or with its process?
-                if lock(&self.state).ended {
-                    return Ok(None);
-                }
-                match inlet.running.is_ending(deadline) {
-                    Some(true) => {}
-                    Some(false) => return Ok(None),
-                    None => return Err(transport_error(self.what())(TransportError::Timeout)),
+                if !inlet.is_replaced() {
+                    match inlet.receive(buffer, deadline).map_err(transport_error(self.what()))? {
+                        Received::Message => return Ok(Some(inlet.running.format(SymbolKind::Source))),
+                        Received::Overrun(overrun) => return Err(self.begin_again(&inlet, overrun)),
+                        Received::End => {}
+                    }
+                    // Ended by the handle, by itself, or with its process?
+                    if lock(&self.state).ended {
+                        return Ok(None);
+                    }
+                    match inlet.running.is_ending(deadline) {
+                        Some(true) => {}
+                        Some(false) => return Ok(None),
+                        None => return Err(transport_error(self.what())(TransportError::Timeout)),
+                    }
                 }
                 state = lock(&self.state);
-                // Its process has ended: go on with the next one's.
+                // Go on with the next process's, or the next start's.
                 if state.inlets.len() > 1 {
                     state.inlets.pop_front();
                     continue;
@@ -202,7 +220,39 @@ impl Feed {
         }
     }
 
-    /// Waits for an inlet after the first, whose process has ended.
+    /// The source was overrun, and its reader has come to that: it is started
+    /// again, while the reader learns of it.
+    fn begin_again(self: &Arc<Self>, inlet: &Arc<Inlet>, overrun: Overrun) -> Error {
+        inlet.replace();
+        let symbol = self.control.symbol_name.clone();
+        let (feed, former) = (self.clone(), inlet.clone());
+        let again = move || feed.start_again(&former);
+        if let Err(error) = std::thread::Builder::new().name(format!("{symbol}-again")).spawn(again) {
+            tracing::error!(source = symbol, %error, "cannot start a thread: the source is not started again");
+        }
+        Error::Overrun { symbol, messages: overrun.messages, bytes: overrun.bytes }
+    }
+
+    fn start_again(&self, former: &Arc<Inlet>) {
+        let _starting = lock(&self.starting);
+        let state = lock(&self.state);
+        // It may have been started in another process meanwhile.
+        let is_current = state.inlets.back().is_some_and(|inlet| Arc::ptr_eq(inlet, former));
+        if state.closed || state.ended || !is_current {
+            return;
+        }
+        drop(state);
+        let running = &former.running;
+        let stopped = running.stop_symbol(&self.control, |patience| former.has_ended(Instant::now() + patience));
+        match stopped.and_then(|()| self.start(running, Some(former))) {
+            Err(error) if !running.is_over() => self.is_lost(&error),
+            // With the next process it is started, too.
+            _ => {}
+        }
+    }
+
+    /// Waits for an inlet after the first, whose process has ended, or whose
+    /// source is started again.
     fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, FeedState>, deadline: Deadline) -> Result<()> {
         while !state.ended && state.inlets.len() < 2 {
             if let Some(failure) = state.failure.take() {
@@ -234,6 +284,7 @@ impl Feed {
         let mut state = lock(&self.state);
         state.ended = true;
         let inlets = state.inlets.clone();
+        state.watch = None;
         drop(state);
         self.changed.notify_all();
         inlets.iter().for_each(|inlet| inlet.close());
@@ -245,6 +296,7 @@ impl Feed {
         let mut state = lock(&self.state);
         (state.ended, state.closed) = (true, true);
         let inlets = std::mem::take(&mut state.inlets);
+        state.watch = None;
         drop(state);
         self.changed.notify_all();
         let Some(inlet) = inlets.back() else { return Ok(()) };
@@ -260,8 +312,13 @@ impl Feed {
 /// It ends when the source has ended by itself, or was closed. A record that
 /// cannot be read, and an error that the source reports, are items; it goes on
 /// after them. When its plugin crashes it goes on with the next process; while
-/// the plugin is [broken](Error::Broken), that is an item. Dropping it stops
-/// the source.
+/// the plugin is [broken](Error::Broken), that is an item.
+///
+/// A source that is not read has to wait. One on an official SDK waits for a
+/// second at most, and what it sends is kept for its reader meanwhile; when
+/// that is too much, [`Error::Overrun`] is an item, and it is started again.
+///
+/// Dropping it stops the source.
 pub struct Source<M = Value> {
     feed: Arc<Feed>,
     buffer: Vec<u8>,
@@ -277,6 +334,7 @@ impl<M: DeserializeOwned> Source<M> {
     /// # Errors
     /// [`Error::Timeout`] when none came; [`Error::Source`] and
     /// [`Error::Message`] for what the source reported or garbled;
+    /// [`Error::Overrun`] after a gap: too little was read;
     /// [`Error::Broken`] when the plugin crashes again and again,
     /// [`Error::NotRestored`] when this source did not start again.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Tuple<M>>> {

@@ -90,6 +90,9 @@ pub struct Traffic {
     /// Messages to sinks without acknowledgements that a crash may have lost:
     /// at most so many.
     pub lost: u64,
+    /// How often a source on an official SDK had to be started again since
+    /// nobody read what it sent.
+    pub overruns: u64,
 }
 
 /// Counts [`Traffic`].
@@ -101,6 +104,7 @@ pub(crate) struct Counters {
     pub(crate) acks: Counter,
     pub(crate) messages_in: Counter,
     pub(crate) lost: Counter,
+    pub(crate) overruns: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +129,7 @@ impl Counters {
             acks: self.acks.get(),
             messages_in: self.messages_in.get(),
             lost: self.lost.get(),
+            overruns: self.overruns.get(),
         }
     }
 }
@@ -206,6 +211,12 @@ pub enum EventKind {
         /// How many.
         messages: u64,
     },
+    /// A source on an official SDK sent more than is kept for it while nobody
+    /// read. It is started again as soon as its reader has come so far.
+    Overrun {
+        /// The source.
+        symbol: String,
+    },
 }
 
 /// For people.
@@ -230,6 +241,9 @@ impl fmt::Display for Event {
             EventKind::UpdateFailed { error } => write!(f, "could not be updated: {error}"),
             EventKind::Lost { symbol, messages } => {
                 write!(f, "may have lost {messages} messages to sink {symbol}")
+            }
+            EventKind::Overrun { symbol } => {
+                write!(f, "has sent more from source {symbol} than is kept for it while nobody reads")
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ekuiper_host::{Error, Host, Source, Tuple};
+use ekuiper_host::{Error, EventKind, Host, Source, Tuple};
 use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, sockets_in_tmp, soon};
 use ekuiper_interop::plugins::OfficialPython;
 use rustix::process::Signal;
@@ -19,6 +19,8 @@ ekuiper_interop::over_each_transport! {
     official_python_function,
     official_python_aggregate,
     a_source_is_told_its_datasource_and_place,
+    a_reader_that_pauses_loses_nothing,
+    a_source_that_nobody_reads_is_started_again,
     a_sources_error_has_its_text,
     a_refused_message_has_the_sinks_text,
     a_functions_error_has_its_text,
@@ -146,6 +148,56 @@ fn a_source_is_told_its_datasource_and_place(transport: &str) {
     assert_eq!(told.message["config"]["depth"], json!([1, null]));
     assert_eq!(told.meta, json!({ "rule": plugin.rule("1"), "op": "here", "instance": 7 }));
     drop(source);
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+/// The SDK gives up a source after a second without progress: the host has to
+/// read on while nobody else does.
+fn a_reader_that_pauses_loses_nothing(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).config(json!({ "interval": 0 }));
+    let mut source = source.open().unwrap();
+    assert_eq!(next(&mut source).message["value"], 1);
+    // Not to let things settle: the pause is what is tested.
+    std::thread::sleep(Duration::from_secs(3));
+    for number in 2..=20_000 {
+        assert_eq!(next(&mut source).message["value"], number);
+    }
+    let traffic = host.status(plugin.name()).unwrap().traffic;
+    assert_eq!((traffic.messages_in, traffic.overruns), (20_000, 0));
+    source.close().unwrap();
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn a_source_that_nobody_reads_is_started_again(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host_builder(transport).source_queue(100, 1 << 20).build().unwrap();
+    let events = host.events();
+    let source = host.source(&plugin.symbol("pyjson")).rule(plugin.rule("1")).config(json!({ "interval": 0 }));
+    let mut source = source.open().unwrap();
+    for round in 1..=2 {
+        while !matches!(events.recv_timeout(PATIENCE).unwrap().kind, EventKind::Overrun { .. }) {}
+        for number in 1..=100 {
+            assert_eq!(next(&mut source).message["value"], number);
+        }
+        match source.next_within(PATIENCE) {
+            Err(Error::Overrun { symbol, messages, .. }) => {
+                assert_eq!((symbol, messages), (plugin.symbol("pyjson"), 100));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(host.status(plugin.name()).unwrap().traffic.overruns, round);
+    }
+    // It counts anew, in the same process.
+    assert_eq!(next(&mut source).message["value"], 1);
+    let status = host.status(plugin.name()).unwrap();
+    assert_eq!((status.generation, status.restarts), (1, 0));
+    source.close().unwrap();
     host.shutdown();
     plugin.assert_clean();
 }

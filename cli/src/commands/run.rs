@@ -100,6 +100,7 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
                 | Error::Host(
                     ekuiper_host::Error::Source { .. }
                     | ekuiper_host::Error::Message { .. }
+                    | ekuiper_host::Error::Overrun { .. }
                     | ekuiper_host::Error::Function { .. }
                     | ekuiper_host::Error::Sink { .. }
                     | ekuiper_host::Error::OutcomeUnknown { .. },

@@ -32,7 +32,11 @@ fn print(session: &Session, source: &Source, config: serde_json::Value) -> Resul
         let tuple = match tuple {
             Ok(tuple) => tuple,
             // The source reports, and may go on.
-            Err(error @ (ekuiper_host::Error::Source { .. } | ekuiper_host::Error::Message { .. })) => {
+            Err(
+                error @ (ekuiper_host::Error::Source { .. }
+                | ekuiper_host::Error::Message { .. }
+                | ekuiper_host::Error::Overrun { .. }),
+            ) => {
                 eprintln!("ekuiper-plugin: {error}");
                 failed = true;
                 continue;

@@ -38,7 +38,6 @@ impl Stage {
 
     /// The same, with another script as its process.
     pub(crate) fn script(&self, name: &str, functions: &[&str], script: &str) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         let only = name == "p";
@@ -47,9 +46,19 @@ impl Stage {
             "sources": if only { vec!["s"] } else { vec![] }, "sinks": if only { vec!["k"] } else { vec![] },
         });
         std::fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
-        let run = folder.join("run");
-        std::fs::write(&run, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&folder.join("run"), script);
+        folder
+    }
+
+    /// A plugin with the source `s<name>`, and another script as its process.
+    pub(crate) fn named(&self, name: &str, script: &str) -> PathBuf {
+        let folder = self.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let manifest = serde_json::json!({
+            "language": "executable", "executable": "run", "sources": [format!("s{name}")],
+        });
+        std::fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
+        write_script(&folder.join("run"), script);
         folder
     }
 
@@ -96,6 +105,12 @@ impl Stage {
     pub(crate) fn acks(&self, rule: &str) -> RawPeer {
         RawPeer::dial_as(&self.sockets().ack(&meta(rule, "k", 0)).unwrap(), PUSH, PULL)
     }
+}
+
+fn write_script(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn meta(rule: &str, operator: &str, instance: i64) -> Meta {

@@ -1,0 +1,73 @@
+//! What was read from a source before anybody asked for it.
+
+use std::collections::VecDeque;
+
+/// How much is kept for a reader that does not come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Messages in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    messages: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Backlog {
+    pub(crate) fn push(&mut self, message: Vec<u8>) {
+        self.bytes += message.len();
+        self.messages.push_back(message);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.len();
+        if self.messages.is_empty() {
+            // It was needed once, and may never be again.
+            self.messages = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How many there are, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.messages.len(), self.bytes)
+    }
+
+    /// Whether it has come to one of its bounds.
+    pub(crate) fn is_full(&self, bounds: Bounds) -> bool {
+        self.messages.len() >= bounds.messages || self.bytes >= bounds.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_is_kept_and_both_bounds_hold() {
+        let bounds = Bounds { messages: 3, bytes: 10 };
+        let mut backlog = Backlog::default();
+        for length in 1..=3 {
+            assert!(!backlog.is_full(bounds));
+            backlog.push(vec![0; length]);
+        }
+        assert!(backlog.is_full(bounds), "by number");
+        assert_eq!(backlog.size(), (3, 6));
+        for length in 1..=3 {
+            assert_eq!(backlog.pop().unwrap().len(), length);
+        }
+        assert_eq!((backlog.pop(), backlog.size()), (None, (0, 0)));
+        backlog.push(vec![0; 10]);
+        assert!(backlog.is_full(bounds), "by bytes");
+        backlog.clear();
+        assert_eq!(backlog.size(), (0, 0));
+    }
+}
