@@ -341,7 +341,7 @@ pub enum Error {
         symbol: String,
     },
     /// The host, or the handle, has been closed.
-    #[error("the host is shut down")]
+    #[error("the host is shut down, or the handle was stopped")]
     Stopped,
 }
 

@@ -65,6 +65,6 @@ pub use error::{Error, Result};
 pub use function::Function;
 pub use host::{Host, HostBuilder};
 pub use process::Exit;
-pub use sink::{Sink, SinkBuilder};
+pub use sink::{Sink, SinkBuilder, SinkStopper};
 pub use source::{Source, SourceBuilder, Stopper};
 pub use status::{Event, EventKind, LiveSymbol, PluginState, Status, Traffic};

@@ -152,6 +152,16 @@ impl Outlet {
         stopped
     }
 
+    /// Ends the wait of whoever sends a message, in the middle of it.
+    pub(crate) fn cut_off(&self) {
+        self.push.close();
+    }
+
+    /// Ends the wait of whoever waits for an ack.
+    pub(crate) fn expect_no_acks(&self) {
+        self.acks.pull.close();
+    }
+
     /// Ends every wait: its addresses are free then.
     pub(crate) fn close(&self) {
         self.push.close();

@@ -1,5 +1,6 @@
 //! Writing to a plugin's sink.
 
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ impl SinkBuilder {
             starting: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
+            stopped: AtomicBool::new(false),
+            stage: AtomicU8::new(NOTHING),
         });
         plugin.attach(drain.clone())?;
         Ok(Sink { drain, sending: Mutex::default() })
@@ -80,6 +83,11 @@ struct Drain {
     starting: Mutex<()>,
     state: Mutex<DrainState>,
     changed: Condvar,
+    /// Nothing is to be sent any more.
+    stopped: AtomicBool,
+    /// What whoever sends waits for: set before `stopped` is looked at, and
+    /// looked at after that is set.
+    stage: AtomicU8,
 }
 
 #[derive(Default)]
@@ -89,11 +97,20 @@ struct DrainState {
     /// It could not be started again.
     failure: Option<Error>,
     closed: bool,
+    /// Its data channel was closed in the middle of a message.
+    cut_off: bool,
     /// The latest process that was left after it had read all.
     emptied: u64,
     /// How often whoever waits was told to look again.
     wakes: u64,
 }
+
+/// Nobody waits.
+const NOTHING: u8 = 0;
+/// That the plugin takes a message, or has read all.
+const READING: u8 = 1;
+/// That it acknowledges.
+const ACK: u8 = 2;
 
 impl Live for Drain {
     fn control(&self) -> &Control {
@@ -167,11 +184,40 @@ impl Drain {
         Outlet::start(running, &self.control, &data, &ack, &self.what())
     }
 
+    /// Notes what whoever sends waits for from now on.
+    fn enter(&self, stage: u8) -> Result<Waiting<'_>> {
+        self.stage.store(stage, Ordering::SeqCst);
+        let waiting = Waiting(self);
+        if self.is_stopped() { Err(Error::Stopped) } else { Ok(waiting) }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Ends the wait of whoever sends; nobody sends any more. What was sent
+    /// before is still read.
+    fn end(&self) {
+        let mut state = lock(&self.state);
+        self.stopped.store(true, Ordering::SeqCst);
+        match (self.stage.load(Ordering::SeqCst), &state.outlet) {
+            (READING, Some(outlet)) => {
+                outlet.cut_off();
+                state.cut_off = true;
+            }
+            (ACK, Some(outlet)) => outlet.expect_no_acks(),
+            _ => {}
+        }
+        state.wakes += 1;
+        drop(state);
+        self.changed.notify_all();
+    }
+
     /// The sink in a process that lives; waits for one after a crash.
     fn outlet(&self, deadline: Instant) -> Result<Arc<Outlet>> {
         let mut state = lock(&self.state);
         loop {
-            if state.closed {
+            if state.closed || self.is_stopped() {
                 return Err(Error::Stopped);
             }
             if let Some(outlet) = state.outlet.clone().filter(|outlet| outlet.is_alive() && !outlet.running.is_left()) {
@@ -200,11 +246,11 @@ impl Drain {
         let _starting = lock(&self.starting);
         let mut state = lock(&self.state);
         state.closed = true;
-        let outlet = state.outlet.take();
+        let (outlet, cut_off) = (state.outlet.take(), state.cut_off);
         drop(state);
         self.changed.notify_all();
         let Some(outlet) = outlet else { return Ok(()) };
-        let flushed = if outlet.is_alive() { self.flush(&outlet, self.send_timeout()) } else { Ok(()) };
+        let flushed = if outlet.is_alive() && !cut_off { self.flush(&outlet, self.send_timeout()) } else { Ok(()) };
         let stopped = outlet.stop(&self.control);
         lock(&self.state).claims = None;
         flushed.and(stopped)
@@ -231,6 +277,15 @@ impl Drain {
             }
             (error, _) => transport_error(self.what())(error),
         }
+    }
+}
+
+/// Somebody waits; dropped when it is over.
+struct Waiting<'a>(&'a Drain);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.stage.store(NOTHING, Ordering::SeqCst);
     }
 }
 
@@ -262,7 +317,9 @@ impl Sink {
     /// message; [`Error::Timeout`], [`Error::OutcomeUnknown`] when it did not
     /// acknowledge; [`Error::SinkBroken`] after such a timeout;
     /// [`Error::Away`], [`Error::Broken`], [`Error::NotRestored`] while its
-    /// plugin has crashed: nothing was sent then.
+    /// plugin has crashed: nothing was sent then. [`Error::Stopped`] once it
+    /// was [stopped](Sink::stopper): a message that was being sent then may
+    /// have been taken.
     pub fn send(&self, rows: &(impl Serialize + ?Sized)) -> Result<()> {
         let mut sending = lock(&self.sending);
         let mut buffer = std::mem::take(&mut sending.buffer);
@@ -299,7 +356,10 @@ impl Sink {
             if drain.require_ack && outlet.drop_stray_acks() > 0 {
                 tracing::warn!(sink = drain.control.symbol_name, "an acknowledgement of nothing was dropped");
             }
-            match outlet.send(message, Some(deadline)) {
+            let waiting = drain.enter(READING)?;
+            let sent = outlet.send(message, Some(deadline));
+            drop(waiting);
+            match sent {
                 Ok(()) => {
                     drain.plugin.counters.messages_out.add(1);
                     if drain.require_ack {
@@ -311,6 +371,7 @@ impl Sink {
                     }
                     return Ok(());
                 }
+                Err(_) if drain.is_stopped() => return Err(Error::Stopped),
                 // Nothing was sent, or only a piece that the plugin's end has
                 // swallowed: the next process gets it.
                 Err(TransportError::Disconnected | TransportError::Closed) if outlet.running.is_over() => {}
@@ -342,12 +403,16 @@ impl Sink {
         let drain = &*self.drain;
         let symbol = || drain.control.symbol_name.clone();
         let patience = drain.plugin.site.options.recv_timeout;
-        match outlet.await_ack(Instant::now() + patience) {
+        let waiting = drain.enter(ACK)?;
+        let acknowledged = outlet.await_ack(Instant::now() + patience);
+        drop(waiting);
+        match acknowledged {
             Acknowledged::Answer(outcome) => {
                 drain.plugin.counters.acks.add(1);
                 outcome.map_err(|text| Error::Sink { symbol: symbol(), text })
             }
             Acknowledged::Garbage(source) => Err(Error::Message { what: drain.what(), source }),
+            _ if drain.is_stopped() => Err(Error::Stopped),
             Acknowledged::Lost => {
                 sending.broken = true;
                 Err(Error::OutcomeUnknown {
@@ -371,9 +436,21 @@ impl Sink {
         let mut sending = lock(&self.sending);
         let outlet = self.drain.outlet(Instant::now() + patience)?;
         self.meet(&mut sending, &outlet);
-        self.drain.flush(&outlet, patience)?;
-        sending.unread = 0;
-        Ok(())
+        let waiting = self.drain.enter(READING)?;
+        let flushed = self.drain.flush(&outlet, patience);
+        drop(waiting);
+        if flushed.is_err() && self.drain.is_stopped() {
+            return Err(Error::Stopped);
+        }
+        if flushed.is_ok() {
+            sending.unread = 0;
+        }
+        flushed
+    }
+
+    /// A handle that ends a wait on this sink from another thread.
+    pub fn stopper(&self) -> SinkStopper {
+        SinkStopper(self.drain.clone())
     }
 
     /// Stops the sink, after it has read what was sent.
@@ -390,5 +467,19 @@ impl Drop for Sink {
         if let Err(error) = self.drain.stop() {
             tracing::warn!(%error, "a sink was not stopped");
         }
+    }
+}
+
+/// Ends what somebody waits for on a [`Sink`], from another thread.
+#[derive(Clone)]
+pub struct SinkStopper(Arc<Drain>);
+
+impl SinkStopper {
+    /// Whoever sends or flushes gets [`Error::Stopped`], now and from now on.
+    /// The sink itself runs until its handle is closed or dropped, and still
+    /// reads what was sent before. A message in the middle of which it was
+    /// stopped does not arrive; one that waited for its acknowledgement does.
+    pub fn stop(&self) {
+        self.0.end();
     }
 }

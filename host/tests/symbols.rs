@@ -7,17 +7,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
-use ekuiper_host::{Error, Host, Sink, Source};
+use ekuiper_host::{Error, Host, HostBuilder, PluginState, RestartPolicy, Sink, Source};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::{PATIENCE, Puppet, Stage};
+use support::{PATIENCE, Puppet, Stage, wait_until};
 
 /// For how long nothing may happen.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 /// A host whose plugin has shaken hands.
 fn started(stage: &Stage) -> (Host, Puppet) {
-    let builder = stage.builder().plugin(stage.plugin("p", &[])).recv_timeout(Duration::from_millis(500));
-    let host = builder.build().unwrap();
+    started_with(stage, |builder| builder.recv_timeout(Duration::from_millis(500)))
+}
+
+fn started_with(stage: &Stage, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
+    let host = build(stage.builder().plugin(stage.plugin("p", &[]))).build().unwrap();
     let control = std::thread::scope(|scope| {
         let start = scope.spawn(|| host.start("p"));
         let control = stage.control("p");
@@ -67,6 +71,17 @@ fn open_sink(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer
         control.say(b"ok");
         let data = listener.accept_as(PULL, PUSH);
         (open.join().unwrap().unwrap(), data, acks)
+    })
+}
+
+fn open_sink_without_acks(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer) {
+    std::thread::scope(|scope| {
+        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
+        assert_eq!(command(control).0, "start");
+        let listener = stage.sink("r");
+        control.say(b"ok");
+        let data = listener.accept_as(PULL, PUSH);
+        (open.join().unwrap().unwrap(), data)
     })
 }
 
@@ -185,6 +200,109 @@ fn fault_10_a_message_is_sent_when_it_was_acknowledged() {
     drop(data);
     std::fs::remove_file(stage.sink_path("r")).unwrap();
     close_while(&mut control, "k", || sink.close());
+}
+
+#[test]
+fn a_stopped_sink_ends_the_wait_for_an_ack_and_is_closed_in_order() {
+    let stage = Stage::new();
+    // The deadline is not what ends the wait.
+    let (host, mut control) = started_with(&stage, |builder| builder.recv_timeout(PATIENCE * 3));
+    let (sink, mut data, _acks) = open_sink(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(&json!(1)));
+        assert_eq!(data.frame(), b"1");
+        stopper.stop();
+        wait_until("the wait ends", || sent.is_finished());
+        let error = sent.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error}");
+    });
+    for _ in 0..2 {
+        let error = sink.send(&json!(2)).unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error}");
+        stopper.stop();
+    }
+    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    close_while(&mut control, "k", || sink.close());
+    assert_eq!(data.try_frame(), None, "nothing but its end came after the first message");
+}
+
+#[test]
+fn a_stopped_sink_ends_the_wait_for_a_plugin_that_takes_nothing() {
+    let stage = Stage::new();
+    let (host, mut control) = started_with(&stage, |builder| builder.send_timeout(PATIENCE * 3));
+    let (sink, data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    let sent = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let rows = "x".repeat(10_000);
+            loop {
+                if let Err(error) = sink.send(&rows) {
+                    return error;
+                }
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        // Nobody reads: it comes to a stand.
+        let mut seen = usize::MAX;
+        while seen != sent.load(Ordering::SeqCst) {
+            seen = sent.load(Ordering::SeqCst);
+            std::thread::sleep(A_MOMENT);
+        }
+        stopper.stop();
+        wait_until("the wait ends", || sender.is_finished());
+        let error = sender.join().unwrap();
+        assert!(matches!(error, Error::Stopped), "{error}");
+    });
+    drop(data);
+    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    close_while(&mut control, "k", || sink.close());
+}
+
+#[test]
+fn a_sink_that_was_stopped_between_messages_still_gets_all_that_was_sent() {
+    let stage = Stage::new();
+    let (host, mut control) = started_with(&stage, |builder| builder.send_timeout(PATIENCE * 3));
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    sink.send(&json!(1)).unwrap();
+    sink.stopper().stop();
+    assert!(matches!(sink.send(&json!(2)), Err(Error::Stopped)));
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        std::thread::sleep(A_MOMENT);
+        assert!(!closed.is_finished(), "it is drained first");
+        assert_eq!(data.frame(), b"1");
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        expect_stop(&mut control, "k");
+        closed.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_stopped_sink_ends_the_wait_for_a_plugin_that_has_crashed() {
+    let stage = Stage::new();
+    let policy = {
+        let mut policy = RestartPolicy::default();
+        policy.first_pause = PATIENCE * 3;
+        policy
+    };
+    let build = |builder: HostBuilder| builder.send_timeout(PATIENCE * 3).restart(policy);
+    let (host, mut control) = started_with(&stage, build);
+    let (sink, _data) = open_sink_without_acks(&stage, &host, &mut control);
+    let pid = Pid::from_raw(host.pid("p").unwrap() as i32).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    wait_until("the crash is noticed", || host.status("p").unwrap().state != PluginState::Running);
+    let stopper = sink.stopper();
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(&json!(1)));
+        std::thread::sleep(A_MOMENT);
+        assert!(!sent.is_finished());
+        stopper.stop();
+        wait_until("the wait ends", || sent.is_finished());
+        let error = sent.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error}");
+    });
 }
 
 #[test]
