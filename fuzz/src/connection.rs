@@ -108,6 +108,7 @@ fn feed(own: Protocol, limits: &Limits, stream: &[u8], mut lengths: impl FnMut()
     let mut connection = Connection::new(own, limits.clone(), now);
     let mut seen = Vec::new();
     let (mut arrived, mut used, mut most_waiting) = (0, 0, 0);
+    let mut taken = Vec::new();
     while arrived < stream.len() {
         let rest = &stream[arrived..];
         let space = connection.space();
@@ -122,7 +123,15 @@ fn feed(own: Protocol, limits: &Limits, stream: &[u8], mut lengths: impl FnMut()
             let (event, length) = match connection.next() {
                 Ok(None) => break,
                 Ok(Some(Event::Ready)) => (Seen::Ready, HEADER),
-                Ok(Some(Event::Message(body))) => (Seen::Message(body.to_vec()), FRAME_HEADER + body.len()),
+                Ok(Some(Event::Message(body))) => {
+                    let (body, length) = (body.to_vec(), FRAME_HEADER + body.len());
+                    // Every second one changes hands.
+                    if seen.len() % 2 == 0 {
+                        connection.take(0, &mut taken);
+                        assert_eq!(taken, body);
+                    }
+                    (Seen::Message(body), length)
+                }
                 Ok(Some(Event::Oversized(head, length))) => {
                     (Seen::Oversized(head.to_vec(), length), FRAME_HEADER + length as usize)
                 }

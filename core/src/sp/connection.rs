@@ -8,8 +8,13 @@ use super::{HEADER, Protocol};
 /// `01` and a 64-bit big-endian length.
 pub const FRAME_HEADER: usize = 9;
 
-/// How much is read at once: many small messages, or a piece of a large one.
+/// How much is read at once: many small messages, or the beginning of a long
+/// one, whose rest is read to where it stays.
 const CHUNK: usize = 64 << 10;
+
+/// How much memory is kept for the next long message, however short the last
+/// one was.
+const KEEP: usize = 4 << 20;
 
 /// The longest content that memory can hold, whatever the limit says.
 const MAX_CONTENT: u64 = isize::MAX as u64 - FRAME_HEADER as u64;
@@ -80,8 +85,9 @@ pub enum Event<'a> {
 ///
 /// The caller reads into [`space`](Self::space), tells with
 /// [`filled`](Self::filled) how much came, and takes what is complete with
-/// [`next`](Self::next) until there is no more. Memory grows with what has
-/// arrived, never with what a peer merely announces.
+/// [`next`](Self::next) until there is no more; [`take`](Self::take) hands a
+/// message over. Memory grows with what has arrived, never with what a peer
+/// merely announces.
 #[derive(Debug)]
 pub struct Connection {
     own: Protocol,
@@ -91,6 +97,11 @@ pub struct Connection {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// The content of a frame that does not fit there; how much of it has
+    /// arrived is in the state.
+    long: Vec<u8>,
+    /// Where the message is that was told last.
+    last: Place,
     /// How much the current frame still needs, as far as that is known.
     missing: usize,
     /// Since when the peer owes us bytes.
@@ -101,9 +112,17 @@ pub struct Connection {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Buffer { start: usize, end: usize },
+    Long { length: usize },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Header,
     Frames,
+    Long { length: usize, arrived: usize },
     Skipping { length: u64, left: u64, kept: usize },
 }
 
@@ -117,6 +136,8 @@ impl Connection {
             buffer: Vec::new(),
             start: 0,
             end: 0,
+            long: Vec::new(),
+            last: Place::Nowhere,
             missing: 0,
             waiting_since: Some(now),
             filled_at: now,
@@ -131,32 +152,39 @@ impl Connection {
 
     /// Whether bytes have arrived that are not used yet.
     pub fn has_buffered(&self) -> bool {
-        self.start < self.end
+        self.start < self.end || matches!(self.state, State::Long { .. })
     }
 
-    /// How many bytes of memory its buffer takes.
+    /// How many bytes of memory its buffers take.
     pub fn memory(&self) -> usize {
-        self.buffer.capacity()
+        self.buffer.capacity() + self.long.capacity()
     }
 
     /// Where the next bytes go; never empty.
     pub fn space(&mut self) -> &mut [u8] {
+        if let State::Long { length, arrived } = self.state {
+            // As much again as is there: a long message needs few reads, and a
+            // lying length no memory.
+            let wanted = arrived.saturating_add(arrived.max(CHUNK)).min(length);
+            if self.long.len() < wanted {
+                // No more than that: twice as much again would be a vector's way.
+                self.long.reserve_exact(wanted - self.long.len());
+                self.long.resize(wanted, 0);
+            }
+            let end = self.long.len().min(length);
+            return &mut self.long[arrived..end];
+        }
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        // As much again as is there, or a chunk: a frame of any length needs
-        // few reads, and a lying one no memory.
-        let wanted = self.missing.min((self.end - self.start).max(CHUNK)).max(CHUNK / 4);
-        if self.buffer.len() - self.end < wanted {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; CHUNK];
+        }
+        // What is in it never fills it: a frame that would has moved out.
+        if self.start > 0 && self.buffer.len() - self.end < self.missing.clamp(CHUNK / 4, CHUNK) {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
-            if self.buffer.len() - self.end < wanted {
-                // No more than that: twice as much again would be a vector's way.
-                let length = (self.end + wanted).max(CHUNK);
-                self.buffer.reserve_exact(length - self.buffer.len());
-                self.buffer.resize(length, 0);
-            }
         }
         &mut self.buffer[self.end..]
     }
@@ -164,7 +192,10 @@ impl Connection {
     /// Notes that `count` bytes have been put at the beginning of
     /// [`space`](Self::space).
     pub fn filled(&mut self, count: usize, now: Instant) {
-        self.end += count;
+        match &mut self.state {
+            State::Long { arrived, .. } => *arrived += count,
+            _ => self.end += count,
+        }
         debug_assert!(self.end <= self.buffer.len());
         self.filled_at = now;
         if self.is_ready() {
@@ -182,6 +213,7 @@ impl Connection {
         match self.state {
             State::Header => self.header(),
             State::Frames => self.frame(),
+            State::Long { length, arrived } => Ok(self.long_frame(length, arrived)),
             State::Skipping { length, left, kept } => Ok(self.skip(length, left, kept)),
         }
     }
@@ -235,14 +267,61 @@ impl Connection {
             self.start += FRAME_HEADER;
             return Ok(self.skip(length, length, 0));
         }
-        let whole = FRAME_HEADER + length as usize;
+        let length = length as usize;
+        let whole = FRAME_HEADER + length;
         if arrived.len() < whole {
             self.missing = whole - arrived.len();
+            if whole > CHUNK && (arrived.len() == CHUNK || self.long.len() >= length) {
+                self.move_out(length);
+            }
             return Ok(None);
         }
-        let content = self.start + FRAME_HEADER..self.start + whole;
-        self.start += whole;
-        Ok(Some(Event::Message(&self.buffer[content])))
+        let (start, end) = (self.start + FRAME_HEADER, self.start + whole);
+        self.start = end;
+        self.last = Place::Buffer { start, end };
+        Ok(Some(Event::Message(&self.buffer[start..end])))
+    }
+
+    /// Moves what has arrived of a long frame to where the rest will be.
+    fn move_out(&mut self, length: usize) {
+        let arrived = &self.buffer[self.start + FRAME_HEADER..self.end];
+        let count = arrived.len();
+        if self.long.len() < count {
+            self.long.resize(count, 0);
+        }
+        self.long[..count].copy_from_slice(arrived);
+        (self.start, self.end) = (0, 0);
+        self.state = State::Long { length, arrived: count };
+    }
+
+    fn long_frame(&mut self, length: usize, arrived: usize) -> Option<Event<'_>> {
+        if arrived < length {
+            return None;
+        }
+        self.state = State::Frames;
+        self.last = Place::Long { length };
+        Some(Event::Message(&self.long[..length]))
+    }
+
+    /// Puts the message that [`next`](Self::next) has just returned, less its
+    /// first `skip` bytes, in place of what `into` holds. A long one is not
+    /// copied: the two change places.
+    pub fn take(&mut self, skip: usize, into: &mut Vec<u8>) {
+        match std::mem::replace(&mut self.last, Place::Nowhere) {
+            Place::Nowhere => into.clear(),
+            Place::Buffer { start, end } => {
+                into.clear();
+                into.extend_from_slice(&self.buffer[start + skip..end]);
+            }
+            Place::Long { length } => {
+                self.long.truncate(length);
+                std::mem::swap(&mut self.long, into);
+                into.drain(..skip);
+                if self.long.capacity() > KEEP.max(2 * length) {
+                    self.long = Vec::new();
+                }
+            }
+        }
     }
 
     fn skip(&mut self, length: u64, left: u64, mut kept: usize) -> Option<Event<'_>> {

@@ -109,7 +109,81 @@ fn a_claim_costs_no_memory() {
     let bytes = [&Protocol::Push.header()[..], &[1], &(4u64 << 30).to_be_bytes(), &[0; 1000]].concat();
     feed(&mut connection, &bytes, 100).unwrap();
     connection.space();
-    assert!(connection.buffer.capacity() <= 4 * CHUNK, "{}", connection.buffer.capacity());
+    assert!(connection.memory() <= 4 * CHUNK, "{}", connection.memory());
+}
+
+/// Takes every message, less its first `skip` bytes, into one buffer.
+fn take_all(connection: &mut Connection, bytes: &[u8], piece: usize, skip: usize) -> Vec<Vec<u8>> {
+    let (mut taken, mut buffer) = (Vec::new(), vec![9; 1000]);
+    for mut piece in bytes.chunks(piece) {
+        while !piece.is_empty() {
+            let space = connection.space();
+            let count = piece.len().min(space.len());
+            space[..count].copy_from_slice(&piece[..count]);
+            connection.filled(count, Instant::now());
+            piece = &piece[count..];
+            while let Some(event) = connection.next().unwrap() {
+                if let Event::Message(_) = event {
+                    connection.take(skip, &mut buffer);
+                    taken.push(buffer.clone());
+                }
+            }
+        }
+    }
+    taken
+}
+
+#[test]
+fn messages_are_handed_over_whatever_their_length() {
+    let lengths = [4, CHUNK - 10, CHUNK - 9, CHUNK - 8, 5, 3 * CHUNK, 5 << 20, 2 * CHUNK, 0, 10 * CHUNK, 7];
+    let bodies: Vec<Vec<u8>> = lengths
+        .iter()
+        .enumerate()
+        .map(|(seed, length)| (0..*length).map(|at| (at >> 8) as u8 ^ (at * 7 + seed) as u8).collect())
+        .collect();
+    let bytes = stream(&bodies.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for (piece, skip) in [(1000, 0), (100_000, 0), (usize::MAX, 0), (70_001, 4), (usize::MAX, 4)] {
+        let limits = Limits { max_message: u64::MAX, ..LIMITS };
+        let mut connection = Connection::new(Protocol::Pull, limits, Instant::now());
+        // A message that is empty has no first bytes.
+        let bodies: Vec<_> = bodies.iter().filter(|body| body.len() >= skip).collect();
+        let bytes =
+            if skip == 0 { bytes.clone() } else { stream(&bodies.iter().map(|body| &body[..]).collect::<Vec<_>>()) };
+        let taken = take_all(&mut connection, &bytes, piece.min(bytes.len()), skip);
+        assert_eq!(taken.len(), bodies.len());
+        for (taken, body) in taken.iter().zip(bodies) {
+            assert!(taken[..] == body[skip..], "{} bytes in pieces of {piece}", body.len());
+        }
+    }
+}
+
+#[test]
+fn a_long_message_is_not_copied_and_its_memory_is_used_again() {
+    let limits = Limits { max_message: u64::MAX, ..LIMITS };
+    let mut connection = Connection::new(Protocol::Pull, limits, Instant::now());
+    feed(&mut connection, &stream(&[]), 8).unwrap();
+    let (body, mut buffers) = (vec![7; 1 << 20], Vec::new());
+    let mut buffer = Vec::new();
+    for _ in 0..6 {
+        let bytes = frame(&body);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let space = connection.space();
+            let count = rest.len().min(space.len());
+            space[..count].copy_from_slice(&rest[..count]);
+            connection.filled(count, Instant::now());
+            rest = &rest[count..];
+            if let Some(Event::Message(_)) = connection.next().unwrap() {
+                connection.take(0, &mut buffer);
+            }
+        }
+        assert!(buffer == body);
+        buffers.push(buffer.as_ptr());
+    }
+    // Two buffers, in turn.
+    assert_eq!(buffers[2], buffers[4]);
+    assert_eq!(buffers[3], buffers[5]);
+    assert_ne!(buffers[4], buffers[5]);
 }
 
 #[test]
@@ -127,7 +201,7 @@ fn an_oversize_message_is_skipped_where_that_is_asked_for() {
             Seen::Message(b"after".to_vec()),
         ];
         assert_eq!(seen, expected);
-        assert!(connection.buffer.capacity() < 4 * CHUNK);
+        assert!(connection.memory() < 4 * CHUNK);
     }
 }
 
