@@ -185,6 +185,19 @@ macro_rules! __contract_cases {
                 misuse_of_foreign_tickets
                 misuse_of_foreign_connections
             }
+            contract::posting {
+                posting_keeps_the_order
+                posting_under_load
+                posting_from_several_threads
+                posting_needs_no_dispatch
+                posting_and_dispatching
+                posting_and_closing
+                posting_ends_with_the_closing
+                posting_to_who_does_not_read
+                posting_without_a_peer
+                posting_what_is_too_long
+                posting_to_the_next_peer
+            }
             contract::pressure {
                 pressure_drops_nothing
                 pressure_slows_the_sender_down

@@ -197,7 +197,8 @@ pub trait Push: Send + Sync {
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn flush(&self, deadline: Deadline) -> Result<()>;
 
-    /// Ends every wait and closes all connections.
+    /// Ends every wait and closes all connections. What was posted leaves
+    /// before, as far as it can without waiting.
     fn close(&self);
 }
 

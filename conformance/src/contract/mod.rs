@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod events;
 pub mod limits;
 pub mod misuse;
+pub mod posting;
 pub mod pressure;
 pub mod readiness;
 pub mod reconnect;

@@ -1,0 +1,239 @@
+//! Messages that may wait for company: what `post` promises, and keeps of what
+//! `send` does. A transport whose `post` is its `send` keeps all of it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ekuiper_core::transport::{PullEvent, Push, TransportError};
+
+use super::{join, message, pair};
+use crate::{Fixture, PATIENCE, assert_error, eventually, options, past, pattern, punctual, shortly, soon};
+
+/// Posts until nothing more is taken; how many were.
+fn fill(push: &dyn Push, body: &[u8]) -> usize {
+    let mut taken = 0;
+    loop {
+        match push.post(body, shortly()) {
+            Ok(()) => taken += 1,
+            Err(TransportError::Timeout) => return taken,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(taken < 1_000_000, "it takes any number of messages");
+    }
+}
+
+/// What is posted arrives in order, with what is sent, whatever its length.
+pub fn posting_keeps_the_order(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    let body = |number: usize| {
+        let length = [4, 5, 100, 1000, 20_000, 4, 4, 70_000, 16_384, 16_385][number % 10];
+        [&(number as u32).to_be_bytes()[..], &pattern(length, number)].concat()
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..3000 {
+                match number % 37 {
+                    3 => push.send(&body(number), soon()).unwrap(),
+                    5 => push.dispatch(soon()).and_then(|()| push.post(&body(number), soon())).unwrap(),
+                    _ => push.post(&body(number), soon()).unwrap(),
+                }
+            }
+        });
+        for number in 0..3000 {
+            assert!(message(&*pull) == body(number), "message {number}");
+        }
+    });
+}
+
+/// Many at once: none missing, none twice.
+pub fn posting_under_load(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    thread::scope(|scope| {
+        scope.spawn(|| (0..300_000u32).for_each(|number| push.post(&number.to_be_bytes(), soon()).unwrap()));
+        for number in 0..300_000u32 {
+            assert_eq!(message(&*pull), number.to_be_bytes());
+        }
+    });
+}
+
+/// From several threads: their messages do not mix, and each thread's stay in
+/// order.
+pub fn posting_from_several_threads(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let push = &push;
+            scope.spawn(move || {
+                for number in 0..5000u32 {
+                    let body = [&thread.to_be_bytes()[..], &number.to_be_bytes(), &[7; 90]].concat();
+                    push.post(&body, soon()).unwrap();
+                }
+            });
+        }
+        let mut next = [0u32; 4];
+        for _ in 0..4 * 5000 {
+            let got = message(&*pull);
+            let word = |at: usize| u32::from_be_bytes(got[at..at + 4].try_into().unwrap());
+            let next = &mut next[word(0) as usize];
+            assert_eq!((word(4), got.len()), (*next, 98));
+            *next += 1;
+        }
+    });
+}
+
+/// Without anything after it, a message leaves by itself, in a burst and
+/// alone, again and again.
+pub fn posting_needs_no_dispatch(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    for burst in [1, 2, 3, 10, 1, 700, 2].into_iter().cycle().take(70) {
+        for number in 0..burst {
+            push.post(&pattern(100, number), soon()).unwrap();
+        }
+        for number in 0..burst {
+            assert_eq!(message(&*pull), pattern(100, number));
+        }
+    }
+}
+
+/// `dispatch` and `flush` let go of what was posted.
+pub fn posting_and_dispatching(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    let mut buffer = Vec::new();
+    push.dispatch(past()).unwrap();
+    for round in 0..200u8 {
+        for number in 0..3 {
+            push.post(&[round, number], soon()).unwrap();
+        }
+        push.dispatch(past()).unwrap();
+        // It has left: no time passes until it is there.
+        for number in 0..3 {
+            assert!(eventually(|| pull.receive(&mut buffer, past()).is_ok()));
+            assert_eq!(buffer, [round, number]);
+        }
+    }
+    push.post(b"one", soon()).unwrap();
+    push.post(b"two", soon()).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| push.flush(soon()).unwrap());
+        assert_eq!((message(&*pull), message(&*pull)), (b"one".to_vec(), b"two".to_vec()));
+    });
+}
+
+/// Closing loses nothing that was posted and that there is room for.
+pub fn posting_and_closing(f: &Fixture) {
+    let mut buffer = Vec::new();
+    for round in 0..50u32 {
+        let (push, pull) = pair(f, &format!("data{round}"));
+        let count = 1 + round * 7;
+        (0..count).for_each(|number| push.post(&number.to_be_bytes(), soon()).unwrap());
+        match round % 2 {
+            0 => push.close(),
+            _ => drop(push),
+        }
+        for number in 0..count {
+            assert!(matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)), "of {count}");
+            assert_eq!(buffer, number.to_be_bytes());
+        }
+        assert!(matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Disconnected(_)));
+    }
+}
+
+/// A closing that comes amid posts ends them, whether they wait or not.
+pub fn posting_ends_with_the_closing(f: &Fixture) {
+    for round in 0..20u64 {
+        let (push, pull) = pair(f, &format!("data{round}"));
+        thread::scope(|scope| {
+            let posting = scope.spawn(|| {
+                loop {
+                    if let Err(error) = push.post(&[7; 1000], None) {
+                        return error;
+                    }
+                }
+            });
+            // Before, while and after the connection fills up.
+            thread::sleep(Duration::from_micros(300 * round));
+            push.close();
+            assert!(eventually(|| posting.is_finished()), "posting goes on");
+            assert!(matches!(posting.join().unwrap(), TransportError::Closed));
+        });
+        assert_error!(push.post(b"x", soon()), TransportError::Closed);
+        assert_error!(push.dispatch(soon()), TransportError::Closed);
+        drop(pull);
+    }
+}
+
+/// Who does not read is waited for, and what was taken arrives.
+pub fn posting_to_who_does_not_read(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    for length in [1, 100, 4096, 30_000] {
+        let body = pattern(length, length);
+        let taken = fill(&*push, &body);
+        assert!(taken > 0);
+        punctual(past(), |deadline| assert_error!(push.post(&body, deadline), TransportError::Timeout));
+        punctual(shortly(), |deadline| assert_error!(push.flush(deadline), TransportError::Timeout));
+        for _ in 0..taken {
+            assert!(message(&*pull) == body);
+        }
+        push.post(b"taken again", soon()).unwrap();
+        assert_eq!(message(&*pull), b"taken again");
+    }
+}
+
+/// Without a peer a post waits as a send does; a peer that comes gets it.
+pub fn posting_without_a_peer(f: &Fixture) {
+    let push = f.push(&f.dial("data"));
+    assert_error!(push.post(b"lost", past()), TransportError::Timeout);
+    assert_error!(push.post(b"lost", shortly()), TransportError::Timeout);
+    push.dispatch(past()).unwrap();
+    let pull = f.pull(&f.listen("data"));
+    thread::scope(|scope| {
+        scope.spawn(|| push.post(b"found", soon()).unwrap());
+        assert_eq!(message(&*pull), b"found");
+    });
+}
+
+/// What is too long is refused, and nothing else is lost.
+pub fn posting_what_is_too_long(f: &Fixture) {
+    let limit = options(|options| options.max_message = 1000);
+    let t = f.transport();
+    let (pull, push) = (t.pull(&f.listen("data"), &limit).unwrap(), t.push(&f.dial("data"), &limit).unwrap());
+    join(&*push, &*pull);
+    for _ in 0..3 {
+        push.post(&[1; 1000], soon()).unwrap();
+        assert_error!(push.post(&[2; 1001], soon()), TransportError::TooLong { length: 1001, max: 1000 });
+    }
+    for _ in 0..3 {
+        assert_eq!(message(&*pull), [1; 1000]);
+    }
+}
+
+/// A peer that goes takes with it what it had not read; the next one gets what
+/// is posted then, from the beginning of a message.
+pub fn posting_to_the_next_peer(f: &Fixture) {
+    let push = f.push(&f.dial("data"));
+    for round in 0..10u8 {
+        let pull = f.pull(&f.listen("data"));
+        join(&*push, &*pull);
+        let mut buffer = Vec::new();
+        let give_up = Instant::now() + PATIENCE;
+        thread::scope(|scope| {
+            let posting = scope.spawn(|| {
+                for _ in 0..1000 {
+                    while matches!(push.post(&[round; 300], soon()), Err(TransportError::Disconnected)) {}
+                }
+            });
+            // Some of the former round may have waited for this peer.
+            while buffer != [round; 300] {
+                assert!(Instant::now() < give_up);
+                if let PullEvent::Message(_) = pull.receive(&mut buffer, soon()).unwrap() {
+                    assert!(buffer.len() == 300 && buffer.iter().all(|byte| *byte == buffer[0]), "{buffer:?}");
+                }
+            }
+            while !posting.is_finished() {
+                let _ = pull.receive(&mut buffer, past());
+            }
+            posting.join().unwrap();
+            (0..50).for_each(|_| push.post(&[round; 300], soon()).unwrap());
+        });
+    }
+}
