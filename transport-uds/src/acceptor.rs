@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ const BATCH: usize = 32;
 
 /// What it needs is little, yet a logger's is not known, and in some processes
 /// thread-local variables are part of it. Only what is used costs memory.
-const STACK: usize = 512 << 10;
+pub(crate) const STACK: usize = 512 << 10;
 
 /// A listening socket that is watched.
 #[derive(Debug)]
@@ -65,10 +66,16 @@ impl Door {
         let acceptor = Acceptor::of_this_process()?;
         let arrivals = Arc::new(Arrivals {
             waiting: Mutex::default(),
+            some: AtomicBool::new(false),
             event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
         let id = acceptor.add(Listening { socket, own, limits, arrivals: arrivals.clone(), paused_until: None })?;
         Ok(Self { id, acceptor, arrivals })
+    }
+
+    /// Whether there are newcomers; costs nothing.
+    pub(crate) fn has_newcomers(&self) -> bool {
+        self.arrivals.some.load(Ordering::Acquire)
     }
 
     /// The next newcomer, if there is one.
@@ -99,6 +106,8 @@ impl Drop for Door {
 #[derive(Debug)]
 struct Arrivals {
     waiting: Mutex<VecDeque<Newcomer>>,
+    /// Whether somebody waits, for who looks without a lock.
+    some: AtomicBool,
     /// Counts above zero while somebody waits.
     event: OwnedFd,
 }
@@ -111,6 +120,7 @@ impl Arrivals {
     fn put(&self, newcomer: Newcomer) {
         let mut waiting = self.lock();
         waiting.push_back(newcomer);
+        self.some.store(true, Ordering::Release);
         // A counter that is full is readable too: no error matters here.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
@@ -119,6 +129,7 @@ impl Arrivals {
         let mut waiting = self.lock();
         let newcomer = waiting.pop_front();
         if waiting.is_empty() {
+            self.some.store(false, Ordering::Release);
             let _ = rustix::io::read(&self.event, &mut [0; 8]);
         }
         newcomer

@@ -15,6 +15,7 @@ use crate::acceptor::Newcomer;
 use crate::dial::Dialer;
 use crate::link::Link;
 use crate::listen::Listener;
+use crate::spin::Spinner;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout};
 
 /// How long a peer may take for its header, in total (libnng's value).
@@ -34,8 +35,8 @@ pub(crate) struct Inbox {
     closing: Closing,
     /// Watches the closing, the listener and every connection.
     epoll: OwnedFd,
-    /// Whoever receives has it; nobody else needs it.
-    reader: Mutex<Reader>,
+    /// Whoever receives has them; nobody else needs them.
+    reader: Mutex<(Reader, Spinner)>,
     /// The links, for the closing, while somebody else has the reader.
     links: Mutex<Vec<Arc<Link>>>,
     listener: Option<Listener>,
@@ -48,9 +49,6 @@ struct Reader {
     slots: Vec<Slot>,
     /// Whose turn it is.
     turn: usize,
-    /// A peer sends faster than it is read: the others must be looked at
-    /// without waiting for it to have nothing.
-    look_around: bool,
 }
 
 #[derive(Debug)]
@@ -74,7 +72,10 @@ pub(crate) enum Content<'a> {
 
 /// What the pattern makes of it.
 pub(crate) enum Verdict<T> {
-    Deliver(T),
+    /// To be delivered, less its first bytes.
+    Deliver(T, usize),
+    /// Something to tell that has no body.
+    Tell(T),
     Drop,
     Close,
 }
@@ -118,6 +119,7 @@ impl Inbox {
         let mut reader = Reader::default();
         let mut listener = None;
         let limits = limits(options, max_message, skip_up_to);
+        let spinner = Spinner::new(options.spin);
         match endpoint {
             Endpoint::Listen(address) => {
                 let bound = Listener::bind(address, own, limits.clone())?;
@@ -126,7 +128,8 @@ impl Inbox {
             }
             Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address)),
         }
-        Ok(Self { own, limits, closing, epoll, reader: Mutex::new(reader), links: Mutex::default(), listener, address })
+        let reader = Mutex::new((reader, spinner));
+        Ok(Self { own, limits, closing, epoll, reader, links: Mutex::default(), listener, address })
     }
 
     pub(crate) fn closing(&self) -> &Closing {
@@ -156,13 +159,15 @@ impl Inbox {
         }
     }
 
-    /// The next thing that `judge` delivers, or the next coming or going.
+    /// The next thing that `judge` delivers, into `buffer`, or the next coming
+    /// or going.
     pub(crate) fn receive<T>(
         &self,
+        buffer: &mut Vec<u8>,
         deadline: Deadline,
         mut judge: impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
     ) -> Result<Incoming<T>> {
-        let mut reader = match self.reader.try_lock() {
+        let mut guard = match self.reader.try_lock() {
             Ok(reader) => reader,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
@@ -170,17 +175,18 @@ impl Inbox {
                 return Err(TransportError::Misuse("another thread is receiving on it"));
             }
         };
+        let (reader, spinner) = &mut *guard;
         let mut waited = false;
         let mut rounds = LATE_ROUNDS;
         loop {
             self.closing.check()?;
+            self.accept(reader);
             // With several peers, see who else has sent before serving one
-            // again; a single one is read until it has nothing, or a whole
-            // buffer of it was read.
-            if !waited && (reader.slots.len() > 1 || reader.look_around) {
-                self.watch(&mut reader, Some(Instant::now()))?;
+            // again; a single one is read until it has nothing.
+            if !waited && reader.slots.len() > 1 {
+                self.watch(reader, Some(Instant::now()))?;
             }
-            match self.serve(&mut reader, &mut judge) {
+            match self.serve(reader, buffer, &mut judge) {
                 Served::Incoming(Incoming::Disconnected(id)) => {
                     // It may be the closing's doing.
                     self.closing.check()?;
@@ -198,26 +204,53 @@ impl Inbox {
             if waited && has_passed(deadline) {
                 return Err(TransportError::Timeout);
             }
-            self.watch(&mut reader, deadline)?;
+            self.wait(reader, spinner, deadline)?;
             waited = true;
         }
+    }
+
+    /// Waits until something may have come, at the latest until `deadline`.
+    fn wait(&self, reader: &mut Reader, spinner: &mut Spinner, deadline: Deadline) -> Result<()> {
+        let is_attempt = has_passed(deadline);
+        if let [slot] = &mut reader.slots[..]
+            && slot.connection.is_ready()
+        {
+            if let Some(dialer) = &mut reader.dialer {
+                dialer.succeeded();
+            }
+            // Reading is cheaper than asking whether there is something.
+            if is_attempt && slot.connection.deadline().is_none() {
+                slot.readable = true;
+                return Ok(());
+            }
+            if !is_attempt {
+                let look = || {
+                    let found = slot.read() || self.has_newcomers() || self.closing.check().is_err();
+                    found.then_some(())
+                };
+                if spinner.spin(look).is_some() {
+                    return Ok(());
+                }
+            }
+        }
+        if is_attempt { self.watch(reader, deadline) } else { spinner.sleep(|| self.watch(reader, deadline)) }
     }
 
     /// One round: the first connection from `turn` on that has something.
     fn serve<T>(
         &self,
         reader: &mut Reader,
+        buffer: &mut Vec<u8>,
         judge: &mut impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
     ) -> Served<T> {
-        let Reader { slots, turn, look_around, .. } = reader;
+        let Reader { slots, turn, .. } = reader;
         let mut more = false;
         for _ in 0..slots.len() {
             if *turn >= slots.len() {
                 *turn = 0;
             }
             let slot = &mut slots[*turn];
-            if let Some(incoming) = slot.next(judge) {
-                *look_around |= slot.readable;
+            if let Some(incoming) = slot.next(buffer, judge) {
                 *turn += 1;
                 return Served::Incoming(incoming);
             }
@@ -233,14 +266,12 @@ impl Inbox {
             more |= slot.readable;
             *turn += 1;
         }
-        *look_around |= more;
         if more { Served::More } else { Served::Nothing }
     }
 
-    /// Waits until something may have come, at the latest until `deadline`;
-    /// makes and accepts connections meanwhile.
+    /// Waits in the kernel until something may have come, at the latest until
+    /// `deadline`; dials meanwhile.
     fn watch(&self, reader: &mut Reader, deadline: Deadline) -> Result<()> {
-        reader.look_around = false;
         let mut until = deadline;
         for slot in &reader.slots {
             until = earlier(until, slot.connection.deadline());
@@ -254,8 +285,8 @@ impl Inbox {
         };
         for event in events {
             match event.data.u64() {
-                CLOSING => {}
-                LISTENER => self.accept(reader),
+                // Looked at before the next message is.
+                CLOSING | LISTENER => {}
                 id => {
                     if let Some(slot) = reader.slots.iter_mut().find(|slot| slot.link.id.0 == id) {
                         slot.readable = true;
@@ -299,6 +330,10 @@ impl Inbox {
         None
     }
 
+    fn has_newcomers(&self) -> bool {
+        self.listener.as_ref().is_some_and(Listener::has_newcomers)
+    }
+
     fn accept(&self, reader: &mut Reader) {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
             self.admit(reader, link, connection);
@@ -338,7 +373,11 @@ impl Drop for Inbox {
 impl Slot {
     /// What this connection has to tell now. Reads at most once: others want
     /// their turn, and the caller has a deadline.
-    fn next<T>(&mut self, judge: &mut impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>) -> Option<Incoming<T>> {
+    fn next<T>(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        judge: &mut impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
+    ) -> Option<Incoming<T>> {
         if std::mem::take(&mut self.is_new) {
             return Some(Incoming::Connected(self.link.id));
         }
@@ -360,7 +399,11 @@ impl Slot {
                 }
             };
             match verdict {
-                Verdict::Deliver(value) => return Some(Incoming::Message(self.link.id, value)),
+                Verdict::Deliver(value, skip) => {
+                    self.connection.take(skip, buffer);
+                    return Some(Incoming::Message(self.link.id, value));
+                }
+                Verdict::Tell(value) => return Some(Incoming::Message(self.link.id, value)),
                 Verdict::Drop => {}
                 Verdict::Close => {
                     self.end(&"it breaks the protocol");
@@ -370,7 +413,8 @@ impl Slot {
         }
     }
 
-    fn read(&mut self) {
+    /// Reads once; whether it has learned something.
+    fn read(&mut self) -> bool {
         let space = self.connection.space();
         let room = space.len();
         match self.link.read(space) {
@@ -379,12 +423,16 @@ impl Slot {
                 // Less than there was room for: that was all.
                 self.readable = count == room;
             }
-            Ok(None) => self.readable = false,
+            Ok(None) => {
+                self.readable = false;
+                return false;
+            }
             Err(_) => {
                 self.readable = false;
                 self.ended = true;
             }
         }
+        true
     }
 
     /// Ends the connection. What is complete has been delivered; the rest

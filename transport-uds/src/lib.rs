@@ -3,13 +3,16 @@
 //!
 //! No thread stands between a caller and its socket: whoever sends writes to
 //! it, whoever receives reads from it, and dials while it waits. Only
-//! newcomers at a listener are greeted by a thread, one per process, and what
-//! is left of a long message when its sender's time is up has one of its own.
+//! newcomers at a listener are greeted by a thread, one per process; another
+//! lets go of what was posted and got no company in time; and what is left of
+//! a long message when its sender's time is up has one of its own.
 //! What lives where:
 //!
 //! - `dial`, `listen`, `acceptor`: making connections;
 //! - `link`, `finish`: writing frames to one connection, reading bytes from it;
+//! - `outbox`, `flusher`: frames that wait for company;
 //! - `inbox`: receiving from many connections in turn;
+//! - `spin`: looking for what is about to come, before sleeping;
 //! - `push`, `pull`, `request`, `reply`: the four patterns.
 //!
 //! Which socket file may be taken over or removed, and how waits end, is in
@@ -18,13 +21,17 @@
 mod acceptor;
 mod dial;
 mod finish;
+mod flusher;
 mod inbox;
 mod link;
 mod listen;
+mod outbox;
+mod peers;
 mod pull;
 mod push;
 mod reply;
 mod request;
+mod spin;
 mod unread;
 
 use ekuiper_core::address::Address;

@@ -10,17 +10,20 @@ use ekuiper_core::sp::{FRAME_HEADER, MAX_WORDS, Protocol, frame_header};
 use ekuiper_core::transport::{ConnectionId, Deadline, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 
 use crate::finish;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
 /// Up to this length a body is copied behind its header and both are written
 /// at once: cheaper than a vectored write.
-const COPY_UP_TO: usize = 4096;
+const COPY_UP_TO: usize = 1024;
 
 /// The longest that stands in front of a body: frame header and backtrace.
 const MAX_HEAD: usize = FRAME_HEADER + MAX_WORDS * 4;
+
+/// No write waits in the kernel: a wait ends with the socket's closing, too.
+const NO_WAIT: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 /// A connected socket. Its id is unique in this process.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ impl Link {
         deadline: Deadline,
     ) -> Result<Written> {
         debug_assert!(prefix.len() <= MAX_WORDS * 4);
-        if self.unfinished.load(Ordering::Acquire) {
+        if self.is_unfinished() {
             return Ok(Written::Nothing);
         }
         let mut head = [0; MAX_HEAD + COPY_UP_TO];
@@ -118,6 +121,11 @@ impl Link {
         }
     }
 
+    /// Whether a frame is being finished in the background.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Acquire)
+    }
+
     /// The frame that was finished in the background is out.
     pub(crate) fn finished(&self) {
         self.unfinished.store(false, Ordering::Release);
@@ -126,10 +134,10 @@ impl Link {
     /// Writes what the kernel takes of both pieces.
     pub(crate) fn send(&self, head: &[u8], tail: &[u8]) -> rustix::io::Result<usize> {
         if tail.is_empty() {
-            return send(&self.stream, head, SendFlags::NOSIGNAL);
+            return send(&self.stream, head, NO_WAIT);
         }
         let pieces = [IoSlice::new(head), IoSlice::new(tail)];
-        sendmsg(&self.stream, &pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+        sendmsg(&self.stream, &pieces, &mut SendAncillaryBuffer::default(), NO_WAIT)
     }
 
     fn wait_writable(&self, closing: &Closing, stall: Duration, deadline: Deadline) -> Result<()> {
@@ -145,10 +153,21 @@ impl Link {
     /// # Errors
     /// The peer is gone.
     pub(crate) fn read(&self, space: &mut [u8]) -> Result<Option<usize>> {
+        self.receive(space, RecvFlags::DONTWAIT)
+    }
+
+    /// The same, which waits until something is there or the connection has
+    /// ended, on whichever side. Only on a link that was
+    /// [made to](Self::let_reads_wait).
+    pub(crate) fn read_waiting(&self, space: &mut [u8]) -> Result<Option<usize>> {
+        self.receive(space, RecvFlags::empty())
+    }
+
+    fn receive(&self, space: &mut [u8], flags: RecvFlags) -> Result<Option<usize>> {
         loop {
-            match rustix::io::read(&self.stream, &mut *space) {
-                Ok(0) => return Err(TransportError::Disconnected),
-                Ok(count) => return Ok(Some(count)),
+            match recv(&self.stream, &mut *space, flags) {
+                Ok((0, _)) => return Err(TransportError::Disconnected),
+                Ok((count, _)) => return Ok(Some(count)),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
                 Err(_) => return Err(TransportError::Disconnected),
@@ -156,10 +175,15 @@ impl Link {
         }
     }
 
+    /// Lets [`read_waiting`](Self::read_waiting) wait.
+    pub(crate) fn let_reads_wait(&self) -> io::Result<()> {
+        Ok(rustix::io::ioctl_fionbio(&self.stream, false)?)
+    }
+
     /// Whether the peer has read all that was written.
     pub(crate) fn is_drained(&self) -> bool {
         // In this order: what was finished in between is in the kernel now.
-        !self.unfinished.load(Ordering::Acquire) && crate::unread::unread(self.stream.as_fd()) == 0
+        !self.is_unfinished() && crate::unread::unread(self.stream.as_fd()) == 0
     }
 
     /// Ends the connection for both sides, while others may still hold the

@@ -41,9 +41,14 @@ impl Listener {
         Ok(Self { door, file: Mutex::new(Some(file)) })
     }
 
+    /// Whether a peer has come; costs nothing.
+    pub(crate) fn has_newcomers(&self) -> bool {
+        self.door.has_newcomers()
+    }
+
     /// The next peer that has come, if there is one.
     pub(crate) fn accept(&self) -> Option<Newcomer> {
-        self.door.next()
+        if self.has_newcomers() { self.door.next() } else { None }
     }
 
     /// Removes the file and refuses whoever still comes.

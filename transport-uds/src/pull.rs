@@ -19,12 +19,8 @@ impl UdsPull {
 
 impl Pull for UdsPull {
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent> {
-        let incoming = self.0.receive(deadline, |_, content| match content {
-            Content::Message(message) => {
-                buffer.clear();
-                buffer.extend_from_slice(message);
-                Verdict::Deliver(())
-            }
+        let incoming = self.0.receive(buffer, deadline, |_, content| match content {
+            Content::Message(_) => Verdict::Deliver((), 0),
             Content::Oversized(..) => Verdict::Close,
         })?;
         Ok(match incoming {

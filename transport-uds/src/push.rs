@@ -1,17 +1,19 @@
 //! PUSH: sends to each peer in turn that takes something.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::sp::{Connection, Event, Protocol};
+use ekuiper_core::sp::Protocol;
 use ekuiper_core::transport::{Deadline, Endpoint, Options, Push, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::acceptor::Newcomer;
 use crate::dial::Dialer;
+use crate::flusher::{self, Posted, Poster};
 use crate::inbox::limits;
-use crate::link::{Link, Written};
 use crate::listen::Listener;
+use crate::outbox::Gone;
+use crate::peers::{Links, Peers, Terms};
 use ekuiper_transport_ipc::gate::Gate;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
@@ -20,30 +22,22 @@ use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 const FIRST_FLUSH_PAUSE: Duration = Duration::from_micros(100);
 const MAX_FLUSH_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long a closing waits for who is just sending: who sees it leaves.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
-pub(crate) struct UdsPush {
+pub(crate) struct UdsPush(Arc<Socket>);
+
+/// What the flusher looks at as well.
+#[derive(Debug)]
+struct Socket {
     options: Options,
     closing: Closing,
     listener: Option<Listener>,
     peers: Gate<Peers>,
-    /// For the closing, while somebody else has the peers.
-    links: Mutex<Vec<Arc<Link>>>,
-}
-
-#[derive(Debug, Default)]
-struct Peers {
-    /// Absent where connections are accepted.
-    dialer: Option<Dialer>,
-    slots: Vec<Slot>,
-    /// Whose turn it is.
-    turn: usize,
-}
-
-#[derive(Debug)]
-struct Slot {
-    link: Arc<Link>,
-    connection: Connection,
-    gone: bool,
+    links: Links,
+    posted: Posted,
+    own: Weak<Socket>,
 }
 
 impl UdsPush {
@@ -57,89 +51,29 @@ impl UdsPush {
             }
             Endpoint::Dial(address) => peers.dialer = Some(Dialer::new(address)),
         }
-        let links = Mutex::default();
-        Ok(Self { options: options.clone(), closing, listener, peers: Gate::new(peers), links })
+        Ok(Self(Arc::new_cyclic(|own| Socket {
+            options: options.clone(),
+            closing,
+            listener,
+            peers: Gate::new(peers),
+            links: Links::default(),
+            posted: Posted::default(),
+            own: own.clone(),
+        })))
     }
+}
 
-    fn links(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Offers the message to each ready peer, from the one whose turn it is;
-    /// whether one took it.
-    fn offer(&self, peers: &mut Peers, body: &[u8], deadline: Deadline) -> Result<bool> {
-        let count = peers.slots.len();
-        for step in 0..count {
-            let index = (peers.turn + step) % count;
-            let slot = &mut peers.slots[index];
-            if slot.gone || !slot.connection.is_ready() {
-                continue;
-            }
-            match slot.link.write(&[], body, &self.closing, self.options.stall_timeout, deadline) {
-                Ok(Written::All) => {
-                    peers.turn = (index + 1) % count;
-                    return Ok(true);
-                }
-                Ok(Written::Nothing) => {}
-                Ok(Written::Gone) => slot.gone = true,
-                Err(error) => {
-                    slot.gone = true;
-                    self.drop_gone(peers);
-                    return Err(error);
-                }
-            }
-        }
-        self.drop_gone(peers);
-        Ok(false)
-    }
-
+impl Socket {
     /// Dials or accepts, and reads peers' headers, without waiting.
     fn refresh(&self, peers: &mut Peers) {
-        let now = Instant::now();
-        peers.slots.iter_mut().for_each(|slot| slot.read(now));
-        self.drop_gone(peers);
-        if let Some(dialer) = &mut peers.dialer {
-            if peers.slots.is_empty() {
-                if let Some(link) = dialer.attempt(Protocol::Push) {
-                    // Should it end before its header, not again at once.
-                    dialer.postpone(now);
-                    let connection = Connection::new(Protocol::Push, limits(&self.options, 0, 0), now);
-                    self.admit(peers, link, connection);
-                }
-            } else if peers.slots.iter().any(|slot| slot.connection.is_ready()) {
-                dialer.succeeded();
-            }
-        }
+        peers.refresh(&limits(&self.options, 0, 0), &self.closing, &self.links);
         self.accept(peers);
-        peers.slots.iter_mut().for_each(|slot| slot.read(now));
     }
 
     fn accept(&self, peers: &mut Peers) {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
-            self.admit(peers, link, connection);
+            peers.admit(link, connection, &self.closing, &self.links);
         }
-    }
-
-    fn admit(&self, peers: &mut Peers, link: Link, connection: Connection) {
-        let link = Arc::new(link);
-        let mut links = self.links();
-        links.push(link.clone());
-        if self.closing.check().is_err() {
-            // The closing may have gone through the links already.
-            link.shutdown();
-        }
-        drop(links);
-        peers.slots.push(Slot { link, connection, gone: false });
-    }
-
-    fn drop_gone(&self, peers: &mut Peers) {
-        peers.slots.retain(|slot| {
-            if slot.gone {
-                slot.link.shutdown();
-                self.links().retain(|link| link.id != slot.link.id);
-            }
-            !slot.gone
-        });
     }
 
     /// Waits until a ready peer has `interest`, a peer comes or goes, or it is
@@ -152,68 +86,72 @@ impl UdsPush {
         if peers.slots.is_empty() {
             until = earlier(until, peers.dialer.as_ref().and_then(|dialer| dialer.next));
         }
-        let mut fds = vec![PollFd::new(&self.closing, PollFlags::IN)];
-        if let Some(listener) = &self.listener {
-            fds.push(PollFd::new(listener, PollFlags::IN));
-        }
-        for slot in &peers.slots {
+        let closing = PollFd::new(&self.closing, PollFlags::IN);
+        let mut of_slots = peers.slots.iter().map(|slot| {
             let write = if slot.connection.is_ready() { interest } else { PollFlags::empty() };
-            fds.push(PollFd::new(&slot.link, PollFlags::IN | PollFlags::RDHUP | write));
-        }
-        let waited = wait_for(&mut fds, until);
-        drop(fds);
+            PollFd::new(&slot.link, PollFlags::IN | PollFlags::RDHUP | write)
+        });
+        let (waited, only_room) = match (&self.listener, of_slots.len()) {
+            // What most sockets are, without a list.
+            (None, 1) => {
+                let mut fds = [closing, of_slots.next().expect("there is one")];
+                let waited = wait_for(&mut fds, until);
+                (waited, fds[1].revents() == PollFlags::OUT)
+            }
+            (listener, _) => {
+                let mut fds = vec![closing];
+                fds.extend(listener.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+                fds.extend(of_slots);
+                (wait_for(&mut fds, until), false)
+            }
+        };
         self.closing.check()?;
-        self.refresh(peers);
+        if !only_room {
+            self.refresh(peers);
+        }
         match waited {
             Err(TransportError::Timeout) if has_passed(deadline) => Err(TransportError::Timeout),
             _ => Ok(()),
         }
     }
-}
 
-impl Push for UdsPush {
-    fn connect(&self, deadline: Deadline) -> Result<()> {
-        let mut peers = self.peers.enter(&self.closing, deadline)?;
-        self.refresh(&mut peers);
-        while !peers.slots.iter().any(|slot| slot.connection.is_ready()) {
-            self.wait(&mut peers, deadline, PollFlags::empty())?;
-        }
-        Ok(())
-    }
-
-    fn send(&self, body: &[u8], deadline: Deadline) -> Result<()> {
+    fn send(&self, body: &[u8], deadline: Deadline, may_wait: bool) -> Result<()> {
         if body.len() > self.options.max_message {
             return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
         }
+        let terms = Terms {
+            closing: &self.closing,
+            stall: self.options.stall_timeout,
+            deadline,
+            posted: &self.posted,
+            may_wait,
+        };
         let mut peers = self.peers.enter(&self.closing, deadline)?;
         // Who has come gets its share, also while the others take everything.
         self.accept(&mut peers);
-        if self.offer(&mut peers, body, deadline)? {
+        if peers.offer(body, &terms, &self.links)? {
             return Ok(());
         }
-        // A peer may have come meanwhile.
-        self.refresh(&mut peers);
-        while !self.offer(&mut peers, body, deadline)? {
+        if !peers.any_is_ready() {
+            // One may have come meanwhile.
+            self.refresh(&mut peers);
+        }
+        while !peers.offer(body, &terms, &self.links)? {
             self.wait(&mut peers, deadline, PollFlags::OUT)?;
         }
         Ok(())
     }
 
-    fn flush(&self, deadline: Deadline) -> Result<()> {
-        let mut pause = FIRST_FLUSH_PAUSE;
-        loop {
-            self.closing.check()?;
-            let links = self.links().clone();
-            if links.iter().all(|link| link.is_drained()) {
-                return Ok(());
-            }
-            if has_passed(deadline) {
-                return Err(TransportError::Timeout);
-            }
-            let until = earlier(deadline, Some(Instant::now() + pause));
-            let _ = wait_for(&mut [PollFd::new(&self.closing, PollFlags::IN)], until);
-            pause = (pause * 2).min(MAX_FLUSH_PAUSE);
+    fn dispatch(&self, deadline: Deadline) -> Result<()> {
+        self.closing.check()?;
+        if self.posted.is_empty() {
+            return Ok(());
         }
+        let mut peers = self.peers.enter(&self.closing, deadline)?;
+        while !peers.let_go(&self.posted).map_err(|Gone| TransportError::Disconnected)? {
+            self.wait(&mut peers, deadline, PollFlags::OUT)?;
+        }
+        Ok(())
     }
 
     fn close(&self) {
@@ -221,7 +159,14 @@ impl Push for UdsPush {
             if let Some(listener) = &self.listener {
                 listener.close();
             }
-            for link in self.links().drain(..) {
+            self.peers.wake_all();
+            // What was posted and can leave does, before the connections end.
+            if !self.posted.is_empty()
+                && let Ok(mut peers) = self.peers.enter_to_close(Some(Instant::now() + CLOSE_PATIENCE))
+            {
+                let _ = peers.let_go(&self.posted);
+            }
+            for link in self.links.lock().drain(..) {
                 link.shutdown();
             }
         }
@@ -229,32 +174,78 @@ impl Push for UdsPush {
     }
 }
 
-impl Drop for UdsPush {
-    fn drop(&mut self) {
-        self.close();
+impl Poster for Socket {
+    fn posted(&self) -> &Posted {
+        &self.posted
+    }
+
+    fn let_go(&self) -> bool {
+        // Whoever is just sending lets go of it before.
+        let Some(mut peers) = self.peers.try_enter() else { return false };
+        peers.let_go(&self.posted).unwrap_or(true)
     }
 }
 
-impl Slot {
-    /// Reads the peer's header; anything after it breaks the protocol.
-    fn read(&mut self, now: Instant) {
-        if self.gone {
-            return;
+impl Push for UdsPush {
+    fn connect(&self, deadline: Deadline) -> Result<()> {
+        let socket = &*self.0;
+        let mut peers = socket.peers.enter(&socket.closing, deadline)?;
+        socket.refresh(&mut peers);
+        while !peers.any_is_ready() {
+            socket.wait(&mut peers, deadline, PollFlags::empty())?;
         }
-        match self.link.read(self.connection.space()) {
-            Ok(Some(count)) => self.connection.filled(count, now),
-            Ok(None) => {}
-            Err(_) => self.gone = true,
+        Ok(())
+    }
+
+    fn send(&self, body: &[u8], deadline: Deadline) -> Result<()> {
+        self.0.send(body, deadline, false)
+    }
+
+    fn post(&self, body: &[u8], deadline: Deadline) -> Result<()> {
+        let socket = &*self.0;
+        socket.send(body, deadline, true)?;
+        // Without the flusher nothing waits.
+        if socket.posted.wants_watch() && flusher::watch(socket.own.clone()).is_err() {
+            socket.posted.refused();
+            return socket.dispatch(deadline);
         }
-        while !self.gone && self.connection.has_buffered() {
-            match self.connection.next() {
-                Ok(Some(Event::Ready)) => {}
-                // The rest of the header, or of whatever else it sends.
-                Ok(None) => break,
-                Ok(Some(_)) | Err(_) => self.gone = true,
+        Ok(())
+    }
+
+    fn dispatch(&self, deadline: Deadline) -> Result<()> {
+        self.0.dispatch(deadline)
+    }
+
+    fn flush(&self, deadline: Deadline) -> Result<()> {
+        let socket = &*self.0;
+        match socket.dispatch(deadline) {
+            // Nobody will read what was lost.
+            Ok(()) | Err(TransportError::Disconnected) => {}
+            Err(error) => return Err(error),
+        }
+        let mut pause = FIRST_FLUSH_PAUSE;
+        loop {
+            socket.closing.check()?;
+            let links = socket.links.lock().clone();
+            if links.iter().all(|link| link.is_drained()) {
+                return Ok(());
             }
+            if has_passed(deadline) {
+                return Err(TransportError::Timeout);
+            }
+            let until = earlier(deadline, Some(Instant::now() + pause));
+            let _ = wait_for(&mut [PollFd::new(&socket.closing, PollFlags::IN)], until);
+            pause = (pause * 2).min(MAX_FLUSH_PAUSE);
         }
-        self.gone |= self.connection.is_ready() && self.connection.has_buffered();
-        self.gone |= self.connection.check_time(now).is_err();
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Drop for UdsPush {
+    fn drop(&mut self) {
+        self.close();
     }
 }

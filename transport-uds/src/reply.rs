@@ -1,6 +1,6 @@
 //! REP: receives requests, and answers each on the connection it came from.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,7 +26,7 @@ pub(crate) struct UdsReply {
     inbox: Inbox,
     options: Options,
     serial: AtomicU64,
-    peers: RwLock<HashMap<ConnectionId, Arc<Peer>>>,
+    peers: RwLock<BTreeMap<ConnectionId, Arc<Peer>>>,
 }
 
 /// What is known of a connection that has sent a request.
@@ -72,7 +72,7 @@ impl UdsReply {
         Ticket { connection: link.id, serial, backtrace }
     }
 
-    fn judge(&self, link: &Arc<Link>, content: Content<'_>, buffer: &mut Vec<u8>) -> Verdict<Got> {
+    fn judge(&self, link: &Arc<Link>, content: Content<'_>) -> Verdict<Got> {
         let (bytes, oversize) = match content {
             Content::Message(bytes) => (bytes, None),
             Content::Oversized(head, length) => (head, Some(length)),
@@ -80,15 +80,14 @@ impl UdsReply {
         match Backtrace::split(bytes) {
             Err(BacktraceFault::Malformed) => Verdict::Close,
             Err(BacktraceFault::TooManyHops) => Verdict::Drop,
-            Ok((backtrace, body)) => {
+            Ok((backtrace, _)) => {
                 let ticket = self.ticket(link, backtrace);
-                let length = oversize.map_or(bytes.len() as u64, |length| length) - backtrace.as_bytes().len() as u64;
+                let words = backtrace.as_bytes().len();
+                let length = oversize.map_or(bytes.len() as u64, |length| length) - words as u64;
                 if length > self.options.max_message as u64 {
-                    return Verdict::Deliver(Got::Oversized(ticket, length));
+                    return Verdict::Tell(Got::Oversized(ticket, length));
                 }
-                buffer.clear();
-                buffer.extend_from_slice(body);
-                Verdict::Deliver(Got::Request(ticket))
+                Verdict::Deliver(Got::Request(ticket), words)
             }
         }
     }
@@ -117,7 +116,7 @@ impl UdsReply {
 
 impl Reply for UdsReply {
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<ReplyEvent> {
-        let incoming = self.inbox.receive(deadline, |link, content| self.judge(link, content, buffer))?;
+        let incoming = self.inbox.receive(buffer, deadline, |link, content| self.judge(link, content))?;
         Ok(match incoming {
             Incoming::Message(_, Got::Request(ticket)) => ReplyEvent::Request(ticket),
             Incoming::Message(_, Got::Oversized(ticket, length)) => ReplyEvent::Oversized(ticket, length),

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::dial::Dialer;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
+use crate::spin::Spinner;
 use ekuiper_transport_ipc::gate::Gate;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 
@@ -37,6 +38,7 @@ struct State {
     requester: Requester,
     /// The latest request's body, kept where it may have to be sent again.
     body: Vec<u8>,
+    spinner: Spinner,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,8 @@ impl UdsRequest {
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
         let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
-        let state = State { dialer: Dialer::new(address), peer: None, requester, body: Vec::new() };
+        let spinner = Spinner::new(options.spin);
+        let state = State { dialer: Dialer::new(address), peer: None, requester, body: Vec::new(), spinner };
         Ok(Self {
             // A reply is its body and four bytes of id.
             limits: limits(options, (options.max_message as u64).saturating_add(4), 0),
@@ -91,13 +94,14 @@ impl UdsRequest {
                     }
                     Ok(false) => {
                         let until = earlier(deadline, peer.connection.deadline());
-                        self.wait(&[(peer, PollFlags::IN)], until, deadline)?;
+                        self.wait(Some((peer, PollFlags::IN)), until, deadline)?;
                         continue;
                     }
                     Err(_) => self.hang_up(state),
                 }
             }
-            if let Some(link) = state.dialer.attempt(Protocol::Request) {
+            let link = state.dialer.attempt(Protocol::Request).filter(|link| link.let_reads_wait().is_ok());
+            if let Some(link) = link {
                 // Should it end before its header, not again at once.
                 state.dialer.postpone(Instant::now());
                 let link = Arc::new(link);
@@ -106,18 +110,20 @@ impl UdsRequest {
                 state.peer = Some(Peer { link, connection });
                 continue;
             }
-            self.wait(&[], earlier(deadline, state.dialer.next), deadline)?;
+            self.wait(None, earlier(deadline, state.dialer.next), deadline)?;
         }
     }
 
-    /// Waits for one of `peers`, until `until`.
+    /// Waits for a peer, or for the time to dial, until `until`.
     ///
     /// # Errors
     /// [`TransportError::Timeout`] only when `deadline` has passed.
-    fn wait(&self, peers: &[(&Peer, PollFlags)], until: Deadline, deadline: Deadline) -> Result<()> {
-        let mut fds = vec![PollFd::new(&self.closing, PollFlags::IN)];
-        fds.extend(peers.iter().map(|(peer, flags)| PollFd::new(&peer.link, *flags)));
-        let waited = wait_for(&mut fds, until);
+    fn wait(&self, peer: Option<(&Peer, PollFlags)>, until: Deadline, deadline: Deadline) -> Result<()> {
+        let waited = match peer {
+            // The closing ends the connection, and thereby this wait.
+            Some((peer, flags)) => wait_for(&mut [PollFd::new(&peer.link, flags)], until),
+            None => wait_for(&mut [PollFd::new(&self.closing, PollFlags::IN)], until),
+        };
         self.closing.check()?;
         if waited.is_err() && has_passed(deadline) { Err(TransportError::Timeout) } else { Ok(()) }
     }
@@ -127,7 +133,7 @@ impl UdsRequest {
             let peer = state.peer.as_ref().ok_or(TransportError::Disconnected)?;
             match peer.link.write(&id, body, &self.closing, self.options.stall_timeout, deadline) {
                 Ok(Written::All) => return Ok(()),
-                Ok(Written::Nothing) => self.wait(&[(peer, PollFlags::OUT)], deadline, deadline)?,
+                Ok(Written::Nothing) => self.wait(Some((peer, PollFlags::OUT)), deadline, deadline)?,
                 Ok(Written::Gone) => {
                     self.hang_up(state);
                     return Err(TransportError::Disconnected);
@@ -225,6 +231,8 @@ impl UdsRequest {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(_) => {
+                    // It may be the closing's doing.
+                    self.closing.check()?;
                     self.hang_up(state);
                     if self.options.retry.is_none() {
                         return Err(TransportError::Disconnected);
@@ -241,12 +249,14 @@ impl UdsRequest {
                 self.repeat(state, deadline)?;
                 continue;
             }
-            if let Some(peer) = &state.peer {
-                let until = earlier(earlier(deadline, resend_at), peer.connection.deadline());
-                let mut fds = [PollFd::new(&self.closing, PollFlags::IN), PollFd::new(&peer.link, PollFlags::IN)];
-                let _ = wait_for(&mut fds, until);
-            }
             waited = true;
+            if let Some(peer) = &mut state.peer
+                && !has_passed(deadline)
+            {
+                let until = earlier(deadline, resend_at);
+                // An end shows itself again at the next read.
+                waited = peer.await_bytes(&mut state.spinner, &self.closing, until).unwrap_or(true);
+            }
         }
     }
 }
@@ -278,9 +288,10 @@ impl Peer {
         loop {
             match self.connection.next().map_err(|_| TransportError::Disconnected)? {
                 Some(Event::Message(message)) => {
+                    let length = message.len();
                     if let Some(body) = requester.accept(message) {
-                        buffer.clear();
-                        buffer.extend_from_slice(body);
+                        let words = length - body.len();
+                        self.connection.take(words, buffer);
                         return Ok(true);
                     }
                 }
@@ -294,18 +305,44 @@ impl Peer {
         }
     }
 
-    /// Reads once; whether there may be more.
-    fn read(&mut self) -> Result<bool> {
-        let now = Instant::now();
+    /// Waits until bytes have come, and has read them then: `false`. `true`:
+    /// there may be some.
+    fn await_bytes(&mut self, spinner: &mut Spinner, closing: &Closing, until: Deadline) -> Result<bool> {
+        let look = || match self.take_in(Link::read) {
+            Ok(None) if closing.check().is_ok() => None,
+            looked => Some(looked),
+        };
+        if let Some(found) = spinner.spin(look) {
+            return found.map(|_| false);
+        }
+        let until = earlier(until, self.connection.deadline());
+        spinner.sleep(|| {
+            if until.is_some() {
+                let _ = wait_for(&mut [PollFd::new(&self.link, PollFlags::IN)], until);
+                return Ok(true);
+            }
+            // The closing ends the connection, and thereby this wait.
+            self.take_in(Link::read_waiting).map(|_| false)
+        })
+    }
+
+    /// Reads once; whether the buffer was filled. `None`: nothing was there.
+    fn take_in(&mut self, read: impl FnOnce(&Link, &mut [u8]) -> Result<Option<usize>>) -> Result<Option<bool>> {
         let space = self.connection.space();
         let room = space.len();
-        match self.link.read(space)? {
-            Some(count) => {
-                self.connection.filled(count, now);
-                Ok(count == room)
-            }
+        let count = read(&self.link, space)?;
+        if let Some(count) = count {
+            self.connection.filled(count, Instant::now());
+        }
+        Ok(count.map(|count| count == room))
+    }
+
+    /// Reads once; whether there may be more.
+    fn read(&mut self) -> Result<bool> {
+        match self.take_in(Link::read)? {
+            Some(filled) => Ok(filled),
             None => {
-                self.connection.check_time(now).map_err(|_| TransportError::Disconnected)?;
+                self.connection.check_time(Instant::now()).map_err(|_| TransportError::Disconnected)?;
                 Ok(false)
             }
         }

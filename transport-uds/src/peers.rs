@@ -1,0 +1,242 @@
+//! The connections of a push socket: whose turn it is, and what each takes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
+use ekuiper_core::transport::{Deadline, Result};
+use ekuiper_transport_ipc::wait::Closing;
+
+use crate::dial::Dialer;
+use crate::flusher::Posted;
+use crate::link::{Link, Written};
+use crate::outbox::{Gone, MAX_GATHERED, Outbox};
+
+/// After a pause of this length a message does not wait for company: those that
+/// follow each other more slowly are few, and waiting would only delay them.
+const PAUSE: Duration = Duration::from_micros(25);
+
+/// The links of a socket, for the closing, while somebody else has the peers.
+#[derive(Debug, Default)]
+pub(crate) struct Links(Mutex<Vec<Arc<Link>>>);
+
+impl Links {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, link: &Arc<Link>, closing: &Closing) {
+        let mut links = self.lock();
+        links.push(link.clone());
+        if closing.check().is_err() {
+            // The closing may have gone through the links already.
+            link.shutdown();
+        }
+    }
+
+    fn remove(&self, link: &Link) {
+        link.shutdown();
+        self.lock().retain(|other| other.id != link.id);
+    }
+}
+
+/// How a message is to be sent.
+pub(crate) struct Terms<'a> {
+    pub(crate) closing: &'a Closing,
+    pub(crate) stall: Duration,
+    pub(crate) deadline: Deadline,
+    pub(crate) posted: &'a Posted,
+    /// It may wait for company.
+    pub(crate) may_wait: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    /// Absent where connections are accepted.
+    pub(crate) dialer: Option<Dialer>,
+    pub(crate) slots: Vec<Slot>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) link: Arc<Link>,
+    pub(crate) connection: Connection,
+    gone: bool,
+    outbox: Outbox,
+    /// When something of what was posted last left.
+    left_at: Instant,
+}
+
+impl Peers {
+    pub(crate) fn any_is_ready(&self) -> bool {
+        self.slots.iter().any(|slot| slot.connection.is_ready())
+    }
+
+    /// Offers the message to each ready peer, from the one whose turn it is;
+    /// whether one took it.
+    ///
+    /// # Errors
+    /// The peer went away in the middle of it, or the socket was closed then.
+    pub(crate) fn offer(&mut self, body: &[u8], terms: &Terms<'_>, links: &Links) -> Result<bool> {
+        let count = self.slots.len();
+        for _ in 0..count {
+            if self.turn >= count {
+                self.turn = 0;
+            }
+            let slot = &mut self.slots[self.turn];
+            self.turn += 1;
+            match slot.offer(body, terms, count == 1) {
+                Ok(Written::All) => return Ok(true),
+                Ok(Written::Nothing) => {}
+                Ok(Written::Gone) => slot.gone = true,
+                Err(error) => {
+                    slot.gone = true;
+                    self.drop_gone(links);
+                    return Err(error);
+                }
+            }
+        }
+        self.drop_gone(links);
+        Ok(false)
+    }
+
+    /// Lets go of what was posted, as far as that does not take waiting;
+    /// whether nothing is left.
+    ///
+    /// # Errors
+    /// [`Gone`]: some was lost with its peer, and nothing is left.
+    pub(crate) fn let_go(&mut self, posted: &Posted) -> Result<bool, Gone> {
+        let (mut all, mut lost) = (true, Ok(()));
+        for slot in &mut self.slots {
+            match slot.let_go() {
+                Ok(is_empty) => all &= is_empty,
+                Err(Gone) => (slot.gone, lost) = (true, Err(Gone)),
+            }
+        }
+        if all {
+            posted.end();
+            lost?;
+        }
+        Ok(all)
+    }
+
+    /// Dials, where that is this socket's part, and reads peers' headers,
+    /// without waiting.
+    pub(crate) fn refresh(&mut self, limits: &Limits, closing: &Closing, links: &Links) {
+        let now = Instant::now();
+        self.slots.iter_mut().for_each(|slot| slot.read(now));
+        self.drop_gone(links);
+        if let Some(dialer) = &mut self.dialer {
+            if self.slots.is_empty() {
+                if let Some(link) = dialer.attempt(Protocol::Push) {
+                    // Should it end before its header, not again at once.
+                    dialer.postpone(now);
+                    let connection = Connection::new(Protocol::Push, limits.clone(), now);
+                    self.admit(link, connection, closing, links);
+                    // It may be there already.
+                    self.slots.iter_mut().for_each(|slot| slot.read(now));
+                }
+            } else if self.slots.iter().any(|slot| slot.connection.is_ready()) {
+                dialer.succeeded();
+            }
+        }
+    }
+
+    pub(crate) fn admit(&mut self, link: Link, connection: Connection, closing: &Closing, links: &Links) {
+        let link = Arc::new(link);
+        links.add(&link, closing);
+        let left_at = Instant::now();
+        self.slots.push(Slot { link, connection, gone: false, outbox: Outbox::default(), left_at });
+    }
+
+    fn drop_gone(&mut self, links: &Links) {
+        self.slots.retain(|slot| {
+            if slot.gone {
+                links.remove(&slot.link);
+            }
+            !slot.gone
+        });
+    }
+}
+
+impl Slot {
+    /// Takes the message, if it can; `is_alone`: it is the socket's only peer.
+    fn offer(&mut self, body: &[u8], terms: &Terms<'_>, is_alone: bool) -> Result<Written> {
+        if self.gone || !self.connection.is_ready() || self.link.is_unfinished() {
+            return Ok(Written::Nothing);
+        }
+        // The flusher has one clock per socket: among several, none waits.
+        if terms.may_wait && is_alone && body.len() <= MAX_GATHERED {
+            return self.post(body, terms);
+        }
+        if !self.outbox.is_empty() {
+            // What was posted before it leaves before it.
+            match self.let_go() {
+                Ok(true) if is_alone => terms.posted.end(),
+                Ok(true) => {}
+                Ok(false) => return Ok(Written::Nothing),
+                Err(Gone) => return Ok(Written::Gone),
+            }
+        }
+        self.link.write(&[], body, terms.closing, terms.stall, terms.deadline)
+    }
+
+    fn post(&mut self, body: &[u8], terms: &Terms<'_>) -> Result<Written> {
+        if self.outbox.is_empty() {
+            let now = Instant::now();
+            if now.saturating_duration_since(self.left_at) >= PAUSE {
+                self.left_at = now;
+                return self.link.write(&[], body, terms.closing, terms.stall, terms.deadline);
+            }
+            self.outbox.put(body);
+            terms.posted.begin(now);
+            return Ok(Written::All);
+        }
+        if !self.outbox.has_room(body.len()) {
+            match self.let_go() {
+                Ok(true) => {}
+                Ok(false) if self.outbox.has_room(body.len()) => {}
+                Ok(false) => return Ok(Written::Nothing),
+                Err(Gone) => return Ok(Written::Gone),
+            }
+            // What waits now has only just begun to.
+            terms.posted.begin(self.left_at);
+        }
+        self.outbox.put(body);
+        Ok(Written::All)
+    }
+
+    /// Lets go of what was posted; whether nothing is left.
+    fn let_go(&mut self) -> Result<bool, Gone> {
+        if self.outbox.is_empty() || self.gone || self.link.is_unfinished() {
+            return Ok(self.outbox.is_empty() || self.gone);
+        }
+        let all = self.outbox.let_go(&self.link)?;
+        self.left_at = Instant::now();
+        Ok(all)
+    }
+
+    /// Reads the peer's header; anything after it breaks the protocol.
+    fn read(&mut self, now: Instant) {
+        if self.gone {
+            return;
+        }
+        match self.link.read(self.connection.space()) {
+            Ok(Some(count)) => self.connection.filled(count, now),
+            Ok(None) => {}
+            Err(_) => self.gone = true,
+        }
+        while !self.gone && self.connection.has_buffered() {
+            match self.connection.next() {
+                Ok(Some(Event::Ready)) => {}
+                // The rest of the header, or of whatever else it sends.
+                Ok(None) => break,
+                Ok(Some(_)) | Err(_) => self.gone = true,
+            }
+        }
+        self.gone |= self.connection.is_ready() && self.connection.has_buffered();
+        self.gone |= self.connection.check_time(now).is_err();
+    }
+}
