@@ -1,6 +1,7 @@
 //! What the plugins of one host share: settings, transport, socket folder, and
 //! who uses which address.
 
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -73,7 +74,8 @@ pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Optio
         Some(path) => {
             let fail = |source| Error::SocketFolder { path: path.to_owned(), source };
             let path = std::path::absolute(path).map_err(fail)?;
-            std::fs::create_dir_all(&path).map_err(fail)?;
+            // Where it is made here, it is only this user's.
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(fail)?;
             // Writable by this process, whatever its permissions look like.
             tempfile::Builder::new().prefix(".ekuiper-").tempfile_in(&path).map_err(fail)?;
             Ok((SocketFolder::new(path), None))
@@ -85,11 +87,33 @@ pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Optio
 /// Makes a folder that only this user can enter.
 fn own_folder() -> Result<(SocketFolder, tempfile::TempDir)> {
     let fail = |source| Error::SocketFolder { path: std::env::temp_dir(), source };
-    // tempfile makes it 0700.
-    let folder = tempfile::Builder::new().prefix("ekuiper-").tempdir().map_err(fail)?;
+    let mode = std::fs::Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix("ekuiper-").permissions(mode).tempdir().map_err(fail)?;
     Ok((SocketFolder::new(folder.path()), folder))
 }
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(folder: &SocketFolder) -> u32 {
+        std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn folders_that_are_made_here_are_private() {
+        let (own, kept) = socket_folder(None).unwrap();
+        assert_eq!(mode(&own), 0o700);
+        let (given, _) = socket_folder(Some(&own.path().join("a/b"))).unwrap();
+        assert_eq!(mode(&given), 0o700);
+        assert_eq!(mode(&SocketFolder::new(own.path().join("a"))), 0o700);
+        // One that was there is left as it is.
+        std::fs::set_permissions(given.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(mode(&socket_folder(Some(given.path())).unwrap().0), 0o755);
+        drop(kept);
+    }
 }
