@@ -30,7 +30,10 @@ impl Fixture {
     pub(crate) fn new(transport: Arc<dyn Transport>, test: String) -> Self {
         let role = std::env::var(ROLE).ok();
         let given = role.as_ref().and_then(|_| std::env::var_os(FOLDER));
-        let temporary = given.is_none().then(|| tempfile::tempdir().unwrap());
+        // Some transports work nowhere else.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let make = || tempfile::Builder::new().permissions(mode).tempdir().unwrap();
+        let temporary = given.is_none().then(make);
         let folder = given.map_or_else(|| temporary.as_ref().unwrap().path().to_owned(), PathBuf::from);
         Self { transport, folder, test, role, _temporary: temporary }
     }

@@ -1,0 +1,35 @@
+//! The process's one thread that runs all sockets of this transport.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::runtime::{Builder, Handle};
+
+/// Of the thread, once it runs.
+static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
+
+/// The thread's tasks; it starts with the first socket and never ends.
+///
+/// One thread: what the tasks do between two waits, nobody else sees half
+/// done. `listen` relies on it where it hangs up on a peer.
+pub(crate) fn handle() -> io::Result<Handle> {
+    let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*handle {
+        return Ok(handle.clone());
+    }
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let made = runtime.handle().clone();
+    std::thread::Builder::new().name("zeromq".into()).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle.insert(made).clone())
+}
+
+/// What `future` comes to without waiting; dropped if it would.
+pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,415 @@
+//! What a socket's callers and its task share: who is connected, what came,
+//! what is to go out.
+//!
+//! Callers wait here for what the task notes, and wake it when there is
+//! something to send. Everything is under one lock, which nobody holds while
+//! he waits for anything else.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{ConnectionId, Deadline, Result, TransportError};
+use ekuiper_transport_ipc::wait::{Closing, has_passed, io_error};
+use tokio::sync::Notify;
+
+use crate::flag::Flag;
+use crate::peer::Peer;
+use crate::words::{self, ID, Role, WINDOW, Word};
+
+/// A socket's middle.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) role: Role,
+    max_message: usize,
+    pub(crate) closing: Closing,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Up while there is something to receive.
+    news: Flag,
+    /// Wakes the task.
+    task: Notify,
+}
+
+/// What is under the lock.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) peers: Vec<Peer>,
+    /// Whose turn it is, among `peers`.
+    turn: usize,
+    /// Frames, and where each goes.
+    outbox: Vec<(ConnectionId, Bytes)>,
+    /// A connection is wanted: a dialler dials.
+    is_wanted: bool,
+    /// The task has ended.
+    is_over: bool,
+    /// The flag is up.
+    is_flagged: bool,
+}
+
+/// What there is to receive.
+#[derive(Debug)]
+pub(crate) enum Event<T> {
+    Message(ConnectionId, T),
+    Connected(ConnectionId),
+    Disconnected(ConnectionId),
+}
+
+impl Hub {
+    pub(crate) fn new(role: Role, max_message: usize, address: &Address) -> Result<Self> {
+        let state = State {
+            peers: Vec::new(),
+            turn: 0,
+            outbox: Vec::new(),
+            is_wanted: true,
+            is_over: false,
+            is_flagged: false,
+        };
+        Ok(Self {
+            role,
+            max_message,
+            closing: Closing::new(address)?,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            news: Flag::new().map_err(|source| io_error("make a socket for", address, source))?,
+            task: Notify::new(),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Polls readable while there may be something to receive.
+    pub(crate) fn readiness(&self) -> BorrowedFd<'_> {
+        self.news.as_fd()
+    }
+
+    /// Waits for a change.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`] when the deadline has passed before.
+    pub(crate) fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Deadline) -> Result<MutexGuard<'a, State>> {
+        match deadline {
+            None => Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
+            Some(_) if has_passed(deadline) => Err(TransportError::Timeout),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                Ok(self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0)
+            }
+        }
+    }
+
+    /// Makes a dialler dial, if there is nobody.
+    fn want(&self, state: &mut State) {
+        if state.live().next().is_none() && !std::mem::replace(&mut state.is_wanted, true) {
+            self.task.notify_one();
+        }
+    }
+
+    /// Waits for a peer.
+    pub(crate) fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
+        let mut state = self.lock();
+        loop {
+            self.closing.check()?;
+            if let Some(peer) = state.live().next() {
+                return Ok(peer.id);
+            }
+            self.want(&mut state);
+            state = self.wait(state, deadline)?;
+        }
+    }
+
+    /// Sends a frame to the peer that `pick` finds. A long one is waited for
+    /// until the peer has taken it: when the deadline passes meanwhile, it is
+    /// on its way.
+    pub(crate) fn send(
+        &self,
+        frame: Bytes,
+        deadline: Deadline,
+        mut pick: impl FnMut(&mut State) -> Result<Option<usize>>,
+    ) -> Result<()> {
+        let length = words::data_length(&frame);
+        let mut state = self.lock();
+        let peer = loop {
+            self.closing.check()?;
+            if let Some(at) = pick(&mut state)? {
+                break &mut state.peers[at];
+            }
+            self.want(&mut state);
+            state = self.wait(state, deadline)?;
+        };
+        let (id, number) = (peer.id, peer.sends(length));
+        state.outbox.push((id, frame));
+        self.task.notify_one();
+        if length as u64 <= WINDOW.bytes {
+            return Ok(());
+        }
+        self.await_passing(state, id, number, deadline)
+    }
+
+    /// Waits until a peer has taken a message; it is on its way whether the
+    /// deadline passes or not.
+    fn await_passing(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        id: ConnectionId,
+        number: u64,
+        deadline: Deadline,
+    ) -> Result<()> {
+        loop {
+            self.closing.check()?;
+            match state.peer(id).filter(|peer| !peer.is_gone) {
+                None => return Err(TransportError::Disconnected),
+                Some(peer) if peer.has_passed(number) => return Ok(()),
+                Some(_) => {}
+            }
+            state = match self.wait(state, deadline) {
+                Ok(state) => state,
+                Err(_) => return Ok(()),
+            };
+        }
+    }
+
+    /// Waits until the peers have taken all that was sent to them.
+    pub(crate) fn flush(&self, deadline: Deadline) -> Result<()> {
+        let mut state = self.lock();
+        loop {
+            self.closing.check()?;
+            if state.live().all(Peer::has_passed_all) {
+                return Ok(());
+            }
+            state = self.wait(state, deadline)?;
+        }
+    }
+
+    /// The next message or event; `read` makes something of a message.
+    pub(crate) fn receive<T>(
+        &self,
+        deadline: Deadline,
+        mut read: impl FnMut(&mut Peer, &[u8]) -> T,
+    ) -> Result<Event<T>> {
+        let mut state = self.lock();
+        loop {
+            self.closing.check()?;
+            match state.next() {
+                Some(Event::Message(id, at)) => {
+                    let peer = &mut state.peers[at];
+                    let message = peer.take().unwrap_or_default();
+                    let outcome = read(peer, &message);
+                    if peer.is_to_be_told() {
+                        self.task.notify_one();
+                    }
+                    return Ok(Event::Message(id, outcome));
+                }
+                Some(Event::Connected(id)) => return Ok(Event::Connected(id)),
+                Some(Event::Disconnected(id)) => return Ok(Event::Disconnected(id)),
+                None => {}
+            }
+            if std::mem::take(&mut state.is_flagged) {
+                self.news.lower();
+            }
+            self.want(&mut state);
+            state = self.wait(state, deadline)?;
+        }
+    }
+
+    /// Takes what came from `id`, until `accept` makes something of it.
+    pub(crate) fn take_from<T>(
+        &self,
+        state: &mut State,
+        id: ConnectionId,
+        mut accept: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let peer = state.peers.iter_mut().find(|peer| peer.id == id)?;
+        let mut found = None;
+        while found.is_none()
+            && let Some(message) = peer.take()
+        {
+            found = accept(&message);
+        }
+        if peer.is_to_be_told() {
+            self.task.notify_one();
+        }
+        found
+    }
+
+    /// Ends every wait; false when that had been done before.
+    pub(crate) fn close(&self) -> bool {
+        // Under the lock: nothing is taken to be sent afterwards.
+        let _state = self.lock();
+        let first = self.closing.close();
+        self.news.raise();
+        self.changed.notify_all();
+        self.task.notify_one();
+        first
+    }
+
+    /// Waits until the task has said goodbye to the peers, or `deadline`.
+    pub(crate) fn await_end(&self, deadline: Instant) {
+        let mut state = self.lock();
+        while !state.is_over {
+            state = match self.wait(state, Some(deadline)) {
+                Ok(state) => state,
+                Err(_) => return,
+            };
+        }
+    }
+}
+
+/// The task's side.
+impl Hub {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closing.check().is_err()
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.lock().is_wanted
+    }
+
+    /// Waits until a caller has something to do for the task.
+    pub(crate) async fn called(&self) {
+        self.task.notified().await;
+    }
+
+    /// A peer has come.
+    pub(crate) fn joined(&self, id: ConnectionId) {
+        let mut state = self.lock();
+        state.peers.push(Peer::new(id));
+        self.tell(state);
+    }
+
+    /// What a peer said; false when it is to be hung up on.
+    pub(crate) fn heard(&self, id: ConnectionId, frame: Bytes) -> bool {
+        let Some(word) = Word::read(frame) else { return false };
+        let mut state = self.lock();
+        let Some(peer) = state.peers.iter_mut().find(|peer| peer.id == id) else { return false };
+        let is_fine = match word {
+            Word::Data(message) => self.admits(&message) && peer.arrived(message),
+            Word::Taken(count) => peer.passes(count),
+            Word::Bye => false,
+        };
+        self.tell(state);
+        is_fine
+    }
+
+    /// Whether a message can be one of a peer's of this socket.
+    fn admits(&self, message: &[u8]) -> bool {
+        let has_id = message.len() >= ID && message[0] & 0x80 != 0;
+        match self.role {
+            Role::Push => false,
+            Role::Pull => message.len() <= self.max_message,
+            Role::Request => has_id && message.len() - ID <= self.max_message,
+            // Its receiver is told how long it is.
+            Role::Reply => has_id,
+        }
+    }
+
+    /// A peer has gone.
+    pub(crate) fn left(&self, id: ConnectionId) {
+        let mut state = self.lock();
+        // Whoever still wants one says so again.
+        state.is_wanted = false;
+        if let Some(at) = state.peers.iter().position(|peer| peer.id == id) {
+            let peer = &mut state.peers[at];
+            peer.is_gone = true;
+            let tells_of_it = match self.role {
+                // One that nobody was told of leaves without a word.
+                Role::Pull | Role::Reply => peer.is_announced || peer.has_mail(),
+                Role::Push | Role::Request => peer.has_mail(),
+            };
+            if !tells_of_it {
+                state.remove(at);
+            }
+        }
+        self.tell(state);
+    }
+
+    /// What is to be sent now. With `all`, peers are told what they know.
+    pub(crate) fn outgoing(&self, all: bool) -> Vec<(ConnectionId, Bytes)> {
+        let mut state = self.lock();
+        let mut frames = Vec::new();
+        for peer in state.peers.iter_mut().filter(|peer| !peer.is_gone) {
+            if let Some(count) = peer.tell().or_else(|| all.then(|| peer.told())) {
+                frames.push((peer.id, words::taken(count)));
+            }
+        }
+        frames.append(&mut state.outbox);
+        frames
+    }
+
+    /// The task ends: there is nobody any more.
+    pub(crate) fn is_over(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        self.tell(state);
+    }
+
+    fn tell(&self, mut state: MutexGuard<'_, State>) {
+        let receives = matches!(self.role, Role::Pull | Role::Reply);
+        if receives && !state.is_flagged && state.has_news() {
+            state.is_flagged = true;
+            self.news.raise();
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    /// Those who are connected.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| !peer.is_gone)
+    }
+
+    pub(crate) fn peer(&self, id: ConnectionId) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.id == id)
+    }
+
+    /// The next peer in turn that has room for a message.
+    pub(crate) fn next_with_room(&mut self) -> Option<usize> {
+        let at = self.in_turn().find(|at| self.peers[*at].has_room())?;
+        self.turn = at + 1;
+        Some(at)
+    }
+
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let (count, first) = (self.peers.len(), self.turn);
+        (0..count).map(move |step| (first + step) % count)
+    }
+
+    fn has_news(&self) -> bool {
+        self.peers.iter().any(|peer| !peer.is_announced || peer.has_mail() || peer.is_gone)
+    }
+
+    /// The next event; of a message, whose it is and where that peer stands.
+    fn next(&mut self) -> Option<Event<usize>> {
+        if let Some(newcomer) = self.peers.iter_mut().find(|peer| !peer.is_announced) {
+            newcomer.is_announced = true;
+            return Some(Event::Connected(newcomer.id));
+        }
+        let at = self.in_turn().find(|at| self.peers[*at].has_mail() || self.peers[*at].is_gone)?;
+        let id = self.peers[at].id;
+        if self.peers[at].has_mail() {
+            self.turn = at + 1;
+            return Some(Event::Message(id, at));
+        }
+        self.remove(at);
+        Some(Event::Disconnected(id))
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.peers.remove(at);
+        if self.turn > at {
+            self.turn -= 1;
+        }
+    }
+
+    /// Forgets those whose connections have ended.
+    pub(crate) fn forget_the_gone(&mut self) {
+        self.peers.retain(|peer| !peer.is_gone);
+        self.turn = 0;
+    }
+}

@@ -1,0 +1,174 @@
+//! One connection, as the socket knows it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use ekuiper_core::transport::ConnectionId;
+
+use crate::words::{Count, WINDOW};
+
+/// What came from a peer, and how much is under way in both directions.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: ConnectionId,
+    /// Its coming has been told.
+    pub(crate) is_announced: bool,
+    /// Its connection has ended; it stays until what it sent has been taken.
+    pub(crate) is_gone: bool,
+    /// The serial of the request that can be answered; 0 when there is none.
+    pub(crate) open: u64,
+    /// What it sent, and nobody has taken.
+    inbox: VecDeque<Bytes>,
+    received: Count,
+    taken: Count,
+    /// How much of `taken` it has been told, or is being told.
+    told: Count,
+    sent: Count,
+    /// How much of `sent` it says to have taken.
+    passed: Count,
+}
+
+impl Peer {
+    pub(crate) fn new(id: ConnectionId) -> Self {
+        let nothing = Count::default();
+        Self {
+            id,
+            is_announced: false,
+            is_gone: false,
+            open: 0,
+            inbox: VecDeque::new(),
+            received: nothing,
+            taken: nothing,
+            told: nothing,
+            sent: nothing,
+            passed: nothing,
+        }
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Keeps a message until it is taken; false when the peer was not allowed
+    /// to send it.
+    pub(crate) fn arrived(&mut self, message: Bytes) -> bool {
+        if !self.received.since(self.told).leaves_room() {
+            return false;
+        }
+        self.received.add(message.len());
+        self.inbox.push_back(message);
+        true
+    }
+
+    /// The oldest message that nobody has taken.
+    pub(crate) fn take(&mut self) -> Option<Bytes> {
+        let message = self.inbox.pop_front()?;
+        self.taken.add(message.len());
+        Some(message)
+    }
+
+    /// Whether it should hear soon what was taken: when nothing is left, since
+    /// it may wait for that, and before it runs out of room.
+    pub(crate) fn is_to_be_told(&self) -> bool {
+        let untold = self.taken.since(self.told);
+        untold.messages > 0
+            && (self.inbox.is_empty() || untold.messages >= WINDOW.messages / 4 || untold.bytes >= WINDOW.bytes / 4)
+    }
+
+    /// What to tell it of what was taken, if there is anything new.
+    pub(crate) fn tell(&mut self) -> Option<Count> {
+        let is_news = self.told != self.taken;
+        self.told = self.taken;
+        is_news.then_some(self.taken)
+    }
+
+    /// What was told, in order to say it again.
+    pub(crate) fn told(&self) -> Count {
+        self.told
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        !self.is_gone && self.sent.since(self.passed).leaves_room()
+    }
+
+    /// Notes a message that is sent to it: how many that makes.
+    pub(crate) fn sends(&mut self, length: usize) -> u64 {
+        self.sent.add(length);
+        self.sent.messages
+    }
+
+    /// Notes what it says to have taken; false when that cannot be.
+    pub(crate) fn passes(&mut self, count: Count) -> bool {
+        let is_possible = count.since(self.sent) == Count::default() && self.passed.since(count) == Count::default();
+        if is_possible {
+            self.passed = count;
+        }
+        is_possible
+    }
+
+    /// Whether it has taken the first so many messages.
+    pub(crate) fn has_passed(&self, messages: u64) -> bool {
+        self.passed.messages >= messages
+    }
+
+    pub(crate) fn has_passed_all(&self) -> bool {
+        self.passed == self.sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(length: usize) -> Bytes {
+        vec![0; length].into()
+    }
+
+    #[test]
+    fn who_sends_more_than_the_window_is_found_out() {
+        let mut peer = Peer::new(ConnectionId(1));
+        for _ in 0..WINDOW.messages {
+            assert!(peer.arrived(message(1)));
+        }
+        assert!(!peer.arrived(message(1)));
+        peer.take().unwrap();
+        // It does not know yet.
+        assert!(!peer.arrived(message(1)));
+        assert_eq!(peer.tell(), Some(Count { messages: 1, bytes: 1 }));
+        assert!(peer.arrived(message(1)));
+        assert!(!peer.arrived(message(0)));
+    }
+
+    #[test]
+    fn a_peer_is_told_when_nothing_is_left_and_before_it_must_wait() {
+        let mut peer = Peer::new(ConnectionId(1));
+        assert_eq!(peer.tell(), None);
+        for _ in 0..WINDOW.messages {
+            assert!(peer.arrived(message(1)));
+        }
+        let mut said = 0;
+        while peer.take().is_some() {
+            if peer.is_to_be_told() {
+                peer.tell().unwrap();
+                said += 1;
+            }
+        }
+        assert_eq!(said, 4);
+        assert!(peer.arrived(message(1)));
+        peer.take().unwrap();
+        assert!(peer.is_to_be_told());
+    }
+
+    #[test]
+    fn who_claims_to_have_taken_what_was_not_sent_lies() {
+        let mut peer = Peer::new(ConnectionId(1));
+        assert_eq!(peer.sends(10), 1);
+        assert!(!peer.passes(Count { messages: 2, bytes: 10 }));
+        assert!(!peer.passes(Count { messages: 1, bytes: 11 }));
+        assert!(!peer.has_passed(1));
+        assert!(peer.passes(Count { messages: 1, bytes: 10 }));
+        assert!(peer.has_passed(1) && peer.has_passed_all());
+        // Nor can it give anything back.
+        assert!(!peer.passes(Count { messages: 0, bytes: 0 }));
+    }
+}

@@ -1,0 +1,57 @@
+//! What the `zeromq` crate does instead.
+
+use std::time::{Duration, Instant};
+
+use ekuiper_conformance::raw::RawPeer;
+use ekuiper_conformance::{Fixture, PATIENCE, eventually, past, soon};
+use ekuiper_core::transport::{ReplyEvent, Ticket};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// A process without descriptors accepts nobody, and keeps its thread busy;
+/// who was connected does not notice, and when there are some again, so is
+/// whoever has come meanwhile.
+pub(crate) fn a_process_without_descriptors_keeps_trying(f: &Fixture) {
+    f.alone(|f| {
+        let (reply, request) = (f.reply("reply"), f.request("reply"));
+        let connection = request.connect(soon()).unwrap();
+        let mut buffer = Vec::new();
+        assert!(matches!(reply.receive(&mut buffer, soon()).unwrap(), ReplyEvent::Connected(_)));
+        let former = getrlimit(Resource::Nofile);
+        let mut limit = former;
+        limit.current = Some(std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 + 10);
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let mut full: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        // The last one is for a visitor's own end.
+        full.pop();
+        let visitor = RawPeer::dial(&f.at("reply"));
+        for _ in 0..5 {
+            request.send(connection, b"question", soon()).unwrap();
+            let mut asked = None::<Ticket>;
+            while asked.is_none() {
+                if let ReplyEvent::Request(ticket) = reply.receive(&mut buffer, soon()).unwrap() {
+                    asked = Some(ticket);
+                }
+            }
+            reply.send(&asked.unwrap(), b"answer", soon()).unwrap();
+            request.receive(&mut buffer, soon()).unwrap();
+            assert_eq!(buffer, b"answer");
+        }
+        let (give_up, used) = (Instant::now() + PATIENCE, cpu_time());
+        while cpu_time() - used < Duration::from_millis(200) {
+            assert!(Instant::now() < give_up, "it waits: not an exception any more");
+            let _ = reply.receive(&mut buffer, Some(Instant::now() + Duration::from_millis(20)));
+        }
+        assert!(!visitor.has_something(), "it was accepted");
+        drop(full);
+        setrlimit(Resource::Nofile, former).unwrap();
+        assert!(eventually(|| visitor.has_something()), "it is not greeted");
+        let _late = f.request("reply");
+        assert!(matches!(reply.receive(&mut buffer, soon()).unwrap(), ReplyEvent::Connected(_)));
+        while reply.receive(&mut buffer, past()).is_ok() {}
+    });
+}
+
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

@@ -1,0 +1,163 @@
+//! What the tests share: folders, deadlines, a watchdog, and a peer that
+//! writes and reads ZMTP byte by byte.
+// Clippy takes only functions with #[test] for tests.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::*;
+use ekuiper_transport_zeromq::ZeromqTransport;
+use tempfile::TempDir;
+
+/// Long enough for a machine that is busy with other things.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn soon() -> Deadline {
+    Some(Instant::now() + PATIENCE)
+}
+
+/// Runs a test, and ends the process when it hangs.
+pub(crate) fn watched(test: impl FnOnce()) {
+    let (alive, ended) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(PATIENCE * 3) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("the test hangs");
+            std::process::abort();
+        }
+    });
+    test();
+    drop(alive);
+}
+
+pub(crate) struct Place(pub(crate) TempDir);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        Self(tempfile::Builder::new().permissions(mode).tempdir().unwrap())
+    }
+
+    pub(crate) fn at(&self, name: &str) -> Address {
+        Address::new(self.0.path().join(name)).unwrap()
+    }
+
+    /// What is in the folder.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+pub(crate) fn zeromq() -> ZeromqTransport {
+    ZeromqTransport::new()
+}
+
+pub(crate) fn options(max_message: usize) -> Options {
+    let mut options = Options::default();
+    options.max_message = max_message;
+    options
+}
+
+pub(crate) fn pull(address: &Address) -> Box<dyn Pull> {
+    zeromq().pull(&Endpoint::Listen(address.clone()), &Options::default()).unwrap()
+}
+
+pub(crate) fn push(address: &Address) -> Box<dyn Push> {
+    zeromq().push(&Endpoint::Dial(address.clone()), &Options::default()).unwrap()
+}
+
+/// The next message at a PULL; events before it are skipped.
+pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
+    let mut buffer = Vec::new();
+    loop {
+        if let PullEvent::Message(_) = pull.receive(&mut buffer, soon()).unwrap() {
+            return buffer;
+        }
+    }
+}
+
+pub(crate) fn next(pull: &dyn Pull) -> PullEvent {
+    pull.receive(&mut Vec::new(), soon()).unwrap()
+}
+
+/// A peer that speaks ZMTP 3.0, and then whatever it is told to.
+pub(crate) struct RawPeer(pub(crate) UnixStream);
+
+/// ZMTP's first 64 bytes.
+pub(crate) fn greeting() -> [u8; 64] {
+    let mut bytes = [0; 64];
+    (bytes[0], bytes[9], bytes[10]) = (0xff, 0x7f, 3);
+    bytes[12..16].copy_from_slice(b"NULL");
+    bytes
+}
+
+/// The command that says which type of socket this is.
+pub(crate) fn ready(socket_type: &str) -> Vec<u8> {
+    let property =
+        [b"\x05READY\x0bSocket-Type", &(socket_type.len() as u32).to_be_bytes()[..], socket_type.as_bytes()].concat();
+    [&[4, property.len() as u8], &property[..]].concat()
+}
+
+/// One frame, the last of its message.
+pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
+    match u8::try_from(body.len()) {
+        Ok(length) => [&[0, length], body].concat(),
+        Err(_) => [&claim(body.len() as u64)[..], body].concat(),
+    }
+}
+
+/// What stands before a long frame.
+pub(crate) fn claim(length: u64) -> [u8; 9] {
+    let mut bytes = [2; 9];
+    bytes[1..].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+impl RawPeer {
+    pub(crate) fn dial(address: &Address) -> Self {
+        let stream = UnixStream::connect(address.path()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
+    }
+
+    /// Connects as a DEALER.
+    pub(crate) fn dealer(address: &Address) -> Self {
+        let mut peer = Self::dial(address);
+        peer.write(&[&greeting()[..], &ready("DEALER")].concat());
+        peer.expect(&greeting());
+        peer.expect(&ready("ROUTER"));
+        peer
+    }
+
+    /// Connects as a DEALER that is a push socket of ours.
+    pub(crate) fn pushing(address: &Address) -> Self {
+        let mut peer = Self::dealer(address);
+        peer.write(&frame(b"\0ekuiper\x01>"));
+        peer.expect(&frame(b"\0ekuiper\x01<"));
+        peer
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    pub(crate) fn expect(&mut self, bytes: &[u8]) {
+        let mut read = vec![0; bytes.len()];
+        self.0.read_exact(&mut read).unwrap();
+        assert_eq!(read, bytes);
+    }
+
+    /// The other side must hang up; what it still says does not matter.
+    pub(crate) fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => {}
+            // What it has not read makes it a reset.
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+}
