@@ -224,7 +224,8 @@ impl HostBuilder {
         self
     }
 
-    /// The transport: `uds` or `nng`. Default: `uds`.
+    /// The transport: `uds`, `nng` or `zeromq`. Default: `uds`. Plugins on an
+    /// official SDK do not know `zeromq`, and it needs a folder of mode 0700.
     pub fn transport(mut self, name: impl Into<String>) -> Self {
         self.transport = Some(name.into());
         self

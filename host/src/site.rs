@@ -43,6 +43,9 @@ impl Site {
     /// The folder that plugins use which take none from their launch options.
     pub(crate) fn common_folder(&self) -> SocketFolder {
         match self.options.ipc_dir {
+            // Only our SDK knows that one, and it takes the folder from its
+            // launch options.
+            _ if self.transport.name() == "zeromq" => self.folder.clone(),
             // It was made the host's own.
             Some(_) => self.folder.clone(),
             None => SocketFolder::new(DEFAULT_FOLDER),

@@ -30,6 +30,18 @@ macro_rules! over_each_transport {
     };
 }
 
+/// The same, and over the transport that only our host and our SDK have.
+#[macro_export]
+macro_rules! over_each_transport_of_ours {
+    ($($name:ident),* $(,)?) => {
+        $crate::over_each_transport! { $($name),* }
+        #[cfg(feature = "zeromq")]
+        mod over_zeromq {
+            $( #[test] fn $name() { super::$name("zeromq"); } )*
+        }
+    };
+}
+
 /// Runs each function once per library of the peer, as a test in a module that
 /// is named for it. A function takes a [`peer::Peer`].
 #[macro_export]

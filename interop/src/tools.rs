@@ -76,6 +76,9 @@ fn build() -> HashMap<String, PathBuf> {
     if cfg!(feature = "nng") {
         what.extend(["--features", "mirror/nng,ekuiper-cli/nng"]);
     }
+    if cfg!(feature = "zeromq") {
+        what.extend(["--features", "mirror/zeromq,ekuiper-cli/zeromq"]);
+    }
     cargo_build(&what)
 }
 

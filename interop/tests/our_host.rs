@@ -9,7 +9,7 @@ use ekuiper_interop::plugins::Mirror;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-ekuiper_interop::over_each_transport! {
+ekuiper_interop::over_each_transport_of_ours! {
     our_source,
     our_sink,
     our_sink_with_ack,

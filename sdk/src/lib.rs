@@ -135,9 +135,10 @@
 //!
 //! # Features
 //!
-//! `uds` (default) is pure Rust; `nng` carries the same wire on libnng. The host
-//! chooses by its launch option `transport`; one that is not built in is
-//! replaced by one that is, with a line in the log.
+//! `uds` (default) is pure Rust; `nng` carries the same wire on libnng; `zeromq`
+//! is another wire, which only our host speaks. The host chooses by its launch
+//! option `transport`; one that is not built in is replaced by one that is of
+//! the same wire, with a line in the log. Without such a one the plugin ends.
 //!
 //! # What lives where
 //!

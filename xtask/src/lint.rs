@@ -8,7 +8,7 @@ use crate::tools::{self, Tools};
 
 /// The crates that have transports as features, and those transports.
 const WITH_TRANSPORTS: [&str; 4] = ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli", "mirror"];
-const TRANSPORTS: [&str; 2] = ["uds", "nng"];
+const TRANSPORTS: [&str; 3] = ["uds", "nng", "zeromq"];
 
 /// Everything, in the order of what fails fastest.
 pub(crate) fn run() -> Result<()> {
@@ -18,14 +18,22 @@ pub(crate) fn run() -> Result<()> {
     let check = |arguments: &[&str]| execute(tools.for_command(cargo().args(arguments)));
     check(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])?;
     for package in WITH_TRANSPORTS {
-        for transport in TRANSPORTS {
-            check(&["check", "--package", package, "--no-default-features", "--features", transport])?;
+        for features in combinations() {
+            check(&["check", "--package", package, "--no-default-features", "--features", &features])?;
         }
     }
     let mut doc = cargo();
     doc.args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings");
     execute(tools.for_command(&mut doc))?;
     deny(&tools)
+}
+
+/// Every choice of transports, as `--features` takes it; none is no choice.
+fn combinations() -> impl Iterator<Item = String> {
+    (1..1u32 << TRANSPORTS.len()).map(|chosen| {
+        let chosen = TRANSPORTS.iter().enumerate().filter(|(at, _)| chosen & 1 << at != 0);
+        chosen.map(|(_, name)| *name).collect::<Vec<_>>().join(",")
+    })
 }
 
 /// What an author's build has to carry: no C but libc's, no async runtime.

@@ -34,8 +34,11 @@ use ekuiper_core::transport::{Options, Transport};
 use crate::error::text_of;
 use crate::{Error, Plugin, Result};
 
-#[cfg(not(any(feature = "uds", feature = "nng")))]
-compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the default) or \"nng\"");
+#[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq")))]
+compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the default), \"nng\" or \"zeromq\"");
+
+/// The transport that is a wire of its own: `uds` and `nng` are one.
+const OTHER_WIRE: &str = "zeromq";
 
 /// How this plugin talks.
 #[derive(Clone)]
@@ -72,8 +75,15 @@ pub(crate) fn run(plugin: Plugin) -> ExitCode {
     log::init(launch.log_level.as_deref());
     let mut options = Options::default();
     options.max_message = plugin.limits.max_message;
+    let transport = match transport(launch.transport.as_deref()) {
+        Ok(transport) => transport,
+        Err(text) => {
+            log::tell(&format!("plugin {name}: {text}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let mut site = Site {
-        transport: transport(launch.transport.as_deref()),
+        transport,
         folder: SocketFolder::new(launch.ipc_dir.unwrap_or_else(|| DEFAULT_FOLDER.into())),
         options,
         guard: None,
@@ -112,20 +122,34 @@ fn launch_options() -> Result<LaunchOptions, String> {
     }
 }
 
-/// The transport that the host asked for, or the first that is built in.
-fn transport(wanted: Option<&str>) -> Arc<dyn Transport> {
+/// The transport that the host asked for, or the first that is built in; an
+/// error when they are not of one wire.
+fn transport(wanted: Option<&str>) -> Result<Arc<dyn Transport>, String> {
     let mut built: Vec<Arc<dyn Transport>> = vec![
         #[cfg(feature = "uds")]
         Arc::new(ekuiper_transport_uds::UdsTransport::new()),
         #[cfg(feature = "nng")]
         Arc::new(ekuiper_transport_nng::NngTransport::new()),
+        #[cfg(feature = "zeromq")]
+        Arc::new(ekuiper_transport_zeromq::ZeromqTransport::new()),
     ];
     let position = wanted.and_then(|wanted| built.iter().position(|transport| transport.name() == wanted));
     let chosen = built.swap_remove(position.unwrap_or(0));
-    if let (Some(wanted), None) = (wanted, position) {
-        tracing::warn!("transport {wanted} is not built into this plugin, it uses {}", chosen.name());
+    if position.is_none() {
+        // Who says nothing speaks SP, as eKuiper does.
+        let spoken = wanted.unwrap_or("uds");
+        if (spoken == OTHER_WIRE) != (chosen.name() == OTHER_WIRE) {
+            return Err(format!(
+                "transport {spoken} is not built into this plugin, and {} does not understand it: build the plugin \
+                 with its feature \"{spoken}\", or start the host with another transport",
+                chosen.name()
+            ));
+        }
+        if wanted.is_some() {
+            tracing::warn!("transport {spoken} is not built into this plugin, it uses {}", chosen.name());
+        }
     }
-    chosen
+    Ok(chosen)
 }
 
 /// For a guard, which is to be small: `uds` and `nng` are one wire.
@@ -182,10 +206,27 @@ mod tests {
         assert_eq!(text(|| std::panic::panic_any(Bomb)), "panicked: without a text");
     }
 
+    fn name(wanted: Option<&str>) -> Result<&'static str, String> {
+        transport(wanted).map(|transport| transport.name())
+    }
+
     #[test]
+    #[cfg(any(feature = "uds", feature = "nng"))]
     fn a_transport_that_is_not_built_in_is_replaced() {
-        let first = transport(None).name();
-        assert_eq!(transport(Some("pigeon")).name(), first);
-        assert_eq!(transport(Some(first)).name(), first);
+        let first = name(None).unwrap();
+        assert_eq!(name(Some("pigeon")).unwrap(), first);
+        assert_eq!(name(Some(first)).unwrap(), first);
+    }
+
+    #[test]
+    fn a_transport_of_another_wire_is_not() {
+        for (wanted, is_built) in
+            [("zeromq", cfg!(feature = "zeromq")), ("uds", cfg!(any(feature = "uds", feature = "nng")))]
+        {
+            match name(Some(wanted)) {
+                Ok(chosen) => assert!(is_built, "{chosen} was chosen"),
+                Err(text) => assert!(!is_built && text.contains(&format!("its feature \"{wanted}\"")), "{text}"),
+            }
+        }
     }
 }
