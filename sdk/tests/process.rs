@@ -283,3 +283,15 @@ fn a_level_and_a_transport_that_are_not_known_are_told_and_replaced() {
     plugin.log.wait_for(&["WARN", "log level \"loud\" is not known"]);
     plugin.assert_alive();
 }
+
+/// Another transport would be another language: nobody would ever answer.
+#[test]
+#[cfg(not(feature = "zeromq"))]
+fn a_transport_of_another_wire_that_is_not_built_in_ends_the_plugin() {
+    let _watchdog = watchdog();
+    let ended = Command::new(unruly()).arg(r#"{"transport":"zeromq"}"#).stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{text}");
+    assert!(text.contains("transport zeromq is not built into this plugin"), "{text}");
+    assert!(text.contains("build the plugin with its feature \"zeromq\""), "{text}");
+}
