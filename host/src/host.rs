@@ -291,6 +291,13 @@ impl HostBuilder {
         self
     }
 
+    /// How many messages of [`Sink::send_async`](crate::Sink::send_async) may
+    /// have no acknowledgement yet: the next one waits. Default: 1024.
+    pub fn ack_window(mut self, messages: u64) -> Self {
+        self.options.ack_window = messages;
+        self
+    }
+
     /// How much is kept of a source on an official SDK while nobody reads it,
     /// in messages and bytes: it cannot wait for longer than a second, as all
     /// others do. When this is full, the source is started again, and whoever

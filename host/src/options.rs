@@ -32,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) max_message: usize,
     /// How messages are written to and by plugins that know more than JSON.
     pub(crate) format: Format,
+    /// How many messages to a sink may have no acknowledgement yet.
+    pub(crate) ack_window: u64,
     /// How much is kept of a source that cannot wait for its reader.
     pub(crate) source_queue: Bounds,
 }
@@ -49,6 +51,7 @@ impl Default for Options {
             log_level: None,
             max_message: transport::Options::default().max_message,
             format: Format::MessagePack,
+            ack_window: 1024,
             source_queue: Bounds { messages: 10_000, bytes: 64 << 20 },
         }
     }

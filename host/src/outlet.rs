@@ -1,6 +1,7 @@
 //! The sending end of a sink's channels, for one process of its plugin: its
 //! data, and its acknowledgements.
 
+use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -28,6 +29,8 @@ pub(crate) struct Outlet {
     pub(crate) running: Arc<Running>,
     /// Whoever sends has it, until the acknowledgement.
     pub(crate) turn: Turn,
+    /// An ack did not come: later ones could be taken for it.
+    is_broken: AtomicBool,
     push: Box<dyn Push>,
     acks: Arc<Acks>,
     data: Address,
@@ -63,6 +66,8 @@ impl Outlet {
             reading: Mutex::default(),
             connected: AtomicBool::new(false),
             surplus: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
         });
         running.depends(&(acks.clone() as Arc<dyn Dependent>));
         running.listens_at(data);
@@ -92,6 +97,7 @@ impl Outlet {
         Ok(Arc::new(Self {
             running: running.clone(),
             turn: Turn::default(),
+            is_broken: AtomicBool::new(false),
             push,
             acks,
             data: data.clone(),
@@ -99,13 +105,42 @@ impl Outlet {
         }))
     }
 
+    /// Whether an ack has not come.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::SeqCst)
+    }
+
+    /// An ack has not come.
+    pub(crate) fn breaks(&self) {
+        self.is_broken.store(true, Ordering::SeqCst);
+    }
+
     /// Whether its process lives.
     pub(crate) fn is_alive(&self) -> bool {
         self.running.process.exit().is_none()
     }
 
-    pub(crate) fn send(&self, message: &[u8], deadline: Deadline) -> std::result::Result<(), TransportError> {
-        self.push.send(message, deadline)
+    /// Sends a message, which may wait a moment for company.
+    pub(crate) fn post(&self, message: &[u8], deadline: Deadline) -> std::result::Result<(), TransportError> {
+        self.push.post(message, deadline)
+    }
+
+    /// Sends a message that is to be acknowledged; its number. With `in_company`
+    /// it may wait a moment for others.
+    pub(crate) fn send(
+        &self,
+        message: &[u8],
+        in_company: bool,
+        deadline: Deadline,
+    ) -> std::result::Result<u64, TransportError> {
+        // Before: its ack may be read before this thread goes on.
+        let number = self.acks.sent.fetch_add(1, Ordering::SeqCst) + 1;
+        let sent = if in_company { self.push.post(message, deadline) } else { self.push.send(message, deadline) };
+        if sent.is_err() {
+            // Whoever sends has the turn: there is no later one.
+            self.acks.sent.fetch_sub(1, Ordering::SeqCst);
+        }
+        sent.map(|()| number)
     }
 
     /// Waits until all that was sent has been read.
@@ -113,32 +148,70 @@ impl Outlet {
         self.push.flush(deadline)
     }
 
-    /// Each message has its ack before the next is sent: whatever is there
-    /// now answers none. Returns how many there were.
+    /// Whatever is there while no ack is due answers no message. Returns how
+    /// many there were.
     pub(crate) fn drop_stray_acks(&self) -> u64 {
         let before = self.acks.surplus.load(Ordering::Relaxed);
         self.acks.tend();
         self.acks.surplus.load(Ordering::Relaxed) - before
     }
 
-    pub(crate) fn await_ack(&self, deadline: Instant) -> Acknowledged {
+    /// Whether every message has its ack.
+    pub(crate) fn owes_nothing(&self) -> bool {
+        self.acks.acked.load(Ordering::SeqCst) >= self.acks.sent.load(Ordering::SeqCst)
+    }
+
+    /// Waits for the ack of the message with this number. They come in the
+    /// messages' order.
+    pub(crate) fn await_ack(&self, number: u64, deadline: Instant) -> Acknowledged {
+        match self.await_acks(number, deadline) {
+            None => lock(&self.acks.reading).refused.remove(&number).unwrap_or(Acknowledged::Answer(Ok(()))),
+            Some(reason) => reason,
+        }
+    }
+
+    /// Waits until at most so many messages have no ack.
+    pub(crate) fn await_room(&self, unacknowledged: u64, deadline: Instant) -> Option<Acknowledged> {
+        let number = self.acks.sent.load(Ordering::SeqCst).saturating_sub(unacknowledged);
+        self.await_acks(number, deadline)
+    }
+
+    /// Waits for all acks up to this number; why some will not come.
+    fn await_acks(&self, number: u64, deadline: Instant) -> Option<Acknowledged> {
         let acks = &self.acks;
+        if acks.acked.load(Ordering::SeqCst) >= number {
+            return None;
+        }
         let mut reading = lock(&acks.reading);
-        // Its end may have been seen before the message was sent.
-        while !reading.peers.is_over() {
+        // What is not sent has no ack.
+        if let Err(TransportError::Timeout) = self.push.dispatch(Some(deadline)) {
+            return Some(Acknowledged::Timeout(TransportError::Timeout));
+        }
+        while acks.acked.load(Ordering::SeqCst) < number {
+            // Its end may have been seen before the message was sent.
+            if reading.peers.is_over() {
+                return Some(Acknowledged::Lost);
+            }
             match acks.receive(&mut reading, deadline) {
-                Ok(true) => {
-                    return decode_ack(&reading.buffer).map_or_else(Acknowledged::Garbage, Acknowledged::Answer);
+                Ok(()) if reading.peers.has_heard_the_plugin() && Instant::now() >= deadline => {
+                    return Some(Acknowledged::Timeout(TransportError::Timeout));
                 }
-                Ok(false) if reading.peers.has_heard_the_plugin() && Instant::now() >= deadline => {
-                    return Acknowledged::Timeout(TransportError::Timeout);
-                }
-                Ok(false) => {}
-                Err(TransportError::Closed) => break,
-                Err(error) => return Acknowledged::Timeout(error),
+                Ok(()) => {}
+                Err(TransportError::Closed) => return Some(Acknowledged::Lost),
+                Err(error) => return Some(Acknowledged::Timeout(error)),
             }
         }
-        Acknowledged::Lost
+        None
+    }
+
+    /// Nobody wants to know what became of this message.
+    pub(crate) fn forget(&self, number: u64) {
+        let mut reading = lock(&self.acks.reading);
+        if self.acks.acked.load(Ordering::SeqCst) >= number {
+            reading.refused.remove(&number);
+        } else {
+            reading.unwanted.insert(number);
+        }
     }
 
     /// Stops the sink in its process, if that lives.
@@ -187,27 +260,62 @@ struct Acks {
     pull: Box<dyn Pull>,
     reading: Mutex<Reading>,
     connected: AtomicBool,
+    /// How many came that no message was waiting for.
     surplus: AtomicU64,
+    /// How many messages were sent that are to be acknowledged.
+    sent: AtomicU64,
+    /// How many of them were; grows under `reading`.
+    acked: AtomicU64,
 }
 
 #[derive(Default)]
 struct Reading {
     buffer: Vec<u8>,
     peers: Peers,
+    /// The messages that were not taken, by number, until somebody asks.
+    refused: HashMap<u64, Acknowledged>,
+    /// Those nobody will ask for.
+    unwanted: HashSet<u64>,
+}
+
+impl Reading {
+    /// Takes note of the acknowledgement of the message with this number.
+    fn acknowledge(&mut self, number: u64) {
+        // As plugins mostly say it.
+        let outcome = if self.buffer == b"{}" { Ok(Ok(())) } else { decode_ack(&self.buffer) };
+        let is_unwanted = !self.unwanted.is_empty() && self.unwanted.remove(&number);
+        let refused = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(text)) => Acknowledged::Answer(Err(text)),
+            Err(source) => Acknowledged::Garbage(source),
+        };
+        if !is_unwanted {
+            self.refused.insert(number, refused);
+        }
+    }
 }
 
 impl Acks {
-    /// Takes what comes next; whether it is an acknowledgement of the sink's.
-    fn receive(&self, reading: &mut Reading, deadline: Instant) -> std::result::Result<bool, TransportError> {
+    /// Takes what comes next.
+    fn receive(&self, reading: &mut Reading, deadline: Instant) -> std::result::Result<(), TransportError> {
         match self.pull.receive(&mut reading.buffer, Some(deadline))? {
-            PullEvent::Message(connection) => return Ok(reading.peers.said(connection)),
+            PullEvent::Message(connection) if reading.peers.said(connection) => {
+                let acked = self.acked.load(Ordering::SeqCst);
+                if acked < self.sent.load(Ordering::SeqCst) {
+                    reading.acknowledge(acked + 1);
+                    self.acked.store(acked + 1, Ordering::SeqCst);
+                } else {
+                    self.surplus.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            PullEvent::Message(_) => {}
             PullEvent::Connected(connection) => {
                 self.connected.store(true, Ordering::SeqCst);
                 reading.peers.came(connection);
             }
             PullEvent::Disconnected(connection) => reading.peers.left(connection),
         }
-        Ok(false)
+        Ok(())
     }
 }
 
@@ -242,9 +350,7 @@ impl Watched for Acks {
         // Whoever floods it is read on at the next look.
         while !reading.peers.has_heard_the_plugin() {
             match self.receive(&mut reading, Instant::now()) {
-                Ok(is_ack) => {
-                    self.surplus.fetch_add(is_ack.into(), Ordering::Relaxed);
-                }
+                Ok(()) => {}
                 Err(TransportError::Timeout) => return Tended::Idle,
                 Err(_) => return Tended::Over,
             }

@@ -22,6 +22,9 @@ ekuiper_interop::over_each_transport! {
     typed_records_come_through_a_source,
     a_crash_ends_what_is_in_flight_and_the_next_call_is_carried_out,
     an_official_plugin_gets_one_call_after_the_other,
+    messages_under_way_are_acknowledged_each_for_itself,
+    a_crash_makes_unknown_what_is_under_way_to_a_sink,
+    an_official_sink_gets_one_message_after_the_other,
 }
 
 fn host(mirror: &Mirror, transport: &str, format: Format) -> Host {
@@ -227,6 +230,91 @@ fn an_official_plugin_gets_one_call_after_the_other(transport: &str) {
     assert_eq!(calls.into_iter().map(|call| call.wait().unwrap()).collect::<Vec<_>>(), ["ba", "dc"]);
     let fail = host.function(&plugin.symbol("fail")).unwrap();
     assert!(fail.call_many::<Value, _>([(1,)]).unwrap()[0].is_err());
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn messages_under_way_are_acknowledged_each_for_itself(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = Host::builder().transport(transport).plugin(mirror.folder()).ack_window(16).build().unwrap();
+    let file = mirror.scratch().join("rows");
+    let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(true).open().unwrap();
+    let mut expected = String::new();
+    let mut pending = Vec::new();
+    for number in 0..2000 {
+        let row = if number % 7 == 3 { json!(number) } else { json!({ "n": number }) };
+        pending.push((number, sink.send_async(&row).unwrap()));
+        if number % 7 != 3 {
+            expected += &format!("{{\"n\":{number}}}\n");
+        }
+        if number % 500 == 0 {
+            // One that waits, in between.
+            sink.send(&json!({ "sync": number })).unwrap();
+            expected += &format!("{{\"sync\":{number}}}\n");
+            assert!(std::fs::read_to_string(&file).unwrap() == expected, "all before it are written too");
+        }
+    }
+    // In another order than they were sent; some are not asked for.
+    for (number, ack) in pending.into_iter().rev().filter(|(number, _)| number % 11 != 0) {
+        match ack.wait() {
+            Ok(()) => assert_ne!(number % 7, 3),
+            Err(Error::Sink { text, .. }) => {
+                assert!(number % 7 == 3 && text.contains("neither a JSON object"), "{text}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    sink.close().unwrap();
+    assert!(std::fs::read_to_string(&file).unwrap() == expected);
+    let traffic = host.status("mirror").unwrap().traffic;
+    assert_eq!(traffic.messages_out, 2004);
+}
+
+fn a_crash_makes_unknown_what_is_under_way_to_a_sink(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = Host::builder().transport(transport).plugin(mirror.folder()).build().unwrap();
+    let file = mirror.scratch().join("rows");
+    let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(true).open().unwrap();
+    let mut acknowledged = 0;
+    for round in 0..3 {
+        let process = Process::of(host.pid("mirror").unwrap());
+        process.signal(Signal::STOP);
+        let pending: Vec<_> = (0..10).map(|number| sink.send_async(&json!({ "n": number })).unwrap()).collect();
+        process.signal(Signal::KILL);
+        process.ended();
+        for ack in pending {
+            match ack.wait() {
+                Err(Error::OutcomeUnknown { .. }) => {}
+                // It came before the stop did.
+                Ok(()) => acknowledged += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        sink.send(&json!({ "round": round })).unwrap();
+        assert!(sink.send_async(&json!({ "again": round })).unwrap().wait().is_ok());
+    }
+    // What was under way may have been written before it stopped.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let known: Vec<_> = text.lines().filter(|line| !line.starts_with("{\"n\"")).collect();
+    let expected: Vec<_> =
+        (0..3).flat_map(|round| [format!("{{\"round\":{round}}}"), format!("{{\"again\":{round}}}")]).collect();
+    assert_eq!(known, expected);
+    assert!(text.lines().count() - known.len() >= acknowledged, "what was acknowledged is written");
+}
+
+fn an_official_sink_gets_one_message_after_the_other(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let sink = host.sink(&plugin.symbol("picky")).rule(plugin.rule("1")).require_ack(true).open().unwrap();
+    let pending: Vec<_> = (0..5).map(|number| sink.send_async(&json!({ "n": number })).unwrap()).collect();
+    for (number, ack) in pending.into_iter().enumerate() {
+        let outcome = ack.wait();
+        assert!(matches!(outcome, Ok(()) | Err(Error::Sink { .. })), "{number}: {outcome:?}");
+    }
+    drop(sink);
     host.shutdown();
     plugin.assert_clean();
 }
