@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 
 use crate::finish;
+use crate::spin::Spinner;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
 /// Up to this length a body is copied behind its header and both are written
@@ -62,7 +63,7 @@ impl Link {
     /// Writes one frame whose content is `prefix` and `body`. Does not wait
     /// for its beginning; a frame that has begun is finished, as long as the
     /// peer never pauses for `stall`: here until `deadline`, and then in the
-    /// background. One thread at a time may write.
+    /// background. One thread at a time may write; `spinner` is for its waits.
     ///
     /// # Errors
     /// The peer went away or paused too long in the middle of the frame, or
@@ -74,6 +75,7 @@ impl Link {
         closing: &Closing,
         stall: Duration,
         deadline: Deadline,
+        spinner: &mut Spinner,
     ) -> Result<Written> {
         debug_assert!(prefix.len() <= MAX_WORDS * 4);
         if self.is_unfinished() {
@@ -91,8 +93,10 @@ impl Link {
         }
         let mut head = &head[..head_length];
         let mut begun = false;
+        // What was written while looking for room.
+        let mut looked = None;
         loop {
-            match self.send(head, tail) {
+            match looked.take().unwrap_or_else(|| self.send(head, tail)) {
                 Ok(count) => {
                     begun = true;
                     let of_head = count.min(head.len());
@@ -111,7 +115,15 @@ impl Link {
                         Err(_) => Err(TransportError::Disconnected),
                     };
                 }
-                Err(Errno::AGAIN) => self.wait_writable(closing, stall, deadline)?,
+                Err(Errno::AGAIN) => {
+                    looked = spinner.spin(|| match self.send(head, tail) {
+                        Err(Errno::AGAIN) if closing.check().is_ok() => None,
+                        sent => Some(sent),
+                    });
+                    if looked.is_none() || closing.check().is_err() {
+                        spinner.sleep(|| self.wait_writable(closing, stall, deadline))?;
+                    }
+                }
                 Err(_) if !begun => return Ok(Written::Gone),
                 Err(_) => {
                     closing.check()?;

@@ -11,6 +11,7 @@ use crate::dial::Dialer;
 use crate::flusher::Posted;
 use crate::link::{Link, Written};
 use crate::outbox::{Gone, MAX_GATHERED, Outbox};
+use crate::spin::Spinner;
 
 /// After a pause of this length a message does not wait for company: those that
 /// follow each other more slowly are few, and waiting would only delay them.
@@ -50,13 +51,14 @@ pub(crate) struct Terms<'a> {
     pub(crate) may_wait: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Peers {
-    /// Absent where connections are accepted.
     pub(crate) dialer: Option<Dialer>,
     pub(crate) slots: Vec<Slot>,
     /// Whose turn it is.
     turn: usize,
+    /// How long to look for room in a connection.
+    spin: Duration,
 }
 
 #[derive(Debug)]
@@ -65,11 +67,17 @@ pub(crate) struct Slot {
     pub(crate) connection: Connection,
     gone: bool,
     outbox: Outbox,
+    spinner: Spinner,
     /// When something of what was posted last left.
     left_at: Instant,
 }
 
 impl Peers {
+    /// None yet; where connections are accepted, without a dialer.
+    pub(crate) fn new(dialer: Option<Dialer>, spin: Duration) -> Self {
+        Self { dialer, slots: Vec::new(), turn: 0, spin }
+    }
+
     pub(crate) fn any_is_ready(&self) -> bool {
         self.slots.iter().any(|slot| slot.connection.is_ready())
     }
@@ -147,8 +155,8 @@ impl Peers {
     pub(crate) fn admit(&mut self, link: Link, connection: Connection, closing: &Closing, links: &Links) {
         let link = Arc::new(link);
         links.add(&link, closing);
-        let left_at = Instant::now();
-        self.slots.push(Slot { link, connection, gone: false, outbox: Outbox::default(), left_at });
+        let (left_at, spinner) = (Instant::now(), Spinner::new(self.spin));
+        self.slots.push(Slot { link, connection, gone: false, outbox: Outbox::default(), spinner, left_at });
     }
 
     fn drop_gone(&mut self, links: &Links) {
@@ -180,7 +188,7 @@ impl Slot {
                 Err(Gone) => return Ok(Written::Gone),
             }
         }
-        self.link.write(&[], body, terms.closing, terms.stall, terms.deadline)
+        self.link.write(&[], body, terms.closing, terms.stall, terms.deadline, &mut self.spinner)
     }
 
     fn post(&mut self, body: &[u8], terms: &Terms<'_>) -> Result<Written> {
@@ -188,7 +196,7 @@ impl Slot {
             let now = Instant::now();
             if now.saturating_duration_since(self.left_at) >= PAUSE {
                 self.left_at = now;
-                return self.link.write(&[], body, terms.closing, terms.stall, terms.deadline);
+                return self.link.write(&[], body, terms.closing, terms.stall, terms.deadline, &mut self.spinner);
             }
             self.outbox.put(body);
             terms.posted.begin(now);

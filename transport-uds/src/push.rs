@@ -43,19 +43,18 @@ struct Socket {
 impl UdsPush {
     pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Self> {
         let closing = Closing::new(endpoint.address())?;
-        let mut peers = Peers::default();
-        let mut listener = None;
+        let (mut dialer, mut listener) = (None, None);
         match endpoint {
             Endpoint::Listen(address) => {
                 listener = Some(Listener::bind(address, Protocol::Push, limits(options, 0, 0))?);
             }
-            Endpoint::Dial(address) => peers.dialer = Some(Dialer::new(address)),
+            Endpoint::Dial(address) => dialer = Some(Dialer::new(address)),
         }
         Ok(Self(Arc::new_cyclic(|own| Socket {
             options: options.clone(),
             closing,
             listener,
-            peers: Gate::new(peers),
+            peers: Gate::new(Peers::new(dialer, options.spin)),
             links: Links::default(),
             posted: Posted::default(),
             own: own.clone(),

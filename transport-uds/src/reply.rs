@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::inbox::{Content, Inbox, Incoming, Verdict};
 use crate::link::{Link, Written};
+use crate::spin::Spinner;
 use ekuiper_transport_ipc::gate::Gate;
 use ekuiper_transport_ipc::wait::wait_for;
 
@@ -36,7 +37,7 @@ struct Peer {
     /// The serial of the request that can be answered; 0 when there is none.
     open: AtomicU64,
     /// Held while an answer is written, so that frames do not mix.
-    writing: Gate<()>,
+    writing: Gate<Spinner>,
 }
 
 enum Got {
@@ -64,7 +65,8 @@ impl UdsReply {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&link.id).cloned();
         let peer = known.unwrap_or_else(|| {
-            let peer = Arc::new(Peer { link: link.clone(), open: AtomicU64::new(0), writing: Gate::new(()) });
+            let writing = Gate::new(Spinner::new(self.options.spin));
+            let peer = Arc::new(Peer { link: link.clone(), open: AtomicU64::new(0), writing });
             self.peers.write().unwrap_or_else(PoisonError::into_inner).insert(link.id, peer.clone());
             peer
         });
@@ -94,10 +96,10 @@ impl UdsReply {
 
     fn write(&self, peer: &Peer, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
         let closing = self.inbox.closing();
-        let _writing = peer.writing.enter(closing, deadline)?;
+        let mut spinner = peer.writing.enter(closing, deadline)?;
         let stall = self.options.stall_timeout;
         loop {
-            match peer.link.write(ticket.backtrace.as_bytes(), body, closing, stall, deadline) {
+            match peer.link.write(ticket.backtrace.as_bytes(), body, closing, stall, deadline, &mut spinner) {
                 Ok(Written::All) => return Ok(()),
                 Ok(Written::Gone) => return Err(TransportError::Disconnected),
                 Ok(Written::Nothing) => {

@@ -39,6 +39,8 @@ struct State {
     /// The latest request's body, kept where it may have to be sent again.
     body: Vec<u8>,
     spinner: Spinner,
+    /// The same for room for a long request.
+    write_spinner: Spinner,
 }
 
 #[derive(Debug)]
@@ -53,8 +55,9 @@ impl UdsRequest {
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
         let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
-        let spinner = Spinner::new(options.spin);
-        let state = State { dialer: Dialer::new(address), peer: None, requester, body: Vec::new(), spinner };
+        let [spinner, write_spinner] = [(); 2].map(|()| Spinner::new(options.spin));
+        let dialer = Dialer::new(address);
+        let state = State { dialer, peer: None, requester, body: Vec::new(), spinner, write_spinner };
         Ok(Self {
             // A reply is its body and four bytes of id.
             limits: limits(options, (options.max_message as u64).saturating_add(4), 0),
@@ -131,7 +134,8 @@ impl UdsRequest {
     fn transmit(&self, state: &mut State, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
         loop {
             let peer = state.peer.as_ref().ok_or(TransportError::Disconnected)?;
-            match peer.link.write(&id, body, &self.closing, self.options.stall_timeout, deadline) {
+            let (stall, spinner) = (self.options.stall_timeout, &mut state.write_spinner);
+            match peer.link.write(&id, body, &self.closing, stall, deadline, spinner) {
                 Ok(Written::All) => return Ok(()),
                 Ok(Written::Nothing) => self.wait(Some((peer, PollFlags::OUT)), deadline, deadline)?,
                 Ok(Written::Gone) => {
