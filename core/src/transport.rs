@@ -111,10 +111,10 @@ pub struct Options {
     /// sent again on a new connection. Default: never; a repeated request is
     /// how one command gets two answers (fault 4).
     pub retry: Option<Duration>,
-    /// For how long at most whoever waits for a reply or a request looks for it
-    /// again and again before it sleeps; zero: it sleeps at once. A transport
-    /// looks less long, or not at all, where that has not paid lately. Default:
-    /// 20 µs.
+    /// For how long at most whoever waits for a message, or for room for the
+    /// rest of a long one, looks for it again and again before it sleeps; zero:
+    /// it sleeps at once. A transport looks less long, or not at all, where that
+    /// has not paid lately. Default: 20 µs.
     pub spin: Duration,
 }
 

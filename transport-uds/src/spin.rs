@@ -27,7 +27,16 @@ const WAKING: Duration = Duration::from_micros(30);
 const MAX_SKIP: u32 = 255;
 
 /// How many waits a short one counts for: it shows that looking may pay again.
-const SHORT_COUNTS: u32 = 8;
+const SHORT_COUNTS: u32 = 2;
+
+/// What a look that paid earns is 1. One in vain costs as much time as several
+/// gain; one that kept others from the processor costs them theirs as well.
+const VAIN_COSTS: u32 = 4;
+const PREEMPTED_COSTS: u32 = 8;
+
+/// How much can be earned. Who has so much is trusted again at once after his
+/// next failure.
+const MAX_CREDIT: u32 = 16;
 
 /// Spins where that pays.
 #[derive(Debug)]
@@ -54,23 +63,25 @@ impl Spinner {
         let start = Instant::now();
         let mut last = start;
         loop {
-            if let Some(found) = look() {
-                self.habit.paid();
-                return Some(found);
-            }
-            for _ in 0..PAUSES {
-                hint::spin_loop();
-            }
+            let found = look();
             let now = Instant::now();
             if now.duration_since(last) >= PREEMPTED {
-                self.habit.preempted();
-                return None;
+                // Found or not: somebody wanted this processor.
+                self.habit.failed(PREEMPTED_COSTS);
+                return found;
+            }
+            if found.is_some() {
+                self.habit.paid();
+                return found;
             }
             if now.duration_since(start) >= self.budget {
-                self.habit.in_vain();
+                self.habit.failed(VAIN_COSTS);
                 return None;
             }
             last = now;
+            for _ in 0..PAUSES {
+                hint::spin_loop();
+            }
         }
     }
 
@@ -88,12 +99,13 @@ impl Spinner {
     }
 }
 
-/// What was learned from earlier waits.
+/// What was learned from earlier waits: looking has to pay in four of five.
 #[derive(Debug, Default)]
 struct Habit {
+    credit: u32,
     /// How many waits are to pass without a look.
     skip: u32,
-    /// How many are to after the next one in vain.
+    /// How many were, the last time.
     back_off: u32,
 }
 
@@ -105,17 +117,18 @@ impl Habit {
     }
 
     fn paid(&mut self) {
-        *self = Self::default();
+        self.credit = (self.credit + 1).min(MAX_CREDIT);
+        if self.credit == MAX_CREDIT {
+            self.back_off = 0;
+        }
     }
 
-    fn in_vain(&mut self) {
-        self.back_off = (self.back_off * 2 + 1).min(MAX_SKIP);
-        self.skip = self.back_off;
-    }
-
-    fn preempted(&mut self) {
-        self.back_off = (self.back_off * 4 + 3).min(MAX_SKIP);
-        self.skip = self.back_off;
+    fn failed(&mut self, costs: u32) {
+        self.credit = self.credit.saturating_sub(costs);
+        if self.credit == 0 {
+            self.back_off = (self.back_off * 2 + costs / VAIN_COSTS).min(MAX_SKIP);
+            self.skip = self.back_off;
+        }
     }
 
     fn slept_shortly(&mut self) {
@@ -173,9 +186,10 @@ mod tests {
     #[test]
     fn it_gives_up_what_does_not_pay_and_tries_again_now_and_then() {
         let mut habit = Habit::default();
+        let vain = |habit: &mut Habit| habit.failed(VAIN_COSTS);
         let all = looks(&mut habit, 10_000, |habit, looks| {
             if looks {
-                habit.in_vain()
+                vain(habit)
             }
         });
         assert!((30..60).contains(&all), "{all}");
@@ -186,39 +200,51 @@ mod tests {
             }
         });
         assert!(again > 700, "{again}");
+        // And one failure does not end that.
+        vain(&mut habit);
+        assert!(habit.wants_to());
+    }
+
+    #[test]
+    fn what_pays_half_the_time_is_left_alone() {
+        let mut habit = Habit::default();
+        let mut pays = false;
+        let all = looks(&mut habit, 10_000, |habit, looks| {
+            if looks {
+                pays = !pays;
+                if pays { habit.paid() } else { habit.failed(VAIN_COSTS) }
+            }
+        });
+        assert!(all < 200, "{all}");
     }
 
     #[test]
     fn a_processor_that_others_want_is_left_to_them_sooner() {
-        let (mut vain, mut preempted) = (Habit::default(), Habit::default());
-        let vain = looks(&mut vain, 300, |habit, looks| {
-            if looks {
-                habit.in_vain()
-            }
-        });
-        let preempted = looks(&mut preempted, 300, |habit, looks| {
-            if looks {
-                habit.preempted()
-            }
-        });
-        assert!(preempted < vain, "{preempted}, {vain}");
+        let after = |costs| {
+            let mut habit = Habit { credit: MAX_CREDIT, ..Habit::default() };
+            looks(&mut habit, 300, |habit, looks| {
+                if looks {
+                    habit.failed(costs)
+                }
+            })
+        };
+        assert!(after(PREEMPTED_COSTS) < after(VAIN_COSTS));
     }
 
     #[test]
     fn short_waits_bring_the_next_look_nearer() {
-        let mut habit = Habit::default();
-        looks(&mut habit, 10_000, |habit, looks| {
-            if looks {
-                habit.in_vain()
+        let until = |short: bool| {
+            let mut habit = Habit { skip: MAX_SKIP, ..Habit::default() };
+            let mut until = 0;
+            while !habit.wants_to() {
+                until += 1;
+                if short {
+                    habit.slept_shortly();
+                }
             }
-        });
-        habit.skip = MAX_SKIP;
-        let mut until = 0;
-        while !habit.wants_to() {
-            habit.slept_shortly();
-            until += 1;
-        }
-        assert!(until <= 32, "{until}");
+            until
+        };
+        assert!(until(true) * 2 < until(false));
     }
 
     #[test]
