@@ -5,6 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 
@@ -20,7 +21,10 @@ pub(crate) fn handle() -> io::Result<Handle> {
     if let Some(handle) = &*handle {
         return Ok(handle.clone());
     }
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // Beside it there is, for a moment, one that removes files for the crate.
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(1).thread_keep_alive(Duration::from_millis(100));
+    let runtime = builder.thread_name("zeromq files").build()?;
     let made = runtime.handle().clone();
     std::thread::Builder::new().name("zeromq".into()).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
     Ok(handle.insert(made).clone())

@@ -4,8 +4,7 @@
 
 mod support;
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::PermissionsExt;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::*;
@@ -76,26 +75,6 @@ fn the_file_is_private_and_the_only_one() {
         assert_eq!(place.names(), ["s.ipc"]);
         assert_eq!(std::fs::metadata(at.path()).unwrap().permissions().mode() & 0o7777, 0o600);
         pull.close();
-        assert_eq!(place.names(), Vec::<String>::new());
-    });
-}
-
-/// The crate's own late removal never hits a successor.
-#[test]
-fn a_successor_keeps_its_file() {
-    watched(|| {
-        let place = Place::new();
-        let at = place.at("s.ipc");
-        for _ in 0..50 {
-            drop(pull(&at));
-            let successor = UnixListener::bind(at.path()).unwrap();
-            let inode = std::fs::metadata(at.path()).unwrap().ino();
-            // By now the thread has removed what it ever will.
-            drop(pull(&place.at("other")));
-            assert_eq!(std::fs::metadata(at.path()).unwrap().ino(), inode);
-            drop(successor);
-            std::fs::remove_file(at.path()).unwrap();
-        }
         assert_eq!(place.names(), Vec::<String>::new());
     });
 }
