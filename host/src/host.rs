@@ -142,7 +142,8 @@ impl Host {
         Ok(())
     }
 
-    /// What happens to the plugins from now on.
+    /// What happens to the plugins from now on. A subscriber that does not read
+    /// misses what no longer fits its [queue](HostBuilder::event_queue).
     pub fn events(&self) -> Receiver<Event> {
         self.site.events.subscribe()
     }
@@ -298,6 +299,21 @@ impl HostBuilder {
         self
     }
 
+    /// For how long a plugin may pause in the middle of a message, in either
+    /// direction, before its connection is closed. Default: 10 s. libnng has
+    /// no such limit.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.options.stall_timeout = timeout;
+        self
+    }
+
+    /// How many [events](Host::events) wait for a subscriber that does not
+    /// read; those that come then are dropped for it. Default: 1024.
+    pub fn event_queue(mut self, events: usize) -> Self {
+        self.options.event_queue = events;
+        self
+    }
+
     /// How much is kept of a source on an official SDK while nobody reads it,
     /// in messages and bytes: it cannot wait for longer than a second, as all
     /// others do. When this is full, the source is started again, and whoever
@@ -331,14 +347,9 @@ impl HostBuilder {
         let keeper =
             Keeper::start().map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
         let keeper = Arc::new(keeper);
-        let site = Arc::new(Site {
-            options: self.options,
-            transport,
-            keeper,
-            folder,
-            addresses: Mutex::default(),
-            events: Events::default(),
-        });
+        let events = Events::new(self.options.event_queue);
+        let site =
+            Arc::new(Site { options: self.options, transport, keeper, folder, addresses: Mutex::default(), events });
         let plugins = catalog
             .packages()
             .map(|package| (package.name.clone(), Plugin::new(package.clone(), site.clone())))

@@ -34,6 +34,10 @@ pub(crate) struct Options {
     pub(crate) format: Format,
     /// How many messages to a sink may have no acknowledgement yet.
     pub(crate) ack_window: u64,
+    /// For how long a plugin may pause in the middle of a message.
+    pub(crate) stall_timeout: Duration,
+    /// How many events wait for a subscriber that does not read.
+    pub(crate) event_queue: usize,
     /// How much is kept of a source that cannot wait for its reader.
     pub(crate) source_queue: Bounds,
 }
@@ -52,6 +56,8 @@ impl Default for Options {
             max_message: transport::Options::default().max_message,
             format: Format::MessagePack,
             ack_window: 1024,
+            stall_timeout: transport::Options::default().stall_timeout,
+            event_queue: 1024,
             source_queue: Bounds { messages: 10_000, bytes: 64 << 20 },
         }
     }
@@ -61,6 +67,7 @@ impl Options {
     pub(crate) fn transport(&self) -> transport::Options {
         let mut options = transport::Options::default();
         options.max_message = self.max_message;
+        options.stall_timeout = self.stall_timeout;
         options
     }
 }

@@ -35,7 +35,7 @@ impl Site {
             keeper: self.keeper.clone(),
             folder,
             addresses: Mutex::default(),
-            events: Events::default(),
+            events: Events::new(self.options.event_queue),
         });
         Ok((site, own))
     }

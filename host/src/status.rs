@@ -11,10 +11,6 @@ use ekuiper_core::message::{Meta, SymbolKind};
 use crate::process::Exit;
 use crate::site::lock;
 
-/// How many events wait for a subscriber that does not read; those that come
-/// then are dropped for it.
-const EVENTS: usize = 1024;
-
 /// The `tracing` target of events.
 const TARGET: &str = "ekuiper_host::event";
 
@@ -250,13 +246,22 @@ impl fmt::Display for Event {
 }
 
 /// Tells subscribers.
-#[derive(Debug, Default)]
-pub(crate) struct Events(Mutex<Vec<SyncSender<Event>>>);
+#[derive(Debug)]
+pub(crate) struct Events {
+    subscribers: Mutex<Vec<SyncSender<Event>>>,
+    /// How many events wait for a subscriber that does not read; those that
+    /// come then are dropped for it.
+    queue: usize,
+}
 
 impl Events {
+    pub(crate) fn new(queue: usize) -> Self {
+        Self { subscribers: Mutex::default(), queue }
+    }
+
     pub(crate) fn subscribe(&self) -> Receiver<Event> {
-        let (sender, receiver) = sync_channel(EVENTS);
-        lock(&self.0).push(sender);
+        let (sender, receiver) = sync_channel(self.queue.max(1));
+        lock(&self.subscribers).push(sender);
         receiver
     }
 
@@ -268,7 +273,7 @@ impl Events {
             }
             _ => tracing::warn!(target: TARGET, "{event}"),
         }
-        lock(&self.0)
+        lock(&self.subscribers)
             .retain(|subscriber| !matches!(subscriber.try_send(event.clone()), Err(TrySendError::Disconnected(_))));
     }
 }

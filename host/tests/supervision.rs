@@ -382,3 +382,17 @@ fn what_a_crash_may_have_cost_a_sink_without_acks_is_counted() {
     });
     assert_eq!((lost, host.status("p").unwrap().traffic.lost), (10, 10));
 }
+
+#[test]
+fn a_subscriber_that_does_not_read_misses_what_its_queue_cannot_hold() {
+    let stage = Stage::new();
+    let host = stage.builder().plugin(stage.plugin("p", &[])).event_queue(2).build().unwrap();
+    let (idle, busy) = (host.events(), host.events());
+    let _control = start(&stage, &host);
+    kill(&host);
+    // The third event; the others are read as they come.
+    expect(&busy, |kind| matches!(kind, EventKind::BackingOff { .. }).then_some(()));
+    host.shutdown();
+    let kept: Vec<_> = idle.try_iter().map(|event| event.kind).collect();
+    assert!(matches!(kept[..], [EventKind::Started { .. }, EventKind::Crashed { .. }]), "{kept:?}");
+}

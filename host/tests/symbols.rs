@@ -306,6 +306,21 @@ fn a_stopped_sink_ends_the_wait_for_a_plugin_that_has_crashed() {
 }
 
 #[test]
+fn a_plugin_that_stalls_in_the_middle_of_a_message_is_hung_up_on() {
+    let stage = Stage::new();
+    let (host, mut control) = started_with(&stage, |builder| builder.stall_timeout(Duration::from_millis(200)));
+    let (mut source, mut peer) = open_source(&stage, &host, &mut control, 0);
+    let tuple = frame(br#"{"message":1}"#);
+    peer.write(&tuple);
+    peer.write(&tuple[..tuple.len() - 1]);
+    assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, 1);
+    // Sooner than by default, which is after 10 s.
+    assert!(source.next_within(Duration::from_secs(8)).unwrap().is_none(), "half a message is none");
+    peer.expect_closed();
+    close_while(&mut control, "s", || source.close());
+}
+
+#[test]
 fn a_stranger_at_a_source_s_socket_neither_ends_it_nor_is_heard() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
