@@ -9,7 +9,8 @@ use ekuiper_core::transport::{ConnectionId, Ticket};
 
 /// The machine says what a bookkeeper of all that happened says; above all,
 /// something counts as an answer only when it is a new request of the
-/// connection that the command went to, made after it.
+/// connection that the command went to, made after it. Ids follow one another
+/// over all connections, so that some repeat the peer's, or follow it.
 ///
 /// The script has two bytes per step: what happens, and to whom. There are
 /// four places to connect from; whoever is gone comes back as another
@@ -66,10 +67,14 @@ struct Book {
     ended: [u64; 4],
     /// The connections that shook hands, in that order; the first is the peer.
     greeted: Vec<ConnectionId>,
+    /// The connections that began with something else.
+    strangers: Vec<ConnectionId>,
     /// The latest request of each, unless it has been answered.
     open: HashMap<ConnectionId, Ticket>,
     /// The id of the latest request of each.
     ids: HashMap<ConnectionId, u64>,
+    /// The id of the latest request of whoever was the peer then.
+    latest: Option<u64>,
     out: Option<Out>,
 }
 
@@ -98,9 +103,15 @@ impl Book {
 
     fn arrived(&mut self, ticket: &Ticket, body: &[u8]) -> Arrival {
         let connection = ticket.connection;
-        let is_handshake = body == HANDSHAKE;
+        let mut greets = body == HANDSHAKE;
+        let id = self.ids[&connection];
         if !self.greeted.contains(&connection) {
-            if !is_handshake {
+            // The peer's latest request, repeated on another connection, or
+            // the one after it.
+            let is_first = !self.strangers.contains(&connection);
+            greets |= is_first && self.latest.is_some_and(|latest| id == latest || id == latest + 1);
+            if !greets {
+                self.strangers.push(connection);
                 return Arrival::Garbage;
             }
             self.greeted.push(connection);
@@ -111,10 +122,11 @@ impl Book {
         }
         self.open.insert(connection, ticket.clone());
         if self.peer() != Some(connection) {
-            return if is_handshake { Arrival::Rival } else { Arrival::Stale };
+            return if greets { Arrival::Rival } else { Arrival::Stale };
         }
+        self.latest = Some(id);
         let waited = self.out.take().is_some_and(|out| !out.abandoned);
-        match (is_handshake, waited) {
+        match (greets, waited) {
             (true, true) => Arrival::SendAgain,
             (true, false) => Arrival::Handshake,
             (false, true) => Arrival::Answer,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::exchange::{Arrival, Departure, HostEnd, NotReady};
@@ -16,6 +16,10 @@ use crate::keeper::{Tended, Watched};
 use crate::site::lock;
 use crate::turn::Turn;
 
+/// How long a function's peer may take to connect again by itself, after its
+/// connection has ended: libnng tries again within a second.
+const RECONNECT: Duration = Duration::from_secs(1);
+
 /// A listening channel and what is known of its peer.
 pub(crate) struct Channel {
     address: Address,
@@ -25,6 +29,8 @@ pub(crate) struct Channel {
     state: Mutex<State>,
     /// How many exchanges there were: tells the keeper that it is in use.
     uses: AtomicU64,
+    /// Its peer comes to a start, and to another one if it has gone.
+    is_function: bool,
     /// A peer has shaken hands and is connected.
     has_peer: AtomicBool,
     /// The process that should be the peer has ended.
@@ -45,6 +51,8 @@ struct Visitor {
 struct State {
     end: HostEnd,
     buffer: Vec<u8>,
+    /// When the last peer has gone.
+    lost_at: Option<Instant>,
     /// How many are connected.
     connections: usize,
     /// How many events in a row were not the peer's.
@@ -91,6 +99,8 @@ pub(crate) enum Failure {
     Timeout,
     /// The peer went away while the command was out.
     OutcomeUnknown,
+    /// The peer has gone, and has not come back by itself. Nothing was sent.
+    Lost,
     /// The process has ended. Nothing was sent.
     ProcessEnded,
     /// The answer is longer than the limit.
@@ -116,11 +126,21 @@ impl Channel {
             turn: Turn::default(),
             state: Mutex::new(State { end, ..State::default() }),
             uses: AtomicU64::new(0),
+            is_function: false,
             has_peer: AtomicBool::new(false),
             process_ended: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
             visitor: Mutex::default(),
         })
+    }
+
+    /// The same, for the channel of a function.
+    pub(crate) fn listen_for_function(
+        transport: &dyn Transport,
+        address: &Address,
+        options: &Options,
+    ) -> Result<Self, TransportError> {
+        Ok(Self { is_function: true, ..Self::listen(transport, address, options, HostEnd::new())? })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -136,6 +156,22 @@ impl Channel {
             if strict && let Some(said) = state.garbage.take() {
                 return Err(Failure::Garbage(said));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether its peer has gone, while its process lives. Before there is one,
+    /// it has.
+    pub(crate) fn is_lost(&self) -> bool {
+        !self.has_peer.load(Ordering::SeqCst) && !self.process_ended.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the peer has connected again by itself: not for long.
+    pub(crate) fn wait_back(&self) -> Result<(), Failure> {
+        let mut state = self.lock();
+        while state.end.peer().is_none() {
+            let until = state.lost_at.map_or_else(Instant::now, |lost_at| lost_at + RECONNECT);
+            self.wait(&mut state, until)?;
         }
         Ok(())
     }
@@ -163,6 +199,11 @@ impl Channel {
     /// left.
     pub(crate) fn is_over(&self) -> bool {
         self.is_left.load(Ordering::SeqCst) || self.process_ended.load(Ordering::SeqCst)
+    }
+
+    /// Whether the next call may go there as it is.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.is_over() && !self.is_lost()
     }
 
     /// What a stranger said, if one did.
@@ -293,7 +334,12 @@ impl Channel {
             let ticket = match state.end.begin() {
                 Ok(ticket) => ticket,
                 Err(_) => {
-                    self.wait(state, deadline)?;
+                    let back_by = state.lost_at.filter(|_| self.is_function).map(|lost_at| lost_at + RECONNECT);
+                    let until = back_by.map_or(deadline, |back_by| back_by.min(deadline));
+                    match self.wait(state, until) {
+                        Err(Failure::NotReady(NotReady::NoPeer)) if until < deadline => return Err(Failure::Lost),
+                        waited => waited?,
+                    };
                     continue;
                 }
             };
@@ -360,7 +406,11 @@ impl Channel {
                 state.connections = state.connections.saturating_sub(1);
                 state.count(connection);
                 state.hellos.remove(&connection);
+                let was_peer = state.end.peer() == Some(connection);
                 let departure = state.end.departed(connection);
+                if was_peer {
+                    state.lost_at = state.end.peer().is_none().then(Instant::now);
+                }
                 self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
                 if departure == Departure::OutcomeUnknown {
                     Self::tell(state, Err(Failure::OutcomeUnknown));
@@ -386,7 +436,10 @@ impl Channel {
                 let connection = ticket.connection;
                 let arrival = state.end.arrived(ticket, &state.buffer);
                 state.count(connection);
-                self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
+                if state.end.peer().is_some() {
+                    state.lost_at = None;
+                    self.has_peer.store(true, Ordering::SeqCst);
+                }
                 if arrival == Arrival::Rival {
                     self.greet(connection);
                 }

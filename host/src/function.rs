@@ -162,6 +162,8 @@ impl Function {
                 Ok(reply) => break Ok(reply),
                 // Nothing was sent: the next process gets it.
                 Err(Failure::ProcessEnded) if peer.running.is_over() => self.forget(),
+                // The same, once it is started again.
+                Err(Failure::Lost) if Instant::now() < send_by => {}
                 Err(failure) => break Err(peer.running.explain(failure, what(), options.recv_timeout)),
             }
         };
@@ -180,7 +182,7 @@ impl Function {
     /// The function in the process that runs; waits for one after a crash.
     pub(crate) fn peer(&self, deadline: Instant) -> Result<Peer> {
         let mut current = lock(&self.0.current);
-        if let Some(peer) = current.as_ref().filter(|peer| !peer.channel.is_over()) {
+        if let Some(peer) = current.as_ref().filter(|peer| peer.channel.is_usable()) {
             return Ok(peer.clone());
         }
         *current = None;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::codec::Format;
-use ekuiper_core::exchange::{HostEnd, NotReady};
+use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, Hello, SymbolKind};
 use ekuiper_core::transport::{Deadline, Endpoint, TransportError};
 
@@ -282,13 +282,17 @@ impl Running {
         // One function's start does not hold up another's.
         let mut slot = lock(&slot);
         if let Some(function) = &*slot {
-            return Ok(function.channel.clone());
+            let channel = function.channel.clone();
+            if channel.is_lost() {
+                self.bring_back(symbol, &channel)?;
+            }
+            return Ok(channel);
         }
         let what = || format!("function {symbol} of plugin {}", self.name);
         let message = |source| Error::Message { what: what(), source };
         let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
         let options = self.site.options.transport();
-        let channel = Channel::listen(&*self.site.transport, &claim.address, &options, HostEnd::new());
+        let channel = Channel::listen_for_function(&*self.site.transport, &claim.address, &options);
         let channel = Arc::new(channel.map_err(transport_error(what()))?);
         self.depends(&(channel.clone() as Arc<dyn Dependent>));
         self.start_symbol(&Control::function(symbol))?;
@@ -299,6 +303,31 @@ impl Running {
         let watch = Arc::new(self.site.keeper.watch(channel.clone()));
         *slot = Some(FunctionChannel { channel: channel.clone(), _watch: watch, _claim: Arc::new(claim) });
         Ok(channel)
+    }
+
+    /// A function's connection has ended. The official Python SDK ends the
+    /// function then, and a start is all that brings it back; whoever connects
+    /// again by himself gets none.
+    fn bring_back(&self, symbol: &str, channel: &Channel) -> Result<()> {
+        match channel.wait_back() {
+            Ok(()) | Err(Failure::ProcessEnded) => return Ok(()),
+            Err(failure) => tracing::warn!(
+                plugin = self.name,
+                function = symbol,
+                ?failure,
+                "the function's connection has ended, it is started again"
+            ),
+        }
+        let patience = self.site.options.init_timeout;
+        let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
+            let ready = channel.wait_ready(Instant::now() + patience, false);
+            ready.map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))
+        });
+        match started {
+            // The next process has it.
+            Err(_) if self.is_over() => Ok(()),
+            started => started,
+        }
     }
 
     /// The error for a failed exchange: what was asked, and what became of the
@@ -312,7 +341,7 @@ impl Running {
                 None => Error::Stopped,
             },
             Failure::Timeout => Error::Timeout { plugin, what, after },
-            Failure::NotReady(NotReady::NoPeer) => {
+            Failure::NotReady(NotReady::NoPeer) | Failure::Lost => {
                 Error::Timeout { plugin, what: format!("{what} (it is not connected)"), after }
             }
             Failure::NotReady(NotReady::Busy) => {

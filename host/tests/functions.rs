@@ -130,6 +130,91 @@ fn a_connection_that_ends_in_a_call_leaves_its_outcome_unknown() {
 }
 
 #[test]
+fn a_function_whose_connection_ends_is_started_again_for_the_next_call() {
+    let stage = Stage::new();
+    let Started { function, mut control, mut puppet, host: _host } = started(&stage, |builder| builder);
+    for round in 0..2 {
+        drop(puppet);
+        puppet = std::thread::scope(|scope| {
+            // Whoever comes first, it is started once.
+            let calls = [1, 2].map(|number| {
+                let function = function.clone();
+                scope.spawn(move || function.call::<Value>((number,)))
+            });
+            let mut puppet = stage.start_function(&mut control, "f");
+            for _ in &calls {
+                let argument = puppet.hear_json()["arg"][0].clone();
+                puppet.answer(&argument);
+            }
+            for (number, call) in [1, 2].into_iter().zip(calls) {
+                assert_eq!(call.join().unwrap().unwrap(), number, "{round}");
+            }
+            puppet
+        });
+    }
+    // While it cannot be started, the call says why.
+    drop(puppet);
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| function.call::<Value>((1,)));
+        control.hear();
+        control.say(b"the model is gone");
+        let error = call.join().unwrap().unwrap_err().to_string();
+        assert_eq!(error, "plugin p did not start function f: the model is gone");
+    });
+}
+
+#[test]
+fn a_function_that_connects_again_by_itself_is_not_started_again() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    let address = stage.sockets().function("f").unwrap();
+    for round in 0..5 {
+        drop(started.puppet);
+        started.puppet = Puppet::greet(&address);
+        let puppet = &mut started.puppet;
+        let answer = call_while(&started.function, &json!(round), || {
+            assert_eq!(puppet.hear_json()["arg"][0], round);
+            puppet.answer(&json!(round));
+        });
+        assert_eq!(answer.unwrap(), round);
+    }
+    assert!(started.control.is_left_alone_for(Duration::from_millis(50)));
+}
+
+/// mangos, the official Go SDK's socket, repeats its latest request on a new
+/// connection; on the control channel that is its latest answer, and it says
+/// nothing else until it hears something.
+#[test]
+fn a_control_connection_that_is_made_anew_with_the_last_answer_goes_on() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder);
+    let address = stage.sockets().control("p").unwrap();
+    for (said, answer) in [("ok", "there is no g"), ("there is no g", "not today"), ("not today", "no")] {
+        let mut control = started.control.dial_again(&address);
+        control.say(said.as_bytes());
+        std::thread::scope(|scope| {
+            let start = scope.spawn(|| started.host.function("g"));
+            assert_eq!(control.hear_json()["cmd"], "start");
+            assert!(!start.is_finished(), "what was repeated answers nothing");
+            control.say(answer.as_bytes());
+            let error = start.join().unwrap().unwrap_err().to_string();
+            assert_eq!(error, format!("plugin p did not start function g: {answer}"));
+        });
+        started.control = control;
+    }
+    // A stranger that says such a thing is none the less a stranger.
+    drop(started.control);
+    let mut stranger = Puppet::dial(&address);
+    (0..100).for_each(|_| stranger.say(b"ok"));
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| started.host.function("g"));
+        assert!(stranger.is_left_alone_for(Duration::from_millis(100)));
+        started.host.shutdown();
+        assert!(start.join().unwrap().is_err());
+    });
+}
+
+#[test]
 fn fault_05_a_late_answer_is_not_the_next_calls() {
     let stage = Stage::new();
     let mut started = started(&stage, |builder| builder.recv_timeout(Duration::from_millis(100)));

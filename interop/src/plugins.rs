@@ -86,7 +86,7 @@ fn install_official(folder: &Path, name: &str, version: &str) {
         "executable": "main.py",
         "sources": named(&["pyjson", "told", "faulty", "ghost"]),
         "sinks": named(&["print", "picky", "keep", "ghost"]),
-        "functions": named(&["revert", "mean", "fail", "exit", "ghost"]),
+        "functions": named(&["revert", "mean", "fail", "exit", "brittle", "ghost"]),
     });
     fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
 }

@@ -30,6 +30,7 @@ ekuiper_interop::over_each_transport! {
     a_symbol_is_stopped_and_started_again,
     a_stop_that_the_sdk_ignores_is_sent_again,
     a_function_answers_after_idle_keepalives,
+    a_function_that_has_lost_its_connection_is_started_again,
     a_death_in_mid_call_is_said_at_once,
     fault_08_a_killed_plugin_is_back,
     an_update_is_tried_beside_the_running_plugin,
@@ -377,6 +378,33 @@ fn a_function_answers_after_idle_keepalives(transport: &str) {
     }
     let sink = host.sink(&plugin.symbol("print")).rule(plugin.rule("1")).require_ack(true).open().unwrap();
     sink.send(&json!({})).unwrap();
+}
+
+/// The SDK ends a function whose connection ends, and its process goes on.
+fn a_function_that_has_lost_its_connection_is_started_again(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let brittle = host.function(&plugin.symbol("brittle")).unwrap();
+    let pid = host.pid(plugin.name());
+    for starts in 1..=2 {
+        assert_eq!(brittle.call::<u32>((true,)).unwrap(), starts);
+        let give_up = soon();
+        loop {
+            match brittle.call::<u32>((false,)) {
+                Ok(now) if now == starts + 1 => break,
+                // Its end comes in a moment, or meets this very call.
+                Ok(now) => assert_eq!(now, starts),
+                Err(Error::OutcomeUnknown { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+            assert!(Instant::now() < give_up, "it is not started again");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert_eq!(host.pid(plugin.name()), pid, "in the same process");
+    host.shutdown();
+    plugin.assert_clean();
 }
 
 fn a_death_in_mid_call_is_said_at_once(transport: &str) {

@@ -6,6 +6,9 @@ use crate::message::{HANDSHAKE, Hello};
 use crate::sp::Backtrace;
 use crate::transport::{ConnectionId, Ticket};
 
+/// Set in the id of every request.
+const ID_BIT: u32 = 1 << 31;
+
 /// The host's end of one control or function channel.
 ///
 /// One connection at a time is the *peer*: the first that shook hands. Others
@@ -15,17 +18,27 @@ use crate::transport::{ConnectionId, Ticket};
 /// An answer counts only when it comes from the peer, on the connection that
 /// the command went to, while that command waits, and as another request than
 /// the one that the command answered (faults 4 and 5).
+///
+/// A socket of mangos, the official Go SDK's, repeats its latest request when
+/// its connection has ended and it has another, and sends nothing else on it
+/// until it is answered. So the latest request of a peer, or the one after
+/// that, which may never have arrived, greets like a handshake when it comes
+/// first on a new connection. It is never an answer there: no command has been
+/// sent on that connection.
 #[derive(Debug, Default)]
 pub struct HostEnd {
     /// A connection may begin with a hello.
     hears_hello: bool,
     peer: Option<ConnectionId>,
+    /// The latest request of the peer, or of the one that was it.
+    latest: Option<Backtrace>,
     connections: BTreeMap<ConnectionId, Link>,
 }
 
 #[derive(Debug, Default)]
 struct Link {
-    /// The serial of the handshake that it began with.
+    has_spoken: bool,
+    /// The serial of the handshake, or the like, that it began with.
     greeted: Option<u64>,
     /// The request that the next command will answer.
     pending: Option<Ticket>,
@@ -62,8 +75,8 @@ pub enum Arrival {
     Stale,
     /// Another connection has shaken hands while the peer lives. It waits.
     Rival,
-    /// The connection began with something else than a handshake: whoever that
-    /// is, it is not a plugin.
+    /// The connection began with something else than a handshake, or the like:
+    /// whoever that is, it is not a plugin.
     Garbage,
 }
 
@@ -113,12 +126,14 @@ impl HostEnd {
     /// Takes note of a request.
     pub fn arrived(&mut self, ticket: Ticket, body: &[u8]) -> Arrival {
         let connection = ticket.connection;
-        let mut is_handshake = body == HANDSHAKE;
+        let mut greets = body == HANDSHAKE;
         let link = self.connections.entry(connection).or_default();
+        let is_first = !std::mem::replace(&mut link.has_spoken, true);
         if link.greeted.is_none() {
             // Only as its first word: an answer may begin with anything.
-            is_handshake |= self.hears_hello && Hello::decode(body).is_some();
-            if !is_handshake {
+            greets |= self.hears_hello && Hello::decode(body).is_some();
+            greets |= is_first && self.latest.is_some_and(|latest| follows(&latest, &ticket.backtrace));
+            if !greets {
                 return Arrival::Garbage;
             }
             link.greeted = Some(ticket.serial);
@@ -128,12 +143,16 @@ impl HostEnd {
         {
             return Arrival::Stale;
         }
+        let backtrace = ticket.backtrace;
         link.pending = Some(ticket);
         // Whatever it says, the command that was out is out no more: it was
         // answered or, if it crossed a keepalive, never seen.
         let command = std::mem::take(&mut link.command);
         let is_peer = *self.peer.get_or_insert(connection) == connection;
-        match (is_peer, is_handshake, command) {
+        if is_peer {
+            self.latest = Some(backtrace);
+        }
+        match (is_peer, greets, command) {
             (false, true, _) => Arrival::Rival,
             (false, false, _) => Arrival::Stale,
             (true, true, Command::Waiting(_)) => Arrival::SendAgain,
@@ -202,6 +221,17 @@ impl HostEnd {
     }
 }
 
+/// Whether a request is that one, or its sender's next.
+fn follows(latest: &Backtrace, request: &Backtrace) -> bool {
+    let (Some((way, latest_id)), Some((other_way, id))) =
+        (latest.as_bytes().split_last_chunk::<4>(), request.as_bytes().split_last_chunk::<4>())
+    else {
+        return false;
+    };
+    let (latest_id, id) = (u32::from_be_bytes(*latest_id), u32::from_be_bytes(*id));
+    way == other_way && (id == latest_id || id == latest_id.wrapping_add(1) | ID_BIT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,14 +250,15 @@ mod tests {
             Self { end: HostEnd::new(), serial: 0 }
         }
 
+        /// Each connection has ids of its own.
         fn request(&mut self, connection: ConnectionId, body: &[u8]) -> Arrival {
-            let id = self.serial as u32 + 1;
+            let id = connection.0 as u32 * 1000 + self.serial as u32 + 1;
             self.request_with_id(connection, id, body)
         }
 
         fn request_with_id(&mut self, connection: ConnectionId, id: u32, body: &[u8]) -> Arrival {
             self.serial += 1;
-            let backtrace = Backtrace::new(&id.to_be_bytes()).unwrap();
+            let backtrace = Backtrace::new(&(id | ID_BIT).to_be_bytes()).unwrap();
             self.end.arrived(Ticket { connection, serial: self.serial, backtrace }, body)
         }
     }
@@ -341,6 +372,65 @@ mod tests {
         assert_eq!(channel.request(B, b"ok"), Arrival::Garbage);
         assert_eq!(channel.request(B, HANDSHAKE), Arrival::Handshake);
         assert!(channel.end.is_ready());
+    }
+
+    #[test]
+    fn a_request_that_is_repeated_on_a_new_connection_greets_and_answers_nothing() {
+        for (id, words) in [(7, "ok"), (8, "ok"), (7, "there is no such symbol")] {
+            let mut channel = Channel::new();
+            channel.request_with_id(A, 6, HANDSHAKE);
+            channel.end.begin().unwrap();
+            assert_eq!(channel.request_with_id(A, 7, words.as_bytes()), Arrival::Answer);
+            // A command is out, which the peer may have answered when its
+            // connection ended.
+            channel.end.begin().unwrap();
+            assert_eq!(channel.end.departed(A), Departure::OutcomeUnknown);
+            assert_eq!(channel.request_with_id(B, id, words.as_bytes()), Arrival::Handshake);
+            // The next command goes there, and only what follows answers it.
+            assert_eq!(channel.end.begin().unwrap().connection, B);
+            assert_eq!(channel.request_with_id(B, id, words.as_bytes()), Arrival::Stale, "once more the same");
+            assert_eq!(channel.end.begin(), Err(NotReady::Busy));
+            assert_eq!(channel.request_with_id(B, id + 1, b"mine"), Arrival::Answer);
+        }
+    }
+
+    #[test]
+    fn a_repeated_request_that_overtakes_the_end_of_its_former_connection_waits_for_that() {
+        let mut channel = Channel::new();
+        channel.request_with_id(A, 7, HANDSHAKE);
+        channel.end.begin().unwrap();
+        assert_eq!(channel.request_with_id(B, 7, HANDSHAKE), Arrival::Rival);
+        assert_eq!(channel.request_with_id(C, 8, b"ok"), Arrival::Rival, "no answer to what was sent on the other");
+        assert_eq!(channel.end.departed(A), Departure::OutcomeUnknown);
+        assert_eq!(channel.end.departed(B), Departure::Idle);
+        assert_eq!(channel.end.begin().unwrap().connection, C);
+    }
+
+    #[test]
+    fn what_repeats_nobodys_request_is_garbage() {
+        let mut channel = Channel::new();
+        assert_eq!(channel.request_with_id(A, 7, b"ok"), Arrival::Garbage, "nobody was there before");
+        channel.request_with_id(A, 8, HANDSHAKE);
+        // A rival's requests are nobody's.
+        channel.request_with_id(B, 20, HANDSHAKE);
+        channel.request_with_id(B, 21, HANDSHAKE);
+        channel.end.departed(B);
+        channel.end.departed(A);
+        for id in [6, 7, 10, 20, 21, 22] {
+            let stranger = ConnectionId(100 + u64::from(id));
+            assert_eq!(channel.request_with_id(stranger, id, b"ok"), Arrival::Garbage, "{id}");
+            assert_eq!(channel.request_with_id(stranger, 8, b"ok"), Arrival::Garbage, "not its first word");
+        }
+        let other_way = Backtrace::new(&[0, 0, 0, 1, 0x80, 0, 0, 8]).unwrap();
+        let ticket = Ticket { connection: C, serial: 99, backtrace: other_way };
+        assert_eq!(channel.end.arrived(ticket, b"ok"), Arrival::Garbage, "the same id, of somebody else");
+    }
+
+    #[test]
+    fn the_id_after_the_last_is_the_first() {
+        let ids = [u32::MAX, ID_BIT].map(|id| Backtrace::new(&id.to_be_bytes()).unwrap());
+        assert!(follows(&ids[0], &ids[1]));
+        assert!(!follows(&ids[1], &ids[0]));
     }
 
     #[test]

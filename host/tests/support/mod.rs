@@ -137,6 +137,13 @@ impl Puppet {
         puppet
     }
 
+    /// Connects once more, as a socket that repeats its latest request there.
+    pub(crate) fn dial_again(self, address: &Address) -> Self {
+        let request = self.request - 1;
+        drop(self.peer);
+        Self { request, ..Self::dial(address) }
+    }
+
     /// The next request.
     pub(crate) fn say(&mut self, words: &[u8]) {
         self.request += 1;

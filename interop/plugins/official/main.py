@@ -12,6 +12,7 @@ import threading
 import time
 
 from ekuiper import Function, PluginConfig, Sink, Source, plugin
+from ekuiper.runtime import reg
 from pysam import PrintSink, PyJson, Revert
 
 NAME = os.path.basename(os.path.dirname(os.path.abspath(__file__)))
@@ -103,6 +104,30 @@ class Fail(Function):
         return False
 
 
+class Brittle(Function):
+    """Tells how often it was started; loses its connection, and not its process, when told to."""
+
+    starts = 0
+
+    def __init__(self):
+        Brittle.starts += 1
+
+    def validate(self, args):
+        return ""
+
+    def exec(self, args, ctx):
+        if args[0]:
+            threading.Timer(0.02, self.lose_connection).start()
+        return Brittle.starts
+
+    def lose_connection(self):
+        for pipe in reg.get("func_%s_brittle" % NAME).ch.sock.pipes:
+            pipe.close()
+
+    def is_aggregate(self):
+        return False
+
+
 class Exit(Function):
     def validate(self, args):
         return ""
@@ -141,6 +166,6 @@ if __name__ == "__main__":
             NAME,
             named(pyjson=PyJson, told=Told, faulty=Faulty),
             named(print=PrintSink, picky=Picky, keep=Keep),
-            named(revert=Revert, mean=Mean, fail=Fail, exit=Exit),
+            named(revert=Revert, mean=Mean, fail=Fail, exit=Exit, brittle=Brittle),
         )
     )
