@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Package};
 use crate::function::Function;
 use crate::keeper::Keeper;
 use crate::options::Options;
+use crate::own_folder::OwnFolder;
 use crate::plugin::Plugin;
 use crate::sink::SinkBuilder;
 use crate::site::{Site, lock, socket_folder};
@@ -31,7 +32,7 @@ pub struct Host {
     plugins: BTreeMap<String, Arc<Plugin>>,
     site: Arc<Site>,
     init_timeout: Duration,
-    folder: Mutex<Option<tempfile::TempDir>>,
+    folder: Mutex<Option<OwnFolder>>,
 }
 
 impl Host {

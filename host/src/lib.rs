@@ -44,6 +44,7 @@ mod keeper;
 mod live;
 mod options;
 mod outlet;
+mod own_folder;
 mod peers;
 mod plugin;
 mod process;

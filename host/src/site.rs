@@ -1,7 +1,7 @@
 //! What the plugins of one host share: settings, transport, socket folder, and
 //! who uses which address.
 
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +10,7 @@ use ekuiper_core::transport::Transport;
 
 use crate::keeper::Keeper;
 use crate::options::Options;
+use crate::own_folder::{self, OwnFolder};
 use crate::status::Events;
 use crate::{Error, Result};
 
@@ -27,7 +28,7 @@ pub(crate) struct Site {
 impl Site {
     /// A site beside this one, with addresses of its own: for a process that
     /// is tried while another of the same plugin runs.
-    pub(crate) fn beside(&self) -> Result<(Arc<Self>, tempfile::TempDir)> {
+    pub(crate) fn beside(&self) -> Result<(Arc<Self>, OwnFolder)> {
         let (folder, own) = own_folder()?;
         let site = Arc::new(Self {
             options: self.options.clone(),
@@ -72,7 +73,7 @@ impl Drop for Claim {
 }
 
 /// Makes the folder for a host's own sockets, or uses the one that was given.
-pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Option<tempfile::TempDir>)> {
+pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Option<OwnFolder>)> {
     match given {
         Some(path) => {
             let fail = |source| Error::SocketFolder { path: path.to_owned(), source };
@@ -83,15 +84,17 @@ pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Optio
             tempfile::Builder::new().prefix(".ekuiper-").tempfile_in(&path).map_err(fail)?;
             Ok((SocketFolder::new(path), None))
         }
-        None => own_folder().map(|(folder, own)| (folder, Some(own))),
+        None => {
+            own_folder::sweep();
+            own_folder().map(|(folder, own)| (folder, Some(own)))
+        }
     }
 }
 
 /// Makes a folder that only this user can enter.
-fn own_folder() -> Result<(SocketFolder, tempfile::TempDir)> {
+fn own_folder() -> Result<(SocketFolder, OwnFolder)> {
     let fail = |source| Error::SocketFolder { path: std::env::temp_dir(), source };
-    let mode = std::fs::Permissions::from_mode(0o700);
-    let folder = tempfile::Builder::new().prefix("ekuiper-").permissions(mode).tempdir().map_err(fail)?;
+    let folder = OwnFolder::make().map_err(fail)?;
     Ok((SocketFolder::new(folder.path()), folder))
 }
 
@@ -102,6 +105,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn mode(folder: &SocketFolder) -> u32 {
         std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o7777

@@ -240,6 +240,40 @@ fn the_sockets_of_a_killed_host_are_taken_over() {
     assert!(!socket.exists());
 }
 
+#[test]
+fn the_folder_of_a_killed_host_goes_with_the_next_host() {
+    let bench = Bench::new();
+    let folders = || {
+        let entries = std::fs::read_dir(bench.path("tmp")).unwrap();
+        let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        folders.sort();
+        folders
+    };
+    let name = bench.script("family", FAMILY);
+    let mut killed = bench.host();
+    killed.start(&name);
+    bench.wait_ready(&name);
+    let left = folders();
+    assert!(left.len() == 1 && std::fs::read_dir(&left[0]).unwrap().count() > 1, "with its sockets: {left:?}");
+    // One that lives keeps its own, whoever comes.
+    let mut living = bench.host();
+    assert_eq!(living.ask("ping"), "pong");
+    let both = folders();
+    assert_eq!(both.len(), 2);
+    killed.kill();
+    bench.wait_nothing_but(&[living.pid()]);
+    assert_eq!(folders(), both, "nobody has removed it yet");
+    let mut next = bench.host();
+    assert_eq!(next.ask("ping"), "pong");
+    let now = folders();
+    assert!(now.len() == 2 && !now.contains(&left[0]), "{left:?}, {both:?}, {now:?}");
+    assert!(both.iter().filter(|folder| !left.contains(folder)).all(|folder| now.contains(folder)));
+    for host in [&mut living, &mut next] {
+        assert_eq!(host.ask("shutdown"), "shut down");
+    }
+    assert_eq!(folders(), [] as [PathBuf; 0]);
+}
+
 /// A plugin on the official SDK with a function `f<name>` that reverses a
 /// text, and a child process that would not end by itself. Returns its name.
 fn python_plugin(bench: &Bench, name: &str, environment: &str) -> Option<String> {
