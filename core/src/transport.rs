@@ -33,7 +33,9 @@
 //!    on closing only the file that it made.
 //!
 //! One thread at a time may receive on a socket: a second one gets
-//! [`TransportError::Misuse`]. Sending from several threads is fine.
+//! [`TransportError::Misuse`]. Sending from several threads is fine, also while
+//! another receives; only a [`Request`] waits with that until the other has its
+//! reply.
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -250,7 +252,9 @@ pub trait Request: Send + Sync {
     fn connect(&self, deadline: Deadline) -> Result<ConnectionId>;
 
     /// Sends a request on `connection`. An earlier one that has no reply yet
-    /// is cancelled: its reply will be dropped.
+    /// is cancelled: its reply will be dropped. While another thread waits in
+    /// [`receive`](Request::receive), this waits for the end of that, at most
+    /// until the deadline: it does not take a reply away from anybody.
     ///
     /// # Errors
     /// [`TransportError::Disconnected`] when `connection` is gone,
