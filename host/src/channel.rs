@@ -510,11 +510,13 @@ impl Watched for Channel {
         match self.state.try_lock() {
             Ok(mut state) => {
                 state.strangers = 0;
+                let mut whole = false;
                 // Whoever floods it is read on at the next look.
                 while !state.has_heard_the_peer() {
                     match self.step(&mut state, Instant::now()) {
-                        Ok(_) | Err(Failure::OutcomeUnknown) => {}
-                        Err(Failure::NotReady(_)) => return Tended::Idle,
+                        Ok(arrival) => whole |= arrival.is_some(),
+                        Err(Failure::OutcomeUnknown) => whole = true,
+                        Err(Failure::NotReady(_)) => return if whole { Tended::Idle } else { Tended::Piece },
                         Err(_) => return Tended::Over,
                     }
                 }

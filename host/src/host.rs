@@ -345,8 +345,8 @@ impl HostBuilder {
             None => transports::default()?,
         };
         let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
-        let keeper =
-            Keeper::start().map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
+        let keeper = Keeper::start(self.options.stall_timeout)
+            .map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
         let keeper = Arc::new(keeper);
         let events = Events::new(self.options.event_queue);
         let site =

@@ -251,8 +251,9 @@ impl Inlet {
                 }
                 Err(TransportError::Timeout) => {
                     // Or it is a piece of one: the rest is read when it comes.
+                    let whole = spell.messages > 0;
                     reading.spell = Some(spell);
-                    return Tended::Idle;
+                    return if whole { Tended::Idle } else { Tended::Piece };
                 }
                 Err(_) => return Tended::Over,
             }

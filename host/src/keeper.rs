@@ -4,7 +4,8 @@
 //!
 //! A channel in use is read by whoever uses it, with no thread between; the
 //! keeper wakes up for it once a second at most, and for an idle host only
-//! when a plugin sends something.
+//! when a plugin sends something. A peer that sends a piece of a message and
+//! stops is looked at once more when its time is up, since nobody else does.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -19,6 +20,9 @@ use rustix::io::Errno;
 /// After how long without a use a channel is the keeper's again.
 const USE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How much later than its time is up a peer is looked at.
+const MARGIN: Duration = Duration::from_millis(10);
+
 /// Something that the keeper reads while it is idle.
 pub(crate) trait Watched: Send + Sync {
     /// What polls readable when there is something to read.
@@ -27,7 +31,8 @@ pub(crate) trait Watched: Send + Sync {
     /// A number that changes with every use by others.
     fn uses(&self) -> u64;
 
-    /// Reads all that is there, without waiting.
+    /// Reads all that is there, without waiting, and hangs up on a peer whose
+    /// time for the rest of a message is up.
     fn tend(&self) -> Tended;
 }
 
@@ -36,6 +41,8 @@ pub(crate) trait Watched: Send + Sync {
 pub(crate) enum Tended {
     /// It was read; watch on.
     Idle,
+    /// The same, and there was nothing whole: the rest must follow in time.
+    Piece,
     /// Somebody uses it; look again later.
     InUse,
     /// Look again then, and not before.
@@ -53,16 +60,18 @@ struct Shared {
     epoll: OwnedFd,
     stop: OwnedFd,
     watched: Mutex<HashMap<u64, Arc<dyn Watched>>>,
+    stall_timeout: Duration,
 }
 
 const STOP: u64 = 0;
 
 impl Keeper {
-    pub(crate) fn start() -> std::io::Result<Self> {
+    /// Peers may pause for `stall_timeout` in the middle of a message.
+    pub(crate) fn start(stall_timeout: Duration) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        let shared = Arc::new(Shared { epoll, stop, watched: Mutex::default() });
+        let shared = Arc::new(Shared { epoll, stop, watched: Mutex::default(), stall_timeout });
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("ekuiper-keeper".into()).spawn(move || own.run())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -146,13 +155,17 @@ impl Shared {
             if ready.contains(&STOP) {
                 return;
             }
-            for id in agenda.due(Instant::now()).into_iter().chain(ready) {
-                self.look_at(id, &mut agenda);
+            for id in agenda.due(Instant::now()) {
+                self.look_at(id, false, &mut agenda);
+            }
+            for id in ready {
+                self.look_at(id, true, &mut agenda);
             }
         }
     }
 
-    fn look_at(&self, id: u64, agenda: &mut Agenda) {
+    /// Looks at what has something to read, or is due.
+    fn look_at(&self, id: u64, has_something: bool, agenda: &mut Agenda) {
         let former = agenda.0.remove(&id);
         let Some(watched) = self.lock().get(&id).cloned() else { return };
         let uses = watched.uses();
@@ -162,6 +175,13 @@ impl Shared {
         }
         match watched.tend() {
             Tended::Idle => self.rearm(id, &*watched),
+            Tended::Piece => {
+                if has_something {
+                    // Who is read checks the time of whoever owes something.
+                    agenda.add(id, Instant::now() + self.stall_timeout + MARGIN, None);
+                }
+                self.rearm(id, &*watched);
+            }
             Tended::InUse => agenda.add(id, next_look, Some(uses)),
             Tended::Later(at) => agenda.add(id, at, None),
             Tended::Over => {}
@@ -227,7 +247,7 @@ mod tests {
 
     #[test]
     fn what_arrives_is_read_until_the_watch_ends() {
-        let keeper = Keeper::start().unwrap();
+        let keeper = Keeper::start(Duration::from_secs(10)).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         let (sender, seen) = mpsc::channel();
         let watch = keeper.watch(Arc::new(Pipe(reader, sender)));

@@ -193,10 +193,10 @@ impl Outlet {
                 return Some(Acknowledged::Lost);
             }
             match acks.receive(&mut reading, deadline) {
-                Ok(()) if reading.peers.has_heard_the_plugin() && Instant::now() >= deadline => {
+                Ok(false) if reading.peers.has_heard_the_plugin() && Instant::now() >= deadline => {
                     return Some(Acknowledged::Timeout(TransportError::Timeout));
                 }
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(TransportError::Closed) => return Some(Acknowledged::Lost),
                 Err(error) => return Some(Acknowledged::Timeout(error)),
             }
@@ -296,8 +296,8 @@ impl Reading {
 }
 
 impl Acks {
-    /// Takes what comes next.
-    fn receive(&self, reading: &mut Reading, deadline: Instant) -> std::result::Result<(), TransportError> {
+    /// Takes what comes next; whether it is an acknowledgement of the sink's.
+    fn receive(&self, reading: &mut Reading, deadline: Instant) -> std::result::Result<bool, TransportError> {
         match self.pull.receive(&mut reading.buffer, Some(deadline))? {
             PullEvent::Message(connection) if reading.peers.said(connection) => {
                 let acked = self.acked.load(Ordering::SeqCst);
@@ -307,6 +307,7 @@ impl Acks {
                 } else {
                     self.surplus.fetch_add(1, Ordering::Relaxed);
                 }
+                return Ok(true);
             }
             PullEvent::Message(_) => {}
             PullEvent::Connected(connection) => {
@@ -315,7 +316,7 @@ impl Acks {
             }
             PullEvent::Disconnected(connection) => reading.peers.left(connection),
         }
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -347,11 +348,12 @@ impl Watched for Acks {
             Err(TryLockError::Poisoned(_)) => return Tended::Over,
         };
         reading.peers.listen_anew();
+        let mut whole = false;
         // Whoever floods it is read on at the next look.
         while !reading.peers.has_heard_the_plugin() {
             match self.receive(&mut reading, Instant::now()) {
-                Ok(()) => {}
-                Err(TransportError::Timeout) => return Tended::Idle,
+                Ok(is_ack) => whole |= is_ack,
+                Err(TransportError::Timeout) => return if whole { Tended::Idle } else { Tended::Piece },
                 Err(_) => return Tended::Over,
             }
         }

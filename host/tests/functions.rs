@@ -5,6 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use ekuiper_conformance::raw::{REP, REQ, RawPeer, frame};
 use ekuiper_host::{Error, Function, Host};
 use serde_json::{Value, json};
 use support::{PATIENCE, Puppet, Stage};
@@ -314,6 +315,30 @@ fn flood(stage: &Stage) -> std::thread::JoinHandle<()> {
     let mut rival = Puppet::greet(&stage.sockets().function("f").unwrap());
     rival.say(b"handshake");
     std::thread::spawn(move || rival.flood())
+}
+
+#[test]
+fn whoever_stops_in_the_middle_of_a_message_is_hung_up_on_though_nobody_calls() {
+    let stage = Stage::new();
+    let mut started = started(&stage, |builder| builder.stall_timeout(Duration::from_millis(200)));
+    let piece = &frame(b"\x80\0\0\x01handshake")[..15];
+    for address in [stage.sockets().function("f").unwrap(), stage.sockets().control("p").unwrap()] {
+        // Along with its header, or alone.
+        let mut hasty = RawPeer::dial(&address);
+        hasty.write(&[&REQ[..], piece].concat());
+        hasty.expect(&REP);
+        let mut slow = RawPeer::dial_as(&address, REQ, REP);
+        slow.write(&piece[..10]);
+        std::thread::sleep(Duration::from_millis(20));
+        slow.write(&piece[10..]);
+        hasty.expect_closed();
+        slow.expect_closed();
+    }
+    let answer = call_while(&started.function, &json!(1), || {
+        started.puppet.hear();
+        started.puppet.answer(&json!("still there"));
+    });
+    assert_eq!(answer.unwrap(), "still there");
 }
 
 #[test]
