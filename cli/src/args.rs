@@ -86,6 +86,9 @@ pub(crate) enum Command {
     Sink(Sink),
     /// Run a pipeline: source, functions, sink
     Run(Run),
+    /// Measure the transports that are built in, side by side
+    #[cfg(feature = "bench")]
+    Bench(ekuiper_bench::Options),
 }
 
 /// `ekuiper-plugin call examples/mirror revert '"hello"'`

@@ -31,6 +31,12 @@ pub(crate) enum Error {
     NoArtifact { path: PathBuf, wanted: String },
     #[error("row {row} has no field {field}, which function {function} takes")]
     MissingField { row: u64, field: String, function: String },
+    #[cfg(feature = "bench")]
+    #[error(transparent)]
+    Bench(#[from] ekuiper_bench::Error),
+    #[cfg(feature = "bench")]
+    #[error("cannot find this program: {0}")]
+    OwnProgram(std::io::Error),
     #[error("cannot prepare for Ctrl-C: {0}")]
     Signals(std::io::Error),
 }

@@ -19,6 +19,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "bench")]
+    if ekuiper_bench::child::is_one() {
+        return ekuiper_bench::child::run();
+    }
     let arguments = args::Arguments::parse();
     logging::init(arguments.common.log_level);
     match commands::run(arguments) {

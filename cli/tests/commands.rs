@@ -44,6 +44,24 @@ fn call_measures() {
 }
 
 #[test]
+#[cfg(feature = "bench")]
+fn bench_measures_what_is_built_in() {
+    let bench = Bench::new();
+    let json = bench.path().join("bench.json");
+    let subjects = ["--only", "calls", "--only", "sources", "--only", "start"];
+    let ran = bench.run(&[&["bench", "--quick", "--json", json.to_str().unwrap()][..], &subjects].concat());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("## Function calls") && ran.stdout.contains("| uds "), "{ran:?}");
+    let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let peers: Vec<_> = report["peers"].as_array().unwrap().iter().map(|peer| peer["name"].as_str().unwrap()).collect();
+    assert_eq!(peers[..3], ["raw", "raw-best", "uds"]);
+    assert_eq!(report["failures"], json!([]));
+    let ran = bench.run(&["bench", "--quick", "--only", "speed"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("there is no subject speed: there are calls"), "{ran:?}");
+    bench.assert_nothing_is_left();
+}
+
+#[test]
 fn source_prints_tuples() {
     let bench = Bench::new();
     let mirror = example("mirror");

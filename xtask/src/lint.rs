@@ -7,14 +7,14 @@ use crate::process::{cargo, execute, output, root};
 use crate::tools::{self, Tools};
 
 /// The crates that have transports as features, and those transports.
-const WITH_TRANSPORTS: [&str; 4] = ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli", "mirror"];
+const WITH_TRANSPORTS: [&str; 5] = ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli", "ekuiper-bench", "mirror"];
 const TRANSPORTS: [&str; 3] = ["uds", "nng", "zeromq"];
 
 /// Everything, in the order of what fails fastest.
 pub(crate) fn run() -> Result<()> {
     let tools = tools::set_up()?;
     execute(cargo().args(["fmt", "--all", "--check"]))?;
-    sdk_tree()?;
+    light_trees()?;
     let check = |arguments: &[&str]| execute(tools.for_command(cargo().args(arguments)));
     check(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])?;
     for package in WITH_TRANSPORTS {
@@ -36,17 +36,20 @@ fn combinations() -> impl Iterator<Item = String> {
     })
 }
 
-/// What an author's build has to carry: no C but libc's, no async runtime.
-fn sdk_tree() -> Result<()> {
-    let tree = output(cargo().args(["tree", "--package", "ekuiper-sdk", "--edges", "normal", "--prefix", "none"]))?;
+/// What the default builds of an author and of a user have to carry: no C but
+/// libc's, no async runtime, no charts.
+fn light_trees() -> Result<()> {
     let heavy = |name: &&str| {
         let is_c = name.ends_with("-sys") && !["linux-raw-sys", "libc"].contains(name);
-        is_c || ["tokio", "async-std", "smol", "async-executor"].contains(name)
+        is_c || ["tokio", "async-std", "smol", "async-executor", "plotters", "tonic"].contains(name)
     };
-    match tree.lines().filter_map(|line| line.split(' ').next()).find(heavy) {
-        None => Ok(()),
-        Some(name) => Err(format!("ekuiper-sdk depends on {name}: its default build must stay small and pure Rust")),
+    for package in ["ekuiper-sdk", "ekuiper-cli"] {
+        let tree = output(cargo().args(["tree", "--package", package, "--edges", "normal", "--prefix", "none"]))?;
+        if let Some(name) = tree.lines().filter_map(|line| line.split(' ').next()).find(heavy) {
+            return Err(format!("{package} depends on {name}: its default build must stay small and pure Rust"));
+        }
     }
+    Ok(())
 }
 
 /// Licences, sources, duplicates; advisories where their database can be had.

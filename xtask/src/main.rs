@@ -6,8 +6,11 @@
 //!   feature alone;
 //! - `cargo xtask fuzz`: bytes of every kind to every decoder;
 //! - `cargo xtask chaos` and `cargo xtask soak`: the proofs on real processes;
+//! - `cargo xtask bench`: our transports and the peers side by side; the
+//!   instructions of the hot path;
 //! - `cargo xtask tools`: only the set-up.
 
+mod bench;
 mod chaos;
 mod fuzz;
 mod lint;
@@ -23,6 +26,8 @@ const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]          
        cargo xtask fuzz [--minutes N|--seconds N] [DECODER…]   each decoder under libFuzzer for so long
        cargo xtask chaos [--minutes N|--seconds N] [--seed S]  real processes under load and faults: no promise is broken
        cargo xtask soak [--minutes N|--seconds N]              real processes: memory, descriptors and threads stay flat
+       cargo xtask bench [--quick] [--only SUBJECT] …          our transports and their peers side by side; --help: more
+       cargo xtask bench --instructions [--accept]             what the hot path costs, against its limits
        cargo xtask tools                                       only the set-up, in .tools";
 
 /// What a task comes to; the text is one sentence for people.
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
         Some((task, [])) if task == "lint" => lint::run(),
         Some((task, rest)) if task == "fuzz" => fuzz::run(rest),
         Some((proof, rest)) if ["chaos", "soak"].contains(&proof.as_str()) => chaos::run(proof, rest),
+        Some((task, rest)) if task == "bench" => bench::run(rest),
         Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),
         Some((help, _)) if ["help", "--help", "-h"].contains(&help.as_str()) => {
             println!("{USAGE}");

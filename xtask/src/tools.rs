@@ -91,13 +91,21 @@ impl Tools {
     /// A host on mangos, the library of eKuiper's engine, as
     /// `.tools/mangos-peer`.
     fn mangos_peer(&mut self) -> Result<()> {
+        self.go("mangos-peer", "interop/peers/mangos", "the tests against mangos")
+    }
+
+    /// What measures mangos, as `.tools/mangos-bench`.
+    pub(crate) fn mangos_bench(&mut self) -> Result<()> {
+        self.go("mangos-bench", "bench/peers/mangos", "mangos in the benchmark")
+    }
+
+    /// Builds a Go program as `.tools/<name>`; without it, `what` is left out.
+    fn go(&mut self, name: &str, sources: &str, what: &str) -> Result<()> {
         if !exists("go") {
-            return self.skip(
-                "the tests against mangos: go was not found (install the Debian package golang-go, 1.21 or later)"
-                    .into(),
-            );
+            return self
+                .skip(format!("{what}: go was not found (install the Debian package golang-go, 1.21 or later)"));
         }
-        let program = self.folder.join("mangos-peer");
+        let program = self.folder.join(name);
         // Inside the checkout, like everything else; writable, so that it can
         // be removed.
         let go = self.folder.join("go");
@@ -106,7 +114,7 @@ impl Tools {
                 .args(["build", "-modcacherw", "-o"])
                 .arg(&program)
                 .arg(".")
-                .current_dir(root().join("interop/peers/mangos"))
+                .current_dir(root().join(sources))
                 .env("GOPATH", go.join("path"))
                 .env("GOCACHE", go.join("cache"))
                 .env("GOTOOLCHAIN", "local")

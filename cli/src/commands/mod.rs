@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod call;
 mod run;
 mod sink;
@@ -20,6 +22,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Source(source) => source::run(common, source),
         Command::Sink(sink) => sink::run(common, sink),
         Command::Run(run) => run::run(common, run),
+        #[cfg(feature = "bench")]
+        Command::Bench(options) => bench::run(common, options),
     }
 }
 

@@ -1,0 +1,68 @@
+//! The whole benchmark, with the peers of others; `cargo xtask bench` builds
+//! what it needs and calls this.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use ekuiper_bench::peer::Peer;
+use ekuiper_bench::peer::grpc::GrpcPeer;
+use ekuiper_bench::peer::mangos::Mangos;
+use ekuiper_bench::peer::ours::Mirror;
+use ekuiper_bench::peer::python::OfficialPython;
+use ekuiper_bench::report::Described;
+use ekuiper_bench::{Error, Options, Result, bench, built_in, child};
+
+/// Measures our transports, and what else there is, side by side.
+#[derive(Debug, Parser)]
+#[command(name = "ekuiper-bench", version)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    /// A Python that has the official SDK
+    #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/python/bin/python"))]
+    python: PathBuf,
+    /// The Go program of bench/peers/mangos
+    #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/mangos-bench"))]
+    mangos: PathBuf,
+    /// The plugin examples/mirror [default: beside this program]
+    #[arg(long, value_name = "PROGRAM")]
+    mirror: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("ekuiper-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<bool> {
+    let own = std::env::current_exe().map_err(|source| Error::Io { what: "find this program".into(), source })?;
+    let plugin = own.with_file_name(child::NAME);
+    if !plugin.exists() {
+        return Err(Error::Peer(format!("there is no {}: `cargo xtask bench` builds it", plugin.display())));
+    }
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut peers, mut skipped) = built_in(&plugin);
+    let mut add = |name: &str, peer: Result<Box<dyn Peer>, String>| match peer {
+        Ok(peer) => peers.push(peer),
+        Err(about) => skipped.push(Described { name: name.to_owned(), about }),
+    };
+    let mirror = arguments.mirror.clone().unwrap_or_else(|| own.with_file_name("mirror"));
+    let manifest = sources.join("../examples/mirror/mirror.json");
+    let mirror = Mirror::new(&mirror, &manifest).map_err(|error| format!("{error}: `cargo build --release -p mirror`"));
+    add("mirror", mirror.map(|mirror| Box::new(mirror) as _));
+    add("mangos", Mangos::new(&arguments.mangos).map(|mangos| Box::new(mangos) as _));
+    for (name, transport) in [("python-uds", "uds"), ("python-nng", "nng")] {
+        let script = sources.join("plugin/bench.py");
+        let python = OfficialPython::new(name, transport, &arguments.python, script);
+        add(name, python.map(|python| Box::new(python) as _));
+    }
+    add("grpc", Ok(Box::new(GrpcPeer::new(plugin))));
+    bench(&arguments.options, peers, skipped)
+}

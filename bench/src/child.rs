@@ -1,0 +1,69 @@
+//! The other process of a measurement: this program once more, as a plugin or
+//! as one of the peers that are no plugins.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::{Error, Result, peer, plugin};
+
+/// The name by which a program is called that is to be the other process.
+pub const NAME: &str = "bench-plugin";
+
+/// Whether this process was called so.
+pub fn is_one() -> bool {
+    let own = std::env::args_os().next().unwrap_or_default();
+    Path::new(&own).file_name().is_some_and(|name| name == NAME)
+}
+
+/// Does what its arguments say.
+pub fn run() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let served = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["raw", rest @ ..] => peer::raw::serve(rest),
+        #[cfg(feature = "peers")]
+        ["grpc", path] => peer::grpc::serve(Path::new(path)),
+        _ => return plugin::run(),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{NAME}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A child that ends with its owner.
+pub(crate) struct Child(std::process::Child);
+
+impl Child {
+    /// Starts `program` under our [`NAME`].
+    pub(crate) fn start(program: &Path, arguments: impl IntoIterator<Item = OsString>) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg0(NAME).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        Self::spawn(&mut command)
+    }
+
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+        let what = format!("start {}", Path::new(command.get_program()).display());
+        command.spawn().map(Self).map_err(Error::io(what))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

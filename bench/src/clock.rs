@@ -1,0 +1,213 @@
+//! The loops that measure: calls one after the other, and streams.
+
+use std::time::{Duration, Instant};
+
+use crate::machine::Usage;
+use crate::metric::{Metric, Sample};
+use crate::statistics::percentile;
+use crate::{Error, Result};
+
+/// How many messages go by between two looks at the clock.
+const LOOK_EVERY: usize = 16;
+
+/// How long each measurement takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// What is measured.
+    pub measured: Duration,
+    /// What goes before, and is not.
+    pub warm_up: Duration,
+}
+
+impl Pace {
+    /// Measures for so long; warms up for a quarter of that.
+    pub fn new(measured: Duration) -> Self {
+        Self { measured, warm_up: measured / 4 }
+    }
+}
+
+/// Calls that were made one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Calls {
+    /// The time of each, in nanoseconds.
+    pub latencies: Vec<u32>,
+    /// From the first to the last of them.
+    pub elapsed: Duration,
+    /// How many went before.
+    pub warm_up: u64,
+}
+
+/// Messages that went by.
+#[derive(Clone, Copy, Debug)]
+pub struct Count {
+    /// How many.
+    pub messages: u64,
+    /// From the first to the last of them.
+    pub elapsed: Duration,
+    /// How many went before.
+    pub warm_up: u64,
+}
+
+impl Count {
+    /// Per second.
+    pub fn rate(&self) -> f64 {
+        self.messages as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// Makes calls one after the other.
+///
+/// # Errors
+/// A call's.
+pub fn calls(pace: Pace, mut call: impl FnMut() -> Result<()>) -> Result<Calls> {
+    let mut made = Calls { latencies: Vec::with_capacity(1 << 20), ..Calls::default() };
+    let start = Instant::now();
+    while start.elapsed() < pace.warm_up {
+        call()?;
+        made.warm_up += 1;
+    }
+    let start = Instant::now();
+    let mut before = start;
+    loop {
+        call()?;
+        let now = Instant::now();
+        made.latencies.push((now - before).as_nanos().min(u32::MAX.into()) as u32);
+        before = now;
+        made.elapsed = now - start;
+        if made.elapsed >= pace.measured {
+            return Ok(made);
+        }
+    }
+}
+
+/// Takes messages as they come. `next` takes at least one, and says how many.
+///
+/// # Errors
+/// Those of `next`.
+pub fn stream(pace: Pace, next: impl FnMut() -> Result<u64>) -> Result<Count> {
+    stream_of(pace, LOOK_EVERY, next)
+}
+
+/// The same, with a look at the clock after each `look_every` times.
+///
+/// # Errors
+/// Those of `next`.
+pub fn stream_of(pace: Pace, look_every: usize, mut next: impl FnMut() -> Result<u64>) -> Result<Count> {
+    let warm_up = burst(pace.warm_up, look_every, &mut next)?;
+    let start = Instant::now();
+    let messages = burst(pace.measured, look_every, &mut next)?;
+    Ok(Count { messages, elapsed: start.elapsed(), warm_up })
+}
+
+/// Gives messages for so long, then waits until all were taken: `finish` is
+/// part of the time.
+///
+/// # Errors
+/// Those of `send` and `finish`.
+pub fn feed(
+    pace: Pace,
+    mut send: impl FnMut() -> Result<u64>,
+    mut finish: impl FnMut() -> Result<()>,
+) -> Result<Count> {
+    let warm_up = burst(pace.warm_up, LOOK_EVERY, &mut send)?;
+    finish()?;
+    let start = Instant::now();
+    let messages = burst(pace.measured, LOOK_EVERY, &mut send)?;
+    finish()?;
+    Ok(Count { messages, elapsed: start.elapsed(), warm_up })
+}
+
+fn burst(time: Duration, look_every: usize, mut message: impl FnMut() -> Result<u64>) -> Result<u64> {
+    let start = Instant::now();
+    let mut messages = 0;
+    while start.elapsed() < time {
+        // Looking at the clock costs as much as some messages do.
+        for _ in 0..look_every {
+            messages += message()?;
+        }
+    }
+    Ok(messages)
+}
+
+/// Does `work` on each of so many threads at once; on this one, if it is one.
+fn at_once<T: Send>(threads: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    if threads == 1 {
+        return Ok(vec![work(0)?]);
+    }
+    std::thread::scope(|scope| {
+        let work = &work;
+        let started: Vec<_> = (0..threads).map(|index| scope.spawn(move || work(index))).collect();
+        let joined = started.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| Err(Error::Peer("a thread of the measurement panicked".into())))
+        });
+        joined.collect()
+    })
+}
+
+/// Calls on one or several channels at once, and what they used. `pids` are
+/// the other processes that take part.
+///
+/// # Errors
+/// A call's, or a process has ended.
+pub fn latencies(pids: &[u32], channels: usize, work: impl Fn(usize) -> Result<Calls> + Sync) -> Result<Sample> {
+    let before = Usage::with(pids)?;
+    let made = at_once(channels, work)?;
+    let used = Usage::with(pids)?.since(&before);
+    let per_second =
+        made.iter().map(|calls| calls.latencies.len() as f64 / calls.elapsed.as_secs_f64().max(1e-9)).sum();
+    let warm_up: u64 = made.iter().map(|calls| calls.warm_up).sum();
+    let mut times: Vec<u32> = made.into_iter().flat_map(|calls| calls.latencies).collect();
+    times.sort_unstable();
+    let sample = of_latencies(&times).with(Metric::PerSecond, per_second);
+    Ok(with_usage(sample, used, warm_up + times.len() as u64, channels))
+}
+
+/// One or several streams at once, and what they used. `size` is a message's
+/// payload in bytes.
+///
+/// # Errors
+/// A stream's, or a process has ended.
+pub fn streams(
+    pids: &[u32],
+    channels: usize,
+    size: usize,
+    work: impl Fn(usize) -> Result<Count> + Sync,
+) -> Result<Sample> {
+    let before = Usage::with(pids)?;
+    let counts = at_once(channels, work)?;
+    let used = Usage::with(pids)?.since(&before);
+    let messages = counts.iter().map(|count| count.warm_up + count.messages).sum();
+    Ok(with_usage(of_rate(counts.iter().map(Count::rate).sum(), size), used, messages, channels))
+}
+
+/// One stream from or to this thread, and what it used; `None` when there is no
+/// such stream.
+///
+/// # Errors
+/// The stream's, or a process has ended.
+pub fn streams_here(pids: &[u32], size: usize, work: impl FnOnce() -> Result<Option<Count>>) -> Result<Option<Sample>> {
+    let before = Usage::with(pids)?;
+    let Some(count) = work()? else { return Ok(None) };
+    let used = Usage::with(pids)?.since(&before);
+    Ok(Some(with_usage(of_rate(count.rate(), size), used, count.warm_up + count.messages, 1)))
+}
+
+/// The percentiles of sorted times in nanoseconds.
+pub fn of_latencies(sorted: &[u32]) -> Sample {
+    let micros = |percent| f64::from(percentile(sorted, percent)) / 1e3;
+    Sample::default().with(Metric::P50, micros(50)).with(Metric::P99, micros(99))
+}
+
+/// A rate of messages of this size.
+pub fn of_rate(per_second: f64, size: usize) -> Sample {
+    Sample::default()
+        .with(Metric::PerSecond, per_second)
+        .with(Metric::MegabytesPerSecond, per_second * size as f64 / 1e6)
+}
+
+fn with_usage(sample: Sample, used: Usage, messages: u64, channels: usize) -> Sample {
+    let messages = messages.max(1) as f64;
+    let sample = sample.with(Metric::CpuPerMillion, used.cpu / messages * 1e6);
+    // Several channels have threads of their own, whose waits end with them.
+    if channels == 1 { sample.with(Metric::Waits, used.waits as f64 / messages) } else { sample }
+}

@@ -1,0 +1,80 @@
+//! Transports and peers side by side, in one run: `ekuiper-plugin bench` (the
+//! transports that are built in) and `cargo xtask bench` (the peers too).
+//!
+//! What lives where: `run`, a run; `options`, what can be chosen; `subject`,
+//! what is measured; `peer`, who is; `clock`, the loops that measure;
+//! `machine`, what processes use; `metric` and `statistics`, the figures;
+//! `report`, `table` and `charts`, the results; `child` and `plugin`, the other
+//! process; `reading`, the record; `step`, the hot path in pieces.
+
+#[cfg(feature = "charts")]
+pub mod charts;
+pub mod child;
+pub mod clock;
+mod error;
+pub mod machine;
+pub mod metric;
+mod options;
+pub mod peer;
+pub mod plugin;
+pub mod reading;
+pub mod report;
+mod run;
+pub mod statistics;
+#[cfg(feature = "uds")]
+pub mod step;
+pub mod subject;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+pub use error::{Error, Result};
+pub use options::Options;
+pub use report::Report;
+pub use run::run;
+
+use peer::Peer;
+use peer::ours::{Ours, WAYS};
+use peer::raw::Raw;
+use report::Described;
+
+/// The raw socket, and our transports that are built in. `plugin` is a program
+/// that does what [`child::run`] does when it is called [`child::NAME`].
+pub fn built_in(plugin: &Path) -> (Vec<Box<dyn Peer>>, Vec<Described>) {
+    let plugin = || plugin.to_path_buf();
+    let mut peers: Vec<Box<dyn Peer>> = vec![Box::new(Raw::simple(plugin())), Box::new(Raw::best(plugin()))];
+    let mut skipped = Vec::new();
+    for way in WAYS {
+        match Ours::new(way, plugin()) {
+            Ok(ours) => peers.push(Box::new(ours)),
+            Err(about) => skipped.push(Described { name: way.0.into(), about }),
+        }
+    }
+    (peers, skipped)
+}
+
+/// Measures, prints the tables, and writes what the options ask for; whether
+/// all went well.
+///
+/// # Errors
+/// The options are wrong, or a file cannot be written.
+pub fn bench(options: &Options, peers: Vec<Box<dyn Peer>>, skipped: Vec<Described>) -> Result<bool> {
+    if options.charts.is_some() && cfg!(not(feature = "charts")) {
+        return Err(Error::Peer("charts are not built in: build with the feature charts".into()));
+    }
+    let report = run(options, peers, skipped)?;
+    print!("{report}");
+    if let Some(path) = &options.json {
+        write(path, &format!("{:#}\n", report.json()))?;
+    }
+    #[cfg(feature = "charts")]
+    if let Some(folder) = &options.charts {
+        charts::draw_all(&report, folder)?;
+    }
+    Ok(report.failures.is_empty())
+}
+
+/// Writes a file.
+pub(crate) fn write(path: &PathBuf, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))
+}

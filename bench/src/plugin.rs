@@ -1,0 +1,91 @@
+//! The plugin that is measured, on our SDK: `plugin/bench.py` is the same on
+//! the official Python SDK.
+
+use ekuiper_sdk::prelude::*;
+use serde::Deserialize;
+
+use crate::peer::CHANNELS;
+use crate::reading::Reading;
+
+/// Serves the engine that has started this process. The plugin's name, which
+/// its symbols' names begin with, is its folder's.
+pub fn run() -> ExitCode {
+    let folder = std::env::current_dir().unwrap_or_default();
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let named = |symbol: &str| format!("{name}_{symbol}");
+    let plugin = Plugin::new(&name)
+        .source(named("typed"), || Typed(Reading::of_size(0)))
+        .source(named("value"), || Untyped(Value::Null))
+        .sink(named("rows"), Rows::default)
+        .sink(named("bytes"), || Bytes)
+        .function(named("double"), |x: f64| x * 2.0)
+        .function(named("upper"), |text: String| text.to_ascii_uppercase());
+    (0..CHANNELS)
+        .fold(plugin, |plugin, index| plugin.function(named(&format!("echo{index}")), |text: String| text))
+        .run()
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    note: String,
+}
+
+/// Emits readings without end, as a struct.
+struct Typed(Reading);
+
+impl Source for Typed {
+    fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
+        self.0 = Reading::with_note(config.parse::<Settings>()?.note);
+        Ok(())
+    }
+
+    fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+        loop {
+            self.0.id += 1;
+            ctx.emit(&self.0)?;
+        }
+    }
+}
+
+/// The same, as values that nobody has declared.
+struct Untyped(Value);
+
+impl Source for Untyped {
+    fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
+        self.0 = serde_json::to_value(Reading::with_note(config.parse::<Settings>()?.note))?;
+        Ok(())
+    }
+
+    fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+        let mut id = self.0["id"].as_u64().unwrap_or(0);
+        loop {
+            id += 1;
+            self.0["id"] = id.into();
+            ctx.emit(&self.0)?;
+        }
+    }
+}
+
+/// Reads the rows, and adds up what they say.
+#[derive(Default)]
+struct Rows {
+    sum: f64,
+}
+
+impl Sink for Rows {
+    fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
+        for reading in ctx.rows::<Reading>(data)? {
+            self.sum += reading.temperature;
+        }
+        Ok(())
+    }
+}
+
+/// Takes bytes as they are.
+struct Bytes;
+
+impl Sink for Bytes {
+    fn collect(&mut self, _ctx: &SinkContext, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}

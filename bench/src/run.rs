@@ -1,0 +1,101 @@
+//! A run: each round measures each peer in turn, so that whatever troubles the
+//! machine troubles all.
+
+use std::time::{Duration, Instant};
+
+use crate::machine::Machine;
+use crate::options::Options;
+use crate::peer::Peer;
+use crate::report::{Case, Described, Line, REFERENCE, Report, Table};
+use crate::subject::{self, Subject};
+use crate::{Error, Result};
+
+/// Between two measurements: what the former has left behind is gone then.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Measures what the options ask for. `skipped` are the peers that cannot be.
+///
+/// # Errors
+/// The options name a subject or a peer that there is not. What goes wrong in
+/// a measurement is in the report.
+pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Described>) -> Result<Report> {
+    let mut subjects = subject::all();
+    let names: Vec<String> = subjects.iter().map(|subject| subject.name.to_owned()).collect();
+    known("subject", &options.only, &names)?;
+    let names: Vec<String> = peers.iter().map(|peer| peer.name().to_owned()).collect();
+    let missing: Vec<String> = skipped.iter().map(|peer| peer.name.clone()).collect();
+    known("peer", &options.peer, &[names, missing].concat())?;
+    if !options.only.is_empty() {
+        subjects.retain(|subject| options.only.iter().any(|name| name == subject.name));
+    }
+    if !options.peer.is_empty() {
+        peers.retain(|peer| peer.name() == REFERENCE || options.peer.iter().any(|name| name == peer.name()));
+    }
+    for peer in &skipped {
+        eprintln!("SKIPPED: {}: {}", peer.name, peer.about);
+    }
+    let mut report = Report {
+        machine: Machine::here(),
+        rounds: options.rounds(),
+        seconds: options.pace().measured.as_secs_f64(),
+        peers: peers.iter().map(|peer| Described { name: peer.name().into(), about: peer.about() }).collect(),
+        skipped,
+        subjects: subjects.iter().map(|subject| empty(subject, &peers)).collect(),
+        failures: Vec::new(),
+    };
+    let start = Instant::now();
+    for round in 1..=report.rounds {
+        for (subject, table) in subjects.iter().zip(&mut report.subjects) {
+            eprintln!("{:>4} s  round {round} of {}: {}", start.elapsed().as_secs(), report.rounds, subject.name);
+            measure(options, subject, &peers, table, &mut report.failures);
+        }
+    }
+    // What a peer has no word for is no line.
+    for case in report.subjects.iter_mut().flat_map(|table| &mut table.cases) {
+        case.lines.retain(|line| !line.samples.is_empty());
+    }
+    Ok(report)
+}
+
+fn measure(
+    options: &Options,
+    subject: &Subject,
+    peers: &[Box<dyn Peer>],
+    table: &mut Table,
+    failures: &mut Vec<String>,
+) {
+    for (case, results) in subject.cases.iter().zip(&mut table.cases) {
+        for (peer, line) in peers.iter().zip(&mut results.lines) {
+            match case.measure(&**peer, options.pace()) {
+                Ok(Some(sample)) => line.samples.push(sample),
+                Ok(None) => continue,
+                Err(source) => {
+                    let (case, peer) = (case.label.clone(), peer.name().to_owned());
+                    let failure = Error::Cell { subject: subject.name, case, peer, source: Box::new(source) };
+                    eprintln!("FAILED: {failure}");
+                    failures.push(failure.to_string());
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+fn empty(subject: &Subject, peers: &[Box<dyn Peer>]) -> Table {
+    let lines = || peers.iter().map(|peer| Line { peer: peer.name().to_owned(), samples: Vec::new() }).collect();
+    let case = |case: &subject::Case| Case { label: case.label.clone(), place: case.place, lines: lines() };
+    Table {
+        name: subject.name,
+        title: subject.title,
+        columns: subject.columns,
+        chart: subject.chart,
+        cases: subject.cases.iter().map(case).collect(),
+    }
+}
+
+fn known(kind: &'static str, wanted: &[String], known: &[String]) -> Result<()> {
+    match wanted.iter().find(|name| !known.contains(name)) {
+        Some(name) => Err(Error::Unknown { kind, name: name.clone(), known: known.join(", ") }),
+        None => Ok(()),
+    }
+}

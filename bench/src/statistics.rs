@@ -1,0 +1,76 @@
+//! Medians, spreads and ratios: what several rounds come to.
+
+/// What the rounds of one figure come to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// The median of the rounds.
+    pub median: f64,
+    /// The least of them.
+    pub least: f64,
+    /// The greatest of them.
+    pub greatest: f64,
+}
+
+impl Summary {
+    /// The summary of some rounds; `None` of none.
+    pub fn of(rounds: &[f64]) -> Option<Self> {
+        let mut sorted = rounds.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (least, greatest) = (*sorted.first()?, *sorted.last()?);
+        Some(Self { median: middle(&sorted), least, greatest })
+    }
+
+    /// Half of the way from the least to the greatest, in percent of the
+    /// median: "± so much".
+    pub fn spread(&self) -> f64 {
+        if self.median == 0.0 { 0.0 } else { (self.greatest - self.least) / 2.0 / self.median.abs() * 100.0 }
+    }
+}
+
+/// How many times as much the one is as the other: the ratio of each round,
+/// since what troubles the machine troubles both, and of those the median.
+pub fn ratio(of: &[f64], to: &[f64]) -> Option<f64> {
+    let ratios: Vec<f64> = of.iter().zip(to).filter(|(_, to)| **to != 0.0).map(|(of, to)| of / to).collect();
+    Summary::of(&ratios).map(|summary| summary.median)
+}
+
+/// The least value that `percent` of a sorted list do not exceed; 0 of none.
+pub fn percentile(sorted: &[u32], percent: usize) -> u32 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+fn middle(sorted: &[f64]) -> f64 {
+    let half = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[half - 1], sorted[half]) } else { sorted[half] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_is_the_median_and_half_the_range() {
+        let summary = Summary::of(&[12.0, 8.0, 10.0]).unwrap();
+        assert_eq!((summary.median, summary.least, summary.greatest), (10.0, 8.0, 12.0));
+        assert_eq!(summary.spread(), 20.0);
+        assert_eq!(Summary::of(&[1.0, 2.0, 4.0, 8.0]).unwrap().median, 3.0);
+        assert_eq!(Summary::of(&[]), None);
+        assert_eq!(Summary::of(&[0.0]).unwrap().spread(), 0.0);
+    }
+
+    #[test]
+    fn a_ratio_compares_round_by_round() {
+        // The machine was twice as slow in the second round, for both.
+        assert_eq!(ratio(&[80.0, 160.0, 80.0], &[10.0, 20.0, 10.0]), Some(8.0));
+        assert_eq!(ratio(&[1.0], &[0.0]), None);
+        assert_eq!(ratio(&[1.0, 6.0], &[2.0]), Some(0.5));
+    }
+
+    #[test]
+    fn percentiles_are_the_nearest_rank() {
+        let all: Vec<u32> = (1..=200).collect();
+        assert_eq!((percentile(&all, 50), percentile(&all, 99)), (100, 198));
+        assert_eq!((percentile(&all[..1], 99), percentile(&[], 50)), (1, 0));
+    }
+}

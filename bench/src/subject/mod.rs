@@ -1,0 +1,99 @@
+//! What is measured: one file each. A subject has cases, and each case is one
+//! measurement of a peer.
+
+mod calls;
+mod rows;
+mod sinks;
+mod sizes;
+mod sources;
+mod start;
+mod symbols;
+
+use crate::clock::Pace;
+use crate::metric::Metric;
+use crate::peer::{Measured, Peer};
+
+/// The usual size of a record or a text, in bytes.
+pub const SIZE: usize = 128;
+
+/// Something that is measured.
+pub struct Subject {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is, as a heading.
+    pub title: &'static str,
+    /// Its cases.
+    pub cases: Vec<Case>,
+    /// What is shown of it: the first is what counts.
+    pub columns: &'static [Metric],
+    /// How it is drawn.
+    pub chart: Chart,
+}
+
+/// One measurement of a peer.
+pub struct Case {
+    /// What sets it apart.
+    pub label: String,
+    /// Where it stands on a chart's axis.
+    pub place: f64,
+    measure: Box<Measure>,
+}
+
+type Measure = dyn Fn(&dyn Peer, Pace) -> Measured;
+
+impl Case {
+    fn new(label: impl Into<String>, place: f64, measure: impl Fn(&dyn Peer, Pace) -> Measured + 'static) -> Self {
+        Self { label: label.into(), place, measure: Box::new(measure) }
+    }
+
+    /// Measures.
+    ///
+    /// # Errors
+    /// It does not work.
+    pub fn measure(&self, peer: &dyn Peer, pace: Pace) -> Measured {
+        (self.measure)(peer, pace)
+    }
+}
+
+/// How a subject is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chart {
+    /// A bar for each peer, for each case.
+    Bars,
+    /// A line for each peer, over the cases' places; the axis's name.
+    Lines(&'static str),
+}
+
+/// All there are, in the order of their tables.
+pub fn all() -> Vec<Subject> {
+    let mut all = vec![calls::subject(), sources::subject(), sinks::subject(), rows::subject()];
+    all.extend(sizes::subjects());
+    all.extend(symbols::subjects());
+    all.push(start::subject());
+    all
+}
+
+/// A size as people write it.
+fn bytes(size: usize) -> String {
+    match size {
+        size if size >= 1 << 20 => format!("{} MiB", size >> 20),
+        size if size >= 1 << 10 => format!("{} KiB", size >> 10),
+        size => format!("{size} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        let mut names: Vec<_> = all().iter().map(|subject| subject.name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(all().iter().all(|subject| !subject.cases.is_empty() && !subject.columns.is_empty()));
+        assert_eq!([128, 4096, 1 << 20].map(bytes), ["128 B", "4 KiB", "1 MiB"]);
+    }
+}

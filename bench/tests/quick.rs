@@ -1,0 +1,94 @@
+//! The benchmark works: one short round of everything, whose times nobody
+//! looks at.
+
+#![cfg(feature = "uds")]
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use ekuiper_bench::{Options, built_in, run};
+
+/// Ends the process when the test hangs.
+fn watchdog() {
+    std::thread::spawn(|| {
+        std::thread::sleep(std::time::Duration::from_secs(280));
+        eprintln!("the benchmark hangs");
+        std::process::exit(101);
+    });
+}
+
+fn quick(only: &[&str]) -> Options {
+    Options {
+        rounds: 1,
+        seconds: 0.05,
+        quick: true,
+        only: only.iter().map(|&name| name.to_owned()).collect(),
+        peer: vec![],
+        json: None,
+        charts: None,
+    }
+}
+
+#[test]
+fn the_built_in_transports_are_measured() {
+    watchdog();
+    let (peers, skipped) = built_in(Path::new(env!("CARGO_BIN_EXE_bench-plugin")));
+    let report = run(&quick(&[]), peers, skipped).unwrap();
+    assert_eq!(report.failures, [] as [String; 0]);
+    for case in report.subjects.iter().flat_map(|table| &table.cases) {
+        // What has no API yet is no line.
+        let line = case.lines.iter().find(|line| line.peer == "uds");
+        let figures = line.iter().flat_map(|line| &line.samples).flat_map(|sample| &sample.0);
+        for (metric, value) in figures {
+            assert!(value.is_finite() && *value >= 0.0, "{}: {metric:?} is {value}", case.label);
+        }
+    }
+    let measured = |name: &str| {
+        let table = report.subjects.iter().find(|table| table.name == name).unwrap();
+        table.cases[0].lines.iter().map(|line| line.peer.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(measured("calls")[..3], ["raw", "raw-best", "uds"]);
+    assert_eq!(measured("start")[0], "uds");
+}
+
+#[test]
+fn a_subject_or_a_peer_that_there_is_not_is_refused() {
+    let plugin = Path::new(env!("CARGO_BIN_EXE_bench-plugin"));
+    let refused = |options: &Options| {
+        let (peers, skipped) = built_in(plugin);
+        run(options, peers, skipped).unwrap_err().to_string()
+    };
+    let error = refused(&quick(&["speed"]));
+    assert!(error.starts_with("there is no subject speed: there are calls, sources"), "{error}");
+    let error = refused(&Options { peer: vec!["pigeon".into()], ..quick(&[]) });
+    assert!(error.starts_with("there is no peer pigeon"), "{error}");
+}
+
+#[test]
+fn a_peer_that_fails_is_told_and_the_others_go_on() {
+    let (peers, skipped) = built_in(Path::new("/bin/false"));
+    let report = run(&quick(&["start", "calls"]), peers, skipped).unwrap();
+    assert!(report.failures.iter().any(|text| text.starts_with("calls, a text of 128 B, raw: ")), "{report:?}");
+    assert!(report.failures.iter().any(|text| text.starts_with("start, start, uds: ")), "{report:?}");
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn the_whole_benchmark_writes_its_results() {
+    watchdog();
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("bench.json");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ekuiper-bench"))
+        .args(["--quick", "--only", "calls", "--only", "sinks", "--only", "start", "--json"])
+        .arg(&json)
+        .arg("--charts")
+        .arg(folder.path().join("charts"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("## Function calls") && text.contains("| grpc "), "{text}");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!((&json["rounds"], &json["reference"]), (&1.into(), &"uds".into()));
+    assert!(folder.path().join("charts/sinks.svg").exists());
+}

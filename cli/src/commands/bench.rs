@@ -1,0 +1,18 @@
+//! `bench`: the transports that are built in, side by side. The other process
+//! of each measurement is this program once more, by another name.
+
+use std::process::ExitCode;
+
+use ekuiper_bench::Options;
+
+use crate::args::Common;
+use crate::error::{Error, Result};
+
+pub(super) fn run(common: &Common, options: &Options) -> Result<ExitCode> {
+    let own = std::env::current_exe().map_err(Error::OwnProgram)?;
+    let (peers, skipped) = ekuiper_bench::built_in(&own);
+    let mut options = options.clone();
+    options.peer.extend(common.transport.clone());
+    let went_well = ekuiper_bench::bench(&options, peers, skipped)?;
+    Ok(if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
