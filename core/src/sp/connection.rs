@@ -278,6 +278,10 @@ impl Connection {
         }
         let (start, end) = (self.start + FRAME_HEADER, self.start + whole);
         self.start = end;
+        if self.start == self.end {
+            // Whoever looks at the time next need not have asked for more.
+            self.waiting_since = None;
+        }
         self.last = Place::Buffer { start, end };
         Ok(Some(Event::Message(&self.buffer[start..end])))
     }
@@ -299,6 +303,7 @@ impl Connection {
             return None;
         }
         self.state = State::Frames;
+        self.waiting_since = None;
         self.last = Place::Long { length };
         Some(Event::Message(&self.long[..length]))
     }

@@ -262,3 +262,25 @@ proptest! {
         let _ = feed(&mut connection, &bytes, piece);
     }
 }
+
+#[test]
+fn who_has_sent_a_whole_message_owes_nothing() {
+    let limits = Limits { max_message: u64::MAX, ..LIMITS };
+    for length in [5, 3 * CHUNK] {
+        let mut connection = Connection::new(Protocol::Pull, limits.clone(), Instant::now());
+        feed(&mut connection, &stream(&[]), 8).unwrap();
+        let (bytes, mut used) = (frame(&vec![7; length]), 0);
+        loop {
+            let space = connection.space();
+            let count = space.len().min(bytes.len() - used);
+            space[..count].copy_from_slice(&bytes[used..used + count]);
+            connection.filled(count, Instant::now());
+            used += count;
+            // Nobody asks for more once the message is there.
+            if connection.next().unwrap().is_some() {
+                break;
+            }
+        }
+        assert_eq!(connection.deadline(), None, "{length}");
+    }
+}
