@@ -5,7 +5,7 @@
 //! A channel in use is read by whoever uses it, with no thread between; the
 //! keeper wakes up for it once a second at most, and for an idle host only
 //! when a plugin sends something. A peer that sends a piece of a message and
-//! stops is looked at once more when its time is up, since nobody else does.
+//! stops is looked at again when its time is up, since nobody else does.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -22,6 +22,10 @@ const USE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How much later than its time is up a peer is looked at.
 const MARGIN: Duration = Duration::from_millis(10);
+
+/// How often it is looked at for a piece of a message: another piece may come
+/// with the first look, and nothing tells of that.
+const LOOKS: u32 = 2;
 
 /// Something that the keeper reads while it is idle.
 pub(crate) trait Watched: Send + Sync {
@@ -155,35 +159,36 @@ impl Shared {
             if ready.contains(&STOP) {
                 return;
             }
-            for id in agenda.due(Instant::now()) {
-                self.look_at(id, false, &mut agenda);
-            }
-            for id in ready {
-                self.look_at(id, true, &mut agenda);
+            for id in agenda.due(Instant::now()).into_iter().chain(ready) {
+                self.look_at(id, &mut agenda);
             }
         }
     }
 
     /// Looks at what has something to read, or is due.
-    fn look_at(&self, id: u64, has_something: bool, agenda: &mut Agenda) {
+    fn look_at(&self, id: u64, agenda: &mut Agenda) {
+        let now = Instant::now();
         let former = agenda.0.remove(&id);
+        // Since something has come.
+        let looks = former.as_ref().filter(|item| item.at <= now).map_or(0, |item| item.looks);
         let Some(watched) = self.lock().get(&id).cloned() else { return };
         let uses = watched.uses();
-        let next_look = Instant::now() + USE_PAUSE;
+        let in_use = Item { at: now + USE_PAUSE, uses: Some(uses), looks: 0 };
         if former.and_then(|item| item.uses).is_some_and(|before| before != uses) {
-            return agenda.add(id, next_look, Some(uses));
+            return agenda.add(id, in_use);
         }
         match watched.tend() {
             Tended::Idle => self.rearm(id, &*watched),
             Tended::Piece => {
-                if has_something {
+                if looks < LOOKS {
                     // Who is read checks the time of whoever owes something.
-                    agenda.add(id, Instant::now() + self.stall_timeout + MARGIN, None);
+                    let at = Instant::now() + self.stall_timeout + MARGIN;
+                    agenda.add(id, Item { at, uses: None, looks: looks + 1 });
                 }
                 self.rearm(id, &*watched);
             }
-            Tended::InUse => agenda.add(id, next_look, Some(uses)),
-            Tended::Later(at) => agenda.add(id, at, None),
+            Tended::InUse => agenda.add(id, in_use),
+            Tended::Later(at) => agenda.add(id, Item { at, uses: None, looks: 0 }),
             Tended::Over => {}
         }
     }
@@ -198,11 +203,14 @@ struct Item {
     /// Somebody used it when it was last looked at: how often it had been used
     /// by then. Not used meanwhile, it is idle.
     uses: Option<u64>,
+    /// How often a piece of a message has been looked after, this time
+    /// included.
+    looks: u32,
 }
 
 impl Agenda {
-    fn add(&mut self, id: u64, at: Instant, uses: Option<u64>) {
-        self.0.insert(id, Item { at, uses });
+    fn add(&mut self, id: u64, item: Item) {
+        self.0.insert(id, item);
     }
 
     fn timeout(&self) -> Option<Timespec> {

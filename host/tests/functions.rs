@@ -322,6 +322,12 @@ fn whoever_stops_in_the_middle_of_a_message_is_hung_up_on_though_nobody_calls() 
     let stage = Stage::new();
     let mut started = started(&stage, |builder| builder.stall_timeout(Duration::from_millis(200)));
     let piece = &frame(b"\x80\0\0\x01handshake")[..15];
+    // The channel was in use a moment ago.
+    let answer = call_while(&started.function, &json!(0), || {
+        started.puppet.hear();
+        started.puppet.answer(&json!(0));
+    });
+    assert_eq!(answer.unwrap(), 0);
     for address in [stage.sockets().function("f").unwrap(), stage.sockets().control("p").unwrap()] {
         // Along with its header, or alone.
         let mut hasty = RawPeer::dial(&address);
