@@ -215,7 +215,14 @@ impl Plugin {
     /// when the plugin cannot serve, and 2 when it was not started by an
     /// engine. Logs go to stderr.
     pub fn run(self) -> ExitCode {
-        runtime::run(self)
+        let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+        runtime::run(self, arguments.collect())
+    }
+
+    /// The same for a plugin that is a script, whose interpreter has arguments
+    /// of its own: `arguments` are those that follow the script's name.
+    pub fn run_with(self, arguments: Vec<String>) -> ExitCode {
+        runtime::run(self, arguments)
     }
 }
 

@@ -8,6 +8,8 @@
 //! - `cargo xtask chaos` and `cargo xtask soak`: the proofs on real processes;
 //! - `cargo xtask bench`: our transports and the peers side by side; the
 //!   instructions of the hot path;
+//! - `cargo xtask python`: the wheel of the module for Python, installed and
+//!   tested;
 //! - `cargo xtask tools`: only the set-up.
 
 mod bench;
@@ -15,6 +17,7 @@ mod chaos;
 mod fuzz;
 mod lint;
 mod process;
+mod python;
 mod test;
 mod tools;
 
@@ -28,6 +31,7 @@ const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]          
        cargo xtask soak [--minutes N|--seconds N]              real processes: memory, descriptors and threads stay flat
        cargo xtask bench [--quick] [--only SUBJECT] …          our transports and their peers side by side; --help: more
        cargo xtask bench --instructions [--accept]             what the hot path costs, against its limits
+       cargo xtask python [PYTEST ARGUMENTS…]                  build, install and test the wheel for Python
        cargo xtask tools                                       only the set-up, in .tools";
 
 /// What a task comes to; the text is one sentence for people.
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Some((task, rest)) if task == "fuzz" => fuzz::run(rest),
         Some((proof, rest)) if ["chaos", "soak"].contains(&proof.as_str()) => chaos::run(proof, rest),
         Some((task, rest)) if task == "bench" => bench::run(rest),
+        Some((task, rest)) if task == "python" => python::run(rest),
         Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),
         Some((help, _)) if ["help", "--help", "-h"].contains(&help.as_str()) => {
             println!("{USAGE}");

@@ -8,7 +8,8 @@ use std::process::Command;
 use crate::Result;
 use crate::process::{execute, exists, output, root};
 
-/// The Python packages: what builds libnng, and what the tests talk to.
+/// The Python packages: what builds libnng and the wheel, and what the tests
+/// talk to.
 const REQUIREMENTS: [&str; 2] = ["xtask/requirements.txt", "interop/requirements.txt"];
 
 /// The set-up, done.
@@ -38,6 +39,11 @@ impl Tools {
         path.push(":");
         path.push(former);
         command.env("PATH", path).env("CMAKE_GENERATOR", "Ninja")
+    }
+
+    /// The interpreter that has the tools.
+    pub(crate) fn python_bin(&self) -> PathBuf {
+        self.folder.join("python/bin/python")
     }
 
     /// Says again, where it is seen, what was left out.

@@ -59,13 +59,13 @@ impl Site {
     }
 }
 
-pub(crate) fn run(plugin: Plugin) -> ExitCode {
+pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
     let name = plugin.name.clone();
     if let Some(mistake) = plugin.mistake() {
         log::tell(&format!("plugin {name}: {mistake}"));
         return ExitCode::FAILURE;
     }
-    let launch = match launch_options() {
+    let launch = match launch_options(&arguments) {
         Ok(launch) => launch,
         Err(text) => {
             log::tell(&format!("{name} {text}"));
@@ -109,10 +109,8 @@ pub(crate) fn run(plugin: Plugin) -> ExitCode {
 }
 
 /// What the host says, or what to tell the one who is no host.
-fn launch_options() -> Result<LaunchOptions, String> {
-    let arguments: Vec<_> =
-        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
-    match arguments.as_slice() {
+fn launch_options(arguments: &[String]) -> Result<LaunchOptions, String> {
+    match arguments {
         [argument] if !argument.starts_with('-') => LaunchOptions::parse(argument)
             .map_err(|error| format!("is an eKuiper portable plugin: {}", text_of(&error))),
         _ => Err("is an eKuiper portable plugin: an engine starts it, with one JSON argument such as \

@@ -1,0 +1,51 @@
+"""Portable plugins for eKuiper in Python.
+
+The classes are those of the official package `ekuiper`, on a core in Rust; a program that was
+written for it runs unchanged::
+
+    from ekuiper import Function, PluginConfig, plugin
+
+    class Revert(Function):
+        def validate(self, args):
+            return "" if len(args) == 1 else "revert takes 1 argument"
+
+        def exec(self, args, ctx):
+            return args[0][::-1]
+
+        def is_aggregate(self):
+            return False
+
+    if __name__ == "__main__":
+        plugin.start(PluginConfig("pysam", {}, {}, {"revert": lambda: Revert()}))
+
+The same with functions and annotations::
+
+    from ekuiper import Plugin
+
+    app = Plugin("pysam")
+
+    @app.function
+    def revert(text: str) -> str:
+        return text[::-1]
+
+    if __name__ == "__main__":
+        app.run()
+
+`ekuiper.testing` runs any symbol in-process, for a test.
+"""
+
+from ekuiper._app import Plugin
+from ekuiper._ekuiper import ArgumentError, Stopped
+from ekuiper.function import Function
+from ekuiper.runtime import plugin
+from ekuiper.runtime.context import Context
+from ekuiper.runtime.plugin import PluginConfig
+from ekuiper.sink import Sink
+from ekuiper.source import Source
+
+__all__ = [
+    "plugin", "PluginConfig", "Source", "Sink", "Function", "Context",
+    "Plugin", "Stopped", "ArgumentError",
+]
+
+name = "ekuiper"

@@ -1,0 +1,60 @@
+"""Serves an engine, and leaves the process in order."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import Any, Callable, Dict, Iterable, Mapping
+
+from . import _ekuiper
+
+
+def launch_arguments() -> list[str]:
+    """The engine's argument, a JSON object, among the program's; all of them where there is
+    none."""
+    arguments = sys.argv[1:]
+    found = [argument for argument in arguments if argument.lstrip().startswith("{")]
+    return found[-1:] or arguments
+
+
+def launch_options() -> Dict[str, Any]:
+    """What the engine says; nothing where it cannot be read, which the core then tells."""
+    try:
+        options = json.loads("".join(launch_arguments()[-1:]))
+    except ValueError:
+        return {}
+    return options if isinstance(options, dict) else {}
+
+
+def serve(
+    name: str,
+    sources: Mapping[str, Callable[[], Any]],
+    sinks: Mapping[str, Callable[[], Any]],
+    functions: Mapping[str, Callable[[], Any]],
+    idempotent: Iterable[str] = (),
+) -> None:
+    """Serves until the engine ends, or ends the plugin. Raises `SystemExit` where the plugin
+    cannot serve, with the exit code that the SDK gives it."""
+    if threading.current_thread() is threading.main_thread():
+        # The core catches it: Ctrl-C ends the plugin in order, and is no exception besides.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    code, busy = _ekuiper.run(
+        name, dict(sources), dict(sinks), dict(functions), list(idempotent), launch_arguments()
+    )
+    if busy:
+        # A symbol hangs in code of its own. It would be cut off in the midst of it by the
+        # interpreter's end, which such threads do not always survive.
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(code)
+    if code:
+        raise SystemExit(code)

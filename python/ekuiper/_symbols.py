@@ -1,0 +1,241 @@
+"""Plain functions as symbols: the official classes around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import threading
+from typing import Any, AsyncGenerator, Callable, Coroutine, Dict, Generator, Optional, Tuple
+
+from . import _ekuiper
+from ._annotations import Parameters
+from ._ekuiper import ArgumentError, Stopped
+from .function import Function
+from .runtime.context import Context
+from .sink import Sink
+from .source import Source
+
+_thread = threading.local()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """The calling thread's event loop: each symbol has its own thread."""
+    loop: Optional[asyncio.AbstractEventLoop] = getattr(_thread, "loop", None)
+    if loop is None or loop.is_closed():
+        loop = _thread.loop = asyncio.new_event_loop()
+    return loop
+
+
+def _close_loop() -> None:
+    loop = getattr(_thread, "loop", None)
+    if loop is not None and not loop.is_closed():
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def awaited(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that waits for what an asynchronous one returns."""
+    if not inspect.iscoroutinefunction(function):
+        return function
+
+    @functools.wraps(function)
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        return _loop().run_until_complete(function(*args, **kwargs))
+
+    return wait
+
+
+def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -> Callable[[], Any]:
+    """What makes a function's symbol, of a class, an object or a plain function."""
+    if isinstance(target, type) and issubclass(target, Function):
+        return target
+    if isinstance(target, Function):
+        return lambda: target
+    parameters = Parameters(target)
+    listed = [(parameter.name, parameter.kind) for parameter in parameters.listed]
+    keyword_only = [
+        parameter.name
+        for parameter in inspect.signature(target).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name != parameters.context
+    ]
+    if keyword_only:
+        raise TypeError("function %s: %s cannot be passed by name" % (name, ", ".join(keyword_only)))
+    if aggregate is None:
+        kinds = [kind for _, kind in listed] + ([parameters.rest] if parameters.rest else [])
+        aggregate = bool(kinds) and all(kind[0] == "list" for kind in kinds)
+    signature = _ekuiper.Signature(
+        name, awaited(target), listed, parameters.required, parameters.rest, parameters.context, aggregate
+    )
+    return lambda: signature
+
+
+def _configured(what: str, parameters: Parameters, taken: int, conf: Dict[str, Any], known: Dict[str, Any]) -> Dict[str, Any]:
+    """The arguments that a configuration gives; those before `taken` are not its."""
+    arguments: Dict[str, Any] = {}
+    listed = parameters.listed[taken:]
+    for parameter in listed:
+        if parameter.name in conf:
+            try:
+                arguments[parameter.name] = _ekuiper.check(parameter.kind, conf[parameter.name])
+            except ArgumentError as error:
+                raise ArgumentError("%s: config field %s: %s" % (what, parameter.name, error)) from None
+        elif parameter.name in known:
+            arguments[parameter.name] = known[parameter.name]
+        elif parameter.required:
+            raise ArgumentError("%s: config field %s is missing" % (what, parameter.name))
+    if parameters.further:
+        names = {parameter.name for parameter in parameters.listed}
+        arguments.update({name: value for name, value in conf.items() if name not in names})
+    return arguments
+
+
+def source_factory(name: str, target: Any) -> Callable[[], Source]:
+    """What makes a source, of a class or a generator function."""
+    if isinstance(target, type) and issubclass(target, Source):
+        return target
+    if isinstance(target, Source):
+        return lambda: target
+    parameters = Parameters(target)
+    return lambda: GeneratorSource(name, target, parameters)
+
+
+class GeneratorSource(Source):
+    """A source that is a generator function: each row that it yields is emitted. It may be
+    asynchronous; or one that yields nothing, and emits with its context."""
+
+    def __init__(self, name: str, target: Callable[..., Any], parameters: Parameters) -> None:
+        self._name = name
+        self._target = target
+        self._parameters = parameters
+        self._arguments: Dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._task: Optional[Tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = None
+
+    def configure(self, datasource: str, conf: Dict[str, Any]) -> None:
+        what = "source %s" % self._name
+        self._arguments = _configured(what, self._parameters, 0, conf, {"datasource": datasource})
+
+    def open(self, ctx: Context) -> None:
+        if self._parameters.context:
+            self._arguments[self._parameters.context] = ctx
+        made = self._target(**self._arguments)
+        if inspect.isasyncgen(made):
+            self._run(self._emit_async(ctx, made))
+        elif inspect.iscoroutine(made):
+            self._run(made)
+        elif inspect.isgenerator(made):
+            _emit_all(ctx, made)
+        elif made is not None and not callable(getattr(made, "__next__", None)):
+            raise TypeError(
+                "source %s returned %s: make it a generator, which yields rows" % (self._name, type(made).__name__)
+            )
+        elif made is not None:
+            for row in made:
+                _emit(ctx, row)
+
+    def close(self, ctx: Context) -> None:
+        with self._lock:
+            self._closed = True
+            task = self._task
+        if task is not None:
+            # It may be over meanwhile.
+            with contextlib.suppress(RuntimeError):
+                task[0].call_soon_threadsafe(task[1].cancel)
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        loop = _loop()
+        task = loop.create_task(coroutine)
+        with self._lock:
+            self._task = (loop, task)
+            if self._closed:
+                task.cancel()
+        try:
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+        finally:
+            with self._lock:
+                self._task = None
+            _close_loop()
+
+    async def _emit_async(self, ctx: Context, rows: AsyncGenerator[Any, None]) -> None:
+        try:
+            async for row in rows:
+                # Without the loop's other tasks; with the lock's.
+                _emit(ctx, row)
+                await asyncio.sleep(0)
+        except Stopped:
+            pass
+        finally:
+            await rows.aclose()
+
+
+def _emit_all(ctx: Context, rows: Generator[Any, None, None]) -> None:
+    with contextlib.closing(rows), contextlib.suppress(Stopped):
+        for row in rows:
+            _emit(ctx, row)
+
+
+def _emit(ctx: Context, row: Any) -> None:
+    if type(row) is tuple:
+        if len(row) != 2:
+            raise TypeError("a source yields a row, or a row and its meta: a tuple of 2, not of %d" % len(row))
+        ctx.emit(row[0], row[1])
+    else:
+        ctx.emit(row, None)
+
+
+def sink_factory(name: str, target: Any) -> Callable[[], Sink]:
+    """What makes a sink, of a class or a function."""
+    if isinstance(target, type) and issubclass(target, Sink):
+        return target
+    if isinstance(target, Sink):
+        return lambda: target
+    parameters = Parameters(target)
+    if not parameters.listed:
+        raise TypeError("sink %s: its function takes a row" % name)
+    return lambda: FunctionSink(name, target, parameters)
+
+
+class FunctionSink(Sink):
+    """A sink that is a function of a row, or, by its annotation, of a list of rows or of bytes.
+    The message is acknowledged when it returns, and refused when it raises."""
+
+    _automatic_acks = True
+
+    def __init__(self, name: str, target: Callable[..., Any], parameters: Parameters) -> None:
+        self._name = name
+        self._function = awaited(target)
+        self._parameters = parameters
+        kind = parameters.listed[0].kind
+        self._row = parameters.listed[0].name
+        self._kind = kind
+        self._whole = kind == "bytes" or kind[0] == "list"
+        self._arguments: Dict[str, Any] = {}
+
+    def configure(self, conf: Dict[str, Any]) -> None:
+        self._arguments = _configured("sink %s" % self._name, self._parameters, 1, conf, {})
+
+    def open(self, ctx: Context) -> None:
+        if self._parameters.context:
+            self._arguments[self._parameters.context] = ctx
+
+    def collect(self, ctx: Context, data: Any) -> None:
+        if self._kind == "bytes":
+            self._function(data, **self._arguments)
+            return
+        message = _ekuiper.loads(data)
+        rows = message if isinstance(message, list) else [message]
+        for row in [rows] if self._whole else rows:
+            try:
+                row = _ekuiper.check(self._kind, row)
+            except ArgumentError as error:
+                raise ArgumentError("sink %s: %s: %s" % (self._name, self._row, error)) from None
+            self._function(row, **self._arguments)
+
+    def close(self, ctx: Context) -> None:
+        _close_loop()

@@ -1,0 +1,57 @@
+"""The class of contexts: what a symbol is given to work with."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from typing import Any, Dict, Optional
+
+
+class Context(object):
+    """A symbol's place in a rule, and its way to the engine."""
+
+    @abstractmethod
+    def get_rule_id(self) -> str:
+        """The rule's id."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def get_op_id(self) -> str:
+        """The operator's id within the rule."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def get_instance_id(self) -> int:
+        """The operator's instance, from 0."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def get_logger(self) -> Any:
+        """The symbol's logger: a `logging.Logger` that is a file to write lines to, too."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def emit(self, message: Any, meta: Optional[Dict[str, Any]] = None) -> None:
+        """Send a row, and facts about it, such as its topic, which a rule reads with `meta(…)`.
+        Waits while the engine is slower. Raises `Stopped` once the source is stopped."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def emit_error(self, error: str) -> None:
+        """Report an error to the engine; the source may go on after it."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def ack_ok(self) -> None:
+        """Acknowledge the oldest message that is not acknowledged yet. Does nothing where the
+        rule does not ask for it."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def ack_error(self, error: str) -> None:
+        """Refuse that message, with a reason."""
+        raise NotImplementedError
+
+    def ack_err(self, error: str) -> None:
+        """The same, by the name that eKuiper's guide gives it."""
+        self.ack_error(error)

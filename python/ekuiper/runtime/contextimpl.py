@@ -1,0 +1,87 @@
+"""The contexts that symbols are given."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from .._ekuiper import SinkAcks, SourceEmitter, dumps
+from .._logging import SymbolLogger, logger_of
+from .context import Context
+
+
+class ContextImpl(Context):
+    """A context. The plugin makes those of its symbols; one that a test makes, from a dict with
+    `ruleId`, `opId` and `instanceId`, sends bytes to the emitters that it is given."""
+
+    ack_emitter: Any
+
+    def __init__(self, meta: Dict[str, Any]) -> None:
+        self.ruleId: str = meta["ruleId"]
+        self.opId: str = meta["opId"]
+        self.instanceId: int = meta["instanceId"]
+        self.funcId: int = meta.get("funcId", 0)
+        self.emitter: Any = None
+        self._symbol = "test"
+
+    def set_emitter(self, emitter: Any) -> None:
+        """Where the rows go: something with `send(bytes)`."""
+        self.emitter = emitter
+
+    def set_ack_emitter(self, emitter: Any) -> None:
+        """Where the acknowledgements go: something with `send(bytes)`."""
+        self.ack_emitter = emitter
+
+    def get_rule_id(self) -> str:
+        return self.ruleId
+
+    def get_op_id(self) -> str:
+        return self.opId
+
+    def get_instance_id(self) -> int:
+        return self.instanceId
+
+    def get_logger(self) -> SymbolLogger:
+        return logger_of(self._symbol)
+
+    def emit(self, message: Any, meta: Optional[Dict[str, Any]] = None) -> None:
+        emitter = self.emitter
+        if type(emitter) is SourceEmitter:
+            emitter.emit(message, meta)
+        else:
+            emitter.send(dumps({"message": message, "meta": meta}))
+
+    def emit_error(self, error: str) -> None:
+        if type(self.emitter) is SourceEmitter:
+            self.emitter.emit_error(str(error))
+        else:
+            self.emitter.send(dumps({"error": error}))
+
+    def ack_ok(self) -> None:
+        if type(self.ack_emitter) is SinkAcks:
+            self.ack_emitter.ack_ok()
+        else:
+            self.ack_emitter.send(b"{}")
+
+    def ack_error(self, error: str) -> None:
+        if type(self.ack_emitter) is SinkAcks:
+            self.ack_emitter.ack_error(str(error))
+        else:
+            self.ack_emitter.send(dumps({"error": error}))
+
+
+def _live(
+    symbol: str,
+    rule_id: str,
+    op_id: str,
+    instance_id: int,
+    emitter: Optional[SourceEmitter],
+    acks: Optional[SinkAcks],
+    func_id: int = 0,
+) -> ContextImpl:
+    """The context of a symbol that runs."""
+    meta = {"ruleId": rule_id, "opId": op_id, "instanceId": instance_id, "funcId": func_id}
+    context = ContextImpl(meta)
+    context._symbol = symbol
+    context.emitter = emitter
+    context.ack_emitter = acks
+    return context

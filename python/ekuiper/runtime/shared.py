@@ -1,0 +1,10 @@
+"""The protocol's words."""
+
+CMD_START = "start"
+CMD_STOP = "stop"
+
+TYPE_SOURCE = "source"
+TYPE_SINK = "sink"
+TYPE_FUNC = "func"
+
+REPLY_OK = "ok"

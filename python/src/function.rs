@@ -1,0 +1,189 @@
+//! A function whose code is Python: an object of the official class, or a plain
+//! function with its parameters.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ekuiper_sdk::{BoxError, Function, FunctionContext, FunctionMeta, Result, Value};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use serde::de::DeserializeSeed;
+
+use crate::context;
+use crate::fault::Faults;
+use crate::signature::Signature;
+use crate::thread;
+use crate::value::{Seed, Written};
+
+/// How many call sites' contexts are kept. Each rule that is made has new ones.
+const MAX_CONTEXTS: usize = 10_000;
+
+/// A function of the plugin's; the object is made when it is first used.
+pub(crate) struct PyFunction {
+    name: String,
+    make: Arc<Py<PyAny>>,
+    object: Mutex<Option<Callee>>,
+    /// Upstream's way: each call site has one for as long as the plugin lives.
+    contexts: HashMap<FunctionMeta, Py<PyAny>>,
+    faults: Faults,
+}
+
+/// What is called.
+enum Callee {
+    /// An object with `validate`, `exec` and `is_aggregate`.
+    Object(Arc<Py<PyAny>>),
+    /// A function, and what its annotations say.
+    Plain(Arc<Py<Signature>>),
+}
+
+impl Clone for Callee {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Object(object) => Self::Object(object.clone()),
+            Self::Plain(signature) => Self::Plain(signature.clone()),
+        }
+    }
+}
+
+impl PyFunction {
+    pub(crate) fn new(name: String, make: Arc<Py<PyAny>>) -> Self {
+        let (object, contexts, faults) = (Mutex::default(), HashMap::new(), Faults::default());
+        Self { name, make, object, contexts, faults }
+    }
+
+    fn callee(&self, py: Python<'_>) -> PyResult<Callee> {
+        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(callee) = &*object {
+            return Ok(callee.clone());
+        }
+        // Without the lock: what it calls may take its time, and this thread
+        // alone uses it.
+        drop(object);
+        let made = self.make.call0(py)?;
+        let callee = match made.bind(py).cast::<Signature>() {
+            Ok(signature) => Callee::Plain(Arc::new(signature.clone().unbind())),
+            Err(_) => Callee::Object(Arc::new(made)),
+        };
+        object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        *object = Some(callee.clone());
+        Ok(callee)
+    }
+
+    fn refuse(&self, py: Python<'_>, error: PyErr) -> BoxError {
+        self.faults.report(py, &format!("function {} failed", self.name), error)
+    }
+
+    fn context(&mut self, py: Python<'_>, ctx: &FunctionContext) -> PyResult<Py<PyAny>> {
+        let meta = FunctionMeta {
+            rule_id: ctx.rule_id().into(),
+            op_id: ctx.op_id().into(),
+            instance_id: ctx.instance_id(),
+            func_id: ctx.func_id(),
+        };
+        if let Some(context) = self.contexts.get(&meta) {
+            return Ok(context.clone_ref(py));
+        }
+        if self.contexts.len() >= MAX_CONTEXTS {
+            self.contexts.clear();
+        }
+        let context = context::of_function(py, &self.name, ctx)?;
+        self.contexts.insert(meta, context.clone_ref(py));
+        Ok(context)
+    }
+}
+
+impl Function for PyFunction {
+    fn validate(&mut self, args: &[Value]) -> Result<()> {
+        thread::attach(&self.name.clone(), |py| {
+            let text = self.callee(py).and_then(|callee| match callee {
+                Callee::Plain(signature) => Ok(signature.get().refusal(args.len()).unwrap_or_default()),
+                Callee::Object(object) => {
+                    let args = PyList::new(py, read(py, args)?)?;
+                    answer_of_validate(object.call_method1(py, "validate", (args,))?.bind(py))
+                }
+            });
+            match text {
+                Ok(text) if text.is_empty() => Ok(()),
+                Ok(text) => Err(text.into()),
+                Err(error) => Err(self.refuse(py, error)),
+            }
+        })
+    }
+
+    fn exec(&mut self, args: &[Value], ctx: &FunctionContext) -> Result<Value> {
+        thread::attach(&self.name.clone(), |py| {
+            let result = self.callee(py).and_then(|callee| {
+                let args = read(py, args)?;
+                match callee {
+                    Callee::Object(object) => {
+                        let context = self.context(py, ctx)?;
+                        object.bind(py).call_method1("exec", (PyList::new(py, args)?, context))
+                    }
+                    Callee::Plain(signature) => {
+                        let signature = signature.get();
+                        let context = signature.wants_context().then(|| self.context(py, ctx)).transpose()?;
+                        signature.call(py, args, context)
+                    }
+                }
+            });
+            let result = result.map_err(|error| self.refuse(py, error))?;
+            serde_json::to_value(Written::new(&result)).map_err(|error| {
+                let error = PyTypeError::new_err(format!("the result cannot be sent: {error}"));
+                self.refuse(py, error)
+            })
+        })
+    }
+
+    fn is_aggregate(&self) -> bool {
+        thread::attach(&self.name, |py| {
+            let aggregate = self.callee(py).and_then(|callee| match callee {
+                Callee::Plain(signature) => Ok(signature.get().is_aggregate()),
+                Callee::Object(object) => object.call_method0(py, "is_aggregate")?.bind(py).is_truthy(),
+            });
+            aggregate.unwrap_or_else(|error| {
+                self.refuse(py, error);
+                false
+            })
+        })
+    }
+}
+
+fn read<'py>(py: Python<'py>, args: &[Value]) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let wrong = |error: serde_json::Error| PyTypeError::new_err(error.to_string());
+    args.iter().map(|arg| Seed(py).deserialize(arg).map_err(wrong)).collect()
+}
+
+/// What `validate` says: an empty text, or what is wrong. Who forgets to say
+/// anything has no objection.
+fn answer_of_validate(answer: &Bound<'_, PyAny>) -> PyResult<String> {
+    if answer.is_none() {
+        return Ok(String::new());
+    }
+    match answer.cast::<PyString>() {
+        Ok(text) => Ok(text.to_string_lossy().into_owned()),
+        Err(_) => {
+            let text =
+                format!("validate must return a text, empty where nothing is wrong, and has returned {answer:?}");
+            Err(PyTypeError::new_err(text))
+        }
+    }
+}
+
+/// Calls a function with the arguments of a call, and its context by name.
+pub(crate) fn call<'py>(
+    function: &Bound<'py, PyAny>,
+    args: Vec<Bound<'py, PyAny>>,
+    context: Option<(&Py<PyString>, Py<PyAny>)>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = function.py();
+    let args = PyTuple::new(py, args)?;
+    match context {
+        None => function.call1(args),
+        Some((name, context)) => {
+            let named = PyDict::new(py);
+            named.set_item(name, context)?;
+            function.call(args, Some(&named))
+        }
+    }
+}

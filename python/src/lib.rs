@@ -1,0 +1,38 @@
+//! The native half of the Python module `ekuiper`: the SDK's symbols around
+//! Python objects. The other half, with the classes that authors see, is in
+//! `ekuiper/`.
+//!
+//! `plugin` serves an engine; `source`, `sink` and `function` call the objects,
+//! on threads that `thread` keeps known to the interpreter; `context` is what
+//! they are given; `value` converts; `signature` is a plain function as a
+//! symbol; `fault` turns exceptions into errors; `testing` runs symbols without an
+//! engine.
+
+mod base64;
+mod context;
+mod fault;
+mod function;
+mod plugin;
+mod signature;
+mod sink;
+mod source;
+mod testing;
+mod thread;
+mod value;
+
+use pyo3::prelude::*;
+
+/// The module `ekuiper._ekuiper`.
+#[pymodule]
+mod _ekuiper {
+    #[pymodule_export]
+    use crate::context::{SinkAcks, SourceEmitter, Stopped};
+    #[pymodule_export]
+    use crate::plugin::run;
+    #[pymodule_export]
+    use crate::signature::{ArgumentError, Signature, check};
+    #[pymodule_export]
+    use crate::testing::{FunctionTest, SinkTest, SourceTest, SymbolError};
+    #[pymodule_export]
+    use crate::value::{dumps, loads};
+}

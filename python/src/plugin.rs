@@ -1,0 +1,51 @@
+//! The plugin itself: its symbols, and the process that serves an engine.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use ekuiper_sdk::Plugin;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::function::PyFunction;
+use crate::sink::PySink;
+use crate::source::PySource;
+use crate::thread::Busy;
+
+/// Names, and what makes the symbols.
+fn factories(symbols: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Arc<Py<PyAny>>)>> {
+    symbols.iter().map(|(name, make)| Ok((name.extract()?, Arc::new(make.unbind())))).collect()
+}
+
+/// Serves the engine that has started this process; the exit code, and how many
+/// threads still run a symbol's code.
+#[pyfunction]
+pub(crate) fn run(
+    py: Python<'_>,
+    name: &str,
+    sources: &Bound<'_, PyDict>,
+    sinks: &Bound<'_, PyDict>,
+    functions: &Bound<'_, PyDict>,
+    idempotent: &Bound<'_, PyList>,
+    arguments: Vec<String>,
+) -> PyResult<(u8, usize)> {
+    let mut plugin = Plugin::new(name);
+    for (name, make) in factories(sources)? {
+        let symbol = name.clone();
+        plugin = plugin.source(name, move || PySource::new(symbol.clone(), make.clone()));
+    }
+    for (name, make) in factories(sinks)? {
+        let symbol = name.clone();
+        plugin = plugin.sink(name, move || PySink::new(symbol.clone(), make.clone()));
+    }
+    for (name, make) in factories(functions)? {
+        plugin = plugin.function(name.clone(), PyFunction::new(name, make));
+    }
+    for name in idempotent {
+        plugin = plugin.idempotent(name.extract::<String>()?);
+    }
+    let ended = py.detach(|| plugin.run_with(arguments));
+    let code = [(ExitCode::SUCCESS, 0), (ExitCode::from(2), 2)];
+    let code = code.into_iter().find(|(code, _)| *code == ended).map_or(1, |(_, number)| number);
+    Ok((code, Busy::count()))
+}

@@ -1,0 +1,129 @@
+//! Symbols under test: the SDK's own test module around Python objects.
+//! `ekuiper/testing.py` is what authors see.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ekuiper_sdk::testing::{self, OpenSink, RunningSource};
+use ekuiper_sdk::{BoxError, Value};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+
+use crate::function::PyFunction;
+use crate::sink::PySink;
+use crate::source::PySource;
+use crate::value::{Written, to_python};
+
+create_exception!(
+    ekuiper.testing,
+    SymbolError,
+    PyException,
+    "What a symbol under test fails with, as the engine gets it."
+);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(error: impl Into<BoxError>) -> PyErr {
+    SymbolError::new_err(error.into().to_string())
+}
+
+fn read(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    serde_json::to_value(Written::new(value)).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// A function under test.
+#[pyclass(frozen, module = "ekuiper._ekuiper")]
+pub(crate) struct FunctionTest(Mutex<testing::FunctionTest>);
+
+#[pymethods]
+impl FunctionTest {
+    #[new]
+    fn new(name: String, make: Py<PyAny>) -> Self {
+        Self(Mutex::new(testing::function(PyFunction::new(name, Arc::new(make)))))
+    }
+
+    fn call(&self, py: Python<'_>, args: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let args = read(args)?;
+        let result = py.detach(|| lock(&self.0).call::<Value>(args)).map_err(failed)?;
+        Ok(to_python(py, &result)?.unbind())
+    }
+
+    fn validate(&self, py: Python<'_>, args: &Bound<'_, PyAny>) -> PyResult<()> {
+        let args = read(args)?;
+        py.detach(|| lock(&self.0).validate(args)).map_err(failed)
+    }
+
+    fn is_aggregate(&self, py: Python<'_>) -> bool {
+        py.detach(|| lock(&self.0).is_aggregate())
+    }
+}
+
+/// A source under test, which runs.
+#[pyclass(frozen, module = "ekuiper._ekuiper")]
+pub(crate) struct SourceTest(Mutex<Option<RunningSource>>);
+
+#[pymethods]
+impl SourceTest {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        name: String,
+        make: Py<PyAny>,
+        datasource: String,
+        config: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let config = read(config)?;
+        let source = testing::source(PySource::new(name, Arc::new(make))).datasource(datasource).config(config);
+        py.detach(|| source.open()).map(|running| Self(Mutex::new(Some(running)))).map_err(failed)
+    }
+
+    /// The next row and its meta; none where it is over.
+    fn next(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<PyAny>)>> {
+        let next = py.detach(|| lock(&self.0).as_mut().and_then(Iterator::next));
+        let Some(tuple) = next.transpose().map_err(failed)? else { return Ok(None) };
+        Ok(Some((to_python(py, &tuple.message)?.unbind(), to_python(py, &tuple.meta)?.unbind())))
+    }
+
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| lock(&self.0).take().map_or(Ok(()), RunningSource::stop)).map_err(failed)
+    }
+}
+
+/// A sink under test, which is open.
+#[pyclass(frozen, module = "ekuiper._ekuiper")]
+pub(crate) struct SinkTest(Mutex<Option<OpenSink>>);
+
+#[pymethods]
+impl SinkTest {
+    #[new]
+    fn new(py: Python<'_>, name: String, make: Py<PyAny>, config: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let config = read(config)?;
+        let sink = testing::sink(PySink::new(name, Arc::new(make))).config(config);
+        py.detach(|| sink.open()).map(|open| Self(Mutex::new(Some(open)))).map_err(failed)
+    }
+
+    fn send(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<()> {
+        let rows = serde_json::to_vec(&read(rows)?).map_err(failed)?;
+        self.send_bytes(py, &rows)
+    }
+
+    fn send_bytes(&self, py: Python<'_>, message: &[u8]) -> PyResult<()> {
+        py.detach(|| match &mut *lock(&self.0) {
+            Some(sink) => sink.send_bytes(message),
+            None => Err("the sink is closed".into()),
+        })
+        .map_err(failed)
+    }
+
+    fn acks(&self) -> Vec<Option<String>> {
+        lock(&self.0).as_ref().map_or_else(Vec::new, |sink| {
+            sink.acks().into_iter().map(|ack| ack.err().map(|error| error.to_string())).collect()
+        })
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| lock(&self.0).take().map_or(Ok(()), OpenSink::close)).map_err(failed)
+    }
+}

@@ -1,0 +1,165 @@
+"""Sinks: the official class, which acknowledges by hand, and functions."""
+
+import asyncio
+import json
+import threading
+from typing import Any, Dict, List
+
+import pytest
+
+from ekuiper import Context, Sink
+from ekuiper.testing import SymbolError, sink
+
+
+class PrintSink(Sink):
+    def __init__(self):
+        self.calls = []
+
+    def configure(self, conf):
+        self.calls.append(("configure", conf))
+
+    def open(self, ctx):
+        self.calls.append("open")
+
+    def collect(self, ctx, data):
+        assert type(data) is bytes
+        self.calls.append(json.loads(data))
+        ctx.ack_ok()
+
+    def close(self, ctx):
+        self.calls.append("close")
+
+
+def test_the_official_class():
+    symbol = PrintSink()
+    with sink(symbol, config={"a": 1}, require_ack=True) as test:
+        test.send({"n": 1})
+        test.send([{"n": 2}])
+        assert test.acks() == [None, None]
+    assert symbol.calls == [("configure", {"a": 1, "requireAck": True}), "open", {"n": 1}, [{"n": 2}], "close"]
+
+
+def test_nothing_is_acknowledged_where_nobody_asks():
+    with sink(PrintSink()) as test:
+        test.send({})
+        assert test.acks() == []
+
+
+def test_acknowledgements_have_both_names():
+    class Picky(PrintSink):
+        def collect(self, ctx, data):
+            (ctx.ack_err if data == b"1" else ctx.ack_error)("no %s" % data.decode())
+
+    with sink(Picky, require_ack=True) as test:
+        test.send(1)
+        test.send(2)
+        assert test.acks() == ["no 1", "no 2"]
+
+
+def test_an_exception_is_a_refusal_so_that_nobody_waits_for_ever(caplog):
+    class Failing(PrintSink):
+        def collect(self, ctx, data):
+            raise OSError("disk full")
+
+    with sink(Failing, require_ack=True) as test:
+        for _ in range(2):
+            with pytest.raises(SymbolError, match="^OSError: disk full$"):
+                test.send({})
+        assert test.acks() == ["OSError: disk full"] * 2
+    assert "sink Failing did not take a message" in caplog.text
+
+
+def test_who_acknowledges_later_is_not_answered_for():
+    class Later(PrintSink):
+        def collect(self, ctx, data):
+            if data == b'"flush"':
+                for _ in range(3):
+                    ctx.ack_ok()
+            elif data == b'"fail"':
+                raise ValueError("of one in the middle")
+
+    with sink(Later, require_ack=True) as test:
+        test.send("first")
+        with pytest.raises(SymbolError):
+            test.send("fail")
+        assert test.acks() == [], "whose it is, only the sink knows"
+        test.send("flush")
+        assert test.acks() == [None, None, None]
+
+
+def test_acknowledged_by_a_thread_of_ones_own():
+    class Threaded(PrintSink):
+        def collect(self, ctx, data):
+            thread = threading.Thread(target=ctx.ack_ok)
+            thread.start()
+            thread.join()
+
+    with sink(Threaded, require_ack=True) as test:
+        test.send({})
+        assert test.acks() == [None]
+
+
+def test_what_open_raises_refuses_the_start():
+    class Closed(PrintSink):
+        def open(self, ctx):
+            raise PermissionError("not here")
+
+    with pytest.raises(SymbolError, match="^PermissionError: not here$"):
+        sink(Closed)
+
+
+def test_a_function_takes_rows():
+    rows = []
+
+    def keep(row: Dict[str, Any]) -> None:
+        if row.get("bad"):
+            raise ValueError("a bad row")
+        rows.append(row)
+
+    with sink(keep, require_ack=True) as test:
+        test.send({"n": 1})
+        test.send([{"n": 2}, {"n": 3}])
+        with pytest.raises(SymbolError, match="^ValueError: a bad row$"):
+            test.send([{"n": 4}, {"bad": True}])
+        with pytest.raises(SymbolError, match="^sink keep: row: expected dict, got int 7$"):
+            test.send([7])
+        with pytest.raises(SymbolError, match="ValueError"):
+            test.send_bytes(b"no json")
+        acks = test.acks()
+    assert rows == [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]
+    assert acks[:4] == [None, None, "ValueError: a bad row", "sink keep: row: expected dict, got int 7"]
+    assert len(acks) == 5
+
+
+def test_a_function_takes_a_message():
+    messages = []
+
+    def whole(rows: List[dict]) -> None:
+        messages.append(rows)
+
+    def raw(data: bytes) -> None:
+        messages.append(data)
+
+    with sink(whole) as test:
+        test.send([{"n": 1}, {"n": 2}])
+        test.send({"n": 3})
+    with sink(raw) as test:
+        test.send_bytes(b"\xff")
+    assert messages == [[{"n": 1}, {"n": 2}], [{"n": 3}], b"\xff"]
+
+
+def test_its_other_parameters_are_the_configurations_fields():
+    seen = []
+
+    async def keep(row: dict, path: str, ctx: Context, times: int = 1) -> None:
+        await asyncio.sleep(0)
+        seen.append((row, path, times, ctx.get_rule_id()))
+
+    with sink(keep, config={"path": "/x", "requireAck": True}) as test:
+        test.send({"n": 1})
+        assert test.acks() == [None]
+    assert seen == [({"n": 1}, "/x", 1, "test")]
+    with pytest.raises(SymbolError, match="^sink keep: config field path is missing$"):
+        sink(keep)
+    with pytest.raises(TypeError, match="its function takes a row"):
+        sink(lambda: None)

@@ -1,0 +1,64 @@
+//! The wheel of the module `ekuiper`: built, installed into an environment of
+//! its own, tested.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Result;
+use crate::process::{execute, root};
+use crate::tools::{self, Tools};
+
+/// Sets up, builds the wheel and runs its tests.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let tools = tools::set_up()?;
+    install(&tools)?;
+    test(arguments)?;
+    tools.report_skipped();
+    Ok(())
+}
+
+/// The environment that has the wheel, and what its tests need.
+fn environment() -> PathBuf {
+    root().join("target/python")
+}
+
+/// Builds the wheel and installs it into an empty environment; what it needs is
+/// complete, and no libnng is there.
+pub(crate) fn install(tools: &Tools) -> Result<()> {
+    let (environment, wheels) = (environment(), root().join("target/wheels"));
+    // An older wheel of the same version would be as good a match.
+    let _ = std::fs::remove_dir_all(&wheels);
+    let mut build = Command::new(tools.python_bin());
+    build.args(["-m", "maturin", "build", "--release", "--manifest-path", "python/Cargo.toml", "--out"]).arg(&wheels);
+    execute(tools.for_command(build.current_dir(root())))?;
+    let wheel = only_file(&wheels)?;
+    execute(Command::new(tools.python_bin()).args(["-m", "venv", "--clear"]).arg(&environment))?;
+    let python = environment.join("bin/python");
+    let in_environment = |arguments: &[&str]| {
+        let mut command = Command::new(&python);
+        command.args(arguments).current_dir(root()).env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+        command
+    };
+    execute(in_environment(&["-m", "pip", "install", "--quiet", "--no-index"]).arg(wheel))?;
+    execute(&mut in_environment(&["-m", "pip", "check"]))?;
+    let alone = "import sys, ekuiper; assert not {'nng', 'pynng'} & sys.modules.keys()";
+    execute(&mut in_environment(&["-c", alone]))?;
+    execute(&mut in_environment(&["-m", "pip", "install", "--quiet", "-r", "python/tests/requirements.txt"]))
+}
+
+/// Runs the tests in Python, or those that are named.
+pub(crate) fn test(arguments: &[String]) -> Result<()> {
+    let python = environment().join("bin/python");
+    let mut pytest = Command::new(&python);
+    pytest.args(["-m", "pytest", "-p", "no:cacheprovider"]).args(arguments);
+    execute(pytest.current_dir(root().join("python/tests")).env("PYTHONDONTWRITEBYTECODE", "1"))
+}
+
+fn only_file(folder: &Path) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let mut files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    match (files.next(), files.next()) {
+        (Some(file), None) => Ok(file),
+        _ => Err(format!("there is not one file in {}", folder.display())),
+    }
+}
