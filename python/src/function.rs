@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ekuiper_sdk::{BoxError, Function, FunctionContext, FunctionMeta, Result, Value};
-use pyo3::exceptions::PyTypeError;
+use ekuiper_sdk::raw::{Args, BatchReply, RawFunction, Reply, Rows};
+use ekuiper_sdk::{BoxError, FunctionContext, FunctionMeta, Result};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
-use serde::de::DeserializeSeed;
 
 use crate::context;
 use crate::fault::Faults;
@@ -93,13 +93,14 @@ impl PyFunction {
     }
 }
 
-impl Function for PyFunction {
-    fn validate(&mut self, args: &[Value]) -> Result<()> {
+impl RawFunction for PyFunction {
+    fn validate(&mut self, args: &Args<'_>) -> Result<()> {
         thread::attach(&self.name.clone(), |py| {
+            let args = read(py, &mut args.clone());
             let text = self.callee(py).and_then(|callee| match callee {
-                Callee::Plain(signature) => Ok(signature.get().refusal(args.len()).unwrap_or_default()),
+                Callee::Plain(signature) => Ok(signature.get().refusal(args?.len()).unwrap_or_default()),
                 Callee::Object(object) => {
-                    let args = PyList::new(py, read(py, args)?)?;
+                    let args = PyList::new(py, args?)?;
                     answer_of_validate(object.call_method1(py, "validate", (args,))?.bind(py))
                 }
             });
@@ -111,27 +112,26 @@ impl Function for PyFunction {
         })
     }
 
-    fn exec(&mut self, args: &[Value], ctx: &FunctionContext) -> Result<Value> {
+    fn exec(&mut self, args: &mut Args<'_>, ctx: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()> {
         thread::attach(&self.name.clone(), |py| {
-            let result = self.callee(py).and_then(|callee| {
-                let args = read(py, args)?;
-                match callee {
-                    Callee::Object(object) => {
-                        let context = self.context(py, ctx)?;
-                        object.bind(py).call_method1("exec", (PyList::new(py, args)?, context))
-                    }
-                    Callee::Plain(signature) => {
-                        let signature = signature.get();
-                        let context = signature.wants_context().then(|| self.context(py, ctx)).transpose()?;
-                        signature.call(py, args, context)
-                    }
+            let result = self.result(py, args, ctx).map_err(|error| self.refuse(py, error))?;
+            reply.put(&Written::new(&result)).map_err(|error| self.refuse(py, unsendable(&*error)))
+        })
+    }
+
+    /// Enters the interpreter once for all rows.
+    fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
+        thread::attach(&self.name.clone(), |py| {
+            while let Some(mut row) = rows.next_row()? {
+                let done = self
+                    .result(py, &mut row, ctx)
+                    .and_then(|result| reply.result(&Written::new(&result)).map_err(|error| unsendable(&error)));
+                if let Err(error) = done {
+                    reply.error(self.refuse(py, error).to_string());
                 }
-            });
-            let result = result.map_err(|error| self.refuse(py, error))?;
-            serde_json::to_value(Written::new(&result)).map_err(|error| {
-                let error = PyTypeError::new_err(format!("the result cannot be sent: {error}"));
-                self.refuse(py, error)
-            })
+                rows.go_on(row)?;
+            }
+            Ok(())
         })
     }
 
@@ -147,11 +147,59 @@ impl Function for PyFunction {
             })
         })
     }
+
+    fn needs_context(&self) -> bool {
+        match &*self.object.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Callee::Plain(signature)) => signature.get().wants_context(),
+            Some(Callee::Object(_)) | None => true,
+        }
+    }
 }
 
-fn read<'py>(py: Python<'py>, args: &[Value]) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let wrong = |error: serde_json::Error| PyTypeError::new_err(error.to_string());
-    args.iter().map(|arg| Seed(py).deserialize(arg).map_err(wrong)).collect()
+impl PyFunction {
+    fn result<'py>(
+        &mut self,
+        py: Python<'py>,
+        args: &mut Args<'_>,
+        ctx: &FunctionContext,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let callee = self.callee(py)?;
+        let args = read(py, args)?;
+        match callee {
+            Callee::Object(object) => {
+                let context = self.context(py, ctx)?;
+                object.bind(py).call_method1("exec", (PyList::new(py, args)?, context))
+            }
+            Callee::Plain(signature) => {
+                let signature = signature.get();
+                let context = signature.wants_context().then(|| self.context(py, ctx)).transpose()?;
+                signature.call(py, args, context)
+            }
+        }
+    }
+}
+
+/// A call's arguments, read to their end.
+fn read<'py>(py: Python<'py>, args: &mut Args<'_>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let wrong = |error: serde_json::Error| PyValueError::new_err(format!("the arguments cannot be read: {error}"));
+    let mut values = Vec::with_capacity(4);
+    while let Some(value) = args.read_with(Seed(py)).map_err(wrong)? {
+        values.push(value);
+    }
+    // What stands behind them is the context, which was read as if it were one.
+    if !args.is_over() {
+        values.pop();
+    }
+    Ok(values)
+}
+
+/// Why a result cannot be sent: the cause, which begins with the place in it.
+fn unsendable(error: &(dyn std::error::Error + 'static)) -> PyErr {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    PyTypeError::new_err(format!("the result cannot be sent: {cause}"))
 }
 
 /// What `validate` says: an empty text, or what is wrong. Who forgets to say

@@ -8,7 +8,6 @@
 //! symbol; `fault` turns exceptions into errors; `testing` runs symbols without an
 //! engine.
 
-mod base64;
 mod context;
 mod fault;
 mod function;

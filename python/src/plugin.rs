@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ekuiper_sdk::Plugin;
+use ekuiper_sdk::raw::Raw;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -39,7 +40,7 @@ pub(crate) fn run(
         plugin = plugin.sink(name, move || PySink::new(symbol.clone(), make.clone()));
     }
     for (name, make) in factories(functions)? {
-        plugin = plugin.function(name.clone(), PyFunction::new(name, make));
+        plugin = plugin.function(name.clone(), Raw(PyFunction::new(name, make)));
     }
     for name in idempotent {
         plugin = plugin.idempotent(name.extract::<String>()?);

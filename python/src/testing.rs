@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ekuiper_core::codec::Format;
+use ekuiper_sdk::raw::Raw;
 use ekuiper_sdk::testing::{self, OpenSink, RunningSource};
 use ekuiper_sdk::{BoxError, Value};
 use pyo3::create_exception;
@@ -29,8 +31,20 @@ fn failed(error: impl Into<BoxError>) -> PyErr {
     SymbolError::new_err(error.into().to_string())
 }
 
+/// A value as it is sent.
 fn read(value: &Bound<'_, PyAny>) -> PyResult<Value> {
-    serde_json::to_value(Written::new(value)).map_err(|error| PyValueError::new_err(error.to_string()))
+    let wrong = |error: serde_json::Error| PyValueError::new_err(error.to_string());
+    let mut text = Vec::new();
+    Format::Json.encode(&mut text, &Written::new(value)).map_err(wrong)?;
+    Format::Json.decode(&text).map_err(wrong)
+}
+
+/// A call's arguments.
+fn list(args: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {
+    match read(args)? {
+        Value::Array(args) => Ok(args),
+        other => Ok(vec![other]),
+    }
 }
 
 /// A function under test.
@@ -41,17 +55,17 @@ pub(crate) struct FunctionTest(Mutex<testing::FunctionTest>);
 impl FunctionTest {
     #[new]
     fn new(name: String, make: Py<PyAny>) -> Self {
-        Self(Mutex::new(testing::function(PyFunction::new(name, Arc::new(make)))))
+        Self(Mutex::new(testing::function(Raw(PyFunction::new(name, Arc::new(make))))))
     }
 
     fn call(&self, py: Python<'_>, args: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let args = read(args)?;
+        let args = list(args)?;
         let result = py.detach(|| lock(&self.0).call::<Value>(args)).map_err(failed)?;
         Ok(to_python(py, &result)?.unbind())
     }
 
     fn validate(&self, py: Python<'_>, args: &Bound<'_, PyAny>) -> PyResult<()> {
-        let args = read(args)?;
+        let args = list(args)?;
         py.detach(|| lock(&self.0).validate(args)).map_err(failed)
     }
 

@@ -11,6 +11,7 @@ pub(crate) use kind::Kind;
 pub(crate) use read::{Seed, to_python};
 pub(crate) use write::{Detached, Written};
 
+use ekuiper_core::codec::Format;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -19,7 +20,9 @@ use serde::de::DeserializeSeed;
 /// Writes a value as JSON, as it is sent.
 #[pyfunction]
 pub(crate) fn dumps<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let text = serde_json::to_vec(&Written::new(value)).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let mut text = Vec::new();
+    let written = Format::Json.encode(&mut text, &Written::new(value));
+    written.map_err(|error| PyValueError::new_err(error.to_string()))?;
     Ok(PyBytes::new(value.py(), &text))
 }
 

@@ -149,13 +149,14 @@ fn write_other<S: Serializer>(value: &Bound<'_, PyAny>, place: &Place<'_>, seria
         return write_float(number.value(), place, serializer);
     }
     if let Ok(bytes) = value.cast::<PyBytes>() {
-        return write_bytes(bytes.as_bytes(), serializer);
+        // MessagePack has bytes; the JSON codec makes Base64 of them.
+        return serializer.serialize_bytes(bytes.as_bytes());
     }
     if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
         let bytes = value.call_method0("__bytes__").or_else(|_| value.py().get_type::<PyBytes>().call1((value,)));
         let bytes = bytes.map_err(|error| place.fail(text_of(value.py(), &error)))?;
         let bytes = bytes.cast::<PyBytes>().map_err(|error| place.fail(error))?;
-        return write_bytes(bytes.as_bytes(), serializer);
+        return serializer.serialize_bytes(bytes.as_bytes());
     }
     let plain = plain(value).map_err(|error| place.fail(text_of(value.py(), &error)))?;
     // Deeper by one, so that what makes itself of itself comes to an end.
@@ -199,15 +200,6 @@ fn write_float<S: Serializer>(number: f64, place: &Place<'_>, serializer: S) -> 
     }
     let name = if number.is_nan() { "NaN".to_owned() } else { format!("{number}") };
     Err(place.fail(format_args!("{name} is not a number that a message can hold: send None instead")))
-}
-
-/// MessagePack has bytes, JSON has not: there they are Base64.
-fn write_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    if serializer.is_human_readable() {
-        serializer.serialize_str(&crate::base64::encode(bytes))
-    } else {
-        serializer.serialize_bytes(bytes)
-    }
 }
 
 fn write_items<'py, S: Serializer>(
