@@ -10,26 +10,37 @@ use serde_json::json;
 use crate::guard::{self, sockets_in_tmp};
 use crate::tools;
 
-/// A plugin on the official Python SDK (`plugins/official/main.py`) whose
+/// A plugin for the official Python SDK (`plugins/official/main.py`) whose
 /// names no other test has.
 pub struct OfficialPython {
     root: tempfile::TempDir,
     name: String,
+    python: PathBuf,
 }
 
 impl OfficialPython {
     /// Makes the folder.
     pub fn new() -> Self {
+        Self::on(tools::python(), true)
+    }
+
+    /// The same plugin on our module `ekuiper`, without `ghost` in its manifest:
+    /// its handshake names the symbols that it has, and our host compares.
+    pub fn on_ours() -> Self {
+        Self::on(tools::our_python(), false)
+    }
+
+    fn on(python: PathBuf, ghost: bool) -> Self {
         let root = tempfile::tempdir().unwrap();
         let name = guard::unique("py");
-        install_official(&root.path().join(&name), &name, "v1.0.0");
-        Self { root, name }
+        install_official(&root.path().join(&name), &name, "v1.0.0", ghost);
+        Self { root, name, python }
     }
 
     /// Another version of it, in a folder of its own.
     pub fn version(&self, version: &str) -> Package {
         let folder = self.root.path().join(version).join(&self.name);
-        install_official(&folder, &self.name, version);
+        install_official(&folder, &self.name, version, true);
         Package::read(folder).unwrap()
     }
 
@@ -61,7 +72,7 @@ impl OfficialPython {
 
     /// The same, to be changed.
     pub fn host_builder(&self, transport: &str) -> HostBuilder {
-        Host::builder().transport(transport).plugin(self.folder()).python_bin(tools::python().display().to_string())
+        Host::builder().transport(transport).plugin(self.folder()).python_bin(self.python.display().to_string())
     }
 
     /// Checks that nothing of it is left in `/tmp`.
@@ -73,13 +84,16 @@ impl OfficialPython {
     }
 }
 
-fn install_official(folder: &Path, name: &str, version: &str) {
+fn install_official(folder: &Path, name: &str, version: &str, ghost: bool) {
     fs::create_dir_all(folder).unwrap();
     for file in ["interop/plugins/official/main.py", "examples/pysam/pysam.py"] {
         let file = tools::root().join(file);
         fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
     }
-    let named = |symbols: &[&str]| symbols.iter().map(|symbol| format!("{name}_{symbol}")).collect::<Vec<_>>();
+    let named = |symbols: &[&str]| {
+        let there = symbols.iter().filter(|symbol| ghost || **symbol != "ghost");
+        there.map(|symbol| format!("{name}_{symbol}")).collect::<Vec<_>>()
+    };
     let manifest = json!({
         "version": version,
         "language": "python",

@@ -24,6 +24,16 @@ pub fn python() -> PathBuf {
     python
 }
 
+/// The interpreter that has our module `ekuiper` instead.
+///
+/// # Panics
+/// It was not set up.
+pub fn our_python() -> PathBuf {
+    let python = root().join("target/python/bin/python");
+    assert!(python.exists(), "there is no {}: run `cargo xtask python`, which makes it", python.display());
+    python
+}
+
 /// The Go peer; without it the test that asks is skipped, loudly.
 ///
 /// # Panics
