@@ -1,6 +1,6 @@
 //! The plugin `mirror` under a real, stock eKuiper: its source, functions,
 //! aggregate and sink in rules that are made over REST; and what a crash costs
-//! it with a guard and without.
+//! it with a guard and without. `python` has the document's plugin in Python.
 //!
 //! `KUIPERD` names the engine, `KUIPER_ETC` its `etc` folder; without them the
 //! tests are skipped.
@@ -13,6 +13,8 @@ mod kuiperd;
 mod package;
 #[path = "engine/process.rs"]
 mod process;
+#[path = "engine/python.rs"]
+mod python;
 
 use std::time::{Duration, Instant};
 

@@ -44,21 +44,28 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub(crate) struct Site {
     root: tempfile::TempDir,
     mark: String,
+    /// The interpreter of its plugins in Python.
+    python: PathBuf,
 }
 
 impl Site {
     /// A site with the engine that the environment names, and the plugin
     /// `mirror`; without an engine the test is skipped, loudly.
     pub(crate) fn new() -> Option<Self> {
-        Self::with(tools::mirror)
+        Self::with(tools::mirror, tools::python)
     }
 
     /// The same, where the plugin has a guard before it.
     pub(crate) fn supervised() -> Option<Self> {
-        Self::with(tools::supervised)
+        Self::with(tools::supervised, tools::python)
     }
 
-    fn with(program: fn() -> &'static Path) -> Option<Self> {
+    /// The same, where this interpreter runs the plugins in Python.
+    pub(crate) fn python(python: fn() -> PathBuf) -> Option<Self> {
+        Self::with(tools::mirror, python)
+    }
+
+    fn with(program: fn() -> &'static Path, python: fn() -> PathBuf) -> Option<Self> {
         let (Some(kuiperd), Some(etc)) = (std::env::var_os("KUIPERD"), std::env::var_os("KUIPER_ETC")) else {
             let current = std::thread::current();
             let test = current.name().unwrap_or("a test");
@@ -80,9 +87,10 @@ impl Site {
         fs::copy(&kuiperd, root.path().join("kuiperd"))
             .unwrap_or_else(|error| panic!("KUIPERD is {}: {error}", Path::new(&kuiperd).display()));
         package::write_mirror(&root.path().join("mirror.zip"), program());
+        package::write_pysam(&root.path().join("pysam.zip"));
         let mark = format!("{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         watch(&mark);
-        Some(Self { root, mark })
+        Some(Self { root, mark, python: python() })
     }
 
     /// Where a file of this name is for the test.
@@ -117,6 +125,11 @@ impl Site {
             assert!(found.len() <= 1, "more than one plugin process: {found:?}");
             found.pop()
         })
+    }
+
+    /// A process that runs this script.
+    pub(crate) fn script(&self, script: &str) -> Option<Process> {
+        Process::marked(&self.mark).into_iter().find(|process| process.runs(script))
     }
 
     /// A supervised plugin's guard and worker.
@@ -189,6 +202,7 @@ impl<'a> Engine<'a> {
             .env("KUIPER__BASIC__PROMETHEUS", "false")
             .env("KUIPER__BASIC__CONSOLELOG", "true")
             .env("KUIPER__BASIC__FILELOG", "false")
+            .env("KUIPER__PORTABLE__PYTHONBIN", &site.python)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -225,9 +239,15 @@ impl<'a> Engine<'a> {
 
     /// Installs the plugin.
     pub(crate) fn install_mirror(&self) {
-        let plugin = json!({ "name": "mirror", "file": "file:///tmp/mirror.zip" });
+        self.install("mirror");
+    }
+
+    /// Installs the plugin of this name.
+    pub(crate) fn install(&self, name: &str) {
+        let plugin = json!({ "name": name, "file": format!("file:///tmp/{name}.zip") });
         self.ask("POST", "/plugins/portables", Some(&plugin));
-        let status: Value = serde_json::from_str(&self.ask("GET", "/plugins/portables/mirror/status", None)).unwrap();
+        let path = format!("/plugins/portables/{name}/status");
+        let status: Value = serde_json::from_str(&self.ask("GET", &path, None)).unwrap();
         assert_eq!(status["status"], "running", "{status}");
     }
 
@@ -247,6 +267,18 @@ impl<'a> Engine<'a> {
     pub(crate) fn create_rule(&self, id: &str, sql: &str) {
         let sink = json!({ "lines": { "path": format!("/tmp/{id}.jsonl"), "requireAck": true } });
         let rule = json!({ "id": id, "sql": sql, "actions": [sink], "options": { "bufferLength": 4096 } });
+        self.ask("POST", "/rules", Some(&rule));
+    }
+
+    /// A stream on the source of `pysam`, with these settings; it has their name.
+    pub(crate) fn create_python_stream(&self, settings: &str) {
+        let sql = format!(r#"CREATE STREAM {settings} () WITH (TYPE="pyjson", FORMAT="json", CONF_KEY="{settings}")"#);
+        self.ask("POST", "/streams", Some(&json!({ "sql": sql })));
+    }
+
+    /// A rule whose rows go to the sink of `pysam`, with acks.
+    pub(crate) fn create_python_rule(&self, id: &str, sql: &str) {
+        let rule = json!({ "id": id, "sql": sql, "actions": [{ "print": { "requireAck": true } }] });
         self.ask("POST", "/rules", Some(&rule));
     }
 

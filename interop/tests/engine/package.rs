@@ -1,4 +1,4 @@
-//! The plugin `mirror` as a zip that eKuiper installs.
+//! The plugins `mirror` and `pysam` as zips that eKuiper installs.
 
 use std::fs;
 use std::io::Write;
@@ -35,5 +35,22 @@ pub(crate) fn write_mirror(zip: &Path, program: &Path) {
     add("mirror", file.unix_permissions(0o755), &fs::read(program).unwrap());
     let settings = fs::read_to_string(example.join("sources/random.yaml")).unwrap() + SETTINGS;
     add("sources/random.yaml", file, settings.as_bytes());
+    zip.finish().unwrap();
+}
+
+/// Writes the zip of the document's plugin in Python, unchanged.
+pub(crate) fn write_pysam(zip: &Path) {
+    let example = tools::root().join("examples/pysam");
+    let mut zip = zip::ZipWriter::new(fs::File::create(zip).unwrap());
+    let settings = b"default:\n  interval: 100\nquick:\n  interval: 5\n".to_vec();
+    let files = [
+        ("pysam.json", fs::read(example.join("pysam.json")).unwrap()),
+        ("pysam.py", fs::read(example.join("pysam.py")).unwrap()),
+        ("sources/pyjson.yaml", settings),
+    ];
+    for (name, content) in files {
+        zip.start_file(name, SimpleFileOptions::default()).unwrap();
+        zip.write_all(&content).unwrap();
+    }
     zip.finish().unwrap();
 }

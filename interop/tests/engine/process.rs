@@ -48,6 +48,14 @@ impl Process {
         found
     }
 
+    /// Whether it is an interpreter that runs a script of this name.
+    pub(crate) fn runs(&self, script: &str) -> bool {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        words.next();
+        words.any(|word| word == script.as_bytes() || word.ends_with(format!("/{script}").as_bytes()))
+    }
+
     /// Who has started it, while it lives.
     pub(crate) fn parent(&self) -> Option<i32> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
