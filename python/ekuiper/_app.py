@@ -55,18 +55,24 @@ class Plugin:
 
     @overload
     def function(
-        self, *, name: Optional[str] = None, aggregate: Optional[bool] = None, idempotent: bool = False
-    ) -> Callable[[T], T]: ...
-
-    def function(
         self,
-        target: Optional[T] = None,
+        target: None = None,
         /,
         *,
         name: Optional[str] = None,
         aggregate: Optional[bool] = None,
         idempotent: bool = False,
-    ) -> Union[T, Callable[[T], T]]:
+    ) -> Callable[[T], T]: ...
+
+    def function(
+        self,
+        target: Optional[Callable[..., Any]] = None,
+        /,
+        *,
+        name: Optional[str] = None,
+        aggregate: Optional[bool] = None,
+        idempotent: bool = False,
+    ) -> Any:
         """Add a function. Its annotations say how many arguments it takes and of which types; it
         is an aggregate if all of them are lists, or if `aggregate` says so. One that is
         `idempotent` is executed once more when a supervised plugin's worker has died in it."""
@@ -84,9 +90,9 @@ class Plugin:
     def source(self, target: T, /) -> T: ...
 
     @overload
-    def source(self, *, name: Optional[str] = None) -> Callable[[T], T]: ...
+    def source(self, target: None = None, /, *, name: Optional[str] = None) -> Callable[[T], T]: ...
 
-    def source(self, target: Optional[T] = None, /, *, name: Optional[str] = None) -> Union[T, Callable[[T], T]]:
+    def source(self, target: Optional[Callable[..., Any]] = None, /, *, name: Optional[str] = None) -> Any:
         """Add a source: a generator, each row of which is emitted; a row and its meta is a tuple.
         Its parameters are the configuration's fields, and `datasource`."""
 
@@ -101,9 +107,9 @@ class Plugin:
     def sink(self, target: T, /) -> T: ...
 
     @overload
-    def sink(self, *, name: Optional[str] = None) -> Callable[[T], T]: ...
+    def sink(self, target: None = None, /, *, name: Optional[str] = None) -> Callable[[T], T]: ...
 
-    def sink(self, target: Optional[T] = None, /, *, name: Optional[str] = None) -> Union[T, Callable[[T], T]]:
+    def sink(self, target: Optional[Callable[..., Any]] = None, /, *, name: Optional[str] = None) -> Any:
         """Add a sink: a function that takes a row; all rows of a message, where its first
         parameter is a list; or the message as it is, where that is `bytes`. The other parameters
         are the configuration's fields. The message is acknowledged when the function returns,

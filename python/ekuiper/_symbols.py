@@ -7,7 +7,7 @@ import contextlib
 import functools
 import inspect
 import threading
-from typing import Any, AsyncGenerator, Callable, Coroutine, Dict, Generator, Optional, Tuple
+from typing import Any, Callable, Coroutine, Dict, Optional, Tuple
 
 from . import _ekuiper
 from ._annotations import Parameters
@@ -121,7 +121,7 @@ class GeneratorSource(Source):
     def open(self, ctx: Context) -> None:
         if self._parameters.context:
             self._arguments[self._parameters.context] = ctx
-        made = self._target(**self._arguments)
+        made: Any = self._target(**self._arguments)
         if inspect.isasyncgen(made):
             self._run(self._emit_async(ctx, made))
         elif inspect.iscoroutine(made):
@@ -162,7 +162,7 @@ class GeneratorSource(Source):
                 self._task = None
             _close_loop()
 
-    async def _emit_async(self, ctx: Context, rows: AsyncGenerator[Any, None]) -> None:
+    async def _emit_async(self, ctx: Context, rows: Any) -> None:
         try:
             async for row in rows:
                 # Without the loop's other tasks; with the lock's.
@@ -174,7 +174,7 @@ class GeneratorSource(Source):
             await rows.aclose()
 
 
-def _emit_all(ctx: Context, rows: Generator[Any, None, None]) -> None:
+def _emit_all(ctx: Context, rows: Any) -> None:
     with contextlib.closing(rows), contextlib.suppress(Stopped):
         for row in rows:
             _emit(ctx, row)

@@ -91,7 +91,7 @@ class SourceTest:
 
     def take(self, count: int) -> List[Tuple[Any, Any]]:
         """The next rows; fewer where it is over before."""
-        rows = []
+        rows: List[Tuple[Any, Any]] = []
         while len(rows) < count:
             row = self._test.next()
             if row is None:
