@@ -41,10 +41,15 @@ class Plugin:
             app.run()
 
     Each of them may be `async`. A parameter that is annotated as `Context` gets the context.
+
+    `supervised` puts a guard process before the plugin: a segmentation fault, `os._exit` or the
+    out-of-memory killer cost a restart of its worker, not the rules. What the script does before
+    it calls `run` is done in the guard's process too, before it becomes that.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, supervised: bool = False) -> None:
         self.name = name
+        self.supervised = supervised
         self._sources: Dict[str, Callable[[], Any]] = {}
         self._sinks: Dict[str, Callable[[], Any]] = {}
         self._functions: Dict[str, Callable[[], Any]] = {}
@@ -149,4 +154,6 @@ class Plugin:
     def run(self) -> None:
         """Serve the engine that has started this process, until it ends or ends the plugin."""
         _logging.set_up(_serve.launch_options().get("logLevel"))
-        _serve.serve(self.name, self._sources, self._sinks, self._functions, self._idempotent)
+        _serve.serve(
+            self.name, self._sources, self._sinks, self._functions, self._idempotent, supervised=self.supervised
+        )

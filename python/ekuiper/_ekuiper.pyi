@@ -54,10 +54,9 @@ class SinkTest:
 
 def run(
     name: str,
-    sources: Dict[str, Callable[[], Any]],
-    sinks: Dict[str, Callable[[], Any]],
-    functions: Dict[str, Callable[[], Any]],
+    symbols: List[Dict[str, Callable[[], Any]]],
     idempotent: List[str],
+    supervised: bool,
     arguments: List[str],
 ) -> Tuple[int, int]: ...
 def check(kind: Any, value: Any) -> Any: ...

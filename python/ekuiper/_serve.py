@@ -30,21 +30,56 @@ def launch_options() -> Dict[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
+def is_worker() -> bool:
+    """Whether a guard has started this process."""
+    guard = os.environ.get("EKUIPER_SDK_WORKER", "").partition(",")[0]
+    return guard == str(os.getppid())
+
+
+def become_guard(name: str, *symbols: Mapping[str, Any]) -> None:
+    """Replaces this interpreter by the guard, which runs the script again: without what the
+    script has loaded, and under the process number that the engine knows."""
+    guard = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ekuiper-guard")
+    # `orig_argv` is younger than Python 3.9.
+    options = getattr(sys, "orig_argv", ["", "-u", *sys.argv])[1:]
+    sources, sinks, functions = (list(names) for names in symbols)
+    guarded = {
+        "name": name,
+        "sources": sources,
+        "sinks": sinks,
+        "functions": functions,
+        "command": [sys.executable, *options],
+    }
+    arguments = launch_arguments()
+    if len(arguments) != 1 or not arguments[0].lstrip().startswith("{"):
+        # Nobody to guard for; the core says how a plugin is started.
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(guard, [name, json.dumps(guarded), *arguments])
+    except OSError as error:
+        raise RuntimeError("the guard of a supervised plugin cannot be run: %s: %s" % (guard, error)) from error
+
+
 def serve(
     name: str,
     sources: Mapping[str, Callable[[], Any]],
     sinks: Mapping[str, Callable[[], Any]],
     functions: Mapping[str, Callable[[], Any]],
     idempotent: Iterable[str] = (),
+    supervised: bool = False,
 ) -> None:
     """Serves until the engine ends, or ends the plugin. Raises `SystemExit` where the plugin
     cannot serve, with the exit code that the SDK gives it."""
+    if supervised and not is_worker() and not launch_options().get("supervises"):
+        become_guard(name, sources, sinks, functions)
     if threading.current_thread() is threading.main_thread():
         # The core catches it: Ctrl-C ends the plugin in order, and is no exception besides.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     code, busy = _ekuiper.run(
-        name, dict(sources), dict(sinks), dict(functions), list(idempotent), launch_arguments()
+        name, [dict(sources), dict(sinks), dict(functions)], list(idempotent), supervised, launch_arguments()
     )
     if busy:
         # A symbol hangs in code of its own. It would be cut off in the midst of it by the

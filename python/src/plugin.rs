@@ -18,19 +18,19 @@ fn factories(symbols: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Arc<Py<PyAny>
     symbols.iter().map(|(name, make)| Ok((name.extract()?, Arc::new(make.unbind())))).collect()
 }
 
-/// Serves the engine that has started this process; the exit code, and how many
+/// Serves the engine, or the guard, that has started this process; the exit code, and how many
 /// threads still run a symbol's code.
 #[pyfunction]
 pub(crate) fn run(
     py: Python<'_>,
     name: &str,
-    sources: &Bound<'_, PyDict>,
-    sinks: &Bound<'_, PyDict>,
-    functions: &Bound<'_, PyDict>,
+    symbols: [Bound<'_, PyDict>; 3],
     idempotent: &Bound<'_, PyList>,
+    supervised: bool,
     arguments: Vec<String>,
 ) -> PyResult<(u8, usize)> {
     let mut plugin = Plugin::new(name);
+    let [sources, sinks, functions] = &symbols;
     for (name, make) in factories(sources)? {
         let symbol = name.clone();
         plugin = plugin.source(name, move || PySource::new(symbol.clone(), make.clone()));
@@ -44,6 +44,9 @@ pub(crate) fn run(
     }
     for name in idempotent {
         plugin = plugin.idempotent(name.extract::<String>()?);
+    }
+    if supervised {
+        plugin = plugin.supervised();
     }
     let ended = py.detach(|| plugin.run_with(arguments));
     let code = [(ExitCode::SUCCESS, 0), (ExitCode::from(2), 2)];

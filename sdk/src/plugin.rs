@@ -28,6 +28,8 @@ pub struct Plugin {
     pub(crate) idempotent: BTreeSet<String>,
     pub(crate) limits: Limits,
     pub(crate) supervised: bool,
+    /// The worker's command line, where it is not this executable's own.
+    pub(crate) worker: Option<Vec<String>>,
     /// What the author did wrong; told by `run`.
     mistake: Option<String>,
 }
@@ -64,6 +66,7 @@ impl Plugin {
             idempotent: BTreeSet::new(),
             limits: Limits::default(),
             supervised: false,
+            worker: None,
             mistake: None,
         }
     }
@@ -137,6 +140,15 @@ impl Plugin {
     /// function's first call.
     pub fn supervised(mut self) -> Self {
         self.supervised = true;
+        self
+    }
+
+    /// Makes the guard of a [supervised](Plugin::supervised) plugin start this
+    /// command line, program and arguments, as its worker: for bindings of
+    /// other languages, whose guard is a program of its own and has the same
+    /// symbols in name only. The worker is supervised too, and runs.
+    pub fn worker(mut self, command: Vec<String>) -> Self {
+        self.worker = Some(command);
         self
     }
 

@@ -12,7 +12,10 @@ from . import shared
 
 
 class PluginConfig:
-    """A plugin's name and its symbols: for each name something that makes the symbol."""
+    """A plugin's name and its symbols: for each name something that makes the symbol.
+
+    `supervised` puts a guard process before the plugin: a crash costs a restart of its worker, not
+    the rules."""
 
     def __init__(
         self,
@@ -20,11 +23,14 @@ class PluginConfig:
         sources: Optional[Mapping[str, Callable[[], Source]]] = None,
         sinks: Optional[Mapping[str, Callable[[], Sink]]] = None,
         functions: Optional[Mapping[str, Callable[[], Function]]] = None,
+        *,
+        supervised: bool = False,
     ) -> None:
         self.name = name
         self.sources = sources or {}
         self.sinks = sinks or {}
         self.functions = functions or {}
+        self.supervised = supervised
 
     def get(self, plugin_type: str, symbol_name: str) -> Any:
         """What makes a symbol of this kind and name; `KeyError` where there is none."""
@@ -46,7 +52,7 @@ def start(c: PluginConfig) -> None:
     global conf
     init_vars(c)
     conf = c
-    _serve.serve(c.name, c.sources, c.sinks, c.functions)
+    _serve.serve(c.name, c.sources, c.sinks, c.functions, supervised=c.supervised)
 
 
 def init_vars(c: PluginConfig) -> None:

@@ -72,6 +72,7 @@ pub(in crate::runtime) fn guard(plugin: Plugin, site: Site) -> Result<()> {
         crashes: Crashes::new(policy),
         roster: Roster::default(),
         worker: None,
+        command: plugin.worker.clone(),
         start_at: Some(Instant::now()),
         courier: Some(courier),
         inbox,
@@ -101,6 +102,8 @@ struct Guard {
     crashes: Crashes,
     roster: Roster,
     worker: Option<Worker>,
+    /// The worker's command line; absent where it is this executable's own.
+    command: Option<Vec<String>>,
     /// When the next worker is to be started.
     start_at: Option<Instant>,
     /// Until the first worker is ready: then it serves the control channel.
@@ -173,7 +176,7 @@ impl Guard {
     fn act(&mut self, now: Instant) -> Result<()> {
         if self.worker.is_none() && self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
-            match Worker::start(&self.memory, READY) {
+            match Worker::start(self.command.as_deref(), &self.memory, READY) {
                 Ok(worker) => self.worker = Some(worker),
                 Err(error) if self.courier.is_some() => return Err(format!("cannot start its worker: {error}").into()),
                 Err(error) => {

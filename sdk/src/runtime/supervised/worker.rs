@@ -44,21 +44,23 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts this same executable once more. It may take `patience` to be
-    /// ready.
-    pub(super) fn start(memory: &OwnedFd, patience: Duration) -> Result<Self> {
+    /// Starts this command line, or this same executable once more. It may take
+    /// `patience` to be ready.
+    pub(super) fn start(command: Option<&[String]>, memory: &OwnedFd, patience: Duration) -> Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_write_timeout(Some(TAKE))?;
         // Nothing else is started meanwhile: only the worker inherits it.
         fcntl_setfd(&theirs, FdFlags::empty())?;
         let (variable, value) = page::variable(&theirs, memory);
-        let mut arguments = std::env::args_os();
-        // Also when its file has been replaced, as an update does.
-        let mut command = Command::new("/proc/self/exe");
-        if let Some(name) = arguments.next() {
-            command.arg0(name);
-        }
-        let mut child = command.args(arguments).env(variable, value).spawn()?;
+        let mut command = match command {
+            Some([program, arguments @ ..]) => {
+                let mut command = Command::new(program);
+                command.args(arguments);
+                command
+            }
+            _ => itself(),
+        };
+        let mut child = command.env(variable, value).spawn()?;
         // It is not waited for yet, so the number is its own.
         let pidfd = Pid::from_raw(child.id().cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
         let pidfd = match pidfd {
@@ -178,6 +180,18 @@ impl Worker {
         self.reaped = true;
         (self.child.wait(), std::mem::take(&mut self.held))
     }
+}
+
+/// This executable with its arguments, also when its file has been replaced, as
+/// an update does.
+fn itself() -> Command {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments);
+    command
 }
 
 impl Drop for Worker {

@@ -1,0 +1,63 @@
+//! The guard of a supervised plugin in Python: `start` replaces the interpreter
+//! by it, and it runs the script again as its worker. No symbol runs here.
+
+use std::process::ExitCode;
+
+use ekuiper_sdk::prelude::*;
+use serde::Deserialize;
+
+/// What `start` knows of the plugin: this program's first argument.
+#[derive(Deserialize)]
+struct Guarded {
+    name: String,
+    sources: Vec<String>,
+    sinks: Vec<String>,
+    functions: Vec<String>,
+    /// The interpreter, its options, the script and the engine's argument.
+    command: Vec<String>,
+}
+
+/// A symbol that only has a name here.
+struct Named;
+
+fn elsewhere<T>() -> Result<T> {
+    Err("symbols run in the worker".into())
+}
+
+impl Source for Named {
+    fn open(&mut self, _: &SourceContext) -> Result<()> {
+        elsewhere()
+    }
+}
+
+impl Sink for Named {
+    fn collect(&mut self, _: &SinkContext, _: &[u8]) -> Result<()> {
+        elsewhere()
+    }
+}
+
+impl Function for Named {
+    fn exec(&mut self, _: &[Value], _: &FunctionContext) -> Result<Value> {
+        elsewhere()
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let guarded = arguments.next().and_then(|text| serde_json::from_str::<Guarded>(&text).ok());
+    let Some(Guarded { name, sources, sinks, functions, command }) = guarded else {
+        eprintln!("this is the guard of supervised plugins in Python: ekuiper.plugin.start runs it");
+        return ExitCode::from(2);
+    };
+    let mut plugin = Plugin::new(name).supervised().worker(command);
+    for name in sources {
+        plugin = plugin.source(name, || Named);
+    }
+    for name in sinks {
+        plugin = plugin.sink(name, || Named);
+    }
+    for name in functions {
+        plugin = plugin.function(name, Named);
+    }
+    plugin.run_with(arguments.collect())
+}
