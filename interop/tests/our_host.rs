@@ -3,7 +3,7 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use ekuiper_host::{Error, Host, Source, Tuple};
+use ekuiper_host::{Error, Host, HostBuilder, Source, Tuple};
 use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, sockets_in};
 use ekuiper_interop::plugins::Mirror;
 use rustix::process::Signal;
@@ -25,8 +25,12 @@ ekuiper_interop::over_each_transport_of_ours! {
 }
 
 fn host(mirror: &Mirror, transport: &str) -> Host {
+    builder(mirror, transport).build().unwrap()
+}
+
+fn builder(mirror: &Mirror, transport: &str) -> HostBuilder {
     // A folder of its own: the names in /tmp are always the same.
-    Host::builder().transport(transport).plugin(mirror.folder()).ipc_dir(sockets(mirror)).build().unwrap()
+    Host::builder().transport(transport).plugin(mirror.folder()).ipc_dir(sockets(mirror))
 }
 
 fn sockets(mirror: &Mirror) -> std::path::PathBuf {
@@ -79,7 +83,8 @@ fn two_hosts_run_one_plugin_side_by_side(transport: &str) {
 fn odd_values_are_values_or_errors_and_the_channels_live_on(transport: &str) {
     let _watchdog = Watchdog::start();
     let mirror = Mirror::new();
-    let host = host(&mirror, transport);
+    // The longest messages take their time where several tests send them.
+    let host = builder(&mirror, transport).send_timeout(PATIENCE).recv_timeout(PATIENCE).build().unwrap();
     let echo = host.function("echo").unwrap();
     let lives = || assert_eq!(echo.call::<i64>((7,)).unwrap(), 7);
     let deep = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
