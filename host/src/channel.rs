@@ -37,6 +37,8 @@ pub(crate) struct Channel {
     process_ended: AtomicBool,
     /// Another process is to follow: nothing is sent any more.
     is_left: AtomicBool,
+    /// Every wait on it has been ended.
+    is_closed: AtomicBool,
     visitor: Mutex<Option<Visitor>>,
 }
 
@@ -130,6 +132,7 @@ impl Channel {
             has_peer: AtomicBool::new(false),
             process_ended: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             visitor: Mutex::default(),
         })
     }
@@ -195,10 +198,10 @@ impl Channel {
         state.hellos.get(&state.end.peer()?).cloned()
     }
 
-    /// Whether nothing is sent on it any more: its process has ended, or is
-    /// left.
+    /// Whether nothing is sent on it any more: its process has ended or is
+    /// left, or it is closed.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_left.load(Ordering::SeqCst) || self.process_ended.load(Ordering::SeqCst)
+        [&self.is_left, &self.process_ended, &self.is_closed].into_iter().any(|flag| flag.load(Ordering::SeqCst))
     }
 
     /// Whether the next call may go there as it is.
@@ -353,7 +356,10 @@ impl Channel {
                 }
                 Err(error) => {
                     state.end.not_sent(ticket);
-                    return Err(Failure::Transport(error));
+                    return Err(match error {
+                        TransportError::Closed => Failure::ProcessEnded,
+                        error => Failure::Transport(error),
+                    });
                 }
             }
         }
@@ -492,6 +498,7 @@ impl Dependent for Channel {
     }
 
     fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         self.reply.close();
     }
 }

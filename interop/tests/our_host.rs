@@ -291,11 +291,19 @@ fn shutdown_leaves_nothing(transport: &str) {
     let sink = host.sink("file").rule("r1").config(json!({ "path": file })).require_ack(true).open().unwrap();
     let echo = host.function("echo").unwrap();
     next(&mut source);
+    sink.send(&json!({})).unwrap();
+    assert_eq!(echo.call::<u8>((1,)).unwrap(), 1);
     let process = Process::of(host.pid("mirror").unwrap());
     host.shutdown();
     process.ended();
-    assert!(sink.send(&json!({})).is_err());
-    assert!(echo.call::<Value>((1,)).is_err());
+    // Again and again, however often it was used before.
+    for _ in 0..2 {
+        let sent = sink.send(&json!({}));
+        assert!(matches!(sent, Err(Error::Stopped)), "{sent:?}");
+        let called = echo.call::<u8>((1,));
+        assert!(matches!(called, Err(Error::Stopped)), "{called:?}");
+        assert!(matches!(echo.call_many::<u8, _>([(1,)]), Err(Error::Stopped)));
+    }
     drop((source, sink, echo, host));
     assert_clean(&mirror);
 }
