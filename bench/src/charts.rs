@@ -122,12 +122,17 @@ fn lines(area: &Area<'_>, table: &Table, metric: Metric, axis: &str) -> Drawn {
     let (least, greatest) = range(table, metric);
     let places = table.cases.iter().map(|case| case.place);
     let (first, last) = places.fold((f64::MAX, f64::MIN), |(first, last), place| (first.min(place), last.max(place)));
+    let ticks: Vec<f64> = table.cases.iter().map(|case| case.place).collect();
+    let tick = |place: &f64| {
+        let case = table.cases.iter().find(|case| case.place == *place);
+        case.map_or_else(|| short(*place), |case| case.label.trim_end_matches(" at once").to_owned())
+    };
     let inner = area.margin(HEAD - 4, 14, 14, 20);
     let (plot, legend) = inner.split_horizontally(WIDTH as i32 - 34 - 150);
-    let mut chart = ChartBuilder::on(&plot)
-        .x_label_area_size(46)
-        .y_label_area_size(86)
-        .build_cartesian_2d((first..last).log_scale(), (least / 1.5..greatest * 1.5).log_scale())?;
+    let mut chart = ChartBuilder::on(&plot).x_label_area_size(46).y_label_area_size(86).build_cartesian_2d(
+        (first..last).log_scale().with_key_points(ticks),
+        (least / 1.5..greatest * 1.5).log_scale(),
+    )?;
     let labels = ("sans-serif", 13, &FAINT).into_text_style(&plot);
     chart
         .configure_mesh()
@@ -140,7 +145,7 @@ fn lines(area: &Area<'_>, table: &Table, metric: Metric, axis: &str) -> Drawn {
         .y_labels(8)
         .x_desc(axis)
         .y_desc(long(metric))
-        .x_label_formatter(&|place| short(*place))
+        .x_label_formatter(&tick)
         .y_label_formatter(&|value| short(*value))
         .draw()?;
     let names: Vec<String> = names(table);
@@ -210,13 +215,17 @@ fn unit(metric: Metric) -> &'static str {
     }
 }
 
-/// An axis's number: `65536` is `65k`.
+/// An axis's number: `10000` is `10k`.
 fn short(number: f64) -> String {
     match number {
-        number if number >= 1e6 => format!("{}M", shown(number / 1e6).trim_end_matches(".00")),
-        number if number >= 1e3 => format!("{}k", shown(number / 1e3).trim_end_matches(".00").trim_end_matches(".0")),
-        number => shown(number).trim_end_matches(".00").trim_end_matches(".0").to_owned(),
+        number if number >= 1e6 => format!("{}M", whole(number / 1e6)),
+        number if number >= 1e3 => format!("{}k", whole(number / 1e3)),
+        number => whole(number),
     }
+}
+
+fn whole(number: f64) -> String {
+    shown(number).trim_end_matches(".00").trim_end_matches(".0").to_owned()
 }
 
 /// Ours blue, the limit grey, others each its own.
@@ -247,6 +256,6 @@ mod tests {
         let bars = std::fs::read_to_string(folder.path().join("calls.svg")).unwrap();
         assert!(bars.starts_with("<svg") && bars.contains("50.0 µs (5.00×)") && bars.contains("less is better"));
         let lines = std::fs::read_to_string(folder.path().join("sizes.svg")).unwrap();
-        assert!(lines.contains("message, bytes") && lines.contains("nng"));
+        assert!(lines.contains("message") && lines.contains("nng") && lines.contains("1024 B"));
     }
 }

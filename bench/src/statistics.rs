@@ -71,6 +71,6 @@ mod tests {
     fn percentiles_are_the_nearest_rank() {
         let all: Vec<u32> = (1..=200).collect();
         assert_eq!((percentile(&all, 50), percentile(&all, 99)), (100, 198));
-        assert_eq!((percentile(&all[..1], 99), percentile(&[], 50)), (1, 0));
+        assert_eq!((percentile(&all[..3], 50), percentile(&all[..1], 99), percentile(&[], 50)), (2, 1, 0));
     }
 }

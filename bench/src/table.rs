@@ -70,6 +70,10 @@ fn row(table: &Table, case: &Case, line: &Line, has_cases: bool) -> Vec<String> 
 fn cell(case: &Case, line: &Line, metric: Metric) -> String {
     let Some(summary) = line.summary(metric) else { return "–".into() };
     let mut cell = shown(summary.median);
+    // Often next to nothing, of which a spread and a factor say nothing.
+    if metric == Metric::Waits {
+        return cell;
+    }
     if line.samples.len() > 1 {
         let _ = write!(cell, " ±{:.0}%", summary.spread());
     }

@@ -15,6 +15,10 @@ const LIMITS: &str = "bench/instructions.txt";
 /// differ a little.
 const MARGIN: f64 = 1.10;
 
+/// And so many more: what a compiler puts in line, or not, where another crate
+/// has changed, is much of a small step.
+const GRACE: f64 = 64.0;
+
 /// Below this part of its limit a step has become so much cheaper that the
 /// limit guards nothing.
 const SLACK: f64 = 0.75;
@@ -83,7 +87,7 @@ fn instructions(arguments: &[String]) -> Result<()> {
 }
 
 const HEAD: &str = "# Instructions of each step of the hot path (bench/src/step.rs), counted by callgrind.\n\
-    # `cargo xtask bench --instructions` fails when one costs a tenth more;\n\
+    # `cargo xtask bench --instructions` fails when one costs a tenth and 64 more;\n\
     # `cargo xtask bench --instructions --accept` writes this file.\n";
 
 /// Builds the program that takes the steps.
@@ -137,7 +141,7 @@ fn judge(counted: &[(String, u64)], limits: &str) -> Verdict {
         let factor = *count as f64 / limit.max(1) as f64;
         let note = if factor < SLACK { "  far below its limit: accept it" } else { "" };
         verdict.table += &format!("{name:<34} {count:>12} {limit:>9} {:>+5.0} %{note}\n", (factor - 1.0) * 100.0);
-        if factor > MARGIN {
+        if *count as f64 > limit as f64 * MARGIN + GRACE {
             verdict.broken.push(format!("{name} costs {count} instructions, {limit} were enough"));
         }
     }
@@ -159,8 +163,8 @@ mod tests {
     fn a_tenth_more_is_too_much_and_a_step_without_a_limit_too() {
         let counted = |count| vec![("sp/chunk".to_owned(), count)];
         let limits = "# a comment\nsp/chunk 1000\nsp/chunk2 5\n";
-        assert!(judge(&counted(1100), limits).broken.is_empty());
-        assert_eq!(judge(&counted(1101), limits).broken, ["sp/chunk costs 1101 instructions, 1000 were enough"]);
+        assert!(judge(&counted(1164), limits).broken.is_empty());
+        assert_eq!(judge(&counted(1165), limits).broken, ["sp/chunk costs 1165 instructions, 1000 were enough"]);
         assert!(judge(&counted(700), limits).table.contains("far below"));
         assert_eq!(judge(&counted(1), "").broken.len(), 1);
     }

@@ -1,12 +1,13 @@
 //! A plugin under our host, on whatever SDK.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ekuiper_host::{Format, Function, Host, HostBuilder};
+use ekuiper_host::{Format, Function, Host, HostBuilder, PendingAck};
 use serde_json::json;
 
 use super::{Ack, CHANNELS, Measured, Record, RowFunction};
@@ -170,13 +171,23 @@ impl Hosted {
             sink.send(&reading)?;
             Ok(1)
         };
-        let sample = clock::streams_here(&self.pids(), size, || match ack {
+        clock::streams_here(&self.pids(), size, || match ack {
             Ack::None => clock::feed(pace, &mut send, || Ok(sink.flush(FLUSH)?)).map(Some),
             Ack::Each => clock::stream(pace, &mut send).map(Some),
-            // Until the host has a way to send on before an answer.
-            Ack::Window(_) => Ok(None),
-        })?;
-        Ok(sample)
+            Ack::Window(window) => {
+                let mut under_way = VecDeque::with_capacity(window);
+                let mut reading = Reading::of_size(size);
+                let next = || {
+                    while under_way.len() < window {
+                        reading.id += 1;
+                        under_way.push_back(sink.send_async(&reading)?);
+                    }
+                    under_way.pop_front().map_or(Ok(()), PendingAck::wait)?;
+                    Ok(1)
+                };
+                clock::stream(pace, next).map(Some)
+            }
+        })
     }
 
     /// See [`Peer::bytes`](super::Peer::bytes).

@@ -19,14 +19,14 @@ pub(super) fn subjects() -> [Subject; 2] {
             title: "Bytes of any length to a sink, without acks",
             cases: cases(|peer, pace, size| peer.bytes(pace, size)),
             columns: &[Metric::MegabytesPerSecond, Metric::PerSecond, Metric::CpuPerMillion],
-            chart: Chart::Lines("message, bytes"),
+            chart: Chart::Lines("length of a message"),
         },
         Subject {
             name: "call-sizes",
             title: "Function calls with texts of any length, there and back",
             cases: cases(|peer, pace, size| peer.calls(pace, size, 1)),
             columns: &[Metric::P50, Metric::P99],
-            chart: Chart::Lines("text, bytes"),
+            chart: Chart::Lines("length of the text"),
         },
     ]
 }
