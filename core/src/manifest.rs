@@ -90,7 +90,14 @@ impl Manifest {
 
     /// The conda environment to run in, if the manifest asks for one.
     pub fn conda_env(&self) -> Option<&str> {
-        self.virtual_env_type.as_ref().and(self.env.as_deref())
+        self.env.as_deref().filter(|_| self.virtual_env_type.as_deref() == Some("conda"))
+    }
+
+    /// Whether the manifest asks for a virtual environment of Python's own
+    /// module `venv`: a path in `env`, or one that the host makes. An extension
+    /// of ours: eKuiper knows conda alone.
+    pub fn is_venv(&self) -> bool {
+        self.virtual_env_type.as_deref() == Some("venv")
     }
 
     fn check(&self) -> Result<()> {
@@ -100,8 +107,12 @@ impl Manifest {
             None => {}
             Some("conda") if self.env.as_deref().is_some_and(|env| !env.is_empty()) => {}
             Some("conda") => return refuse(r#"virtualEnvType is "conda", but env names no environment"#.into()),
+            Some("venv") if self.language == Language::Python => {}
+            Some("venv") => return refuse(r#"virtualEnvType is "venv", but language is not "python""#.into()),
             Some(other) => {
-                return refuse(format!(r#"virtualEnvType {other:?} is not known: use "conda", or leave it out"#));
+                return refuse(format!(
+                    r#"virtualEnvType {other:?} is not known: use "conda", "venv" under our own host alone, or leave it out"#
+                ));
             }
         }
         let mut none = true;
@@ -197,6 +208,22 @@ mod tests {
         assert!(
             refused(r#"{"language":"python","executable":"x.py","virtualEnvType":"nix","functions":["f"]}"#)
                 .contains("nix")
+        );
+    }
+
+    #[test]
+    fn an_environment_is_condas_or_pythons_own() {
+        let with = |rest: &str| {
+            Manifest::parse(&format!(r#"{{"language":"python","executable":"x.py","functions":["f"],{rest}}}"#))
+                .unwrap()
+        };
+        let venv = with(r#""virtualEnvType":"venv","env":"/opt/env""#);
+        assert!(venv.is_venv() && venv.conda_env().is_none());
+        assert!(with(r#""virtualEnvType":"venv""#).is_venv());
+        assert!(!with(r#""virtualEnvType":"conda","env":"x""#).is_venv());
+        assert!(
+            refused(r#"{"language":"go","executable":"x","virtualEnvType":"venv","functions":["f"]}"#)
+                .contains("language is not \"python\"")
         );
     }
 

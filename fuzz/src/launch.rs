@@ -39,7 +39,8 @@ pub fn manifest(data: &[u8]) {
         count += names.len();
     }
     assert!(count > 0);
-    assert!(manifest.virtual_env_type.is_none() || manifest.conda_env().is_some_and(|env| !env.is_empty()));
+    let is_conda = || manifest.conda_env().is_some_and(|env| !env.is_empty());
+    assert!(manifest.virtual_env_type.is_none() || manifest.is_venv() || is_conda());
     let written = serde_json::to_string(&manifest).unwrap();
     assert_eq!(Manifest::parse(&written).unwrap(), manifest);
 }

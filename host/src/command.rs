@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ekuiper_core::manifest::Language;
 
 use crate::catalog::Package;
-use crate::{Error, Result};
+use crate::{Error, Result, environment};
 
 /// A program, its arguments and its working directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,8 +22,14 @@ pub(crate) struct CommandLine {
 }
 
 impl CommandLine {
-    /// The command line for a plugin.
-    pub(crate) fn new(package: &Package, python_bin: Option<&str>, launch_json: &str) -> Result<Self> {
+    /// The command line for a plugin, whose environment is made first if that
+    /// is due; `is_cancelled` ends that.
+    pub(crate) fn new(
+        package: &Package,
+        python_bin: Option<&str>,
+        launch_json: &str,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self> {
         let manifest = &package.manifest;
         let (executable, directory) = match &package.program {
             Some(program) => (program.clone(), package.folder.clone()),
@@ -36,7 +42,10 @@ impl CommandLine {
         check_file(package, &executable)?;
         let (program, mut args) = match (manifest.language, manifest.conda_env()) {
             (Language::Python, None) => {
-                let python = python(package, python_bin)?;
+                let mut python = python(package, python_bin)?;
+                if manifest.is_venv() {
+                    python = environment::interpreter(package, &python, is_cancelled)?;
+                }
                 (python, vec!["-u".into(), executable.into()])
             }
             (Language::Python, Some(env)) => {
@@ -77,7 +86,7 @@ fn python(package: &Package, python_bin: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Finds a program as a shell does.
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| {
         std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
@@ -188,7 +197,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = file(folder.path(), "bin/run", b"#!/bin/sh\n", 0o755);
         let package = package(folder.path(), r#""language":"go","executable":"bin/run""#);
-        let line = CommandLine::new(&package, None, "{}").unwrap();
+        let line = CommandLine::new(&package, None, "{}", &|| false).unwrap();
         assert_eq!(line, CommandLine { program: path, args: vec!["{}".into()], directory: folder.path().join("bin") });
     }
 
@@ -197,7 +206,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = file(folder.path(), "target/run", b"#!/bin/sh\n", 0o755);
         let package = package(folder.path(), r#""language":"go","executable":"bin/run""#);
-        let line = CommandLine::new(&Package { program: Some(program.clone()), ..package }, None, "{}").unwrap();
+        let line =
+            CommandLine::new(&Package { program: Some(program.clone()), ..package }, None, "{}", &|| false).unwrap();
         assert_eq!(line, CommandLine { program, args: vec!["{}".into()], directory: folder.path().to_owned() });
     }
 
@@ -206,10 +216,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let script = file(folder.path(), "demo.py", b"", 0o644);
         let package = package(folder.path(), r#""language":"python","executable":"demo.py""#);
-        let line = CommandLine::new(&package, Some("/bin/sh"), "{}").unwrap();
+        let line = CommandLine::new(&package, Some("/bin/sh"), "{}", &|| false).unwrap();
         assert_eq!(line.program, Path::new("/bin/sh"));
         assert_eq!(line.args, [OsString::from("-u"), script.into(), "{}".into()]);
-        let error = CommandLine::new(&package, Some("/no/python"), "{}").unwrap_err().to_string();
+        let error = CommandLine::new(&package, Some("/no/python"), "{}", &|| false).unwrap_err().to_string();
         assert!(error.contains("/no/python was not found") && error.contains("python_bin"), "{error}");
     }
 
@@ -217,7 +227,7 @@ mod tests {
     fn what_cannot_run_is_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let package = package(folder.path(), r#""language":"rust","executable":"run""#);
-        let refused = || CommandLine::new(&package, None, "{}").unwrap_err().to_string();
+        let refused = || CommandLine::new(&package, None, "{}", &|| false).unwrap_err().to_string();
         assert!(refused().contains("does not exist"));
         file(folder.path(), "run", b"#!/bin/sh\n", 0o644);
         assert!(refused().contains("chmod +x"));
@@ -231,6 +241,6 @@ mod tests {
         assert!(refused().contains("not a complete program"));
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         file(folder.path(), "run", &own[..20], 0o755);
-        CommandLine::new(&package, None, "{}").unwrap();
+        CommandLine::new(&package, None, "{}", &|| false).unwrap();
     }
 }

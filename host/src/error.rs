@@ -85,6 +85,17 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The virtual environment of a Python plugin is not there, or cannot be
+    /// made.
+    #[error("plugin {plugin}: its environment {} {reason}", folder.display())]
+    Environment {
+        /// The plugin.
+        plugin: String,
+        /// The environment.
+        folder: PathBuf,
+        /// What is wrong with it, with the installer's last lines.
+        reason: String,
+    },
     /// The operating system did not start the plugin.
     #[error("plugin {plugin}: cannot start {command}: {source}")]
     Spawn {

@@ -22,7 +22,8 @@
 //!
 //! What lives where: [`Host`] and its builder; `catalog`, which plugins there
 //! are; `plugin`, one of them, whether it runs or not, and its update; `startup`, `command` and
-//! `process`, how one is started and ended; `guard`, who ends it when the host
+//! `process`, how one is started and ended; `environment`, the one that a Python
+//! plugin runs in; `guard`, who ends it when the host
 //! is gone; `running`, a running one;
 //! `channel`, commands and their answers; `keeper`, the thread that reads idle
 //! channels; `site`, what all plugins share; [`Function`], [`Source`] and
@@ -35,6 +36,7 @@ mod channel;
 mod command;
 mod dependents;
 mod drain;
+mod environment;
 mod error;
 mod function;
 mod guard;

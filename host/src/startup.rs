@@ -69,6 +69,10 @@ impl Canceller {
     fn is_over(&self) {
         lock(&self.0).under_way = None;
     }
+
+    fn is_set(&self) -> bool {
+        lock(&self.0).is_set
+    }
 }
 
 /// Starts a plugin, and waits for its handshake.
@@ -196,7 +200,8 @@ fn launch(
 ) -> Result<Launched> {
     let name = &package.name;
     let options = &site.options;
-    let line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?)?;
+    let is_cancelled = || canceller.is_set();
+    let line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?, &is_cancelled)?;
     // Without a second folder in question, this one is not the plugin's alone.
     let is_private = common.is_some() || former.is_some();
     let (candidates, clash) = listen(name, site, common)?;
