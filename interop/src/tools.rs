@@ -34,6 +34,18 @@ pub fn our_python() -> PathBuf {
     python
 }
 
+/// The wheel of our module `ekuiper`.
+///
+/// # Panics
+/// It was not built.
+pub fn our_wheel() -> PathBuf {
+    let wheels = std::fs::read_dir(root().join("target/wheels")).into_iter().flatten();
+    let wheel = wheels
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|end| end == "whl"));
+    wheel.expect("`cargo xtask python` builds the wheel")
+}
+
 /// The Go peer; without it the test that asks is skipped, loudly.
 ///
 /// # Panics

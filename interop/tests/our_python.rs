@@ -180,6 +180,32 @@ fn a_death_in_mid_call_is_said_at_once_and_the_plugin_is_back() {
     plugin.assert_clean();
 }
 
+/// The host makes the environment, from a `requirements.txt` that names our
+/// wheel, and runs the plugin in it.
+#[test]
+fn the_host_makes_the_plugins_environment() {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::on_ours();
+    let manifest = plugin.folder().join(format!("{}.json", plugin.name()));
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replacen('{', r#"{"virtualEnvType":"venv","#, 1)).unwrap();
+    let requirements = plugin.folder().join("requirements.txt");
+    std::fs::write(&requirements, "/no/such/wheel-1.0-py3-none-any.whl\n").unwrap();
+    let host = || plugin.host_builder("uds").python_bin(tools::python().display().to_string()).build().unwrap();
+    let error = host().start(plugin.name()).unwrap_err().to_string();
+    assert!(error.contains("pip install failed") && error.contains("/no/such/wheel-1.0"), "{error}");
+
+    std::fs::write(&requirements, format!("{}\n", tools::our_wheel().display())).unwrap();
+    let first = host();
+    let revert = first.function(&plugin.symbol("revert")).unwrap();
+    assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+    let command = std::fs::read(format!("/proc/{}/cmdline", first.pid(plugin.name()).unwrap())).unwrap();
+    let python = plugin.folder().join(".venv/bin/python");
+    assert!(command.starts_with(python.as_os_str().as_encoded_bytes()), "{}", String::from_utf8_lossy(&command));
+    first.shutdown();
+    plugin.assert_clean();
+}
+
 ekuiper_interop::with_each_host! {
     pysam_source,
     pysam_sink,
