@@ -68,6 +68,8 @@ impl Outlet {
             surplus: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acked: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
         });
         running.depends(&(acks.clone() as Arc<dyn Dependent>));
         running.listens_at(data);
@@ -103,6 +105,12 @@ impl Outlet {
             data: data.clone(),
             _watch: watch,
         }))
+    }
+
+    /// Whether messages may still go to its process; if so, it may end at any
+    /// time.
+    pub(crate) fn is_current(&self) -> bool {
+        !self.acks.is_over.load(Ordering::SeqCst) && !self.running.is_left()
     }
 
     /// Whether an ack has not come.
@@ -165,7 +173,8 @@ impl Outlet {
     /// messages' order.
     pub(crate) fn await_ack(&self, number: u64, deadline: Instant) -> Acknowledged {
         match self.await_acks(number, deadline) {
-            None => lock(&self.acks.reading).refused.remove(&number).unwrap_or(Acknowledged::Answer(Ok(()))),
+            None if self.acks.refusals.load(Ordering::SeqCst) == 0 => Acknowledged::Answer(Ok(())),
+            None => self.acks.refused(number).unwrap_or(Acknowledged::Answer(Ok(()))),
             Some(reason) => reason,
         }
     }
@@ -206,11 +215,13 @@ impl Outlet {
 
     /// Nobody wants to know what became of this message.
     pub(crate) fn forget(&self, number: u64) {
-        let mut reading = lock(&self.acks.reading);
+        if self.acks.acked.load(Ordering::SeqCst) < number {
+            lock(&self.acks.reading).unwanted.insert(number);
+        }
+        // It may have come meanwhile.
         if self.acks.acked.load(Ordering::SeqCst) >= number {
-            reading.refused.remove(&number);
-        } else {
-            reading.unwanted.insert(number);
+            lock(&self.acks.reading).unwanted.remove(&number);
+            self.acks.refused(number);
         }
     }
 
@@ -266,6 +277,10 @@ struct Acks {
     sent: AtomicU64,
     /// How many of them were; grows under `reading`.
     acked: AtomicU64,
+    /// How many of those were not taken and nobody has asked for.
+    refusals: AtomicU64,
+    /// Its process has ended, or nobody is to wait any more.
+    is_over: AtomicBool,
 }
 
 #[derive(Default)]
@@ -280,29 +295,40 @@ struct Reading {
 
 impl Reading {
     /// Takes note of the acknowledgement of the message with this number.
-    fn acknowledge(&mut self, number: u64) {
+    /// Whether it is a refusal that somebody may ask for.
+    fn acknowledge(&mut self, number: u64) -> bool {
         // As plugins mostly say it.
         let outcome = if self.buffer == b"{}" { Ok(Ok(())) } else { decode_ack(&self.buffer) };
         let is_unwanted = !self.unwanted.is_empty() && self.unwanted.remove(&number);
         let refused = match outcome {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return false,
             Ok(Err(text)) => Acknowledged::Answer(Err(text)),
             Err(source) => Acknowledged::Garbage(source),
         };
         if !is_unwanted {
             self.refused.insert(number, refused);
         }
+        !is_unwanted
     }
 }
 
 impl Acks {
+    /// Why the message with this number was not taken.
+    fn refused(&self, number: u64) -> Option<Acknowledged> {
+        let refused = lock(&self.reading).refused.remove(&number)?;
+        self.refusals.fetch_sub(1, Ordering::SeqCst);
+        Some(refused)
+    }
+
     /// Takes what comes next; whether it is an acknowledgement of the sink's.
     fn receive(&self, reading: &mut Reading, deadline: Instant) -> std::result::Result<bool, TransportError> {
         match self.pull.receive(&mut reading.buffer, Some(deadline))? {
             PullEvent::Message(connection) if reading.peers.said(connection) => {
                 let acked = self.acked.load(Ordering::SeqCst);
                 if acked < self.sent.load(Ordering::SeqCst) {
-                    reading.acknowledge(acked + 1);
+                    if reading.acknowledge(acked + 1) {
+                        self.refusals.fetch_add(1, Ordering::SeqCst);
+                    }
                     self.acked.store(acked + 1, Ordering::SeqCst);
                 } else {
                     self.surplus.fetch_add(1, Ordering::Relaxed);
@@ -322,12 +348,14 @@ impl Acks {
 
 impl Dependent for Acks {
     fn process_ended(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
         if !self.connected.load(Ordering::SeqCst) {
             self.pull.close();
         }
     }
 
     fn close(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
         self.pull.close();
     }
 }

@@ -104,7 +104,7 @@ impl Running {
     /// Whether it is on an official SDK, as far as that can be told: those know
     /// one socket folder, and ours takes another when it is told one.
     pub(crate) fn uses_official_sdk(&self) -> bool {
-        self.folder == SocketFolder::new(DEFAULT_FOLDER)
+        self.hello == Hello::default() && self.folder == SocketFolder::new(DEFAULT_FOLDER)
     }
 
     /// The channel on which it is told what to start and to stop.

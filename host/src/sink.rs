@@ -72,6 +72,8 @@ pub struct Sink {
 struct Sending {
     /// The process that the last message went to.
     generation: u64,
+    /// The sink in it.
+    current: Option<Arc<Outlet>>,
     /// Messages without acks that it may not have read.
     unread: u64,
     buffer: Vec<u8>,
@@ -145,7 +147,8 @@ impl Sink {
         let patience = drain.send_timeout();
         let deadline = Instant::now() + patience;
         loop {
-            let outlet = drain.outlet(deadline)?;
+            let current = sending.current.take().filter(|outlet| outlet.is_current() && !drain.is_stopped());
+            let outlet = current.map_or_else(|| drain.outlet(deadline), Ok)?;
             let Some(_turn) = outlet.turn.take(deadline) else { continue };
             if outlet.running.is_left() {
                 continue;
@@ -172,6 +175,7 @@ impl Sink {
             match sent {
                 Ok(number) => {
                     drain.plugin.counters.messages_out.add(1);
+                    sending.current = Some(outlet.clone());
                     if let Some(number) = number {
                         return Ok(Some(Sent { drain: self.drain.clone(), outlet: outlet.clone(), number }));
                     }

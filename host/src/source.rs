@@ -194,7 +194,7 @@ impl Feed {
             if let Some(inlet) = state.inlets.front().cloned() {
                 drop(state);
                 if !inlet.is_replaced() {
-                    match inlet.receive(buffer, deadline).map_err(transport_error(self.what()))? {
+                    match inlet.receive(buffer, deadline).map_err(|error| transport_error(self.what())(error))? {
                         Received::Message => return Ok(Some(inlet.running.format(SymbolKind::Source))),
                         Received::Overrun(overrun) => return Err(self.begin_again(&inlet, overrun)),
                         Received::End => {}
