@@ -147,7 +147,10 @@ impl Sink {
         let patience = drain.send_timeout();
         let deadline = Instant::now() + patience;
         loop {
-            let current = sending.current.take().filter(|outlet| outlet.is_current() && !drain.is_stopped());
+            let current = sending
+                .current
+                .take()
+                .filter(|outlet| outlet.is_current() && !outlet.is_broken() && !drain.is_stopped());
             let outlet = current.map_or_else(|| drain.outlet(deadline), Ok)?;
             let Some(_turn) = outlet.turn.take(deadline) else { continue };
             if outlet.running.is_left() {
