@@ -34,7 +34,10 @@ The same with functions and annotations::
 `ekuiper.testing` runs any symbol in-process, for a test.
 """
 
-from ekuiper._app import Plugin
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ekuiper._ekuiper import ArgumentError, Stopped
 from ekuiper.function import Function
 from ekuiper.runtime import plugin
@@ -49,3 +52,15 @@ __all__ = [
 ]
 
 name = "ekuiper"
+
+if TYPE_CHECKING:
+    from ekuiper._app import Plugin
+
+
+def __getattr__(name: str) -> Any:
+    # A program that has classes alone starts without what reads annotations.
+    if name == "Plugin":
+        from ekuiper._app import Plugin
+
+        return Plugin
+    raise AttributeError("module %r has no attribute %r" % (__name__, name))

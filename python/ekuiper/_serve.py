@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -24,7 +23,7 @@ def launch_arguments() -> list[str]:
 def launch_options() -> Dict[str, Any]:
     """What the engine says; nothing where it cannot be read, which the core then tells."""
     try:
-        options = json.loads("".join(launch_arguments()[-1:]))
+        options = _ekuiper.loads("".join(launch_arguments()[-1:]).encode("utf-8", "surrogateescape"))
     except ValueError:
         return {}
     return options if isinstance(options, dict) else {}
@@ -57,7 +56,7 @@ def become_guard(name: str, *symbols: Mapping[str, Any]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.execv(guard, [name, json.dumps(guarded), *arguments])
+        os.execv(guard, [name, _ekuiper.dumps(guarded).decode(), *arguments])
     except OSError as error:
         raise RuntimeError("the guard of a supervised plugin cannot be run: %s: %s" % (guard, error)) from error
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
 import threading
-from typing import Any, Callable, Coroutine, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, Optional, Tuple
 
 from . import _ekuiper
 from ._annotations import Parameters
@@ -17,11 +16,17 @@ from .runtime.context import Context
 from .sink import Sink
 from .source import Source
 
+if TYPE_CHECKING:
+    # It takes as long to load as all the rest: whoever needs it loads it.
+    import asyncio
+
 _thread = threading.local()
 
 
 def _loop() -> asyncio.AbstractEventLoop:
     """The calling thread's event loop: each symbol has its own thread."""
+    import asyncio
+
     loop: Optional[asyncio.AbstractEventLoop] = getattr(_thread, "loop", None)
     if loop is None or loop.is_closed():
         loop = _thread.loop = asyncio.new_event_loop()
@@ -146,6 +151,8 @@ class GeneratorSource(Source):
                 task[0].call_soon_threadsafe(task[1].cancel)
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        import asyncio
+
         loop = _loop()
         task = loop.create_task(coroutine)
         with self._lock:
@@ -163,10 +170,12 @@ class GeneratorSource(Source):
             _close_loop()
 
     async def _emit_async(self, ctx: Context, rows: Any) -> None:
+        import asyncio
+
         try:
             async for row in rows:
-                # Without the loop's other tasks; with the lock's.
                 _emit(ctx, row)
+                # A stop, or what else the loop has to do, gets its turn.
                 await asyncio.sleep(0)
         except Stopped:
             pass
