@@ -19,8 +19,8 @@ class Source(object):
     @abstractmethod
     def open(self, ctx: Context) -> None:
         """Emit with `ctx` until the source is closed: `close` is called meanwhile, from another
-        thread, and `ctx.emit` raises `Stopped` from then on. When this returns, the source is
-        over."""
+        thread, and `ctx.emit` raises `Stopped` when that has returned. When this returns, the
+        source is over."""
 
     @abstractmethod
     def close(self, ctx: Context) -> None:

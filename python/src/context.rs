@@ -3,7 +3,7 @@
 //! class around them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ekuiper_sdk::{Error, FunctionContext, SinkContext, SourceContext};
 use pyo3::create_exception;
@@ -32,7 +32,20 @@ fn raise(error: Error) -> PyErr {
 /// Where a source's tuples go.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
 pub(crate) struct SourceEmitter {
-    pub(crate) ctx: SourceContext,
+    ctx: SourceContext,
+    closed: Arc<AtomicBool>,
+}
+
+impl SourceEmitter {
+    /// What the author is told of an `emit`. Upstream calls `close` first and
+    /// takes the channel away then: what is emitted meanwhile is nobody's any
+    /// more, and no reason to break off what `open` is doing.
+    fn told(&self, sent: Result<(), Error>) -> PyResult<()> {
+        match sent {
+            Err(Error::Stopped) if !self.closed.load(Ordering::Acquire) => Ok(()),
+            sent => sent.map_err(raise),
+        }
+    }
 }
 
 #[pymethods]
@@ -44,12 +57,12 @@ impl SourceEmitter {
             None => self.ctx.emit(&Detached(&message)),
             Some(meta) => self.ctx.emit_with_meta(&Detached(&message), &Detached(meta)),
         });
-        sent.map_err(raise)
+        self.told(sent)
     }
 
     /// Reports an error to the engine.
     fn emit_error(&self, py: Python<'_>, error: &str) -> PyResult<()> {
-        py.detach(|| self.ctx.emit_error(error)).map_err(raise)
+        self.told(py.detach(|| self.ctx.emit_error(error)))
     }
 
     /// Waits; false, at once, when the source is stopped.
@@ -99,9 +112,14 @@ fn live(py: Python<'_>, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) ->
     Ok(LIVE.import(py, "ekuiper.runtime.contextimpl", "_live")?.call1(arguments)?.unbind())
 }
 
-/// The context of a source.
-pub(crate) fn of_source(py: Python<'_>, symbol: &str, ctx: &SourceContext) -> PyResult<Py<PyAny>> {
-    let emitter = Py::new(py, SourceEmitter { ctx: ctx.clone() })?;
+/// The context of a source; `closed` is set when its `close` has returned.
+pub(crate) fn of_source(
+    py: Python<'_>,
+    symbol: &str,
+    ctx: &SourceContext,
+    closed: Arc<AtomicBool>,
+) -> PyResult<Py<PyAny>> {
+    let emitter = Py::new(py, SourceEmitter { ctx: ctx.clone(), closed })?;
     live(py, (symbol, ctx.rule_id(), ctx.op_id(), ctx.instance_id(), emitter, py.None()))
 }
 

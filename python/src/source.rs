@@ -1,6 +1,7 @@
 //! A source whose code is Python, in upstream's way: `open` runs on a thread of
 //! Python's, and `close` is called from another one while it does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ struct Run {
     faults: Faults,
     state: Mutex<State>,
     changed: Condvar,
+    /// `close` has returned.
+    closed: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -75,8 +78,8 @@ impl Source for PySource {
             Ok::<_, BoxError>((object, faults))
         });
         let (object, faults) = made?;
-        let (state, changed) = (Mutex::default(), Condvar::new());
-        self.run = Some(Arc::new(Run { name: name.clone(), object, faults, state, changed }));
+        let (state, changed, closed) = (Mutex::default(), Condvar::new(), Arc::default());
+        self.run = Some(Arc::new(Run { name: name.clone(), object, faults, state, changed, closed }));
         Ok(())
     }
 
@@ -105,7 +108,7 @@ fn configured(py: Python<'_>, make: &Py<PyAny>, datasource: &str, config: &Confi
 /// process.
 fn start(py: Python<'_>, run: &Arc<Run>, ctx: &SourceContext) -> PyResult<()> {
     static THREAD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let context = Arc::new(context::of_source(py, &run.name, ctx)?);
+    let context = Arc::new(context::of_source(py, &run.name, ctx, run.closed.clone())?);
     run.lock().context = Some(context.clone());
     let target = Py::new(py, Open { run: run.clone(), ctx: ctx.clone(), context })?;
     let options = PyDict::new(py);
@@ -194,6 +197,7 @@ impl Run {
             let what = || format!("source {} was not closed in order", self.name);
             closed.map(|_| ()).map_err(|error| self.faults.report(py, &what(), error))
         });
+        self.closed.store(true, Ordering::Release);
         self.lock().close = Close::Returned(Instant::now());
         self.changed.notify_all();
         closed

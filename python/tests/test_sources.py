@@ -24,12 +24,14 @@ class PyJson(Source):
 
     def open(self, ctx):
         self.calls.append(("open", ctx.get_rule_id(), ctx.get_op_id(), ctx.get_instance_id()))
-        for number in itertools.count(1):
-            if self.stopped.is_set():
-                break
-            ctx.emit({"value": number}, {"topic": "t"})
-            self.stopped.wait(0.001)
-        self.calls.append("opened")
+        try:
+            for number in itertools.count(1):
+                if self.stopped.is_set():
+                    break
+                ctx.emit({"value": number}, {"topic": "t"})
+                self.stopped.wait(0.001)
+        finally:
+            self.calls.append("opened")
 
     def close(self, ctx):
         self.calls.append(("close", threading.current_thread() is not threading.main_thread()))
@@ -44,6 +46,29 @@ def test_the_official_class():
     assert symbol.calls[1] == ("open", "test", "test", 0)
     assert symbol.calls.count(("close", True)) == 1, "once, from another thread"
     assert symbol.calls[-1] == "opened"
+
+
+def test_emit_does_not_break_off_what_open_is_doing_before_close_has_returned():
+    emitted = threading.Event()
+    outcome = []
+
+    class Slow(PyJson):
+        def open(self, ctx):
+            try:
+                while not emitted.is_set() or not outcome:
+                    ctx.emit({"n": 1}, None)
+            except Stopped as stopped:
+                outcome.append(stopped)
+
+        def close(self, ctx):
+            # What is emitted meanwhile is nobody's any more.
+            ctx.emit({"n": 2}, None)
+            outcome.append("closed")
+            emitted.set()
+
+    with source(Slow()) as test:
+        test.take(2)
+    assert outcome[0] == "closed", "and only then Stopped, if it emits once more"
 
 
 def test_what_configure_raises_refuses_the_start():

@@ -32,7 +32,7 @@ class Context(object):
     @abstractmethod
     def emit(self, message: Any, meta: Optional[Dict[str, Any]] = None) -> None:
         """Send a row, and facts about it, such as its topic, which a rule reads with `meta(…)`.
-        Waits while the engine is slower. Raises `Stopped` once the source is stopped."""
+        Waits while the engine is slower. Raises `Stopped` once `close` has returned."""
         raise NotImplementedError
 
     @abstractmethod
