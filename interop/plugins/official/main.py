@@ -12,7 +12,6 @@ import threading
 import time
 
 from ekuiper import Function, PluginConfig, Sink, Source, plugin
-from ekuiper.runtime import reg
 from pysam import PrintSink, PyJson, Revert
 
 NAME = os.path.basename(os.path.dirname(os.path.abspath(__file__)))
@@ -121,6 +120,9 @@ class Brittle(Function):
         return Brittle.starts
 
     def lose_connection(self):
+        # The inside of the official package alone.
+        from ekuiper.runtime import reg
+
         for pipe in reg.get("func_%s_brittle" % NAME).ch.sock.pipes:
             pipe.close()
         open("lost%d" % Brittle.starts, "w").close()
