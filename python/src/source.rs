@@ -87,7 +87,13 @@ impl Source for PySource {
         let run = self.run.clone().ok_or("it was not configured")?;
         thread::attach(&self.name, |py| start(py, &run, ctx).map_err(|error| run.faults.report(py, &run.name, error)))?;
         let hooked = run.clone();
-        ctx.on_stop(move || hooked.close().unwrap_or_default());
+        ctx.on_stop(move || {
+            // What it fails with is in the log.
+            let _ = hooked.close();
+            drop(hooked);
+            // The thread is there for this alone.
+            thread::release();
+        });
         run.wait_for_its_end()
     }
 

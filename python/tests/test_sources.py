@@ -259,3 +259,21 @@ def test_what_is_no_generator():
         assert test.take(2) == [({"n": 1}, None)]
     with source(by_hand_later) as test:
         assert test.take(2) == [({"n": 2}, None)]
+
+
+def test_a_source_leaves_nothing_behind():
+    def memory():
+        """Of this process alone, in KiB."""
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+
+    def run(times):
+        for _ in range(times):
+            with source(PyJson()) as test:
+                test.take(2)
+
+    run(200)
+    before = memory()
+    run(400)
+    # A thread's state in the interpreter is 5 KiB.
+    assert memory() - before < 1000
