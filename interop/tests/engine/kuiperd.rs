@@ -87,7 +87,7 @@ impl Site {
         fs::copy(&kuiperd, root.path().join("kuiperd"))
             .unwrap_or_else(|error| panic!("KUIPERD is {}: {error}", Path::new(&kuiperd).display()));
         package::write_mirror(&root.path().join("mirror.zip"), program());
-        package::write_pysam(&root.path().join("pysam.zip"));
+        package::write_pysam(&root.path().join("pysam.zip"), false);
         let mark = format!("{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         watch(&mark);
         Some(Self { root, mark, python: python() })

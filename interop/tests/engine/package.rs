@@ -38,14 +38,19 @@ pub(crate) fn write_mirror(zip: &Path, program: &Path) {
     zip.finish().unwrap();
 }
 
-/// Writes the zip of the document's plugin in Python, unchanged.
-pub(crate) fn write_pysam(zip: &Path) {
+/// Writes the zip of the document's plugin in Python, unchanged or with a guard.
+pub(crate) fn write_pysam(zip: &Path, supervised: bool) {
     let example = tools::root().join("examples/pysam");
     let mut zip = zip::ZipWriter::new(fs::File::create(zip).unwrap());
+    let mut program = fs::read_to_string(example.join("pysam.py")).unwrap();
+    if supervised {
+        program = program.replace("\"revert\": Revert})", "\"revert\": Revert}, supervised=True)");
+        assert!(program.contains("supervised"), "the example has another end");
+    }
     let settings = b"default:\n  interval: 100\nquick:\n  interval: 5\n".to_vec();
     let files = [
         ("pysam.json", fs::read(example.join("pysam.json")).unwrap()),
-        ("pysam.py", fs::read(example.join("pysam.py")).unwrap()),
+        ("pysam.py", program.into_bytes()),
         ("sources/pyjson.yaml", settings),
     ];
     for (name, content) in files {

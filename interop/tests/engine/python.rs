@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::kuiperd::{Engine, PATIENCE, Site, wait};
+use crate::package;
 use crate::process::Process;
 
 const REVERT: &str = "SELECT revert(name) AS n, value FROM quick";
@@ -91,5 +92,25 @@ fn our_module_answers_after_an_idle_time_and_ends_with_a_killed_engine() {
     engine.kill();
     assert!(plugin.ends_within(PATIENCE), "the plugin outlives its engine");
     plugin.signal(Signal::KILL);
+    site.wait_for_nobody();
+}
+
+#[test]
+fn a_rule_survives_the_death_of_a_supervised_worker_in_python() {
+    let Some(site) = Site::python(tools::our_python) else { return };
+    package::write_pysam(&site.path("pysam.zip"), true);
+    let engine = Engine::start(&site);
+    engine.install("pysam");
+    engine.create_python_stream("quick");
+    engine.create_python_rule("rule", REVERT);
+    wait_for_printed(&site, 5);
+    for _ in 0..3 {
+        let worker = plugin(&site);
+        worker.signal(Signal::KILL);
+        assert!(worker.ends_within(PATIENCE));
+        wait_for_printed(&site, printed(&site).len() + 5);
+    }
+    assert_eq!(engine.rule_status("rule")["status"], "running");
+    engine.stop();
     site.wait_for_nobody();
 }
