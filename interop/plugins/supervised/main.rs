@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         .sink("lines", file::FileSink::default)
         .function("echo", brittle)
         .function("revert", |text: String| text.chars().rev().collect::<String>())
+        .aggregate("average", |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64)
         .supervised()
         .run()
 }
