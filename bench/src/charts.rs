@@ -241,6 +241,7 @@ fn color(peer: &str) -> RGBColor {
         "grpc" => RGBColor(0xbc, 0x4c, 0x00),
         "python-uds" => RGBColor(0x1a, 0x7f, 0x37),
         "python-nng" => RGBColor(0x9a, 0x9a, 0x1e),
+        "python-module" => RGBColor(0x3f, 0x8f, 0x8f),
         _ => RGBColor(0xbf, 0x39, 0x89),
     }
 }

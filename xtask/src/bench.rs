@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::Result;
 use crate::process::{cargo, execute, exists, output, root};
+use crate::python;
 use crate::tools::{self, Tools};
 
 /// What the steps of the hot path may cost, in instructions.
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     let mut tools = tools::set_up()?;
     tools.mangos_bench()?;
+    python::install(&tools)?;
     // By itself: as its author would ship it, with no feature that another
     // crate asks for.
     execute(cargo().args(["build", "--release", "--package", "mirror"]))?;

@@ -9,7 +9,7 @@ use ekuiper_bench::peer::Peer;
 use ekuiper_bench::peer::grpc::GrpcPeer;
 use ekuiper_bench::peer::mangos::Mangos;
 use ekuiper_bench::peer::ours::Mirror;
-use ekuiper_bench::peer::python::OfficialPython;
+use ekuiper_bench::peer::python::Python;
 use ekuiper_bench::report::Described;
 use ekuiper_bench::{Error, Options, Result, bench, built_in, child};
 
@@ -22,6 +22,9 @@ struct Arguments {
     /// A Python that has the official SDK
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/python/bin/python"))]
     python: PathBuf,
+    /// A Python that has our module
+    #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/python"))]
+    module: PathBuf,
     /// The Go program of bench/peers/mangos
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/mangos-bench"))]
     mangos: PathBuf,
@@ -58,9 +61,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let mirror = Mirror::new(&mirror, &manifest).map_err(|error| format!("{error}: `cargo build --release -p mirror`"));
     add("mirror", mirror.map(|mirror| Box::new(mirror) as _));
     add("mangos", Mangos::new(&arguments.mangos).map(|mangos| Box::new(mangos) as _));
+    let script = sources.join("plugin/bench.py");
+    let module = Python::module("python-module", &arguments.module, script.clone());
+    add("python-module", module.map(|module| Box::new(module) as _));
     for (name, transport) in [("python-uds", "uds"), ("python-nng", "nng")] {
-        let script = sources.join("plugin/bench.py");
-        let python = OfficialPython::new(name, transport, &arguments.python, script);
+        let python = Python::official(name, transport, &arguments.python, script.clone());
         add(name, python.map(|python| Box::new(python) as _));
     }
     add("grpc", Ok(Box::new(GrpcPeer::new(plugin))));

@@ -1,4 +1,5 @@
-//! The official Python SDK, under our host.
+//! A plugin in Python, under our host: on the official SDK, and on our module of
+//! the same classes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,41 +11,76 @@ use super::{Ack, Measured, Peer, Record, RowFunction};
 use crate::Result;
 use crate::clock::Pace;
 
+/// How many rows our module is given at a time.
+const ROWS: usize = 4096;
+
 /// The plugin of `plugin/bench.py`.
-pub struct OfficialPython {
+pub struct Python {
     name: &'static str,
     transport: &'static str,
     program: Program,
+    /// It has our module.
+    is_ours: bool,
 }
 
-impl OfficialPython {
-    /// With this interpreter, which has the official SDK, and our host on
+impl Python {
+    /// On the official SDK, which this interpreter has, and our host on
     /// `transport`.
     ///
     /// # Errors
     /// Why it is left out.
-    pub fn new(name: &'static str, transport: &'static str, python: &Path, script: PathBuf) -> Result<Self, String> {
+    pub fn official(
+        name: &'static str,
+        transport: &'static str,
+        python: &Path,
+        script: PathBuf,
+    ) -> Result<Self, String> {
         hosted::is_built_in(transport)?;
-        let mut probe = Command::new(python);
-        probe.args(["-c", "import ekuiper"]).stdout(Stdio::null()).stderr(Stdio::null());
-        match probe.status() {
-            Ok(status) if status.success() => {}
-            _ => return Err(format!("{} has no official SDK: `cargo xtask tools` sets it up", python.display())),
+        if !runs(python, "import ekuiper, pynng") {
+            return Err(format!("{} has no official SDK: `cargo xtask tools` sets it up", python.display()));
         }
-        Ok(Self { name, transport, program: Program::Python { python: python.to_owned(), script } })
+        let program = Program::Python { python: python.to_owned(), script };
+        Ok(Self { name, transport, program, is_ours: false })
+    }
+
+    /// On our module, which this interpreter has.
+    ///
+    /// # Errors
+    /// Why it is left out.
+    pub fn module(name: &'static str, python: &Path, script: PathBuf) -> Result<Self, String> {
+        hosted::is_built_in("uds")?;
+        if !runs(python, "import ekuiper._ekuiper") {
+            return Err(format!("{} has no module of ours: `cargo xtask python` sets it up", python.display()));
+        }
+        let program = Program::Python { python: python.to_owned(), script };
+        Ok(Self { name, transport: "uds", program, is_ours: true })
     }
 
     fn started(&self) -> Result<Hosted> {
-        Hosted::start(&self.program, self.transport, Format::Json)
+        Hosted::start(&self.program, self.transport, self.format())
+    }
+
+    /// As without anything being chosen.
+    fn format(&self) -> Format {
+        if self.is_ours { Format::MessagePack } else { Format::Json }
     }
 }
 
-impl Peer for OfficialPython {
+fn runs(python: &Path, program: &str) -> bool {
+    let mut probe = Command::new(python);
+    probe.args(["-c", program]).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
+
+impl Peer for Python {
     fn name(&self) -> &str {
         self.name
     }
 
     fn about(&self) -> String {
+        if self.is_ours {
+            return "the same plugin in Python on our module, uds, MessagePack".into();
+        }
         format!("a plugin on the official Python SDK (libnng) under our host, transport {}", self.transport)
     }
 
@@ -59,7 +95,7 @@ impl Peer for OfficialPython {
     fn sink(&self, pace: Pace, ack: Ack, size: usize) -> Measured {
         match ack {
             // It takes one message at a time.
-            Ack::Window(_) => Ok(None),
+            Ack::Window(_) if !self.is_ours => Ok(None),
             ack => self.started()?.sink(pace, ack, size),
         }
     }
@@ -69,11 +105,12 @@ impl Peer for OfficialPython {
     }
 
     fn rows(&self, pace: Pace, function: RowFunction) -> Measured {
-        // A call for each: no more at a time than the clock allows.
-        self.started()?.rows(pace, function, 64)
+        // A call for each, on the official SDK: no more at a time than the clock
+        // allows.
+        self.started()?.rows(pace, function, if self.is_ours { ROWS } else { 64 })
     }
 
     fn start(&self) -> Measured {
-        hosted::start(&self.program, self.transport, Format::Json)
+        hosted::start(&self.program, self.transport, self.format())
     }
 }
