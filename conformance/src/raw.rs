@@ -176,6 +176,13 @@ impl RawPeer {
         }
     }
 
+    /// Hangs up. At once: a process that another thread is just making may
+    /// hold a duplicate of the socket for a moment, which closing would leave
+    /// open.
+    pub fn hang_up(self) {
+        self.0.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
     /// Ends the sending direction only.
     pub fn end_of_stream(&self) {
         self.0.shutdown(std::net::Shutdown::Write).unwrap();

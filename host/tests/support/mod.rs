@@ -140,7 +140,7 @@ impl Puppet {
     /// Connects once more, as a socket that repeats its latest request there.
     pub(crate) fn dial_again(self, address: &Address) -> Self {
         let request = self.request - 1;
-        drop(self.peer);
+        self.peer.hang_up();
         Self { request, ..Self::dial(address) }
     }
 
