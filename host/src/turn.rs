@@ -9,22 +9,32 @@ use crate::site::lock;
 /// A lock that is waited for until a deadline.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
-    is_taken: Mutex<bool>,
+    state: Mutex<State>,
     is_free: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_taken: bool,
+    /// How many wait: where nobody does, nobody is woken, which would be a
+    /// system call.
+    waiting: usize,
 }
 
 impl Turn {
     /// The turn; `None` when others have it until the deadline.
     pub(crate) fn take(&self, deadline: Instant) -> Option<Taken<'_>> {
-        let mut is_taken = lock(&self.is_taken);
-        while *is_taken {
+        let mut state = lock(&self.state);
+        while state.is_taken {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
-            is_taken = self.is_free.wait_timeout(is_taken, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting += 1;
+            state = self.is_free.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
-        *is_taken = true;
+        state.is_taken = true;
         Some(Taken(self))
     }
 }
@@ -35,8 +45,13 @@ pub(crate) struct Taken<'a>(&'a Turn);
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.is_taken) = false;
-        self.0.is_free.notify_one();
+        let mut state = lock(&self.0.state);
+        state.is_taken = false;
+        let somebody_waits = state.waiting > 0;
+        drop(state);
+        if somebody_waits {
+            self.0.is_free.notify_one();
+        }
     }
 }
 
