@@ -1,5 +1,7 @@
 //! A sink's acknowledgement of one message.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -25,10 +27,10 @@ pub fn decode_ack(bytes: &[u8]) -> Result<Result<(), String>> {
 }
 
 /// An acknowledgement as it stands on the wire: `{}`, or `{"error":"text"}`.
-pub fn encode_ack(outcome: Result<(), &str>) -> Vec<u8> {
+pub fn encode_ack(outcome: Result<(), &str>) -> Cow<'static, [u8]> {
     match outcome {
-        Ok(()) => b"{}".to_vec(),
-        Err(text) => serde_json::json!({ "error": text }).to_string().into_bytes(),
+        Ok(()) => Cow::Borrowed(b"{}"),
+        Err(text) => Cow::Owned(serde_json::json!({ "error": text }).to_string().into_bytes()),
     }
 }
 
@@ -41,7 +43,7 @@ mod tests {
         assert_eq!(decode_ack(b"{}").unwrap(), Ok(()));
         assert_eq!(decode_ack(br#"{"error":""}"#).unwrap(), Ok(()));
         assert_eq!(decode_ack(&encode_ack(Err("disk \"full\""))).unwrap(), Err("disk \"full\"".into()));
-        assert_eq!(encode_ack(Ok(())), b"{}");
+        assert_eq!(*encode_ack(Ok(())), *b"{}");
         for bytes in [&b"ok"[..], b"[]", b" [null]"] {
             assert!(decode_ack(bytes).is_err(), "{bytes:?}");
         }
