@@ -225,8 +225,7 @@ impl Push for UdsPush {
         let mut pause = FIRST_FLUSH_PAUSE;
         loop {
             socket.closing.check()?;
-            let links = socket.links.lock().clone();
-            if links.iter().all(|link| link.is_drained()) {
+            if socket.links.lock().iter().all(|link| link.is_drained()) {
                 return Ok(());
             }
             if has_passed(deadline) {
