@@ -9,6 +9,7 @@
 // The whole crate is tests: a failed `unwrap` is a failed test.
 #![allow(clippy::unwrap_used)]
 
+pub mod allocations;
 pub mod guard;
 pub mod peer;
 pub mod plugins;

@@ -156,3 +156,37 @@ impl Default for Mirror {
         Self::new()
     }
 }
+
+/// The folder of the plugin that counts its allocations (`plugins/counting.rs`).
+pub struct Counting(tempfile::TempDir);
+
+impl Counting {
+    /// Makes the folder.
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("counting");
+        fs::create_dir(&folder).unwrap();
+        symlink(tools::counting(), folder.join("counting")).unwrap();
+        let manifest = json!({
+            "version": "v1.0.0",
+            "language": "rust",
+            "executable": "counting",
+            "sources": ["numbers"],
+            "sinks": ["sum"],
+            "functions": ["double", "allocations"],
+        });
+        fs::write(folder.join("counting.json"), manifest.to_string()).unwrap();
+        Self(root)
+    }
+
+    /// The plugin's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.0.path().join("counting")
+    }
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -81,10 +81,17 @@ pub fn ekuiper_plugin() -> &'static Path {
 /// The plugin `mirror` with a guard before it (`plugins/supervised`).
 pub fn supervised() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let mut built = cargo_build(&["-p", "ekuiper-interop", "--example", "supervised"]);
-        built.remove("supervised").expect("cargo builds the plugin")
-    })
+    PROGRAM.get_or_init(|| example("supervised"))
+}
+
+/// The plugin that counts its allocations (`plugins/counting.rs`).
+pub fn counting() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| example("counting"))
+}
+
+fn example(name: &str) -> PathBuf {
+    cargo_build(&["-p", "ekuiper-interop", "--example", name]).remove(name).expect("cargo builds the plugin")
 }
 
 fn program(name: &str) -> &'static Path {
