@@ -51,6 +51,26 @@ fn a_plugin_that_does_not_offer_a_codec_is_not_told_one() {
     }
 }
 
+/// Official SDKs and our first versions: nothing that is newer reaches them.
+#[test]
+fn a_plugin_that_says_a_plain_handshake_gets_what_it_always_got() {
+    let stage = Stage::new();
+    let host = host(&stage, Format::MessagePack);
+    let (function, mut puppet, about) = start(&stage, &host, b"handshake");
+    assert_eq!(about.get("codec"), None);
+    std::thread::scope(|scope| {
+        // A batch, and a call that is not waited for, are plain calls.
+        let called = scope.spawn(|| function.call_many::<u8, _>([(1,), (2,)]).unwrap());
+        for number in 1..=2 {
+            let call = puppet.hear_json();
+            assert_eq!(call["func"], "Exec");
+            assert_eq!(call["arg"][0], number);
+            puppet.say(br#"{"state":true,"result":7}"#);
+        }
+        assert_eq!(called.join().unwrap(), [Ok(7), Ok(7)]);
+    });
+}
+
 #[test]
 fn a_codec_that_is_offered_is_used_unless_the_host_keeps_to_json() {
     for (format, codec) in [(Format::MessagePack, Some(json!("messagepack"))), (Format::Json, None)] {

@@ -53,6 +53,8 @@ fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, instance: i64) 
         let (kind, about) = command(control);
         assert_eq!((kind.as_str(), &about["pluginType"]), ("start", &json!("source")));
         assert_eq!(about["meta"], json!({ "ruleId": "r", "opId": "s", "instanceId": instance }));
+        // The handshake was plain: nothing that is newer reaches the plugin.
+        assert_eq!(about.get("codec"), None);
         // Where the protocol says it, and where the official SDKs look.
         assert_eq!((&about["dataSource"], &about["config"]["datasource"]), (&json!("topic"), &json!("topic")));
         let peer = stage.source("r", instance);
@@ -66,6 +68,7 @@ fn open_sink(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer
         let open = scope.spawn(|| host.sink("k").rule("r").operator("k").require_ack(true).open());
         let (kind, about) = command(control);
         assert_eq!((kind.as_str(), &about["config"]["requireAck"]), ("start", &json!(true)));
+        assert_eq!(about.get("codec"), None);
         // As the official SDKs do: both channels before the answer.
         let (listener, acks) = (stage.sink("r"), stage.acks("r"));
         control.say(b"ok");
@@ -197,6 +200,28 @@ fn fault_10_a_message_is_sent_when_it_was_acknowledged() {
     let error = sink.send(&json!({ "a": 5 })).unwrap_err();
     assert!(matches!(error, Error::SinkBroken { .. }), "{error}");
     data.frame();
+    drop(data);
+    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    close_while(&mut control, "k", || sink.close());
+}
+
+#[test]
+fn a_plugin_that_says_a_plain_handshake_gets_one_message_after_the_other() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| [1, 2].map(|number| sink.send_async(&json!({ "a": number })).unwrap()));
+        assert_eq!(data.frame(), br#"{"a":1}"#);
+        std::thread::sleep(A_MOMENT);
+        assert!(!data.has_something(), "the first is not acknowledged yet");
+        acks.write(&frame(b"{}"));
+        assert_eq!(data.frame(), br#"{"a":2}"#);
+        acks.write(&frame(br#"{"error":"full"}"#));
+        let [first, second] = sent.join().unwrap();
+        first.wait().unwrap();
+        assert_eq!(second.wait().unwrap_err().to_string(), "sink k: full");
+    });
     drop(data);
     std::fs::remove_file(stage.sink_path("r")).unwrap();
     close_while(&mut control, "k", || sink.close());
