@@ -30,7 +30,7 @@ struct Numbers;
 impl Source for Numbers {
     fn open(&mut self, ctx: &SourceContext) -> Result<()> {
         for number in 0.. {
-            ctx.emit(&Row { number, half: number as f64 / 2.0, even: number % 2 == 0 })?;
+            ctx.emit(&Row { number, half: number as f64 / 2.0, even: number.is_multiple_of(2) })?;
         }
         Ok(())
     }
@@ -45,7 +45,7 @@ struct Sum {
 impl Sink for Sum {
     fn collect(&mut self, _ctx: &SinkContext, data: &[u8]) -> Result<()> {
         let row: Row = serde_json::from_slice(data)?;
-        if row.number != self.next || row.even != (row.number % 2 == 0) {
+        if row.number != self.next || row.even != row.number.is_multiple_of(2) {
             return Err(format!("row {} is not {}", row.number, self.next).into());
         }
         self.next += 1;
