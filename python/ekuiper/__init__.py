@@ -36,8 +36,6 @@ The same with functions and annotations::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ekuiper._ekuiper import ArgumentError, Stopped
 from ekuiper.function import Function
 from ekuiper.runtime import plugin
@@ -45,6 +43,12 @@ from ekuiper.runtime.context import Context
 from ekuiper.runtime.plugin import PluginConfig
 from ekuiper.sink import Sink
 from ekuiper.source import Source
+
+# Not imported in vain: it takes a good part of a plugin's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 __all__ = [
     "plugin", "PluginConfig", "Source", "Sink", "Function", "Context",

@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from typing import Any, Dict, Optional
+
+# Not imported in vain: it takes a good part of a plugin's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
+
 
 FORMAT = "%(asctime)s %(levelname)s %(symbol)s %(filename)s:%(lineno)d: %(message)s"
 

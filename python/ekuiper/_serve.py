@@ -7,9 +7,13 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterable, Mapping
 
 from . import _ekuiper
+
+# Not imported in vain: it takes a good part of a plugin's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, Mapping
 
 
 def launch_arguments() -> list[str]:

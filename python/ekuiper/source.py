@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Dict
 
 from .runtime.context import Context
+
+# Not imported in vain: it takes a good part of a plugin's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict
 
 
 class Source(object):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
-
 from .._ekuiper import SinkAcks, SourceEmitter, dumps
 from .._logging import SymbolLogger, logger_of
 from .context import Context
+
+# Not imported in vain: it takes a good part of a plugin's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
 
 
 class ContextImpl(Context):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Optional
-
 from .. import _logging, _serve
 from ..function import Function
 from ..sink import Sink
 from ..source import Source
 from . import shared
+
+# Not imported in vain: it takes a good part of a plugin's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Mapping, Optional
 
 
 class PluginConfig:
