@@ -308,6 +308,14 @@ impl HostBuilder {
         self
     }
 
+    /// For how long at most whoever waits for an answer, a tuple or an
+    /// acknowledgement looks for it before it sleeps, where that has paid
+    /// lately (`uds`); zero: never. Default: 20 µs.
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.options.spin = spin;
+        self
+    }
+
     /// How many [events](Host::events) wait for a subscriber that does not
     /// read; those that come then are dropped for it. Default: 1024.
     pub fn event_queue(mut self, events: usize) -> Self {

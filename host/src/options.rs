@@ -36,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) ack_window: u64,
     /// For how long a plugin may pause in the middle of a message.
     pub(crate) stall_timeout: Duration,
+    /// For how long a wait looks for what comes before it sleeps.
+    pub(crate) spin: Duration,
     /// How many events wait for a subscriber that does not read.
     pub(crate) event_queue: usize,
     /// How much is kept of a source that cannot wait for its reader.
@@ -57,6 +59,7 @@ impl Default for Options {
             format: Format::MessagePack,
             ack_window: 1024,
             stall_timeout: transport::Options::default().stall_timeout,
+            spin: transport::Options::default().spin,
             event_queue: 1024,
             source_queue: Bounds { messages: 10_000, bytes: 64 << 20 },
         }
@@ -68,6 +71,25 @@ impl Options {
         let mut options = transport::Options::default();
         options.max_message = self.max_message;
         options.stall_timeout = self.stall_timeout;
+        options.spin = self.spin;
         options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_the_transport_reaches_it() {
+        let options = Options {
+            max_message: 7,
+            stall_timeout: Duration::from_secs(8),
+            spin: Duration::ZERO,
+            ..Options::default()
+        };
+        let transport = options.transport();
+        let told = (transport.max_message, transport.stall_timeout, transport.spin);
+        assert_eq!(told, (7, Duration::from_secs(8), Duration::ZERO));
     }
 }

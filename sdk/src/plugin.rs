@@ -41,6 +41,7 @@ pub(crate) struct Limits {
     pub(crate) stop_timeout: Duration,
     pub(crate) host_absence: Duration,
     pub(crate) max_message: usize,
+    pub(crate) spin: Duration,
 }
 
 impl Default for Limits {
@@ -50,6 +51,7 @@ impl Default for Limits {
             stop_timeout: Duration::from_secs(3),
             host_absence: Duration::from_secs(10),
             max_message: ekuiper_core::transport::Options::default().max_message,
+            spin: ekuiper_core::transport::Options::default().spin,
         }
     }
 }
@@ -180,6 +182,14 @@ impl Plugin {
     /// may be lower.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.limits.max_message = bytes;
+        self
+    }
+
+    /// For how long at most a function or a sink looks for its next message
+    /// before it sleeps, where that has paid lately (`uds`); zero: never.
+    /// Default: 20 µs.
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.limits.spin = spin;
         self
     }
 

@@ -75,6 +75,7 @@ pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
     log::init(launch.log_level.as_deref());
     let mut options = Options::default();
     options.max_message = plugin.limits.max_message;
+    options.spin = plugin.limits.spin;
     let transport = match transport(launch.transport.as_deref()) {
         Ok(transport) => transport,
         Err(text) => {
