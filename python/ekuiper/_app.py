@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Optional, TypeVar, Union, overload
 
-from . import _logging, _serve, _symbols
+from . import _serve, _symbols
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -153,7 +153,6 @@ class Plugin:
 
     def run(self) -> None:
         """Serve the engine that has started this process, until it ends or ends the plugin."""
-        _logging.set_up(_serve.launch_options().get("logLevel"))
         _serve.serve(
             self.name, self._sources, self._sinks, self._functions, self._idempotent, supervised=self.supervised
         )

@@ -9,7 +9,7 @@ import threading
 # Not imported in vain: it takes a good part of a plugin's start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
+    from typing import Any, Callable, Dict, Optional
 
 
 FORMAT = "%(asctime)s %(levelname)s %(symbol)s %(filename)s:%(lineno)d: %(message)s"
@@ -24,6 +24,8 @@ LEVELS = {
 }
 
 _thread = threading.local()
+_setting_up = threading.Lock()
+_is_set_up = False
 _loggers: Dict[str, "SymbolLogger"] = {}
 
 
@@ -51,6 +53,15 @@ def set_up(level: Optional[str]) -> None:
     handler.setFormatter(_Formatter(FORMAT))
     root.addHandler(handler)
     root.setLevel(LEVELS.get((level or "info").lower(), logging.INFO))
+
+
+def once(set_up_log: Callable[[], None]) -> None:
+    """Sets the log up unless it has been: whoever removed the handler since has had a reason."""
+    global _is_set_up
+    with _setting_up:
+        if not _is_set_up:
+            set_up_log()
+            _is_set_up = True
 
 
 class SymbolLogger(logging.Logger):

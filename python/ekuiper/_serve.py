@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -10,10 +9,13 @@ import threading
 
 from . import _ekuiper
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# Not imported in vain: it takes a good part of a plugin's start. `logging` takes half of it, and is
+# imported by the first symbol that starts, if the program has not done so before.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterable, Mapping
+
+_serving = False
 
 
 def launch_arguments() -> list[str]:
@@ -31,6 +33,22 @@ def launch_options() -> Dict[str, Any]:
     except ValueError:
         return {}
     return options if isinstance(options, dict) else {}
+
+
+def set_up_log() -> None:
+    """Lines on stderr, at the level that the engine says."""
+    from . import _logging
+
+    _logging.set_up(launch_options().get("logLevel"))
+
+
+def name_thread(symbol: str) -> None:
+    """The calling thread works for this symbol from here on, and may log."""
+    from . import _logging
+
+    if _serving:
+        _logging.once(set_up_log)
+    _logging.name_thread(symbol)
 
 
 def is_worker() -> bool:
@@ -75,8 +93,16 @@ def serve(
 ) -> None:
     """Serves until the engine ends, or ends the plugin. Raises `SystemExit` where the plugin
     cannot serve, with the exit code that the SDK gives it."""
+    global _serving
     if supervised and not is_worker() and not launch_options().get("supervises"):
         become_guard(name, sources, sinks, functions)
+    _serving = True
+    if "logging" in sys.modules:
+        # The program may log before a symbol starts.
+        from . import _logging
+
+        _logging.once(set_up_log)
+    # The import is not left to a symbol: `threading` takes the thread that loads it for the main one.
     if threading.current_thread() is threading.main_thread():
         # The core catches it: Ctrl-C ends the plugin in order, and is no exception besides.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -87,6 +113,8 @@ def serve(
     if busy:
         # A symbol hangs in code of its own. It would be cut off in the midst of it by the
         # interpreter's end, which such threads do not always survive.
+        import logging
+
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             try:

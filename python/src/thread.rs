@@ -84,7 +84,7 @@ pub(crate) fn release() {
 /// Gives the thread its symbol's name, in `threading` and in the log.
 fn name(py: Python<'_>, symbol: &str) {
     static NAME: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let named = NAME.import(py, "ekuiper._logging", "name_thread").and_then(|name| name.call1((symbol,)));
+    let named = NAME.import(py, "ekuiper._serve", "name_thread").and_then(|name| name.call1((symbol,)));
     if let Err(error) = named {
         error.write_unraisable(py, None);
     }

@@ -90,7 +90,18 @@ class Echo(Function):
         return False
 
 
+class Loud(Echo):
+    """Logs its argument."""
+
+    def exec(self, args, ctx):
+        import logging
+
+        logging.info("I was told %s", args[0])
+
+
 if __name__ == "__main__":
-    config = PluginConfig("unruly", {"counter": Counter}, {"journal": Journal}, {"echo": Echo})
+    if "logs_early" in os.environ:
+        import logging  # noqa: F401
+    config = PluginConfig("unruly", {"counter": Counter}, {"journal": Journal}, {"echo": Echo, "loud": Loud, "louder": Loud})
     plugin.start(config)
     print("after the start", file=sys.stderr, flush=True)

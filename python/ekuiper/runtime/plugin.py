@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import _logging, _serve
+from .. import _serve
 from ..function import Function
 from ..sink import Sink
 from ..source import Source
@@ -53,7 +53,6 @@ def start(c: PluginConfig) -> None:
     """Serve the engine that has started this process, until it ends or ends the plugin: a signal,
     Ctrl-C, or its own end. All symbols are closed by then."""
     global conf
-    init_vars(c)
     conf = c
     _serve.serve(c.name, c.sources, c.sinks, c.functions, supervised=c.supervised)
 
@@ -61,7 +60,7 @@ def start(c: PluginConfig) -> None:
 def init_vars(c: PluginConfig) -> None:
     """Set `logging` up as `start` does: lines on stderr, unless the program has handlers of its
     own."""
-    _logging.set_up(_serve.launch_options().get("logLevel"))
+    _serve.set_up_log()
 
 
 def command_reply(req: bytes) -> bytes:
