@@ -1,7 +1,7 @@
 //! JSON, through `serde_json`.
 
 use serde::Serialize;
-use serde::de::{Deserialize, DeserializeSeed, IgnoredAny};
+use serde::de::{Deserialize, DeserializeSeed, Error as _, IgnoredAny};
 use serde_json::Deserializer;
 
 use super::finite::Finite;
@@ -31,6 +31,9 @@ impl Codec for Json {
     fn length(bytes: &[u8]) -> Result<usize, Error> {
         let mut deserializer = Deserializer::from_slice(bytes);
         IgnoredAny::deserialize(&mut deserializer)?;
-        Ok(deserializer.into_iter::<IgnoredAny>().byte_offset())
+        let length = deserializer.into_iter::<IgnoredAny>().byte_offset();
+        // What is passed over is not looked at that closely.
+        std::str::from_utf8(&bytes[..length]).map_err(Error::custom)?;
+        Ok(length)
     }
 }

@@ -123,8 +123,7 @@ tuples!(12; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
 pub struct Args<'a> {
     reader: Reader<'a>,
     array: Array,
-    /// The last element is the call's context, and no argument.
-    with_context: bool,
+    behind: Behind,
     /// They have been read to their end.
     is_over: bool,
 }
@@ -134,12 +133,20 @@ impl<'a> Args<'a> {
     pub(super) fn new(format: Format, bytes: &'a [u8], with_context: bool) -> Result<Self, Error> {
         // An engine may say null where there are none.
         let bytes = if bytes == b"null" { b"[]" } else { bytes };
-        Self::enter(Reader::new(format, bytes), with_context)
+        let behind = if with_context { Behind::Context } else { Behind::Nothing };
+        Ok(Self { behind, ..Self::enter(Reader::new(format, bytes))? })
     }
 
-    pub(super) fn enter(mut reader: Reader<'a>, with_context: bool) -> Result<Self, Error> {
+    /// Those of the array that follows.
+    pub(super) fn enter(mut reader: Reader<'a>) -> Result<Self, Error> {
         let array = reader.array()?;
-        Ok(Self { reader, array, with_context, is_over: false })
+        Ok(Self { reader, array, behind: Behind::Nothing, is_over: false })
+    }
+
+    /// Those of an `Exec` in JSON: `bytes` begin with their array, and end with
+    /// the request. They are read once, and the request's end with them.
+    pub(super) fn in_request(bytes: &'a [u8]) -> Result<Self, Error> {
+        Ok(Self { behind: Behind::ContextAndRequest, ..Self::enter(Reader::new(Format::Json, bytes))? })
     }
 
     /// How they are written.
@@ -167,7 +174,8 @@ impl<'a> Args<'a> {
         if self.reader.has_next(&mut self.array)? {
             self.reader.seed(seed).map(Some)
         } else {
-            self.is_over = !self.with_context;
+            self.leave()?;
+            self.is_over = self.behind == Behind::Nothing;
             Ok(None)
         }
     }
@@ -178,11 +186,25 @@ impl<'a> Args<'a> {
         if self.is_over {
             return true;
         }
-        let context = !self.with_context
-            || (matches!(self.reader.has_next(&mut self.array), Ok(true))
-                && self.reader.raw().is_ok_and(|context| context.first() == Some(&b'"')));
-        self.is_over = context && matches!(self.reader.has_next(&mut self.array), Ok(false));
+        self.is_over = (self.behind == Behind::Nothing || self.pass_context()) && self.ends() && self.leave().is_ok();
         self.is_over
+    }
+
+    fn ends(&mut self) -> bool {
+        matches!(self.reader.has_next(&mut self.array), Ok(false))
+    }
+
+    fn pass_context(&mut self) -> bool {
+        matches!(self.reader.has_next(&mut self.array), Ok(true))
+            && self.reader.raw().is_ok_and(|context| context.first() == Some(&b'"'))
+    }
+
+    /// Reads what is left of the request, once the array has been read.
+    fn leave(&self) -> Result<(), Error> {
+        match self.behind {
+            Behind::ContextAndRequest => crate::json::rest_of_object(self.reader.rest(), &["func", "arg"]),
+            Behind::Nothing | Behind::Context => Ok(()),
+        }
     }
 
     /// Each argument that is left, as it is written.
@@ -195,20 +217,25 @@ impl<'a> Args<'a> {
         while rest.reader.has_next(&mut rest.array)? {
             all.push(Arg { format: self.format(), bytes: rest.reader.raw()? });
         }
-        if self.with_context {
+        rest.leave()?;
+        if self.behind != Behind::Nothing {
             all.pop();
         }
         Ok(all)
     }
 
     /// The context, where it is the last element.
-    pub(super) fn context(&self) -> Option<&'a [u8]> {
-        let mut rest = Self { with_context: false, ..self.clone() };
+    ///
+    /// # Errors
+    /// They are not written properly.
+    pub(super) fn context(&self) -> Result<Option<&'a [u8]>, Error> {
+        let mut rest = self.clone();
         let mut last = None;
-        while rest.reader.has_next(&mut rest.array).ok()? {
-            last = Some(rest.reader.raw().ok()?);
+        while rest.reader.has_next(&mut rest.array)? {
+            last = Some(rest.reader.raw()?);
         }
-        last
+        rest.leave()?;
+        Ok(last)
     }
 
     pub(super) fn into_parts(self) -> (Reader<'a>, Array) {
@@ -219,6 +246,17 @@ impl<'a> Args<'a> {
     pub(super) fn behind(self) -> Option<Reader<'a>> {
         self.is_over.then_some(self.reader)
     }
+}
+
+/// What follows the arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    Nothing,
+    /// The call's context, which is the array's last element.
+    Context,
+    /// The same, and the rest of the object in which the array stands: nobody
+    /// has looked at that yet.
+    ContextAndRequest,
 }
 
 /// One argument, not read yet.

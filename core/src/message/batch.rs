@@ -128,7 +128,7 @@ impl<'a> Rows<'a> {
         if !self.reader.has_next(&mut self.array).map_err(wrong)? {
             return Ok(None);
         }
-        Args::enter(self.reader.clone(), false).map(Some).map_err(wrong)
+        Args::enter(self.reader.clone()).map(Some).map_err(wrong)
     }
 
     /// Goes on behind the row that was given out last, read or not.

@@ -97,6 +97,9 @@ pub struct Call<'a> {
     context: Context<'a>,
 }
 
+/// How an `Exec` in JSON begins, as engines write it and we do.
+const EXEC_HEAD: &[u8] = b"{\"func\":\"Exec\",\"arg\":";
+
 /// Where the context of an `Exec` stands.
 #[derive(Clone, Debug)]
 enum Context<'a> {
@@ -109,16 +112,24 @@ enum Context<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Reads a request.
+    /// Reads a request: an `Exec` in JSON up to its arguments, whatever else as
+    /// a whole. What follows the arguments is read with the last of them.
     ///
     /// # Errors
     /// [`Error::Message`] when it has another form.
     pub fn decode(format: Format, bytes: &'a [u8]) -> Result<Self> {
         match format {
-            Format::Json => Self::decode_json(bytes),
+            Format::Json => match bytes.strip_prefix(EXEC_HEAD) {
+                Some(rest) if rest.first() == Some(&b'[') => Args::in_request(rest).map(Self::exec),
+                _ => Self::decode_json(bytes),
+            },
             Format::MessagePack => Self::decode_messagepack(bytes),
         }
         .map_err(|source| Error::Message { what: "the function's request", source })
+    }
+
+    fn exec(args: Args<'a>) -> Self {
+        Self { kind: CallKind::Exec, args, id: 0, context: Context::Last }
     }
 
     fn decode_json(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
@@ -164,11 +175,14 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// [`Error::MissingContext`] when an `Exec`'s last argument is not its
-    /// context.
+    /// context; [`Error::Message`] when its arguments are not written properly.
     pub fn meta(&self) -> Result<FunctionMeta> {
         let text = match self.context {
             Context::Absent => return Ok(FunctionMeta::default()),
-            Context::Last => self.args.context().ok_or(Error::MissingContext)?,
+            Context::Last => {
+                let wrong = |source| Error::Message { what: "the function's request", source };
+                self.args.context().map_err(wrong)?.ok_or(Error::MissingContext)?
+            }
             Context::Beside(meta) if self.args.format() == Format::MessagePack => {
                 return Format::MessagePack.decode(meta).map_err(|_| Error::MissingContext);
             }
@@ -409,7 +423,8 @@ mod tests {
                 let call = Call::decode(format, &buffer[1..]).unwrap();
                 assert_eq!((call.kind, call.args.all().unwrap().len()), (kind, 20), "{format:?}");
                 assert_eq!(call.meta().unwrap(), if kind == CallKind::Exec { meta() } else { Default::default() });
-                assert!(Call::decode(format, &buffer[1..buffer.len() - 1]).is_err(), "cut off");
+                let cut_off = Call::decode(format, &buffer[1..buffer.len() - 1]);
+                assert!(cut_off.is_err() || cut_off.unwrap().args.all().is_err(), "cut off");
             }
             let mut buffer = b"x".to_vec();
             assert!(encode_call(format, &mut buffer, CallKind::Exec, &(1, f64::NAN), Some(&encoded)).is_err());
@@ -436,6 +451,57 @@ mod tests {
             (0..2).for_each(|_| drop(args.read::<Value>().unwrap()));
             // In JSON the context is there, and gives itself away.
             assert!(!matches!(args.read::<Value>(), Ok(Some(_))) || !args.is_over(), "there is no third");
+        }
+    }
+
+    /// What functions make of a request that read all their arguments at once,
+    /// one by one, or as two of their types.
+    fn outcome(call: &Call<'_>) -> [Option<Vec<Value>>; 3] {
+        let all = || call.args.all().ok()?.iter().map(|arg| arg.read().ok()).collect();
+        let one_by_one = || {
+            let (mut args, mut read) = (call.args.clone(), Vec::new());
+            while let Some(value) = args.read::<Value>().ok()? {
+                read.push(value);
+            }
+            // The context was among them.
+            assert!(args.is_over() || read.pop().is_some() || all() == Some(vec![]));
+            Some(read)
+        };
+        let two = || {
+            let mut args = call.args.clone();
+            let read = vec![args.read::<String>().ok()??.into(), args.read::<Value>().ok()??];
+            args.is_over().then_some(read)
+        };
+        [all(), one_by_one(), two()]
+    }
+
+    #[test]
+    fn reading_an_exec_once_finds_what_reading_it_twice_does() {
+        let outcome = |call: Result<Call<'_>, ()>| {
+            let call = call.ok()?;
+            let outcome = outcome(&call);
+            (outcome != [None, None, None]).then(|| (call.kind, outcome, call.meta().ok()))
+        };
+        let check = |bytes: &[u8]| {
+            let once = Call::decode(Json, bytes).map_err(drop);
+            let twice = Call::decode_json(bytes).map_err(drop);
+            assert_eq!(outcome(once), outcome(twice), "{}", String::from_utf8_lossy(bytes));
+        };
+        for tail in
+            [&b""[..], b",\"more\":[{}]}", b" , \"m\" : 1 } ", b",\"arg\":[]}", b",\"func\":\"Exec\"}", b"]}", b"}}"]
+        {
+            let whole = [EXEC.strip_suffix(b"}").unwrap(), if tail.is_empty() { b"}" } else { tail }].concat();
+            check(&whole);
+            for place in 0..whole.len() {
+                check(&whole[..place]);
+                for byte in *b"\"\\[]{},: 0\x00\xff" {
+                    let mut other = whole.clone();
+                    other[place] = byte;
+                    check(&other);
+                    other.insert(place, byte);
+                    check(&other);
+                }
+            }
         }
     }
 
