@@ -2,7 +2,7 @@
 //!
 //! `serde_json` writes NaN and the infinities as `null`: a wrong value without
 //! a word (fault 17). Here they are an error, in both codecs. Bytes are text in
-//! JSON.
+//! JSON, and long texts are written in [one piece](plain).
 
 use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -10,8 +10,10 @@ use serde::ser::{
 };
 
 use super::bytes::text;
+use super::plain;
 
-/// A value whose numbers are checked while it is written; with `TEXT`, as text.
+/// A value whose numbers are checked while it is written; with `TEXT`, as text,
+/// by [`plain::Writer`].
 pub(super) struct Finite<'a, T: ?Sized, const TEXT: bool>(pub(super) &'a T);
 
 impl<T: Serialize + ?Sized, const TEXT: bool> Serialize for Finite<'_, T, TEXT> {
@@ -24,7 +26,10 @@ impl<T: Serialize + ?Sized, const TEXT: bool> Serialize for Finite<'_, T, TEXT> 
 /// Passes everything on but what is not finite.
 struct Guard<S, const TEXT: bool>(S);
 
-/// What `serde_json`'s `RawValue` calls itself: JSON text, whatever surrounds it.
+/// How the names begin of `serde_json`'s own types that are JSON text already.
+const JSON_TEXT: &str = "$serde_json::private::";
+
+/// The name of one of them, which holds any value.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 macro_rules! pass_on {
@@ -52,7 +57,7 @@ impl<S: Serializer, const TEXT: bool> Serializer for Guard<S, TEXT> {
     type Error = S::Error;
 
     pass_on! {
-        serialize_bool(v: bool); serialize_char(v: char); serialize_str(v: &str);
+        serialize_bool(v: bool); serialize_char(v: char);
         serialize_i8(v: i8); serialize_i16(v: i16); serialize_i32(v: i32); serialize_i64(v: i64); serialize_i128(v: i128);
         serialize_u8(v: u8); serialize_u16(v: u16); serialize_u32(v: u32); serialize_u64(v: u64); serialize_u128(v: u128);
         serialize_none(); serialize_unit();
@@ -69,17 +74,27 @@ impl<S: Serializer, const TEXT: bool> Serializer for Guard<S, TEXT> {
         serialize_struct_variant(name: &'static str, index: u32, variant: &'static str, len: usize) -> SerializeStructVariant;
     }
 
-    type SerializeStruct = Guard<S::SerializeStruct, TEXT>;
+    type SerializeStruct = Fields<S::SerializeStruct, TEXT>;
 
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
         if !TEXT && name == RAW_VALUE {
             return Err(S::Error::custom("a RawValue is JSON text, and cannot be part of MessagePack: use a Value"));
         }
-        self.0.serialize_struct(name, len).map(Guard)
+        let is_json = name.starts_with(JSON_TEXT);
+        self.0.serialize_struct(name, len).map(|fields| Fields { fields, is_json })
+    }
+
+    #[inline]
+    fn serialize_str(self, v: &str) -> Result<S::Ok, S::Error> {
+        if TEXT && plain::is_plain(v) {
+            plain::leave(v);
+            return self.0.serialize_str("");
+        }
+        self.0.serialize_str(v)
     }
 
     fn serialize_bytes(self, v: &[u8]) -> Result<S::Ok, S::Error> {
-        if TEXT { self.0.serialize_str(&text(v)) } else { self.0.serialize_bytes(v) }
+        if TEXT { self.serialize_str(&text(v)) } else { self.0.serialize_bytes(v) }
     }
 
     fn serialize_f32(self, v: f32) -> Result<S::Ok, S::Error> {
@@ -150,26 +165,51 @@ elements! {
     SerializeTupleVariant: serialize_field;
 }
 
-macro_rules! fields {
-    ($($trait:ident),*) => {
-        $(impl<S: $trait, const TEXT: bool> $trait for Guard<S, TEXT> {
-            type Ok = S::Ok;
-            type Error = S::Error;
-            #[inline]
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
-                self.0.serialize_field(key, &Finite::<_, TEXT>(value))
-            }
-            fn skip_field(&mut self, key: &'static str) -> Result<(), S::Error> {
-                self.0.skip_field(key)
-            }
-            fn end(self) -> Result<S::Ok, S::Error> {
-                self.0.end()
-            }
-        })*
-    };
+/// The fields of a struct.
+struct Fields<S, const TEXT: bool> {
+    fields: S,
+    /// It is one field, with JSON text.
+    is_json: bool,
 }
 
-fields!(SerializeStruct, SerializeStructVariant);
+impl<S: SerializeStruct, const TEXT: bool> SerializeStruct for Fields<S, TEXT> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
+        if self.is_json {
+            return self.fields.serialize_field(key, value);
+        }
+        self.fields.serialize_field(key, &Finite::<_, TEXT>(value))
+    }
+
+    fn skip_field(&mut self, key: &'static str) -> Result<(), S::Error> {
+        self.fields.skip_field(key)
+    }
+
+    fn end(self) -> Result<S::Ok, S::Error> {
+        self.fields.end()
+    }
+}
+
+impl<S: SerializeStructVariant, const TEXT: bool> SerializeStructVariant for Guard<S, TEXT> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
+        self.0.serialize_field(key, &Finite::<_, TEXT>(value))
+    }
+
+    fn skip_field(&mut self, key: &'static str) -> Result<(), S::Error> {
+        self.0.skip_field(key)
+    }
+
+    fn end(self) -> Result<S::Ok, S::Error> {
+        self.0.end()
+    }
+}
 
 impl<S: SerializeMap, const TEXT: bool> SerializeMap for Guard<S, TEXT> {
     type Ok = S::Ok;
@@ -191,6 +231,7 @@ impl<S: SerializeMap, const TEXT: bool> SerializeMap for Guard<S, TEXT> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{Codec, Json};
     use serde::Serialize;
     use serde_json::json;
     use serde_json::value::RawValue;
@@ -204,7 +245,8 @@ mod tests {
     }
 
     fn write(value: &(impl Serialize + ?Sized)) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&Finite::<_, true>(value))
+        let mut buffer = Vec::new();
+        Json::encode(&mut buffer, value).map(|()| String::from_utf8(buffer).unwrap())
     }
 
     #[test]
@@ -221,6 +263,32 @@ mod tests {
         assert_eq!(write(&value).unwrap(), value.to_string());
         assert_eq!(write(&*raw).unwrap(), raw.get());
         assert_eq!(write(&None::<f64>).unwrap(), "null");
+    }
+
+    #[test]
+    fn long_texts_are_written_as_short_ones_are_wherever_they_stand() {
+        #[derive(Serialize)]
+        #[serde(tag = "kind")]
+        enum Tagged {
+            One { text: String },
+        }
+        #[derive(Serialize)]
+        struct Flat {
+            #[serde(flatten)]
+            map: std::collections::BTreeMap<String, String>,
+            raw: Box<RawValue>,
+            newtype: Shape,
+        }
+        for text in ["x".repeat(100), "é\"\n".repeat(30), "x".repeat(100_000)] {
+            let raw = serde_json::to_string(&[&text]).unwrap();
+            let flat = Flat {
+                map: [(text.clone(), text.clone())].into(),
+                raw: RawValue::from_string(raw).unwrap(),
+                newtype: Shape::Struct { a: None, b: vec![(1, text.clone())] },
+            };
+            let all = (&text, Tagged::One { text: text.clone() }, flat, json!({ &text: [&text, "short"] }));
+            assert_eq!(write(&all).unwrap(), serde_json::to_string(&all).unwrap());
+        }
     }
 
     #[test]

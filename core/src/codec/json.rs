@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeSeed, Error as _, IgnoredAny};
-use serde_json::Deserializer;
+use serde_json::{Deserializer, Serializer};
 
 use super::finite::Finite;
-use super::{Codec, Error};
+use super::{Codec, Error, plain};
 
 /// Text that every peer reads.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,8 @@ impl Codec for Json {
     #[inline]
     fn encode<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) -> Result<(), Error> {
         let start = buffer.len();
-        serde_json::to_writer(&mut *buffer, &Finite::<_, true>(value)).inspect_err(|_| buffer.truncate(start))
+        let mut serializer = Serializer::with_formatter(&mut *buffer, plain::Writer);
+        Finite::<_, true>(value).serialize(&mut serializer).inspect_err(|_| buffer.truncate(start))
     }
 
     #[inline]

@@ -11,6 +11,7 @@ mod bytes;
 mod finite;
 mod json;
 mod messagepack;
+mod plain;
 mod reader;
 
 pub use bytes::Bytes;
