@@ -44,10 +44,13 @@ pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Descri
         failures: Vec::new(),
     };
     let start = Instant::now();
-    for round in 1..=report.rounds {
+    for (is_fresh, round) in [true, false].into_iter().flat_map(|fresh| (1..=options.rounds()).map(move |n| (fresh, n)))
+    {
         for (subject, table) in subjects.iter().zip(&mut report.subjects) {
-            eprintln!("{:>4} s  round {round} of {}: {}", start.elapsed().as_secs(), report.rounds, subject.name);
-            measure(options, subject, &peers, table, &mut report.failures);
+            if subject.in_a_fresh_process == is_fresh {
+                eprintln!("{:>4} s  round {round} of {}: {}", start.elapsed().as_secs(), report.rounds, subject.name);
+                measure(options, subject, &peers, table, &mut report.failures);
+            }
         }
     }
     // What a peer has no word for is no line.

@@ -22,7 +22,9 @@ pub trait RawFunction: Send {
     /// The author's; the engine refuses the rule with its text.
     fn validate(&mut self, args: &Args<'_>) -> Result<()>;
 
-    /// Computes, and puts the result into `reply`.
+    /// Computes, and puts the result into `reply`. That the arguments are whole
+    /// is known once they have been read to their end, by [`Args::read`] up to
+    /// `None`, [`Args::is_over`] or [`Args::all`].
     ///
     /// # Errors
     /// The author's; it is the call's result.

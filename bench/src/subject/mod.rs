@@ -28,6 +28,9 @@ pub struct Subject {
     pub columns: &'static [Metric],
     /// How it is drawn.
     pub chart: Chart,
+    /// It is measured before all others: a process that has used much memory
+    /// starts others more slowly.
+    pub in_a_fresh_process: bool,
 }
 
 /// One measurement of a peer.

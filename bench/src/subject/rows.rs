@@ -14,5 +14,6 @@ pub(super) fn subject() -> Subject {
         ],
         columns: &[Metric::PerSecond, Metric::CpuPerMillion],
         chart: Chart::Bars,
+        in_a_fresh_process: false,
     }
 }

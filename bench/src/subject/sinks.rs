@@ -19,5 +19,6 @@ pub(super) fn subject() -> Subject {
         ],
         columns: &[Metric::PerSecond, Metric::CpuPerMillion, Metric::Waits],
         chart: Chart::Bars,
+        in_a_fresh_process: false,
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn subjects() -> [Subject; 2] {
             cases: cases(|peer, pace, size| peer.bytes(pace, size)),
             columns: &[Metric::MegabytesPerSecond, Metric::PerSecond, Metric::CpuPerMillion],
             chart: Chart::Lines("length of a message"),
+            in_a_fresh_process: false,
         },
         Subject {
             name: "call-sizes",
@@ -27,6 +28,7 @@ pub(super) fn subjects() -> [Subject; 2] {
             cases: cases(|peer, pace, size| peer.calls(pace, size, 1)),
             columns: &[Metric::P50, Metric::P99],
             chart: Chart::Lines("length of the text"),
+            in_a_fresh_process: false,
         },
     ]
 }

@@ -15,5 +15,6 @@ pub(super) fn subject() -> Subject {
         ],
         columns: &[Metric::PerSecond, Metric::CpuPerMillion, Metric::Waits],
         chart: Chart::Bars,
+        in_a_fresh_process: false,
     }
 }

@@ -10,5 +10,6 @@ pub(super) fn subject() -> Subject {
         cases: vec![Case::new("start", 0.0, |peer, _| peer.start())],
         columns: &[Metric::StartMillis, Metric::ResidentMib, Metric::ProgramMib],
         chart: Chart::Bars,
+        in_a_fresh_process: true,
     }
 }

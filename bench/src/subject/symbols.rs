@@ -19,6 +19,7 @@ pub(super) fn subjects() -> [Subject; 2] {
             cases: cases(|peer, pace, at_once| peer.source(pace, Record::Typed, SIZE, at_once)),
             columns: &[Metric::PerSecond, Metric::CpuPerMillion],
             chart: Chart::Lines("sources at once"),
+            in_a_fresh_process: false,
         },
         Subject {
             name: "many-functions",
@@ -26,6 +27,7 @@ pub(super) fn subjects() -> [Subject; 2] {
             cases: cases(|peer, pace, at_once| peer.calls(pace, SIZE, at_once)),
             columns: &[Metric::PerSecond, Metric::P50, Metric::P99, Metric::CpuPerMillion],
             chart: Chart::Lines("functions at once"),
+            in_a_fresh_process: false,
         },
     ]
 }
