@@ -1,4 +1,7 @@
 //! One control or function channel: commands out, answers in, never confused.
+//! What comes in is told apart in `events`.
+
+mod events;
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -7,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::exchange::{Arrival, Departure, HostEnd, NotReady};
+use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
-use ekuiper_core::transport::{ConnectionId, Options, Reply, ReplyEvent, Transport, TransportError};
+use ekuiper_core::transport::{ConnectionId, Options, Reply, Transport, TransportError};
 
 use crate::dependents::Dependent;
 use crate::keeper::{Tended, Watched};
@@ -83,6 +86,13 @@ impl State {
     /// Takes note of whose event it was.
     fn count(&mut self, connection: ConnectionId) {
         self.strangers = if self.end.peer() == Some(connection) { 0 } else { self.strangers.saturating_add(1) };
+    }
+
+    /// Gives the answer to what was posted, or what there is instead.
+    fn tell(&mut self, outcome: Result<(), Failure>) {
+        if let Some(posted) = self.posted.take() {
+            posted(outcome.map(|()| &mut self.buffer));
+        }
     }
 
     /// Why no command can be sent.
@@ -295,10 +305,10 @@ impl Channel {
                 Ok(_) => {}
                 Err(Failure::NotReady(_)) => {
                     state.end.abandon();
-                    Self::tell(&mut state, Err(Failure::Timeout));
+                    state.tell(Err(Failure::Timeout));
                 }
-                Err(Failure::ProcessEnded) => Self::tell(&mut state, Err(Failure::OutcomeUnknown)),
-                Err(failure) => Self::tell(&mut state, Err(failure)),
+                Err(Failure::ProcessEnded) => state.tell(Err(Failure::OutcomeUnknown)),
+                Err(failure) => state.tell(Err(failure)),
             }
         }
     }
@@ -307,13 +317,6 @@ impl Channel {
     pub(crate) fn look(&self) {
         if let Ok(mut state) = self.state.try_lock() {
             self.drain(&mut state);
-        }
-    }
-
-    /// Gives the answer to what was posted, or what there is instead.
-    fn tell(state: &mut State, outcome: Result<(), Failure>) {
-        if let Some(posted) = state.posted.take() {
-            posted(outcome.map(|()| &mut state.buffer));
         }
     }
 
@@ -365,15 +368,6 @@ impl Channel {
         }
     }
 
-    /// A second plugin has shaken hands: it may be waited for.
-    fn greet(&self, connection: ConnectionId) {
-        let mut visitor = lock(&self.visitor);
-        if let Some(expected) = visitor.take_if(|visitor| visitor.newcomers.contains(&connection)) {
-            drop(visitor);
-            (expected.tell)();
-        }
-    }
-
     /// Takes what is there, without waiting.
     fn drain(&self, state: &mut State) {
         let past = Instant::now();
@@ -388,102 +382,6 @@ impl Channel {
             return Err(Failure::NotReady(state.not_ready()));
         }
         Ok(arrival)
-    }
-
-    /// Takes the next event. Without one by the deadline, fails with the
-    /// reason why no command can be sent.
-    fn step(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
-        let event = match self.reply.receive(&mut state.buffer, Some(deadline)) {
-            Ok(event) => event,
-            Err(TransportError::Timeout) => return Err(Failure::NotReady(state.not_ready())),
-            Err(TransportError::Closed) => return Err(Failure::ProcessEnded),
-            Err(error) => return Err(Failure::Transport(error)),
-        };
-        match event {
-            ReplyEvent::Connected(connection) => {
-                state.connections += 1;
-                if let Some(visitor) = &mut *lock(&self.visitor) {
-                    visitor.newcomers.push(connection);
-                }
-                state.count(connection);
-                Ok(None)
-            }
-            ReplyEvent::Disconnected(connection) => {
-                state.connections = state.connections.saturating_sub(1);
-                state.count(connection);
-                state.hellos.remove(&connection);
-                let was_peer = state.end.peer() == Some(connection);
-                let departure = state.end.departed(connection);
-                if was_peer {
-                    state.lost_at = state.end.peer().is_none().then(Instant::now);
-                }
-                self.has_peer.store(state.end.peer().is_some(), Ordering::SeqCst);
-                if departure == Departure::OutcomeUnknown {
-                    Self::tell(state, Err(Failure::OutcomeUnknown));
-                    return Err(Failure::OutcomeUnknown);
-                }
-                if state.end.peer().is_none() && self.process_ended.load(Ordering::SeqCst) {
-                    return Err(Failure::ProcessEnded);
-                }
-                Ok(None)
-            }
-            ReplyEvent::Oversized(ticket, length) => {
-                state.count(ticket.connection);
-                match state.end.arrived(ticket, b"") {
-                    Arrival::Answer if state.posted.is_some() => {
-                        Self::tell(state, Err(Failure::AnswerTooLong(length)));
-                        Ok(None)
-                    }
-                    Arrival::Answer => Err(Failure::AnswerTooLong(length)),
-                    arrival => Ok(Some(arrival)),
-                }
-            }
-            ReplyEvent::Request(ticket) => {
-                let connection = ticket.connection;
-                let arrival = state.end.arrived(ticket, &state.buffer);
-                state.count(connection);
-                if state.end.peer().is_some() {
-                    state.lost_at = None;
-                    self.has_peer.store(true, Ordering::SeqCst);
-                }
-                if arrival == Arrival::Rival {
-                    self.greet(connection);
-                }
-                match arrival {
-                    Arrival::Answer if state.posted.is_some() => {
-                        Self::tell(state, Ok(()));
-                        return Ok(None);
-                    }
-                    // Those to whom something is posted send no keepalives.
-                    Arrival::SendAgain if state.posted.is_some() => {
-                        Self::tell(state, Err(Failure::OutcomeUnknown));
-                        return Ok(None);
-                    }
-                    Arrival::Handshake | Arrival::Rival => {
-                        if let Some(hello) = Hello::decode(&state.buffer) {
-                            state.hellos.insert(connection, hello);
-                        }
-                    }
-                    _ => {}
-                }
-                match arrival {
-                    Arrival::Garbage => {
-                        let said = state.buffer[..state.buffer.len().min(80)].to_vec();
-                        tracing::info!(address = %self.address, said = %String::from_utf8_lossy(&said), "a connection that is no plugin's");
-                        state.garbage.get_or_insert(said);
-                    }
-                    // Once, however often it does.
-                    Arrival::Rival if state.rival.replace(connection) != Some(connection) => {
-                        tracing::warn!(address = %self.address, ?connection, "a second plugin shook hands, it has to wait");
-                    }
-                    Arrival::Stale => {
-                        tracing::debug!(address = %self.address, "an answer nobody waits for was dropped")
-                    }
-                    _ => {}
-                }
-                Ok(Some(arrival))
-            }
-        }
     }
 }
 

@@ -1,0 +1,130 @@
+//! What comes in on a channel: who it is, and what it means.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use ekuiper_core::exchange::{Arrival, Departure};
+use ekuiper_core::message::Hello;
+use ekuiper_core::transport::{ConnectionId, ReplyEvent, Ticket, TransportError};
+
+use super::{Channel, Failure, State};
+use crate::site::lock;
+
+/// How much of a stranger's first words is told, in bytes.
+const QUOTED: usize = 80;
+
+impl Channel {
+    /// Takes the next event. Without one by the deadline, fails with the
+    /// reason why no command can be sent.
+    pub(super) fn step(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
+        match self.reply.receive(&mut state.buffer, Some(deadline)) {
+            Ok(ReplyEvent::Connected(connection)) => {
+                self.connected(state, connection);
+                Ok(None)
+            }
+            Ok(ReplyEvent::Disconnected(connection)) => self.disconnected(state, connection).map(|()| None),
+            Ok(ReplyEvent::Oversized(ticket, length)) => oversized(state, ticket, length),
+            Ok(ReplyEvent::Request(ticket)) => Ok(self.requested(state, ticket)),
+            Err(TransportError::Timeout) => Err(Failure::NotReady(state.not_ready())),
+            Err(TransportError::Closed) => Err(Failure::ProcessEnded),
+            Err(error) => Err(Failure::Transport(error)),
+        }
+    }
+
+    fn connected(&self, state: &mut State, connection: ConnectionId) {
+        state.connections += 1;
+        if let Some(visitor) = &mut *lock(&self.visitor) {
+            visitor.newcomers.push(connection);
+        }
+        state.count(connection);
+    }
+
+    fn disconnected(&self, state: &mut State, connection: ConnectionId) -> Result<(), Failure> {
+        state.connections = state.connections.saturating_sub(1);
+        state.count(connection);
+        state.hellos.remove(&connection);
+        let was_peer = state.end.peer() == Some(connection);
+        let departure = state.end.departed(connection);
+        let has_peer = state.end.peer().is_some();
+        if was_peer {
+            state.lost_at = (!has_peer).then(Instant::now);
+        }
+        self.has_peer.store(has_peer, Ordering::SeqCst);
+        if departure == Departure::OutcomeUnknown {
+            state.tell(Err(Failure::OutcomeUnknown));
+            return Err(Failure::OutcomeUnknown);
+        }
+        if !has_peer && self.process_ended.load(Ordering::SeqCst) {
+            return Err(Failure::ProcessEnded);
+        }
+        Ok(())
+    }
+
+    /// What a request means; nothing, where it was told to whoever has posted
+    /// the command.
+    fn requested(&self, state: &mut State, ticket: Ticket) -> Option<Arrival> {
+        let connection = ticket.connection;
+        let arrival = state.end.arrived(ticket, &state.buffer);
+        state.count(connection);
+        if state.end.peer().is_some() {
+            state.lost_at = None;
+            self.has_peer.store(true, Ordering::SeqCst);
+        }
+        match arrival {
+            Arrival::Answer if state.posted.is_some() => {
+                state.tell(Ok(()));
+                return None;
+            }
+            // Those to whom something is posted send no keepalives.
+            Arrival::SendAgain if state.posted.is_some() => {
+                state.tell(Err(Failure::OutcomeUnknown));
+                return None;
+            }
+            Arrival::Handshake => state.introduce(connection),
+            Arrival::Rival => self.rival(state, connection),
+            Arrival::Garbage => {
+                let said = state.buffer[..state.buffer.len().min(QUOTED)].to_vec();
+                tracing::info!(address = %self.address, said = %String::from_utf8_lossy(&said), "a connection that is no plugin's");
+                state.garbage.get_or_insert(said);
+            }
+            Arrival::Stale => tracing::debug!(address = %self.address, "an answer nobody waits for was dropped"),
+            _ => {}
+        }
+        Some(arrival)
+    }
+
+    /// A second plugin has shaken hands: it may be waited for.
+    fn rival(&self, state: &mut State, connection: ConnectionId) {
+        state.introduce(connection);
+        // Once, however often it does.
+        if state.rival.replace(connection) != Some(connection) {
+            tracing::warn!(address = %self.address, ?connection, "a second plugin shook hands, it has to wait");
+        }
+        let mut visitor = lock(&self.visitor);
+        if let Some(expected) = visitor.take_if(|visitor| visitor.newcomers.contains(&connection)) {
+            drop(visitor);
+            (expected.tell)();
+        }
+    }
+}
+
+impl State {
+    /// Takes note of what a plugin has said of itself.
+    fn introduce(&mut self, connection: ConnectionId) {
+        if let Some(hello) = Hello::decode(&self.buffer) {
+            self.hellos.insert(connection, hello);
+        }
+    }
+}
+
+fn oversized(state: &mut State, ticket: Ticket, length: u64) -> Result<Option<Arrival>, Failure> {
+    state.count(ticket.connection);
+    match state.end.arrived(ticket, b"") {
+        Arrival::Answer if state.posted.is_some() => {
+            state.tell(Err(Failure::AnswerTooLong(length)));
+            Ok(None)
+        }
+        Arrival::Answer => Err(Failure::AnswerTooLong(length)),
+        arrival => Ok(Some(arrival)),
+    }
+}
