@@ -339,11 +339,18 @@ impl Drop for Engine<'_> {
     }
 }
 
-/// Ports that nobody uses at the moment.
+/// Ports that nobody uses at the moment, and that no connection is given for
+/// its own end before the engine listens there: those are numbered from 32768.
 fn free_ports<const N: usize>() -> [u16; N] {
-    // All at once, so that they differ.
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let any = || loop {
+        let number = std::process::id().wrapping_mul(101).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = 16_384 + (number % 16_384) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    };
+    [(); N].map(|()| any())
 }
 
 fn copy(from: &Path, to: &Path) {
