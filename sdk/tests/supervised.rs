@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use support::build::unruly;
 use support::channels::encoded;
 use support::plugin::meta;
-use support::processes::{lives, private_dirty, signal};
+use support::processes::{freeze, lives, private_dirty, signal};
 use support::{Asked, Channel, Plugin, drain, eventually, journal, soon, watchdog};
 
 /// The next message, of whoever is connected by then.
@@ -180,7 +180,7 @@ fn a_message_that_nobody_has_read_is_acknowledged_as_failed() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::supervised(&[]);
     let mut busy = Busy::start(&mut plugin);
-    signal(plugin.worker(), Signal::STOP);
+    freeze(plugin.worker());
     busy.rows.send(br#"{"n":2}"#, soon()).unwrap();
     plugin.kill_worker();
     let ack = next(&*busy.acks);
@@ -285,7 +285,7 @@ fn a_worker_that_hangs_as_a_whole_is_replaced() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::supervised(&[("UNRULY_START", "100"), ("UNRULY_STOP", "100")]);
     let mut busy = Busy::start(&mut plugin);
-    signal(plugin.worker(), Signal::STOP);
+    freeze(plugin.worker());
     let (_pull, answer) = plugin.start_source("counter", &meta("r2", "in"), json!({}));
     assert!(answer.contains("worker ended"), "{answer}");
     busy.comes_back();
@@ -329,7 +329,7 @@ fn a_stopped_worker_does_not_outlive_its_guard() {
     let mut plugin = Plugin::supervised(&[]);
     let _busy = Busy::start(&mut plugin);
     let worker = plugin.worker();
-    signal(worker, Signal::STOP);
+    freeze(worker);
     plugin.signal(Signal::TERM);
     plugin.assert_exit_0();
     assert!(!lives(worker));

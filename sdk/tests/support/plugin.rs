@@ -11,11 +11,13 @@ use ekuiper_core::address::SocketFolder;
 use ekuiper_core::message::{self, CommandKind, Control, HANDSHAKE, Meta};
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Transport};
 use ekuiper_transport_uds::UdsTransport;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::build::unruly;
 use super::channels::{Asked, Channel};
+use super::processes::lives;
 use super::{PATIENCE, eventually};
 
 /// What the plugin has written to stderr.
@@ -181,8 +183,14 @@ impl Plugin {
 
 impl Drop for Plugin {
     fn drop(&mut self) {
+        let workers = self.workers();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A worker that goes on writes into the folder that is being removed.
+        for worker in workers {
+            let _ = kill_process(Pid::from_raw(worker).unwrap(), Signal::KILL);
+            eventually("the worker ends", || !lives(worker));
+        }
         if std::thread::panicking() {
             eprintln!("the plugin's log:\n{}", self.log.text());
         }

@@ -29,6 +29,19 @@ pub fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
+/// Stops a process, and waits until it does nothing any more: each thread is
+/// stopped by itself, a moment later.
+pub fn freeze(pid: i32) {
+    signal(pid, Signal::STOP);
+    let is_stopped = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'));
+    eventually("all threads are stopped", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads
+            .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok())
+            .all(|stat| is_stopped(&stat))
+    });
+}
+
 /// How many KiB of memory of its own a process has written to.
 pub fn private_dirty(pid: i32) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
