@@ -51,7 +51,8 @@ pub(crate) fn install(tools: &Tools) -> Result<()> {
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let python = environment().join("bin/python");
     let mut pytest = Command::new(&python);
-    pytest.args(["-m", "pytest", "-p", "no:cacheprovider"]).args(arguments);
+    pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "--basetemp"]).arg(root().join("target/pytest"));
+    pytest.args(arguments);
     execute(pytest.current_dir(root().join("python/tests")).env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
