@@ -230,7 +230,6 @@ impl<S: SerializeMap, const TEXT: bool> SerializeMap for Guard<S, TEXT> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::codec::{Codec, Json};
     use serde::Serialize;
     use serde_json::json;
