@@ -4,13 +4,15 @@
 //! - [`socket_file`]: which socket file may be taken over, and which removed;
 //! - [`connect`]: one attempt to connect to one;
 //! - [`wait`]: waits for descriptors that end with a deadline or a closing;
-//! - [`gate`]: a lock that is waited for in the same way.
+//! - [`gate`]: a lock that is waited for in the same way;
+//! - [`process`]: which process is at a connection's other end.
 //!
 //! What does not live here: bytes. What goes over a connection is its
 //! transport's.
 
 mod connect;
 pub mod gate;
+pub mod process;
 pub mod socket_file;
 pub mod wait;
 
