@@ -146,6 +146,8 @@ macro_rules! __contract_cases {
                 closing_ends_waits_for_silent_peers
                 closing_ends_waits_for_readers
                 closing_is_for_good
+                finishing_ends_waits
+                finishing_loses_nothing
                 closing_is_seen_by_peers
                 closing_amid_traffic
             }

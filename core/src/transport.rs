@@ -14,7 +14,9 @@
 //! 2. **Every wait ends.** A call with a deadline returns by then; a call
 //!    without one ends when the socket is closed. [`Push::close`] and its
 //!    namesakes may be called from any thread, end every wait with
-//!    [`TransportError::Closed`], and may be called again.
+//!    [`TransportError::Closed`], and may be called again. So may
+//!    [`Pull::finish`] and [`Reply::finish`], which lose nothing that has
+//!    arrived.
 //! 3. **A deadline in the past** makes a call an attempt that does not wait.
 //! 4. **Bad peers cost nothing.** Whoever speaks another protocol, another
 //!    pattern, or nonsense is disconnected; the socket and its other peers go
@@ -236,6 +238,13 @@ pub trait Pull: Send + Sync {
         None
     }
 
+    /// No more will be waited for: the other side's process has ended. What
+    /// has arrived is still received; then every wait, one that is under way
+    /// included, ends with [`TransportError::Closed`]. A transport that reads
+    /// in the background may wait up to 100 ms for what is on its way.
+    /// Connections are not closed.
+    fn finish(&self);
+
     /// Ends every wait and closes all connections.
     fn close(&self);
 }
@@ -309,6 +318,13 @@ pub trait Reply: Send + Sync {
     /// A descriptor that polls readable when there may be something to
     /// receive; `None` when the transport has none.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
+
+    /// No more will be waited for: the other side's process has ended. What
+    /// has arrived is still received; then every wait, one that is under way
+    /// included, ends with [`TransportError::Closed`]. A transport that reads
+    /// in the background may wait up to 100 ms for what is on its way.
+    /// Connections are not closed.
+    fn finish(&self);
 
     /// Ends every wait and closes all connections.
     fn close(&self);

@@ -1,18 +1,27 @@
 //! Waiting for descriptors, until a deadline or the socket's closing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Deadline, Result, TransportError};
 use rustix::event::{EventfdFlags, PollFd, Timespec, eventfd, poll};
 
+/// How long a transport that reads in the background waits, once it is told to
+/// [finish](Closing::finish), for what is on its way.
+const FINISH_GRACE: Duration = Duration::from_millis(100);
+
 /// What `close` sets: a flag, and a descriptor that then polls readable for
-/// ever, so that it ends every wait it is part of.
+/// ever, so that it ends every wait it is part of. `finish` is the end of
+/// waiting for anything new.
 #[derive(Debug)]
 pub struct Closing {
     closed: AtomicBool,
+    finishing: AtomicBool,
+    /// When what is on its way is waited for no longer.
+    finish_by: OnceLock<Instant>,
     event: OwnedFd,
 }
 
@@ -24,7 +33,40 @@ impl Closing {
     pub fn new(address: &Address) -> Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
-        Ok(Self { closed: AtomicBool::new(false), event })
+        let (closed, finishing, finish_by) = Default::default();
+        Ok(Self { closed, finishing, finish_by, event })
+    }
+
+    /// Nothing new is waited for from now on.
+    pub fn finish(&self) {
+        self.finish_by.get_or_init(|| Instant::now() + FINISH_GRACE);
+        self.finishing.store(true, Ordering::SeqCst);
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    /// Whether nothing new is waited for.
+    pub fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::SeqCst)
+    }
+
+    /// Whether whoever waits is to look again: it is closed or finishing.
+    pub fn ends_waits(&self) -> bool {
+        self.is_finishing() || self.closed.load(Ordering::Acquire)
+    }
+
+    /// When a transport that reads in the background gives up on what is on
+    /// its way; `None` while there is no such limit.
+    pub fn finish_by(&self) -> Deadline {
+        self.finish_by.get().copied()
+    }
+
+    /// Makes the descriptor wait for the closing again, after
+    /// [`finish`](Closing::finish) has ended a wait.
+    pub fn rearm(&self) {
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        if self.closed.load(Ordering::SeqCst) {
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
     }
 
     /// Closes; false when that had been done before.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Result, TransportError};
-use ekuiper_transport_ipc::wait::{has_passed, io_error, timeout};
+use ekuiper_transport_ipc::wait::{earlier, has_passed, io_error, timeout};
 use nng::options::{Options as _, RecvBufferSize};
 use nng::{Message, Pipe, Protocol};
 use rustix::event::epoll;
@@ -101,10 +101,20 @@ impl Inbox {
                     }
                 }
             }
-            if has_passed(deadline) {
+            if has_passed(deadline) && !self.wire.closing.is_finishing() {
                 return Err(TransportError::Timeout);
             }
-            self.watch(deadline)?;
+            if self.wire.closing.is_finishing() {
+                // What a connection still brings comes before its end.
+                if self.roster.is_empty() || has_passed(self.wire.closing.finish_by()) {
+                    return Err(TransportError::Closed);
+                }
+                if has_passed(deadline) {
+                    return Err(TransportError::Timeout);
+                }
+                self.wire.closing.rearm();
+            }
+            self.watch(earlier(deadline, self.wire.closing.finish_by()))?;
         }
     }
 
@@ -122,6 +132,11 @@ impl Inbox {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(io_error("wait for", &self.address, errno.into())),
         }
+    }
+
+    /// Ends every wait once what has arrived was received.
+    pub(crate) fn finish(&self) {
+        self.wire.closing.finish();
     }
 
     pub(crate) fn close(&self) {

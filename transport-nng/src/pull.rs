@@ -42,6 +42,10 @@ impl Pull for NngPull {
         Some(self.inbox.readiness())
     }
 
+    fn finish(&self) {
+        self.inbox.finish();
+    }
+
     fn close(&self) {
         self.inbox.close();
     }

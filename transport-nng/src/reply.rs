@@ -137,6 +137,10 @@ impl Reply for NngReply {
         Some(self.inbox.readiness())
     }
 
+    fn finish(&self) {
+        self.inbox.finish();
+    }
+
     fn close(&self) {
         self.inbox.close();
     }

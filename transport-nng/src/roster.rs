@@ -131,6 +131,11 @@ impl Roster {
         }
     }
 
+    /// Whether no connection lives, as far as libnng knows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().present.is_empty()
+    }
+
     /// Whether the connection lives, as far as libnng knows.
     pub(crate) fn is_present(&self, pipe: Pipe) -> bool {
         self.lock().present.contains_key(&pipe)

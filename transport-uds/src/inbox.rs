@@ -147,6 +147,11 @@ impl Inbox {
         link.as_fd().try_clone_to_owned().ok()
     }
 
+    /// Ends every wait once what has arrived was received.
+    pub(crate) fn finish(&self) {
+        self.closing.finish();
+    }
+
     /// Ends every wait and every connection, and removes the socket file.
     pub(crate) fn close(&self) {
         if self.closing.close() {
@@ -178,6 +183,7 @@ impl Inbox {
         let (reader, spinner) = &mut *guard;
         let mut waited = false;
         let mut rounds = LATE_ROUNDS;
+        let (mut deadline, mut is_last) = (deadline, false);
         loop {
             self.closing.check()?;
             self.accept(reader);
@@ -201,8 +207,12 @@ impl Inbox {
                 }
                 Served::Nothing => {}
             }
+            if !is_last && self.closing.is_finishing() {
+                // One more look, at all that has come before.
+                (is_last, waited, rounds, deadline) = (true, false, LATE_ROUNDS, Some(Instant::now()));
+            }
             if waited && has_passed(deadline) {
-                return Err(TransportError::Timeout);
+                return Err(if is_last { TransportError::Closed } else { TransportError::Timeout });
             }
             self.wait(reader, spinner, deadline)?;
             waited = true;
@@ -225,7 +235,7 @@ impl Inbox {
             }
             if !is_attempt {
                 let look = || {
-                    let found = slot.read() || self.has_newcomers() || self.closing.check().is_err();
+                    let found = slot.read() || self.has_newcomers() || self.closing.ends_waits();
                     found.then_some(())
                 };
                 if spinner.spin(look).is_some() {

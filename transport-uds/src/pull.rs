@@ -38,6 +38,10 @@ impl Pull for UdsPull {
         self.0.descriptor(connection)
     }
 
+    fn finish(&self) {
+        self.0.finish();
+    }
+
     fn close(&self) {
         self.0.close();
     }

@@ -155,6 +155,10 @@ impl Reply for UdsReply {
         Some(self.inbox.readiness())
     }
 
+    fn finish(&self) {
+        self.inbox.finish();
+    }
+
     fn close(&self) {
         self.inbox.close();
         self.peers.read().unwrap_or_else(PoisonError::into_inner).values().for_each(|peer| peer.writing.wake_all());

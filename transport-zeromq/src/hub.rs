@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{ConnectionId, Deadline, Result, TransportError};
-use ekuiper_transport_ipc::wait::{Closing, has_passed, io_error};
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error};
 use tokio::sync::Notify;
 
 use crate::flag::Flag;
@@ -211,8 +211,19 @@ impl Hub {
             if std::mem::take(&mut state.is_flagged) {
                 self.news.lower();
             }
-            self.want(&mut state);
-            state = self.wait(state, deadline)?;
+            if self.closing.is_finishing() {
+                // What a connection still brings comes before its end.
+                if state.live().next().is_none() || has_passed(self.closing.finish_by()) {
+                    return Err(TransportError::Closed);
+                }
+            } else {
+                self.want(&mut state);
+            }
+            state = match self.wait(state, earlier(deadline, self.closing.finish_by())) {
+                Ok(state) => state,
+                Err(TransportError::Timeout) if !has_passed(deadline) => self.lock(),
+                Err(error) => return Err(error),
+            };
         }
     }
 
@@ -234,6 +245,14 @@ impl Hub {
             self.task.notify_one();
         }
         found
+    }
+
+    /// Ends every wait once what has arrived was received.
+    pub(crate) fn finish(&self) {
+        // Under the lock: whoever is about to wait sees it.
+        let _state = self.lock();
+        self.closing.finish();
+        self.changed.notify_all();
     }
 
     /// Ends every wait; false when that had been done before.

@@ -38,6 +38,10 @@ impl Pull for ZeromqPull {
         Some(self.common.hub.readiness())
     }
 
+    fn finish(&self) {
+        self.common.hub.finish();
+    }
+
     fn close(&self) {
         self.common.close();
     }

@@ -86,6 +86,10 @@ impl Reply for ZeromqReply {
         Some(self.common.hub.readiness())
     }
 
+    fn finish(&self) {
+        self.common.hub.finish();
+    }
+
     fn close(&self) {
         self.common.close();
     }

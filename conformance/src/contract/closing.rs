@@ -158,6 +158,68 @@ pub fn closing_is_for_good(f: &Fixture) {
     }
 }
 
+/// A socket whose peer has ended finishes: it waits for nobody any more,
+/// whether nobody is connected or somebody who is silent.
+pub fn finishing_ends_waits(f: &Fixture) {
+    for pause in [0, 5, 30] {
+        let at = |name: &str| format!("{name}{pause}");
+        let (silent_push, pull) = pair(f, &at("pull"));
+        let (silent_request, _, reply) = couple(f, &at("reply"));
+        let (lone_pull, lone_reply) = (f.pull(&f.listen(&at("lone_pull"))), f.reply(&at("lone_reply")));
+        thread::scope(|scope| {
+            let waits = [&pull, &lone_pull].map(|pull| scope.spawn(|| pull.receive(&mut Vec::new(), None).map(|_| ())));
+            let others =
+                [&reply, &lone_reply].map(|reply| scope.spawn(|| reply.receive(&mut Vec::new(), None).map(|_| ())));
+            thread::sleep(Duration::from_millis(pause));
+            [&pull, &lone_pull].into_iter().for_each(|pull| pull.finish());
+            [&reply, &lone_reply].into_iter().for_each(|reply| reply.finish());
+            for wait in waits.into_iter().chain(others) {
+                assert!(eventually(|| wait.is_finished()), "a wait goes on");
+                assert_error!(wait.join().unwrap(), TransportError::Closed);
+            }
+        });
+        assert_error!(pull.receive(&mut Vec::new(), soon()), TransportError::Closed, "for good");
+        drop((silent_push, silent_request));
+    }
+}
+
+/// What has arrived before it finishes is received all the same.
+pub fn finishing_loses_nothing(f: &Fixture) {
+    const MESSAGES: usize = 50;
+    let (push, pull) = pair(f, "data");
+    for number in 0..MESSAGES {
+        push.send(&pattern(100, number), soon()).unwrap();
+    }
+    let (request, connection, reply) = couple(f, "reply");
+    request.send(connection, b"question", soon()).unwrap();
+    // Whoever waits has seen nothing yet.
+    let (mut buffer, mut received) = (Vec::new(), 0);
+    push.flush(Some(std::time::Instant::now() + Duration::from_millis(20))).ok();
+    pull.finish();
+    reply.finish();
+    loop {
+        match pull.receive(&mut buffer, soon()) {
+            Ok(PullEvent::Message(_)) => {
+                assert!(buffer == pattern(100, received), "message {received}");
+                received += 1;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                assert!(matches!(error, TransportError::Closed), "{error}");
+                break;
+            }
+        }
+    }
+    assert_eq!(received, MESSAGES);
+    let (ticket, question) = asked(&*reply);
+    assert_eq!(question, b"question");
+    // Its connection lives.
+    reply.send(&ticket, b"answer", soon()).unwrap();
+    request.receive(&mut buffer, soon()).unwrap();
+    assert_eq!(buffer, b"answer");
+    assert_error!(reply.receive(&mut buffer, soon()), TransportError::Closed);
+}
+
 /// The other side learns of it, whether the socket was closed or dropped.
 pub fn closing_is_seen_by_peers(f: &Fixture) {
     let mut buffer = Vec::new();
