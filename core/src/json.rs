@@ -10,7 +10,7 @@ use serde::de::{Error, IgnoredAny, Unexpected};
 pub(crate) fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, serde_json::Error> {
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => Err(Error::invalid_type(Unexpected::Seq, &"an object")),
-        _ => serde_json::from_slice(bytes),
+        _ => crate::codec::Format::Json.decode(bytes),
     }
 }
 

@@ -4,7 +4,7 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use ekuiper_host::{Error, Format, Function, Host};
+use ekuiper_host::{Bytes, Error, Format, Function, Host};
 use ekuiper_interop::guard::{Process, Watchdog};
 use ekuiper_interop::plugins::{Mirror, OfficialPython};
 use rustix::process::Signal;
@@ -173,6 +173,16 @@ fn both_codecs_carry_the_same_values(transport: &str) {
         for value in [json!(null), json!(1.0), json!(u64::MAX), json!({ "a": [1, 2.5, "ü", { "": [] }] })] {
             assert_eq!(echo.call::<Value>((&value,)).unwrap(), value);
         }
+        // Bytes come as they are asked for.
+        let bytes = || Bytes(vec![0, 200, 255]);
+        assert_eq!(echo.call::<Value>((bytes(),)).unwrap(), json!("AMj/"));
+        assert_eq!(echo.call::<String>((bytes(),)).unwrap(), "AMj/");
+        assert_eq!(echo.call::<Bytes>((bytes(),)).unwrap(), bytes());
+        assert_eq!(echo.call::<Vec<u8>>((bytes(),)).unwrap(), bytes().0);
+        assert_eq!(echo.call::<Value>((json!({"a": ["AMj/"]}),)).unwrap(), json!({"a": ["AMj/"]}));
+        let outcomes = echo.call_many::<Vec<Bytes>, _>([([bytes(), bytes()],), ([bytes(), bytes()],)]).unwrap();
+        assert_eq!(outcomes, [Ok(vec![bytes(), bytes()]), Ok(vec![bytes(), bytes()])]);
+        assert_eq!(echo.call_async::<Value>(([bytes()],)).unwrap().wait().unwrap(), json!(["AMj/"]));
         assert!(echo.validate((1,)).is_ok() && echo.validate((1, 2)).is_err() && !echo.is_aggregate().unwrap());
     });
 }

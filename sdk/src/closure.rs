@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use ekuiper_core::codec::Format;
+use ekuiper_core::codec::{Adapted, Format};
 use ekuiper_core::message::{Arg, Args};
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
@@ -60,12 +60,14 @@ fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Er
         let (field, source) = match arg.format() {
             Format::Json => {
                 let mut again = serde_json::Deserializer::from_slice(arg.bytes());
-                serde_path_to_error::deserialize::<_, T>(&mut again).err().map_or((String::new(), source), located)
+                serde_path_to_error::deserialize::<_, T>(Adapted::new(&mut again))
+                    .err()
+                    .map_or((String::new(), source), located)
             }
             // As JSON, which has the same values.
             _ => {
-                let path =
-                    arg.read::<Value>().ok().and_then(|value| serde_path_to_error::deserialize::<_, T>(value).err());
+                let value = arg.read::<Value>().ok();
+                let path = value.and_then(|value| serde_path_to_error::deserialize::<_, T>(Adapted::new(value)).err());
                 path.map_or((String::new(), source), located)
             }
         };
@@ -194,7 +196,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::testing::{aggregate, function};
-    use crate::{BoxError, Function, FunctionContext, Json, Result};
+    use crate::{BoxError, Bytes, Function, FunctionContext, Json, Result};
 
     #[test]
     fn none_to_twelve_arguments() {
@@ -225,6 +227,21 @@ mod tests {
             Err("argument 2: invalid value: integer `300`, expected u8".into())
         );
         assert_eq!(repeat.call::<String>(("ab", 2, 3)), Err("takes 2 arguments, got 3".into()));
+    }
+
+    #[test]
+    fn bytes_are_taken_and_returned() {
+        let mut reversed = function(|data: Vec<u8>| Bytes(data.into_iter().rev().collect()));
+        let bytes = || Bytes(vec![1, 200]);
+        assert_eq!(reversed.call::<Bytes>((bytes(),)), Ok(Bytes(vec![200, 1])));
+        assert_eq!(reversed.call::<Vec<u8>>(("Acg=",)), Ok(vec![200, 1]));
+        assert_eq!(reversed.call::<Value>((bytes(),)), Ok(json!("yAE=")));
+        assert_eq!(reversed.call::<String>(([1, 200],)), Ok("yAE=".into()));
+        assert_eq!(function(|text: String| text).call::<String>((bytes(),)), Ok("Acg=".into()));
+        assert_eq!(
+            reversed.call::<Value>(("no base64",)),
+            Err("argument 1: invalid type: string \"no base64\", expected a sequence".into())
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A symbol's configuration.
 
+use ekuiper_core::codec::Adapted;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -38,7 +39,7 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] with the path of the field that is missing or wrong.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_path_to_error::deserialize(&self.0).map_err(|error| {
+        serde_path_to_error::deserialize(Adapted::new(&self.0)).map_err(|error| {
             let (field, source) = located(error);
             Error::Config { field, source }
         })
@@ -90,7 +91,7 @@ impl Config {
 }
 
 fn read<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T, Error> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(Adapted::new(value)).map_err(|error| {
         let (within, source) = located(error);
         let separator = if within.is_empty() || within.starts_with('[') { "" } else { "." };
         Error::Config { field: format!("{name}{separator}{within}"), source }
@@ -177,6 +178,23 @@ mod tests {
         assert!(error.starts_with("config field s.port: invalid type"), "{error}");
         let error = config.optional::<Vec<u8>>("l").unwrap_err().to_string();
         assert!(error.starts_with("config field l[1]: invalid type"), "{error}");
+    }
+
+    #[test]
+    fn bytes_are_read_from_base64_text() {
+        let config = config(json!({"key": "AP8=", "keys": {"a": "AP8="}, "list": [0, 255], "text": "no base64"}));
+        assert_eq!(config.field::<Vec<u8>>("key").unwrap(), [0, 255]);
+        assert_eq!(config.field::<crate::Bytes>("key").unwrap().0, [0, 255]);
+        assert_eq!(config.field::<Vec<u8>>("list").unwrap(), [0, 255]);
+        #[derive(Deserialize)]
+        struct Keys {
+            key: Vec<u8>,
+            keys: std::collections::BTreeMap<String, crate::Bytes>,
+        }
+        let Keys { key, keys } = config.parse().unwrap();
+        assert_eq!((&key, &keys["a"].0), (&vec![0, 255], &vec![0, 255]));
+        let error = config.field::<Vec<u8>>("text").unwrap_err().to_string();
+        assert_eq!(error, "config field text: invalid type: string \"no base64\", expected a sequence");
     }
 
     #[test]

@@ -11,6 +11,10 @@ use serde::ser::{Serialize, Serializer};
 /// Bytes that are no text: as they are in MessagePack, base64 text in JSON,
 /// which knows none.
 ///
+/// `serde_bytes`, `bytes::Bytes` and `Vec<u8>` read both as well. Only this type
+/// does so, too, where serde reads a value before it knows its type: inside of
+/// `#[serde(flatten)]`, and in untagged and internally tagged enums.
+///
 /// ```
 /// use ekuiper_core::codec::{Bytes, Format};
 ///
@@ -22,6 +26,9 @@ use serde::ser::{Serialize, Serializer};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub Vec<u8>);
+
+/// Tells an [`Adapted`](super::Adapted) deserializer that bytes are asked for.
+pub(super) const NAME: &str = "$ekuiper::Bytes";
 
 /// As they stand in JSON.
 pub(super) fn text(bytes: &[u8]) -> String {
@@ -58,6 +65,11 @@ impl<'de> Deserialize<'de> for Bytes {
                 STANDARD.decode(text).map(Bytes).map_err(|error| E::custom(format_args!("no base64 text: {error}")))
             }
 
+            /// Of a deserializer that is not one of the codecs'.
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Bytes, D::Error> {
+                deserializer.deserialize_any(self)
+            }
+
             /// What a plain `serde_json` makes of them.
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Bytes, A::Error> {
                 let mut bytes = Vec::new();
@@ -68,7 +80,7 @@ impl<'de> Deserialize<'de> for Bytes {
             }
         }
 
-        deserializer.deserialize_any(AnyForm)
+        deserializer.deserialize_newtype_struct(NAME, AnyForm)
     }
 }
 

@@ -10,6 +10,7 @@ use serde::ser::{
 };
 
 use super::bytes::text;
+use super::key::Key;
 use super::plain;
 
 /// A value whose numbers are checked while it is written; with `TEXT`, as text,
@@ -58,8 +59,8 @@ impl<S: Serializer, const TEXT: bool> Serializer for Guard<S, TEXT> {
 
     pass_on! {
         serialize_bool(v: bool); serialize_char(v: char);
-        serialize_i8(v: i8); serialize_i16(v: i16); serialize_i32(v: i32); serialize_i64(v: i64); serialize_i128(v: i128);
-        serialize_u8(v: u8); serialize_u16(v: u16); serialize_u32(v: u32); serialize_u64(v: u64); serialize_u128(v: u128);
+        serialize_i8(v: i8); serialize_i16(v: i16); serialize_i32(v: i32); serialize_i64(v: i64);
+        serialize_u8(v: u8); serialize_u16(v: u16); serialize_u32(v: u32); serialize_u64(v: u64);
         serialize_none(); serialize_unit();
         serialize_unit_struct(name: &'static str);
         serialize_unit_variant(name: &'static str, index: u32, variant: &'static str);
@@ -95,6 +96,19 @@ impl<S: Serializer, const TEXT: bool> Serializer for Guard<S, TEXT> {
 
     fn serialize_bytes(self, v: &[u8]) -> Result<S::Ok, S::Error> {
         if TEXT { self.serialize_str(&text(v)) } else { self.0.serialize_bytes(v) }
+    }
+
+    fn serialize_i128(self, v: i128) -> Result<S::Ok, S::Error> {
+        match (i64::try_from(v), u64::try_from(v)) {
+            (Ok(v), _) => self.0.serialize_i64(v),
+            (_, Ok(v)) => self.0.serialize_u64(v),
+            _ => Err(too_large(v)),
+        }
+    }
+
+    fn serialize_u128(self, v: u128) -> Result<S::Ok, S::Error> {
+        let v = u64::try_from(v).map_err(|_| too_large(v))?;
+        self.0.serialize_u64(v)
     }
 
     fn serialize_f32(self, v: f32) -> Result<S::Ok, S::Error> {
@@ -134,12 +148,16 @@ impl<S: Serializer, const TEXT: bool> Serializer for Guard<S, TEXT> {
     }
 }
 
-fn check<E: Error>(value: f64) -> Result<(), E> {
+pub(super) fn check<E: Error>(value: f64) -> Result<(), E> {
     if value.is_finite() {
         Ok(())
     } else {
         Err(E::custom(format_args!("{value} is not a number that a message can hold")))
     }
+}
+
+fn too_large<E: Error>(value: impl std::fmt::Display) -> E {
+    E::custom(format_args!("{value} is not a number that a message can hold: it needs more than 64 bits"))
 }
 
 macro_rules! elements {
@@ -216,7 +234,11 @@ impl<S: SerializeMap, const TEXT: bool> SerializeMap for Guard<S, TEXT> {
     type Error = S::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        self.0.serialize_key(&Finite::<_, TEXT>(key))
+        if TEXT {
+            self.0.serialize_key(&Finite::<_, TEXT>(key))
+        } else {
+            self.0.serialize_key(&Finite::<_, TEXT>(&Key(key)))
+        }
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {

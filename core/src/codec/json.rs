@@ -5,7 +5,7 @@ use serde::de::{Deserialize, DeserializeSeed, Error as _, IgnoredAny};
 use serde_json::{Deserializer, Serializer};
 
 use super::finite::Finite;
-use super::{Codec, Error, plain};
+use super::{Adapted, Codec, Error, plain};
 
 /// Text that every peer reads.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ impl Codec for Json {
     #[inline]
     fn read<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<(S::Value, usize), Error> {
         let mut deserializer = Deserializer::from_slice(bytes);
-        let value = seed.deserialize(&mut deserializer)?;
+        let value = seed.deserialize(Adapted::new(&mut deserializer))?;
         // What follows is not read: this tells only where it begins.
         Ok((value, deserializer.into_iter::<IgnoredAny>().byte_offset()))
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::{DeserializeSeed, Error as _};
 
 use super::finite::Finite;
-use super::{Codec, Error};
+use super::{Adapted, Codec, Error};
 
 /// How deep values may be nested: as deep as `serde_json` reads.
 const MAX_DEPTH: usize = 128;
@@ -35,7 +35,7 @@ impl Codec for MessagePack {
         let value = &bytes[..length];
         let mut deserializer = Deserializer::from_read_ref(value).with_human_readable();
         deserializer.set_max_depth(MAX_DEPTH);
-        Ok((seed.deserialize(&mut deserializer).map_err(Error::custom)?, length))
+        Ok((seed.deserialize(Adapted::new(&mut deserializer)).map_err(Error::custom)?, length))
     }
 
     /// Looks at the markers only, and needs neither stack nor memory for what

@@ -1,19 +1,23 @@
 //! How the values in a message are written: as JSON, which every peer speaks,
 //! or as MessagePack, where both ends are ours and have agreed on it.
 //!
-//! Both carry the same messages, and the same values but for these:
-//! [`Bytes`] are base64 text in JSON and bytes in MessagePack; an `f32` keeps
-//! its 32 bits in MessagePack, and its shortest decimal form in JSON; a map's
-//! keys that are numbers become text in JSON. NaN and the infinities are an
-//! error in both, and so is nesting deeper than 127.
+//! Both carry the same messages, and the same values. Bytes are written as
+//! base64 text in JSON and as bytes in MessagePack; under either codec a reader
+//! gets them in the form that [it asks for](Adapted). An `f32` keeps its 32 bits
+//! in MessagePack, and its shortest decimal form in JSON. NaN and the infinities
+//! are an error in both, and so are nesting deeper than 127, integers outside
+//! of `i64` and `u64`, and a map's key that is no text, number, bool or bytes.
 
+mod adapt;
 mod bytes;
 mod finite;
 mod json;
+mod key;
 mod messagepack;
 mod plain;
 mod reader;
 
+pub use adapt::Adapted;
 pub use bytes::Bytes;
 pub use json::Json;
 pub use messagepack::MessagePack;
@@ -118,7 +122,11 @@ impl Format {
     #[inline]
     pub fn decode<'a, T: Deserialize<'a>>(self, bytes: &'a [u8]) -> Result<T, Error> {
         match self {
-            Self::Json => serde_json::from_slice(bytes),
+            Self::Json => {
+                let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+                let value = T::deserialize(Adapted::new(&mut deserializer))?;
+                deserializer.end().map(|()| value)
+            }
             Self::MessagePack => match self.read(bytes, std::marker::PhantomData)? {
                 (value, length) if length == bytes.len() => Ok(value),
                 _ => Err(Error::custom("trailing bytes")),

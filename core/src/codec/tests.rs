@@ -214,3 +214,207 @@ fn formats_are_known_by_name() {
     }
     assert_eq!(Format::by_name("yaml"), None);
 }
+
+/// Who takes bytes, each in a form of its own.
+#[derive(Debug, PartialEq, Deserialize)]
+struct Asked {
+    value: Value,
+    text: String,
+    bytes: Bytes,
+    list: Vec<u8>,
+    array: [u8; 3],
+    maybe: Option<Vec<u8>>,
+    nested: BTreeMap<String, Vec<Bytes>>,
+    any: Vec<Value>,
+    kind: Form,
+    #[serde(flatten)]
+    more: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Form {
+    One(Bytes),
+    Two { bytes: Bytes },
+}
+
+#[test]
+fn bytes_come_as_they_are_asked_for_wherever_they_stand() {
+    let bytes = || Bytes(vec![0, 1, 255]);
+    #[derive(Serialize)]
+    struct Told {
+        value: BTreeMap<&'static str, Vec<Bytes>>,
+        text: Bytes,
+        bytes: Bytes,
+        list: Bytes,
+        array: Bytes,
+        maybe: Option<Bytes>,
+        nested: BTreeMap<&'static str, Vec<Bytes>>,
+        any: Vec<Bytes>,
+        kind: Form,
+        extra: Bytes,
+        deep: Vec<BTreeMap<&'static str, Bytes>>,
+    }
+    let told = |kind| Told {
+        value: [("a", vec![bytes()])].into(),
+        text: bytes(),
+        bytes: bytes(),
+        list: bytes(),
+        array: bytes(),
+        maybe: Some(bytes()),
+        nested: [("b", vec![bytes(), bytes()])].into(),
+        any: vec![bytes()],
+        kind,
+        extra: bytes(),
+        deep: vec![[("c", bytes())].into()],
+    };
+    for format in BOTH {
+        for kind in [|| Form::One(Bytes(vec![0, 1, 255])), || Form::Two { bytes: Bytes(vec![0, 1, 255]) }] {
+            let written = encoded(format, &told(kind()));
+            let expected = Asked {
+                value: json!({"a": ["AAH/"]}),
+                text: "AAH/".into(),
+                bytes: bytes(),
+                list: bytes().0,
+                array: [0, 1, 255],
+                maybe: Some(bytes().0),
+                nested: [("b".into(), vec![bytes(), bytes()])].into(),
+                any: vec![json!("AAH/")],
+                kind: kind(),
+                more: [("extra".into(), json!("AAH/")), ("deep".into(), json!([{"c": "AAH/"}]))].into(),
+            };
+            assert_eq!(format.decode::<Asked>(&written).unwrap(), expected, "{format:?}");
+            // What one codec has made a `Value` of, the other one carries on.
+            let value: Value = format.decode(&written).unwrap();
+            for onward in BOTH {
+                assert_eq!(
+                    onward.decode::<Asked>(&encoded(onward, &value)).unwrap(),
+                    expected,
+                    "{format:?} {onward:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_are_no_list_of_other_numbers() {
+    for format in BOTH {
+        let bytes = encoded(format, &Bytes(vec![1, 2, 3]));
+        assert!(format.decode::<Vec<f64>>(&bytes).is_err());
+        assert!(format.decode::<Vec<i64>>(&bytes).is_err());
+        assert!(format.decode::<(u8, u8)>(&bytes).is_err());
+        assert!(format.decode::<u32>(&bytes).is_err());
+        #[derive(Debug, Deserialize)]
+        #[allow(dead_code)]
+        struct Point(u8, u8, u8);
+        #[derive(Debug, Deserialize)]
+        #[allow(dead_code)]
+        struct Named {
+            x: u8,
+        }
+        assert!(format.decode::<Point>(&bytes).is_ok());
+        assert!(format.decode::<Named>(&encoded(format, &Bytes(vec![1]))).is_err());
+        let text = encoded(format, "no base64!");
+        let error = format.decode::<Vec<u8>>(&text).unwrap_err().to_string();
+        assert!(error.contains("invalid type: string \"no base64!\", expected a sequence"), "{error}");
+        let error = format.decode::<Bytes>(&text).unwrap_err().to_string();
+        assert!(error.contains("expected bytes, got text that is no base64"), "{error}");
+        // A list of numbers is what it was.
+        let list = encoded(format, &vec![1u8, 2]);
+        assert_eq!(format.decode::<Value>(&list).unwrap(), json!([1, 2]));
+        assert_eq!(format.decode::<Bytes>(&list).unwrap(), Bytes(vec![1, 2]));
+        assert_eq!(format.decode::<Vec<f64>>(&list).unwrap(), [1.0, 2.0]);
+    }
+}
+
+#[test]
+fn untagged_and_tagged_values_take_bytes_in_both() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Frame { data: Bytes },
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Number(f64),
+        Data(Bytes),
+    }
+    #[derive(Serialize)]
+    struct Told {
+        kind: &'static str,
+        data: Bytes,
+    }
+    for format in BOTH {
+        let written = encoded(format, &Told { kind: "Frame", data: Bytes(vec![7, 200]) });
+        assert_eq!(format.decode::<Tagged>(&written).unwrap(), Tagged::Frame { data: Bytes(vec![7, 200]) });
+        let written = encoded(format, &Bytes(vec![7, 200]));
+        assert_eq!(format.decode::<Untagged>(&written).unwrap(), Untagged::Data(Bytes(vec![7, 200])));
+    }
+    // A deserializer that is none of ours.
+    assert_eq!(serde_json::from_str::<Bytes>("\"AAE=\"").unwrap(), Bytes(vec![0, 1]));
+    assert_eq!(serde_json::from_value::<Bytes>(json!([0, 1])).unwrap(), Bytes(vec![0, 1]));
+}
+
+#[test]
+fn keys_are_text_or_what_is_asked_for() {
+    for format in BOTH {
+        let numbers = encoded(format, &BTreeMap::from([(-5, true), (7, false)]));
+        assert_eq!(format.decode::<Value>(&numbers).unwrap(), json!({"-5": true, "7": false}));
+        assert_eq!(format.decode::<BTreeMap<i64, bool>>(&numbers).unwrap(), [(-5, true), (7, false)].into());
+        assert_eq!(format.decode::<BTreeMap<String, bool>>(&numbers).unwrap().len(), 2);
+        assert!(format.decode::<BTreeMap<u8, bool>>(&numbers).is_err());
+        let largest = encoded(format, &BTreeMap::from([(u64::MAX, 1)]));
+        assert_eq!(format.decode::<Value>(&largest).unwrap(), json!({ u64::MAX.to_string(): 1 }));
+        assert_eq!(format.decode::<BTreeMap<u64, u8>>(&largest).unwrap(), [(u64::MAX, 1)].into());
+        let truths = encoded(format, &BTreeMap::from([(true, 1)]));
+        assert_eq!(format.decode::<Value>(&truths).unwrap(), json!({"true": 1}));
+        assert_eq!(format.decode::<BTreeMap<bool, u8>>(&truths).unwrap(), [(true, 1)].into());
+        let bytes = encoded(format, &BTreeMap::from([(Bytes(vec![255]), 1)]));
+        assert_eq!(format.decode::<Value>(&bytes).unwrap(), json!({"/w==": 1}));
+        assert_eq!(format.decode::<BTreeMap<Bytes, u8>>(&bytes).unwrap(), [(Bytes(vec![255]), 1)].into());
+        // By way of a `Value`, whose keys are text.
+        let texts = encoded(format, &json!({"-5": true}));
+        assert_eq!(format.decode::<BTreeMap<i32, bool>>(&texts).unwrap(), [(-5, true)].into());
+        let error = format.decode::<BTreeMap<i32, bool>>(&encoded(format, &json!({"x": true}))).unwrap_err();
+        assert!(error.to_string().contains("expected i32"), "{error}");
+        refuses_key(format, (1, 2));
+        refuses_key(format, ());
+        refuses_key(format, vec![1u8]);
+        refuses_key(format, None::<u8>);
+    }
+}
+
+fn refuses_key(format: Format, key: impl Serialize + Ord) {
+    let mut buffer = b"before".to_vec();
+    let error = format.encode(&mut buffer, &BTreeMap::from([(key, 3)])).unwrap_err().to_string();
+    assert!(error.contains("key must be a string"), "{format:?}: {error}");
+    assert_eq!(buffer, b"before");
+}
+
+#[test]
+fn integers_of_more_than_64_bits_are_refused_in_both() {
+    for format in BOTH {
+        assert_eq!(format.decode::<Value>(&encoded(format, &u128::from(u64::MAX))).unwrap(), json!(u64::MAX));
+        assert_eq!(format.decode::<i128>(&encoded(format, &i128::from(i64::MIN))).unwrap(), i128::from(i64::MIN));
+        let mut buffer = Vec::new();
+        let error = format.encode(&mut buffer, &(u128::from(u64::MAX) + 1)).unwrap_err().to_string();
+        assert!(error.contains("it needs more than 64 bits"), "{error}");
+        assert!(format.encode(&mut buffer, &(i128::from(i64::MIN) - 1)).is_err());
+    }
+}
+
+#[test]
+fn what_only_messagepack_has_is_read_as_json_would_show_it() {
+    let decode = |bytes: &[u8]| Format::MessagePack.decode::<Value>(bytes);
+    // A string that is no UTF-8 is what older writers had for bytes.
+    assert_eq!(decode(b"\xa2\xff\x00").unwrap(), json!("/wA="));
+    assert_eq!(Format::MessagePack.decode::<Bytes>(b"\xa2\xff\x00").unwrap(), Bytes(vec![255, 0]));
+    assert_eq!(Format::MessagePack.decode::<Vec<u8>>(b"\xa2\xff\x00").unwrap(), [255, 0]);
+    // A type of one's own: its number and its bytes.
+    assert_eq!(decode(b"\x91\xd5\x05\xff\x00").unwrap(), json!([[5, "/wA="]]));
+    assert_eq!(decode(b"\xd4\xff\x00").unwrap(), json!([-1, "AA=="]));
+    // Keys that JSON has no text for.
+    assert!(decode(b"\x81\xc0\x01").is_err());
+    assert!(decode(b"\x81\x90\x01").is_err());
+}

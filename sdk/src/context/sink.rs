@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use ekuiper_core::codec::{Adapted, Format};
 use ekuiper_core::message::{Meta, encode_ack};
 use serde::de::{DeserializeOwned, Error as _};
 use tracing::Span;
@@ -156,9 +157,10 @@ impl SinkContext {
 }
 
 fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(data).map_err(|source| {
+    Format::Json.decode(data).map_err(|source| {
         // Read once more for the path, which good rows need not pay for.
-        let again = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(data));
+        let mut again = serde_json::Deserializer::from_slice(data);
+        let again = serde_path_to_error::deserialize::<_, T>(Adapted::new(&mut again));
         let (field, source) = again.err().map_or((String::new(), source), located);
         Error::Rows { field, source }
     })
@@ -196,6 +198,13 @@ mod tests {
         assert_eq!(rows(br#"[{"a":1},{"a":2}]"#), Ok(vec![Row { a: 1 }, Row { a: 2 }]));
         assert_eq!(rows::<Row>(b"[]"), Ok(vec![]));
         assert_eq!(rows::<Value>(br#"[{"a":[]}]"#), Ok(vec![json!({"a": []})]));
+        let frames = |data: &[u8]| rows::<std::collections::BTreeMap<String, Vec<u8>>>(data);
+        assert_eq!(frames(br#"{"jpeg":"/9g="}"#), Ok(vec![[("jpeg".into(), vec![255, 216])].into()]));
+        assert_eq!(
+            frames(br#"{"jpeg":"no base64"}"#),
+            Err("the message field jpeg: invalid type: string \"no base64\", expected a sequence at line 1 column 19"
+                .into())
+        );
     }
 
     #[test]

@@ -73,12 +73,15 @@ impl FunctionTest {
         args: impl Serialize,
         meta: Option<&FunctionMeta>,
     ) -> Result<R, String> {
-        let args = match serde_json::to_value(args).map_err(|error| error.to_string())? {
+        let (mut request, mut reply) = (Vec::new(), Vec::new());
+        // As the codec writes them, bytes for example.
+        Format::Json.encode(&mut request, &args).map_err(|error| error.to_string())?;
+        let args = match Format::Json.decode(&request).map_err(|error| error.to_string())? {
             Value::Array(args) => args,
             Value::Null => Vec::new(),
             other => vec![other],
         };
-        let (mut request, mut reply) = (Vec::new(), Vec::new());
+        request.clear();
         let meta = meta.map(EncodedMeta::from);
         encode_call(Format::Json, &mut request, kind, &args, meta.as_ref()).map_err(|error| error.to_string())?;
         answer(&mut *self.0.0, Format::Json, &request, &mut reply);

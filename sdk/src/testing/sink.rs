@@ -78,7 +78,8 @@ impl OpenSink {
     /// # Errors
     /// The sink's, its panics too.
     pub fn send(&mut self, rows: &impl Serialize) -> Result<()> {
-        let message = serde_json::to_vec(rows)?;
+        let mut message = Vec::new();
+        ekuiper_core::message::encode_rows(&mut message, rows)?;
         self.send_bytes(&message)
     }
 
