@@ -173,6 +173,7 @@ macro_rules! __contract_cases {
                 events_frame_the_requests
                 events_replace_what_the_buffer_holds
                 events_tell_peers_apart
+                events_tell_of_visits
             }
             contract::limits {
                 limits_hold_at_the_sender

@@ -206,7 +206,10 @@ pub trait Push: Send + Sync {
     fn close(&self);
 }
 
-/// What a [`Pull`] has to tell.
+/// What a [`Pull`] has to tell. A peer that has come and gone while nobody
+/// received is told of as well, its coming and then its going: that is how an
+/// engine learns that a source ended at once. Of more than a hundred such
+/// peers, some may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullEvent {
     /// A message; it is in the buffer.
@@ -283,7 +286,8 @@ pub trait Request: Send + Sync {
     fn close(&self);
 }
 
-/// What a [`Reply`] has to tell.
+/// What a [`Reply`] has to tell. Peers that have come and gone while nobody
+/// received are told of as at a [`Pull`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyEvent {
     /// A request; its body is in the buffer.

@@ -57,7 +57,6 @@
 //! - A [`Push`] that listens may send a peer away that connects in the same
 //!   moment as another one; it dials again.
 //! - Who connects, sends and is gone before libnng's first word, is not heard.
-//!   Whoever is sent away before its coming was told, leaves without a word.
 //! - When a peer resets its connection (it ends with data of ours unread),
 //!   libnng may drop what it has not read of that peer's.
 

@@ -41,7 +41,13 @@ struct Entry {
 enum Notice {
     Came(Pipe),
     Went(ConnectionId),
+    /// It came and went while nobody received.
+    Visited(ConnectionId),
 }
+
+/// How many visits are kept: peers that come and go while nobody receives must
+/// not cost memory without end.
+const MAX_VISITS: usize = 128;
 
 /// What there is to tell of a connection, or from it.
 #[derive(Debug)]
@@ -82,11 +88,18 @@ impl Roster {
                 self.news.raise();
             }
             PipeEvent::RemovePost => {
-                // One that nobody was told of leaves without a word, however
-                // many of them come and go while nobody receives.
+                let before = entries.notices.len();
                 entries.notices.retain(|notice| *notice != Notice::Came(pipe));
-                if let Some(Entry { id, announced: true }) = entries.present.remove(&pipe) {
-                    entries.notices.push_back(Notice::Went(id));
+                // One whose protocol was another's was never here.
+                let was_here = entries.notices.len() < before;
+                let visits = entries.notices.iter().filter(|notice| matches!(notice, Notice::Visited(_))).count();
+                let notice = match entries.present.remove(&pipe) {
+                    Some(Entry { id, announced: true }) => Some(Notice::Went(id)),
+                    Some(Entry { id, .. }) if was_here && visits < MAX_VISITS => Some(Notice::Visited(id)),
+                    _ => None,
+                };
+                if let Some(notice) = notice {
+                    entries.notices.push_back(notice);
                     self.news.raise();
                 }
             }
@@ -103,6 +116,11 @@ impl Roster {
             }
             match notice {
                 Notice::Went(id) => return Ok(Some(Arrival::Disconnected(id))),
+                Notice::Visited(id) => {
+                    entries.notices.push_front(Notice::Went(id));
+                    self.news.raise();
+                    return Ok(Some(Arrival::Connected(id)));
+                }
                 Notice::Came(pipe) => {
                     if let Some(entry) = entries.present.get_mut(&pipe)
                         && !std::mem::replace(&mut entry.announced, true)

@@ -19,6 +19,10 @@ use crate::flag::Flag;
 use crate::peer::Peer;
 use crate::words::{self, ID, Role, WINDOW, Word};
 
+/// How many connections are kept that came and went while nobody received and
+/// brought nothing: they must not cost memory without end.
+const MAX_VISITS: usize = 128;
+
 /// A socket's middle.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -332,11 +336,11 @@ impl Hub {
         // Whoever still wants one says so again.
         state.is_wanted = false;
         if let Some(at) = state.peers.iter().position(|peer| peer.id == id) {
+            let visits = state.peers.iter().filter(|peer| peer.is_gone && !peer.is_announced).count();
             let peer = &mut state.peers[at];
             peer.is_gone = true;
             let tells_of_it = match self.role {
-                // One that nobody was told of leaves without a word.
-                Role::Pull | Role::Reply => peer.is_announced || peer.has_mail(),
+                Role::Pull | Role::Reply => peer.is_announced || peer.has_mail() || visits < MAX_VISITS,
                 Role::Push | Role::Request => peer.has_mail(),
             };
             if !tells_of_it {

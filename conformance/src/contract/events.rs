@@ -89,3 +89,24 @@ pub fn events_tell_peers_apart(f: &Fixture) {
         assert!(ids.iter().all(|ids| ids.len() == 1), "{ids:?}");
     });
 }
+
+/// A peer that came and went while nobody received was there nevertheless: both
+/// are told, in this order.
+pub fn events_tell_of_visits(f: &Fixture) {
+    let (pull, reply) = (f.pull(&f.listen("pull")), f.reply("reply"));
+    let mut buffer = Vec::new();
+    for _ in 0..20 {
+        let push = f.push(&f.dial("pull"));
+        push.connect(soon()).unwrap();
+        push.close();
+        let request = f.request("reply");
+        request.connect(soon()).unwrap();
+        request.close();
+        let came = pull.receive(&mut buffer, soon()).unwrap();
+        let PullEvent::Connected(visitor) = came else { panic!("{came:?}") };
+        assert_eq!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Disconnected(visitor));
+        let came = reply.receive(&mut buffer, soon()).unwrap();
+        let ReplyEvent::Connected(visitor) = came else { panic!("{came:?}") };
+        assert_eq!(reply.receive(&mut buffer, soon()).unwrap(), ReplyEvent::Disconnected(visitor));
+    }
+}
