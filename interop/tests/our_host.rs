@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 ekuiper_interop::over_each_transport_of_ours! {
     our_source,
+    a_source_without_a_row_ends,
     our_sink,
     our_sink_with_ack,
     our_function,
@@ -53,6 +54,21 @@ fn our_source(transport: &str) {
     let rows: Vec<_> = source.open().unwrap().map(|tuple| tuple.unwrap().message).collect();
     let counts: Vec<_> = rows.iter().map(|row| row["count"].as_u64().unwrap()).collect();
     assert_eq!(counts, (1..=5000).collect::<Vec<_>>());
+    host.shutdown();
+    assert_clean(&mirror);
+}
+
+/// Whether it is read before it ends, or only then.
+fn a_source_without_a_row_ends(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    for _ in 0..5 {
+        let source = host.source("random").rule("r1").config(json!({ "count": 0 }));
+        let mut source = source.open().unwrap();
+        assert_eq!(source.next_within(PATIENCE).unwrap(), None);
+        source.close().unwrap();
+    }
     host.shutdown();
     assert_clean(&mirror);
 }

@@ -87,7 +87,7 @@ impl Source for PySource {
         let run = self.run.clone().ok_or("it was not configured")?;
         thread::attach(&self.name, |py| start(py, &run, ctx).map_err(|error| run.faults.report(py, &run.name, error)))?;
         let hooked = run.clone();
-        ctx.on_stop(move || {
+        let _hook = ctx.on_stop(move || {
             // What it fails with is in the log.
             let _ = hooked.close();
             drop(hooked);

@@ -161,7 +161,7 @@ mod throttle;
 
 pub use closure::IntoFunction;
 pub use config::Config;
-pub use context::{FunctionContext, SinkContext, SourceContext};
+pub use context::{FunctionContext, SinkContext, SourceContext, StopHook};
 pub use ekuiper_core::codec::Bytes;
 pub use ekuiper_core::message::{FunctionMeta, Tuple};
 pub use error::{BoxError, Error, Result};

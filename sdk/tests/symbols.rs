@@ -92,6 +92,44 @@ fn errors_of_a_source_reach_the_host() {
 }
 
 #[test]
+fn a_source_that_ends_without_a_tuple_ends_for_its_reader() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (pull, answer) = plugin.start_source("silent", &meta("r1", "s"), json!({}));
+    assert_eq!(answer, "ok");
+    assert_eq!(drain(&*pull), None, "its channel ends with it");
+    let (pull, answer) = plugin.start_source("silent", &meta("r2", "s"), json!({ "fail_in": "open" }));
+    assert_eq!(answer, "ok");
+    assert_eq!(drain(&*pull).unwrap(), json!({ "error": "open failed" }));
+    assert_eq!(drain(&*pull), None, "its channel ends with it");
+}
+
+#[test]
+fn a_source_whose_data_channel_nobody_accepts_is_refused() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let control = Control::source("silent", meta("r1", "s"), "", Map::new());
+    let answer = plugin.command(CommandKind::Start, control);
+    assert!(answer.starts_with("data channel ") && answer.ends_with("r1_s_0.ipc: timed out"), "{answer}");
+}
+
+#[test]
+fn sources_that_end_by_themselves_leave_nothing_behind() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let open = |plugin: &Plugin| std::fs::read_dir(format!("/proc/{}/fd", plugin.child.id())).unwrap().count();
+    let before = open(&plugin);
+    for (position, fails) in ["", "open"].repeat(4).into_iter().enumerate() {
+        let rule = meta(&format!("r{position}"), "s");
+        let (pull, answer) = plugin.start_source("silent", &rule, json!({ "fail_in": fails }));
+        assert_eq!(answer, "ok");
+        while drain(&*pull).is_some() {}
+    }
+    // No other start is needed for that.
+    eventually("its descriptors are closed", || open(&plugin) == before);
+}
+
+#[test]
 fn one_that_has_ended_by_itself_can_be_started_again_at_once() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::start(&[("UNRULY_STOP", "30000")]);
@@ -353,7 +391,7 @@ fn commands_that_make_no_sense_are_refused_and_the_channel_lives() {
     }
     let rule = meta("r1", "s");
     let unknown = Control::source("nobody", rule.clone(), "", Map::new());
-    let text = "this plugin has no source nobody: it has counter, flood, reporter, unmakable, waiting";
+    let text = "this plugin has no source nobody: it has counter, flood, reporter, silent, unmakable, waiting";
     assert_eq!(plugin.command(CommandKind::Start, unknown.clone()), text);
     assert_eq!(plugin.command(CommandKind::Stop, unknown), text);
     let answer = plugin.command(CommandKind::Start, Control::function("counter"));

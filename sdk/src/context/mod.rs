@@ -7,7 +7,7 @@ mod source;
 
 pub use function::FunctionContext;
 pub use sink::SinkContext;
-pub use source::SourceContext;
+pub use source::{SourceContext, StopHook};
 
 use ekuiper_core::transport::TransportError;
 

@@ -1,8 +1,9 @@
 //! What a source is given.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::codec::Format;
@@ -41,7 +42,11 @@ type Hook = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct End {
     stopped: bool,
-    hooks: Vec<Hook>,
+    /// The hooks that have not been run, by their numbers, in the order in
+    /// which they were registered.
+    hooks: BTreeMap<u64, Hook>,
+    /// The number of the next hook.
+    next_hook: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -156,35 +161,59 @@ impl SourceContext {
         self.0.stopped.load(Ordering::Acquire)
     }
 
-    /// Registers what unblocks a source that waits in its own I/O: closes a
-    /// socket, sets a flag. It is called once, from another thread, when the
-    /// source is stopped; at once, from this one, if it already is.
-    pub fn on_stop(&self, hook: impl FnOnce() + Send + 'static) {
+    /// Registers a hook that unblocks a source which waits in its own I/O: it
+    /// closes a socket, or sets a flag. The hook is called once, from another
+    /// thread, when the source is stopped; at once, from this thread, if the
+    /// source is already stopped.
+    ///
+    /// Dropping the returned guard takes the hook back: bind it to a variable
+    /// that lives as long as what the hook closes. A source that connects
+    /// again registers one hook per connection, and so keeps none of the
+    /// former ones. When the source is over, all hooks are dropped; a hook may
+    /// hold a clone of the context.
+    ///
+    /// ```
+    /// use std::io::{BufRead, BufReader};
+    /// use std::net::{Shutdown, TcpStream};
+    ///
+    /// use ekuiper_sdk::prelude::*;
+    ///
+    /// fn read_lines(address: &str, ctx: &SourceContext) -> Result<()> {
+    ///     let stream = TcpStream::connect(address)?;
+    ///     let closing = stream.try_clone()?;
+    ///     let _hook = ctx.on_stop(move || {
+    ///         // A reader that waits gets the end of the stream.
+    ///         let _ = closing.shutdown(Shutdown::Both);
+    ///     });
+    ///     for line in BufReader::new(stream).lines() {
+    ///         ctx.emit(&json!({ "line": line? }))?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn on_stop(&self, hook: impl FnOnce() + Send + 'static) -> StopHook {
         let mut end = lock(&self.0.end);
         if end.stopped {
             drop(end);
             hook();
-        } else {
-            end.hooks.push(Box::new(hook));
+            return StopHook { of: Weak::new(), number: 0 };
         }
+        let number = end.next_hook;
+        end.next_hook += 1;
+        end.hooks.insert(number, Box::new(hook));
+        StopHook { of: Arc::downgrade(&self.0), number }
     }
 
     /// Stops the source; does not wait for it, nor for its hooks.
     pub(crate) fn stop(&self) {
-        let mut end = lock(&self.0.end);
-        end.stopped = true;
-        self.0.stopped.store(true, Ordering::Release);
-        let hooks = std::mem::take(&mut end.hooks);
-        drop(end);
-        self.0.stopping.notify_all();
-        if hooks.is_empty() {
+        if self.0.mark_stopped() {
             return;
         }
         // A hook is the author's code: it may hang, or panic.
-        let span = self.0.span.clone();
+        let (span, inner) = (self.0.span.clone(), self.0.clone());
         let spawned = std::thread::Builder::new().name("on-stop".into()).spawn(move || {
             let _entered = span.enter();
-            for hook in hooks {
+            while let Some(hook) = inner.next_hook() {
                 if let Err(error) = guarded(|| {
                     hook();
                     Ok(())
@@ -196,6 +225,65 @@ impl SourceContext {
         if let Err(error) = spawned {
             tracing::error!(%error, "the on_stop hooks cannot be run");
         }
+    }
+
+    /// The source has returned, and was closed. Hooks that were not run are
+    /// dropped: one that holds a clone of this context would keep it, and the
+    /// data channel, for ever.
+    pub(crate) fn over(&self) {
+        self.0.mark_stopped();
+        while let Some(hook) = self.0.next_hook() {
+            let dropped = guarded(|| {
+                drop(hook);
+                Ok(())
+            });
+            if let Err(error) = dropped {
+                tracing::error!(%error, "an on_stop hook was not dropped in order");
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// From here on the source is stopped. Whether no hook waits to be run.
+    fn mark_stopped(&self) -> bool {
+        let mut end = lock(&self.end);
+        end.stopped = true;
+        self.stopped.store(true, Ordering::Release);
+        let is_done = end.hooks.is_empty();
+        drop(end);
+        self.stopping.notify_all();
+        is_done
+    }
+
+    /// Takes the hook that was registered first; it is called and dropped
+    /// while nothing is locked.
+    fn next_hook(&self) -> Option<Hook> {
+        lock(&self.end).hooks.pop_first().map(|(_, hook)| hook)
+    }
+}
+
+/// The registration of a hook, made by [`SourceContext::on_stop`]. Dropping it
+/// takes the hook back: it is dropped, and never called, unless it already
+/// runs.
+#[must_use = "dropping this takes the hook back: bind it, as in `let _hook = ctx.on_stop(…)`"]
+pub struct StopHook {
+    of: Weak<Inner>,
+    number: u64,
+}
+
+impl Drop for StopHook {
+    fn drop(&mut self) {
+        let Some(inner) = self.of.upgrade() else { return };
+        let hook = lock(&inner.end).hooks.remove(&self.number);
+        // The author's code, which may use the context: nothing is locked.
+        drop(hook);
+    }
+}
+
+impl fmt::Debug for StopHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopHook").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -242,15 +330,58 @@ mod tests {
     fn hooks_run_once_and_a_bad_one_harms_nobody() {
         let ctx = context();
         let (called, calls) = mpsc::channel();
-        ctx.on_stop(|| panic!("a hook"));
+        let _bad = ctx.on_stop(|| panic!("a hook"));
         let sender = called.clone();
-        ctx.on_stop(move || sender.send("registered").unwrap());
+        let _good = ctx.on_stop(move || sender.send("registered").unwrap());
         ctx.stop();
         assert_eq!(calls.recv_timeout(Duration::from_secs(10)), Ok("registered"));
-        ctx.on_stop(move || called.send("late").unwrap());
+        let _late = ctx.on_stop(move || called.send("late").unwrap());
         assert_eq!(calls.recv_timeout(Duration::from_secs(10)), Ok("late"));
         ctx.stop();
         assert!(calls.recv().is_err(), "nobody is left to call");
+    }
+
+    #[test]
+    fn a_hook_is_taken_back_when_its_guard_is_dropped() {
+        let ctx = context();
+        let (called, calls) = mpsc::channel();
+        for connection in 0..3 {
+            let (called, of) = (called.clone(), ctx.clone());
+            let hook = ctx.on_stop(move || called.send((connection, of.rule_id().to_owned())).unwrap());
+            drop(hook);
+        }
+        assert_eq!(lock(&ctx.0.end).hooks.len(), 0, "a hook is kept");
+        assert_eq!(Arc::strong_count(&ctx.0), 1, "a hook keeps its context");
+        let sender = called.clone();
+        let _hook = ctx.on_stop(move || sender.send((7, String::new())).unwrap());
+        drop(called);
+        ctx.stop();
+        assert_eq!(calls.recv_timeout(Duration::from_secs(10)), Ok((7, String::new())));
+        assert!(calls.recv().is_err(), "a hook was called that was taken back");
+    }
+
+    #[test]
+    fn hooks_go_when_the_source_is_over_whatever_holds_their_guards() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("in a drop");
+            }
+        }
+        let ctx = context();
+        let (called, calls) = mpsc::channel::<()>();
+        let of = ctx.clone();
+        let hook = ctx.on_stop(move || {
+            drop(of);
+            called.send(()).unwrap();
+        });
+        let bomb = Bomb;
+        let _bad = ctx.on_stop(move || drop(bomb));
+        ctx.over();
+        assert_eq!(Arc::strong_count(&ctx.0), 1, "a hook keeps its context");
+        assert!(calls.recv().is_err(), "an end by itself is no stop");
+        assert!(!ctx.sleep(Duration::ZERO), "a thread of the author's learns of the end");
+        drop(hook);
     }
 
     #[test]

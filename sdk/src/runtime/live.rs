@@ -59,6 +59,18 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// The symbol waits for its engine; `interrupt` ends that wait when nobody
+    /// waits for the symbol's start any more.
+    pub(super) fn waits(&self, interrupt: impl FnOnce() + Send + 'static) {
+        let mut state = self.cell.lock();
+        if state.abandoned {
+            drop(state);
+            interrupt();
+        } else {
+            state.ask = Some(Box::new(interrupt));
+        }
+    }
+
     /// The symbol runs. False when nobody waits for that any more: it is to
     /// end at once.
     pub(super) fn running(&self, stopper: Stopper) -> bool {
@@ -90,7 +102,11 @@ impl Progress {
             (Some(_), Err(error)) => tracing::error!(error = text_of(&*error), "the symbol failed"),
             (Some(_), Ok(())) => {}
         }
+        // Nothing is left to stop: what its channels and its context hold goes
+        // now, and not with the next start.
+        let stopper = (state.ask.take(), state.force.take());
         drop(state);
+        drop(stopper);
         self.bell.ring();
     }
 }
@@ -134,7 +150,9 @@ pub(super) fn launch(
         Some(Err(error)) => Launched::Refused(error),
         None => {
             state.abandoned = true;
+            let interrupt = state.ask.take();
             drop(state);
+            interrupt.into_iter().for_each(|interrupt| interrupt());
             // At the plugin's end it was only interrupted.
             let hangs = !bell.is_ending();
             Launched::Late(Live { cell, bell: bell.clone(), hangs })

@@ -62,6 +62,8 @@ pub(super) fn live(
     let push = site.transport.push(&Endpoint::Dial(ack.clone()), &site.options);
     let push: Arc<dyn Push> = Arc::from(push.map_err(fail(format!("ack channel {ack}")))?);
     let patience = if requires_ack { ACK_CONNECT } else { IDLE_ACK_CONNECT };
+    let waiting = push.clone();
+    progress.waits(move || waiting.close());
     let connected = push.connect(Some(Instant::now() + patience));
     if requires_ack {
         connected.map_err(fail(format!("ack channel {ack}")))?;

@@ -15,6 +15,10 @@ use crate::error::text_of;
 use crate::plugin::SourceFactory;
 use crate::{Config, Error, Result, Source, SourceContext};
 
+/// How long the engine may take to accept the data channel. It listens there
+/// before it starts the source.
+const CONNECT: Duration = Duration::from_secs(5);
+
 /// How long a source that is over waits until its last tuples have left.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -48,8 +52,13 @@ pub(super) fn live(
     let config = Config::from(control.config.clone().unwrap_or_default());
     guarded(|| source.configure(control.datasource(), &config))?;
     let push = site.transport.push(&Endpoint::Dial(data.clone()), &site.options);
-    let push: Arc<dyn Push> =
-        Arc::from(push.map_err(|source| Error::Transport { what: format!("data channel {data}"), source })?);
+    let fail = |source| Error::Transport { what: format!("data channel {data}"), source };
+    let push: Arc<dyn Push> = Arc::from(push.map_err(fail)?);
+    // The engine learns of the source's end by the connection's: there must
+    // have been one, also where no tuple is ever sent.
+    let waiting = push.clone();
+    progress.waits(move || waiting.close());
+    push.connect(Some(Instant::now() + CONNECT)).map_err(fail)?;
     let ctx = SourceContext::new(control.meta, format, Box::new(Channel(push.clone())));
     let (stopped, closed) = (ctx.clone(), push.clone());
     let stopper = Stopper {
@@ -86,5 +95,7 @@ pub(crate) fn run(source: &mut dyn Source, ctx: &SourceContext, ending: impl FnO
             let _ = ctx.emit_error(&text);
         }
     }
-    (opened, guarded(|| source.close(ctx)))
+    let closed = guarded(|| source.close(ctx));
+    ctx.over();
+    (opened, closed)
 }

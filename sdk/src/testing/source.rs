@@ -237,7 +237,7 @@ mod tests {
         let (source, calls) = scripted(
             |ctx| {
                 let (stop, stopped) = mpsc::channel();
-                ctx.on_stop(move || drop(stop));
+                let _hook = ctx.on_stop(move || drop(stop));
                 ctx.emit(&json!({}))?;
                 stopped.recv().map_err(|_| "unblocked".into())
             },

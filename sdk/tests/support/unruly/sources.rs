@@ -13,6 +13,7 @@ pub(crate) fn add(plugin: Plugin) -> Plugin {
         .source("flood", Flood::default)
         .source("waiting", Waiting::default)
         .source("reporter", || Reporter)
+        .source("silent", Silent::default)
         .source("unmakable", || -> Counter { panic!("boom in make") })
 }
 
@@ -89,11 +90,9 @@ impl Source for Waiting {
 
     fn open(&mut self, ctx: &SourceContext) -> Result<()> {
         let (end, ended) = mpsc::channel::<()>();
-        if self.0.panic_in == "hook" {
-            ctx.on_stop(|| panic!("boom in hook"));
-        }
+        let _bad = (self.0.panic_in == "hook").then(|| ctx.on_stop(|| panic!("boom in hook")));
         let settings = self.0.clone();
-        ctx.on_stop(move || {
+        let _hook = ctx.on_stop(move || {
             let _ = settings.enter("on_stop");
             drop(end);
         });
@@ -104,6 +103,24 @@ impl Source for Waiting {
 
     fn close(&mut self, _ctx: &SourceContext) -> Result<()> {
         self.0.note("close")
+    }
+}
+
+/// Ends by itself without a tuple, or fails; a hook that it forgets holds its
+/// context.
+#[derive(Default)]
+struct Silent(Settings);
+
+impl Source for Silent {
+    fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
+        self.0 = config.parse()?;
+        Ok(())
+    }
+
+    fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+        let held = ctx.clone();
+        std::mem::forget(ctx.on_stop(move || drop(held)));
+        self.0.enter("open")
     }
 }
 
