@@ -5,8 +5,9 @@
 //! the [addresses](address) of their channels, the plugin's [manifest] and
 //! [launch options](launch), the SP wire format as [state machines](sp), the
 //! [inverted request/reply conversation](exchange), the
-//! [contract](transport) that every transport keeps, and when a crashed process
-//! is [started again](restart).
+//! [contract](transport) that every transport keeps, when a crashed process
+//! is [started again](restart), and how repeated log lines are
+//! [held back](throttle).
 //!
 //! What does not: sockets, threads, clocks and processes. Whatever depends on
 //! time is handed an [`Instant`](std::time::Instant) by its caller.
@@ -25,6 +26,7 @@ pub mod manifest;
 pub mod message;
 pub mod restart;
 pub mod sp;
+pub mod throttle;
 pub mod transport;
 
 pub use error::{Error, Result};

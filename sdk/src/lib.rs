@@ -157,7 +157,6 @@ pub mod raw;
 mod runtime;
 mod symbol;
 pub mod testing;
-mod throttle;
 
 pub use closure::IntoFunction;
 pub use config::Config;

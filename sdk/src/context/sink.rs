@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use ekuiper_core::codec::{Adapted, Format};
 use ekuiper_core::message::{Meta, encode_ack};
+use ekuiper_core::throttle::Throttle;
 use serde::de::{DeserializeOwned, Error as _};
 use tracing::Span;
 
 use super::Outlet;
 use crate::error::{located, shortened, text_of};
-use crate::throttle::Throttle;
 use crate::{AckMode, Error, Result};
 
 /// What a sink is given: its place in the rule, and a way to acknowledge.

@@ -1,4 +1,8 @@
 //! Keeps repeated log lines apart (fault 20: 407 MB of log in five minutes).
+//!
+//! Every warning and error that a peer can bring about passes a [`Throttle`],
+//! one for each kind of line: a peer that repeats something a thousand times a
+//! second writes one line a second to this process's log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,8 +11,19 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Lets a line through at most once a second, and counts the others.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use ekuiper_core::throttle::Throttle;
+///
+/// static REFUSED: Throttle = Throttle::new();
+/// let now = Instant::now();
+/// assert_eq!(REFUSED.pass(now), Some(0));
+/// assert_eq!(REFUSED.pass(now), None);
+/// assert_eq!(REFUSED.pass(now + Duration::from_secs(1)), Some(1));
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<State>);
+pub struct Throttle(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -17,9 +32,14 @@ struct State {
 }
 
 impl Throttle {
+    /// A throttle that has let nothing through.
+    pub const fn new() -> Self {
+        Self(Mutex::new(State { last: None, held_back: 0 }))
+    }
+
     /// Whether to write now: then, how many lines were held back since the
     /// last one.
-    pub(crate) fn pass(&self, now: Instant) -> Option<u64> {
+    pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
             state.held_back += 1;
