@@ -138,6 +138,11 @@ impl Fixture {
 pub struct Process(Option<Child>);
 
 impl Process {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.as_ref().expect("present until the end").id()
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.end();

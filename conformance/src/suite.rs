@@ -225,6 +225,14 @@ macro_rules! __contract_cases {
                 resources_of_failed_attempts
                 resources_that_run_out
             }
+            contract::strangers {
+                strangers_are_not_heard
+                strangers_get_no_messages
+                strangers_are_not_dialled
+                admission_is_optional_and_asked_at_once
+                connections_have_a_limit
+                connections_that_speak_stay
+            }
             contract::tickets {
                 tickets_are_for_one_answer
                 tickets_are_for_one_thread
@@ -257,6 +265,7 @@ macro_rules! __wire_cases {
                 case_14_a_stalled_reader
                 case_14_a_stalled_reader_and_a_short_deadline
                 case_15_empty_messages
+                beginnings_share_a_budget
             }
             wire::header {
                 case_01_header_of_each_listener

@@ -33,6 +33,13 @@
 //! 8. **Other people's files are safe.** A listener takes over a socket file
 //!    only when nobody listens there, never another kind of file, and removes
 //!    on closing only the file that it made.
+//! 9. **Strangers get nothing.** With [`Options::admission`], a connection of a
+//!    process that is not admitted is closed before anything is read from it,
+//!    and no event tells of it. A dialling socket closes a connection to such
+//!    a listener, and dials again.
+//! 10. **A limit on connections.** A listening socket that has
+//!     [`Options::max_connections`] closes the oldest that has not sent a whole
+//!     message for the next one that comes, and that one if there is none.
 //!
 //! One thread at a time may receive on a socket: a second one gets
 //! [`TransportError::Misuse`]. Sending from several threads is fine, also while
@@ -41,6 +48,7 @@
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -120,6 +128,11 @@ pub struct Options {
     /// it sleeps at once. A transport looks less long, or not at all, where that
     /// has not paid lately. Default: 20 µs.
     pub spin: Duration,
+    /// Which processes may be at the other end. Default: all that can reach the
+    /// socket file.
+    pub admission: Option<Arc<dyn Admission>>,
+    /// How many connections a listening socket may have. Default: 128.
+    pub max_connections: usize,
 }
 
 impl Default for Options {
@@ -129,8 +142,24 @@ impl Default for Options {
             stall_timeout: Duration::from_secs(10),
             retry: None,
             spin: Duration::from_micros(20),
+            admission: None,
+            max_connections: 128,
         }
     }
+}
+
+/// Which processes may be the peers of a socket.
+///
+/// A socket asks once for each connection, when it is made, while the process
+/// that made it most likely lives: where it listens, about the process that
+/// connected; where it dials, about the one that listens. It asks on whichever
+/// thread makes the connection, and others wait meanwhile: an answer should
+/// take microseconds.
+pub trait Admission: Send + Sync + fmt::Debug {
+    /// Whether a process may be a peer: its number, as the kernel tells it
+    /// (`SO_PEERCRED`), or `None` for one in a pid namespace that cannot be seen
+    /// from here.
+    fn admits(&self, process: Option<u32>) -> bool;
 }
 
 /// For how long a message that was [posted](Push::post) may wait for company.

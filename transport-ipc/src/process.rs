@@ -20,6 +20,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
+use ekuiper_core::transport::Options;
 use rustix::process::{Pid, getpgid};
 
 /// How far [`ancestors`] goes. A plugin's wrappers are a handful.
@@ -46,6 +47,14 @@ pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
         return Err(io::Error::last_os_error());
     }
     Ok(u32::try_from(credentials.pid).ok().filter(|pid| *pid != 0))
+}
+
+/// Whether the process at the other end of a connected socket may be a peer of
+/// a socket with these options.
+pub fn is_admitted(socket: impl AsFd, options: &Options) -> bool {
+    let Some(admission) = &options.admission else { return true };
+    // What is no socket has no peer that could be known.
+    admission.admits(peer(socket).ok().flatten())
 }
 
 /// A process's parent; `None` when there is no such process, or its parent is

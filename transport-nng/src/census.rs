@@ -52,6 +52,11 @@ impl Census {
         }
     }
 
+    /// Whether a listening socket has so many connections.
+    pub(crate) fn is_full(&self, max_connections: usize) -> bool {
+        self.listens && self.lock().present.len() >= max_connections
+    }
+
     pub(crate) fn accepted(&self) -> u64 {
         self.lock().accepted
     }

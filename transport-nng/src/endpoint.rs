@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::{ConnectionId, Endpoint, Result, TransportError};
+use ekuiper_core::transport::{ConnectionId, Endpoint, Options, Result, TransportError};
 use ekuiper_transport_ipc::wait::{Closing, io_error};
 use nng::options::{Options as _, ReconnectMaxTime, ReconnectMinTime, RecvMaxSize};
 use nng::{Pipe, PipeEvent, Protocol, RawSocket, Socket};
 
 use crate::census::Census;
 use crate::dial::{self, Persistence};
+use crate::gatekeeper::Gatekeeper;
 use crate::listen::{Listening, Supply};
 
 /// When libnng dials again by itself: never, see `dial`.
@@ -59,12 +60,13 @@ impl Wire {
     pub(crate) fn new(
         socket: Socket,
         endpoint: &Endpoint,
+        options: &Options,
         notify: impl Fn(Pipe, PipeEvent) + Send + Sync + 'static,
     ) -> Result<Self> {
         let address = endpoint.address();
         let closing = Arc::new(Closing::new(address)?);
         let census = Arc::new(Census::new(matches!(endpoint, Endpoint::Listen(_))));
-        count(&socket, address, &census, notify)?;
+        count(&socket, address, &census, options, notify)?;
         let mut listening = None;
         match endpoint {
             Endpoint::Listen(address) => {
@@ -93,17 +95,22 @@ impl Drop for Wire {
     }
 }
 
-/// Makes libnng tell `census` and `notify` of `socket`'s connections.
+/// Makes libnng tell `census` and `notify` of those of `socket`'s connections
+/// that `options` let in.
 pub(crate) fn count(
     socket: &Socket,
     address: &Address,
     census: &Arc<Census>,
+    options: &Options,
     notify: impl Fn(Pipe, PipeEvent) + Send + Sync + 'static,
 ) -> Result<()> {
     let counted = census.clone();
+    let gatekeeper = Gatekeeper::new(options, census);
     let told = socket.pipe_notify(move |pipe, event| {
-        notify(pipe, event);
-        counted.notify(pipe, event);
+        if gatekeeper.lets_through(pipe, event) {
+            notify(pipe, event);
+            counted.notify(pipe, event);
+        }
     });
     told.map_err(|error| nng_error("make a socket for", address, error))
 }

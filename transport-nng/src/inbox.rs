@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Result, TransportError};
+use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
 use ekuiper_transport_ipc::wait::{earlier, has_passed, io_error, timeout};
 use nng::options::{Options as _, RecvBufferSize};
 use nng::{Message, Pipe, Protocol};
@@ -38,7 +38,7 @@ pub(crate) enum Incoming<T> {
 }
 
 impl Inbox {
-    pub(crate) fn new(protocol: Protocol, endpoint: &Endpoint, max_message: u64) -> Result<Self> {
+    pub(crate) fn new(protocol: Protocol, endpoint: &Endpoint, max_message: u64, options: &Options) -> Result<Self> {
         let address = endpoint.address();
         let fail = |source| io_error("make a socket for", address, source);
         let socket = open(protocol, max_message, address)?;
@@ -50,7 +50,7 @@ impl Inbox {
         let roster = Arc::new(Roster::new().map_err(fail)?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| fail(errno.into()))?;
         let told = roster.clone();
-        let wire = Wire::new(socket, endpoint, move |pipe, event| told.notify(pipe, event))?;
+        let wire = Wire::new(socket, endpoint, options, move |pipe, event| told.notify(pipe, event))?;
         for source in [wire.closing.as_fd(), roster.as_fd(), incoming.as_fd()] {
             epoll::add(&epoll, source, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
                 .map_err(|errno| fail(errno.into()))?;

@@ -11,6 +11,7 @@
 //!   keeping at it;
 //! - `dial`, `census`: connecting again and again;
 //! - `ffi`, `flag`: what is waited for;
+//! - `gatekeeper`: which connections are taken;
 //! - `roster`: who is connected, in step with the messages;
 //! - `inbox`: receiving messages and events in order;
 //! - `line`, `outlets`: sending, with a socket for each connection;
@@ -26,6 +27,10 @@
 //!   ends at its deadline.
 //! - A message that a frame only claims is reserved at once, as address space;
 //!   [`Options::max_message`] is 4 GiB less a byte at most.
+//! - [`Options::admission`] is asked once a peer's header has come: a process
+//!   that sends none keeps its connection for 10 s, and costs a descriptor.
+//!   Of the connections beyond [`Options::max_connections`] the one that comes
+//!   is closed, also where others have sent nothing.
 //! - A header that arrives piece by piece may take 10 s per piece, not 10 s in
 //!   all.
 //! - A request that is longer than [`Options::max_message`] is told as
@@ -43,7 +48,7 @@
 //!   being written is passed over.
 //! - A [`Pull`] takes from each peer in turn what libnng's threads have read by
 //!   then: beside a flood that is not the very next turn.
-//! - Everybody who connects is let in, though nobody uses the socket.
+//! - Who connects is let in, though nobody uses the socket.
 //! - [`Push::flush`] waits until the kernel has the messages, not until they
 //!   were read. [`Push::send`] does not learn that a peer went away in the
 //!   middle of a message.
@@ -65,6 +70,7 @@ mod dial;
 mod endpoint;
 mod ffi;
 mod flag;
+mod gatekeeper;
 mod inbox;
 mod line;
 mod listen;

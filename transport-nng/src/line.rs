@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::{ConnectionId, Result};
+use ekuiper_core::transport::{ConnectionId, Options, Result};
 use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, PipeEvent, Protocol, Socket};
 use rustix::event::{PollFd, PollFlags};
@@ -86,20 +86,26 @@ pub(crate) enum Sent {
 impl Line {
     /// A line for a listener of the caller's, whose connections `census` counts
     /// as well. It takes messages up to `max_message` bytes.
-    pub(crate) fn new(protocol: Protocol, max_message: u64, address: &Address, census: &Arc<Census>) -> Result<Self> {
+    pub(crate) fn new(
+        protocol: Protocol,
+        max_message: u64,
+        address: &Address,
+        census: &Arc<Census>,
+        options: &Options,
+    ) -> Result<Self> {
         let fail = |source| io_error("make a socket for", address, source);
         let socket = open(protocol, max_message, address)?;
         let outgoing = ffi::outgoing(&socket).map_err(fail)?;
         let party = Arc::new(Party::new().map_err(fail)?);
         let told = party.clone();
-        count(&socket, address, census, move |pipe, event| told.notify(pipe, event))?;
+        count(&socket, address, census, options, move |pipe, event| told.notify(pipe, event))?;
         Ok(Self { socket, outgoing, party, dialling: None })
     }
 
     /// A line that dials until there was a connection.
-    pub(crate) fn dial(protocol: Protocol, max_message: u64, address: &Address) -> Result<Self> {
+    pub(crate) fn dial(protocol: Protocol, max_message: u64, address: &Address, options: &Options) -> Result<Self> {
         let census = Arc::new(Census::new(false));
-        let mut line = Self::new(protocol, max_message, address, &census)?;
+        let mut line = Self::new(protocol, max_message, address, &census, options)?;
         dial::start(&line.socket, address, &census, Persistence::Once)?;
         line.dialling = Some(census);
         Ok(line)

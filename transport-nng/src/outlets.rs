@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::Result;
+use ekuiper_core::transport::{Options, Result};
 use ekuiper_transport_ipc::wait::io_error;
 use nng::{Message, Protocol};
 
@@ -19,6 +19,7 @@ const MAX_MESSAGE: u64 = 1;
 #[derive(Debug)]
 pub(crate) struct Outlets {
     address: Address,
+    options: Options,
     census: Arc<Census>,
     lines: Mutex<Lines>,
 }
@@ -42,9 +43,14 @@ pub(crate) struct Present {
 }
 
 impl Outlets {
-    pub(crate) fn new(address: &Address, census: &Arc<Census>) -> Result<Self> {
+    pub(crate) fn new(address: &Address, census: &Arc<Census>, options: &Options) -> Result<Self> {
         let lines = Lines { list: Vec::new(), news: flag(address)?, turn: 0 };
-        Ok(Self { address: address.clone(), census: census.clone(), lines: Mutex::new(lines) })
+        Ok(Self {
+            address: address.clone(),
+            options: options.clone(),
+            census: census.clone(),
+            lines: Mutex::new(lines),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
@@ -53,7 +59,7 @@ impl Outlets {
 
     /// Adds a line for a new listener.
     pub(crate) fn add(&self) -> Result<Arc<Line>> {
-        let line = Arc::new(Line::new(Protocol::Push0, MAX_MESSAGE, &self.address, &self.census)?);
+        let line = Arc::new(Line::new(Protocol::Push0, MAX_MESSAGE, &self.address, &self.census, &self.options)?);
         let news = flag(&self.address)?;
         let mut lines = self.lock();
         lines.list.push(line.clone());
@@ -72,7 +78,7 @@ impl Outlets {
         self.prune();
         let mut lines = self.lock();
         if lines.list.is_empty() {
-            lines.list.push(Arc::new(Line::dial(Protocol::Push0, MAX_MESSAGE, &self.address)?));
+            lines.list.push(Arc::new(Line::dial(Protocol::Push0, MAX_MESSAGE, &self.address, &self.options)?));
         }
         Ok(lines.present())
     }
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn whoever_waits_is_told_of_a_later_line() {
         let address = Address::new("/nowhere").unwrap();
-        let outlets = Outlets::new(&address, &Arc::new(Census::new(true))).unwrap();
+        let outlets = Outlets::new(&address, &Arc::new(Census::new(true)), &Options::default()).unwrap();
         let is_up = |news: &Flag| wait_for(&mut [PollFd::new(news, PollFlags::IN)], Some(Instant::now())).is_ok();
         let first = outlets.live();
         assert!(first.lines.is_empty() && !is_up(&first.news));

@@ -15,7 +15,7 @@ pub(crate) struct NngPull {
 
 impl NngPull {
     pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Self> {
-        let inbox = Inbox::new(Protocol::Pull0, endpoint, options.max_message as u64)?;
+        let inbox = Inbox::new(Protocol::Pull0, endpoint, options.max_message as u64, options)?;
         Ok(Self { inbox, max_message: options.max_message })
     }
 }

@@ -32,7 +32,7 @@ impl NngPush {
         let address = endpoint.address();
         let closing = Arc::new(Closing::new(address)?);
         let census = Arc::new(Census::new(matches!(endpoint, Endpoint::Listen(_))));
-        let outlets = Arc::new(Outlets::new(address, &census)?);
+        let outlets = Arc::new(Outlets::new(address, &census, options)?);
         let mut push = Self {
             address: address.clone(),
             max_message: options.max_message,

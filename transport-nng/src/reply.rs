@@ -64,7 +64,7 @@ impl NngReply {
         // when it is known.
         let max = options.max_message as u64;
         let taken = max.saturating_add(max.max(SKIP_AT_LEAST)).saturating_add(MAX_WORDS as u64 * 4);
-        let inbox = Inbox::new(Protocol::Rep0, &Endpoint::Listen(address.clone()), taken)?;
+        let inbox = Inbox::new(Protocol::Rep0, &Endpoint::Listen(address.clone()), taken, options)?;
         let outgoing =
             ffi::outgoing(&inbox.wire.socket).map_err(|source| io_error("make a socket for", address, source))?;
         Ok(Self { inbox, max_message: options.max_message, outgoing, desk: Mutex::default() })

@@ -68,7 +68,7 @@ impl NngRequest {
     /// Begins a new connection; a former one is closed.
     fn redial(&self, state: &mut State) -> Result<Arc<Ask>> {
         self.hang_up(state);
-        let ask = Arc::new(Ask::new(&self.address, self.options.max_message as u64)?);
+        let ask = Arc::new(Ask::new(&self.address, &self.options)?);
         let mut shared = self.ask.lock().unwrap_or_else(PoisonError::into_inner);
         // Who closes takes what is there; later ones are not for him to find.
         self.closing.check()?;
@@ -250,10 +250,10 @@ impl Drop for NngRequest {
 }
 
 impl Ask {
-    /// Dials `address`; takes replies up to `max_message` bytes.
-    fn new(address: &Address, max_message: u64) -> Result<Self> {
+    /// Dials `address`.
+    fn new(address: &Address, options: &Options) -> Result<Self> {
         // A reply is its body and four bytes of id.
-        let line = Line::dial(Protocol::Req0, max_message.saturating_add(4), address)?;
+        let line = Line::dial(Protocol::Req0, (options.max_message as u64).saturating_add(4), address, options)?;
         let incoming = ffi::incoming(&line.socket);
         let incoming = incoming.map_err(|source| io_error("make a socket for", address, source))?;
         Ok(Self { line, incoming })

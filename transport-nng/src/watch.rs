@@ -4,6 +4,8 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::throttle::Throttle;
+
 use crate::listen::Listening;
 
 /// How often each listener is looked at, should nobody come.
@@ -59,7 +61,11 @@ fn run() {
         for listener in live {
             let looked = listener.renew().and_then(|()| if due { listener.inspect() } else { Ok(()) });
             if let Err(error) = looked {
-                tracing::warn!(%error, "a listener cannot be renewed");
+                // One for all listeners: they lack the same things.
+                static LINES: Throttle = Throttle::new();
+                if let Some(others) = LINES.pass(Instant::now()) {
+                    tracing::warn!(%error, others, "a listener cannot be renewed");
+                }
             }
         }
         if due {

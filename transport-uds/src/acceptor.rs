@@ -4,7 +4,8 @@
 //! answer a `start`: it must come while nobody receives on the socket. So
 //! connections are accepted and headers are exchanged here, and only peers
 //! that speak the right protocol reach a socket. Messages never pass through
-//! this thread; without newcomers it sleeps.
+//! this thread; without newcomers it sleeps. A process that the socket's owner
+//! does not admit is sent away first of all.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -15,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
-use ekuiper_core::transport::{ConnectionId, Deadline};
+use ekuiper_core::throttle::Throttle;
+use ekuiper_core::transport::{ConnectionId, Deadline, Options};
+use ekuiper_transport_ipc::process;
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -62,14 +65,16 @@ pub(crate) struct Newcomer {
 
 impl Door {
     /// Greets whoever connects to `socket` from now on.
-    pub(crate) fn open(socket: UnixListener, own: Protocol, limits: Limits) -> io::Result<Self> {
+    pub(crate) fn open(socket: UnixListener, own: Protocol, limits: Limits, options: &Options) -> io::Result<Self> {
         let acceptor = Acceptor::of_this_process()?;
         let arrivals = Arc::new(Arrivals {
             waiting: Mutex::default(),
             some: AtomicBool::new(false),
             event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
-        let id = acceptor.add(Listening { socket, own, limits, arrivals: arrivals.clone(), paused_until: None })?;
+        let options = options.clone();
+        let id =
+            acceptor.add(Listening { socket, own, limits, options, arrivals: arrivals.clone(), paused_until: None })?;
         Ok(Self { id, acceptor, arrivals })
     }
 
@@ -156,6 +161,7 @@ struct Listening {
     socket: UnixListener,
     own: Protocol,
     limits: Limits,
+    options: Options,
     arrivals: Arc<Arrivals>,
     /// Out of the epoll set until then.
     paused_until: Deadline,
@@ -250,6 +256,7 @@ impl Acceptor {
                 return self.pause(id, listening);
             }
             match listening.socket.accept() {
+                Ok(stream) if !process::is_admitted(&stream, &listening.options) => {}
                 // Whoever is gone already costs nothing.
                 Ok(stream) => {
                     if let Ok(link) = Link::greet(stream.into(), listening.own) {
@@ -261,7 +268,11 @@ impl Acceptor {
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     ErrorKind::WouldBlock => return,
                     _ => {
-                        tracing::warn!(%error, "cannot accept connections for now");
+                        // One for all listeners: they lack the same things.
+                        static LINES: Throttle = Throttle::new();
+                        if let Some(others) = LINES.pass(Instant::now()) {
+                            tracing::warn!(%error, others, "cannot accept connections for now");
+                        }
                         return self.pause(id, listening);
                     }
                 },

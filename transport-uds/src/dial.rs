@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Protocol;
-use ekuiper_transport_ipc::connect;
+use ekuiper_core::transport::Options;
+use ekuiper_transport_ipc::{connect, process};
 
 use crate::link::Link;
 
@@ -19,18 +20,20 @@ const MAX_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) address: Address,
+    options: Options,
     pause: Duration,
     /// Not before this instant.
     pub(crate) next: Option<Instant>,
 }
 
 impl Dialer {
-    pub(crate) fn new(address: &Address) -> Self {
-        Self { address: address.clone(), pause: FIRST_PAUSE, next: None }
+    pub(crate) fn new(address: &Address, options: &Options) -> Self {
+        Self { address: address.clone(), options: options.clone(), pause: FIRST_PAUSE, next: None }
     }
 
     /// A connection on which our header is sent already; `None` when it is too
-    /// early for an attempt, or it failed.
+    /// early for an attempt, or it failed, or a process listens there that is
+    /// not admitted.
     pub(crate) fn attempt(&mut self, own: Protocol) -> Option<Link> {
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
@@ -39,7 +42,11 @@ impl Dialer {
         // A listener whose queue is full gives a socket that is not connected:
         // its header cannot be sent.
         match connect(&self.address).and_then(|stream| Link::greet(stream, own)) {
-            Ok(link) => Some(link),
+            Ok(link) if process::is_admitted(&link, &self.options) => Some(link),
+            Ok(_) => {
+                self.postpone(now);
+                None
+            }
             Err(error) => {
                 tracing::trace!(address = %self.address, %error, "not connected yet");
                 self.postpone(now);

@@ -40,6 +40,10 @@ pub(crate) struct Inbox {
     /// The links, for the closing, while somebody else has the reader.
     links: Mutex<Vec<Arc<Link>>>,
     listener: Option<Listener>,
+    max_connections: usize,
+    /// How much memory the connections may take together, in bytes, while some
+    /// have not sent a whole message.
+    budget: usize,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +63,8 @@ struct Slot {
     is_new: bool,
     /// There may be bytes to read.
     readable: bool,
+    /// It has sent a whole message.
+    has_spoken: bool,
     /// What has not been delivered yet must be before this slot goes.
     ended: bool,
 }
@@ -99,6 +105,10 @@ enum Served<T> {
 /// deadline has passed already: more than the kernel's buffer takes.
 const LATE_ROUNDS: usize = 16;
 
+/// How much memory each connection may have beside what long messages take:
+/// twice what is read at a time.
+const SPARE: usize = 128 << 10;
+
 const CLOSING: u64 = 0;
 const LISTENER: u64 = u64::MAX;
 
@@ -122,14 +132,17 @@ impl Inbox {
         let spinner = Spinner::new(options.spin);
         match endpoint {
             Endpoint::Listen(address) => {
-                let bound = Listener::bind(address, own, limits.clone())?;
+                let bound = Listener::bind(address, own, limits.clone(), options)?;
                 epoll::add(&epoll, &bound, epoll::EventData::new_u64(LISTENER), input).map_err(fail)?;
                 listener = Some(bound);
             }
-            Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address)),
+            Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address, options)),
         }
         let reader = Mutex::new((reader, spinner));
-        Ok(Self { own, limits, closing, epoll, reader, links: Mutex::default(), listener, address })
+        let max_connections = options.max_connections;
+        let budget = options.max_message.saturating_mul(2).saturating_add(max_connections.saturating_mul(SPARE));
+        let links = Mutex::default();
+        Ok(Self { own, limits, closing, epoll, reader, links, listener, address, max_connections, budget })
     }
 
     pub(crate) fn closing(&self) -> &Closing {
@@ -264,6 +277,10 @@ impl Inbox {
                 *turn += 1;
                 return Served::Incoming(incoming);
             }
+            if slot.connection.memory() > SPARE && slots.len() > 1 {
+                self.keep_within_budget(slots);
+            }
+            let slot = &mut slots[*turn];
             if slot.ended {
                 // Whoever comes behind it is at its place now.
                 let slot = slots.remove(*turn);
@@ -346,7 +363,32 @@ impl Inbox {
 
     fn accept(&self, reader: &mut Reader) {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
+            if reader.slots.len() >= self.max_connections && !self.make_room(&mut reader.slots) {
+                tracing::debug!(connection = link.id.0, "connection closed: there are too many");
+                continue;
+            }
             self.admit(reader, link, connection);
+        }
+    }
+
+    /// Ends the oldest connection that has not sent a whole message, if there
+    /// are too many; whether there is room for another one.
+    fn make_room(&self, slots: &mut [Slot]) -> bool {
+        if slots.iter().filter(|slot| !slot.ended).count() < self.max_connections {
+            return true;
+        }
+        let silent = slots.iter_mut().find(|slot| !slot.has_spoken && !slot.ended);
+        silent.map(|slot| slot.end(&"there are too many")).is_some()
+    }
+
+    /// Ends connections that have not sent a whole message, those with the most
+    /// memory first, until the rest take no more than they may.
+    fn keep_within_budget(&self, slots: &mut [Slot]) {
+        let live = |slot: &Slot| !slot.ended;
+        while slots.iter().filter(|slot| live(slot)).map(|slot| slot.connection.memory()).sum::<usize>() > self.budget {
+            let silent = slots.iter_mut().filter(|slot| live(slot) && !slot.has_spoken);
+            let Some(slot) = silent.max_by_key(|slot| slot.connection.memory()) else { return };
+            slot.end(&"the beginnings of messages take too much memory");
         }
     }
 
@@ -364,7 +406,7 @@ impl Inbox {
         }
         drop(links);
         let is_new = connection.is_ready();
-        reader.slots.push(Slot { link, connection, is_new, readable: true, ended: false });
+        reader.slots.push(Slot { link, connection, is_new, readable: true, has_spoken: false, ended: false });
     }
 
     fn forget(&self, link: &Arc<Link>) {
@@ -410,6 +452,7 @@ impl Slot {
             };
             match verdict {
                 Verdict::Deliver(value, skip) => {
+                    self.has_spoken = true;
                     self.connection.take(skip, buffer);
                     return Some(Incoming::Message(self.link.id, value));
                 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::{Limits, Protocol};
-use ekuiper_core::transport::Result;
+use ekuiper_core::transport::{Options, Result};
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
@@ -25,7 +25,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Listens as a socket that is `own`; its peers may do what `limits` say.
-    pub(crate) fn bind(address: &Address, own: Protocol, limits: Limits) -> Result<Self> {
+    pub(crate) fn bind(address: &Address, own: Protocol, limits: Limits, options: &Options) -> Result<Self> {
         let fail = |source| io_error("listen on", address, source);
         let (file, socket) = SocketFile::claim(address, || {
             let name = address.path().to_fs_name::<GenericFilePath>().map_err(fail)?;
@@ -37,7 +37,7 @@ impl Listener {
                 .mode(0o600);
             UnixListener::from_options(options).map_err(fail)
         })?;
-        let door = Door::open(socket, own, limits).map_err(fail)?;
+        let door = Door::open(socket, own, limits, options).map_err(fail)?;
         Ok(Self { door, file: Mutex::new(Some(file)) })
     }
 

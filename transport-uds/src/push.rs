@@ -46,9 +46,9 @@ impl UdsPush {
         let (mut dialer, mut listener) = (None, None);
         match endpoint {
             Endpoint::Listen(address) => {
-                listener = Some(Listener::bind(address, Protocol::Push, limits(options, 0, 0))?);
+                listener = Some(Listener::bind(address, Protocol::Push, limits(options, 0, 0), options)?);
             }
-            Endpoint::Dial(address) => dialer = Some(Dialer::new(address)),
+            Endpoint::Dial(address) => dialer = Some(Dialer::new(address, options)),
         }
         Ok(Self(Arc::new_cyclic(|own| Socket {
             options: options.clone(),
@@ -71,6 +71,11 @@ impl Socket {
 
     fn accept(&self, peers: &mut Peers) {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
+            // None of them says anything: who has come first stays.
+            if peers.slots.len() >= self.options.max_connections {
+                tracing::debug!(connection = link.id.0, "connection closed: there are too many");
+                continue;
+            }
             peers.admit(link, connection, &self.closing, &self.links);
         }
     }

@@ -56,7 +56,7 @@ impl UdsRequest {
             .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
         let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
         let [spinner, write_spinner] = [(); 2].map(|()| Spinner::new(options.spin));
-        let dialer = Dialer::new(address);
+        let dialer = Dialer::new(address, options);
         let state = State { dialer, peer: None, requester, body: Vec::new(), spinner, write_spinner };
         Ok(Self {
             // A reply is its body and four bytes of id.

@@ -60,6 +60,12 @@
 //!   up to a second until they have received it.
 //! - When a connection breaks while something is being written to it, what its
 //!   peer had sent and was not read yet may be lost.
+//! - [`Options::admission`] is not asked: the crate accepts connections itself
+//!   and shows neither their descriptors nor their processes. Whoever can enter
+//!   the folder, which is every process of its user, can be a peer.
+//! - Of the connections beyond [`Options::max_connections`] the one that comes
+//!   is closed, also where others have sent nothing. Those that have not said
+//!   their first word are not counted.
 //! - [`Options::spin`] has no effect.
 
 mod dial;

@@ -39,7 +39,7 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Listens at `address` for peers of `hub`.
-    pub(crate) fn start(address: &Address, hub: &Arc<Hub>) -> Result<Self> {
+    pub(crate) fn start(address: &Address, hub: &Arc<Hub>, max_connections: usize) -> Result<Self> {
         let fail = |source| io_error("listen on", address, source);
         let folder = folder::private(address).map_err(fail)?;
         let engine = engine::handle().map_err(fail)?;
@@ -52,7 +52,7 @@ impl Listening {
             match router.bind_listener(listener).await {
                 Ok(_) => {
                     let _ = tell.send(Ok(()));
-                    Desk::new(hub, router).serve(events).await;
+                    Desk::new(hub, router, max_connections).serve(events).await;
                 }
                 Err(error) => {
                     let _ = tell.send(Err(io::Error::other(error)));
@@ -99,12 +99,13 @@ struct Desk {
     backend: Arc<dyn MultiPeerBackend>,
     ids: HashMap<PeerIdentity, ConnectionId>,
     identities: HashMap<ConnectionId, PeerIdentity>,
+    max_connections: usize,
 }
 
 impl Desk {
-    fn new(hub: Arc<Hub>, router: RouterSocket) -> Self {
+    fn new(hub: Arc<Hub>, router: RouterSocket, max_connections: usize) -> Self {
         let backend = router.backend();
-        Self { hub, router, backend, ids: HashMap::new(), identities: HashMap::new() }
+        Self { hub, router, backend, ids: HashMap::new(), identities: HashMap::new(), max_connections }
     }
 
     /// Serves until the hub is closed and all have gone.
@@ -155,7 +156,7 @@ impl Desk {
     }
 
     fn welcome(&mut self, identity: &PeerIdentity) -> bool {
-        if self.hub.is_closed() {
+        if self.hub.is_closed() || self.ids.len() >= self.max_connections {
             return false;
         }
         let id = next_connection();

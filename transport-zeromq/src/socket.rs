@@ -38,7 +38,7 @@ impl Common {
         let max_message = options.max_message;
         let hub = Arc::new(Hub::new(role, max_message, endpoint.address())?);
         let listening = match endpoint {
-            Endpoint::Listen(address) => Some(Listening::start(address, &hub)?),
+            Endpoint::Listen(address) => Some(Listening::start(address, &hub, options.max_connections)?),
             Endpoint::Dial(address) => {
                 dial::start(address, &hub)?;
                 None

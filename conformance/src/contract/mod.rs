@@ -12,6 +12,7 @@ pub mod pressure;
 pub mod readiness;
 pub mod reconnect;
 pub mod resources;
+pub mod strangers;
 pub mod tickets;
 
 use std::sync::Arc;

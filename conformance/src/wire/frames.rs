@@ -7,7 +7,7 @@ use ekuiper_core::transport::TransportError;
 
 use crate::pump::{PullPump, Pulled, ReplyPump};
 use crate::raw::{PULL, PUSH, REP, REQ, RawListener, RawPeer, claim, frame};
-use crate::{Fixture, assert_error, options, pattern, shortly, soon};
+use crate::{Fixture, assert_error, eventually, options, pattern, shortly, soon};
 
 /// Case 5: header and frame in one write.
 pub fn case_05_header_and_frame_in_one_write(f: &Fixture) {
@@ -129,6 +129,42 @@ pub fn case_11_a_claim_costs_no_memory(f: &Fixture) {
     }
     before.assert_flat();
     assert!(claimants.iter_mut().all(|peer| !peer.is_closed_within(Duration::from_millis(1))));
+}
+
+/// Those who begin long messages and have never sent a whole one share a
+/// budget; who has sent one is heard to the end.
+pub fn beginnings_share_a_budget(f: &Fixture) {
+    const LONG: usize = 4 << 20;
+    let small = options(|options| {
+        options.max_message = LONG;
+        options.max_connections = 8;
+    });
+    let pull = PullPump::of(f.transport().pull(&f.listen("pull"), &small).unwrap().into());
+    let mut good = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
+    pull.connected();
+    good.write(&frame(b"good"));
+    assert_eq!(pull.message(), b"good");
+    let body = pattern(LONG, 3);
+    let (first, rest) = body.split_at(LONG - 1000);
+    good.write(&[&claim(LONG as u64), first].concat());
+    let mut beginners: Vec<_> = (0..6).map(|_| RawPeer::dial_as(&f.at("pull"), PUSH, PULL)).collect();
+    for beginner in &mut beginners {
+        beginner.try_write(&[&claim(LONG as u64), first].concat());
+    }
+    let few_are_left = || {
+        beginners.retain_mut(|beginner| !beginner.is_closed_within(Duration::from_millis(10)));
+        beginners.len() <= 2
+    };
+    assert!(eventually(few_are_left), "each may have as much as it likes");
+    good.write(rest);
+    let mut heard = Vec::new();
+    while heard.len() != LONG {
+        // Whoever comes and goes.
+        if let Pulled::Message(_, message) = pull.next() {
+            heard = message;
+        }
+    }
+    assert!(heard == body, "the message is not what was sent");
 }
 
 /// This process's memory in KiB: all that is mapped, and what is resident.

@@ -251,7 +251,7 @@ pub(crate) fn a_trickle_is_heard_beside_a_flood(f: &Fixture) {
     });
 }
 
-/// Visitors are let in while nobody receives, and take their descriptors with
+/// Visitors are let in while nobody receives, up to the limit, and take their descriptors with
 /// them when they go: whoever comes after them is heard.
 pub(crate) fn crowds_are_let_in_and_leave_nothing(f: &Fixture) {
     f.alone(|f| {
@@ -259,14 +259,38 @@ pub(crate) fn crowds_are_let_in_and_leave_nothing(f: &Fixture) {
         let pull = f.pull(&f.listen("pull"));
         let before = descriptors();
         // Both ends of each are in this process.
-        let crowd: Vec<_> = (0..500).map(|_| RawPeer::dial_as(&f.at("pull"), PUSH, PULL)).collect();
-        assert!(eventually(|| descriptors() >= before + 1000), "they are not let in");
+        let crowd: Vec<_> = (0..100).map(|_| RawPeer::dial_as(&f.at("pull"), PUSH, PULL)).collect();
+        assert!(eventually(|| descriptors() >= before + 200), "they are not let in");
         drop(crowd);
         assert!(eventually(|| descriptors() < before + 100), "{} descriptors after {before}", descriptors());
         let mut good = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
         good.write(&frame(b"good"));
         assert_eq!(message(&*pull), b"good");
     });
+}
+
+/// Who comes when there are as many as may be is sent away, until one of them
+/// has left.
+pub(crate) fn who_comes_beyond_the_limit_has_to_go(f: &Fixture) {
+    let limit = options(|options| options.max_connections = 2);
+    let pull = f.transport().pull(&f.listen("pull"), &limit).unwrap();
+    let mut buffer = Vec::new();
+    let mut there: Vec<_> = (0..2)
+        .map(|_| {
+            let peer = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
+            assert!(matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Connected(_)));
+            peer
+        })
+        .collect();
+    let mut late = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
+    late.expect_closed();
+    there[1].write(&frame(b"there"));
+    assert_eq!(message(&*pull), b"there");
+    there.pop();
+    while !matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Disconnected(_)) {}
+    let mut next = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
+    next.write(&frame(b"next"));
+    assert_eq!(message(&*pull), b"next");
 }
 
 /// A request of up to 1 MiB more than the limit is told as oversized; a longer

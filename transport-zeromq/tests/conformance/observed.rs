@@ -1,10 +1,11 @@
 //! What the `zeromq` crate does instead.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_conformance::raw::RawPeer;
-use ekuiper_conformance::{Fixture, PATIENCE, eventually, past, soon};
-use ekuiper_core::transport::{ReplyEvent, Ticket};
+use ekuiper_conformance::{Fixture, PATIENCE, eventually, options, past, shortly, soon};
+use ekuiper_core::transport::{Admission, PullEvent, ReplyEvent, Ticket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// A process without descriptors accepts nobody, and keeps its thread busy;
@@ -54,4 +55,52 @@ pub(crate) fn a_process_without_descriptors_keeps_trying(f: &Fixture) {
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Admits nobody.
+#[derive(Debug)]
+struct Nobody;
+
+impl Admission for Nobody {
+    fn admits(&self, _: Option<u32>) -> bool {
+        false
+    }
+}
+
+/// Nobody is asked who may connect: the folder's permissions are all there is.
+pub(crate) fn every_process_that_enters_the_folder_is_heard(f: &Fixture) {
+    if f.role().is_some() {
+        let push = f.push(&f.dial("pull"));
+        push.send(b"from another process", soon()).unwrap();
+        push.flush(soon()).unwrap();
+        return f.until_parent_is_gone();
+    }
+    let nobody = options(|options| options.admission = Some(Arc::new(Nobody)));
+    let pull = f.transport().pull(&f.listen("pull"), &nobody).unwrap();
+    let _other = f.spawn("other");
+    let mut buffer = Vec::new();
+    while !matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)) {}
+    assert_eq!(buffer, b"from another process");
+}
+
+/// Who comes when there are as many as may be is sent away, until one of them
+/// has left.
+pub(crate) fn who_comes_beyond_the_limit_has_to_go(f: &Fixture) {
+    let limit = options(|options| options.max_connections = 2);
+    let pull = f.transport().pull(&f.listen("pull"), &limit).unwrap();
+    let mut buffer = Vec::new();
+    let mut there: Vec<_> = (0..2)
+        .map(|_| {
+            let push = f.push(&f.dial("pull"));
+            push.connect(soon()).unwrap();
+            assert!(matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Connected(_)));
+            push
+        })
+        .collect();
+    let late = f.push(&f.dial("pull"));
+    assert!(late.connect(shortly()).is_err());
+    drop(there.pop());
+    late.send(b"late", soon()).unwrap();
+    while !matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)) {}
+    assert_eq!(buffer, b"late");
 }
