@@ -6,16 +6,16 @@ mod events;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
-use ekuiper_core::transport::{ConnectionId, Options, Reply, Transport, TransportError};
+use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
 
-use crate::dependents::Dependent;
 use crate::keeper::{Tended, Watched};
+use crate::scope::ProcessScope;
 use crate::site::lock;
 use crate::turn::Turn;
 
@@ -26,7 +26,9 @@ const RECONNECT: Duration = Duration::from_secs(1);
 /// A listening channel and what is known of its peer.
 pub(crate) struct Channel {
     address: Address,
-    reply: Box<dyn Reply>,
+    reply: Arc<dyn Reply>,
+    /// Of the process that is to be the peer.
+    scope: Arc<ProcessScope>,
     /// Whoever exchanges something has it from the command to the answer.
     turn: Turn,
     state: Mutex<State>,
@@ -36,8 +38,6 @@ pub(crate) struct Channel {
     is_function: bool,
     /// A peer has shaken hands and is connected.
     has_peer: AtomicBool,
-    /// The process that should be the peer has ended.
-    process_ended: AtomicBool,
     /// Another process is to follow: nothing is sent any more.
     is_left: AtomicBool,
     /// Every wait on it has been ended.
@@ -126,21 +126,16 @@ pub(crate) enum Failure {
 impl Channel {
     /// Listens for a plugin, which may begin with a hello where it was asked
     /// for one.
-    pub(crate) fn listen(
-        transport: &dyn Transport,
-        address: &Address,
-        options: &Options,
-        end: HostEnd,
-    ) -> Result<Self, TransportError> {
+    pub(crate) fn listen(scope: &Arc<ProcessScope>, address: &Address, end: HostEnd) -> Result<Self, TransportError> {
         Ok(Self {
             address: address.clone(),
-            reply: transport.reply(address, options)?,
+            reply: scope.reply(address)?,
+            scope: scope.clone(),
             turn: Turn::default(),
             state: Mutex::new(State { end, ..State::default() }),
             uses: AtomicU64::new(0),
             is_function: false,
             has_peer: AtomicBool::new(false),
-            process_ended: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             visitor: Mutex::default(),
@@ -148,12 +143,8 @@ impl Channel {
     }
 
     /// The same, for the channel of a function.
-    pub(crate) fn listen_for_function(
-        transport: &dyn Transport,
-        address: &Address,
-        options: &Options,
-    ) -> Result<Self, TransportError> {
-        Ok(Self { is_function: true, ..Self::listen(transport, address, options, HostEnd::new())? })
+    pub(crate) fn listen_for_function(scope: &Arc<ProcessScope>, address: &Address) -> Result<Self, TransportError> {
+        Ok(Self { is_function: true, ..Self::listen(scope, address, HostEnd::new())? })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -176,7 +167,7 @@ impl Channel {
     /// Whether its peer has gone, while its process lives. Before there is one,
     /// it has.
     pub(crate) fn is_lost(&self) -> bool {
-        !self.has_peer.load(Ordering::SeqCst) && !self.process_ended.load(Ordering::SeqCst)
+        !self.has_peer.load(Ordering::SeqCst) && !self.scope.is_over()
     }
 
     /// Waits until the peer has connected again by itself: not for long.
@@ -211,7 +202,7 @@ impl Channel {
     /// Whether nothing is sent on it any more: its process has ended or is
     /// left, or it is closed.
     pub(crate) fn is_over(&self) -> bool {
-        [&self.is_left, &self.process_ended, &self.is_closed].into_iter().any(|flag| flag.load(Ordering::SeqCst))
+        self.scope.is_over() || [&self.is_left, &self.is_closed].into_iter().any(|flag| flag.load(Ordering::SeqCst))
     }
 
     /// Whether the next call may go there as it is.
@@ -313,6 +304,12 @@ impl Channel {
         }
     }
 
+    /// Ends every wait.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.reply.close();
+    }
+
     /// Takes what is there, if nobody else does.
     pub(crate) fn look(&self) {
         if let Ok(mut state) = self.state.try_lock() {
@@ -382,22 +379,6 @@ impl Channel {
             return Err(Failure::NotReady(state.not_ready()));
         }
         Ok(arrival)
-    }
-}
-
-impl Dependent for Channel {
-    /// What the process has still sent is delivered, and nobody waits for
-    /// more.
-    fn process_ended(&self) {
-        self.process_ended.store(true, Ordering::SeqCst);
-        if !self.has_peer.load(Ordering::SeqCst) {
-            self.reply.close();
-        }
-    }
-
-    fn close(&self) {
-        self.is_closed.store(true, Ordering::SeqCst);
-        self.reply.close();
     }
 }
 

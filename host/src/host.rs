@@ -357,8 +357,7 @@ impl HostBuilder {
             .map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
         let keeper = Arc::new(keeper);
         let events = Events::new(self.options.event_queue);
-        let site =
-            Arc::new(Site { options: self.options, transport, keeper, folder, addresses: Mutex::default(), events });
+        let site = Site::new(self.options, transport, keeper, folder, events);
         let plugins = catalog
             .packages()
             .map(|package| (package.name.clone(), Plugin::new(package.clone(), site.clone())))

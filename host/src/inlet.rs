@@ -17,11 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Result, TransportError};
+use ekuiper_core::transport::{Deadline, Pull, PullEvent, Result, TransportError};
 use rustix::net::sockopt::socket_send_buffer_size;
 
 use crate::backlog::{Backlog, Bounds};
-use crate::dependents::Dependent;
 use crate::keeper::{Tended, Watched};
 use crate::peers::Peers;
 use crate::process::EXIT_GRACE;
@@ -47,7 +46,7 @@ const LEAST: usize = 768;
 
 pub(crate) struct Inlet {
     pub(crate) running: Arc<Running>,
-    pull: Box<dyn Pull>,
+    pull: Arc<dyn Pull>,
     reading: Mutex<Reading>,
     /// The source has connected.
     connected: AtomicBool,
@@ -144,8 +143,8 @@ impl Inlet {
         on_overrun: impl Fn() + Send + Sync + 'static,
     ) -> Result<Arc<Self>> {
         let options = &running.site.options;
-        let pull = running.site.transport.pull(&Endpoint::Listen(address.clone()), &options.transport())?;
-        let inlet = Arc::new(Self {
+        let pull = running.scope.pull(address)?;
+        Ok(Arc::new(Self {
             running: running.clone(),
             pull,
             reading: Mutex::default(),
@@ -153,9 +152,7 @@ impl Inlet {
             bounds: running.uses_official_sdk().then_some(options.source_queue),
             on_overrun: Box::new(on_overrun),
             is_replaced: AtomicBool::new(false),
-        });
-        running.depends(&(inlet.clone() as Arc<dyn Dependent>));
-        Ok(inlet)
+        }))
     }
 
     /// Whether the keeper is to watch it.
@@ -318,6 +315,11 @@ impl Inlet {
         }
     }
 
+    /// Ends every wait: its address is free then.
+    pub(crate) fn close(&self) {
+        self.pull.close();
+    }
+
     /// Its source is started again, at another one.
     pub(crate) fn is_replaced(&self) -> bool {
         self.is_replaced.load(Ordering::SeqCst)
@@ -369,26 +371,5 @@ impl Watched for Inlet {
             (self.on_overrun)();
         }
         tended
-    }
-}
-
-impl Dependent for Inlet {
-    /// What a connection still holds is delivered, its end then follows. If
-    /// there is none, whoever waits is waiting in vain.
-    fn process_ended(&self) {
-        if !self.connected.load(Ordering::SeqCst) {
-            match self.reading.try_lock() {
-                // Nobody has looked yet.
-                Ok(reading) => {
-                    drop(reading);
-                    self.retire();
-                }
-                Err(_) => self.pull.close(),
-            }
-        }
-    }
-
-    fn close(&self) {
-        self.pull.close();
     }
 }

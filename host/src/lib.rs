@@ -24,7 +24,8 @@
 //! are; `plugin`, one of them, whether it runs or not, and its update; `startup`, `command` and
 //! `process`, how one is started and ended; `environment`, the one that a Python
 //! plugin runs in; `guard`, who ends it when the host
-//! is gone; `running`, a running one;
+//! is gone; `running`, a running one; `scope`, the sockets of a process, whose
+//! waits end with it;
 //! `channel`, commands and their answers; `keeper`, the thread that reads idle
 //! channels; `site`, what all plugins share; [`Function`], [`Source`] and
 //! [`Sink`], the handles of an engine.
@@ -34,7 +35,6 @@ mod calls;
 mod catalog;
 mod channel;
 mod command;
-mod dependents;
 mod drain;
 mod environment;
 mod error;
@@ -51,6 +51,7 @@ mod peers;
 mod plugin;
 mod process;
 mod running;
+mod scope;
 mod sink;
 mod site;
 mod source;

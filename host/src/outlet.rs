@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::message::{Control, decode_ack};
-use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Push, TransportError};
+use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
 
 use crate::Result;
-use crate::dependents::Dependent;
 use crate::error::transport_error;
 use crate::keeper::{Tended, Watch, Watched};
 use crate::peers::Peers;
@@ -31,7 +30,7 @@ pub(crate) struct Outlet {
     pub(crate) turn: Turn,
     /// An ack did not come: later ones could be taken for it.
     is_broken: AtomicBool,
-    push: Box<dyn Push>,
+    push: Arc<dyn Push>,
     acks: Arc<Acks>,
     data: Address,
     _watch: Option<Watch>,
@@ -59,26 +58,22 @@ impl Outlet {
         ack: &Address,
         what: &str,
     ) -> Result<Arc<Self>> {
-        let (transport, options) = (&running.site.transport, running.site.options.transport());
-        let pull = transport.pull(&Endpoint::Listen(ack.clone()), &options);
         let acks = Arc::new(Acks {
-            pull: pull.map_err(transport_error(what.to_owned()))?,
+            pull: running.scope.pull(ack).map_err(transport_error(what.to_owned()))?,
             reading: Mutex::default(),
-            connected: AtomicBool::new(false),
             surplus: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acked: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
-            is_over: AtomicBool::new(false),
         });
-        running.depends(&(acks.clone() as Arc<dyn Dependent>));
         running.listens_at(data);
         if let Err(error) = running.start_symbol(control) {
-            acks.close();
+            acks.pull.close();
             return Err(error);
         }
-        let opened = transport
-            .push(&Endpoint::Dial(data.clone()), &options)
+        let opened = running
+            .scope
+            .push(data)
             .and_then(|push| {
                 push.connect(Some(Instant::now() + running.site.options.send_timeout))?;
                 Ok(push)
@@ -87,9 +82,9 @@ impl Outlet {
         let push = match opened {
             Ok(push) => push,
             Err(error) => {
-                let _ = running.stop_symbol(control, |patience| is_gone(data, patience));
+                let _ = running.stop_symbol(control, |patience| is_gone(running, data, patience));
                 running.sweep();
-                acks.close();
+                acks.pull.close();
                 return Err(error);
             }
         };
@@ -110,7 +105,7 @@ impl Outlet {
     /// Whether messages may still go to its process; if so, it may end at any
     /// time.
     pub(crate) fn is_current(&self) -> bool {
-        !self.acks.is_over.load(Ordering::SeqCst) && !self.running.is_left()
+        !self.running.scope.is_over() && !self.running.is_left()
     }
 
     /// Whether an ack has not come.
@@ -227,7 +222,7 @@ impl Outlet {
 
     /// Stops the sink in its process, if that lives.
     pub(crate) fn stop(&self, control: &Control) -> Result<()> {
-        let stopped = self.running.stop_symbol(control, |patience| is_gone(&self.data, patience));
+        let stopped = self.running.stop_symbol(control, |patience| is_gone(&self.running, &self.data, patience));
         self.close();
         match stopped {
             Ok(()) if self.is_alive() => self.running.has_closed(&self.data),
@@ -253,24 +248,25 @@ impl Outlet {
     }
 }
 
-/// Waits until a sink has closed its socket, which removes the file. It
-/// normally has when it answers.
-fn is_gone(address: &Address, patience: Duration) -> bool {
+/// Waits until a sink has closed its socket, which removes the file, or its
+/// process has ended. It normally has when it answers.
+fn is_gone(running: &Running, address: &Address, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     while address.path().exists() {
         if Instant::now() >= deadline {
             return false;
         }
-        std::thread::sleep(GONE_PAUSE);
+        if running.process.wait(GONE_PAUSE).is_some() {
+            return true;
+        }
     }
     true
 }
 
 /// The channel on which a sink acknowledges.
 struct Acks {
-    pull: Box<dyn Pull>,
+    pull: Arc<dyn Pull>,
     reading: Mutex<Reading>,
-    connected: AtomicBool,
     /// How many came that no message was waiting for.
     surplus: AtomicU64,
     /// How many messages were sent that are to be acknowledged.
@@ -279,8 +275,6 @@ struct Acks {
     acked: AtomicU64,
     /// How many of those were not taken and nobody has asked for.
     refusals: AtomicU64,
-    /// Its process has ended, or nobody is to wait any more.
-    is_over: AtomicBool,
 }
 
 #[derive(Default)]
@@ -336,27 +330,10 @@ impl Acks {
                 return Ok(true);
             }
             PullEvent::Message(_) => {}
-            PullEvent::Connected(connection) => {
-                self.connected.store(true, Ordering::SeqCst);
-                reading.peers.came(connection);
-            }
+            PullEvent::Connected(connection) => reading.peers.came(connection),
             PullEvent::Disconnected(connection) => reading.peers.left(connection),
         }
         Ok(false)
-    }
-}
-
-impl Dependent for Acks {
-    fn process_ended(&self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        if !self.connected.load(Ordering::SeqCst) {
-            self.pull.close();
-        }
-    }
-
-    fn close(&self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        self.pull.close();
     }
 }
 

@@ -10,14 +10,14 @@ use ekuiper_core::address::{Address, DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::codec::Format;
 use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, Hello, SymbolKind};
-use ekuiper_core::transport::{Deadline, Endpoint, TransportError};
+use ekuiper_core::transport::{Deadline, TransportError};
 
 use crate::catalog::Package;
 use crate::channel::{Channel, Failure};
-use crate::dependents::{Dependent, Dependents};
 use crate::error::transport_error;
 use crate::keeper::Watch;
 use crate::process::{EXIT_GRACE, Process};
+use crate::scope::ProcessScope;
 use crate::site::{Claim, Site, lock};
 use crate::startup::{self, Canceller, Started};
 use crate::{Error, Result};
@@ -40,7 +40,8 @@ pub(crate) struct Running {
     /// What it can do beyond eKuiper's protocol; nothing, unless it says so.
     hello: Hello,
     functions: Mutex<HashMap<String, Arc<Mutex<Option<FunctionChannel>>>>>,
-    dependents: Arc<Mutex<Dependents>>,
+    /// Its sockets, whose waits end with it.
+    pub(crate) scope: Arc<ProcessScope>,
     /// Another process is to follow: whatever has not begun waits for it.
     is_left: AtomicBool,
     /// A command that was not answered in time: the plugin may hang in it.
@@ -78,7 +79,7 @@ impl Running {
 
     /// A process that has shaken hands.
     pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Arc<Self> {
-        let Started { process, control, folder, claim, hello, dependents } = started;
+        let Started { process, control, folder, claim, hello, scope } = started;
         let running = Arc::new(Self {
             name: name.to_owned(),
             generation,
@@ -88,15 +89,14 @@ impl Running {
             control: control.clone(),
             hello: hello.unwrap_or_default(),
             functions: Mutex::default(),
-            dependents,
+            scope,
             is_left: AtomicBool::new(false),
             hung: Mutex::default(),
             live: Mutex::default(),
             sockets: Mutex::default(),
             claim: Mutex::new(Some(claim)),
-            _watch: site.keeper.watch(control.clone()),
+            _watch: site.keeper.watch(control),
         });
-        running.depends(&(control as Arc<dyn Dependent>));
         tracing::info!(plugin = running.name, pid = running.process.pid(), "plugin is ready");
         running
     }
@@ -130,14 +130,15 @@ impl Running {
         self.is_left() || self.process.wait(EXIT_GRACE).is_some()
     }
 
+    /// Whether a symbol could not be started because the process ends, or is
+    /// left: it is the next one's then.
+    pub(crate) fn has_ended_with(&self, error: &Error) -> bool {
+        !matches!(error, Error::Refused { .. }) && self.is_ending(None) == Some(true)
+    }
+
     /// Whether another process is to follow.
     pub(crate) fn is_left(&self) -> bool {
         self.is_left.load(Ordering::SeqCst)
-    }
-
-    /// Tells `dependent` when the process ends.
-    pub(crate) fn depends(&self, dependent: &Arc<dyn Dependent>) {
-        lock(&self.dependents).add(dependent);
     }
 
     /// Starts a source or a sink; [`Running::stop_symbol`] must follow.
@@ -219,14 +220,9 @@ impl Running {
         if self.process.exit().is_none() {
             return;
         }
-        let options = self.site.options.transport();
-        for address in lock(&self.sockets).drain(..).filter(|address| address.path().exists()) {
-            // Listening takes over what nobody listens on, and nothing else;
-            // closing removes it.
-            if let Ok(taken_over) = self.site.transport.pull(&Endpoint::Listen(address), &options) {
-                taken_over.close();
-            }
-        }
+        let sockets = std::mem::take(&mut *lock(&self.sockets));
+        let left = sockets.into_iter().filter(|address| address.path().exists());
+        left.for_each(|address| self.site.remove_socket(address));
     }
 
     fn command(&self, kind: CommandKind, control: &Control, patience: Duration) -> Result<()> {
@@ -291,10 +287,8 @@ impl Running {
         let what = || format!("function {symbol} of plugin {}", self.name);
         let message = |source| Error::Message { what: what(), source };
         let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
-        let options = self.site.options.transport();
-        let channel = Channel::listen_for_function(&*self.site.transport, &claim.address, &options);
+        let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(transport_error(what()))?);
-        self.depends(&(channel.clone() as Arc<dyn Dependent>));
         self.start_symbol(&Control::function(symbol))?;
         let patience = self.site.options.init_timeout;
         channel
@@ -396,7 +390,7 @@ impl Running {
     /// The same, and ends every wait for it.
     pub(crate) fn shutdown(&self) {
         self.stop_all();
-        lock(&self.dependents).close();
+        self.scope.close();
         self.process.terminate(self.site.options.grace);
         self.sweep();
     }

@@ -6,18 +6,20 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
-use ekuiper_core::transport::Transport;
+use ekuiper_core::transport::{Endpoint, Transport};
 
 use crate::keeper::Keeper;
 use crate::options::Options;
 use crate::own_folder::{self, OwnFolder};
+use crate::scope::ProcessScope;
 use crate::status::Events;
 use crate::{Error, Result};
 
 /// What all plugins of a host share.
 pub(crate) struct Site {
     pub(crate) options: Options,
-    pub(crate) transport: Arc<dyn Transport>,
+    /// Its sockets are made by a [`ProcessScope`].
+    transport: Arc<dyn Transport>,
     pub(crate) keeper: Arc<Keeper>,
     /// The host's own socket folder.
     pub(crate) folder: SocketFolder,
@@ -26,18 +28,40 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    pub(crate) fn new(
+        options: Options,
+        transport: Arc<dyn Transport>,
+        keeper: Arc<Keeper>,
+        folder: SocketFolder,
+        events: Events,
+    ) -> Arc<Self> {
+        Arc::new(Self { options, transport, keeper, folder, addresses: Mutex::default(), events })
+    }
+
+    pub(crate) fn transport_name(&self) -> &'static str {
+        self.transport.name()
+    }
+
+    /// The sockets of a process that is about to be started.
+    pub(crate) fn process_scope(&self) -> Arc<ProcessScope> {
+        ProcessScope::new(self.transport.clone(), self.options.transport())
+    }
+
+    /// Removes a socket on which nobody listens any more.
+    pub(crate) fn remove_socket(&self, address: Address) {
+        // Listening takes over what nobody listens on, and nothing else;
+        // closing removes it.
+        if let Ok(taken_over) = self.transport.pull(&Endpoint::Listen(address), &self.options.transport()) {
+            taken_over.close();
+        }
+    }
+
     /// A site beside this one, with addresses of its own: for a process that
     /// is tried while another of the same plugin runs.
     pub(crate) fn beside(&self) -> Result<(Arc<Self>, OwnFolder)> {
         let (folder, own) = own_folder()?;
-        let site = Arc::new(Self {
-            options: self.options.clone(),
-            transport: self.transport.clone(),
-            keeper: self.keeper.clone(),
-            folder,
-            addresses: Mutex::default(),
-            events: Events::new(self.options.event_queue),
-        });
+        let events = Events::new(self.options.event_queue);
+        let site = Self::new(self.options.clone(), self.transport.clone(), self.keeper.clone(), folder, events);
         Ok((site, own))
     }
 
@@ -46,7 +70,7 @@ impl Site {
         match self.options.ipc_dir {
             // Only our SDK knows that one, and it takes the folder from its
             // launch options.
-            _ if self.transport.name() == "zeromq" => self.folder.clone(),
+            _ if self.transport_name() == "zeromq" => self.folder.clone(),
             // It was made the host's own.
             Some(_) => self.folder.clone(),
             None => SocketFolder::new(DEFAULT_FOLDER),

@@ -11,7 +11,6 @@ use ekuiper_core::transport::{Deadline, TransportError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::dependents::Dependent;
 use crate::error::transport_error;
 use crate::inlet::{Inlet, Overrun, Received};
 use crate::keeper::Watch;

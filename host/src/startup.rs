@@ -13,10 +13,10 @@ use ekuiper_core::transport::TransportError;
 use crate::catalog::Package;
 use crate::channel::{Channel, Failure};
 use crate::command::CommandLine;
-use crate::dependents::{Dependent, Dependents};
 use crate::error::transport_error;
 use crate::options::Options;
 use crate::process::{EXIT_GRACE, Exit, Process};
+use crate::scope::ProcessScope;
 use crate::site::{Claim, Site, lock};
 use crate::{Error, Result};
 
@@ -34,8 +34,8 @@ pub(crate) struct Started {
     pub(crate) claim: Claim,
     /// What the plugin says of itself, if it does.
     pub(crate) hello: Option<Hello>,
-    /// Those who are told of the process's end.
-    pub(crate) dependents: Arc<Mutex<Dependents>>,
+    /// Its sockets, whose waits end with it.
+    pub(crate) scope: Arc<ProcessScope>,
 }
 
 /// Ends the start that is under way, and every later one.
@@ -113,7 +113,7 @@ pub(crate) fn start_beside(
 /// A process that has been started, and what became of its handshake.
 struct Launched {
     process: Process,
-    dependents: Arc<Mutex<Dependents>>,
+    scope: Arc<ProcessScope>,
     candidates: Vec<Candidate>,
     handshake: Handshake,
     /// What stands against listening in the common folder.
@@ -131,8 +131,8 @@ impl Launched {
                     Ok(()) => {
                         let Candidate { folder, channel: control, claim } = self.candidates.swap_remove(index);
                         self.candidates.into_iter().for_each(|other| other.channel.close());
-                        let (process, dependents) = (self.process, self.dependents);
-                        return Ok(Started { process, control, folder, claim, hello, dependents });
+                        let (process, scope) = (self.process, self.scope);
+                        return Ok(Started { process, control, folder, claim, hello, scope });
                     }
                     Err(error) => error,
                 }
@@ -204,11 +204,11 @@ fn launch(
     let line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?, &is_cancelled)?;
     // Without a second folder in question, this one is not the plugin's alone.
     let is_private = common.is_some() || former.is_some();
-    let (candidates, clash) = listen(name, site, common)?;
+    let scope = site.process_scope();
+    let (candidates, clash) = listen(name, site, &scope, common)?;
 
-    let dependents = Arc::new(Mutex::new(Dependents::default()));
     let (report, reports) = mpsc::channel();
-    let (told, exited) = (dependents.clone(), report.clone());
+    let (own, exited) = (scope.clone(), report.clone());
     canceller.watch(&report)?;
     if let Some(former) = former {
         let report = report.clone();
@@ -217,7 +217,7 @@ fn launch(
         });
     }
     let process = Process::spawn(name, &line, move || {
-        lock(&told).process_has_ended();
+        own.process_ended();
         let _ = exited.send(Report::Exited);
         on_exit();
     })?;
@@ -239,7 +239,7 @@ fn launch(
     }
     let handshake = await_handshake(&reports, candidates.len());
     canceller.is_over();
-    Ok(Launched { process, dependents, candidates, handshake, clash, patience })
+    Ok(Launched { process, scope, candidates, handshake, clash, patience })
 }
 
 /// What the plugin is told on its command line.
@@ -249,8 +249,8 @@ fn launch_json(name: &str, site: &Site) -> Result<String> {
     launch.log_level = site.options.log_level.clone();
     launch.supervises = true;
     launch.hello = Some(Hello::VERSION);
-    if site.transport.name() != "uds" {
-        launch.transport = Some(site.transport.name().to_owned());
+    if site.transport_name() != "uds" {
+        launch.transport = Some(site.transport_name().to_owned());
     }
     launch.to_argument().map_err(|source| Error::Message { what: format!("plugin {name}"), source })
 }
@@ -261,6 +261,7 @@ fn launch_json(name: &str, site: &Site) -> Result<String> {
 fn listen(
     name: &str,
     site: &Arc<Site>,
+    scope: &Arc<ProcessScope>,
     common: Option<SocketFolder>,
 ) -> Result<(Vec<Candidate>, Option<TransportError>)> {
     let what = || format!("plugin {name}");
@@ -269,7 +270,7 @@ fn listen(
     for folder in std::iter::once(site.folder.clone()).chain(common) {
         let address = folder.control(name).map_err(|source| Error::Message { what: what(), source })?;
         let claim = site.claim(address, what())?;
-        match Channel::listen(&*site.transport, &claim.address, &site.options.transport(), HostEnd::hearing_hello()) {
+        match Channel::listen(scope, &claim.address, HostEnd::hearing_hello()) {
             Ok(channel) => candidates.push(Candidate { folder, channel: Arc::new(channel), claim }),
             Err(error) if candidates.is_empty() => return Err(transport_error(what())(error)),
             Err(error) => clash = Some(error),

@@ -7,6 +7,7 @@ mod support;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use ekuiper_conformance::eventually;
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
 use ekuiper_host::{Error, Event, EventKind, Host, PluginState, RestartPolicy};
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use support::{PATIENCE, Puppet, Stage, wait_until};
 
 fn kill(host: &Host) {
+    wait_until("it runs", || host.pid("p").is_some());
     let pid = host.pid("p").unwrap();
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
 }
@@ -399,4 +401,119 @@ fn a_subscriber_that_does_not_read_misses_what_its_queue_cannot_hold() {
     host.shutdown();
     let kept: Vec<_> = idle.try_iter().map(|event| event.kind).collect();
     assert!(matches!(kept[..], [EventKind::Started { .. }, EventKind::Crashed { .. }]), "{kept:?}");
+}
+
+/// The event that a process has crashed, for the time that this takes.
+fn await_crash(events: &Receiver<Event>) {
+    expect(events, |kind| matches!(kind, EventKind::Crashed { .. }).then_some(()));
+}
+
+/// Every connection of the process stays open, as where a child of it lives
+/// on: only the process's end tells that nobody will answer.
+#[test]
+fn a_process_that_ends_while_its_symbols_are_restored_holds_up_none_of_them() {
+    let stage = Stage::new();
+    // Far longer than the test.
+    let forever = Duration::from_secs(3600);
+    let mut policy = RestartPolicy::default();
+    policy.break_after = 0;
+    policy.first_pause = Duration::from_millis(1);
+    policy.max_pause = Duration::from_millis(1);
+    let builder = stage.builder().plugin(stage.plugin("p", &["f", "g"])).restart(policy);
+    let builder = builder.init_timeout(forever).send_timeout(forever).recv_timeout(forever);
+    let host = builder.build().unwrap();
+    let events = host.events();
+    let mut control = start(&stage, &host);
+    let (f, _g, _source, _sink) = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| {
+            let (f, g) = (host.function("f").unwrap(), host.function("g").unwrap());
+            let source = host.source("s").rule("r").operator("s").open().unwrap();
+            (f, g, source, host.sink("k").rule("r").operator("k").open().unwrap())
+        });
+        let _functions = [stage.start_function(&mut control, "f"), stage.start_function(&mut control, "g")];
+        let _source = serve_source(&stage, &mut control);
+        let _sink = serve_sink(&stage, &mut control);
+        opened.join().unwrap()
+    });
+    let mut kept = Vec::new();
+    // How far a restoration comes before the process ends: no start is
+    // answered, the first function's handshake does not come, ..., the sink
+    // is not to be dialled.
+    for (round, starts) in (2..).zip(0..5) {
+        kill(&host);
+        await_crash(&events);
+        kept.push(control);
+        control = next_control(&stage, &host, round);
+        for (number, symbol) in ["f", "g", "k"].into_iter().enumerate().take(starts.min(3)) {
+            assert_eq!(hear_start(&mut control).0, symbol);
+            if number + 1 < starts {
+                if symbol != "k" {
+                    kept.push(Puppet::greet(&stage.sockets().function(symbol).unwrap()));
+                }
+                control.say(b"ok");
+            }
+        }
+        if starts == 4 {
+            // So that the sink is dialled.
+            assert!(control.is_left_alone_for(Duration::from_millis(50)));
+        }
+    }
+    kill(&host);
+    await_crash(&events);
+    kept.push(control);
+    let mut control = next_control(&stage, &host, 7);
+    let mut puppets = [stage.start_function(&mut control, "f"), stage.start_function(&mut control, "g")];
+    let _sink = serve_sink(&stage, &mut control);
+    let _source = serve_source(&stage, &mut control);
+    assert_eq!(await_restored(&events), 4);
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| f.call::<Value>((7,)));
+        puppets[0].hear();
+        puppets[0].answer(&json!("back"));
+        assert_eq!(call.join().unwrap().unwrap(), "back");
+    });
+    host.shutdown();
+}
+
+#[test]
+fn a_first_start_of_a_symbol_ends_with_its_process() {
+    let forever = Duration::from_secs(3600);
+    type Open = fn(&Host) -> Result<(), Error>;
+    let opens: [(&str, Open); 3] = [
+        ("f", |host| host.function("f").map(drop)),
+        ("s", |host| host.source("s").rule("r").operator("s").open().map(drop)),
+        ("k", |host| host.sink("k").rule("r").operator("k").open().map(drop)),
+    ];
+    // What the process answers before it ends: nothing, and that it has
+    // started.
+    for (answer, (symbol, open)) in [false, true].into_iter().flat_map(|answer| opens.map(|open| (answer, open))) {
+        if answer && symbol == "s" {
+            continue;
+        }
+        let stage = Stage::new();
+        let mut policy = RestartPolicy::default();
+        policy.first_pause = forever;
+        policy.break_after = 1;
+        policy.break_pause = forever;
+        let builder = stage.builder().plugin(stage.plugin("p", &["f"])).restart(policy);
+        let builder = builder.init_timeout(forever).send_timeout(forever).recv_timeout(forever);
+        let host = builder.build().unwrap();
+        let mut control = start(&stage, &host);
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(|| open(&host));
+            assert_eq!(hear_start(&mut control).0, symbol);
+            if answer {
+                control.say(b"ok");
+                // So that it waits for the handshake, or dials.
+                assert!(control.is_left_alone_for(Duration::from_millis(50)));
+            }
+            kill(&host);
+            let went_on = eventually(|| opened.is_finished());
+            host.shutdown();
+            assert!(went_on, "the start of {symbol} outlives its process");
+            let error = opened.join().unwrap().unwrap_err();
+            let is_told = matches!(error, Error::OutcomeUnknown { .. } | Error::Exited { .. } | Error::Broken { .. });
+            assert!(is_told || matches!(error, Error::Transport { .. }), "{symbol}: {error}");
+        });
+    }
 }

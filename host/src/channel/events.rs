@@ -54,9 +54,6 @@ impl Channel {
             state.tell(Err(Failure::OutcomeUnknown));
             return Err(Failure::OutcomeUnknown);
         }
-        if !has_peer && self.process_ended.load(Ordering::SeqCst) {
-            return Err(Failure::ProcessEnded);
-        }
         Ok(())
     }
 

@@ -144,20 +144,22 @@ impl Plugin {
     }
 
     /// Starts again what is live; how much that is. What does not start is
-    /// lost.
+    /// lost, unless it is the process that has ended: then the next one has
+    /// all that is live.
     pub(super) fn restore_symbols(&self, running: &Arc<Running>) -> usize {
-        let functions = self.live_functions();
-        let mut symbols = functions.len();
-        for symbol in functions {
-            if let Err(error) = running.function(&symbol) {
-                symbols -= 1;
-                self.lost(SymbolKind::Function, symbol, &error);
+        let mut symbols = 0;
+        for symbol in self.live_functions() {
+            match running.function(&symbol) {
+                Ok(_) => symbols += 1,
+                Err(error) if running.has_ended_with(&error) => return symbols,
+                Err(error) => self.lost(SymbolKind::Function, symbol, &error),
             }
         }
         for symbol in self.live_symbols() {
             let control = symbol.control();
             match symbol.restore(running) {
                 Ok(()) => symbols += 1,
+                Err(error) if running.has_ended_with(&error) => return symbols,
                 Err(error) => {
                     symbol.is_lost(&error);
                     self.lost(control.plugin_type, control.symbol_name.clone(), &error);

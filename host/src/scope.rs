@@ -1,0 +1,117 @@
+//! The sockets of one plugin process, and the end of every wait on them.
+//!
+//! Sockets are made here and nowhere else ([`Site`](crate::site::Site) keeps
+//! the transport to itself), so a wait for a process that outlives the process
+//! cannot be written: when the process ends, what it has sent is delivered,
+//! and then each wait ends with [`TransportError::Closed`].
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Result, Transport};
+
+use crate::site::lock;
+
+/// Everything that waits for one process of a plugin.
+pub(crate) struct ProcessScope {
+    transport: Arc<dyn Transport>,
+    options: Options,
+    /// The process has ended, or every wait for it was ended.
+    is_over: AtomicBool,
+    sockets: Mutex<Vec<Socket>>,
+}
+
+/// A socket of the process's.
+enum Socket {
+    Reply(Weak<dyn Reply>),
+    Pull(Weak<dyn Pull>),
+    Push(Weak<dyn Push>),
+}
+
+impl Socket {
+    fn is_in_use(&self) -> bool {
+        match self {
+            Self::Reply(socket) => socket.strong_count() > 0,
+            Self::Pull(socket) => socket.strong_count() > 0,
+            Self::Push(socket) => socket.strong_count() > 0,
+        }
+    }
+
+    /// What the process has sent is still received; nothing can be sent to it.
+    fn finish(&self) {
+        match self {
+            Self::Reply(socket) => socket.upgrade().iter().for_each(|socket| socket.finish()),
+            Self::Pull(socket) => socket.upgrade().iter().for_each(|socket| socket.finish()),
+            Self::Push(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Self::Reply(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
+            Self::Pull(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
+            Self::Push(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
+        }
+    }
+}
+
+impl ProcessScope {
+    pub(crate) fn new(transport: Arc<dyn Transport>, options: Options) -> Arc<Self> {
+        Arc::new(Self { transport, options, is_over: AtomicBool::new(false), sockets: Mutex::default() })
+    }
+
+    /// A socket that answers the process's requests at `address`.
+    pub(crate) fn reply(&self, address: &Address) -> Result<Arc<dyn Reply>> {
+        let socket: Arc<dyn Reply> = Arc::from(self.transport.reply(address, &self.options)?);
+        self.add(Socket::Reply(Arc::downgrade(&socket)));
+        Ok(socket)
+    }
+
+    /// A socket that receives what the process sends to `address`.
+    pub(crate) fn pull(&self, address: &Address) -> Result<Arc<dyn Pull>> {
+        let endpoint = Endpoint::Listen(address.clone());
+        let socket: Arc<dyn Pull> = Arc::from(self.transport.pull(&endpoint, &self.options)?);
+        self.add(Socket::Pull(Arc::downgrade(&socket)));
+        Ok(socket)
+    }
+
+    /// A socket that sends to where the process listens.
+    pub(crate) fn push(&self, address: &Address) -> Result<Arc<dyn Push>> {
+        let endpoint = Endpoint::Dial(address.clone());
+        let socket: Arc<dyn Push> = Arc::from(self.transport.push(&endpoint, &self.options)?);
+        self.add(Socket::Push(Arc::downgrade(&socket)));
+        Ok(socket)
+    }
+
+    fn add(&self, socket: Socket) {
+        let mut sockets = lock(&self.sockets);
+        if self.is_over() {
+            drop(sockets);
+            return socket.finish();
+        }
+        sockets.retain(Socket::is_in_use);
+        sockets.push(socket);
+    }
+
+    /// Whether the process has ended, or nobody waits for it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::SeqCst)
+    }
+
+    /// The process has ended: nothing new will come.
+    pub(crate) fn process_ended(&self) {
+        self.take_all().iter().for_each(Socket::finish);
+    }
+
+    /// Ends every wait at once.
+    pub(crate) fn close(&self) {
+        self.take_all().iter().for_each(Socket::close);
+    }
+
+    fn take_all(&self) -> Vec<Socket> {
+        let mut sockets = lock(&self.sockets);
+        self.is_over.store(true, Ordering::SeqCst);
+        std::mem::take(&mut *sockets)
+    }
+}
