@@ -1,6 +1,7 @@
 //! The builder: which symbols a plugin has, and its limits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +15,12 @@ use crate::{Sink, Source, runtime};
 pub(crate) type SourceFactory = Arc<dyn Fn() -> Box<dyn Source> + Send + Sync>;
 pub(crate) type SinkFactory = Arc<dyn Fn() -> Box<dyn Sink> + Send + Sync>;
 pub(crate) type SharedFunction = Arc<Mutex<Box<dyn RawFunction>>>;
+
+/// What a symbol's thread runs.
+type Run = Box<dyn FnOnce() + Send>;
+
+/// Starts a symbol's thread, of this name.
+pub(crate) type Spawn = Arc<dyn Fn(&str, Run) -> io::Result<()> + Send + Sync>;
 
 /// A plugin: its name, its symbols, its limits.
 ///
@@ -30,6 +37,7 @@ pub struct Plugin {
     pub(crate) supervised: bool,
     /// The worker's command line, where it is not this executable's own.
     pub(crate) worker: Option<Vec<String>>,
+    pub(crate) spawn: Spawn,
     /// What the author did wrong; told by `run`.
     mistake: Option<String>,
 }
@@ -69,6 +77,7 @@ impl Plugin {
             limits: Limits::default(),
             supervised: false,
             worker: None,
+            spawn: Arc::new(|name, run| std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)),
             mistake: None,
         }
     }
@@ -151,6 +160,18 @@ impl Plugin {
     /// symbols in name only. The worker is supervised too, and runs.
     pub fn worker(mut self, command: Vec<String>) -> Self {
         self.worker = Some(command);
+        self
+    }
+
+    /// Makes `spawn` start the threads that symbols run on, each of its symbol's
+    /// name, instead of the SDK itself: for bindings of other languages, whose
+    /// runtime wants to have made the threads that run its code. A thread that
+    /// cannot be started refuses its symbol's start.
+    pub fn spawn_with(
+        mut self,
+        spawn: impl Fn(&str, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.spawn = Arc::new(spawn);
         self
     }
 

@@ -230,7 +230,7 @@ impl Symbols {
         self.launches += 1;
         let guard = self.site.guard.as_ref().map(|guard| guard.link.clone());
         let farewell = Farewell { guard, launch: self.launches };
-        launch(symbol, &self.bell, self.plugin.limits.start_timeout, move |progress| {
+        launch(symbol, &self.plugin.spawn, &self.bell, self.plugin.limits.start_timeout, move |progress| {
             let _farewell = farewell;
             body(progress)
         })

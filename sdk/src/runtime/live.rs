@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::bell::{Bell, Heed};
 use super::guarded;
 use crate::error::text_of;
+use crate::plugin::Spawn;
 use crate::{BoxError, Result};
 
 /// Which part of a stop's time a symbol has to end by itself; then its
@@ -123,6 +124,7 @@ pub(super) enum Launched {
 /// Starts a symbol's thread and waits until it runs.
 pub(super) fn launch(
     name: &str,
+    spawn: &Spawn,
     bell: &Arc<Bell>,
     patience: Duration,
     body: impl FnOnce(&Progress) -> Result<()> + Send + 'static,
@@ -130,13 +132,13 @@ pub(super) fn launch(
     let cell = Arc::new(Cell::default());
     let progress = Progress { cell: cell.clone(), bell: bell.clone() };
     let span = tracing::Span::current();
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let run = Box::new(move || {
         let _entered = span.enter();
         // What the author's types do when they are dropped is guarded too.
         let outcome = guarded(|| body(&progress));
         progress.over(outcome);
     });
-    if let Err(error) = spawned {
+    if let Err(error) = spawn(name, run) {
         return Launched::Refused(format!("cannot start a thread: {error}").into());
     }
     bell.wait(Instant::now() + patience, Heed::End, || cell.lock().started.is_some());
@@ -208,6 +210,10 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(20);
 
+    fn spawn() -> Spawn {
+        crate::Plugin::new("test").spawn
+    }
+
     fn nothing() -> Stopper {
         Stopper { ask: Box::new(|| {}), force: Box::new(|| {}) }
     }
@@ -220,7 +226,7 @@ mod tests {
     fn a_symbol_runs_until_it_is_asked_to_end() {
         let bell = Arc::new(Bell::default());
         let (ask, asked) = mpsc::channel();
-        let launched = launch("s", &bell, LONG, move |progress| {
+        let launched = launch("s", &spawn(), &bell, LONG, move |progress| {
             let ask = Box::new(move || ask.send(()).unwrap());
             assert!(progress.running(Stopper { ask, force: Box::new(|| {}) }));
             asked.recv().unwrap();
@@ -234,7 +240,7 @@ mod tests {
     #[test]
     fn a_refusal_a_panic_and_silence_are_errors() {
         let bell = Arc::new(Bell::default());
-        let refused = |body: fn(&Progress) -> Result<()>| match launch("s", &bell, LONG, body) {
+        let refused = |body: fn(&Progress) -> Result<()>| match launch("s", &spawn(), &bell, LONG, body) {
             Launched::Refused(error) => error.to_string(),
             _ => panic!("it is not refused"),
         };
@@ -244,10 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_cannot_be_started_refuses_the_start() {
+        let bell = Arc::new(Bell::default());
+        let spawn: Spawn = Arc::new(|name, _| Err(std::io::Error::other(format!("no thread for {name}"))));
+        let Launched::Refused(error) = launch("s", &spawn, &bell, LONG, |_| Ok(())) else { panic!("it runs") };
+        assert_eq!(error.to_string(), "cannot start a thread: no thread for s");
+    }
+
+    #[test]
     fn a_late_symbol_is_told_to_end() {
         let bell = Arc::new(Bell::default());
         let (release, released) = mpsc::channel::<()>();
-        let launched = launch("s", &bell, SHORT, move |progress| {
+        let launched = launch("s", &spawn(), &bell, SHORT, move |progress| {
             let _ = released.recv();
             assert!(!progress.running(nothing()));
             Ok(())
@@ -262,7 +276,7 @@ mod tests {
     fn one_that_does_not_stop_hangs_until_it_ends() {
         let bell = Arc::new(Bell::default());
         let (release, released) = mpsc::channel::<()>();
-        let launched = launch("s", &bell, LONG, move |progress| {
+        let launched = launch("s", &spawn(), &bell, LONG, move |progress| {
             progress.running(nothing());
             let _ = released.recv();
             Ok(())
@@ -278,7 +292,7 @@ mod tests {
     fn the_plugins_end_interrupts_a_start_and_a_stop() {
         let bell = Arc::new(Bell::default());
         let (release, released) = mpsc::channel::<()>();
-        let Launched::Runs(mut live) = launch("s", &bell, LONG, move |progress| {
+        let Launched::Runs(mut live) = launch("s", &spawn(), &bell, LONG, move |progress| {
             progress.running(nothing());
             let _ = released.recv();
             Ok(())
@@ -289,7 +303,7 @@ mod tests {
         assert!(!live.stop(LONG));
         assert!(!live.hangs, "it is waited for once more");
         let (never, again) = mpsc::channel::<()>();
-        let Launched::Late(late) = launch("s", &bell, LONG, move |_| Ok(again.recv()?)) else {
+        let Launched::Late(late) = launch("s", &spawn(), &bell, LONG, move |_| Ok(again.recv()?)) else {
             panic!("it is not late")
         };
         assert!(!late.hangs);
