@@ -203,8 +203,9 @@ fn fault_17_nan_and_what_is_too_long_are_errors() {
     assert!(echo.call(CallKind::Exec, &json!([long])) == Ok(json!(long)), "3 MB pass");
     let (pull, answer) = plugin.start_source("counter", &meta("r1", "s"), json!({ "long": 65 << 20 }));
     assert_eq!(answer, "ok");
-    let refused = drain(&*pull).unwrap()["message"]["refused"].as_str().unwrap().to_owned();
-    assert!(refused.contains("67108864"), "{refused}");
+    let refused = drain(&*pull).unwrap()["error"].as_str().unwrap().to_owned();
+    assert!(refused.starts_with("a row cannot be sent: ") && refused.contains("67108864"), "{refused}");
+    assert_eq!(drain(&*pull).unwrap()["message"]["number"], 1, "it costs that row");
 }
 
 #[test]

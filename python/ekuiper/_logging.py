@@ -23,16 +23,9 @@ LEVELS = {
     "trace": 1,
 }
 
-_thread = threading.local()
 _setting_up = threading.Lock()
 _is_set_up = False
 _loggers: Dict[str, "SymbolLogger"] = {}
-
-
-def name_thread(symbol: str) -> None:
-    """The calling thread works for this symbol."""
-    _thread.symbol = symbol
-    threading.current_thread().name = symbol
 
 
 class _Formatter(logging.Formatter):
@@ -40,7 +33,7 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if not hasattr(record, "symbol"):
-            record.symbol = getattr(_thread, "symbol", None) or threading.current_thread().name
+            record.symbol = threading.current_thread().name
         return super().format(record)
 
 

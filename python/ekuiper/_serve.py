@@ -7,15 +7,13 @@ import signal
 import sys
 import threading
 
-from . import _ekuiper
+from . import _ekuiper, _threads
 
 # Not imported in vain: it takes a good part of a plugin's start. `logging` takes half of it, and is
 # imported by the first symbol that starts, if the program has not done so before.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterable, Mapping
-
-_serving = False
 
 
 def launch_arguments() -> list[str]:
@@ -42,13 +40,11 @@ def set_up_log() -> None:
     _logging.set_up(launch_options().get("logLevel"))
 
 
-def name_thread(symbol: str) -> None:
-    """The calling thread works for this symbol from here on, and may log."""
+def _set_up_log_once() -> None:
+    """Before a symbol's code may log."""
     from . import _logging
 
-    if _serving:
-        _logging.once(set_up_log)
-    _logging.name_thread(symbol)
+    _logging.once(set_up_log)
 
 
 def is_worker() -> bool:
@@ -93,34 +89,26 @@ def serve(
 ) -> None:
     """Serves until the engine ends, or ends the plugin. Raises `SystemExit` where the plugin
     cannot serve, with the exit code that the SDK gives it."""
-    global _serving
     if supervised and not is_worker() and not launch_options().get("supervises"):
         become_guard(name, sources, sinks, functions)
-    _serving = True
     if "logging" in sys.modules:
         # The program may log before a symbol starts.
-        from . import _logging
-
-        _logging.once(set_up_log)
+        _set_up_log_once()
+    else:
+        _threads.before_first = _set_up_log_once
+    os.register_at_fork(after_in_child=_ekuiper.forked)
     # The import is not left to a symbol: `threading` takes the thread that loads it for the main one.
     if threading.current_thread() is threading.main_thread():
         # The core catches it: Ctrl-C ends the plugin in order, and is no exception besides.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-    code, busy = _ekuiper.run(
+    code = _ekuiper.run(
         name, [dict(sources), dict(sinks), dict(functions)], list(idempotent), supervised, launch_arguments()
     )
-    if busy:
+    if not _threads.all_ended(0.1):
         # A symbol hangs in code of its own. It would be cut off in the midst of it by the
         # interpreter's end, which such threads do not always survive.
-        import logging
-
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError):
-                pass
-        os._exit(code)
+        _threads.leave(code)
+    _threads.leave_in_time(code)
     if code:
         raise SystemExit(code)

@@ -1,16 +1,11 @@
 //! A Python exception: one line for the engine, its traceback for the log.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use ekuiper_core::throttle::Throttle;
 use ekuiper_sdk::BoxError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-
-/// The least time between two tracebacks of one symbol: a function may fail at
-/// each of many thousand rows.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The exception as the engine is told it: its type and its text.
 pub(crate) fn text_of(py: Python<'_>, error: &PyErr) -> String {
@@ -33,20 +28,14 @@ pub(crate) fn text_of(py: Python<'_>, error: &PyErr) -> String {
 
 /// Logs a symbol's exceptions, each with its traceback, at most one a second.
 #[derive(Default)]
-pub(crate) struct Faults(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    last: Option<Instant>,
-    held_back: u64,
-}
+pub(crate) struct Faults(Throttle);
 
 impl Faults {
     /// Logs an exception, unless another one has just been logged; returns the
     /// error that the SDK passes on.
     pub(crate) fn report(&self, py: Python<'_>, what: &str, error: PyErr) -> BoxError {
         let text = text_of(py, &error);
-        if let Some(others) = self.pass(Instant::now()) {
+        if let Some(others) = self.0.pass(Instant::now()) {
             static REPORT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             let reported = REPORT
                 .import(py, "ekuiper._logging", "report")
@@ -56,15 +45,5 @@ impl Faults {
             }
         }
         text.into()
-    }
-
-    fn pass(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
-            state.held_back += 1;
-            return None;
-        }
-        state.last = Some(now);
-        Some(std::mem::take(&mut state.held_back))
     }
 }

@@ -60,7 +60,7 @@ impl PyFunction {
         // Without the lock: what it calls may take its time, and this thread
         // alone uses it.
         drop(object);
-        let made = self.make.call0(py)?;
+        let made = thread::returned(py, self.make.call0(py))?;
         let callee = match made.bind(py).cast::<Signature>() {
             Ok(signature) => Callee::Plain(Arc::new(signature.clone().unbind())),
             Err(_) => Callee::Object(Arc::new(made)),
@@ -95,13 +95,14 @@ impl PyFunction {
 
 impl RawFunction for PyFunction {
     fn validate(&mut self, args: &Args<'_>) -> Result<()> {
-        thread::attach(&self.name.clone(), |py| {
+        Python::attach(|py| {
             let args = read(py, &mut args.clone());
             let text = self.callee(py).and_then(|callee| match callee {
                 Callee::Plain(signature) => Ok(signature.get().refusal(args?.len()).unwrap_or_default()),
                 Callee::Object(object) => {
                     let args = PyList::new(py, args?)?;
-                    answer_of_validate(object.call_method1(py, "validate", (args,))?.bind(py))
+                    let answer = thread::returned(py, object.call_method1(py, "validate", (args,)))?;
+                    answer_of_validate(answer.bind(py))
                 }
             });
             match text {
@@ -113,7 +114,7 @@ impl RawFunction for PyFunction {
     }
 
     fn exec(&mut self, args: &mut Args<'_>, ctx: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()> {
-        thread::attach(&self.name.clone(), |py| {
+        Python::attach(|py| {
             let result = self.result(py, args, ctx).map_err(|error| self.refuse(py, error))?;
             reply.put(&Written::new(&result)).map_err(|error| self.refuse(py, unsendable(&*error)))
         })
@@ -121,7 +122,7 @@ impl RawFunction for PyFunction {
 
     /// Enters the interpreter once for all rows.
     fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
-        thread::attach(&self.name.clone(), |py| {
+        Python::attach(|py| {
             while let Some(mut row) = rows.next_row()? {
                 let done = self
                     .result(py, &mut row, ctx)
@@ -136,10 +137,12 @@ impl RawFunction for PyFunction {
     }
 
     fn is_aggregate(&self) -> bool {
-        thread::attach(&self.name, |py| {
+        Python::attach(|py| {
             let aggregate = self.callee(py).and_then(|callee| match callee {
                 Callee::Plain(signature) => Ok(signature.get().is_aggregate()),
-                Callee::Object(object) => object.call_method0(py, "is_aggregate")?.bind(py).is_truthy(),
+                Callee::Object(object) => {
+                    thread::returned(py, object.call_method0(py, "is_aggregate"))?.bind(py).is_truthy()
+                }
             });
             aggregate.unwrap_or_else(|error| {
                 self.refuse(py, error);
@@ -165,7 +168,7 @@ impl PyFunction {
     ) -> PyResult<Bound<'py, PyAny>> {
         let callee = self.callee(py)?;
         let args = read(py, args)?;
-        match callee {
+        let result = match callee {
             Callee::Object(object) => {
                 let context = self.context(py, ctx)?;
                 object.bind(py).call_method1("exec", (PyList::new(py, args)?, context))
@@ -175,7 +178,8 @@ impl PyFunction {
                 let context = signature.wants_context().then(|| self.context(py, ctx)).transpose()?;
                 signature.call(py, args, context)
             }
-        }
+        };
+        thread::returned(py, result)
     }
 }
 

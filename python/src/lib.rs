@@ -3,7 +3,7 @@
 //! `ekuiper/`.
 //!
 //! `plugin` serves an engine; `source`, `sink` and `function` call the objects,
-//! on threads that `thread` keeps known to the interpreter; `context` is what
+//! on threads that `thread` has Python make; `context` is what
 //! they are given; `value` converts; `signature` is a plain function as a
 //! symbol; `fault` turns exceptions into errors; `testing` runs symbols without an
 //! engine.
@@ -32,6 +32,8 @@ mod _ekuiper {
     use crate::signature::{ArgumentError, Signature, check};
     #[pymodule_export]
     use crate::testing::{FunctionTest, SinkTest, SourceTest, SymbolError};
+    #[pymodule_export]
+    use crate::thread::forked;
     #[pymodule_export]
     use crate::value::{dumps, loads};
 }

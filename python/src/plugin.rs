@@ -11,15 +11,14 @@ use pyo3::types::{PyDict, PyList};
 use crate::function::PyFunction;
 use crate::sink::PySink;
 use crate::source::PySource;
-use crate::thread::Busy;
+use crate::thread;
 
 /// Names, and what makes the symbols.
 fn factories(symbols: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Arc<Py<PyAny>>)>> {
     symbols.iter().map(|(name, make)| Ok((name.extract()?, Arc::new(make.unbind())))).collect()
 }
 
-/// Serves the engine, or the guard, that has started this process; the exit code, and how many
-/// threads still run a symbol's code.
+/// Serves the engine, or the guard, that has started this process; the exit code.
 #[pyfunction]
 pub(crate) fn run(
     py: Python<'_>,
@@ -28,8 +27,8 @@ pub(crate) fn run(
     idempotent: &Bound<'_, PyList>,
     supervised: bool,
     arguments: Vec<String>,
-) -> PyResult<(u8, usize)> {
-    let mut plugin = Plugin::new(name);
+) -> PyResult<u8> {
+    let mut plugin = Plugin::new(name).spawn_with(thread::spawn);
     let [sources, sinks, functions] = &symbols;
     for (name, make) in factories(sources)? {
         let symbol = name.clone();
@@ -50,6 +49,5 @@ pub(crate) fn run(
     }
     let ended = py.detach(|| plugin.run_with(arguments));
     let code = [(ExitCode::SUCCESS, 0), (ExitCode::from(2), 2)];
-    let code = code.into_iter().find(|(code, _)| *code == ended).map_or(1, |(_, number)| number);
-    Ok((code, Busy::count()))
+    Ok(code.into_iter().find(|(code, _)| *code == ended).map_or(1, |(_, number)| number))
 }

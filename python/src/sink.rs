@@ -1,13 +1,12 @@
 //! A sink whose code is Python.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ekuiper_sdk::{AckMode, Config, Result, Sink, SinkContext};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::context;
+use crate::context::{self, Acking};
 use crate::fault::Faults;
 use crate::thread;
 use crate::value::to_python;
@@ -20,15 +19,16 @@ pub(crate) struct PySink {
     context: Option<Py<PyAny>>,
     mode: AckMode,
     faults: Faults,
-    /// How many messages it was given, and how many acknowledgements it made.
+    /// Absent until it is opened.
+    acking: Option<Arc<Acking>>,
+    /// How many messages it was given.
     given: u64,
-    made: Arc<AtomicU64>,
 }
 
 impl PySink {
     pub(crate) fn new(name: String, make: Arc<Py<PyAny>>) -> Self {
-        let (faults, made) = (Faults::default(), Arc::default());
-        Self { name, make, object: None, context: None, mode: AckMode::Manual, faults, given: 0, made }
+        let (mode, faults) = (AckMode::Manual, Faults::default());
+        Self { name, make, object: None, context: None, mode, faults, acking: None, given: 0 }
     }
 
     fn call(
@@ -37,8 +37,8 @@ impl PySink {
         code: impl FnOnce(Python<'_>, &Py<PyAny>, &Option<Py<PyAny>>) -> PyResult<Py<PyAny>>,
     ) -> Result<()> {
         let object = self.object.as_ref().ok_or("it was not configured")?;
-        thread::attach(&self.name, |py| {
-            let called = code(py, object, &self.context);
+        Python::attach(|py| {
+            let called = thread::returned(py, code(py, object, &self.context));
             let what = || format!("sink {} {what}", self.name);
             called.map(|_| ()).map_err(|error| self.faults.report(py, &what(), error))
         })
@@ -46,16 +46,18 @@ impl PySink {
 }
 
 impl Drop for PySink {
+    /// Lets go of everything, whoever keeps the context.
     fn drop(&mut self) {
-        (self.object, self.context) = (None, None);
-        thread::release();
+        self.acking.iter().for_each(|acking| acking.end());
+        // Attached, since objects are released at once then.
+        Python::attach(|_| (self.object, self.context) = (None, None));
     }
 }
 
 impl Sink for PySink {
     fn configure(&mut self, config: &Config) -> Result<()> {
         let Self { name, make, faults, .. } = self;
-        let made = thread::attach(name, |py| {
+        let made = Python::attach(|py| {
             let made = configured(py, make, config);
             made.map_err(|error| faults.report(py, &format!("sink {name} was not started"), error))
         });
@@ -66,12 +68,13 @@ impl Sink for PySink {
     }
 
     fn open(&mut self, ctx: &SinkContext) -> Result<()> {
-        let made = thread::attach(&self.name, |py| {
-            let made = context::of_sink(py, &self.name, ctx);
+        let acking = Arc::new(Acking::new(ctx.clone()));
+        self.acking = Some(acking.clone());
+        let context = Python::attach(|py| {
+            let made = context::of_sink(py, &self.name, ctx, acking);
             made.map_err(|error| self.faults.report(py, &format!("sink {} was not started", self.name), error))
         });
-        let (context, made): (Py<PyAny>, Arc<AtomicU64>) = made?;
-        (self.context, self.made) = (Some(context), made);
+        self.context = Some(context?);
         self.call("was not opened", |py, object, context| object.call_method1(py, "open", (context,)))
     }
 
@@ -83,12 +86,13 @@ impl Sink for PySink {
         if let Err(error) = &collected
             && self.mode == AckMode::Manual
             && ctx.requires_ack()
-            && self.made.load(Ordering::Acquire) + 1 == self.given
+            && let Some(acking) = &self.acking
+            && acking.made() + 1 == self.given
         {
             // All others are acknowledged, so this is the one that has failed.
             // An engine would wait for ever for the acknowledgement that the
             // exception has skipped (fault 10).
-            self.made.fetch_add(1, Ordering::AcqRel);
+            acking.count();
             ctx.ack_error(&error.to_string())?;
         }
         collected
@@ -105,10 +109,10 @@ impl Sink for PySink {
 
 /// The object, configured, and whether the SDK acknowledges for it.
 fn configured(py: Python<'_>, make: &Py<PyAny>, config: &Config) -> PyResult<(Py<PyAny>, bool)> {
-    let object = make.call0(py)?;
+    let object = thread::returned(py, make.call0(py))?;
     let automatic = object.bind(py).getattr_opt("_automatic_acks")?;
     let automatic = automatic.is_some_and(|automatic| automatic.is_truthy().unwrap_or(false));
     let config = to_python(py, config.as_map())?;
-    object.call_method1(py, "configure", (config,))?;
+    thread::returned(py, object.call_method1(py, "configure", (config,)))?;
     Ok((object, automatic))
 }

@@ -1,18 +1,15 @@
 //! A source whose code is Python, in upstream's way: `open` runs on a thread of
-//! Python's, and `close` is called from another one while it does.
+//! its own, and `close` is called from another one, the symbol's, while it does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ekuiper_sdk::{BoxError, Config, Result, Source, SourceContext};
+use ekuiper_sdk::{Config, Result, Source, SourceContext};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
 
-use crate::context::{self, Stopped};
+use crate::context::{self, Emitting, Stopped};
 use crate::fault::Faults;
-use crate::thread::{self, Busy};
+use crate::thread;
 use crate::value::to_python;
 
 /// How long `open` may go on after `close` has returned. Many a source looks
@@ -24,150 +21,142 @@ const PATIENCE: Duration = Duration::from_millis(700);
 pub(crate) struct PySource {
     name: String,
     make: Arc<Py<PyAny>>,
-    run: Option<Arc<Run>>,
+    object: Option<Py<PyAny>>,
+    /// Absent until it is opened.
+    context: Option<Py<PyAny>>,
+    emitting: Option<Arc<Emitting>>,
+    faults: Arc<Faults>,
+    has_closed: bool,
 }
 
-/// What the threads of one source share.
-struct Run {
-    name: String,
-    object: Py<PyAny>,
-    faults: Faults,
+/// What `open`'s thread and the stop tell the symbol's thread.
+#[derive(Default)]
+struct News {
     state: Mutex<State>,
     changed: Condvar,
-    /// `close` has returned.
-    closed: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Absent until `open` runs.
-    context: Option<Arc<Py<PyAny>>>,
+    stopped: bool,
     /// Absent while `open` runs.
     opened: Option<Result<(), String>>,
-    close: Close,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Close {
-    #[default]
-    NotCalled,
-    Runs,
-    Returned(Instant),
 }
 
 impl PySource {
     pub(crate) fn new(name: String, make: Arc<Py<PyAny>>) -> Self {
-        Self { name, make, run: None }
+        let faults = Arc::default();
+        Self { name, make, object: None, context: None, emitting: None, faults, has_closed: false }
+    }
+
+    /// Calls `close`, once.
+    fn close_object(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.has_closed, true) {
+            return Ok(());
+        }
+        let object = self.object.as_ref().ok_or("it was not configured")?;
+        let closed = Python::attach(|py| {
+            let closed = object.call_method1(py, "close", (&self.context,));
+            thread::returned(py, closed).map(|_| ()).map_err(|error| {
+                self.faults.report(py, &format!("source {} was not closed in order", self.name), error)
+            })
+        });
+        self.emitting.iter().for_each(|emitting| emitting.close_has_returned());
+        closed
     }
 }
 
 impl Drop for PySource {
+    /// Lets go of everything, whoever keeps the context.
     fn drop(&mut self) {
-        self.run = None;
-        thread::release();
+        self.emitting.iter().for_each(|emitting| emitting.end());
+        // Attached, since objects are released at once then.
+        Python::attach(|_| (self.object, self.context) = (None, None));
     }
 }
 
 impl Source for PySource {
     fn configure(&mut self, datasource: &str, config: &Config) -> Result<()> {
-        let Self { name, make, .. } = self;
-        let made = thread::attach(name, |py| {
-            let faults = Faults::default();
+        let Self { name, make, faults, .. } = self;
+        let object = Python::attach(|py| {
             let object = configured(py, make, datasource, config);
-            let object = object.map_err(|error| faults.report(py, &format!("source {name} was not started"), error))?;
-            Ok::<_, BoxError>((object, faults))
+            object.map_err(|error| faults.report(py, &format!("source {name} was not started"), error))
         });
-        let (object, faults) = made?;
-        let (state, changed, closed) = (Mutex::default(), Condvar::new(), Arc::default());
-        self.run = Some(Arc::new(Run { name: name.clone(), object, faults, state, changed, closed }));
+        self.object = Some(object?);
         Ok(())
     }
 
     fn open(&mut self, ctx: &SourceContext) -> Result<()> {
-        let run = self.run.clone().ok_or("it was not configured")?;
-        thread::attach(&self.name, |py| start(py, &run, ctx).map_err(|error| run.faults.report(py, &run.name, error)))?;
-        let hooked = run.clone();
+        let news = Arc::<News>::default();
+        let emitting = Arc::new(Emitting::new(ctx.clone()));
+        self.emitting = Some(emitting.clone());
+        Python::attach(|py| {
+            let started = self.start(py, ctx, emitting, news.clone());
+            started.map_err(|error| self.faults.report(py, &format!("source {} failed", self.name), error))
+        })?;
+        let told = news.clone();
+        // It holds nothing of the source's.
         let _hook = ctx.on_stop(move || {
-            // What it fails with is in the log.
-            let _ = hooked.close();
-            drop(hooked);
-            // The thread is there for this alone.
-            thread::release();
+            told.lock().stopped = true;
+            told.changed.notify_all();
         });
-        run.wait_for_its_end()
+        self.wait_for_the_end(&news)
     }
 
     fn close(&mut self, _: &SourceContext) -> Result<()> {
-        let run = self.run.clone().ok_or("it was not configured")?;
-        run.close()
+        self.close_object()
     }
 }
 
 fn configured(py: Python<'_>, make: &Py<PyAny>, datasource: &str, config: &Config) -> PyResult<Py<PyAny>> {
-    let object = make.call0(py)?;
+    let object = make.call0(py);
+    let object = thread::returned(py, object)?;
     let config = to_python(py, config.as_map())?;
-    object.call_method1(py, "configure", (datasource, config))?;
+    thread::returned(py, object.call_method1(py, "configure", (datasource, config)))?;
     Ok(object)
 }
 
-/// Runs `open` on a daemon thread: one that is left behind does not keep the
-/// process.
-fn start(py: Python<'_>, run: &Arc<Run>, ctx: &SourceContext) -> PyResult<()> {
-    static THREAD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let context = Arc::new(context::of_source(py, &run.name, ctx, run.closed.clone())?);
-    run.lock().context = Some(context.clone());
-    let target = Py::new(py, Open { run: run.clone(), ctx: ctx.clone(), context })?;
-    let options = PyDict::new(py);
-    options.set_item("target", target)?;
-    options.set_item("name", &run.name)?;
-    options.set_item("daemon", true)?;
-    THREAD.import(py, "threading", "Thread")?.call((), Some(&options))?.call_method0("start")?;
-    Ok(())
-}
-
-/// What the thread runs.
-#[pyclass(frozen, module = "ekuiper._ekuiper")]
-struct Open {
-    run: Arc<Run>,
-    ctx: SourceContext,
-    context: Arc<Py<PyAny>>,
-}
-
-#[pymethods]
-impl Open {
-    fn __call__(&self, py: Python<'_>) {
-        let _busy = Busy::new();
-        let opened = self.run.object.call_method1(py, "open", (&*self.context,));
-        let outcome = match opened {
-            Ok(_) => Ok(()),
-            // It may end as it likes.
-            Err(_) if self.ctx.is_stopped() => Ok(()),
-            Err(error) if error.is_instance_of::<Stopped>(py) => Ok(()),
-            Err(error) => {
-                let what = format!("source {} failed", self.run.name);
-                Err(self.run.faults.report(py, &what, error).to_string())
-            }
-        };
-        self.run.lock().opened = Some(outcome);
-        self.run.changed.notify_all();
-    }
-}
-
-impl Run {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl PySource {
+    /// Runs `open` on a thread of its own, which may be left behind.
+    fn start(&mut self, py: Python<'_>, ctx: &SourceContext, emitting: Arc<Emitting>, news: Arc<News>) -> PyResult<()> {
+        let context = context::of_source(py, &self.name, ctx, emitting.clone())?;
+        self.context = Some(context.clone_ref(py));
+        let object = self.object.as_ref().map(|object| object.clone_ref(py));
+        let (name, faults) = (self.name.clone(), self.faults.clone());
+        thread::start(py, &self.name, move |py| {
+            let opened = object.map_or(Ok(py.None()), |object| object.call_method1(py, "open", (context,)));
+            let outcome = match thread::returned(py, opened) {
+                Ok(_) => Ok(()),
+                // It may end as it likes.
+                Err(_) if emitting.is_stopped() => Ok(()),
+                Err(error) if error.is_instance_of::<Stopped>(py) => Ok(()),
+                Err(error) => Err(faults.report(py, &format!("source {name} failed"), error).to_string()),
+            };
+            news.lock().opened = Some(outcome);
+            news.changed.notify_all();
+        })
     }
 
-    /// Waits until `open` has returned, or `close` has for a while.
-    fn wait_for_its_end(&self) -> Result<()> {
-        let mut state = self.lock();
+    /// Waits until `open` has returned; when the source is stopped, calls
+    /// `close`, and waits a while longer.
+    fn wait_for_the_end(&mut self, news: &News) -> Result<()> {
+        let mut until = None;
+        let mut state = news.lock();
         loop {
             if let Some(outcome) = state.opened.take() {
                 return outcome.map_err(Into::into);
             }
-            state = match state.close {
-                Close::Returned(at) => {
-                    let left = (at + PATIENCE).saturating_duration_since(Instant::now());
+            state = match until {
+                None if state.stopped => {
+                    drop(state);
+                    // What it fails with is in the log.
+                    let _ = self.close_object();
+                    until = Some(Instant::now() + PATIENCE);
+                    news.lock()
+                }
+                None => news.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         let name = &self.name;
                         ekuiper_sdk::tracing::warn!(
@@ -175,37 +164,15 @@ impl Run {
                         );
                         return Ok(());
                     }
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    news.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
-                Close::NotCalled | Close::Runs => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
+}
 
-    /// Calls `close`, once; whoever comes second waits for the first.
-    fn close(&self) -> Result<()> {
-        let mut state = self.lock();
-        match state.close {
-            Close::NotCalled => state.close = Close::Runs,
-            Close::Returned(_) => return Ok(()),
-            Close::Runs => {
-                while state.close == Close::Runs {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                return Ok(());
-            }
-        }
-        let context = state.context.clone();
-        drop(state);
-        let closed = thread::attach(&self.name, |py| {
-            let none = Arc::new(py.None());
-            let closed = self.object.call_method1(py, "close", (&*context.unwrap_or(none),));
-            let what = || format!("source {} was not closed in order", self.name);
-            closed.map(|_| ()).map_err(|error| self.faults.report(py, &what(), error))
-        });
-        self.closed.store(true, Ordering::Release);
-        self.lock().close = Close::Returned(Instant::now());
-        self.changed.notify_all();
-        closed
+impl News {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

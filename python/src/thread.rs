@@ -1,91 +1,73 @@
-//! The interpreter's state of a thread that Rust has made.
-//!
-//! Left alone, each call into Python would make one and throw it away: slow,
-//! and `threading.local` would forget everything between two calls.
+//! The threads that symbols run on, made by Python's `threading`
+//! (`ekuiper/_threads.py`), so that they are what the interpreter, debuggers
+//! and forked children expect; and what a forked child may not do.
 
-#![allow(unsafe_code, reason = "keeps a thread's state in the interpreter")]
-
-use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-thread_local! {
-    /// Whether this thread keeps its state.
-    static KEPT: Cell<bool> = const { Cell::new(false) };
+/// What a thread runs.
+type Run = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// Starts a daemon thread of this name: one that is left behind does not keep
+/// the process.
+pub(crate) fn start(py: Python<'_>, name: &str, run: impl FnOnce(Python<'_>) + Send + 'static) -> PyResult<()> {
+    static START: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let job = Py::new(py, Job(Mutex::new(Some(Box::new(run)))))?;
+    START.import(py, "ekuiper._threads", "start")?.call1((name, job)).map(|_| ())
 }
 
-/// How many threads run Python code of a symbol's at the moment.
-static BUSY: AtomicUsize = AtomicUsize::new(0);
-
-/// Counts a thread as busy until it is dropped.
-pub(crate) struct Busy(());
-
-impl Busy {
-    pub(crate) fn new() -> Self {
-        BUSY.fetch_add(1, Ordering::AcqRel);
-        Self(())
-    }
-
-    /// How many there are.
-    pub(crate) fn count() -> usize {
-        BUSY.load(Ordering::Acquire)
-    }
+/// Starts the thread of a symbol, which enters the interpreter when it has to.
+pub(crate) fn spawn(name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    let started = Python::attach(|py| {
+        let started = start(py, name, |py| py.detach(run));
+        started.map_err(|error| error.value(py).to_string())
+    });
+    started.map_err(io::Error::other)
 }
 
-impl Drop for Busy {
-    fn drop(&mut self) {
-        BUSY.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+/// A callable that runs once.
+#[pyclass(frozen, module = "ekuiper._ekuiper")]
+struct Job(Mutex<Option<Run>>);
 
-/// Runs a symbol's Python code on this thread, which belongs to that symbol.
-pub(crate) fn attach<R>(symbol: &str, code: impl FnOnce(Python<'_>) -> R) -> R {
-    let _busy = Busy::new();
-    if !KEPT.get() && keep() {
-        Python::attach(|py| name(py, symbol));
-    }
-    Python::attach(code)
-}
-
-/// Keeps this thread's state from here on; false where it has one already: then
-/// the thread is not one that Rust has made.
-fn keep() -> bool {
-    // SAFETY: symbols run within `start` or a test, which the interpreter has
-    // called, so it is initialised; that is all that is asked for.
-    if !unsafe { pyo3::ffi::PyGILState_GetThisThreadState() }.is_null() {
-        return false;
-    }
-    // SAFETY: the same; a thread without a state is not attached. The second
-    // call undoes the attachment and leaves the state that the first has made
-    // and counted; all later `PyGILState_Ensure` find it.
-    unsafe {
-        pyo3::ffi::PyGILState_Ensure();
-        pyo3::ffi::PyEval_SaveThread();
-    }
-    KEPT.set(true);
-    true
-}
-
-/// This thread's symbol is over: gives its state back.
-pub(crate) fn release() {
-    if KEPT.take() {
-        Python::attach(|_| {
-            // SAFETY: this thread is attached by the line above, so its state
-            // is counted at least twice: by that, and by `keep`, whose count
-            // this takes back. "Locked" leaves the thread attached; the state
-            // is deleted when the line above lets go.
-            unsafe { pyo3::ffi::PyGILState_Release(pyo3::ffi::PyGILState_STATE::PyGILState_LOCKED) }
-        });
+#[pymethods]
+impl Job {
+    fn __call__(&self, py: Python<'_>) {
+        let run = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        run.into_iter().for_each(|run| run(py));
     }
 }
 
-/// Gives the thread its symbol's name, in `threading` and in the log.
-fn name(py: Python<'_>, symbol: &str) {
-    static NAME: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let named = NAME.import(py, "ekuiper._serve", "name_thread").and_then(|name| name.call1((symbol,)));
-    if let Err(error) = named {
-        error.write_unraisable(py, None);
+/// Whether this process is a child that a symbol has forked: the channels are
+/// its parent's.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Called in a child that was forked.
+#[pyfunction]
+pub(crate) fn forked() {
+    FORKED.store(true, Ordering::Release);
+}
+
+/// Whether this process is a forked child.
+pub(crate) fn is_forked() -> bool {
+    FORKED.load(Ordering::Relaxed)
+}
+
+/// Passes on what a symbol's code has returned, in the plugin itself. A forked
+/// child that comes back from it would go on as a second plugin, on the first
+/// one's channels: it ends here, as the end of a script would end it.
+pub(crate) fn returned<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<T> {
+    if is_forked() {
+        let error = result.err().map(|error| error.into_value(py));
+        static LEAVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let left = LEAVE.import(py, "ekuiper._threads", "leave_child").and_then(|leave| leave.call1((error,)));
+        if let Err(error) = left {
+            error.write_unraisable(py, None);
+        }
+        std::process::abort();
     }
+    result
 }

@@ -1,10 +1,14 @@
 """Sources: the official class in upstream's way, and generators."""
 
 import asyncio
+import contextlib
 import datetime
+import gc
 import itertools
+import logging
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -142,19 +146,92 @@ def test_an_exception_is_the_sources_error_and_it_is_closed(caplog):
     assert "source Failing failed" in caplog.text and "Traceback" in caplog.text
 
 
-def test_what_cannot_be_sent_is_the_emitters_exception():
+UNSENDABLE = [
+    ({"value": float("nan")}, None, "value: NaN is not a number that a message can hold: send None instead"),
+    ({"a": {"b": [1, float("-inf")]}}, None, "a.b[1]: -inf is not a number that a message can hold: send None instead"),
+    ({"a": [object()]}, None, "a[0]: a value of type object cannot be sent"),
+    ({"n": 10**400}, None, "n: the integer has more than 64 bits: send it as a text or a float"),
+    ({"n": 1}, {"at": {"x": float("nan")}}, "meta.at.x: NaN is not a number that a message can hold: send None instead"),
+    (float("inf"), None, "inf is not a number that a message can hold: send None instead"),
+]
+
+
+def by_class():
     class Odd(PyJson):
         def open(self, ctx):
-            try:
-                ctx.emit({"a": [object()]}, None)
-            except ValueError as error:
-                ctx.emit({"error": str(error)})
+            for row, meta, _ in UNSENDABLE:
+                ctx.emit(row, meta)
             ctx.emit({"at": datetime.date(2026, 11, 25)})
 
-    with source(Odd()) as test:
-        rows = test.take(2)
-    assert rows[0][0] == {"error": "a[0]: a value of type object cannot be sent"}
-    assert rows[1][0] == {"at": "2026-11-25"}
+    return Odd()
+
+
+def by_generator():
+    for row, meta, _ in UNSENDABLE:
+        yield row, meta
+    yield {"at": datetime.date(2026, 11, 25)}
+
+
+async def by_asynchronous_generator():
+    for row in by_generator():
+        yield row
+
+
+def by_hand(ctx: Context):
+    for row in by_generator():
+        ctx.emit(*row) if type(row) is tuple else ctx.emit(row)
+
+
+@pytest.mark.parametrize("target", [by_class(), by_generator, by_asynchronous_generator, by_hand])
+def test_a_row_that_cannot_be_sent_costs_that_row(target):
+    with source(target) as test:
+        for _, _, text in UNSENDABLE:
+            with pytest.raises(SymbolError) as error:
+                test.take(1)
+            assert str(error.value) == "a row cannot be sent: " + text
+        assert test.take(2) == [({"at": "2026-11-25"}, None)], "and the source goes on"
+
+
+class Kept(PyJson):
+    """Its end and its contexts are looked at."""
+
+    contexts = []
+    how = "returns"
+
+    def open(self, ctx):
+        self.contexts.append(ctx)
+        ctx.emit({"n": 1})
+        if self.how == "raises":
+            raise OSError("gone")
+        if self.how == "waits":
+            self.stopped.wait()
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "waits"])
+def test_everything_of_a_source_goes_when_it_is_over(how, monkeypatch):
+    # pytest keeps what is logged, and with it the traceback.
+    monkeypatch.setattr(logging.getLogger("ekuiper"), "disabled", True)
+
+    class Counted(Kept):
+        pass
+
+    Counted.how = how
+    test = source(Counted)
+    test.take(1)
+    alive = weakref.ref(Counted.contexts[-1])
+    with contextlib.suppress(SymbolError):
+        test.stop()
+    deadline = time.monotonic() + 30
+    while [thing for thing in gc.get_objects() if isinstance(thing, Counted)]:
+        assert time.monotonic() < deadline, "its object is kept"
+        time.sleep(0.001)
+    context = alive()
+    with pytest.raises(Stopped):
+        context.emit({"n": 2})
+    assert context.emitter.is_stopped() and not context.emitter.sleep(60)
+    Counted.contexts.clear()
+    del context
+    assert alive() is None, "its context is kept"
 
 
 def test_emit_from_a_thread_of_ones_own():
@@ -242,6 +319,25 @@ def test_an_asynchronous_generator_is_cancelled():
     assert cleaned.wait(10)
 
 
+def test_tasks_that_an_asynchronous_source_leaves_are_cancelled():
+    cancelled = threading.Event()
+
+    async def forever():
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+
+    async def rows():
+        rows.task = asyncio.ensure_future(forever())
+        await asyncio.sleep(0)
+        yield {"n": 1}
+
+    with source(rows) as test:
+        assert test.take(2) == [({"n": 1}, None)]
+    assert cancelled.wait(10)
+
+
 def test_what_is_no_generator():
     def wrong():
         return [{}]
@@ -277,3 +373,16 @@ def test_a_source_leaves_nothing_behind():
     run(400)
     # A thread's state in the interpreter is 5 KiB.
     assert memory() - before < 1000
+
+
+def test_the_threads_of_a_source_are_pythons_own():
+    seen = []
+
+    def rows():
+        thread = threading.current_thread()
+        seen.append((type(thread) is threading.Thread, thread.name, thread.daemon))
+        yield {}
+
+    with source(rows) as test:
+        test.take(2)
+    assert seen == [(True, "rows", True)]

@@ -35,10 +35,7 @@ class Counter(Source):
         if self.conf.get("raise"):
             raise OSError("the sensor is gone")
         if "long" in self.conf:
-            try:
-                ctx.emit({"text": "x" * self.conf["long"]}, None)
-            except RuntimeError as error:
-                ctx.emit({"refused": str(error)}, None)
+            ctx.emit({"text": "x" * self.conf["long"]}, None)
         number = 0
         while not self.stopped.is_set():
             number += 1

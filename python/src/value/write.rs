@@ -25,17 +25,38 @@ pub(crate) struct Written<'a, 'py> {
 impl<'a, 'py> Written<'a, 'py> {
     /// The whole of a value.
     pub(crate) fn new(value: &'a Bound<'py, PyAny>) -> Self {
-        Self { value, place: Place { up: None, step: Step::Whole, within: std::ptr::null_mut(), depth: 0 } }
+        Self::named(None, value)
+    }
+
+    /// The whole of a value that is a part of a message, by that part's name.
+    fn named(name: Option<&'a str>, value: &'a Bound<'py, PyAny>) -> Self {
+        let (step, depth) = (name.map_or(Step::Whole, Step::Key), name.map_or(0, |_| 1));
+        Self { value, place: Place { up: None, step, within: std::ptr::null_mut(), depth } }
     }
 }
 
 /// The same for a thread that is not attached to the interpreter: it attaches
 /// while the value is written.
-pub(crate) struct Detached<'a>(pub(crate) &'a Py<PyAny>);
+pub(crate) struct Detached<'a> {
+    value: &'a Py<PyAny>,
+    name: Option<&'a str>,
+}
+
+impl<'a> Detached<'a> {
+    /// The whole of a value.
+    pub(crate) fn new(value: &'a Py<PyAny>) -> Self {
+        Self { value, name: None }
+    }
+
+    /// The same for a part of a message, whose name errors begin with.
+    pub(crate) fn named(name: &'a str, value: &'a Py<PyAny>) -> Self {
+        Self { value, name: Some(name) }
+    }
+}
 
 impl Serialize for Detached<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Python::attach(|py| Written::new(self.0.bind(py)).serialize(serializer))
+        Python::attach(|py| Written::named(self.name, self.value.bind(py)).serialize(serializer))
     }
 }
 
