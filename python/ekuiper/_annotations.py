@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import functools
 import inspect
 import typing
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
@@ -41,6 +42,18 @@ class Parameter:
         self.name = parameter.name
         self.kind = kind
         self.required = parameter.default is inspect.Parameter.empty
+        self.keyword_only = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        self.positional_only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+
+
+class ContextParameter:
+    """The parameter that takes the context."""
+
+    def __init__(self, parameter: inspect.Parameter, place: int) -> None:
+        self.name = parameter.name
+        self.positional_only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+        self.place: Optional[int] = None if parameter.kind is inspect.Parameter.KEYWORD_ONLY else place
+        """How many parameters stand before it; None where it is passed by name alone."""
 
 
 class Parameters:
@@ -52,18 +65,26 @@ class Parameters:
         """What `*args` holds."""
         self.further = False
         """Whether there is a `**kwargs`."""
-        self.context: Optional[str] = None
+        self.context: Optional[ContextParameter] = None
+        self._signature = inspect.signature(function)
+        parameters = list(self._signature.parameters.values())
+        others_by_name = not any(other.kind is inspect.Parameter.POSITIONAL_ONLY for other in parameters[1:])
+        may_be_first = parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY and others_by_name
+        self._first_is_taken_by = parameters[0].name if may_be_first else None
         where = getattr(function, "__qualname__", repr(function))
         try:
-            hints = typing.get_type_hints(function)
+            hints = _hints(function)
         except NameError as error:
             raise TypeError("%s: an annotation cannot be understood: %s" % (where, error)) from None
-        for name, parameter in inspect.signature(function).parameters.items():
+        for name, parameter in self._signature.parameters.items():
             annotation = hints.get(name, parameter.annotation)
-            if isinstance(annotation, type) and issubclass(annotation, Context):
-                if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-                    raise TypeError("%s: the context is passed by name: put it after the /" % where)
-                self.context = name
+            variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+            if is_context(annotation) and not variadic:
+                if self.context is not None:
+                    raise TypeError("%s: %s and %s both take the context" % (where, self.context.name, name))
+                self.context = ContextParameter(parameter, len(self.listed))
+                if self.context.positional_only and not all(before.required for before in self.listed):
+                    raise TypeError("%s: put the context before the parameters that have a default" % where)
                 continue
             try:
                 kind = kind_of(annotation)
@@ -81,6 +102,50 @@ class Parameters:
         """How many have no default."""
         return sum(parameter.required for parameter in self.listed)
 
+    def comes_first(self, parameter: Parameter) -> bool:
+        """Whether this one may be passed in order, and all others by name."""
+        return self._first_is_taken_by == parameter.name
+
+    def bind(self, arguments: Dict[str, Any]) -> Tuple[List[Any], Dict[str, Any]]:
+        """What to call the function with, in order and by name, to give it these arguments."""
+        in_order: List[Any] = []
+        by_name = dict(arguments)
+        for name, parameter in self._signature.parameters.items():
+            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+                in_order.append(by_name.pop(name, parameter.default))
+        return in_order, by_name
+
+
+def _hints(function: Any) -> Dict[str, Any]:
+    """The annotations, with those that are texts evaluated."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not (inspect.isroutine(function) or isinstance(function, type)):
+        function = type(function).__call__
+    try:
+        return typing.get_type_hints(function)
+    except NameError:
+        # Many a program imports it for type checkers alone.
+        return typing.get_type_hints(function, localns={"Context": Context})
+
+
+def is_context(annotation: Any) -> bool:
+    """Whether a parameter of this annotation takes the context: a `Context`, an optional one."""
+    if isinstance(annotation, type) and not typing.get_origin(annotation):
+        return issubclass(annotation, Context)
+    arguments = typing.get_args(annotation)
+    if _is_union(typing.get_origin(annotation)):
+        return all(argument is type(None) or is_context(argument) for argument in arguments)
+    return _is_annotated(annotation) and is_context(arguments[0])
+
+
+def _is_union(origin: Any) -> bool:
+    return origin is Union or (UnionType is not None and origin is UnionType)
+
+
+def _is_annotated(annotation: Any) -> bool:
+    return hasattr(annotation, "__metadata__")
+
 
 def kind_of(annotation: Any) -> Kind:
     """What an annotation stands for; `TypeError` where it is no type of a message."""
@@ -92,9 +157,9 @@ def kind_of(annotation: Any) -> Kind:
         return scalar
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
-    if origin is Union or (UnionType is not None and origin is UnionType):
+    if _is_union(origin):
         return ("union",) + tuple(kind_of(argument) for argument in arguments)
-    if origin is getattr(typing, "Annotated", Ellipsis):
+    if _is_annotated(annotation):
         return kind_of(arguments[0])
     plain = origin or annotation
     if plain in _LISTS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, Optional, Tuple
@@ -17,39 +16,38 @@ from .sink import Sink
 from .source import Source
 
 if TYPE_CHECKING:
-    # It takes as long to load as all the rest: whoever needs it loads it.
     import asyncio
 
-_thread = threading.local()
+    from ._loops import Loop
 
 
-def _loop() -> asyncio.AbstractEventLoop:
-    """The calling thread's event loop: each symbol has its own thread."""
-    import asyncio
-
-    loop: Optional[asyncio.AbstractEventLoop] = getattr(_thread, "loop", None)
-    if loop is None or loop.is_closed():
-        loop = _thread.loop = asyncio.new_event_loop()
-    return loop
-
-
-def _close_loop() -> None:
-    loop = getattr(_thread, "loop", None)
-    if loop is not None and not loop.is_closed():
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-
-def awaited(function: Callable[..., Any]) -> Callable[..., Any]:
+class Awaited:
     """A function that waits for what an asynchronous one returns."""
-    if not inspect.iscoroutinefunction(function):
-        return function
 
-    @functools.wraps(function)
-    def wait(*args: Any, **kwargs: Any) -> Any:
-        return _loop().run_until_complete(function(*args, **kwargs))
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self._name = name
+        self._function = function
+        self._loop: Optional[Loop] = None
 
-    return wait
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._loop is None:
+            # It takes as long to load as all the rest: whoever needs it loads it.
+            from ._loops import Loop
+
+            self._loop = Loop(self._name)
+        return self._loop.run(self._function(*args, **kwargs))
+
+    def close(self) -> None:
+        """Cancel what is left of all calls."""
+        if self._loop is not None:
+            self._loop.close()
+
+
+def awaited(name: str, function: Any) -> Callable[..., Any]:
+    """The function itself, unless it is asynchronous."""
+    called = getattr(function, "__call__", None)
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+    return Awaited(name, function) if is_async else function
 
 
 def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -> Callable[[], Any]:
@@ -60,18 +58,21 @@ def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -
         return lambda: target
     parameters = Parameters(target)
     listed = [(parameter.name, parameter.kind) for parameter in parameters.listed]
-    keyword_only = [
-        parameter.name
-        for parameter in inspect.signature(target).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name != parameters.context
-    ]
+    keyword_only = [parameter.name for parameter in parameters.listed if parameter.keyword_only]
     if keyword_only:
         raise TypeError("function %s: %s cannot be passed by name" % (name, ", ".join(keyword_only)))
-    if aggregate is None:
-        kinds = [kind for _, kind in listed] + ([parameters.rest] if parameters.rest else [])
-        aggregate = bool(kinds) and all(kind[0] == "list" for kind in kinds)
+    kinds = [kind for _, kind in listed] + ([parameters.rest] if parameters.rest else [])
+    inferred = aggregate is None and bool(kinds) and all(kind[0] == "list" for kind in kinds)
+    context = parameters.context
     signature = _ekuiper.Signature(
-        name, awaited(target), listed, parameters.required, parameters.rest, parameters.context, aggregate
+        name,
+        awaited(name, target),
+        listed,
+        parameters.required,
+        parameters.rest,
+        (context.name, context.place) if context else None,
+        aggregate or inferred,
+        inferred,
     )
     return lambda: signature
 
@@ -125,8 +126,9 @@ class GeneratorSource(Source):
 
     def open(self, ctx: Context) -> None:
         if self._parameters.context:
-            self._arguments[self._parameters.context] = ctx
-        made: Any = self._target(**self._arguments)
+            self._arguments[self._parameters.context.name] = ctx
+        in_order, by_name = self._parameters.bind(self._arguments)
+        made: Any = self._target(*in_order, **by_name)
         if inspect.isasyncgen(made):
             self._run(self._emit_async(ctx, made))
         elif inspect.iscoroutine(made):
@@ -153,7 +155,9 @@ class GeneratorSource(Source):
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         import asyncio
 
-        loop = _loop()
+        from ._loops import finish
+
+        loop = asyncio.new_event_loop()
         task = loop.create_task(coroutine)
         with self._lock:
             self._task = (loop, task)
@@ -167,7 +171,7 @@ class GeneratorSource(Source):
         finally:
             with self._lock:
                 self._task = None
-            _close_loop()
+            finish(loop, self._name)
 
     async def _emit_async(self, ctx: Context, rows: Any) -> None:
         import asyncio
@@ -218,10 +222,10 @@ class FunctionSink(Sink):
 
     def __init__(self, name: str, target: Callable[..., Any], parameters: Parameters) -> None:
         self._name = name
-        self._function = awaited(target)
+        self._function = awaited(name, target)
         self._parameters = parameters
         kind = parameters.listed[0].kind
-        self._row = parameters.listed[0].name
+        self._row = parameters.listed[0]
         self._kind = kind
         self._whole = kind == "bytes" or kind[0] == "list"
         self._arguments: Dict[str, Any] = {}
@@ -231,11 +235,18 @@ class FunctionSink(Sink):
 
     def open(self, ctx: Context) -> None:
         if self._parameters.context:
-            self._arguments[self._parameters.context] = ctx
+            self._arguments[self._parameters.context.name] = ctx
+
+    def _take(self, row: Any) -> None:
+        if self._parameters.comes_first(self._row):
+            self._function(row, **self._arguments)
+        else:
+            in_order, by_name = self._parameters.bind({**self._arguments, self._row.name: row})
+            self._function(*in_order, **by_name)
 
     def collect(self, ctx: Context, data: Any) -> None:
         if self._kind == "bytes":
-            self._function(data, **self._arguments)
+            self._take(data)
             return
         message = _ekuiper.loads(data)
         rows = message if isinstance(message, list) else [message]
@@ -243,8 +254,9 @@ class FunctionSink(Sink):
             try:
                 row = _ekuiper.check(self._kind, row)
             except ArgumentError as error:
-                raise ArgumentError("sink %s: %s: %s" % (self._name, self._row, error)) from None
-            self._function(row, **self._arguments)
+                raise ArgumentError("sink %s: %s: %s" % (self._name, self._row.name, error)) from None
+            self._take(row)
 
     def close(self, ctx: Context) -> None:
-        _close_loop()
+        if isinstance(self._function, Awaited):
+            self._function.close()

@@ -8,7 +8,7 @@ use ekuiper_sdk::raw::{Args, BatchReply, RawFunction, Reply, Rows};
 use ekuiper_sdk::{BoxError, FunctionContext, FunctionMeta, Result};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyList, PyString};
 
 use crate::context;
 use crate::fault::Faults;
@@ -139,7 +139,11 @@ impl RawFunction for PyFunction {
     fn is_aggregate(&self) -> bool {
         Python::attach(|py| {
             let aggregate = self.callee(py).and_then(|callee| match callee {
-                Callee::Plain(signature) => Ok(signature.get().is_aggregate()),
+                Callee::Plain(signature) => {
+                    let signature = signature.get();
+                    signature.hint().inspect(|hint| ekuiper_sdk::tracing::info!("{hint}"));
+                    Ok(signature.is_aggregate())
+                }
                 Callee::Object(object) => {
                     thread::returned(py, object.call_method0(py, "is_aggregate"))?.bind(py).is_truthy()
                 }
@@ -218,24 +222,6 @@ fn answer_of_validate(answer: &Bound<'_, PyAny>) -> PyResult<String> {
             let text =
                 format!("validate must return a text, empty where nothing is wrong, and has returned {answer:?}");
             Err(PyTypeError::new_err(text))
-        }
-    }
-}
-
-/// Calls a function with the arguments of a call, and its context by name.
-pub(crate) fn call<'py>(
-    function: &Bound<'py, PyAny>,
-    args: Vec<Bound<'py, PyAny>>,
-    context: Option<(&Py<PyString>, Py<PyAny>)>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = function.py();
-    let args = PyTuple::new(py, args)?;
-    match context {
-        None => function.call1(args),
-        Some((name, context)) => {
-            let named = PyDict::new(py);
-            named.set_item(name, context)?;
-            function.call(args, Some(&named))
         }
     }
 }

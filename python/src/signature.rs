@@ -3,9 +3,8 @@
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-use crate::function;
 use crate::value::Kind;
 
 create_exception!(ekuiper._ekuiper, ArgumentError, PyException, "A call with arguments that a function does not take.");
@@ -20,9 +19,12 @@ pub(crate) struct Signature {
     required: usize,
     /// What further arguments are, where there may be any number.
     rest: Option<Kind>,
-    /// The name of the parameter that takes the context.
-    context: Option<Py<PyString>>,
+    /// The parameter that takes the context: its name, and how many others stand
+    /// before it; none where it is passed by name alone.
+    context: Option<(Py<PyString>, Option<usize>)>,
     aggregate: bool,
+    /// That it is an aggregate was concluded from its parameters.
+    inferred: bool,
 }
 
 struct Parameter {
@@ -33,26 +35,36 @@ struct Parameter {
 #[pymethods]
 impl Signature {
     #[new]
-    #[pyo3(signature = (name, function, parameters, required, rest=None, context=None, aggregate=false))]
+    #[pyo3(signature = (name, function, parameters, required, rest=None, context=None, aggregate=false, inferred=false))]
+    #[allow(clippy::too_many_arguments, reason = "one caller, `ekuiper/_symbols.py`")]
     fn new(
         name: String,
         function: Py<PyAny>,
         parameters: Vec<(String, Bound<'_, PyAny>)>,
         required: usize,
         rest: Option<Bound<'_, PyAny>>,
-        context: Option<Py<PyString>>,
+        context: Option<(Py<PyString>, Option<usize>)>,
         aggregate: bool,
+        inferred: bool,
     ) -> PyResult<Self> {
         let parameters = parameters.into_iter().map(|(name, form)| Ok(Parameter { name, kind: Kind::parse(&form)? }));
         let parameters = parameters.collect::<PyResult<Vec<_>>>()?;
         let rest = rest.map(|form| Kind::parse(&form)).transpose()?;
-        Ok(Self { name, function, parameters, required, rest, context, aggregate })
+        Ok(Self { name, function, parameters, required, rest, context, aggregate, inferred })
     }
 }
 
 impl Signature {
     pub(crate) fn is_aggregate(&self) -> bool {
         self.aggregate
+    }
+
+    /// What surprises who has not asked for an aggregate.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let name = &self.name;
+        let text =
+            || format!("{name} is an aggregate, since all parameters are lists; aggregate=False makes it a scalar");
+        self.inferred.then(text)
     }
 
     pub(crate) fn wants_context(&self) -> bool {
@@ -98,11 +110,27 @@ impl Signature {
                 Ok(checked) => *arg = checked,
                 Err(wrong) => {
                     let name = parameter.map_or_else(String::new, |parameter| format!(" ({})", parameter.name));
-                    return Err(ArgumentError::new_err(format!("argument {}{name}: {wrong}", index + 1)));
+                    let is_surprising = !arg.is_instance_of::<PyList>() || wrong.is_of_a_list();
+                    let hint = self.hint().filter(|_| is_surprising);
+                    let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
+                    return Err(ArgumentError::new_err(format!("argument {}{name}: {wrong}{hint}", index + 1)));
                 }
             }
         }
-        function::call(self.function.bind(py), args, self.context.as_ref().zip(context))
+        let function = self.function.bind(py);
+        match self.context.as_ref().zip(context) {
+            None => function.call1(PyTuple::new(py, args)?),
+            // In its place, where all that stand before it are there.
+            Some(((_, Some(place)), context)) if args.len() >= *place => {
+                args.insert(*place, context.into_bound(py));
+                function.call1(PyTuple::new(py, args)?)
+            }
+            Some(((name, _), context)) => {
+                let named = PyDict::new(py);
+                named.set_item(name, context)?;
+                function.call(PyTuple::new(py, args)?, Some(&named))
+            }
+        }
     }
 }
 

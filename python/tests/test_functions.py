@@ -1,7 +1,9 @@
 """Functions: the official class, and plain ones with annotations."""
 
 import asyncio
+import functools
 import threading
+import time
 from typing import Any, Dict, List, Optional, Union
 
 import pytest
@@ -162,13 +164,185 @@ def test_lists_make_an_aggregate():
     assert function(scale, aggregate=True).is_aggregate()
 
 
-def test_the_context_is_passed_to_who_asks():
-    def where(x: int, ctx: Context) -> list:
-        return [x, ctx.get_rule_id()]
+def first(ctx: Context, x: int, y: int = 2) -> list:
+    return [x, y, ctx.get_rule_id()]
 
-    test = function(where)
+
+def middle(x: int, ctx: Context, y: int = 2) -> list:
+    return [x, y, ctx.get_rule_id()]
+
+
+def last(x: int, y: int = 2, ctx: Context = None) -> list:  # type: ignore[assignment]
+    return [x, y, ctx.get_rule_id()]
+
+
+def by_name(x: int, y: int = 2, *, ctx: Context) -> list:
+    return [x, y, ctx.get_rule_id()]
+
+
+def in_order(ctx: Context, x: int, y: int = 2, /) -> list:
+    return [x, y, ctx.get_rule_id()]
+
+
+def in_order_later(x: int, ctx: Context, /, y: int = 2) -> list:
+    return [x, y, ctx.get_rule_id()]
+
+
+def optional(ctx: Optional[Context], x: int, y: int = 2) -> list:
+    return [x, y, ctx.get_rule_id()]
+
+
+def text(ctx: "Context", x: "int", y: "int" = 2) -> "list":
+    return [x, y, ctx.get_rule_id()]
+
+
+def optional_text(x: int, y: int = 2, ctx: "Optional[Context]" = None) -> list:
+    return [x, y, ctx.get_rule_id()]
+
+
+async def later(ctx: Context, x: int, y: int = 2) -> list:
+    await asyncio.sleep(0)
+    return [x, y, ctx.get_rule_id()]
+
+
+class Methods:
+    def method(self, ctx: Context, x: int, y: int = 2) -> list:
+        return [x, y, ctx.get_rule_id()]
+
+    @classmethod
+    def of_class(cls, ctx: Context, x: int, y: int = 2) -> list:
+        return [x, y, ctx.get_rule_id()]
+
+    @staticmethod
+    def static(ctx: Context, x: int, y: int = 2) -> list:
+        return [x, y, ctx.get_rule_id()]
+
+    def __call__(self, ctx: Context, x: int, y: int = 2) -> list:
+        return [x, y, ctx.get_rule_id()]
+
+
+def three(a: str, ctx: Context, x: int, y: int = 2) -> list:
+    return [x, y, ctx.get_rule_id()]
+
+
+@pytest.mark.parametrize("target", [
+    first, middle, last, by_name, in_order, in_order_later, optional, text, optional_text, later,
+    Methods().method, Methods.of_class, Methods.static, Methods(), functools.partial(three, "a"),
+], ids=str)
+def test_the_context_is_passed_wherever_its_parameter_stands(target):
+    test = function(target)
     test.validate(1)
-    assert test.call(1) == [1, "test"]
+    with pytest.raises(SymbolError, match=r"takes 1 to 2 arguments \(x, y\), got 0: x is missing$"):
+        test.validate()
+    assert test.call(1) == [1, 2, "test"]
+    assert test.call(1, 3) == [1, 3, "test"]
+    assert refused(test, "a").startswith("argument 1 (x): expected int, got str 'a'")
+
+
+def test_the_context_beside_any_number_of_arguments():
+    def before(ctx: Context, *values: float) -> list:
+        return [*values, ctx.get_rule_id()]
+
+    def between(x: float, ctx: Context, *values: float) -> list:
+        return [x, *values, ctx.get_rule_id()]
+
+    def behind(*values: float, ctx: Context) -> list:
+        return [*values, ctx.get_rule_id()]
+
+    for target in [before, between, behind]:
+        assert function(target).call(1.5, 2.5) == [1.5, 2.5, "test"]
+        assert function(target).call(1.5) == [1.5, "test"]
+
+
+def test_an_aggregate_with_its_context_first():
+    def mean(ctx: Context, values: List[float]) -> list:
+        return [sum(values) / len(values), ctx.get_rule_id()]
+
+    assert function(mean).is_aggregate()
+    assert function(mean).call([1, 3]) == [2.0, "test"]
+
+
+def test_annotations_that_only_a_type_checker_has_imported():
+    scope = {}
+    exec("from __future__ import annotations\ndef where(ctx: Context, x: int) -> list: return [x, ctx.get_rule_id()]", scope)
+    assert function(scope["where"]).call(1) == [1, "test"]
+    exec("from __future__ import annotations\ndef unknown(x: Missing): pass", scope)
+    with pytest.raises(TypeError, match="unknown: an annotation cannot be understood: name 'Missing' is not defined"):
+        function(scope["unknown"])
+
+
+def test_contexts_that_cannot_be_passed():
+    def two(a: Context, b: Context) -> None: ...
+
+    def after_a_default(x: int = 1, ctx: Context = None, /) -> None: ...  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="two: a and b both take the context"):
+        Plugin("p").function(two)
+    with pytest.raises(TypeError, match="put the context before the parameters that have a default"):
+        Plugin("p").function(after_a_default)
+
+
+def test_who_has_not_asked_for_an_aggregate_is_told_of_it():
+    def zscores(values: List[float]) -> List[float]:
+        return values
+
+    told = "(zscores is an aggregate, since all parameters are lists; aggregate=False makes it a scalar)"
+    test = function(zscores)
+    assert refused(test, 1.5) == "argument 1 (values): expected list[float], got float 1.5 " + told
+    assert refused(test, [[1.0], [2.0]]) == "argument 1 (values): [0]: expected float, got list " + told
+    assert refused(test, ["x"]) == "argument 1 (values): [0]: expected float, got str 'x'"
+    for aggregate in [False, True]:
+        test = function(zscores, aggregate=aggregate)
+        assert refused(test, 1.5) == "argument 1 (values): expected list[float], got float 1.5"
+
+
+def wait_until(what, condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "never: " + what
+        time.sleep(0.001)
+
+
+def test_what_an_asynchronous_function_leaves_goes_on_between_its_calls():
+    ticks = []
+    served = []
+
+    async def tick():
+        while True:
+            ticks.append(threading.current_thread().name)
+            await asyncio.sleep(0.001)
+
+    async def begin(x: int) -> int:
+        if x == 0:
+            begin.task = asyncio.ensure_future(tick())
+            asyncio.get_running_loop().call_later(0.001, served.append, "timer")
+        await asyncio.sleep(0)
+        return x + 1
+
+    test = function(begin)
+    assert test.call(0) == 1
+    wait_until("it ticks", lambda: len(ticks) > 10 and served == ["timer"])
+    for number in range(1, 100):
+        assert test.call(number) == number + 1
+    before = len(ticks)
+    wait_until("it ticks after more calls", lambda: len(ticks) > before + 10)
+    begin.task.cancel()
+
+
+def test_a_task_that_ends_its_thread_ends_only_itself(caplog):
+    async def leave():
+        raise SystemExit(3)
+
+    async def begin(x: int) -> int:
+        if x == 0:
+            # Not in this call, in which it would be the call's own exception.
+            asyncio.get_running_loop().call_later(0.01, lambda: asyncio.ensure_future(leave()))
+        return x
+
+    test = function(begin)
+    assert test.call(0) == 0
+    wait_until("it is in the log", lambda: "a task of begin failed" in caplog.text)
+    assert test.call(1) == 1
 
 
 def test_asynchronous_functions():

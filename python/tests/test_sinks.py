@@ -1,13 +1,15 @@
 """Sinks: the official class, which acknowledges by hand, and functions."""
 
 import asyncio
+import gc
 import json
 import threading
+import time
 from typing import Any, Dict, List
 
 import pytest
 
-from ekuiper import Context, Sink
+from ekuiper import Context, Sink, Stopped
 from ekuiper.testing import SymbolError, sink
 
 
@@ -163,3 +165,72 @@ def test_its_other_parameters_are_the_configurations_fields():
         sink(keep)
     with pytest.raises(TypeError, match="its function takes a row"):
         sink(lambda: None)
+
+
+def test_the_context_is_passed_wherever_its_parameter_stands():
+    seen = []
+
+    def first(ctx: Context, row: dict, path: str = "p"):
+        seen.append((ctx.get_rule_id(), row, path))
+
+    def middle(row: dict, ctx: "Context", path: str = "p"):
+        seen.append((ctx.get_rule_id(), row, path))
+
+    def in_order(ctx: Context, row: dict, path: str = "p", /):
+        seen.append((ctx.get_rule_id(), row, path))
+
+    async def later(ctx: Context, row: dict, path: str = "p"):
+        seen.append((ctx.get_rule_id(), row, path))
+
+    for target in [first, middle, in_order, later]:
+        for config in [{}, {"path": "/x"}]:
+            with sink(target, config=config) as test:
+                test.send([{"n": 1}, {"n": 2}])
+            path = config.get("path", "p")
+            assert seen == [("test", {"n": 1}, path), ("test", {"n": 2}, path)], target
+            seen.clear()
+
+
+def test_what_an_asynchronous_sink_leaves_goes_on_and_is_cancelled_in_the_end():
+    written = []
+    cancelled = threading.Event()
+
+    async def flush(rows):
+        try:
+            while True:
+                await asyncio.sleep(0.001)
+                written.extend(rows)
+                rows.clear()
+        finally:
+            cancelled.set()
+
+    async def batched(row: dict):
+        if not hasattr(batched, "rows"):
+            batched.rows = []
+            batched.task = asyncio.ensure_future(flush(batched.rows))
+        batched.rows.append(row["n"])
+
+    with sink(batched) as test:
+        for number in range(5):
+            test.send({"n": number})
+        deadline = time.monotonic() + 30
+        while len(written) < 5:
+            assert time.monotonic() < deadline, "nothing is written between two messages"
+            time.sleep(0.001)
+    assert cancelled.wait(10)
+    assert written == [0, 1, 2, 3, 4]
+
+
+def test_everything_of_a_sink_goes_when_it_is_over():
+    kept = []
+
+    class Keeping(PrintSink):
+        def open(self, ctx):
+            kept.append(ctx)
+
+    test = sink(Keeping, require_ack=True)
+    test.send({})
+    test.close()
+    assert [thing for thing in gc.get_objects() if isinstance(thing, Keeping)] == []
+    with pytest.raises(Stopped):
+        kept[0].ack_ok()

@@ -179,6 +179,11 @@ impl Mismatch {
         Self { path: String::new(), text }
     }
 
+    /// Whether it is a list that was not expected.
+    pub(crate) fn is_of_a_list(&self) -> bool {
+        self.text.ends_with("got list")
+    }
+
     fn within(mut self, step: &str) -> Self {
         self.path.insert_str(0, step);
         self
