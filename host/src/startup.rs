@@ -217,8 +217,9 @@ fn launch(
         });
     }
     let process = Process::spawn(name, &line, move || {
-        own.process_ended();
+        // Before the waits for its handshake end, and tell only that.
         let _ = exited.send(Report::Exited);
+        own.process_ended();
         on_exit();
     })?;
     let patience = match clash {
