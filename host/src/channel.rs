@@ -14,7 +14,7 @@ use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
 use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
 
-use crate::keeper::{Tended, Watched};
+use crate::keeper::{LOOK_LIMIT, Tended, Watched};
 use crate::scope::ProcessScope;
 use crate::site::lock;
 use crate::turn::Turn;
@@ -398,7 +398,10 @@ impl Watched for Channel {
                 state.strangers = 0;
                 let mut whole = false;
                 // Whoever floods it is read on at the next look.
-                while !state.has_heard_the_peer() {
+                for _ in 0..LOOK_LIMIT {
+                    if state.has_heard_the_peer() {
+                        break;
+                    }
                     match self.step(&mut state, Instant::now()) {
                         Ok(arrival) => whole |= arrival.is_some(),
                         Err(Failure::OutcomeUnknown) => whole = true,

@@ -21,7 +21,7 @@ use ekuiper_core::transport::{Deadline, Pull, PullEvent, Result, TransportError}
 use rustix::net::sockopt::socket_send_buffer_size;
 
 use crate::backlog::{Backlog, Bounds};
-use crate::keeper::{Tended, Watched};
+use crate::keeper::{LOOK_LIMIT, Tended, Watched};
 use crate::peers::Peers;
 use crate::process::EXIT_GRACE;
 use crate::running::Running;
@@ -50,8 +50,13 @@ pub(crate) struct Inlet {
     reading: Mutex<Reading>,
     /// The source has connected.
     connected: AtomicBool,
-    /// How much is kept of a source that cannot wait.
-    bounds: Option<Bounds>,
+    /// How much is kept of a source that cannot wait, or is being started.
+    bounds: Bounds,
+    /// It is on an official SDK.
+    cannot_wait: bool,
+    /// Its start is not answered yet: it is read, or its plugin might never
+    /// come to the answer.
+    is_starting: AtomicBool,
     /// Called when that was not enough.
     on_overrun: Box<dyn Fn() + Send + Sync>,
     /// Its source is started again, at another inlet.
@@ -149,15 +154,19 @@ impl Inlet {
             pull,
             reading: Mutex::default(),
             connected: AtomicBool::new(false),
-            bounds: running.uses_official_sdk().then_some(options.source_queue),
+            bounds: options.source_queue,
+            cannot_wait: running.uses_official_sdk(),
+            is_starting: AtomicBool::new(true),
             on_overrun: Box::new(on_overrun),
             is_replaced: AtomicBool::new(false),
         }))
     }
 
-    /// Whether the keeper is to watch it.
-    pub(crate) fn needs_a_keeper(&self) -> bool {
-        self.bounds.is_some()
+    /// The source's start is answered. Whether the keeper is still to watch
+    /// it.
+    pub(crate) fn has_started(&self) -> bool {
+        self.is_starting.store(false, Ordering::SeqCst);
+        self.cannot_wait
     }
 
     /// The next message, in `buffer`, or why there is none.
@@ -197,7 +206,7 @@ impl Inlet {
     }
 
     fn await_event(&self, reading: &mut Reading, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent> {
-        if self.bounds.is_some() {
+        if self.cannot_wait {
             let now = Instant::now();
             match self.pull.receive(buffer, Some(now)) {
                 // All is read: the source does not wait.
@@ -220,7 +229,7 @@ impl Inlet {
 
     /// Reads what nobody has read, as long as there is something, and until it
     /// is enough for now.
-    fn spill(&self, reading: &mut Reading, mut spell: Spell, bounds: Bounds) -> Tended {
+    fn spill(&self, reading: &mut Reading, mut spell: Spell) -> Tended {
         let mut buffer = Vec::new();
         reading.peers.listen_anew();
         while !reading.over {
@@ -235,7 +244,7 @@ impl Inlet {
                     spell.messages += 1;
                     spell.bytes += buffer.len();
                     reading.backlog.push(std::mem::take(&mut buffer));
-                    if reading.backlog.is_full(bounds) {
+                    if reading.backlog.is_full(self.bounds) {
                         let (messages, bytes) = reading.backlog.size();
                         reading.overrun = Some(Overrun { messages, bytes });
                         return Tended::Over;
@@ -256,6 +265,29 @@ impl Inlet {
             }
         }
         Tended::Over
+    }
+
+    /// Reads what is there, as far as it is kept: the source waits then.
+    fn read_ahead(&self, reading: &mut Reading) -> Tended {
+        let mut buffer = Vec::new();
+        let mut whole = false;
+        reading.peers.listen_anew();
+        for _ in 0..LOOK_LIMIT {
+            if reading.backlog.is_full(self.bounds) || reading.peers.has_heard_the_plugin() {
+                return Tended::Later(Instant::now() + NEXT_LOOK);
+            }
+            match self.pull.receive(&mut buffer, Some(Instant::now())) {
+                Ok(event) => {
+                    if self.note(reading, event) {
+                        whole = true;
+                        reading.backlog.push(std::mem::take(&mut buffer));
+                    }
+                }
+                Err(TransportError::Timeout) => return if whole { Tended::Idle } else { Tended::Piece },
+                Err(_) => return Tended::Over,
+            }
+        }
+        Tended::Idle
     }
 
     /// Reads what the process, which has ended, has sent, and closes the
@@ -340,13 +372,18 @@ impl Watched for Inlet {
     }
 
     fn tend(&self) -> Tended {
-        let Some(bounds) = self.bounds else { return Tended::Over };
         let mut reading = match self.reading.try_lock() {
             Ok(reading) => reading,
             Err(TryLockError::WouldBlock) => return Tended::Later(Instant::now() + NEXT_LOOK),
             Err(TryLockError::Poisoned(_)) => return Tended::Over,
         };
         if reading.over || reading.overrun.is_some() {
+            return Tended::Over;
+        }
+        if self.is_starting.load(Ordering::SeqCst) {
+            return self.read_ahead(&mut reading);
+        }
+        if !self.cannot_wait {
             return Tended::Over;
         }
         let now = Instant::now();
@@ -364,7 +401,7 @@ impl Watched for Inlet {
                 Spell::begin(now)
             }
         };
-        let tended = self.spill(&mut reading, spell, bounds);
+        let tended = self.spill(&mut reading, spell);
         let is_overrun = reading.overrun.is_some();
         drop(reading);
         if is_overrun {

@@ -27,6 +27,10 @@ const MARGIN: Duration = Duration::from_millis(10);
 /// with the first look, and nothing tells of that.
 const LOOKS: u32 = 2;
 
+/// How much of one thing is read at a look, in messages: whoever floods it does
+/// not keep the others waiting.
+pub(crate) const LOOK_LIMIT: usize = 1024;
+
 /// Something that the keeper reads while it is idle.
 pub(crate) trait Watched: Send + Sync {
     /// What polls readable when there is something to read.

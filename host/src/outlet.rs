@@ -13,7 +13,7 @@ use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
 
 use crate::Result;
 use crate::error::transport_error;
-use crate::keeper::{Tended, Watch, Watched};
+use crate::keeper::{LOOK_LIMIT, Tended, Watch, Watched};
 use crate::peers::Peers;
 use crate::running::Running;
 use crate::site::lock;
@@ -33,7 +33,7 @@ pub(crate) struct Outlet {
     push: Arc<dyn Push>,
     acks: Arc<Acks>,
     data: Address,
-    _watch: Option<Watch>,
+    _watch: Watch,
 }
 
 /// What became of a message.
@@ -66,6 +66,10 @@ impl Outlet {
             acked: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
         });
+        // Read from now on: a plugin may send much there before it answers the
+        // start, acks of nothing for instance, and those must not fill the
+        // channel (fault 10).
+        let watch = running.site.keeper.watch(acks.clone());
         running.listens_at(data);
         if let Err(error) = running.start_symbol(control) {
             acks.pull.close();
@@ -88,9 +92,6 @@ impl Outlet {
                 return Err(error);
             }
         };
-        // Without acks in the rule, those that come all the same are read
-        // and dropped: else they would fill the channel (fault 10).
-        let watch = (!control.requires_ack()).then(|| running.site.keeper.watch(acks.clone()));
         Ok(Arc::new(Self {
             running: running.clone(),
             turn: Turn::default(),
@@ -342,8 +343,9 @@ impl Watched for Acks {
         self.pull.readiness()
     }
 
+    /// Whoever sends reads the acks.
     fn uses(&self) -> u64 {
-        0
+        self.sent.load(Ordering::Relaxed)
     }
 
     fn tend(&self) -> Tended {
@@ -355,7 +357,10 @@ impl Watched for Acks {
         reading.peers.listen_anew();
         let mut whole = false;
         // Whoever floods it is read on at the next look.
-        while !reading.peers.has_heard_the_plugin() {
+        for _ in 0..LOOK_LIMIT {
+            if reading.peers.has_heard_the_plugin() {
+                break;
+            }
             match self.receive(&mut reading, Instant::now()) {
                 Ok(is_ack) => whole |= is_ack,
                 Err(TransportError::Timeout) => return if whole { Tended::Idle } else { Tended::Piece },

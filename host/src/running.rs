@@ -289,12 +289,13 @@ impl Running {
         let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(transport_error(what()))?);
+        // Read from now on: a plugin may say much there before it answers.
+        let watch = Arc::new(self.site.keeper.watch(channel.clone()));
         self.start_symbol(&Control::function(symbol))?;
         let patience = self.site.options.init_timeout;
         channel
             .wait_ready(Instant::now() + patience, false)
             .map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))?;
-        let watch = Arc::new(self.site.keeper.watch(channel.clone()));
         *slot = Some(FunctionChannel { channel: channel.clone(), _watch: watch, _claim: Arc::new(claim) });
         Ok(channel)
     }

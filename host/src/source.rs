@@ -144,12 +144,11 @@ impl Feed {
     fn start(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<()> {
         let started = self.listen(running, former);
         let mut state = lock(&self.state);
-        let outcome = started.map(|inlet| {
-            state.watch = None;
+        let outcome = started.map(|(inlet, watch)| {
+            let is_watched = inlet.has_started();
+            state.watch = (is_watched && !state.ended).then_some(watch);
             if state.ended {
                 inlet.close();
-            } else if inlet.needs_a_keeper() {
-                state.watch = Some(running.site.keeper.watch(inlet.clone()));
             }
             state.inlets.push_back(inlet);
             state.wakes += 1;
@@ -158,7 +157,7 @@ impl Feed {
         outcome
     }
 
-    fn listen(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<Arc<Inlet>> {
+    fn listen(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<(Arc<Inlet>, Watch)> {
         if let Some(former) = former {
             former.retire();
         }
@@ -176,11 +175,12 @@ impl Feed {
             plugin.site.events.tell(plugin.name(), EventKind::Overrun { symbol: symbol.clone() });
         });
         let inlet = inlet.map_err(transport_error(self.what()))?;
+        let watch = running.site.keeper.watch(inlet.clone());
         if let Err(error) = running.start_symbol(&self.control) {
             inlet.close();
             return Err(error);
         }
-        Ok(inlet)
+        Ok((inlet, watch))
     }
 
     /// The next message, and how it is written; `None` when the source is over.
