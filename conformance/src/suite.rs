@@ -159,6 +159,7 @@ macro_rules! __contract_cases {
                 deadlines_end_waits_for_readers
                 deadlines_end_the_sending_of_long_messages
                 deadlines_end_the_sending_of_long_requests_and_replies
+                deadlines_hold_after_a_peer_left_in_a_message
             }
             contract::delivery {
                 delivery_of_every_length

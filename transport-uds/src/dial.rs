@@ -55,6 +55,12 @@ impl Dialer {
         }
     }
 
+    /// When the next attempt may be made: with no failure behind it, at once.
+    /// Whoever waits without a connection waits until then at most.
+    pub(crate) fn next_attempt(&self) -> Instant {
+        self.next.unwrap_or_else(Instant::now)
+    }
+
     /// The connection has proved good: the next failure is a first one again.
     pub(crate) fn succeeded(&mut self) {
         self.pause = FIRST_PAUSE;

@@ -21,7 +21,7 @@ pub(crate) fn in_background(link: Arc<Link>, rest: Vec<u8>, stall: Duration) -> 
         Ok(()) => link.finished(),
         Err(reason) => {
             tracing::debug!(connection = link.id.0, %reason, "connection closed in the middle of a message");
-            link.shutdown();
+            link.cut_off();
         }
     })?;
     Ok(())

@@ -33,6 +33,8 @@ pub(crate) struct Link {
     stream: OwnedFd,
     /// A frame is being finished in the background.
     unfinished: AtomicBool,
+    /// That has failed.
+    cut_off: AtomicBool,
 }
 
 /// What became of a frame.
@@ -54,7 +56,7 @@ impl Link {
         match send(&stream, &own.header(), SendFlags::NOSIGNAL)? {
             8 => {
                 let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
-                Ok(Self { id, stream, unfinished: AtomicBool::new(false) })
+                Ok(Self { id, stream, unfinished: AtomicBool::new(false), cut_off: AtomicBool::new(false) })
             }
             _ => Err(io::ErrorKind::WriteZero.into()),
         }
@@ -79,7 +81,7 @@ impl Link {
     ) -> Result<Written> {
         debug_assert!(prefix.len() <= MAX_WORDS * 4);
         if self.is_unfinished() {
-            return Ok(Written::Nothing);
+            return Ok(if self.is_cut_off() { Written::Gone } else { Written::Nothing });
         }
         let mut head = [0; MAX_HEAD + COPY_UP_TO];
         head[..FRAME_HEADER].copy_from_slice(&frame_header(prefix.len() + body.len()));
@@ -143,6 +145,17 @@ impl Link {
         self.unfinished.store(false, Ordering::Release);
     }
 
+    /// The peer was gone before the frame could be finished: the connection is
+    /// over.
+    pub(crate) fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Release);
+        self.shutdown();
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
+    }
+
     /// Writes what the kernel takes of both pieces.
     pub(crate) fn send(&self, head: &[u8], tail: &[u8]) -> rustix::io::Result<usize> {
         if tail.is_empty() {
@@ -192,10 +205,10 @@ impl Link {
         Ok(rustix::io::ioctl_fionbio(&self.stream, false)?)
     }
 
-    /// Whether the peer has read all that was written.
+    /// Whether the peer has read all that was written, or is gone.
     pub(crate) fn is_drained(&self) -> bool {
         // In this order: what was finished in between is in the kernel now.
-        !self.is_unfinished() && crate::unread::unread(self.stream.as_fd()) == 0
+        self.is_cut_off() || !self.is_unfinished() && crate::unread::unread(self.stream.as_fd()) == 0
     }
 
     /// Ends the connection for both sides, while others may still hold the

@@ -88,7 +88,7 @@ impl Socket {
             until = earlier(until, slot.connection.deadline());
         }
         if peers.slots.is_empty() {
-            until = earlier(until, peers.dialer.as_ref().and_then(|dialer| dialer.next));
+            until = earlier(until, peers.dialer.as_ref().map(Dialer::next_attempt));
         }
         let closing = PollFd::new(&self.closing, PollFlags::IN);
         let mut of_slots = peers.slots.iter().map(|slot| {
@@ -140,8 +140,13 @@ impl Socket {
             // One may have come meanwhile.
             self.refresh(&mut peers);
         }
+        let mut is_late = false;
         while !peers.offer(body, &terms, &self.links)? {
+            if is_late {
+                return Err(TransportError::Timeout);
+            }
             self.wait(&mut peers, deadline, PollFlags::OUT)?;
+            is_late = has_passed(deadline);
         }
         Ok(())
     }
@@ -152,8 +157,13 @@ impl Socket {
             return Ok(());
         }
         let mut peers = self.peers.enter(&self.closing, deadline)?;
+        let mut is_late = false;
         while !peers.let_go(&self.posted).map_err(|Gone| TransportError::Disconnected)? {
+            if is_late {
+                return Err(TransportError::Timeout);
+            }
             self.wait(&mut peers, deadline, PollFlags::OUT)?;
+            is_late = has_passed(deadline);
         }
         Ok(())
     }
@@ -250,5 +260,25 @@ impl Push for UdsPush {
 impl Drop for UdsPush {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ekuiper_core::address::Address;
+
+    use super::*;
+
+    /// A sender whose only peer leaves just before it writes has nobody to
+    /// wait for, and no failed attempt behind it: it dials, and does not sleep.
+    #[test]
+    fn a_wait_without_a_connection_dials() {
+        let folder = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint::Dial(Address::new(folder.path().join("nobody")).unwrap());
+        let push = UdsPush::new(&endpoint, &Options::default()).unwrap();
+        let mut peers = push.0.peers.try_enter().unwrap();
+        let deadline = Some(Instant::now() + Duration::from_secs(30));
+        push.0.wait(&mut peers, deadline, PollFlags::OUT).unwrap();
+        assert!(peers.dialer.as_ref().unwrap().next.is_some(), "nobody was dialled");
     }
 }

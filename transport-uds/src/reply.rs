@@ -16,7 +16,7 @@ use crate::inbox::{Content, Inbox, Incoming, Verdict};
 use crate::link::{Link, Written};
 use crate::spin::Spinner;
 use ekuiper_transport_ipc::gate::Gate;
-use ekuiper_transport_ipc::wait::wait_for;
+use ekuiper_transport_ipc::wait::{has_passed, wait_for};
 
 /// Up to which length an oversize request is skipped; a longer one ends its
 /// connection.
@@ -98,14 +98,22 @@ impl UdsReply {
         let closing = self.inbox.closing();
         let mut spinner = peer.writing.enter(closing, deadline)?;
         let stall = self.options.stall_timeout;
+        let mut is_late = false;
         loop {
             match peer.link.write(ticket.backtrace.as_bytes(), body, closing, stall, deadline, &mut spinner) {
                 Ok(Written::All) => return Ok(()),
-                Ok(Written::Gone) => return Err(TransportError::Disconnected),
+                Ok(Written::Gone) => {
+                    // It may be the closing's doing.
+                    closing.check()?;
+                    return Err(TransportError::Disconnected);
+                }
+                // There may be room, yet for the rest of an earlier answer.
+                Ok(Written::Nothing) if is_late => return Err(TransportError::Timeout),
                 Ok(Written::Nothing) => {
                     let mut fds = [PollFd::new(&peer.link, PollFlags::OUT), PollFd::new(closing, PollFlags::IN)];
                     wait_for(&mut fds, deadline)?;
                     closing.check()?;
+                    is_late = has_passed(deadline);
                 }
                 Err(error) => {
                     peer.link.shutdown();

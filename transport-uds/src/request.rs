@@ -113,7 +113,7 @@ impl UdsRequest {
                 state.peer = Some(Peer { link, connection });
                 continue;
             }
-            self.wait(None, earlier(deadline, state.dialer.next), deadline)?;
+            self.wait(None, earlier(deadline, Some(state.dialer.next_attempt())), deadline)?;
         }
     }
 
@@ -132,13 +132,21 @@ impl UdsRequest {
     }
 
     fn transmit(&self, state: &mut State, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
+        let mut is_late = false;
         loop {
             let peer = state.peer.as_ref().ok_or(TransportError::Disconnected)?;
             let (stall, spinner) = (self.options.stall_timeout, &mut state.write_spinner);
             match peer.link.write(&id, body, &self.closing, stall, deadline, spinner) {
                 Ok(Written::All) => return Ok(()),
-                Ok(Written::Nothing) => self.wait(Some((peer, PollFlags::OUT)), deadline, deadline)?,
+                // There may be room, yet for the rest of an earlier request.
+                Ok(Written::Nothing) if is_late => return Err(TransportError::Timeout),
+                Ok(Written::Nothing) => {
+                    self.wait(Some((peer, PollFlags::OUT)), deadline, deadline)?;
+                    is_late = has_passed(deadline);
+                }
                 Ok(Written::Gone) => {
+                    // It may be the closing's doing.
+                    self.closing.check()?;
                     self.hang_up(state);
                     return Err(TransportError::Disconnected);
                 }

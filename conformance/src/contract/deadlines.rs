@@ -151,3 +151,29 @@ pub fn deadlines_end_the_sending_of_long_requests_and_replies(f: &Fixture) {
         while asked(&*reply).1 != b"next" {}
     });
 }
+
+/// A peer goes away in the middle of a message that is being finished in the
+/// background: what is sent after that, and a flush, end by their deadlines.
+pub fn deadlines_hold_after_a_peer_left_in_a_message(f: &Fixture) {
+    let long = vec![1; 16 << 20];
+    let (push, pull) = pair(f, "data");
+    push.send(&long, shortly()).unwrap();
+    drop(pull);
+    punctual(soon(), |deadline| push.flush(deadline)).unwrap();
+    assert!(punctual(shortly(), |deadline| push.send(b"x", deadline)).is_err());
+
+    let (request, connection, reply) = couple(f, "asking");
+    request.send(connection, &long, shortly()).unwrap();
+    drop(reply);
+    assert!(punctual(shortly(), |deadline| request.send(connection, b"x", deadline)).is_err());
+
+    let (request, connection, reply) = couple(f, "answering");
+    request.send(connection, b"first", soon()).unwrap();
+    let first = asked(&*reply).0;
+    reply.send(&first, &long, shortly()).unwrap();
+    request.send(connection, b"second", soon()).unwrap();
+    let second = asked(&*reply).0;
+    drop(request);
+    // It may be queued; it may not wait for long.
+    let _ = punctual(shortly(), |deadline| reply.send(&second, b"x", deadline));
+}
