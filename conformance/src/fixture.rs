@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Transport};
@@ -106,6 +107,11 @@ impl Fixture {
     /// Runs `case` in a process where no other case is run: for what is
     /// counted or limited per process.
     pub fn alone(&self, case: impl FnOnce(&Self)) {
+        self.alone_for(2 * PATIENCE, case);
+    }
+
+    /// The same, for at most so long.
+    pub(crate) fn alone_for(&self, time: Duration, case: impl FnOnce(&Self)) {
         if self.role() == Some(ALONE) {
             return case(self);
         }
@@ -115,7 +121,7 @@ impl Fixture {
         // The pipe stays open until the process has ended.
         let stdin = child.stdin.take();
         std::thread::spawn(move || done.send(child.wait_with_output()));
-        let output = outcome.recv_timeout(2 * PATIENCE).unwrap_or_else(|_| {
+        let output = outcome.recv_timeout(time).unwrap_or_else(|_| {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             outcome.recv().unwrap()
         });

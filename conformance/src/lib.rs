@@ -10,6 +10,8 @@
 //! - [`contract`] is for any transport: the promises of
 //!   `ekuiper_core::transport`, seen through that contract alone
 //!   (`contract_suite!`).
+//! - [`stress`] is for any transport, too, and a part of both suites: random
+//!   closings, deadlines and reconnections from several threads.
 //! - [`wire`] is for transports that speak SP over Unix sockets: a raw socket
 //!   is the peer, and every byte counts (`sp_suite!`, which includes the
 //!   contract).
@@ -26,6 +28,7 @@ mod exception;
 mod fixture;
 mod pump;
 pub mod raw;
+pub mod stress;
 mod suite;
 pub mod wire;
 

@@ -11,7 +11,8 @@ use crate::{Exception, Fixture};
 /// One case; panics when it fails.
 pub type Case = fn(&Fixture);
 
-/// How long a case may take: the slowest waits for ten seconds several times.
+/// How long a case may take besides the time that a stress takes: the slowest
+/// waits for ten seconds several times.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// The suite of one transport; made by `sp_suite!` and `contract_suite!`.
@@ -60,8 +61,9 @@ impl Suite {
             let _done = done;
             case(&Fixture::new(self.transport, test));
         });
-        match outcome.recv_timeout(WATCHDOG) {
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name} hangs: it has not ended within {WATCHDOG:?}"),
+        let watchdog = WATCHDOG + crate::stress::length();
+        match outcome.recv_timeout(watchdog) {
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name} hangs: it has not ended within {watchdog:?}"),
             _ => {
                 if let Err(panic) = thread.unwrap().join() {
                     std::panic::resume_unwind(panic);
@@ -242,6 +244,13 @@ macro_rules! __contract_cases {
                 tickets_end_with_their_connection
                 tickets_do_not_mix_replies
             }
+            stress::messages {
+                stress_of_pushes_that_dial
+                stress_of_pushes_that_listen
+            }
+            stress::requests {
+                stress_of_requests_and_replies
+            }
             $($more)*
         }
     };
@@ -328,7 +337,7 @@ mod tests {
     fn every_case_is_in_the_list() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let list = std::fs::read_to_string(source.join("suite.rs")).unwrap();
-        for part in ["contract", "wire"] {
+        for part in ["contract", "stress", "wire"] {
             for file in std::fs::read_dir(source.join(part)).unwrap() {
                 let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
                 let cases =

@@ -6,6 +6,8 @@
 //!   feature alone;
 //! - `cargo xtask fuzz`: bytes of every kind to every decoder;
 //! - `cargo xtask chaos` and `cargo xtask soak`: the proofs on real processes;
+//! - `cargo xtask stress`: closings, deadlines and reconnections of each
+//!   transport at random;
 //! - `cargo xtask bench`: our transports and the peers side by side; the
 //!   instructions of the hot path;
 //! - `cargo xtask python`: the wheel of the module for Python, installed and
@@ -18,6 +20,7 @@ mod fuzz;
 mod lint;
 mod process;
 mod python;
+mod stress;
 mod test;
 mod tools;
 
@@ -29,6 +32,8 @@ const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]          
        cargo xtask fuzz [--minutes N|--seconds N] [DECODER…]   each decoder under libFuzzer for so long
        cargo xtask chaos [--minutes N|--seconds N] [--seed S]  real processes under load and faults: no promise is broken
        cargo xtask soak [--minutes N|--seconds N]              real processes: memory, descriptors and threads stay flat
+       cargo xtask stress [--minutes N|--seconds N] [--seed S] [TRANSPORT…]
+                                                               each transport, its sockets closed and used at random
        cargo xtask bench [--quick] [--only SUBJECT] …          our transports and their peers side by side; --help: more
        cargo xtask bench --instructions [--accept]             what the hot path costs, against its limits
        cargo xtask python [PYTEST ARGUMENTS…]                  build, install and test the wheel for Python
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
         Some((task, [])) if task == "lint" => lint::run(),
         Some((task, rest)) if task == "fuzz" => fuzz::run(rest),
         Some((proof, rest)) if ["chaos", "soak"].contains(&proof.as_str()) => chaos::run(proof, rest),
+        Some((task, rest)) if task == "stress" => stress::run(rest),
         Some((task, rest)) if task == "bench" => bench::run(rest),
         Some((task, rest)) if task == "python" => python::run(rest),
         Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),

@@ -1,0 +1,148 @@
+//! Asking sockets of a round, one after the other at one place.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use ekuiper_core::transport::{ConnectionId, Request, Result, TransportError};
+
+use super::body::{Stamp, length};
+use super::replying::ANSWER_IS_OPTIONAL;
+use super::requests::{PLACE, Stage};
+use super::wait::Wait;
+use super::{Rng, end};
+
+/// Asks until the round's time is over, and sees at the end that somebody
+/// answers.
+pub(super) fn ask(stage: &Stage<'_>, mut rng: Rng) {
+    loop {
+        let request = stage.fixture.transport().request(&stage.fixture.at(PLACE), &stage.options).unwrap();
+        let asker = Asker {
+            stage,
+            request: &*request,
+            socket: stage.sockets.fetch_add(1, Ordering::SeqCst),
+            threads: if rng.chance(60) { 1 } else { rng.between(2, 3) as u32 },
+            numbers: AtomicU64::new(0),
+            answered: Mutex::default(),
+            is_closing: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        };
+        if Instant::now() >= stage.until {
+            asker.work(&mut rng, false);
+            return asker.see_that_somebody_answers();
+        }
+        let is_closed = rng.chance(60);
+        asker.work(&mut rng, is_closed);
+    }
+}
+
+struct Asker<'a> {
+    stage: &'a Stage<'a>,
+    request: &'a dyn Request,
+    socket: u32,
+    threads: u32,
+    numbers: AtomicU64,
+    answered: Mutex<HashSet<u64>>,
+    is_closing: AtomicBool,
+    is_over: AtomicBool,
+}
+
+impl Asker<'_> {
+    /// Asks from all threads for a while; then closes the socket amid that, or
+    /// lets them end.
+    fn work(&self, rng: &mut Rng, is_closed: bool) {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..self.threads).map(|_| rng.fork()).map(|rng| scope.spawn(move || self.run(rng))).collect();
+            std::thread::sleep(rng.millis(40));
+            if is_closed {
+                self.is_closing.store(true, Ordering::SeqCst);
+                end("asking", rng, || self.request.close(), &threads);
+            }
+            self.is_over.store(true, Ordering::SeqCst);
+        });
+    }
+
+    /// One thread's exchanges.
+    fn run(&self, mut rng: Rng) {
+        while !self.is_over.load(Ordering::SeqCst) {
+            let exchanged = if self.threads == 1 { self.exchange_alone(&mut rng) } else { self.exchange(&mut rng) };
+            match exchanged {
+                Ok(()) | Err(TransportError::Timeout) => {}
+                Err(TransportError::Closed) => {
+                    assert!(self.is_closing.load(Ordering::SeqCst), "closed by nobody");
+                    return;
+                }
+                Err(TransportError::Disconnected) => assert!(self.stage.may_disconnect, "disconnected by nobody"),
+                // Another thread receives, has received the answer, or has
+                // cancelled the request.
+                Err(TransportError::Misuse(_)) if self.threads > 1 => {}
+                Err(error) => panic!("asking failed: {error}"),
+            }
+        }
+    }
+
+    /// Whatever happened before, there are answers again.
+    fn see_that_somebody_answers(&self) {
+        let give_up = Instant::now() + crate::PATIENCE;
+        loop {
+            let exchanged = Wait::Patient
+                .make("to connect at last", |deadline| self.request.connect(deadline))
+                .and_then(|connection| {
+                    let number = self.send(connection, Wait::Patient, false, 0)?;
+                    self.receive(Wait::Patient, Some(number))
+                });
+            match exchanged {
+                Ok(()) => return,
+                Err(TransportError::Disconnected) if self.stage.may_disconnect => {}
+                Err(error) => panic!("the last request failed: {error}"),
+            }
+            assert!(Instant::now() < give_up, "nobody answers any more");
+        }
+    }
+
+    /// A request and its own answer, where no other thread asks.
+    fn exchange_alone(&self, rng: &mut Rng) -> Result<()> {
+        let connection = Wait::draw(rng).make("to connect", |deadline| self.request.connect(deadline))?;
+        let wait = Wait::draw(rng);
+        let is_brief = matches!(wait, Wait::Brief(_));
+        let number = self.send(connection, Wait::draw(rng), is_brief, length(rng))?;
+        if rng.chance(5) {
+            // It is cancelled by the next one.
+            return Ok(());
+        }
+        self.receive(wait, Some(number))
+    }
+
+    /// The same beside other threads, which may cancel it and take its answer:
+    /// which request is the latest, the socket alone knows.
+    fn exchange(&self, rng: &mut Rng) -> Result<()> {
+        let connection = Wait::draw(rng).make("to connect", |deadline| self.request.connect(deadline))?;
+        self.send(connection, Wait::draw_brief(rng), true, length(rng))?;
+        self.receive(Wait::draw_brief(rng), None)
+    }
+
+    fn send(&self, connection: ConnectionId, wait: Wait, is_optional: bool, length: usize) -> Result<u64> {
+        let number = self.numbers.fetch_add(1, Ordering::SeqCst);
+        let thread = if is_optional { ANSWER_IS_OPTIONAL } else { 0 };
+        let mut body = Vec::new();
+        Stamp { socket: self.socket, thread, number }.write(length, &mut body);
+        wait.make("to ask", |deadline| self.request.send(connection, &body, deadline))?;
+        Ok(number)
+    }
+
+    /// An answer to this request, or to one of the socket's; to none twice.
+    fn receive(&self, wait: Wait, own: Option<u64>) -> Result<()> {
+        let mut buffer = Vec::new();
+        wait.make("to receive an answer", |deadline| self.request.receive(&mut buffer, deadline))?;
+        let Stamp { socket, number, .. } = Stamp::read(&buffer);
+        assert!(
+            socket == self.socket && own.is_none_or(|own| own == number),
+            "{own:?} of socket {} was asked, {number} of socket {socket} is answered",
+            self.socket
+        );
+        assert!(self.answered.lock().unwrap().insert(number), "{number} was answered twice");
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! Requests and replies: several sockets ask from one thread or several, one
+//! answers from several threads, and any of them may be closed and made anew
+//! meanwhile.
+
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::transport::Options;
+
+use super::body::MAX_MESSAGE;
+use super::{Rng, Strictness, repeat, replying, requesting};
+use crate::{Fixture, options};
+
+/// Where all meet.
+pub(super) const PLACE: &str = "reply";
+
+/// How a round is set up.
+pub(super) struct Stage<'a> {
+    pub(super) fixture: &'a Fixture,
+    pub(super) options: Options,
+    pub(super) answerer_stays: bool,
+    /// Connections may end although nobody who asks has closed them.
+    pub(super) may_disconnect: bool,
+    /// When the last sockets are made.
+    pub(super) until: Instant,
+    /// Nobody asks any more.
+    pub(super) all_asked: AtomicBool,
+    pub(super) sockets: AtomicU32,
+}
+
+/// Sockets that ask, and one that answers.
+pub fn stress_of_requests_and_replies(f: &Fixture) {
+    repeat(f, Strictness::Strict, round);
+}
+
+pub(super) fn round(fixture: &Fixture, strictness: Strictness, rng: &mut Rng) {
+    let answerer_stays = rng.chance(50);
+    let stage = Stage {
+        fixture,
+        options: options(|options| options.max_message = MAX_MESSAGE),
+        answerer_stays,
+        may_disconnect: strictness == Strictness::Lenient || !answerer_stays,
+        until: Instant::now() + Duration::from_millis(50) + rng.millis(300),
+        all_asked: AtomicBool::new(false),
+        sockets: AtomicU32::new(0),
+    };
+    std::thread::scope(|scope| {
+        let stage = &stage;
+        let of_answerer = rng.fork();
+        scope.spawn(move || replying::answer(stage, of_answerer));
+        let asking: Vec<_> = (0..rng.between(1, 4))
+            .map(|_| rng.fork())
+            .map(|rng| scope.spawn(move || requesting::ask(stage, rng)))
+            .collect();
+        asking.into_iter().for_each(|asking| asking.join().unwrap());
+        stage.all_asked.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    assert!(!fixture.at(PLACE).path().exists(), "the socket file was left behind");
+}
