@@ -1,7 +1,7 @@
 //! Whatever is wrong, the command says so in one sentence, in bounded time,
 //! and leaves nothing behind.
 
-#![allow(clippy::unwrap_used)] // these are tests, helpers included
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
 
@@ -55,16 +55,152 @@ fn an_executable_that_cannot_run() {
     std::fs::write(&run, "#!/bin/sh\n").unwrap();
     let error = bench.fails(1, &call(&folder, &[]));
     assert!(error.contains("is not executable: chmod +x"), "{error}");
+}
 
+/// What the operating system says of these names no file, and often the wrong
+/// one.
+#[test]
+fn a_program_whose_loader_or_interpreter_is_missing() {
+    let bench = Bench::new();
+    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    let run = folder.join("run");
+    let own = std::fs::read(env!("CARGO_BIN_EXE_ekuiper-plugin")).unwrap();
+    let refused = |content: &[u8]| {
+        write_program(&run, content);
+        let error = bench.fails(1, &call(&folder, &[]));
+        assert!(error.starts_with("plugin dud: ") && !error.contains("os error"), "{error}");
+        error
+    };
+
+    let loader = own.windows(4).position(|bytes| bytes == b"/lib").filter(|at| *at < 4096).unwrap();
+    let length = own[loader..].iter().position(|byte| *byte == 0).unwrap();
+    let mut musl = own.clone();
+    let name = b"/lib/ld-musl-no.so.1";
+    musl[loader..loader + length].fill(0);
+    musl[loader..loader + name.len()].copy_from_slice(name);
+    let error = refused(&musl);
+    assert!(error.contains("needs the loader /lib/ld-musl-no.so.1, which does not exist"), "{error}");
+    assert!(error.contains("was built for musl") && error.contains("link it statically"), "{error}");
+
+    let mut glibc = musl;
+    glibc[loader..loader + name.len()].copy_from_slice(b"/lib/ld-linux-no.so1");
+    let error = refused(&glibc);
+    assert!(error.contains("which does not exist: the program was built for glibc"), "{error}");
+
+    let error = refused(b"#!/no/such/interpreter\n");
+    assert!(error.contains("names the interpreter /no/such/interpreter, which does not exist"), "{error}");
+    for script in [&b"#!/bin/sh\r\nexit 0\r\n"[..], b"#!/bin/sh -e\r\n", b"#!/usr/bin/env sh\r\nexit 0\r\n"] {
+        let error = refused(script);
+        assert!(error.contains("ends with a carriage return") && error.contains("sed -i"), "{error}");
+    }
+    let error = refused(b"#!/usr/bin/env no-such-snake\n");
+    assert!(error.contains("names the interpreter no-such-snake, which is nowhere in PATH"), "{error}");
+    // A script's interpreter may be a script, whose own is missing.
+    let middle = folder.join("middle");
+    write_program(&middle, b"#!/no/such/interpreter\n");
+    let error = refused(format!("#!{}\n", middle.display()).as_bytes());
+    assert!(error.contains("middle, which has a #! line that names the interpreter /no/such"), "{error}");
+    std::fs::set_permissions(&middle, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let error = refused(format!("#!{}\n", middle.display()).as_bytes());
+    assert!(error.contains("middle, which is not executable: chmod +x"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_program() {
+    let bench = Bench::new();
+    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    let run = folder.join("run");
     let mut foreign = std::fs::read(env!("CARGO_BIN_EXE_ekuiper-plugin")).unwrap();
     foreign[18..20].copy_from_slice(&22u16.to_le_bytes());
-    write_program(&run, &foreign);
+    let own = std::fs::read(env!("CARGO_BIN_EXE_ekuiper-plugin")).unwrap();
+    let mut object = own[..4096].to_vec();
+    object[16..18].copy_from_slice(&1u16.to_le_bytes());
+    let long = format!("#!/bin/{}\n", "x".repeat(300));
+    for (content, said) in [
+        (&foreign[..], "is built for s390x, this machine is"),
+        (&own[..10], "is not a complete program"),
+        (&object, "is a part of a program"),
+        (b"", "is empty: build the plugin again"),
+        (b"echo hello\n", "is neither a program for Linux nor a script that begins with #!"),
+        (b"\xef\xbb\xbf#!/bin/sh\n", "has something before its #!"),
+        (b"\n#!/bin/sh\n", "has something before its #!"),
+        (b"#!\nexit 0\n", "names no interpreter"),
+        (long.as_bytes(), "has a #! line of more than 255 bytes"),
+        (b"MZ\x90\0", "is a program for Windows"),
+        (b"\xcf\xfa\xed\xfe....", "is a program for macOS"),
+        (b"PK\x03\x04....", "is a zip archive"),
+    ] {
+        write_program(&run, content);
+        let error = bench.fails(1, &call(&folder, &[]));
+        assert!(error.starts_with("plugin dud: ") && error.contains(said), "{said}: {error}");
+    }
+    std::fs::remove_file(&run).unwrap();
+    std::os::unix::fs::symlink("/no/such/program", &run).unwrap();
     let error = bench.fails(1, &call(&folder, &[]));
-    assert!(error.contains("is built for s390x"), "{error}");
+    assert!(error.contains("is a symbolic link to /no/such/program, which does not exist"), "{error}");
+    std::fs::remove_file(&run).unwrap();
+    std::fs::create_dir(&run).unwrap();
+    let error = bench.fails(1, &call(&folder, &[]));
+    assert!(error.contains("is a folder, not a program"), "{error}");
+}
 
-    write_program(&run, b"#!/no/such/interpreter\n");
+/// As a user who is not root, who may enter every folder.
+#[test]
+fn a_program_that_this_user_may_not_reach() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("SKIPPED: only root can be somebody else");
+        return;
+    }
+    let bench = Bench::new();
+    let folder = bench.plugin("dud", r#"{"language":"go","executable":"bin/run","functions":["f"]}"#);
+    let (tmp, bin) = (bench.path().join("tmp"), folder.join("bin"));
+    std::fs::create_dir(&bin).unwrap();
+    write_program(&bin.join("run"), b"#!/bin/sh\nexit 0\n");
+    let own = bench.path().join("command");
+    std::fs::copy(env!("CARGO_BIN_EXE_ekuiper-plugin"), &own).unwrap();
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    allow(&tmp, 0o777);
+    allow(bench.path(), 0o755);
+    let refused = || {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&own).args(call(&folder, &[]));
+        command.env("TMPDIR", &tmp).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let ran = finish(command.spawn().unwrap());
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        ran.stderr
+    };
+    allow(&bin.join("run"), 0o744);
+    let error = refused();
+    assert!(error.contains("may not be executed by this process's user 65534: it belongs to user 0"), "{error}");
+    allow(&bin, 0o700);
+    let error = refused();
+    assert!(error.contains(&format!("the folder {} cannot be entered by", bin.display())), "{error}");
+}
+
+#[test]
+fn a_python_that_is_no_interpreter() {
+    let bench = Bench::new();
+    let folder = bench.plugin("snake", r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
+    std::fs::write(folder.join("snake.py"), "").unwrap();
+    let file = bench.path().join("python");
+    std::fs::write(&file, "").unwrap();
+    let place = bench.path().to_str().unwrap();
+    for (python, said) in
+        [(place, "is a folder, not a program"), (file.to_str().unwrap(), "is not executable: chmod +x")]
+    {
+        let error = bench.fails(1, &call(&folder, &["--python-bin", python]));
+        assert!(error.starts_with(&format!("plugin snake: {python} {said}")), "{error}");
+        assert!(error.ends_with("or name the interpreter with python_bin (--python-bin)"), "{error}");
+    }
+    // By its name, it is passed over, as a shell does, and told all the same.
+    let mut command = bench.command(&call(&folder, &["--python-bin", "python"]));
+    let ran = finish(command.env("PATH", place).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    assert!(ran.stderr.contains(&format!("{} is not executable", file.display())), "{ran:?}");
+    std::fs::remove_file(folder.join("snake.py")).unwrap();
     let error = bench.fails(1, &call(&folder, &[]));
-    assert!(error.starts_with("plugin dud: cannot start"), "{error}");
+    assert!(error.contains("snake.py does not exist: build the plugin, or correct \"executable\""), "{error}");
 }
 
 #[test]
@@ -88,7 +224,7 @@ fn a_python_that_does_not_exist() {
     let error = bench.fails(1, &call(&folder, &["--python-bin", "/no/python"]));
     assert_eq!(
         error,
-        "plugin snake: /no/python was not found: install Python 3, or name the interpreter with python_bin (--python-bin)"
+        "plugin snake: /no/python does not exist: install Python 3, or name the interpreter with python_bin (--python-bin)"
     );
 }
 

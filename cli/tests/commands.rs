@@ -1,6 +1,6 @@
 //! What the commands do with a good plugin: `examples/mirror`, built as a user
 //! would have it built.
-#![allow(clippy::unwrap_used)] // these are tests, helpers included
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
 

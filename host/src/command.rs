@@ -1,17 +1,21 @@
-//! The command line that starts a plugin, and what is checked before.
+//! The command line that starts a plugin, and what an error says of one that
+//! does not start.
 //!
 //! The forms are eKuiper's (`internal/plugin/portable/runtime`, protocol: the
 //! launch JSON is the last argument, the working directory the executable's).
+//! Nothing is refused because of what it looks like: it is executed, and judged
+//! when that failed.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::manifest::Language;
 
 use crate::catalog::Package;
-use crate::{Error, Result, environment};
+use crate::process::Exit;
+use crate::{Error, Result, environment, unstartable};
 
 /// A program, its arguments and its working directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,7 +43,11 @@ impl CommandLine {
                 (executable, directory)
             }
         };
-        check_file(package, &executable)?;
+        if manifest.language == Language::Python {
+            // What is executed is the interpreter, maybe after half an hour of
+            // installing.
+            check_script(package, &executable)?;
+        }
         let (program, mut args) = match (manifest.language, manifest.conda_env()) {
             (Language::Python, None) => {
                 let mut python = python(package, python_bin)?;
@@ -57,13 +65,34 @@ impl CommandLine {
                 let python = python_bin.unwrap_or("python");
                 (conda, vec!["run".into(), "-n".into(), env.into(), python.into(), executable.into()])
             }
-            _ => {
-                check_native(package, &executable)?;
-                (executable, vec![])
-            }
+            _ => (executable, vec![]),
         };
         args.push(launch_json.into());
         Ok(Self { program, args, directory })
+    }
+
+    /// Why it could not be started, for people.
+    pub(crate) fn cannot_start(&self, plugin: &str, source: io::Error) -> Error {
+        match unstartable::reason(&self.program, &self.directory, &source) {
+            Some(reason) => self.refuse(plugin, reason),
+            None => Error::Spawn { plugin: plugin.to_owned(), command: self.display(), source },
+        }
+    }
+
+    /// Whether it ended before its handshake because of what its `#!` line
+    /// says.
+    pub(crate) fn ended_for(&self, plugin: &str, exit: &Exit) -> Option<Error> {
+        let reason = unstartable::reason_of_end(&self.program, exit.code?)?;
+        Some(self.refuse(plugin, reason))
+    }
+
+    fn refuse(&self, plugin: &str, reason: String) -> Error {
+        let reason = match self.args.len() {
+            // The launch JSON is all it has: it is the plugin's own program.
+            1 => with_cure(reason),
+            _ => reason + PYTHON_CURE,
+        };
+        Error::Executable { plugin: plugin.to_owned(), path: self.program.clone(), reason }
     }
 
     /// The command line as a person would type it, without the launch JSON.
@@ -73,105 +102,64 @@ impl CommandLine {
     }
 }
 
+/// What to do about an interpreter that cannot be started.
+const PYTHON_CURE: &str = ": install Python 3, or name the interpreter with python_bin (--python-bin)";
+
+/// Adds what to do about the plugin's own file, where that is not said yet.
+fn with_cure(reason: String) -> String {
+    match reason.contains(": ") {
+        true => reason,
+        false => reason + ": build the plugin, or correct \"executable\" in its manifest",
+    }
+}
+
 fn python(package: &Package, python_bin: Option<&str>) -> Result<PathBuf> {
     let found = match python_bin {
         Some(chosen) => find_program(chosen),
         None => find_program("python").or_else(|| find_program("python3")),
     };
-    found.ok_or_else(|| Error::ProgramNotFound {
-        plugin: package.name.clone(),
-        program: python_bin.unwrap_or("python").to_owned(),
-        hint: "install Python 3, or name the interpreter with python_bin (--python-bin)",
+    found.ok_or_else(|| {
+        let program = python_bin.unwrap_or("python");
+        match in_path(program).find_map(|path| Some((unstartable::reason_of_place(&path)?, path))) {
+            Some((reason, path)) => {
+                Error::Executable { plugin: package.name.clone(), path, reason: reason + PYTHON_CURE }
+            }
+            None => Error::ProgramNotFound {
+                plugin: package.name.clone(),
+                program: program.to_owned(),
+                hint: PYTHON_CURE.trim_start_matches(": "),
+            },
+        }
     })
 }
 
-/// Finds a program as a shell does.
+/// Finds a program as a shell does: a path is what it is, and of a name the
+/// first file in `PATH` that may be executed.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return std::path::absolute(name).ok();
+    }
     let is_program = |path: &PathBuf| {
         std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
-    if name.contains('/') {
-        return std::path::absolute(name).ok().filter(is_program);
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(is_program)
+    in_path(name).find(is_program)
 }
 
-fn check_file(package: &Package, executable: &Path) -> Result<()> {
-    let reason = match std::fs::metadata(executable) {
-        Ok(found) if found.is_file() => return Ok(()),
-        Ok(_) => "is not a file".to_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            "does not exist: build the plugin, or correct \"executable\" in its manifest".to_owned()
-        }
-        Err(error) => format!("cannot be read: {error}"),
-    };
-    Err(refuse(package, executable, reason))
+/// What there is of a name in `PATH`.
+pub(crate) fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<_> = std::env::split_paths(&path).map(|folder| folder.join(name)).collect();
+    places.into_iter().filter(|place| place.symlink_metadata().is_ok())
 }
 
-/// Whether this machine can run the file: what exec reports for a foreign one
-/// depends on how it is started, so its header is read.
-fn check_native(package: &Package, executable: &Path) -> Result<()> {
-    let fail = |error: std::io::Error| refuse(package, executable, format!("cannot be read: {error}"));
-    let mut file = std::fs::File::open(executable).map_err(fail)?;
-    if file.metadata().map_err(fail)?.permissions().mode() & 0o111 == 0 {
-        let reason = format!("is not executable: chmod +x {}", executable.display());
-        return Err(refuse(package, executable, reason));
-    }
-    let mut header = [0; 20];
-    let mut length = 0;
-    while length < header.len() {
-        match file.read(&mut header[length..]).map_err(fail)? {
-            0 => break,
-            count => length += count,
+fn check_script(package: &Package, script: &Path) -> Result<()> {
+    match unstartable::reason_of_file(script) {
+        Some(reason) => {
+            let reason = with_cure(reason);
+            Err(Error::Executable { plugin: package.name.clone(), path: script.to_owned(), reason })
         }
-    }
-    match foreign(&header[..length]) {
         None => Ok(()),
-        Some(reason) => Err(refuse(package, executable, reason)),
     }
-}
-
-/// Why a file that begins so cannot run here; `None` when it can.
-fn foreign(header: &[u8]) -> Option<String> {
-    if header.starts_with(b"#!") {
-        return None;
-    }
-    let Some(elf) = header.strip_prefix(b"\x7fELF") else {
-        return Some("is neither a program for Linux nor a script that begins with #!".into());
-    };
-    // ELF: class at 4, byte order at 5, machine at 18 (elf(5)).
-    let &[_, order, ..] = elf else { return Some("is not a complete program".into()) };
-    let Some(&machine) = header.get(18..20).and_then(<[u8]>::first_chunk::<2>) else {
-        return Some("is not a complete program".into());
-    };
-    let machine = if order == 2 { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) };
-    let here = MACHINES.iter().find(|(name, _)| *name == std::env::consts::ARCH);
-    match here {
-        Some((_, number)) if *number != machine => {
-            let name =
-                MACHINES.iter().find(|(_, number)| *number == machine).map_or("another machine", |(name, _)| name);
-            Some(format!("is built for {name}, this machine is {}: build it for this one", std::env::consts::ARCH))
-        }
-        _ => None,
-    }
-}
-
-/// Rust's names of machines and ELF's numbers of them.
-const MACHINES: &[(&str, u16)] = &[
-    ("x86_64", 62),
-    ("aarch64", 183),
-    ("arm", 40),
-    ("x86", 3),
-    ("riscv64", 243),
-    ("powerpc64", 21),
-    ("s390x", 22),
-    ("loongarch64", 258),
-    ("mips", 8),
-];
-
-fn refuse(package: &Package, path: &Path, reason: String) -> Error {
-    Error::Executable { plugin: package.name.clone(), path: path.to_owned(), reason }
 }
 
 #[cfg(test)]
@@ -219,28 +207,7 @@ mod tests {
         let line = CommandLine::new(&package, Some("/bin/sh"), "{}", &|| false).unwrap();
         assert_eq!(line.program, Path::new("/bin/sh"));
         assert_eq!(line.args, [OsString::from("-u"), script.into(), "{}".into()]);
-        let error = CommandLine::new(&package, Some("/no/python"), "{}", &|| false).unwrap_err().to_string();
-        assert!(error.contains("/no/python was not found") && error.contains("python_bin"), "{error}");
-    }
-
-    #[test]
-    fn what_cannot_run_is_refused_with_the_reason() {
-        let folder = tempfile::tempdir().unwrap();
-        let package = package(folder.path(), r#""language":"rust","executable":"run""#);
-        let refused = || CommandLine::new(&package, None, "{}", &|| false).unwrap_err().to_string();
-        assert!(refused().contains("does not exist"));
-        file(folder.path(), "run", b"#!/bin/sh\n", 0o644);
-        assert!(refused().contains("chmod +x"));
-        file(folder.path(), "run", b"MZ\x90 a Windows program", 0o755);
-        assert!(refused().contains("neither a program for Linux"));
-        let mut elf = *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\0\0";
-        elf[18] = 22;
-        file(folder.path(), "run", &elf, 0o755);
-        assert!(refused().contains("built for s390x"));
-        file(folder.path(), "run", &elf[..10], 0o755);
-        assert!(refused().contains("not a complete program"));
-        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        file(folder.path(), "run", &own[..20], 0o755);
-        CommandLine::new(&package, None, "{}", &|| false).unwrap();
+        let error = CommandLine::new(&package, Some("no-such-python"), "{}", &|| false).unwrap_err().to_string();
+        assert!(error.contains("no-such-python was not found") && error.contains("python_bin"), "{error}");
     }
 }

@@ -2,17 +2,19 @@
 //! one that is made in the plugin's folder from its `requirements.txt`.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::catalog::Package;
-use crate::{Error, Result};
+use crate::guarded::{self, GuardedProcess};
+use crate::{Error, Result, unstartable};
 
 /// Where it is made, in the plugin's folder.
 const FOLDER: &str = ".venv";
@@ -45,6 +47,11 @@ pub(crate) fn interpreter(package: &Package, python: &Path, is_cancelled: &dyn F
     let interpreter = environment.folder.join("bin/python");
     if named.is_none() {
         environment.make(python)?;
+    } else if let (false, Ok(target)) = (interpreter.exists(), interpreter.read_link()) {
+        return Err(environment.fail(format!(
+            "is of an interpreter that does not exist any more, {}: make it again with `python3 -m venv --clear`",
+            target.display()
+        )));
     } else if !interpreter.exists() {
         return Err(environment.fail(format!(
             "has no bin/python: make it with `python3 -m venv`, or leave \"env\" out of the manifest, and the host \
@@ -74,7 +81,11 @@ impl Environment<'_> {
             Err(error) => return Err(self.fail(format!("cannot be made: {}: {error}", requirements.display()))),
         };
         let made_from = format!("{}\n{text}", python.display());
-        let is_current = || fs::read_to_string(self.folder.join(STAMP)).is_ok_and(|found| found == made_from);
+        // Its interpreter is a link to one that may have been removed.
+        let is_current = || {
+            fs::read_to_string(self.folder.join(STAMP)).is_ok_and(|found| found == made_from)
+                && self.folder.join("bin/python").exists()
+        };
         if is_current() {
             return Ok(());
         }
@@ -86,24 +97,33 @@ impl Environment<'_> {
         let name = &self.package.name;
         tracing::info!(plugin = name, "making its environment, {}", self.folder.display());
         let began = Instant::now();
-        self.run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&self.folder))?;
-        if !text.trim().is_empty() {
-            let mut pip = Command::new(self.folder.join("bin/python"));
-            pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]);
-            // Paths in it are the plugin's.
-            self.run(pip.arg("-r").arg(&requirements).current_dir(&self.package.folder))?;
+        let arguments = |words: &[&str], path: &Path| -> Vec<OsString> {
+            words.iter().map(OsString::from).chain([path.into()]).collect()
+        };
+        // What it is cleared of must not lie elsewhere.
+        if self.folder.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+            return Err(
+                self.fail("is not a folder, or a symbolic link to one: the host makes it anew, so remove it".into())
+            );
         }
-        fs::write(self.folder.join(STAMP), made_from)
+        self.run(python, &arguments(&["-m", "venv", "--clear"], &self.folder))?;
+        if !text.trim().is_empty() {
+            let pip =
+                ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "-r"];
+            self.run(&self.folder.join("bin/python"), &arguments(&pip, &requirements))?;
+        }
+        File::create_new(self.folder.join(STAMP))
+            .and_then(|mut stamp| stamp.write_all(made_from.as_bytes()))
             .map_err(|error| self.fail(format!("is not complete: {error}")))?;
         tracing::info!(plugin = name, "its environment was made in {:.1?}", began.elapsed());
         Ok(())
     }
 
-    /// The right to make it.
+    /// The right to make it, as long as the file is open.
     fn turn(&self) -> Result<File> {
         let path = self.package.folder.join(format!("{FOLDER}.lock"));
         let fail = |error: io::Error| self.fail(format!("cannot be made: {}: {error}", path.display()));
-        let file = File::create(&path).map_err(fail)?;
+        let file = open_lock(&path).map_err(fail)?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
@@ -115,15 +135,20 @@ impl Environment<'_> {
     }
 
     /// Runs a step; each line that it says is one of the log.
-    fn run(&self, command: &mut Command) -> Result<()> {
-        let step = command.get_args().take(3).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    fn run(&self, program: &Path, arguments: &[OsString]) -> Result<()> {
+        let step = arguments.iter().take(3).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let fail = |error: io::Error| self.fail(format!("cannot be made: python {step}: {error}"));
         let (output, input) = io::pipe().map_err(fail)?;
-        // Neither may keep the pipe open in this process.
-        command.stdin(Stdio::null()).stdout(input.try_clone().map_err(fail)?).stderr(input).process_group(0);
-        let spawned = command.spawn();
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = spawned.map_err(fail)?;
+        let second = input.try_clone().map_err(fail)?;
+        // Paths in the requirements are the plugin's.
+        let folder = &self.package.folder;
+        let installer =
+            GuardedProcess::start(program, arguments, folder, second, input).map_err(
+                |error| match unstartable::reason(program, folder, &error) {
+                    Some(reason) => self.fail(format!("cannot be made: {} {reason}", program.display())),
+                    None => fail(error),
+                },
+            )?;
         let name = self.package.name.clone();
         let reader = std::thread::Builder::new().name("environment".into()).spawn(move || {
             let mut tail = VecDeque::new();
@@ -141,33 +166,63 @@ impl Environment<'_> {
         });
         let reader = reader.map_err(fail)?;
         let give_up = Instant::now() + PATIENCE;
-        let (status, why) = loop {
-            if let Some(status) = child.try_wait().map_err(fail)? {
-                break (status, None);
+        let why = loop {
+            if guarded::has_ended(installer.pid()) {
+                break None;
             }
-            let cancelled = (self.is_cancelled)();
-            if cancelled || Instant::now() > give_up {
-                if let Ok(pid) = i32::try_from(child.id())
-                    && let Some(pid) = Pid::from_raw(pid)
-                {
-                    // Its group, which it leads: it is not waited for yet.
-                    let _ = kill_process_group(pid, Signal::KILL);
-                }
-                let why = if cancelled { Error::Stopped } else { self.fail(format!("was not made in {PATIENCE:?}")) };
-                break (child.wait().map_err(fail)?, Some(why));
+            if (self.is_cancelled)() {
+                break Some(Error::Stopped);
+            }
+            if Instant::now() > give_up {
+                break Some(self.fail(format!("was not made in {PATIENCE:?}")));
             }
             std::thread::sleep(SLICE);
         };
+        let status = match why {
+            Some(why) => {
+                // Killed, with what it has started.
+                drop(installer);
+                return Err(why);
+            }
+            None => installer.wait().map_err(|error| {
+                self.fail(format!(
+                    "is not complete, or it is not known whether it is ({error}): the engine ignores SIGCHLD, or waits \
+                     for children that are not its own"
+                ))
+            })?,
+        };
         let tail: Vec<_> = reader.join().unwrap_or_default().into();
-        match why {
-            Some(why) => Err(why),
-            None if status.success() => Ok(()),
-            None => Err(self.fail(format!(
-                "cannot be made: python {step} failed ({status}); its last lines:\n{}",
-                tail.join("\n")
-            ))),
+        if status.success() {
+            return Ok(());
         }
+        let tail = tail.join("\n");
+        Err(self.fail(format!("cannot be made: python {step} failed ({status}); its last lines:\n{tail}")))
     }
+}
+
+/// A file that processes of this user, and of the folder's owner, take turns
+/// by. What is at its path is not changed, and not followed elsewhere; nobody
+/// else can hold it.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let refuse = |reason: &str| Err(io::Error::other(format!("{reason}: remove it")));
+    let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => return refuse("is a symbolic link"),
+        Err(errno) => return Err(errno.into()),
+    };
+    let (found, folder) = (file.metadata()?, path.parent().unwrap_or(path).metadata()?);
+    if !found.is_file() {
+        return refuse("is not a regular file");
+    }
+    if ![rustix::process::geteuid().as_raw(), folder.uid()].contains(&found.uid()) {
+        return refuse(&format!("belongs to user {}", found.uid()));
+    }
+    if found.mode() & 0o077 != 0 {
+        // Who can open it could hold it.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -191,7 +246,9 @@ mod tests {
         let package = package(folder.path(), "");
         let never = || false;
         let interpreter = interpreter(&package, &python(), &never).unwrap();
-        let prefix = Command::new(&interpreter).args(["-c", "import sys; print(sys.prefix)"]).output().unwrap();
+        #[allow(clippy::disallowed_methods)] // it is this test's own
+        let prefix =
+            std::process::Command::new(&interpreter).args(["-c", "import sys; print(sys.prefix)"]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&prefix.stdout).trim(), folder.path().join(FOLDER).to_str().unwrap());
         let mark = folder.path().join(FOLDER).join("mark");
         fs::write(&mark, "").unwrap();

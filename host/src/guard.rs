@@ -1,35 +1,38 @@
-//! The guard of a plugin's process group: ends the group when the host is gone
-//! without having ended it, as after SIGKILL.
+//! The guard of a process group: ends the group when the host is gone without
+//! having ended it, as after SIGKILL.
 //!
 //! A plugin cannot be relied on to notice: an idle plugin of the official Go
 //! SDK does not, nor do a plugin's own children, nor what a `conda run`-like
-//! wrapper runs as its child. A parent-death signal reaches only the direct
-//! child, and fires when the *thread* that spawned it ends. So each group gets
-//! a process that does nothing but wait for the host's end.
+//! wrapper or an installer runs as its child. A parent-death signal reaches
+//! only the direct child, and fires when the *thread* that spawned it ends. So
+//! each group gets a process that does nothing but wait for the host's end.
 //!
 //! # How it lives
 //!
-//! [`Guard::spawn`] makes a socket pair. The plugin's process, forked and not
-//! yet executing, forks twice: the process in the middle prepares itself and
-//! the guard, which inherits everything from it, and ends; the plugin's process
-//! waits for that, so a start either has its guard or fails. The guard is
-//! nobody's child but init's (or the nearest subreaper's: when that is the host
-//! itself, as in a container whose first process it is, the host reaps it). It
-//! has a session of its own, without a terminal, blocks every signal that can
-//! be blocked, stands in `/`, is named [`NAME`], and has one descriptor: its
-//! end of the socket pair. In particular it has neither the plugin's output,
-//! which would never end, nor the host's end of another guard's pair, which
-//! would keep that one waiting.
+//! [`ProcessGuard::start`] makes a pair of sockets and forks: the guard is a
+//! child of the host. It prepares itself and says so; only then is the group's
+//! leader forked, which tells the guard its number before it executes anything.
+//! So there is no moment at which a process runs that nobody would end.
 //!
-//! The guard reads. A byte says that the host has dealt with the group: it ends
-//! and touches nothing. The end of the stream says that the host is gone,
-//! however it went: SIGTERM to the group, [`GRACE`], SIGKILL. A host that is
-//! merely stopped keeps its descriptors, and its plugins.
+//! The guard has a session of its own, without a terminal, blocks every signal
+//! that can be blocked, stands in `/`, is named [`NAME`], and has one
+//! descriptor: its end of the pair. In particular it has neither the group's
+//! output, which would never end, nor the host's end of another guard's pair,
+//! which would keep that one waiting.
 //!
-//! The group's number cannot be another's meanwhile: the host dismisses the
-//! guard before it reaps the group's leader. Once the host is gone, init may
-//! free the number; the guard looks every [`LOOK`] whether the group is gone,
-//! and the kernel gives a number out again only after all others.
+//! The guard reads. The end of the stream says that the host is gone, however
+//! it went: SIGTERM to the group, [`GRACE`], SIGKILL. A host that is merely
+//! stopped keeps its descriptors, and its plugins.
+//!
+//! A host that has dealt with the group ends the guard and waits for it
+//! ([`ProcessGuard::end`]), so that nothing is left of it, not even where no
+//! process reaps orphans. The guard's end raises no SIGCHLD, and an engine that
+//! waits for any child of its own (`waitpid(-1)`) does not get to see it.
+//!
+//! The group's number cannot be another's meanwhile: the host ends the guard
+//! before it reaps the group's leader. Once the host is gone, init may free the
+//! number; the guard looks every [`LOOK`] whether the group is gone, and the
+//! kernel gives a number out again only after all others.
 //!
 //! # What it costs, and what it cannot do
 //!
@@ -38,7 +41,7 @@
 //!   later is kept in its old state for the guard: in the worst case a guard
 //!   holds as much memory as the host had when the plugin was started. Start
 //!   plugins before filling large caches. Each start copies the page tables
-//!   three times (2 ms per 100 MB each, measured), and fails where the system
+//!   twice (2 ms per 100 MB each, measured), and fails where the system
 //!   refuses to promise that memory (`vm.overcommit_memory=2`).
 //! - A process that leaves the group (`setsid`, `setpgid`: a daemon) is out of
 //!   reach, as it is for the host.
@@ -47,21 +50,20 @@
 //!   the guard waits for that process's end too.
 //! - Two things can end a guard before its time: SIGKILL to itself, and the end
 //!   of its container or cgroup, which takes the plugins along.
-#![allow(unsafe_code)] // between fork and exec, and for what rustix does not offer
+//! - Where the host was killed, and no process reaps orphans, what it leaves
+//!   stays as zombies: the guard and what the guard has ended.
+#![allow(unsafe_code)] // after the fork, and for what rustix does not offer
 
+use std::convert::Infallible;
 use std::ffi::{CStr, c_int, c_long};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, Signal};
 use rustix::thread::Timespec;
 
 /// What `ps -o comm` shows; the kernel keeps 15 bytes.
@@ -73,94 +75,82 @@ const GRACE: u32 = 100;
 /// From one look at the group to the next: 10 ms.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// How long the end of a dismissed guard is waited for: it takes longer only
-/// when somebody has stopped it.
-const FAREWELL: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-
-/// The host's end of a guard's line. Dropped without [`Guard::dismiss`], it has
-/// the group ended.
+/// The host's end of a guard's line. Dropped without [`ProcessGuard::end`], it
+/// has the group ended.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct ProcessGuard {
     line: OwnedFd,
-    /// Its process, where it became a child of this one.
-    adopted: Option<Pid>,
+    pid: Pid,
+    is_dismissed: bool,
 }
 
-impl Guard {
-    /// Starts a command as the leader of a process group of its own, with a
-    /// guard.
-    pub(crate) fn spawn(mut command: Command) -> io::Result<(Child, Self)> {
-        let (host, guard) = UnixStream::pair()?;
-        let guard = clear_of_stdio(guard.into())?;
-        command.process_group(0);
-        // SAFETY: `start` is what may run between fork and exec: system calls
-        // on the stack's own memory, no allocation, no lock, no panic.
-        unsafe { command.pre_exec(move || start(guard.as_fd())) };
-        let spawned = command.spawn();
-        // The guard's end is now the guard's alone.
-        drop(command);
-        let guard = Self { adopted: adopted(host.as_fd()), line: host.into() };
-        match spawned {
-            Ok(child) => Ok((child, guard)),
-            Err(error) => {
-                // It may be there: executing comes after it.
-                guard.dismiss();
-                guard.wait();
-                Err(explain(error))
+impl ProcessGuard {
+    /// Forks a guard, which has no group yet.
+    ///
+    /// # Errors
+    /// The operating system has no process, memory or descriptor for it.
+    pub(crate) fn start() -> io::Result<Self> {
+        // Each message is received whole.
+        let (host, guard) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let line = clear_of_stdio(host)?;
+        // SAFETY: `be_guard` makes system calls on the stack's own memory only.
+        let forked = unsafe { fork_quietly(|| be_guard(guard.as_fd())) };
+        let pid = forked?;
+        drop(guard);
+        let started = Self { line, pid, is_dismissed: false };
+        let mut report = [0];
+        match retry(|| rustix::net::recv(&started.line, &mut report, RecvFlags::empty())) {
+            Ok((_, 1)) if report == [0] => Ok(started),
+            outcome => {
+                started.end();
+                match outcome {
+                    // Error numbers are below 256.
+                    Ok((_, 1)) => Err(io::Error::from_raw_os_error(report[0].into())),
+                    Ok(_) => Err(io::Error::other("its guard was killed")),
+                    Err(errno) => Err(errno.into()),
+                }
             }
         }
     }
 
-    /// Tells the guard that the group has been dealt with: it ends, and touches
-    /// nothing. To be called while the group's number is still the group's.
-    pub(crate) fn dismiss(&self) {
-        // It fails when the guard is gone already: then there is none to tell.
-        let _ = retry(|| rustix::net::send(&self.line, &[1], SendFlags::NOSIGNAL));
+    /// Tells the guard that this process leads its group. For a process between
+    /// fork and exec.
+    pub(crate) fn lead(&self) -> io::Result<()> {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        retry(|| rustix::net::send(&self.line, &own.to_ne_bytes(), SendFlags::NOSIGNAL))?;
+        Ok(())
     }
 
-    /// Waits for the end of a guard that has been dismissed, so that nothing is
-    /// left of it; where it is this process's child, it would stay a zombie
-    /// otherwise. It comes at once; it is waited for at most [`FAREWELL`].
-    pub(crate) fn wait(self) {
-        let mut end = [PollFd::new(&self.line, PollFlags::empty())];
-        let ended = retry(|| rustix::event::poll(&mut end, Some(&FAREWELL)));
-        if let (Ok(1..), Some(pid)) = (ended, self.adopted) {
-            let _ = retry(|| rustix::process::waitpid(Some(pid), WaitOptions::empty()));
+    #[cfg(test)]
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Ends the guard of a group that has been dealt with; the guard touches
+    /// nothing. To be called while the group's number is still the group's.
+    pub(crate) fn dismiss(&mut self) {
+        // A child of this process that nobody has waited for: the number is its
+        // own.
+        if !self.is_dismissed && matches!(wait_for(self.pid.as_raw_nonzero().get(), libc::WNOHANG), Ok(None)) {
+            let _ = rustix::process::kill_process(self.pid, Signal::KILL);
         }
+        self.is_dismissed = true;
+    }
+
+    /// The same, and waits for its end: nothing is left of it.
+    pub(crate) fn end(mut self) {
+        self.dismiss();
+        let _ = wait_for(self.pid.as_raw_nonzero().get(), 0);
     }
 }
 
-/// The first three descriptors are replaced in the plugin's process before its
-/// guard is forked.
-fn clear_of_stdio(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+/// The first three descriptors are replaced in the leader's process before
+/// anything else is done with others.
+pub(crate) fn clear_of_stdio(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     if descriptor.as_raw_fd() > 2 {
         return Ok(descriptor);
     }
     Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?)
-}
-
-/// The guard's process, if its parent is this process. It says its number when
-/// it is forked; asked at once, the number is surely its own.
-fn adopted(line: BorrowedFd<'_>) -> Option<Pid> {
-    let mut number = [0; 4];
-    let received = retry(|| rustix::net::recv(line, &mut number, RecvFlags::DONTWAIT));
-    let (_, 4) = received.ok()? else { return None };
-    let pid = Pid::from_raw(i32::from_ne_bytes(number))?;
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    rustix::process::waitid(WaitId::Pid(pid), look).ok().map(|_| pid)
-}
-
-fn explain(error: io::Error) -> io::Error {
-    match Errno::from_io_error(&error) {
-        Some(Errno::AGAIN | Errno::NOMEM) => io::Error::new(
-            error.kind(),
-            format!(
-                "{error}: a plugin needs two processes, itself and a guard that shares the host's memory; \
-                 raise the limit of processes (ulimit -u, pids.max) or of memory"
-            ),
-        ),
-        _ => error,
-    }
 }
 
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
@@ -172,136 +162,162 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
     }
 }
 
-// From here on, everything runs between fork and exec, in a process that has
-// one thread and a copy of the memory of a process with many: a lock may be
-// held for ever by a thread that is not there. Only system calls are made, on
-// memory of the stack.
-
-/// In the plugin's process: starts the guard of the group that it leads.
-fn start(line: BorrowedFd<'_>) -> io::Result<()> {
-    let group = rustix::process::getpid();
-    // In the guard for good; and a handler of the host's must not run in a copy
-    // of it.
-    let former = block_signals()?;
-    let started = match fork() {
-        Ok(None) => end(match prepare(line, group) {
-            Ok(()) => 0,
-            // Error numbers are below 256, as exit statuses are.
-            Err(error) => error.raw_os_error().unwrap_or(libc::EINVAL),
-        }),
-        Ok(Some(middle)) => wait_for(middle),
-        Err(error) => Err(error),
-    };
-    set_signals(&former)?;
-    started
-}
-
-/// In the process between the plugin's and the guard's: makes itself what the
-/// guard is to be, forks it, and tells the host its number.
-fn prepare(line: BorrowedFd<'_>, group: Pid) -> io::Result<()> {
-    rustix::process::setsid()?;
-    rustix::process::chdir(c"/")?;
-    rustix::thread::set_name(NAME)?;
-    close_all_but(line)?;
-    match fork()? {
-        None => watch(line, group),
-        Some(guard) => {
-            // The host may be gone: the guard will see it.
-            let _ = retry(|| rustix::net::send(line, &guard.to_ne_bytes(), SendFlags::NOSIGNAL));
-            Ok(())
+/// Waits for a child that sends no SIGCHLD, and which ordinary waits therefore
+/// do not see. Returns its wait status; `None` where `options` say not to wait,
+/// and it has not ended.
+///
+/// # Errors
+/// It is no child of this process.
+pub(crate) fn wait_for(child: c_int, options: c_int) -> io::Result<Option<c_int>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` lives as long as the call.
+        match unsafe { libc::waitpid(child, &raw mut status, libc::__WALL | options) } {
+            0 => return Ok(None),
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+            _ => return Ok(Some(status)),
         }
     }
 }
 
+/// Reaps what has become a child of this process of a group whose leader has
+/// been reaped and whose members have all been killed. Processes whose parent
+/// ends become children of process 1, or of the nearest process that adopts
+/// orphans: where that is this one, nobody else knows what they are, and no
+/// other child of this process is touched.
+pub(crate) fn reap_orphans(group: Pid) {
+    while let Ok(Some(_)) = wait_for(-group.as_raw_nonzero().get(), 0) {}
+}
+
+// From here on, everything runs in a process that has one thread and a copy of
+// the memory of a process with many: a lock may be held for ever by a thread
+// that is not there. Only system calls are made, on memory of the stack.
+
 /// The guard's life.
-fn watch(line: BorrowedFd<'_>, group: Pid) -> ! {
-    let mut word = [0];
-    // An error is an end too: that of a host which left something unread.
-    if let Ok(1..) = retry(|| rustix::io::read(line, &mut word)) {
-        end(0);
+fn be_guard(line: BorrowedFd<'_>) -> ! {
+    let report = match prepare(line) {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX),
+    };
+    // The host may be gone: that is seen below.
+    let _ = retry(|| rustix::net::send(line, &[report], SendFlags::NOSIGNAL));
+    if report == 0
+        && let Some(group) = hear_group(line)
+    {
+        watch(line, group);
     }
+    end()
+}
+
+fn prepare(line: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::setsid()?;
+    rustix::process::chdir(c"/")?;
+    rustix::thread::set_name(NAME)?;
+    close_all_but(line)
+}
+
+/// The number of the group; `None` when the host is gone before there is one.
+fn hear_group(line: BorrowedFd<'_>) -> Option<Pid> {
+    let mut number = [0; 4];
+    match retry(|| rustix::net::recv(line, &mut number, RecvFlags::empty())) {
+        Ok((_, 4)) => Pid::from_raw(i32::from_ne_bytes(number)),
+        _ => None,
+    }
+}
+
+/// Waits for the host's end, and ends the group.
+fn watch(line: BorrowedFd<'_>, group: Pid) {
+    // Nothing more is said: an error is an end too, that of a host which left
+    // something unread.
+    let _ = retry(|| rustix::net::recv(line, &mut [0], RecvFlags::empty()));
     let _ = rustix::process::kill_process_group(group, Signal::TERM);
     for _ in 0..GRACE {
         if rustix::process::test_kill_process_group(group) == Err(Errno::SRCH) {
-            end(0);
+            return;
         }
         let _ = rustix::thread::nanosleep(&LOOK);
     }
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
-    end(0)
 }
 
-/// The child's number, or `None` in the child. Not libc's `fork`: that runs the
-/// handlers of `pthread_atfork`, which may do anything.
-fn fork() -> io::Result<Option<c_int>> {
+/// Forks a child that runs `child`. No signal is sent at its end: it is
+/// nobody's business but that of this crate. It begins with every signal
+/// blocked, since a handler of the host's must not run in a copy of it.
+///
+/// # Safety
+/// `child` must make system calls on memory that was made before, and nothing
+/// else: it must not allocate, lock or panic.
+pub(crate) unsafe fn fork_quietly(child: impl FnOnce() -> Infallible) -> io::Result<Pid> {
     const ZERO: c_long = 0;
+    let former = set_signals(&every_signal())?;
+    // Not libc's `fork`: that runs the handlers of `pthread_atfork`, which may
+    // do anything.
     // SAFETY: a plain fork, which shares no memory: no flags, the same stack,
-    // nothing to be written. No signal is sent at the child's end, so a host
-    // that ignores SIGCHLD still gets to wait for it.
+    // nothing to be written. What the child may do is the caller's promise.
     let outcome = unsafe { libc::syscall(libc::SYS_clone, ZERO, ZERO, ZERO, ZERO, ZERO) };
-    match c_int::try_from(outcome) {
-        Ok(0) => Ok(None),
-        Ok(child @ 1..) => Ok(Some(child)),
-        _ => Err(io::Error::last_os_error()),
+    if outcome == 0 {
+        child();
     }
+    let error = io::Error::last_os_error();
+    set_signals(&former)?;
+    c_int::try_from(outcome).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw).ok_or(error)
 }
 
-/// Waits for a child that reports an error's number as its exit status.
-fn wait_for(child: c_int) -> io::Result<()> {
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` lives as long as the call. __WALL: the child sends
-        // no SIGCHLD.
-        if unsafe { libc::waitpid(child, &raw mut status, libc::__WALL) } == child {
-            break;
-        }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::EINTR) {
-            return Err(error);
-        }
-    }
-    match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
-        (true, 0) => Ok(()),
-        (true, error) => Err(io::Error::from_raw_os_error(error)),
-        // Somebody killed it.
-        (false, _) => Err(io::Error::from_raw_os_error(libc::ECHILD)),
-    }
-}
-
-/// Blocks every signal; returns the former mask.
-fn block_signals() -> io::Result<libc::sigset_t> {
+/// A mask of all signals.
+fn every_signal() -> libc::sigset_t {
     let mut all = MaybeUninit::uninit();
-    let mut former = MaybeUninit::uninit();
-    // SAFETY: both sets live as long as the calls; `sigfillset` writes the
-    // first whole before it is read.
-    let outcome = unsafe {
+    // SAFETY: `sigfillset` writes the set whole, and cannot fail.
+    unsafe {
         libc::sigfillset(all.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), former.as_mut_ptr())
-    };
-    match outcome {
-        // SAFETY: `sigprocmask` succeeded and has written it.
-        0 => Ok(unsafe { former.assume_init() }),
-        _ => Err(io::Error::last_os_error()),
+        all.assume_init()
     }
 }
 
-fn set_signals(mask: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: `mask` is a whole set, and lives as long as the call.
-    match unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+/// Blocks these signals and no others; returns the former mask.
+fn set_signals(mask: &libc::sigset_t) -> io::Result<libc::sigset_t> {
+    let mut former = MaybeUninit::uninit();
+    // SAFETY: both sets live as long as the call.
+    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, former.as_mut_ptr()) } {
+        // SAFETY: it succeeded and has written the former mask.
+        0 => Ok(unsafe { former.assume_init() }),
+        error => Err(io::Error::from_raw_os_error(error)),
     }
+}
+
+/// Gives this process the signals' handling that a program expects to start
+/// with: none blocked, none ignored, whatever the host has done for itself. For
+/// a process between fork and exec; a handler would end with exec anyway.
+pub(crate) fn default_signals() -> io::Result<()> {
+    // The last one of Linux, and how many bytes a set of them has there.
+    const LAST: c_int = 64;
+    const SET: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 16 } else { 8 };
+    // The kernel's `struct sigaction` for SIG_DFL, and room: all is zero.
+    let default = [0_u64; 8];
+    let no_former: *mut u64 = std::ptr::null_mut();
+    for signal in 1..=LAST {
+        // Not libc's `sigaction`: newer ones take a lock for SIGABRT. It fails
+        // for SIGKILL and SIGSTOP, which cannot be ignored.
+        // SAFETY: `default` lives as long as the call, and is as long as any
+        // machine's structure.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), no_former, SET) };
+    }
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` writes the set whole, and cannot fail.
+    let none = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        none.assume_init()
+    };
+    set_signals(&none).map(drop)
 }
 
 /// Closes every descriptor of this process but one.
 fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
     let kept_number = kept.as_raw_fd();
-    let (Ok(below), Ok(above)) =
-        (u32::try_from(kept_number.wrapping_sub(1)), u32::try_from(kept_number.wrapping_add(1)))
-    else {
-        return Err(Errno::BADF.into());
-    };
-    for (first, last) in [(0, below), (above, u32::MAX)] {
+    let (below, above) = (kept_number.cast_unsigned().checked_sub(1), kept_number.cast_unsigned() + 1);
+    for (first, last) in below.map(|below| (0, below)).into_iter().chain([(above, u32::MAX)]) {
         // SAFETY: this process runs only what is in this file, which uses no
         // other descriptor: none that is closed is anybody's.
         if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
@@ -336,46 +352,19 @@ fn number(digits: &[u8]) -> Option<c_int> {
     })
 }
 
-fn end(status: c_int) -> ! {
+/// Ends this process, which is between fork and exec.
+pub(crate) fn end() -> ! {
     // SAFETY: it ends this process, and runs no destructor of the host's.
-    unsafe { libc::_exit(status) }
+    unsafe { libc::_exit(0) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Resource, Rlimit};
     use std::io::Read;
-
-    /// Limits a command to `count` processes, as a user who has no others.
-    fn limit(command: &mut Command, user: u32, count: u64) {
-        let limit = move || {
-            let user = rustix::process::Uid::from_raw(user);
-            rustix::thread::set_thread_res_uid(user, user, user)?;
-            let limit = Rlimit { current: Some(count), maximum: Some(count) };
-            Ok(rustix::process::setrlimit(Resource::Nproc, limit)?)
-        };
-        // SAFETY: two system calls.
-        unsafe { command.pre_exec(limit) };
-    }
-
-    #[test]
-    fn a_start_without_its_guard_fails_with_the_reason() {
-        // Root has no limit, and nobody else can be somebody else.
-        let own = rustix::process::getuid();
-        let cases: &[_] = match own.is_root() {
-            // For neither of its two forks, and for the first only.
-            true => &[(3_141_592, 1), (2_718_281, 2)],
-            false => &[(own.as_raw(), 0)],
-        };
-        for &(user, count) in cases {
-            let mut command = Command::new("/bin/true");
-            limit(&mut command, user, count);
-            let error = Guard::spawn(command).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-            assert!(error.to_string().contains("a plugin needs two processes"), "{error}");
-        }
-    }
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
 
     #[test]
     fn descriptors_are_closed_without_close_range() {
@@ -389,10 +378,11 @@ mod tests {
                 Err(_) => 0,
             };
             let _ = rustix::io::write(&there, &[u8::try_from(left).unwrap_or(u8::MAX)]);
-            end(0)
+            end()
         };
         // SAFETY: system calls on the stack's memory only.
         unsafe { command.pre_exec(close) };
+        #[allow(clippy::disallowed_methods)] // it is this test's own
         command.spawn().unwrap().wait().unwrap();
         drop(command);
         drop(many);

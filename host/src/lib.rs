@@ -23,9 +23,10 @@
 //! What lives where: [`Host`] and its builder; `catalog`, which plugins there
 //! are; `plugin`, one of them, whether it runs or not, and its update; `startup`, `command` and
 //! `process`, how one is started and ended; `environment`, the one that a Python
-//! plugin runs in; `guard`, who ends it when the host
-//! is gone; `running`, a running one; `scope`, the sockets of a process, whose
-//! waits end with it;
+//! plugin runs in; `guarded`, how any process is started here, `guard`, who ends
+//! it when the host is gone, and `unstartable`, why one could not be started;
+//! `running`, a running one; `scope`, the sockets of a process, whose waits end
+//! with it;
 //! `channel`, commands and their answers; `keeper`, the thread that reads idle
 //! channels; `site`, what all plugins share; [`Function`], [`Source`] and
 //! [`Sink`], the handles of an engine.
@@ -40,6 +41,7 @@ mod environment;
 mod error;
 mod function;
 mod guard;
+mod guarded;
 mod host;
 mod inlet;
 mod keeper;
@@ -60,6 +62,7 @@ mod status;
 mod target;
 mod transports;
 mod turn;
+mod unstartable;
 
 pub use calls::PendingCall;
 pub use catalog::Package;
@@ -68,6 +71,7 @@ pub use ekuiper_core::message::{Arguments, FunctionMeta, SymbolKind, Tuple};
 pub use ekuiper_core::restart::RestartPolicy;
 pub use error::{Error, Result};
 pub use function::Function;
+pub use guarded::GuardedProcess;
 pub use host::{Host, HostBuilder};
 pub use process::Exit;
 pub use sink::{PendingAck, Sink, SinkBuilder, SinkStopper};

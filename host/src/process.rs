@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{BufRead, BufReader, PipeReader};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
 use crate::command::CommandLine;
-use crate::guard::Guard;
+use crate::guarded::{self, GuardedProcess};
 use crate::{Error, Result};
 
 /// How many of its last lines are kept for errors.
@@ -110,15 +109,13 @@ impl Process {
     pub(crate) fn spawn(plugin: &str, line: &CommandLine, on_exit: impl FnOnce() + Send + 'static) -> Result<Self> {
         let fail = |source| Error::Spawn { plugin: plugin.to_owned(), command: line.display(), source };
         let (output, writer) = std::io::pipe().map_err(fail)?;
-        let mut command = Command::new(&line.program);
-        command.args(&line.args).current_dir(&line.directory).stdin(Stdio::null());
-        command.stdout(writer.try_clone().map_err(fail)?).stderr(writer);
-        let (mut child, guard) = Guard::spawn(command).map_err(fail)?;
-        let pid = Pid::from_child(&child);
-        tracing::debug!(plugin, pid = child.id(), command = line.display(), "plugin started");
+        let second = writer.try_clone().map_err(fail)?;
+        let mut started = GuardedProcess::start(&line.program, &line.args, &line.directory, second, writer)
+            .map_err(|error| line.cannot_start(plugin, error))?;
+        let pid = started.pid();
+        tracing::debug!(plugin, pid = pid.as_raw_nonzero().get(), command = line.display(), "plugin started");
 
-        // Without its threads it cannot be looked after: the guard, dropped,
-        // ends it.
+        // Without its threads it cannot be looked after: dropped, it is killed.
         let shared = Arc::new(Shared::default());
         let name = plugin.to_owned();
         let pump = shared.clone();
@@ -128,15 +125,8 @@ impl Process {
         spawn_thread(format!("{plugin}-exit"), move || {
             // Its end, while its number still names its group: whatever it
             // started itself goes with it.
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-            let ended = loop {
-                match waitid(WaitId::Pid(pid), options) {
-                    Err(rustix::io::Errno::INTR) => {}
-                    ended => break ended.ok().flatten(),
-                }
-            };
-            waiter.signal(pid, Signal::KILL);
-            guard.dismiss();
+            let ended = guarded::wait_for_end(pid);
+            started.end_group();
             let state = waiter.wait_until(Instant::now() + OUTPUT_GRACE, |state| state.output_ended);
             let tail = state.tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
             drop(state);
@@ -152,8 +142,7 @@ impl Process {
             // Its number is given back last: on a busy machine the kernel may
             // take half a second for that, and nobody is to wait meanwhile.
             waiter.lock().reaped = true;
-            let _ = child.wait();
-            guard.wait();
+            let _ = started.reap();
             waiter.lock().is_over = true;
             waiter.changed.notify_all();
         })
@@ -196,8 +185,7 @@ impl Process {
     fn has_ended(&self) -> bool {
         // Under the lock: not while its number is given back.
         let state = self.shared.lock();
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        state.reaped || matches!(waitid(WaitId::Pid(self.pid), options), Ok(Some(_)))
+        state.reaped || guarded::has_ended(self.pid)
     }
 
     /// Ends it and its group: SIGTERM, `grace`, SIGKILL. Nothing is left of it

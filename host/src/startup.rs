@@ -112,6 +112,7 @@ pub(crate) fn start_beside(
 
 /// A process that has been started, and what became of its handshake.
 struct Launched {
+    line: CommandLine,
     process: Process,
     scope: Arc<ProcessScope>,
     candidates: Vec<Candidate>,
@@ -159,7 +160,9 @@ impl Launched {
             Handshake::Cancelled => return Error::Stopped,
             Handshake::Exited => {
                 let unknown = || Exit { code: None, signal: None, tail: process.tail() };
-                return Error::EarlyExit { plugin, exit: process.wait(EXIT_GRACE).unwrap_or_else(unknown) };
+                let exit = process.wait(EXIT_GRACE).unwrap_or_else(unknown);
+                let reason = self.line.ended_for(name, &exit);
+                return reason.unwrap_or(Error::EarlyExit { plugin, exit });
             }
             Handshake::Garbage(said) => Some(said.clone()),
             Handshake::From(_) | Handshake::WithFormer | Handshake::Nobody => {
@@ -240,7 +243,7 @@ fn launch(
     }
     let handshake = await_handshake(&reports, candidates.len());
     canceller.is_over();
-    Ok(Launched { process, scope, candidates, handshake, clash, patience })
+    Ok(Launched { line, process, scope, candidates, handshake, clash, patience })
 }
 
 /// What the plugin is told on its command line.

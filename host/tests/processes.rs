@@ -1,5 +1,5 @@
 //! Plugins' processes: their starts, side by side, and their ends.
-#![allow(clippy::unwrap_used)] // these are tests, helpers included
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! A plugin that crashes is back, with exactly what is live, under the same
 //! handles.
-#![allow(clippy::unwrap_used)] // these are tests, helpers included
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
 

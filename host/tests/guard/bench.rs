@@ -15,6 +15,9 @@ use rustix::process::{Pid, Signal};
 /// Names the bench's folder to the host, and marks all that descends from it.
 const MARK: &str = "EKUIPER_GUARD_BENCH";
 
+/// In the environment of a process that starts a host and adopts orphans.
+const ADOPTER: &str = "EKUIPER_GUARD_ADOPTER";
+
 /// What a host says begins so; the test harness writes to the same pipe.
 const SAYS: &str = "host: ";
 
@@ -107,10 +110,31 @@ impl Bench {
 
     /// A process in the role of a host of all plugins of this bench.
     pub(crate) fn host(&self) -> HostProcess {
+        self.start(Command::new(std::env::current_exe().unwrap()))
+    }
+
+    /// A host that begins with every signal blocked and ignored, but for what
+    /// this argument of `env` says.
+    pub(crate) fn deaf_host(&self, kept: &str) -> HostProcess {
+        let mut command = Command::new("env");
+        command.args(["--block-signal", "--ignore-signal", kept]).arg(std::env::current_exe().unwrap());
+        self.start(command)
+    }
+
+    /// A host whose orphans become children of a process that, as many a
+    /// container's first, waits for its own child alone; it is the one that is
+    /// returned.
+    pub(crate) fn adopter(&self) -> HostProcess {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(ADOPTER, "");
+        self.start(command)
+    }
+
+    fn start(&self, mut command: Command) -> HostProcess {
         let path = std::env::var_os("PATH").unwrap();
         let path = std::env::join_paths([self.path("bin")].into_iter().chain(std::env::split_paths(&path))).unwrap();
         let fork = FORK.lock().unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = command
             .args(["--exact", "in_the_role_of_a_host", "--nocapture"])
             .env(MARK, self.folder.path())
             .env("TMPDIR", self.path("tmp"))
@@ -230,6 +254,13 @@ impl Drop for HostProcess {
 /// until nobody tells it any more.
 pub(crate) fn be_a_host() {
     let Some(folder) = std::env::var_os(MARK) else { return };
+    if std::env::var_os(ADOPTER).is_some() {
+        rustix::process::set_child_subreaper(Pid::from_raw(1)).unwrap();
+        let host = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "in_the_role_of_a_host", "--nocapture"];
+        let _ = Command::new(host).args(arguments).env_remove(ADOPTER).status().unwrap();
+        return;
+    }
     let plugins = Path::new(&folder).join("plugins");
     let mut builder = Host::builder().plugins_dir(plugins).grace(Duration::from_secs(1));
     if let Some(python) = official_python() {
@@ -256,6 +287,10 @@ pub(crate) fn be_a_host() {
                 "shutdown" => {
                     host.shutdown();
                     say("shut down");
+                }
+                "bear" => {
+                    std::mem::forget(Command::new("/bin/true").spawn().unwrap());
+                    say("born");
                 }
                 "adopt" => {
                     rustix::process::set_child_subreaper(Pid::from_raw(1)).unwrap();
@@ -301,7 +336,18 @@ pub(crate) fn write_program(path: &Path, content: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// A process that is more than a zombie.
 pub(crate) fn found(proc: &Path) -> Option<Found> {
+    stat(proc).filter(|found| found.state != "Z")
+}
+
+/// The zombies among a process's children.
+pub(crate) fn zombies(parent: u32) -> Vec<Found> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| stat(&entry.path()));
+    all.filter(|found| i64::from(found.parent) == i64::from(parent) && found.state == "Z").collect()
+}
+
+fn stat(proc: &Path) -> Option<Found> {
     let stat = std::fs::read_to_string(proc.join("stat")).ok()?;
     let (before, after) = stat.rsplit_once(") ")?;
     let (pid, name) = before.split_once(" (")?;
@@ -315,5 +361,4 @@ pub(crate) fn found(proc: &Path) -> Option<Found> {
         group: number(2)?,
         session: number(3)?,
     })
-    .filter(|found| found.state != "Z")
 }

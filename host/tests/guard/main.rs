@@ -1,6 +1,6 @@
 //! Nothing survives a host, however it ends: its plugins' process groups, with
 //! what they started, end with it, and so do their guards.
-#![allow(clippy::unwrap_used)] // these are tests, helpers included
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod bench;
 
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use bench::{Bench, be_a_host, found, official_python, wait_for, write_program};
+use bench::{Bench, be_a_host, found, official_python, wait_for, write_program, zombies};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Not a test: the other tests start this program again, as a host.
@@ -150,7 +150,7 @@ fn a_plugin_that_cannot_be_executed_leaves_no_guard() {
     let mut host = bench.host();
     host.start(&name);
     let said = host.hear();
-    assert!(said.contains("cannot start") && said.contains("No such file"), "{said}");
+    assert!(said.contains("names the interpreter /no/such/interpreter, which does not exist"), "{said}");
     bench.wait_nothing_but(&[host.pid()]);
 }
 
@@ -171,8 +171,8 @@ fn a_guard_keeps_nothing_of_its_hosts_and_hears_no_signal() {
         assert!(held[0].to_string_lossy().starts_with("socket:"), "not the plugin's output, or a listener: {held:?}");
         assert_eq!(guard.proc("cwd").read_link().unwrap(), Path::new("/"));
         let relatives = all.iter().filter(|other| other.pid != guard.pid);
+        assert_eq!(u32::try_from(guard.parent), Ok(host.pid()), "who waits for it");
         for other in relatives {
-            assert!(guard.parent != other.pid, "{guard:?} is a child of {other:?}");
             assert!(guard.session != other.session, "{guard:?} shares its session with {other:?}");
         }
         for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::ALARM, Signal::USR1] {
@@ -216,6 +216,107 @@ fn a_host_that_adopts_orphans_reaps_its_guards() {
             tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
         lists.collect::<String>().is_empty().then_some(())
     });
+}
+
+/// Where process 1 of a container waits for its own child alone, a guard that
+/// is nobody's child but its stays a zombie for ever.
+#[test]
+fn guards_leave_no_zombie_where_nobody_reaps_orphans() {
+    let bench = Bench::new();
+    let names: Vec<_> = (0..5).map(|number| bench.script(&format!("p{number}"), "exit 3")).collect();
+    let mut host = bench.adopter();
+    for name in &names {
+        host.start(name);
+        assert!(host.hear().contains("exit code 3"));
+    }
+    bench.wait_guards(0);
+    // All that it has is the host, which waits for its own children.
+    let adopted = zombies(host.pid());
+    assert!(adopted.is_empty(), "{adopted:#?}");
+    let host_pid = wait_for("the host", || bench.processes().into_iter().find(|it| it.parent as u32 == host.pid()));
+    wait_for("no zombie is left", || zombies(host_pid.pid as u32).is_empty().then_some(()));
+    assert_eq!(host.ask("shutdown"), "shut down");
+}
+
+/// What a plugin has started and left becomes the host's child where that
+/// adopts orphans, as process 1 does; nobody else would know what it is.
+#[test]
+fn a_host_that_adopts_orphans_reaps_those_of_its_plugins_and_no_others() {
+    let bench = Bench::new();
+    let name = bench.script("family", FAMILY);
+    let mut host = bench.host();
+    assert_eq!(host.ask("adopt"), "adopts");
+    // Its own child, which it has not waited for.
+    assert_eq!(host.ask("bear"), "born");
+    host.start(&name);
+    bench.wait_ready(&name);
+    let leader = bench.processes().into_iter().find(|found| found.pid == found.group && !found.is_guard());
+    let leader = leader.filter(|found| u32::try_from(found.pid) != Ok(host.pid())).unwrap();
+    kill_process(Pid::from_raw(leader.pid).unwrap(), Signal::KILL).unwrap();
+    assert!(host.hear().contains("signal 9"));
+    let own = wait_for("its own child is all that is left", || {
+        let left = zombies(host.pid());
+        (left.len() == 1 && bench.processes().len() == 1).then_some(left)
+    });
+    assert_eq!(own[0].name, "true", "{own:?}");
+    assert_eq!(host.ask("shutdown"), "shut down");
+    assert_eq!(zombies(host.pid()).len(), 1, "what is the engine's stays the engine's");
+}
+
+#[test]
+fn a_plugin_starts_with_default_signals_whatever_its_host_has_done_to_its_own() {
+    let bench = Bench::new();
+    let of = |status: &Path, field: &str| {
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim_start_matches(':');
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    // How a plugin has ended cannot be known where SIGCHLD is ignored.
+    for (kept, ended) in [("--default-signal=CHLD", "exit code 3"), ("--ignore-signal=CHLD", "exit status unknown")] {
+        let name = bench.script(&format!("clean{}", kept.len()), "cat /proc/self/status > status\nexit 3");
+        let mut host = bench.deaf_host(kept);
+        assert_eq!(host.ask("ping"), "pong");
+        let own = PathBuf::from(format!("/proc/{}/status", host.pid()));
+        let terminate = 1 << (Signal::TERM.as_raw() - 1);
+        assert!(of(&own, "SigIgn") & terminate != 0 && of(&own, "SigBlk") & terminate != 0, "it is deaf");
+        host.start(&name);
+        let said = host.hear();
+        assert!(said.contains(ended), "{said}");
+        let status = bench.path("plugins").join(&name).join("status");
+        for field in ["SigBlk", "SigIgn", "SigCgt", "SigPnd"] {
+            assert_eq!(of(&status, field), 0, "{field} of a plugin, {kept}");
+        }
+        assert_eq!(host.ask("shutdown"), "shut down");
+        assert_eq!(zombies(host.pid()).len(), 0);
+    }
+}
+
+#[test]
+fn the_installer_of_an_environment_ends_with_a_killed_host() {
+    let bench = Bench::new();
+    let name = bench.unique("slow");
+    let folder =
+        bench.plugin(&name, r#"{"language":"python","executable":"p.py","functions":["f"],"virtualEnvType":"venv"}"#);
+    std::fs::write(folder.join("p.py"), "").unwrap();
+    std::fs::write(folder.join("requirements.txt"), "./package\n").unwrap();
+    // pip itself runs this, in a process of its own, and needs nothing else.
+    let package = folder.join("package");
+    std::fs::create_dir(&package).unwrap();
+    let project = "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n";
+    std::fs::write(package.join("pyproject.toml"), project).unwrap();
+    let backend = format!(
+        "import subprocess\nsubprocess.Popen(['sleep', '86400'])\nopen({:?}, 'w')\nwhile True: pass\n",
+        folder.join("ready")
+    );
+    std::fs::write(package.join("backend.py"), backend).unwrap();
+    let mut host = bench.host();
+    host.start(&name);
+    bench.wait_ready(&name);
+    wait_for("what the installer has started itself", || {
+        bench.processes().iter().any(|found| found.name == "sleep").then_some(())
+    });
+    host.kill();
+    bench.wait_nothing_but(&[]);
 }
 
 #[test]

@@ -1,0 +1,330 @@
+//! A process that does not outlive the host: the one way in which the host,
+//! and the command on it, start a process.
+//!
+//! Everything that is started is the leader of a process group of its own, has
+//! a [guard](crate::guard), and begins with no signal blocked or ignored,
+//! whatever the host has done to its own signals. A file that cannot be
+//! executed is an error; it is never handed to a shell instead.
+#![allow(unsafe_code)] // between fork and exec
+
+use std::ffi::{CString, OsStr, OsString, c_char, c_int};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
+
+use crate::command::find_program;
+use crate::guard::{self, ProcessGuard, clear_of_stdio};
+
+/// A process that ends with this one, however this one ends: SIGTERM, one
+/// second, SIGKILL, to it and to everything in its process group. Dropped, it
+/// is killed with its group.
+///
+/// How it ends cannot be known where the rest of this process ignores SIGCHLD,
+/// or waits for any child there is (`waitpid(-1)`).
+#[derive(Debug)]
+pub struct GuardedProcess {
+    pid: Pid,
+    /// Present until the process is waited for.
+    guard: Option<ProcessGuard>,
+}
+
+/// What did not work between fork and exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    Prepare,
+    EnterFolder,
+    Execute,
+}
+
+impl GuardedProcess {
+    /// Starts `program` in `folder`, with this process's environment and
+    /// nothing to read. A name without a slash is looked for in `PATH`.
+    ///
+    /// # Errors
+    /// The operating system's, for the program, the folder, or the process.
+    pub fn start(
+        program: &Path,
+        arguments: &[OsString],
+        folder: &Path,
+        stdout: impl Into<OwnedFd>,
+        stderr: impl Into<OwnedFd>,
+    ) -> io::Result<Self> {
+        let image = Image::new(program, arguments, folder)?;
+        let nothing: OwnedFd = std::fs::File::open("/dev/null")?.into();
+        let streams = [nothing, stdout.into(), stderr.into()].map(clear_of_stdio);
+        let [stdin, stdout, stderr] = streams;
+        let streams = [stdin?, stdout?, stderr?];
+        let (mut report, reporter) = io::pipe()?;
+        let reporter = clear_of_stdio(reporter.into())?;
+        let guard = ProcessGuard::start().map_err(explain)?;
+        // SAFETY: `be_program` makes system calls on memory that was made
+        // before; no allocation, no lock, no panic.
+        let forked = unsafe { guard::fork_quietly(|| be_program(&image, &streams, &guard, reporter.as_fd())) };
+        let pid = match forked {
+            Ok(pid) => pid,
+            Err(error) => {
+                guard.end();
+                return Err(explain(error));
+            }
+        };
+        drop((streams, reporter));
+        let mut started = Self { pid, guard: Some(guard) };
+        let mut failure = [0; 5];
+        match report.read_exact(&mut failure) {
+            // Its end was closed by the execution.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(started),
+            outcome => {
+                let _ = started.reap();
+                outcome?;
+                let [step, errno @ ..] = failure;
+                let error = io::Error::from_raw_os_error(c_int::from_ne_bytes(errno));
+                Err(match step == Step::EnterFolder as u8 {
+                    true => io::Error::new(error.kind(), format!("its folder {}: {error}", folder.display())),
+                    false => explain(error),
+                })
+            }
+        }
+    }
+
+    /// Its process, and its group.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits for its end, and ends what is left of its group.
+    ///
+    /// # Errors
+    /// The operating system cannot tell how it ended.
+    pub fn wait(mut self) -> io::Result<ExitStatus> {
+        let _ = wait_for_end(self.pid);
+        self.reap()
+    }
+
+    /// Kills what is left of its group, whose leader has ended, and dismisses
+    /// its guard: nothing is left to be done for either.
+    pub(crate) fn end_group(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            let _ = kill_process_group(self.pid, Signal::KILL);
+            guard.dismiss();
+        }
+    }
+
+    /// Kills what is left of its group, and waits for its leader, whose number
+    /// may be another's then, and for its guard: nothing is left of any of
+    /// them.
+    pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
+        self.end_group();
+        let Some(guard) = self.guard.take() else { return Err(Errno::CHILD.into()) };
+        guard.end();
+        let status = guard::wait_for(self.pid.as_raw_nonzero().get(), 0)?.ok_or(Errno::CHILD)?;
+        guard::reap_orphans(self.pid);
+        Ok(ExitStatus::from_raw(status))
+    }
+}
+
+impl Drop for GuardedProcess {
+    fn drop(&mut self) {
+        let _ = self.reap();
+    }
+}
+
+/// Until it has executed its program, it would send no SIGCHLD at its end, and
+/// ordinary waits do not see it.
+const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+
+/// Waits until a guarded process has ended; it stays what it is, so that its
+/// number is not given to another. `None` where it is not known how.
+pub(crate) fn wait_for_end(pid: Pid) -> Option<WaitIdStatus> {
+    loop {
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | ANY_CHILD) {
+            Err(Errno::INTR) => {}
+            ended => return ended.ok().flatten(),
+        }
+    }
+}
+
+/// Whether a guarded process that is not reaped yet has ended.
+pub(crate) fn has_ended(pid: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG | ANY_CHILD;
+    !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
+}
+
+/// In the new process: becomes the program, or says why not.
+fn be_program(image: &Image, streams: &[OwnedFd; 3], guard: &ProcessGuard, reporter: BorrowedFd<'_>) -> ! {
+    let (step, error) = match prepare(streams, guard) {
+        Err(error) => (Step::Prepare, error),
+        Ok(()) => image.execute(),
+    };
+    let mut failure = [step as u8, 0, 0, 0, 0];
+    failure[1..].copy_from_slice(&error.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes());
+    let _ = rustix::io::write(reporter, &failure);
+    guard::end()
+}
+
+fn prepare(streams: &[OwnedFd; 3], guard: &ProcessGuard) -> io::Result<()> {
+    for (stream, number) in streams.iter().zip(0..) {
+        // SAFETY: a system call without memory; nothing of this process uses
+        // what the number stood for.
+        if unsafe { libc::dup2(stream.as_raw_fd(), number) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    rustix::process::setpgid(None, None)?;
+    guard.lead()?;
+    guard::default_signals()
+}
+
+/// What is executed, as the system calls take it. Not `execvp`, which the
+/// standard library uses: that hands a file that the kernel does not know to
+/// `/bin/sh`, and what a shell says of it helps nobody.
+struct Image {
+    program: CString,
+    folder: CString,
+    arguments: Pointers,
+    environment: Pointers,
+}
+
+impl Image {
+    fn new(program: &Path, arguments: &[OsString], folder: &Path) -> io::Result<Self> {
+        let found = match program.as_os_str().as_bytes().contains(&b'/') {
+            true => program.to_owned(),
+            false => find_program(&program.to_string_lossy()).ok_or(Errno::NOENT)?,
+        };
+        let words = std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
+        let variables = std::env::vars_os().map(|(name, value)| {
+            let mut variable = name.into_vec();
+            variable.push(b'=');
+            variable.extend_from_slice(value.as_bytes());
+            CString::new(variable)
+        });
+        Ok(Self {
+            program: c_string(found.as_os_str())?,
+            folder: c_string(folder.as_os_str())?,
+            arguments: Pointers::new(words.map(c_string).collect::<io::Result<_>>()?),
+            environment: Pointers::new(variables.collect::<Result<_, _>>()?),
+        })
+    }
+
+    /// Returns only if it fails.
+    fn execute(&self) -> (Step, io::Error) {
+        if let Err(errno) = rustix::process::chdir(&*self.folder) {
+            return (Step::EnterFolder, errno.into());
+        }
+        // SAFETY: strings that end with a zero, and lists of them that end with
+        // a null; they live as long as this does.
+        unsafe { libc::execve(self.program.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
+        (Step::Execute, io::Error::last_os_error())
+    }
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_bytes())?)
+}
+
+/// Strings, and the list of their addresses, which ends with a null.
+struct Pointers {
+    _strings: Vec<CString>,
+    addresses: Vec<*const c_char>,
+}
+
+impl Pointers {
+    fn new(strings: Vec<CString>) -> Self {
+        let ends = std::iter::once(std::ptr::null());
+        let addresses = strings.iter().map(|string| string.as_ptr()).chain(ends).collect();
+        Self { _strings: strings, addresses }
+    }
+
+    fn as_ptr(&self) -> *const *const c_char {
+        self.addresses.as_ptr()
+    }
+}
+
+fn explain(error: io::Error) -> io::Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::AGAIN | Errno::NOMEM) => io::Error::new(
+            error.kind(),
+            format!(
+                "{error}: it needs two processes, itself and a guard that shares the host's memory; \
+                 raise the limit of processes (ulimit -u, pids.max) or of memory"
+            ),
+        ),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Resource, Rlimit};
+
+    fn nothing() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    fn start(program: &str) -> io::Result<GuardedProcess> {
+        GuardedProcess::start(Path::new(program), &[], Path::new("/"), nothing(), nothing())
+    }
+
+    /// In a process of its own: others would have the limit too.
+    #[test]
+    fn a_start_without_its_guard_fails_with_the_reason() {
+        const ALONE: &str = "EKUIPER_GUARDED_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let own = std::env::current_exe().unwrap();
+            let test = "guarded::tests::a_start_without_its_guard_fails_with_the_reason";
+            #[allow(clippy::disallowed_methods)] // it is this test's own
+            let output = std::process::Command::new(own).args(["--exact", test]).env(ALONE, "").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        // Root has no limit, but a thread of it can be somebody without other
+        // processes: the limit stands in the way of the guard, or of the
+        // process itself.
+        let counts: &[u64] = match rustix::process::getuid() {
+            user if user.is_root() => {
+                let user = rustix::process::Uid::from_raw(3_141_592);
+                rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+                &[1, 2]
+            }
+            _ => &[0],
+        };
+        for count in counts {
+            let limit = Rlimit { current: Some(*count), maximum: Some(1000) };
+            rustix::process::setrlimit(Resource::Nproc, limit).unwrap();
+            let error = start("/bin/true").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            assert!(error.to_string().contains("it needs two processes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn how_it_ends_is_known_and_nothing_is_left() {
+        let process = start("/bin/false").unwrap();
+        let (pid, guard) = (process.pid(), process.guard.as_ref().unwrap().pid());
+        assert_eq!(process.wait().unwrap().code(), Some(1));
+        let dropped = start("/bin/cat").unwrap();
+        let (other, other_guard) = (dropped.pid(), dropped.guard.as_ref().unwrap().pid());
+        drop(dropped);
+        for pid in [pid, guard, other, other_guard] {
+            assert!(guard::wait_for(pid.as_raw_nonzero().get(), 0).is_err(), "{pid} is no child any more");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_handed_to_no_shell() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("script");
+        std::fs::write(&script, "exit 0\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let error = start(script.to_str().unwrap()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOEXEC));
+    }
+}
