@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod error;
+mod init;
 mod interrupt;
 mod logging;
 mod pipeline;
@@ -22,6 +23,12 @@ fn main() -> ExitCode {
     #[cfg(feature = "bench")]
     if ekuiper_bench::child::is_one() {
         return ekuiper_bench::child::run();
+    }
+    if let Some(ended) = init::be_init() {
+        return ended.unwrap_or_else(|error| {
+            eprintln!("ekuiper-plugin: as process 1, it cannot start itself again: {error}");
+            ExitCode::FAILURE
+        });
     }
     let arguments = args::Arguments::parse();
     logging::init(arguments.common.log_level);

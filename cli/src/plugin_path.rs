@@ -3,11 +3,12 @@
 //! A folder that is a Cargo project is built first, as `cargo run` does, and
 //! its program runs in that folder.
 
+use std::ffi::OsString;
 use std::io::BufRead;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use ekuiper_host::Package;
+use ekuiper_host::{GuardedProcess, Package};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -36,25 +37,22 @@ fn has_feature(project: &str, name: &str) -> bool {
 fn build(package: &Package, feature: Option<&str>) -> Result<PathBuf> {
     let failed = |source| Error::Cargo { path: package.folder.clone(), source };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--release", "--quiet", "--message-format=json-render-diagnostics"])
-        .current_dir(&package.folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    command.args(feature.into_iter().flat_map(|feature| ["--features", feature]));
+    let mut arguments = vec!["build", "--release", "--quiet", "--message-format=json-render-diagnostics"];
+    arguments.extend(feature.into_iter().flat_map(|feature| ["--features", feature]));
+    let arguments: Vec<_> = arguments.into_iter().map(OsString::from).collect();
     eprintln!("building {} …", package.name);
-    let mut child = command.spawn().map_err(failed)?;
+    let (output, input) = std::io::pipe().map_err(failed)?;
+    let messages = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
+    let child =
+        GuardedProcess::start(Path::new(&cargo), &arguments, &package.folder, input, messages).map_err(failed)?;
     let wanted = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut artifact = None;
-    if let Some(output) = child.stdout.take() {
-        for line in std::io::BufReader::new(output).lines() {
-            let line = line.map_err(failed)?;
-            let message: Value = serde_json::from_str(&line).unwrap_or_default();
-            let is_wanted = message["reason"] == "compiler-artifact" && message["target"]["name"] == wanted.as_str();
-            if let (true, Some(path)) = (is_wanted, message["executable"].as_str()) {
-                artifact = Some(PathBuf::from(path));
-            }
+    for line in std::io::BufReader::new(output).lines() {
+        let line = line.map_err(failed)?;
+        let message: Value = serde_json::from_str(&line).unwrap_or_default();
+        let is_wanted = message["reason"] == "compiler-artifact" && message["target"]["name"] == wanted.as_str();
+        if let (true, Some(path)) = (is_wanted, message["executable"].as_str()) {
+            artifact = Some(PathBuf::from(path));
         }
     }
     if !child.wait().map_err(failed)?.success() {

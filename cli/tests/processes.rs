@@ -1,0 +1,107 @@
+//! What becomes of the processes that the command starts, when it is killed and
+//! where it is a container's first process.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Bench, finish, write_program};
+
+/// Only a mistake takes so long.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        match look() {
+            Some(found) => return found,
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            None => panic!("not within {WATCHDOG:?}: {what}"),
+        }
+    }
+}
+
+/// The number that a script has written to a file, with the end of its line.
+fn number(path: &Path) -> Option<Pid> {
+    let text = std::fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))?;
+    Pid::from_raw(text.trim().parse().ok()?)
+}
+
+fn is_gone(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
+}
+
+#[test]
+fn the_build_of_a_plugin_ends_with_a_killed_command() {
+    let bench = Bench::new();
+    let folder = bench.plugin("project", r#"{"language":"rust","executable":"project","functions":["f"]}"#);
+    std::fs::write(folder.join("Cargo.toml"), "").unwrap();
+    let cargo = bench.path().join("cargo");
+    write_program(&cargo, b"#!/bin/sh\nsleep 86400 &\necho $! >compiler\necho $$ >cargo\nwait\n");
+    let mut command = bench.command(&["call", folder.to_str().unwrap(), "f"]);
+    let mut child = command.env("CARGO", &cargo).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pids = ["cargo", "compiler"].map(|name| wait_for(name, || number(&folder.join(name))));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_for("cargo and what it runs are gone", || pids.iter().all(|pid| is_gone(*pid)).then_some(()));
+}
+
+/// The command as the first process of a container; `None` where this system
+/// gives none to this user.
+fn first_process(bench: &Bench, arguments: &[&str]) -> Option<Command> {
+    const CONTAINER: &[&str] = &["-pf", "--mount-proc", "--kill-child"];
+    let options: &[&[&str]] = match rustix::process::getuid().is_root() {
+        true => &[CONTAINER],
+        false => &[&["-r"], CONTAINER],
+    };
+    let container = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(options.iter().copied().flatten());
+        unshare
+    };
+    if !container().arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: this user can have no namespace of processes");
+        return None;
+    }
+    let mut command = container();
+    command.arg(env!("CARGO_BIN_EXE_ekuiper-plugin")).args(arguments);
+    command.env("TMPDIR", bench.path().join("tmp")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Some(command)
+}
+
+#[test]
+fn the_first_process_of_a_container_reaps_orphans() {
+    let bench = Bench::new();
+    // Processes that have left the plugin's group, and whose parent has ended.
+    let folder = bench.script(
+        "for i in 1 2 3; do sh -c 'setsid sleep 0 & echo $! >>orphans'; done\n\
+         count() { n=0; while read pid; do [ -d /proc/$pid ] && n=$((n + 1)); done <orphans; }\n\
+         tries=0; count; while [ $n -gt 0 ] && [ $tries -lt 200 ]; do sleep 0.05; tries=$((tries + 1)); count; done\n\
+         echo \"orphans left: $n, process 1 is $(cat /proc/1/comm)\"\nexit 3",
+    );
+    let Some(mut command) = first_process(&bench, &["call", folder.to_str().unwrap(), "f"]) else { return };
+    let ran = finish(command.spawn().unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("orphans left: 0, process 1 is ekuiper-plugin"), "{ran:?}");
+}
+
+#[test]
+fn the_first_process_of_a_container_passes_signals_on() {
+    let bench = Bench::new();
+    let folder = bench.script("echo ready >ready; exec sleep 86400");
+    let Some(mut command) = first_process(&bench, &["call", folder.to_str().unwrap(), "f"]) else { return };
+    let container = command.spawn().unwrap();
+    wait_for("the plugin runs", || folder.join("ready").exists().then_some(()));
+    let children = format!("/proc/{0}/task/{0}/children", container.id());
+    let first = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    // What a container is stopped with.
+    kill_process(Pid::from_raw(first).unwrap(), Signal::TERM).unwrap();
+    let ran = finish(container);
+    assert_eq!(ran.code, Some(130), "{ran:?}");
+    bench.assert_nothing_is_left();
+}
