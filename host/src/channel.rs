@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
+use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
 
 use crate::keeper::{LOOK_LIMIT, Tended, Watched};
 use crate::scope::ProcessScope;
-use crate::site::lock;
 use crate::turn::Turn;
 
 /// How long a function's peer may take to connect again by itself, after its
@@ -42,14 +42,6 @@ pub(crate) struct Channel {
     is_left: AtomicBool,
     /// Every wait on it has been ended.
     is_closed: AtomicBool,
-    visitor: Mutex<Option<Visitor>>,
-}
-
-/// Who waits for another plugin to shake hands here.
-struct Visitor {
-    /// Those who have connected since.
-    newcomers: Vec<ConnectionId>,
-    tell: Box<dyn FnOnce() + Send>,
 }
 
 #[derive(Default)]
@@ -62,8 +54,8 @@ struct State {
     connections: usize,
     /// How many events in a row were not the peer's.
     strangers: usize,
-    /// The rival that was logged last.
-    rival: Option<ConnectionId>,
+    rivals: Throttle,
+    garbages: Throttle,
     /// What the first stranger said, for the error.
     garbage: Option<Vec<u8>>,
     /// What those said of themselves who are connected.
@@ -138,7 +130,6 @@ impl Channel {
             has_peer: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            visitor: Mutex::default(),
         })
     }
 
@@ -213,18 +204,6 @@ impl Channel {
     /// What a stranger said, if one did.
     pub(crate) fn take_garbage(&self) -> Option<Vec<u8>> {
         self.lock().garbage.take()
-    }
-
-    /// Calls `tell` when a plugin that connects from now on shakes hands here
-    /// while the peer lives: it was started, and knows no other address.
-    pub(crate) fn expect_visitor(&self, tell: impl FnOnce() + Send + 'static) {
-        // Whoever has come before is none.
-        self.has_peer();
-        *lock(&self.visitor) = Some(Visitor { newcomers: Vec::new(), tell: Box::new(tell) });
-    }
-
-    pub(crate) fn expect_no_visitor(&self) {
-        lock(&self.visitor).take();
     }
 
     /// Lets the exchange that is under way come to its end, and no other

@@ -45,6 +45,7 @@ mod guarded;
 mod host;
 mod inlet;
 mod keeper;
+mod kin;
 mod live;
 mod options;
 mod outlet;

@@ -107,11 +107,6 @@ impl Running {
         self.hello == Hello::default() && self.folder == SocketFolder::new(DEFAULT_FOLDER)
     }
 
-    /// The channel on which it is told what to start and to stop.
-    pub(crate) fn control(&self) -> &Arc<Channel> {
-        &self.control
-    }
-
     /// How the messages of its symbols are written.
     pub(crate) fn format(&self, kind: SymbolKind) -> Format {
         let wanted = self.site.options.format;

@@ -1,9 +1,11 @@
-//! The sockets of one plugin process, and the end of every wait on them.
+//! The sockets of one plugin process, who may connect to them, and the end of
+//! every wait on them.
 //!
 //! Sockets are made here and nowhere else ([`Site`](crate::site::Site) keeps
 //! the transport to itself), so a wait for a process that outlives the process
 //! cannot be written: when the process ends, what it has sent is delivered,
-//! and then each wait ends with [`TransportError::Closed`].
+//! and then each wait ends with [`TransportError::Closed`]. Nor can a socket be
+//! made at which another process is taken for the plugin's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -11,12 +13,14 @@ use std::sync::{Arc, Mutex, Weak};
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Result, Transport};
 
+use crate::kin::Kin;
 use crate::site::lock;
 
 /// Everything that waits for one process of a plugin.
 pub(crate) struct ProcessScope {
     transport: Arc<dyn Transport>,
     options: Options,
+    kin: Arc<Kin>,
     /// The process has ended, or every wait for it was ended.
     is_over: AtomicBool,
     sockets: Mutex<Vec<Socket>>,
@@ -57,8 +61,15 @@ impl Socket {
 }
 
 impl ProcessScope {
-    pub(crate) fn new(transport: Arc<dyn Transport>, options: Options) -> Arc<Self> {
-        Arc::new(Self { transport, options, is_over: AtomicBool::new(false), sockets: Mutex::default() })
+    /// Of a process that is about to be one of `kin`.
+    pub(crate) fn new(transport: Arc<dyn Transport>, mut options: Options, kin: Arc<Kin>) -> Arc<Self> {
+        options.admission = Some(kin.clone());
+        Arc::new(Self { transport, options, kin, is_over: AtomicBool::new(false), sockets: Mutex::default() })
+    }
+
+    /// The processes that may be at the other end of these sockets.
+    pub(crate) fn kin(&self) -> &Arc<Kin> {
+        &self.kin
     }
 
     /// A socket that answers the process's requests at `address`.

@@ -9,6 +9,7 @@ use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
 use ekuiper_core::transport::{Endpoint, Transport};
 
 use crate::keeper::Keeper;
+use crate::kin::Kin;
 use crate::options::Options;
 use crate::own_folder::{self, OwnFolder};
 use crate::scope::ProcessScope;
@@ -43,8 +44,8 @@ impl Site {
     }
 
     /// The sockets of a process that is about to be started.
-    pub(crate) fn process_scope(&self) -> Arc<ProcessScope> {
-        ProcessScope::new(self.transport.clone(), self.options.transport())
+    pub(crate) fn process_scope(&self, plugin: &str) -> Arc<ProcessScope> {
+        ProcessScope::new(self.transport.clone(), self.options.transport(), Kin::new(plugin))
     }
 
     /// Removes a socket on which nobody listens any more.

@@ -14,6 +14,7 @@ use crate::catalog::Package;
 use crate::channel::{Channel, Failure};
 use crate::command::CommandLine;
 use crate::error::transport_error;
+use crate::kin::Kin;
 use crate::options::Options;
 use crate::process::{EXIT_GRACE, Exit, Process};
 use crate::scope::ProcessScope;
@@ -89,11 +90,11 @@ pub(crate) fn start(
 }
 
 /// Starts a plugin on a site of its own, while another process of it runs, and
-/// waits for its handshake: there, in the `common` folder, or on the control
-/// channel of the process that runs, for which it is too early: it is ended
-/// then, and there is nothing more to try.
+/// waits for its handshake: there, or in the `common` folder. Where the process
+/// that runs has the control channel in that folder, it is not let in there;
+/// that it has come is all that can be tried, and it is ended then.
 pub(crate) fn start_beside(
-    former: Option<&Arc<Channel>>,
+    former: Option<&Arc<Kin>>,
     package: &Package,
     site: &Arc<Site>,
     common: Option<SocketFolder>,
@@ -197,7 +198,7 @@ fn launch(
     package: &Package,
     site: &Arc<Site>,
     common: Option<SocketFolder>,
-    former: Option<&Arc<Channel>>,
+    former: Option<&Arc<Kin>>,
     canceller: &Canceller,
     on_exit: impl FnOnce() + Send + 'static,
 ) -> Result<Launched> {
@@ -207,7 +208,7 @@ fn launch(
     let line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?, &is_cancelled)?;
     // Without a second folder in question, this one is not the plugin's alone.
     let is_private = common.is_some() || former.is_some();
-    let scope = site.process_scope();
+    let scope = site.process_scope(name);
     let (candidates, clash) = listen(name, site, &scope, common)?;
 
     let (report, reports) = mpsc::channel();
@@ -215,16 +216,18 @@ fn launch(
     canceller.watch(&report)?;
     if let Some(former) = former {
         let report = report.clone();
-        former.expect_visitor(move || {
+        former.expect_visitor(scope.kin(), move || {
             let _ = report.send(Report::Visited);
         });
     }
-    let process = Process::spawn(name, &line, move || {
+    let on_exit = move || {
         // Before the waits for its handshake end, and tell only that.
         let _ = exited.send(Report::Exited);
         own.process_ended();
         on_exit();
-    })?;
+        own.kin().end();
+    };
+    let process = scope.kin().start(|| Process::spawn(name, &line, on_exit))?;
     let patience = match clash {
         Some(_) => options.init_timeout.min(PATIENCE_IN_A_CLASH),
         None => options.init_timeout,
@@ -294,7 +297,7 @@ enum Report {
     Waited(usize, Result<(), Failure>),
     Exited,
     Cancelled,
-    /// Somebody has come to the process that runs.
+    /// It has come to the channel of the process that runs.
     Visited,
 }
 

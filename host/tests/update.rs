@@ -9,14 +9,20 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
+use ekuiper_conformance::raw::{PULL, PUSH, REQ, RawPeer, frame};
 use ekuiper_core::address::SocketFolder;
 use ekuiper_host::{
     Error, Event, EventKind, Function, Host, HostBuilder, Package, PluginState, RestartPolicy, Sink, Source,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use support::other::{self, Other, dialling};
 use support::{PATIENCE, Puppet, Stage, wait_until};
+
+#[test]
+fn other_process() {
+    other::act();
+}
 
 /// Notes what it was told, then leaves the rest to puppets.
 const QUIET: &str = r#"printf '%s' "$1" > "launch.new"; mv launch.new "launch.$$"; exec sleep 1000"#;
@@ -378,20 +384,26 @@ fn a_version_that_knows_only_the_common_folder_is_seen_there() {
     let stage = Stage::new();
     let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
     let (mut handles, process) = start(&stage, &host);
-    let good = Version::new(&stage, "good", &["f"], QUIET);
-    // One that was there before is not taken for the new version's.
-    let mut stranger = stage.control("p");
+    let says = [&REQ[..], &frame(b"\x80\0\0\x01handshake")].concat();
+    let address = stage.sockets().control("p").unwrap();
+    let mut dials_when_told = dialling(address.path(), &says);
+    let told = stage.path().join("told");
+    dials_when_told["after"] = told.to_str().unwrap().into();
+    // On trial it dials the common folder; the next process is a puppet's.
+    let (note, _) = QUIET.split_once("; exec").unwrap();
+    let script = format!("{note}\nif mkdir tried; then exec {}; fi\nexec sleep 1000", other::command(dials_when_told));
+    let good = Version::new(&stage, "good", &["f"], &script);
     std::thread::scope(|scope| {
         let update = scope.spawn(|| host.update(good.package()));
         good.trial_folder();
-        stranger.say(b"handshake");
-        // Longer than it takes until an idle channel is read.
-        assert!(stranger.is_left_alone_for(Duration::from_millis(2500)));
+        // Somebody else is not taken for the new version.
+        let stranger = Other::start(&dialling(address.path(), &says));
+        (0..3).for_each(|_| stranger.expect("hung up"));
         assert!(!is_gone(&good.trial_folder()));
-        let mut visitor = stage.control("p");
+        std::fs::write(&told, "").unwrap();
         wait_until("the trial is over", || is_gone(&good.trial_folder()));
-        assert!(visitor.is_left_alone_for(Duration::from_millis(20)));
-        drop((visitor, stranger));
+        assert!(!stranger.has_said().contains(&"heard something".to_owned()));
+        drop(stranger);
         process.stop(&stage);
         let mut process = Process::restore(&stage, control_of(&stage, &host, 2));
         update.join().unwrap().unwrap();

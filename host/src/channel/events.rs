@@ -8,7 +8,6 @@ use ekuiper_core::message::Hello;
 use ekuiper_core::transport::{ConnectionId, ReplyEvent, Ticket, TransportError};
 
 use super::{Channel, Failure, State};
-use crate::site::lock;
 
 /// How much of a stranger's first words is told, in bytes.
 const QUOTED: usize = 80;
@@ -33,9 +32,6 @@ impl Channel {
 
     fn connected(&self, state: &mut State, connection: ConnectionId) {
         state.connections += 1;
-        if let Some(visitor) = &mut *lock(&self.visitor) {
-            visitor.newcomers.push(connection);
-        }
         state.count(connection);
     }
 
@@ -81,7 +77,10 @@ impl Channel {
             Arrival::Rival => self.rival(state, connection),
             Arrival::Garbage => {
                 let said = state.buffer[..state.buffer.len().min(QUOTED)].to_vec();
-                tracing::info!(address = %self.address, said = %String::from_utf8_lossy(&said), "a connection that is no plugin's");
+                if let Some(others) = state.garbages.pass(Instant::now()) {
+                    let said = String::from_utf8_lossy(&said);
+                    tracing::info!(address = %self.address, %said, others, "a connection that speaks no plugin's language");
+                }
                 state.garbage.get_or_insert(said);
             }
             Arrival::Stale => tracing::debug!(address = %self.address, "an answer nobody waits for was dropped"),
@@ -90,17 +89,12 @@ impl Channel {
         Some(arrival)
     }
 
-    /// A second plugin has shaken hands: it may be waited for.
+    /// The plugin's processes have shaken hands twice: the second connection
+    /// takes the first one's place when that has ended, as after a reconnect.
     fn rival(&self, state: &mut State, connection: ConnectionId) {
         state.introduce(connection);
-        // Once, however often it does.
-        if state.rival.replace(connection) != Some(connection) {
-            tracing::warn!(address = %self.address, ?connection, "a second plugin shook hands, it has to wait");
-        }
-        let mut visitor = lock(&self.visitor);
-        if let Some(expected) = visitor.take_if(|visitor| visitor.newcomers.contains(&connection)) {
-            drop(visitor);
-            (expected.tell)();
+        if let Some(others) = state.rivals.pass(Instant::now()) {
+            tracing::warn!(address = %self.address, ?connection, others, "the plugin shook hands twice, the second has to wait");
         }
     }
 }

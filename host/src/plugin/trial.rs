@@ -80,7 +80,7 @@ impl Plugin {
         // A plugin that knows only the common folder comes to the process that
         // runs, if that is there.
         let common = self.site.common_folder();
-        let host = former.filter(|running| running.folder == common).map(Running::control);
+        let host = former.filter(|running| running.folder == common).map(|running| running.scope.kin());
         let common = host.is_none().then_some(common);
         let started = startup::start_beside(host, package, &site, common, &trial.canceller)?;
         let Some(started) = started else { return Ok(()) };

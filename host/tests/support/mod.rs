@@ -2,6 +2,8 @@
 //! a test tells them on the plugin's channels.
 #![allow(dead_code)] // each test file uses its part
 
+pub(crate) mod other;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,172 @@
+//! Which processes are a plugin's, and may therefore be at the other end of its
+//! channels; every other process is a stranger, whatever it says.
+//!
+//! A plugin's processes are the one that was started, its process group, and
+//! its descendants: a plugin that a wrapper runs (`conda run`, a shell), or
+//! that has made a session of its own, is one of them as long as everything
+//! between it and the process that was started lives. The host's own process is
+//! trusted too: who runs in it can do anything to it.
+//!
+//! What this cannot tell: a process that leaves the group and is no descendant
+//! any more (it was forked twice, and the one between has ended), and one in a
+//! container that somebody else started. Neither is let in. Nor is a process
+//! known that had ended, and was collected by its parent, before its connection
+//! was looked at.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::throttle::Throttle;
+use ekuiper_core::transport::Admission;
+use ekuiper_transport_ipc::process;
+
+use crate::Result;
+use crate::process::Process;
+use crate::site::lock;
+
+/// How long a process of this host's that connects is kept waiting while the
+/// plugin's process is being started, whose number is known a moment after it
+/// runs. Only a start that hangs takes longer.
+const START_GRACE: Duration = Duration::from_secs(1);
+
+/// The processes of one start of a plugin.
+#[derive(Debug)]
+pub(crate) struct Kin {
+    plugin: String,
+    state: Mutex<State>,
+    changed: Condvar,
+    strangers: Throttle,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The processes that were started; their groups and descendants belong to
+    /// them.
+    started: Vec<u32>,
+    /// One is being started.
+    is_starting: bool,
+    visitor: Option<Visitor>,
+}
+
+/// A process of the same plugin that is tried beside this one, and may know no
+/// other address.
+struct Visitor {
+    kin: Arc<Kin>,
+    tell: Box<dyn Fn() + Send>,
+}
+
+impl std::fmt::Debug for Visitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Visitor").field(&self.kin.plugin).finish()
+    }
+}
+
+impl Kin {
+    /// Nobody yet.
+    pub(crate) fn new(plugin: &str) -> Arc<Self> {
+        Arc::new(Self {
+            plugin: plugin.to_owned(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            strangers: Throttle::new(),
+        })
+    }
+
+    /// Starts a process, which belongs to the plugin from its first moment.
+    pub(crate) fn start(&self, start: impl FnOnce() -> Result<Process>) -> Result<Process> {
+        lock(&self.state).is_starting = true;
+        let started = start();
+        let mut state = lock(&self.state);
+        state.is_starting = false;
+        if let Ok(process) = &started {
+            state.started.push(process.pid());
+        }
+        self.changed.notify_all();
+        started
+    }
+
+    /// The processes that were started have ended: their numbers may be given
+    /// to others, and nobody comes from them any more.
+    pub(crate) fn end(&self) {
+        lock(&self.state).started.clear();
+    }
+
+    /// Calls `tell` when a process of `kin` connects where this plugin's are
+    /// expected; it is not let in.
+    pub(crate) fn expect_visitor(&self, kin: &Arc<Kin>, tell: impl Fn() + Send + 'static) {
+        lock(&self.state).visitor = Some(Visitor { kin: kin.clone(), tell: Box::new(tell) });
+    }
+
+    pub(crate) fn expect_no_visitor(&self) {
+        lock(&self.state).visitor.take();
+    }
+
+    /// Whether a process is one of the plugin's.
+    fn includes(&self, process: u32) -> bool {
+        let (started, is_starting) = {
+            let state = lock(&self.state);
+            (state.started.clone(), state.is_starting)
+        };
+        if belongs(process, &started) {
+            return true;
+        }
+        // Whoever is not this host's cannot be the one that is being started.
+        if !is_starting || !process::is_descendant(process, std::process::id()) {
+            return false;
+        }
+        let waited = self.changed.wait_timeout_while(lock(&self.state), START_GRACE, |state| state.is_starting);
+        let started = waited.unwrap_or_else(PoisonError::into_inner).0.started.clone();
+        belongs(process, &started)
+    }
+
+    /// Tells whoever tries another process of the plugin that it is here.
+    fn is_visited(&self, process: u32) -> bool {
+        let expected = lock(&self.state).visitor.as_ref().map(|visitor| visitor.kin.clone());
+        if !expected.is_some_and(|kin| kin.includes(process)) {
+            return false;
+        }
+        if let Some(visitor) = &lock(&self.state).visitor {
+            (visitor.tell)();
+        }
+        true
+    }
+
+    fn log(&self, process: Option<u32>) {
+        let Some(others) = self.strangers.pass(Instant::now()) else { return };
+        match process {
+            Some(pid) => {
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                tracing::warn!(
+                    plugin = self.plugin,
+                    pid,
+                    others,
+                    "a connection was closed: the process at its other end ({}) is not one of the plugin's",
+                    name.trim_end(),
+                );
+            }
+            None => tracing::warn!(
+                plugin = self.plugin,
+                others,
+                "a connection was closed: the process at its other end is in another pid namespace, \
+                 and cannot be known to be one of the plugin's",
+            ),
+        }
+    }
+}
+
+impl Admission for Kin {
+    fn admits(&self, process: Option<u32>) -> bool {
+        let admitted = process.is_some_and(|pid| pid == std::process::id() || self.includes(pid));
+        if !admitted && !process.is_some_and(|pid| self.is_visited(pid)) {
+            self.log(process);
+        }
+        admitted
+    }
+}
+
+fn belongs(process: u32, started: &[u32]) -> bool {
+    // What costs least first: it is nearly always the process itself.
+    started.contains(&process)
+        || started.iter().any(|leader| process::is_in_group(process, *leader))
+        || (!started.is_empty() && process::ancestors(process).any(|ancestor| started.contains(&ancestor)))
+}

@@ -1,0 +1,271 @@
+//! Processes that are not the plugin's, at its channels and in its place.
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+mod support;
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ekuiper_conformance::raw::{PULL, PUSH, REQ, frame};
+use ekuiper_core::message::Meta;
+use ekuiper_host::{Error, Host};
+use serde_json::{Value, json};
+use support::other::{self, Other, dialling, listening};
+use support::{PATIENCE, Puppet, Stage, wait_until};
+
+#[test]
+fn other_process() {
+    other::act();
+}
+
+/// What a plugin says first on its control or function channel.
+fn handshake() -> Vec<u8> {
+    [&REQ[..], &frame(b"\x80\0\0\x01handshake")].concat()
+}
+
+/// What a source or a sink that acknowledges says first.
+fn rows(row: &[u8]) -> Vec<u8> {
+    let mut says = PUSH.to_vec();
+    (0..100).for_each(|_| says.extend(frame(row)));
+    says
+}
+
+fn host(stage: &Stage) -> Host {
+    stage.builder().plugin(stage.plugin("p", &["f"])).init_timeout(PATIENCE).build().unwrap()
+}
+
+fn meta(operator: &str) -> Meta {
+    Meta { rule_id: "r".into(), op_id: operator.into(), instance_id: 0 }
+}
+
+#[test]
+fn who_speaks_first_is_not_the_plugin_for_that() {
+    let stage = Stage::new();
+    let host = host(&stage);
+    let control = Other::start(&dialling(stage.sockets().control("p").unwrap().path(), &handshake()));
+    let function = Other::start(&dialling(stage.sockets().function("f").unwrap().path(), &handshake()));
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.function("f").unwrap());
+        control.expect("hung up");
+        let mut control = stage.control("p");
+        assert_eq!(control.hear_json()["cmd"], "start");
+        function.expect("hung up");
+        let mut puppet = Puppet::greet(&stage.sockets().function("f").unwrap());
+        control.say(b"ok");
+        let f = opened.join().unwrap();
+        let call = |word: &str, puppet: &mut Puppet| {
+            let call = scope.spawn({
+                let (f, word) = (f.clone(), word.to_owned());
+                move || f.call::<Value>((word,)).unwrap()
+            });
+            assert_eq!(puppet.hear_json()["arg"][0], word);
+            puppet.answer(&json!(word));
+            assert_eq!(call.join().unwrap(), word);
+        };
+        call("one", &mut puppet);
+        // The plugin's connection ends once, and it connects again: nobody has
+        // its place meanwhile.
+        drop(puppet);
+        function.has_said();
+        function.expect("hung up");
+        let mut puppet = Puppet::greet(&stage.sockets().function("f").unwrap());
+        call("two", &mut puppet);
+        assert!(!function.has_said().contains(&"heard something".to_owned()));
+    });
+    assert!(!control.has_said().contains(&"heard something".to_owned()));
+}
+
+#[test]
+fn a_stranger_brings_no_rows_and_no_acknowledgements() {
+    let stage = Stage::new();
+    let host = host(&stage);
+    let data = stage.sockets().data(&meta("s")).unwrap();
+    let acks = stage.sockets().ack(&meta("k")).unwrap();
+    let forger = Other::start(&dialling(data.path(), &rows(br#"{"message":"forged","meta":{}}"#)));
+    let acker = Other::start(&dialling(acks.path(), &rows(b"{}")));
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().unwrap());
+        let mut control = stage.control("p");
+        assert_eq!(control.hear_json()["cmd"], "start");
+        forger.expect("hung up");
+        let mut source = stage.source("r", 0);
+        control.say(b"ok");
+        let mut opened = opened.join().unwrap();
+        forger.has_said();
+        forger.expect("hung up");
+        source.write(&frame(br#"{"message":"real","meta":{}}"#));
+        assert_eq!(opened.next_within(PATIENCE).unwrap().unwrap().message, "real");
+
+        let sink = scope.spawn(|| host.sink("k").rule("r").operator("k").require_ack(true).open().unwrap());
+        assert_eq!(control.hear_json()["cmd"], "start");
+        acker.expect("hung up");
+        let (listener, mut acks) = (stage.sink("r"), stage.acks("r"));
+        control.say(b"ok");
+        let mut data = listener.accept_as(PULL, PUSH);
+        let sink = sink.join().unwrap();
+        let sent = scope.spawn(move || sink.send(&json!(1)));
+        data.frame();
+        acker.has_said();
+        acker.expect("hung up");
+        acks.write(&frame(br#"{"error":"of this"}"#));
+        assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
+        // What is left of them ends with the host.
+        drop((control, data, acks));
+        host.shutdown();
+    });
+}
+
+#[test]
+fn a_sink_s_rows_go_to_no_stranger() {
+    let stage = Stage::new();
+    let host = stage
+        .builder()
+        .plugin(stage.plugin("p", &[]))
+        .init_timeout(PATIENCE)
+        .send_timeout(Duration::from_millis(500))
+        .build()
+        .unwrap();
+    let stranger = Other::start(&listening(&stage.sink_path("r"), &PULL));
+    stranger.expect("listening");
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
+        let mut control = stage.control("p");
+        assert_eq!(control.hear_json()["cmd"], "start");
+        control.say(b"ok");
+        stranger.expect("hung up");
+        // It was not opened, and is stopped.
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        assert_eq!(control.hear_json()["cmd"], "stop");
+        control.say(b"ok");
+        let error = opened.join().unwrap().err().unwrap();
+        assert!(matches!(error, Error::Transport { .. }), "{error}");
+    });
+    assert!(!stranger.has_said().contains(&"heard something".to_owned()));
+}
+
+/// A plugin whose process is this script: it starts.
+fn starts(name: &str, script: impl FnOnce(&Stage) -> String) {
+    let stage = Stage::new();
+    let script = script(&stage);
+    let host = stage.builder().plugin(stage.script("p", &[], &script)).init_timeout(PATIENCE).build().unwrap();
+    host.start("p").unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+#[test]
+fn a_plugin_s_own_processes_are_let_in_whoever_runs_them() {
+    let order = |stage: &Stage| dialling(stage.sockets().control("p").unwrap().path(), &handshake());
+    starts("itself", |stage| format!("exec {}", other::command(order(stage))));
+    starts("a wrapper's child", |stage| format!("{}\nexit 1", other::command(order(stage))));
+    starts("a child's child", |stage| {
+        format!("sh -c \"sh -c \\\"{}; :\\\"; :\"", quoted(&other::command(order(stage))))
+    });
+    starts("a child in a session of its own", |stage| {
+        let mut order = order(stage);
+        order["setsid"] = true.into();
+        format!("{}\nexit 1", other::command(order))
+    });
+}
+
+/// For the inside of two pairs of quotes.
+fn quoted(text: &str) -> String {
+    text.replace('"', r#"\\\""#)
+}
+
+#[test]
+fn a_process_that_another_plugin_started_is_a_stranger() {
+    let stage = Stage::new();
+    let order = dialling(stage.sockets().control("p").unwrap().path(), &handshake());
+    let evil = stage.named("q", &format!("exec {}", other::command(order)));
+    let host = stage
+        .builder()
+        .plugin(stage.plugin("p", &[]))
+        .plugin(evil)
+        .init_timeout(Duration::from_millis(1500))
+        .build()
+        .unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| host.start("q").unwrap_err());
+        let error = host.start("p").unwrap_err();
+        assert!(matches!(error, Error::NoHandshake { .. }), "{error}");
+    });
+}
+
+/// How many descriptors this process has open.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Counts the lines of a kind.
+struct Lines;
+
+static STRANGERS: AtomicUsize = AtomicUsize::new(0);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Message(bool);
+        impl tracing::field::Visit for Message {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
+                self.0 |= field.name() == "message" && format!("{value:?}").contains("not one of the plugin's");
+            }
+        }
+        let mut message = Message(false);
+        event.record(&mut message);
+        STRANGERS.fetch_add(usize::from(message.0), Ordering::SeqCst);
+    }
+}
+
+/// In a process of its own: what is counted is this process's.
+#[test]
+fn a_crowd_of_strangers_costs_no_descriptors_and_one_line_a_second() {
+    if std::env::var_os("ALONE").is_none() {
+        let name = "a_crowd_of_strangers_costs_no_descriptors_and_one_line_a_second";
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", name, "--nocapture"]).env("ALONE", "").output().unwrap();
+        return assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    tracing::subscriber::set_global_default(Lines).unwrap();
+    let stage = Stage::new();
+    let host = host(&stage);
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.function("f").unwrap());
+        let mut control = stage.control("p");
+        let mut puppet = stage.start_function(&mut control, "f");
+        let f = opened.join().unwrap();
+        let (before, since) = (descriptors(), Instant::now());
+        let mut order = dialling(stage.sockets().function("f").unwrap().path(), &handshake());
+        order["crowd"] = 300.into();
+        let crowd = Other::start(&order);
+        let most = AtomicUsize::new(0);
+        for round in 0..5 {
+            crowd.expect("hung up");
+            most.fetch_max(descriptors(), Ordering::SeqCst);
+            let call = scope.spawn({
+                let f = f.clone();
+                move || f.call::<Value>((round,)).unwrap()
+            });
+            assert_eq!(puppet.hear_json()["arg"][0], round);
+            puppet.answer(&json!(round));
+            assert_eq!(call.join().unwrap(), round);
+        }
+        let most = most.into_inner();
+        // Those of the process beside it, and one that is just being looked at.
+        assert!(most < before + 16, "{most} descriptors instead of {before}");
+        wait_until("somebody is told of the strangers", || STRANGERS.load(Ordering::SeqCst) > 0);
+        let lines = STRANGERS.load(Ordering::SeqCst);
+        assert!(lines as u64 <= since.elapsed().as_secs() + 2, "{lines} lines in {:?}", since.elapsed());
+    });
+}
