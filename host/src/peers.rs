@@ -1,6 +1,8 @@
-//! Which connection to a listening pull socket is the plugin's. Whoever can
-//! reach the socket can connect to it; a stranger's coming, going and words
-//! must not be taken for the plugin's.
+//! Which connection to a listening pull socket is the symbol's. Only the
+//! plugin's processes are let in (see `kin`), and they may connect twice: a
+//! second connection's coming, going and words must not be taken for the
+//! first one's. Where a transport cannot tell processes apart (`zeromq`),
+//! neither must a stranger's.
 
 use ekuiper_core::transport::ConnectionId;
 

@@ -203,13 +203,13 @@ fn a_control_connection_that_is_made_anew_with_the_last_answer_goes_on() {
         });
         started.control = control;
     }
-    // A stranger that says such a thing is none the less a stranger.
+    // One that says such a thing without a handshake is not the peer.
     drop(started.control);
-    let mut stranger = Puppet::dial(&address);
-    (0..100).for_each(|_| stranger.say(b"ok"));
+    let mut silent = Puppet::dial(&address);
+    (0..100).for_each(|_| silent.say(b"ok"));
     std::thread::scope(|scope| {
         let start = scope.spawn(|| started.host.function("g"));
-        assert!(stranger.is_left_alone_for(Duration::from_millis(100)));
+        assert!(silent.is_left_alone_for(Duration::from_millis(100)));
         started.host.shutdown();
         assert!(start.join().unwrap().is_err());
     });

@@ -323,7 +323,7 @@ fn a_source_that_its_plugin_closes_as_it_ends_goes_on_with_the_next_process() {
 }
 
 #[test]
-fn a_stranger_that_stays_does_not_keep_a_source_from_its_next_process() {
+fn a_second_connection_that_stays_does_not_keep_a_source_from_its_next_process() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
     let mut control = start(&stage, &host);
@@ -332,7 +332,7 @@ fn a_stranger_that_stays_does_not_keep_a_source_from_its_next_process() {
         let peer = serve_source(&stage, &mut control);
         (opened.join().unwrap(), peer)
     });
-    let _stranger = stage.source("r", 0);
+    let _second = stage.source("r", 0);
     let moment = Duration::from_millis(100);
     assert!(source.next_within(moment).is_err());
     std::thread::scope(|scope| {

@@ -346,7 +346,7 @@ fn a_plugin_that_stalls_in_the_middle_of_a_message_is_hung_up_on() {
 }
 
 #[test]
-fn a_stranger_at_a_source_s_socket_neither_ends_it_nor_is_heard() {
+fn a_second_connection_to_a_source_s_socket_neither_ends_it_nor_is_heard() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
     let (mut source, mut peer) = open_source(&stage, &host, &mut control, 0);
@@ -356,11 +356,11 @@ fn a_stranger_at_a_source_s_socket_neither_ends_it_nor_is_heard() {
         let error = source.next_within(A_MOMENT).unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
     };
-    let mut stranger = stage.source("r", 0);
+    let mut second = stage.source("r", 0);
     expect_nothing();
-    stranger.write(&frame(br#"{"message":"forged"}"#));
+    second.write(&frame(br#"{"message":"forged"}"#));
     expect_nothing();
-    drop(stranger);
+    drop(second);
     expect_nothing();
     peer.write(&frame(br#"{"message":2}"#));
     assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, 2);
@@ -369,7 +369,7 @@ fn a_stranger_at_a_source_s_socket_neither_ends_it_nor_is_heard() {
 }
 
 #[test]
-fn a_stranger_at_an_ack_socket_acknowledges_nothing() {
+fn a_second_connection_to_an_ack_socket_acknowledges_nothing() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
     let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
@@ -381,13 +381,13 @@ fn a_stranger_at_an_ack_socket_acknowledges_nothing() {
 
         let sent = scope.spawn(|| sink.send(&json!(2)));
         data.frame();
-        let mut stranger = stage.acks("r");
-        stranger.write(&frame(b"{}"));
+        let mut second = stage.acks("r");
+        second.write(&frame(b"{}"));
         std::thread::sleep(A_MOMENT);
         assert!(!sent.is_finished(), "a forged acknowledgement was taken");
-        drop(stranger);
+        drop(second);
         std::thread::sleep(A_MOMENT);
-        assert!(!sent.is_finished(), "a stranger's end was taken for the sink's");
+        assert!(!sent.is_finished(), "its end was taken for the sink's");
         acks.write(&frame(br#"{"error":"of this"}"#));
         assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
     });
