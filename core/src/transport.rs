@@ -230,9 +230,29 @@ pub trait Push: Send + Sync {
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn flush(&self, deadline: Deadline) -> Result<()>;
 
+    /// How it stands with what was sent; costs system calls, and does not wait.
+    ///
+    /// Default: nothing is known, which every transport may keep.
+    fn backlog(&self) -> Backlog {
+        Backlog::default()
+    }
+
     /// Ends every wait and closes all connections. What was posted leaves
     /// before, as far as it can without waiting.
     fn close(&self);
+}
+
+/// How it stands with what a [`Push`] has sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many connections there have been, the one that is being made
+    /// included. When it grows, an earlier one has ended, and what its peer
+    /// had not read is lost.
+    pub connections: u64,
+    /// How much the peers have not read. In the system's own measure, with its
+    /// overhead: only whether it is zero, and whether it falls, says
+    /// something. `None`: unknown.
+    pub unread: Option<u64>,
 }
 
 /// What a [`Pull`] has to tell. A peer that has come and gone while nobody

@@ -4,6 +4,7 @@
 //! - [`socket_file`]: which socket file may be taken over, and which removed;
 //! - [`connect`]: one attempt to connect to one;
 //! - [`wait`]: waits for descriptors that end with a deadline or a closing;
+//! - [`unread`]: how much of what was sent the other side has not read;
 //! - [`gate`]: a lock that is waited for in the same way;
 //! - [`process`]: which process is at a connection's other end.
 //!
@@ -14,6 +15,7 @@ mod connect;
 pub mod gate;
 pub mod process;
 pub mod socket_file;
+pub mod unread;
 pub mod wait;
 
 pub use connect::connect;

@@ -32,6 +32,8 @@ struct Lines {
     news: Arc<Flag>,
     /// Whose turn it is.
     turn: usize,
+    /// How many lines there have been.
+    made: u64,
 }
 
 /// The lines at one moment, and what tells of later ones: whoever waits for
@@ -44,7 +46,7 @@ pub(crate) struct Present {
 
 impl Outlets {
     pub(crate) fn new(address: &Address, census: &Arc<Census>, options: &Options) -> Result<Self> {
-        let lines = Lines { list: Vec::new(), news: flag(address)?, turn: 0 };
+        let lines = Lines { list: Vec::new(), news: flag(address)?, turn: 0, made: 0 };
         Ok(Self {
             address: address.clone(),
             options: options.clone(),
@@ -63,8 +65,14 @@ impl Outlets {
         let news = flag(&self.address)?;
         let mut lines = self.lock();
         lines.list.push(line.clone());
+        lines.made += 1;
         std::mem::replace(&mut lines.news, news).raise();
         Ok(line)
+    }
+
+    /// How many lines there have been.
+    pub(crate) fn made(&self) -> u64 {
+        self.lock().made
     }
 
     /// The lines that are not over.
@@ -79,6 +87,7 @@ impl Outlets {
         let mut lines = self.lock();
         if lines.list.is_empty() {
             lines.list.push(Arc::new(Line::dial(Protocol::Push0, MAX_MESSAGE, &self.address, &self.options)?));
+            lines.made += 1;
         }
         Ok(lines.present())
     }

@@ -2,19 +2,25 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::{Deadline, Endpoint, Options, Push, Result, TransportError};
-use ekuiper_transport_ipc::wait::{Closing, wait_for};
+use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result, TransportError};
+use ekuiper_transport_ipc::unread::unread_at;
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 use nng::Message;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::census::Census;
 use crate::endpoint::nng_error;
-use crate::line::{LINGER, Stage};
+use crate::line::{LINGER, Line, Stage};
 use crate::listen::{Listening, Supply};
 use crate::outlets::{Outlets, Present, progress};
+
+/// How long `flush` first waits before it asks the system again; it doubles up
+/// to [`MAX_FLUSH_PAUSE`].
+const FIRST_FLUSH_PAUSE: Duration = Duration::from_micros(500);
+const MAX_FLUSH_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct NngPush {
@@ -62,6 +68,15 @@ impl NngPush {
             present.lines.iter().for_each(|line| line.end());
         })?;
         Ok(present)
+    }
+
+    /// How much of what libnng has written was not read; `None` where it
+    /// listens, or the system does not tell.
+    fn unread(&self) -> Option<u64> {
+        if self.listening.is_some() {
+            return None;
+        }
+        unread_at(self.address.path()).map(|bytes| bytes as u64)
     }
 
     /// Waits for one of `sources`, or the closing.
@@ -112,7 +127,28 @@ impl Push for NngPush {
                 self.wait(&[&line.outgoing, &line.party.over], deadline)?;
             }
         }
+        // What libnng has written is still to be read.
+        let mut pause = FIRST_FLUSH_PAUSE;
+        while self.unread().is_some_and(|bytes| bytes > 0) {
+            if has_passed(deadline) {
+                return Err(TransportError::Timeout);
+            }
+            match self.wait(&[], earlier(deadline, Some(Instant::now() + pause))) {
+                Ok(()) | Err(TransportError::Timeout) => {}
+                Err(error) => return Err(error),
+            }
+            pause = (pause * 2).min(MAX_FLUSH_PAUSE);
+        }
         Ok(())
+    }
+
+    fn backlog(&self) -> Backlog {
+        let is_writing =
+            |line: &Line| wait_for(&mut [PollFd::new(&line.outgoing, PollFlags::IN)], Some(Instant::now())).is_err();
+        let up = |line: &Line| matches!(line.party.stage(), Stage::Up(..));
+        let writing = self.outlets.live().lines.iter().filter(|line| up(line) && is_writing(line)).count();
+        let unread = self.unread().map(|bytes| bytes + writing as u64);
+        Backlog { connections: self.outlets.made(), unread }
     }
 
     fn close(&self) {

@@ -32,7 +32,6 @@ mod push;
 mod reply;
 mod request;
 mod spin;
-mod unread;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Result, Transport};

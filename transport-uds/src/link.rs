@@ -14,6 +14,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sen
 
 use crate::finish;
 use crate::spin::Spinner;
+use ekuiper_transport_ipc::unread::unread;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
 /// Up to this length a body is copied behind its header and both are written
@@ -208,7 +209,12 @@ impl Link {
     /// Whether the peer has read all that was written, or is gone.
     pub(crate) fn is_drained(&self) -> bool {
         // In this order: what was finished in between is in the kernel now.
-        self.is_cut_off() || !self.is_unfinished() && crate::unread::unread(self.stream.as_fd()) == 0
+        self.is_cut_off() || !self.is_unfinished() && self.unread() == 0
+    }
+
+    /// How many bytes the peer has not read, as the kernel counts them.
+    pub(crate) fn unread(&self) -> usize {
+        unread(self.stream.as_fd())
     }
 
     /// Ends the connection for both sides, while others may still hold the

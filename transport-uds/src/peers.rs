@@ -1,5 +1,6 @@
 //! The connections of a push socket: whose turn it is, and what each takes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,15 +20,24 @@ const PAUSE: Duration = Duration::from_micros(25);
 
 /// The links of a socket, for the closing, while somebody else has the peers.
 #[derive(Debug, Default)]
-pub(crate) struct Links(Mutex<Vec<Arc<Link>>>);
+pub(crate) struct Links {
+    all: Mutex<Vec<Arc<Link>>>,
+    /// How many there have been.
+    made: AtomicU64,
+}
 
 impl Links {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
     }
 
     fn add(&self, link: &Arc<Link>, closing: &Closing) {
         let mut links = self.lock();
+        self.made.fetch_add(1, Ordering::Relaxed);
         links.push(link.clone());
         if closing.check().is_err() {
             // The closing may have gone through the links already.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::Protocol;
-use ekuiper_core::transport::{Deadline, Endpoint, Options, Push, Result, TransportError};
+use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::acceptor::Newcomer;
@@ -250,6 +250,14 @@ impl Push for UdsPush {
             let _ = wait_for(&mut [PollFd::new(&socket.closing, PollFlags::IN)], until);
             pause = (pause * 2).min(MAX_FLUSH_PAUSE);
         }
+    }
+
+    fn backlog(&self) -> Backlog {
+        let socket = &*self.0;
+        let left: u64 =
+            socket.links.lock().iter().map(|link| link.unread() as u64 + u64::from(link.is_unfinished())).sum();
+        let waiting = u64::from(!socket.posted.is_empty());
+        Backlog { connections: socket.links.made(), unread: Some(left + waiting) }
     }
 
     fn close(&self) {

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::{ConnectionId, Deadline, Result, TransportError};
+use ekuiper_core::transport::{Backlog, ConnectionId, Deadline, Result, TransportError};
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error};
 use tokio::sync::Notify;
 
@@ -45,6 +45,8 @@ pub(crate) struct State {
     turn: usize,
     /// Frames, and where each goes.
     outbox: Vec<(ConnectionId, Bytes)>,
+    /// How many peers there have been.
+    made: u64,
     /// A connection is wanted: a dialler dials.
     is_wanted: bool,
     /// The task has ended.
@@ -67,6 +69,7 @@ impl Hub {
             peers: Vec::new(),
             turn: 0,
             outbox: Vec::new(),
+            made: 0,
             is_wanted: true,
             is_over: false,
             is_flagged: false,
@@ -189,6 +192,12 @@ impl Hub {
         }
     }
 
+    /// How it stands with what was sent, by what the peers have told.
+    pub(crate) fn backlog(&self) -> Backlog {
+        let state = self.lock();
+        Backlog { connections: state.made, unread: Some(state.live().map(Peer::under_way).sum()) }
+    }
+
     /// The next message or event; `read` makes something of a message.
     pub(crate) fn receive<T>(
         &self,
@@ -301,6 +310,7 @@ impl Hub {
     pub(crate) fn joined(&self, id: ConnectionId) {
         let mut state = self.lock();
         state.peers.push(Peer::new(id));
+        state.made += 1;
         self.tell(state);
     }
 

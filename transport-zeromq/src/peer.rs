@@ -111,6 +111,11 @@ impl Peer {
         self.passed.messages >= messages
     }
 
+    /// How many messages it has not said to have taken.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.sent.since(self.passed).messages
+    }
+
     pub(crate) fn has_passed_all(&self) -> bool {
         self.passed == self.sent
     }

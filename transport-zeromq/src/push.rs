@@ -1,6 +1,6 @@
 //! PUSH: hands each message to the next peer that has room for it.
 
-use ekuiper_core::transport::{Deadline, Endpoint, Options, Push, Result};
+use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result};
 
 use crate::socket::Common;
 use crate::words::{Role, data};
@@ -27,6 +27,10 @@ impl Push for ZeromqPush {
 
     fn flush(&self, deadline: Deadline) -> Result<()> {
         self.0.hub.flush(deadline)
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.0.hub.backlog()
     }
 
     fn close(&self) {
