@@ -92,6 +92,11 @@ pub struct Control {
     /// plugin has offered in its [hello](super::Hello). Absent: JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
+    /// Whether a sink is to report on its ack channel how many messages it has
+    /// [collected](super::Collected). Only a plugin that offers
+    /// [`Feature::Collected`](super::Feature::Collected) is asked to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reports: bool,
 }
 
 impl Control {
@@ -130,12 +135,19 @@ impl Control {
             data_source_lowercase: None,
             config: None,
             codec: None,
+            reports: false,
         }
     }
 
     /// The same, with messages that are written so.
     pub fn with_format(mut self, format: Format) -> Self {
         self.codec = (format != Format::default()).then(|| format.name().to_owned());
+        self
+    }
+
+    /// The same, of a sink that is to report what it has collected.
+    pub fn with_reports(mut self, reports: bool) -> Self {
+        self.reports = reports;
         self
     }
 

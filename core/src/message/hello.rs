@@ -25,17 +25,21 @@ pub enum Feature {
     /// A sink acknowledges in the order of the messages, each once: several
     /// may be under way.
     AckWindow,
+    /// A sink without acknowledgements [reports](super::Collected) how many
+    /// messages it has collected, where its start asks for that.
+    Collected,
 }
 
 impl Feature {
     /// All that this version knows.
-    pub const ALL: [Self; 2] = [Self::Batch, Self::AckWindow];
+    pub const ALL: [Self; 3] = [Self::Batch, Self::AckWindow, Self::Collected];
 
     /// Its name in a [`Hello`].
     pub fn name(self) -> &'static str {
         match self {
             Self::Batch => "batch",
             Self::AckWindow => "ack-window",
+            Self::Collected => "collected",
         }
     }
 }

@@ -6,6 +6,7 @@
 mod ack;
 mod args;
 mod batch;
+mod collected;
 mod control;
 mod envelope;
 mod function;
@@ -16,6 +17,7 @@ mod source;
 pub use ack::{decode_ack, encode_ack};
 pub use args::{Arg, ArgWriter, Args, Arguments};
 pub use batch::{BatchReply, BatchWriter, Mark, Rows, decode_batch_reply, split_batch_reply};
+pub use collected::Collected;
 pub use control::{ANSWER_OK, Command, CommandKind, Control, HANDSHAKE, Meta, SymbolKind};
 pub use function::{
     Call, CallKind, EncodedMeta, FunctionMeta, Outcome, decode_reply, encode_call, encode_error, encode_result,
