@@ -150,8 +150,10 @@ impl SinkContext {
             return;
         }
         let acked = self.ack(outcome.as_ref().copied().map_err(|error| text_of(&**error)));
-        if let Err(error) = acked {
-            tracing::error!(%error, "a message was not acknowledged");
+        match acked {
+            // Nobody waits for it any more.
+            Ok(()) | Err(Error::Stopped) => {}
+            Err(error) => tracing::error!(%error, "a message was not acknowledged"),
         }
     }
 }

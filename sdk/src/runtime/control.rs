@@ -10,7 +10,7 @@ use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Meta, Symb
 use ekuiper_core::transport::{Request, TransportError};
 
 use super::bell::{Bell, Heed};
-use super::live::{Launched, Live, Progress, launch};
+use super::live::{Launched, Live, Progress, Stopped, launch};
 use super::supervised::{Guarded, Inherited, Link, Marks};
 use super::{Site, channel, function, sink, source, watchdog};
 use crate::error::{shortened, text_of};
@@ -156,12 +156,7 @@ impl Symbols {
 
     fn start(&mut self, key: Key, control: Control) -> Result<()> {
         let name = title(&key);
-        // A source that has failed, or had nothing more to say, may still be
-        // closing.
-        let patience = self.plugin.limits.stop_timeout;
-        if self.entries.get(&key).is_some_and(|entry| entry.live.ends_by_itself(patience)) {
-            self.forget_if_over(&key);
-        }
+        self.await_former(&key)?;
         if let Some(entry) = self.entries.get(&key) {
             return match key.0 {
                 _ if entry.live.hangs => Err(format!("{name} hangs since an earlier start or stop").into()),
@@ -188,20 +183,45 @@ impl Symbols {
         }
     }
 
+    /// Waits for symbols that are about to be over and have this one's
+    /// addresses: one that runs for the same instance comes after the other.
+    fn await_former(&mut self, key: &Key) -> Result<()> {
+        let addresses = self.addresses(key)?;
+        let limits = &self.plugin.limits;
+        for (former, entry) in self.entries.iter().filter(|(_, entry)| entry.live.is_ending()) {
+            if !entry.addresses.iter().any(|address| addresses.contains(address)) {
+                continue;
+            }
+            // A source that has failed, or had nothing more to say, is only
+            // closing; a sink may have much to deal with.
+            let patience = if entry.live.drains { limits.start_timeout } else { limits.stop_timeout };
+            if !entry.live.await_end(patience) && entry.live.drains {
+                let name = title(former);
+                return Err(format!("{name} still collects what was sent before it was stopped: start it later").into());
+            }
+        }
+        self.forget_if_over(key);
+        Ok(())
+    }
+
+    /// The addresses of a symbol's channels.
+    fn addresses(&self, (kind, symbol, meta): &Key) -> Result<Vec<Address>> {
+        let folder = &self.site.folder;
+        Ok(match kind {
+            SymbolKind::Source => vec![folder.data(meta)?],
+            SymbolKind::Sink => vec![folder.data(meta)?, folder.ack(meta)?],
+            SymbolKind::Function => vec![folder.function(symbol)?],
+        })
+    }
+
     /// The addresses of a symbol's channels, taken for it: two rules whose
     /// names come to one path would mix their traffic (fault 14).
     fn claim(&mut self, key: &Key, name: &str) -> Result<Vec<Address>> {
-        let (kind, symbol, meta) = key;
         // Whoever is over has no claim any more.
         let over: Vec<_> =
             self.entries.iter().filter(|(_, entry)| entry.live.is_over()).map(|(key, _)| key.clone()).collect();
         over.iter().for_each(|key| self.forget_if_over(key));
-        let folder = &self.site.folder;
-        let addresses = match kind {
-            SymbolKind::Source => vec![folder.data(meta)?],
-            SymbolKind::Sink => vec![folder.data(meta)?, folder.ack(meta)?],
-            SymbolKind::Function => vec![folder.function(symbol)?],
-        };
+        let addresses = self.addresses(key)?;
         for (position, address) in addresses.iter().enumerate() {
             if let Err(error) = self.addresses.claim(address, name) {
                 addresses[..position].iter().for_each(|address| self.addresses.release(address));
@@ -212,16 +232,8 @@ impl Symbols {
     }
 
     fn launch(&mut self, key: &Key, control: Control, addresses: &[Address]) -> Launched {
-        let (kind, symbol, meta) = key;
-        let span = match kind {
-            SymbolKind::Function => tracing::error_span!("function", name = symbol),
-            // At the highest level: a line always tells whose it is.
-            _ => {
-                let (rule, op, instance) = (&meta.rule_id, &meta.op_id, meta.instance_id);
-                tracing::error_span!("symbol", %kind, name = symbol, rule, op, instance)
-            }
-        };
-        let _entered = span.enter();
+        let (kind, symbol, _) = key;
+        let _entered = span(key).entered();
         let format = match control.format() {
             Ok(format) => format,
             Err(error) => return Launched::Refused(error.into()),
@@ -277,8 +289,13 @@ impl Symbols {
             return Err(format!("{name} hangs since an earlier start or stop").into());
         }
         let patience = self.plugin.limits.stop_timeout;
-        if !entry.live.stop(patience) {
-            return Err(format!("{name} did not stop within {patience:?}").into());
+        match entry.live.stop(patience) {
+            Stopped::Over => {}
+            Stopped::Drains => {
+                let _entered = span(key).entered();
+                tracing::info!("stopped: what was sent before is still being collected");
+            }
+            Stopped::Hangs => return Err(format!("{name} did not stop within {patience:?}").into()),
         }
         self.forget_if_over(key);
         Ok(())
@@ -288,7 +305,12 @@ impl Symbols {
     fn stop_all(&mut self) {
         let end = Instant::now() + GRACE;
         // Those that hang have had their time.
-        self.entries.retain(|_, entry| !entry.live.hangs);
+        self.entries.retain(|_, entry| {
+            if entry.live.hangs {
+                entry.live.give_up();
+            }
+            !entry.live.hangs
+        });
         let all_over = |symbols: &Self, until: Instant, of: &[SymbolKind]| {
             let those = symbols.entries.iter().filter(|((kind, ..), _)| of.contains(kind));
             symbols.bell.wait(until, Heed::Nothing, || those.clone().all(|(_, entry)| entry.live.is_over()))
@@ -298,7 +320,7 @@ impl Symbols {
             those.for_each(|(_, entry)| entry.live.ask());
             all_over(self, end - GRACE.mul_f64(part), of);
         }
-        self.entries.values().for_each(|entry| entry.live.force());
+        self.entries.values().for_each(|entry| entry.live.give_up());
         if !all_over(self, end, &SymbolKind::ALL) {
             for (key, _) in self.entries.iter().filter(|(_, entry)| !entry.live.is_over()) {
                 tracing::warn!("{} did not stop in time", title(key));
@@ -330,6 +352,18 @@ pub(super) fn key(control: &Control) -> Key {
         _ => control.meta.clone(),
     };
     (control.plugin_type, control.symbol_name.clone(), meta)
+}
+
+/// What names a symbol in the log.
+fn span((kind, symbol, meta): &Key) -> tracing::Span {
+    match kind {
+        SymbolKind::Function => tracing::error_span!("function", name = symbol),
+        // At the highest level: a line always tells whose it is.
+        _ => {
+            let (rule, op, instance) = (&meta.rule_id, &meta.op_id, meta.instance_id);
+            tracing::error_span!("symbol", %kind, name = symbol, rule, op, instance)
+        }
+    }
 }
 
 /// A symbol's name for people.

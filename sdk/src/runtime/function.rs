@@ -29,7 +29,7 @@ pub(super) fn live(
     let fail = |source| Error::Transport { what: format!("function channel {address}"), source };
     let request: Arc<dyn Request> = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
     let closed = request.clone();
-    let stopper = Stopper { ask: Box::new(move || closed.close()), force: Box::new(|| {}) };
+    let stopper = Stopper::by_asking(move || closed.close());
     if !progress.running(stopper) {
         return Ok(());
     }

@@ -20,14 +20,41 @@ pub(super) struct Live {
     bell: Arc<Bell>,
     /// It did not start or stop in time: nothing more is asked of it.
     pub(super) hangs: bool,
+    /// It was stopped, and still deals with what had come before.
+    pub(super) drains: bool,
 }
 
-/// How a symbol that runs is stopped. Neither part waits.
+/// What became of a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// It is over.
+    Over,
+    /// It comes to its end by itself: it makes progress with what had come
+    /// before the stop.
+    Drains,
+    /// It does not end in time, and is given up.
+    Hangs,
+}
+
+/// How a symbol that runs is stopped. No part waits.
 pub(super) struct Stopper {
     /// Asks it to end, with all that is owed.
     pub(super) ask: Box<dyn FnOnce() + Send>,
-    /// Ends every wait of its channels.
-    pub(super) force: Box<dyn FnOnce() + Send>,
+    /// Ends every wait for a peer that does not take what it is sent.
+    pub(super) hurry: Box<dyn FnOnce() + Send>,
+    /// Gives up what has come and was not dealt with, and logs how much that
+    /// is: the process ends.
+    pub(super) give_up: Box<dyn FnOnce() + Send>,
+    /// How much it has dealt with. A symbol to which this means nothing ends
+    /// as soon as it is asked.
+    pub(super) dealt_with: Option<Box<dyn Fn() -> u64 + Send>>,
+}
+
+impl Stopper {
+    /// Of a symbol that has nothing to deal with once it is asked to end.
+    pub(super) fn by_asking(ask: impl FnOnce() + Send + 'static) -> Self {
+        Self { ask: Box::new(ask), hurry: Box::new(|| {}), give_up: Box::new(|| {}), dealt_with: None }
+    }
 }
 
 #[derive(Default)]
@@ -38,7 +65,9 @@ struct State {
     /// Absent while it starts.
     started: Option<Result<()>>,
     ask: Option<Box<dyn FnOnce() + Send>>,
-    force: Option<Box<dyn FnOnce() + Send>>,
+    hurry: Option<Box<dyn FnOnce() + Send>>,
+    give_up: Option<Box<dyn FnOnce() + Send>>,
+    dealt_with: Option<Box<dyn Fn() -> u64 + Send>>,
     /// Nobody waits for its start any more.
     abandoned: bool,
     /// It ends by itself.
@@ -81,7 +110,9 @@ impl Progress {
         }
         state.started = Some(Ok(()));
         state.ask = Some(stopper.ask);
-        state.force = Some(stopper.force);
+        state.hurry = Some(stopper.hurry);
+        state.give_up = Some(stopper.give_up);
+        state.dealt_with = stopper.dealt_with;
         drop(state);
         self.bell.ring();
         true
@@ -105,7 +136,7 @@ impl Progress {
         }
         // Nothing is left to stop: what its channels and its context hold goes
         // now, and not with the next start.
-        let stopper = (state.ask.take(), state.force.take());
+        let stopper = (state.ask.take(), state.hurry.take(), state.give_up.take(), state.dealt_with.take());
         drop(state);
         drop(stopper);
         self.bell.ring();
@@ -147,7 +178,7 @@ pub(super) fn launch(
         Some(Ok(())) => {
             state.started = Some(Ok(()));
             drop(state);
-            Launched::Runs(Live { cell, bell: bell.clone(), hangs: false })
+            Launched::Runs(Live { cell, bell: bell.clone(), hangs: false, drains: false })
         }
         Some(Err(error)) => Launched::Refused(error),
         None => {
@@ -157,7 +188,7 @@ pub(super) fn launch(
             interrupt.into_iter().for_each(|interrupt| interrupt());
             // At the plugin's end it was only interrupted.
             let hangs = !bell.is_ending();
-            Launched::Late(Live { cell, bell: bell.clone(), hangs })
+            Launched::Late(Live { cell, bell: bell.clone(), hangs, drains: false })
         }
     }
 }
@@ -167,10 +198,18 @@ impl Live {
         self.cell.lock().over
     }
 
-    /// Whether it is over; if it is about to be, waits for that.
-    pub(super) fn ends_by_itself(&self, patience: Duration) -> bool {
-        let ending = self.cell.lock().ending;
-        ending && self.bell.wait(Instant::now() + patience, Heed::End, || self.is_over())
+    /// Whether it comes to its end without being asked once more.
+    pub(super) fn is_ending(&self) -> bool {
+        !self.hangs && (self.drains || self.cell.lock().ending)
+    }
+
+    /// Waits for its end; whether it has come.
+    pub(super) fn await_end(&self, patience: Duration) -> bool {
+        self.bell.wait(Instant::now() + patience, Heed::End, || self.is_over())
+    }
+
+    fn dealt_with(&self) -> Option<u64> {
+        self.cell.lock().dealt_with.as_ref().map(|dealt_with| dealt_with())
     }
 
     /// Asks it to end, with all that is owed.
@@ -180,24 +219,39 @@ impl Live {
         ask.into_iter().for_each(|ask| ask());
     }
 
-    /// Ends every wait of its channels.
-    pub(super) fn force(&self) {
-        self.ask();
-        let force = self.cell.lock().force.take();
-        force.into_iter().for_each(|force| force());
+    /// Ends every wait for a peer that does not take what it is sent.
+    fn hurry(&self) {
+        let hurry = self.cell.lock().hurry.take();
+        hurry.into_iter().for_each(|hurry| hurry());
     }
 
-    /// Stops it; false when it does not end in time, and is given up.
-    pub(super) fn stop(&mut self, patience: Duration) -> bool {
-        let now = Instant::now();
+    /// Gives up what it has not dealt with.
+    pub(super) fn give_up(&self) {
         self.ask();
+        self.hurry();
+        let give_up = self.cell.lock().give_up.take();
+        give_up.into_iter().for_each(|give_up| give_up());
+    }
+
+    /// Stops it. Whoever has asked for that waits for the answer, and so does
+    /// every other symbol's start and stop: a sink that makes progress with
+    /// what had come before is left to it.
+    pub(super) fn stop(&mut self, patience: Duration) -> Stopped {
+        let now = Instant::now();
+        let before = self.dealt_with();
+        self.ask();
+        let done = || self.is_over() || self.dealt_with() != before;
         let ended = self.bell.wait(now + patience.mul_f64(GENTLY), Heed::End, || self.is_over()) || {
-            self.force();
-            self.bell.wait(now + patience, Heed::End, || self.is_over())
+            self.hurry();
+            self.bell.wait(now + patience, Heed::End, done)
         };
+        if ended {
+            self.drains = !self.is_over();
+            return if self.drains { Stopped::Drains } else { Stopped::Over };
+        }
         // At the plugin's end it is waited for once more, with all others.
-        self.hangs = !ended && !self.bell.is_ending();
-        ended
+        self.hangs = !self.bell.is_ending();
+        Stopped::Hangs
     }
 }
 
@@ -215,7 +269,7 @@ mod tests {
     }
 
     fn nothing() -> Stopper {
-        Stopper { ask: Box::new(|| {}), force: Box::new(|| {}) }
+        Stopper::by_asking(|| {})
     }
 
     fn over(bell: &Bell, live: &Live) -> bool {
@@ -227,14 +281,13 @@ mod tests {
         let bell = Arc::new(Bell::default());
         let (ask, asked) = mpsc::channel();
         let launched = launch("s", &spawn(), &bell, LONG, move |progress| {
-            let ask = Box::new(move || ask.send(()).unwrap());
-            assert!(progress.running(Stopper { ask, force: Box::new(|| {}) }));
+            assert!(progress.running(Stopper::by_asking(move || ask.send(()).unwrap())));
             asked.recv().unwrap();
             Ok(())
         });
         let Launched::Runs(mut live) = launched else { panic!("it does not run") };
         assert!(!live.is_over());
-        assert!(live.stop(LONG));
+        assert_eq!(live.stop(LONG), Stopped::Over);
     }
 
     #[test]
@@ -282,10 +335,28 @@ mod tests {
             Ok(())
         });
         let Launched::Runs(mut live) = launched else { panic!("it does not run") };
-        assert!(!live.stop(SHORT));
+        assert_eq!(live.stop(SHORT), Stopped::Hangs);
         assert!(live.hangs && !live.is_over());
         drop(release);
         assert!(over(&bell, &live));
+    }
+
+    #[test]
+    fn one_that_makes_progress_after_its_stop_is_left_to_it() {
+        let bell = Arc::new(Bell::default());
+        let (release, released) = mpsc::channel::<()>();
+        let launched = launch("s", &spawn(), &bell, LONG, move |progress| {
+            let dealt_with = std::sync::atomic::AtomicU64::new(0);
+            let count = move || dealt_with.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            progress.running(Stopper { dealt_with: Some(Box::new(count)), ..nothing() });
+            let _ = released.recv();
+            Ok(())
+        });
+        let Launched::Runs(mut live) = launched else { panic!("it does not run") };
+        assert_eq!(live.stop(SHORT), Stopped::Drains);
+        assert!(live.is_ending() && !live.hangs && !live.is_over());
+        drop(release);
+        assert!(live.await_end(LONG));
     }
 
     #[test]
@@ -300,7 +371,7 @@ mod tests {
             panic!("it does not run")
         };
         bell.end();
-        assert!(!live.stop(LONG));
+        assert_eq!(live.stop(LONG), Stopped::Hangs);
         assert!(!live.hangs, "it is waited for once more");
         let (never, again) = mpsc::channel::<()>();
         let Launched::Late(late) = launch("s", &spawn(), &bell, LONG, move |_| Ok(again.recv()?)) else {

@@ -2,13 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::message::{Control, encode_ack};
+use ekuiper_core::message::{Collected, Control, encode_ack};
 use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Push, TransportError};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::live::{Progress, Stopper};
 use super::source::Channel;
@@ -26,9 +27,24 @@ const ACK_CONNECT: Duration = Duration::from_secs(5);
 /// The same where it has not, and nothing depends on it.
 const IDLE_ACK_CONNECT: Duration = Duration::from_millis(100);
 
-/// How long a sink that was stopped still reads what had come before; an
-/// engine that never pauses would otherwise keep it for ever (fault 18).
-const DRAIN: Duration = Duration::from_secs(1);
+/// How much can have been on its way when a sink was stopped, in bytes, unless
+/// the system's buffers are larger. An engine that sends more than that after
+/// its own stop never pauses, and would keep the sink for ever (fault 18).
+const ON_ITS_WAY: u64 = 512 << 10;
+
+/// What a message counts for at least and at most there: its frame, and what a
+/// buffer may hold of one that is longer than all buffers.
+const LEAST: u64 = 16;
+const MOST: u64 = 256 << 10;
+
+/// How often a host is told at most what was collected.
+const REPORT_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the last report may take to leave.
+const LAST_REPORT: Duration = Duration::from_secs(1);
+
+/// How long it is counted at most what was given up.
+const COUNTING: Duration = Duration::from_millis(100);
 
 /// How long nothing has come when all has: a connection may not have been
 /// accepted yet, and a transport with threads of its own may be behind.
@@ -53,6 +69,7 @@ pub(super) fn live(
 ) -> Result<()> {
     let mut sink = guarded(|| Ok(make()))?;
     let requires_ack = control.requires_ack();
+    let reports = control.reports && !requires_ack;
     let config = Config::from(control.config.unwrap_or_default());
     guarded(|| sink.configure(&config))?;
     // The engine dials the data address as soon as it has the answer.
@@ -92,20 +109,13 @@ pub(super) fn live(
     let ctx = opened?;
 
     let stop = Arc::new(Stop::new()?);
-    let (stopper, data, acks) = (stop.clone(), pull.clone(), push.clone());
-    let stopper = Stopper {
-        ask: Box::new(move || stopper.set()),
-        force: Box::new(move || {
-            data.close();
-            // Ends an acknowledgement that the engine does not take.
-            acks.close();
-        }),
-    };
-    if progress.running(stopper)
-        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, account.as_deref())
+    let mut tally = Tally::new(stop.clone(), reports.then(|| push.clone()));
+    if progress.running(stopper(&stop, &pull, requires_ack.then(|| push.clone())))
+        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, account.as_deref(), &mut tally)
     {
         tracing::error!(%error, "the data channel failed");
     }
+    tally.report(Instant::now() + LAST_REPORT);
     if let Err(error) = guarded(|| sink.close(&ctx)) {
         tracing::error!(error = text_of(&*error), "the sink was not closed in order");
     }
@@ -114,6 +124,107 @@ pub(super) fn live(
     push.close();
     account.iter().for_each(|account| account.over());
     Ok(())
+}
+
+/// How the control thread stops it. Where there are acknowledgements, `acks` is
+/// their channel.
+fn stopper(stop: &Arc<Stop>, pull: &Arc<dyn Pull>, acks: Option<Arc<dyn Push>>) -> Stopper {
+    let (asked, given_up, counted) = (stop.clone(), stop.clone(), stop.clone());
+    let (data, span) = (pull.clone(), tracing::Span::current());
+    Stopper {
+        ask: Box::new(move || asked.set()),
+        // Ends an acknowledgement that the engine does not take.
+        hurry: Box::new(move || acks.iter().for_each(|acks| acks.close())),
+        give_up: Box::new(move || {
+            given_up.give_up();
+            // Unless its own thread is about to: that may be in `collect` for
+            // ever.
+            if span.in_scope(|| count_lost(&*data)) {
+                data.close();
+            }
+        }),
+        dealt_with: Some(Box::new(move || counted.collected.load(Ordering::Acquire))),
+    }
+}
+
+/// Counts what has come and nobody will collect, and logs it; false when
+/// another thread is receiving.
+fn count_lost(pull: &dyn Pull) -> bool {
+    let (mut lost, mut message) = (0u64, Vec::new());
+    let now = Instant::now();
+    while now.elapsed() < COUNTING {
+        match pull.receive(&mut message, Some(now)) {
+            Ok(PullEvent::Message(_)) => lost += 1,
+            Ok(PullEvent::Connected(_) | PullEvent::Disconnected(_)) => {}
+            Err(TransportError::Misuse(_)) => return false,
+            Err(_) => break,
+        }
+    }
+    if lost > 0 {
+        tracing::error!(
+            messages = lost,
+            "the plugin ends: messages that had come were not collected in time, and are lost"
+        );
+    }
+    true
+}
+
+/// How many messages a sink has collected, and the reports of that to a host
+/// that has asked for them.
+struct Tally {
+    stop: Arc<Stop>,
+    channel: Option<Arc<dyn Push>>,
+    now: Collected,
+    /// What the host knows.
+    told: Collected,
+    /// When the next report may leave, on the coarse clock: the fine one would
+    /// cost each message more than its count does.
+    next: Duration,
+}
+
+impl Tally {
+    fn new(stop: Arc<Stop>, channel: Option<Arc<dyn Push>>) -> Self {
+        Self { stop, channel, now: Collected::default(), told: Collected::default(), next: Duration::ZERO }
+    }
+
+    /// The sink has dealt with a message.
+    fn add(&mut self, is_refused: bool) {
+        self.now.collected += 1;
+        self.now.refused += u64::from(is_refused);
+        self.stop.collected.store(self.now.collected, Ordering::Release);
+        self.report_if_due();
+    }
+
+    /// Tells what is new, unless that was done a moment ago.
+    fn report_if_due(&mut self) {
+        if self.channel.is_some() && self.now != self.told && coarse_now() >= self.next {
+            self.report(Instant::now());
+        }
+    }
+
+    /// Tells what is new.
+    fn report(&mut self, deadline: Instant) {
+        let Some(channel) = &self.channel else { return };
+        if self.now != self.told {
+            // One that does not leave is made up for by the next.
+            if channel.send(&self.now.encode(), Some(deadline)).is_ok() {
+                self.told = self.now;
+            }
+            self.next = coarse_now() + REPORT_PAUSE;
+        }
+    }
+
+    /// How long a wait may be: until the next report.
+    fn patience(&self) -> Option<Duration> {
+        let has_news = self.channel.is_some() && self.now != self.told;
+        has_news.then(|| self.next.saturating_sub(coarse_now()).max(Duration::from_millis(1)))
+    }
+}
+
+fn coarse_now() -> Duration {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    // Since the machine's start.
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The ack channel, and the account of what is still to be acknowledged.
@@ -140,6 +251,7 @@ fn collect(
     acks: &dyn Push,
     stop: &Stop,
     account: Option<&Account>,
+    tally: &mut Tally,
 ) -> Result<(), TransportError> {
     let mut message = Vec::new();
     let now_past: Deadline = Some(Instant::now());
@@ -147,9 +259,13 @@ fn collect(
     let mut readable = false;
     // The last message came soon after the one before; it was waited for.
     let (mut is_quick, mut has_waited) = (false, false);
-    // Set once it is stopped: until when it reads at most.
-    let mut drain_until = None;
+    // Set once it is stopped: how much it reads at most.
+    let mut on_its_way = None;
     loop {
+        if stop.is_given_up() {
+            count_lost(pull);
+            return Ok(());
+        }
         let reading = account.map(Account::mark).filter(|_| std::mem::take(&mut readable));
         reading.inspect(|mark| mark.reading(true));
         let received = pull.receive(&mut message, deadline);
@@ -160,26 +276,31 @@ fn collect(
         match received {
             Ok(PullEvent::Message(_)) => {
                 // Told to the engine and logged already.
-                let _ = deliver(sink, ctx, &message);
+                let is_refused = deliver(sink, ctx, &message).is_err();
+                tally.add(is_refused);
+                if let Some(left) = &mut on_its_way {
+                    *left -= (message.len() as u64).clamp(LEAST, MOST).min(*left);
+                }
                 trim(&mut message);
                 has_waited = false;
                 deadline = now_past;
             }
             Ok(PullEvent::Connected(peer)) => account.into_iter().for_each(|account| account.connected(pull, peer)),
             Ok(PullEvent::Disconnected(peer)) => account.into_iter().for_each(|account| account.disconnected(peer)),
-            Err(TransportError::Timeout) if drain_until.is_some() => return Ok(()),
+            Err(TransportError::Timeout) if on_its_way.is_some() => return Ok(()),
             Err(TransportError::Timeout) => {
                 // Nothing more to do: nobody is to wait for an acknowledgement.
                 if let Err(TransportError::Closed) = acks.dispatch(None) {
                     return Ok(());
                 }
+                tally.report_if_due();
                 // Where a guard counts what is read, it must know before.
                 if is_quick && !has_waited && account.is_none() {
                     has_waited = true;
                     deadline = Some(Instant::now() + SHORT);
                 } else {
                     let start = Instant::now();
-                    (deadline, readable) = stop.or_readable(pull);
+                    (deadline, readable) = stop.or_readable(pull, tally.patience());
                     is_quick = start.elapsed() < SHORT;
                 }
             }
@@ -187,14 +308,23 @@ fn collect(
             Err(error) => return Err(error),
         }
         if stop.is_set() {
-            let now = Instant::now();
-            if now > *drain_until.get_or_insert(now + DRAIN) {
-                tracing::warn!("stopped while the engine was still sending: what it sends from here on is not read");
+            if *on_its_way.get_or_insert_with(on_its_way_at_most) == 0 {
+                tracing::warn!("the engine goes on sending after its stop: what it sends from here on is not read");
                 return Ok(());
             }
-            deadline = Some(now + QUIET);
+            deadline = Some(Instant::now() + QUIET);
         }
     }
+}
+
+/// How much can have been on its way when the stop came. What had come before
+/// the engine's connection ended is always less.
+fn on_its_way_at_most() -> u64 {
+    let buffers = ["wmem_default", "wmem_max"].map(|name| {
+        let set = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok();
+        set.and_then(|set| set.trim().parse::<u64>().ok()).unwrap_or(0)
+    });
+    buffers.into_iter().max().unwrap_or(0).saturating_mul(2).max(ON_ITS_WAY)
 }
 
 /// Gives one message to the sink, and acknowledges it where that is due.
@@ -209,13 +339,18 @@ pub(crate) fn deliver(sink: &mut dyn Sink, ctx: &SinkContext, message: &[u8]) ->
 /// waits.
 struct Stop {
     flag: AtomicBool,
+    /// What has come is not to be collected any more.
+    given_up: AtomicBool,
+    /// How many messages were collected.
+    collected: AtomicU64,
     event: OwnedFd,
 }
 
 impl Stop {
     fn new() -> std::io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { flag: AtomicBool::new(false), event })
+        let (flag, given_up) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { flag, given_up, collected: AtomicU64::new(0), event })
     }
 
     fn set(&self) {
@@ -223,21 +358,31 @@ impl Stop {
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+        self.set();
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
     fn is_set(&self) -> bool {
         self.flag.load(Ordering::Acquire)
     }
 
-    /// Waits for a message or the stop; returns how the next look is to wait,
-    /// and whether there is something to read.
-    fn or_readable(&self, pull: &dyn Pull) -> (Deadline, bool) {
+    /// Waits for a message, the stop, or the end of `patience`; returns how the
+    /// next look is to wait, and whether there is something to read.
+    fn or_readable(&self, pull: &dyn Pull, patience: Option<Duration>) -> (Deadline, bool) {
         let now = Instant::now();
         match pull.readiness() {
-            None => (Some(now + SLICE), false),
+            None => (Some(now + patience.unwrap_or(SLICE).min(SLICE)), false),
             Some(readiness) => {
                 let mut fds =
                     [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
                 // Interrupted or not: the next look tells.
-                let _ = poll(&mut fds, None);
+                let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+                let _ = poll(&mut fds, timeout.as_ref());
                 (Some(now), fds[0].revents().contains(PollFlags::IN))
             }
         }

@@ -61,14 +61,11 @@ pub(super) fn live(
     push.connect(Some(Instant::now() + CONNECT)).map_err(fail)?;
     let ctx = SourceContext::new(control.meta, format, Box::new(Channel(push.clone())));
     let (stopped, closed) = (ctx.clone(), push.clone());
-    let stopper = Stopper {
-        ask: Box::new(move || {
-            stopped.stop();
-            // Ends an `emit` that waits for a slow engine.
-            closed.close();
-        }),
-        force: Box::new(|| {}),
-    };
+    let stopper = Stopper::by_asking(move || {
+        stopped.stop();
+        // Ends an `emit` that waits for a slow engine.
+        closed.close();
+    });
     if progress.running(stopper) {
         let (opened, closed) = run(&mut *source, &ctx, || progress.ending());
         if let Err(error) = opened.and(closed) {
