@@ -13,7 +13,9 @@ use crate::live::Live;
 use crate::outlet::{Acknowledged, Outlet};
 use crate::plugin::Plugin;
 use crate::running::Running;
+use crate::settle::{Patience, Unsettled};
 use crate::site::{Claim, lock};
+use crate::tally::{Delivery, Tally};
 use crate::target::Target;
 use crate::{Error, Result};
 
@@ -23,12 +25,15 @@ pub(crate) struct Drain {
     target: Target,
     pub(crate) control: Control,
     pub(crate) require_ack: bool,
+    pub(crate) tally: Arc<Tally>,
     /// Held while it is started or stopped: the one follows the other.
     starting: Mutex<()>,
     pub(crate) state: Mutex<DrainState>,
     changed: Condvar,
     /// Nothing is to be sent any more.
     stopped: AtomicBool,
+    /// Nobody is to wait until it has collected what was sent.
+    abandoned: AtomicBool,
     /// What whoever sends waits for: set before `stopped` is looked at, and
     /// looked at after that is set.
     stage: AtomicU8,
@@ -41,17 +46,13 @@ pub(crate) struct DrainState {
     /// It could not be started again.
     failure: Option<Error>,
     closed: bool,
-    /// Its data channel was closed in the middle of a message.
-    cut_off: bool,
-    /// The latest process that was left after it had read all.
-    pub(crate) emptied: u64,
     /// How often whoever waits was told to look again.
     wakes: u64,
 }
 
 /// Nobody waits.
 const NOTHING: u8 = 0;
-/// That the plugin takes a message, or has read all.
+/// That the plugin takes a message.
 pub(crate) const READING: u8 = 1;
 /// That it acknowledges.
 const ACK: u8 = 2;
@@ -95,9 +96,13 @@ impl Live for Drain {
         let Some(outlet) = outlet.filter(|outlet| outlet.running.generation == running.generation) else { return };
         // From a message to its ack.
         drop(outlet.turn.take(deadline));
-        outlet.await_room(0, deadline);
-        if outlet.is_alive() && outlet.flush(Some(deadline)).is_ok() {
-            lock(&self.state).emptied = running.generation;
+        let settled = outlet.settle(Patience::of(&self.plugin.site.options), || self.is_abandoned());
+        if let Err(reason) = settled {
+            tracing::warn!(
+                sink = self.control.symbol_name,
+                ?reason,
+                "not all messages were collected before the update"
+            );
         }
     }
 
@@ -110,8 +115,10 @@ impl Live for Drain {
 impl Drain {
     /// One that is not started yet.
     pub(crate) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
+        let tally = Arc::new(Tally::new(plugin.clone(), &control.symbol_name));
         Arc::new(Self {
             plugin,
+            tally,
             require_ack: control.requires_ack(),
             target,
             control,
@@ -119,6 +126,7 @@ impl Drain {
             state: Mutex::default(),
             changed: Condvar::new(),
             stopped: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             stage: AtomicU8::new(NOTHING),
         })
     }
@@ -129,7 +137,9 @@ impl Drain {
 
     fn start(&self, running: &Arc<Running>, former: Option<&Outlet>) -> Result<Arc<Outlet>> {
         if let Some(former) = former {
+            former.read_reports();
             former.close();
+            self.tally.give_up();
         }
         let message = |source| Error::Message { what: self.what(), source };
         let data = running.folder.data(&self.target.meta).map_err(message)?;
@@ -141,7 +151,7 @@ impl Drain {
             state.claims = Some([claim(&data)?, claim(&ack)?]);
         }
         drop(state);
-        Outlet::start(running, &self.control, &data, &ack, &self.what())
+        Outlet::start(running, &self.control, &data, &ack, &self.what(), &self.tally)
     }
 
     /// Notes what whoever sends waits for from now on.
@@ -163,9 +173,8 @@ impl Drain {
         if let Some(outlet) = state.outlet.clone() {
             if self.stage.load(Ordering::SeqCst) == READING {
                 outlet.cut_off();
-                state.cut_off = true;
             }
-            if !outlet.owes_nothing() {
+            if self.require_ack && outlet.owed() > 0 {
                 outlet.expect_no_acks();
             }
         }
@@ -201,30 +210,87 @@ impl Drain {
         }
     }
 
-    /// Waits until the plugin has read all that was sent, then stops the sink.
-    pub(crate) fn stop(&self) -> Result<()> {
-        self.plugin.detach(self);
-        let _starting = lock(&self.starting);
-        let mut state = lock(&self.state);
-        state.closed = true;
-        let (outlet, cut_off) = (state.outlet.take(), state.cut_off);
-        drop(state);
-        self.changed.notify_all();
-        let Some(outlet) = outlet else { return Ok(()) };
-        let flushed = if outlet.is_alive() && !cut_off { self.flush(&outlet, self.send_timeout()) } else { Ok(()) };
-        if flushed.is_ok() && !self.is_stopped() && !outlet.is_broken() {
-            // Whoever waits for them still finds them.
-            outlet.await_room(0, Instant::now() + self.plugin.site.options.recv_timeout);
-        }
-        let stopped = outlet.stop(&self.control);
-        lock(&self.state).claims = None;
-        flushed.and(stopped)
+    /// Ends the wait until everything was collected.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
     }
 
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst) || matches!(self.plugin.check(), Err(Error::Stopped))
+    }
+
+    /// What is known of what was sent.
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.tally.delivery()
+    }
+
+    /// Waits until everything that was sent was collected, then stops the sink.
+    pub(crate) fn stop(&self) -> Result<()> {
+        let starting = lock(&self.starting);
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let outlet = state.outlet.take();
+        drop(state);
+        self.changed.notify_all();
+        let mut settled = Ok(());
+        let mut stopped = Ok(());
+        if let Some(outlet) = outlet {
+            settled = outlet.settle(Patience::of(&self.plugin.site.options), || self.is_abandoned());
+            // A host that is shut down stops it.
+            if !matches!(settled, Err(Unsettled::Over)) || self.plugin.check().is_ok() {
+                stopped = outlet.stop(&self.control);
+            }
+        }
+        lock(&self.state).claims = None;
+        drop(starting);
+        // Not before: while messages are collected it is live for an update.
+        self.plugin.detach(self);
+        self.tally.give_up();
+        match self.tally.missing() {
+            0 => stopped,
+            missing => Err(self.not_collected(missing, settled.err())),
+        }
+    }
+
+    fn not_collected(&self, missing: u64, why: Option<Unsettled>) -> Error {
+        let options = &self.plugin.site.options;
+        let reason = match why {
+            Some(Unsettled::Stalled) => {
+                format!("it made no progress for {:?}: a longer drain_stall waits longer", options.drain_stall)
+            }
+            Some(Unsettled::Late) => {
+                format!("that takes longer than {:?}: a longer drain_timeout waits longer", options.drain_timeout)
+            }
+            Some(Unsettled::Exited(exit)) => format!("its process ended ({exit})"),
+            Some(Unsettled::Disconnected) => "its connection ended before it had read them".into(),
+            Some(Unsettled::Over) => "the wait for it was given up".into(),
+            Some(Unsettled::Failed(TransportError::Closed)) => "it was stopped in the middle of a message".into(),
+            Some(Unsettled::Failed(error)) => error.to_string(),
+            None => "its process ended before it had".into(),
+        };
+        Error::NotCollected {
+            plugin: self.plugin.name().to_owned(),
+            symbol: self.control.symbol_name.clone(),
+            missing,
+            sent: self.delivery().sent,
+            reason,
+        }
+    }
+
+    /// Waits until everything that was sent was collected.
     pub(crate) fn flush(&self, outlet: &Outlet, patience: Duration) -> Result<()> {
-        outlet
-            .flush(Some(Instant::now() + patience))
-            .map_err(|error| self.explain(outlet, error, "it has not read all that was sent", patience))
+        let settled = outlet.settle(Patience::only(patience), || self.is_stopped() || self.is_abandoned());
+        let plugin = || self.plugin.name().to_owned();
+        settled.map_err(|reason| match reason {
+            Unsettled::Stalled | Unsettled::Late => {
+                let what = format!("sink {}: it has not collected all that was sent", self.control.symbol_name);
+                Error::Timeout { plugin: plugin(), what, after: patience }
+            }
+            Unsettled::Exited(exit) => Error::Exited { plugin: plugin(), exit },
+            Unsettled::Over => Error::Stopped,
+            Unsettled::Disconnected => transport_error(self.what())(TransportError::Disconnected),
+            Unsettled::Failed(error) => transport_error(self.what())(error),
+        })
     }
 
     pub(crate) fn send_timeout(&self) -> Duration {
@@ -292,9 +358,12 @@ impl Sent {
     pub(crate) fn wait(&self) -> Result<()> {
         let drain = &*self.drain;
         let patience = drain.plugin.site.options.recv_timeout;
-        let waiting = drain.enter(ACK)?;
+        let waiting = drain.enter(ACK).inspect_err(|_| self.outlet.tell_unknown())?;
         let acknowledged = self.outlet.await_ack(self.number, Instant::now() + patience);
         drop(waiting);
+        if matches!(acknowledged, Acknowledged::Lost | Acknowledged::Timeout(_)) {
+            self.outlet.tell_unknown();
+        }
         drain.outcome(&self.outlet, acknowledged, patience)
     }
 }

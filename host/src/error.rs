@@ -336,6 +336,22 @@ pub enum Error {
         /// Its own words.
         text: String,
     },
+    /// A sink has ended, and not everything that was sent to it is known to
+    /// have been collected. The others were.
+    #[error("plugin {plugin}: {missing} of {sent} messages to sink {symbol} were not collected: {reason}")]
+    NotCollected {
+        /// The plugin.
+        plugin: String,
+        /// The sink.
+        symbol: String,
+        /// How many messages are not known to have been collected. Those whose
+        /// failure was returned to whoever sent them are not among them.
+        missing: u64,
+        /// How many messages were sent.
+        sent: u64,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The sink did not acknowledge an earlier message: acknowledgements can
     /// no longer be told apart.
     #[error("sink {symbol} did not acknowledge an earlier message: close it and open it again")]

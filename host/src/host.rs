@@ -300,6 +300,21 @@ impl HostBuilder {
         self
     }
 
+    /// For how long at most the end of a sink waits until everything that was
+    /// sent has been collected: [`Sink::close`](crate::Sink::close), its drop,
+    /// and an [update](Host::update) of its plugin. Default: 10 minutes.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.options.drain_timeout = timeout;
+        self
+    }
+
+    /// For how long that wait goes on while the sink makes no progress: the
+    /// longest time that one message may take. Default: 10 s.
+    pub fn drain_stall(mut self, timeout: Duration) -> Self {
+        self.options.drain_stall = timeout;
+        self
+    }
+
     /// For how long a plugin may pause in the middle of a message, in either
     /// direction, before its connection is closed. Default: 10 s. libnng has
     /// no such limit.

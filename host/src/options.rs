@@ -34,6 +34,10 @@ pub(crate) struct Options {
     pub(crate) format: Format,
     /// How many messages to a sink may have no acknowledgement yet.
     pub(crate) ack_window: u64,
+    /// For how long a sink is drained at most, and for how long without
+    /// progress.
+    pub(crate) drain_timeout: Duration,
+    pub(crate) drain_stall: Duration,
     /// For how long a plugin may pause in the middle of a message.
     pub(crate) stall_timeout: Duration,
     /// For how long a wait looks for what comes before it sleeps.
@@ -58,6 +62,8 @@ impl Default for Options {
             max_message: transport::Options::default().max_message,
             format: Format::MessagePack,
             ack_window: 1024,
+            drain_timeout: Duration::from_secs(600),
+            drain_stall: Duration::from_secs(10),
             stall_timeout: transport::Options::default().stall_timeout,
             spin: transport::Options::default().spin,
             event_queue: 1024,

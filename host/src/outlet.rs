@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::message::{Control, decode_ack};
+use ekuiper_core::message::{Collected, Control, Feature, decode_ack};
 use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
 
 use crate::Result;
@@ -17,21 +17,36 @@ use crate::keeper::{LOOK_LIMIT, Tended, Watch, Watched};
 use crate::peers::Peers;
 use crate::running::Running;
 use crate::site::lock;
+use crate::tally::Tally;
 use crate::turn::Turn;
 
 /// How often a sink's socket is looked at after its stop: nothing tells that a
 /// file is gone.
 const GONE_PAUSE: Duration = Duration::from_millis(1);
 
+/// How it is known that a message was collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receipt {
+    /// The sink acknowledges it.
+    Ack,
+    /// The plugin reports how many were.
+    Report,
+    /// It is not, only that the plugin's process has read it.
+    Read,
+}
+
 /// A sink in one process.
 pub(crate) struct Outlet {
     pub(crate) running: Arc<Running>,
+    pub(crate) receipt: Receipt,
     /// Whoever sends has it, until the acknowledgement.
     pub(crate) turn: Turn,
     /// An ack did not come: later ones could be taken for it.
     is_broken: AtomicBool,
     push: Arc<dyn Push>,
-    acks: Arc<Acks>,
+    /// How many connections there had been when the first message was sent.
+    connections: u64,
+    pub(crate) acks: Arc<Acks>,
     data: Address,
     _watch: Watch,
 }
@@ -57,7 +72,13 @@ impl Outlet {
         data: &Address,
         ack: &Address,
         what: &str,
+        tally: &Arc<Tally>,
     ) -> Result<Arc<Self>> {
+        let receipt = match control.requires_ack() {
+            true => Receipt::Ack,
+            false if running.has(Feature::Collected) => Receipt::Report,
+            false => Receipt::Read,
+        };
         let acks = Arc::new(Acks {
             pull: running.scope.pull(ack).map_err(transport_error(what.to_owned()))?,
             reading: Mutex::default(),
@@ -65,6 +86,9 @@ impl Outlet {
             sent: AtomicU64::new(0),
             acked: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            receipt,
+            tally: tally.clone(),
         });
         // Read from now on: a plugin may send much there before it answers the
         // start, acks of nothing for instance, and those must not fill the
@@ -94,6 +118,8 @@ impl Outlet {
         };
         Ok(Arc::new(Self {
             running: running.clone(),
+            receipt,
+            connections: push.backlog().connections,
             turn: Turn::default(),
             is_broken: AtomicBool::new(false),
             push,
@@ -124,13 +150,8 @@ impl Outlet {
         self.running.process.exit().is_none()
     }
 
-    /// Sends a message, which may wait a moment for company.
-    pub(crate) fn post(&self, message: &[u8], deadline: Deadline) -> std::result::Result<(), TransportError> {
-        self.push.post(message, deadline)
-    }
-
-    /// Sends a message that is to be acknowledged; its number. With `in_company`
-    /// it may wait a moment for others.
+    /// Sends a message; its number. With `in_company` it may wait a moment for
+    /// others. Only who has the turn may.
     pub(crate) fn send(
         &self,
         message: &[u8],
@@ -138,13 +159,58 @@ impl Outlet {
         deadline: Deadline,
     ) -> std::result::Result<u64, TransportError> {
         // Before: its ack may be read before this thread goes on.
-        let number = self.acks.sent.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = self.sent() + 1;
+        self.acks.sent.store(number, Ordering::Release);
         let sent = if in_company { self.push.post(message, deadline) } else { self.push.send(message, deadline) };
-        if sent.is_err() {
+        match sent {
+            Ok(()) => self.acks.tally.sent(),
             // Whoever sends has the turn: there is no later one.
-            self.acks.sent.fetch_sub(1, Ordering::SeqCst);
+            Err(_) => self.acks.sent.store(number - 1, Ordering::Release),
         }
         sent.map(|()| number)
+    }
+
+    /// How many messages were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.acks.sent.load(Ordering::Acquire)
+    }
+
+    /// Whether any was.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent() > 0
+    }
+
+    /// How many messages have no known outcome, and nobody was told so.
+    pub(crate) fn owed(&self) -> u64 {
+        let acks = &self.acks;
+        let (told, known) = (acks.told.load(Ordering::SeqCst), acks.acked.load(Ordering::SeqCst));
+        self.sent().saturating_sub(known).saturating_sub(told)
+    }
+
+    /// Whoever sent a message is told that its outcome will not be known.
+    pub(crate) fn tell_unknown(&self) {
+        self.acks.told.fetch_add(1, Ordering::SeqCst);
+        self.acks.tally.told();
+    }
+
+    /// Whether the first connection still lives, which has had all messages.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.push.connect(Some(Instant::now())).is_ok() && self.push.backlog().connections == self.connections
+    }
+
+    /// How much the plugin has not read, in no known measure.
+    pub(crate) fn unread(&self) -> Option<u64> {
+        self.push.backlog().unread
+    }
+
+    /// Lets go of what waits for company.
+    pub(crate) fn dispatch(&self, deadline: Instant) -> std::result::Result<(), TransportError> {
+        self.push.dispatch(Some(deadline))
+    }
+
+    /// Reads the reports and acknowledgements that are there, without waiting.
+    pub(crate) fn read_reports(&self) {
+        self.acks.tend();
     }
 
     /// Waits until all that was sent has been read.
@@ -160,11 +226,6 @@ impl Outlet {
         self.acks.surplus.load(Ordering::Relaxed) - before
     }
 
-    /// Whether every message has its ack.
-    pub(crate) fn owes_nothing(&self) -> bool {
-        self.acks.acked.load(Ordering::SeqCst) >= self.acks.sent.load(Ordering::SeqCst)
-    }
-
     /// Waits for the ack of the message with this number. They come in the
     /// messages' order.
     pub(crate) fn await_ack(&self, number: u64, deadline: Instant) -> Acknowledged {
@@ -177,7 +238,7 @@ impl Outlet {
 
     /// Waits until at most so many messages have no ack.
     pub(crate) fn await_room(&self, unacknowledged: u64, deadline: Instant) -> Option<Acknowledged> {
-        let number = self.acks.sent.load(Ordering::SeqCst).saturating_sub(unacknowledged);
+        let number = self.sent().saturating_sub(unacknowledged);
         self.await_acks(number, deadline)
     }
 
@@ -224,6 +285,7 @@ impl Outlet {
     /// Stops the sink in its process, if that lives.
     pub(crate) fn stop(&self, control: &Control) -> Result<()> {
         let stopped = self.running.stop_symbol(control, |patience| is_gone(&self.running, &self.data, patience));
+        self.read_reports();
         self.close();
         match stopped {
             Ok(()) if self.is_alive() => self.running.has_closed(&self.data),
@@ -264,24 +326,31 @@ fn is_gone(running: &Running, address: &Address, patience: Duration) -> bool {
     true
 }
 
-/// The channel on which a sink acknowledges.
-struct Acks {
+/// The channel on which a sink acknowledges, or reports what it has collected.
+pub(crate) struct Acks {
     pull: Arc<dyn Pull>,
-    reading: Mutex<Reading>,
+    pub(crate) reading: Mutex<Reading>,
     /// How many came that no message was waiting for.
     surplus: AtomicU64,
-    /// How many messages were sent that are to be acknowledged.
+    /// How many messages were sent.
     sent: AtomicU64,
-    /// How many of them were; grows under `reading`.
+    /// How many of them were acknowledged, collected, or read, as far as that
+    /// is known; grows under `reading`.
     acked: AtomicU64,
+    /// How many of the others have failed for whoever sent them.
+    told: AtomicU64,
+    receipt: Receipt,
+    tally: Arc<Tally>,
     /// How many of those were not taken and nobody has asked for.
     refusals: AtomicU64,
 }
 
 #[derive(Default)]
-struct Reading {
+pub(crate) struct Reading {
     buffer: Vec<u8>,
-    peers: Peers,
+    pub(crate) peers: Peers,
+    /// The latest report.
+    report: Collected,
     /// The messages that were not taken, by number, until somebody asks.
     refused: HashMap<u64, Acknowledged>,
     /// Those nobody will ask for.
@@ -290,20 +359,21 @@ struct Reading {
 
 impl Reading {
     /// Takes note of the acknowledgement of the message with this number.
-    /// Whether it is a refusal that somebody may ask for.
-    fn acknowledge(&mut self, number: u64) -> bool {
+    /// Whether it is a refusal that somebody may ask for, and whether it is one
+    /// at all.
+    fn acknowledge(&mut self, number: u64) -> (bool, bool) {
         // As plugins mostly say it.
         let outcome = if self.buffer == b"{}" { Ok(Ok(())) } else { decode_ack(&self.buffer) };
         let is_unwanted = !self.unwanted.is_empty() && self.unwanted.remove(&number);
         let refused = match outcome {
-            Ok(Ok(())) => return false,
+            Ok(Ok(())) => return (false, false),
             Ok(Err(text)) => Acknowledged::Answer(Err(text)),
             Err(source) => Acknowledged::Garbage(source),
         };
         if !is_unwanted {
             self.refused.insert(number, refused);
         }
-        !is_unwanted
+        (!is_unwanted, true)
     }
 }
 
@@ -315,16 +385,52 @@ impl Acks {
         Some(refused)
     }
 
+    /// This many messages were collected, or read.
+    pub(crate) fn reached(&self, number: u64) {
+        let known = self.acked.fetch_max(number, Ordering::SeqCst);
+        self.tally.delivered(number.saturating_sub(known), 0);
+    }
+
+    /// Takes note of a report. One that claims more than was sent is believed
+    /// as far as that goes, and none takes anything back.
+    fn note(&self, reading: &mut Reading) {
+        let report = match Collected::decode(&reading.buffer) {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::debug!(%error, "not a report");
+                self.surplus.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        self.reached(report.collected.min(self.sent.load(Ordering::Acquire)));
+        let refused = report.refused.saturating_sub(reading.report.refused);
+        self.tally.delivered(0, refused);
+        self.tally.refused_silently(refused);
+        if report.collected > reading.report.collected {
+            reading.report = report;
+        }
+    }
+
     /// Takes what comes next; whether it is an acknowledgement of the sink's.
-    fn receive(&self, reading: &mut Reading, deadline: Instant) -> std::result::Result<bool, TransportError> {
+    pub(crate) fn receive(
+        &self,
+        reading: &mut Reading,
+        deadline: Instant,
+    ) -> std::result::Result<bool, TransportError> {
         match self.pull.receive(&mut reading.buffer, Some(deadline))? {
             PullEvent::Message(connection) if reading.peers.said(connection) => {
+                if self.receipt == Receipt::Report {
+                    self.note(reading);
+                    return Ok(true);
+                }
                 let acked = self.acked.load(Ordering::SeqCst);
-                if acked < self.sent.load(Ordering::SeqCst) {
-                    if reading.acknowledge(acked + 1) {
+                if self.receipt == Receipt::Ack && acked < self.sent.load(Ordering::Acquire) {
+                    let (is_asked_for, is_refusal) = reading.acknowledge(acked + 1);
+                    if is_asked_for {
                         self.refusals.fetch_add(1, Ordering::SeqCst);
                     }
                     self.acked.store(acked + 1, Ordering::SeqCst);
+                    self.tally.delivered(1, u64::from(is_refusal));
                 } else {
                     self.surplus.fetch_add(1, Ordering::Relaxed);
                 }

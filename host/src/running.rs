@@ -222,7 +222,9 @@ impl Running {
 
     fn command(&self, kind: CommandKind, control: &Control, patience: Duration) -> Result<()> {
         let what = || format!("{kind} {} {}", control.plugin_type, control.symbol_name);
-        let control = control.clone().with_format(self.format(control.plugin_type));
+        let reports =
+            control.plugin_type == SymbolKind::Sink && !control.requires_ack() && self.has(Feature::Collected);
+        let control = control.clone().with_format(self.format(control.plugin_type)).with_reports(reports);
         let encoded = Command { kind, control: control.clone() }
             .encode()
             .map_err(|source| Error::Message { what: what(), source })?;

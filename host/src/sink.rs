@@ -8,16 +8,18 @@ use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 
 use crate::drain::{Drain, READING, Sent};
-use crate::outlet::Outlet;
+use crate::outlet::{Outlet, Receipt};
 use crate::plugin::Plugin;
 use crate::site::lock;
-use crate::status::EventKind;
+use crate::tally::Delivery;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 
-/// After how many messages it is looked whether all were read: those that were
-/// not are lost when the plugin crashes.
+/// After how many messages it is looked whether all were read, where the plugin
+/// does not tell what it has collected, and not more often than after this
+/// time: those that were not are lost when the plugin crashes.
 const LOOK_EVERY: u64 = 64;
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A sink that is about to be opened.
 #[must_use = "it does nothing until it is opened"]
@@ -61,7 +63,10 @@ impl SinkBuilder {
 }
 
 /// A sink that runs. After a crash of its plugin it goes on with the next
-/// process. Dropping it stops the sink, after it has read what was sent.
+/// process.
+///
+/// [`Sink::close`] ends it, and says whether everything that was sent was
+/// collected. Dropping it does the same, and can only log what was not.
 pub struct Sink {
     drain: Arc<Drain>,
     /// Held from a message to its ack, so that acks are not confused.
@@ -70,12 +75,10 @@ pub struct Sink {
 
 #[derive(Default)]
 struct Sending {
-    /// The process that the last message went to.
-    generation: u64,
-    /// The sink in it.
+    /// The sink in the process that the last message went to.
     current: Option<Arc<Outlet>>,
-    /// Messages without acks that it may not have read.
-    unread: u64,
+    /// When it was last looked whether all were read.
+    looked: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -156,7 +159,6 @@ impl Sink {
             if outlet.running.is_left() {
                 continue;
             }
-            self.meet(sending, &outlet);
             if outlet.is_broken() {
                 return Err(Error::SinkBroken { symbol: drain.control.symbol_name.clone() });
             }
@@ -172,7 +174,12 @@ impl Sink {
             let waiting = drain.enter(READING)?;
             let sent = match drain.require_ack {
                 true => outlet.send(message, in_company, Some(deadline)).map(Some),
-                false => outlet.post(message, Some(deadline)).map(|()| None),
+                false => outlet.send(message, true, Some(deadline)).map(|number| {
+                    if outlet.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
+                        self.look(sending, &outlet);
+                    }
+                    None
+                }),
             };
             drop(waiting);
             match sent {
@@ -181,10 +188,6 @@ impl Sink {
                     sending.current = Some(outlet.clone());
                     if let Some(number) = number {
                         return Ok(Some(Sent { drain: self.drain.clone(), outlet: outlet.clone(), number }));
-                    }
-                    sending.unread += 1;
-                    if sending.unread.is_multiple_of(LOOK_EVERY) && outlet.flush(Some(Instant::now())).is_ok() {
-                        sending.unread = 0;
                     }
                     return Ok(None);
                 }
@@ -197,43 +200,31 @@ impl Sink {
         }
     }
 
-    /// Takes note of the process that messages go to from now on.
-    fn meet(&self, sending: &mut Sending, outlet: &Outlet) {
-        let generation = outlet.running.generation;
-        if sending.generation == generation {
-            return;
-        }
-        let mut lost = std::mem::take(&mut sending.unread);
-        if lock(&self.drain.state).emptied == sending.generation {
-            lost = 0;
-        }
-        sending.generation = generation;
-        if lost > 0 {
-            let plugin = &self.drain.plugin;
-            plugin.counters.lost.add(lost);
-            let symbol = self.drain.control.symbol_name.clone();
-            plugin.site.events.tell(plugin.name(), EventKind::Lost { symbol, messages: lost });
+    /// Looks whether all was read, unless that was done a moment ago.
+    fn look(&self, sending: &mut Sending, outlet: &Outlet) {
+        let now = Instant::now();
+        if sending.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_PAUSE) {
+            sending.looked = Some(now);
+            // What it has lost is told at the end.
+            let _ = outlet.look(now);
         }
     }
 
-    /// Waits until the plugin has read all that was sent.
+    /// Waits until everything that was sent has been collected. A plugin on an
+    /// official SDK does not tell that without acknowledgements: there it is
+    /// waited until its process has read everything, and come to rest.
     ///
     /// # Errors
     /// [`Error::Timeout`]; while its plugin has crashed as [`Sink::send`].
     pub fn flush(&self, patience: Duration) -> Result<()> {
-        let mut sending = lock(&self.sending);
+        let _sending = lock(&self.sending);
         let outlet = self.drain.outlet(Instant::now() + patience)?;
-        self.meet(&mut sending, &outlet);
-        let waiting = self.drain.enter(READING)?;
-        let flushed = self.drain.flush(&outlet, patience);
-        drop(waiting);
-        if flushed.is_err() && self.drain.is_stopped() {
-            return Err(Error::Stopped);
-        }
-        if flushed.is_ok() {
-            sending.unread = 0;
-        }
-        flushed
+        self.drain.flush(&outlet, patience)
+    }
+
+    /// What is known of what was sent so far.
+    pub fn delivery(&self) -> Delivery {
+        self.drain.delivery()
     }
 
     /// A handle that ends a wait on this sink from another thread.
@@ -241,10 +232,23 @@ impl Sink {
         SinkStopper(self.drain.clone())
     }
 
-    /// Stops the sink, after it has read what was sent.
+    /// Waits until everything that was sent was collected (the sink's `collect`
+    /// has returned for it, or it was acknowledged), then stops the sink. The
+    /// wait goes on as long as there is progress, at most for
+    /// [`drain_timeout`](crate::HostBuilder::drain_timeout), without progress
+    /// for [`drain_stall`](crate::HostBuilder::drain_stall); meanwhile other
+    /// symbols of the plugin start and stop. [`SinkStopper::delivery`] shows the
+    /// progress, and [`SinkStopper::abandon`] ends the wait.
+    ///
+    /// A plugin on an official SDK does not tell what it has collected without
+    /// acknowledgements: there it is waited until its process has read
+    /// everything, and come to rest.
     ///
     /// # Errors
-    /// The plugin did not read all in time, or did not carry out the stop.
+    /// [`Error::NotCollected`] with the number of messages that are not known
+    /// to have been collected, those that an earlier crash may have cost
+    /// included. Others: everything was collected, and the plugin did not carry
+    /// out the stop.
     pub fn close(self) -> Result<()> {
         self.drain.stop()
     }
@@ -253,7 +257,7 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         if let Err(error) = self.drain.stop() {
-            tracing::warn!(%error, "a sink was not stopped");
+            tracing::warn!(%error, "a sink was dropped, and not closed in order");
         }
     }
 }
@@ -265,10 +269,21 @@ pub struct SinkStopper(Arc<Drain>);
 impl SinkStopper {
     /// Whoever sends or flushes gets [`Error::Stopped`], now and from now on.
     /// The sink itself runs until its handle is closed or dropped, and still
-    /// reads what was sent before. A message in the middle of which it was
+    /// collects what was sent before. A message in the middle of which it was
     /// stopped does not arrive; one that waited for its acknowledgement does.
     pub fn stop(&self) {
         self.0.end();
+    }
+
+    /// Ends the wait for what was sent to be collected, now and from now on:
+    /// [`Sink::close`] returns at once with what was not.
+    pub fn abandon(&self) {
+        self.0.abandon();
+    }
+
+    /// What is known of what was sent so far.
+    pub fn delivery(&self) -> Delivery {
+        self.0.delivery()
     }
 }
 

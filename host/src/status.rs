@@ -83,9 +83,14 @@ pub struct Traffic {
     pub acks: u64,
     /// Messages from sources, errors included.
     pub messages_in: u64,
-    /// Messages to sinks without acknowledgements that a crash may have lost:
-    /// at most so many.
+    /// Messages to sinks that are not known to have been collected, and will
+    /// not be: a crash may have lost them, or their sink was closed, stopped or
+    /// shut down before. At most so many are lost. Those whose failure was
+    /// returned to whoever sent them do not count.
     pub lost: u64,
+    /// Messages that sinks without acknowledgements did not take, as far as
+    /// their plugins tell: those of our SDKs do.
+    pub refused: u64,
     /// How often a source on an official SDK had to be started again since
     /// nobody read what it sent.
     pub overruns: u64,
@@ -100,6 +105,7 @@ pub(crate) struct Counters {
     pub(crate) acks: Counter,
     pub(crate) messages_in: Counter,
     pub(crate) lost: Counter,
+    pub(crate) refused: Counter,
     pub(crate) overruns: Counter,
 }
 
@@ -125,6 +131,7 @@ impl Counters {
             acks: self.acks.get(),
             messages_in: self.messages_in.get(),
             lost: self.lost.get(),
+            refused: self.refused.get(),
             overruns: self.overruns.get(),
         }
     }
@@ -199,8 +206,8 @@ pub enum EventKind {
         /// Why not.
         error: String,
     },
-    /// A message to a sink without acknowledgements may have been lost in a
-    /// crash: at most so many.
+    /// Messages to a sink may be lost: in a crash, or since the sink has ended
+    /// before it was known to have collected them. At most so many.
     Lost {
         /// The sink.
         symbol: String,

@@ -282,7 +282,13 @@ fn a_stopped_sink_ends_the_wait_for_a_plugin_that_takes_nothing() {
     });
     drop(data);
     std::fs::remove_file(stage.sink_path("r")).unwrap();
-    close_while(&mut control, "k", || sink.close());
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        expect_stop(&mut control, "k");
+        let error = closed.join().unwrap().unwrap_err();
+        let all = sent.load(Ordering::SeqCst) as u64;
+        assert!(matches!(error, Error::NotCollected { missing, sent, .. } if (missing, sent) == (all, all)), "{error}");
+    });
 }
 
 #[test]

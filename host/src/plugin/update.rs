@@ -127,9 +127,12 @@ impl Plugin {
     fn leave(&self, running: &Arc<Running>) {
         let deadline = Instant::now() + self.site.options.recv_timeout;
         running.leave(deadline);
-        for symbol in self.live_symbols() {
-            symbol.leave(running, deadline);
-        }
+        // Each takes its time, and none waits for another's.
+        std::thread::scope(|scope| {
+            for symbol in self.live_symbols() {
+                scope.spawn(move || symbol.leave(running, deadline));
+            }
+        });
         running.end();
     }
 

@@ -1,0 +1,215 @@
+//! The end of a sink in one process: the wait until everything that was sent
+//! is known to have been collected.
+
+use std::collections::HashMap;
+use std::sync::TryLockError;
+use std::time::{Duration, Instant};
+
+use ekuiper_core::transport::TransportError;
+
+use crate::options::Options;
+use crate::outlet::{Outlet, Receipt};
+use crate::process::{EXIT_GRACE, Exit};
+
+/// How often it is looked whether the wait is over for another reason than
+/// progress.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// How long to wait for another thread that reads the acknowledgements.
+const TURN: Duration = Duration::from_millis(2);
+
+/// For how long a process must do nothing to be at rest, how often that is
+/// looked at, and for how long at most.
+const REST: Duration = Duration::from_millis(150);
+const REST_LOOK: Duration = Duration::from_millis(15);
+const MAX_REST: Duration = Duration::from_secs(2);
+
+/// How long a wait may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Until when at most.
+    until: Instant,
+    /// For how long at most while nothing changes.
+    stall: Duration,
+}
+
+impl Patience {
+    /// As the host's options say.
+    pub(crate) fn of(options: &Options) -> Self {
+        let now = Instant::now();
+        let far = now + Duration::from_secs(365 * 86_400);
+        Self { until: now.checked_add(options.drain_timeout).unwrap_or(far), stall: options.drain_stall }
+    }
+
+    /// So long, whatever happens.
+    pub(crate) fn only(patience: Duration) -> Self {
+        Self { until: Instant::now() + patience, stall: patience }
+    }
+}
+
+/// Why a wait was broken off.
+#[derive(Debug)]
+pub(crate) enum Unsettled {
+    /// Nothing has changed for too long.
+    Stalled,
+    /// It has taken too long.
+    Late,
+    /// The process has ended.
+    Exited(Exit),
+    /// A connection has ended in the process, which lives.
+    Disconnected,
+    /// Nobody is to wait any more.
+    Over,
+    /// A channel cannot be used.
+    Failed(TransportError),
+}
+
+impl Outlet {
+    /// Waits until every message has been collected, as far as the plugin tells
+    /// that; else until it was read, and the plugin has come to rest. `is_over`
+    /// ends the wait.
+    pub(crate) fn settle(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
+        let mut left = (u64::MAX, None);
+        let mut progress = Instant::now();
+        loop {
+            // Before it is looked at what has come of it.
+            let exit = self.running.process.exit();
+            if exit.is_some() {
+                self.read_reports();
+            }
+            if self.owed() == 0 {
+                break;
+            }
+            let now = Instant::now();
+            let still = (self.owed(), self.unread());
+            if still != left {
+                (left, progress) = (still, now);
+            }
+            match exit {
+                Some(exit) => return Err(Unsettled::Exited(exit)),
+                None if is_over() => return Err(Unsettled::Over),
+                None if now >= patience.until => return Err(Unsettled::Late),
+                None if now.duration_since(progress) >= patience.stall => return Err(Unsettled::Stalled),
+                None => self.settle_on((now + SLICE).min(patience.until))?,
+            }
+        }
+        if self.receipt == Receipt::Read && self.has_sent() {
+            self.await_rest(is_over);
+        }
+        Ok(())
+    }
+
+    /// Waits for news, at most until then.
+    fn settle_on(&self, deadline: Instant) -> Result<(), Unsettled> {
+        let looked = match self.receipt {
+            Receipt::Read => self.look(deadline).map(|_| ()),
+            Receipt::Ack | Receipt::Report => self.listen(deadline),
+        };
+        match looked {
+            Ok(()) | Err(TransportError::Timeout) => Ok(()),
+            // A process that ends closes its channels first.
+            Err(error) => match (self.running.process.wait(EXIT_GRACE), error) {
+                (Some(_), _) => Ok(()),
+                (None, TransportError::Disconnected) => Err(Unsettled::Disconnected),
+                (None, error) => Err(Unsettled::Failed(error)),
+            },
+        }
+    }
+
+    /// Reads the next acknowledgement or report.
+    fn listen(&self, deadline: Instant) -> Result<(), TransportError> {
+        // What is not sent is not collected. Where the connection is gone, the
+        // rest is not collected either, and what was may still be told.
+        if let Err(TransportError::Timeout) = self.dispatch(deadline) {
+            return Err(TransportError::Timeout);
+        }
+        let acks = &self.acks;
+        let mut reading = match acks.reading.try_lock() {
+            Ok(reading) => reading,
+            // Somebody else reads, for all.
+            Err(TryLockError::WouldBlock) => {
+                std::thread::sleep(TURN);
+                return Ok(());
+            }
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        if reading.peers.is_over() {
+            return Err(TransportError::Disconnected);
+        }
+        acks.receive(&mut reading, deadline).map(|_| ())
+    }
+
+    /// Notes that everything was read, if that is so by the deadline; whether
+    /// it is.
+    ///
+    /// # Errors
+    /// The connection has ended: what it had not read is lost.
+    pub(crate) fn look(&self, deadline: Instant) -> Result<bool, TransportError> {
+        let sent = self.sent();
+        match self.flush(Some(deadline)) {
+            Ok(()) => {}
+            Err(TransportError::Timeout) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        // Whoever has gone reads no more, and another has not read it either.
+        if !self.is_connected() {
+            return Err(TransportError::Disconnected);
+        }
+        self.acks.reached(sent);
+        Ok(true)
+    }
+
+    /// Waits until the plugin's process does nothing: what it has read it has
+    /// dealt with by then, unless it waits for something else meanwhile. No
+    /// more can be known of an official SDK.
+    fn await_rest(&self, is_over: impl Fn() -> bool) {
+        let process = &self.running.process;
+        let give_up = Instant::now() + MAX_REST;
+        let members = members(process.pid());
+        let (mut before, mut since) = (activity(&members), Instant::now());
+        while since.elapsed() < REST && Instant::now() < give_up && !is_over() {
+            if process.wait(REST_LOOK).is_some() {
+                return;
+            }
+            let now = activity(&members);
+            if now.is_busy || now != before {
+                (before, since) = (now, Instant::now());
+            }
+        }
+    }
+}
+
+/// The processes of the group that `leader` leads.
+fn members(leader: u32) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![leader] };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may hold anything: state, parent, group.
+        let group = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(2)?.parse::<u32>().ok());
+        group == Some(leader)
+    })
+    .collect()
+}
+
+/// How often the threads of some processes have run.
+#[derive(Default, PartialEq, Eq)]
+struct Activity {
+    turns: HashMap<String, String>,
+    /// One runs just now, or wants to.
+    is_busy: bool,
+}
+
+fn activity(members: &[u32]) -> Activity {
+    let mut activity = Activity::default();
+    for pid in members {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for thread in threads.flatten() {
+            let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let stat = read("stat");
+            activity.is_busy |= stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D']));
+            activity.turns.insert(thread.path().display().to_string(), read("schedstat"));
+        }
+    }
+    activity
+}
