@@ -44,6 +44,12 @@ pub(crate) struct Common {
     /// Until a plugin answers or acknowledges
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) recv_timeout: Duration,
+    /// Until a sink has collected what was sent to it, at its end
+    #[arg(long, global = true, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
+    /// The same while it makes no progress
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) drain_stall: Duration,
     /// What to log to stderr; info shows the plugin's own output
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: LogLevel,

@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod drain;
 mod error;
 mod init;
 mod interrupt;

@@ -29,6 +29,11 @@ impl Progress {
         }
     }
 
+    /// Whether it is drawn at all.
+    pub(crate) fn is_visible(&self) -> bool {
+        self.visible
+    }
+
     /// Since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()

@@ -32,9 +32,14 @@ impl Session {
         Ok(Self { host, interrupt })
     }
 
-    /// What a failure comes to: none, when the user's interrupt caused it.
+    /// What a failure comes to: none, when the user's interrupt caused it; what
+    /// that has cost is said.
     pub(crate) fn outcome<T: Default>(&self, result: Result<T>) -> Result<T> {
         match result {
+            Err(error @ Error::Host(ekuiper_host::Error::NotCollected { .. })) if self.interrupt.is_set() => {
+                eprintln!("ekuiper-plugin: {error}");
+                Ok(T::default())
+            }
             Err(_) if self.interrupt.is_set() => Ok(T::default()),
             result => result,
         }
@@ -52,6 +57,8 @@ fn builder(common: &Common) -> HostBuilder {
         .init_timeout(common.init_timeout)
         .send_timeout(common.send_timeout)
         .recv_timeout(common.recv_timeout)
+        .drain_timeout(common.drain_timeout)
+        .drain_stall(common.drain_stall)
         .format(common.codec.format())
         .log_level(common.log_level.name());
     if let Some(transport) = &common.transport {

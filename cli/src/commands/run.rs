@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc::Receiver;
 
-use ekuiper_host::{EventKind, Function};
+use ekuiper_host::{Event, EventKind, Function, Sink, Source};
 use serde_json::{Value, json};
 
 use crate::args::{Common, Run};
+use crate::drain;
 use crate::error::{Error, Result};
 use crate::pipeline::{FunctionStage, Pipeline};
 use crate::progress::{Progress, grouped, rate};
@@ -28,8 +30,8 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     let per_second = rate(counts.read, elapsed);
     eprintln!(
         "{}",
-        json!({ "read": counts.read, "calls": counts.calls, "written": counts.written, "acked": counts.acked,
-                "failed": counts.failed, "crashes": counts.crashes, "seconds": seconds, "per_second": per_second })
+        json!({ "read": counts.read, "calls": counts.calls, "written": counts.written, "delivered": counts.delivered,
+                "acked": counts.acked, "failed": counts.failed, "crashes": counts.crashes, "seconds": seconds, "per_second": per_second })
     );
     flowed?;
     Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
@@ -40,6 +42,8 @@ struct Counts {
     read: u64,
     calls: u64,
     written: u64,
+    /// Those that the sink has collected, as far as is known.
+    delivered: u64,
     acked: u64,
     failed: u64,
     crashes: u64,
@@ -70,17 +74,40 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
             Some(host.sink(&stage.symbol).config(config).require_ack(stage.require_ack).open()?)
         }
     };
-    let acks = pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack);
-    let prints = pipeline.sink.as_ref().is_none_or(|stage| stage.print);
     let config = Value::Object(pipeline.source.config.clone());
     let source = host.source(&pipeline.source.symbol).datasource(&pipeline.source.datasource).config(config).open()?;
+    let flowed = pump(pipeline, &stages, source, sink.as_ref(), &events, counts, progress);
+    let Some(sink) = sink else { return flowed };
+    let (delivery, closed) = drain::close(sink, progress);
+    counts.delivered = delivery.delivered;
+    if !pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack) {
+        counts.failed += delivery.refused;
+    }
+    for event in events.try_iter() {
+        tell(&event, counts, progress);
+    }
+    drain::both(flowed, closed)
+}
+
+/// Moves rows from the source to the sink.
+fn pump(
+    pipeline: &Pipeline,
+    stages: &[(&FunctionStage, Function)],
+    source: Source,
+    sink: Option<&Sink>,
+    events: &Receiver<Event>,
+    counts: &mut Counts,
+    progress: &mut Progress,
+) -> Result<()> {
+    let acks = pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack);
+    let prints = pipeline.sink.as_ref().is_none_or(|stage| stage.print);
     let limit = pipeline.source.count.unwrap_or(u64::MAX);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     for tuple in source.take(limit) {
         let passed = tuple.map_err(Error::from).and_then(|tuple| {
             counts.read += 1;
-            let row = apply(&stages, tuple.message, counts)?;
-            if let Some(sink) = &sink {
+            let row = apply(stages, tuple.message, counts)?;
+            if let Some(sink) = sink {
                 sink.send(&row)?;
             }
             if prints {
@@ -114,13 +141,17 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
             Err(error) => return Err(error),
         }
         for event in events.try_iter() {
-            counts.crashes += u64::from(matches!(event.kind, EventKind::Crashed { .. }));
-            progress.clear();
-            eprintln!("ekuiper-plugin: {event}");
+            tell(&event, counts, progress);
         }
         progress.update(|elapsed| counts.line(rate(counts.read, elapsed)));
     }
-    sink.map_or(Ok(()), |sink| sink.close().map_err(Error::from))
+    Ok(())
+}
+
+fn tell(event: &Event, counts: &mut Counts, progress: &mut Progress) {
+    counts.crashes += u64::from(matches!(event.kind, EventKind::Crashed { .. }));
+    progress.clear();
+    eprintln!("ekuiper-plugin: {event}");
 }
 
 /// The row after all functions.

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{json as parse, object};
 use crate::args::{Common, Sink};
+use crate::drain;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, grouped, rate};
 use crate::session::Session;
@@ -15,6 +16,8 @@ use crate::session::Session;
 #[derive(Debug, Default)]
 struct Counts {
     sent: u64,
+    /// Those that the sink has collected, as far as is known.
+    delivered: u64,
     acked: u64,
     failed: u64,
 }
@@ -29,13 +32,32 @@ pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
     let mut counts = Counts::default();
     let fed = feed(&session, opened, sink.ack, &mut counts);
     let fed = session.outcome(fed);
-    println!("{}", json!({ "sent": counts.sent, "acked": counts.acked, "failed": counts.failed }));
+    let Counts { sent, delivered, acked, failed } = counts;
+    println!("{}", json!({ "sent": sent, "delivered": delivered, "acked": acked, "failed": failed }));
     fed?;
     Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
 }
 
 fn feed(session: &Session, sink: ekuiper_host::Sink, acks: bool, counts: &mut Counts) -> Result<()> {
     let mut progress = Progress::start();
+    let fed = feed_lines(session, &sink, acks, counts, &mut progress);
+    // Whatever has ended that: what was sent is still collected.
+    let (delivery, closed) = drain::close(sink, &mut progress);
+    counts.delivered = delivery.delivered;
+    if !acks {
+        counts.failed += delivery.refused;
+    }
+    drain::both(fed, closed)
+}
+
+/// Sends the lines of stdin.
+fn feed_lines(
+    session: &Session,
+    sink: &ekuiper_host::Sink,
+    acks: bool,
+    counts: &mut Counts,
+    progress: &mut Progress,
+) -> Result<()> {
     for (index, line) in std::io::stdin().lock().lines().enumerate() {
         let line = line.map_err(Error::Stdin)?;
         if session.interrupt.is_set() {
@@ -61,11 +83,10 @@ fn feed(session: &Session, sink: ekuiper_host::Sink, acks: bool, counts: &mut Co
             }
         }
         progress.update(|elapsed| {
-            let Counts { sent, acked, failed } = counts;
+            let Counts { sent, acked, failed, .. } = counts;
             let rate = grouped(rate(*sent, elapsed));
             format!("sent {}, acked {}, failed {failed}, {rate}/s", grouped(*sent), grouped(*acked))
         });
     }
-    sink.close()?;
     Ok(())
 }

@@ -1,0 +1,58 @@
+//! The end of a sink: everything that was sent is waited for, with progress on
+//! stderr.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use ekuiper_host::{Delivery, Sink, SinkStopper};
+
+use crate::error::Result;
+use crate::progress::{Progress, grouped};
+
+/// How often the line is drawn on a terminal.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// After how long, and how often, it is written where stderr is no terminal.
+const FIRST_LINE: Duration = Duration::from_secs(2);
+const NEXT_LINE: Duration = Duration::from_secs(10);
+
+/// Closes the sink. Returns what is known of what was sent by then.
+pub(crate) fn close(sink: Sink, progress: &mut Progress) -> (Delivery, Result<()>) {
+    let stopper = sink.stopper();
+    let (done, closed) = channel();
+    let closed = std::thread::scope(|scope| {
+        scope.spawn(move || done.send(sink.close()));
+        let mut line = Instant::now() + FIRST_LINE;
+        loop {
+            match closed.recv_timeout(LOOK) {
+                Ok(outcome) => return outcome,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the sender ends with its outcome"),
+            }
+            let text = waiting(&stopper);
+            if progress.is_visible() {
+                progress.update(|_| text);
+            } else if Instant::now() >= line {
+                eprintln!("ekuiper-plugin: {text}");
+                line = Instant::now() + NEXT_LINE;
+            }
+        }
+    });
+    progress.clear();
+    (stopper.delivery(), closed.map_err(Into::into))
+}
+
+/// The failure of the whole: of what was done with the sink, or of its end. The
+/// second of two is told here.
+pub(crate) fn both(done: Result<()>, closed: Result<()>) -> Result<()> {
+    if let (Err(_), Err(error)) = (&done, &closed) {
+        eprintln!("ekuiper-plugin: {error}");
+    }
+    done.and(closed)
+}
+
+fn waiting(stopper: &SinkStopper) -> String {
+    let Delivery { sent, delivered, .. } = stopper.delivery();
+    let left = sent.saturating_sub(delivered);
+    format!("waiting until the sink has collected {} more of {} messages", grouped(left), grouped(sent))
+}
