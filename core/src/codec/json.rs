@@ -5,7 +5,7 @@ use serde::de::{Deserialize, DeserializeSeed, Error as _, IgnoredAny};
 use serde_json::{Deserializer, Serializer};
 
 use super::finite::Finite;
-use super::{Adapted, Codec, Error, plain};
+use super::{Adapted, Codec, Error, place, plain};
 
 /// Text that every peer reads.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,10 @@ impl Codec for Json {
     fn encode<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) -> Result<(), Error> {
         let start = buffer.len();
         let mut serializer = Serializer::with_formatter(&mut *buffer, plain::Writer);
-        Finite::<_, true>(value).serialize(&mut serializer).inspect_err(|_| buffer.truncate(start))
+        Finite::<_, true>(value).serialize(&mut serializer).map_err(|error| {
+            buffer.truncate(start);
+            place::located(value, error)
+        })
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::{DeserializeSeed, Error as _};
 
 use super::finite::Finite;
-use super::{Adapted, Codec, Error};
+use super::{Adapted, Codec, Error, place};
 
 /// How deep values may be nested: as deep as `serde_json` reads.
 const MAX_DEPTH: usize = 128;
@@ -25,7 +25,7 @@ impl Codec for MessagePack {
         let mut serializer = Serializer::new(&mut *buffer).with_struct_map().with_human_readable();
         Finite::<_, false>(value).serialize(&mut serializer).map_err(|error| {
             buffer.truncate(start);
-            Error::custom(error)
+            place::located(value, Error::custom(error))
         })
     }
 

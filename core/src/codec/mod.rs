@@ -14,6 +14,7 @@ mod finite;
 mod json;
 mod key;
 mod messagepack;
+mod place;
 mod plain;
 mod reader;
 
