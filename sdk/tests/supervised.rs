@@ -9,7 +9,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use ekuiper_core::message::{self, CallKind, CommandKind, Control, Meta};
-use ekuiper_core::transport::{Pull, Push, TransportError};
+use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Transport, TransportError};
+use ekuiper_transport_uds::UdsTransport;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -271,6 +272,8 @@ fn while_there_is_no_worker_stops_are_carried_out_and_starts_wait() {
     assert!(!data.path().exists(), "the dead worker's socket is left");
     let Busy { mut echo, journal: file, .. } = busy;
     let config = json!({ "journal": file, "name": "late" });
+    let late = Endpoint::Listen(plugin.sockets().data(&meta("r1", "late")).unwrap());
+    let _tuples = UdsTransport::new().pull(&late, &Options::default()).unwrap();
     plugin.control.send(&start(source("counter", &meta("r1", "late"), config)));
     assert!(plugin.control.is_silent_for(std::time::Duration::from_millis(100)));
     std::fs::remove_file(&hold).unwrap();

@@ -1,5 +1,6 @@
 //! Connecting to a listener, again and again.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
@@ -39,14 +40,17 @@ impl Dialer {
         if self.next.is_some_and(|next| now < next) {
             return None;
         }
-        // A listener whose queue is full gives a socket that is not connected:
-        // its header cannot be sent.
-        match connect(&self.address).and_then(|stream| Link::greet(stream, own)) {
-            Ok(link) if process::is_admitted(&link, &self.options) => Some(link),
-            Ok(_) => {
-                self.postpone(now);
-                None
+        let connected = connect(&self.address).and_then(|stream| {
+            // A process that is not to be a peer gets no byte.
+            if !process::is_admitted(&stream, &self.options) {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another process listens there"));
             }
+            // A listener whose queue is full gives a socket that is not
+            // connected: its header cannot be sent.
+            Link::greet(stream, own)
+        });
+        match connected {
+            Ok(link) => Some(link),
             Err(error) => {
                 tracing::trace!(address = %self.address, %error, "not connected yet");
                 self.postpone(now);

@@ -1,7 +1,7 @@
 //! The control channel: starts and stops symbols, in order.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, Registry};
@@ -12,7 +12,7 @@ use ekuiper_core::transport::{Request, TransportError};
 use super::bell::{Bell, Heed};
 use super::live::{Launched, Live, Progress, Stopped, launch};
 use super::supervised::{Guarded, Inherited, Link, Marks};
-use super::{Site, channel, function, sink, source, watchdog};
+use super::{Site, channel, function, functions, sink, source, watchdog};
 use crate::error::{shortened, text_of};
 use crate::{BoxError, Error, Plugin, Result};
 
@@ -29,7 +29,7 @@ struct Entry {
     addresses: Vec<Address>,
 }
 
-struct Symbols {
+pub(super) struct Symbols {
     plugin: Plugin,
     site: Site,
     bell: Arc<Bell>,
@@ -37,6 +37,8 @@ struct Symbols {
     /// refused, so that no two meet on one channel.
     entries: HashMap<Key, Entry>,
     addresses: Registry,
+    /// Channels of functions that are being connected without a start.
+    dialled: HashMap<String, Box<dyn Request>>,
     /// How many have been launched.
     launches: u64,
     /// What is started now was started by a former worker.
@@ -54,9 +56,9 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     watchdog::watch(bell.clone(), move || closed.close())?;
     let absence = plugin.limits.host_absence;
     let greeting = site.greeting(plugin.hello().with_everything());
-    let mut symbols = Symbols::new(plugin, site, bell);
-    let served = channel::serve(&*request, Some(absence), &greeting, &mut symbols);
-    symbols.stop_all();
+    let symbols = begin(plugin, site, bell)?;
+    let served = channel::serve(&*request, Some(absence), &greeting, &mut Commands(&symbols));
+    lock(&symbols).stop_all();
     match served {
         Err(TransportError::Timeout) => {
             tracing::warn!("the host has been gone from {address} for {absence:?}, the plugin ends");
@@ -75,19 +77,35 @@ pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Resu
     let bell = Arc::new(Bell::default());
     let closed = link.clone();
     watchdog::watch(bell.clone(), move || closed.close())?;
-    let mut symbols = Symbols::new(plugin, site, bell);
+    let symbols = begin(plugin, site, bell)?;
     let (mut command, mut reply) = (Vec::new(), Vec::new());
     link.ready();
     while let Some(again) = link.receive(&mut command) {
+        let mut symbols = lock(&symbols);
         symbols.again = again;
         let launches = symbols.launches;
         reply.clear();
-        channel::Answer::answer(&mut symbols, &command, &mut reply);
+        symbols.answer(&command, &mut reply);
         let launched = if symbols.launches > launches { symbols.launches } else { 0 };
+        drop(symbols);
         link.answer(launched, &reply);
     }
-    symbols.stop_all();
+    lock(&symbols).stop_all();
     Ok(())
+}
+
+/// The symbols, to be started by commands, and functions also without one.
+fn begin(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Result<Arc<Mutex<Symbols>>> {
+    let names: Vec<_> = plugin.functions.keys().cloned().collect();
+    let symbols = Arc::new(Mutex::new(Symbols::new(plugin, site.clone(), bell)));
+    if site.forgets {
+        functions::connect(&symbols, &site, &names)?;
+    }
+    Ok(symbols)
+}
+
+pub(super) fn lock(symbols: &Mutex<Symbols>) -> MutexGuard<'_, Symbols> {
+    symbols.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives this process its program's name: it was started by another path.
@@ -98,16 +116,12 @@ fn name_process() {
     }
 }
 
-impl channel::Answer for Symbols {
+/// What the control channel asks of the symbols.
+struct Commands<'a>(&'a Mutex<Symbols>);
+
+impl channel::Answer for Commands<'_> {
     fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>) {
-        match self.carry_out(command) {
-            Ok(()) => reply.extend_from_slice(ANSWER_OK),
-            Err(error) => {
-                let text = text_of(&*error);
-                tracing::error!(error = text, "command refused");
-                self.refuse(&text, reply);
-            }
-        }
+        lock(self.0).answer(command, reply);
     }
 
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
@@ -126,8 +140,20 @@ pub(super) fn refuse(text: &str, reply: &mut Vec<u8>) {
 
 impl Symbols {
     fn new(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Self {
-        let (entries, addresses) = (HashMap::new(), Registry::default());
-        Self { plugin, site, bell, entries, addresses, launches: 0, again: false }
+        let (entries, addresses, dialled) = (HashMap::new(), Registry::default(), HashMap::new());
+        Self { plugin, site, bell, entries, addresses, dialled, launches: 0, again: false }
+    }
+
+    /// Appends the answer to a command.
+    fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>) {
+        match self.carry_out(command) {
+            Ok(()) => reply.extend_from_slice(ANSWER_OK),
+            Err(error) => {
+                let text = text_of(&*error);
+                tracing::error!(error = text, "command refused");
+                refuse(&text, reply);
+            }
+        }
     }
 
     fn carry_out(&mut self, command: &[u8]) -> Result<()> {
@@ -165,8 +191,77 @@ impl Symbols {
                 _ => Err(format!("{name} runs already").into()),
             };
         }
+        let channel = self.take_dialled(&key);
+        self.begin(key, control, channel)
+    }
+
+    /// Whether the function runs.
+    pub(super) fn serves(&self, function: &str) -> bool {
+        let entry = self.entries.get(&key(&Control::function(function)));
+        entry.is_some_and(|entry| !entry.live.is_over())
+    }
+
+    /// Whether the plugin is to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.bell.is_ending()
+    }
+
+    /// Tries, without waiting, to connect a function that does not run to the
+    /// engine's socket, and serves it there. False where that is to be tried
+    /// again.
+    pub(super) fn connect(
+        &mut self,
+        function: &str,
+        dial: impl FnOnce() -> Result<Box<dyn Request>, TransportError>,
+    ) -> bool {
+        if self.serves(function) || self.is_ending() {
+            self.give_up(function);
+            return true;
+        }
+        let channel = match self.dialled.remove(function).map_or_else(dial, Ok) {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::debug!(symbol = function, %error, "not connected");
+                return true;
+            }
+        };
+        match channel.connect(Some(Instant::now())) {
+            Err(TransportError::Timeout) => {
+                self.dialled.insert(function.to_owned(), channel);
+                return false;
+            }
+            Err(error) => tracing::debug!(symbol = function, %error, "not connected"),
+            Ok(_) => {
+                tracing::debug!(symbol = function, "the engine listens for this function: it is served");
+                let control = Control::function(function);
+                let key = key(&control);
+                self.forget_if_over(&key);
+                if let Err(error) = self.begin(key, control, Some(channel)) {
+                    tracing::error!(error = text_of(&*error), "function {function} was not started");
+                }
+            }
+        }
+        true
+    }
+
+    /// A function is not to be connected without a start.
+    pub(super) fn give_up(&mut self, function: &str) {
+        self.dialled.remove(function);
+    }
+
+    /// The connection that was made for a function before its start: with a
+    /// second one, two handshakes at one socket, an engine would send a call
+    /// twice (fault 2).
+    fn take_dialled(&mut self, key: &Key) -> Option<Box<dyn Request>> {
+        let dialled = (key.0 == SymbolKind::Function).then(|| self.dialled.remove(&key.1)).flatten();
+        dialled.filter(|channel| channel.connect(Some(Instant::now())).is_ok())
+    }
+
+    /// Starts what does not run; a function at this channel, or its own.
+    fn begin(&mut self, key: Key, control: Control, channel: Option<Box<dyn Request>>) -> Result<()> {
+        let name = title(&key);
         let addresses = self.claim(&key, &name)?;
-        let launched = self.launch(&key, control, &addresses);
+        let launched = self.launch(&key, control, &addresses, channel);
         match launched {
             Launched::Runs(live) => {
                 self.entries.insert(key, Entry { live, addresses });
@@ -231,14 +326,20 @@ impl Symbols {
         Ok(addresses)
     }
 
-    fn launch(&mut self, key: &Key, control: Control, addresses: &[Address]) -> Launched {
+    fn launch(
+        &mut self,
+        key: &Key,
+        control: Control,
+        addresses: &[Address],
+        channel: Option<Box<dyn Request>>,
+    ) -> Launched {
         let (kind, symbol, _) = key;
         let _entered = span(key).entered();
         let format = match control.format() {
             Ok(format) => format,
             Err(error) => return Launched::Refused(error.into()),
         };
-        let Some(body) = self.body(*kind, symbol, control, format, addresses) else { return gone() };
+        let Some(body) = self.body(*kind, symbol, control, format, addresses, channel) else { return gone() };
         self.launches += 1;
         let guard = self.site.guard.as_ref().map(|guard| guard.link.clone());
         let farewell = Farewell { guard, launch: self.launches };
@@ -256,6 +357,7 @@ impl Symbols {
         control: Control,
         format: Format,
         addresses: &[Address],
+        channel: Option<Box<dyn Request>>,
     ) -> Option<Body> {
         let (site, again) = (self.site.clone(), self.again);
         Some(match (kind, addresses) {
@@ -272,7 +374,7 @@ impl Symbols {
                 let place = self.plugin.functions.keys().position(|name| name == symbol)?;
                 let idempotent = self.plugin.idempotent.contains(symbol);
                 let mark = site.guard.as_ref().map(|guard| guard.marks.function(place, idempotent));
-                Box::new(move |progress| function::live(&site, &shared, address, format, mark, progress))
+                Box::new(move |progress| function::live(&site, &shared, address, channel, format, mark, progress))
             }
             _ => return None,
         })

@@ -17,17 +17,21 @@ use crate::plugin::SharedFunction;
 use crate::raw::RawFunction;
 use crate::{Error, FunctionContext, Result};
 
-/// A function's whole life, on its thread.
+/// A function's whole life, on its thread, at this channel or one of its own.
 pub(super) fn live(
     site: &Site,
     shared: &SharedFunction,
     address: Address,
+    channel: Option<Box<dyn Request>>,
     format: Format,
     mark: Option<FunctionMark>,
     progress: &Progress,
 ) -> Result<()> {
     let fail = |source| Error::Transport { what: format!("function channel {address}"), source };
-    let request: Arc<dyn Request> = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
+    let request: Arc<dyn Request> = Arc::from(match channel {
+        Some(connected) => connected,
+        None => site.transport.request(&address, &site.options).map_err(fail)?,
+    });
     let closed = request.clone();
     let stopper = Stopper::by_asking(move || closed.close());
     if !progress.running(stopper) {

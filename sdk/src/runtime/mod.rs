@@ -1,8 +1,9 @@
 //! The process that serves an engine: launch, control channel, orderly end.
 //!
 //! `control` starts and stops symbols; `live` is a symbol's thread as seen
-//! from there; `source`, `sink` and `function` are what runs on it; `channel`
-//! drives a request channel; `watchdog` notices signals and the parent's
+//! from there; `source`, `sink` and `function` are what runs on it; `functions`
+//! finds those that a stock engine does not start again; `channel` drives a
+//! request channel; `watchdog` notices signals and the parent's
 //! death; `bell` wakes the control thread; `log` writes to stderr;
 //! `supervised` is the same in two processes.
 
@@ -10,6 +11,7 @@ mod bell;
 mod channel;
 mod control;
 mod function;
+mod functions;
 mod live;
 mod log;
 mod sink;
@@ -50,6 +52,8 @@ struct Site {
     guard: Option<supervised::Guarded>,
     /// The host has asked for a hello.
     is_asked: bool,
+    /// The host may leave functions out when it starts this plugin again.
+    forgets: bool,
 }
 
 impl Site {
@@ -83,12 +87,14 @@ pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let forgets = !launch.supervises && launch.hello.is_none() && transport.name() != OTHER_WIRE;
     let mut site = Site {
         transport,
         folder: SocketFolder::new(launch.ipc_dir.unwrap_or_else(|| DEFAULT_FOLDER.into())),
         options,
         guard: None,
         is_asked: launch.hello.is_some_and(|version| version >= Hello::VERSION),
+        forgets,
     };
     // A host that does it itself is not to be kept from seeing crashes.
     let guarded = plugin.supervised && !launch.supervises;

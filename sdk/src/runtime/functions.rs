@@ -1,0 +1,176 @@
+//! The sockets of this plugin's functions that the engine already has.
+//!
+//! A stock engine keeps the sockets of its functions when it starts a plugin
+//! again, after an update or a crash, and sends the start of the last one only
+//! (protocol.md §4): all others would time out until the engine itself is
+//! started again. So a plugin connects to them by itself, wherever a process
+//! that has started it listens, without waiting for a start; and again when
+//! such a socket appears.
+//!
+//! Cost: one look when the plugin starts, and a thread that sleeps in the
+//! kernel until a file is made in the socket folder. However busy that folder
+//! is, the thread wakes ten times a second at most. It ends when all functions
+//! run: then each connects again by itself.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::Admission;
+use ekuiper_transport_ipc::process;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+
+use super::Site;
+use super::control::{Symbols, lock};
+use crate::Result;
+
+/// How long a socket that was found is tried: between making its file and
+/// listening there, an engine may be interrupted.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The pause after the first attempt; it doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
+/// The least time between two looks at what was made in the folder.
+const REST: Duration = Duration::from_millis(100);
+
+/// How often the folder is looked at where the kernel gives no notice of it.
+const GLANCE: Duration = Duration::from_secs(5);
+
+/// Connects the functions of `symbols` where an ancestor of this process
+/// listens, from now on, on a thread of its own.
+pub(super) fn connect(symbols: &Arc<Mutex<Symbols>>, site: &Site, functions: &[String]) -> Result<()> {
+    let mut sockets = HashMap::new();
+    for function in functions {
+        // One that has no address cannot be started either.
+        let Ok(address) = site.folder.function(function) else { continue };
+        if let Some(name) = address.path().file_name() {
+            sockets.insert(name.to_owned(), (function.clone(), address));
+        }
+    }
+    if sockets.is_empty() {
+        return Ok(());
+    }
+    let finder = Finder { symbols: symbols.clone(), site: site.clone(), sockets };
+    std::thread::Builder::new().name("functions".into()).spawn(move || finder.run())?;
+    Ok(())
+}
+
+struct Finder {
+    symbols: Arc<Mutex<Symbols>>,
+    site: Site,
+    /// By the names of the sockets' files: each function, and its address.
+    sockets: HashMap<OsString, (String, Address)>,
+}
+
+/// Admits the listeners that this process descends from: those of the engine
+/// that started it, directly or through a wrapper or a guard.
+#[derive(Debug, Default)]
+struct Ancestors {
+    has_refused: AtomicBool,
+}
+
+impl Ancestors {
+    /// Whether it was another process that listened.
+    fn has_refused(&self) -> bool {
+        self.has_refused.load(Ordering::Acquire)
+    }
+}
+
+impl Admission for Ancestors {
+    fn admits(&self, listener: Option<u32>) -> bool {
+        let is_ancestor = listener.is_some_and(|pid| process::is_descendant(std::process::id(), pid));
+        if !is_ancestor {
+            self.has_refused.store(true, Ordering::Release);
+        }
+        is_ancestor
+    }
+}
+
+impl Finder {
+    fn run(&self) {
+        // Before the first look: what is made afterwards is noticed.
+        let watch = self.watch();
+        if let Err(error) = &watch {
+            tracing::debug!(%error, "the socket folder is looked at every {GLANCE:?}");
+        }
+        let mut space = [const { MaybeUninit::uninit() }; 4096];
+        let mut notices = watch.ok().map(|watch| inotify::Reader::new(watch, &mut space));
+        while let Some(missing) = self.missing() {
+            self.dial(&missing);
+            match &mut notices {
+                Some(notices) => self.await_socket(notices),
+                None => std::thread::sleep(GLANCE),
+            }
+        }
+    }
+
+    fn watch(&self) -> rustix::io::Result<OwnedFd> {
+        let watch = inotify::init(CreateFlags::CLOEXEC)?;
+        let made = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+        inotify::add_watch(&watch, self.site.folder.path(), made)?;
+        Ok(watch)
+    }
+
+    /// The functions that do not run; `None` when there is nothing left to do.
+    fn missing(&self) -> Option<Vec<&(String, Address)>> {
+        let symbols = lock(&self.symbols);
+        let missing = self.sockets.values().filter(|(function, _)| !symbols.serves(function));
+        Some(missing.collect::<Vec<_>>()).filter(|missing| !missing.is_empty() && !symbols.is_ending())
+    }
+
+    /// Connects to those whose sockets are there.
+    fn dial(&self, missing: &[&(String, Address)]) {
+        let there = missing.iter().filter(|(_, address)| address.path().exists());
+        let mut pending: Vec<_> = there.map(|socket| (socket, Arc::<Ancestors>::default())).collect();
+        let (end, mut pause) = (Instant::now() + PATIENCE, FIRST_PAUSE);
+        loop {
+            pending.retain(|((function, address), ancestors)| {
+                let dial = || {
+                    let mut options = self.site.options.clone();
+                    options.admission = Some(ancestors.clone());
+                    self.site.transport.request(address, &options)
+                };
+                !lock(&self.symbols).connect(function, dial) && !ancestors.has_refused()
+            });
+            if pending.is_empty() || Instant::now() >= end {
+                break;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+        missing.iter().for_each(|(function, _)| lock(&self.symbols).give_up(function));
+    }
+
+    /// Waits until the socket of a function may have been made.
+    fn await_socket(&self, notices: &mut inotify::Reader<'_, OwnedFd>) {
+        loop {
+            if notices.is_buffer_empty() {
+                std::thread::sleep(REST);
+            }
+            match notices.next() {
+                Ok(notice) => {
+                    let name = notice.file_name().map(|name| std::ffi::OsStr::from_bytes(name.to_bytes()));
+                    let is_ours = name.is_some_and(|name| self.sockets.contains_key(name));
+                    if is_ours || notice.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                        return;
+                    }
+                    // The folder is gone, and its watch with it.
+                    if notice.events().contains(ReadFlags::IGNORED) {
+                        return std::thread::sleep(GLANCE);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return std::thread::sleep(GLANCE),
+            }
+        }
+    }
+}
