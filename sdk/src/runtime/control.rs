@@ -10,6 +10,7 @@ use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Meta, Symb
 use ekuiper_core::transport::{Request, TransportError};
 
 use super::bell::{Bell, Heed};
+use super::engine::Engine;
 use super::live::{Launched, Live, Progress, Stopped, launch};
 use super::supervised::{Guarded, Inherited, Link, Marks};
 use super::{Site, channel, function, functions, sink, source, watchdog};
@@ -50,7 +51,8 @@ pub(super) struct Symbols {
 pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
     let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
-    let request: Arc<dyn Request> = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
+    let request: Arc<dyn Request> =
+        Arc::from(site.transport.request(&address, &site.engine.finding(&site.options)).map_err(fail)?);
     let bell = Arc::new(Bell::default());
     let closed = request.clone();
     watchdog::watch(bell.clone(), move || closed.close())?;
@@ -73,6 +75,7 @@ pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Resu
     name_process();
     let marks = Arc::new(Marks::new(&inherited.memory, plugin.functions.len())?);
     let link = Arc::new(Link::new(inherited));
+    site.engine = Engine::shared(marks.engine());
     site.guard = Some(Guarded { link: link.clone(), marks });
     let bell = Arc::new(Bell::default());
     let closed = link.clone();

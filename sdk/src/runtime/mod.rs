@@ -3,13 +3,14 @@
 //! `control` starts and stops symbols; `live` is a symbol's thread as seen
 //! from there; `source`, `sink` and `function` are what runs on it; `functions`
 //! finds those that a stock engine does not start again; `channel` drives a
-//! request channel; `watchdog` notices signals and the parent's
-//! death; `bell` wakes the control thread; `log` writes to stderr;
-//! `supervised` is the same in two processes.
+//! request channel; `engine` is whose rows a sink takes; `watchdog` notices
+//! signals and the parent's death; `bell` wakes the control thread; `log` writes
+//! to stderr; `supervised` is the same in two processes.
 
 mod bell;
 mod channel;
 mod control;
+mod engine;
 mod function;
 mod functions;
 mod live;
@@ -35,6 +36,7 @@ use ekuiper_core::transport::{Options, Transport};
 
 use crate::error::text_of;
 use crate::{Error, Plugin, Result};
+use engine::Engine;
 
 #[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq")))]
 compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the default), \"nng\" or \"zeromq\"");
@@ -48,6 +50,7 @@ struct Site {
     transport: Arc<dyn Transport>,
     folder: SocketFolder,
     options: Options,
+    engine: Engine,
     /// Absent where no guard starts this process again.
     guard: Option<supervised::Guarded>,
     /// The host has asked for a hello.
@@ -92,6 +95,7 @@ pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
         transport,
         folder: SocketFolder::new(launch.ipc_dir.unwrap_or_else(|| DEFAULT_FOLDER.into())),
         options,
+        engine: Engine::new(),
         guard: None,
         is_asked: launch.hello.is_some_and(|version| version >= Hello::VERSION),
         forgets,

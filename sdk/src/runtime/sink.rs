@@ -74,7 +74,7 @@ pub(super) fn live(
     guarded(|| sink.configure(&config))?;
     // The engine dials the data address as soon as it has the answer.
     let fail = |what: String| move |source| Error::Transport { what, source };
-    let pull = site.transport.pull(&Endpoint::Listen(data.clone()), &site.options);
+    let pull = site.transport.pull(&Endpoint::Listen(data.clone()), &site.engine.only(&site.options));
     let pull: Arc<dyn Pull> = Arc::from(pull.map_err(fail(format!("data channel {data}")))?);
     let push = site.transport.push(&Endpoint::Dial(ack.clone()), &site.options);
     let push: Arc<dyn Push> = Arc::from(push.map_err(fail(format!("ack channel {ack}")))?);

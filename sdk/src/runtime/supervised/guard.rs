@@ -19,6 +19,7 @@ use super::worker::Worker;
 use super::{marks, page};
 use crate::error::text_of;
 use crate::runtime::control::{self, GRACE};
+use crate::runtime::engine::Engine;
 use crate::runtime::watchdog::Ends;
 use crate::runtime::{Site, channel};
 use crate::{Error, Plugin, Result};
@@ -44,23 +45,26 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Guards the plugin until the host, a signal, the parent's death or a crash
 /// loop ends it.
-pub(in crate::runtime) fn guard(plugin: Plugin, site: Site) -> Result<()> {
+pub(in crate::runtime) fn guard(plugin: Plugin, mut site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
     let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
-    let request = Arc::from(site.transport.request(&address, &site.options).map_err(fail)?);
+    let memory = page::memory(marks::words(plugin.functions.len()))?;
+    let marks = Marks::new(&memory, plugin.functions.len())?;
+    site.engine = Engine::shared(marks.engine());
+    let options = site.engine.finding(&site.options);
+    let request = Arc::from(site.transport.request(&address, &options).map_err(fail)?);
     let ends = Ends::new()?;
     let (events, inbox) = mpsc::channel();
     let (answers, answered) = mpsc::channel();
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let courier = Courier { events, wake: wake.clone(), answered };
-    let memory = page::memory(marks::words(plugin.functions.len()))?;
     let policy = RestartPolicy::default();
     // Nothing is offered: what a worker dies of is told by what its calls look
     // like, and by an account of each acknowledgement.
     let greeting = site.greeting(plugin.hello());
     let limits = &plugin.limits;
     let mut guard = Guard {
-        marks: Marks::new(&memory, plugin.functions.len())?,
+        marks,
         memory,
         address,
         site,

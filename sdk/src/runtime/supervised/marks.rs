@@ -31,7 +31,7 @@ pub(in crate::runtime) const UNKNOWN_MESSAGE: &str =
 
 /// How much memory a plugin's marks need, in words.
 pub(super) fn words(functions: usize) -> usize {
-    (functions + SINKS) * SLOT
+    (functions + SINKS + 1) * SLOT
 }
 
 /// The marks of one plugin.
@@ -53,6 +53,11 @@ impl Marks {
 
     fn slot(&self, index: usize) -> &'static [AtomicU64] {
         &self.words[index * SLOT..][..SLOT]
+    }
+
+    /// Who the engine is, as the guard has found out.
+    pub(in crate::runtime) fn engine(&self) -> &'static AtomicU64 {
+        &self.slot(self.functions + SINKS)[0]
     }
 
     /// The mark of a function, by its place among the functions' names.

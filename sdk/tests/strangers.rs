@@ -1,0 +1,91 @@
+//! Processes that are not the engine, at the sockets of a plugin.
+
+#![allow(clippy::unwrap_used, reason = "only tests are here")]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{Endpoint, Options, Transport};
+use ekuiper_transport_uds::UdsTransport;
+use serde_json::json;
+
+use support::build::unruly;
+use support::plugin::meta;
+use support::{Plugin, eventually, journal, soon, watchdog};
+
+const FORGES: &str = "EKUIPER_TEST_FORGES";
+
+/// What the stranger's process does: sends rows to a sink, again and again.
+#[test]
+fn stranger() {
+    let Some(path) = std::env::var_os(FORGES) else { return };
+    let address = Address::new(path).unwrap();
+    loop {
+        let push = UdsTransport::new().push(&Endpoint::Dial(address.clone()), &Options::default()).unwrap();
+        let shortly = || Some(Instant::now() + Duration::from_millis(50));
+        if push.connect(shortly()).is_ok() {
+            let _ = push.send(br#"{"n":666}"#, shortly());
+        }
+    }
+}
+
+/// Killed when dropped.
+struct Stranger(Child);
+
+impl Stranger {
+    fn forging(data: &Path) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "stranger"]).env(FORGES, data).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn rows_of_the_engine_only(mut plugin: Plugin) {
+    let meta = meta("r1", "sink");
+    let file = plugin.file("journal");
+    let _stranger = Stranger::forging(plugin.sockets().data(&meta).unwrap().path());
+    let (push, _acks, answer) = plugin.start_sink("journal", &meta, json!({ "journal": file, "name": "sink" }));
+    assert_eq!(answer, "ok");
+    plugin.log.wait_for(&["the process at its other end is not the engine"]);
+    for number in 1..=100 {
+        push.send(json!({ "n": number }).to_string().as_bytes(), soon()).unwrap();
+    }
+    eventually("the engine's rows are there", || journal(&file).contains(&"sink row 100".to_owned()));
+    let lines = journal(&file);
+    assert!(!lines.contains(&"sink row 666".to_owned()), "a stranger's row was taken: {lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("sink row")).count(), 100);
+}
+
+#[test]
+fn a_sink_takes_no_stranger_s_rows() {
+    let _watchdog = watchdog();
+    rows_of_the_engine_only(Plugin::start(&[]));
+}
+
+#[test]
+fn a_supervised_sink_takes_no_stranger_s_rows() {
+    let _watchdog = watchdog();
+    rows_of_the_engine_only(Plugin::start(&[("UNRULY_SUPERVISED", "1")]));
+}
+
+/// As from a shell: the plugin's parent is not the engine.
+#[test]
+fn a_sink_that_somebody_else_has_started_takes_the_engine_s_rows() {
+    let _watchdog = watchdog();
+    rows_of_the_engine_only(Plugin::start_as(&[], |launch| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$0\" \"$1\"; exit $?"]).arg(unruly()).arg(launch);
+        command
+    }));
+}
