@@ -261,6 +261,10 @@ macro_rules! __contract_cases {
 macro_rules! __wire_cases {
     ($transport:tt $exceptions:tt) => {
         $crate::__contract_cases! { $transport $exceptions
+            wire::files {
+                files_in_a_folder_that_is_locked
+                files_in_a_shared_folder_are_taken_over_by_one
+            }
             wire::frames {
                 case_05_header_and_frame_in_one_write
                 case_06_one_byte_writes

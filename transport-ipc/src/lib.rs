@@ -1,7 +1,8 @@
 //! What transports whose sockets are files share, so that they keep to the
 //! same promises in the same folders.
 //!
-//! - [`socket_file`]: which socket file may be taken over, and which removed;
+//! - [`socket_file`]: which socket file may be taken over, and which removed,
+//!   under a `folder_lock` that nobody else can hold;
 //! - [`connect`]: one attempt to connect to one;
 //! - [`wait`]: waits for descriptors that end with a deadline or a closing;
 //! - [`unread`]: how much of what was sent the other side has not read;
@@ -12,6 +13,7 @@
 //! transport's.
 
 mod connect;
+mod folder_lock;
 pub mod gate;
 pub mod process;
 pub mod socket_file;

@@ -1,26 +1,25 @@
 //! Which socket file may be taken over, and which may be removed.
 //!
 //! A file is taken over only when it is a socket that nobody listens on, and
-//! removed only when it is still the one that was made here. Looking, removing
-//! and binding happen under a lock of the folder, so that of two processes
-//! that find one stale file only one can win; the lock is on the folder itself
-//! and leaves nothing behind.
+//! removed only when it is still the one that was made here. Where there is no
+//! file, no lock is needed: it is made in one step, or not at all. Removing one
+//! happens under a [lock](crate::folder_lock) that nobody but the socket's
+//! owner can hold, so that of two processes that find one stale file only one
+//! can win.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, StatxFlags, flock, open, statx};
+use rustix::fs::{CWD, StatxFlags, Uid, statx};
 
+use crate::folder_lock::FolderLock;
 use crate::wait::{io_error, wait_for};
-
-/// How long another process may hold the folder's lock. It is held for a few
-/// system calls only.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a live listener that is probed may take to say its first word. One
 /// that takes longer is as live.
@@ -37,23 +36,32 @@ pub struct SocketFile {
 type Identity = (u32, u32, u64);
 
 impl SocketFile {
-    /// Makes a socket file by `bind`, which is to fail when the path exists.
+    /// Makes a socket file by `bind`, which is to make one that is listened on
+    /// already, and to fail with `AlreadyExists` when the path exists.
     ///
     /// # Errors
     /// [`TransportError::AddressInUse`] when somebody listens there,
     /// [`TransportError::NotASocket`] when it is another kind of file,
-    /// [`TransportError::Io`] when the folder cannot be locked or `bind`
-    /// fails.
+    /// [`TransportError::Io`] when a stale file is another user's, when the
+    /// folder cannot be locked, or `bind` fails.
     pub fn claim<T>(address: &Address, bind: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
-        let lock = lock_folder(address)?;
-        if let Some(probe) = clear(address)? {
-            drop(lock);
-            // A libnng before 1.6 never accepts again when a connection is
-            // gone before it has said its first word (nanomsg/nng#1518).
-            let _ = wait_for(&mut [PollFd::new(&probe, PollFlags::IN)], Some(Instant::now() + GREETING));
-            return Err(TransportError::AddressInUse(address.clone()));
-        }
-        let bound = bind()?;
+        // Until `bind` has made it.
+        let _lock = match clear(address)? {
+            Cleared::Free(lock) => lock,
+            Cleared::Live(probe) => {
+                // A libnng before 1.6 never accepts again when a connection is
+                // gone before it has said its first word (nanomsg/nng#1518).
+                let _ = wait_for(&mut [PollFd::new(&probe, PollFlags::IN)], Some(Instant::now() + GREETING));
+                return Err(TransportError::AddressInUse(address.clone()));
+            }
+        };
+        let bound = bind().map_err(|error| match error {
+            // It has come since it was looked for.
+            TransportError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                TransportError::AddressInUse(address.clone())
+            }
+            error => error,
+        })?;
         let identity = identity(address.path()).map_err(|source| io_error("listen on", address, source))?;
         Ok((Self { address: address.clone(), identity }, bound))
     }
@@ -71,7 +79,7 @@ impl SocketFile {
     /// fails.
     pub fn renew(&mut self, replace: impl FnOnce() -> io::Result<()>) -> Result<bool> {
         let fail = |source| io_error("listen on", &self.address, source);
-        let _lock = lock_folder(&self.address)?;
+        let _lock = lock(&self.address, rustix::process::geteuid())?;
         if !self.is_in_place() {
             return Ok(false);
         }
@@ -84,56 +92,74 @@ impl SocketFile {
 impl Drop for SocketFile {
     /// Removes the file, if it is still this one.
     fn drop(&mut self) {
-        let _lock = lock_folder(&self.address);
+        let _lock = lock(&self.address, rustix::process::geteuid());
         if self.is_in_place() {
             let _ = std::fs::remove_file(self.address.path());
         }
     }
 }
 
-/// Removes a stale socket; refuses everything else that is there. Returns the
-/// connection to somebody who is live.
-fn clear(address: &Address) -> Result<Option<OwnedFd>> {
-    let path = address.path();
-    let kind = match std::fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error("listen on", address, error)),
-    };
-    if !std::os::unix::fs::FileTypeExt::is_socket(&kind) {
-        return Err(TransportError::NotASocket(address.clone()));
-    }
-    match crate::connect::connect(address) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| io_error("remove the stale socket", address, source))?;
-            Ok(None)
+/// What has become of an address that is to be listened on.
+enum Cleared {
+    /// Nothing is there; where something stale was, the lock under which it was
+    /// removed.
+    Free(Option<FolderLock>),
+    /// The connection to somebody who is live.
+    Live(OwnedFd),
+}
+
+/// Removes a stale socket; refuses everything else that is there.
+fn clear(address: &Address) -> Result<Cleared> {
+    let fail = |source| io_error("listen on", address, source);
+    let own = rustix::process::geteuid();
+    let mut held: Option<(FolderLock, Uid)> = None;
+    loop {
+        let found = match std::fs::symlink_metadata(address.path()) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Cleared::Free(held.map(|(lock, _)| lock)));
+            }
+            Err(error) => return Err(fail(error)),
+        };
+        if !found.file_type().is_socket() {
+            return Err(TransportError::NotASocket(address.clone()));
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(io_error("listen on", address, error)),
-        Ok(probe) => Ok(Some(probe)),
-        // Too busy to answer: somebody is there.
-        Err(_) => Err(TransportError::AddressInUse(address.clone())),
+        let owner = Uid::from_raw(found.uid());
+        let foreign = |action, error: io::Error| {
+            let (path, owner) = (address.path().display(), owner.as_raw());
+            let text = format!(
+                "{error}: the socket belongs to user {owner}, and this process's user is {}; who may is to remove \
+                 {path}, or the socket folder is to be another",
+                own.as_raw()
+            );
+            io_error(action, address, io::Error::new(error.kind(), text))
+        };
+        match crate::connect::connect(address) {
+            // Whether that is still so is only known under the owner's lock.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match &held {
+                Some((_, whose)) if *whose == owner => std::fs::remove_file(address.path())
+                    .map_err(|error| foreign("remove the stale socket at", error))?,
+                _ if owner != own && !own.is_root() => {
+                    return Err(foreign("take over", io::ErrorKind::PermissionDenied.into()));
+                }
+                _ => {
+                    drop(held.take());
+                    held = Some((lock(address, owner)?, owner));
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(foreign("listen on", error)),
+            Ok(probe) => return Ok(Cleared::Live(probe)),
+            // Too busy to answer: somebody is there.
+            Err(_) => return Err(TransportError::AddressInUse(address.clone())),
+        }
     }
 }
 
-fn lock_folder(address: &Address) -> Result<OwnedFd> {
-    let fail = |source| io_error("listen on", address, source);
+/// The lock of the address's folder, for the sockets of `owner`.
+fn lock(address: &Address, owner: Uid) -> Result<FolderLock> {
     let folder = address.path().parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| fail(errno.into()))?;
-    let give_up = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(folder),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < give_up => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(fail(io::Error::new(io::ErrorKind::TimedOut, "another process has locked the folder")));
-            }
-            Err(errno) => return Err(fail(errno.into())),
-        }
-    }
+    FolderLock::take(folder, owner).map_err(|source| io_error("listen on", address, source))
 }
 
 fn identity(path: &Path) -> io::Result<Identity> {

@@ -1,15 +1,19 @@
 //! Listening at an address.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use ekuiper_core::address::Address;
+use ekuiper_core::address::{Address, MAX_PATH};
 use ekuiper_core::sp::{Limits, Protocol};
 use ekuiper_core::transport::{Options, Result};
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, linkat, open, renameat_with, unlinkat};
+use rustix::io::Errno;
 
 use crate::acceptor::{Door, Newcomer};
 use ekuiper_transport_ipc::socket_file::SocketFile;
@@ -18,27 +22,19 @@ use ekuiper_transport_ipc::wait::io_error;
 /// A listening socket and its file.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    door: Door,
-    /// Taken, and thereby removed, by the closing.
+    /// Taken, and thereby removed, by the closing; before the door is closed, so
+    /// that nobody finds a stale file.
     file: Mutex<Option<SocketFile>>,
+    door: Door,
 }
 
 impl Listener {
     /// Listens as a socket that is `own`; its peers may do what `limits` say.
     pub(crate) fn bind(address: &Address, own: Protocol, limits: Limits, options: &Options) -> Result<Self> {
         let fail = |source| io_error("listen on", address, source);
-        let (file, socket) = SocketFile::claim(address, || {
-            let name = address.path().to_fs_name::<GenericFilePath>().map_err(fail)?;
-            let options = ListenerOptions::new()
-                .name(name)
-                .nonblocking(ListenerNonblockingMode::Both)
-                .reclaim_name(false)
-                .try_overwrite(false)
-                .mode(0o600);
-            UnixListener::from_options(options).map_err(fail)
-        })?;
+        let (file, socket) = SocketFile::claim(address, || make(address).map_err(fail))?;
         let door = Door::open(socket, own, limits, options).map_err(fail)?;
-        Ok(Self { door, file: Mutex::new(Some(file)) })
+        Ok(Self { file: Mutex::new(Some(file)), door })
     }
 
     /// Whether a peer has come; costs nothing.
@@ -56,6 +52,46 @@ impl Listener {
         drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.door.close();
     }
+}
+
+/// Makes a socket that listens, under a name that was never there, and moves it
+/// to its address: whoever finds it there can connect, and nobody takes it for
+/// a stale one before it listens.
+///
+/// # Errors
+/// `AlreadyExists` when there is something at the address.
+fn make(address: &Address) -> io::Result<UnixListener> {
+    let path = address.path();
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "its path ends without a name");
+    let name = path.file_name().ok_or_else(invalid)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    let hidden = format!(".{:016x}", u64::from_ne_bytes(random));
+    let mut place = parent.join(&hidden);
+    if place.as_os_str().len() > MAX_PATH {
+        // The folder's own path leaves no room for another name.
+        place = format!("/proc/self/fd/{}/{hidden}", folder.as_raw_fd()).into();
+    }
+    let options = ListenerOptions::new()
+        .name(place.to_fs_name::<GenericFilePath>()?)
+        .nonblocking(ListenerNonblockingMode::Both)
+        .reclaim_name(false)
+        .try_overwrite(false)
+        .mode(0o600);
+    let listener = UnixListener::from_options(options)?;
+    let moved = match renameat_with(&folder, &hidden, &folder, name, RenameFlags::NOREPLACE) {
+        // Not every file system can do that.
+        Err(Errno::INVAL | Errno::NOSYS) => linkat(&folder, &hidden, &folder, name, AtFlags::empty())
+            .and_then(|()| unlinkat(&folder, &hidden, AtFlags::empty())),
+        moved => moved,
+    };
+    if let Err(errno) = moved {
+        let _ = unlinkat(&folder, &hidden, AtFlags::empty());
+        return Err(errno.into());
+    }
+    Ok(listener)
 }
 
 impl AsFd for Listener {

@@ -1,5 +1,6 @@
 //! Cases that show on the wire: the peer is a bare socket.
 
+pub mod files;
 pub mod frames;
 pub mod header;
 pub mod listener;
