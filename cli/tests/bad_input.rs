@@ -180,6 +180,67 @@ fn a_program_that_this_user_may_not_reach() {
 }
 
 #[test]
+fn a_program_on_a_file_system_without_execution() {
+    let bench = Bench::new();
+    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    let mount = "mount -t tmpfs -o noexec tmpfs \"$0\" && cp /bin/true \"$0/run\"";
+    let mounted = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        let own = env!("CARGO_BIN_EXE_ekuiper-plugin");
+        command.args(["-m", "sh", "-c", script]).args([&folder, &folder.join("dud.json")]).arg(own);
+        command
+            .env("TMPDIR", bench.path().join("tmp"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        finish(command.spawn().unwrap())
+    };
+    if mounted(mount).code != Some(0) {
+        eprintln!("SKIPPED: this user can mount nothing");
+        return;
+    }
+    let ran = mounted(&format!(
+        "json=$(cat \"$1\") && {mount} && echo \"$json\" >\"$0/dud.json\" && exec \"$2\" call \"$0\" f 1"
+    ));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("run lies on a file system that is mounted noexec"), "{ran:?}");
+}
+
+/// In a folder where everybody may make files, and remove only their own.
+#[test]
+fn a_stale_socket_of_another_user() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("SKIPPED: only root can be somebody else");
+        return;
+    }
+    let bench = Bench::new();
+    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    write_program(&folder.join("run"), b"#!/bin/sh\nexit 0\n");
+    let (own, sockets) = (bench.path().join("command"), bench.path().join("sockets"));
+    std::fs::copy(env!("CARGO_BIN_EXE_ekuiper-plugin"), &own).unwrap();
+    std::fs::create_dir(&sockets).unwrap();
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    allow(bench.path(), 0o755);
+    allow(&sockets, 0o1777);
+    let socket = sockets.join("plugin_dud.ipc");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    for mode in [0o600, 0o777] {
+        allow(&socket, mode);
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&own);
+        command.args(call(&folder, &["--ipc-dir", sockets.to_str().unwrap()]));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let ran = finish(command.spawn().unwrap());
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let said = "the socket belongs to user 0, and this process's user is 65534; who may is to remove";
+        assert!(ran.stderr.contains(said) && ran.stderr.contains(socket.to_str().unwrap()), "{ran:?}");
+        assert!(socket.exists());
+    }
+}
+
+#[test]
 fn a_python_that_is_no_interpreter() {
     let bench = Bench::new();
     let folder = bench.plugin("snake", r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);

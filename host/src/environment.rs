@@ -286,6 +286,49 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_elsewhere_is_neither_followed_nor_emptied() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let precious = elsewhere.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        let package = package(folder.path(), "");
+        let refused = || interpreter(&package, &python(), &|| false).unwrap_err().to_string();
+        let lock = folder.path().join(".venv.lock");
+        std::os::unix::fs::symlink(&precious, &lock).unwrap();
+        assert!(refused().contains(".venv.lock: is a symbolic link: remove it"), "{}", refused());
+        std::os::unix::fs::symlink(elsewhere.path().join("new"), folder.path().join("link")).unwrap();
+        fs::rename(folder.path().join("link"), &lock).unwrap();
+        assert!(refused().contains("is a symbolic link"), "one that leads nowhere");
+        fs::remove_file(&lock).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(refused().contains("is not a regular file"), "{}", refused());
+        fs::remove_file(&lock).unwrap();
+        // What is made anew is cleared first.
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join(FOLDER)).unwrap();
+        assert!(refused().contains("is not a folder, or a symbolic link to one"), "{}", refused());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_lock_is_its_owners_alone_and_keeps_what_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        fs::write(&path, "notes").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        open_lock(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "notes");
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600, "nobody else can hold it");
+        fs::remove_file(&path).unwrap();
+        open_lock(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            let error = open_lock(&path).unwrap_err().to_string();
+            assert_eq!(error, "belongs to user 65534: remove it");
+        }
+    }
+
+    #[test]
     fn the_hosts_end_ends_it() {
         let folder = tempfile::tempdir().unwrap();
         let package = package(folder.path(), "");

@@ -87,7 +87,8 @@ fn remove_if_left(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<bool> {
     if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
         return Ok(false);
     }
-    let lock = openat(&folder, LOCK, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let lock =
+        openat(&folder, LOCK, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     // It is the owner's, or another host is removing it.
     flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
     for entry in Dir::read_from(&folder)?.flatten() {

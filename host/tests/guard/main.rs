@@ -191,14 +191,15 @@ fn a_stopped_host_is_not_gone() {
     let mut host = bench.host();
     host.start(&name);
     bench.wait_ready(&name);
+    let all = 6;
+    wait_for("the host, the guard, and the family", || (bench.processes().len() == all).then_some(()));
     let host_pid = Pid::from_raw(host.pid().try_into().unwrap()).unwrap();
     kill_process(host_pid, Signal::STOP).unwrap();
     let proc = PathBuf::from(format!("/proc/{}", host.pid()));
     wait_for("the host is stopped", || found(&proc).filter(|found| found.state == "T"));
-    let before = bench.processes().len();
     kill_process(host_pid, Signal::CONT).unwrap();
     assert_eq!(host.ask("ping"), "pong");
-    assert_eq!(bench.processes().len(), before);
+    assert_eq!(bench.processes().len(), all);
 }
 
 #[test]
