@@ -4,7 +4,7 @@
 //! No thread drives them: whoever waits for a result receives what is there,
 //! for all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::channel::Failure;
 use crate::function::{Function, Peer};
 use crate::site::lock;
+use crate::sync::{DeadlineLock, Waited};
 use crate::{Error, Result};
 
 /// A batch is sent when it is this long, in bytes: enough for its cost to be
@@ -31,6 +32,8 @@ struct UnderWay {
     rows: u32,
     peer: Peer,
     answer: Answer,
+    /// When it is given up.
+    answer_by: Instant,
 }
 
 impl UnderWay {
@@ -47,18 +50,25 @@ impl UnderWay {
             let patience = plugin.site.options.send_timeout;
             return Err(peer.running.explain(failure, function.what(CallKind::Batch), patience));
         }
-        Ok((Self { id, rows, peer, answer }, message))
+        let answer_by = Instant::now() + plugin.site.options.recv_timeout;
+        Ok((Self { id, rows, peer, answer, answer_by }, message))
+    }
+
+    /// Waits for its answer at most until `deadline`; whether it is there, or
+    /// is given up.
+    fn await_answer(&self, deadline: Instant) -> bool {
+        let is_there = || lock(&self.answer).is_some() || Instant::now() >= self.answer_by;
+        if !is_there() {
+            self.peer.channel.settle(deadline, self.answer_by);
+        }
+        is_there()
     }
 
     /// Waits for its answer.
     fn receive(self, function: &Function) -> Result<Received> {
         let patience = function.plugin().site.options.recv_timeout;
-        let mut answer = lock(&self.answer).take();
-        if answer.is_none() {
-            self.peer.channel.settle(Instant::now() + patience);
-            answer = lock(&self.answer).take();
-        }
-        let answer = answer.unwrap_or(Err(Failure::Timeout));
+        self.await_answer(self.answer_by);
+        let answer = lock(&self.answer).take().unwrap_or(Err(Failure::Timeout));
         let reply =
             answer.map_err(|failure| self.peer.running.explain(failure, function.what(CallKind::Batch), patience))?;
         function.plugin().counters.answers.add(self.rows.into());
@@ -197,22 +207,26 @@ impl<R> Drop for PendingCall<R> {
 }
 
 /// The calls of one function that nobody waits for yet.
+///
+/// Whoever has `driver` sends and receives, for all; what it waits for is under
+/// no other lock.
 #[derive(Default)]
-pub(crate) struct Pipeline(Mutex<State>);
+pub(crate) struct Pipeline {
+    /// The batch that has gone, and the number of its first call.
+    driver: DeadlineLock<Option<(UnderWay, u64)>>,
+    gathered: Mutex<Gathered>,
+    landed: Mutex<Results>,
+}
 
+/// Calls that have not gone.
 #[derive(Default)]
-struct State {
+struct Gathered {
     /// The number of the last batch.
     batches: u64,
     /// The number of the last call.
     calls: u64,
-    /// Those that are to go out together.
-    gathering: Option<Gathering>,
-    /// Those that have gone, and the number of the first of them.
-    under_way: Option<(UnderWay, u64)>,
-    landed: HashMap<u64, Result<Landed>>,
-    /// Those whose results nobody wants.
-    unwanted: HashSet<u64>,
+    /// The last is the one that calls are added to.
+    waiting: VecDeque<Gathering>,
     /// The last batch's, for the next.
     buffer: Vec<u8>,
 }
@@ -224,141 +238,197 @@ struct Gathering {
     first: u64,
 }
 
+/// Calls that have come back.
+#[derive(Default)]
+struct Results {
+    landed: HashMap<u64, Result<Landed>>,
+    /// Those whose results nobody wants.
+    unwanted: HashSet<u64>,
+}
+
 /// What a call has come to, as it is written.
 struct Landed {
     format: Format,
     result: Outcome<Vec<u8>>,
 }
 
+impl Gathered {
+    fn next_id(&mut self) -> u64 {
+        self.batches += 1;
+        self.batches
+    }
+
+    /// Takes in a call: its number, and whether its batch is full.
+    fn add(&mut self, function: &Function, peer: &Peer, args: &impl Arguments) -> Result<(u64, bool)> {
+        let is_open = |rows: &Gathering| Arc::ptr_eq(&rows.peer.channel, &peer.channel) && rows.batch.length() < FULL;
+        if !self.waiting.back().is_some_and(is_open) {
+            let (id, first, buffer) = (self.next_id(), self.calls + 1, std::mem::take(&mut self.buffer));
+            let batch = BatchWriter::new(peer.format(), buffer, id, function.encoded_meta());
+            self.waiting.push_back(Gathering { peer: peer.clone(), batch, id, first });
+        }
+        let rows = self.waiting.back_mut().expect("one was just added, if there was none");
+        let added = rows.batch.row(args);
+        let is_full = rows.batch.length() >= FULL;
+        if rows.batch.rows() == 0 {
+            self.waiting.pop_back();
+        }
+        added.map_err(|source| Error::Message { what: function.what(CallKind::Exec), source })?;
+        self.calls += 1;
+        Ok((self.calls, is_full))
+    }
+}
+
 impl Pipeline {
     fn next_id(&self) -> u64 {
-        lock(&self.0).next_id()
+        lock(&self.gathered).next_id()
     }
 
     /// Takes in a call; its number.
     fn add(&self, function: &Function, peer: Peer, args: &impl Arguments, until: Instant) -> Result<u64> {
-        let mut state = lock(&self.0);
+        let mut driver = self.driver.try_lock();
         // Nothing keeps it from going out at once if the last has come back.
-        if let Some((sent, _)) = &state.under_way {
-            sent.peer.channel.look();
+        if let Some(driver) = &mut driver {
+            if let Some((sent, _)) = &**driver {
+                sent.peer.channel.look();
+            }
+            if driver.as_ref().is_some_and(|(sent, _)| lock(&sent.answer).is_some()) {
+                self.go_on(driver, function, until);
+            }
         }
-        if state.under_way.as_ref().is_some_and(|(sent, _)| lock(&sent.answer).is_some()) {
-            state.receive(function, until);
+        let (number, is_full) = lock(&self.gathered).add(function, &peer, args)?;
+        if is_full {
+            // What is gathered does not grow without end.
+            driver = driver.or_else(|| self.driver.lock(until));
+            if let Some(driver) = &mut driver {
+                self.go_on(driver, function, until);
+            }
         }
-        if state.gathering.as_ref().is_some_and(|rows| !Arc::ptr_eq(&rows.peer.channel, &peer.channel)) {
-            // Gathered for a former process.
-            state.go_on(function, until);
+        let has_sent = match &mut driver {
+            Some(driver) if driver.is_some() => return Ok(number),
+            Some(driver) => {
+                self.send(driver, function, until);
+                true
+            }
+            None => false,
+        };
+        drop(driver);
+        // Whoever was driving may have looked before this call was added.
+        while !has_sent
+            && self.has_gathered()
+            && let Some(mut driver) = self.driver.try_lock()
+            && driver.is_none()
+        {
+            self.send(&mut driver, function, until);
         }
-        if state.gathering.is_none() {
-            let (id, first, buffer) = (state.next_id(), state.calls + 1, std::mem::take(&mut state.buffer));
-            let batch = BatchWriter::new(peer.format(), buffer, id, function.encoded_meta());
-            state.gathering = Some(Gathering { peer, batch, id, first });
-        }
-        let Some(rows) = &mut state.gathering else { return Err(Error::Stopped) };
-        let added = rows.batch.row(args);
-        let is_full = rows.batch.length() >= FULL;
-        if rows.batch.rows() == 0 {
-            state.gathering = None;
-        }
-        added.map_err(|source| Error::Message { what: function.what(CallKind::Exec), source })?;
-        state.calls += 1;
-        let number = state.calls;
-        if is_full || state.under_way.is_none() {
-            state.go_on(function, until);
-        }
-        match state.landed.remove(&number) {
+        let mut results = lock(&self.landed);
+        match results.landed.remove(&number) {
             // It could not be sent.
             Some(Err(error)) => Err(error),
             Some(landed) => {
-                state.landed.insert(number, landed);
+                results.landed.insert(number, landed);
                 Ok(number)
             }
             None => Ok(number),
         }
     }
 
+    fn has_gathered(&self) -> bool {
+        !lock(&self.gathered).waiting.is_empty()
+    }
+
     fn wait(&self, function: &Function, number: u64) -> Result<Landed> {
-        let mut state = lock(&self.0);
+        let options = &function.plugin().site.options;
+        let patience = options.send_timeout + options.recv_timeout;
+        let deadline = Instant::now() + patience;
         loop {
-            if let Some(landed) = state.landed.remove(&number) {
+            let has_landed = || lock(&self.landed).landed.contains_key(&number);
+            match self.driver.lock_unless(deadline, has_landed) {
+                Waited::Held(mut driver) if Instant::now() < deadline => {
+                    if driver.is_none() && !self.has_gathered() && !has_landed() {
+                        return Err(Error::Stopped);
+                    }
+                    if !has_landed() {
+                        self.go_on(&mut driver, function, deadline);
+                    }
+                }
+                Waited::Done | Waited::Held(_) | Waited::Late => {}
+            }
+            let mut results = lock(&self.landed);
+            if let Some(landed) = results.landed.remove(&number) {
                 return landed;
             }
-            let until = Instant::now() + function.plugin().site.options.send_timeout;
-            if state.under_way.is_none() && state.gathering.is_none() {
-                return Err(Error::Stopped);
+            if Instant::now() >= deadline {
+                results.unwanted.insert(number);
+                let (plugin, what) = (function.plugin().name().to_owned(), function.what(CallKind::Exec));
+                return Err(Error::Timeout { plugin, what, after: patience });
             }
-            state.go_on(function, until);
         }
     }
 
     fn forget(&self, number: u64) {
-        let mut state = lock(&self.0);
-        if state.landed.remove(&number).is_none() {
-            state.unwanted.insert(number);
-        }
-    }
-}
-
-impl State {
-    fn next_id(&mut self) -> u64 {
-        self.batches += 1;
-        self.batches
-    }
-
-    /// Sends what has gathered, after what is under way has come back.
-    fn go_on(&mut self, function: &Function, until: Instant) {
-        if self.under_way.is_some() { self.receive(function, until) } else { self.send(function, until) }
-    }
-
-    /// Sends those that have gathered.
-    fn send(&mut self, function: &Function, until: Instant) {
-        let Some(Gathering { peer, batch, id, first }) = self.gathering.take() else { return };
-        let rows = batch.rows();
-        match UnderWay::send(function, peer, batch, id, until) {
-            Ok((sent, buffer)) => {
-                self.under_way = Some((sent, first));
-                self.buffer = buffer;
-            }
-            Err(error) => self.fail(first, rows, error),
+        let mut results = lock(&self.landed);
+        if results.landed.remove(&number).is_none() {
+            results.unwanted.insert(number);
         }
     }
 
-    /// Receives what is under way, and sends what has gathered meanwhile.
-    fn receive(&mut self, function: &Function, until: Instant) {
-        let Some((sent, first)) = self.under_way.take() else { return };
+    /// Sends what has gathered, after what is under way has come back, if it
+    /// does until the deadline.
+    fn go_on(&self, driver: &mut Option<(UnderWay, u64)>, function: &Function, deadline: Instant) {
+        if driver.as_ref().is_some_and(|(sent, _)| !sent.await_answer(deadline)) {
+            return;
+        }
+        let back = driver.take();
+        // The next batch is on its way while this one's results are read.
+        self.send(driver, function, deadline);
+        let Some((sent, first)) = back else { return };
         let rows = sent.rows;
-        let received = sent.receive(function);
-        self.send(function, until);
-        match received {
+        match sent.receive(function) {
             Ok(received) => self.land(function, first, &received),
             Err(error) => self.fail(first, rows, error),
         }
     }
 
-    fn land(&mut self, function: &Function, first: u64, received: &Received) {
+    /// Sends those that have gathered.
+    fn send(&self, driver: &mut Option<(UnderWay, u64)>, function: &Function, deadline: Instant) {
+        let Some(Gathering { peer, batch, id, first }) = lock(&self.gathered).waiting.pop_front() else { return };
+        let rows = batch.rows();
+        let until = deadline.min(Instant::now() + function.plugin().site.options.send_timeout);
+        match UnderWay::send(function, peer, batch, id, until) {
+            Ok((sent, buffer)) => {
+                *driver = Some((sent, first));
+                lock(&self.gathered).buffer = buffer;
+            }
+            Err(error) => self.fail(first, rows, error),
+        }
+    }
+
+    fn land(&self, function: &Function, first: u64, received: &Received) {
         let Received { format, id, rows, reply } = received;
         match split_batch_reply(*format, reply, *id, *rows) {
             Ok(Ok(outcomes)) => {
-                for (number, outcome) in (first..).zip(outcomes) {
-                    let landed = Landed { format: *format, result: outcome.map(<[u8]>::to_vec) };
-                    self.keep(number, Ok(landed));
-                }
+                let landed = outcomes.into_iter().map(|outcome| outcome.map(<[u8]>::to_vec));
+                self.keep(first, landed.map(|result| Ok(Landed { format: *format, result })));
             }
             Ok(Err(text)) => self.fail(first, *rows, function.failed(text)),
             Err(source) => self.fail(first, *rows, Error::Message { what: function.what(CallKind::Batch), source }),
         }
     }
 
-    fn fail(&mut self, first: u64, rows: u32, error: Error) {
-        for number in (first + 1)..(first + u64::from(rows)) {
-            self.keep(number, Err(error.for_another_call()));
-        }
-        self.keep(first, Err(error));
+    fn fail(&self, first: u64, rows: u32, error: Error) {
+        let others: Vec<_> = (1..rows).map(|_| Err(error.for_another_caller())).collect();
+        self.keep(first, std::iter::once(Err(error)).chain(others));
     }
 
-    fn keep(&mut self, number: u64, landed: Result<Landed>) {
-        if !self.unwanted.remove(&number) {
-            self.landed.insert(number, landed);
+    /// Gives the calls from `first` on their results.
+    fn keep(&self, first: u64, outcomes: impl Iterator<Item = Result<Landed>>) {
+        let mut results = lock(&self.landed);
+        for (number, landed) in (first..).zip(outcomes) {
+            if !results.unwanted.remove(&number) {
+                results.landed.insert(number, landed);
+            }
         }
+        drop(results);
+        self.driver.look_again();
     }
 }

@@ -5,8 +5,8 @@ mod events;
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
@@ -16,8 +16,9 @@ use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
 
 use crate::keeper::{LOOK_LIMIT, Tended, Watched};
+use crate::process::EXIT_GRACE;
 use crate::scope::ProcessScope;
-use crate::turn::Turn;
+use crate::sync::DeadlineLock;
 
 /// How long a function's peer may take to connect again by itself, after its
 /// connection has ended: libnng tries again within a second.
@@ -30,8 +31,7 @@ pub(crate) struct Channel {
     /// Of the process that is to be the peer.
     scope: Arc<ProcessScope>,
     /// Whoever exchanges something has it from the command to the answer.
-    turn: Turn,
-    state: Mutex<State>,
+    state: DeadlineLock<State>,
     /// How many exchanges there were: tells the keeper that it is in use.
     uses: AtomicU64,
     /// Its peer comes to a start, and to another one if it has gone.
@@ -123,8 +123,7 @@ impl Channel {
             address: address.clone(),
             reply: scope.reply(address)?,
             scope: scope.clone(),
-            turn: Turn::default(),
-            state: Mutex::new(State { end, ..State::default() }),
+            state: DeadlineLock::new(State { end, ..State::default() }),
             uses: AtomicU64::new(0),
             is_function: false,
             has_peer: AtomicBool::new(false),
@@ -138,14 +137,10 @@ impl Channel {
         Ok(Self { is_function: true, ..Self::listen(scope, address, HostEnd::new())? })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until a plugin has shaken hands. With `strict`, the first word
     /// that is none ends the wait: for a folder that only the plugin reaches.
     pub(crate) fn wait_ready(&self, deadline: Instant, strict: bool) -> Result<(), Failure> {
-        let mut state = self.lock();
+        let mut state = self.state.lock(deadline).ok_or(Failure::NotReady(NotReady::NoPeer))?;
         while !state.end.is_ready() {
             self.wait(&mut state, deadline)?;
             if strict && let Some(said) = state.garbage.take() {
@@ -163,7 +158,8 @@ impl Channel {
 
     /// Waits until the peer has connected again by itself: not for long.
     pub(crate) fn wait_back(&self) -> Result<(), Failure> {
-        let mut state = self.lock();
+        // Whoever uses it waits no longer for the peer.
+        let mut state = self.state.lock(Instant::now() + 2 * RECONNECT).ok_or(Failure::NotReady(NotReady::Busy))?;
         while state.end.peer().is_none() {
             let until = state.lost_at.map_or_else(Instant::now, |lost_at| lost_at + RECONNECT);
             self.wait(&mut state, until)?;
@@ -171,11 +167,11 @@ impl Channel {
         Ok(())
     }
 
-    /// Whether a command could be sent now.
-    pub(crate) fn is_ready(&self) -> bool {
-        let mut state = self.lock();
+    /// Whether a command could be sent now; `None` while one is out.
+    pub(crate) fn is_ready(&self) -> Option<bool> {
+        let mut state = self.state.try_lock()?;
         self.drain(&mut state);
-        state.end.is_ready()
+        Some(state.end.is_ready())
     }
 
     /// Whether a plugin that has shaken hands is connected.
@@ -186,7 +182,7 @@ impl Channel {
 
     /// What the plugin said of itself, if it did.
     pub(crate) fn hello(&self) -> Option<Hello> {
-        let state = self.lock();
+        let state = self.state.lock(Instant::now() + EXIT_GRACE)?;
         state.hellos.get(&state.end.peer()?).cloned()
     }
 
@@ -203,14 +199,14 @@ impl Channel {
 
     /// What a stranger said, if one did.
     pub(crate) fn take_garbage(&self) -> Option<Vec<u8>> {
-        self.lock().garbage.take()
+        self.state.try_lock()?.garbage.take()
     }
 
     /// Lets the exchange that is under way come to its end, and no other
     /// begin: whoever wants one is told that the process has ended.
     pub(crate) fn leave(&self, deadline: Instant) {
         self.is_left.store(true, Ordering::SeqCst);
-        drop(self.turn.take(deadline));
+        drop(self.state.lock(deadline));
     }
 
     /// Sends a command and gives its answer to `read`.
@@ -222,11 +218,10 @@ impl Channel {
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
-        let _turn = self.turn.take(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
+        let mut state = self.state.lock(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
         if self.is_left.load(Ordering::SeqCst) {
             return Err(Failure::ProcessEnded);
         }
-        let mut state = self.lock();
         self.prepare(&mut state, send_by)?;
         self.send(&mut state, command, send_by)?;
         loop {
@@ -254,29 +249,30 @@ impl Channel {
         tell: impl FnOnce(Result<&mut Vec<u8>, Failure>) + Send + 'static,
     ) -> Result<(), Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
-        let _turn = self.turn.take(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
+        let mut state = self.state.lock(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
         if self.is_left.load(Ordering::SeqCst) {
             return Err(Failure::ProcessEnded);
         }
-        let mut state = self.lock();
         self.prepare(&mut state, send_by)?;
         self.send(&mut state, command, send_by)?;
         state.posted = Some(Box::new(tell));
         Ok(())
     }
 
-    /// Waits until the answer to what was [posted](Channel::post) has been
-    /// given to whoever wants it; whoever gives up, gets nothing more.
-    pub(crate) fn settle(&self, deadline: Instant) {
+    /// Waits, at most until `deadline`, until the answer to what was
+    /// [posted](Channel::post) has been given to whoever wants it; after
+    /// `answer_by` it is given up, and gets nothing more.
+    pub(crate) fn settle(&self, deadline: Instant, answer_by: Instant) {
         self.uses.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.lock();
+        let Some(mut state) = self.state.lock(deadline) else { return };
         while state.posted.is_some() {
-            match self.wait(&mut state, deadline) {
+            match self.wait(&mut state, deadline.min(answer_by)) {
                 Ok(_) => {}
-                Err(Failure::NotReady(_)) => {
+                Err(Failure::NotReady(_)) if Instant::now() >= answer_by => {
                     state.end.abandon();
                     state.tell(Err(Failure::Timeout));
                 }
+                Err(Failure::NotReady(_)) => return,
                 Err(Failure::ProcessEnded) => state.tell(Err(Failure::OutcomeUnknown)),
                 Err(failure) => state.tell(Err(failure)),
             }
@@ -291,7 +287,7 @@ impl Channel {
 
     /// Takes what is there, if nobody else does.
     pub(crate) fn look(&self) {
-        if let Ok(mut state) = self.state.try_lock() {
+        if let Some(mut state) = self.state.try_lock() {
             self.drain(&mut state);
         }
     }
@@ -373,7 +369,7 @@ impl Watched for Channel {
     /// Reads keepalives while no call does (fault 1).
     fn tend(&self) -> Tended {
         match self.state.try_lock() {
-            Ok(mut state) => {
+            Some(mut state) => {
                 state.strangers = 0;
                 let mut whole = false;
                 // Whoever floods it is read on at the next look.
@@ -390,8 +386,7 @@ impl Watched for Channel {
                 }
                 Tended::Idle
             }
-            Err(TryLockError::WouldBlock) => Tended::InUse,
-            Err(TryLockError::Poisoned(_)) => Tended::Over,
+            None => Tended::InUse,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::plugin::Plugin;
 use crate::running::Running;
 use crate::settle::{Patience, Unsettled};
 use crate::site::{Claim, lock};
+use crate::sync::{DeadlineLock, Held};
 use crate::tally::{Delivery, Tally};
 use crate::target::Target;
 use crate::{Error, Result};
@@ -27,7 +28,7 @@ pub(crate) struct Drain {
     pub(crate) require_ack: bool,
     pub(crate) tally: Arc<Tally>,
     /// Held while it is started or stopped: the one follows the other.
-    starting: Mutex<()>,
+    starting: DeadlineLock<()>,
     pub(crate) state: Mutex<DrainState>,
     changed: Condvar,
     /// Nothing is to be sent any more.
@@ -63,7 +64,7 @@ impl Live for Drain {
     }
 
     fn restore(&self, running: &Arc<Running>) -> Result<()> {
-        let _starting = lock(&self.starting);
+        let _starting = self.begin(self.plugin.site.options.init_timeout)?;
         let mut state = lock(&self.state);
         let former = state.outlet.clone();
         if state.closed || former.as_ref().is_some_and(|outlet| outlet.running.generation == running.generation) {
@@ -72,16 +73,19 @@ impl Live for Drain {
         drop(state);
         let started = self.start(running, former.as_deref());
         state = lock(&self.state);
-        let outcome = match started {
-            Ok(outlet) => {
-                state.outlet = Some(outlet);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
+        let mut unwanted = None;
+        let outcome = started.map(|outlet| match state.closed {
+            // Nobody may have waited for this start to stop it.
+            true => unwanted = Some(outlet),
+            false => state.outlet = Some(outlet),
+        });
         state.wakes += 1;
+        drop(state);
         self.changed.notify_all();
-        outcome
+        match unwanted {
+            Some(outlet) => outlet.stop(&self.control),
+            None => outcome,
+        }
     }
 
     fn is_lost(&self, cause: &Error) {
@@ -95,7 +99,7 @@ impl Live for Drain {
         let outlet = lock(&self.state).outlet.clone();
         let Some(outlet) = outlet.filter(|outlet| outlet.running.generation == running.generation) else { return };
         // From a message to its ack.
-        drop(outlet.turn.take(deadline));
+        drop(outlet.turn.lock(deadline));
         let settled = outlet.settle(Patience::of(&self.plugin.site.options), || self.is_abandoned());
         if let Err(reason) = settled {
             tracing::warn!(
@@ -122,12 +126,20 @@ impl Drain {
             require_ack: control.requires_ack(),
             target,
             control,
-            starting: Mutex::default(),
+            starting: DeadlineLock::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             stopped: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             stage: AtomicU8::new(NOTHING),
+        })
+    }
+
+    /// Waits until it is neither started nor stopped by others.
+    fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
+        self.starting.lock(Instant::now() + patience).ok_or_else(|| {
+            let what = format!("{} (it is being started or stopped)", self.what());
+            Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
         })
     }
 
@@ -226,9 +238,21 @@ impl Drain {
 
     /// Waits until everything that was sent was collected, then stops the sink.
     pub(crate) fn stop(&self) -> Result<()> {
-        let starting = lock(&self.starting);
+        lock(&self.state).closed = true;
+        self.changed.notify_all();
+        let starting = match self.begin(self.plugin.site.options.recv_timeout) {
+            Ok(starting) => starting,
+            // A start that takes longer stops it itself.
+            Err(error) => {
+                self.plugin.detach(self);
+                self.tally.give_up();
+                return match self.tally.missing() {
+                    0 => Err(error),
+                    missing => Err(self.not_collected(missing, None)),
+                };
+            }
+        };
         let mut state = lock(&self.state);
-        state.closed = true;
         let outlet = state.outlet.take();
         drop(state);
         self.changed.notify_all();

@@ -138,10 +138,11 @@ pub enum Error {
         /// Why not.
         source: ekuiper_core::Error,
     },
-    /// The batch that a call was part of failed.
-    #[error("the call went with others, and these failed: {text}")]
-    Batch {
-        /// Why.
+    /// What this caller and another waited for has failed: a batch of calls, or
+    /// a start. The other has the error itself.
+    #[error("{text}")]
+    Shared {
+        /// The other error's words.
         text: String,
     },
     /// The plugin says itself that it does not serve what its manifest says.
@@ -378,8 +379,9 @@ pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Er
 }
 
 impl Error {
-    /// The same, for another call of the batch that it concerns.
-    pub(crate) fn for_another_call(&self) -> Self {
+    /// The same, for another caller that it concerns: of the same batch, or of
+    /// the same start.
+    pub(crate) fn for_another_caller(&self) -> Self {
         match self {
             Self::OutcomeUnknown { plugin, what, exit } => {
                 Self::OutcomeUnknown { plugin: plugin.clone(), what: what.clone(), exit: exit.clone() }
@@ -388,9 +390,27 @@ impl Error {
                 Self::Timeout { plugin: plugin.clone(), what: what.clone(), after: *after }
             }
             Self::Exited { plugin, exit } => Self::Exited { plugin: plugin.clone(), exit: exit.clone() },
+            Self::EarlyExit { plugin, exit } => Self::EarlyExit { plugin: plugin.clone(), exit: exit.clone() },
+            Self::NoHandshake { plugin, after, note } => {
+                Self::NoHandshake { plugin: plugin.clone(), after: *after, note: note.clone() }
+            }
+            Self::Garbage { plugin, said } => Self::Garbage { plugin: plugin.clone(), said: said.clone() },
+            Self::NotServed { plugin, kind, symbol } => {
+                Self::NotServed { plugin: plugin.clone(), kind: *kind, symbol: symbol.clone() }
+            }
+            Self::Executable { plugin, path, reason } => {
+                Self::Executable { plugin: plugin.clone(), path: path.clone(), reason: reason.clone() }
+            }
+            Self::Refused { plugin, command, kind, symbol, text } => Self::Refused {
+                plugin: plugin.clone(),
+                command: command.clone(),
+                kind: *kind,
+                symbol: symbol.clone(),
+                text: text.clone(),
+            },
             Self::Function { symbol, text } => Self::Function { symbol: symbol.clone(), text: text.clone() },
             Self::Stopped => Self::Stopped,
-            other => Self::Batch { text: other.to_string() },
+            other => Self::Shared { text: other.to_string() },
         }
     }
 }

@@ -97,7 +97,7 @@ impl Host {
     /// [`Error::NoSuchPlugin`].
     pub fn update(&self, package: Package) -> Result<()> {
         let plugin = self.plugin(&package.name)?;
-        let _updating = plugin.begin_update();
+        let _updating = plugin.begin_update()?;
         let from = plugin.version();
         let to = package.manifest.version.clone();
         let reserved = lock(&self.catalog).reserve(&package);

@@ -61,10 +61,10 @@ mod site;
 mod source;
 mod startup;
 mod status;
+mod sync;
 mod tally;
 mod target;
 mod transports;
-mod turn;
 mod unstartable;
 
 pub use calls::PendingCall;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
@@ -17,8 +17,8 @@ use crate::keeper::{LOOK_LIMIT, Tended, Watch, Watched};
 use crate::peers::Peers;
 use crate::running::Running;
 use crate::site::lock;
+use crate::sync::{DeadlineLock, Waited};
 use crate::tally::Tally;
-use crate::turn::Turn;
 
 /// How often a sink's socket is looked at after its stop: nothing tells that a
 /// file is gone.
@@ -40,7 +40,7 @@ pub(crate) struct Outlet {
     pub(crate) running: Arc<Running>,
     pub(crate) receipt: Receipt,
     /// Whoever sends has it, until the acknowledgement.
-    pub(crate) turn: Turn,
+    pub(crate) turn: DeadlineLock<()>,
     /// An ack did not come: later ones could be taken for it.
     is_broken: AtomicBool,
     push: Arc<dyn Push>,
@@ -81,7 +81,8 @@ impl Outlet {
         };
         let acks = Arc::new(Acks {
             pull: running.scope.pull(ack).map_err(transport_error(what.to_owned()))?,
-            reading: Mutex::default(),
+            reading: DeadlineLock::default(),
+            refusals_to_tell: Mutex::default(),
             surplus: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acked: AtomicU64::new(0),
@@ -120,7 +121,7 @@ impl Outlet {
             running: running.clone(),
             receipt,
             connections: push.backlog().connections,
-            turn: Turn::default(),
+            turn: DeadlineLock::default(),
             is_broken: AtomicBool::new(false),
             push,
             acks,
@@ -248,11 +249,16 @@ impl Outlet {
         if acks.acked.load(Ordering::SeqCst) >= number {
             return None;
         }
-        let mut reading = lock(&acks.reading);
         // What is not sent has no ack.
         if let Err(TransportError::Timeout) = self.push.dispatch(Some(deadline)) {
             return Some(Acknowledged::Timeout(TransportError::Timeout));
         }
+        let mut reading = match acks.reading.lock_unless(deadline, || acks.acked.load(Ordering::SeqCst) >= number) {
+            Waited::Held(reading) => reading,
+            // Another thread has read it.
+            Waited::Done => return None,
+            Waited::Late => return Some(Acknowledged::Timeout(TransportError::Timeout)),
+        };
         while acks.acked.load(Ordering::SeqCst) < number {
             // Its end may have been seen before the message was sent.
             if reading.peers.is_over() {
@@ -273,11 +279,11 @@ impl Outlet {
     /// Nobody wants to know what became of this message.
     pub(crate) fn forget(&self, number: u64) {
         if self.acks.acked.load(Ordering::SeqCst) < number {
-            lock(&self.acks.reading).unwanted.insert(number);
+            lock(&self.acks.refusals_to_tell).unwanted.insert(number);
         }
         // It may have come meanwhile.
         if self.acks.acked.load(Ordering::SeqCst) >= number {
-            lock(&self.acks.reading).unwanted.remove(&number);
+            lock(&self.acks.refusals_to_tell).unwanted.remove(&number);
             self.acks.refused(number);
         }
     }
@@ -329,7 +335,9 @@ fn is_gone(running: &Running, address: &Address, patience: Duration) -> bool {
 /// The channel on which a sink acknowledges, or reports what it has collected.
 pub(crate) struct Acks {
     pull: Arc<dyn Pull>,
-    pub(crate) reading: Mutex<Reading>,
+    /// Whoever waits for an acknowledgement has it, and reads for all.
+    pub(crate) reading: DeadlineLock<Reading>,
+    refusals_to_tell: Mutex<Refusals>,
     /// How many came that no message was waiting for.
     surplus: AtomicU64,
     /// How many messages were sent.
@@ -351,19 +359,24 @@ pub(crate) struct Reading {
     pub(crate) peers: Peers,
     /// The latest report.
     report: Collected,
+}
+
+/// What is to be told of messages that were not taken.
+#[derive(Default)]
+struct Refusals {
     /// The messages that were not taken, by number, until somebody asks.
     refused: HashMap<u64, Acknowledged>,
     /// Those nobody will ask for.
     unwanted: HashSet<u64>,
 }
 
-impl Reading {
+impl Refusals {
     /// Takes note of the acknowledgement of the message with this number.
     /// Whether it is a refusal that somebody may ask for, and whether it is one
     /// at all.
-    fn acknowledge(&mut self, number: u64) -> (bool, bool) {
+    fn acknowledge(&mut self, number: u64, words: &[u8]) -> (bool, bool) {
         // As plugins mostly say it.
-        let outcome = if self.buffer == b"{}" { Ok(Ok(())) } else { decode_ack(&self.buffer) };
+        let outcome = if words == b"{}" { Ok(Ok(())) } else { decode_ack(words) };
         let is_unwanted = !self.unwanted.is_empty() && self.unwanted.remove(&number);
         let refused = match outcome {
             Ok(Ok(())) => return (false, false),
@@ -380,7 +393,7 @@ impl Reading {
 impl Acks {
     /// Why the message with this number was not taken.
     fn refused(&self, number: u64) -> Option<Acknowledged> {
-        let refused = lock(&self.reading).refused.remove(&number)?;
+        let refused = lock(&self.refusals_to_tell).refused.remove(&number)?;
         self.refusals.fetch_sub(1, Ordering::SeqCst);
         Some(refused)
     }
@@ -425,11 +438,13 @@ impl Acks {
                 }
                 let acked = self.acked.load(Ordering::SeqCst);
                 if self.receipt == Receipt::Ack && acked < self.sent.load(Ordering::Acquire) {
-                    let (is_asked_for, is_refusal) = reading.acknowledge(acked + 1);
+                    let (is_asked_for, is_refusal) =
+                        lock(&self.refusals_to_tell).acknowledge(acked + 1, &reading.buffer);
                     if is_asked_for {
                         self.refusals.fetch_add(1, Ordering::SeqCst);
                     }
                     self.acked.store(acked + 1, Ordering::SeqCst);
+                    self.reading.look_again();
                     self.tally.delivered(1, u64::from(is_refusal));
                 } else {
                     self.surplus.fetch_add(1, Ordering::Relaxed);
@@ -455,11 +470,7 @@ impl Watched for Acks {
     }
 
     fn tend(&self) -> Tended {
-        let mut reading = match self.reading.try_lock() {
-            Ok(reading) => reading,
-            Err(TryLockError::WouldBlock) => return Tended::InUse,
-            Err(TryLockError::Poisoned(_)) => return Tended::Over,
-        };
+        let Some(mut reading) = self.reading.try_lock() else { return Tended::InUse };
         reading.peers.listen_anew();
         let mut whole = false;
         // Whoever floods it is read on at the next look.

@@ -7,7 +7,7 @@ mod update;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::message::SymbolKind;
 
@@ -19,9 +19,14 @@ use crate::running::Running;
 use crate::site::{Site, lock};
 use crate::startup::Canceller;
 use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
+use crate::sync::{DeadlineLock, Held};
 use crate::{Error, Result};
 use ekuiper_core::restart::Crashes;
 use trial::Trial;
+
+/// How long a shutdown waits for a start or an update that is under way to end
+/// its own process: both are cancelled, and end within their graces.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A plugin of a host, whether it runs or not.
 pub(crate) struct Plugin {
@@ -33,11 +38,11 @@ pub(crate) struct Plugin {
     state: Mutex<State>,
     changed: Condvar,
     canceller: Canceller,
-    ending: Mutex<()>,
+    ending: DeadlineLock<()>,
     /// Held during an update: one comes after the other.
-    updating: Mutex<()>,
+    updating: DeadlineLock<()>,
     /// Held while a process is started: none is while another is tried.
-    launching: Mutex<()>,
+    launching: DeadlineLock<()>,
     trial: Mutex<Option<Arc<Trial>>>,
     /// Sources and sinks with a handle.
     live: Mutex<Vec<Arc<dyn Live>>>,
@@ -52,6 +57,10 @@ struct State {
     is_starting: bool,
     /// A process of another version takes over.
     is_updating: bool,
+    /// How many starts of a plugin that did not run have begun.
+    first_starts: u64,
+    /// The last of them that failed, and why: for those who waited for it.
+    failed_start: Option<(u64, Error)>,
     generation: u64,
     restarts: u64,
     last_exit: Option<Exit>,
@@ -79,6 +88,8 @@ impl Plugin {
             since: Instant::now(),
             is_starting: false,
             is_updating: false,
+            first_starts: 0,
+            failed_start: None,
             generation: 0,
             restarts: 0,
             last_exit: None,
@@ -92,9 +103,9 @@ impl Plugin {
             state: Mutex::new(state),
             changed: Condvar::new(),
             canceller: Canceller::default(),
-            ending: Mutex::default(),
-            updating: Mutex::default(),
-            launching: Mutex::default(),
+            ending: DeadlineLock::default(),
+            updating: DeadlineLock::default(),
+            launching: DeadlineLock::default(),
             trial: Mutex::default(),
             live: Mutex::default(),
             functions: Mutex::default(),
@@ -111,16 +122,24 @@ impl Plugin {
         self.changed.notify_all();
     }
 
-    /// The running process, started if there has been none. While it is
-    /// started again, waits at most until `deadline`.
+    /// The running process, started if there has been none: whoever comes
+    /// while that is under way shares what becomes of it. While it is started
+    /// again, waits at most until `deadline`.
     pub(crate) fn running(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Running>> {
         let mut state = lock(&self.state);
+        let awaited = matches!(state.phase, Phase::Starting).then_some(state.first_starts);
         loop {
+            if let Some((number, error)) = &state.failed_start
+                && awaited.is_some_and(|awaited| *number >= awaited)
+            {
+                return Err(error.for_another_caller());
+            }
             match &state.phase {
                 Phase::Running(running) if running.process.exit().is_none() => return Ok(running.clone()),
                 Phase::Stopped => return Err(Error::Stopped),
                 Phase::Broken => return Err(self.broken(&state)),
                 Phase::Idle => {
+                    state.first_starts += 1;
                     self.set(&mut state, Phase::Starting);
                     return self.first_start(state);
                 }
@@ -192,6 +211,7 @@ impl Plugin {
             }
             Err(error) => {
                 let phase = if matches!(state.phase, Phase::Stopped) { Phase::Stopped } else { Phase::Idle };
+                state.failed_start = Some((state.first_starts, error.for_another_caller()));
                 self.set(&mut state, phase);
                 Err(error)
             }
@@ -206,9 +226,15 @@ impl Plugin {
             }
         };
         // Not beside one that is tried: both would dial the same address.
-        let _alone = lock(&self.launching);
+        let _alone = self.launch_alone()?;
         let package = lock(&self.package).clone();
         Running::start(&package, generation, &self.site, &self.canceller, on_exit)
+    }
+
+    /// Waits until no other process of it is started or tried.
+    fn launch_alone(&self) -> Result<Held<'_, ()>> {
+        let deadline = Instant::now() + self.site.options.init_timeout;
+        self.launching.lock(deadline).ok_or_else(|| self.away_error())
     }
 
     fn serves(&self, state: &mut State, running: &Arc<Running>) {
@@ -327,7 +353,7 @@ impl Plugin {
     /// Ends the process, or its start; it is not started again.
     pub(crate) fn shutdown(&self) {
         // Whoever comes second waits for the first.
-        let _ending = lock(&self.ending);
+        let _ending = self.ending.lock(Instant::now() + END_TIMEOUT);
         self.canceller.cancel();
         let mut state = lock(&self.state);
         let former = std::mem::replace(&mut state.phase, Phase::Stopped);
@@ -340,11 +366,13 @@ impl Plugin {
         self.end_trial();
         // A start that was under way ends its own process.
         let mut state = lock(&self.state);
-        while state.is_starting {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let give_up = Instant::now() + END_TIMEOUT;
+        while state.is_starting && Instant::now() < give_up {
+            let left = give_up.saturating_duration_since(Instant::now());
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
         // So does an update.
-        drop(lock(&self.updating));
+        drop(self.updating.lock(Instant::now() + END_TIMEOUT));
     }
 }

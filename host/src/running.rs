@@ -2,7 +2,7 @@
 //! channel, its functions' channels.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::process::{EXIT_GRACE, Process};
 use crate::scope::ProcessScope;
 use crate::site::{Claim, Site, lock};
 use crate::startup::{self, Canceller, Started};
+use crate::sync::DeadlineLock;
 use crate::{Error, Result};
 
 /// How long a symbol may take to end after it has answered a stop, before it
@@ -39,7 +40,7 @@ pub(crate) struct Running {
     control: Arc<Channel>,
     /// What it can do beyond eKuiper's protocol; nothing, unless it says so.
     hello: Hello,
-    functions: Mutex<HashMap<String, Arc<Mutex<Option<FunctionChannel>>>>>,
+    functions: Mutex<HashMap<String, Arc<FunctionSlot>>>,
     /// Its sockets, whose waits end with it.
     pub(crate) scope: Arc<ProcessScope>,
     /// Another process is to follow: whatever has not begun waits for it.
@@ -56,11 +57,38 @@ pub(crate) struct Running {
     _watch: Watch,
 }
 
-#[derive(Clone)]
 struct FunctionChannel {
     channel: Arc<Channel>,
-    _watch: Arc<Watch>,
-    _claim: Arc<Claim>,
+    _watch: Watch,
+    _claim: Claim,
+}
+
+/// A function, or its start: those who come while it is under way share what
+/// becomes of it.
+#[derive(Default)]
+struct FunctionSlot {
+    /// How often a start has begun or ended: odd while one is under way.
+    steps: AtomicU64,
+    state: DeadlineLock<SlotState>,
+}
+
+#[derive(Default)]
+struct SlotState {
+    function: Option<FunctionChannel>,
+    /// The step with which a start has failed, and why.
+    failure: Option<(u64, Error)>,
+}
+
+impl FunctionSlot {
+    /// Starts it, for all who wait for that.
+    fn start<R>(&self, state: &mut SlotState, start: impl FnOnce(&mut SlotState) -> Result<R>) -> Result<R> {
+        self.steps.fetch_add(1, Ordering::SeqCst);
+        state.failure = None;
+        let started = start(state);
+        let step = self.steps.fetch_add(1, Ordering::SeqCst) + 1;
+        state.failure = started.as_ref().err().map(|error| (step, error.for_another_caller()));
+        started
+    }
 }
 
 impl Running {
@@ -255,8 +283,11 @@ impl Running {
     /// its process is replaced.
     fn replace_if_hung(&self) -> Result<()> {
         let mut hung = lock(&self.hung);
-        if self.control.is_ready() {
-            *hung = None;
+        match self.control.is_ready() {
+            Some(true) => *hung = None,
+            Some(false) => {}
+            // It carries out a command.
+            None => return Ok(()),
         }
         let Some(what) = hung.clone() else { return Ok(()) };
         drop(hung);
@@ -272,29 +303,48 @@ impl Running {
     /// The channel of a function, started if it is not.
     pub(crate) fn function(&self, symbol: &str) -> Result<Arc<Channel>> {
         let slot = lock(&self.functions).entry(symbol.to_owned()).or_default().clone();
+        let came = slot.steps.load(Ordering::SeqCst);
+        let patience = self.site.options.init_timeout;
         // One function's start does not hold up another's.
-        let mut slot = lock(&slot);
-        if let Some(function) = &*slot {
-            let channel = function.channel.clone();
-            if channel.is_lost() {
-                self.bring_back(symbol, &channel)?;
-            }
-            return Ok(channel);
+        let Some(mut state) = slot.state.lock(Instant::now() + patience) else {
+            let what = format!("function {symbol} (it is being started)");
+            return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
+        };
+        if let Some((step, error)) = &state.failure
+            && came % 2 == 1
+            && *step == came + 1
+        {
+            return Err(error.for_another_caller());
         }
+        match state.function.as_ref().map(|function| function.channel.clone()) {
+            Some(channel) if channel.is_lost() => {
+                slot.start(&mut state, |_| self.bring_back(symbol, &channel))?;
+                Ok(channel)
+            }
+            Some(channel) => Ok(channel),
+            None => slot.start(&mut state, |state| {
+                let function = self.start_function(symbol)?;
+                let channel = function.channel.clone();
+                state.function = Some(function);
+                Ok(channel)
+            }),
+        }
+    }
+
+    fn start_function(&self, symbol: &str) -> Result<FunctionChannel> {
         let what = || format!("function {symbol} of plugin {}", self.name);
         let message = |source| Error::Message { what: what(), source };
         let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(transport_error(what()))?);
         // Read from now on: a plugin may say much there before it answers.
-        let watch = Arc::new(self.site.keeper.watch(channel.clone()));
+        let watch = self.site.keeper.watch(channel.clone());
         self.start_symbol(&Control::function(symbol))?;
         let patience = self.site.options.init_timeout;
         channel
             .wait_ready(Instant::now() + patience, false)
             .map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))?;
-        *slot = Some(FunctionChannel { channel: channel.clone(), _watch: watch, _claim: Arc::new(claim) });
-        Ok(channel)
+        Ok(FunctionChannel { channel, _watch: watch, _claim: claim })
     }
 
     /// A function's connection has ended. The official Python SDK ends the
@@ -356,7 +406,11 @@ impl Running {
     pub(crate) fn retire(&self) {
         self.control.close();
         for slot in std::mem::take(&mut *lock(&self.functions)).into_values() {
-            if let Some(function) = lock(&slot).take() {
+            // A start that is under way ends with the process, and is closed
+            // with the last that holds it.
+            if let Some(mut state) = slot.state.lock(Instant::now() + EXIT_GRACE)
+                && let Some(function) = state.function.take()
+            {
                 function.channel.close();
             }
         }
@@ -370,7 +424,8 @@ impl Running {
         self.is_left.store(true, Ordering::SeqCst);
         let slots: Vec<_> = lock(&self.functions).values().cloned().collect();
         for slot in slots {
-            let channel = lock(&slot).as_ref().map(|function| function.channel.clone());
+            let state = slot.state.lock(deadline);
+            let channel = state.and_then(|state| state.function.as_ref().map(|function| function.channel.clone()));
             if let Some(channel) = channel {
                 channel.leave(deadline);
             }

@@ -2,7 +2,6 @@
 //! is known to have been collected.
 
 use std::collections::HashMap;
-use std::sync::TryLockError;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::TransportError;
@@ -14,9 +13,6 @@ use crate::process::{EXIT_GRACE, Exit};
 /// How often it is looked whether the wait is over for another reason than
 /// progress.
 const SLICE: Duration = Duration::from_millis(50);
-
-/// How long to wait for another thread that reads the acknowledgements.
-const TURN: Duration = Duration::from_millis(2);
 
 /// For how long a process must do nothing to be at rest, how often that is
 /// looked at, and for how long at most.
@@ -124,15 +120,8 @@ impl Outlet {
             return Err(TransportError::Timeout);
         }
         let acks = &self.acks;
-        let mut reading = match acks.reading.try_lock() {
-            Ok(reading) => reading,
-            // Somebody else reads, for all.
-            Err(TryLockError::WouldBlock) => {
-                std::thread::sleep(TURN);
-                return Ok(());
-            }
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        };
+        // Another thread that reads does so for all.
+        let Some(mut reading) = acks.reading.lock(deadline) else { return Ok(()) };
         if reading.peers.is_over() {
             return Err(TransportError::Disconnected);
         }

@@ -1,6 +1,6 @@
 //! Writing to a plugin's sink.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::{Control, Feature, SymbolKind};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::drain::{Drain, READING, Sent};
 use crate::outlet::{Outlet, Receipt};
 use crate::plugin::Plugin;
-use crate::site::lock;
+use crate::sync::{DeadlineLock, Held};
 use crate::tally::Delivery;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
@@ -58,7 +58,7 @@ impl SinkBuilder {
         let control = Control::sink(&target.symbol, target.meta.clone(), config);
         let drain = Drain::new(plugin.clone(), target, control);
         plugin.attach(drain.clone())?;
-        Ok(Sink { drain, sending: Mutex::default() })
+        Ok(Sink { drain, sending: DeadlineLock::default() })
     }
 }
 
@@ -70,7 +70,7 @@ impl SinkBuilder {
 pub struct Sink {
     drain: Arc<Drain>,
     /// Held from a message to its ack, so that acks are not confused.
-    sending: Mutex<Sending>,
+    sending: DeadlineLock<Sending>,
 }
 
 #[derive(Default)]
@@ -95,8 +95,8 @@ impl Sink {
     /// was [stopped](Sink::stopper): a message that was being sent then may
     /// have been taken.
     pub fn send(&self, rows: &(impl Serialize + ?Sized)) -> Result<()> {
-        let mut sending = lock(&self.sending);
-        self.encode_and_transmit(&mut sending, rows, false)?.map_or(Ok(()), |sent| sent.wait())
+        let (mut sending, deadline) = self.begin()?;
+        self.encode_and_transmit(&mut sending, rows, false, deadline)?.map_or(Ok(()), |sent| sent.wait())
     }
 
     /// Sends a row, or an array of rows, and does not wait for the
@@ -110,8 +110,8 @@ impl Sink {
     /// As [`Sink::send`], when it was not sent. With another plugin, what
     /// became of it is told by [`PendingAck::wait`].
     pub fn send_async(&self, rows: &(impl Serialize + ?Sized)) -> Result<PendingAck> {
-        let mut sending = lock(&self.sending);
-        let sent = self.encode_and_transmit(&mut sending, rows, true)?;
+        let (mut sending, deadline) = self.begin()?;
+        let sent = self.encode_and_transmit(&mut sending, rows, true, deadline)?;
         let Some(sent) = sent else { return Ok(PendingAck(Pending::Done(Ok(())))) };
         if sent.outlet.running.has(Feature::AckWindow) {
             return Ok(PendingAck(Pending::Sent(sent)));
@@ -124,8 +124,22 @@ impl Sink {
     /// # Errors
     /// As [`Sink::send`].
     pub fn send_bytes(&self, message: &[u8]) -> Result<()> {
-        let mut sending = lock(&self.sending);
-        self.transmit(&mut sending, message, false)?.map_or(Ok(()), |sent| sent.wait())
+        let (mut sending, deadline) = self.begin()?;
+        self.transmit(&mut sending, message, false, deadline)?.map_or(Ok(()), |sent| sent.wait())
+    }
+
+    /// Waits until nobody else sends; until when this message is to be sent.
+    fn begin(&self) -> Result<(Held<'_, Sending>, Instant)> {
+        let patience = self.drain.send_timeout();
+        let deadline = Instant::now() + patience;
+        Ok((self.alone(deadline, patience)?, deadline))
+    }
+
+    fn alone(&self, deadline: Instant, patience: Duration) -> Result<Held<'_, Sending>> {
+        self.sending.lock(deadline).ok_or_else(|| {
+            let what = format!("sink {}: others wait for it", self.drain.control.symbol_name);
+            Error::Timeout { plugin: self.drain.plugin.name().to_owned(), what, after: patience }
+        })
     }
 
     fn encode_and_transmit(
@@ -133,29 +147,35 @@ impl Sink {
         sending: &mut Sending,
         rows: &(impl Serialize + ?Sized),
         in_company: bool,
+        deadline: Instant,
     ) -> Result<Option<Sent>> {
         let mut buffer = std::mem::take(&mut sending.buffer);
         buffer.clear();
         let encoded = ekuiper_core::message::encode_rows(&mut buffer, rows)
             .map_err(|source| Error::Message { what: self.drain.what(), source });
-        let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company));
+        let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company, deadline));
         sending.buffer = buffer;
         sent
     }
 
     /// Sends a message; what its acknowledgement is waited for with. With
     /// `in_company` it may wait for others.
-    fn transmit(&self, sending: &mut Sending, message: &[u8], in_company: bool) -> Result<Option<Sent>> {
+    fn transmit(
+        &self,
+        sending: &mut Sending,
+        message: &[u8],
+        in_company: bool,
+        deadline: Instant,
+    ) -> Result<Option<Sent>> {
         let drain = &*self.drain;
         let patience = drain.send_timeout();
-        let deadline = Instant::now() + patience;
         loop {
             let current = sending
                 .current
                 .take()
                 .filter(|outlet| outlet.is_current() && !outlet.is_broken() && !drain.is_stopped());
             let outlet = current.map_or_else(|| drain.outlet(deadline), Ok)?;
-            let Some(_turn) = outlet.turn.take(deadline) else { continue };
+            let Some(_turn) = outlet.turn.lock(deadline) else { continue };
             if outlet.running.is_left() {
                 continue;
             }
@@ -217,9 +237,10 @@ impl Sink {
     /// # Errors
     /// [`Error::Timeout`]; while its plugin has crashed as [`Sink::send`].
     pub fn flush(&self, patience: Duration) -> Result<()> {
-        let _sending = lock(&self.sending);
-        let outlet = self.drain.outlet(Instant::now() + patience)?;
-        self.drain.flush(&outlet, patience)
+        let deadline = Instant::now() + patience;
+        let _sending = self.alone(deadline, patience)?;
+        let outlet = self.drain.outlet(deadline)?;
+        self.drain.flush(&outlet, deadline.saturating_duration_since(Instant::now()))
     }
 
     /// What is known of what was sent so far.

@@ -19,6 +19,7 @@ use crate::plugin::Plugin;
 use crate::running::Running;
 use crate::site::{Claim, lock};
 use crate::status::EventKind;
+use crate::sync::{DeadlineLock, Held};
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 
@@ -64,7 +65,7 @@ impl SourceBuilder {
             plugin: plugin.clone(),
             target,
             control,
-            starting: Mutex::default(),
+            starting: DeadlineLock::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -79,7 +80,7 @@ struct Feed {
     target: Target,
     control: Control,
     /// Held while it is started or stopped: the one follows the other.
-    starting: Mutex<()>,
+    starting: DeadlineLock<()>,
     state: Mutex<FeedState>,
     changed: Condvar,
 }
@@ -108,14 +109,19 @@ impl Live for Feed {
     }
 
     fn restore(&self, running: &Arc<Running>) -> Result<()> {
-        let _starting = lock(&self.starting);
+        let _starting = self.begin(self.plugin.site.options.init_timeout)?;
         let state = lock(&self.state);
         let current = state.inlets.back().cloned();
         if state.closed || current.as_ref().is_some_and(|inlet| inlet.running.generation == running.generation) {
             return Ok(());
         }
         drop(state);
-        self.start(running, current.as_deref())
+        self.start(running, current.as_deref())?;
+        if lock(&self.state).closed {
+            // Nobody waited for this start to stop it.
+            return self.stop_current();
+        }
+        Ok(())
     }
 
     fn is_lost(&self, cause: &Error) {
@@ -137,6 +143,14 @@ impl Live for Feed {
 impl Feed {
     fn what(&self) -> String {
         format!("{} (plugin {})", self.target.describe(), self.plugin.name())
+    }
+
+    /// Waits until it is neither started nor stopped by others.
+    fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
+        self.starting.lock(Instant::now() + patience).ok_or_else(|| {
+            let what = format!("{} (it is being started or stopped)", self.what());
+            Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
+        })
     }
 
     /// Starts it in this process; what it sends is read after what the former
@@ -233,7 +247,7 @@ impl Feed {
     }
 
     fn start_again(&self, former: &Arc<Inlet>) {
-        let _starting = lock(&self.starting);
+        let Ok(_starting) = self.begin(self.plugin.site.options.init_timeout) else { return };
         let state = lock(&self.state);
         // It may have been started in another process meanwhile.
         let is_current = state.inlets.back().is_some_and(|inlet| Arc::ptr_eq(inlet, former));
@@ -291,13 +305,21 @@ impl Feed {
 
     fn stop(&self) -> Result<()> {
         self.plugin.detach(self);
-        let _starting = lock(&self.starting);
         let mut state = lock(&self.state);
         (state.ended, state.closed) = (true, true);
+        drop(state);
+        self.changed.notify_all();
+        // A start that takes longer stops it itself.
+        let _starting = self.begin(self.plugin.site.options.recv_timeout)?;
+        self.stop_current()
+    }
+
+    /// Stops it in its process. Nobody else starts or stops it.
+    fn stop_current(&self) -> Result<()> {
+        let mut state = lock(&self.state);
         let inlets = std::mem::take(&mut state.inlets);
         state.watch = None;
         drop(state);
-        self.changed.notify_all();
         let Some(inlet) = inlets.back() else { return Ok(()) };
         let stopped = inlet.running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience));
         inlets.iter().for_each(|inlet| inlet.close());

@@ -55,7 +55,7 @@ impl Plugin {
     /// Sees whether a package works: whether its process shakes hands and
     /// starts the functions that are live. Nothing is left of it then.
     pub(super) fn try_out(&self, package: &Package) -> Result<()> {
-        let _alone = lock(&self.launching);
+        let _alone = self.launch_alone()?;
         let trial = Arc::new(Trial::default());
         *lock(&self.trial) = Some(trial.clone());
         let former = match &lock(&self.state).phase {
@@ -116,7 +116,7 @@ impl Plugin {
         let trial = lock(&self.trial).clone();
         if let Some(trial) = trial {
             trial.cancel();
-            drop(lock(&self.launching));
+            drop(self.launch_alone());
         }
     }
 }

@@ -10,12 +10,15 @@ use super::{Phase, Plugin, State};
 use crate::catalog::Package;
 use crate::running::Running;
 use crate::site::lock;
+use crate::sync::Held;
 use crate::{Error, Result};
 
 impl Plugin {
     /// Waits for another update to be over; no other begins while this lives.
-    pub(crate) fn begin_update(&self) -> MutexGuard<'_, ()> {
-        lock(&self.updating)
+    pub(crate) fn begin_update(&self) -> Result<Held<'_, ()>> {
+        let deadline = Instant::now() + self.site.options.init_timeout;
+        let busy = || Error::Updating { plugin: self.name().to_owned() };
+        self.updating.lock(deadline).ok_or_else(busy)
     }
 
     /// The version that the next process has.

@@ -163,6 +163,11 @@ impl Puppet {
         serde_json::from_slice(&self.hear()).unwrap()
     }
 
+    /// Whether there is something to hear, or the host has hung up.
+    pub(crate) fn has_something(&mut self) -> bool {
+        self.peer.has_something()
+    }
+
     /// Whether the host hangs up, or says anything, in this time.
     pub(crate) fn is_left_alone_for(&mut self, time: Duration) -> bool {
         let time = Instant::now() + time;

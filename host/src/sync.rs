@@ -1,0 +1,230 @@
+//! Locks. One that may be held while its holder waits for a plugin is a
+//! [`DeadlineLock`]; a plain mutex, taken by [`lock`](crate::site::lock), is
+//! held for a few instructions only.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
+
+use crate::site::lock;
+
+/// A value that one thread at a time may have, each waiting for it no longer
+/// than its deadline. Where nobody else wants it, it costs no more than a
+/// mutex.
+#[derive(Debug, Default)]
+pub(crate) struct DeadlineLock<T> {
+    /// Never waited for, only tried.
+    value: Mutex<T>,
+    /// How many threads wait for it.
+    waiting: AtomicUsize,
+    /// Held by a thread that is about to wait, so that no return is missed.
+    queue: Mutex<()>,
+    returned: Condvar,
+}
+
+/// What has become of a wait for a lock, or for what its holder does.
+pub(crate) enum Waited<'a, T> {
+    Held(Held<'a, T>),
+    /// What was waited for is done.
+    Done,
+    /// Neither, by the deadline.
+    Late,
+}
+
+impl<T> DeadlineLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            value: Mutex::new(value),
+            waiting: AtomicUsize::new(0),
+            queue: Mutex::default(),
+            returned: Condvar::new(),
+        }
+    }
+
+    /// The value, if nobody has it.
+    pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
+        let value = match self.value.try_lock() {
+            Ok(value) => value,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Held { lock: self, value: Some(value) })
+    }
+
+    /// The value; `None` when others have it until the deadline.
+    pub(crate) fn lock(&self, deadline: Instant) -> Option<Held<'_, T>> {
+        if let Some(held) = self.try_lock() {
+            return Some(held);
+        }
+        match self.wait(deadline, || false) {
+            Waited::Held(held) => Some(held),
+            Waited::Done | Waited::Late => None,
+        }
+    }
+
+    /// The value, unless something is `done` first, which its holder tells by
+    /// [`look_again`](Self::look_again).
+    pub(crate) fn lock_unless(&self, deadline: Instant, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
+        if done() {
+            return Waited::Done;
+        }
+        match self.try_lock() {
+            Some(held) => Waited::Held(held),
+            None => self.wait(deadline, done),
+        }
+    }
+
+    fn wait(&self, deadline: Instant, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
+        let mut queue = lock(&self.queue);
+        let _waiting = Waiting::begin(&self.waiting);
+        loop {
+            if done() {
+                // It may have been woken for the value: another has that.
+                self.returned.notify_one();
+                return Waited::Done;
+            }
+            if let Some(held) = self.try_lock() {
+                return Waited::Held(held);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Waited::Late;
+            }
+            queue = self.returned.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Makes all who wait look whether that is done which they wait for.
+    pub(crate) fn look_again(&self) {
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            drop(lock(&self.queue));
+            self.returned.notify_all();
+        }
+    }
+}
+
+/// Counts a thread that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        // With the fence of the return: either it sees that somebody waits, or
+        // the next look sees that the value is back.
+        fence(Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The value of a [`DeadlineLock`]; goes back when dropped.
+#[derive(Debug)]
+pub(crate) struct Held<'a, T> {
+    lock: &'a DeadlineLock<T>,
+    /// Present until the drop.
+    value: Option<MutexGuard<'a, T>>,
+}
+
+impl<T> Deref for Held<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("present until the drop")
+    }
+}
+
+impl<T> DerefMut for Held<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("present until the drop")
+    }
+}
+
+impl<T> Drop for Held<'_, T> {
+    fn drop(&mut self) {
+        drop(self.value.take());
+        fence(Ordering::SeqCst);
+        if self.lock.waiting.load(Ordering::Relaxed) > 0 {
+            drop(lock(&self.lock.queue));
+            self.lock.returned.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn one_at_a_time_and_nobody_waits_for_ever() {
+        let turn = DeadlineLock::new(());
+        let first = turn.lock(Instant::now()).unwrap();
+        assert!(turn.lock(Instant::now() + Duration::from_millis(5)).is_none());
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| turn.lock(soon()).is_some());
+            drop(first);
+            assert!(second.join().unwrap());
+        });
+        assert!(turn.lock(Instant::now()).is_some());
+    }
+
+    #[test]
+    fn nobody_is_forgotten() {
+        let count = DeadlineLock::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    for round in 0..20_000 {
+                        *count.lock(soon()).unwrap() += 1;
+                        if round % 100 == 0 {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(*count.lock(soon()).unwrap(), 120_000);
+    }
+
+    #[test]
+    fn whoever_waits_for_what_the_holder_does_need_not_have_the_lock() {
+        let (turn, done) = (DeadlineLock::new(()), AtomicBool::new(false));
+        let held = turn.lock(soon()).unwrap();
+        std::thread::scope(|scope| {
+            let waits: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| matches!(turn.lock_unless(soon(), || done.load(Ordering::SeqCst)), Waited::Done))
+                })
+                .collect();
+            done.store(true, Ordering::SeqCst);
+            turn.look_again();
+            assert!(waits.into_iter().all(|wait| wait.join().unwrap()), "though the lock is held");
+        });
+        drop(held);
+        // Where one of them was woken for the value, the next has it.
+        done.store(false, Ordering::SeqCst);
+        let held = turn.lock(soon()).unwrap();
+        std::thread::scope(|scope| {
+            let waits: Vec<_> = (0..3)
+                .map(|_| scope.spawn(|| drop(turn.lock_unless(soon(), || done.load(Ordering::SeqCst)))))
+                .collect();
+            let last = scope.spawn(|| turn.lock(soon()).is_some());
+            done.store(true, Ordering::SeqCst);
+            drop(held);
+            waits.into_iter().for_each(|wait| wait.join().unwrap());
+            assert!(last.join().unwrap());
+        });
+    }
+}
