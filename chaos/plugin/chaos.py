@@ -81,6 +81,24 @@ class Count(Source):
         self.stopped.set()
 
 
+class Few(Source):
+    """Emits as many rows as it is told to, and ends."""
+
+    def __init__(self):
+        self.rows = 0
+
+    def configure(self, datasource, conf):
+        self.rows = conf["rows"]
+
+    def open(self, ctx):
+        run = time.time_ns()
+        for number in range(1, self.rows + 1):
+            ctx.emit({"pid": os.getpid(), "run": run, "n": number}, None)
+
+    def close(self, ctx):
+        pass
+
+
 class Keep(Sink):
     """Writes down the number of each message. A message may ask for a pause."""
 
@@ -109,16 +127,26 @@ class Keep(Sink):
             self.record = None
 
 
+class Hold(Keep):
+    """The same without acknowledgements."""
+
+    def collect(self, ctx, data):
+        message = json.loads(data)
+        time.sleep(message["pause"] / 1000)
+        self.record.write(message["id"])
+
+
 if __name__ == "__main__":
     record = Record("calls.log")
     plugin.start(
         PluginConfig(
             NAME,
-            {NAME + "_count": Count},
-            {NAME + "_keep": Keep},
+            {NAME + "_count": Count, NAME + "_few": Few},
+            {NAME + "_keep": Keep, NAME + "_hold": Hold},
             {
                 NAME + "_fast": lambda: Exec(record, 0),
                 NAME + "_slow": lambda: Exec(record, 0.02),
+                **{f"{NAME}_many{number}": lambda: Exec(record, 0) for number in range(12)},
             },
         )
     )

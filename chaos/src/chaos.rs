@@ -1,6 +1,7 @@
 //! The proof by faults: a plan is carried out on real processes under load,
 //! and every promise of the guide ("What is promised") is checked.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_host::{Event, EventKind, Host};
 
+use crate::batches::{self, Summary};
 use crate::faults::{BACK_BY, Injector};
 use crate::findings::Findings;
 use crate::ledger::Totals;
@@ -42,6 +44,8 @@ struct Found {
     kills: usize,
     noticed: Noticed,
     away: Away,
+    ended: usize,
+    batches: Summary,
 }
 
 /// Carries out a plan.
@@ -161,8 +165,20 @@ impl Run<'_> {
             match kind {
                 EventKind::Restored { pid, .. } => target.restored(pid),
                 EventKind::RestartFailed { error } => count("restart failed", error),
-                EventKind::SymbolLost { symbol, error, .. } => count("symbol lost", format!("{symbol}: {error}")),
-                EventKind::Broken { .. } => count("breaker opened", String::new()),
+                EventKind::SymbolLost { symbol, error, .. } => {
+                    if target.is_short.load(Ordering::SeqCst) {
+                        let text = format!("the host was out of descriptors, and lost {symbol}: {error}");
+                        self.findings.violation(format!("{}: {text}", target.who));
+                    }
+                    count("symbol lost", format!("{symbol}: {error}"));
+                }
+                EventKind::Broken { .. } => {
+                    count("breaker opened", String::new());
+                    if target.is_short.load(Ordering::SeqCst) {
+                        let text = "the host was out of descriptors, and its breaker counted that";
+                        self.findings.violation(format!("{}: {text}", target.who));
+                    }
+                }
                 _ => {}
             }
         }
@@ -205,19 +221,24 @@ impl Run<'_> {
     /// Compares what the plugin has recorded with what was said.
     fn found(&self, target: &Target) -> Found {
         let mut torn = 0;
+        let mut done = HashSet::new();
         let mut check = |file, what, ledger: &crate::ledger::Ledger| {
             let text = std::fs::read_to_string(target.folder.join(file)).unwrap_or_default();
             let (entries, pieces) = parse(&text);
             torn += pieces;
+            done = entries.iter().map(|entry| entry.id).collect();
             let (totals, wrong) = ledger.check(what, &entries);
             wrong.iter().for_each(|text| self.findings.violation(format!("{}: {text}", target.who)));
             totals
         };
         let calls = check(CALLS, "call", &lock(&target.calls));
         let messages = check(MESSAGES, "message", &lock(&target.messages));
+        let (batches, wrong) = batches::check(&lock(&target.batches), &done);
+        wrong.iter().for_each(|text| self.findings.violation(format!("{}: {text}", target.who)));
+        let ended = target.ended.load(Ordering::Relaxed);
         let on_time = |from, to| !self.machine.was_late(from, to);
         let (noticed, away) = (target.noticed(on_time), target.away(on_time));
-        Found { who: target.who, calls, messages, torn, kills: target.kills(), noticed, away }
+        Found { who: target.who, calls, messages, torn, kills: target.kills(), noticed, away, ended, batches }
     }
 
     fn report(&self, hosts: usize, took: Duration, found: Vec<Found>, sequences: &[Sequence]) -> Report {

@@ -1,25 +1,33 @@
 //! Carrying out the faults of a plan.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_host::{Host, PluginState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit, setrlimit,
+};
 
 use crate::findings::Findings;
-use crate::plan::Fault;
-use crate::post::{Post, ROLES, Role};
+use crate::plan::{Fault, Stranger};
+use crate::post::{Post, Role, STEADY};
 use crate::record::{CALLS, MESSAGES};
 use crate::stage::STABLE_AFTER;
-use crate::target::Target;
-use crate::{strangers, survey};
+use crate::target::{Age, Target};
+use crate::{lock, survey};
 
 /// How long a plugin may take to be back before the run has failed, on however
 /// busy a machine.
 pub(crate) const BACK_BY: Duration = Duration::from_secs(30);
+
+/// The same after a kill in the middle of its start, or while the host could
+/// not start it: with the pause that the host makes, ten times what is promised.
+const BACK_FROM_START_BY: Duration = Duration::from_secs(10);
 
 /// How often a state is looked at of which no event tells.
 const LOOK: Duration = Duration::from_millis(2);
@@ -36,8 +44,7 @@ pub(crate) struct Injector<'a> {
 struct Victim {
     pid: u32,
     fd: OwnedFd,
-    /// It has served for long.
-    is_stable: bool,
+    age: Age,
 }
 
 impl Injector<'_> {
@@ -59,6 +66,15 @@ impl Injector<'_> {
                 pause(time);
                 self.end(&victim, Signal::KILL);
             }
+            Fault::KillAgain(time) => self.kill_again(time),
+            Fault::Ambush(time) => {
+                let Some(victim) = self.victim() else { return };
+                let paths = vec![self.target.name.clone().into(), self.folder(&victim)];
+                let ambush = self.visitor(Stranger::Ambush, time, &paths);
+                self.end(&victim, Signal::KILL);
+                ambush.into_iter().for_each(|ambush| self.hear(ambush));
+            }
+            Fault::Shortage(time) => self.run_short(time),
             Fault::CrashLoop(kills) => (0..kills).for_each(|_| self.kill(Signal::KILL)),
             Fault::DeleteSockets => drop(self.delete_sockets()),
             Fault::DeleteSocketsAndKill => {
@@ -68,20 +84,16 @@ impl Injector<'_> {
             }
             Fault::Visit(stranger, time) => {
                 let Some(victim) = self.victim() else { return };
-                std::thread::scope(|scope| {
-                    for path in self.sockets(&victim) {
-                        scope.spawn(move || {
-                            strangers::visit(&path, stranger, Duration::from_millis(time), self.findings);
-                        });
-                    }
-                });
+                let visitor = self.visitor(stranger, time, &self.sockets(&victim));
+                visitor.into_iter().for_each(|visitor| self.hear(visitor));
             }
             Fault::DiskFull(time) => self.fill_disk(time),
             Fault::SlowSinks(time) => self.each(Role::Sink, |post| post.tell_to_pause(time)),
             Fault::SlowReader(time) => self.each(Role::Source, |post| post.tell_to_pause(time)),
             Fault::Reopen => self.posts.iter().for_each(|post| post.tell_to_reopen()),
-            Fault::ReopenAndKill => {
+            Fault::ReopenAndKill(time) => {
                 self.posts.iter().for_each(|post| post.tell_to_reopen());
+                pause(time);
                 self.kill(Signal::KILL);
             }
         }
@@ -110,7 +122,8 @@ impl Injector<'_> {
         let fd = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
         // Still its number, now that nobody else can get it.
         let again = self.host.pid(&self.target.name)?;
-        (again == pid).then_some(Victim { pid, fd, is_stable: status.since >= STABLE_AFTER })
+        let age = if status.since >= STABLE_AFTER { Age::Stable } else { Age::Young };
+        (again == pid).then_some(Victim { pid, fd, age })
     }
 
     fn kill(&self, signal: Signal) {
@@ -121,19 +134,103 @@ impl Injector<'_> {
 
     /// Ends it and waits until the next one serves.
     fn end(&self, victim: &Victim, signal: Signal) {
+        self.send_off(victim, signal);
+        self.await_return(BACK_BY);
+    }
+
+    /// Ends it.
+    fn send_off(&self, victim: &Victim, signal: Signal) {
         // An orderly end takes its time: it is no crash to be noticed.
-        self.target.kill(victim.pid, signal == Signal::KILL, victim.is_stable, ROLES.len());
+        self.target.kill(victim.pid, signal == Signal::KILL, victim.age, STEADY);
         victim.signal(signal);
         victim.await_end();
         self.target.died();
-        let give_up = Instant::now() + BACK_BY;
+    }
+
+    /// Waits until the next one serves.
+    fn await_return(&self, patience: Duration) {
+        let give_up = Instant::now() + patience;
         while !self.target.is_restored() {
             if Instant::now() >= give_up {
-                self.findings.violation(format!("plugin {} is not back after {BACK_BY:?}", self.target.who));
+                self.findings.violation(format!("plugin {} is not back after {patience:?}", self.target.who));
                 return;
             }
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Ends it, and the next one before that has served.
+    fn kill_again(&self, time: u64) {
+        let Some(victim) = self.victim() else { return };
+        self.send_off(&victim, Signal::KILL);
+        let give_up = Instant::now() + BACK_BY;
+        let next = loop {
+            if let Some(next) = self.successor(victim.pid) {
+                break next;
+            }
+            if Instant::now() >= give_up {
+                self.findings.violation(format!("plugin {} is not started after {BACK_BY:?}", self.target.who));
+                return;
+            }
+            std::thread::sleep(LOOK);
+        };
+        pause(time);
+        // It may have got so far.
+        let restored = self.target.is_restored();
+        let age = if restored { Age::Young } else { Age::Starting };
+        self.send_off(&Victim { age, ..next }, Signal::KILL);
+        self.await_return(BACK_FROM_START_BY);
+    }
+
+    /// A process of the plugin that is not `former`, as soon as there is one.
+    fn successor(&self, former: u32) -> Option<Victim> {
+        let executable = self.target.folder.to_string_lossy();
+        let pid = survey::pids_with(&executable).into_iter().find(|pid| *pid != former)?;
+        let fd = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
+        // Still it.
+        survey::pids_with(&executable).contains(&pid).then_some(Victim { pid, fd, age: Age::Starting })
+    }
+
+    /// Lets the host, which is this process, open nothing more for a while, in
+    /// which the plugin is killed: that is no fault of the plugin's.
+    fn run_short(&self, time: u64) {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _one = lock(&ONE_AT_A_TIME);
+        let Some(victim) = self.victim().filter(|victim| victim.age == Age::Stable) else { return };
+        let all = getrlimit(Resource::Nofile);
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+        self.target.is_short.store(true, Ordering::SeqCst);
+        let limited = setrlimit(Resource::Nofile, Rlimit { current: Some(open + time % 8), ..all });
+        self.send_off(&victim, Signal::KILL);
+        pause(time);
+        if limited.and_then(|()| setrlimit(Resource::Nofile, all)).is_err() {
+            self.findings.violation("the limit of descriptors cannot be changed");
+        }
+        self.await_return(BACK_FROM_START_BY);
+        self.target.is_short.store(false, Ordering::SeqCst);
+    }
+
+    /// A process that is neither the host's nor the plugin's, and visits.
+    fn visitor(&self, stranger: Stranger, time: u64, paths: &[PathBuf]) -> Option<Child> {
+        self.findings.count("strangers", "");
+        let own = std::env::current_exe().ok()?;
+        let command = &mut Command::new(own);
+        command.arg("stranger").arg(format!("{stranger:?}")).arg(time.to_string()).args(paths);
+        // Without descriptors nobody comes.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()
+    }
+
+    /// Waits until a visitor has left, and hears what it was told.
+    fn hear(&self, visitor: Child) {
+        let heard = visitor.wait_with_output().map(|output| output.stdout).unwrap_or_default();
+        for line in String::from_utf8_lossy(&heard).lines() {
+            self.findings.violation(format!("a stranger got what is for plugin {}: {line}", self.target.who));
+        }
+    }
+
+    /// Where the plugin's sockets are, if not in `/tmp`.
+    fn folder(&self, victim: &Victim) -> PathBuf {
+        survey::told_folder(victim.pid).unwrap_or_else(|| "/tmp".into())
     }
 
     /// Its own and its host's, wherever they are.
@@ -160,9 +257,11 @@ impl Injector<'_> {
         let length = |file| std::fs::metadata(self.target.folder.join(file)).map_or(0, |file| file.len());
         let limit = length(CALLS).min(length(MESSAGES)) + 30;
         let all = getrlimit(Resource::Fsize);
+        self.target.fillings.fetch_add(1, Ordering::SeqCst);
         victim.limit(Rlimit { current: Some(limit), ..all });
         pause(time);
         victim.limit(all);
+        self.target.fillings.fetch_add(1, Ordering::SeqCst);
     }
 }
 

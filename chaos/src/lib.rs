@@ -3,12 +3,13 @@
 //! xtask soak` checks that memory, descriptors and threads stay flat.
 //!
 //! What lives where. Without processes: `plan`, what is done when; `ledger`,
-//! `sequence` and `record`, what was asked, said and done; `timing`. With
+//! `batches`, `sequence` and `record`, what was asked, said and done; `timing`. With
 //! them: `stage`, the plugins' folders; `target`, what is known of a plugin;
 //! `post` and `load`, those who use it; `faults` and `strangers`, those who
 //! trouble it; `survey`, what the system knows of processes and sockets;
 //! `machine`, whether that is late by itself; `chaos` and `soak`, the proofs.
 
+pub mod batches;
 pub mod chaos;
 pub mod ledger;
 pub mod plan;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod rng;
 pub mod sequence;
 pub mod soak;
+pub mod strangers;
 pub mod timing;
 
 mod faults;
@@ -24,7 +26,6 @@ mod load;
 mod machine;
 mod post;
 mod stage;
-mod strangers;
 mod survey;
 mod target;
 

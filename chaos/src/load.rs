@@ -1,6 +1,10 @@
 //! Those who use the plugins: they call, send and read until the host is shut
 //! down, and check every answer.
 
+mod crowd;
+mod ending;
+mod slow;
+
 use std::time::{Duration, Instant};
 
 use ekuiper_host::{Error, Function, Host, Result, Sink, Source};
@@ -13,9 +17,14 @@ use crate::lock;
 use crate::post::{Post, Role};
 use crate::rng::Rng;
 use crate::sequence::{Sequence, Tick};
+use crate::stage::{MANY, TIMEOUT};
 
 /// Between two calls or messages of a post.
 const PACE: Duration = Duration::from_millis(3);
+
+/// How long a call or message may take at most: its two deadlines, and what a
+/// busy machine adds.
+const LONGEST: Duration = Duration::from_secs(2 * TIMEOUT.as_secs() + 6);
 
 /// Between two tries of something that fails at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -33,10 +42,14 @@ pub(crate) struct Answer {
 pub(crate) fn work(host: &Host, post: &Post, sequence: &mut Sequence, findings: &Findings) {
     let worker = Worker { host, post, findings };
     match post.role {
-        Role::Fast => worker.call("fast"),
-        Role::Slow => worker.call("slow"),
+        Role::Fast => worker.call(vec!["fast".into()]),
+        Role::Slow => worker.call(vec!["slow".into()]),
+        Role::Many => worker.call((0..MANY).map(|number| format!("many{number}")).collect()),
         Role::Sink => worker.send(),
+        Role::Crowd => worker.send_from_many_threads(),
+        Role::SlowSink => worker.fill_and_close(),
         Role::Source => worker.read(sequence),
+        Role::EndingSource => worker.read_to_the_end(sequence),
     }
     post.over.store(true, std::sync::atomic::Ordering::SeqCst);
 }
@@ -88,25 +101,40 @@ impl Worker<'_> {
         }
     }
 
-    fn call(&self, symbol: &str) {
-        let symbol = self.symbol(symbol);
+    /// Makes a call, or sends a message, which must end by its deadlines.
+    fn make<T>(&self, what: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        let started = Instant::now();
+        let outcome = call();
+        let took = started.elapsed();
+        if took > LONGEST {
+            let limits = format!("its time limits are {TIMEOUT:?} to send and to receive");
+            self.findings.violation(format!("{}: {what} took {took:?}, {limits}", self.post.name()));
+        }
+        outcome
+    }
+
+    /// Calls these functions in turn.
+    fn call(&self, symbols: Vec<String>) {
         let target = &self.post.target;
         let mut rng = Rng::new(self.post.index as u64);
         let mut seen = target.kills();
-        let open = || -> Result<Function> { self.host.function(&symbol) };
-        let Some(mut function) = self.open(open) else { return };
-        loop {
+        let open = || -> Result<Vec<Function>> {
+            symbols.iter().map(|symbol| self.host.function(&self.symbol(symbol))).collect()
+        };
+        let Some(mut functions) = self.open(open) else { return };
+        for turn in 0.. {
             if self.post.is_to_reopen() {
                 let Some(again) = self.open(open) else { return };
-                function = again;
+                functions = again;
             }
+            let function = &functions[turn % functions.len()];
             // Now and then one that does not fit into the kernel's buffers.
             let length = if rng.between(0, 199) == 0 { 400_000 } else { rng.between(0, 200) as usize };
             let text = "x".repeat(length);
             let id = lock(&target.calls).begin();
             let started = Instant::now();
             let waits = self.post.waits();
-            let answer = function.call::<Answer>((id, &text));
+            let answer = self.make("a call", || function.call::<Answer>((id, &text)));
             drop(waits);
             match answer {
                 Ok(answer) => {
@@ -153,7 +181,7 @@ impl Worker<'_> {
             let message = json!({ "id": id, "pause": self.post.pause() });
             let started = Instant::now();
             let waits = self.post.waits();
-            let sent = sink.send(&message);
+            let sent = self.make("a message", || sink.send(&message));
             drop(waits);
             match sent {
                 Ok(()) => {

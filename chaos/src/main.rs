@@ -23,6 +23,12 @@ struct Options {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // For itself: it visits the plugins from processes of their own.
+    if let Some((task, rest)) = arguments.split_first()
+        && task == "stranger"
+    {
+        return chaos::strangers::run(rest).map_or(ExitCode::from(2), |()| ExitCode::SUCCESS);
+    }
     let Some((task, options)) = parse(&arguments) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);

@@ -53,6 +53,23 @@ pub enum Stranger {
     Flood,
     /// Connects and leaves, again and again.
     Storm,
+    /// Waits for sockets to appear, is there before the plugin, and speaks as
+    /// the plugin would.
+    Ambush,
+}
+
+impl Stranger {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::Http,
+        Self::WrongProtocol,
+        Self::HalfHeader,
+        Self::HugeClaim,
+        Self::Rival,
+        Self::Flood,
+        Self::Storm,
+        Self::Ambush,
+    ];
 }
 
 /// What is done.
@@ -68,12 +85,22 @@ pub enum Fault {
     StopAndKill(u64),
     /// SIGKILL so many times, each as soon as it is back.
     CrashLoop(u64),
+    /// SIGKILL, and the same to its successor so many milliseconds after that
+    /// has been started: before its handshake, or while its symbols are
+    /// restored.
+    KillAgain(u64),
     /// All its socket files are removed.
     DeleteSockets,
     /// The same, and SIGKILL.
     DeleteSocketsAndKill,
     /// Somebody connects to each of its sockets, for so many milliseconds.
     Visit(Stranger, u64),
+    /// Somebody waits for its sockets for so many milliseconds, and it is
+    /// killed meanwhile: its successor finds a stranger there.
+    Ambush(u64),
+    /// The host can open no more descriptors for so many milliseconds, and the
+    /// plugin is killed meanwhile.
+    Shortage(u64),
     /// Its files cannot grow for so many milliseconds.
     DiskFull(u64),
     /// Its sinks pause for so many milliseconds in one message.
@@ -82,8 +109,8 @@ pub enum Fault {
     SlowReader(u64),
     /// All its handles are closed and opened again.
     Reopen,
-    /// The same, and SIGKILL at that moment.
-    ReopenAndKill,
+    /// The same, and SIGKILL so many milliseconds later, while they start.
+    ReopenAndKill(u64),
 }
 
 impl Fault {
@@ -91,7 +118,8 @@ impl Fault {
     /// whole again.
     fn takes(self) -> Duration {
         Duration::from_millis(match self {
-            Self::Kill | Self::Terminate | Self::DeleteSocketsAndKill | Self::ReopenAndKill => 1000,
+            Self::Kill | Self::Terminate | Self::DeleteSocketsAndKill | Self::ReopenAndKill(_) => 1000,
+            Self::KillAgain(time) | Self::Ambush(time) | Self::Shortage(time) => 1500 + time,
             Self::Stop(time) | Self::DiskFull(time) | Self::SlowSinks(time) | Self::SlowReader(time) => 200 + time,
             Self::StopAndKill(time) => 1000 + time,
             Self::CrashLoop(kills) => 1500 * kills,
@@ -102,33 +130,27 @@ impl Fault {
 
     fn choose(rng: &mut Rng) -> Self {
         match rng.between(0, 99) {
-            0..=34 => Self::Kill,
-            35..=38 => Self::Terminate,
-            39..=44 => Self::Stop(rng.between(20, 1000)),
+            0..=23 => Self::Kill,
+            24..=26 => Self::Terminate,
+            27..=31 => Self::Stop(rng.between(20, 1000)),
             // Longer than any wait.
-            45..=46 => Self::Stop(rng.between(2500, 4500)),
-            47..=50 => Self::StopAndKill(rng.between(10, 500)),
-            51..=52 => Self::CrashLoop(rng.between(2, 6)),
-            53..=55 => Self::DeleteSockets,
-            56..=59 => Self::DeleteSocketsAndKill,
-            60..=74 => {
-                let stranger = match rng.between(0, 6) {
-                    0 => Stranger::Http,
-                    1 => Stranger::WrongProtocol,
-                    2 => Stranger::HalfHeader,
-                    3 => Stranger::HugeClaim,
-                    4 => Stranger::Flood,
-                    5 => Stranger::Storm,
-                    _ => Stranger::Rival,
-                };
-                Self::Visit(stranger, rng.between(50, 600))
-            }
-            75..=79 => Self::DiskFull(rng.between(100, 1000)),
-            80..=83 => Self::SlowSinks(rng.between(100, 1000)),
-            84..=85 => Self::SlowSinks(rng.between(2500, 3500)),
-            86..=89 => Self::SlowReader(rng.between(100, 2500)),
-            90..=96 => Self::Reopen,
-            _ => Self::ReopenAndKill,
+            32..=33 => Self::Stop(rng.between(2500, 4500)),
+            34..=37 => Self::StopAndKill(rng.between(10, 500)),
+            38..=39 => Self::CrashLoop(rng.between(2, 6)),
+            // Python needs as long until it restores anything.
+            40..=44 => Self::KillAgain(rng.between(0, 10)),
+            45..=52 => Self::KillAgain(rng.between(0, 80)),
+            53..=54 => Self::DeleteSockets,
+            55..=57 => Self::DeleteSocketsAndKill,
+            58..=69 => Self::Visit(Stranger::ALL[rng.between(0, 6) as usize], rng.between(50, 600)),
+            70..=74 => Self::Ambush(rng.between(50, 600)),
+            75..=77 => Self::Shortage(rng.between(50, 1500)),
+            78..=81 => Self::DiskFull(rng.between(100, 1000)),
+            82..=84 => Self::SlowSinks(rng.between(100, 1000)),
+            85..=86 => Self::SlowSinks(rng.between(2500, 3500)),
+            87..=89 => Self::SlowReader(rng.between(100, 2500)),
+            90..=94 => Self::Reopen,
+            _ => Self::ReopenAndKill(rng.between(0, 30)),
         }
     }
 }
@@ -139,6 +161,9 @@ impl fmt::Display for Fault {
             Self::Stop(time) => write!(f, "stop for {time} ms"),
             Self::StopAndKill(time) => write!(f, "stop, kill after {time} ms"),
             Self::CrashLoop(kills) => write!(f, "kill {kills} times"),
+            Self::KillAgain(time) => write!(f, "kill, and its successor after {time} ms"),
+            Self::Ambush(time) => write!(f, "kill before strangers who wait for {time} ms"),
+            Self::Shortage(time) => write!(f, "kill without descriptors for {time} ms"),
             Self::DeleteSockets => f.write_str("delete its socket files"),
             Self::DeleteSocketsAndKill => f.write_str("delete its socket files and kill"),
             Self::Visit(stranger, time) => write!(f, "visit of {stranger:?} for {time} ms"),
@@ -146,7 +171,7 @@ impl fmt::Display for Fault {
             Self::SlowSinks(time) => write!(f, "sinks pause for {time} ms"),
             Self::SlowReader(time) => write!(f, "reader pauses for {time} ms"),
             Self::Reopen => f.write_str("close and open its handles"),
-            Self::ReopenAndKill => f.write_str("close and open its handles, and kill"),
+            Self::ReopenAndKill(time) => write!(f, "close and open its handles, and kill after {time} ms"),
             Self::Kill | Self::Terminate => write!(f, "{}", if *self == Self::Kill { "kill" } else { "terminate" }),
         }
     }
@@ -250,7 +275,7 @@ mod tests {
                 .collect();
             met.sort();
             met.dedup();
-            assert_eq!(met.len(), 12 + 7, "{who}");
+            assert_eq!(met.len(), 15 + 7, "{who}");
         }
     }
 

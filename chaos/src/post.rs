@@ -18,10 +18,32 @@ pub(crate) enum Role {
     Sink,
     /// A source.
     Source,
+    /// Many functions, so that there is much to restore.
+    Many,
+    /// A sink that several threads share.
+    Crowd,
+    /// Sinks without acknowledgements, closed while there is much to collect.
+    SlowSink,
+    /// Sources that end by themselves.
+    EndingSource,
 }
 
-/// Those who use each plugin.
-pub(crate) const ROLES: [Role; 6] = [Role::Fast, Role::Fast, Role::Slow, Role::Sink, Role::Sink, Role::Source];
+/// Those who use each plugin; first those who do so all the time.
+pub(crate) const ROLES: [Role; 10] = [
+    Role::Fast,
+    Role::Fast,
+    Role::Slow,
+    Role::Sink,
+    Role::Sink,
+    Role::Source,
+    Role::Many,
+    Role::Crowd,
+    Role::SlowSink,
+    Role::EndingSource,
+];
+
+/// How many of them use it all the time.
+pub(crate) const STEADY: usize = 6;
 
 /// See the module.
 pub(crate) struct Post {

@@ -19,6 +19,9 @@ pub(crate) const STABLE_AFTER: Duration = Duration::from_millis(250);
 /// How long a call, a message, an acknowledgement may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How many functions a plugin has so that there is much to restore.
+pub(crate) const MANY: usize = 12;
+
 /// Everything that a run has on disk.
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
@@ -69,10 +72,12 @@ fn plugin(root: &Path, who: Who, tools: &Tools) -> std::io::Result<Target> {
         Who::Ours => symlink(&tools.plugin, folder.join(executable))?,
         Who::Python => std::fs::write(folder.join(executable), include_str!("../plugin/chaos.py"))?,
     }
+    let many = (0..MANY).map(|number| format!("{name}_many{number}"));
+    let functions: Vec<_> = ["fast", "slow"].map(|symbol| format!("{name}_{symbol}")).into_iter().chain(many).collect();
     let manifest = json!({
         "version": "v1.0.0", "language": language, "executable": executable,
-        "sources": [format!("{name}_count")], "sinks": [format!("{name}_keep")],
-        "functions": [format!("{name}_fast"), format!("{name}_slow")],
+        "sources": [format!("{name}_count"), format!("{name}_few")], "sinks": [format!("{name}_keep"), format!("{name}_hold")],
+        "functions": functions,
     });
     std::fs::write(folder.join(format!("{name}.json")), manifest.to_string())?;
     Ok(Target::new(who, name, folder))

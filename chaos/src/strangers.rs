@@ -1,29 +1,113 @@
 //! Strangers: they connect to the sockets of a plugin and its host, and are no
-//! plugin and no host.
+//! plugin and no host, but processes of their own: `chaos stranger`.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use crate::findings::Findings;
 use crate::plan::Stranger;
+use crate::survey;
 
 /// The headers of the SP protocols, spelled out.
 const REQ: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x30, 0, 0];
 const PUSH: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x50, 0, 0];
+const PULL: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x51, 0, 0];
 const SUBSCRIBE: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x21, 0, 0];
 
 /// A handshake with the number `id`.
 fn handshake(id: u32) -> Vec<u8> {
-    let id = (id | 0x8000_0000).to_be_bytes();
-    [&[1, 0, 0, 0, 0, 0, 0, 0, 13][..], &id, b"handshake"].concat()
+    request(id, b"handshake")
 }
 
-/// Visits one socket for so long.
-pub(crate) fn visit(path: &Path, stranger: Stranger, time: Duration, findings: &Findings) {
-    let until = Instant::now() + time;
-    findings.count("stranger's connections", "");
+fn request(id: u32, body: &[u8]) -> Vec<u8> {
+    frame(&[&(id | 0x8000_0000).to_be_bytes(), body].concat())
+}
+
+fn frame(content: &[u8]) -> Vec<u8> {
+    [&[1][..], &(content.len() as u64).to_be_bytes(), content].concat()
+}
+
+/// Visits sockets for so long, in a process that is nobody's; prints what it is
+/// told that is for the plugin. `arguments`: the kind, the milliseconds, and the
+/// sockets or, for an ambush, the plugin's name and folder.
+pub fn run(arguments: &[String]) -> Option<()> {
+    let [kind, millis, places @ ..] = arguments else { return None };
+    let stranger = Stranger::ALL.into_iter().find(|stranger| format!("{stranger:?}") == *kind)?;
+    let until = Instant::now() + Duration::from_millis(millis.parse().ok()?);
+    std::thread::scope(|scope| match (stranger, places) {
+        (Stranger::Ambush, [name, folder]) => ambush(scope, name, Path::new(folder), until),
+        _ => places.iter().for_each(|place| {
+            scope.spawn(move || visit(Path::new(place), stranger, until));
+        }),
+    });
+    Some(())
+}
+
+/// Is at each socket of the plugin's as soon as it is there, again and again.
+fn ambush<'scope>(scope: &'scope Scope<'scope, '_>, name: &str, folder: &Path, until: Instant) {
+    let mut taken = HashSet::new();
+    while Instant::now() < until {
+        for path in [Path::new("/tmp"), folder].into_iter().flat_map(|folder| survey::sockets_in(folder, name)) {
+            let inode = std::fs::metadata(&path).map(|file| file.ino());
+            if inode.is_ok_and(|inode| taken.insert(inode)) {
+                scope.spawn(move || {
+                    while Instant::now() < until {
+                        let _ = impersonate(&path, until);
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                });
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Says what the plugin would, and answers what is meant for the plugin.
+fn impersonate(path: &Path, until: Instant) -> std::io::Result<()> {
+    let mut stream = connect(path)?;
+    stream.write_all(&role(path))?;
+    match role(path) {
+        REQ => {
+            stream.write_all(&handshake(1))?;
+            let mut number = 1;
+            while tell(path, &read_some(&mut stream, until)?) {
+                number += 1;
+                let forged = br#"{"state":1,"result":{"id":0,"pid":0,"sequence":0,"length":0}}"#;
+                stream.write_all(&request(number, forged))?;
+            }
+        }
+        PULL => while tell(path, &read_some(&mut stream, until)?) {},
+        _ => {
+            let forged = [br#"{"pid":1,"run":1,"n":7}"#.as_slice(), br#"{"state":1}"#];
+            for message in forged.iter().cycle() {
+                stream.write_all(&frame(message))?;
+                std::thread::sleep(Duration::from_millis(1));
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints what somebody was told who should be told nothing; whether there was
+/// something.
+fn tell(path: &Path, heard: &[u8]) -> bool {
+    // After the listener's header there is nothing for it.
+    let told = heard.strip_prefix(&[0, b'S', b'P', 0]).map_or(heard, |rest| &rest[rest.len().min(4)..]);
+    if !told.is_empty() {
+        println!("{}: {:?}", path.display(), String::from_utf8_lossy(&told[..told.len().min(200)]));
+    }
+    !heard.is_empty()
+}
+
+/// Visits one socket.
+fn visit(path: &Path, stranger: Stranger, until: Instant) {
     // The socket may go away meanwhile, and whoever listens may hang up: both
     // are right.
     let _ = match stranger {
@@ -34,19 +118,27 @@ pub(crate) fn visit(path: &Path, stranger: Stranger, time: Duration, findings: &
             let claim = [1, 0, 4, 0, 0, 0, 0, 0, 0];
             linger(path, &[&role(path)[..], &claim].concat(), until)
         }
-        Stranger::Rival => rival(path, until, findings),
+        Stranger::Rival => rival(path, until),
         Stranger::Flood if role(path) == REQ => flood(path, until),
         // To flood a one-way channel as a peer would be to send messages: who
         // may connect may do that. Garbage it is.
         Stranger::Flood => linger(path, &[0xff; 100_000], until),
         Stranger::Storm => storm(path, until),
+        Stranger::Ambush => impersonate(path, until),
     };
 }
 
 /// The header that would be right for a peer of whoever listens there.
 fn role(path: &Path) -> [u8; 8] {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if name.starts_with("plugin_") || name.starts_with("func_") { REQ } else { PUSH }
+    if name.starts_with("plugin_") || name.starts_with("func_") {
+        REQ
+    } else if name.contains("_k_") && !name.contains("_ack") {
+        // The operator of all sinks here.
+        PULL
+    } else {
+        PUSH
+    }
 }
 
 fn connect(path: &Path) -> std::io::Result<UnixStream> {
@@ -67,31 +159,36 @@ fn linger(path: &Path, says: &[u8], until: Instant) -> std::io::Result<()> {
 /// Reads until it is hung up on, or the time is over; what there was.
 fn read(stream: &mut UnixStream, until: Instant) -> std::io::Result<Vec<u8>> {
     let mut all = Vec::new();
+    loop {
+        match read_some(stream, until)? {
+            some if some.is_empty() => return Ok(all),
+            some => all.extend(some),
+        }
+    }
+}
+
+/// Reads once; nothing when it is hung up on, or the time is over.
+fn read_some(stream: &mut UnixStream, until: Instant) -> std::io::Result<Vec<u8>> {
     let mut buffer = [0; 4096];
     while Instant::now() < until {
         match stream.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => all.extend_from_slice(&buffer[..count]),
+            Ok(count) => return Ok(buffer[..count].to_vec()),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(all)
+    Ok(Vec::new())
 }
 
 /// Shakes hands, and waits for commands that are meant for the plugin; on a
 /// one-way channel it is silent, and leaves.
-fn rival(path: &Path, until: Instant, findings: &Findings) -> std::io::Result<()> {
+fn rival(path: &Path, until: Instant) -> std::io::Result<()> {
     let mut stream = connect(path)?;
     stream.write_all(&role(path))?;
     if role(path) == REQ {
         stream.write_all(&handshake(1))?;
     }
-    // After the listener's header there is nothing for it.
-    let heard = read(&mut stream, until)?;
-    if role(path) == REQ && heard.len() > 8 {
-        findings.count("commands that a rival got", path.display());
-    }
+    tell(path, &read(&mut stream, until)?);
     Ok(())
 }
 

@@ -14,6 +14,15 @@ pub(crate) fn sockets_in(folder: &Path, part: &str) -> Vec<PathBuf> {
 
 /// Other processes whose command line contains `part`.
 pub(crate) fn processes_with(part: &str) -> Vec<String> {
+    found(part).into_iter().map(|(pid, line)| format!("process {pid}: {line}")).collect()
+}
+
+/// Their numbers.
+pub(crate) fn pids_with(part: &str) -> Vec<u32> {
+    found(part).into_iter().map(|(pid, _)| pid).collect()
+}
+
+fn found(part: &str) -> Vec<(u32, String)> {
     let own = std::process::id();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
@@ -21,7 +30,7 @@ pub(crate) fn processes_with(part: &str) -> Vec<String> {
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         if pid != own && line.contains(part) {
-            found.push(format!("process {pid}: {line}"));
+            found.push((pid, line));
         }
     }
     found

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::batches::Batch;
 use crate::ledger::Ledger;
 use crate::lock;
 use crate::plan::Who;
@@ -18,9 +19,27 @@ pub(crate) struct Target {
     pub(crate) folder: PathBuf,
     pub(crate) calls: Mutex<Ledger>,
     pub(crate) messages: Mutex<Ledger>,
+    pub(crate) batches: Mutex<Vec<Batch>>,
+    /// Sources that ended by themselves, with all their rows.
+    pub(crate) ended: AtomicUsize,
     kills: Mutex<Vec<Kill>>,
     /// How many kills there were, for whoever asks often.
     killed: AtomicUsize,
+    /// How often its files began or ceased not to grow.
+    pub(crate) fillings: AtomicUsize,
+    /// The host is out of descriptors, and no crash counts.
+    pub(crate) is_short: AtomicBool,
+}
+
+/// How long a process had served when it was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Not at all yet.
+    Starting,
+    /// Not long.
+    Young,
+    /// Long enough for its end to be one by itself.
+    Stable,
 }
 
 /// One violent end.
@@ -36,6 +55,8 @@ struct Kill {
     crash: bool,
     /// It had run for long, too: its restart is at once.
     single: bool,
+    /// It was being started.
+    starting: bool,
     /// The host said that all symbols are back.
     restored: Option<Duration>,
     /// Who has used it again, and when.
@@ -50,14 +71,18 @@ impl Target {
             folder,
             calls: Mutex::default(),
             messages: Mutex::default(),
+            batches: Mutex::default(),
+            ended: AtomicUsize::new(0),
             kills: Mutex::default(),
             killed: AtomicUsize::new(0),
+            fillings: AtomicUsize::new(0),
+            is_short: AtomicBool::new(false),
         }
     }
 
     /// It is about to be killed, or told to end where that is no `crash`: to be
     /// called right before. `posts` many use it.
-    pub(crate) fn kill(&self, pid: u32, crash: bool, stable: bool, posts: usize) {
+    pub(crate) fn kill(&self, pid: u32, crash: bool, age: Age, posts: usize) {
         let mut kills = lock(&self.kills);
         kills.push(Kill {
             at: Instant::now(),
@@ -65,7 +90,8 @@ impl Target {
             died: None,
             failures: Vec::new(),
             crash,
-            single: crash && stable,
+            single: crash && age == Age::Stable,
+            starting: age == Age::Starting,
             restored: None,
             used: vec![None; posts],
         });
@@ -150,6 +176,9 @@ impl Target {
     pub(crate) fn away(&self, on_time: impl Fn(Instant, Instant) -> bool) -> Away {
         let mut away = Away::default();
         let kills = lock(&self.kills);
+        for kill in kills.iter().filter(|kill| kill.starting) {
+            kill.restored.iter().for_each(|restored| away.after_start.add(*restored));
+        }
         for (index, kill) in kills.iter().enumerate().filter(|(_, kill)| kill.single) {
             if let Some(restored) = kill.restored {
                 away.restored.add(restored);
@@ -184,4 +213,7 @@ pub(crate) struct Away {
     pub(crate) on_time: Times,
     /// Until each of its users had used it with success.
     pub(crate) used: Times,
+    /// The same as `restored` where it was killed before it had been restored:
+    /// with the pause that the host makes between two crashes.
+    pub(crate) after_start: Times,
 }

@@ -25,13 +25,23 @@ fn main() -> ExitCode {
         }
     };
     let slow = Exec { record: record.clone(), takes: Duration::from_millis(20) };
-    Plugin::new(&name)
+    let mut plugin = Plugin::new(&name);
+    for number in 0..MANY {
+        let exec = Exec { record: record.clone(), takes: Duration::ZERO };
+        plugin = plugin.function(format!("{name}_many{number}"), exec);
+    }
+    plugin
         .source(format!("{name}_count"), Count::default)
+        .source(format!("{name}_few"), Few::default)
         .sink(format!("{name}_keep"), Keep::default)
+        .sink(format!("{name}_hold"), Keep::default)
         .function(format!("{name}_fast"), Exec { record, takes: Duration::ZERO })
         .function(format!("{name}_slow"), slow)
         .run()
 }
+
+/// As many functions as the manifest has besides the others.
+const MANY: usize = 12;
 
 struct Record {
     log: Mutex<Log>,
@@ -74,8 +84,7 @@ struct Count;
 
 impl Source for Count {
     fn open(&mut self, ctx: &SourceContext) -> Result<()> {
-        let (pid, run) =
-            (std::process::id(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64);
+        let (pid, run) = run_of_a_source()?;
         let mut n = 0u64;
         while ctx.sleep(Duration::from_millis(2)) {
             n += 1;
@@ -83,6 +92,36 @@ impl Source for Count {
         }
         Ok(())
     }
+}
+
+/// Emits as many rows as it is told to, and ends.
+#[derive(Default)]
+struct Few {
+    rows: u64,
+}
+
+impl Source for Few {
+    fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Settings {
+            rows: u64,
+        }
+        self.rows = config.parse::<Settings>()?.rows;
+        Ok(())
+    }
+
+    fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+        let (pid, run) = run_of_a_source()?;
+        for n in 1..=self.rows {
+            ctx.emit(&json!({ "pid": pid, "run": run, "n": n }))?;
+        }
+        Ok(())
+    }
+}
+
+/// This process, and a number that no other run of a source of it has.
+fn run_of_a_source() -> Result<(u32, u64)> {
+    Ok((std::process::id(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64))
 }
 
 /// Writes down the number of each message. A message may ask for a pause.

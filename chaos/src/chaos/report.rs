@@ -99,6 +99,10 @@ impl Report {
                     "noticed_since_end": times(&found.noticed.since_end),
                     "restored": times(&found.away.restored),
                     "used_again": times(&found.away.used),
+                    "restored_after_kill_in_start": times(&found.away.after_start),
+                    "ended_sources": found.ended,
+                    "closed_sinks": found.batches.closed,
+                    "closed_sinks_that_lacked": found.batches.lacked,
                 });
                 (found.who.to_string(), figures)
             })
@@ -139,7 +143,7 @@ impl fmt::Display for Report {
             let first = first.lines().next().unwrap_or_default();
             writeln!(f, "{count:9}  {kind}{}{first}", if first.is_empty() { "" } else { ": " })?;
         }
-        for Found { who, calls, messages, torn, kills, .. } in &self.found {
+        for Found { who, calls, messages, torn, kills, ended, batches, .. } in &self.found {
             writeln!(f, "\nPlugin {who}: killed {kills} times")?;
             let row = |f: &mut fmt::Formatter<'_>, what, totals: &crate::ledger::Totals| {
                 let crate::ledger::Totals { asked, done, unknown, not_sent, recorded } = totals;
@@ -149,6 +153,9 @@ impl fmt::Display for Report {
             row(f, "calls", calls)?;
             row(f, "messages", messages)?;
             writeln!(f, "{torn:9}  torn entries of the record")?;
+            writeln!(f, "{ended:9}  sources that ended by themselves")?;
+            let crate::batches::Summary { closed, lacked, missing } = batches;
+            writeln!(f, "{closed:9}  slow sinks closed, {lacked} of them with {missing} messages not collected")?;
         }
         writeln!(f, "\n{:9}  tuples in {} runs of sources", self.tuples, self.runs)?;
         writeln!(f, "{:9}  restarts", self.restarts)?;
@@ -162,6 +169,7 @@ impl fmt::Display for Report {
             line(f, &format!("    since its end, {}", found.who), &found.noticed.since_end)?;
             line(f, &format!("all symbols back, {}", found.who), &found.away.restored)?;
             line(f, &format!("each used again, {}", found.who), &found.away.used)?;
+            line(f, &format!("back, killed in its start, {}", found.who), &found.away.after_start)?;
         }
         for promise in self.promises() {
             for (of, times) in [("both", &promise.times), ("machine on time", &promise.on_time)] {

@@ -1,0 +1,87 @@
+//! Sinks without acknowledgements that were closed: what was said then, and
+//! whether it agrees with the plugin's record.
+
+use std::collections::HashSet;
+
+/// What closing a sink said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Everything was collected.
+    All,
+    /// So many messages are not known to have been.
+    Missing(u64),
+    /// The host was shut down.
+    Nothing,
+}
+
+/// The life of one such sink.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The messages that it took.
+    pub taken: Vec<u64>,
+    /// What was said at its end.
+    pub said: Said,
+    /// Nothing happened that would make the number an estimate.
+    pub is_exact: bool,
+}
+
+/// All of a plugin's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many were closed.
+    pub closed: usize,
+    /// How many of them did not collect everything, and said so.
+    pub lacked: usize,
+    /// How many messages that was.
+    pub missing: u64,
+}
+
+/// Compares them with the numbers that the plugin has recorded; what is wrong,
+/// a sentence each.
+pub fn check(batches: &[Batch], recorded: &HashSet<u64>) -> (Summary, Vec<String>) {
+    let mut summary = Summary::default();
+    let mut wrong = Vec::new();
+    for Batch { taken, said, is_exact } in batches {
+        let missing = taken.iter().filter(|id| !recorded.contains(id)).count() as u64;
+        let told = match said {
+            Said::All => 0,
+            Said::Missing(told) => *told,
+            Said::Nothing => continue,
+        };
+        summary.closed += 1;
+        summary.lacked += usize::from(told > 0);
+        summary.missing += told;
+        let range = taken.first().zip(taken.last());
+        if missing > told {
+            wrong.push(format!("a sink that was closed lacks {missing} messages of {range:?}, and said {told}"));
+        } else if *is_exact && missing < told {
+            wrong.push(format!("a sink that was closed said that {told} messages of {range:?} lack: it is {missing}"));
+        }
+    }
+    (summary, wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(said: Said, is_exact: bool) -> usize {
+        let batch = Batch { taken: vec![1, 2, 3], said, is_exact };
+        check(&[batch], &HashSet::from([1, 3])).1.len()
+    }
+
+    #[test]
+    fn what_was_said_is_compared() {
+        assert_eq!([Said::All, Said::Missing(0)].map(|said| wrong(said, false)), [1, 1]);
+        assert_eq!([Said::Missing(1), Said::Nothing].map(|said| wrong(said, true)), [0, 0]);
+        assert_eq!([false, true].map(|is_exact| wrong(Said::Missing(2), is_exact)), [0, 1]);
+    }
+
+    #[test]
+    fn what_was_said_is_counted() {
+        let batch = |said| Batch { taken: vec![1, 2], said, is_exact: true };
+        let batches = [batch(Said::All), batch(Said::Missing(2)), batch(Said::Nothing)];
+        let (summary, _) = check(&batches, &HashSet::from([1, 2]));
+        assert_eq!(summary, Summary { closed: 2, lacked: 1, missing: 2 });
+    }
+}
