@@ -26,6 +26,7 @@ pub mod manifest;
 pub mod message;
 pub mod restart;
 pub mod sp;
+pub mod text;
 pub mod throttle;
 pub mod transport;
 

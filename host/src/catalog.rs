@@ -52,8 +52,9 @@ impl Package {
 
     fn with_manifest(folder: PathBuf, name: String, path: &Path) -> Result<Self> {
         let fail = |source| Error::Manifest { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(|error| fail(error.into()))?;
-        let manifest = Manifest::parse(&text).map_err(|error| fail(error.into()))?;
+        let bytes = std::fs::read(path).map_err(|error| fail(error.into()))?;
+        let text = ekuiper_core::text::decode(&bytes).map_err(|error| fail(error.into()))?;
+        let manifest = Manifest::parse(text).map_err(|error| fail(error.into()))?;
         Ok(Self { name, folder, manifest, program: None })
     }
 }
