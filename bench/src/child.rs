@@ -29,7 +29,7 @@ pub fn run() -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{NAME}: {error}");
+            crate::tell(format_args!("{NAME}: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -26,6 +26,7 @@ pub mod step;
 pub mod subject;
 mod table;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub use error::{Error, Result};
@@ -63,7 +64,7 @@ pub fn bench(options: &Options, peers: Vec<Box<dyn Peer>>, skipped: Vec<Describe
         return Err(Error::Peer("charts are not built in: build with the feature charts".into()));
     }
     let report = run(options, peers, skipped)?;
-    print!("{report}");
+    let printed = print(&report);
     if let Some(path) = &options.json {
         write(path, &format!("{:#}\n", report.json()))?;
     }
@@ -71,7 +72,24 @@ pub fn bench(options: &Options, peers: Vec<Box<dyn Peer>>, skipped: Vec<Describe
     if let Some(folder) = &options.charts {
         charts::draw_all(&report, folder)?;
     }
+    printed?;
     Ok(report.failures.is_empty())
+}
+
+/// Prints a report. A reader that has gone has read enough.
+fn print(report: &Report) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match write!(stdout, "{report}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write the result to stdout")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tells how far it is, on stderr: where that is closed, nobody is told.
+pub(crate) fn tell(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Writes a file.

@@ -32,7 +32,7 @@ pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Descri
         peers.retain(|peer| peer.name() == REFERENCE || options.peer.iter().any(|name| name == peer.name()));
     }
     for peer in &skipped {
-        eprintln!("SKIPPED: {}: {}", peer.name, peer.about);
+        crate::tell(format_args!("SKIPPED: {}: {}", peer.name, peer.about));
     }
     let mut report = Report {
         machine: Machine::here(),
@@ -48,7 +48,8 @@ pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Descri
     {
         for (subject, table) in subjects.iter().zip(&mut report.subjects) {
             if subject.in_a_fresh_process == is_fresh {
-                eprintln!("{:>4} s  round {round} of {}: {}", start.elapsed().as_secs(), report.rounds, subject.name);
+                let (seconds, rounds) = (start.elapsed().as_secs(), report.rounds);
+                crate::tell(format_args!("{seconds:>4} s  round {round} of {rounds}: {}", subject.name));
                 measure(options, subject, &peers, table, &mut report.failures);
             }
         }
@@ -75,7 +76,7 @@ fn measure(
                 Err(source) => {
                     let (case, peer) = (case.label.clone(), peer.name().to_owned());
                     let failure = Error::Cell { subject: subject.name, case, peer, source: Box::new(source) };
-                    eprintln!("FAILED: {failure}");
+                    crate::tell(format_args!("FAILED: {failure}"));
                     failures.push(failure.to_string());
                 }
             }
