@@ -11,6 +11,7 @@
 //! Every deserializer that the codecs use is wrapped in [`Adapted`], and so is
 //! all that it hands out. A value without bytes is passed on as it comes.
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -363,7 +364,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for AsList<V> {
     visit_list! {}
 
     fn visit_bytes<E: Error>(self, value: &[u8]) -> Result<V::Value, E> {
-        let mut list = List { rest: value.iter(), error: PhantomData };
+        let mut list = List { rest: value.iter(), is_empty: value.is_empty(), error: PhantomData };
         let read = self.0.visit_seq(&mut list)?;
         match list.rest.len() {
             0 => Ok(read),
@@ -398,6 +399,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for NumberKey<V> {
 /// list of other numbers.
 struct List<'a, E> {
     rest: std::slice::Iter<'a, u8>,
+    /// There are no bytes: whether the elements are to be `u8` is not known yet.
+    is_empty: bool,
     error: PhantomData<E>,
 }
 
@@ -406,8 +409,16 @@ impl<'de, E: Error> SeqAccess<'de> for List<'_, E> {
 
     #[inline]
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, E> {
-        let Some(byte) = self.rest.next() else { return Ok(None) };
-        seed.deserialize(Byte(*byte, PhantomData)).map(Some)
+        let is_asked = Cell::new(false);
+        let byte = self.rest.next().copied();
+        if byte.is_none() && !self.is_empty {
+            return Ok(None);
+        }
+        match seed.deserialize(Byte { byte, is_asked: &is_asked, error: PhantomData }) {
+            Ok(element) => Ok(byte.map(|_| element)),
+            Err(_) if byte.is_none() && is_asked.get() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -424,14 +435,24 @@ impl Expected for Fewer {
     }
 }
 
-struct Byte<E>(u8, PhantomData<E>);
+/// An element of a list of bytes; of an empty one, what would be its type.
+struct Byte<'a, E> {
+    byte: Option<u8>,
+    /// A `u8` was asked for.
+    is_asked: &'a Cell<bool>,
+    error: PhantomData<E>,
+}
 
-impl<'de, E: Error> Deserializer<'de> for Byte<E> {
+impl<'de, E: Error> Deserializer<'de> for Byte<'_, E> {
     type Error = E;
 
     #[inline]
     fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        visitor.visit_u8(self.0)
+        self.is_asked.set(true);
+        match self.byte {
+            Some(byte) => visitor.visit_u8(byte),
+            None => Err(E::custom("there are no bytes")),
+        }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, E> {

@@ -319,6 +319,16 @@ fn bytes_are_no_list_of_other_numbers() {
         assert!(error.contains("invalid type: string \"no base64!\", expected a sequence"), "{error}");
         let error = format.decode::<Bytes>(&text).unwrap_err().to_string();
         assert!(error.contains("expected bytes, got text that is no base64"), "{error}");
+        // None at all are bytes, and no other empty list.
+        for none in [encoded(format, &Bytes(vec![])), encoded(format, "")] {
+            assert_eq!(format.decode::<Vec<u8>>(&none).unwrap(), Vec::<u8>::new());
+            assert_eq!(format.decode::<Bytes>(&none).unwrap(), Bytes(vec![]));
+            assert_eq!(format.decode::<Value>(&none).unwrap(), json!(""));
+            assert!(format.decode::<Vec<f64>>(&none).is_err());
+            assert!(format.decode::<Vec<String>>(&none).is_err());
+            assert!(format.decode::<Vec<Value>>(&none).is_err());
+            assert!(format.decode::<std::collections::BTreeSet<i8>>(&none).is_err());
+        }
         // A list of numbers is what it was.
         let list = encoded(format, &vec![1u8, 2]);
         assert_eq!(format.decode::<Value>(&list).unwrap(), json!([1, 2]));

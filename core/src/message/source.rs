@@ -26,7 +26,7 @@ pub enum SourceMessage<M = Value> {
 }
 
 #[derive(Deserialize)]
-#[serde(bound = "M: Deserialize<'de>")]
+#[serde(bound = "M: Deserialize<'de>", expecting = "an object with a message or an error")]
 struct Wire<M> {
     #[serde(default = "nothing")]
     message: Option<M>,
