@@ -50,7 +50,7 @@ pub(crate) struct Common {
     /// The same while it makes no progress
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) drain_stall: Duration,
-    /// What to log to stderr; info shows the plugin's own output
+    /// What to log to stderr; error also hides what the plugin itself writes
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: LogLevel,
 }
@@ -131,6 +131,19 @@ pub(crate) struct Source {
     /// Print each tuple's meta too: {"message":…,"meta":…}
     #[arg(long)]
     pub(crate) meta: bool,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+/// When to stop reading a source.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Limits {
+    /// Stop after this time; fewer tuples than asked for are a failure [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Fail after N errors in a row with no row in between; 0: never
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) max_errors: u64,
 }
 
 /// `printf '{"a":1}\n' | ekuiper-plugin sink examples/mirror file --ack`
@@ -157,6 +170,8 @@ pub(crate) struct Run {
     /// Stop after N tuples, whatever the file says
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 /// A time as eKuiper writes it: `5s`, `500ms`, `1m`; a bare number is

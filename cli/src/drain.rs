@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_host::{Delivery, Sink, SinkStopper};
 
+use crate::console;
 use crate::error::Result;
 use crate::progress::{Progress, grouped};
 
@@ -33,12 +34,12 @@ pub(crate) fn close(sink: Sink, progress: &mut Progress) -> (Delivery, Result<()
             if progress.is_visible() {
                 progress.update(|_| text);
             } else if Instant::now() >= line {
-                eprintln!("ekuiper-plugin: {text}");
+                console::tell(text);
                 line = Instant::now() + NEXT_LINE;
             }
         }
     });
-    progress.clear();
+    console::clear_counters();
     (stopper.delivery(), closed.map_err(Into::into))
 }
 
@@ -46,7 +47,7 @@ pub(crate) fn close(sink: Sink, progress: &mut Progress) -> (Delivery, Result<()
 /// second of two is told here.
 pub(crate) fn both(done: Result<()>, closed: Result<()>) -> Result<()> {
     if let (Err(_), Err(error)) = (&done, &closed) {
-        eprintln!("ekuiper-plugin: {error}");
+        console::tell(error);
     }
     done.and(closed)
 }

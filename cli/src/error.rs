@@ -1,28 +1,46 @@
 //! What the command itself can fail with.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use ekuiper_core::text::TextError;
 
 /// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How much of a text that is wrong is told, in bytes.
+const EXCERPT: usize = 80;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Host(#[from] ekuiper_host::Error),
     #[error("{what} is not JSON: {source} in {text}")]
-    Json { what: String, text: String, source: serde_json::Error },
+    Argument { what: String, text: String, source: serde_json::Error },
     #[error("{what} must be a JSON object, for example {{\"interval\":10}}; it is {text}")]
     NotAnObject { what: &'static str, text: String },
+    #[error("{} is a file, and PATH is a plugin's folder: unpack a zip first", path.display())]
+    NotAFolder { path: PathBuf },
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", path.display())]
+    Text { path: PathBuf, source: TextError },
     #[error("{}: {source}", path.display())]
     Pipeline { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{}: {text}", path.display())]
     PipelineField { path: PathBuf, text: String },
     #[error("cannot read stdin: {0}")]
     Stdin(std::io::Error),
-    #[error("cannot write the result: {0}")]
-    Output(#[from] std::io::Error),
+    #[error("stdin is not JSON lines: {0}")]
+    StdinText(TextError),
+    #[error("line {line} of stdin {problem}, in {text}")]
+    Line { line: u64, problem: String, text: String },
+    #[error("line {line} of stdin is longer than a message may be ({longest} bytes); it begins with {text}")]
+    LongLine { line: u64, longest: usize, text: String },
+    #[error("line {line}: {source}")]
+    AtLine { line: u64, source: ekuiper_host::Error },
+    #[error("cannot write the result to stdout: {0}")]
+    Output(std::io::Error),
     #[error("cannot run cargo to build {}: {source}", path.display())]
     Cargo { path: PathBuf, source: std::io::Error },
     #[error("{} does not build: cargo's messages are above", path.display())]
@@ -31,6 +49,10 @@ pub(crate) enum Error {
     NoArtifact { path: PathBuf, wanted: String },
     #[error("row {row} has no field {field}, which function {function} takes")]
     MissingField { row: u64, field: String, function: String },
+    #[error("{count} errors in a row and no row in between: --max-errors sets how many are too many; the last: {last}")]
+    TooManyErrors { count: u64, last: String },
+    #[error("source {symbol} gave {got} of {wanted} rows within {after:?}")]
+    TooFew { symbol: String, got: u64, wanted: u64, after: Duration },
     #[cfg(feature = "bench")]
     #[error(transparent)]
     Bench(#[from] ekuiper_bench::Error),
@@ -39,4 +61,72 @@ pub(crate) enum Error {
     OwnProgram(std::io::Error),
     #[error("cannot prepare for Ctrl-C: {0}")]
     Signals(std::io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+impl Error {
+    /// The exit code: 2 where the command was called wrongly, else 1.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Argument { .. } | Self::NotAnObject { .. } => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether it concerns one record, and the next may do better.
+    pub(crate) fn concerns_one_record(&self) -> bool {
+        use ekuiper_host::Error as Host;
+        matches!(
+            self,
+            Self::MissingField { .. }
+                | Self::Host(
+                    Host::Source { .. }
+                        | Host::Message { .. }
+                        | Host::Overrun { .. }
+                        | Host::Function { .. }
+                        | Host::Sink { .. }
+                        | Host::OutcomeUnknown { .. }
+                )
+        )
+    }
+}
+
+/// What is wrong with the JSON of one line, with the place in it.
+pub(crate) fn column(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" at line ") {
+        Some((problem, _)) => format!("{problem} at column {}", error.column()),
+        None => text,
+    }
+}
+
+/// What stands around a place (from 1) of a long text; a short one whole.
+pub(crate) fn excerpt(text: &[u8], place: usize) -> String {
+    if text.len() <= EXCERPT {
+        return String::from_utf8_lossy(text).into_owned();
+    }
+    let start = place.saturating_sub(EXCERPT / 2).min(text.len() - EXCERPT);
+    let piece = String::from_utf8_lossy(&text[start..start + EXCERPT]);
+    // Half of a character at either end.
+    let piece = piece.trim_matches('\u{fffd}');
+    let before = if start > 0 { "…" } else { "" };
+    let after = if start + EXCERPT < text.len() { "…" } else { "" };
+    format!("{before}{piece}{after} ({} bytes)", text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_around_the_place() {
+        assert_eq!(excerpt(b"{\"a\":", 5), "{\"a\":");
+        let long = format!("{}!{}", "ä".repeat(500), "b".repeat(1000));
+        let cut = excerpt(long.as_bytes(), 1001);
+        assert!(cut.starts_with("…ä") && cut.contains("ä!bb") && cut.ends_with("b… (2001 bytes)"), "{cut}");
+        assert!(cut.len() < 120, "{cut}");
+        assert!(excerpt(long.as_bytes(), 1).starts_with("ää"));
+        assert!(excerpt(long.as_bytes(), 99_999).ends_with("b (2001 bytes)"));
+    }
 }

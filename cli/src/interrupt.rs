@@ -1,49 +1,76 @@
-//! Ctrl-C and SIGTERM: an orderly end, and at the second signal an end at
-//! once.
+//! Ctrl-C, SIGTERM and SIGHUP: an orderly end, and at the second signal an end
+//! at once. One that was ignored when the command started, as by `nohup`, stays
+//! ignored.
 
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The exit code of a command that was interrupted, as shells have it.
-pub(crate) const INTERRUPTED: u8 = 130;
+/// The exit code of a command that was interrupted, as shells have it after
+/// Ctrl-C.
+const INTERRUPTED: u8 = 130;
 
 /// Whether the user has asked for the end.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+#[derive(Clone, Debug)]
+pub(crate) struct Interrupt(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// A signal has come.
+    is_set: AtomicBool,
+    /// At its end after the first signal.
+    ended: PipeReader,
+}
 
 impl Interrupt {
     /// From now on the first signal calls `on_interrupt`, from a thread of its
     /// own.
-    pub(crate) fn watch(&self, on_interrupt: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let interrupted = self.0.clone();
-        let mut on_interrupt = Some(on_interrupt);
+    pub(crate) fn watch(on_interrupt: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let ignored = ignored_signals();
+        let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+        let mut signals = Signals::new(heard)?;
+        let (ended, open) = io::pipe()?;
+        let interrupt = Self(Arc::new(Shared { is_set: AtomicBool::new(false), ended }));
+        let shared = interrupt.0.clone();
+        let mut first: Option<(_, PipeWriter)> = Some((on_interrupt, open));
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for _ in signals.forever() {
-                if interrupted.swap(true, Ordering::SeqCst) {
+                let Some((on_interrupt, open)) = first.take() else {
                     std::process::exit(INTERRUPTED.into());
-                }
-                if let Some(on_interrupt) = on_interrupt.take() {
-                    // Not here: a second signal must be heard meanwhile.
-                    std::thread::spawn(on_interrupt);
-                }
+                };
+                shared.is_set.store(true, Ordering::SeqCst);
+                drop(open);
+                // Not here: a second signal must be heard meanwhile.
+                std::thread::spawn(on_interrupt);
             }
         })?;
-        Ok(())
+        Ok(interrupt)
     }
 
     /// Whether a signal has come.
     pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.is_set.load(Ordering::SeqCst)
+    }
+
+    /// Readable, at its end, once a signal has come.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.ended.as_fd()
     }
 
     /// The exit code: success, unless a signal has come.
     pub(crate) fn exit_code(&self) -> ExitCode {
         if self.is_set() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
     }
+}
+
+/// The signals that this process ignores, a bit each.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

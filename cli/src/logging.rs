@@ -1,11 +1,21 @@
-//! Logs to stderr.
+//! Logs to stderr, and what plugins write.
 
+use std::fmt::{Debug, Write};
+use std::io;
+
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::LogLevel;
+use crate::console;
+
+/// The target of the lines that plugins write.
+const PLUGIN: &str = "plugin";
 
 impl LogLevel {
     /// As the launch options spell it.
@@ -31,10 +41,65 @@ impl LogLevel {
 }
 
 pub(crate) fn init(level: LogLevel) {
+    if matches!(level, LogLevel::Error) {
+        console::hide_plugin_output();
+    }
     let level = level.filter();
     // What happens to a plugin the commands tell themselves.
     let events = if level < LevelFilter::INFO { LevelFilter::OFF } else { level };
     let filter = Targets::new().with_default(level).with_target("ekuiper_host::event", events);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    tracing_subscriber::registry().with(layer).with(filter).init();
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(|| Stderr)
+        .with_ansi(false)
+        // It would panic where stderr is closed.
+        .log_internal_errors(false)
+        .with_filter(filter.with_target(PLUGIN, LevelFilter::OFF));
+    let output = PluginOutput.with_filter(Targets::new().with_target(PLUGIN, LevelFilter::INFO));
+    tracing_subscriber::registry().with(log).with(output).init();
+}
+
+/// Writes whole lines, and never fails.
+struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        console::bytes(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Shows the lines that plugins write.
+struct PluginOutput;
+
+impl<S: Subscriber> Layer<S> for PluginOutput {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        console::plugin_line(&line.plugin, &line.text);
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    plugin: String,
+    text: String,
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "plugin" {
+            value.clone_into(&mut self.plugin);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            // A `String` takes all.
+            let _ = write!(self.text, "{value:?}");
+        }
+    }
 }

@@ -6,14 +6,19 @@
 
 mod args;
 mod commands;
+mod console;
 mod drain;
 mod error;
+mod folded;
 mod init;
 mod interrupt;
+mod lines;
 mod logging;
+mod output;
 mod pipeline;
 mod plugin_path;
 mod progress;
+mod reading;
 mod session;
 
 use std::process::ExitCode;
@@ -27,17 +32,33 @@ fn main() -> ExitCode {
     }
     if let Some(ended) = init::be_init() {
         return ended.unwrap_or_else(|error| {
-            eprintln!("ekuiper-plugin: as process 1, it cannot start itself again: {error}");
+            console::tell(format_args!("as process 1, it cannot start itself again: {error}"));
             ExitCode::FAILURE
         });
     }
-    let arguments = args::Arguments::parse();
+    let arguments = match args::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => return tell(&answer),
+    };
     logging::init(arguments.common.log_level);
     match commands::run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ekuiper-plugin: {error}");
-            ExitCode::FAILURE
+            console::tell(&error);
+            ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Help and version go to stdout, what is wrong with the command line to
+/// stderr.
+fn tell(answer: &clap::Error) -> ExitCode {
+    let printed = output::written(answer.print());
+    match printed {
+        Err(error) if !answer.use_stderr() => {
+            console::tell(&error);
+            ExitCode::from(error.exit_code())
+        }
+        _ => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2)),
     }
 }

@@ -22,6 +22,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ekuiper_core::text;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -77,9 +78,10 @@ impl Pipeline {
     /// Reads a pipeline; its plugins' folders become relative to the working
     /// directory.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = text::decode(&bytes).map_err(|source| Error::Text { path: path.to_owned(), source })?;
         let mut pipeline =
-            Self::parse(&text).map_err(|source| Error::Pipeline { path: path.to_owned(), source: Box::new(source) })?;
+            Self::parse(text).map_err(|source| Error::Pipeline { path: path.to_owned(), source: Box::new(source) })?;
         if pipeline.plugins.is_empty() {
             let text = "plugins is empty: name at least one plugin's folder".to_owned();
             return Err(Error::PipelineField { path: path.to_owned(), text });

@@ -11,17 +11,23 @@ use std::path::{Path, PathBuf};
 use ekuiper_host::{GuardedProcess, Package};
 use serde_json::Value;
 
+use crate::console;
 use crate::error::{Error, Result};
 
 /// Reads the plugin at PATH. If it is a Cargo project it is built, with the
 /// transport's feature where it has that.
 pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Package> {
+    if path.is_file() {
+        return Err(Error::NotAFolder { path: path.to_owned() });
+    }
     let mut package = Package::read(path)?;
     let project = package.folder.join("Cargo.toml");
     if project.is_file() {
         let failed = |source| Error::Read { path: project.clone(), source };
-        let text = std::fs::read_to_string(&project).map_err(failed)?;
-        let feature = transport.filter(|name| has_feature(&text, name));
+        let bytes = std::fs::read(&project).map_err(failed)?;
+        // What is wrong with the file, cargo tells better.
+        let text = ekuiper_core::text::decode(&bytes).unwrap_or_default();
+        let feature = transport.filter(|name| has_feature(text, name));
         package.program = Some(build(&package, feature)?);
     }
     Ok(package)
@@ -40,7 +46,7 @@ fn build(package: &Package, feature: Option<&str>) -> Result<PathBuf> {
     let mut arguments = vec!["build", "--release", "--quiet", "--message-format=json-render-diagnostics"];
     arguments.extend(feature.into_iter().flat_map(|feature| ["--features", feature]));
     let arguments: Vec<_> = arguments.into_iter().map(OsString::from).collect();
-    eprintln!("building {} …", package.name);
+    console::line(format_args!("building {} …", package.name));
     let (output, input) = std::io::pipe().map_err(failed)?;
     let messages = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
     let child =

@@ -1,7 +1,9 @@
 //! Live counters on stderr, when it is a terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+
+use crate::console;
 
 /// How often the line is drawn again at most.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -10,23 +12,13 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Progress {
     visible: bool,
-    /// Rows go to the same terminal.
-    shares_terminal: bool,
     started: Instant,
     drawn: Option<Instant>,
-    /// It stands there now.
-    shown: bool,
 }
 
 impl Progress {
     pub(crate) fn start() -> Self {
-        Self {
-            visible: std::io::stderr().is_terminal(),
-            shares_terminal: std::io::stdout().is_terminal(),
-            started: Instant::now(),
-            drawn: None,
-            shown: false,
-        }
+        Self { visible: std::io::stderr().is_terminal(), started: Instant::now(), drawn: None }
     }
 
     /// Whether it is drawn at all.
@@ -42,33 +34,17 @@ impl Progress {
     /// Draws the counters, unless they stand there and that was done a moment
     /// ago.
     pub(crate) fn update(&mut self, text: impl FnOnce(Duration) -> String) {
-        if self.visible && (!self.shown || self.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL)) {
+        let is_due = || self.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL) || !console::has_counters();
+        if self.visible && is_due() {
             self.drawn = Some(Instant::now());
-            self.shown = true;
-            let mut stderr = std::io::stderr().lock();
-            let _ = write!(stderr, "\r\x1b[2K{}", text(self.started.elapsed()));
-            let _ = stderr.flush();
-        }
-    }
-
-    /// Takes the line away, for other output to stderr.
-    pub(crate) fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let _ = write!(std::io::stderr(), "\r\x1b[2K");
-        }
-    }
-
-    /// The same for output to stdout, if that goes to the same terminal.
-    pub(crate) fn clear_for_stdout(&mut self) {
-        if self.shares_terminal {
-            self.clear();
+            console::counters(&text(self.started.elapsed()));
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.clear();
+        console::clear_counters();
     }
 }
 

@@ -1,20 +1,49 @@
-//! A host for one command: built from its options, ended in order, whatever
-//! happens.
+//! What the commands share: a host with the plugins, and an orderly end.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use ekuiper_host::{Host, HostBuilder};
+use ekuiper_host::{Event, EventKind, Host, HostBuilder};
 
 use crate::args::Common;
+use crate::console;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::plugin_path;
+
+/// How often it is looked for crashes and the like.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A host, and whether the user has interrupted it.
 pub(crate) struct Session {
     pub(crate) host: Arc<Host>,
     pub(crate) interrupt: Interrupt,
+    events: Arc<Events>,
+}
+
+/// What happens to the plugins.
+#[derive(Default)]
+struct Events(Mutex<Told>);
+
+#[derive(Default)]
+struct Told {
+    receiver: Option<Receiver<Event>>,
+    crashes: u64,
+}
+
+impl Events {
+    /// Tells what has happened; how many crashes there were so far.
+    fn tell(&self) -> u64 {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Told { receiver, crashes } = &mut *told;
+        for event in receiver.iter().flat_map(Receiver::try_iter) {
+            *crashes += u64::from(matches!(event.kind, EventKind::Crashed { .. }));
+            console::tell(event);
+        }
+        *crashes
+    }
 }
 
 impl Session {
@@ -26,10 +55,31 @@ impl Session {
         let packages = paths.iter().map(|path| plugin_path::resolve(path, transport)).collect::<Result<Vec<_>>>()?;
         let host = packages.into_iter().fold(builder(common), |builder, package| builder.package(package));
         let host = Arc::new(host.build()?);
-        let interrupt = Interrupt::default();
         let ended = host.clone();
-        interrupt.watch(move || ended.shutdown()).map_err(Error::Signals)?;
-        Ok(Self { host, interrupt })
+        let interrupt = Interrupt::watch(move || ended.shutdown()).map_err(Error::Signals)?;
+        Ok(Self { host, interrupt, events: Arc::default() })
+    }
+
+    /// The symbols are started: from now on what plugins write is shown, and
+    /// their crashes and returns are told.
+    pub(crate) fn tell_what_happens(&self) -> Result<()> {
+        console::show_plugin_output();
+        self.events.0.lock().unwrap_or_else(PoisonError::into_inner).receiver = Some(self.host.events());
+        let events = self.events.clone();
+        let look = move || {
+            loop {
+                std::thread::sleep(LOOK);
+                events.tell();
+            }
+        };
+        std::thread::Builder::new().name("events".into()).spawn(look).map_err(Error::Thread)?;
+        Ok(())
+    }
+
+    /// Tells what has happened so far, before a summary; how many crashes there
+    /// were.
+    pub(crate) fn crashes(&self) -> u64 {
+        self.events.tell()
     }
 
     /// What a failure comes to: none, when the user's interrupt caused it; what
@@ -37,7 +87,7 @@ impl Session {
     pub(crate) fn outcome<T: Default>(&self, result: Result<T>) -> Result<T> {
         match result {
             Err(error @ Error::Host(ekuiper_host::Error::NotCollected { .. })) if self.interrupt.is_set() => {
-                eprintln!("ekuiper-plugin: {error}");
+                console::tell(&error);
                 Ok(T::default())
             }
             Err(_) if self.interrupt.is_set() => Ok(T::default()),
@@ -51,7 +101,6 @@ impl Drop for Session {
         self.host.shutdown();
     }
 }
-
 fn builder(common: &Common) -> HostBuilder {
     let mut builder = Host::builder()
         .init_timeout(common.init_timeout)

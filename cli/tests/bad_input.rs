@@ -25,6 +25,10 @@ fn no_manifest() {
     std::fs::create_dir(&folder).unwrap();
     let error = bench.fails(1, &call(&folder, &[]));
     assert!(error.ends_with("has no manifest: a plugin named empty needs a file empty.json there"), "{error}");
+    let zip = bench.path().join("plugin.zip");
+    std::fs::write(&zip, "PK").unwrap();
+    let error = bench.fails(1, &call(&zip, &[]));
+    assert!(error.ends_with("plugin.zip is a file, and PATH is a plugin's folder: unpack a zip first"), "{error}");
     let error = bench.fails(1, &call(&bench.path().join("none"), &[]));
     assert!(error.contains("cannot read the folder") && error.contains("No such file"), "{error}");
 }
@@ -368,11 +372,11 @@ fn json_that_does_not_parse() {
     let bench = Bench::new();
     let folder = bench.script("sleep 600");
     let path = folder.to_str().unwrap();
-    let error = bench.fails(1, &["call", path, "f", "1", "hello"]);
+    let error = bench.fails(2, &["call", path, "f", "1", "hello"]);
     assert_eq!(error, "argument 2 is not JSON: expected value at line 1 column 1 in hello");
-    let error = bench.fails(1, &["source", path, "s", "--config", r#"{"a":}"#]);
+    let error = bench.fails(2, &["source", path, "s", "--config", r#"{"a":}"#]);
     assert_eq!(error, r#"--config is not JSON: expected value at line 1 column 6 in {"a":}"#);
-    let error = bench.fails(1, &["sink", path, "s", "--config", "7"]);
+    let error = bench.fails(2, &["sink", path, "s", "--config", "7"]);
     assert!(error.starts_with("--config must be a JSON object"), "{error}");
 }
 

@@ -112,7 +112,7 @@ fn sink_counts_what_became_of_each_line() {
         let mut command = bench.command(&arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"{\"a\":1}\n\n{\"a\":2}\n").unwrap();
-        assert_eq!(finish(child).lines(), [json!({ "sent": 2, "acked": acked, "failed": 0 })]);
+        assert_eq!(finish(child).lines(), [json!({ "sent": 2, "delivered": 2, "acked": acked, "failed": 0 })]);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"a\":2}\n");
         std::fs::remove_file(&path).unwrap();
     }
@@ -128,7 +128,7 @@ fn a_line_that_is_not_json_ends_the_sink_with_its_place() {
     child.stdin.take().unwrap().write_all(b"{\"a\":1}\n{\"a\":\n{\"a\":3}\n").unwrap();
     let ran = finish(child);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert_eq!(ran.stdout, "{\"acked\":1,\"failed\":0,\"sent\":1}\n");
+    assert_eq!(ran.stdout, "{\"acked\":1,\"delivered\":1,\"failed\":0,\"sent\":1}\n");
     assert!(ran.stderr.contains("line 2 of stdin is not JSON"), "{ran:?}");
     bench.assert_nothing_is_left();
 }

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::json;
 use crate::args::{Call, Common};
+use crate::console;
 use crate::error::Result;
+use crate::output;
 use crate::progress::{Progress, grouped, rate};
 use crate::session::Session;
 
@@ -24,13 +26,14 @@ pub(super) fn run(common: &Common, call: &Call) -> Result<ExitCode> {
 
 fn execute(session: &Session, call: &Call, arguments: Vec<Value>) -> Result<()> {
     let function = session.host.function(&call.function)?;
+    console::show_plugin_output();
     function.validate(arguments.as_slice())?;
     let result = match call.repeat {
         None => function.call::<Value>(arguments.as_slice())?,
         Some(count) => measure(&function, &arguments, count)?,
     };
-    println!("{result}");
-    Ok(())
+    // Nobody may be there to read it, which is no failure of the call.
+    output::line(result).map(|_| ())
 }
 
 /// Calls it `count` times, one after the other.

@@ -1,19 +1,19 @@
 //! `run`: a pipeline from a source through functions to a sink.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc::Receiver;
 
-use ekuiper_host::{Event, EventKind, Function, Sink, Source};
+use ekuiper_host::{Function, Sink, Tuple};
 use serde_json::{Value, json};
 
-use crate::args::{Common, Run};
-use crate::drain;
+use crate::args::{Common, Limits, Run};
 use crate::error::{Error, Result};
+use crate::output::{self, Reader};
 use crate::pipeline::{FunctionStage, Pipeline};
 use crate::progress::{Progress, grouped, rate};
+use crate::reading::Reading;
 use crate::session::Session;
+use crate::{console, drain};
 
 pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     let mut pipeline = Pipeline::read(&run.file)?;
@@ -22,17 +22,19 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     let session = Session::open(common, &paths)?;
     let mut counts = Counts::default();
     let mut progress = Progress::start();
-    let flowed = flow(&session, &pipeline, &mut counts, &mut progress);
+    let flowed = flow(&session, &pipeline, &run.limits, &mut counts, &mut progress);
     let elapsed = progress.elapsed();
     drop(progress);
     let flowed = session.outcome(flowed);
     let seconds = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
     let per_second = rate(counts.read, elapsed);
-    eprintln!(
-        "{}",
-        json!({ "read": counts.read, "calls": counts.calls, "written": counts.written, "delivered": counts.delivered,
-                "acked": counts.acked, "failed": counts.failed, "crashes": counts.crashes, "seconds": seconds, "per_second": per_second })
-    );
+    let crashes = session.crashes();
+    let summary = json!({
+        "read": counts.read, "calls": counts.calls, "written": counts.written, "delivered": counts.delivered,
+        "acked": counts.acked, "failed": counts.failed, "crashes": crashes, "seconds": seconds,
+        "per_second": per_second,
+    });
+    console::line(format_args!("{summary}"));
     flowed?;
     Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
 }
@@ -46,7 +48,6 @@ struct Counts {
     delivered: u64,
     acked: u64,
     failed: u64,
-    crashes: u64,
 }
 
 impl Counts {
@@ -57,10 +58,15 @@ impl Counts {
     }
 }
 
-fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &mut Progress) -> Result<()> {
+fn flow(
+    session: &Session,
+    pipeline: &Pipeline,
+    limits: &Limits,
+    counts: &mut Counts,
+    progress: &mut Progress,
+) -> Result<()> {
     let host = &session.host;
     host.start_all()?;
-    let events = host.events();
     let mut stages = Vec::new();
     for stage in &pipeline.functions {
         let function = host.function(&stage.symbol)?;
@@ -76,15 +82,17 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
     };
     let config = Value::Object(pipeline.source.config.clone());
     let source = host.source(&pipeline.source.symbol).datasource(&pipeline.source.datasource).config(config).open()?;
-    let flowed = pump(pipeline, &stages, source, sink.as_ref(), &events, counts, progress);
+    session.tell_what_happens()?;
+    let mut reading = Reading::new(source, &pipeline.source.symbol, pipeline.source.count, limits);
+    let flowed = pump(pipeline, &stages, &mut reading, sink.as_ref(), counts, progress);
+    counts.failed = reading.errors.count();
+    // The source is stopped before its sink is.
+    drop(reading);
     let Some(sink) = sink else { return flowed };
     let (delivery, closed) = drain::close(sink, progress);
     counts.delivered = delivery.delivered;
     if !pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack) {
         counts.failed += delivery.refused;
-    }
-    for event in events.try_iter() {
-        tell(&event, counts, progress);
     }
     drain::both(flowed, closed)
 }
@@ -93,65 +101,39 @@ fn flow(session: &Session, pipeline: &Pipeline, counts: &mut Counts, progress: &
 fn pump(
     pipeline: &Pipeline,
     stages: &[(&FunctionStage, Function)],
-    source: Source,
+    reading: &mut Reading,
     sink: Option<&Sink>,
-    events: &Receiver<Event>,
     counts: &mut Counts,
     progress: &mut Progress,
 ) -> Result<()> {
     let acks = pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack);
     let prints = pipeline.sink.as_ref().is_none_or(|stage| stage.print);
-    let limit = pipeline.source.count.unwrap_or(u64::MAX);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    for tuple in source.take(limit) {
-        let passed = tuple.map_err(Error::from).and_then(|tuple| {
-            counts.read += 1;
-            let row = apply(stages, tuple.message, counts)?;
-            if let Some(sink) = sink {
-                sink.send(&row)?;
-            }
-            if prints {
-                progress.clear_for_stdout();
-                writeln!(std::io::stdout(), "{row}")?;
-            }
-            Ok(())
-        });
-        match passed {
-            Ok(()) => {
+    let pass = |tuple: Tuple, counts: &mut Counts| {
+        let row = apply(stages, tuple.message, counts)?;
+        if let Some(sink) = sink {
+            sink.send(&row)?;
+        }
+        if prints { output::line(row) } else { Ok(Reader::Reads) }
+    };
+    while let Some(tuple) = reading.next()? {
+        counts.read += 1;
+        match pass(tuple, counts) {
+            Ok(reader) => {
+                reading.errors.reset();
                 counts.written += 1;
                 counts.acked += u64::from(acks);
+                if reader == Reader::HasGone {
+                    break;
+                }
             }
             // What concerns one row is told, and the next is tried.
-            Err(
-                error @ (Error::MissingField { .. }
-                | Error::Host(
-                    ekuiper_host::Error::Source { .. }
-                    | ekuiper_host::Error::Message { .. }
-                    | ekuiper_host::Error::Overrun { .. }
-                    | ekuiper_host::Error::Function { .. }
-                    | ekuiper_host::Error::Sink { .. }
-                    | ekuiper_host::Error::OutcomeUnknown { .. },
-                )),
-            ) => {
-                counts.failed += 1;
-                progress.clear();
-                eprintln!("ekuiper-plugin: {error}");
-            }
-            Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+            Err(error) if error.concerns_one_record() => reading.errors.add(&error)?,
             Err(error) => return Err(error),
         }
-        for event in events.try_iter() {
-            tell(&event, counts, progress);
-        }
+        counts.failed = reading.errors.count();
         progress.update(|elapsed| counts.line(rate(counts.read, elapsed)));
     }
     Ok(())
-}
-
-fn tell(event: &Event, counts: &mut Counts, progress: &mut Progress) {
-    counts.crashes += u64::from(matches!(event.kind, EventKind::Crashed { .. }));
-    progress.clear();
-    eprintln!("ekuiper-plugin: {event}");
 }
 
 /// The row after all functions.

@@ -1,14 +1,16 @@
 //! `sink`: JSON lines from stdin to a sink.
 
-use std::io::BufRead;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{json as parse, object};
+use super::object;
 use crate::args::{Common, Sink};
 use crate::drain;
 use crate::error::{Error, Result};
+use crate::folded::RecordErrors;
+use crate::lines::Lines;
+use crate::output;
 use crate::progress::{Progress, grouped, rate};
 use crate::session::Session;
 
@@ -29,12 +31,16 @@ pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
     let Some(opened) = session.outcome(opened.map(Some).map_err(Error::from))? else {
         return Ok(session.interrupt.exit_code());
     };
+    session.tell_what_happens()?;
     let mut counts = Counts::default();
     let fed = feed(&session, opened, sink.ack, &mut counts);
     let fed = session.outcome(fed);
     let Counts { sent, delivered, acked, failed } = counts;
-    println!("{}", json!({ "sent": sent, "delivered": delivered, "acked": acked, "failed": failed }));
+    let _ = session.crashes();
+    // Nobody may be there to read it: what became of the rows decides.
+    let told = output::line(json!({ "sent": sent, "delivered": delivered, "acked": acked, "failed": failed }));
     fed?;
+    told?;
     Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
 }
 
@@ -58,24 +64,17 @@ fn feed_lines(
     counts: &mut Counts,
     progress: &mut Progress,
 ) -> Result<()> {
-    for (index, line) in std::io::stdin().lock().lines().enumerate() {
-        let line = line.map_err(Error::Stdin)?;
-        if session.interrupt.is_set() {
-            return Ok(());
-        }
-        if line.trim().is_empty() {
-            continue;
-        }
-        // As it stands: the sink gets the user's own spelling.
-        parse(format!("line {} of stdin", index + 1), &line)?;
+    let mut errors = RecordErrors::new(0);
+    let mut lines = Lines::of_stdin(&session.interrupt)?;
+    while let Some(line) = lines.next()? {
         counts.sent += 1;
+        // As it stands: the sink gets the user's own spelling.
         match sink.send_bytes(line.as_bytes()) {
             Ok(()) if acks => counts.acked += 1,
             Ok(()) => {}
             Err(error @ ekuiper_host::Error::Sink { .. }) => {
                 counts.failed += 1;
-                progress.clear();
-                eprintln!("ekuiper-plugin: line {}: {error}", index + 1);
+                errors.add(&Error::AtLine { line: lines.number(), source: error })?;
             }
             Err(error) => {
                 counts.failed += 1;

@@ -186,3 +186,91 @@ channel(folder + "/plugin_{name}.ipc", {first}, say)
     std::fs::write(folder.join(format!("{name}.py")), program).unwrap();
     folder
 }
+
+/// A plugin in Python that speaks SP and has the source `s`, the sink `k` and
+/// the function `f`. `hello` is what it begins its control channel with;
+/// `body` defines `source(push)`, `row(data)` and `call(request)`, as far as
+/// they are used: `push` sends a message, `call` returns the reply. `stopped` is
+/// set when the source is to stop.
+pub(crate) fn speaker(bench: &Bench, hello: &str, body: &str) -> PathBuf {
+    let name = bench.unique("speaker");
+    let manifest =
+        format!(r#"{{"language":"python","executable":"{name}.py","sources":["s"],"sinks":["k"],"functions":["f"]}}"#);
+    let folder = bench.plugin(&name, &manifest);
+    let program = format!(
+        r#"
+import json, os, signal, socket, struct, sys, threading, time
+folder = json.loads(sys.argv[1])["ipcDir"]
+def greet(s, role):
+    s.sendall(b"\0SP\0\0" + bytes([role]) + b"\0\0")
+    f = s.makefile("rb")
+    f.read(8)
+    return f
+def dial(path, role):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    return s, greet(s, role)
+def send(s, words):
+    s.sendall(b"\1" + struct.pack(">Q", len(words)) + words)
+def receive(f):
+    head = f.read(9)
+    return f.read(struct.unpack(">Q", head[1:])[0]) if len(head) == 9 else None
+def serve(path, words, answer):
+    s, f = dial(path, 0x30)
+    request = 0x80000001
+    while True:
+        send(s, struct.pack(">I", request) + words)
+        command = receive(f)
+        if command is None:
+            return
+        request, words = request + 1, answer(command[4:])
+def listen(path, acks):
+    l = socket.socket(socket.AF_UNIX)
+    l.bind(path)
+    l.listen()
+    def collect():
+        s, _ = l.accept()
+        os.unlink(path)
+        f = greet(s, 0x51)
+        ack = dial(acks, 0x50)[0] if acks else None
+        while (data := receive(f)) is not None:
+            answer = row(data)
+            if ack:
+                send(ack, answer or b'{{}}')
+    threading.Thread(target=collect, daemon=True).start()
+stopped = threading.Event()
+def emit(path):
+    s, _ = dial(path, 0x50)
+    try:
+        source(lambda words: send(s, words))
+    except OSError:
+        pass
+    s.close()
+{body}
+def control(command):
+    command = json.loads(command)
+    arg = json.loads(command["arg"])
+    if command["cmd"] == "start":
+        meta = arg.get("meta") or {{}}
+        stem = folder + "/%s_%s_%s" % (meta.get("ruleId"), meta.get("opId"), meta.get("instanceId"))
+        if arg["pluginType"] == "source":
+            threading.Thread(target=emit, args=(stem + ".ipc",), daemon=True).start()
+        elif arg["pluginType"] == "sink":
+            listen(stem + ".ipc", stem + "_ack.ipc" if arg["config"].get("requireAck") else None)
+        else:
+            path = folder + "/func_" + arg["symbolName"] + ".ipc"
+            threading.Thread(target=serve, args=(path, b"handshake", call), daemon=True).start()
+    elif arg["pluginType"] == "source":
+        stopped.set()
+    return b"ok"
+serve(folder + "/plugin_{name}.ipc", {hello}, control)
+"#
+    );
+    std::fs::write(folder.join(format!("{name}.py")), program).unwrap();
+    folder
+}
+
+/// A hello with which a plugin agrees to MessagePack.
+pub(crate) const MESSAGEPACK: &str = "b'handshake ' + json.dumps({\"sdk\": \"test\", \"version\": \"1\", \"symbols\": \
+                                      {\"sources\": [\"s\"], \"sinks\": [\"k\"], \"functions\": [\"f\"]}, \
+                                      \"codecs\": [\"messagepack\"], \"features\": []}).encode()";

@@ -1,0 +1,118 @@
+//! stderr: sentences, what plugins write, and a line of counters below them.
+//!
+//! Nothing here fails: where stderr is closed or full, what should have gone
+//! there is dropped, and the command does its work.
+
+use std::collections::VecDeque;
+use std::fmt::{Arguments, Display};
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How many lines of plugins are kept until their symbols are started.
+const HELD: usize = 1000;
+
+/// The longest text of an error that is told whole, in bytes.
+const LONGEST: usize = 8 << 10;
+
+static CONSOLE: Mutex<Console> = Mutex::new(Console { counters: false, output: Output::Held(VecDeque::new()) });
+
+struct Console {
+    /// The line of counters stands there now.
+    counters: bool,
+    output: Output,
+}
+
+/// What becomes of the lines that plugins write.
+enum Output {
+    /// They wait: a start that fails tells the last of them with its reason.
+    Held(VecDeque<String>),
+    Shown,
+    Hidden,
+}
+
+fn console() -> MutexGuard<'static, Console> {
+    CONSOLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Console {
+    fn write(&mut self, bytes: &[u8]) {
+        self.clear();
+        let _ = std::io::stderr().write_all(bytes);
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.counters) {
+            let _ = std::io::stderr().write_all(b"\r\x1b[2K");
+        }
+    }
+}
+
+/// Writes a line.
+pub(crate) fn line(text: Arguments<'_>) {
+    console().write(format!("{text}\n").as_bytes());
+}
+
+/// Writes whole lines.
+pub(crate) fn bytes(bytes: &[u8]) {
+    console().write(bytes);
+}
+
+/// Tells something in the command's own name.
+pub(crate) fn tell(text: impl Display) {
+    let mut text = format!("ekuiper-plugin: {text}");
+    if text.len() > LONGEST {
+        let length = text.len();
+        let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text += &format!("… ({length} bytes)");
+    }
+    line(format_args!("{text}"));
+}
+
+/// Draws the line of counters over itself.
+pub(crate) fn counters(text: &str) {
+    let mut console = console();
+    console.counters = true;
+    let _ = std::io::stderr().write_all(format!("\r\x1b[2K{text}").as_bytes());
+}
+
+/// Whether the line of counters stands there.
+pub(crate) fn has_counters() -> bool {
+    console().counters
+}
+
+/// Takes the line of counters away.
+pub(crate) fn clear_counters() {
+    console().clear();
+}
+
+/// Writes a line that a plugin has written, once those are shown.
+pub(crate) fn plugin_line(plugin: &str, text: &str) {
+    let mut console = console();
+    let line = format!("[{plugin}] {text}\n");
+    match &mut console.output {
+        Output::Held(lines) => {
+            if lines.len() == HELD {
+                lines.pop_front();
+            }
+            lines.push_back(line);
+        }
+        Output::Shown => console.write(line.as_bytes()),
+        Output::Hidden => {}
+    }
+}
+
+/// The symbols are started: shows what plugins have written and will write.
+pub(crate) fn show_plugin_output() {
+    let mut console = console();
+    if let Output::Held(lines) = &mut console.output {
+        let lines = std::mem::take(lines);
+        console.output = Output::Shown;
+        lines.iter().for_each(|line| console.write(line.as_bytes()));
+    }
+}
+
+/// Never shows what plugins write.
+pub(crate) fn hide_plugin_output() {
+    console().output = Output::Hidden;
+}

@@ -1,0 +1,235 @@
+//! Errors that come again and again, told with a count.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::console;
+use crate::error::{Error, Result};
+
+/// An error that was told is told again after this time at the earliest.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many lines may come at once; then it is one in each [`INTERVAL`].
+const BURST: u32 = 10;
+
+/// How many errors are told apart.
+const KINDS: usize = 16;
+
+/// Errors that concern one record each: told, but not each for itself, and too
+/// many in a row are the end.
+#[derive(Debug)]
+pub(crate) struct RecordErrors {
+    folded: Folded,
+    count: u64,
+    in_a_row: u64,
+    /// How many in a row are too many; 0: never.
+    limit: u64,
+}
+
+impl RecordErrors {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { folded: Folded::new(Instant::now()), count: 0, in_a_row: 0, limit }
+    }
+
+    /// Takes in an error.
+    ///
+    /// # Errors
+    /// It is the last that may come in a row.
+    pub(crate) fn add(&mut self, error: &Error) -> Result<()> {
+        self.count += 1;
+        self.in_a_row += 1;
+        let text = error.to_string();
+        tell(self.folded.add(Instant::now(), &text));
+        if self.limit > 0 && self.in_a_row >= self.limit {
+            tell(self.folded.rest());
+            return Err(Error::TooManyErrors { count: self.in_a_row, last: text });
+        }
+        Ok(())
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// A record came through.
+    pub(crate) fn reset(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// Whether the last that came was an error.
+    pub(crate) fn is_last(&self) -> bool {
+        self.in_a_row > 0
+    }
+
+    /// Tells what is due, and when to look again.
+    pub(crate) fn tell_due(&mut self) -> Option<Duration> {
+        tell(self.folded.due(Instant::now()));
+        self.folded.is_pending().then_some(INTERVAL)
+    }
+}
+
+impl Drop for RecordErrors {
+    fn drop(&mut self) {
+        tell(self.folded.rest());
+    }
+}
+
+fn tell(lines: Vec<String>) {
+    lines.into_iter().for_each(console::tell);
+}
+
+/// Which lines are to be written, and when. It is told the time.
+#[derive(Debug)]
+struct Folded {
+    /// How many lines may be written now.
+    lines: u32,
+    counted: Instant,
+    kinds: VecDeque<Kind>,
+    /// Those for which there was no line.
+    others: u64,
+    last_other: String,
+}
+
+/// An error that was told.
+#[derive(Debug)]
+struct Kind {
+    text: String,
+    told: Instant,
+    /// How often it has come since.
+    again: u64,
+}
+
+impl Kind {
+    fn line(&mut self) -> String {
+        format!("{} ({} more like this)", self.text, std::mem::take(&mut self.again))
+    }
+}
+
+impl Folded {
+    fn new(now: Instant) -> Self {
+        Self { lines: BURST, counted: now, kinds: VecDeque::new(), others: 0, last_other: String::new() }
+    }
+
+    fn add(&mut self, now: Instant, text: &str) -> Vec<String> {
+        let mut due = self.due(now);
+        if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.text == text) {
+            kind.again += 1;
+        } else if self.lines == 0 {
+            self.others += 1;
+            text.clone_into(&mut self.last_other);
+        } else {
+            self.lines -= 1;
+            if self.kinds.len() == KINDS {
+                due.extend(self.kinds.pop_front().filter(|kind| kind.again > 0).map(|mut kind| kind.line()));
+            }
+            self.kinds.push_back(Kind { text: text.to_owned(), told: now, again: 0 });
+            due.push(text.to_owned());
+        }
+        due
+    }
+
+    fn due(&mut self, now: Instant) -> Vec<String> {
+        while self.lines < BURST && now.duration_since(self.counted) >= INTERVAL {
+            self.lines += 1;
+            self.counted += INTERVAL;
+        }
+        if self.lines == BURST {
+            self.counted = now;
+        }
+        // What has not come again for a while is news when it does.
+        self.kinds.retain(|kind| kind.again > 0 || now.duration_since(kind.told) < INTERVAL);
+        let mut lines = Vec::new();
+        for kind in &mut self.kinds {
+            if self.lines > 0 && kind.again > 0 && now.duration_since(kind.told) >= INTERVAL {
+                self.lines -= 1;
+                kind.told = now;
+                lines.push(kind.line());
+            }
+        }
+        if self.lines > 0 && self.others > 0 {
+            self.lines -= 1;
+            lines.push(self.others_line());
+        }
+        lines
+    }
+
+    fn others_line(&mut self) -> String {
+        let (others, last) = (std::mem::take(&mut self.others), std::mem::take(&mut self.last_other));
+        if others == 1 { last } else { format!("{others} other errors, the last one: {last}") }
+    }
+
+    fn is_pending(&self) -> bool {
+        self.others > 0 || self.kinds.iter().any(|kind| kind.again > 0)
+    }
+
+    /// What has not been told.
+    fn rest(&mut self) -> Vec<String> {
+        let mut lines: Vec<_> = self.kinds.iter_mut().filter(|kind| kind.again > 0).map(Kind::line).collect();
+        if self.others > 0 {
+            lines.push(self.others_line());
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_micros(10);
+
+    #[test]
+    fn one_error_without_end_is_a_line_a_second_with_a_count() {
+        let start = Instant::now();
+        let mut folded = Folded::new(start);
+        let mut lines = Vec::new();
+        for count in 0..350_000 {
+            lines.extend(folded.add(start + MOMENT * count, "null"));
+        }
+        lines.extend(folded.rest());
+        let times = [
+            "",
+            " (99999 more like this)",
+            " (100000 more like this)",
+            " (100000 more like this)",
+            " (50000 more like this)",
+        ];
+        assert_eq!(lines, times.map(|times| format!("null{times}")));
+        assert!(folded.rest().is_empty() && !folded.is_pending());
+    }
+
+    #[test]
+    fn different_errors_without_end_are_a_line_a_second_too() {
+        let start = Instant::now();
+        let mut folded = Folded::new(start);
+        let mut told = Vec::new();
+        for count in 0..350_000 {
+            told.extend(folded.add(start + MOMENT * count, &format!("row {count}")));
+        }
+        assert_eq!(told[..2], ["row 0", "row 1"]);
+        assert!(told.len() <= 13, "{told:?}");
+        told.extend(folded.rest());
+        assert!(told.last().is_some_and(|last| last.ends_with("the last one: row 349999")), "{told:?}");
+        // Each was counted.
+        let counted: u64 = told
+            .iter()
+            .map(|line| line.split_once(" other errors").map_or(1, |(count, _)| count.parse::<u64>().unwrap()))
+            .sum();
+        assert_eq!(counted, 350_000);
+    }
+
+    #[test]
+    fn a_few_errors_are_told_one_by_one() {
+        let start = Instant::now();
+        let mut folded = Folded::new(start);
+        for number in 0..5 {
+            assert_eq!(folded.add(start, &number.to_string()), [number.to_string()]);
+        }
+        // Later the same is told again at once.
+        assert_eq!(folded.add(start + INTERVAL * 3, "0"), ["0"]);
+        assert!(folded.add(start + INTERVAL * 3, "0").is_empty());
+        assert!(folded.due(start + INTERVAL * 3).is_empty());
+        assert_eq!(folded.due(start + INTERVAL * 4), ["0 (1 more like this)"]);
+    }
+}

@@ -1,0 +1,72 @@
+//! Reading a source: until its end, a number of rows, a time, or too many
+//! errors.
+
+use std::time::{Duration, Instant};
+
+use ekuiper_host::{Source, Tuple};
+
+use crate::args::Limits;
+use crate::error::{Error, Result};
+use crate::folded::RecordErrors;
+
+/// A source that is read, and the errors on the way of its rows.
+pub(crate) struct Reading {
+    source: Source,
+    symbol: String,
+    wanted: Option<u64>,
+    got: u64,
+    /// For how long it is read, and until when.
+    end: Option<(Duration, Instant)>,
+    pub(crate) errors: RecordErrors,
+}
+
+impl Reading {
+    pub(crate) fn new(source: Source, symbol: &str, wanted: Option<u64>, limits: &Limits) -> Self {
+        // A time that is beyond the clock's is none.
+        let end = limits.timeout.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
+        let errors = RecordErrors::new(limits.max_errors);
+        Self { source, symbol: symbol.to_owned(), wanted, got: 0, end, errors }
+    }
+
+    /// The next row; `None` when that is all. The source's errors are told.
+    ///
+    /// # Errors
+    /// It cannot go on; too many errors came in a row; the time is over before
+    /// the number of rows was reached.
+    pub(crate) fn next(&mut self) -> Result<Option<Tuple>> {
+        while self.wanted.is_none_or(|wanted| self.got < wanted) {
+            let due = self.errors.tell_due();
+            let now = Instant::now();
+            let left = self.end.map(|(_, end)| end.saturating_duration_since(now));
+            if left.is_some_and(|left| left.is_zero()) {
+                return self.time_is_over();
+            }
+            let patience = due.into_iter().chain(left).min();
+            let received = match patience {
+                None => self.source.next().transpose(),
+                Some(patience) => self.source.next_within(patience),
+            };
+            match received.map_err(Error::from) {
+                Ok(Some(tuple)) => {
+                    self.got += 1;
+                    return Ok(Some(tuple));
+                }
+                Ok(None) => break,
+                Err(Error::Host(ekuiper_host::Error::Timeout { .. })) if patience.is_some() => {}
+                // The source may go on.
+                Err(error) if error.concerns_one_record() => self.errors.add(&error)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn time_is_over(&self) -> Result<Option<Tuple>> {
+        match (self.wanted, self.end) {
+            (Some(wanted), Some((after, _))) => {
+                Err(Error::TooFew { symbol: self.symbol.clone(), got: self.got, wanted, after })
+            }
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The command among other programs of a shell: whatever its standard streams
+//! are, there is no panic, and what is wrong is said in bounded words.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
+
+mod support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use support::{Bench, MESSAGEPACK, Ran, finish, speaker};
+
+/// What the plugin here does when nothing else matters.
+const PLAIN: &str = r#"
+def source(push):
+    for n in range(3):
+        push(json.dumps({"message": {"n": n}, "meta": None}).encode())
+def row(data): pass
+def call(request): return b'{"state":true,"result":"' + b"x" * 20 + b'"}'
+"#;
+
+/// A pipe whose reader has gone.
+fn closed() -> Stdio {
+    std::io::pipe().unwrap().1.into()
+}
+
+/// A file on a disk that is full.
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+/// The command with each way to give a result, with its exit code.
+fn commands<'a>(plugin: &'a str, pipeline: &'a str) -> Vec<Vec<&'a str>> {
+    vec![
+        vec!["call", plugin, "f", "1"],
+        vec!["call", plugin, "f", "--repeat", "3"],
+        vec!["source", plugin, "s"],
+        vec!["sink", plugin, "k"],
+        vec!["sink", plugin, "k", "--ack"],
+        vec!["run", pipeline],
+        vec!["--help"],
+        vec!["help", "source"],
+        vec!["--version"],
+    ]
+}
+
+fn pipeline(bench: &Bench, plugin: &str, more: &str) -> String {
+    let path = bench.path().join("pipeline.toml");
+    std::fs::write(&path, format!("plugins = [{plugin:?}]\n[source]\nsymbol = 's'\n{more}")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Runs it with these streams, and lines for a sink.
+fn run_with(bench: &Bench, arguments: &[&str], stdout: Stdio, stderr: Stdio, lines: &[u8]) -> Ran {
+    let mut command = bench.command(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().unwrap();
+    // It may end before it has read all.
+    let _ = child.stdin.take().unwrap().write_all(lines);
+    finish(child)
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is_one() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", PLAIN);
+    let pipeline = pipeline(&bench, plugin.to_str().unwrap(), "");
+    for arguments in commands(plugin.to_str().unwrap(), &pipeline) {
+        let ran = run_with(&bench, &arguments, closed(), Stdio::piped(), b"{}\n");
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
+        assert!(!ran.stderr.contains("panicked") && !ran.stderr.contains("cannot"), "{arguments:?}: {ran:?}");
+        let ran = run_with(&bench, &arguments, full(), Stdio::piped(), b"{}\n");
+        assert_eq!(ran.code, Some(1), "{arguments:?}: {ran:?}");
+        let told = "ekuiper-plugin: cannot write the result to stdout: No space left on device";
+        assert!(ran.stderr.contains(told) && !ran.stderr.contains("panicked"), "{arguments:?}: {ran:?}");
+        bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_stderr_that_is_closed_or_full_changes_nothing() {
+    let bench = Bench::new();
+    let plugin = speaker(
+        &bench,
+        "b'handshake'",
+        &PLAIN.replace("def row(data): pass", "def row(data): print('x' * 100); return b'{\"error\":\"no\"}'"),
+    );
+    let plugin = plugin.to_str().unwrap();
+    let pipeline = pipeline(&bench, plugin, "[sink]\nsymbol = 'k'\nrequire_ack = true\n");
+    for stderr in [closed, full] {
+        let cases = [
+            (vec!["call", plugin, "f", "1", "--log-level", "trace"], 0),
+            (vec!["call", plugin, "g", "1"], 1),
+            (vec!["call", plugin, "f", "no json"], 2),
+            (vec!["call", plugin], 2),
+            (vec!["source", plugin, "s", "--log-level", "debug"], 0),
+            (vec!["sink", plugin, "k", "--ack"], 1),
+            (vec!["run", &pipeline], 1),
+        ];
+        for (arguments, code) in cases {
+            let ran = run_with(&bench, &arguments, Stdio::piped(), stderr(), b"{}\n{}\n");
+            assert_eq!(ran.code, Some(code), "{arguments:?}: {ran:?}");
+            bench.assert_nothing_is_left();
+        }
+    }
+}
+
+#[test]
+fn streams_that_are_not_there_at_all_change_nothing() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", PLAIN);
+    for arguments in commands(plugin.to_str().unwrap(), &pipeline(&bench, plugin.to_str().unwrap(), "")) {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh", env!("CARGO_BIN_EXE_ekuiper-plugin")]);
+        command.args(&arguments).env("TMPDIR", bench.path().join("tmp"));
+        let ran = finish(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        assert_eq!(ran.code, Some(0), "{arguments:?}");
+        bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn arguments_that_are_not_json_are_usage_errors_in_bounded_words() {
+    let bench = Bench::new();
+    // Nothing is started for them.
+    let plugin = bench.script("touch started; sleep 600");
+    let path = plugin.to_str().unwrap();
+    let long = format!("[{}", "1,".repeat(50_000));
+    for (arguments, told) in [
+        (["call", path, "f", "hello"], "argument 1 is not JSON: expected value at line 1 column 1 in hello"),
+        (
+            ["call", path, "f", &long],
+            "argument 1 is not JSON: EOF while parsing a value at line 1 column 100001 in …1,1",
+        ),
+        (["source", path, "f", "--config=["], "--config is not JSON: EOF while parsing a list at line 1 column 1 in ["),
+        (["source", path, "f", "--config=7"], "--config must be a JSON object, for example {\"interval\":10}; it is 7"),
+        (["sink", path, "f", "--config=x"], "--config is not JSON: expected value at line 1 column 1 in x"),
+        (["sink", path, "f", "--config=[]"], "--config must be a JSON object"),
+    ] {
+        let error = bench.fails(2, &arguments);
+        assert!(error.starts_with(told) && error.len() < 300, "{error}");
+    }
+    assert!(!plugin.join("started").exists());
+    // With a byte order mark, of a file that was put there.
+    let error = bench.fails(1, &["source", path, "no", "--config", "\u{feff}{}"]);
+    assert!(error.starts_with("there is no source no"), "{error}");
+}
+
+/// A sink with acks gets these bytes; what the command said and its code.
+fn fed(bench: &Bench, plugin: &Path, lines: &[u8]) -> (Option<i32>, String, String) {
+    let arguments = ["sink", plugin.to_str().unwrap(), "k", "--ack"];
+    let Ran { code, stdout, stderr } = run_with(bench, &arguments, Stdio::piped(), Stdio::piped(), lines);
+    (code, stdout, stderr)
+}
+
+#[test]
+fn lines_that_are_wrong_are_told_with_their_number_and_cut() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", PLAIN);
+    let acked = |count: u64| format!("{{\"acked\":{count},\"delivered\":{count},\"failed\":0,\"sent\":{count}}}\n");
+    let long = [&b"{}\n{\"a\":\""[..], &vec![b'x'; 5 << 20], b"\x01\"}\n"].concat();
+    let longer = [&b"{}\n\""[..], &vec![b'x'; 70 << 20], b"\"\n"].concat();
+    for (lines, told) in [
+        (&b"{}\n{\"a\":\n"[..], "line 2 of stdin is not JSON: EOF while parsing a value at column 5, in {\"a\":"),
+        (b"{}\n\n \n{\"a\":\"\xff\"}\n", "line 4 of stdin is not UTF-8: byte 0xff at column 7, in {\"a\":\""),
+        (b"{}\nx\n", "line 2 of stdin is not JSON: expected value at column 1, in x"),
+        (b"{}\n1e999\n", "line 2 of stdin is not JSON: number out of range at column 5, in 1e999"),
+        (&long, "line 2 of stdin is not JSON: control character"),
+        (&longer, "line 2 of stdin is longer than a message may be (67108864 bytes); it begins with \"xxxx"),
+        (b"{}\n{\"a\":1}}\n", "line 2 of stdin is not JSON: trailing characters at column 8, in {\"a\":1}}"),
+    ] {
+        let (code, stdout, stderr) = fed(&bench, &plugin, lines);
+        assert!(stderr.starts_with(&format!("ekuiper-plugin: {told}")), "{stderr:.300}");
+        assert!(stderr.len() < 300, "{} bytes: {stderr:.300}", stderr.len());
+        assert_eq!((code, stdout), (Some(1), acked(1)), "{told}");
+    }
+    let utf16: Vec<u8> = "\u{feff}{}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let (code, stdout, stderr) = fed(&bench, &plugin, &utf16);
+    assert_eq!((code, stdout), (Some(1), acked(0)));
+    assert!(stderr.starts_with("ekuiper-plugin: stdin is not JSON lines: it is UTF-16, not UTF-8"), "{stderr}");
+    // Marks of files that were put together, Windows' ends of lines, no end.
+    let (code, stdout, stderr) =
+        fed(&bench, &plugin, b"\xef\xbb\xbf{\"a\":1}\r\n\r\n\xef\xbb\xbf{\"a\":2}\r\n{\"a\":3}");
+    assert_eq!((code, stdout), (Some(0), acked(3)), "{stderr}");
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn files_with_a_byte_order_mark_are_read_and_others_are_told() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", PLAIN);
+    let name = plugin.file_name().unwrap().to_str().unwrap();
+    let manifest = plugin.join(format!("{name}.json"));
+    let pipeline = pipeline(&bench, plugin.to_str().unwrap(), "");
+    for path in [&manifest, Path::new(&pipeline)] {
+        let text = std::fs::read_to_string(path).unwrap();
+        std::fs::write(path, format!("\u{feff}{text}")).unwrap();
+        let ran = bench.run(&["run", &pipeline]);
+        assert_eq!((ran.code, ran.stdout.lines().count()), (Some(0), 3), "{ran:?}");
+        for marked in ["\u{feff}", ""] {
+            let text: Vec<u8> = format!("{marked}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+            std::fs::write(path, text).unwrap();
+            let error = bench.fails(1, &["run", &pipeline]);
+            assert!(error.contains("it is UTF-16, not UTF-8: save it as UTF-8"), "{error}");
+            assert!(error.contains(path.file_name().unwrap().to_str().unwrap()), "{error}");
+        }
+        std::fs::write(path, [text.as_bytes(), b"\n# \xe4"].concat()).unwrap();
+        let error = bench.fails(1, &["run", &pipeline]);
+        assert!(error.contains("byte 0xe4 at line ") && error.contains("is not UTF-8"), "{error}");
+        std::fs::write(path, text).unwrap();
+    }
+}
+
+#[test]
+fn bytes_are_base64_text_in_both_codecs() {
+    let bench = Bench::new();
+    // `bytes` in MessagePack: a result, and a row with meta.
+    let body = r#"
+def source(push):
+    for n in range(2):
+        push(b"\x82\xa7message\x82\xa1n" + bytes([n]) + b"\xa4jpeg\x91\xc4\x02\xff\xd8" + b"\xa4meta\x81\xa3key\xc4\x01\x00")
+def row(data): pass
+def call(request): return b"" if b"Validate" in request else b"\x82\xa5state\xc3\xa6result\x92\xc4\x03\x00\x01\x02\xcf" + b"\xff" * 8
+"#;
+    let body = body.replace("return b\"\" if", "return b\"\\x82\\xa5state\\xc3\\xa6result\\xa0\" if");
+    let plugin = speaker(&bench, MESSAGEPACK, &body);
+    let path = plugin.to_str().unwrap();
+    let ran = bench.run(&["call", path, "f", "1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "[\"AAEC\",18446744073709551615]\n"), "{ran:?}");
+    let ran = bench.run(&["source", path, "s", "--meta"]);
+    let row = |n: u8| json!({"message": {"n": n, "jpeg": ["/9g="]}, "meta": {"key": "AA=="}});
+    let rows: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((ran.code, rows), (Some(0), vec![row(0), row(1)]), "{}", ran.stderr);
+    // Through functions and out again.
+    let file = pipeline(&bench, path, "[[function]]\nsymbol = 'f'\nargs = ['jpeg']\noutput = 'thumb'\n");
+    let ran = bench.run(&["run", &file]);
+    let first: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(first, json!({"n": 0, "jpeg": ["/9g="], "thumb": ["AAEC", u64::MAX]}));
+    bench.assert_nothing_is_left();
+}
+
+/// Sends what cannot be read, as fast as it is taken.
+const FLOOD: &str = "
+def source(push):
+    while not stopped.is_set():
+        push(b'null')
+";
+
+#[test]
+fn errors_without_end_are_folded_and_end_the_command() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", FLOOD);
+    let plugin = plugin.to_str().unwrap();
+    let pipeline = pipeline(&bench, plugin, "count = 3\n");
+    for arguments in [["source", plugin, "s", "--count", "3"], ["run", &pipeline, "--count", "3", "--timeout=1h"]] {
+        // By default, and after so many.
+        for (more, count) in [(&[][..], 1000), (&["--max-errors", "50000"][..], 50_000)] {
+            let ran = bench.run(&[&arguments[..], more].concat());
+            assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+            let told =
+                format!("{count} errors in a row and no row in between: --max-errors sets how many are too many");
+            assert!(ran.stderr.contains(&told), "{ran:?}");
+            // One, with counts at most once a second, and the end.
+            assert!(ran.stderr.contains("more like this)"), "{ran:?}");
+            assert!(ran.stderr.len() < 20_000 && ran.stderr.lines().count() < 60, "{ran:?}");
+        }
+    }
+    // Without a limit time ends it.
+    let ran = bench.run(&["source", plugin, "s", "--count", "3", "--max-errors", "0", "--timeout", "300ms"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("source s gave 0 of 3 rows within 300ms"), "{ran:?}");
+    let ran = bench.run(&["run", &pipeline, "--max-errors", "0", "--timeout", "300ms"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("source s gave 0 of 3 rows within 300ms"), "{ran:?}");
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn a_time_ends_a_source_that_is_silent_and_one_that_goes_on() {
+    let bench = Bench::new();
+    let silent = speaker(&bench, "b'handshake'", "def source(push): stopped.wait()");
+    let ran = bench.run(&["source", silent.to_str().unwrap(), "s", "--timeout", "100ms"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "", ""));
+    let ran = bench.run(&["source", silent.to_str().unwrap(), "s", "--timeout", "100ms", "--count", "1"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let bench = Bench::new();
+    let body = "
+def source(push):
+    while not stopped.is_set():
+        push(b'{\"message\":{}}')
+";
+    let endless = speaker(&bench, "b'handshake'", body);
+    let ran = bench.run(&["source", endless.to_str().unwrap(), "s", "--timeout", "100ms"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(ran.stdout.starts_with("{}\n"), "{:.100}", ran.stdout);
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn what_a_plugin_prints_is_shown_with_its_name_and_once() {
+    let bench = Bench::new();
+    let body = r#"
+def source(push):
+    print("source prints", flush=True)
+    push(b'{"message":{}}')
+def row(data):
+    print("row", data.decode(), flush=True)
+def call(request):
+    print("call prints", flush=True)
+    return b'{"state":true,"result":7}'
+"#;
+    let plugin = speaker(&bench, "b'handshake'", body);
+    let path = plugin.to_str().unwrap();
+    let name = plugin.file_name().unwrap().to_str().unwrap();
+    let (code, stdout, stderr) = fed(&bench, &plugin, b"{\"a\":1}\n{\"a\":2}\n");
+    assert_eq!((code, stdout.as_str()), (Some(0), "{\"acked\":2,\"delivered\":2,\"failed\":0,\"sent\":2}\n"));
+    assert_eq!(stderr, format!("[{name}] row {{\"a\":1}}\n[{name}] row {{\"a\":2}}\n"));
+    let ran = bench.run(&["source", path, "s"]);
+    assert_eq!((ran.stdout.as_str(), ran.stderr), ("{}\n", format!("[{name}] source prints\n")));
+    // At the level info they are not shown twice; at the level error not at all.
+    let ran = bench.run(&["call", path, "f", "--log-level", "info"]);
+    assert_eq!(ran.stdout, "7\n");
+    assert!(ran.stderr.matches("call prints").count() >= 1, "{ran:?}");
+    assert!(
+        ran.stderr.lines().filter(|line| line.contains("call prints")).all(|line| line.starts_with('[')),
+        "{ran:?}"
+    );
+    let ran = bench.run(&["source", path, "s", "--log-level", "error"]);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("{}\n", ""));
+    // One that does not start says why once.
+    let bench = Bench::new();
+    let broken = speaker(&bench, "b'handshake'", "raise RuntimeError('it is broken')");
+    let error = bench.fails(1, &["source", broken.to_str().unwrap(), "s"]);
+    assert_eq!(error.matches("RuntimeError: it is broken").count(), 1, "{error}");
+}
+
+#[test]
+fn a_signal_ends_each_command_in_order_in_the_middle_of_its_work() {
+    let bench = Bench::new();
+    let body = "
+def source(push):
+    print('ready', flush=True)
+    stopped.wait()
+def row(data): print('ready', flush=True)
+def call(request):
+    if b'Validate' in request: return b'{\"state\":true,\"result\":\"\"}'
+    print('ready', flush=True)
+    time.sleep(600)
+";
+    let plugin = speaker(&bench, "b'handshake'", body);
+    let path = plugin.to_str().unwrap();
+    let pipeline = pipeline(&bench, path, "");
+    let commands =
+        [vec!["call", path, "f"], vec!["source", path, "s"], vec!["sink", path, "k"], vec!["run", &pipeline]];
+    for arguments in commands {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            let mut command = bench.command(&arguments);
+            command.args(["--recv-timeout", "120s"]);
+            // It stays open: who types has not ended it.
+            let (stdin, mut typed) = std::io::pipe().unwrap();
+            typed.write_all(b"{}\n").unwrap();
+            let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut stderr = child.stderr.take().unwrap();
+            await_text(&mut stderr, "ready");
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            let reader = std::thread::spawn(move || {
+                let mut rest = Vec::new();
+                let _ = stderr.read_to_end(&mut rest);
+                String::from_utf8_lossy(&rest).into_owned()
+            });
+            let ran = finish(child);
+            drop(typed);
+            let rest = reader.join().unwrap();
+            assert_eq!(ran.code, Some(130), "{arguments:?}: {rest}");
+            // What there is to tell.
+            match arguments[0] {
+                "sink" => {
+                    assert!(ran.stdout.contains("\"acked\":0,") && ran.stdout.ends_with("\"sent\":1}\n"), "{ran:?}")
+                }
+                "run" => assert!(rest.contains("\"read\":0"), "{rest}"),
+                _ => assert_eq!(ran.stdout, ""),
+            }
+            bench.assert_nothing_is_left();
+        }
+    }
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", "def source(push): stopped.wait()");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_ekuiper-plugin")]);
+    command.args(["source", plugin.to_str().unwrap(), "s", "--log-level", "debug"]);
+    command.env("TMPDIR", bench.path().join("tmp")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    await_text(child.stderr.as_mut().unwrap(), "plugin started");
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(finish(child).code, Some(130));
+    bench.assert_nothing_is_left();
+}
+
+/// Reads until this text has come.
+fn await_text(from: &mut impl Read, text: &str) {
+    let (mut read, mut piece) = (Vec::new(), [0; 4096]);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !String::from_utf8_lossy(&read).contains(text) {
+        assert!(std::time::Instant::now() < deadline);
+        match from.read(&mut piece).unwrap() {
+            0 => panic!("it ended: {}", String::from_utf8_lossy(&read)),
+            count => read.extend_from_slice(&piece[..count]),
+        }
+    }
+}
