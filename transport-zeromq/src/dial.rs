@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ekuiper_core::address::Address;
+use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Result};
 use ekuiper_transport_ipc::wait::io_error;
 use futures::StreamExt;
@@ -78,7 +79,10 @@ impl Dialler {
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !complained => {
                     complained = true;
-                    tracing::warn!(address = %self.address, "not dialled: {error}");
+                    static LINES: Throttle = Throttle::new();
+                    if let Some(others) = LINES.pass(std::time::Instant::now()) {
+                        tracing::warn!(address = %self.address, others, "not dialled: {error}");
+                    }
                 }
                 Err(_) => {}
             }
