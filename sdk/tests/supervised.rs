@@ -410,6 +410,39 @@ fn both_end_with_their_engine() {
     assert_ended(&plugin, 0, &busy.journal);
 }
 
+/// Where it is the first process of a container.
+#[test]
+fn a_guard_that_adopts_orphans_reaps_them_and_knows_how_its_worker_ended() {
+    let _watchdog = watchdog();
+    let options: &[&str] = match rustix::process::getuid().is_root() {
+        true => &["-pf", "--mount-proc", "--kill-child"],
+        false => &["-rpf", "--mount-proc", "--kill-child"],
+    };
+    if !Command::new("unshare").args(options).arg("true").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: this user can have no namespace of processes");
+        return;
+    }
+    let mut plugin = Plugin::start_as(&[("UNRULY_SUPERVISED", "1")], |launch| {
+        let mut command = Command::new("unshare");
+        command.args(options).args(["sh", "-c", r#"(sleep 0 &) ; exec "$0" "$1""#]).arg(unruly()).arg(launch);
+        command
+    });
+    let mut busy = Busy::start(&mut plugin);
+    let children = |pid: u32| -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let lists =
+            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+        lists.collect::<String>().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    };
+    let guard = children(plugin.child.id())[0];
+    eventually("its worker is its only child", || children(guard).len() == 1);
+    let worker = i32::try_from(children(guard)[0]).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(worker).unwrap(), Signal::KILL).unwrap();
+    plugin.log.wait_for(&["the worker has ended (signal: 9 (SIGKILL))"]);
+    busy.comes_back();
+    eventually("its next worker is its only child", || children(guard).len() == 1);
+}
+
 #[test]
 fn a_host_that_supervises_needs_no_guard() {
     let _watchdog = watchdog();

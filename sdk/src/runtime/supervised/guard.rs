@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::account::settle;
 use super::link::Said;
 use super::marks::Marks;
+use super::orphans::Orphans;
 use super::roster::Roster;
 use super::worker::Worker;
 use super::{marks, page};
@@ -76,6 +77,7 @@ pub(in crate::runtime) fn guard(plugin: Plugin, mut site: Site) -> Result<()> {
         crashes: Crashes::new(policy),
         roster: Roster::default(),
         worker: None,
+        orphans: Orphans::adopted(plugin.worker.is_some())?,
         command: plugin.worker.clone(),
         start_at: Some(Instant::now()),
         courier: Some(courier),
@@ -106,6 +108,7 @@ struct Guard {
     crashes: Crashes,
     roster: Roster,
     worker: Option<Worker>,
+    orphans: Option<Orphans>,
     /// The worker's command line; absent where it is this executable's own.
     command: Option<Vec<String>>,
     /// When the next worker is to be started.
@@ -141,6 +144,8 @@ enum Event {
 struct Heard {
     end: bool,
     wake: bool,
+    /// A child has ended that may be an orphan.
+    child: bool,
     worker: bool,
     /// The worker's process has ended.
     death: bool,
@@ -163,6 +168,9 @@ impl Guard {
                         Event::Ended(ended) => return self.explain(ended),
                     }
                 }
+            }
+            if let (true, Some(orphans)) = (heard.child, &self.orphans) {
+                orphans.reap(self.worker.as_mut());
             }
             if heard.worker || heard.death {
                 self.listen(heard.death)?;
@@ -213,15 +221,17 @@ impl Guard {
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
         fds.extend(ends.fds());
+        let ends = fds.len();
+        fds.extend(self.orphans.as_ref().map(Orphans::fd));
         let own = fds.len();
         fds.extend(worker.into_iter().flat_map(Worker::fds));
         match poll(&mut fds, left.as_ref()) {
             Ok(_) => {
                 let is = |fd: &PollFd<'_>| !fd.revents().is_empty();
-                let end = fds[1..own].iter().any(is);
+                let (end, child) = (fds[1..ends].iter().any(is), fds[ends..own].iter().any(is));
                 let of_worker = &fds[own..];
                 let (death, worker) = (of_worker.first().is_some_and(is), of_worker.get(1).is_some_and(is));
-                Ok(Heard { end, wake: is(&fds[0]), worker, death })
+                Ok(Heard { end, wake: is(&fds[0]), child, worker, death })
             }
             Err(rustix::io::Errno::INTR) => Ok(Heard::default()),
             Err(error) => Err(format!("cannot wait: {error}").into()),

@@ -4,12 +4,14 @@
 //! `guard` is the first's main loop, `roster` its list of what is live, and
 //! `worker` its end of the second, which `link` is the other end of. The
 //! worker marks what it executes in memory that outlives it: `marks`, on a
-//! `page`; `account` sees to what a sink had not even read.
+//! `page`; `account` sees to what a sink had not even read, and `orphans` to
+//! children that nobody waits for.
 
 mod account;
 mod guard;
 mod link;
 mod marks;
+mod orphans;
 mod page;
 mod roster;
 mod worker;

@@ -6,14 +6,14 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, pidfd_open, pidfd_send_signal};
 
 use super::account::Held;
 use super::link::{self, Said};
@@ -40,6 +40,8 @@ pub(super) struct Worker {
     pub(super) deadline: Option<Instant>,
     /// It has hung up.
     leaves: bool,
+    /// How it has ended, where it was waited for with other children.
+    ended: Option<ExitStatus>,
     reaped: bool,
 }
 
@@ -83,6 +85,7 @@ impl Worker {
             ready: false,
             deadline,
             leaves: false,
+            ended: None,
             reaped: false,
         })
     }
@@ -169,6 +172,13 @@ impl Worker {
         }
     }
 
+    /// This child has been waited for: it may have been the worker.
+    pub(super) fn was_reaped(&mut self, pid: Pid, status: WaitStatus) {
+        if self.ended.is_none() && pid == Pid::from_child(&self.child) {
+            self.ended = Some(ExitStatus::from_raw(status.as_raw()));
+        }
+    }
+
     pub(super) fn kill(&self) {
         let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
     }
@@ -178,7 +188,8 @@ impl Worker {
     pub(super) fn reap(mut self) -> (io::Result<ExitStatus>, Vec<Held>) {
         self.kill();
         self.reaped = true;
-        (self.child.wait(), std::mem::take(&mut self.held))
+        let status = self.ended.map_or_else(|| self.child.wait(), Ok);
+        (status, std::mem::take(&mut self.held))
     }
 }
 
@@ -198,7 +209,9 @@ impl Drop for Worker {
     fn drop(&mut self) {
         if !self.reaped {
             self.kill();
-            let _ = self.child.wait();
+            if self.ended.is_none() {
+                let _ = self.child.wait();
+            }
         }
     }
 }
