@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::{Control, Feature, SymbolKind};
+use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 
@@ -58,7 +59,7 @@ impl SinkBuilder {
         let control = Control::sink(&target.symbol, target.meta.clone(), config);
         let drain = Drain::new(plugin.clone(), target, control);
         plugin.attach(drain.clone())?;
-        Ok(Sink { drain, sending: DeadlineLock::default() })
+        Ok(Sink { drain, sending: DeadlineLock::default(), stray_acks: Throttle::new() })
     }
 }
 
@@ -71,6 +72,7 @@ pub struct Sink {
     drain: Arc<Drain>,
     /// Held from a message to its ack, so that acks are not confused.
     sending: DeadlineLock<Sending>,
+    stray_acks: Throttle,
 }
 
 #[derive(Default)]
@@ -187,8 +189,12 @@ impl Sink {
                 in_company &= outlet.running.has(Feature::AckWindow);
                 let window = if in_company { drain.plugin.site.options.ack_window.max(1) - 1 } else { 0 };
                 drain.make_room(&outlet, window)?;
-                if !in_company && outlet.drop_stray_acks() > 0 {
-                    tracing::warn!(sink = drain.control.symbol_name, "an acknowledgement of nothing was dropped");
+                if !in_company
+                    && outlet.drop_stray_acks() > 0
+                    && let Some(others) = self.stray_acks.pass(Instant::now())
+                {
+                    let sink = &drain.control.symbol_name;
+                    tracing::warn!(sink, others, "an acknowledgement of nothing was dropped");
                 }
             }
             let waiting = drain.enter(READING)?;

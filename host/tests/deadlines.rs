@@ -1,6 +1,6 @@
 //! A caller waits no longer than its own deadline, whatever other callers wait
 //! for: time is not measured here, one of them waits for ever.
-#![allow(clippy::unwrap_used)] // these are tests, helpers included
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
 

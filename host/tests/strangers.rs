@@ -1,5 +1,5 @@
 //! Processes that are not the plugin's, at its channels and in its place.
-#![allow(clippy::unwrap_used)] // these are tests, helpers included
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
 

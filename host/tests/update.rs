@@ -1,6 +1,6 @@
 //! An update of a plugin: the new version is tried before the old one ends,
 //! and what is live goes on, with the one or with the other (fault 16).
-#![allow(clippy::unwrap_used)] // these are tests, helpers included
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
 

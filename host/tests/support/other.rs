@@ -2,6 +2,8 @@
 //! trusted, and a stranger in a test must be somebody else. Each is the test's
 //! own binary, which runs its test `other_process` alone.
 
+#![allow(clippy::disallowed_methods)] // tests start their own
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;

@@ -31,6 +31,7 @@ struct Inner {
     /// Messages that were given to the sink and not acknowledged yet.
     owed: AtomicU64,
     surplus: Throttle,
+    unsent: Throttle,
     failures: Throttle,
 }
 
@@ -44,6 +45,7 @@ impl SinkContext {
             mode,
             owed: AtomicU64::new(0),
             surplus: Throttle::default(),
+            unsent: Throttle::default(),
             failures: Throttle::default(),
         }))
     }
@@ -153,7 +155,11 @@ impl SinkContext {
         match acked {
             // Nobody waits for it any more.
             Ok(()) | Err(Error::Stopped) => {}
-            Err(error) => tracing::error!(%error, "a message was not acknowledged"),
+            Err(error) => {
+                if let Some(others) = self.0.unsent.pass(Instant::now()) {
+                    tracing::error!(%error, others, "a message was not acknowledged");
+                }
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ekuiper_core::exchange::{PluginEnd, Step};
+use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{Request, TransportError};
 
 use crate::context::trim;
@@ -37,6 +38,7 @@ pub(super) fn serve(
     let mut end = PluginEnd::new();
     let (mut command, mut reply) = (Vec::new(), Vec::new());
     let mut connection = None;
+    let too_long = Throttle::new();
     loop {
         let stepped = match end.step() {
             Step::Connect => match request.connect(absence.map(|absence| Instant::now() + absence)) {
@@ -60,7 +62,9 @@ pub(super) fn serve(
                 let mut sent = request.send(connection, &reply, None);
                 if let Err(TransportError::TooLong { length, max }) = sent {
                     let text = format!("the answer of {length} bytes is longer than the limit of {max}");
-                    tracing::error!("{text}");
+                    if let Some(others) = too_long.pass(Instant::now()) {
+                        tracing::error!(others, "{text}");
+                    }
                     reply.clear();
                     server.refuse(&text, &mut reply);
                     sent = request.send(connection, &reply, None);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::{Address, Registry};
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Meta, SymbolKind};
+use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{Request, TransportError};
 
 use super::bell::{Bell, Heed};
@@ -44,6 +45,7 @@ pub(super) struct Symbols {
     launches: u64,
     /// What is started now was started by a former worker.
     again: bool,
+    refusals: Throttle,
 }
 
 /// Serves the control channel until the host, a signal or the parent's death
@@ -144,7 +146,7 @@ pub(super) fn refuse(text: &str, reply: &mut Vec<u8>) {
 impl Symbols {
     fn new(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Self {
         let (entries, addresses, dialled) = (HashMap::new(), Registry::default(), HashMap::new());
-        Self { plugin, site, bell, entries, addresses, dialled, launches: 0, again: false }
+        Self { plugin, site, bell, entries, addresses, dialled, launches: 0, again: false, refusals: Throttle::new() }
     }
 
     /// Appends the answer to a command.
@@ -153,7 +155,9 @@ impl Symbols {
             Ok(()) => reply.extend_from_slice(ANSWER_OK),
             Err(error) => {
                 let text = text_of(&*error);
-                tracing::error!(error = text, "command refused");
+                if let Some(others) = self.refusals.pass(Instant::now()) {
+                    tracing::error!(error = text, others, "command refused");
+                }
                 refuse(&text, reply);
             }
         }

@@ -93,8 +93,11 @@ pub(super) fn live(
         })
         .unzip();
     let acks = Acks { channel: Channel(push.clone()), account: account.clone() };
-    for _ in 0..owed.unwrap_or(0) {
-        tracing::error!("a message that a former worker has died with is acknowledged as failed");
+    let owed = owed.unwrap_or(0);
+    if owed > 0 {
+        tracing::error!(messages = owed, "what a former worker has died with is acknowledged as failed");
+    }
+    for _ in 0..owed {
         acks.send(&encode_ack(Err(UNKNOWN_MESSAGE))).map_err(fail(format!("ack channel {ack}")))?;
     }
     let outlet = requires_ack.then(|| Box::new(acks) as Box<dyn Outlet>);
