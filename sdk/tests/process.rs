@@ -16,7 +16,7 @@ use serde_json::json;
 use support::build::unruly;
 use support::channels::Channel;
 use support::plugin::{meta, release};
-use support::{Asked, Plugin, drain, eventually, exit_of, journal, watchdog};
+use support::{Asked, Plugin, drain, eventually, exit_of, journal, soon, watchdog};
 
 /// Starts two sources, a sink and a function, each with its journal's name.
 fn busy(plugin: &mut Plugin) -> (Vec<Box<dyn std::any::Any>>, std::path::PathBuf) {
@@ -82,7 +82,7 @@ fn sigterm_ends_a_plugin_in_the_middle_of_anything() {
     let hanging = json!({ "hang_in": "row 1", "release": never, "journal": plugin.file("stuck") });
     let (push, _acks, answer) = plugin.start_sink("journal", &meta("r1", "stuck_sink"), hanging);
     assert_eq!(answer, "ok");
-    push.send(br#"{"n":1}"#, support::soon()).unwrap();
+    push.send(br#"{"n":1}"#, soon()).unwrap();
     let stuck = plugin.file("stuck");
     eventually("the sink hangs", || journal(&stuck).contains(&"row 1".into()));
     let (_held, file) = busy(&mut plugin);
@@ -121,6 +121,30 @@ fn the_death_of_its_parent_ends_it_in_order() {
         Ok(()) => std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")),
     });
     assert_orderly(&journal(&file));
+}
+
+#[test]
+fn a_plugin_that_ends_tells_how_much_its_sinks_have_not_collected() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let go = plugin.file("go");
+    // One hangs in a row, the other only has too much to do.
+    let (hanging, _acks, answer) =
+        plugin.start_sink("journal", &meta("r1", "hanging"), json!({ "hang_in": "row 1", "release": go }));
+    assert_eq!(answer, "ok");
+    let (slow, _acks, answer) = plugin.start_sink("journal", &meta("r1", "slow"), json!({}));
+    assert_eq!(answer, "ok");
+    for n in 0..7 {
+        hanging.send(format!("{{\"n\":{n}}}").as_bytes(), soon()).unwrap();
+    }
+    for n in 0..100 {
+        slow.send(format!("{{\"n\":{n},\"pause\":100}}").as_bytes(), soon()).unwrap();
+    }
+    plugin.signal(Signal::TERM);
+    // Row 0 was collected, and row 1 never is.
+    plugin.log.wait_for(&["ERROR", "op=\"hanging\"", "were not collected in time, and are lost", "messages=5"]);
+    plugin.log.wait_for(&["ERROR", "op=\"slow\"", "were not collected in time, and are lost"]);
+    plugin.assert_exit_0();
 }
 
 #[test]

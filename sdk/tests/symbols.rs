@@ -7,7 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::message::{CallKind, Command, CommandKind, Control};
+use ekuiper_core::message::{CallKind, Collected, Command, CommandKind, Control};
 use ekuiper_core::transport::{Endpoint, Options, Transport};
 use ekuiper_transport_uds::UdsTransport;
 use serde_json::{Map, json};
@@ -345,6 +345,95 @@ fn a_stopped_sink_has_read_what_was_sent() {
     let lines = journal(&file);
     assert_eq!(lines.len(), 103, "{lines:?}");
     assert_eq!((lines[101].as_str(), lines[102].as_str()), ("row 99", "close"));
+}
+
+#[test]
+fn a_stopped_sink_collects_what_was_sent_however_long_that_takes() {
+    const ROWS: usize = 60;
+    let _watchdog = watchdog();
+    // What the engine gets its answer in.
+    let mut plugin = Plugin::start(&[("UNRULY_STOP", "1000"), ("UNRULY_START", "20000")]);
+    let (file, rule) = (plugin.file("journal"), meta("r1", "s"));
+    let config = json!({ "journal": file });
+    let (push, acks, answer) = plugin.start_sink("journal", &rule, config.clone());
+    assert_eq!(answer, "ok");
+    for n in 0..ROWS {
+        push.send(format!("{{\"n\":{n},\"pause\":50}}").as_bytes(), soon()).unwrap();
+    }
+    // As eKuiper ends a sink: its channels first.
+    push.close();
+    acks.close();
+    assert_eq!(plugin.stop_sink("journal", &rule), "ok");
+    // The answer did not wait for all rows, and meanwhile others are served.
+    plugin.log.wait_for(&["stopped: what was sent before is still being collected"]);
+    plugin.assert_alive();
+    // The same instance begins after the end of the former.
+    let (_push, _acks, answer) = plugin.start_sink("journal", &rule, config);
+    assert_eq!(answer, "ok");
+    let expected = ["configure", "open"].map(String::from).into_iter();
+    let expected =
+        expected.chain((0..ROWS).map(|n| format!("row {n}"))).chain(["close", "configure", "open"].map(String::from));
+    assert_eq!(journal(&file), expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_sink_that_is_still_collecting_is_not_started_twice() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[("UNRULY_STOP", "300"), ("UNRULY_START", "300")]);
+    let rule = meta("r1", "s");
+    let (push, _acks, answer) = plugin.start_sink("journal", &rule, json!({}));
+    assert_eq!(answer, "ok");
+    for n in 0..100 {
+        push.send(format!("{{\"n\":{n},\"pause\":20}}").as_bytes(), soon()).unwrap();
+    }
+    push.close();
+    assert_eq!(plugin.stop_sink("journal", &rule), "ok");
+    let answer = plugin.command(CommandKind::Start, Control::sink("journal", rule.clone(), Map::new()));
+    assert_eq!(answer, "sink journal (r1/s/0) still collects what was sent before it was stopped: start it later");
+    eventually("it is over", || {
+        plugin.command(CommandKind::Start, Control::sink("journal", rule.clone(), Map::new())) == "ok"
+    });
+}
+
+#[test]
+fn a_sink_tells_a_host_that_asks_how_much_it_has_collected() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let rule = meta("r1", "s");
+    let sockets = plugin.sockets();
+    let ack = Endpoint::Listen(sockets.ack(&rule).unwrap());
+    let acks = UdsTransport::new().pull(&ack, &Options::default()).unwrap();
+    let start = Control::sink("journal", rule.clone(), Map::new()).with_reports(true);
+    assert_eq!(plugin.command(CommandKind::Start, start), "ok");
+    let data = Endpoint::Dial(sockets.data(&rule).unwrap());
+    let push = UdsTransport::new().push(&data, &Options::default()).unwrap();
+    let mut reports = 0;
+    let mut collected_all = |all: u64, refused: u64| {
+        loop {
+            let report: Collected = serde_json::from_value(drain(&*acks).unwrap()).unwrap();
+            reports += 1;
+            if report.collected == all {
+                assert_eq!(report.refused, refused);
+                return;
+            }
+        }
+    };
+    push.send(b"{\"n\":0}", soon()).unwrap();
+    collected_all(1, 0);
+    push.send(b"{\"n\":1,\"fail\":\"no\"}", soon()).unwrap();
+    push.send(b"{\"n\":2}", soon()).unwrap();
+    collected_all(3, 1);
+    let start = Instant::now();
+    for n in 3..10_003 {
+        push.post(format!("{{\"n\":{n}}}").as_bytes(), soon()).unwrap();
+    }
+    push.dispatch(soon()).unwrap();
+    collected_all(10_003, 1);
+    // Not one for each message.
+    let most = 4 + start.elapsed().as_millis() / 5;
+    assert!(reports <= most, "{reports} reports in {:?}", start.elapsed());
+    assert_eq!(plugin.stop_sink("journal", &rule), "ok");
+    assert_eq!(drain(&*acks), None, "nothing is told twice");
 }
 
 #[test]

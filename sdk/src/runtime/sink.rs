@@ -113,7 +113,7 @@ pub(super) fn live(
 
     let stop = Arc::new(Stop::new()?);
     let mut tally = Tally::new(stop.clone(), reports.then(|| push.clone()));
-    if progress.running(stopper(&stop, &pull, requires_ack.then(|| push.clone())))
+    if progress.running(stopper(&stop, &pull, &push, requires_ack, reports))
         && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, account.as_deref(), &mut tally)
     {
         tracing::error!(%error, "the data channel failed");
@@ -129,15 +129,21 @@ pub(super) fn live(
     Ok(())
 }
 
-/// How the control thread stops it. Where there are acknowledgements, `acks` is
-/// their channel.
-fn stopper(stop: &Arc<Stop>, pull: &Arc<dyn Pull>, acks: Option<Arc<dyn Push>>) -> Stopper {
-    let (asked, given_up, counted) = (stop.clone(), stop.clone(), stop.clone());
-    let (data, span) = (pull.clone(), tracing::Span::current());
+/// How the control thread stops it.
+fn stopper(stop: &Arc<Stop>, pull: &Arc<dyn Pull>, push: &Arc<dyn Push>, requires_ack: bool, reports: bool) -> Stopper {
+    let (asked, given_up, counted, told) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
+    let (data, acks, span) = (pull.clone(), push.clone(), tracing::Span::current());
     Stopper {
         ask: Box::new(move || asked.set()),
-        // Ends an acknowledgement that the engine does not take.
-        hurry: Box::new(move || acks.iter().for_each(|acks| acks.close())),
+        hurry: Box::new(move || {
+            if requires_ack {
+                // Ends an acknowledgement that the engine does not take.
+                acks.close();
+            } else if reports {
+                // Its own thread is in `collect`, maybe for ever.
+                let _ = acks.send(&told.collected().encode(), Some(Instant::now()));
+            }
+        }),
         give_up: Box::new(move || {
             given_up.give_up();
             // Unless its own thread is about to: that may be in `collect` for
@@ -146,7 +152,7 @@ fn stopper(stop: &Arc<Stop>, pull: &Arc<dyn Pull>, acks: Option<Arc<dyn Push>>) 
                 data.close();
             }
         }),
-        dealt_with: Some(Box::new(move || counted.collected.load(Ordering::Acquire))),
+        dealt_with: Some(Box::new(move || counted.collected().collected)),
     }
 }
 
@@ -194,7 +200,7 @@ impl Tally {
     fn add(&mut self, is_refused: bool) {
         self.now.collected += 1;
         self.now.refused += u64::from(is_refused);
-        self.stop.collected.store(self.now.collected, Ordering::Release);
+        self.stop.note(self.now);
         self.report_if_due();
     }
 
@@ -344,8 +350,9 @@ struct Stop {
     flag: AtomicBool,
     /// What has come is not to be collected any more.
     given_up: AtomicBool,
-    /// How many messages were collected.
+    /// How many messages were collected, and not taken.
     collected: AtomicU64,
+    refused: AtomicU64,
     event: OwnedFd,
 }
 
@@ -353,12 +360,22 @@ impl Stop {
     fn new() -> std::io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (flag, given_up) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { flag, given_up, collected: AtomicU64::new(0), event })
+        Ok(Self { flag, given_up, collected: AtomicU64::new(0), refused: AtomicU64::new(0), event })
     }
 
     fn set(&self) {
         self.flag.store(true, Ordering::Release);
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    fn note(&self, collected: Collected) {
+        self.refused.store(collected.refused, Ordering::Relaxed);
+        self.collected.store(collected.collected, Ordering::Release);
+    }
+
+    fn collected(&self) -> Collected {
+        let collected = self.collected.load(Ordering::Acquire);
+        Collected { collected, refused: self.refused.load(Ordering::Relaxed).min(collected) }
     }
 
     fn give_up(&self) {

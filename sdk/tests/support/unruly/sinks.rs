@@ -11,8 +11,9 @@ pub(crate) fn add(plugin: Plugin) -> Plugin {
         .sink("unmakable", || -> Journal { panic!("boom in make") })
 }
 
-/// Writes down each row's `n`. A row may ask for more: `panic`, `fail`, `abort`,
-/// `ack` (texts to acknowledge with by hand).
+/// Writes down each row's `n`. A row may ask for more: `pause` (for so many
+/// milliseconds), `panic`, `fail`, `abort`, `ack` (texts to acknowledge with by
+/// hand).
 struct Journal {
     settings: Settings,
     mode: AckMode,
@@ -37,6 +38,9 @@ impl Sink for Journal {
     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
         for row in ctx.rows::<Value>(data)? {
             self.settings.enter(&format!("row {}", row["n"]))?;
+            if let Some(pause) = row["pause"].as_u64() {
+                std::thread::sleep(std::time::Duration::from_millis(pause));
+            }
             if row["abort"] == true {
                 std::process::abort();
             }
