@@ -100,7 +100,7 @@ impl Live for Drain {
         let Some(outlet) = outlet.filter(|outlet| outlet.running.generation == running.generation) else { return };
         // From a message to its ack.
         drop(outlet.turn.lock(deadline));
-        let settled = outlet.settle(Patience::of(&self.plugin.site.options), || self.is_abandoned());
+        let settled = outlet.settle_to_stop(Patience::of(&self.plugin.site.options), || self.is_abandoned());
         if let Err(reason) = settled {
             tracing::warn!(
                 sink = self.control.symbol_name,
@@ -259,7 +259,7 @@ impl Drain {
         let mut settled = Ok(());
         let mut stopped = Ok(());
         if let Some(outlet) = outlet {
-            settled = outlet.settle(Patience::of(&self.plugin.site.options), || self.is_abandoned());
+            settled = outlet.settle_to_stop(Patience::of(&self.plugin.site.options), || self.is_abandoned());
             // A host that is shut down stops it.
             if !matches!(settled, Err(Unsettled::Over)) || self.plugin.check().is_ok() {
                 stopped = outlet.stop(&self.control);

@@ -47,6 +47,8 @@ pub(crate) struct Outlet {
     /// How many connections there had been when the first message was sent.
     connections: u64,
     pub(crate) acks: Arc<Acks>,
+    /// When its start was answered.
+    pub(crate) started: Instant,
     data: Address,
     _watch: Watch,
 }
@@ -121,6 +123,7 @@ impl Outlet {
             running: running.clone(),
             receipt,
             connections: push.backlog().connections,
+            started: Instant::now(),
             turn: DeadlineLock::default(),
             is_broken: AtomicBool::new(false),
             push,
@@ -174,11 +177,6 @@ impl Outlet {
     /// How many messages were sent.
     pub(crate) fn sent(&self) -> u64 {
         self.acks.sent.load(Ordering::Acquire)
-    }
-
-    /// Whether any was.
-    pub(crate) fn has_sent(&self) -> bool {
-        self.sent() > 0
     }
 
     /// How many messages have no known outcome, and nobody was told so.

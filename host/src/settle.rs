@@ -14,6 +14,10 @@ use crate::process::{EXIT_GRACE, Exit};
 /// progress.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// How long a sink of an official SDK may take from the answer to its start,
+/// which comes before its `open`, until it takes messages.
+const OPENING: Duration = Duration::from_secs(2);
+
 /// For how long a process must do nothing to be at rest, how often that is
 /// looked at, and for how long at most.
 const REST: Duration = Duration::from_millis(150);
@@ -62,8 +66,7 @@ pub(crate) enum Unsettled {
 
 impl Outlet {
     /// Waits until every message has been collected, as far as the plugin tells
-    /// that; else until it was read, and the plugin has come to rest. `is_over`
-    /// ends the wait.
+    /// that; else until it was read. `is_over` ends the wait.
     pub(crate) fn settle(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
         let mut left = (u64::MAX, None);
         let mut progress = Instant::now();
@@ -89,7 +92,15 @@ impl Outlet {
                 None => self.settle_on((now + SLICE).min(patience.until))?,
             }
         }
-        if self.receipt == Receipt::Read && self.has_sent() {
+        Ok(())
+    }
+
+    /// The same before the sink is stopped: where the plugin does not tell what
+    /// it has collected, its process is given time to deal with what it has
+    /// read.
+    pub(crate) fn settle_to_stop(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
+        self.settle(patience, &is_over)?;
+        if self.receipt == Receipt::Read && self.sent() > 0 {
             self.await_rest(is_over);
         }
         Ok(())
@@ -148,11 +159,16 @@ impl Outlet {
         Ok(true)
     }
 
-    /// Waits until the plugin's process does nothing: what it has read it has
-    /// dealt with by then, unless it waits for something else meanwhile. No
-    /// more can be known of an official SDK.
+    /// Waits until the sink can have been opened and the plugin's process does
+    /// nothing: what it has read it has dealt with by then, unless it waits for
+    /// something else meanwhile. No more can be known of an official SDK.
     fn await_rest(&self, is_over: impl Fn() -> bool) {
         let process = &self.running.process;
+        while self.started.elapsed() < OPENING && !is_over() {
+            if process.wait(REST_LOOK).is_some() {
+                return;
+            }
+        }
         let give_up = Instant::now() + MAX_REST;
         let members = members(process.pid());
         let (mut before, mut since) = (activity(&members), Instant::now());

@@ -238,7 +238,7 @@ impl Sink {
 
     /// Waits until everything that was sent has been collected. A plugin on an
     /// official SDK does not tell that without acknowledgements: there it is
-    /// waited until its process has read everything, and come to rest.
+    /// waited until its process has read everything.
     ///
     /// # Errors
     /// [`Error::Timeout`]; while its plugin has crashed as [`Sink::send`].
@@ -269,7 +269,8 @@ impl Sink {
     ///
     /// A plugin on an official SDK does not tell what it has collected without
     /// acknowledgements: there it is waited until its process has read
-    /// everything, and come to rest.
+    /// everything, and for a few seconds at most until it has come to rest.
+    /// What it has read and still not dealt with by then is lost.
     ///
     /// # Errors
     /// [`Error::NotCollected`] with the number of messages that are not known

@@ -311,6 +311,46 @@ fn a_sink_that_was_stopped_between_messages_still_gets_all_that_was_sent() {
 }
 
 #[test]
+fn what_a_plugin_that_tells_nothing_is_not_known_to_have_read_is_not_counted_as_delivered() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        assert_eq!(data.frame(), b"0");
+        assert!(!closed.is_finished(), "a message that was not read was counted");
+        // Its connection ends with the others unread; its process lives.
+        drop(data);
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        expect_stop(&mut control, "k");
+        let error = closed.join().unwrap().unwrap_err();
+        assert!(error.to_string().contains("5 of 5 messages to sink k were not collected"), "{error}");
+    });
+    assert_eq!(stopper.delivery().delivered, 0);
+}
+
+#[test]
+fn a_sink_of_a_plugin_that_tells_nothing_is_given_time_for_what_it_has_read() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let started = std::time::Instant::now();
+    sink.send(&json!(1)).unwrap();
+    assert_eq!(data.frame(), b"1");
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        // The official Go SDK answers a start before the sink is open.
+        assert_eq!(command(&mut control).0, "stop");
+        assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        control.say(b"ok");
+        closed.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn a_stopped_sink_ends_the_wait_for_a_plugin_that_has_crashed() {
     let stage = Stage::new();
     let policy = {
