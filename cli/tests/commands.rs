@@ -4,9 +4,13 @@
 
 mod support;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::{Bench, Ran, example, finish, liar, write_program};
@@ -119,6 +123,108 @@ fn sink_counts_what_became_of_each_line() {
     bench.assert_nothing_is_left();
 }
 
+/// A pipe of one page that nobody reads, and both its ends: a sink that writes
+/// to it collects no more than the first short rows.
+fn pipe(bench: &Bench) -> (String, File) {
+    let path = bench.path().join("pipe");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let end = File::options().read(true).write(true).open(&path).unwrap();
+    fcntl_setpipe_size(&end, 4096).unwrap();
+    (path.display().to_string(), end)
+}
+
+/// Feeds the sink `file` so many rows that are longer than the pipe.
+fn feed(bench: &Bench, path: &str, options: &[&str], rows: usize) -> Child {
+    let (mirror, config) = (example("mirror"), json!({ "path": path }).to_string());
+    let mut command = bench.command(&[&["sink", &mirror, "file", "--config", &config][..], options].concat());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    (0..rows).for_each(|_| writeln!(input, "{}", json!({ "filler": "x".repeat(5000) })).unwrap());
+    child
+}
+
+#[test]
+fn a_sink_that_is_slower_than_its_rows_come_gets_them_all() {
+    let bench = Bench::new();
+    let (path, end) = pipe(&bench);
+    let child = feed(&bench, &path, &[], 40);
+    let mut rows = BufReader::new(end).lines();
+    // Longer than whatever gives up after a second.
+    std::thread::sleep(Duration::from_millis(2500));
+    (0..40).for_each(|_| assert!(rows.next().unwrap().unwrap().len() > 5000));
+    let ran = finish(child);
+    assert_eq!(ran.lines(), [json!({ "sent": 40, "delivered": 40, "acked": 0, "failed": 0 })]);
+    assert!(ran.stderr.contains("waiting until the sink has collected "), "{ran:?}");
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn what_a_sink_does_not_collect_is_said_with_its_number() {
+    let bench = Bench::new();
+    let (path, end) = pipe(&bench);
+    let child = feed(&bench, &path, &["--drain-stall", "300ms"], 20);
+    // It collects these, and what fits into buffers.
+    let mut rows = BufReader::new(end).lines();
+    (0..3).for_each(|_| assert!(rows.next().unwrap().unwrap().len() > 5000));
+    let ran = finish(child);
+    let counts: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let delivered = counts["delivered"].as_u64().unwrap();
+    assert!(ran.code == Some(1) && counts["sent"] == 20 && (3..20).contains(&delivered), "{ran:?}");
+    let text =
+        format!("{} of 20 messages to sink file were not collected: it made no progress for 300ms", 20 - delivered);
+    assert!(ran.stderr.contains(&text), "{ran:?}");
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_a_sink_and_says_what_it_has_cost() {
+    let bench = Bench::new();
+    let (path, _end) = pipe(&bench);
+    let mut child = feed(&bench, &path, &["--drain-stall", "1h"], 20);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    let waiting = |line: &str| line.contains("waiting until the sink has collected 20 more of 20 messages");
+    assert!(stderr.any(|line| waiting(&line.unwrap())));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let said: Vec<String> = stderr.map(Result::unwrap).collect();
+    assert!(said.iter().any(|line| line.contains("20 of 20 messages to sink file were not collected")), "{said:?}");
+    let ran = finish(child);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(130), "{\"acked\":0,\"delivered\":0,\"failed\":0,\"sent\":20}\n")
+    );
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn the_end_of_a_pipeline_waits_for_its_sink_and_says_what_was_not_collected() {
+    let bench = Bench::new();
+    let (path, end) = pipe(&bench);
+    let file = bench.path().join("slow.toml");
+    let mirror = example("mirror");
+    // Rows of some 50 bytes: about 80 of them fit into the pipe.
+    let pipeline = format!(
+        "plugins = [{mirror:?}]\n[source]\nsymbol = 'random'\ncount = 200\nconfig = {{ interval = 1 }}\n\
+         [sink]\nsymbol = 'file'\nconfig = {{ path = {path:?} }}\n"
+    );
+    std::fs::write(&file, pipeline).unwrap();
+    let summary = |ran: &Ran| -> Value {
+        serde_json::from_str(ran.stderr.lines().find(|line| line.starts_with('{')).unwrap()).unwrap()
+    };
+    let ran = bench.run(&["run", file.to_str().unwrap(), "--drain-stall", "300ms"]);
+    let (counts, delivered) = (summary(&ran), summary(&ran)["delivered"].as_u64().unwrap());
+    assert_eq!((ran.code, &counts["written"]), (Some(1), &json!(200)), "{ran:?}");
+    assert!(delivered < 200, "{counts}");
+    let text = format!("{} of 200 messages to sink file were not collected", 200 - delivered);
+    assert!(ran.stderr.contains(&text), "{ran:?}");
+
+    let reader = std::thread::spawn(move || std::io::copy(&mut { end }, &mut std::io::sink()));
+    let ran = bench.run(&["run", file.to_str().unwrap()]);
+    assert_eq!((ran.code, &summary(&ran)["delivered"]), (Some(0), &json!(200)), "{ran:?}");
+    bench.assert_nothing_is_left();
+    // It has both ends, and ends with the test.
+    drop(reader);
+}
+
 #[test]
 fn a_line_that_is_not_json_ends_the_sink_with_its_place() {
     let bench = Bench::new();
@@ -146,7 +252,7 @@ fn the_quickstart_runs() {
         assert_eq!(row["reversed"], name.chars().rev().collect::<String>());
     }
     let summary: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
-    for (field, value) in [("read", 5), ("calls", 10), ("written", 5), ("acked", 5), ("failed", 0)] {
+    for (field, value) in [("read", 5), ("calls", 10), ("written", 5), ("delivered", 5), ("acked", 5), ("failed", 0)] {
         assert_eq!(summary[field], value, "{summary}");
     }
     bench.assert_nothing_is_left();
