@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 ekuiper_interop::over_each_transport! {
     official_python_source,
     official_python_sink,
+    official_python_sink_closed_while_it_is_behind,
     official_python_sink_with_ack,
     official_python_function,
     official_python_aggregate,
@@ -89,6 +90,25 @@ fn official_python_sink(transport: &str) {
     let sent: Vec<_> = (0..500).map(|number| json!({ "number": number }).to_string()).collect();
     assert_eq!(kept, sent);
     sink.close().unwrap();
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn official_python_sink_closed_while_it_is_behind(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let file = plugin.folder().join("kept");
+    let sink = host.sink(&plugin.symbol("keep")).rule(plugin.rule("1")).config(json!({ "path": file, "pause": 10 }));
+    let sink = sink.open().unwrap();
+    let stopper = sink.stopper();
+    let rows: Vec<_> = (0..200).map(|number| json!({ "number": number }).to_string()).collect();
+    rows.iter().for_each(|row| sink.send_bytes(row.as_bytes()).unwrap());
+    sink.close().unwrap();
+    assert_eq!(stopper.delivery().delivered, 200);
+    // Its process had come to rest before the stop.
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(kept.lines().collect::<Vec<_>>(), rows);
     host.shutdown();
     plugin.assert_clean();
 }

@@ -65,15 +65,17 @@ class Picky(PrintSink):
 
 
 class Keep(Sink):
-    """Appends what it gets to a file, and never acknowledges."""
+    """Appends what it gets to a file, at its leisure, and never acknowledges."""
 
     def configure(self, conf):
         self.path = conf["path"]
+        self.pause = conf.get("pause", 0) / 1000
 
     def open(self, ctx):
         pass
 
     def collect(self, ctx, data):
+        time.sleep(self.pause)
         with open(self.path, "ab") as file:
             file.write(data + b"\n")
 
