@@ -75,9 +75,10 @@ def leave_in_time(code: int) -> None:
     a thread of the program's own that is no daemon would keep it."""
     import atexit
 
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def watch() -> None:
+        begun.wait()
         if ended.wait(GRACE):
             return
         main = threading.main_thread()
@@ -91,13 +92,12 @@ def leave_in_time(code: int) -> None:
         atexit._run_exitfuncs()
         leave(code)
 
-    def begin() -> None:
-        threading.Thread(target=watch, name="end", daemon=True).start()
-
+    # Now, since the end begins after some versions of Python have stopped starting threads.
+    threading.Thread(target=watch, name="end", daemon=True).start()
     # The last that is registered is called first: before what waits for threads.
     atexit.register(ended.set)
     # What `concurrent.futures` uses, for the same moment.
-    threading._register_atexit(begin)  # type: ignore[attr-defined]
+    threading._register_atexit(begun.set)  # type: ignore[attr-defined]
 
 
 def leave_child(error: Optional[BaseException]) -> None:
