@@ -136,11 +136,12 @@ impl Process {
         found.filter(is_child).filter_map(Self::find).collect()
     }
 
-    /// Whether it has a thread of this name.
-    pub fn has_thread(&self, name: &str) -> bool {
+    /// How many threads of this name it has.
+    pub fn threads(&self, name: &str) -> usize {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero()));
-        let mut tasks = tasks.into_iter().flatten().filter_map(Result::ok);
-        tasks.any(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name))
+        let tasks = tasks.into_iter().flatten().filter_map(Result::ok);
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|comm| comm.trim_end() == name).count()
     }
 
     /// Sends a signal.

@@ -354,7 +354,8 @@ fn busy(peer: Peer) -> Hosted {
                          "count": 1_000_000, "timeout_ms": 60_000 });
     host.peer.post("source", fields);
     let give_up = ekuiper_interop::guard::soon();
-    while !host.process.has_thread("pyjson") {
+    // The symbol's, and then that of `open`, which runs when the start has been carried out.
+    while host.process.threads("pyjson") < 2 {
         assert!(std::time::Instant::now() < give_up, "the source does not start");
         std::thread::sleep(Duration::from_millis(1));
     }
