@@ -329,6 +329,20 @@ def test_what_an_asynchronous_function_leaves_goes_on_between_its_calls():
     begin.task.cancel()
 
 
+def test_a_call_that_leaves_nothing_needs_no_other_thread():
+    def threads():
+        return [thread.name for thread in threading.enumerate() if thread.name == "quick"]
+
+    async def quick(x: int) -> int:
+        await asyncio.wait_for(asyncio.sleep(0), 3600)
+        return x
+
+    test = function(quick)
+    for number in range(10):
+        assert test.call(number) == number
+    assert threads() == []
+
+
 def test_a_task_that_ends_its_thread_ends_only_itself(caplog):
     async def leave():
         raise SystemExit(3)
