@@ -1,4 +1,4 @@
-"""The plugin on the official Python SDK that is put through the faults: functions that say which
+"""The plugin on the official Python SDK, or our module, that is put through the faults: functions that say which
 call they answer, a source that counts, sinks that acknowledge what they have written down.
 `src/bin/plugin.rs` is the same on our SDK."""
 
@@ -9,7 +9,12 @@ import threading
 import time
 
 from ekuiper import Function, PluginConfig, Sink, Source, plugin
-from pynng import Timeout
+
+try:
+    from pynng import Timeout
+except ImportError:
+    # Our module, which waits for whoever reads.
+    Timeout = TimeoutError
 
 NAME = os.path.basename(os.getcwd())
 
@@ -99,6 +104,19 @@ class Few(Source):
         pass
 
 
+class Fail(Source):
+    """Fails, without a row."""
+
+    def configure(self, datasource, conf):
+        pass
+
+    def open(self, ctx):
+        raise RuntimeError("it fails")
+
+    def close(self, ctx):
+        pass
+
+
 class Keep(Sink):
     """Writes down the number of each message. A message may ask for a pause."""
 
@@ -141,7 +159,7 @@ if __name__ == "__main__":
     plugin.start(
         PluginConfig(
             NAME,
-            {NAME + "_count": Count, NAME + "_few": Few},
+            {NAME + "_count": Count, NAME + "_few": Few, NAME + "_fail": Fail},
             {NAME + "_keep": Keep, NAME + "_hold": Hold},
             {
                 NAME + "_fast": lambda: Exec(record, 0),

@@ -54,7 +54,7 @@ struct Found {
 /// The run cannot be set up.
 pub fn run(tools: &Tools, plan: &Plan) -> Result<Report, String> {
     let started = Instant::now();
-    let stage = Stage::new(tools).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
+    let stage = Stage::new(tools, &Who::ALL).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
     let run = Run {
         stage: &stage,
         findings: Findings::default(),

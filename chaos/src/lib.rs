@@ -39,6 +39,8 @@ pub struct Tools {
     pub plugin: PathBuf,
     /// A Python that has the official SDK.
     pub python: PathBuf,
+    /// One that has our module; only the soak needs it.
+    pub module: PathBuf,
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

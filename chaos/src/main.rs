@@ -12,12 +12,14 @@ const USAGE: &str = "usage: chaos chaos [--minutes N] [--seconds N] [--seed S]  
        chaos soak  [--minutes N] [--seconds N]             flat memory, descriptors and threads
        chaos plan  [--minutes N] [--seconds N] [--seed S]  only print the plan of a seed
    both: --python PROGRAM   a Python that has the official SDK (default: .tools/python/bin/python)
+         --module PROGRAM   a Python that has our module (default: target/python/bin/python)
          --log LEVEL        also what the host and the plugins log, to stderr";
 
 struct Options {
     time: Duration,
     seed: u64,
     python: PathBuf,
+    module: PathBuf,
     log: Option<tracing_subscriber::filter::LevelFilter>,
 }
 
@@ -49,13 +51,15 @@ fn main() -> ExitCode {
 fn parse(arguments: &[String]) -> Option<(&str, Options)> {
     let (task, mut rest) = arguments.split_first()?;
     let python = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/python/bin/python"));
-    let mut options = Options { time: Duration::ZERO, seed: 1, python, log: None };
+    let module = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/python"));
+    let mut options = Options { time: Duration::ZERO, seed: 1, python, module, log: None };
     while let [name, value, others @ ..] = rest {
         match name.as_str() {
             "--minutes" => options.time += Duration::from_secs_f64(value.parse::<f64>().ok()? * 60.0),
             "--seconds" => options.time += Duration::from_secs_f64(value.parse().ok()?),
             "--seed" => options.seed = value.parse().ok()?,
             "--python" => options.python = value.into(),
+            "--module" => options.module = value.into(),
             "--log" => options.log = Some(value.parse().ok()?),
             _ => return None,
         }
@@ -76,6 +80,9 @@ fn perform(task: &str, options: &Options) -> Result<bool, String> {
     }
     let tools = tools(options)?;
     if task == "soak" {
+        if !tools.module.exists() {
+            return Err(format!("there is no {}: `cargo xtask python` sets it up", tools.module.display()));
+        }
         let report = chaos::soak::run(&tools, options.time)?;
         print!("{report}");
         println!("{}", report.json());
@@ -99,5 +106,5 @@ fn tools(options: &Options) -> Result<Tools, String> {
     if !options.python.exists() {
         return Err(format!("there is no {}: `cargo xtask tools` sets it up", options.python.display()));
     }
-    Ok(Tools { plugin, python: options.python.clone() })
+    Ok(Tools { plugin, python: options.python.clone(), module: options.module.clone() })
 }

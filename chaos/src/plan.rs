@@ -20,11 +20,16 @@ pub enum Who {
     Ours,
     /// On the official Python SDK.
     Python,
+    /// On our module for Python.
+    Module,
 }
 
 impl Who {
-    /// Both.
+    /// Those that are put through faults.
     pub const ALL: [Self; 2] = [Self::Ours, Self::Python];
+
+    /// Those that must stay flat.
+    pub const EVERY: [Self; 3] = [Self::Ours, Self::Python, Self::Module];
 }
 
 impl fmt::Display for Who {
@@ -32,6 +37,7 @@ impl fmt::Display for Who {
         f.write_str(match self {
             Self::Ours => "ours",
             Self::Python => "python",
+            Self::Module => "module",
         })
     }
 }

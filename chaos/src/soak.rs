@@ -1,22 +1,20 @@
-//! The proof by time: both plugins under a moderate load with idle phases, in
-//! which only keepalives come; memory, descriptors and threads must be at the
+//! The proof by time: plugins under a moderate load with idle phases, in which
+//! only keepalives come; memory, descriptors and threads must be at the
 //! end what they were after the first minutes.
 
+mod user;
+
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ekuiper_host::{Function, Host, Sink};
 use serde_json::{Value, json};
+use user::{Totals, User};
 
 use crate::Tools;
-use crate::load::Answer;
-use crate::sequence::{Sequence, Tick};
+use crate::plan::Who;
 use crate::stage::Stage;
 use crate::survey::Usage;
-
-/// Between two calls, and two messages, of a plugin.
-const PACE: Duration = Duration::from_millis(5);
 
 /// One cycle of load and idleness, when there is time enough; the official SDK
 /// sends its keepalives after 5 s.
@@ -50,6 +48,7 @@ pub struct Report {
     calls: u64,
     messages: u64,
     tuples: u64,
+    ended: u64,
     tracks: Vec<Track>,
     failures: Vec<String>,
 }
@@ -60,7 +59,7 @@ pub struct Report {
 /// The run cannot be set up, or something fails that nobody disturbs.
 pub fn run(tools: &Tools, time: Duration) -> Result<Report, String> {
     let started = Instant::now();
-    let stage = Stage::new(tools).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
+    let stage = Stage::new(tools, &Who::EVERY).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
     let host = stage.host().map_err(|error| error.to_string())?;
     let cycle = CYCLE.min(time / 6);
     let totals = Totals::default();
@@ -97,62 +96,10 @@ pub fn run(tools: &Tools, time: Duration) -> Result<Report, String> {
     if !remains.is_empty() {
         failures.push(format!("left behind: {}", remains.join(", ")));
     }
-    let [calls, messages, tuples] =
-        [&totals.calls, &totals.messages, &totals.tuples].map(|n| n.load(Ordering::Relaxed));
+    let [calls, messages, tuples, ended] =
+        [&totals.calls, &totals.messages, &totals.tuples, &totals.ended].map(|n| n.load(Ordering::Relaxed));
     failures.extend(tracks.iter().flat_map(Track::growth));
-    Ok(Report { took: started.elapsed(), cycles, calls, messages, tuples, tracks, failures })
-}
-
-#[derive(Default)]
-struct Totals {
-    calls: AtomicU64,
-    messages: AtomicU64,
-    tuples: AtomicU64,
-}
-
-/// Uses one plugin.
-struct User<'a> {
-    host: &'a Host,
-    name: &'a str,
-    function: Function,
-    sink: Sink,
-    totals: &'a Totals,
-}
-
-impl<'a> User<'a> {
-    fn new(host: &'a Host, name: &'a str, totals: &'a Totals) -> Result<Self, String> {
-        let function = host.function(&format!("{name}_fast")).map_err(|error| error.to_string())?;
-        let sink = host.sink(&format!("{name}_keep")).rule(format!("{name}s")).operator("k").require_ack(true).open();
-        Ok(Self { host, name, function, sink: sink.map_err(|error| error.to_string())?, totals })
-    }
-
-    /// Calls, sends and reads until then. The source, and a second sink, are
-    /// opened and closed each time.
-    fn work(&self, until: Instant) -> Result<(), String> {
-        let fail = |error: ekuiper_host::Error| format!("{}: {error}", self.name);
-        let source = self.host.source(&format!("{}_count", self.name)).rule(format!("{}r", self.name)).operator("c");
-        let mut source = source.open_as::<Tick>().map_err(fail)?;
-        let second = self.host.sink(&format!("{}_keep", self.name)).rule(format!("{}t", self.name)).operator("k");
-        let second = second.require_ack(true).open().map_err(fail)?;
-        let mut sequence = Sequence::default();
-        while Instant::now() < until {
-            let id = self.totals.calls.fetch_add(1, Ordering::Relaxed);
-            let text = "x".repeat((id % 200) as usize);
-            let answer: Answer = self.function.call((id, &text)).map_err(fail)?;
-            if (answer.id, answer.length) != (id, text.len()) {
-                return Err(format!("{}: call {id} was answered with {answer:?}", self.name));
-            }
-            for sink in [&self.sink, &second] {
-                sink.send(&json!({ "id": id, "pause": 0 })).map_err(fail)?;
-                self.totals.messages.fetch_add(1, Ordering::Relaxed);
-            }
-            let tuple = source.next_within(Duration::from_secs(30)).map_err(fail)?;
-            sequence.take(tuple.ok_or("the source has ended")?.message)?;
-            self.totals.tuples.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(PACE);
-        }
-        source.close().and(second.close()).map_err(fail)
-    }
+    Ok(Report { took: started.elapsed(), cycles, calls, messages, tuples, ended, tracks, failures })
 }
 
 impl Track {
@@ -219,16 +166,19 @@ impl Report {
             .collect();
         json!({
             "seconds": self.took.as_secs(), "cycles": self.cycles, "calls": self.calls, "acks": self.messages,
-            "tuples": self.tuples, "processes": processes, "violations": self.failures.len(),
+            "tuples": self.tuples, "ended_sources": self.ended, "processes": processes, "violations": self.failures.len(),
         })
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cycles, calls, messages, tuples, .. } = self;
+        let Self { cycles, calls, messages, tuples, ended, .. } = self;
         writeln!(f, "{:.0} s, {cycles} cycles of load and idleness:", self.took.as_secs_f64())?;
-        writeln!(f, "{calls} calls, {messages} messages with acks, {tuples} tuples")?;
+        writeln!(
+            f,
+            "{calls} calls, {messages} messages with acks, {tuples} tuples, {ended} sources that ended by themselves"
+        )?;
         writeln!(f, "\n                        RSS KiB    private dirty KiB   descriptors     threads")?;
         writeln!(f, "                    start     end     start     end    start   end  start   end")?;
         for track in &self.tracks {

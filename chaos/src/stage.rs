@@ -1,6 +1,7 @@
 //! The plugins' folders, and a host for them.
 
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,16 +31,16 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes the folders of both plugins; their names are this process's own,
+    /// Makes the folders of these plugins; their names are this process's own,
     /// since the official SDK knows only `/tmp` for its sockets.
-    pub(crate) fn new(tools: &Tools) -> std::io::Result<Self> {
+    pub(crate) fn new(tools: &Tools, who: &[Who]) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("chaos-").tempdir()?;
-        let targets = Who::ALL.map(|who| plugin(folder.path(), who, tools).map(Arc::new));
-        let targets = targets.into_iter().collect::<std::io::Result<_>>()?;
+        let targets = who.iter().map(|who| plugin(folder.path(), *who, tools).map(Arc::new));
+        let targets = targets.collect::<std::io::Result<_>>()?;
         Ok(Self { folder, python: tools.python.clone(), targets })
     }
 
-    /// A host that has both plugins.
+    /// A host that has the plugins.
     pub(crate) fn host(&self) -> ekuiper_host::Result<Host> {
         let mut policy = RestartPolicy::default();
         policy.stable_after = STABLE_AFTER;
@@ -67,16 +68,23 @@ fn plugin(root: &Path, who: Who, tools: &Tools) -> std::io::Result<Target> {
     let (language, executable) = match who {
         Who::Ours => ("go", "plugin"),
         Who::Python => ("python", "chaos.py"),
+        // Another interpreter than the host's.
+        Who::Module => ("go", "module.sh"),
     };
     match who {
         Who::Ours => symlink(&tools.plugin, folder.join(executable))?,
-        Who::Python => std::fs::write(folder.join(executable), include_str!("../plugin/chaos.py"))?,
+        Who::Python | Who::Module => std::fs::write(folder.join("chaos.py"), include_str!("../plugin/chaos.py"))?,
+    }
+    if who == Who::Module {
+        let script = format!("#!/bin/sh\nexec '{}' chaos.py \"$@\"\n", tools.module.display());
+        std::fs::write(folder.join(executable), script)?;
+        std::fs::set_permissions(folder.join(executable), Permissions::from_mode(0o755))?;
     }
     let many = (0..MANY).map(|number| format!("{name}_many{number}"));
     let functions: Vec<_> = ["fast", "slow"].map(|symbol| format!("{name}_{symbol}")).into_iter().chain(many).collect();
     let manifest = json!({
         "version": "v1.0.0", "language": language, "executable": executable,
-        "sources": [format!("{name}_count"), format!("{name}_few")], "sinks": [format!("{name}_keep"), format!("{name}_hold")],
+        "sources": [format!("{name}_count"), format!("{name}_few"), format!("{name}_fail")], "sinks": [format!("{name}_keep"), format!("{name}_hold")],
         "functions": functions,
     });
     std::fs::write(folder.join(format!("{name}.json")), manifest.to_string())?;

@@ -4,13 +4,16 @@ use std::process::Command;
 
 use crate::Result;
 use crate::process::{cargo, execute, root};
-use crate::tools;
+use crate::{python, tools};
 
 /// Sets up, builds the proofs and their plugin, and runs one. They are built
 /// for release: that is what their figures are about.
 pub(crate) fn run(proof: &str, arguments: &[String]) -> Result<()> {
     let tools = tools::set_up()?;
     execute(tools.for_command(cargo().args(["build", "--release", "--package", "chaos"])))?;
+    if proof == "soak" && !python::environment().join("bin/python").exists() {
+        python::install(&tools)?;
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     execute(Command::new(target.join("release/chaos")).arg(proof).args(arguments).current_dir(root()))
 }

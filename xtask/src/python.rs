@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 }
 
 /// The environment that has the wheel, and what its tests need.
-fn environment() -> PathBuf {
+pub(crate) fn environment() -> PathBuf {
     root().join("target/python")
 }
 

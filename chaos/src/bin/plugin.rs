@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     plugin
         .source(format!("{name}_count"), Count::default)
         .source(format!("{name}_few"), Few::default)
+        .source(format!("{name}_fail"), Fail::default)
         .sink(format!("{name}_keep"), Keep::default)
         .sink(format!("{name}_hold"), Keep::default)
         .function(format!("{name}_fast"), Exec { record, takes: Duration::ZERO })
@@ -116,6 +117,16 @@ impl Source for Few {
             ctx.emit(&json!({ "pid": pid, "run": run, "n": n }))?;
         }
         Ok(())
+    }
+}
+
+/// Fails, without a row.
+#[derive(Default)]
+struct Fail;
+
+impl Source for Fail {
+    fn open(&mut self, _ctx: &SourceContext) -> Result<()> {
+        Err("it fails".into())
     }
 }
 
