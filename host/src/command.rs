@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use ekuiper_core::manifest::Language;
 
 use crate::catalog::Package;
+use crate::error::start_error;
 use crate::process::Exit;
 use crate::{Error, Result, environment, unstartable};
 
@@ -73,10 +74,10 @@ impl CommandLine {
 
     /// Why it could not be started, for people.
     pub(crate) fn cannot_start(&self, plugin: &str, source: io::Error) -> Error {
-        match unstartable::reason(&self.program, &self.directory, &source) {
+        start_error(plugin, source, |source| match unstartable::reason(&self.program, &self.directory, &source) {
             Some(reason) => self.refuse(plugin, reason),
             None => Error::Spawn { plugin: plugin.to_owned(), command: self.display(), source },
-        }
+        })
     }
 
     /// Whether it ended before its handshake because of what its `#!` line

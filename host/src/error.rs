@@ -1,10 +1,12 @@
 //! What can go wrong between an engine and its plugins.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ekuiper_core::message::SymbolKind;
 use ekuiper_core::transport::TransportError;
+use rustix::io::Errno;
 
 use crate::process::Exit;
 
@@ -104,6 +106,21 @@ pub enum Error {
         /// The command line.
         command: String,
         /// Why not.
+        source: std::io::Error,
+    },
+    /// The operating system gives this host no more of something. That is no
+    /// plugin's fault: one that was to be started is started again with a
+    /// growing pause until the shortage is over, and it does not count as a
+    /// crash.
+    #[error("{what}: this host can have no more {resource} ({source}): {remedy}")]
+    Shortage {
+        /// What needed it: a plugin, or one of its channels.
+        what: String,
+        /// What there is no more of.
+        resource: &'static str,
+        /// What to do.
+        remedy: &'static str,
+        /// The system's error.
         source: std::io::Error,
     },
     /// The folder for the sockets cannot be made or written.
@@ -375,10 +392,49 @@ pub enum Error {
 
 /// A transport's error, with what it happened to.
 pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Error {
-    move |source| Error::Transport { what, source }
+    move |source| match source {
+        TransportError::Io { source, .. } if short_of(&source).is_some() => shortage(what, source),
+        source => Error::Transport { what, source },
+    }
+}
+
+/// What a host has too little of when the system refuses it something so, and
+/// what to do about it.
+fn short_of(error: &std::io::Error) -> Option<(&'static str, &'static str)> {
+    const FILES: &str = "raise its limit of open files (ulimit -n, LimitNOFILE), or open less at a time";
+    const SYSTEM_FILES: &str = "raise the machine's limit of open files (fs.file-max)";
+    const MEMORY: &str = "raise its limit of memory (ulimit -v, memory.max), or start fewer plugins";
+    const PROCESSES: &str = "raise its limit of processes and threads (ulimit -u, pids.max), or start fewer plugins";
+    match (Errno::from_io_error(error), error.kind()) {
+        (Some(Errno::MFILE), _) => Some(("file descriptors", FILES)),
+        (Some(Errno::NFILE), _) => Some(("file descriptors, nor can others", SYSTEM_FILES)),
+        (Some(Errno::NOMEM | Errno::NOBUFS), _) | (_, ErrorKind::OutOfMemory) => Some(("memory", MEMORY)),
+        (Some(Errno::AGAIN), _) | (_, ErrorKind::WouldBlock) => Some(("processes or threads", PROCESSES)),
+        _ => None,
+    }
+}
+
+/// The error for what the system has refused.
+fn shortage(what: String, source: std::io::Error) -> Error {
+    let (resource, remedy) = short_of(&source).unwrap_or(("resources", "see the system's error"));
+    Error::Shortage { what, resource, remedy, source }
+}
+
+/// The error for a plugin that was not started: this host's shortage, or what
+/// `other` makes of it.
+pub(crate) fn start_error(plugin: &str, source: std::io::Error, other: impl FnOnce(std::io::Error) -> Error) -> Error {
+    match short_of(&source) {
+        Some(_) => shortage(format!("plugin {plugin}"), source),
+        None => other(source),
+    }
 }
 
 impl Error {
+    /// Whether it is this host's own shortage, and nobody else's fault.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self, Self::Shortage { .. })
+    }
+
     /// The same, for another caller that it concerns: of the same batch, or of
     /// the same start.
     pub(crate) fn for_another_caller(&self) -> Self {
@@ -390,6 +446,15 @@ impl Error {
                 Self::Timeout { plugin: plugin.clone(), what: what.clone(), after: *after }
             }
             Self::Exited { plugin, exit } => Self::Exited { plugin: plugin.clone(), exit: exit.clone() },
+            Self::Shortage { what, resource, remedy, source } => Self::Shortage {
+                what: what.clone(),
+                resource,
+                remedy,
+                source: match source.raw_os_error() {
+                    Some(number) => std::io::Error::from_raw_os_error(number),
+                    None => std::io::Error::new(source.kind(), source.to_string()),
+                },
+            },
             Self::EarlyExit { plugin, exit } => Self::EarlyExit { plugin: plugin.clone(), exit: exit.clone() },
             Self::NoHandshake { plugin, after, note } => {
                 Self::NoHandshake { plugin: plugin.clone(), after: *after, note: note.clone() }

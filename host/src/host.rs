@@ -65,14 +65,22 @@ impl Host {
     /// The first failure, in the order of names; the others run.
     pub fn start_all(&self) -> Result<()> {
         std::thread::scope(|scope| {
+            let start = |plugin: &Arc<Plugin>| plugin.running(self.init_deadline()).map(|_| ());
             let starts: Vec<_> = self
                 .plugins
                 .values()
-                .map(|plugin| scope.spawn(|| plugin.running(self.init_deadline()).map(|_| ())))
+                .map(|plugin| {
+                    let started = std::thread::Builder::new().spawn_scoped(scope, move || start(plugin));
+                    // One after the other where there can be no more threads.
+                    started.map_err(|_| start(plugin))
+                })
                 .collect();
             let outcomes: Vec<_> = starts
                 .into_iter()
-                .map(|start| start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .map(|start| match start {
+                    Ok(start) => start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(outcome) => outcome,
+                })
                 .collect();
             outcomes.into_iter().collect()
         })
@@ -182,7 +190,10 @@ impl Host {
     pub fn shutdown(&self) {
         std::thread::scope(|scope| {
             for plugin in self.plugins.values() {
-                scope.spawn(|| plugin.shutdown());
+                // One after the other where there can be no more threads.
+                if std::thread::Builder::new().spawn_scoped(scope, || plugin.shutdown()).is_err() {
+                    plugin.shutdown();
+                }
             }
         });
         drop(lock(&self.folder).take());

@@ -64,6 +64,8 @@ struct State {
     generation: u64,
     restarts: u64,
     last_exit: Option<Exit>,
+    /// It is away since this host is short of something.
+    shortage: Option<Error>,
     crashes: Crashes,
 }
 
@@ -93,6 +95,7 @@ impl Plugin {
             generation: 0,
             restarts: 0,
             last_exit: None,
+            shortage: None,
             crashes: Crashes::new(site.options.restart.clone()),
         };
         Arc::new(Self {
@@ -178,6 +181,9 @@ impl Plugin {
         if state.is_updating {
             return Error::Updating { plugin: self.name().to_owned() };
         }
+        if let Some(shortage) = &state.shortage {
+            return shortage.for_another_caller();
+        }
         Error::Away { plugin: self.name().to_owned(), exit: state.last_exit.clone() }
     }
 
@@ -239,6 +245,7 @@ impl Plugin {
 
     fn serves(&self, state: &mut State, running: &Arc<Running>) {
         state.generation = running.generation;
+        state.shortage = None;
         state.crashes.started(Instant::now());
         self.set(state, Phase::Running(running.clone()));
     }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
+use crate::Result;
 use crate::command::CommandLine;
 use crate::guarded::{self, GuardedProcess};
-use crate::{Error, Result};
 
 /// How many of its last lines are kept for errors.
 const TAIL_LINES: usize = 20;
@@ -107,7 +107,7 @@ impl Process {
     /// Starts a plugin. `on_exit` is called once, from another thread, when
     /// the process has ended and its end is known.
     pub(crate) fn spawn(plugin: &str, line: &CommandLine, on_exit: impl FnOnce() + Send + 'static) -> Result<Self> {
-        let fail = |source| Error::Spawn { plugin: plugin.to_owned(), command: line.display(), source };
+        let fail = |source| line.cannot_start(plugin, source);
         let (output, writer) = std::io::pipe().map_err(fail)?;
         let second = writer.try_clone().map_err(fail)?;
         let mut started = GuardedProcess::start(&line.program, &line.args, &line.directory, second, writer)

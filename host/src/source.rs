@@ -240,8 +240,9 @@ impl Feed {
         let symbol = self.control.symbol_name.clone();
         let (feed, former) = (self.clone(), inlet.clone());
         let again = move || feed.start_again(&former);
-        if let Err(error) = std::thread::Builder::new().name(format!("{symbol}-again")).spawn(again) {
-            tracing::error!(source = symbol, %error, "cannot start a thread: the source is not started again");
+        if std::thread::Builder::new().name(format!("{symbol}-again")).spawn(again).is_err() {
+            // Nobody else would do it.
+            self.start_again(inlet);
         }
         Error::Overrun { symbol, messages: overrun.messages, bytes: overrun.bytes }
     }

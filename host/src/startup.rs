@@ -242,7 +242,7 @@ fn launch(
             let _ = report.send(Report::Waited(index, outcome));
         };
         let spawned = std::thread::Builder::new().name(format!("{name}-handshake")).spawn(wait);
-        spawned.map_err(|source| Error::Spawn { plugin: name.clone(), command: line.display(), source })?;
+        spawned.map_err(|source| line.cannot_start(name, source))?;
     }
     let handshake = await_handshake(&reports, candidates.len());
     canceller.is_over();

@@ -176,6 +176,15 @@ pub enum EventKind {
         /// Why not.
         error: String,
     },
+    /// It, or one of its symbols, could not be started since the operating
+    /// system gives this host no more of something: no crash, tried again
+    /// after this pause.
+    Shortage {
+        /// What there is no more of, and what to do.
+        error: String,
+        /// The pause.
+        pause: Duration,
+    },
     /// It serves again, with all its symbols.
     Restored {
         /// Its new process.
@@ -234,6 +243,7 @@ impl fmt::Display for Event {
             EventKind::BackingOff { pause } => write!(f, "is started again after {pause:.0?}"),
             EventKind::Broken { pause } => write!(f, "crashes again and again: it is left alone for {pause:.0?}"),
             EventKind::RestartFailed { error } => write!(f, "could not be started again: {error}"),
+            EventKind::Shortage { error, pause } => write!(f, "is started again after {pause:.0?}: {error}"),
             EventKind::Restored { pid, away, symbols } => {
                 write!(f, "serves again after {away:.0?}, with {symbols} symbols (pid {pid})")
             }

@@ -158,7 +158,7 @@ impl Plugin {
     /// Starts the former version again, as after a crash.
     fn go_back(self: &Arc<Self>) {
         let restored = self.start_next().and_then(|running| {
-            self.restore_symbols(&running);
+            self.restore_all_there_is(&running);
             self.serve(&running).inspect_err(|_| running.end())
         });
         let Err(error) = restored else { return };

@@ -47,6 +47,7 @@ impl Other {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "other_process", "--nocapture"]).env(ORDER, order.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        #[allow(clippy::disallowed_methods)] // this test's own, not a host's
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (say, said) = mpsc::channel();
