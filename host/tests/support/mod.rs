@@ -1,6 +1,6 @@
 //! A host with a plugin whose process does nothing, and puppets that say what
 //! a test tells them on the plugin's channels.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, clippy::disallowed_methods)] // each test file uses its part
 
 pub(crate) mod other;
 
