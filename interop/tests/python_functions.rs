@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use ekuiper_host::{Error, Host};
+use ekuiper_host::{Bytes, Error, Format, Host};
 use ekuiper_interop::guard::{PATIENCE, Watchdog};
 use ekuiper_interop::tools;
 use serde_json::{Value, json};
@@ -91,4 +91,47 @@ fn a_generator_feeds_an_asynchronous_sink() {
     source.close().unwrap();
     sink.close().unwrap();
     site.host.shutdown();
+}
+
+/// A plugin that says what it is given, and gives bytes.
+const BYTES: &str = r#"
+from ekuiper import Plugin
+app = Plugin("bytes")
+@app.function
+def kind(value): return [type(value).__name__, value]
+@app.function
+def back(data: bytes) -> bytes: return data[::-1]
+@app.source
+def frames(): yield {"jpeg": b"\xff\xd8", "list": [b"\x00"]}
+if __name__ == "__main__": app.run()
+"#;
+
+#[test]
+fn bytes_are_what_annotations_and_readers_ask_for_under_either_codec() {
+    let (folder, _watchdog) = (tempfile::tempdir().unwrap(), Watchdog::start());
+    let plugin = folder.path().join("bytes");
+    std::fs::create_dir(&plugin).unwrap();
+    std::fs::write(plugin.join("bytes.py"), BYTES).unwrap();
+    let manifest = r#"{"language":"python","executable":"bytes.py","functions":["kind","back"],"sources":["frames"]}"#;
+    std::fs::write(plugin.join("bytes.json"), manifest).unwrap();
+    for format in [Format::Json, Format::MessagePack] {
+        let host = Host::builder().plugin(&plugin).ipc_dir(folder.path()).format(format);
+        let host = host.python_bin(tools::our_python().display().to_string()).build().unwrap();
+        let bytes = || Bytes(vec![1, 200]);
+        let kind = host.function("kind").unwrap();
+        assert_eq!(kind.call::<Value>((bytes(),)).unwrap(), json!(["str", "Acg="]));
+        assert_eq!(kind.call::<Value>(([bytes()],)).unwrap(), json!(["list", ["Acg="]]));
+        let back = host.function("back").unwrap();
+        assert_eq!(back.call::<Bytes>((bytes(),)).unwrap(), Bytes(vec![200, 1]));
+        assert_eq!(back.call::<Vec<u8>>(("Acg=",)).unwrap(), [200, 1]);
+        assert_eq!(back.call::<String>((bytes(),)).unwrap(), "yAE=");
+        assert_eq!(back.call::<Value>((bytes(),)).unwrap(), json!("yAE="));
+        let outcomes = back.call_many::<Value, _>([(bytes(),), (Bytes(vec![]),)]).unwrap();
+        assert_eq!(outcomes, [Ok(json!("yAE=")), Ok(json!(""))]);
+        let mut source = host.source("frames").open().unwrap();
+        let row = source.next_within(PATIENCE).unwrap().unwrap().message;
+        assert_eq!(row, json!({ "jpeg": "/9g=", "list": ["AA=="] }));
+        drop(source);
+        host.shutdown();
+    }
 }
