@@ -277,7 +277,7 @@ impl Inbox {
                 *turn += 1;
                 return Served::Incoming(incoming);
             }
-            if slot.connection.memory() > SPARE && slots.len() > 1 {
+            if slots.len() > 1 && slots[*turn].connection.memory() > SPARE {
                 self.keep_within_budget(slots);
             }
             let slot = &mut slots[*turn];
