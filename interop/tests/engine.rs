@@ -15,6 +15,8 @@ mod package;
 mod process;
 #[path = "engine/python.rs"]
 mod python;
+#[path = "engine/update.rs"]
+mod update;
 
 use std::time::{Duration, Instant};
 

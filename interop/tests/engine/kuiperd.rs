@@ -225,6 +225,7 @@ impl<'a> Engine<'a> {
         let answer = match (method, body) {
             ("GET", _) => agent.get(url).call(),
             ("DELETE", _) => agent.delete(url).call(),
+            ("PUT", Some(body)) => agent.put(url).send_json(body),
             (_, Some(body)) => agent.post(url).send_json(body),
             (_, None) => agent.post(url).send_empty(),
         };
@@ -251,14 +252,31 @@ impl<'a> Engine<'a> {
         assert_eq!(status["status"], "running", "{status}");
     }
 
+    /// Installs the plugin of this name once more, over itself.
+    pub(crate) fn update(&self, name: &str) {
+        let plugin = json!({ "name": name, "file": format!("file:///tmp/{name}.zip") });
+        self.ask("PUT", &format!("/plugins/portables/{name}"), Some(&plugin));
+    }
+
     /// Removes the plugin.
     pub(crate) fn delete_mirror(&self) {
-        self.ask("DELETE", "/plugins/portables/mirror", None);
+        self.remove("mirror");
+    }
+
+    /// Removes the plugin of this name.
+    pub(crate) fn remove(&self, name: &str) {
+        self.ask("DELETE", &format!("/plugins/portables/{name}"), None);
     }
 
     /// A stream on the plugin's source with these settings; it has their name.
     pub(crate) fn create_stream(&self, settings: &str) {
-        let sql = format!(r#"CREATE STREAM {settings} () WITH (TYPE="random", FORMAT="json", CONF_KEY="{settings}")"#);
+        self.create_stream_of("random", settings);
+    }
+
+    /// The same on this source.
+    pub(crate) fn create_stream_of(&self, source: &str, settings: &str) {
+        let sql =
+            format!(r#"CREATE STREAM {settings} () WITH (TYPE="{source}", FORMAT="json", CONF_KEY="{settings}")"#);
         self.ask("POST", "/streams", Some(&json!({ "sql": sql })));
     }
 
@@ -274,6 +292,11 @@ impl<'a> Engine<'a> {
     pub(crate) fn create_python_stream(&self, settings: &str) {
         let sql = format!(r#"CREATE STREAM {settings} () WITH (TYPE="pyjson", FORMAT="json", CONF_KEY="{settings}")"#);
         self.ask("POST", "/streams", Some(&json!({ "sql": sql })));
+    }
+
+    /// A rule whose rows go to this action.
+    pub(crate) fn create_rule_to(&self, id: &str, sql: &str, action: Value) {
+        self.ask("POST", "/rules", Some(&json!({ "id": id, "sql": sql, "actions": [action] })));
     }
 
     /// A rule whose rows go to the sink of `pysam`, with acks.

@@ -59,3 +59,53 @@ pub(crate) fn write_pysam(zip: &Path, supervised: bool) {
     }
     zip.finish().unwrap();
 }
+
+/// A plugin in Python with three functions.
+const TRIO: &str = r#"
+import time
+from ekuiper import Plugin
+
+app = Plugin("trio")
+
+@app.function
+def double(x: float) -> float:
+    return x * 2
+
+@app.function
+def negate(x: float) -> float:
+    return -x
+
+@app.function
+def label(x: int) -> str:
+    return "number %d" % x
+
+@app.source
+def ticks(interval: float = 100):
+    value = 0
+    while True:
+        value += 1
+        yield {"value": value}
+        time.sleep(interval / 1000)
+
+@app.sink
+def say(row: dict) -> None:
+    print("received: [%s]" % __import__("json").dumps(row), flush=True)
+
+if __name__ == "__main__":
+    app.run()
+"#;
+
+/// Its manifest.
+const TRIO_MANIFEST: &str = r#"{"version": "v1.0.0", "language": "python", "executable": "trio.py",
+    "sources": ["ticks"], "sinks": ["say"], "functions": ["double", "negate", "label"]}"#;
+
+/// Writes the zip of a plugin in Python with three functions.
+pub(crate) fn write_trio(zip: &Path) {
+    let mut zip = zip::ZipWriter::new(fs::File::create(zip).unwrap());
+    let settings = "default:\n  interval: 100\nsteady:\n  interval: 100\n";
+    for (name, content) in [("trio.json", TRIO_MANIFEST), ("trio.py", TRIO), ("sources/ticks.yaml", settings)] {
+        zip.start_file(name, SimpleFileOptions::default()).unwrap();
+        zip.write_all(content.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap();
+}

@@ -20,7 +20,7 @@ const ROWS: usize = 50;
 /// What the sink has printed, which is in the engine's log. The interpreter
 /// writes a line in pieces, so that one is now and then cut by a line of
 /// somebody else's: it is left out.
-fn printed(site: &Site) -> Vec<Value> {
+pub(crate) fn printed(site: &Site) -> Vec<Value> {
     let log = std::fs::read_to_string(site.path("engine.log")).unwrap_or_default();
     let complete = log.rfind('\n').map_or("", |end| &log[..end]);
     let messages = complete.lines().filter_map(|line| line.split_once("received: "));

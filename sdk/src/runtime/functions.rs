@@ -45,8 +45,13 @@ const REST: Duration = Duration::from_millis(100);
 /// How often the folder is looked at where the kernel gives no notice of it.
 const GLANCE: Duration = Duration::from_secs(5);
 
+/// The same before the plugin has shaken hands, when sockets of former engines
+/// may be there as well.
+const FIRST_PATIENCE: Duration = Duration::from_millis(30);
+
 /// Connects the functions of `symbols` where an ancestor of this process
-/// listens, from now on, on a thread of its own.
+/// listens: at once, before any start can be in the way, and from then on, on a
+/// thread of its own.
 pub(super) fn connect(symbols: &Arc<Mutex<Symbols>>, site: &Site, functions: &[String]) -> Result<()> {
     let mut sockets = HashMap::new();
     for function in functions {
@@ -60,7 +65,15 @@ pub(super) fn connect(symbols: &Arc<Mutex<Symbols>>, site: &Site, functions: &[S
         return Ok(());
     }
     let finder = Finder { symbols: symbols.clone(), site: site.clone(), sockets };
-    std::thread::Builder::new().name("functions".into()).spawn(move || finder.run())?;
+    // Before the first look: what is made afterwards is noticed.
+    let watch = finder.watch();
+    if let Err(error) = &watch {
+        tracing::debug!(%error, "the socket folder is looked at every {GLANCE:?}");
+    }
+    if let Some(missing) = finder.missing() {
+        finder.dial(&missing, FIRST_PATIENCE);
+    }
+    std::thread::Builder::new().name("functions".into()).spawn(move || finder.run(watch.ok()))?;
     Ok(())
 }
 
@@ -96,16 +109,11 @@ impl Admission for Ancestors {
 }
 
 impl Finder {
-    fn run(&self) {
-        // Before the first look: what is made afterwards is noticed.
-        let watch = self.watch();
-        if let Err(error) = &watch {
-            tracing::debug!(%error, "the socket folder is looked at every {GLANCE:?}");
-        }
+    fn run(&self, watch: Option<OwnedFd>) {
         let mut space = [const { MaybeUninit::uninit() }; 4096];
-        let mut notices = watch.ok().map(|watch| inotify::Reader::new(watch, &mut space));
+        let mut notices = watch.map(|watch| inotify::Reader::new(watch, &mut space));
         while let Some(missing) = self.missing() {
-            self.dial(&missing);
+            self.dial(&missing, PATIENCE);
             match &mut notices {
                 Some(notices) => self.await_socket(notices),
                 None => std::thread::sleep(GLANCE),
@@ -128,10 +136,10 @@ impl Finder {
     }
 
     /// Connects to those whose sockets are there.
-    fn dial(&self, missing: &[&(String, Address)]) {
+    fn dial(&self, missing: &[&(String, Address)], patience: Duration) {
         let there = missing.iter().filter(|(_, address)| address.path().exists());
         let mut pending: Vec<_> = there.map(|socket| (socket, Arc::<Ancestors>::default())).collect();
-        let (end, mut pause) = (Instant::now() + PATIENCE, FIRST_PAUSE);
+        let (end, mut pause) = (Instant::now() + patience, FIRST_PAUSE);
         loop {
             pending.retain(|((function, address), ancestors)| {
                 let dial = || {
