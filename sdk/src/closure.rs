@@ -19,6 +19,12 @@ pub struct BoxedFunction(pub(crate) Box<dyn RawFunction>);
 /// What can be a function: a closure (or `fn`) of up to 12 arguments that can
 /// be read from a message, whose result is an [`Output`]; or a [`Function`].
 ///
+/// After its arguments a closure may take the call's place in the rule, which
+/// is no argument of the call: `|text: String, ctx: &FunctionContext| …`.
+///
+/// There is one of a closure for the whole plugin: what it captures is shared by
+/// all rules that use it. Its calls come one after the other.
+///
 /// Arguments are owned: `String`, not `&str`. What a closure captures must be
 /// `Send` and `'static`: `move |…|`.
 ///
@@ -30,6 +36,7 @@ pub struct BoxedFunction(pub(crate) Box<dyn RawFunction>);
     message = "`{Self}` cannot be a plugin's function",
     label = "not a function that a plugin can serve",
     note = "a closure takes up to 12 owned arguments that implement `DeserializeOwned`, each with its type written down: `|text: String, times: u32| …`",
+    note = "after these it may take `ctx: &FunctionContext`",
     note = "and returns a number, text, `Value`, list or map of such, `Json(anything that implements Serialize)`, or a `Result` of one of these"
 )]
 pub trait IntoFunction<Marker> {
@@ -90,23 +97,36 @@ fn mismatch<T>(expected: usize, args: &Args<'_>, check: impl FnOnce(&[Arg<'_>]) 
     }
 }
 
+/// The signature of a closure whose last parameter is the context.
+#[doc(hidden)]
+pub struct WithContext<Signature>(PhantomData<Signature>);
+
 macro_rules! closures {
     ($count:expr; $($name:ident $index:expr),*) => {
-        impl<Func, Out, $($name),*> IntoFunction<fn($($name),*) -> Out> for Func
+        closures!(@with fn($($name),*) -> Out, (), (_ctx), false; $count; $($name $index),*);
+        closures!(@with WithContext<fn($($name),*) -> Out>, (&FunctionContext), (ctx), true; $count; $($name $index),*);
+    };
+    // The closure's signature as a marker, the type and the name of what it
+    // takes after its arguments, and whether it takes that.
+    (
+        @with $signature:ty, ($($extra:ty)?), ($ctx:ident), $needs_context:tt;
+        $count:expr; $($name:ident $index:expr),*
+    ) => {
+        impl<Func, Out, $($name),*> IntoFunction<$signature> for Func
         where
-            Func: FnMut($($name),*) -> Out + Send + 'static,
+            Func: FnMut($($name,)* $($extra)?) -> Out + Send + 'static,
             Out: Output + 'static,
             $($name: DeserializeOwned + 'static,)*
         {
             fn into_function(self, aggregate: bool) -> BoxedFunction {
-                let signature = PhantomData::<fn($($name),*) -> Out>;
+                let signature = PhantomData::<$signature>;
                 BoxedFunction(Box::new(Closure { function: self, aggregate, signature }))
             }
         }
 
-        impl<Func, Out, $($name),*> RawFunction for Closure<Func, fn($($name),*) -> Out>
+        impl<Func, Out, $($name),*> RawFunction for Closure<Func, $signature>
         where
-            Func: FnMut($($name),*) -> Out + Send,
+            Func: FnMut($($name,)* $($extra)?) -> Out + Send,
             Out: Output,
             $($name: DeserializeOwned,)*
         {
@@ -116,13 +136,13 @@ macro_rules! closures {
 
             #[inline]
             #[allow(non_snake_case, unused_mut)]
-            fn exec(&mut self, args: &mut Args<'_>, _: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()> {
+            fn exec(&mut self, args: &mut Args<'_>, $ctx: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()> {
                 let unread = args.clone();
                 let mut read = || Some(($(args.read::<$name>().ok()??,)*));
                 if let Some(($($name,)*)) = read()
                     && args.is_over()
                 {
-                    return (self.function)($($name),*).write(reply);
+                    return closures!(@call (self.function); $needs_context, $ctx; $($name),*).write(reply);
                 }
                 Err(mismatch($count, &unread, |all| {
                     let _ = all;
@@ -133,7 +153,7 @@ macro_rules! closures {
             }
 
             fn needs_context(&self) -> bool {
-                false
+                $needs_context
             }
 
             fn is_aggregate(&self) -> bool {
@@ -141,6 +161,8 @@ macro_rules! closures {
             }
         }
     };
+    (@call $function:expr; false, $ctx:ident; $($name:ident),*) => { $function($($name),*) };
+    (@call $function:expr; true, $ctx:ident; $($name:ident),*) => { $function($($name,)* $ctx) };
 }
 
 closures!(0;);
@@ -288,6 +310,25 @@ mod tests {
         assert_eq!((counter.call::<u8>(()), counter.call::<u8>(())), (Ok(1), Ok(2)));
         assert!(!counter.is_aggregate());
         assert!(aggregate(|values: Vec<i64>| values.iter().sum::<i64>()).is_aggregate());
+    }
+
+    #[test]
+    fn a_closure_may_take_the_context_after_its_arguments() {
+        let mut place = function(|ctx: &FunctionContext| format!("{}/{}", ctx.rule_id(), ctx.func_id()));
+        assert_eq!(place.call::<String>(()), Ok("test/0".into()));
+        assert_eq!(place.validate((1,)), Err("takes 0 arguments, got 1".into()));
+        let mut label = function(|text: String, n: u8, ctx: &FunctionContext| format!("{} {text} {n}", ctx.op_id()));
+        assert_eq!(label.call::<String>(("a", 1)), Ok("test a 1".into()));
+        assert_eq!(label.validate((1, 2)), Ok(()));
+        assert_eq!(label.validate((1, 2, 3)), Err("takes 2 arguments, got 3".into()));
+        let error = label.call::<String>(("a", "b")).unwrap_err();
+        assert_eq!(error, "argument 2: invalid type: string \"b\", expected u8");
+        fn named(values: Vec<f64>, ctx: &FunctionContext) -> Result<String> {
+            Ok(format!("{} of {}", values.len(), ctx.rule_id()))
+        }
+        let mut named = aggregate(named);
+        assert!(named.is_aggregate());
+        assert_eq!(named.call::<String>(([1.0, 2.0],)), Ok("2 of test".into()));
     }
 
     #[test]

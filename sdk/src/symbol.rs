@@ -140,8 +140,7 @@ pub trait Sink: Send {
 }
 
 /// Computes a value from values. Most functions are closures instead; this is
-/// for those that take any number of arguments, or want their place in the
-/// rule.
+/// for those that take any number of arguments.
 ///
 /// There is one for all rules; its calls come one after the other.
 ///

@@ -69,6 +69,12 @@ fn a_result_that_cannot_be_written() {
 }
 
 #[test]
+fn a_context_that_is_not_the_last() {
+    let context = "after these it may take `ctx: &FunctionContext`";
+    assert_refused("context_first.rs", &["cannot be a plugin's function", NOT_A_FUNCTION, context]);
+}
+
+#[test]
 fn too_many_arguments() {
     assert_refused("too_many_arguments.rs", &["cannot be a plugin's function", NOT_A_FUNCTION, ARGUMENTS]);
 }

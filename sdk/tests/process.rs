@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ fn sigterm_ends_a_plugin_in_the_middle_of_anything() {
     plugin.signal(Signal::TERM);
     plugin.assert_exit_0();
     assert_orderly(&journal(&file));
+    plugin.log.wait_for(&["command refused", "sink journal (r1/late/0) was not started: the plugin ends"]);
+    assert!(!plugin.log.text().contains("did not start within"));
 }
 
 #[test]
@@ -156,6 +159,30 @@ fn a_host_that_stays_away_ends_it_in_order() {
     plugin.assert_exit_0();
     assert_orderly(&journal(&file));
     plugin.log.wait_for(&["the host has been gone", "300ms"]);
+}
+
+#[test]
+fn a_plugin_that_nobody_answers_says_where_it_waits_and_what_it_sees() {
+    let _watchdog = watchdog();
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = r#"{"language": "go", "executable": "unruly", "functions": ["echo"]}"#;
+    std::fs::write(folder.path().join("unruled.json"), manifest).unwrap();
+    for supervised in [false, true] {
+        let mut child = Command::new(unruly())
+            .arg(json!({ "ipcDir": folder.path() }).to_string())
+            .envs(supervised.then_some(("UNRULY_SUPERVISED", "1")))
+            .current_dir(folder.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let said = lines.into_iter().find(|line| line.contains("nobody listens")).unwrap();
+        let address = folder.path().join("plugin_unruly.ipc");
+        assert!(said.starts_with(&format!("plugin unruly: nobody listens at ipc://{}", address.display())), "{said}");
+        assert!(said.contains("The manifest beside it is unruled.json"), "{said}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]

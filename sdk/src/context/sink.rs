@@ -101,7 +101,8 @@ impl SinkContext {
     /// and logged.
     ///
     /// # Errors
-    /// [`Error::Stopped`] once the sink is stopped.
+    /// [`Error::Stopped`] once the sink is stopped; [`Error::Transport`] when the
+    /// acknowledgement cannot be sent.
     pub fn ack_ok(&self) -> Result<(), Error> {
         self.ack(Ok(()))
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::exchange::{PluginEnd, Step};
 use ekuiper_core::throttle::Throttle;
-use ekuiper_core::transport::{Request, TransportError};
+use ekuiper_core::transport::{ConnectionId, Request, TransportError};
 
 use crate::context::trim;
 
@@ -21,7 +21,32 @@ pub(super) trait Answer {
     fn sent(&mut self) {}
 }
 
-/// Serves until the socket is closed, or the host has been gone for `absence`.
+/// How long a host that has started this plugin is waited for without a word.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// What a channel does while there is no host.
+pub(super) struct Patience<'a> {
+    /// For how long it may be gone.
+    pub(super) absence: Duration,
+    /// Called when there has been none 2 s after the start.
+    pub(super) on_silence: &'a dyn Fn(),
+}
+
+impl Patience<'_> {
+    /// Waits for the first connection.
+    fn connect(&self, request: &dyn Request) -> Result<ConnectionId, TransportError> {
+        let start = Instant::now();
+        match request.connect(Some(start + SILENCE.min(self.absence))) {
+            Err(TransportError::Timeout) if self.absence > SILENCE => {
+                (self.on_silence)();
+                request.connect(Some(start + self.absence))
+            }
+            connected => connected,
+        }
+    }
+}
+
+/// Serves until the socket is closed, or the host has been gone for too long.
 /// Each connection begins with the greeting.
 ///
 /// No keepalives are sent, and nothing is ever sent twice (faults 1, 2 and 4).
@@ -31,17 +56,22 @@ pub(super) trait Answer {
 /// transport's.
 pub(super) fn serve(
     request: &dyn Request,
-    absence: Option<Duration>,
+    patience: Option<Patience<'_>>,
     greeting: &[u8],
     server: &mut impl Answer,
 ) -> Result<(), TransportError> {
     let mut end = PluginEnd::new();
     let (mut command, mut reply) = (Vec::new(), Vec::new());
     let mut connection = None;
+    let connect = |is_first: bool| match &patience {
+        Some(patience) if is_first => patience.connect(request),
+        Some(patience) => request.connect(Some(Instant::now() + patience.absence)),
+        None => request.connect(None),
+    };
     let too_long = Throttle::new();
     loop {
         let stepped = match end.step() {
-            Step::Connect => match request.connect(absence.map(|absence| Instant::now() + absence)) {
+            Step::Connect => match connect(connection.is_none()) {
                 Ok(connected) => {
                     connection = Some(connected);
                     end.connected(connected);

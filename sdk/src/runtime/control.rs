@@ -11,10 +11,11 @@ use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{Request, TransportError};
 
 use super::bell::{Bell, Heed};
+use super::channel::Patience;
 use super::engine::Engine;
 use super::live::{Launched, Live, Progress, Stopped, launch};
 use super::supervised::{Guarded, Inherited, Link, Marks};
-use super::{Site, channel, function, functions, sink, source, watchdog};
+use super::{Site, channel, function, functions, log, sink, source, unheard, watchdog};
 use crate::error::{shortened, text_of};
 use crate::{BoxError, Error, Plugin, Result};
 
@@ -60,8 +61,11 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     watchdog::watch(bell.clone(), move || closed.close())?;
     let absence = plugin.limits.host_absence;
     let greeting = site.greeting(plugin.hello().with_everything());
+    let name = plugin.name.clone();
     let symbols = begin(plugin, site, bell)?;
-    let served = channel::serve(&*request, Some(absence), &greeting, &mut Commands(&symbols));
+    let on_silence = || log::tell(&unheard::explain(&name, &address));
+    let patience = Patience { absence, on_silence: &on_silence };
+    let served = channel::serve(&*request, Some(patience), &greeting, &mut Commands(&symbols));
     lock(&symbols).stop_all();
     match served {
         Err(TransportError::Timeout) => {
@@ -280,6 +284,9 @@ impl Symbols {
             }
             Launched::Late(live) => {
                 self.entries.insert(key, Entry { live, addresses });
+                if self.is_ending() {
+                    return Err(format!("{name} was not started: the plugin ends").into());
+                }
                 Err(format!("{name} did not start within {:?}", self.plugin.limits.start_timeout).into())
             }
         }
@@ -404,7 +411,12 @@ impl Symbols {
                 let _entered = span(key).entered();
                 tracing::info!("stopped: what was sent before is still being collected");
             }
-            Stopped::Hangs => return Err(format!("{name} did not stop within {patience:?}").into()),
+            Stopped::Hangs if self.bell.is_ending() => {
+                return Err(format!("{name} is stopped with the plugin, which ends").into());
+            }
+            Stopped::Hangs => {
+                return Err(format!("{name} did not stop within {patience:?}: {}", why_it_hangs(key.0)).into());
+            }
         }
         self.forget_if_over(key);
         Ok(())
@@ -435,6 +447,17 @@ impl Symbols {
                 tracing::warn!("{} did not stop in time", title(key));
             }
         }
+    }
+}
+
+/// What an author can do about a symbol that does not stop.
+fn why_it_hangs(kind: SymbolKind) -> &'static str {
+    match kind {
+        SymbolKind::Source => {
+            "its open or close has not returned (in Rust, wait with ctx.sleep, which ends with the stop, and end other \
+             waits by ctx.on_stop; in Python, close ends what open waits for)"
+        }
+        _ => "its collect or close has not returned",
     }
 }
 

@@ -4,7 +4,7 @@
 //! from there; `source`, `sink` and `function` are what runs on it; `functions`
 //! finds those that a stock engine does not start again; `channel` drives a
 //! request channel; `engine` is whose rows a sink takes; `watchdog` notices
-//! signals and the parent's death; `bell` wakes the control thread; `log` writes
+//! signals and the parent's death; `unheard` explains why no engine answers; `bell` wakes the control thread; `log` writes
 //! to stderr; `supervised` is the same in two processes.
 
 mod bell;
@@ -18,6 +18,7 @@ mod log;
 mod sink;
 mod source;
 mod supervised;
+mod unheard;
 mod watchdog;
 
 pub(crate) use function::answer;
@@ -125,8 +126,8 @@ fn launch_options(arguments: &[String]) -> Result<LaunchOptions, String> {
         [argument] if !argument.starts_with('-') => LaunchOptions::parse(argument)
             .map_err(|error| format!("is an eKuiper portable plugin: {}", text_of(&error))),
         _ => Err("is an eKuiper portable plugin: an engine starts it, with one JSON argument such as \
-            '{\"sendTimeout\":1000}'. To try it from a shell: ekuiper-plugin check FOLDER, or ekuiper-plugin call \
-            FOLDER FUNCTION ARGUMENTS, where FOLDER holds this executable and its manifest"
+            '{\"sendTimeout\":1000}'. To try it from a shell: ekuiper-plugin call FOLDER FUNCTION ARGUMENTS, \
+            or ekuiper-plugin source FOLDER SOURCE, where FOLDER holds this executable and its manifest"
             .into()),
     }
 }

@@ -19,10 +19,11 @@ use super::roster::Roster;
 use super::worker::Worker;
 use super::{marks, page};
 use crate::error::text_of;
+use crate::runtime::channel::Patience;
 use crate::runtime::control::{self, GRACE};
 use crate::runtime::engine::Engine;
 use crate::runtime::watchdog::Ends;
-use crate::runtime::{Site, channel};
+use crate::runtime::{Site, channel, log, unheard};
 use crate::{Error, Plugin, Result};
 
 /// How long a worker may take to be ready: as long as an engine waits for a
@@ -65,6 +66,7 @@ pub(in crate::runtime) fn guard(plugin: Plugin, mut site: Site) -> Result<()> {
     let greeting = site.greeting(plugin.hello());
     let limits = &plugin.limits;
     let mut guard = Guard {
+        name: plugin.name.clone(),
         marks,
         memory,
         address,
@@ -94,6 +96,7 @@ pub(in crate::runtime) fn guard(plugin: Plugin, mut site: Site) -> Result<()> {
 }
 
 struct Guard {
+    name: String,
     memory: OwnedFd,
     marks: Marks,
     address: Address,
@@ -276,7 +279,7 @@ impl Guard {
                     self.crashes.started(now);
                     tracing::info!(pid, live = self.roster.len(), "the worker is ready");
                     if let Some(courier) = self.courier.take() {
-                        courier.start(self.request.clone(), self.absence, self.greeting.clone())?;
+                        courier.start(self.request.clone(), self.absence, self.greeting.clone(), self.unheard())?;
                     }
                 }
                 Said::Answer(launch, answer) => {
@@ -315,7 +318,7 @@ impl Guard {
     /// Decides when the next worker is started.
     ///
     /// # Errors
-    /// Never: a crash loop is not to be hidden.
+    /// The worker crashes again and again: the guard ends, and says so.
     fn crashed(&mut self, how: &str, now: Instant) -> Result<()> {
         match self.crashes.crashed(now, chance()) {
             Verdict::After(pause) => {
@@ -331,6 +334,12 @@ impl Guard {
                 .into())
             }
         }
+    }
+
+    /// Says that no engine answers.
+    fn unheard(&self) -> impl Fn() + Send + use<> {
+        let (name, address) = (self.name.clone(), self.address.clone());
+        move || log::tell(&unheard::explain(&name, &address))
     }
 
     /// Removes the socket that a dead worker has left of a sink.
@@ -396,9 +405,16 @@ struct Courier {
 
 impl Courier {
     /// Shakes hands with the engine, and serves it on a thread.
-    fn start(mut self, request: Arc<dyn Request>, absence: Duration, greeting: Vec<u8>) -> Result<()> {
+    fn start(
+        mut self,
+        request: Arc<dyn Request>,
+        absence: Duration,
+        greeting: Vec<u8>,
+        on_silence: impl Fn() + Send + 'static,
+    ) -> Result<()> {
         std::thread::Builder::new().name("control".into()).spawn(move || {
-            let ended = channel::serve(&*request, Some(absence), &greeting, &mut self);
+            let patience = Patience { absence, on_silence: &on_silence };
+            let ended = channel::serve(&*request, Some(patience), &greeting, &mut self);
             self.tell(Event::Ended(ended));
         })?;
         Ok(())
