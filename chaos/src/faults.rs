@@ -201,7 +201,8 @@ impl Injector<'_> {
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
         self.target.is_short.store(true, Ordering::SeqCst);
         let limited = setrlimit(Resource::Nofile, Rlimit { current: Some(open + time % 8), ..all });
-        self.send_off(&victim, Signal::KILL);
+        // Until it is back takes as long as the shortage does.
+        self.send_off(&Victim { age: Age::Young, ..victim }, Signal::KILL);
         pause(time);
         if limited.and_then(|()| setrlimit(Resource::Nofile, all)).is_err() {
             self.findings.violation("the limit of descriptors cannot be changed");
