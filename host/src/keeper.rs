@@ -149,21 +149,24 @@ impl Shared {
 
     fn run(&self) {
         let mut agenda = Agenda::default();
+        // Used again: it wakes up while messages flow.
+        let mut ready: Vec<u64> = Vec::with_capacity(16);
         loop {
+            ready.clear();
             let mut space = [const { MaybeUninit::uninit() }; 16];
-            let ready: Vec<u64> = match epoll::wait(&self.epoll, &mut space, agenda.timeout().as_ref()) {
-                Ok((events, _)) => events.iter().map(|event| event.data.u64()).collect(),
+            match epoll::wait(&self.epoll, &mut space, agenda.timeout().as_ref()) {
+                Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64())),
                 Err(Errno::INTR) => continue,
                 Err(error) => {
                     tracing::error!(%error, "the keeper cannot wait");
                     std::thread::sleep(Duration::from_secs(1));
                     continue;
                 }
-            };
+            }
             if ready.contains(&STOP) {
                 return;
             }
-            for id in agenda.due(Instant::now()).into_iter().chain(ready) {
+            for id in agenda.due(Instant::now()).into_iter().chain(ready.iter().copied()) {
                 self.look_at(id, &mut agenda);
             }
         }

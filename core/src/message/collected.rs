@@ -19,10 +19,11 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// The report as it stands on the wire.
-    pub fn encode(&self) -> Vec<u8> {
+    /// Replaces what `buffer` holds by the report as it stands on the wire.
+    pub fn encode(&self, buffer: &mut Vec<u8>) {
+        buffer.clear();
         // Numbers can be written.
-        serde_json::to_vec(self).unwrap_or_default()
+        let _ = serde_json::to_writer(buffer, self);
     }
 
     /// Reads a report.
@@ -41,7 +42,9 @@ mod tests {
     #[test]
     fn a_report_survives_and_nothing_else_is_one() {
         let report = Collected { collected: 12, refused: 1 };
-        assert_eq!(Collected::decode(&report.encode()).unwrap(), report);
+        let mut buffer = b"former".to_vec();
+        report.encode(&mut buffer);
+        assert_eq!(Collected::decode(&buffer).unwrap(), report);
         assert_eq!(Collected::decode(br#"{"collected":3,"later":[]}"#).unwrap().refused, 0);
         for bytes in [&b"{}"[..], b"[]", b"", br#"{"collected":-1}"#, br#"{"collected":"3"}"#] {
             assert!(Collected::decode(bytes).is_err(), "{bytes:?}");

@@ -141,7 +141,9 @@ fn stopper(stop: &Arc<Stop>, pull: &Arc<dyn Pull>, push: &Arc<dyn Push>, require
                 acks.close();
             } else if reports {
                 // Its own thread is in `collect`, maybe for ever.
-                let _ = acks.send(&told.collected().encode(), Some(Instant::now()));
+                let mut report = Vec::new();
+                told.collected().encode(&mut report);
+                let _ = acks.send(&report, Some(Instant::now()));
             }
         }),
         give_up: Box::new(move || {
@@ -186,6 +188,8 @@ struct Tally {
     now: Collected,
     /// What the host knows.
     told: Collected,
+    /// The report as it is sent.
+    report: Vec<u8>,
     /// When the next report may leave, on the coarse clock: the fine one would
     /// cost each message more than its count does.
     next: Duration,
@@ -193,7 +197,10 @@ struct Tally {
 
 impl Tally {
     fn new(stop: Arc<Stop>, channel: Option<Arc<dyn Push>>) -> Self {
-        Self { stop, channel, now: Collected::default(), told: Collected::default(), next: Duration::ZERO }
+        let (now, told) = Default::default();
+        // As long as one can be.
+        let report = Vec::with_capacity(80);
+        Self { stop, channel, now, told, report, next: Duration::ZERO }
     }
 
     /// The sink has dealt with a message.
@@ -216,7 +223,8 @@ impl Tally {
         let Some(channel) = &self.channel else { return };
         if self.now != self.told {
             // One that does not leave is made up for by the next.
-            if channel.send(&self.now.encode(), Some(deadline)).is_ok() {
+            self.now.encode(&mut self.report);
+            if channel.send(&self.report, Some(deadline)).is_ok() {
                 self.told = self.now;
             }
             self.next = coarse_now() + REPORT_PAUSE;
