@@ -102,13 +102,20 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Manifest(text));
-        check_executable(&self.executable)?;
+        check_inside("executable", &self.executable, "bin/mirror")?;
         match self.virtual_env_type.as_deref() {
             None => {}
-            Some("conda") if self.env.as_deref().is_some_and(|env| !env.is_empty()) => {}
-            Some("conda") => return refuse(r#"virtualEnvType is "conda", but env names no environment"#.into()),
-            Some("venv") if self.language == Language::Python => {}
-            Some("venv") => return refuse(r#"virtualEnvType is "venv", but language is not "python""#.into()),
+            Some("conda") => match self.env.as_deref() {
+                None | Some("") => return refuse(r#"virtualEnvType is "conda", but env names no environment"#.into()),
+                Some(env) => check_conda_name(env)?,
+            },
+            Some("venv") if self.language != Language::Python => {
+                return refuse(r#"virtualEnvType is "venv", but language is not "python""#.into());
+            }
+            Some("venv") => match self.env.as_deref() {
+                None | Some("") => {}
+                Some(env) => check_inside("env", env, "environment")?,
+            },
             Some(other) => {
                 return refuse(format!(
                     r#"virtualEnvType {other:?} is not known: use "conda", "venv" under our own host alone, or leave it out"#
@@ -148,11 +155,23 @@ fn check_language(manifest: &Value) -> Result<()> {
     }
 }
 
-fn check_executable(executable: &str) -> Result<()> {
-    let mut parts = Path::new(executable).components().filter(|part| *part != Component::CurDir).peekable();
+/// The name stands on `conda`'s command line: nothing else may be made of it.
+fn check_conda_name(env: &str) -> Result<()> {
+    let is_odd = |letter: char| letter.is_whitespace() || letter.is_control() || ['/', ':', '#'].contains(&letter);
+    if env.starts_with('-') || env.contains(is_odd) {
+        return Err(Error::Manifest(format!(
+            "env {env:?} is no name of a conda environment: one has no spaces, slashes, colons or hashes, and does \
+             not begin with a dash"
+        )));
+    }
+    Ok(())
+}
+
+fn check_inside(field: &str, path: &str, example: &str) -> Result<()> {
+    let mut parts = Path::new(path).components().filter(|part| *part != Component::CurDir).peekable();
     if parts.peek().is_none() || !parts.all(|part| matches!(part, Component::Normal(_))) {
         return Err(Error::Manifest(format!(
-            "executable {executable:?} must be a path inside the plugin's folder, such as \"bin/mirror\""
+            "{field} {path:?} must be a path inside the plugin's folder, such as {example:?}"
         )));
     }
     Ok(())
@@ -217,10 +236,23 @@ mod tests {
             Manifest::parse(&format!(r#"{{"language":"python","executable":"x.py","functions":["f"],{rest}}}"#))
                 .unwrap()
         };
-        let venv = with(r#""virtualEnvType":"venv","env":"/opt/env""#);
+        let venv = with(r#""virtualEnvType":"venv","env":"envs/mine""#);
         assert!(venv.is_venv() && venv.conda_env().is_none());
         assert!(with(r#""virtualEnvType":"venv""#).is_venv());
         assert!(!with(r#""virtualEnvType":"conda","env":"x""#).is_venv());
+        let refused_env = |kind: &str, env: &str| {
+            refused(&format!(
+                r#"{{"language":"python","executable":"x.py","functions":["f"],"virtualEnvType":"{kind}","env":"{env}"}}"#
+            ))
+        };
+        for env in ["/opt/env", "../other/.venv", "a/../../b", "."] {
+            let said = refused_env("venv", env);
+            assert!(said.contains(&format!("env {env:?} must be a path inside the plugin's folder")), "{said}");
+        }
+        for env in ["-n", "--prefix=/tmp/x", "../x", "a b", "a\\nb", "a:b"] {
+            let said = refused_env("conda", env);
+            assert!(said.contains("is no name of a conda environment"), "{said}");
+        }
         assert!(
             refused(r#"{"language":"go","executable":"x","virtualEnvType":"venv","functions":["f"]}"#)
                 .contains("language is not \"python\"")

@@ -81,8 +81,12 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// Adds a plugin, unless it shares a symbol with another.
+    /// Adds a plugin, unless it shares its name, or a symbol, with another.
     pub(crate) fn add(&mut self, package: Package) -> Result<()> {
+        if let Some(first) = self.packages.get(&package.name) {
+            let (first, second) = (first.folder.clone(), package.folder);
+            return Err(Error::DuplicatePlugin { name: package.name, first, second });
+        }
         for kind in SymbolKind::ALL {
             for symbol in package.manifest.symbols(kind) {
                 if let Some(first) = self.owners.insert((kind as u8, symbol.clone()), package.name.clone()) {
@@ -196,6 +200,22 @@ mod tests {
         plugin(root.path(), "two", "two.json", r#""f""#);
         let error = Catalog::default().add_all(root.path()).unwrap_err().to_string();
         assert_eq!(error, "function f is in two plugins, one and two: remove one, or rename the symbol");
+    }
+
+    #[test]
+    fn one_name_in_two_folders_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        plugin(root.path(), "a/same", "same.json", r#""f""#);
+        plugin(root.path(), "b/other", "same.json", r#""g""#);
+        let folders = ["a/same", "b/other"].map(|folder| root.path().join(folder).canonicalize().unwrap());
+        let mut catalog = Catalog::default();
+        catalog.add(Package::read(&folders[0]).unwrap()).unwrap();
+        let error = catalog.add(Package::read(&folders[1]).unwrap()).unwrap_err().to_string();
+        let [first, second] = folders.map(|folder| folder.display().to_string());
+        let expected = format!("plugin same is in two folders, {first} and {second}: ");
+        assert!(error.starts_with(&expected), "{error}");
+        assert_eq!(catalog.owner(SymbolKind::Function, "f").unwrap(), "same", "the first is as it was");
+        assert!(catalog.owner(SymbolKind::Function, "g").is_err());
     }
 
     #[test]

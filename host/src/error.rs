@@ -42,6 +42,21 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Two folders have a plugin of one name.
+    #[error(
+        "plugin {name} is in two folders, {} and {}: leave one out, or give it another name \
+         (its manifest's file, and what its program says)",
+        first.display(),
+        second.display()
+    )]
+    DuplicatePlugin {
+        /// The name.
+        name: String,
+        /// The folder that was found first.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+    },
     /// Two plugins serve a symbol of one kind and name.
     #[error("{kind} {symbol} is in two plugins, {first} and {second}: remove one, or rename the symbol")]
     DuplicateSymbol {

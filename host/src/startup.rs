@@ -1,6 +1,7 @@
 //! The start of a plugin: its process, its handshake, and which socket folder
 //! its SDK uses.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -187,11 +188,33 @@ fn check_symbols(package: &Package, hello: &Hello) -> Result<()> {
         if let Some(missing) = promised.iter().find(|symbol| !served.contains(symbol)) {
             return Err(Error::NotServed { plugin: package.name.clone(), kind, symbol: missing.clone() });
         }
-        for symbol in served.iter().filter(|symbol| !promised.contains(symbol)) {
-            tracing::warn!(plugin = package.name, "{kind} {symbol} is not in its manifest: it cannot be used");
+        if let Some(beyond) = not_promised(kind, promised, served) {
+            tracing::warn!(plugin = package.name, "{beyond}");
         }
     }
     Ok(())
+}
+
+/// What a plugin serves that is not in its manifest, for people: a few of them,
+/// however many there are.
+fn not_promised(kind: SymbolKind, promised: &[String], served: &[String]) -> Option<String> {
+    const NAMED: usize = 5;
+    const LETTERS: usize = 40;
+    let promised: HashSet<_> = promised.iter().collect();
+    let mut beyond = served.iter().filter(|symbol| !promised.contains(symbol));
+    let short = |name: &String| match name.char_indices().nth(LETTERS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.clone(),
+    };
+    let named: Vec<_> = beyond.by_ref().take(NAMED).map(short).collect();
+    if named.is_empty() {
+        return None;
+    }
+    let named = named.join(", ");
+    Some(match beyond.count() {
+        0 => format!("{kind} {named}: not in its manifest, cannot be used"),
+        more => format!("{kind} {named} and {more} more: not in its manifest, cannot be used"),
+    })
 }
 
 fn launch(
@@ -329,4 +352,20 @@ fn await_handshake(reports: &mpsc::Receiver<Report>, candidates: usize) -> Hands
         }
     }
     Handshake::Nobody
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_symbols_are_one_short_sentence() {
+        let served: Vec<_> = (0..1_000_000).map(|number| format!("{number}{}", "x".repeat(90))).collect();
+        let said = not_promised(SymbolKind::Function, &served[..2], &served).unwrap();
+        assert!(said.len() < 400 && said.ends_with("and 999993 more: not in its manifest, cannot be used"), "{said}");
+        assert_eq!(not_promised(SymbolKind::Sink, &served[..9], &served[..9]), None);
+        let few = ["a", "b", "c"].map(String::from);
+        let said = not_promised(SymbolKind::Sink, &few[..1], &few).unwrap();
+        assert_eq!(said, "sink b, c: not in its manifest, cannot be used");
+    }
 }

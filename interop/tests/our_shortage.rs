@@ -62,12 +62,14 @@ fn a_shortage_of_descriptors_is_no_crash() {
         }
         // Whoever wants something is told what is wrong, and what to do.
         let state = host.status("mirror").unwrap().state;
-        if !asked && shortages > 2 && state != PluginState::Running {
-            if let Err(error) = revert.call::<String>(("ab",)) {
-                assert!(matches!(error, Error::Shortage { .. }), "{error}");
-                assert!(error.to_string().contains("ulimit -n"), "{error}");
-                asked = true;
-            }
+        if !asked
+            && shortages > 2
+            && state != PluginState::Running
+            && let Err(error) = revert.call::<String>(("ab",))
+        {
+            assert!(matches!(error, Error::Shortage { .. }), "{error}");
+            assert!(error.to_string().contains("ulimit -n"), "{error}");
+            asked = true;
         }
     }
     drop(taken);

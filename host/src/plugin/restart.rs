@@ -24,6 +24,9 @@ struct Restored {
     left_out: Vec<Arc<dyn Live>>,
 }
 
+/// A process that serves, and what is still to be started in it.
+type Incomplete = (Arc<Running>, Vec<Arc<dyn Live>>);
+
 impl Plugin {
     /// The process of this generation has ended, if it has: starts the next.
     pub(super) fn process_ended(self: &Arc<Self>, generation: u64) {
@@ -95,7 +98,7 @@ impl Plugin {
 
     /// Starts it until it serves, or the host is shut down. What could not be
     /// started in it, since this host is short of something.
-    fn start_again(self: &Arc<Self>, crashed: Instant) -> Option<(Arc<Running>, Vec<Arc<dyn Live>>)> {
+    fn start_again(self: &Arc<Self>, crashed: Instant) -> Option<Incomplete> {
         let mut shortages = 0;
         loop {
             let mut state = lock(&self.state);
