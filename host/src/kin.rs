@@ -76,13 +76,18 @@ impl Kin {
     pub(crate) fn start(&self, start: impl FnOnce() -> Result<Process>) -> Result<Process> {
         lock(&self.state).is_starting = true;
         let started = start();
-        let mut state = lock(&self.state);
-        state.is_starting = false;
         if let Ok(process) = &started {
-            state.started.push(process.pid());
+            self.let_in(process.pid());
         }
+        lock(&self.state).is_starting = false;
         self.changed.notify_all();
         started
+    }
+
+    /// Makes a process, its group and its descendants the plugin's, whoever has
+    /// started it.
+    fn let_in(&self, process: u32) {
+        lock(&self.state).started.push(process);
     }
 
     /// The processes that were started have ended: their numbers may be given
