@@ -55,5 +55,8 @@ pub(crate) fn both(done: Result<()>, closed: Result<()>) -> Result<()> {
 fn waiting(stopper: &SinkStopper) -> String {
     let Delivery { sent, delivered, .. } = stopper.delivery();
     let left = sent.saturating_sub(delivered);
+    if left == 0 {
+        return "waiting until the sink has stopped".into();
+    }
     format!("waiting until the sink has collected {} more of {} messages", grouped(left), grouped(sent))
 }
