@@ -23,8 +23,8 @@
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::text;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
 
@@ -46,7 +46,7 @@ pub(crate) struct SourceStage {
     pub(crate) symbol: String,
     #[serde(default)]
     pub(crate) datasource: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "settings")]
     pub(crate) config: Map<String, Value>,
     pub(crate) count: Option<u64>,
 }
@@ -65,7 +65,7 @@ pub(crate) struct FunctionStage {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SinkStage {
     pub(crate) symbol: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "settings")]
     pub(crate) config: Map<String, Value>,
     #[serde(default)]
     pub(crate) require_ack: bool,
@@ -98,6 +98,37 @@ impl Pipeline {
     }
 }
 
+/// Reads a symbol's configuration, which plugins are given in JSON: a date is
+/// its text there, and what JSON has no form for is an error.
+fn settings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    let table = toml::Table::deserialize(deserializer)?;
+    fields("", table).map_err(serde::de::Error::custom)
+}
+
+/// The fields of a table whose own path is `prefix`, in JSON.
+fn fields(prefix: &str, table: toml::Table) -> Result<Map<String, Value>, String> {
+    table.into_iter().map(|(name, value)| Ok((name.clone(), json(&format!("{prefix}{name}"), value)?))).collect()
+}
+
+/// The value of the field at `path`, in JSON.
+fn json(path: &str, value: toml::Value) -> Result<Value, String> {
+    Ok(match value {
+        toml::Value::String(text) => text.into(),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Boolean(value) => value.into(),
+        toml::Value::Datetime(time) => time.to_string().into(),
+        toml::Value::Float(number) => match Number::from_f64(number) {
+            Some(number) => number.into(),
+            None => return Err(format!("config field {path} is {number}, which cannot be sent to a plugin")),
+        },
+        toml::Value::Array(values) => {
+            let element = |(at, value)| json(&format!("{path}[{at}]"), value);
+            values.into_iter().enumerate().map(element).collect::<Result<_, _>>()?
+        }
+        toml::Value::Table(table) => Value::Object(fields(&format!("{path}."), table)?),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +152,14 @@ mod tests {
     fn an_unknown_key_is_named_with_its_place() {
         let error = Pipeline::parse(&format!("{SMALLEST}cuont = 5\n")).unwrap_err().to_string();
         assert!(error.contains("cuont") && error.contains("line 4"), "{error}");
+    }
+
+    #[test]
+    fn a_configuration_is_what_json_has_a_form_for() {
+        let with = |config: &str| Pipeline::parse(&format!("{SMALLEST}config = {{ {config} }}\n"));
+        let config = with("since = 2026-01-02, a = [1, 2.5, { b = true }]").unwrap().source.config;
+        assert_eq!(Value::Object(config), serde_json::json!({ "since": "2026-01-02", "a": [1, 2.5, { "b": true }] }));
+        let error = with("a = [1, { b = nan }]").unwrap_err().to_string();
+        assert!(error.contains("config field a[1].b is NaN") && error.contains("line 4"), "{error}");
     }
 }

@@ -398,7 +398,10 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     command.env("TMPDIR", bench.path().join("tmp")).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     await_text(child.stderr.as_mut().unwrap(), "plugin started");
-    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let ignored = u64::from_str_radix(ignored, 16).unwrap();
+    assert_eq!(ignored & 1, 1, "SIGHUP is not ignored any more: {ignored:x}");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(finish(child).code, Some(130));
     bench.assert_nothing_is_left();

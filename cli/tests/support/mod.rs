@@ -148,8 +148,14 @@ fn processes_of(folder: &Path) -> Vec<(Pid, String)> {
     found
 }
 
-/// The folder `examples` of the checkout.
+/// A plugin or a pipeline in the folder `examples` of the checkout. Its build,
+/// which no command's deadline bounds, is not left to the command.
 pub(crate) fn example(name: &str) -> String {
+    static BUILT: std::sync::Once = std::sync::Once::new();
+    BUILT.call_once(|| {
+        let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--release", "--package", "mirror"]).status();
+        assert!(build.unwrap().success());
+    });
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).to_string_lossy().into_owned()
 }
 
