@@ -18,21 +18,21 @@ const THREE: &str = "SELECT count, revert(name) AS reversed, echo(count) AS said
 const THREE_IN_PYTHON: &str = "SELECT value, double(value) AS twice, negate(value) AS less, label(value) AS text FROM \
     steady";
 
-/// A plugin, and the rule `three` that uses it.
+/// A plugin, and the rules that use it.
 struct Subject {
     plugin: &'static str,
     process: fn(&Site) -> Process,
-    /// The rows that the rule has given.
-    rows: fn(&Site) -> Vec<Value>,
+    /// The rows that a rule has given.
+    rows: fn(&Site, rule: &str) -> Vec<Value>,
     /// What each row must have.
     results: &'static [&'static str],
 }
 
 /// Waits for rows of the rule that come after now, with all results.
-fn assert_rule_goes_on(site: &Site, subject: &Subject, after: &str) {
-    let before = (subject.rows)(site).len();
+fn assert_rule_goes_on(site: &Site, subject: &Subject, rule: &str, after: &str) {
+    let before = (subject.rows)(site, rule).len();
     let rows = wait(&format!("rows {after}"), || {
-        let rows = (subject.rows)(site);
+        let rows = (subject.rows)(site, rule);
         // Those on their way meanwhile are not what is waited for.
         (rows.len() >= before + 10).then_some(rows)
     });
@@ -42,14 +42,14 @@ fn assert_rule_goes_on(site: &Site, subject: &Subject, after: &str) {
     println!("{after}, a row of three functions: {}", rows[rows.len() - 1]);
 }
 
-fn survives(site: &Site, engine: &Engine<'_>, subject: &Subject, create: impl Fn()) {
-    create();
-    assert_rule_goes_on(site, subject, "at first");
+fn survives(site: &Site, engine: &Engine<'_>, subject: &Subject, create: impl Fn(&str)) {
+    create("three");
+    assert_rule_goes_on(site, subject, "three", "at first");
 
     let former = (subject.process)(site);
     engine.update(subject.plugin);
     assert!(former.ends_within(PATIENCE), "the engine keeps the former version");
-    assert_rule_goes_on(site, subject, "after an update");
+    assert_rule_goes_on(site, subject, "three", "after an update");
 
     // The engine starts a crashed plugin again when a rule needs its source or
     // sink, and refuses one that needs a function.
@@ -57,20 +57,18 @@ fn survives(site: &Site, engine: &Engine<'_>, subject: &Subject, create: impl Fn
     former.signal(Signal::KILL);
     assert!(former.ends_within(PATIENCE));
     engine.create_rule_to("touch", "SELECT * FROM steady", serde_json::json!({ "nop": {} }));
-    assert_rule_goes_on(site, subject, "after a kill and another rule");
+    assert_rule_goes_on(site, subject, "three", "after a kill and another rule");
     engine.delete_rule("touch");
 
     let last = (subject.process)(site);
     engine.delete_rule("three");
-    // The engine answers before it has ended the rules, and would start their
-    // sources and sinks with the plugin that is installed next.
-    let is_over = || !site.sockets().iter().any(|name| name.starts_with("three_") || name.starts_with("touch_"));
-    wait("the rules' end", || is_over().then_some(()));
     engine.remove(subject.plugin);
     assert!(last.ends_within(PATIENCE), "the plugin outlives its removal");
     engine.install(subject.plugin);
-    create();
-    assert_rule_goes_on(site, subject, "removed and installed again");
+    // The engine may start sources and sinks of the former rule still (fault
+    // 19), which would be in the way of a rule of the same name.
+    create("again");
+    assert_rule_goes_on(site, subject, "again", "removed and installed again");
 }
 
 #[test]
@@ -82,10 +80,10 @@ fn three_functions_survive_an_update_a_kill_and_a_removal() {
     let subject = Subject {
         plugin: "mirror",
         process: Site::plugin,
-        rows: |site| site.rows("three.jsonl"),
+        rows: |site, rule| site.rows(&format!("{rule}.jsonl")),
         results: &["count", "reversed", "said", "mean"],
     };
-    survives(&site, &engine, &subject, || engine.create_rule("three", THREE));
+    survives(&site, &engine, &subject, |rule| engine.create_rule(rule, THREE));
     engine.stop();
     site.wait_for_nobody();
 }
@@ -100,10 +98,10 @@ fn three_functions_in_python_survive_an_update_a_kill_and_a_removal() {
     let subject = Subject {
         plugin: "trio",
         process: |site| wait("the plugin's process", || site.script("trio.py")),
-        rows: |site| crate::python::printed(site).into_iter().map(|mut rows| rows[0].take()).collect(),
+        rows: |site, _| crate::python::printed(site).into_iter().map(|mut rows| rows[0].take()).collect(),
         results: &["value", "twice", "less", "text"],
     };
-    let rule = || engine.create_rule_to("three", THREE_IN_PYTHON, serde_json::json!({ "say": {} }));
+    let rule = |rule: &str| engine.create_rule_to(rule, THREE_IN_PYTHON, serde_json::json!({ "say": {} }));
     survives(&site, &engine, &subject, rule);
     engine.stop();
     site.wait_for_nobody();

@@ -16,8 +16,10 @@ use crate::plugin::SourceFactory;
 use crate::{Config, Error, Result, Source, SourceContext};
 
 /// How long the engine may take to accept the data channel. It listens there
-/// before it starts the source.
-const CONNECT: Duration = Duration::from_secs(5);
+/// before it starts the source; where it does not any more, since the rule has
+/// gone meanwhile, its next command is not to wait as long as it waits for the
+/// answer (5 s).
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// How long a source that is over waits until its last tuples have left.
 const LINGER: Duration = Duration::from_secs(1);
