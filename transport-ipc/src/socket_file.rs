@@ -3,7 +3,7 @@
 //! A file is taken over only when it is a socket that nobody listens on, and
 //! removed only when it is still the one that was made here. Where there is no
 //! file, no lock is needed: it is made in one step, or not at all. Removing one
-//! happens under a [lock](crate::folder_lock) that nobody but the socket's
+//! happens under a lock (`folder_lock`) that nobody but the socket's
 //! owner can hold, so that of two processes that find one stale file only one
 //! can win.
 
