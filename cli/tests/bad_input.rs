@@ -51,10 +51,14 @@ fn an_unknown_language() {
 #[test]
 fn an_executable_that_cannot_run() {
     let bench = Bench::new();
-    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    let dud = bench.unique("dud");
+    let folder = bench.plugin(&dud, r#"{"language":"go","executable":"run","functions":["f"]}"#);
     let run = folder.join("run");
     let error = bench.fails(1, &call(&folder, &[]));
-    assert!(error.starts_with("plugin dud: ") && error.contains("does not exist: build the plugin"), "{error}");
+    assert!(
+        error.starts_with(&format!("plugin {dud}: ")) && error.contains("does not exist: build the plugin"),
+        "{error}"
+    );
 
     std::fs::write(&run, "#!/bin/sh\n").unwrap();
     let error = bench.fails(1, &call(&folder, &[]));
@@ -66,13 +70,14 @@ fn an_executable_that_cannot_run() {
 #[test]
 fn a_program_whose_loader_or_interpreter_is_missing() {
     let bench = Bench::new();
-    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    let dud = bench.unique("dud");
+    let folder = bench.plugin(&dud, r#"{"language":"go","executable":"run","functions":["f"]}"#);
     let run = folder.join("run");
     let own = std::fs::read(env!("CARGO_BIN_EXE_ekuiper-plugin")).unwrap();
     let refused = |content: &[u8]| {
         write_program(&run, content);
         let error = bench.fails(1, &call(&folder, &[]));
-        assert!(error.starts_with("plugin dud: ") && !error.contains("os error"), "{error}");
+        assert!(error.starts_with(&format!("plugin {dud}: ")) && !error.contains("os error"), "{error}");
         error
     };
 
@@ -112,7 +117,8 @@ fn a_program_whose_loader_or_interpreter_is_missing() {
 #[test]
 fn a_file_that_is_no_program() {
     let bench = Bench::new();
-    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    let dud = bench.unique("dud");
+    let folder = bench.plugin(&dud, r#"{"language":"go","executable":"run","functions":["f"]}"#);
     let run = folder.join("run");
     let mut foreign = std::fs::read(env!("CARGO_BIN_EXE_ekuiper-plugin")).unwrap();
     foreign[18..20].copy_from_slice(&22u16.to_le_bytes());
@@ -136,7 +142,7 @@ fn a_file_that_is_no_program() {
     ] {
         write_program(&run, content);
         let error = bench.fails(1, &call(&folder, &[]));
-        assert!(error.starts_with("plugin dud: ") && error.contains(said), "{said}: {error}");
+        assert!(error.starts_with(&format!("plugin {dud}: ")) && error.contains(said), "{said}: {error}");
     }
     std::fs::remove_file(&run).unwrap();
     std::os::unix::fs::symlink("/no/such/program", &run).unwrap();
@@ -156,7 +162,8 @@ fn a_program_that_this_user_may_not_reach() {
         return;
     }
     let bench = Bench::new();
-    let folder = bench.plugin("dud", r#"{"language":"go","executable":"bin/run","functions":["f"]}"#);
+    let dud = bench.unique("dud");
+    let folder = bench.plugin(&dud, r#"{"language":"go","executable":"bin/run","functions":["f"]}"#);
     let (tmp, bin) = (bench.path().join("tmp"), folder.join("bin"));
     std::fs::create_dir(&bin).unwrap();
     write_program(&bin.join("run"), b"#!/bin/sh\nexit 0\n");
