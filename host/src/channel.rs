@@ -111,8 +111,19 @@ pub(crate) enum Failure {
     AnswerTooLong(u64),
     /// Somebody connected and said this instead of a handshake.
     Garbage(Vec<u8>),
-    /// The command was not sent.
+    /// The channel cannot be used.
     Transport(TransportError),
+}
+
+impl Failure {
+    /// Whether the command may be carried out all the same, by a process that
+    /// lives.
+    pub(crate) fn may_be_carried_out(&self) -> bool {
+        match self {
+            Self::NotReady(_) | Self::Lost | Self::ProcessEnded | Self::Garbage(_) => false,
+            Self::Timeout | Self::OutcomeUnknown | Self::AnswerTooLong(_) | Self::Transport(_) => true,
+        }
+    }
 }
 
 impl Channel {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::TransportError;
 
-use crate::error::transport_error;
 use crate::live::Live;
 use crate::outlet::{Acknowledged, Outlet};
 use crate::plugin::Plugin;
@@ -73,18 +72,30 @@ impl Live for Drain {
         drop(state);
         let started = self.start(running, former.as_deref());
         state = lock(&self.state);
-        let mut unwanted = None;
-        let outcome = started.map(|outlet| match state.closed {
-            // Nobody may have waited for this start to stop it.
-            true => unwanted = Some(outlet),
-            false => state.outlet = Some(outlet),
-        });
         state.wakes += 1;
+        let is_closed = state.closed;
+        let outcome = match started {
+            Ok(outlet) if is_closed => Ok(Some(outlet)),
+            Ok(outlet) => {
+                (state.outlet, state.failure) = (Some(outlet), None);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
         drop(state);
         self.changed.notify_all();
-        match unwanted {
-            Some(outlet) => outlet.stop(&self.control),
-            None => outcome,
+        if !is_closed {
+            return outcome.map(|_| ());
+        }
+        // Nobody may have waited for this start to stop it.
+        let stopped = outcome.and_then(|outlet| outlet.map_or(Ok(()), |outlet| outlet.stop(&self.control)));
+        lock(&self.state).claims = None;
+        stopped
+    }
+
+    fn give_up(&self) {
+        if let Err(error) = self.stop() {
+            tracing::warn!(%error, "a sink that was not opened was not stopped");
         }
     }
 
@@ -288,7 +299,10 @@ impl Drain {
             Some(Unsettled::Exited(exit)) => format!("its process ended ({exit})"),
             Some(Unsettled::Disconnected) => "its connection ended before it had read them".into(),
             Some(Unsettled::Over) => "the wait for it was given up".into(),
-            Some(Unsettled::Failed(TransportError::Closed)) => "it was stopped in the middle of a message".into(),
+            Some(Unsettled::Failed(TransportError::Closed)) if self.is_stopped() => {
+                "it was stopped in the middle of a message".into()
+            }
+            Some(Unsettled::Failed(TransportError::Closed)) => "the host is shut down".into(),
             Some(Unsettled::Failed(error)) => error.to_string(),
             None => "its process ended before it had".into(),
         };
@@ -312,8 +326,8 @@ impl Drain {
             }
             Unsettled::Exited(exit) => Error::Exited { plugin: plugin(), exit },
             Unsettled::Over => Error::Stopped,
-            Unsettled::Disconnected => transport_error(self.what())(TransportError::Disconnected),
-            Unsettled::Failed(error) => transport_error(self.what())(error),
+            Unsettled::Disconnected => outlet.running.channel_error(self.what(), TransportError::Disconnected),
+            Unsettled::Failed(error) => outlet.running.channel_error(self.what(), error),
         })
     }
 
@@ -324,13 +338,11 @@ impl Drain {
     pub(crate) fn explain(&self, outlet: &Outlet, error: TransportError, problem: &str, after: Duration) -> Error {
         let plugin = self.plugin.name().to_owned();
         match (error, outlet.running.process.exit()) {
-            (TransportError::Disconnected | TransportError::Timeout | TransportError::Closed, Some(exit)) => {
-                Error::Exited { plugin, exit }
-            }
+            (TransportError::Timeout, Some(exit)) => Error::Exited { plugin, exit },
             (TransportError::Timeout, None) => {
                 Error::Timeout { plugin, what: format!("sink {}: {problem}", self.control.symbol_name), after }
             }
-            (error, _) => transport_error(self.what())(error),
+            (error, _) => outlet.running.channel_error(self.what(), error),
         }
     }
 }

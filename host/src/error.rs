@@ -450,6 +450,19 @@ impl Error {
         matches!(self, Self::Shortage { .. })
     }
 
+    /// The error of a start that a plugin has refused or not answered: this
+    /// host's shortage, if there is one just now. Without descriptors it accepts
+    /// no connection, and a plugin that is not connected starts nothing.
+    pub(crate) fn or_shortage(self) -> Self {
+        if !matches!(self, Self::Refused { .. } | Self::Timeout { .. }) {
+            return self;
+        }
+        match std::fs::File::open("/dev/null") {
+            Err(source) if short_of(&source).is_some() => shortage(self.to_string(), source),
+            _ => self,
+        }
+    }
+
     /// The same, for another caller that it concerns: of the same batch, or of
     /// the same start.
     pub(crate) fn for_another_caller(&self) -> Self {

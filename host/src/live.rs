@@ -20,6 +20,10 @@ pub(crate) trait Live: Send + Sync {
     /// Whatever stands against its start.
     fn restore(&self, running: &Arc<Running>) -> Result<()>;
 
+    /// It was not opened, and has no handle: whatever of it was started is
+    /// stopped, its addresses are free, and it is not started again.
+    fn give_up(&self);
+
     /// It could not be restored, and its handle is to tell that.
     fn is_lost(&self, cause: &Error);
 

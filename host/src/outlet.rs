@@ -11,14 +11,13 @@ use ekuiper_core::address::Address;
 use ekuiper_core::message::{Collected, Control, Feature, decode_ack};
 use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
 
-use crate::Result;
-use crate::error::transport_error;
 use crate::keeper::{LOOK_LIMIT, Tended, Watch, Watched};
 use crate::peers::Peers;
 use crate::running::Running;
 use crate::site::lock;
 use crate::sync::{DeadlineLock, Waited};
 use crate::tally::Tally;
+use crate::{Error, Result};
 
 /// How often a sink's socket is looked at after its stop: nothing tells that a
 /// file is gone.
@@ -82,7 +81,7 @@ impl Outlet {
             false => Receipt::Read,
         };
         let acks = Arc::new(Acks {
-            pull: running.scope.pull(ack).map_err(transport_error(what.to_owned()))?,
+            pull: running.scope.pull(ack).map_err(|source| running.channel_error(what.to_owned(), source))?,
             reading: DeadlineLock::default(),
             refusals_to_tell: Mutex::default(),
             surplus: AtomicU64::new(0),
@@ -109,7 +108,14 @@ impl Outlet {
                 push.connect(Some(Instant::now() + running.site.options.send_timeout))?;
                 Ok(push)
             })
-            .map_err(transport_error(what.to_owned()));
+            .map_err(|source| match source {
+                TransportError::Timeout => {
+                    let what = format!("{what}: it was started, and does not listen at {data}");
+                    let after = running.site.options.send_timeout;
+                    Error::Timeout { plugin: running.name.clone(), what, after }.or_shortage()
+                }
+                source => running.channel_error(what.to_owned(), source),
+            });
         let push = match opened {
             Ok(push) => push,
             Err(error) => {

@@ -261,7 +261,8 @@ impl Plugin {
         lock(&self.live).push(symbol.clone());
         let opened = self.open(&*symbol);
         if opened.is_err() {
-            self.detach(&*symbol);
+            // A restart may have it in its list, or have started it.
+            symbol.give_up();
         }
         opened
     }
@@ -295,6 +296,10 @@ impl Plugin {
                 Ok(channel) => break (running, channel),
                 // The next process has it.
                 Err(_) if running.is_left() => {}
+                // As where a source or a sink is opened.
+                Err(Error::Replaced { .. } | Error::Exited { .. }) if Instant::now() < deadline => {
+                    running.process.wait(self.site.options.grace);
+                }
                 Err(error) => return Err(error),
             }
         };

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, SocketFolder};
@@ -28,6 +28,10 @@ use crate::{Error, Result};
 const FIRST_STOP_PAUSE: Duration = Duration::from_millis(20);
 const MAX_STOP_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether a plugin that has not answered a command
+/// takes another one.
+const STRAY_LOOK: Duration = Duration::from_millis(100);
+
 /// A running plugin process.
 pub(crate) struct Running {
     pub(crate) name: String,
@@ -49,6 +53,14 @@ pub(crate) struct Running {
     hung: Mutex<Option<String>>,
     /// Sources and sinks that are to be stopped before the process is.
     live: Mutex<Vec<Control>>,
+    /// Sources and sinks that may run and that nobody holds: they were told to
+    /// start or to stop, and it is not known what became of that.
+    strays: Mutex<Vec<Control>>,
+    /// Held while strays are stopped: no start of the same symbol comes
+    /// between.
+    stopping_strays: DeadlineLock<()>,
+    /// Itself, for the thread that waits until strays can be stopped.
+    own: Weak<Self>,
     /// Sockets that it listens on, as far as it has not been seen to close
     /// them.
     sockets: Mutex<Vec<Address>>,
@@ -108,7 +120,7 @@ impl Running {
     /// A process that has shaken hands.
     pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Arc<Self> {
         let Started { process, control, folder, claim, hello, scope } = started;
-        let running = Arc::new(Self {
+        let running = Arc::new_cyclic(|own| Self {
             name: name.to_owned(),
             generation,
             site: site.clone(),
@@ -121,6 +133,9 @@ impl Running {
             is_left: AtomicBool::new(false),
             hung: Mutex::default(),
             live: Mutex::default(),
+            strays: Mutex::default(),
+            stopping_strays: DeadlineLock::default(),
+            own: own.clone(),
             sockets: Mutex::default(),
             claim: Mutex::new(Some(claim)),
             _watch: site.keeper.watch(control),
@@ -164,9 +179,13 @@ impl Running {
         self.is_left.load(Ordering::SeqCst)
     }
 
-    /// Starts a source or a sink; [`Running::stop_symbol`] must follow.
+    /// Starts a source or a sink; [`Running::stop_symbol`] must follow. Where
+    /// it fails, and the symbol may run all the same, it is stopped as soon as
+    /// the plugin can be told so, and before it is started again.
     pub(crate) fn start_symbol(&self, control: &Control) -> Result<()> {
-        self.command(CommandKind::Start, control, self.site.options.init_timeout)?;
+        self.stop_strays()?;
+        let started = self.command(CommandKind::Start, control, self.site.options.init_timeout);
+        started.map_err(Error::or_shortage)?;
         if control.plugin_type != SymbolKind::Function {
             lock(&self.live).push(control.clone());
         }
@@ -207,6 +226,70 @@ impl Running {
         Ok(())
     }
 
+    /// Stops what may run though nobody holds it.
+    ///
+    /// # Errors
+    /// The plugin takes no command: what was not stopped is stopped later.
+    fn stop_strays(&self) -> Result<()> {
+        let patience = self.site.options.recv_timeout;
+        let Some(_alone) = self.stopping_strays.lock(Instant::now() + patience) else {
+            let what = "the stop of a symbol that nobody holds".into();
+            return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
+        };
+        // One that is not stopped now is a stray again.
+        let strays = std::mem::take(&mut *lock(&self.strays));
+        let mut stopped = Ok(());
+        for control in strays {
+            match &stopped {
+                Ok(()) => match self.command(CommandKind::Stop, &control, patience) {
+                    // It runs no more, or never did.
+                    Ok(()) | Err(Error::Refused { .. }) => {}
+                    failed => stopped = failed,
+                },
+                Err(_) => self.add_stray(&control),
+            }
+        }
+        stopped
+    }
+
+    /// Notes that a source or a sink may run which nobody holds, and has it
+    /// stopped as soon as the plugin can be told so.
+    fn add_stray(&self, control: &Control) {
+        if self.scope.is_over() {
+            return;
+        }
+        let mut strays = lock(&self.strays);
+        if !strays.contains(control) {
+            strays.push(control.clone());
+        }
+        let is_first = strays.len() == 1;
+        drop(strays);
+        if !is_first {
+            // The thread that was started with the first stops all.
+            return;
+        }
+        let own = self.own.clone();
+        let stop = move || {
+            while let Some(running) = own.upgrade() {
+                if running.scope.is_over() || lock(&running.strays).is_empty() {
+                    return;
+                }
+                if running.control.is_ready() == Some(true) {
+                    // What is not stopped has a thread of its own again.
+                    let _ = running.stop_strays();
+                    return;
+                }
+                if running.process.wait(STRAY_LOOK).is_some() {
+                    return;
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name(format!("{}-stop", self.name)).spawn(stop) {
+            // The next start stops it.
+            tracing::debug!(plugin = self.name, %error, "cannot start a thread");
+        }
+    }
+
     /// Whether a channel of the process has ended because the process does;
     /// `None` when that is not known by the deadline. Our SDK lets go of the
     /// control channel first, then closes its symbols, and may take its time.
@@ -230,7 +313,10 @@ impl Running {
 
     /// Notes that the process listens at `address` from now on.
     pub(crate) fn listens_at(&self, address: &Address) {
-        lock(&self.sockets).push(address.clone());
+        let mut sockets = lock(&self.sockets);
+        if !sockets.contains(address) {
+            sockets.push(address.clone());
+        }
     }
 
     /// Notes that it has been told to close that socket, and has.
@@ -266,7 +352,22 @@ impl Running {
                 self.replace(&what());
             }
         }
-        let answer = answer.map_err(|failure| self.explain(failure, what(), patience))?;
+        let answer = answer.map_err(|failure| {
+            let may_run = match kind {
+                CommandKind::Start => failure.may_be_carried_out(),
+                CommandKind::Stop => !matches!(failure, Failure::ProcessEnded),
+            };
+            if may_run && control.plugin_type != SymbolKind::Function {
+                self.add_stray(&control);
+            }
+            match self.explain(failure, what(), patience) {
+                // Nothing that it may have started is left.
+                Error::OutcomeUnknown { plugin, exit: Some(exit), .. } if kind == CommandKind::Start => {
+                    Error::Exited { plugin, exit }
+                }
+                error => error,
+            }
+        })?;
         if answer == ANSWER_OK {
             return Ok(());
         }
@@ -336,15 +437,22 @@ impl Running {
         let message = |source| Error::Message { what: what(), source };
         let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
-        let channel = Arc::new(channel.map_err(transport_error(what()))?);
+        let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
         // Read from now on: a plugin may say much there before it answers.
         let watch = self.site.keeper.watch(channel.clone());
-        self.start_symbol(&Control::function(symbol))?;
-        let patience = self.site.options.init_timeout;
-        channel
-            .wait_ready(Instant::now() + patience, false)
-            .map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))?;
-        Ok(FunctionChannel { channel, _watch: watch, _claim: claim })
+        let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
+            let patience = self.site.options.init_timeout;
+            let ready = channel.wait_ready(Instant::now() + patience, false);
+            ready.map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))
+        });
+        match started {
+            Ok(()) => Ok(FunctionChannel { channel, _watch: watch, _claim: claim }),
+            Err(error) => {
+                // The keeper may have it for a moment more: the address is free.
+                channel.close();
+                Err(error.or_shortage())
+            }
+        }
     }
 
     /// A function's connection has ended. The official Python SDK ends the
@@ -397,7 +505,26 @@ impl Running {
                 })
             }
             Failure::Garbage(said) => Error::Garbage { plugin, said: String::from_utf8_lossy(&said).into_owned() },
-            Failure::Transport(source) => transport_error(format!("plugin {plugin}: {what}"))(source),
+            Failure::Transport(source) => self.channel_error(format!("plugin {plugin}: {what}"), source),
+        }
+    }
+
+    /// The error for one of the process's channels, other than its control
+    /// channel and its functions': what became of the process, where the
+    /// channel has ended with it.
+    pub(crate) fn channel_error(&self, what: String, source: TransportError) -> Error {
+        let plugin = || self.name.clone();
+        match source {
+            // Its scope was closed: with the process, or with the host.
+            TransportError::Closed => match self.process.wait(EXIT_GRACE) {
+                Some(exit) => Error::Exited { plugin: plugin(), exit },
+                None => Error::Stopped,
+            },
+            TransportError::Disconnected => match self.process.exit_soon() {
+                Some(exit) => Error::Exited { plugin: plugin(), exit },
+                None => transport_error(what)(TransportError::Disconnected),
+            },
+            source => transport_error(what)(source),
         }
     }
 

@@ -116,12 +116,13 @@ impl Live for Feed {
             return Ok(());
         }
         drop(state);
-        self.start(running, current.as_deref())?;
-        if lock(&self.state).closed {
-            // Nobody waited for this start to stop it.
-            return self.stop_current();
+        self.start(running, current.as_deref())
+    }
+
+    fn give_up(&self) {
+        if let Err(error) = self.stop() {
+            tracing::warn!(%error, "a source that was not opened was not stopped");
         }
-        Ok(())
     }
 
     fn is_lost(&self, cause: &Error) {
@@ -166,8 +167,16 @@ impl Feed {
             }
             state.inlets.push_back(inlet);
             state.wakes += 1;
+            state.failure = None;
         });
+        let is_closed = state.closed;
+        drop(state);
         self.changed.notify_all();
+        if is_closed {
+            // Nobody may have waited for this start to stop it.
+            let stopped = self.stop_current();
+            return outcome.and(stopped);
+        }
         outcome
     }
 
@@ -188,7 +197,7 @@ impl Feed {
             plugin.counters.overruns.add(1);
             plugin.site.events.tell(plugin.name(), EventKind::Overrun { symbol: symbol.clone() });
         });
-        let inlet = inlet.map_err(transport_error(self.what()))?;
+        let inlet = inlet.map_err(|source| running.channel_error(self.what(), source))?;
         let watch = running.site.keeper.watch(inlet.clone());
         if let Err(error) = running.start_symbol(&self.control) {
             inlet.close();
@@ -207,7 +216,8 @@ impl Feed {
             if let Some(inlet) = state.inlets.front().cloned() {
                 drop(state);
                 if !inlet.is_replaced() {
-                    match inlet.receive(buffer, deadline).map_err(|error| transport_error(self.what())(error))? {
+                    let received = inlet.receive(buffer, deadline);
+                    match received.map_err(|source| inlet.running.channel_error(self.what(), source))? {
                         Received::Message => return Ok(Some(inlet.running.format(SymbolKind::Source))),
                         Received::Overrun(overrun) => return Err(self.begin_again(&inlet, overrun)),
                         Received::End => {}
@@ -247,21 +257,38 @@ impl Feed {
         Error::Overrun { symbol, messages: overrun.messages, bytes: overrun.bytes }
     }
 
+    /// Stops the source and starts it in the same process; again and again
+    /// while this host is short of something.
     fn start_again(&self, former: &Arc<Inlet>) {
-        let Ok(_starting) = self.begin(self.plugin.site.options.init_timeout) else { return };
-        let state = lock(&self.state);
-        // It may have been started in another process meanwhile.
-        let is_current = state.inlets.back().is_some_and(|inlet| Arc::ptr_eq(inlet, former));
-        if state.closed || state.ended || !is_current {
-            return;
-        }
-        drop(state);
         let running = &former.running;
-        let stopped = running.stop_symbol(&self.control, |patience| former.has_ended(Instant::now() + patience));
-        match stopped.and_then(|()| self.start(running, Some(former))) {
-            Err(error) if !running.is_over() => self.is_lost(&error),
-            // With the next process it is started, too.
-            _ => {}
+        let mut attempts = 0;
+        loop {
+            let Ok(starting) = self.begin(self.plugin.site.options.init_timeout) else { return };
+            let state = lock(&self.state);
+            // It may have been started in another process meanwhile.
+            let is_current = state.inlets.back().is_some_and(|inlet| Arc::ptr_eq(inlet, former));
+            if state.closed || state.ended || !is_current {
+                return;
+            }
+            drop(state);
+            let stopped = match attempts {
+                0 => running.stop_symbol(&self.control, |patience| former.has_ended(Instant::now() + patience)),
+                _ => Ok(()),
+            };
+            let started = stopped.and_then(|()| self.start(running, Some(former)));
+            drop(starting);
+            match started {
+                Err(error) if error.is_shortage() => {
+                    let pause = self.plugin.is_short(&error, attempts);
+                    attempts += 1;
+                    if running.process.wait(pause).is_some() {
+                        return;
+                    }
+                }
+                Err(error) if !running.is_over() => return self.is_lost(&error),
+                // With the next process it is started, too.
+                _ => return,
+            }
         }
     }
 
@@ -321,8 +348,9 @@ impl Feed {
         let inlets = std::mem::take(&mut state.inlets);
         state.watch = None;
         drop(state);
-        let Some(inlet) = inlets.back() else { return Ok(()) };
-        let stopped = inlet.running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience));
+        let stopped = inlets.back().map_or(Ok(()), |inlet| {
+            inlet.running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience))
+        });
         inlets.iter().for_each(|inlet| inlet.close());
         lock(&self.state).claim = None;
         stopped

@@ -139,7 +139,7 @@ fn a_sink_s_rows_go_to_no_stranger() {
         assert_eq!(control.hear_json()["cmd"], "stop");
         control.say(b"ok");
         let error = opened.join().unwrap().err().unwrap();
-        assert!(matches!(error, Error::Transport { .. }), "{error}");
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
     });
     assert!(!stranger.has_said().contains(&"heard something".to_owned()));
 }

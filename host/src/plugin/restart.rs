@@ -229,7 +229,7 @@ impl Plugin {
         for symbol in self.live_functions() {
             match running.function(&symbol) {
                 Ok(_) => restored += 1,
-                Err(error) if error.is_shortage() => self.is_short(&error, Duration::ZERO),
+                Err(error) if error.is_shortage() => self.tell_shortage(&error, Duration::ZERO),
                 Err(error) if running.has_ended_with(&error) => return restored,
                 Err(error) => self.lost(SymbolKind::Function, symbol, &error),
             }
@@ -245,7 +245,7 @@ impl Plugin {
             match symbol.restore(running) {
                 Ok(()) => restored.symbols += 1,
                 Err(error) if error.is_shortage() => {
-                    self.is_short(&error, self.shortage_pause(0));
+                    self.is_short(&error, 0);
                     restored.left_out.push(symbol);
                 }
                 Err(error) if running.has_ended_with(&error) => return restored,
@@ -258,7 +258,15 @@ impl Plugin {
         restored
     }
 
-    fn is_short(&self, error: &Error, pause: Duration) {
+    /// Tells that a symbol could not be started for want of something; how
+    /// long to wait after so many attempts.
+    pub(crate) fn is_short(&self, error: &Error, attempts: u32) -> Duration {
+        let pause = self.shortage_pause(attempts);
+        self.tell_shortage(error, pause);
+        pause
+    }
+
+    fn tell_shortage(&self, error: &Error, pause: Duration) {
         self.site.events.tell(self.name(), EventKind::Shortage { error: error.to_string(), pause });
     }
 

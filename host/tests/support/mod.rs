@@ -198,7 +198,7 @@ impl Puppet {
 }
 
 /// Waits for what another thread or process does.
-pub(crate) fn wait_until(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < give_up, "it never came that {what}");
