@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Protocol;
-use ekuiper_core::transport::Options;
+use ekuiper_core::transport::{Options, TransportError};
+use ekuiper_transport_ipc::wait::io_error;
 use ekuiper_transport_ipc::{connect, process};
+use rustix::io::Errno;
 
 use crate::link::Link;
 
@@ -25,11 +27,13 @@ pub(crate) struct Dialer {
     pause: Duration,
     /// Not before this instant.
     pub(crate) next: Option<Instant>,
+    /// What this process was short of at the latest attempt.
+    shortage: Option<Errno>,
 }
 
 impl Dialer {
     pub(crate) fn new(address: &Address, options: &Options) -> Self {
-        Self { address: address.clone(), options: options.clone(), pause: FIRST_PAUSE, next: None }
+        Self { address: address.clone(), options: options.clone(), pause: FIRST_PAUSE, next: None, shortage: None }
     }
 
     /// A connection on which our header is sent already; `None` when it is too
@@ -40,7 +44,12 @@ impl Dialer {
         if self.next.is_some_and(|next| now < next) {
             return None;
         }
-        let connected = connect(&self.address).and_then(|stream| {
+        let connected = connect(&self.address);
+        self.shortage = connected.as_ref().err().and_then(Errno::from_io_error).filter(|error| {
+            // What another process is short of refuses the connection.
+            matches!(*error, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
+        });
+        let connected = connected.and_then(|stream| {
             // A process that is not to be a peer gets no byte.
             if !process::is_admitted(&stream, &self.options) {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another process listens there"));
@@ -56,6 +65,14 @@ impl Dialer {
                 self.postpone(now);
                 None
             }
+        }
+    }
+
+    /// The error of whoever has waited for a connection in vain.
+    pub(crate) fn timeout(&self) -> TransportError {
+        match self.shortage {
+            Some(error) => io_error("connect to", &self.address, error.into()),
+            None => TransportError::Timeout,
         }
     }
 

@@ -206,7 +206,10 @@ impl Push for UdsPush {
         let mut peers = socket.peers.enter(&socket.closing, deadline)?;
         socket.refresh(&mut peers);
         while !peers.any_is_ready() {
-            socket.wait(&mut peers, deadline, PollFlags::empty())?;
+            if let Err(error) = socket.wait(&mut peers, deadline, PollFlags::empty()) {
+                let dialer = peers.dialer.as_ref().filter(|_| matches!(error, TransportError::Timeout));
+                return Err(dialer.map_or(error, Dialer::timeout));
+            }
         }
         Ok(())
     }
