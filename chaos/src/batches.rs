@@ -4,12 +4,12 @@
 use std::collections::HashSet;
 
 /// What closing a sink said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     /// Everything was collected.
     All,
-    /// So many messages are not known to have been.
-    Missing(u64),
+    /// So many messages are not known to have been, and why.
+    Missing(u64, String),
     /// The host was shut down.
     Nothing,
 }
@@ -43,9 +43,9 @@ pub fn check(batches: &[Batch], recorded: &HashSet<u64>) -> (Summary, Vec<String
     let mut wrong = Vec::new();
     for Batch { taken, said, is_exact } in batches {
         let missing = taken.iter().filter(|id| !recorded.contains(id)).count() as u64;
-        let told = match said {
-            Said::All => 0,
-            Said::Missing(told) => *told,
+        let (told, why) = match said {
+            Said::All => (0, ""),
+            Said::Missing(told, why) => (*told, why.as_str()),
             Said::Nothing => continue,
         };
         summary.closed += 1;
@@ -55,7 +55,9 @@ pub fn check(batches: &[Batch], recorded: &HashSet<u64>) -> (Summary, Vec<String
         if missing > told {
             wrong.push(format!("a sink that was closed lacks {missing} messages of {range:?}, and said {told}"));
         } else if *is_exact && missing < told {
-            wrong.push(format!("a sink that was closed said that {told} messages of {range:?} lack: it is {missing}"));
+            wrong.push(format!(
+                "a sink that was closed said that {told} messages of {range:?} lack: it is {missing} ({why})"
+            ));
         }
     }
     (summary, wrong)
@@ -72,15 +74,15 @@ mod tests {
 
     #[test]
     fn what_was_said_is_compared() {
-        assert_eq!([Said::All, Said::Missing(0)].map(|said| wrong(said, false)), [1, 1]);
-        assert_eq!([Said::Missing(1), Said::Nothing].map(|said| wrong(said, true)), [0, 0]);
-        assert_eq!([false, true].map(|is_exact| wrong(Said::Missing(2), is_exact)), [0, 1]);
+        assert_eq!([Said::All, Said::Missing(0, String::new())].map(|said| wrong(said, false)), [1, 1]);
+        assert_eq!([Said::Missing(1, String::new()), Said::Nothing].map(|said| wrong(said, true)), [0, 0]);
+        assert_eq!([false, true].map(|is_exact| wrong(Said::Missing(2, String::new()), is_exact)), [0, 1]);
     }
 
     #[test]
     fn what_was_said_is_counted() {
         let batch = |said| Batch { taken: vec![1, 2], said, is_exact: true };
-        let batches = [batch(Said::All), batch(Said::Missing(2)), batch(Said::Nothing)];
+        let batches = [batch(Said::All), batch(Said::Missing(2, String::new())), batch(Said::Nothing)];
         let (summary, _) = check(&batches, &HashSet::from([1, 2]));
         assert_eq!(summary, Summary { closed: 2, lacked: 1, missing: 2 });
     }

@@ -69,6 +69,11 @@ pub(crate) fn judge(error: &Error) -> (&'static str, Outcome) {
         Error::NoHandshake { .. } => ("no handshake", Outcome::Unknown),
         Error::Garbage { .. } => ("garbage", Outcome::Unknown),
         Error::Source { .. } => ("source's own error", Outcome::Unknown),
+        Error::NotCollected { .. } => ("not collected", Outcome::Unknown),
+        Error::Shortage { .. } => ("host short of something", Outcome::Unknown),
+        // What cannot be written, what cannot be read, and an address that
+        // another channel has.
+        Error::Message { .. } => ("message or address", Outcome::Unknown),
         _ => ("other", Outcome::Unknown),
     }
 }

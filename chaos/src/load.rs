@@ -73,7 +73,9 @@ impl Worker<'_> {
         let (kind, _) = judge(error);
         self.findings.count(format!("{doing}: {kind} ({})", self.post.target.who), error);
         if matches!(error, Error::Message { .. }) {
-            self.findings.violation(format!("{}: an answer that cannot be read: {error}", self.post.name()));
+            // All that is sent here can be read, and no two channels share an
+            // address.
+            self.findings.violation(format!("{}: {doing}: {kind}: {error}", self.post.name()));
         }
     }
 

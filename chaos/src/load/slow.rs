@@ -70,7 +70,7 @@ impl Worker<'_> {
 /// What an error of a closing says of the messages.
 fn said(error: &Error) -> Said {
     match error {
-        Error::NotCollected { missing, .. } => Said::Missing(*missing),
+        Error::NotCollected { missing, reason, .. } => Said::Missing(*missing, reason.clone()),
         Error::Stopped => Said::Nothing,
         // Everything was collected, and the stop failed.
         _ => Said::All,
