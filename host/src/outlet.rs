@@ -408,6 +408,11 @@ impl Acks {
         self.tally.delivered(number.saturating_sub(known), 0);
     }
 
+    /// So many messages were read, and are not known to have been dealt with.
+    pub(crate) fn has_lost(&self, messages: u64) {
+        self.tally.takes_back(messages);
+    }
+
     /// Takes note of a report. One that claims more than was sent is believed
     /// as far as that goes, and none takes anything back.
     fn note(&self, reading: &mut Reading) {

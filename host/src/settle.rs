@@ -97,11 +97,18 @@ impl Outlet {
 
     /// The same before the sink is stopped: where the plugin does not tell what
     /// it has collected, its process is given time to deal with what it has
-    /// read.
+    /// read. What it had not been seen to read before counts as not collected
+    /// when it ends in that time.
     pub(crate) fn settle_to_stop(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
+        let owed = self.owed();
         self.settle(patience, &is_over)?;
-        if self.receipt == Receipt::Read && self.sent() > 0 {
-            self.await_rest(is_over);
+        if self.receipt == Receipt::Read
+            && self.sent() > 0
+            && let Some(exit) = self.await_rest(is_over)
+        {
+            // At least the last: it was not at rest.
+            self.acks.has_lost(owed.max(1));
+            return Err(Unsettled::Exited(exit));
         }
         Ok(())
     }
@@ -161,26 +168,28 @@ impl Outlet {
 
     /// Waits until the sink can have been opened and the plugin's process does
     /// nothing: what it has read it has dealt with by then, unless it waits for
-    /// something else meanwhile. No more can be known of an official SDK.
-    fn await_rest(&self, is_over: impl Fn() -> bool) {
+    /// something else meanwhile. No more can be known of an official SDK. How
+    /// the process has ended, if it has.
+    fn await_rest(&self, is_over: impl Fn() -> bool) -> Option<Exit> {
         let process = &self.running.process;
         while self.started.elapsed() < OPENING && !is_over() {
-            if process.wait(REST_LOOK).is_some() {
-                return;
+            if let Some(exit) = process.wait(REST_LOOK) {
+                return Some(exit);
             }
         }
         let give_up = Instant::now() + MAX_REST;
         let members = members(process.pid());
         let (mut before, mut since) = (activity(&members), Instant::now());
         while since.elapsed() < REST && Instant::now() < give_up && !is_over() {
-            if process.wait(REST_LOOK).is_some() {
-                return;
+            if let Some(exit) = process.wait(REST_LOOK) {
+                return Some(exit);
             }
             let now = activity(&members);
             if now.is_busy || now != before {
                 (before, since) = (now, Instant::now());
             }
         }
+        None
     }
 }
 

@@ -61,6 +61,13 @@ impl Tally {
         self.refused.fetch_add(refused, Ordering::AcqRel);
     }
 
+    /// So many that were read were not delivered after all: the process has
+    /// ended since.
+    pub(crate) fn takes_back(&self, messages: u64) {
+        let fewer = |delivered: u64| Some(delivered.saturating_sub(messages));
+        let _ = self.delivered.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
+    }
+
     /// So many refusals that nobody else is told of.
     pub(crate) fn refused_silently(&self, messages: u64) {
         self.plugin.counters.refused.add(messages);

@@ -351,6 +351,25 @@ fn a_sink_of_a_plugin_that_tells_nothing_is_given_time_for_what_it_has_read() {
 }
 
 #[test]
+fn what_a_plugin_that_tells_nothing_has_read_is_not_counted_when_it_ends_before_it_rests() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        (0..5).for_each(|number| assert_eq!(data.frame(), number.to_string().into_bytes()));
+        wait_until("all is known to be read", || stopper.delivery().delivered == 5);
+        let pid = Pid::from_raw(host.pid("p").unwrap() as i32).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        let error = closed.join().unwrap().unwrap_err().to_string();
+        assert!(error.contains("5 of 5 messages to sink k were not collected: its process ended"), "{error}");
+    });
+    assert_eq!(stopper.delivery().delivered, 0);
+}
+
+#[test]
 fn a_stopped_sink_ends_the_wait_for_a_plugin_that_has_crashed() {
     let stage = Stage::new();
     let policy = {
