@@ -27,6 +27,9 @@ pub(crate) struct Target {
     killed: AtomicUsize,
     /// How often its files began or ceased not to grow.
     pub(crate) fillings: AtomicUsize,
+    /// How often its sockets were deleted, which may keep a connection from
+    /// being made.
+    pub(crate) deletions: AtomicUsize,
     /// The host is out of descriptors, and no crash counts.
     pub(crate) is_short: AtomicBool,
 }
@@ -76,6 +79,7 @@ impl Target {
             kills: Mutex::default(),
             killed: AtomicUsize::new(0),
             fillings: AtomicUsize::new(0),
+            deletions: AtomicUsize::new(0),
             is_short: AtomicBool::new(false),
         }
     }

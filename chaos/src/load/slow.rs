@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Worker;
 use crate::batches::{Batch, Said};
+use crate::faults;
 use crate::findings::judge;
 use crate::ledger::Outcome;
 use crate::lock;
@@ -27,8 +28,9 @@ impl Worker<'_> {
         loop {
             let Some(sink) = self.open(open) else { return };
             // What was killed or told to end may serve for a moment.
-            let is_settled = target.is_restored();
-            let before = (target.kills(), target.fillings.load(Ordering::SeqCst));
+            let is_settled = target.is_restored() && !faults::is_short();
+            let before = self.circumstances();
+            let fillings = target.fillings.load(Ordering::SeqCst);
             let (started, mut taken, mut is_shut_down) = (Instant::now(), Vec::new(), false);
             for _ in 0..rng.between(1, 60) {
                 let id = lock(&target.messages).begin();
@@ -50,13 +52,13 @@ impl Worker<'_> {
                 Ok(()) => Said::All,
                 Err(error) => said(error),
             };
-            let is_undisturbed = (target.kills(), target.fillings.load(Ordering::SeqCst)) == before;
+            let is_undisturbed = self.circumstances() == before;
             match closed {
                 Ok(()) => self.post.succeeds(started, None, &mut seen),
                 Err(error) => self.count("close a slow sink", &error),
             }
             // A disk that is full makes failures of what was collected.
-            if target.fillings.load(Ordering::SeqCst) == before.1 && before.1.is_multiple_of(2) {
+            if target.fillings.load(Ordering::SeqCst) == fillings && fillings.is_multiple_of(2) {
                 let is_exact = is_undisturbed && is_settled && !self.is_shut_down() && target.who == Who::Ours;
                 lock(&target.batches).push(Batch { taken, said, is_exact });
             }
@@ -64,6 +66,17 @@ impl Worker<'_> {
                 return;
             }
         }
+    }
+
+    /// What must stay the same for a close to know exactly how many messages
+    /// lack: the process, which the host replaces when it hangs, and which
+    /// collects what it has before it ends; and whatever keeps its reports from
+    /// coming.
+    fn circumstances(&self) -> [u64; 4] {
+        let target = &self.post.target;
+        let deletions = target.deletions.load(Ordering::SeqCst) as u64;
+        let pid = self.host.pid(&target.name).unwrap_or_default();
+        [target.kills() as u64, pid.into(), deletions, faults::shortages()]
     }
 }
 
