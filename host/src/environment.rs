@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::catalog::Package;
 use crate::guarded::{self, GuardedProcess};
+use crate::own_folder::OwnFolder;
 use crate::{Error, Result, unstartable};
 
 /// Where it is made, in the plugin's folder.
@@ -106,11 +107,18 @@ impl Environment<'_> {
                 self.fail("is not a folder, or a symbolic link to one: the host makes it anew, so remove it".into())
             );
         }
-        self.run(python, &arguments(&["-m", "venv", "--clear"], &self.folder))?;
+        // What it leaves there when it is killed goes with the folder.
+        let fail = |error: io::Error| {
+            let parent = std::env::temp_dir();
+            self.fail(format!("cannot be made: no folder for temporary files in {}: {error}", parent.display()))
+        };
+        let own = OwnFolder::make().map_err(fail)?;
+        let scratch = own.scratch().map_err(fail)?;
+        self.run(python, &arguments(&["-m", "venv", "--clear"], &self.folder), &scratch)?;
         if !text.trim().is_empty() {
             let pip =
                 ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "-r"];
-            self.run(&self.folder.join("bin/python"), &arguments(&pip, &requirements))?;
+            self.run(&self.folder.join("bin/python"), &arguments(&pip, &requirements), &scratch)?;
         }
         File::create_new(self.folder.join(STAMP))
             .and_then(|mut stamp| stamp.write_all(made_from.as_bytes()))
@@ -135,7 +143,7 @@ impl Environment<'_> {
     }
 
     /// Runs a step; each line that it says is one of the log.
-    fn run(&self, program: &Path, arguments: &[OsString]) -> Result<()> {
+    fn run(&self, program: &Path, arguments: &[OsString], scratch: &Path) -> Result<()> {
         let step = arguments.iter().take(3).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let fail = |error: io::Error| self.fail(format!("cannot be made: python {step}: {error}"));
         let (output, input) = io::pipe().map_err(fail)?;
@@ -143,12 +151,12 @@ impl Environment<'_> {
         // Paths in the requirements are the plugin's.
         let folder = &self.package.folder;
         let installer =
-            GuardedProcess::start(program, arguments, folder, second, input).map_err(
-                |error| match unstartable::reason(program, folder, &error) {
+            GuardedProcess::start_with(program, arguments, folder, Some(scratch), second, input).map_err(|error| {
+                match unstartable::reason(program, folder, &error) {
                     Some(reason) => self.fail(format!("cannot be made: {} {reason}", program.display())),
                     None => fail(error),
-                },
-            )?;
+                }
+            })?;
         let name = self.package.name.clone();
         let reader = std::thread::Builder::new().name("environment".into()).spawn(move || {
             let mut tail = VecDeque::new();
@@ -333,5 +341,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let package = package(folder.path(), "");
         assert!(matches!(interpreter(&package, &python(), &|| true), Err(Error::Stopped)));
+    }
+
+    #[test]
+    fn an_installation_that_is_ended_leaves_no_temporary_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = folder.path().join("said");
+        let script = folder.path().join("python");
+        let text = "#!/bin/sh\nmktemp -d > \"$SAID.new\"; mv \"$SAID.new\" \"$SAID\"; sleep 60";
+        fs::write(&script, text.replace("$SAID", said.to_str().unwrap())).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let package = package(folder.path(), "");
+        let ended = interpreter(&package, &script, &|| said.exists());
+        assert!(matches!(ended, Err(Error::Stopped)), "{ended:?}");
+        let made = fs::read_to_string(&said).unwrap();
+        assert!(made.contains("/ekuiper-") && !Path::new(made.trim()).exists(), "{made}");
     }
 }

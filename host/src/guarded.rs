@@ -56,7 +56,19 @@ impl GuardedProcess {
         stdout: impl Into<OwnedFd>,
         stderr: impl Into<OwnedFd>,
     ) -> io::Result<Self> {
-        let image = Image::new(program, arguments, folder)?;
+        Self::start_with(program, arguments, folder, None, stdout, stderr)
+    }
+
+    /// The same, with another folder for temporary files.
+    pub(crate) fn start_with(
+        program: &Path,
+        arguments: &[OsString],
+        folder: &Path,
+        scratch: Option<&Path>,
+        stdout: impl Into<OwnedFd>,
+        stderr: impl Into<OwnedFd>,
+    ) -> io::Result<Self> {
+        let image = Image::new(program, arguments, folder, scratch)?;
         let nothing: OwnedFd = std::fs::File::open("/dev/null")?.into();
         let streams = [nothing, stdout.into(), stderr.into()].map(clear_of_stdio);
         let [stdin, stdout, stderr] = streams;
@@ -192,13 +204,16 @@ struct Image {
 }
 
 impl Image {
-    fn new(program: &Path, arguments: &[OsString], folder: &Path) -> io::Result<Self> {
+    fn new(program: &Path, arguments: &[OsString], folder: &Path, scratch: Option<&Path>) -> io::Result<Self> {
+        const SCRATCH: &str = "TMPDIR";
         let found = match program.as_os_str().as_bytes().contains(&b'/') {
             true => program.to_owned(),
             false => find_program(&program.to_string_lossy()).ok_or(Errno::NOENT)?,
         };
         let words = std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
-        let variables = std::env::vars_os().map(|(name, value)| {
+        let inherited = std::env::vars_os().filter(|(name, _)| scratch.is_none() || name != SCRATCH);
+        let own = scratch.map(|scratch| (SCRATCH.into(), scratch.as_os_str().to_owned()));
+        let variables = inherited.chain(own).map(|(name, value)| {
             let mut variable = name.into_vec();
             variable.push(b'=');
             variable.extend_from_slice(value.as_bytes());

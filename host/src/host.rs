@@ -383,7 +383,7 @@ impl HostBuilder {
             .map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
         let keeper = Arc::new(keeper);
         let events = Events::new(self.options.event_queue);
-        let site = Site::new(self.options, transport, keeper, folder, events);
+        let site = Site::new(self.options, transport, keeper, (folder, own.as_ref()), events);
         let plugins = catalog
             .packages()
             .map(|package| (package.name.clone(), Plugin::new(package.clone(), site.clone())))

@@ -1,18 +1,29 @@
-//! A host's own socket folder, which only its user can enter, and what becomes
-//! of it when the host is killed: the next host of the same user removes it.
+//! A host's own folder, which only its user can enter, and what becomes of it
+//! when the host is killed: the next host of the same user removes it.
 //!
 //! A host holds a lock on a file in its folder as long as it lives, in whatever
-//! way it ends. So a folder whose lock can be had is nobody's. What is removed
-//! is the lock's file, sockets, and then the folder, if that was all.
+//! way it ends. So a folder whose lock can be had is nobody's. It is removed
+//! only if everything in it could have been made by a host, and nobody listens
+//! on its sockets. What there can be in it:
+//!
+//! - the lock's file;
+//! - sockets;
+//! - for each socket that is elsewhere, a symbolic link to its path: what a
+//!   killed host has left in `/tmp` is removed too;
+//! - one folder for the temporary files of an installer.
 
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use ekuiper_core::address::Address;
+use ekuiper_transport_ipc::socket_file;
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, renameat, statat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, openat, readlinkat, renameat, statat,
+    unlinkat,
 };
 
 /// What its name begins with.
@@ -23,6 +34,14 @@ const LOCK: &str = "lock";
 
 /// The same, before it is.
 const NEW_LOCK: &str = "lock.new";
+
+/// What the name of a link to a socket elsewhere begins with; the socket's name
+/// follows.
+const ELSEWHERE: &str = ".at-";
+
+/// What the name of the folder for temporary files begins with; the inode of
+/// the lock's file follows, so that a copy of such a folder is none.
+const SCRATCH: &str = "scratch-";
 
 /// The folder; dropped, it is removed with all that is in it.
 #[derive(Debug)]
@@ -57,6 +76,45 @@ impl OwnFolder {
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
+
+    /// Makes a folder in it for temporary files of any kind.
+    pub(crate) fn scratch(&self) -> io::Result<PathBuf> {
+        let lock = statat(rustix::fs::CWD, self.path().join(LOCK), AtFlags::SYMLINK_NOFOLLOW).or_else(|_| {
+            // It could not be locked, and nobody else removes it.
+            statat(rustix::fs::CWD, self.path().join(NEW_LOCK), AtFlags::SYMLINK_NOFOLLOW)
+        })?;
+        let path = self.path().join(scratch_name(&lock));
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&path)?;
+        Ok(path)
+    }
+}
+
+/// The note in a host's own folder that it uses a socket elsewhere. Dropped, it
+/// is removed.
+#[derive(Debug)]
+pub(crate) struct Elsewhere(PathBuf);
+
+impl Elsewhere {
+    /// Without the note, a killed host leaves the socket; that is no reason not
+    /// to use it.
+    pub(crate) fn note(own_folder: &Path, address: &Address) -> Option<Self> {
+        let mut name = std::ffi::OsString::from(ELSEWHERE);
+        name.push(address.path().file_name()?);
+        let link = own_folder.join(name);
+        match std::os::unix::fs::symlink(address.path(), &link) {
+            Ok(()) => Some(Self(link)),
+            Err(error) => {
+                tracing::debug!(%address, %error, "the socket cannot be noted in the host's own folder");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Removes the folders that hosts of this user have left behind when they were
@@ -68,12 +126,12 @@ pub(crate) fn sweep() {
 fn sweep_in(parent: &Path) {
     // Others' folders, and those that are being made or removed meanwhile, are
     // no reason to do anything.
-    let Ok(parent) = open_folder(rustix::fs::CWD, parent) else { return };
-    let Ok(entries) = Dir::read_from(&parent) else { return };
+    let Ok(at) = open_folder(rustix::fs::CWD, parent) else { return };
+    let Ok(entries) = Dir::read_from(&at) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         if name.to_bytes().starts_with(PREFIX.as_bytes())
-            && let Ok(true) = remove_if_left(&parent, name)
+            && let Ok(true) = remove_if_left(&at, parent, name)
         {
             tracing::info!(folder = %name.to_string_lossy(), "removed the socket folder of a host that was killed");
         }
@@ -81,31 +139,117 @@ fn sweep_in(parent: &Path) {
 }
 
 /// Whether it was left, and is gone now.
-fn remove_if_left(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<bool> {
+fn remove_if_left(parent: &OwnedFd, parent_path: &Path, name: &std::ffi::CStr) -> io::Result<bool> {
     let folder = open_folder(parent.as_fd(), name)?;
-    let stat = fstat(&folder)?;
-    if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+    let own = fstat(&folder)?;
+    if !is_own(&own) || own.st_mode & 0o777 != 0o700 {
+        return Ok(false);
+    }
+    let is_lock = |found: &Stat| {
+        FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+            && is_own(found)
+            && (found.st_mode & 0o7777, found.st_size, found.st_nlink) == (0o600, 0, 1)
+    };
+    // Before it is opened: to open some things is to do something to them.
+    if !is_lock(&statat(&folder, LOCK, AtFlags::SYMLINK_NOFOLLOW)?) {
         return Ok(false);
     }
     let lock =
         openat(&folder, LOCK, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     // It is the owner's, or another host is removing it.
     flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    for entry in Dir::read_from(&folder)?.flatten() {
-        let stat = statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
-            unlinkat(&folder, entry.file_name(), AtFlags::empty())?;
-        }
+    let found = fstat(&lock)?;
+    if !is_lock(&found) {
+        return Ok(false);
     }
-    // While anything else is there, it stays as it is.
-    let is_only_lock =
-        |entry: &rustix::fs::DirEntry| [".", "..", LOCK].map(str::as_bytes).contains(&entry.file_name().to_bytes());
-    if !Dir::read_from(&folder)?.flatten().all(|entry| is_only_lock(&entry)) {
+    let path = parent_path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+    let Some(left) = Left::list(&folder, &path, &found)? else { return Ok(false) };
+    if !left.remove() {
         return Ok(false);
     }
     unlinkat(&folder, LOCK, AtFlags::empty())?;
     unlinkat(parent, name, AtFlags::REMOVEDIR)?;
     Ok(true)
+}
+
+fn is_own(found: &Stat) -> bool {
+    found.st_uid == rustix::process::geteuid().as_raw()
+}
+
+fn scratch_name(lock: &Stat) -> String {
+    format!("{SCRATCH}{:x}", lock.st_ino)
+}
+
+/// What a host has left in its folder, beside the lock's file.
+#[derive(Default)]
+struct Left {
+    sockets: Vec<Address>,
+    /// The links, and the sockets that they lead to.
+    elsewhere: Vec<(PathBuf, Address)>,
+    scratch: Option<PathBuf>,
+}
+
+impl Left {
+    /// `None` when there is something that no host makes.
+    fn list(folder: &OwnedFd, path: &Path, lock: &Stat) -> io::Result<Option<Self>> {
+        let mut left = Self::default();
+        for entry in Dir::read_from(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if [".", "..", LOCK].map(str::as_bytes).contains(&name.to_bytes()) {
+                continue;
+            }
+            let found = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let at = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            match FileType::from_raw_mode(found.st_mode) {
+                _ if !is_own(&found) => return Ok(None),
+                FileType::Socket => {
+                    let Ok(address) = Address::new(at) else { return Ok(None) };
+                    left.sockets.push(address);
+                }
+                FileType::Symlink => {
+                    let target = readlinkat(folder, name, Vec::new())?;
+                    let target = Path::new(std::ffi::OsStr::from_bytes(target.to_bytes()));
+                    let Some(socket) = recorded(name.to_bytes(), target) else { return Ok(None) };
+                    left.elsewhere.push((at, socket));
+                }
+                FileType::Directory if name.to_bytes() == scratch_name(lock).as_bytes() => left.scratch = Some(at),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(left))
+    }
+
+    /// Whether all of it is gone. Nothing is removed while somebody listens.
+    fn remove(self) -> bool {
+        if !self.sockets.iter().all(socket_file::is_stale) {
+            return false;
+        }
+        let is_gone = |address: &Address| matches!(socket_file::remove_stale(address), Ok(true));
+        if !self.sockets.iter().all(is_gone) {
+            return false;
+        }
+        for (link, socket) in self.elsewhere {
+            // One that is listened on is another process's by now; that is no
+            // reason to keep the link.
+            if matches!(socket_file::remove_stale(&socket), Ok(true)) {
+                tracing::debug!(%socket, "removed the socket of a host that was killed");
+            }
+            if std::fs::remove_file(link).is_err() {
+                return false;
+            }
+        }
+        // An installer that is only just ending may still be writing.
+        self.scratch.is_none_or(|scratch| std::fs::remove_dir_all(scratch).is_ok())
+    }
+}
+
+/// The socket that a link of this name stands for; `None` where no host makes
+/// such a link.
+fn recorded(name: &[u8], target: &Path) -> Option<Address> {
+    let socket = name.strip_prefix(ELSEWHERE.as_bytes())?;
+    let is_socket = target.is_absolute() && socket.ends_with(b".ipc") && target.file_name()?.as_bytes() == socket;
+    is_socket.then(|| Address::new(target).ok())?
 }
 
 fn open_folder(at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
@@ -173,5 +317,87 @@ mod tests {
         assert!(
             [&unlocked, &used.join("notes"), &open, &target, &lock_elsewhere, &other].iter().all(|path| path.exists())
         );
+    }
+
+    /// A folder with an unlocked lock file, as a host's.
+    fn looks_left(parent: &Path, name: &str) -> PathBuf {
+        let path = parent.join(name);
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&path).unwrap();
+        write(&path.join(LOCK), "");
+        path
+    }
+
+    fn write(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn make_fifo(path: &Path) {
+        rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    }
+
+    #[test]
+    fn what_no_host_makes_keeps_the_folder_and_all_that_is_in_it() {
+        let parent = tempfile::tempdir().unwrap();
+        type Make = fn(&Path);
+        let make: [(&str, Make); 9] = [
+            ("content", |path| write(&path.join(LOCK), "precious")),
+            ("fifo", |path| {
+                std::fs::remove_file(path.join(LOCK)).unwrap();
+                make_fifo(&path.join(LOCK));
+            }),
+            ("mode", |path| std::fs::set_permissions(path.join(LOCK), Permissions::from_mode(0o644)).unwrap()),
+            ("twin", |path| std::fs::hard_link(path.join(LOCK), path.with_extension("twin")).unwrap()),
+            ("file", |path| write(&path.join("notes"), "")),
+            ("pipe", |path| make_fifo(&path.join("pipe"))),
+            ("link", |path| std::os::unix::fs::symlink("/tmp/x.ipc", path.join("x.ipc")).unwrap()),
+            ("target", |path| std::os::unix::fs::symlink("/tmp/y.ipc", path.join(".at-x.ipc")).unwrap()),
+            ("folder", |path| std::fs::create_dir(path.join("scratch-1")).unwrap()),
+        ];
+        for (what, make) in make {
+            let path = looks_left(parent.path(), &format!("ekuiper-{what}"));
+            drop(UnixListener::bind(path.join("dead.ipc")).unwrap());
+            make(&path);
+            sweep_in(parent.path());
+            assert!(path.join(LOCK).symlink_metadata().is_ok() && path.join("dead.ipc").exists(), "{what}");
+        }
+        let live = looks_left(parent.path(), "ekuiper-live");
+        drop(UnixListener::bind(live.join("dead.ipc")).unwrap());
+        let listener = UnixListener::bind(live.join("live.ipc")).unwrap();
+        sweep_in(parent.path());
+        assert!(live.join("live.ipc").exists() && live.join("dead.ipc").exists(), "somebody listens");
+        drop(listener);
+        sweep_in(parent.path());
+        assert!(!live.exists());
+    }
+
+    #[test]
+    fn sockets_elsewhere_and_temporary_files_go_too() {
+        let (parent, common) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let at = |name: &str| common.path().join(name);
+        let own = OwnFolder::make_in(parent.path()).unwrap();
+        let scratch = own.scratch().unwrap();
+        std::fs::create_dir(scratch.join("pip")).unwrap();
+        write(&scratch.join("pip/wheel"), "content");
+        let live = UnixListener::bind(at("live.ipc")).unwrap();
+        drop(UnixListener::bind(at("dead.ipc")).unwrap());
+        drop(UnixListener::bind(at("others.ipc")).unwrap());
+        write(&at("file.ipc"), "precious");
+        for name in ["live.ipc", "dead.ipc", "file.ipc", "none.ipc"] {
+            let address = Address::new(at(name)).unwrap();
+            std::mem::forget(Elsewhere::note(own.path(), &address).unwrap());
+        }
+        drop(Elsewhere::note(own.path(), &Address::new(at("others.ipc")).unwrap()).unwrap());
+        let OwnFolder { folder, _lock } = own;
+        let path = folder.keep();
+        drop(_lock);
+        let give_up = Instant::now() + Duration::from_secs(20);
+        while path.exists() && Instant::now() < give_up {
+            sweep_in(parent.path());
+        }
+        assert!(!path.exists());
+        let left = ["live.ipc", "dead.ipc", "file.ipc", "others.ipc"].map(|name| at(name).exists());
+        assert_eq!(left, [true, false, true, true]);
+        drop(live);
     }
 }

@@ -2,7 +2,7 @@
 //! who uses which address.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
@@ -11,7 +11,7 @@ use ekuiper_core::transport::{Endpoint, Transport};
 use crate::keeper::Keeper;
 use crate::kin::Kin;
 use crate::options::Options;
-use crate::own_folder::{self, OwnFolder};
+use crate::own_folder::{self, Elsewhere, OwnFolder};
 use crate::scope::ProcessScope;
 use crate::status::Events;
 use crate::{Error, Result};
@@ -24,6 +24,8 @@ pub(crate) struct Site {
     pub(crate) keeper: Arc<Keeper>,
     /// The host's own socket folder.
     pub(crate) folder: SocketFolder,
+    /// Where sockets that are elsewhere are noted.
+    notes: Option<PathBuf>,
     pub(crate) addresses: Mutex<Registry>,
     pub(crate) events: Events,
 }
@@ -33,10 +35,11 @@ impl Site {
         options: Options,
         transport: Arc<dyn Transport>,
         keeper: Arc<Keeper>,
-        folder: SocketFolder,
+        (folder, own): (SocketFolder, Option<&OwnFolder>),
         events: Events,
     ) -> Arc<Self> {
-        Arc::new(Self { options, transport, keeper, folder, addresses: Mutex::default(), events })
+        let notes = own.map(|own| own.path().to_owned());
+        Arc::new(Self { options, transport, keeper, folder, notes, addresses: Mutex::default(), events })
     }
 
     pub(crate) fn transport_name(&self) -> &'static str {
@@ -62,6 +65,7 @@ impl Site {
     pub(crate) fn beside(&self) -> Result<(Arc<Self>, OwnFolder)> {
         let (folder, own) = own_folder()?;
         let events = Events::new(self.options.event_queue);
+        let folder = (folder, Some(&own));
         let site = Self::new(self.options.clone(), self.transport.clone(), self.keeper.clone(), folder, events);
         Ok((site, own))
     }
@@ -81,7 +85,9 @@ impl Site {
     pub(crate) fn claim(self: &Arc<Self>, address: Address, owner: String) -> Result<Claim> {
         let mut addresses = lock(&self.addresses);
         addresses.claim(&address, &owner).map_err(|source| Error::Message { what: owner, source })?;
-        Ok(Claim { site: self.clone(), address })
+        let is_elsewhere = |own: &&PathBuf| !address.path().starts_with(own);
+        let note = self.notes.as_ref().filter(is_elsewhere).and_then(|own| Elsewhere::note(own, &address));
+        Ok(Claim { site: self.clone(), address, note })
     }
 }
 
@@ -89,16 +95,22 @@ impl Site {
 pub(crate) struct Claim {
     site: Arc<Site>,
     pub(crate) address: Address,
+    /// What a killed host's sockets are removed by.
+    note: Option<Elsewhere>,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        // Before the next claim of it, which makes one of the same name.
+        drop(self.note.take());
         lock(&self.site.addresses).release(&self.address);
     }
 }
 
-/// Makes the folder for a host's own sockets, or uses the one that was given.
+/// Makes the folder for a host's own sockets, or uses the one that was given;
+/// its own folder is then only for its notes.
 pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Option<OwnFolder>)> {
+    own_folder::sweep();
     match given {
         Some(path) => {
             let fail = |source| Error::SocketFolder { path: path.to_owned(), source };
@@ -107,12 +119,9 @@ pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Optio
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(fail)?;
             // Writable by this process, whatever its permissions look like.
             tempfile::Builder::new().prefix(".ekuiper-").tempfile_in(&path).map_err(fail)?;
-            Ok((SocketFolder::new(path), None))
+            Ok((SocketFolder::new(path), OwnFolder::make().ok()))
         }
-        None => {
-            own_folder::sweep();
-            own_folder().map(|(folder, own)| (folder, Some(own)))
-        }
+        None => own_folder().map(|(folder, own)| (folder, Some(own))),
     }
 }
 
@@ -147,5 +156,22 @@ mod tests {
         std::fs::set_permissions(given.path(), PermissionsExt::from_mode(0o755)).unwrap();
         assert_eq!(mode(&socket_folder(Some(given.path())).unwrap().0), 0o755);
         drop(kept);
+    }
+
+    #[test]
+    fn what_is_used_elsewhere_is_noted_as_long_as_it_is_used() {
+        let given = tempfile::tempdir().unwrap();
+        let (folder, own) = socket_folder(Some(given.path())).unwrap();
+        let own = own.unwrap();
+        let options = Options::default();
+        let keeper = Arc::new(Keeper::start(options.stall_timeout).unwrap());
+        let events = Events::new(options.event_queue);
+        let transport = crate::transports::default().unwrap();
+        let site = Site::new(options, transport, keeper, (folder.clone(), Some(&own)), events);
+        let claim = site.claim(folder.control("p").unwrap(), "plugin p".into()).unwrap();
+        let note = own.path().join(".at-plugin_p.ipc");
+        assert_eq!(std::fs::read_link(&note).ok().as_deref(), Some(claim.address.path()));
+        drop(claim);
+        assert!(note.symlink_metadata().is_err());
     }
 }

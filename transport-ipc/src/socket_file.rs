@@ -49,9 +49,7 @@ impl SocketFile {
         let _lock = match clear(address)? {
             Cleared::Free(lock) => lock,
             Cleared::Live(probe) => {
-                // A libnng before 1.6 never accepts again when a connection is
-                // gone before it has said its first word (nanomsg/nng#1518).
-                let _ = wait_for(&mut [PollFd::new(&probe, PollFlags::IN)], Some(Instant::now() + GREETING));
+                await_greeting(&probe);
                 return Err(TransportError::AddressInUse(address.clone()));
             }
         };
@@ -97,6 +95,42 @@ impl Drop for SocketFile {
             let _ = std::fs::remove_file(self.address.path());
         }
     }
+}
+
+/// Whether nobody listens on the socket at `address`.
+pub fn is_stale(address: &Address) -> bool {
+    match crate::connect::connect(address) {
+        Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        Ok(probe) => {
+            await_greeting(&probe);
+            false
+        }
+    }
+}
+
+/// Removes the socket at `address`, if it is this user's and nobody listens on
+/// it. Returns whether one was removed.
+///
+/// # Errors
+/// As [`SocketFile::claim`].
+pub fn remove_stale(address: &Address) -> Result<bool> {
+    let is_own = |found: std::fs::Metadata| found.uid() == rustix::process::geteuid().as_raw();
+    if !std::fs::symlink_metadata(address.path()).is_ok_and(is_own) {
+        return Ok(false);
+    }
+    match clear(address)? {
+        Cleared::Free(_) => Ok(true),
+        Cleared::Live(probe) => {
+            await_greeting(&probe);
+            Ok(false)
+        }
+    }
+}
+
+/// A libnng before 1.6 never accepts again when a connection is gone before it
+/// has said its first word (nanomsg/nng#1518).
+fn await_greeting(probe: &OwnedFd) {
+    let _ = wait_for(&mut [PollFd::new(probe, PollFlags::IN)], Some(Instant::now() + GREETING));
 }
 
 /// What has become of an address that is to be listened on.
