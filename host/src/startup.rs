@@ -144,6 +144,13 @@ impl Launched {
                 Some(source) => transport_error(format!("plugin {name}"))(source),
                 None => self.failure(name),
             },
+            // The other host hangs up on it, which may be what has ended it.
+            Handshake::Exited => match (self.failure(name), self.clash.take()) {
+                (Error::EarlyExit { plugin, exit }, Some(source)) => {
+                    transport_error(Error::EarlyExit { plugin, exit }.to_string())(source)
+                }
+                (error, _) => error,
+            },
             _ => self.failure(name),
         };
         self.end(options);

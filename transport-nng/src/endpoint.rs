@@ -11,6 +11,7 @@ use ekuiper_core::transport::{ConnectionId, Endpoint, Options, Result, Transport
 use ekuiper_transport_ipc::wait::{Closing, io_error};
 use nng::options::{Options as _, ReconnectMaxTime, ReconnectMinTime, RecvMaxSize};
 use nng::{Pipe, PipeEvent, Protocol, RawSocket, Socket};
+use rustix::io::Errno;
 
 use crate::census::Census;
 use crate::dial::{self, Persistence};
@@ -124,11 +125,12 @@ pub(crate) fn url(path: &Path) -> io::Result<String> {
 }
 
 pub(crate) fn nng_error(action: &'static str, address: &Address, error: nng::Error) -> TransportError {
+    // In the system's words where it is the system's error: as every transport.
     let kind = match error {
-        nng::Error::PermissionDenied => io::ErrorKind::PermissionDenied,
-        nng::Error::EntryNotFound => io::ErrorKind::NotFound,
+        nng::Error::PermissionDenied => return io_error(action, address, Errno::ACCESS.into()),
+        nng::Error::EntryNotFound => return io_error(action, address, Errno::NOENT.into()),
+        nng::Error::OutOfMemory => return io_error(action, address, Errno::NOMEM.into()),
         nng::Error::InvalidInput | nng::Error::AddressInvalid => io::ErrorKind::InvalidInput,
-        nng::Error::OutOfMemory => io::ErrorKind::OutOfMemory,
         nng::Error::AddressInUse => return TransportError::AddressInUse(address.clone()),
         nng::Error::Closed => return TransportError::Closed,
         nng::Error::SystemErr(code) => {

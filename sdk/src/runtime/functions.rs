@@ -2,7 +2,7 @@
 //!
 //! A stock engine keeps the sockets of its functions when it starts a plugin
 //! again, after an update or a crash, and sends the start of the last one only
-//! (protocol.md §4): all others would time out until the engine itself is
+//! (seen with eKuiper 2): all others would time out until the engine itself is
 //! started again. So a plugin connects to them by itself, wherever a process
 //! that has started it listens, without waiting for a start; and again when
 //! such a socket appears.
