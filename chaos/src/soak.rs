@@ -24,9 +24,9 @@ const CYCLE: Duration = Duration::from_secs(40);
 const WARM_UP: usize = 2;
 
 /// How much more memory may be in use at the end, in KiB, besides a twentieth:
-/// allocators keep what they once needed.
-const MORE_DIRTY: u64 = 1024;
-const MORE_RSS: u64 = 2048;
+/// allocators keep what they once needed, and Python's takes a MiB at a time.
+const MORE_DIRTY: u64 = 3072;
+const MORE_RSS: u64 = 4096;
 
 /// A process has one thread for messages that wait for company, from the first
 /// one on; when that comes is chance. Whatever is left behind by each cycle is
