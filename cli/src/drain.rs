@@ -8,6 +8,7 @@ use ekuiper_host::{Delivery, Sink, SinkStopper};
 
 use crate::console;
 use crate::error::Result;
+use crate::interrupt::Interrupt;
 use crate::progress::{Progress, grouped};
 
 /// How often the line is drawn on a terminal.
@@ -44,12 +45,26 @@ pub(crate) fn close(sink: Sink, progress: &mut Progress) -> (Delivery, Result<()
 }
 
 /// The failure of the whole: of what was done with the sink, or of its end. The
-/// second of two is told here.
-pub(crate) fn both(done: Result<()>, closed: Result<()>) -> Result<()> {
-    if let (Err(_), Err(error)) = (&done, &closed) {
+/// second of two is told here, unless a signal has caused it.
+pub(crate) fn both(interrupt: &Interrupt, done: Result<()>, closed: Result<()>) -> Result<()> {
+    if let (Err(_), Err(error), false) = (&done, &closed, interrupt.is_set()) {
         console::tell(error);
     }
     done.and(closed)
+}
+
+/// Sends a message, once the plugin is back where it is away after a crash:
+/// nothing was sent then. It returns, or is given up, and the wait ends.
+pub(crate) fn send(
+    interrupt: &Interrupt,
+    mut send: impl FnMut() -> ekuiper_host::Result<()>,
+) -> ekuiper_host::Result<()> {
+    loop {
+        match send() {
+            Err(ekuiper_host::Error::Away { .. }) if !interrupt.is_set() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 fn waiting(stopper: &SinkStopper) -> String {

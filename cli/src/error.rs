@@ -37,8 +37,14 @@ pub(crate) enum Error {
     Line { line: u64, problem: String, text: String },
     #[error("line {line} of stdin is longer than a message may be ({longest} bytes); it begins with {text}")]
     LongLine { line: u64, longest: usize, text: String },
-    #[error("line {line}: {source}")]
-    AtLine { line: u64, source: ekuiper_host::Error },
+    #[error("line {line} of stdin and those after it were not taken: {source}")]
+    Unsent { line: u64, source: Box<Error> },
+    #[error("{failed} of {sent} messages to sink {symbol} failed")]
+    MessagesFailed { symbol: String, failed: u64, sent: u64 },
+    #[error("{failed} of {read} rows failed")]
+    RowsFailed { failed: u64, read: u64 },
+    #[error("source {symbol} ended after {count} errors with no row after them")]
+    EndedWithErrors { symbol: String, count: u64 },
     #[error("cannot write the result to stdout: {0}")]
     Output(std::io::Error),
     #[error("cannot run cargo to build {}: {source}", path.display())]

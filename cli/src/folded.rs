@@ -36,10 +36,22 @@ impl RecordErrors {
     /// # Errors
     /// It is the last that may come in a row.
     pub(crate) fn add(&mut self, error: &Error) -> Result<()> {
+        self.add_text("", error.to_string())
+    }
+
+    /// Takes in an error of a line of stdin. Those of several lines are the
+    /// same one if their texts are.
+    ///
+    /// # Errors
+    /// As [`RecordErrors::add`].
+    pub(crate) fn add_at(&mut self, line: u64, error: &Error) -> Result<()> {
+        self.add_text(&format!("line {line}: "), error.to_string())
+    }
+
+    fn add_text(&mut self, place: &str, text: String) -> Result<()> {
         self.count += 1;
         self.in_a_row += 1;
-        let text = error.to_string();
-        tell(self.folded.add(Instant::now(), &text));
+        tell(self.folded.add(Instant::now(), place, &text));
         if self.limit > 0 && self.in_a_row >= self.limit {
             tell(self.folded.rest());
             return Err(Error::TooManyErrors { count: self.in_a_row, last: text });
@@ -57,9 +69,9 @@ impl RecordErrors {
         self.in_a_row = 0;
     }
 
-    /// Whether the last that came was an error.
-    pub(crate) fn is_last(&self) -> bool {
-        self.in_a_row > 0
+    /// How many have come since the last record.
+    pub(crate) fn in_a_row(&self) -> u64 {
+        self.in_a_row
     }
 
     /// Tells what is due, and when to look again.
@@ -75,7 +87,7 @@ impl Drop for RecordErrors {
     }
 }
 
-fn tell(lines: Vec<String>) {
+fn tell(lines: impl IntoIterator<Item = String>) {
     lines.into_iter().for_each(console::tell);
 }
 
@@ -94,6 +106,8 @@ struct Folded {
 /// An error that was told.
 #[derive(Debug)]
 struct Kind {
+    /// Where it came last.
+    place: String,
     text: String,
     told: Instant,
     /// How often it has come since.
@@ -102,7 +116,11 @@ struct Kind {
 
 impl Kind {
     fn line(&mut self) -> String {
-        format!("{} ({} more like this)", self.text, std::mem::take(&mut self.again))
+        format!("{} ({} more like this)", self.whole(), std::mem::take(&mut self.again))
+    }
+
+    fn whole(&self) -> String {
+        format!("{}{}", self.place, self.text)
     }
 }
 
@@ -111,20 +129,22 @@ impl Folded {
         Self { lines: BURST, counted: now, kinds: VecDeque::new(), others: 0, last_other: String::new() }
     }
 
-    fn add(&mut self, now: Instant, text: &str) -> Vec<String> {
+    /// `place` is told with `text`, and makes no other error of it.
+    fn add(&mut self, now: Instant, place: &str, text: &str) -> Vec<String> {
         let mut due = self.due(now);
         if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.text == text) {
             kind.again += 1;
+            place.clone_into(&mut kind.place);
         } else if self.lines == 0 {
             self.others += 1;
-            text.clone_into(&mut self.last_other);
+            self.last_other = format!("{place}{text}");
         } else {
             self.lines -= 1;
             if self.kinds.len() == KINDS {
                 due.extend(self.kinds.pop_front().filter(|kind| kind.again > 0).map(|mut kind| kind.line()));
             }
-            self.kinds.push_back(Kind { text: text.to_owned(), told: now, again: 0 });
-            due.push(text.to_owned());
+            self.kinds.push_back(Kind { place: place.to_owned(), text: text.to_owned(), told: now, again: 0 });
+            due.push(format!("{place}{text}"));
         }
         due
     }
@@ -163,13 +183,22 @@ impl Folded {
         self.others > 0 || self.kinds.iter().any(|kind| kind.again > 0)
     }
 
-    /// What has not been told.
-    fn rest(&mut self) -> Vec<String> {
-        let mut lines: Vec<_> = self.kinds.iter_mut().filter(|kind| kind.again > 0).map(Kind::line).collect();
-        if self.others > 0 {
-            lines.push(self.others_line());
+    /// What has not been told, in one line.
+    fn rest(&mut self) -> Option<String> {
+        let untold: Vec<usize> = (0..self.kinds.len()).filter(|at| self.kinds[*at].again > 0).collect();
+        match untold[..] {
+            [] if self.others == 0 => None,
+            [] => Some(self.others_line()),
+            [only] if self.others == 0 => Some(self.kinds[only].line()),
+            _ => {
+                let last = self.kinds.iter().rfind(|kind| kind.again > 0).map(Kind::whole).unwrap_or_default();
+                if self.others == 0 {
+                    self.last_other = last;
+                }
+                self.others += self.kinds.iter_mut().map(|kind| std::mem::take(&mut kind.again)).sum::<u64>();
+                Some(self.others_line())
+            }
         }
-        lines
     }
 }
 
@@ -185,7 +214,7 @@ mod tests {
         let mut folded = Folded::new(start);
         let mut lines = Vec::new();
         for count in 0..350_000 {
-            lines.extend(folded.add(start + MOMENT * count, "null"));
+            lines.extend(folded.add(start + MOMENT * count, "", "null"));
         }
         lines.extend(folded.rest());
         let times = [
@@ -196,7 +225,7 @@ mod tests {
             " (50000 more like this)",
         ];
         assert_eq!(lines, times.map(|times| format!("null{times}")));
-        assert!(folded.rest().is_empty() && !folded.is_pending());
+        assert!(folded.rest().is_none() && !folded.is_pending());
     }
 
     #[test]
@@ -205,7 +234,7 @@ mod tests {
         let mut folded = Folded::new(start);
         let mut told = Vec::new();
         for count in 0..350_000 {
-            told.extend(folded.add(start + MOMENT * count, &format!("row {count}")));
+            told.extend(folded.add(start + MOMENT * count, "", &format!("row {count}")));
         }
         assert_eq!(told[..2], ["row 0", "row 1"]);
         assert!(told.len() <= 13, "{told:?}");
@@ -224,12 +253,28 @@ mod tests {
         let start = Instant::now();
         let mut folded = Folded::new(start);
         for number in 0..5 {
-            assert_eq!(folded.add(start, &number.to_string()), [number.to_string()]);
+            assert_eq!(folded.add(start, "", &number.to_string()), [number.to_string()]);
         }
         // Later the same is told again at once.
-        assert_eq!(folded.add(start + INTERVAL * 3, "0"), ["0"]);
-        assert!(folded.add(start + INTERVAL * 3, "0").is_empty());
+        assert_eq!(folded.add(start + INTERVAL * 3, "", "0"), ["0"]);
+        assert!(folded.add(start + INTERVAL * 3, "", "0").is_empty());
         assert!(folded.due(start + INTERVAL * 3).is_empty());
         assert_eq!(folded.due(start + INTERVAL * 4), ["0 (1 more like this)"]);
+    }
+
+    #[test]
+    fn the_place_makes_no_other_error_and_the_rest_is_one_line() {
+        let start = Instant::now();
+        let mut folded = Folded::new(start);
+        assert_eq!(folded.add(start, "line 1: ", "full"), ["line 1: full"]);
+        assert!(folded.add(start, "line 2: ", "full").is_empty());
+        assert_eq!(folded.rest().as_deref(), Some("line 2: full (1 more like this)"));
+        for number in 0..30 {
+            folded.add(start, "", &number.to_string());
+            folded.add(start, "", &number.to_string());
+        }
+        // 9 were told, each came again, and 21 came twice.
+        assert_eq!(folded.rest().as_deref(), Some("51 other errors, the last one: 29"));
+        assert!(!folded.is_pending() && folded.rest().is_none());
     }
 }

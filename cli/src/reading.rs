@@ -8,6 +8,7 @@ use ekuiper_host::{Source, Tuple};
 use crate::args::Limits;
 use crate::error::{Error, Result};
 use crate::folded::RecordErrors;
+use crate::interrupt::Interrupt;
 
 /// A source that is read, and the errors on the way of its rows.
 pub(crate) struct Reading {
@@ -17,15 +18,22 @@ pub(crate) struct Reading {
     got: u64,
     /// For how long it is read, and until when.
     end: Option<(Duration, Instant)>,
+    interrupt: Interrupt,
     pub(crate) errors: RecordErrors,
 }
 
 impl Reading {
-    pub(crate) fn new(source: Source, symbol: &str, wanted: Option<u64>, limits: &Limits) -> Self {
+    pub(crate) fn new(
+        source: Source,
+        symbol: &str,
+        wanted: Option<u64>,
+        limits: &Limits,
+        interrupt: &Interrupt,
+    ) -> Self {
         // A time that is beyond the clock's is none.
         let end = limits.timeout.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
         let errors = RecordErrors::new(limits.max_errors);
-        Self { source, symbol: symbol.to_owned(), wanted, got: 0, end, errors }
+        Self { source, symbol: symbol.to_owned(), wanted, got: 0, end, interrupt: interrupt.clone(), errors }
     }
 
     /// The next row; `None` when that is all. The source's errors are told.
@@ -52,6 +60,8 @@ impl Reading {
                     return Ok(Some(tuple));
                 }
                 Ok(None) => break,
+                // Because of the signal.
+                Err(_) if self.interrupt.is_set() => break,
                 Err(Error::Host(ekuiper_host::Error::Timeout { .. })) if patience.is_some() => {}
                 // The source may go on.
                 Err(error) if error.concerns_one_record() => self.errors.add(&error)?,

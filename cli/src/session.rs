@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ekuiper_host::{Event, EventKind, Host, HostBuilder};
+use ekuiper_host::{Event, EventKind, Host, HostBuilder, Sink, SinkStopper};
 
 use crate::args::Common;
 use crate::console;
@@ -21,6 +21,8 @@ pub(crate) struct Session {
     pub(crate) host: Arc<Host>,
     pub(crate) interrupt: Interrupt,
     events: Arc<Events>,
+    /// Whose waits a signal ends.
+    sinks: Arc<Mutex<Vec<SinkStopper>>>,
 }
 
 /// What happens to the plugins.
@@ -34,11 +36,15 @@ struct Told {
 }
 
 impl Events {
-    /// Tells what has happened; how many crashes there were so far.
-    fn tell(&self) -> u64 {
+    /// Tells what has happened; how many crashes there were so far. What happens
+    /// after a signal is the plugins' end.
+    fn tell(&self, interrupt: &Interrupt) -> u64 {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Told { receiver, crashes } = &mut *told;
         for event in receiver.iter().flat_map(Receiver::try_iter) {
+            if interrupt.is_set() {
+                continue;
+            }
             *crashes += u64::from(matches!(event.kind, EventKind::Crashed { .. }));
             console::tell(event);
         }
@@ -55,9 +61,23 @@ impl Session {
         let packages = paths.iter().map(|path| plugin_path::resolve(path, transport)).collect::<Result<Vec<_>>>()?;
         let host = packages.into_iter().fold(builder(common), |builder, package| builder.package(package));
         let host = Arc::new(host.build()?);
-        let ended = host.clone();
-        let interrupt = Interrupt::watch(move || ended.shutdown()).map_err(Error::Signals)?;
-        Ok(Self { host, interrupt, events: Arc::default() })
+        let sinks: Arc<Mutex<Vec<SinkStopper>>> = Arc::default();
+        let (ended, stopped) = (host.clone(), sinks.clone());
+        let on_interrupt = move || {
+            stopped.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(give_up);
+            ended.shutdown();
+        };
+        let interrupt = Interrupt::watch(on_interrupt).map_err(Error::Signals)?;
+        Ok(Self { host, interrupt, events: Arc::default(), sinks })
+    }
+
+    /// From now on a signal ends whatever waits for this sink.
+    pub(crate) fn ends_with_a_signal(&self, sink: &Sink) {
+        let stopper = sink.stopper();
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push(stopper.clone());
+        if self.interrupt.is_set() {
+            give_up(&stopper);
+        }
     }
 
     /// The symbols are started: from now on what plugins write is shown, and
@@ -65,11 +85,11 @@ impl Session {
     pub(crate) fn tell_what_happens(&self) -> Result<()> {
         console::show_plugin_output();
         self.events.0.lock().unwrap_or_else(PoisonError::into_inner).receiver = Some(self.host.events());
-        let events = self.events.clone();
+        let (events, interrupt) = (self.events.clone(), self.interrupt.clone());
         let look = move || {
             loop {
                 std::thread::sleep(LOOK);
-                events.tell();
+                events.tell(&interrupt);
             }
         };
         std::thread::Builder::new().name("events".into()).spawn(look).map_err(Error::Thread)?;
@@ -79,17 +99,12 @@ impl Session {
     /// Tells what has happened so far, before a summary; how many crashes there
     /// were.
     pub(crate) fn crashes(&self) -> u64 {
-        self.events.tell()
+        self.events.tell(&self.interrupt)
     }
 
-    /// What a failure comes to: none, when the user's interrupt caused it; what
-    /// that has cost is said.
+    /// What a failure comes to: none, when the user's interrupt caused it.
     pub(crate) fn outcome<T: Default>(&self, result: Result<T>) -> Result<T> {
         match result {
-            Err(error @ Error::Host(ekuiper_host::Error::NotCollected { .. })) if self.interrupt.is_set() => {
-                console::tell(&error);
-                Ok(T::default())
-            }
             Err(_) if self.interrupt.is_set() => Ok(T::default()),
             result => result,
         }
@@ -101,6 +116,13 @@ impl Drop for Session {
         self.host.shutdown();
     }
 }
+
+/// Ends what is waited for.
+fn give_up(sink: &SinkStopper) {
+    sink.stop();
+    sink.abandon();
+}
+
 fn builder(common: &Common) -> HostBuilder {
     let mut builder = Host::builder()
         .init_timeout(common.init_timeout)

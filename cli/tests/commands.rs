@@ -186,7 +186,10 @@ fn an_interrupt_ends_the_wait_for_a_sink_and_says_what_it_has_cost() {
     assert!(stderr.any(|line| waiting(&line.unwrap())));
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let said: Vec<String> = stderr.map(Result::unwrap).collect();
-    assert!(said.iter().any(|line| line.contains("20 of 20 messages to sink file were not collected")), "{said:?}");
+    assert!(
+        said.iter().any(|line| line.contains("interrupted: 20 of 20 messages to sink file are of unknown outcome")),
+        "{said:?}"
+    );
     let ran = finish(child);
     assert_eq!(
         (ran.code, ran.stdout.as_str()),
@@ -319,7 +322,9 @@ fn rows_that_a_function_refuses_are_counted_and_the_rest_goes_on() {
     let ran = bench.run(&["run", file.to_str().unwrap()]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert_eq!(ran.stderr.matches("function revert: argument 1").count(), 3, "{ran:?}");
-    let summary: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
+    let mut last = ran.stderr.lines().rev();
+    assert_eq!(last.next(), Some("ekuiper-plugin: 3 of 3 rows failed"), "{ran:?}");
+    let summary: Value = serde_json::from_str(last.next().unwrap()).unwrap();
     assert_eq!((&summary["read"], &summary["failed"]), (&json!(3), &json!(3)));
     bench.assert_nothing_is_left();
 }

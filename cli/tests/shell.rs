@@ -419,3 +419,127 @@ fn await_text(from: &mut impl Read, text: &str) {
         }
     }
 }
+
+/// Starts it with these lines on a stdin that stays open, signals it once its
+/// plugin is ready; what it did, with all of stderr.
+fn interrupted(bench: &Bench, arguments: &[&str], lines: &[u8], signal: Signal) -> Ran {
+    let (stdin, mut typed) = std::io::pipe().unwrap();
+    typed.write_all(lines).unwrap();
+    let mut command = bench.command(arguments);
+    command.args(["--recv-timeout", "120s"]);
+    let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    await_text(&mut stderr, "ready");
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut rest = Vec::new();
+        let _ = stderr.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
+    });
+    let mut ran = finish(child);
+    drop(typed);
+    ran.stderr = reader.join().unwrap();
+    ran
+}
+
+#[test]
+fn what_fails_because_of_a_signal_is_of_unknown_outcome_and_not_failed() {
+    let bench = Bench::new();
+    let body = "
+def source(push):
+    push(b'{\"message\":{\"a\":1}}')
+    stopped.wait()
+def row(data):
+    print('ready', flush=True)
+    time.sleep(600)
+def call(request):
+    if b'Validate' in request: return b'{\"state\":true,\"result\":\"\"}'
+    print('ready', flush=True)
+    time.sleep(600)
+";
+    let plugin = speaker(&bench, "b'handshake'", body);
+    let path = plugin.to_str().unwrap();
+    let acked = pipeline(&bench, path, "[sink]\nsymbol = 'k'\nrequire_ack = true\n");
+    let calling = bench.path().join("calling.toml");
+    std::fs::copy(&acked, &calling).unwrap();
+    let text = std::fs::read_to_string(&acked).unwrap();
+    let text = text
+        .replace("[sink]\nsymbol = 'k'\nrequire_ack = true", "[[function]]\nsymbol = 'f'\nargs = ['a']\noutput = 'b'");
+    std::fs::write(&calling, text).unwrap();
+    let row = "interrupted: 1 of 1 rows are of unknown outcome";
+    let cases = [
+        (
+            vec!["sink", path, "k", "--ack"],
+            "interrupted: 1 of 1 messages to sink k are of unknown outcome, and the rest of stdin was not sent",
+        ),
+        (vec!["run", &acked], row),
+        (vec!["run", calling.to_str().unwrap()], row),
+    ];
+    for (arguments, told) in cases {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            let ran = interrupted(&bench, &arguments, b"{}\n{}\n", signal);
+            assert_eq!(ran.code, Some(130), "{arguments:?}: {ran:?}");
+            let own: Vec<_> = ran.stderr.lines().filter_map(|line| line.strip_prefix("ekuiper-plugin: ")).collect();
+            assert_eq!(own, [told], "{arguments:?}: {ran:?}");
+            let counts = if arguments[0] == "sink" { &ran.stdout } else { &ran.stderr };
+            assert!(counts.contains("\"failed\":0,"), "{arguments:?}: {ran:?}");
+            bench.assert_nothing_is_left();
+        }
+    }
+}
+
+#[test]
+fn an_exit_code_of_1_has_a_closing_sentence() {
+    let bench = Bench::new();
+    let body = r#"
+def source(push):
+    push(b'{"message":{"a":1}}')
+    for _ in range(9):
+        push(b'null')
+    stopped.wait()
+def row(data): return b'{"error":"no room"}'
+"#;
+    let plugin = speaker(&bench, "b'handshake'", body);
+    let path = plugin.to_str().unwrap();
+    let acked = pipeline(&bench, path, "count = 1\n[sink]\nsymbol = 'k'\nrequire_ack = true\n");
+    let lines = b"{}\n".repeat(400);
+    for (arguments, told) in [
+        (vec!["sink", path, "k", "--ack"], "400 of 400 messages to sink k failed"),
+        (vec!["run", &acked], "1 of 1 rows failed"),
+        (vec!["source", path, "s", "--timeout", "2s"], "source s ended after 9 errors with no row after them"),
+    ] {
+        let ran = run_with(
+            &bench,
+            &[&arguments[..], &["--log-level", "error"]].concat(),
+            Stdio::piped(),
+            Stdio::piped(),
+            &lines,
+        );
+        assert_eq!(ran.code, Some(1), "{arguments:?}: {ran:?}");
+        assert_eq!(ran.stderr.lines().last(), Some(&*format!("ekuiper-plugin: {told}")), "{ran:?}");
+        // Equal ones of several lines are one.
+        let same = ran.stderr.lines().filter(|line| line.contains("sink k: no room")).count();
+        assert!(same < 60, "{ran:?}");
+        bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_sink_with_acks_goes_on_after_a_crash_of_its_plugin() {
+    let bench = Bench::new();
+    let body = "
+def row(data):
+    if b'crash' in data:
+        os._exit(9)
+";
+    let plugin = speaker(&bench, "b'handshake'", body);
+    let (code, stdout, stderr) = fed(&bench, &plugin, b"{}\n\"crash\"\n{}\n{}\n");
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(1), "{\"acked\":3,\"delivered\":3,\"failed\":1,\"sent\":4}\n"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("line 2: ") && stderr.contains("outcome unknown"), "{stderr}");
+    assert_eq!(stderr.lines().last(), Some("ekuiper-plugin: 1 of 4 messages to sink k failed"), "{stderr}");
+    bench.assert_nothing_is_left();
+}

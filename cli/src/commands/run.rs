@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Common, Limits, Run};
 use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
 use crate::output::{self, Reader};
 use crate::pipeline::{FunctionStage, Pipeline};
 use crate::progress::{Progress, grouped, rate};
@@ -34,9 +35,23 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
         "acked": counts.acked, "failed": counts.failed, "crashes": crashes, "seconds": seconds,
         "per_second": per_second,
     });
+    let Counts { read, failed, .. } = counts;
+    if session.interrupt.is_set() {
+        let through = if pipeline.sink.is_some() { counts.delivered.max(counts.acked) } else { counts.written };
+        let refused = if pipeline.sink.as_ref().is_some_and(|stage| !stage.require_ack) { counts.refused } else { 0 };
+        // The row under way is one of those.
+        let unknown = read.saturating_sub(through).saturating_sub(failed - refused);
+        if unknown > 0 {
+            let (unknown, read) = (grouped(unknown), grouped(read));
+            console::tell(format_args!("interrupted: {unknown} of {read} rows are of unknown outcome"));
+        }
+    }
     console::line(format_args!("{summary}"));
     flowed?;
-    Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
+    if failed > 0 && !session.interrupt.is_set() {
+        return Err(Error::RowsFailed { failed, read });
+    }
+    Ok(session.interrupt.exit_code())
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +63,8 @@ struct Counts {
     delivered: u64,
     acked: u64,
     failed: u64,
+    /// Those of the failed that the sink has collected.
+    refused: u64,
 }
 
 impl Counts {
@@ -77,14 +94,16 @@ fn flow(
         None => None,
         Some(stage) => {
             let config = Value::Object(stage.config.clone());
-            Some(host.sink(&stage.symbol).config(config).require_ack(stage.require_ack).open()?)
+            let sink = host.sink(&stage.symbol).config(config).require_ack(stage.require_ack).open()?;
+            session.ends_with_a_signal(&sink);
+            Some(sink)
         }
     };
     let config = Value::Object(pipeline.source.config.clone());
     let source = host.source(&pipeline.source.symbol).datasource(&pipeline.source.datasource).config(config).open()?;
     session.tell_what_happens()?;
-    let mut reading = Reading::new(source, &pipeline.source.symbol, pipeline.source.count, limits);
-    let flowed = pump(pipeline, &stages, &mut reading, sink.as_ref(), counts, progress);
+    let mut reading = Reading::new(source, &pipeline.source.symbol, pipeline.source.count, limits, &session.interrupt);
+    let flowed = pump(&session.interrupt, pipeline, &stages, &mut reading, sink.as_ref(), counts, progress);
     counts.failed = reading.errors.count();
     // The source is stopped before its sink is.
     drop(reading);
@@ -92,13 +111,15 @@ fn flow(
     let (delivery, closed) = drain::close(sink, progress);
     counts.delivered = delivery.delivered;
     if !pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack) {
+        counts.refused = delivery.refused;
         counts.failed += delivery.refused;
     }
-    drain::both(flowed, closed)
+    drain::both(&session.interrupt, flowed, closed)
 }
 
 /// Moves rows from the source to the sink.
 fn pump(
+    interrupt: &Interrupt,
     pipeline: &Pipeline,
     stages: &[(&FunctionStage, Function)],
     reading: &mut Reading,
@@ -111,7 +132,7 @@ fn pump(
     let pass = |tuple: Tuple, counts: &mut Counts| {
         let row = apply(stages, tuple.message, counts)?;
         if let Some(sink) = sink {
-            sink.send(&row)?;
+            drain::send(interrupt, || sink.send(&row))?;
         }
         if prints { output::line(row) } else { Ok(Reader::Reads) }
     };
@@ -126,6 +147,8 @@ fn pump(
                     break;
                 }
             }
+            // Because of the signal.
+            Err(_) if interrupt.is_set() => break,
             // What concerns one row is told, and the next is tried.
             Err(error) if error.concerns_one_record() => reading.errors.add(&error)?,
             Err(error) => return Err(error),

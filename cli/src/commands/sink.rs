@@ -6,13 +6,13 @@ use serde_json::json;
 
 use super::object;
 use crate::args::{Common, Sink};
-use crate::drain;
 use crate::error::{Error, Result};
 use crate::folded::RecordErrors;
 use crate::lines::Lines;
 use crate::output;
 use crate::progress::{Progress, grouped, rate};
 use crate::session::Session;
+use crate::{console, drain};
 
 /// What became of the messages.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ struct Counts {
     delivered: u64,
     acked: u64,
     failed: u64,
+    /// All of stdin was read.
+    complete: bool,
 }
 
 pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
@@ -35,16 +37,38 @@ pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
     let mut counts = Counts::default();
     let fed = feed(&session, opened, sink.ack, &mut counts);
     let fed = session.outcome(fed);
-    let Counts { sent, delivered, acked, failed } = counts;
+    let Counts { sent, delivered, acked, failed, complete } = counts;
     let _ = session.crashes();
     // Nobody may be there to read it: what became of the rows decides.
     let told = output::line(json!({ "sent": sent, "delivered": delivered, "acked": acked, "failed": failed }));
+    if session.interrupt.is_set() {
+        // The message under way is one of those.
+        let unknown = sent.saturating_sub(delivered.max(acked)).saturating_sub(if sink.ack { failed } else { 0 });
+        let mut costs = Vec::new();
+        if unknown > 0 {
+            let (unknown, sent) = (grouped(unknown), grouped(sent));
+            costs.push(format!("{unknown} of {sent} messages to sink {} are of unknown outcome", sink.symbol));
+        }
+        if !complete {
+            costs.push("the rest of stdin was not sent".into());
+        }
+        if !costs.is_empty() {
+            console::tell(format_args!("interrupted: {}", costs.join(", and ")));
+        }
+        fed?;
+        told?;
+        return Ok(session.interrupt.exit_code());
+    }
     fed?;
     told?;
-    Ok(if counts.failed > 0 { ExitCode::FAILURE } else { session.interrupt.exit_code() })
+    if failed > 0 {
+        return Err(Error::MessagesFailed { symbol: sink.symbol.clone(), failed, sent });
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn feed(session: &Session, sink: ekuiper_host::Sink, acks: bool, counts: &mut Counts) -> Result<()> {
+    session.ends_with_a_signal(&sink);
     let mut progress = Progress::start();
     let fed = feed_lines(session, &sink, acks, counts, &mut progress);
     // Whatever has ended that: what was sent is still collected.
@@ -53,7 +77,7 @@ fn feed(session: &Session, sink: ekuiper_host::Sink, acks: bool, counts: &mut Co
     if !acks {
         counts.failed += delivery.refused;
     }
-    drain::both(fed, closed)
+    drain::both(&session.interrupt, fed, closed)
 }
 
 /// Sends the lines of stdin.
@@ -69,16 +93,19 @@ fn feed_lines(
     while let Some(line) = lines.next()? {
         counts.sent += 1;
         // As it stands: the sink gets the user's own spelling.
-        match sink.send_bytes(line.as_bytes()) {
+        match drain::send(&session.interrupt, || sink.send_bytes(line.as_bytes())) {
             Ok(()) if acks => counts.acked += 1,
             Ok(()) => {}
-            Err(error @ ekuiper_host::Error::Sink { .. }) => {
-                counts.failed += 1;
-                errors.add(&Error::AtLine { line: lines.number(), source: error })?;
-            }
+            // Because of the signal.
+            Err(_) if session.interrupt.is_set() => return Ok(()),
             Err(error) => {
                 counts.failed += 1;
-                return Err(error.into());
+                let error = Error::from(error);
+                let line = lines.number();
+                if !error.concerns_one_record() {
+                    return Err(Error::Unsent { line, source: Box::new(error) });
+                }
+                errors.add_at(line, &error)?;
             }
         }
         progress.update(|elapsed| {
@@ -87,5 +114,6 @@ fn feed_lines(
             format!("sent {}, acked {}, failed {failed}, {rate}/s", grouped(*sent), grouped(*acked))
         });
     }
+    counts.complete = !session.interrupt.is_set();
     Ok(())
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::object;
 use crate::args::{Common, Source};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::{self, Reader};
 use crate::reading::Reading;
 use crate::session::Session;
@@ -16,15 +16,18 @@ pub(super) fn run(common: &Common, source: &Source) -> Result<ExitCode> {
     let session = Session::open(common, &[&source.path])?;
     let printed = print(&session, source, config);
     let _ = session.crashes();
-    let failed = session.outcome(printed)?;
-    Ok(if failed { ExitCode::FAILURE } else { session.interrupt.exit_code() })
+    let errors = session.outcome(printed)?;
+    if errors > 0 && !session.interrupt.is_set() {
+        return Err(Error::EndedWithErrors { symbol: source.symbol.clone(), count: errors });
+    }
+    Ok(session.interrupt.exit_code())
 }
 
-/// Whether the last that came was an error: it was told already.
-fn print(session: &Session, source: &Source, config: serde_json::Value) -> Result<bool> {
+/// How many errors came after the last row.
+fn print(session: &Session, source: &Source, config: serde_json::Value) -> Result<u64> {
     let opened = session.host.source(&source.symbol).datasource(&source.datasource).config(config).open()?;
     session.tell_what_happens()?;
-    let mut reading = Reading::new(opened, &source.symbol, source.count, &source.limits);
+    let mut reading = Reading::new(opened, &source.symbol, source.count, &source.limits, &session.interrupt);
     while let Some(tuple) = reading.next()? {
         reading.errors.reset();
         let line = if source.meta { json!({ "message": tuple.message, "meta": tuple.meta }) } else { tuple.message };
@@ -32,5 +35,5 @@ fn print(session: &Session, source: &Source, config: serde_json::Value) -> Resul
             break;
         }
     }
-    Ok(reading.errors.is_last())
+    Ok(reading.errors.in_a_row())
 }
