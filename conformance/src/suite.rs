@@ -150,6 +150,7 @@ macro_rules! __contract_cases {
                 closing_is_for_good
                 finishing_ends_waits
                 finishing_loses_nothing
+                stopping_to_listen_frees_the_address
                 closing_is_seen_by_peers
                 closing_amid_traffic
             }

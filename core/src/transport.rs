@@ -290,6 +290,12 @@ pub trait Pull: Send + Sync {
         None
     }
 
+    /// Removes the socket file at once, where this socket listens: nobody new
+    /// can connect, and another process can listen at the address. All else
+    /// goes on: the peers that have connected before, one that was not accepted
+    /// yet included, and what they send.
+    fn stop_listening(&self);
+
     /// No more will be waited for: the other side's process has ended. What
     /// has arrived is still received; then every wait, one that is under way
     /// included, ends with [`TransportError::Closed`]. A transport that reads

@@ -78,13 +78,16 @@ impl Wire {
         Ok(Self { socket, closing, census, listening })
     }
 
+    /// Lets nobody new connect, where it listens.
+    pub(crate) fn stop_listening(&self) {
+        self.listening.iter().for_each(|listening| listening.close());
+    }
+
     /// Ends every wait, removes the file, and ends all connections.
     pub(crate) fn close(&self) {
         if self.closing.close() {
             self.census.close();
-            if let Some(listening) = &self.listening {
-                listening.close();
-            }
+            self.stop_listening();
             self.socket.close();
         }
     }

@@ -42,6 +42,10 @@ impl Pull for NngPull {
         Some(self.inbox.readiness())
     }
 
+    fn stop_listening(&self) {
+        self.inbox.wire.stop_listening();
+    }
+
     fn finish(&self) {
         self.inbox.finish();
     }

@@ -160,6 +160,11 @@ impl Inbox {
         link.as_fd().try_clone_to_owned().ok()
     }
 
+    /// Lets nobody new connect, where it listens.
+    pub(crate) fn stop_listening(&self) {
+        self.listener.iter().for_each(Listener::remove_file);
+    }
+
     /// Ends every wait once what has arrived was received.
     pub(crate) fn finish(&self) {
         self.closing.finish();

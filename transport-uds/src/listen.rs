@@ -22,8 +22,8 @@ use ekuiper_transport_ipc::wait::io_error;
 /// A listening socket and its file.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// Taken, and thereby removed, by the closing; before the door is closed, so
-    /// that nobody finds a stale file.
+    /// Taken, and thereby removed, when nobody new is to connect; before the door
+    /// is closed, so that nobody finds a stale file.
     file: Mutex<Option<SocketFile>>,
     door: Door,
 }
@@ -47,9 +47,14 @@ impl Listener {
         if self.has_newcomers() { self.door.next() } else { None }
     }
 
+    /// Removes the file: nobody new can connect.
+    pub(crate) fn remove_file(&self) {
+        drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Removes the file and refuses whoever still comes.
     pub(crate) fn close(&self) {
-        drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.remove_file();
         self.door.close();
     }
 }

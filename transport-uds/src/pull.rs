@@ -38,6 +38,10 @@ impl Pull for UdsPull {
         self.0.descriptor(connection)
     }
 
+    fn stop_listening(&self) {
+        self.0.stop_listening();
+    }
+
     fn finish(&self) {
         self.0.finish();
     }

@@ -38,6 +38,10 @@ impl Pull for ZeromqPull {
         Some(self.common.hub.readiness())
     }
 
+    fn stop_listening(&self) {
+        self.common.stop_listening();
+    }
+
     fn finish(&self) {
         self.common.hub.finish();
     }

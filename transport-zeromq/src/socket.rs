@@ -56,12 +56,15 @@ impl Common {
         Err(TransportError::TooLong { length: body.len() as u64, max: self.max_message as u64 })
     }
 
+    /// Lets nobody new connect, where it listens.
+    pub(crate) fn stop_listening(&self) {
+        self.listening.iter().for_each(Listening::remove_file);
+    }
+
     /// Removes the file, ends every wait, and lets the peers have what was
     /// sent. `wake` makes those look who do not wait in the hub.
     pub(crate) fn close_and(&self, wake: impl FnOnce()) {
-        if let Some(listening) = &self.listening {
-            listening.remove_file();
-        }
+        self.stop_listening();
         if self.hub.close() {
             wake();
             self.hub.await_end(Instant::now() + LINGER + GRACE);

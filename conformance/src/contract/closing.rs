@@ -183,6 +183,27 @@ pub fn finishing_ends_waits(f: &Fixture) {
     }
 }
 
+/// A socket that stops listening leaves its address to the next one at once,
+/// and its peers notice nothing.
+pub fn stopping_to_listen_frees_the_address(f: &Fixture) {
+    let (push, pull) = pair(f, "data");
+    push.send(b"before", soon()).unwrap();
+    pull.stop_listening();
+    let next = f.pull(&f.listen("data"));
+    push.send(b"after", soon()).unwrap();
+    let mut buffer = Vec::new();
+    for expected in [&b"before"[..], b"after"] {
+        while !matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)) {}
+        assert_eq!(buffer, expected);
+    }
+    // Its closing leaves the other's file alone.
+    pull.close();
+    let other = f.push(&f.dial("data"));
+    other.send(b"next", soon()).unwrap();
+    while !matches!(next.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)) {}
+    assert_eq!(buffer, b"next");
+}
+
 /// What has arrived before it finishes is received all the same.
 pub fn finishing_loses_nothing(f: &Fixture) {
     const MESSAGES: usize = 50;
