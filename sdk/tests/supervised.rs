@@ -224,6 +224,20 @@ fn a_crash_loop_ends_the_guard() {
 }
 
 #[test]
+fn a_message_that_the_last_worker_died_with_is_acknowledged_as_failed() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::supervised(&[]);
+    let mut busy = Busy::start(&mut plugin);
+    for _ in 1..5 {
+        plugin.kill_worker();
+        busy.comes_back();
+    }
+    let ack = busy.ask(json!({ "n": 2, "abort": true }));
+    assert!(ack["error"].as_str().unwrap().starts_with("outcome unknown"), "{ack}");
+    assert_eq!(plugin.exit().code(), Some(1));
+}
+
+#[test]
 fn an_engine_that_waits_is_told_that_the_guard_gives_up() {
     let _watchdog = watchdog();
     let folder = tempfile::tempdir().unwrap();

@@ -6,14 +6,14 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::message::Meta;
+use ekuiper_core::message::{Meta, encode_ack};
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
 use ekuiper_core::transport::{Endpoint, Request, TransportError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::account::settle;
 use super::link::Said;
-use super::marks::Marks;
+use super::marks::{Marks, UNKNOWN_MESSAGE};
 use super::orphans::Orphans;
 use super::roster::Roster;
 use super::worker::Worker;
@@ -308,11 +308,10 @@ impl Guard {
             self.sweep(&sink);
         }
         answer.into_iter().for_each(|answer| self.answer(answer));
-        self.crashed(&how, now)?;
-        // The next one begins meanwhile.
-        self.act(now)?;
+        // The next one begins meanwhile, if there is one.
+        let goes_on = self.crashed(&how, now).and_then(|()| self.act(now));
         settle(held, &self.marks, SETTLE);
-        Ok(())
+        goes_on
     }
 
     /// Decides when the next worker is started.
@@ -388,11 +387,38 @@ impl Guard {
             if !worker.ends_by(Instant::now() + LEAVE) {
                 tracing::warn!(pid = worker.pid(), "the worker did not end in time, it is killed");
             }
-            let _ = worker.reap();
+            let (_, held) = worker.reap();
+            settle(held, &self.marks, SETTLE);
         }
         let (_, sink) = self.roster.worker_died("the plugin ends", Instant::now());
         let sinks: Vec<_> = self.roster.sinks().cloned().chain(sink).collect();
         sinks.iter().for_each(|sink| self.sweep(sink));
+        // Nobody listens for the engine's next message any more.
+        let give_up = Instant::now() + FAREWELL;
+        sinks.iter().for_each(|sink| self.refuse_owed(sink, give_up));
+    }
+
+    /// Acknowledges as failed what has died with the last worker: no other will
+    /// do it.
+    fn refuse_owed(&self, meta: &Meta, give_up: Instant) {
+        let owed = self.marks.known(meta).map_or(0, |mark| mark.owed());
+        let Ok(address) = self.site.folder.ack(meta) else { return };
+        if owed == 0 {
+            return;
+        }
+        let send = || {
+            let push = self.site.transport.push(&Endpoint::Dial(address), &self.site.options)?;
+            for _ in 0..owed {
+                push.send(&encode_ack(Err(UNKNOWN_MESSAGE)), Some(give_up))?;
+            }
+            push.flush(Some(give_up))
+        };
+        match send() {
+            Ok(()) => {
+                tracing::error!(%meta, messages = owed, "what the worker has died with is acknowledged as failed")
+            }
+            Err(error) => tracing::debug!(%meta, %error, "what the worker has died with cannot be acknowledged"),
+        }
     }
 }
 
