@@ -237,6 +237,36 @@ fn a_message_that_the_last_worker_died_with_is_acknowledged_as_failed() {
     assert_eq!(plugin.exit().code(), Some(1));
 }
 
+/// As an update does: the guard is killed, and the next one started at once,
+/// while the sink still has much to do.
+#[test]
+fn the_next_guard_starts_the_sink_while_the_former_worker_collects() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::supervised(&[]);
+    let meta = meta("r1", "out");
+    let release = plugin.file("release");
+    let config = json!({ "journal": plugin.file("journal"), "name": "former", "hang_in": "row 1", "release": release });
+    let (rows, _acks, answer) = plugin.start_sink("journal", &meta, config);
+    assert_eq!(answer, "ok");
+    (0..3).for_each(|n| rows.send(format!("{{\"n\":{n}}}").as_bytes(), soon()).unwrap());
+    eventually("the sink is busy", || journal(&plugin.file("journal")).contains(&"former row 0".into()));
+    let worker = plugin.worker();
+    plugin.signal(Signal::KILL);
+    plugin.exit();
+    let mut next = plugin.next(&[("UNRULY_SUPERVISED", "1")]);
+    let start = |plugin: &mut Plugin| {
+        let config = json!({ "journal": plugin.file("journal"), "name": "next" });
+        plugin.command(CommandKind::Start, Control::sink("journal", meta.clone(), config.as_object().unwrap().clone()))
+    };
+    assert_eq!(start(&mut next), "ok", "{}", next.log.text());
+    support::plugin::release(&release);
+    let data = Endpoint::Dial(next.sockets().data(&meta).unwrap());
+    let rows = UdsTransport::new().push(&data, &Options::default()).unwrap();
+    rows.send(br#"{"n":7}"#, soon()).unwrap();
+    eventually("the next one collects", || journal(&next.file("journal")).contains(&"next row 7".into()));
+    eventually("the former worker ends", || !lives(worker));
+}
+
 #[test]
 fn an_engine_that_waits_is_told_that_the_guard_gives_up() {
     let _watchdog = watchdog();

@@ -57,8 +57,12 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     let request: Arc<dyn Request> =
         Arc::from(site.transport.request(&address, &site.engine.finding(&site.options)).map_err(fail)?);
     let bell = Arc::new(Bell::default());
-    let closed = request.clone();
-    watchdog::watch(bell.clone(), move || closed.close())?;
+    let (closed, listening) = (request.clone(), site.listening.clone());
+    let stop = move || {
+        listening.stop();
+        closed.close();
+    };
+    watchdog::watch(bell.clone(), stop)?;
     let absence = plugin.limits.host_absence;
     let greeting = site.greeting(plugin.hello().with_everything());
     let name = plugin.name.clone();
@@ -84,8 +88,12 @@ pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Resu
     site.engine = Engine::shared(marks.engine());
     site.guard = Some(Guarded { link: link.clone(), marks });
     let bell = Arc::new(Bell::default());
-    let closed = link.clone();
-    watchdog::watch(bell.clone(), move || closed.close())?;
+    let (closed, listening) = (link.clone(), site.listening.clone());
+    let stop = move || {
+        listening.stop();
+        closed.close();
+    };
+    watchdog::watch(bell.clone(), stop)?;
     let symbols = begin(plugin, site, bell)?;
     let (mut command, mut reply) = (Vec::new(), Vec::new());
     link.ready();
@@ -425,6 +433,7 @@ impl Symbols {
     /// Stops everything, in the order of the data's way, within [`GRACE`].
     fn stop_all(&mut self) {
         let end = Instant::now() + GRACE;
+        self.site.listening.stop();
         // Those that hang have had their time.
         self.entries.retain(|_, entry| {
             if entry.live.hangs {

@@ -3,7 +3,7 @@
 //! `control` starts and stops symbols; `live` is a symbol's thread as seen
 //! from there; `source`, `sink` and `function` are what runs on it; `functions`
 //! finds those that a stock engine does not start again; `channel` drives a
-//! request channel; `engine` is whose rows a sink takes; `watchdog` notices
+//! request channel; `listening` is what sinks listen on, and `engine` whose rows they take; `watchdog` notices
 //! signals and the parent's death; `unheard` explains why no engine answers; `bell` wakes the control thread; `log` writes
 //! to stderr; `supervised` is the same in two processes.
 
@@ -13,6 +13,7 @@ mod control;
 mod engine;
 mod function;
 mod functions;
+mod listening;
 mod live;
 mod log;
 mod sink;
@@ -38,6 +39,7 @@ use ekuiper_core::transport::{Options, Transport};
 use crate::error::text_of;
 use crate::{Error, Plugin, Result};
 use engine::Engine;
+use listening::Listening;
 
 #[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq")))]
 compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the default), \"nng\" or \"zeromq\"");
@@ -52,6 +54,7 @@ struct Site {
     folder: SocketFolder,
     options: Options,
     engine: Engine,
+    listening: Listening,
     /// Absent where no guard starts this process again.
     guard: Option<supervised::Guarded>,
     /// The host has asked for a hello.
@@ -97,6 +100,7 @@ pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
         folder: SocketFolder::new(launch.ipc_dir.unwrap_or_else(|| DEFAULT_FOLDER.into())),
         options,
         engine: Engine::new(),
+        listening: Listening::new(plugin.limits.start_timeout),
         guard: None,
         is_asked: launch.hello.is_some_and(|version| version >= Hello::VERSION),
         forgets,

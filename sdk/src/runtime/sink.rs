@@ -72,10 +72,13 @@ pub(super) fn live(
     let reports = control.reports && !requires_ack;
     let config = Config::from(control.config.unwrap_or_default());
     guarded(|| sink.configure(&config))?;
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let abandons = abandoned.clone();
+    progress.waits(move || abandons.store(true, Ordering::Release));
+    let (listen, options) = (Endpoint::Listen(data.clone()), site.engine.only(&site.options));
     // The engine dials the data address as soon as it has the answer.
+    let pull = site.listening.listen(&data, &abandoned, || site.transport.pull(&listen, &options))?;
     let fail = |what: String| move |source| Error::Transport { what, source };
-    let pull = site.transport.pull(&Endpoint::Listen(data.clone()), &site.engine.only(&site.options));
-    let pull: Arc<dyn Pull> = Arc::from(pull.map_err(fail(format!("data channel {data}")))?);
     let push = site.transport.push(&Endpoint::Dial(ack.clone()), &site.options);
     let push: Arc<dyn Push> = Arc::from(push.map_err(fail(format!("ack channel {ack}")))?);
     let patience = if requires_ack { ACK_CONNECT } else { IDLE_ACK_CONNECT };

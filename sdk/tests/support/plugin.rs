@@ -107,6 +107,18 @@ impl Plugin {
         Self { control, folder, child, log, greeting }
     }
 
+    /// Starts the plugin once more, in the same socket folder, as an engine does
+    /// whose former process of it has ended.
+    pub fn next(mut self, settings: &[(&str, &str)]) -> Self {
+        let launch = json!({ "sendTimeout": 1000, "ipcDir": self.folder.path(), "logLevel": "debug" });
+        let mut command = Command::new(unruly());
+        command.arg(launch.to_string()).envs(settings.iter().copied()).stdin(Stdio::null()).stderr(Stdio::piped());
+        self.child = command.spawn().unwrap();
+        self.log.clone().pump(self.child.stderr.take().unwrap());
+        while self.control.next() != Asked::Request(HANDSHAKE.to_vec()) {}
+        self
+    }
+
     pub fn sockets(&self) -> SocketFolder {
         sockets(&self.folder)
     }
