@@ -156,7 +156,7 @@ pub(super) fn refuse(text: &str, reply: &mut Vec<u8>) {
 }
 
 impl Symbols {
-    fn new(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Self {
+    pub(super) fn new(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Self {
         let (entries, addresses, dialled) = (HashMap::new(), Registry::default(), HashMap::new());
         Self { plugin, site, bell, entries, addresses, dialled, launches: 0, again: false, refusals: Throttle::new() }
     }

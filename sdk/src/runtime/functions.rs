@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::Admission;
 use ekuiper_transport_ipc::process;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
@@ -41,6 +42,10 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// The least time between two looks at what was made in the folder.
 const REST: Duration = Duration::from_millis(100);
+
+/// How many notices are taken at a time, while more may be coming: all that the
+/// kernel keeps (`fs.inotify.max_queued_events`).
+const MAX_NOTICES: usize = 16384;
 
 /// How often the folder is looked at where the kernel gives no notice of it.
 const GLANCE: Duration = Duration::from_secs(5);
@@ -110,19 +115,17 @@ impl Admission for Ancestors {
 
 impl Finder {
     fn run(&self, watch: Option<OwnedFd>) {
-        let mut space = [const { MaybeUninit::uninit() }; 4096];
-        let mut notices = watch.map(|watch| inotify::Reader::new(watch, &mut space));
         while let Some(missing) = self.missing() {
             self.dial(&missing, PATIENCE);
-            match &mut notices {
-                Some(notices) => self.await_socket(notices),
+            match &watch {
+                Some(watch) => self.await_socket(watch),
                 None => std::thread::sleep(GLANCE),
             }
         }
     }
 
     fn watch(&self) -> rustix::io::Result<OwnedFd> {
-        let watch = inotify::init(CreateFlags::CLOEXEC)?;
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let made = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
         inotify::add_watch(&watch, self.site.folder.path(), made)?;
         Ok(watch)
@@ -159,26 +162,77 @@ impl Finder {
     }
 
     /// Waits until the socket of a function may have been made.
-    fn await_socket(&self, notices: &mut inotify::Reader<'_, OwnedFd>) {
-        loop {
-            if notices.is_buffer_empty() {
-                std::thread::sleep(REST);
-            }
+    fn await_socket(&self, watch: &OwnedFd) {
+        let mut has_come = Ok(false);
+        while let Ok(false) = has_come {
+            std::thread::sleep(REST);
+            let _ = poll(&mut [PollFd::new(watch, PollFlags::IN)], None);
+            has_come = self.take_notices(watch);
+        }
+        // The folder is gone, and its watch with it, or cannot be watched.
+        if has_come.is_err() {
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// Takes all notices that have come, so that none of them wakes this thread
+    /// again: whether the socket of a function may be among them.
+    ///
+    /// # Errors
+    /// There will be none any more.
+    fn take_notices(&self, watch: &OwnedFd) -> rustix::io::Result<bool> {
+        let mut space = [const { MaybeUninit::uninit() }; 4096];
+        let mut notices = inotify::Reader::new(watch, &mut space);
+        let mut has_come = false;
+        for _ in 0..MAX_NOTICES {
             match notices.next() {
+                Ok(notice) if notice.events().contains(ReadFlags::IGNORED) => return Err(Errno::NOENT),
                 Ok(notice) => {
                     let name = notice.file_name().map(|name| std::ffi::OsStr::from_bytes(name.to_bytes()));
                     let is_ours = name.is_some_and(|name| self.sockets.contains_key(name));
-                    if is_ours || notice.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                        return;
-                    }
-                    // The folder is gone, and its watch with it.
-                    if notice.events().contains(ReadFlags::IGNORED) {
-                        return std::thread::sleep(GLANCE);
-                    }
+                    has_come |= is_ours || notice.events().contains(ReadFlags::QUEUE_OVERFLOW);
                 }
+                Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                Err(_) => return std::thread::sleep(GLANCE),
+                Err(error) => return Err(error),
             }
         }
+        Ok(has_come)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ekuiper_core::address::SocketFolder;
+
+    use super::super::bell::Bell;
+    use super::super::tests::site;
+    use super::*;
+    use crate::Plugin;
+
+    #[test]
+    fn one_look_takes_all_notices_of_other_peoples_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = site(SocketFolder::new(folder.path()));
+        let address = site.folder.function("f").unwrap();
+        let symbols = Arc::new(Mutex::new(Symbols::new(Plugin::new("test"), site.clone(), Arc::<Bell>::default())));
+        let ours = address.path().file_name().unwrap().to_owned();
+        let sockets = HashMap::from([(ours.clone(), ("f".to_owned(), address))]);
+        let finder = Finder { symbols, site, sockets };
+        let watch = finder.watch().unwrap();
+        // Far more than is read at a time.
+        for number in 0..1000 {
+            std::fs::write(folder.path().join(format!("other{number}")), "").unwrap();
+        }
+        assert_eq!(finder.take_notices(&watch), Ok(false));
+        let mut one_byte = [0];
+        assert_eq!(rustix::io::read(&watch, &mut one_byte), Err(Errno::AGAIN), "some are left, and wake the thread");
+        std::fs::write(folder.path().join(ours), "").unwrap();
+        for number in 0..1000 {
+            std::fs::write(folder.path().join(format!("another{number}")), "").unwrap();
+        }
+        assert_eq!(finder.take_notices(&watch), Ok(true));
+        drop(folder);
+        assert_eq!(finder.take_notices(&watch), Err(Errno::NOENT));
     }
 }

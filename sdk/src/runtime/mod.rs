@@ -199,6 +199,20 @@ fn panic_text(panic: Box<dyn Any + Send>) -> String {
 mod tests {
     use super::*;
 
+    /// How a plugin in this process would talk.
+    pub(super) fn site(folder: SocketFolder) -> Site {
+        Site {
+            transport: transport(None).unwrap(),
+            folder,
+            options: Options::default(),
+            engine: Engine::new(),
+            listening: Listening::new(std::time::Duration::from_secs(20)),
+            guard: None,
+            is_asked: false,
+            forgets: true,
+        }
+    }
+
     #[test]
     fn any_panic_is_an_error() {
         struct Bomb;
