@@ -91,6 +91,7 @@ impl CommandLine {
         let reason = match self.args.len() {
             // The launch JSON is all it has: it is the plugin's own program.
             1 => with_cure(reason),
+            _ if reason.starts_with("cannot be reached") => reason,
             _ => reason + PYTHON_CURE,
         };
         Error::Executable { plugin: plugin.to_owned(), path: self.program.clone(), reason }

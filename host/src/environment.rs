@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::catalog::Package;
 use crate::guarded::{self, GuardedProcess};
 use crate::own_folder::OwnFolder;
-use crate::{Error, Result, unstartable};
+use crate::{Error, Result, printable, unstartable};
 
 /// Where it is made, in the plugin's folder.
 const FOLDER: &str = ".venv";
@@ -161,7 +161,7 @@ impl Environment<'_> {
         let reader = std::thread::Builder::new().name("environment".into()).spawn(move || {
             let mut tail = VecDeque::new();
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                let line = printable::one_line(String::from_utf8_lossy(&line).trim_end()).into_owned();
                 if !line.is_empty() {
                     tracing::info!(plugin = name, "{line}");
                     tail.push_back(line);

@@ -419,7 +419,8 @@ fn short_of(error: &std::io::Error) -> Option<(&'static str, &'static str)> {
     const FILES: &str = "raise its limit of open files (ulimit -n, LimitNOFILE), or open less at a time";
     const SYSTEM_FILES: &str = "raise the machine's limit of open files (fs.file-max)";
     const MEMORY: &str = "raise its limit of memory (ulimit -v, memory.max), or start fewer plugins";
-    const PROCESSES: &str = "raise its limit of processes and threads (ulimit -u, pids.max), or start fewer plugins";
+    const PROCESSES: &str = "raise its limit of processes and threads (ulimit -u, pids.max), or of memory, which their \
+stacks need (ulimit -v), or start fewer plugins";
     match (Errno::from_io_error(error), error.kind()) {
         (Some(Errno::MFILE), _) => Some(("file descriptors", FILES)),
         (Some(Errno::NFILE), _) => Some(("file descriptors, nor can others", SYSTEM_FILES)),
@@ -441,6 +442,15 @@ pub(crate) fn start_error(plugin: &str, source: std::io::Error, other: impl FnOn
     match short_of(&source) {
         Some(_) => shortage(format!("plugin {plugin}"), source),
         None => other(source),
+    }
+}
+
+/// The error for a host that cannot be made: its shortage, or its folder's
+/// fault.
+pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| match short_of(&source) {
+        Some(_) => shortage("the host cannot start".into(), source),
+        None => Error::SocketFolder { path, source },
     }
 }
 
@@ -520,5 +530,23 @@ fn lost(exit: &Option<Exit>) -> String {
     match exit {
         Some(exit) => format!("it ended ({exit}){}", tail(exit)),
         None => "its connection ended".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that the system refuses has many causes; the folder is none.
+    #[test]
+    fn a_hosts_shortage_is_not_its_folders_fault() {
+        for (number, limits) in
+            [(libc::EAGAIN, ["ulimit -u", "ulimit -v"]), (libc::EMFILE, ["ulimit -n", "LimitNOFILE"])]
+        {
+            let error = folder_error("/tmp".into())(std::io::Error::from_raw_os_error(number)).to_string();
+            assert!(limits.iter().all(|limit| error.contains(limit)) && !error.contains("ipc_dir"), "{error}");
+        }
+        let error = folder_error("/tmp".into())(std::io::Error::from_raw_os_error(libc::EACCES)).to_string();
+        assert!(error.contains("ipc_dir"), "{error}");
     }
 }

@@ -216,6 +216,9 @@ impl Function {
 
     /// The function's own error.
     pub(crate) fn failed(&self, text: String) -> Error {
-        Error::Function { symbol: self.0.symbol.to_string(), text: text.trim_end().to_owned() }
+        Error::Function {
+            symbol: self.0.symbol.to_string(),
+            text: crate::printable::lines(text.trim_end()).into_owned(),
+        }
     }
 }

@@ -11,6 +11,7 @@ use ekuiper_core::message::SymbolKind;
 
 use crate::backlog::Bounds;
 use crate::catalog::{Catalog, Package};
+use crate::error::folder_error;
 use crate::function::Function;
 use crate::keeper::Keeper;
 use crate::options::Options;
@@ -379,8 +380,7 @@ impl HostBuilder {
             None => transports::default()?,
         };
         let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
-        let keeper = Keeper::start(self.options.stall_timeout)
-            .map_err(|source| Error::SocketFolder { path: folder.path().to_owned(), source })?;
+        let keeper = Keeper::start(self.options.stall_timeout).map_err(folder_error(folder.path().to_owned()))?;
         let keeper = Arc::new(keeper);
         let events = Events::new(self.options.event_queue);
         let site = Site::new(self.options, transport, keeper, (folder, own.as_ref()), events);

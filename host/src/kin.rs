@@ -20,9 +20,9 @@ use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::Admission;
 use ekuiper_transport_ipc::process;
 
-use crate::Result;
 use crate::process::Process;
 use crate::site::lock;
+use crate::{Result, printable};
 
 /// How long a process of this host's that connects is kept waiting while the
 /// plugin's process is being started, whose number is known a moment after it
@@ -140,13 +140,14 @@ impl Kin {
         let Some(others) = self.strangers.pass(Instant::now()) else { return };
         match process {
             Some(pid) => {
-                let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let name = String::from_utf8_lossy(&name);
                 tracing::warn!(
                     plugin = self.plugin,
                     pid,
                     others,
                     "a connection was closed: the process at its other end ({}) is not one of the plugin's",
-                    name.trim_end(),
+                    printable::one_line(name.trim_end_matches('\n')),
                 );
             }
             None => tracing::warn!(

@@ -52,6 +52,7 @@ mod outlet;
 mod own_folder;
 mod peers;
 mod plugin;
+mod printable;
 mod process;
 mod running;
 mod scope;

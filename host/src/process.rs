@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
-use crate::Result;
 use crate::command::CommandLine;
 use crate::guarded::{self, GuardedProcess};
+use crate::{Result, printable};
 
 /// How many of its last lines are kept for errors.
 const TAIL_LINES: usize = 20;
@@ -219,13 +219,13 @@ fn pump_output(plugin: &str, output: PipeReader, shared: &Shared) {
             Ok(_) => {}
         }
         let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end();
+        let text = printable::one_line(text.trim_end());
         tracing::info!(target: "plugin", plugin, "{text}");
         let mut state = shared.lock();
         if state.tail.len() == TAIL_LINES {
             state.tail.pop_front();
         }
-        state.tail.push_back(text.to_owned());
+        state.tail.push_back(text.into_owned());
     }
     shared.lock().output_ended = true;
     shared.changed.notify_all();

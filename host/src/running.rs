@@ -376,7 +376,7 @@ impl Running {
             command: kind.to_string(),
             kind: control.plugin_type,
             symbol: control.symbol_name.clone(),
-            text: String::from_utf8_lossy(&answer).trim_end().to_owned(),
+            text: crate::printable::lines(String::from_utf8_lossy(&answer).trim_end()).into_owned(),
         })
     }
 

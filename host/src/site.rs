@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
 use ekuiper_core::transport::{Endpoint, Transport};
 
+use crate::error::folder_error;
 use crate::keeper::Keeper;
 use crate::kin::Kin;
 use crate::options::Options;
@@ -113,7 +114,7 @@ pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Optio
     own_folder::sweep();
     match given {
         Some(path) => {
-            let fail = |source| Error::SocketFolder { path: path.to_owned(), source };
+            let fail = |source| folder_error(path.to_owned())(source);
             let path = std::path::absolute(path).map_err(fail)?;
             // Where it is made here, it is only this user's.
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(fail)?;
@@ -127,7 +128,7 @@ pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Optio
 
 /// Makes a folder that only this user can enter.
 fn own_folder() -> Result<(SocketFolder, OwnFolder)> {
-    let fail = |source| Error::SocketFolder { path: std::env::temp_dir(), source };
+    let fail = folder_error(std::env::temp_dir());
     let folder = OwnFolder::make().map_err(fail)?;
     Ok((SocketFolder::new(folder.path()), folder))
 }

@@ -21,6 +21,9 @@ const FIRST_LINE: usize = 256;
 /// How deep interpreters may be scripts of others: the kernel's limit.
 const DEPTH: usize = 5;
 
+/// How many symbolic links a path may lead through: the kernel's limit.
+const LINKS: usize = 40;
+
 /// Why `program` could not be executed in `folder`, as a sentence that begins
 /// behind its path; `None` where the error says it itself.
 pub(crate) fn reason(program: &Path, folder: &Path, error: &io::Error) -> Option<String> {
@@ -41,7 +44,7 @@ pub(crate) fn reason_of_file(path: &Path) -> Option<String> {
                 format!("is a symbolic link to {}, which does not exist", target.display())
             }
             (io::ErrorKind::NotFound, _) => "does not exist".into(),
-            (io::ErrorKind::PermissionDenied, _) => match closed_folder(path) {
+            (io::ErrorKind::PermissionDenied, _) => match closed_folder(path, LINKS) {
                 Some(folder) => format!(
                     "cannot be reached: the folder {} cannot be entered by {}: give it the right with chmod or chown",
                     folder.display(),
@@ -59,11 +62,21 @@ pub(crate) fn reason_of_place(path: &Path) -> Option<String> {
     reason_of_file(path).or_else(|| of_permissions(path))
 }
 
-/// The first folder on the way that cannot be entered.
-fn closed_folder(path: &Path) -> Option<PathBuf> {
+/// The first folder on the way that cannot be entered, behind at most so many
+/// links.
+fn closed_folder(path: &Path, links: usize) -> Option<PathBuf> {
     let mut folders: Vec<_> = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
     folders.reverse();
-    folders.into_iter().find(|folder| !is_allowed(folder)).map(Path::to_owned)
+    let closed = folders.into_iter().find(|folder| !is_allowed(folder));
+    let at = closed.unwrap_or(path);
+    match (fs::read_link(at), links) {
+        (Ok(target), 1..) => {
+            let target = at.parent().unwrap_or(at).join(target);
+            let behind = closed_folder(&target, links - 1);
+            behind.or_else(|| closed.map(|_| target))
+        }
+        _ => closed.map(Path::to_owned),
+    }
 }
 
 fn is_allowed(path: &Path) -> bool {
@@ -82,6 +95,10 @@ fn of_content(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Option<
         Errno::NOEXEC => Some(of_format(path).or_else(of_interpreter).unwrap_or_else(|| {
             "is no program for this machine, and no script that begins with #!: build it for this machine".into()
         })),
+        Errno::LOOP if ScriptLine::read(&File::open(path).ok()?).is_some() => Some(
+            "has a #! line that leads back to itself, or to a script behind too many others: name a program in it"
+                .into(),
+        ),
         Errno::TXTBSY => Some("is being written: start it when it is complete".into()),
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::LIBBAD | Errno::INVAL | Errno::IO => of_interpreter(),
         _ => None,
@@ -125,10 +142,22 @@ fn of_interpreter(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Opt
                 line.interpreter.display()
             ));
         }
+        // To make some other file executable would help nobody.
+        if fs::metadata(&interpreter).is_ok_and(|found| found.mode() & 0o111 == 0)
+            && !looks_like_a_program(&interpreter)
+        {
+            return Some(format!(
+                "has a #! line that names the interpreter {}, which is no program: correct the line",
+                line.interpreter.display()
+            ));
+        }
         let reason = of_content(&interpreter, folder, errno, depth)?;
         return Some(format!("is run by the interpreter {}, which {reason}", interpreter.display()));
     }
     let loader = loader(&file)?;
+    if loader.as_os_str().is_empty() {
+        return Some("names an empty path as its loader: build it again".into());
+    }
     match reason_of_file(&loader) {
         Some(reason) => Some(format!("needs the loader {}, which {reason}: {}", loader.display(), cure(&loader))),
         None if errno == Errno::ACCESS => {
@@ -139,6 +168,13 @@ fn of_interpreter(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Opt
             Some(format!("needs the loader {}, which is none for this machine: {}", loader.display(), cure(&loader)))
         }
     }
+}
+
+fn looks_like_a_program(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| {
+        let start = read_up_to(&file, 0, 4);
+        start.starts_with(b"#!") || start.starts_with(b"\x7fELF")
+    })
 }
 
 fn cure(loader: &Path) -> String {
@@ -304,7 +340,7 @@ fn loader(file: &File) -> Option<PathBuf> {
         };
         let name = read_up_to(file, offset, usize::try_from(size).ok()?.min(4096));
         let name = name.split(|byte| *byte == 0).next()?;
-        (!name.is_empty()).then(|| PathBuf::from(std::ffi::OsStr::from_bytes(name)))
+        Some(PathBuf::from(std::ffi::OsStr::from_bytes(name)))
     })
 }
 
@@ -338,4 +374,54 @@ fn read_up_to(file: &File, offset: u64, length: usize) -> Vec<u8> {
     }
     bytes.truncate(filled);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn script(path: &Path, text: &str) -> String {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        #[allow(clippy::disallowed_methods)] // it is this test's own
+        let error = std::process::Command::new(path).spawn().unwrap_err();
+        reason(path, Path::new("/"), &error).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_line_that_names_itself_or_no_program_is_to_be_corrected() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("script");
+        let said = script(&path, &format!("#!{}\n", path.display()));
+        assert!(said.contains("leads back to itself"), "{said}");
+        let said = script(&path, "#!/etc/passwd\n");
+        assert!(said.contains("/etc/passwd, which is no program: correct the line"), "{said}");
+    }
+
+    /// Which folders are closed depends on the user: as root, on a thread that
+    /// is somebody else.
+    #[test]
+    fn a_closed_folder_behind_links_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let closed = folder.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::write(closed.join("python"), "").unwrap();
+        symlink(closed.join("python"), folder.path().join("first")).unwrap();
+        symlink("first", folder.path().join("second")).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+        let path = folder.path().join("second");
+        let said = std::thread::spawn(move || {
+            if rustix::process::geteuid().is_root() {
+                let user = rustix::process::Uid::from_raw(3_141_592);
+                rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            }
+            reason_of_file(&path)
+        });
+        let said = said.join().unwrap().unwrap_or_default();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(said.contains(&format!("the folder {} cannot be entered", closed.display())), "{said}");
+    }
 }
