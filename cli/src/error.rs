@@ -65,9 +65,13 @@ pub(crate) enum Error {
     #[cfg(feature = "bench")]
     #[error("cannot find this program: {0}")]
     OwnProgram(std::io::Error),
-    #[error("cannot prepare for Ctrl-C: {0}")]
+    #[error(
+        "cannot prepare for Ctrl-C: {0}: it needs descriptors and a thread; raise the limit of files (ulimit -n), of processes and threads (ulimit -u), or of memory (ulimit -v)"
+    )]
     Signals(std::io::Error),
-    #[error("cannot start a thread: {0}")]
+    #[error(
+        "cannot start a thread: {0}: raise the limit of processes and threads (ulimit -u), or of memory (ulimit -v)"
+    )]
     Thread(std::io::Error),
 }
 

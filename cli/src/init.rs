@@ -4,7 +4,7 @@
 //!
 //! Not in one process: who waits for any child takes the ends of those that
 //! others wait for.
-#![allow(unsafe_code)] // one call for the terminal
+#![allow(unsafe_code)] // calls for the terminal and SIGCHLD
 
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -18,6 +18,13 @@ use signal_hook::iterator::Signals;
 /// child that does the command's; `None` where this process is any other.
 pub(crate) fn be_init() -> Option<io::Result<ExitCode>> {
     (std::process::id() == 1).then(run)
+}
+
+/// Has the ends of this process's children known to it, also where its parent
+/// has it ignore SIGCHLD: the kernel forgets at once how they ended then.
+pub(crate) fn hear_of_children() {
+    // SAFETY: a system call without memory, before there is another thread.
+    unsafe { libc::signal(SIGCHLD, libc::SIG_DFL) };
 }
 
 fn run() -> io::Result<ExitCode> {

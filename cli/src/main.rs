@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     if ekuiper_bench::child::is_one() {
         return ekuiper_bench::child::run();
     }
+    init::hear_of_children();
     if let Some(ended) = init::be_init() {
         return ended.unwrap_or_else(|error| {
             console::tell(format_args!("as process 1, it cannot start itself again: {error}"));

@@ -105,3 +105,17 @@ fn the_first_process_of_a_container_passes_signals_on() {
     assert_eq!(ran.code, Some(130), "{ran:?}");
     bench.assert_nothing_is_left();
 }
+
+/// As under a parent that wants to hear nothing of its children.
+#[test]
+fn how_a_plugin_ended_is_known_where_sigchld_was_ignored() {
+    let bench = Bench::new();
+    let folder = bench.plugin("three", r#"{"language":"go","executable":"three","functions":["f"]}"#);
+    write_program(&folder.join("three"), b"#!/bin/sh\nexit 3\n");
+    let command = bench.command(&["call", folder.to_str().unwrap(), "f", "1"]);
+    let mut ignoring = Command::new("env");
+    ignoring.arg("--ignore-signal=CHLD").arg(command.get_program()).args(command.get_args());
+    let output = ignoring.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("exit code 3"), "{said}");
+}
