@@ -70,6 +70,9 @@ pub(crate) fn judge(error: &Error) -> (&'static str, Outcome) {
         Error::Garbage { .. } => ("garbage", Outcome::Unknown),
         Error::Source { .. } => ("source's own error", Outcome::Unknown),
         Error::NotCollected { .. } => ("not collected", Outcome::Unknown),
+        // Of a close, after which nothing is missing.
+        Error::NotStopped { .. } => ("not stopped", Outcome::Unknown),
+        Error::InUse { .. } => ("address in use", Outcome::NotSent),
         Error::Shortage { .. } => ("host short of something", Outcome::Unknown),
         // What cannot be written, what cannot be read, and an address that
         // another channel has.

@@ -2,7 +2,7 @@
 //! for while there is none, stopped with its handle.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Control;
@@ -34,6 +34,8 @@ pub(crate) struct Drain {
     stopped: AtomicBool,
     /// Nobody is to wait until it has collected what was sent.
     abandoned: AtomicBool,
+    /// Itself, for the thread that stops it when nobody waits for that.
+    own: Weak<Self>,
     /// What whoever sends waits for: set before `stopped` is looked at, and
     /// looked at after that is set.
     stage: AtomicU8,
@@ -111,7 +113,8 @@ impl Live for Drain {
         let Some(outlet) = outlet.filter(|outlet| outlet.running.generation == running.generation) else { return };
         // From a message to its ack.
         drop(outlet.turn.lock(deadline));
-        let settled = outlet.settle_to_stop(Patience::of(&self.plugin.site.options), || self.is_abandoned());
+        let is_over = || self.is_abandoned() || self.plugin.is_shut_down();
+        let settled = outlet.settle_to_stop(Patience::of(&self.plugin.site.options), is_over);
         if let Err(reason) = settled {
             tracing::warn!(
                 sink = self.control.symbol_name,
@@ -131,7 +134,8 @@ impl Drain {
     /// One that is not started yet.
     pub(crate) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
         let tally = Arc::new(Tally::new(plugin.clone(), &control.symbol_name));
-        Arc::new(Self {
+        Arc::new_cyclic(|own| Self {
+            own: own.clone(),
             plugin,
             tally,
             require_ack: control.requires_ack(),
@@ -167,13 +171,16 @@ impl Drain {
         let message = |source| Error::Message { what: self.what(), source };
         let data = running.folder.data(&self.target.meta).map_err(message)?;
         let ack = running.folder.ack(&self.target.meta).map_err(message)?;
-        let mut state = lock(&self.state);
-        if state.claims.as_ref().is_none_or(|[claim, _]| claim.address != data) {
-            state.claims = None;
-            let claim = |address: &_| running.site.claim(Clone::clone(address), self.what());
-            state.claims = Some([claim(&data)?, claim(&ack)?]);
-        }
-        drop(state);
+        let former = lock(&self.state).claims.take();
+        let claims = match former.filter(|[claim, _]| claim.address == data) {
+            Some(claims) => claims,
+            None => {
+                let patience = running.site.options.init_timeout;
+                let claim = |address: &_| running.site.claim(Clone::clone(address), self.what(), patience);
+                [claim(&data)?, claim(&ack)?]
+            }
+        };
+        lock(&self.state).claims = Some(claims);
         Outlet::start(running, &self.control, &data, &ack, &self.what(), &self.tally)
     }
 
@@ -239,7 +246,7 @@ impl Drain {
     }
 
     fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::SeqCst) || matches!(self.plugin.check(), Err(Error::Stopped))
+        self.abandoned.load(Ordering::SeqCst)
     }
 
     /// What is known of what was sent.
@@ -256,9 +263,8 @@ impl Drain {
             // A start that takes longer stops it itself.
             Err(error) => {
                 self.plugin.detach(self);
-                self.tally.give_up();
-                return match self.tally.missing() {
-                    0 => Err(error),
+                return match self.tally.give_up() {
+                    0 => Err(self.not_stopped(error)),
                     missing => Err(self.not_collected(missing, None)),
                 };
             }
@@ -270,20 +276,69 @@ impl Drain {
         let mut settled = Ok(());
         let mut stopped = Ok(());
         if let Some(outlet) = outlet {
+            // Where the host is shut down, its process ends, and tells until
+            // then what was collected.
             settled = outlet.settle_to_stop(Patience::of(&self.plugin.site.options), || self.is_abandoned());
-            // A host that is shut down stops it.
-            if !matches!(settled, Err(Unsettled::Over)) || self.plugin.check().is_ok() {
-                stopped = outlet.stop(&self.control);
+            let is_given_up = matches!(settled, Err(Unsettled::Stalled | Unsettled::Late | Unsettled::Over));
+            if is_given_up || self.is_abandoned() {
+                outlet.read_reports();
+                self.plugin.detach(self);
+                // Before the stop, which takes its time and may change it.
+                let missing = self.tally.give_up();
+                self.stop_in_background(outlet);
+                return match missing {
+                    0 => Ok(()),
+                    missing => Err(self.not_collected(missing, settled.err())),
+                };
             }
+            stopped = self.stop_in(&outlet);
         }
         lock(&self.state).claims = None;
         drop(starting);
         // Not before: while messages are collected it is live for an update.
         self.plugin.detach(self);
-        self.tally.give_up();
-        match self.tally.missing() {
-            0 => stopped,
+        match self.tally.give_up() {
+            0 => stopped.map_err(|error| self.not_stopped(error)),
             missing => Err(self.not_collected(missing, settled.err())),
+        }
+    }
+
+    /// Stops it in this process, where it ends otherwise than with that.
+    fn stop_in(&self, outlet: &Outlet) -> Result<()> {
+        let stopped = outlet.stop(&self.control);
+        stopped.or_else(|error| {
+            let ends = self.plugin.is_shut_down() || outlet.running.is_over();
+            if ends { Ok(()) } else { Err(error) }
+        })
+    }
+
+    /// Stops it in this process, without a caller that waits for that. Its
+    /// addresses are free then; a shutdown of the host ends it.
+    fn stop_in_background(&self, outlet: Arc<Outlet>) {
+        lock(&self.state).claims.iter().flatten().for_each(Claim::is_ending);
+        let own = self.own.upgrade();
+        let same = outlet.clone();
+        let stop = move || own.iter().for_each(|drain| drain.stop_unattended(&outlet));
+        let name = format!("{}-stop", self.control.symbol_name);
+        if let Err(error) = std::thread::Builder::new().name(name).spawn(stop) {
+            tracing::warn!(sink = self.control.symbol_name, %error, "cannot start a thread: the stop is waited for");
+            self.stop_unattended(&same);
+        }
+    }
+
+    fn stop_unattended(&self, outlet: &Outlet) {
+        if let Err(error) = self.stop_in(outlet) {
+            tracing::warn!(sink = self.control.symbol_name, %error, "a sink that was given up was not stopped");
+        }
+        lock(&self.state).claims = None;
+    }
+
+    fn not_stopped(&self, error: Error) -> Error {
+        Error::NotStopped {
+            plugin: self.plugin.name().to_owned(),
+            symbol: self.control.symbol_name.clone(),
+            collected: self.delivery().delivered,
+            source: Box::new(error),
         }
     }
 
@@ -317,7 +372,9 @@ impl Drain {
 
     /// Waits until everything that was sent was collected.
     pub(crate) fn flush(&self, outlet: &Outlet, patience: Duration) -> Result<()> {
-        let settled = outlet.settle(Patience::only(patience), || self.is_stopped() || self.is_abandoned());
+        let settled = outlet.settle(Patience::only(patience), || {
+            self.is_stopped() || self.is_abandoned() || self.plugin.is_shut_down()
+        });
         let plugin = || self.plugin.name().to_owned();
         settled.map_err(|reason| match reason {
             Unsettled::Stalled | Unsettled::Late => {

@@ -170,6 +170,17 @@ pub enum Error {
         /// Why not.
         source: ekuiper_core::Error,
     },
+    /// Two sources, sinks or functions come to one socket: the same one was
+    /// opened twice, or two rules and operators make the same name.
+    #[error("{}", in_use(wanted, owner, address))]
+    InUse {
+        /// What was to be opened.
+        wanted: String,
+        /// What has the socket.
+        owner: String,
+        /// The socket.
+        address: String,
+    },
     /// What this caller and another waited for has failed: a batch of calls, or
     /// a start. The other has the error itself.
     #[error("{text}")]
@@ -303,7 +314,7 @@ pub enum Error {
     /// The plugin crashes again and again, and is left alone for a while.
     #[error(
         "plugin {plugin} crashes again and again: it is started once more after {pause:?}, or by reset(){}",
-        crashed(exit)
+        last(exit)
     )]
     Broken {
         /// The plugin.
@@ -371,7 +382,9 @@ pub enum Error {
     },
     /// A sink has ended, and not everything that was sent to it is known to
     /// have been collected. The others were.
-    #[error("plugin {plugin}: {missing} of {sent} messages to sink {symbol} were not collected: {reason}")]
+    #[error(
+        "plugin {plugin}: {missing} of {sent} messages to sink {symbol} are not known to have been collected: {reason}"
+    )]
     NotCollected {
         /// The plugin.
         plugin: String,
@@ -384,6 +397,22 @@ pub enum Error {
         sent: u64,
         /// Why, and what to do.
         reason: String,
+    },
+    /// A sink was closed, and has collected everything that was sent to it
+    /// (but what [`Sink::send`](crate::Sink::send) and the like reported as
+    /// failed); only its stop has failed. It may still run in its plugin.
+    #[error(
+        "plugin {plugin}: sink {symbol} has collected everything ({collected} messages), but was not stopped: {source}"
+    )]
+    NotStopped {
+        /// The plugin.
+        plugin: String,
+        /// The sink.
+        symbol: String,
+        /// How many messages were collected.
+        collected: u64,
+        /// Why it was not stopped.
+        source: Box<Error>,
     },
     /// The sink did not acknowledge an earlier message: acknowledgements can
     /// no longer be told apart.
@@ -518,12 +547,26 @@ impl Error {
     }
 }
 
+fn in_use(wanted: &str, owner: &str, address: &str) -> String {
+    if wanted == owner {
+        return format!("{wanted} is open already: close it first, or open another instance");
+    }
+    format!("{wanted} and {owner} would both use {address}: rename one of them, or give the rules different ids")
+}
+
 fn tail(exit: &Exit) -> String {
     if exit.tail.is_empty() { ", it wrote nothing".into() } else { format!(", it last wrote:\n{}", exit.tail) }
 }
 
 fn crashed(exit: &Option<Exit>) -> String {
     exit.as_ref().map_or_else(String::new, |exit| format!(" ({exit}){}", tail(exit)))
+}
+
+fn last(exit: &Option<Exit>) -> String {
+    exit.as_ref().map_or_else(String::new, |exit| match exit.tail.as_str() {
+        "" => format!("; it last ended with {exit} and wrote nothing"),
+        tail => format!("; it last ended with {exit} and wrote:\n{tail}"),
+    })
 }
 
 fn lost(exit: &Option<Exit>) -> String {
@@ -548,5 +591,15 @@ mod tests {
         }
         let error = folder_error("/tmp".into())(std::io::Error::from_raw_os_error(libc::EACCES)).to_string();
         assert!(error.contains("ipc_dir"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_plugin_s_last_end_is_a_clause_of_its_own() {
+        let broken = |tail: &str| {
+            let exit = Some(Exit { code: None, signal: Some(6), tail: tail.into() });
+            Error::Broken { plugin: "p".into(), pause: Duration::from_secs(30), exit }.to_string()
+        };
+        assert!(broken("").ends_with("or by reset(); it last ended with signal 6 and wrote nothing"), "{}", broken(""));
+        assert!(broken("boo").ends_with("it last ended with signal 6 and wrote:\nboo"), "{}", broken("boo"));
     }
 }

@@ -70,9 +70,12 @@ mod unstartable;
 
 pub use calls::PendingCall;
 pub use catalog::Package;
+pub use ekuiper_core::Error as MessageError;
 pub use ekuiper_core::codec::{Bytes, Format};
-pub use ekuiper_core::message::{Arguments, FunctionMeta, SymbolKind, Tuple};
+pub use ekuiper_core::manifest::{Language, Manifest};
+pub use ekuiper_core::message::{Arguments, FunctionMeta, Meta, SymbolKind, Tuple};
 pub use ekuiper_core::restart::RestartPolicy;
+pub use ekuiper_core::transport::TransportError;
 pub use error::{Error, Result};
 pub use function::Function;
 pub use guarded::GuardedProcess;

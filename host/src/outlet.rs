@@ -13,6 +13,7 @@ use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
 
 use crate::keeper::{LOOK_LIMIT, Tended, Watch, Watched};
 use crate::peers::Peers;
+use crate::process::EXIT_GRACE;
 use crate::running::Running;
 use crate::site::lock;
 use crate::sync::{DeadlineLock, Waited};
@@ -22,6 +23,10 @@ use crate::{Error, Result};
 /// How often a sink's socket is looked at after its stop: nothing tells that a
 /// file is gone.
 const GONE_PAUSE: Duration = Duration::from_millis(1);
+
+/// For how long at most the reports are read that have come: a stranger may
+/// send without end.
+const MAX_REPORTS: Duration = Duration::from_secs(1);
 
 /// How it is known that a message was collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +86,7 @@ impl Outlet {
             false => Receipt::Read,
         };
         let acks = Arc::new(Acks {
-            pull: running.scope.pull(ack).map_err(|source| running.channel_error(what.to_owned(), source))?,
+            pull: running.scope.reports(ack).map_err(|source| running.channel_error(what.to_owned(), source))?,
             reading: DeadlineLock::default(),
             refusals_to_tell: Mutex::default(),
             surplus: AtomicU64::new(0),
@@ -213,9 +218,14 @@ impl Outlet {
         self.push.dispatch(Some(deadline))
     }
 
-    /// Reads the reports and acknowledgements that are there, without waiting.
+    /// Reads all reports and acknowledgements that are there, and waits for no
+    /// others.
     pub(crate) fn read_reports(&self) {
-        self.acks.tend();
+        let acks = &self.acks;
+        // Another thread that reads on does so for all.
+        let Some(mut reading) = acks.reading.lock(Instant::now() + EXIT_GRACE) else { return };
+        let give_up = Instant::now() + MAX_REPORTS;
+        while Instant::now() < give_up && acks.receive(&mut reading, Instant::now()).is_ok() {}
     }
 
     /// Waits until all that was sent has been read.

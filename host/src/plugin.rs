@@ -172,6 +172,11 @@ impl Plugin {
         }
     }
 
+    /// Whether the host is shut down, or is being.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        matches!(lock(&self.state).phase, Phase::Stopped)
+    }
+
     /// The error of whoever has waited for it in vain.
     pub(crate) fn away_error(&self) -> Error {
         self.away(&lock(&self.state))

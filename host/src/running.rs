@@ -435,7 +435,7 @@ impl Running {
     fn start_function(&self, symbol: &str) -> Result<FunctionChannel> {
         let what = || format!("function {symbol} of plugin {}", self.name);
         let message = |source| Error::Message { what: what(), source };
-        let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
+        let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what(), Duration::ZERO)?;
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
         // Read from now on: a plugin may say much there before it answers.
@@ -567,11 +567,14 @@ impl Running {
         self.retire();
     }
 
-    /// The same, and ends every wait for it.
+    /// The same, and ends every wait for it. What its sinks have collected is
+    /// told until its end.
     pub(crate) fn shutdown(&self) {
         self.stop_all();
-        self.scope.close();
+        self.scope.close_all_but_reports();
         self.process.terminate(self.site.options.grace);
+        // Where the kernel still holds the process.
+        self.scope.close();
         self.sweep();
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct ProcessScope {
 enum Socket {
     Reply(Weak<dyn Reply>),
     Pull(Weak<dyn Pull>),
+    /// What sinks acknowledge, or report to have collected.
+    Reports(Weak<dyn Pull>),
     Push(Weak<dyn Push>),
 }
 
@@ -37,7 +39,7 @@ impl Socket {
     fn is_in_use(&self) -> bool {
         match self {
             Self::Reply(socket) => socket.strong_count() > 0,
-            Self::Pull(socket) => socket.strong_count() > 0,
+            Self::Pull(socket) | Self::Reports(socket) => socket.strong_count() > 0,
             Self::Push(socket) => socket.strong_count() > 0,
         }
     }
@@ -46,7 +48,7 @@ impl Socket {
     fn finish(&self) {
         match self {
             Self::Reply(socket) => socket.upgrade().iter().for_each(|socket| socket.finish()),
-            Self::Pull(socket) => socket.upgrade().iter().for_each(|socket| socket.finish()),
+            Self::Pull(socket) | Self::Reports(socket) => socket.upgrade().iter().for_each(|socket| socket.finish()),
             Self::Push(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
         }
     }
@@ -54,7 +56,7 @@ impl Socket {
     fn close(&self) {
         match self {
             Self::Reply(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
-            Self::Pull(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
+            Self::Pull(socket) | Self::Reports(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
             Self::Push(socket) => socket.upgrade().iter().for_each(|socket| socket.close()),
         }
     }
@@ -81,10 +83,22 @@ impl ProcessScope {
 
     /// A socket that receives what the process sends to `address`.
     pub(crate) fn pull(&self, address: &Address) -> Result<Arc<dyn Pull>> {
-        let endpoint = Endpoint::Listen(address.clone());
-        let socket: Arc<dyn Pull> = Arc::from(self.transport.pull(&endpoint, &self.options)?);
+        let socket = self.listen(address)?;
         self.add(Socket::Pull(Arc::downgrade(&socket)));
         Ok(socket)
+    }
+
+    /// The same for what a sink acknowledges or reports at `address`: it is
+    /// received until the process has ended, though no other wait goes on.
+    pub(crate) fn reports(&self, address: &Address) -> Result<Arc<dyn Pull>> {
+        let socket = self.listen(address)?;
+        self.add(Socket::Reports(Arc::downgrade(&socket)));
+        Ok(socket)
+    }
+
+    fn listen(&self, address: &Address) -> Result<Arc<dyn Pull>> {
+        let endpoint = Endpoint::Listen(address.clone());
+        Ok(Arc::from(self.transport.pull(&endpoint, &self.options)?))
     }
 
     /// A socket that sends to where the process listens.
@@ -118,6 +132,18 @@ impl ProcessScope {
     /// Ends every wait at once.
     pub(crate) fn close(&self) {
         self.take_all().iter().for_each(Socket::close);
+    }
+
+    /// Ends every wait but those for what sinks have collected: they end with
+    /// the process.
+    pub(crate) fn close_all_but_reports(&self) {
+        let mut sockets = lock(&self.sockets);
+        self.is_over.store(true, Ordering::SeqCst);
+        let (reports, others) = sockets.drain(..).partition(|socket| matches!(socket, Socket::Reports(_)));
+        *sockets = reports;
+        drop(sockets);
+        let others: Vec<_> = others;
+        others.iter().for_each(Socket::close);
     }
 
     fn take_all(&self) -> Vec<Socket> {

@@ -59,7 +59,7 @@ impl SinkBuilder {
         let control = Control::sink(&target.symbol, target.meta.clone(), config);
         let drain = Drain::new(plugin.clone(), target, control);
         plugin.attach(drain.clone())?;
-        Ok(Sink { drain, sending: DeadlineLock::default(), stray_acks: Throttle::new() })
+        Ok(Sink { drain, sending: DeadlineLock::default(), stray_acks: Throttle::new(), closed: false })
     }
 }
 
@@ -73,6 +73,7 @@ pub struct Sink {
     /// Held from a message to its ack, so that acks are not confused.
     sending: DeadlineLock<Sending>,
     stray_acks: Throttle,
+    closed: bool,
 }
 
 #[derive(Default)]
@@ -275,15 +276,21 @@ impl Sink {
     /// # Errors
     /// [`Error::NotCollected`] with the number of messages that are not known
     /// to have been collected, those that an earlier crash may have cost
-    /// included. Others: everything was collected, and the plugin did not carry
-    /// out the stop.
-    pub fn close(self) -> Result<()> {
+    /// included. Where the wait was given up, the number is that moment's: the
+    /// host stops the sink in the background, which may still collect some, and
+    /// opening the same sink again waits for that. [`Error::NotStopped`]:
+    /// everything was collected, and the plugin did not carry out the stop.
+    pub fn close(mut self) -> Result<()> {
+        self.closed = true;
         self.drain.stop()
     }
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
         if let Err(error) = self.drain.stop() {
             tracing::warn!(%error, "a sink was dropped, and not closed in order");
         }
@@ -304,7 +311,7 @@ impl SinkStopper {
     }
 
     /// Ends the wait for what was sent to be collected, now and from now on:
-    /// [`Sink::close`] returns at once with what was not.
+    /// [`Sink::close`] returns at once with what is not known to be.
     pub fn abandon(&self) {
         self.0.abandon();
     }

@@ -1,9 +1,11 @@
 //! What the plugins of one host share: settings, transport, socket folder, and
 //! who uses which address.
 
+use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
 use ekuiper_core::transport::{Endpoint, Transport};
@@ -27,8 +29,18 @@ pub(crate) struct Site {
     pub(crate) folder: SocketFolder,
     /// Where sockets that are elsewhere are noted.
     notes: Option<PathBuf>,
-    pub(crate) addresses: Mutex<Registry>,
+    addresses: Mutex<Addresses>,
+    /// An address is free again.
+    released: Condvar,
     pub(crate) events: Events,
+}
+
+/// Which addresses are in use.
+#[derive(Default)]
+struct Addresses {
+    taken: Registry,
+    /// Those of symbols that are being stopped without a caller that waits.
+    ending: HashSet<Address>,
 }
 
 impl Site {
@@ -40,7 +52,8 @@ impl Site {
         events: Events,
     ) -> Arc<Self> {
         let notes = own.map(|own| own.path().to_owned());
-        Arc::new(Self { options, transport, keeper, folder, notes, addresses: Mutex::default(), events })
+        let (addresses, released) = Default::default();
+        Arc::new(Self { options, transport, keeper, folder, notes, addresses, released, events })
     }
 
     pub(crate) fn transport_name(&self) -> &'static str {
@@ -83,12 +96,33 @@ impl Site {
         }
     }
 
-    pub(crate) fn claim(self: &Arc<Self>, address: Address, owner: String) -> Result<Claim> {
+    /// Takes an address for `owner`. One whose symbol is being stopped in the
+    /// background is waited for, at most `patience`.
+    ///
+    /// # Errors
+    /// [`Error::InUse`].
+    pub(crate) fn claim(self: &Arc<Self>, address: Address, owner: String, patience: Duration) -> Result<Claim> {
+        let give_up = Instant::now() + patience;
         let mut addresses = lock(&self.addresses);
-        addresses.claim(&address, &owner).map_err(|source| Error::Message { what: owner, source })?;
-        let is_elsewhere = |own: &&PathBuf| !address.path().starts_with(own);
-        let note = self.notes.as_ref().filter(is_elsewhere).and_then(|own| Elsewhere::note(own, &address));
-        Ok(Claim { site: self.clone(), address, note })
+        loop {
+            let taken = match addresses.taken.claim(&address, &owner) {
+                Ok(()) => {
+                    let is_elsewhere = |own: &&PathBuf| !address.path().starts_with(own);
+                    let own = self.notes.as_ref().filter(is_elsewhere);
+                    let note = own.and_then(|own| Elsewhere::note(own, &address));
+                    return Ok(Claim { site: self.clone(), address, note });
+                }
+                Err(ekuiper_core::Error::Collision { owner, .. }) => owner,
+                Err(source) => return Err(Error::Message { what: owner, source }),
+            };
+            let is_ending = addresses.ending.contains(&address);
+            let left = give_up.saturating_duration_since(Instant::now());
+            if !is_ending || left.is_zero() {
+                let taken = if is_ending { format!("{taken}, which is still being stopped,") } else { taken };
+                return Err(Error::InUse { wanted: owner, owner: taken, address: address.to_string() });
+            }
+            addresses = self.released.wait_timeout(addresses, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
@@ -100,11 +134,23 @@ pub(crate) struct Claim {
     note: Option<Elsewhere>,
 }
 
+impl Claim {
+    /// Its symbol is being stopped, and no caller waits for that: the next
+    /// claim of the address does.
+    pub(crate) fn is_ending(&self) {
+        lock(&self.site.addresses).ending.insert(self.address.clone());
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         // Before the next claim of it, which makes one of the same name.
         drop(self.note.take());
-        lock(&self.site.addresses).release(&self.address);
+        let mut addresses = lock(&self.site.addresses);
+        addresses.taken.release(&self.address);
+        addresses.ending.remove(&self.address);
+        drop(addresses);
+        self.site.released.notify_all();
     }
 }
 
@@ -169,7 +215,7 @@ mod tests {
         let events = Events::new(options.event_queue);
         let transport = crate::transports::default().unwrap();
         let site = Site::new(options, transport, keeper, (folder.clone(), Some(&own)), events);
-        let claim = site.claim(folder.control("p").unwrap(), "plugin p".into()).unwrap();
+        let claim = site.claim(folder.control("p").unwrap(), "plugin p".into(), Duration::ZERO).unwrap();
         let note = own.path().join(".at-plugin_p.ipc");
         assert_eq!(std::fs::read_link(&note).ok().as_deref(), Some(claim.address.path()));
         drop(claim);

@@ -70,7 +70,7 @@ impl SourceBuilder {
             changed: Condvar::new(),
         });
         plugin.attach(feed.clone())?;
-        Ok(Source { feed, buffer: Vec::new(), over: false, record: PhantomData })
+        Ok(Source { feed, buffer: Vec::new(), over: false, closed: false, record: PhantomData })
     }
 }
 
@@ -189,7 +189,7 @@ impl Feed {
         let mut state = lock(&self.state);
         if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
             state.claim = None;
-            state.claim = Some(running.site.claim(address.clone(), self.what())?);
+            state.claim = Some(running.site.claim(address.clone(), self.what(), Duration::ZERO)?);
         }
         drop(state);
         let (plugin, symbol) = (self.plugin.clone(), self.control.symbol_name.clone());
@@ -349,7 +349,10 @@ impl Feed {
         state.watch = None;
         drop(state);
         let stopped = inlets.back().map_or(Ok(()), |inlet| {
-            inlet.running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience))
+            let running = &inlet.running;
+            let stopped = running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience));
+            // It ends with its process, which a host that is shut down ends.
+            stopped.or_else(|error| if self.plugin.is_shut_down() || running.is_over() { Ok(()) } else { Err(error) })
         });
         inlets.iter().for_each(|inlet| inlet.close());
         lock(&self.state).claim = None;
@@ -373,6 +376,7 @@ pub struct Source<M = Value> {
     feed: Arc<Feed>,
     buffer: Vec<u8>,
     over: bool,
+    closed: bool,
     record: PhantomData<fn() -> M>,
 }
 
@@ -431,7 +435,8 @@ impl<M> Source<M> {
     ///
     /// # Errors
     /// The plugin did not carry out the stop.
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
+        self.closed = true;
         self.feed.stop()
     }
 
@@ -451,6 +456,9 @@ impl<M: DeserializeOwned> Iterator for Source<M> {
 
 impl<M> Drop for Source<M> {
     fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
         if let Err(error) = self.feed.stop() {
             tracing::warn!(%error, "a source was not stopped");
         }

@@ -18,8 +18,10 @@ pub struct Delivery {
     /// official SDK, without acknowledgements): that its process is known to
     /// have read.
     pub delivered: u64,
-    /// Messages that the sink did not take, among those that were delivered;
-    /// without acknowledgements, as far as its plugin tells.
+    /// Messages that came to the sink, and that it refused: they are among
+    /// `delivered` too, so the sink has taken `delivered - refused`. Without
+    /// acknowledgements they are known as far as the plugin tells; those of our
+    /// SDKs do.
     pub refused: u64,
 }
 
@@ -79,15 +81,16 @@ impl Tally {
     }
 
     /// How many messages have no known outcome.
-    pub(crate) fn missing(&self) -> u64 {
+    fn missing(&self) -> u64 {
         let told = self.told.load(Ordering::Acquire);
         let Delivery { sent, delivered, .. } = self.delivery();
         sent.saturating_sub(delivered).saturating_sub(told)
     }
 
     /// Nothing more will be known of the messages that were sent so far: those
-    /// that have no known outcome are lost, which is counted and told.
-    pub(crate) fn give_up(&self) {
+    /// that have no known outcome are lost, which is counted and told. How many
+    /// those are.
+    pub(crate) fn give_up(&self) -> u64 {
         let missing = self.missing();
         let lost = missing.saturating_sub(self.lost.swap(missing, Ordering::AcqRel));
         if lost > 0 {
@@ -95,5 +98,6 @@ impl Tally {
             let event = EventKind::Lost { symbol: self.symbol.clone(), messages: lost };
             self.plugin.site.events.tell(self.plugin.name(), event);
         }
+        missing
     }
 }

@@ -218,7 +218,7 @@ fn a_crash_loop_opens_the_breaker_and_a_reset_closes_it() {
     // Whoever wants something is told at once.
     for error in [function.call::<Value>((1,)).unwrap_err(), source.next().unwrap().unwrap_err()] {
         assert!(matches!(error, Error::Broken { .. }), "{error}");
-        assert!(error.to_string().ends_with("it last wrote:\nno ink"), "{error}");
+        assert!(error.to_string().ends_with("and wrote:\nno ink"), "{error}");
     }
 
     std::fs::write(&alive, "").unwrap();

@@ -164,7 +164,7 @@ fn fault_14_instances_do_not_mix_and_collisions_are_refused() {
 
     // Another that comes to the same socket: nothing is started.
     let error = host.source("s").rule("r").operator("s").instance(0).open().err().unwrap().to_string();
-    assert!(error.contains("would both use") && error.contains("source s of r/s/0"), "{error}");
+    assert!(error.contains("source s of r/s/0") && error.contains("is open already"), "{error}");
     drop((first_peer, second_peer));
     close_while(&mut control, "s", || first.close());
     close_while(&mut control, "s", || second.close());
@@ -326,7 +326,10 @@ fn what_a_plugin_that_tells_nothing_is_not_known_to_have_read_is_not_counted_as_
         std::fs::remove_file(stage.sink_path("r")).unwrap();
         expect_stop(&mut control, "k");
         let error = closed.join().unwrap().unwrap_err();
-        assert!(error.to_string().contains("5 of 5 messages to sink k were not collected"), "{error}");
+        assert!(
+            error.to_string().contains("5 of 5 messages to sink k are not known to have been collected"),
+            "{error}"
+        );
     });
     assert_eq!(stopper.delivery().delivered, 0);
 }
@@ -364,7 +367,10 @@ fn what_a_plugin_that_tells_nothing_has_read_is_not_counted_when_it_ends_before_
         let pid = Pid::from_raw(host.pid("p").unwrap() as i32).unwrap();
         kill_process(pid, Signal::KILL).unwrap();
         let error = closed.join().unwrap().unwrap_err().to_string();
-        assert!(error.contains("5 of 5 messages to sink k were not collected: its process ended"), "{error}");
+        assert!(
+            error.contains("5 of 5 messages to sink k are not known to have been collected: its process ended"),
+            "{error}"
+        );
     });
     assert_eq!(stopper.delivery().delivered, 0);
 }
@@ -513,4 +519,74 @@ fn a_flooder_at_a_source_s_or_an_ack_socket_holds_nobody_up() {
     close_while(&mut control, "s", || source.close());
     close_while(&mut control, "k", || sink.close());
     flooders.into_iter().for_each(|flooder| flooder.join().unwrap());
+}
+
+#[test]
+fn a_sink_that_is_given_up_is_closed_at_once_and_stopped_in_the_background() {
+    let stage = Stage::new();
+    let (host, mut control) = started_with(&stage, |builder| builder.recv_timeout(PATIENCE * 2));
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    sink.send(&json!(1)).unwrap();
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        stopper.abandon();
+        // The plugin has not answered the stop.
+        wait_until("the close returns", || closed.is_finished());
+        let error = closed.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::NotCollected { missing: 1, sent: 1, .. }), "{error}");
+        assert!(error.to_string().contains("are not known to have been collected: the wait for it"), "{error}");
+        // The same sink is opened again once it is stopped.
+        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
+        let (kind, about) = command(&mut control);
+        assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!("k")));
+        std::thread::sleep(A_MOMENT);
+        assert!(!open.is_finished(), "{:?}", open.join().map(|opened| opened.map(|_| ())));
+        assert_eq!(data.frame(), b"1");
+        drop(data);
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        control.say(b"ok");
+        assert_eq!(command(&mut control).0, "start");
+        let listener = stage.sink("r");
+        control.say(b"ok");
+        let data = listener.accept_as(PULL, PUSH);
+        let again = open.join().unwrap().unwrap();
+        drop(data);
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        close_while(&mut control, "k", || again.close());
+    });
+}
+
+#[test]
+fn a_sink_that_has_collected_everything_and_is_not_stopped_says_both() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    sink.send(&json!(1)).unwrap();
+    assert_eq!(data.frame(), b"1");
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        assert_eq!(command(&mut control).0, "stop");
+        control.say(b"not now");
+        let error = closed.join().unwrap().unwrap_err();
+        let text = error.to_string();
+        let Error::NotStopped { collected: 1, source, .. } = error else { panic!("{text}") };
+        assert!(matches!(*source, Error::Refused { .. }), "{source}");
+        assert!(text.contains("sink k has collected everything (1 messages)") && text.contains("not now"), "{text}");
+    });
+}
+
+#[test]
+fn a_sink_that_is_open_is_not_opened_again() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (_sink, _data) = open_sink_without_acks(&stage, &host, &mut control);
+    let open =
+        |rule: &str, operator: &str| host.sink("k").rule(rule).operator(operator).open().map(|_| ()).unwrap_err();
+    let error = open("r", "k");
+    assert!(matches!(&error, Error::InUse { wanted, owner, .. } if wanted == owner), "{error:?}");
+    assert!(error.to_string().contains("is open already: close it first"), "{error}");
+    let live = &host.status("p").unwrap().live[0];
+    let meta: &ekuiper_host::Meta = &live.meta;
+    assert_eq!(meta.rule_id, "r");
 }

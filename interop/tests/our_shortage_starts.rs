@@ -63,8 +63,13 @@ fn a_start_that_a_shortage_breaks_off_leaves_nothing_behind() {
                 refused += 1;
                 // Without its connection, what it was sent is not known to have
                 // been collected, and what it sends does not come.
-                let is_told =
-                    matches!(error, Error::Shortage { .. } | Error::Timeout { .. } | Error::NotCollected { .. });
+                let is_told = matches!(
+                    error,
+                    Error::Shortage { .. }
+                        | Error::Timeout { .. }
+                        | Error::NotCollected { .. }
+                        | Error::NotStopped { .. }
+                );
                 assert!(is_told, "{what} with {spare} descriptors: {error}");
             }
             if let Err(error) = open(&host, PATIENCE) {
