@@ -109,12 +109,18 @@ impl Live for Drain {
     }
 
     fn leave(&self, running: &Running, deadline: Instant) {
+        let patience = Patience::of(&self.plugin.site.options);
+        // One that is being closed comes to its end first.
+        drop(self.starting.lock(patience.until()));
         let outlet = lock(&self.state).outlet.clone();
         let Some(outlet) = outlet.filter(|outlet| outlet.running.generation == running.generation) else { return };
         // From a message to its ack.
         drop(outlet.turn.lock(deadline));
         let is_over = || self.is_abandoned() || self.plugin.is_shut_down();
-        let settled = outlet.settle_to_stop(Patience::of(&self.plugin.site.options), is_over);
+        let settled = outlet.settle_to_stop(patience, is_over);
+        if let Err(error) = outlet.stop_to_end(&self.control) {
+            tracing::warn!(sink = self.control.symbol_name, %error, "a sink was not stopped before the update");
+        }
         if let Err(reason) = settled {
             tracing::warn!(
                 sink = self.control.symbol_name,
@@ -166,7 +172,7 @@ impl Drain {
         if let Some(former) = former {
             former.read_reports();
             former.close();
-            self.tally.give_up();
+            self.give_up_messages(Some(former));
         }
         let message = |source| Error::Message { what: self.what(), source };
         let data = running.folder.data(&self.target.meta).map_err(message)?;
@@ -263,9 +269,10 @@ impl Drain {
             // A start that takes longer stops it itself.
             Err(error) => {
                 self.plugin.detach(self);
-                return match self.tally.give_up() {
+                let outlet = lock(&self.state).outlet.clone();
+                return match self.give_up_messages(outlet.as_deref()) {
                     0 => Err(self.not_stopped(error)),
-                    missing => Err(self.not_collected(missing, None)),
+                    missing => Err(self.not_collected(missing, self.reason(None, None, Err(error)))),
                 };
             }
         };
@@ -275,32 +282,40 @@ impl Drain {
         self.changed.notify_all();
         let mut settled = Ok(());
         let mut stopped = Ok(());
-        if let Some(outlet) = outlet {
+        if let Some(outlet) = &outlet {
             // Where the host is shut down, its process ends, and tells until
             // then what was collected.
             settled = outlet.settle_to_stop(Patience::of(&self.plugin.site.options), || self.is_abandoned());
             let is_given_up = matches!(settled, Err(Unsettled::Stalled | Unsettled::Late | Unsettled::Over));
             if is_given_up || self.is_abandoned() {
-                outlet.read_reports();
                 self.plugin.detach(self);
                 // Before the stop, which takes its time and may change it.
-                let missing = self.tally.give_up();
-                self.stop_in_background(outlet);
+                outlet.read_reports();
+                let missing = self.give_up_messages(Some(outlet));
+                self.stop_in_background(outlet.clone());
+                let why = settled.err().unwrap_or(Unsettled::Over);
                 return match missing {
                     0 => Ok(()),
-                    missing => Err(self.not_collected(missing, settled.err())),
+                    missing => Err(self.not_collected(missing, self.reason(Some(why), None, Ok(())))),
                 };
             }
-            stopped = self.stop_in(&outlet);
+            stopped = self.stop_in(outlet);
         }
         lock(&self.state).claims = None;
         drop(starting);
         // Not before: while messages are collected it is live for an update.
         self.plugin.detach(self);
-        match self.tally.give_up() {
+        match self.give_up_messages(outlet.as_deref()) {
             0 => stopped.map_err(|error| self.not_stopped(error)),
-            missing => Err(self.not_collected(missing, settled.err())),
+            missing => Err(self.not_collected(missing, self.reason(settled.err(), outlet.as_deref(), stopped))),
         }
+    }
+
+    /// Nothing more will be known of what was sent so far. How many messages
+    /// were not collected, as far as is known.
+    fn give_up_messages(&self, outlet: Option<&Outlet>) -> u64 {
+        outlet.iter().for_each(|outlet| outlet.write_off());
+        self.tally.give_up()
     }
 
     /// Stops it in this process, where it ends otherwise than with that.
@@ -342,9 +357,21 @@ impl Drain {
         }
     }
 
-    fn not_collected(&self, missing: u64, why: Option<Unsettled>) -> Error {
+    fn not_collected(&self, missing: u64, reason: String) -> Error {
+        Error::NotCollected {
+            plugin: self.plugin.name().to_owned(),
+            symbol: self.control.symbol_name.clone(),
+            missing,
+            sent: self.delivery().sent,
+            reason,
+        }
+    }
+
+    /// Why messages were not collected: what ended the wait for them, else what
+    /// became of the stop in the process that had them last.
+    fn reason(&self, why: Option<Unsettled>, outlet: Option<&Outlet>, stopped: Result<()>) -> String {
         let options = &self.plugin.site.options;
-        let reason = match why {
+        match why {
             Some(Unsettled::Stalled) => {
                 format!("it made no progress for {:?}: a longer drain_stall waits longer", options.drain_stall)
             }
@@ -359,14 +386,12 @@ impl Drain {
             }
             Some(Unsettled::Failed(TransportError::Closed)) => "the host is shut down".into(),
             Some(Unsettled::Failed(error)) => error.to_string(),
-            None => "its process ended before it had".into(),
-        };
-        Error::NotCollected {
-            plugin: self.plugin.name().to_owned(),
-            symbol: self.control.symbol_name.clone(),
-            missing,
-            sent: self.delivery().sent,
-            reason,
+            None => match (outlet.and_then(|outlet| outlet.running.process.exit()), stopped) {
+                (Some(exit), _) => format!("its process ended ({exit})"),
+                (None, Err(error)) => format!("it was not stopped: {error}"),
+                // An earlier one.
+                (None, Ok(())) => "its process ended before it had".into(),
+            },
         }
     }
 

@@ -14,7 +14,8 @@ use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
 use crate::keeper::{LOOK_LIMIT, Tended, Watch, Watched};
 use crate::peers::Peers;
 use crate::process::EXIT_GRACE;
-use crate::running::Running;
+use crate::running::{Running, Stopped};
+use crate::settle::Proof;
 use crate::site::lock;
 use crate::sync::{DeadlineLock, Waited};
 use crate::tally::Tally;
@@ -51,6 +52,7 @@ pub(crate) struct Outlet {
     /// How many connections there had been when the first message was sent.
     connections: u64,
     pub(crate) acks: Arc<Acks>,
+    pub(crate) proof: Proof,
     /// When its start was answered.
     pub(crate) started: Instant,
     data: Address,
@@ -139,6 +141,7 @@ impl Outlet {
             is_broken: AtomicBool::new(false),
             push,
             acks,
+            proof: Proof::default(),
             data: data.clone(),
             _watch: watch,
         }))
@@ -304,7 +307,7 @@ impl Outlet {
 
     /// Stops the sink in its process, if that lives.
     pub(crate) fn stop(&self, control: &Control) -> Result<()> {
-        let stopped = self.running.stop_symbol(control, |patience| is_gone(&self.running, &self.data, patience));
+        let stopped = self.tell_to_stop(control, |patience| is_gone(&self.running, &self.data, patience));
         self.read_reports();
         self.close();
         match stopped {
@@ -312,6 +315,19 @@ impl Outlet {
             _ => self.running.sweep(),
         }
         stopped
+    }
+
+    /// The same in a process that is about to be ended in order.
+    pub(crate) fn stop_to_end(&self, control: &Control) -> Result<()> {
+        self.tell_to_stop(control, |_| true)
+    }
+
+    fn tell_to_stop(&self, control: &Control, has_stopped: impl FnMut(Duration) -> bool) -> Result<()> {
+        let stopped = self.running.stop_symbol(control, has_stopped);
+        if matches!(stopped, Ok(Stopped::Answered) | Err(Error::Refused { .. })) {
+            self.has_answered_stop();
+        }
+        stopped.map(|_| ())
     }
 
     /// Ends the wait of whoever sends a message, in the middle of it.
@@ -418,8 +434,13 @@ impl Acks {
         self.tally.delivered(number.saturating_sub(known), 0);
     }
 
+    /// How many messages were collected, or read.
+    pub(crate) fn known(&self) -> u64 {
+        self.acked.load(Ordering::SeqCst)
+    }
+
     /// So many messages were read, and are not known to have been dealt with.
-    pub(crate) fn has_lost(&self, messages: u64) {
+    pub(crate) fn takes_back(&self, messages: u64) {
         self.tally.takes_back(messages);
     }
 

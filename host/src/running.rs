@@ -32,6 +32,15 @@ const MAX_STOP_PAUSE: Duration = Duration::from_millis(200);
 /// takes another one.
 const STRAY_LOOK: Duration = Duration::from_millis(100);
 
+/// What became of a source or a sink that was to be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// The plugin has answered that.
+    Answered,
+    /// It ends, or is stopped, with its process.
+    WithProcess,
+}
+
 /// A running plugin process.
 pub(crate) struct Running {
     pub(crate) name: String,
@@ -195,12 +204,19 @@ impl Running {
     /// Stops a source or a sink, and tells it again until it has: the official
     /// Python SDK answers `ok` to a stop that meets a start, and ignores it
     /// (fault 13). `has_stopped` waits for the symbol's end, at most so long.
-    pub(crate) fn stop_symbol(&self, control: &Control, mut has_stopped: impl FnMut(Duration) -> bool) -> Result<()> {
-        lock(&self.live).retain(|other| other != control);
-        if self.is_left() {
-            // It is stopped, or ends, with all others.
+    pub(crate) fn stop_symbol(
+        &self,
+        control: &Control,
+        mut has_stopped: impl FnMut(Duration) -> bool,
+    ) -> Result<Stopped> {
+        let mut live = lock(&self.live);
+        let before = live.len();
+        live.retain(|other| other != control);
+        let is_told_by_others = live.len() == before && self.is_left();
+        drop(live);
+        if is_told_by_others {
             self.process.wait(self.site.options.grace);
-            return Ok(());
+            return Ok(Stopped::WithProcess);
         }
         let patience = self.site.options.recv_timeout;
         let give_up = Instant::now() + patience;
@@ -210,11 +226,11 @@ impl Running {
             match self.command(CommandKind::Stop, control, patience) {
                 Ok(()) => told = true,
                 // The official Go SDK's answer to a second stop.
-                Err(Error::Refused { .. }) if told => return Ok(()),
+                Err(Error::Refused { .. }) if told => return Ok(Stopped::Answered),
                 Err(error) => return Err(error),
             }
             if has_stopped(pause) {
-                return Ok(());
+                return Ok(Stopped::Answered);
             }
             if Instant::now() >= give_up {
                 let what = format!("{} {} goes on after its stop", control.plugin_type, control.symbol_name);
@@ -223,7 +239,7 @@ impl Running {
             tracing::debug!(plugin = self.name, symbol = control.symbol_name, "a stop was ignored, it is sent again");
             pause = (pause * 2).min(MAX_STOP_PAUSE);
         }
-        Ok(())
+        Ok(Stopped::WithProcess)
     }
 
     /// Stops what may run though nobody holds it.

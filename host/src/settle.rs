@@ -2,6 +2,7 @@
 //! is known to have been collected.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::TransportError;
@@ -24,6 +25,11 @@ const REST: Duration = Duration::from_millis(150);
 const REST_LOOK: Duration = Duration::from_millis(15);
 const MAX_REST: Duration = Duration::from_secs(2);
 
+/// How many messages an official SDK has read at most and not dealt with: in
+/// Go one that is read, those in the socket's queue (mangos, `protocol/xpull`:
+/// 128), and one in `Collect`. Python's has fewer.
+const MAX_HELD: u64 = 130;
+
 /// How long a wait may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -45,6 +51,11 @@ impl Patience {
     pub(crate) fn only(patience: Duration) -> Self {
         Self { until: Instant::now() + patience, stall: patience }
     }
+
+    /// Until when the wait may be.
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
 }
 
 /// Why a wait was broken off.
@@ -62,6 +73,31 @@ pub(crate) enum Unsettled {
     Over,
     /// A channel cannot be used.
     Failed(TransportError),
+}
+
+/// What a plugin is known to have dealt with that does not tell that: what its
+/// process had read when it came to rest, once it has answered the stop that
+/// came after. It may have gone on with anything else, or have died with it.
+#[derive(Default)]
+pub(crate) struct Proof {
+    /// How many messages it had been sent when the wait before its stop was
+    /// over.
+    awaited: AtomicU64,
+    /// How many are known to be dealt with, or were written off.
+    settled: AtomicU64,
+}
+
+impl Proof {
+    /// The plugin has answered the stop, and lives.
+    fn stopped(&self) {
+        self.settled.fetch_max(self.awaited.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// How many of the `read` messages may not have been dealt with; none of
+    /// them when it is asked again.
+    fn write_off(&self, read: u64) -> u64 {
+        read.saturating_sub(self.settled.swap(read, Ordering::SeqCst)).min(MAX_HELD)
+    }
 }
 
 impl Outlet {
@@ -97,20 +133,30 @@ impl Outlet {
 
     /// The same before the sink is stopped: where the plugin does not tell what
     /// it has collected, its process is given time to deal with what it has
-    /// read. What it had not been seen to read before counts as not collected
-    /// when it ends in that time.
+    /// read.
     pub(crate) fn settle_to_stop(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
-        let owed = self.owed();
         self.settle(patience, &is_over)?;
-        if self.receipt == Receipt::Read
-            && self.sent() > 0
-            && let Some(exit) = self.await_rest(is_over)
-        {
-            // At least the last: it was not at rest.
-            self.acks.has_lost(owed.max(1));
-            return Err(Unsettled::Exited(exit));
+        if self.receipt == Receipt::Read && self.sent() > 0 {
+            self.await_rest(patience, is_over)?;
+            self.proof.awaited.store(self.sent(), Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// The plugin has answered the sink's stop.
+    pub(crate) fn has_answered_stop(&self) {
+        // One that has ended since may have ended before it was done.
+        if self.running.process.wait(Duration::ZERO).is_none() {
+            self.proof.stopped();
+        }
+    }
+
+    /// No more will be known: what was only read, and is not known to have been
+    /// dealt with, was not collected.
+    pub(crate) fn write_off(&self) {
+        if self.receipt == Receipt::Read {
+            self.acks.takes_back(self.proof.write_off(self.acks.known()));
+        }
     }
 
     /// Waits for news, at most until then.
@@ -168,28 +214,31 @@ impl Outlet {
 
     /// Waits until the sink can have been opened and the plugin's process does
     /// nothing: what it has read it has dealt with by then, unless it waits for
-    /// something else meanwhile. No more can be known of an official SDK. How
-    /// the process has ended, if it has.
-    fn await_rest(&self, is_over: impl Fn() -> bool) -> Option<Exit> {
+    /// something else meanwhile. One that never rests, since it has more to do
+    /// than this sink, is waited for no longer than [`MAX_REST`]. No more can be
+    /// known of an official SDK.
+    fn await_rest(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
         let process = &self.running.process;
-        while self.started.elapsed() < OPENING && !is_over() {
-            if let Some(exit) = process.wait(REST_LOOK) {
-                return Some(exit);
-            }
+        let pause = || match process.wait(REST_LOOK) {
+            Some(exit) => Err(Unsettled::Exited(exit)),
+            None if is_over() => Err(Unsettled::Over),
+            None if Instant::now() >= patience.until => Err(Unsettled::Late),
+            None => Ok(()),
+        };
+        while self.started.elapsed() < OPENING {
+            pause()?;
         }
         let give_up = Instant::now() + MAX_REST;
         let members = members(process.pid());
         let (mut before, mut since) = (activity(&members), Instant::now());
-        while since.elapsed() < REST && Instant::now() < give_up && !is_over() {
-            if let Some(exit) = process.wait(REST_LOOK) {
-                return Some(exit);
-            }
+        while since.elapsed() < REST && Instant::now() < give_up {
+            pause()?;
             let now = activity(&members);
             if now.is_busy || now != before {
                 (before, since) = (now, Instant::now());
             }
         }
-        None
+        Ok(())
     }
 }
 
@@ -210,7 +259,7 @@ fn members(leader: u32) -> Vec<u32> {
 #[derive(Default, PartialEq, Eq)]
 struct Activity {
     turns: HashMap<String, String>,
-    /// One runs just now, or wants to.
+    /// One runs just now, or wants to, or is kept from it.
     is_busy: bool,
 }
 
@@ -221,9 +270,46 @@ fn activity(members: &[u32]) -> Activity {
         for thread in threads.flatten() {
             let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
             let stat = read("stat");
-            activity.is_busy |= stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D']));
+            // `T`, `t`: it was stopped by a signal or a debugger, and not by
+            // having nothing to do.
+            let states = ['R', 'D', 'T', 't'];
+            activity.is_busy |= stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(states));
             activity.turns.insert(thread.path().display().to_string(), read("schedstat"));
         }
     }
     activity
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // it does not outlive this test
+    fn a_process_that_a_signal_has_stopped_is_not_at_rest() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let is_busy = |child: &std::process::Child| activity(&[child.id()]).is_busy;
+        let give_up = Instant::now() + Duration::from_secs(20);
+        while is_busy(&child) {
+            assert!(Instant::now() < give_up, "it does not sleep");
+        }
+        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+        waitpid(Some(Pid::from_child(&child)), WaitOptions::UNTRACED).unwrap();
+        let is_busy = is_busy(&child);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_busy);
+    }
+
+    #[test]
+    fn what_is_not_proven_is_written_off_once() {
+        let proof = Proof::default();
+        proof.awaited.store(10, Ordering::SeqCst);
+        // Its stop was not answered.
+        assert_eq!([proof.write_off(10), proof.write_off(10)], [10, 0]);
+        proof.awaited.store(20, Ordering::SeqCst);
+        proof.stopped();
+        assert_eq!([proof.write_off(20), proof.write_off(1000)], [0, MAX_HELD]);
+    }
 }

@@ -272,7 +272,9 @@ impl Feed {
             }
             drop(state);
             let stopped = match attempts {
-                0 => running.stop_symbol(&self.control, |patience| former.has_ended(Instant::now() + patience)),
+                0 => running
+                    .stop_symbol(&self.control, |patience| former.has_ended(Instant::now() + patience))
+                    .map(|_| ()),
                 _ => Ok(()),
             };
             let started = stopped.and_then(|()| self.start(running, Some(former)));
@@ -352,7 +354,9 @@ impl Feed {
             let running = &inlet.running;
             let stopped = running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience));
             // It ends with its process, which a host that is shut down ends.
-            stopped.or_else(|error| if self.plugin.is_shut_down() || running.is_over() { Ok(()) } else { Err(error) })
+            stopped
+                .map(|_| ())
+                .or_else(|error| if self.plugin.is_shut_down() || running.is_over() { Ok(()) } else { Err(error) })
         });
         inlets.iter().for_each(|inlet| inlet.close());
         lock(&self.state).claim = None;

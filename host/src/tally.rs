@@ -63,8 +63,8 @@ impl Tally {
         self.refused.fetch_add(refused, Ordering::AcqRel);
     }
 
-    /// So many that were read were not delivered after all: the process has
-    /// ended since.
+    /// So many that were read are not known to have been dealt with, and will
+    /// not be.
     pub(crate) fn takes_back(&self, messages: u64) {
         let fewer = |delivered: u64| Some(delivered.saturating_sub(messages));
         let _ = self.delivered.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);

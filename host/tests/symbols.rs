@@ -9,41 +9,9 @@ use std::time::Duration;
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
 use ekuiper_host::{Error, Host, HostBuilder, PluginState, RestartPolicy, Sink, Source};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::json;
+use support::sinks::{A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, started, started_with};
 use support::{PATIENCE, Puppet, Stage, wait_until};
-
-/// For how long nothing may happen.
-const A_MOMENT: Duration = Duration::from_millis(100);
-
-/// A host whose plugin has shaken hands.
-fn started(stage: &Stage) -> (Host, Puppet) {
-    started_with(stage, |builder| builder.recv_timeout(Duration::from_millis(500)))
-}
-
-fn started_with(stage: &Stage, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
-    let host = build(stage.builder().plugin(stage.plugin("p", &[]))).build().unwrap();
-    let control = std::thread::scope(|scope| {
-        let start = scope.spawn(|| host.start("p"));
-        let control = stage.control("p");
-        start.join().unwrap().unwrap();
-        control
-    });
-    (host, control)
-}
-
-/// The command that comes next, and its control message.
-fn command(control: &mut Puppet) -> (String, Value) {
-    let command = control.hear_json();
-    let about = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
-    (command["cmd"].as_str().unwrap().to_owned(), about)
-}
-
-/// Answers the next command, which must be a `stop`.
-fn expect_stop(control: &mut Puppet, symbol: &str) {
-    let (kind, about) = command(control);
-    assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!(symbol)));
-    control.say(b"ok");
-}
 
 /// Opens an instance of the source `s`: its handle and its puppet.
 fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, instance: i64) -> (Source, RawPeer) {
@@ -75,26 +43,6 @@ fn open_sink(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer
         let data = listener.accept_as(PULL, PUSH);
         (open.join().unwrap().unwrap(), data, acks)
     })
-}
-
-fn open_sink_without_acks(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer) {
-    std::thread::scope(|scope| {
-        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
-        assert_eq!(command(control).0, "start");
-        let listener = stage.sink("r");
-        control.say(b"ok");
-        let data = listener.accept_as(PULL, PUSH);
-        (open.join().unwrap().unwrap(), data)
-    })
-}
-
-/// Closes a handle while the puppet carries out the stop.
-fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce() -> ekuiper_host::Result<()> + Send) {
-    std::thread::scope(|scope| {
-        let closed = scope.spawn(close);
-        expect_stop(control, symbol);
-        closed.join().unwrap().unwrap();
-    });
 }
 
 #[test]
@@ -311,71 +259,6 @@ fn a_sink_that_was_stopped_between_messages_still_gets_all_that_was_sent() {
 }
 
 #[test]
-fn what_a_plugin_that_tells_nothing_is_not_known_to_have_read_is_not_counted_as_delivered() {
-    let stage = Stage::new();
-    let (host, mut control) = started(&stage);
-    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
-    let stopper = sink.stopper();
-    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
-    std::thread::scope(|scope| {
-        let closed = scope.spawn(|| sink.close());
-        assert_eq!(data.frame(), b"0");
-        assert!(!closed.is_finished(), "a message that was not read was counted");
-        // Its connection ends with the others unread; its process lives.
-        drop(data);
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        expect_stop(&mut control, "k");
-        let error = closed.join().unwrap().unwrap_err();
-        assert!(
-            error.to_string().contains("5 of 5 messages to sink k are not known to have been collected"),
-            "{error}"
-        );
-    });
-    assert_eq!(stopper.delivery().delivered, 0);
-}
-
-#[test]
-fn a_sink_of_a_plugin_that_tells_nothing_is_given_time_for_what_it_has_read() {
-    let stage = Stage::new();
-    let (host, mut control) = started(&stage);
-    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
-    let started = std::time::Instant::now();
-    sink.send(&json!(1)).unwrap();
-    assert_eq!(data.frame(), b"1");
-    std::thread::scope(|scope| {
-        let closed = scope.spawn(|| sink.close());
-        // The official Go SDK answers a start before the sink is open.
-        assert_eq!(command(&mut control).0, "stop");
-        assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        control.say(b"ok");
-        closed.join().unwrap().unwrap();
-    });
-}
-
-#[test]
-fn what_a_plugin_that_tells_nothing_has_read_is_not_counted_when_it_ends_before_it_rests() {
-    let stage = Stage::new();
-    let (host, mut control) = started(&stage);
-    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
-    let stopper = sink.stopper();
-    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
-    std::thread::scope(|scope| {
-        let closed = scope.spawn(|| sink.close());
-        (0..5).for_each(|number| assert_eq!(data.frame(), number.to_string().into_bytes()));
-        wait_until("all is known to be read", || stopper.delivery().delivered == 5);
-        let pid = Pid::from_raw(host.pid("p").unwrap() as i32).unwrap();
-        kill_process(pid, Signal::KILL).unwrap();
-        let error = closed.join().unwrap().unwrap_err().to_string();
-        assert!(
-            error.contains("5 of 5 messages to sink k are not known to have been collected: its process ended"),
-            "{error}"
-        );
-    });
-    assert_eq!(stopper.delivery().delivered, 0);
-}
-
-#[test]
 fn a_stopped_sink_ends_the_wait_for_a_plugin_that_has_crashed() {
     let stage = Stage::new();
     let policy = {
@@ -519,74 +402,4 @@ fn a_flooder_at_a_source_s_or_an_ack_socket_holds_nobody_up() {
     close_while(&mut control, "s", || source.close());
     close_while(&mut control, "k", || sink.close());
     flooders.into_iter().for_each(|flooder| flooder.join().unwrap());
-}
-
-#[test]
-fn a_sink_that_is_given_up_is_closed_at_once_and_stopped_in_the_background() {
-    let stage = Stage::new();
-    let (host, mut control) = started_with(&stage, |builder| builder.recv_timeout(PATIENCE * 2));
-    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
-    let stopper = sink.stopper();
-    sink.send(&json!(1)).unwrap();
-    std::thread::scope(|scope| {
-        let closed = scope.spawn(|| sink.close());
-        stopper.abandon();
-        // The plugin has not answered the stop.
-        wait_until("the close returns", || closed.is_finished());
-        let error = closed.join().unwrap().unwrap_err();
-        assert!(matches!(error, Error::NotCollected { missing: 1, sent: 1, .. }), "{error}");
-        assert!(error.to_string().contains("are not known to have been collected: the wait for it"), "{error}");
-        // The same sink is opened again once it is stopped.
-        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
-        let (kind, about) = command(&mut control);
-        assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!("k")));
-        std::thread::sleep(A_MOMENT);
-        assert!(!open.is_finished(), "{:?}", open.join().map(|opened| opened.map(|_| ())));
-        assert_eq!(data.frame(), b"1");
-        drop(data);
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        control.say(b"ok");
-        assert_eq!(command(&mut control).0, "start");
-        let listener = stage.sink("r");
-        control.say(b"ok");
-        let data = listener.accept_as(PULL, PUSH);
-        let again = open.join().unwrap().unwrap();
-        drop(data);
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        close_while(&mut control, "k", || again.close());
-    });
-}
-
-#[test]
-fn a_sink_that_has_collected_everything_and_is_not_stopped_says_both() {
-    let stage = Stage::new();
-    let (host, mut control) = started(&stage);
-    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
-    sink.send(&json!(1)).unwrap();
-    assert_eq!(data.frame(), b"1");
-    std::thread::scope(|scope| {
-        let closed = scope.spawn(|| sink.close());
-        assert_eq!(command(&mut control).0, "stop");
-        control.say(b"not now");
-        let error = closed.join().unwrap().unwrap_err();
-        let text = error.to_string();
-        let Error::NotStopped { collected: 1, source, .. } = error else { panic!("{text}") };
-        assert!(matches!(*source, Error::Refused { .. }), "{source}");
-        assert!(text.contains("sink k has collected everything (1 messages)") && text.contains("not now"), "{text}");
-    });
-}
-
-#[test]
-fn a_sink_that_is_open_is_not_opened_again() {
-    let stage = Stage::new();
-    let (host, mut control) = started(&stage);
-    let (_sink, _data) = open_sink_without_acks(&stage, &host, &mut control);
-    let open =
-        |rule: &str, operator: &str| host.sink("k").rule(rule).operator(operator).open().map(|_| ()).unwrap_err();
-    let error = open("r", "k");
-    assert!(matches!(&error, Error::InUse { wanted, owner, .. } if wanted == owner), "{error:?}");
-    assert!(error.to_string().contains("is open already: close it first"), "{error}");
-    let live = &host.status("p").unwrap().live[0];
-    let meta: &ekuiper_host::Meta = &live.meta;
-    assert_eq!(meta.rule_id, "r");
 }

@@ -35,6 +35,8 @@ ekuiper_interop::over_each_transport! {
     a_death_in_mid_call_is_said_at_once,
     fault_08_a_killed_plugin_is_back,
     an_update_is_tried_beside_the_running_plugin,
+    an_update_gives_a_sink_time_for_what_it_has_read,
+    what_a_sink_has_only_read_is_not_counted_when_the_wait_for_it_is_given_up,
     a_crash_is_noticed_though_the_output_goes_on,
     fault_14_a_second_host_is_refused_and_disturbs_nobody,
     shutdown_leaves_nothing,
@@ -464,6 +466,47 @@ fn fault_08_a_killed_plugin_is_back(transport: &str) {
         assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
     }
     drop((source, sink));
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn an_update_gives_a_sink_time_for_what_it_has_read(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let file = plugin.folder().join("kept");
+    let sink = host.sink(&plugin.symbol("keep")).rule(plugin.rule("1")).config(json!({ "path": file, "pause": 10 }));
+    let sink = sink.open().unwrap();
+    let stopper = sink.stopper();
+    (0..100).for_each(|number| sink.send(&json!(number)).unwrap());
+    host.update(plugin.version("v2")).unwrap();
+    sink.send(&json!(100)).unwrap();
+    sink.close().unwrap();
+    assert_eq!((stopper.delivery().delivered, host.status(plugin.name()).unwrap().traffic.lost), (101, 0));
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 101);
+    host.shutdown();
+    plugin.assert_clean();
+}
+
+fn what_a_sink_has_only_read_is_not_counted_when_the_wait_for_it_is_given_up(transport: &str) {
+    const ROWS: u64 = 5;
+    let _watchdog = Watchdog::start();
+    let plugin = OfficialPython::new();
+    let host = plugin.host(transport);
+    let file = plugin.folder().join("kept");
+    let config = json!({ "path": file, "pause": 300_000 });
+    let sink = host.sink(&plugin.symbol("keep")).rule(plugin.rule("1")).config(config).open().unwrap();
+    let stopper = sink.stopper();
+    // It reads a row, and is long busy with it.
+    (0..ROWS).for_each(|number| sink.send(&json!(number)).unwrap());
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        stopper.abandon();
+        let error = closed.join().unwrap().unwrap_err();
+        let Error::NotCollected { missing, sent, .. } = error else { panic!("{error}") };
+        assert_eq!((missing, sent), (ROWS, ROWS));
+    });
+    assert_eq!(stopper.delivery().delivered, 0);
     host.shutdown();
     plugin.assert_clean();
 }

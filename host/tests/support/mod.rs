@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::disallowed_methods)] // each test file uses its part
 
 pub(crate) mod other;
+pub(crate) mod sinks;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

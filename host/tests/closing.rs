@@ -1,0 +1,249 @@
+//! The end of a sink, whatever its plugin does: what closing it says.
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+mod support;
+
+use std::time::Duration;
+
+use ekuiper_conformance::raw::{PULL, PUSH, RawPeer};
+use ekuiper_host::{Error, Host, Sink};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use support::sinks::{A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, started, started_with};
+use support::{PATIENCE, Puppet, Stage, wait_until};
+
+/// Sends messages to a sink of a plugin that tells nothing, which reads them.
+fn all_are_read(sink: &Sink, data: &mut RawPeer, messages: u64) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..messages).for_each(|number| sink.send(&json!(number)).unwrap()));
+        (0..messages).for_each(|number| assert_eq!(data.frame(), number.to_string().into_bytes()));
+    });
+    sink.flush(PATIENCE).unwrap();
+    assert_eq!(sink.delivery().delivered, messages);
+}
+
+fn signal(host: &Host, signal: Signal) {
+    kill_process(Pid::from_raw(host.pid("p").unwrap() as i32).unwrap(), signal).unwrap();
+}
+
+/// Closes a sink that has read five messages, and has `end` happen instead of
+/// the stop's answer: nothing was collected, for this reason.
+fn nothing_is_known_to_be_collected(end: impl FnOnce(&Host, &mut Puppet), reason: &str) {
+    let stage = Stage::new();
+    let build = |builder: ekuiper_host::HostBuilder| builder.recv_timeout(A_MOMENT * 5).grace(A_MOMENT);
+    let (host, mut control) = started_with(&stage, build);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    all_are_read(&sink, &mut data, 5);
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        end(&host, &mut control);
+        let error = closed.join().unwrap().unwrap_err().to_string();
+        assert!(error.contains("5 of 5 messages to sink k are not known to have been collected: "), "{error}");
+        assert!(error.contains(reason), "{error}");
+    });
+    assert_eq!((stopper.delivery().delivered, host.status("p").unwrap().traffic.lost), (0, 5));
+}
+
+#[test]
+fn what_a_plugin_that_tells_nothing_is_not_known_to_have_read_is_not_counted_as_delivered() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        assert_eq!(data.frame(), b"0");
+        assert!(!closed.is_finished(), "a message that was not read was counted");
+        // Its connection ends with the others unread; its process lives.
+        drop(data);
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        expect_stop(&mut control, "k");
+        let error = closed.join().unwrap().unwrap_err();
+        assert!(
+            error.to_string().contains("5 of 5 messages to sink k are not known to have been collected"),
+            "{error}"
+        );
+    });
+    assert_eq!(stopper.delivery().delivered, 0);
+}
+
+#[test]
+fn a_sink_of_a_plugin_that_tells_nothing_is_given_time_for_what_it_has_read() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let started = std::time::Instant::now();
+    sink.send(&json!(1)).unwrap();
+    assert_eq!(data.frame(), b"1");
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        // The official Go SDK answers a start before the sink is open.
+        assert_eq!(command(&mut control).0, "stop");
+        assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        control.say(b"ok");
+        closed.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn what_a_plugin_that_tells_nothing_has_read_is_not_counted_when_it_ends_before_it_rests() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        (0..5).for_each(|number| assert_eq!(data.frame(), number.to_string().into_bytes()));
+        wait_until("all is known to be read", || stopper.delivery().delivered == 5);
+        let pid = Pid::from_raw(host.pid("p").unwrap() as i32).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        let error = closed.join().unwrap().unwrap_err().to_string();
+        assert!(
+            error.contains("5 of 5 messages to sink k are not known to have been collected: its process ended"),
+            "{error}"
+        );
+    });
+    assert_eq!(stopper.delivery().delivered, 0);
+}
+
+#[test]
+fn a_sink_that_is_given_up_is_closed_at_once_and_stopped_in_the_background() {
+    let stage = Stage::new();
+    let (host, mut control) = started_with(&stage, |builder| builder.recv_timeout(PATIENCE * 2));
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    sink.send(&json!(1)).unwrap();
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        stopper.abandon();
+        // The plugin has not answered the stop.
+        wait_until("the close returns", || closed.is_finished());
+        let error = closed.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::NotCollected { missing: 1, sent: 1, .. }), "{error}");
+        assert!(error.to_string().contains("are not known to have been collected: the wait for it"), "{error}");
+        // The same sink is opened again once it is stopped.
+        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
+        let (kind, about) = command(&mut control);
+        assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!("k")));
+        std::thread::sleep(A_MOMENT);
+        assert!(!open.is_finished(), "{:?}", open.join().map(|opened| opened.map(|_| ())));
+        assert_eq!(data.frame(), b"1");
+        drop(data);
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        control.say(b"ok");
+        assert_eq!(command(&mut control).0, "start");
+        let listener = stage.sink("r");
+        control.say(b"ok");
+        let data = listener.accept_as(PULL, PUSH);
+        let again = open.join().unwrap().unwrap();
+        drop(data);
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        close_while(&mut control, "k", || again.close());
+    });
+}
+
+#[test]
+fn a_sink_that_has_collected_everything_and_is_not_stopped_says_both() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    sink.send(&json!(1)).unwrap();
+    assert_eq!(data.frame(), b"1");
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        assert_eq!(command(&mut control).0, "stop");
+        control.say(b"not now");
+        let error = closed.join().unwrap().unwrap_err();
+        let text = error.to_string();
+        let Error::NotStopped { collected: 1, source, .. } = error else { panic!("{text}") };
+        assert!(matches!(*source, Error::Refused { .. }), "{source}");
+        assert!(text.contains("sink k has collected everything (1 messages)") && text.contains("not now"), "{text}");
+    });
+}
+
+#[test]
+fn a_sink_that_is_open_is_not_opened_again() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (_sink, _data) = open_sink_without_acks(&stage, &host, &mut control);
+    let open =
+        |rule: &str, operator: &str| host.sink("k").rule(rule).operator(operator).open().map(|_| ()).unwrap_err();
+    let error = open("r", "k");
+    assert!(matches!(&error, Error::InUse { wanted, owner, .. } if wanted == owner), "{error:?}");
+    assert!(error.to_string().contains("is open already: close it first"), "{error}");
+    let live = &host.status("p").unwrap().live[0];
+    let meta: &ekuiper_host::Meta = &live.meta;
+    assert_eq!(meta.rule_id, "r");
+}
+
+#[test]
+fn what_was_only_read_when_its_process_ends_before_the_stop_s_answer_is_not_counted() {
+    let end = |host: &Host, control: &mut Puppet| {
+        assert_eq!(command(control).0, "stop");
+        signal(host, Signal::KILL);
+    };
+    nothing_is_known_to_be_collected(end, "its process ended (signal 9)");
+}
+
+#[test]
+fn what_a_stopped_process_has_only_read_is_not_counted() {
+    // It does nothing, and is not done.
+    let end = |host: &Host, control: &mut Puppet| {
+        signal(host, Signal::STOP);
+        assert_eq!(command(control).0, "stop");
+    };
+    nothing_is_known_to_be_collected(end, "its process ended (signal 9)");
+}
+
+#[test]
+fn what_was_only_read_when_the_host_is_shut_down_is_not_counted() {
+    let end = |host: &Host, control: &mut Puppet| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| host.shutdown());
+            expect_stop(control, "k");
+        });
+    };
+    nothing_is_known_to_be_collected(end, "ended");
+}
+
+#[test]
+fn what_was_only_read_when_the_wait_is_given_up_is_not_counted() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let stopper = sink.stopper();
+    all_are_read(&sink, &mut data, 5);
+    stopper.abandon();
+    let error = sink.close().unwrap_err();
+    assert!(matches!(error, Error::NotCollected { missing: 5, sent: 5, .. }), "{error}");
+    assert!(error.to_string().ends_with("the wait for it was given up"), "{error}");
+    assert_eq!(stopper.delivery().delivered, 0);
+}
+
+#[test]
+fn the_time_for_what_was_read_is_not_longer_than_a_drain_may_take() {
+    let stage = Stage::new();
+    let (host, mut control) = started_with(&stage, |builder| builder.drain_timeout(A_MOMENT));
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    all_are_read(&sink, &mut data, 5);
+    let error = sink.close().unwrap_err();
+    assert!(matches!(error, Error::NotCollected { missing: 5, sent: 5, .. }), "{error}");
+    assert!(error.to_string().contains("a longer drain_timeout waits longer"), "{error}");
+}
+
+#[test]
+fn what_a_plugin_may_hold_when_it_ends_is_not_counted_though_it_was_read_long_before() {
+    const MESSAGES: u64 = 200;
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    all_are_read(&sink, &mut data, MESSAGES);
+    signal(&host, Signal::KILL);
+    // So many are in an official SDK's queue at most, and in its hands.
+    let error = sink.close().unwrap_err();
+    assert!(matches!(error, Error::NotCollected { missing: 130, sent: MESSAGES, .. }), "{error}");
+}

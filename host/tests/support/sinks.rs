@@ -1,0 +1,63 @@
+//! A plugin whose process does nothing, with a sink that a test plays.
+#![allow(clippy::unwrap_used)] // these are tests, helpers included
+
+use std::time::Duration;
+
+use ekuiper_conformance::raw::{PULL, PUSH, RawPeer};
+use ekuiper_host::{Host, HostBuilder, Sink};
+use serde_json::{Value, json};
+
+use super::{Puppet, Stage};
+
+/// For how long nothing may happen.
+pub(crate) const A_MOMENT: Duration = Duration::from_millis(100);
+
+/// A host whose plugin has shaken hands.
+pub(crate) fn started(stage: &Stage) -> (Host, Puppet) {
+    started_with(stage, |builder| builder.recv_timeout(Duration::from_millis(500)))
+}
+
+pub(crate) fn started_with(stage: &Stage, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
+    let host = build(stage.builder().plugin(stage.plugin("p", &[]))).build().unwrap();
+    let control = std::thread::scope(|scope| {
+        let start = scope.spawn(|| host.start("p"));
+        let control = stage.control("p");
+        start.join().unwrap().unwrap();
+        control
+    });
+    (host, control)
+}
+
+/// The command that comes next, and its control message.
+pub(crate) fn command(control: &mut Puppet) -> (String, Value) {
+    let command = control.hear_json();
+    let about = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
+    (command["cmd"].as_str().unwrap().to_owned(), about)
+}
+
+/// Answers the next command, which must be a `stop`.
+pub(crate) fn expect_stop(control: &mut Puppet, symbol: &str) {
+    let (kind, about) = command(control);
+    assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!(symbol)));
+    control.say(b"ok");
+}
+
+pub(crate) fn open_sink_without_acks(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer) {
+    std::thread::scope(|scope| {
+        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
+        assert_eq!(command(control).0, "start");
+        let listener = stage.sink("r");
+        control.say(b"ok");
+        let data = listener.accept_as(PULL, PUSH);
+        (open.join().unwrap().unwrap(), data)
+    })
+}
+
+/// Closes a handle while the puppet carries out the stop.
+pub(crate) fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce() -> ekuiper_host::Result<()> + Send) {
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(close);
+        expect_stop(control, symbol);
+        closed.join().unwrap().unwrap();
+    });
+}
