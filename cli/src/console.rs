@@ -47,8 +47,10 @@ impl Console {
     }
 }
 
-/// Writes a line.
+/// Writes a line. It may quote files, arguments and what plugins say: no control
+/// character of theirs reaches a terminal.
 pub(crate) fn line(text: Arguments<'_>) {
+    let text = escaped(&text.to_string(), &['\n', '\t']);
     console().write(format!("{text}\n").as_bytes());
 }
 
@@ -67,6 +69,20 @@ pub(crate) fn tell(text: impl Display) {
         text += &format!("… ({length} bytes)");
     }
     line(format_args!("{text}"));
+}
+
+/// The text with its control characters, apart from those to `keep`, as Rust
+/// escapes them: `\n`, `\u{1b}`.
+pub(crate) fn escaped(text: &str, keep: &[char]) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !keep.contains(&character) {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// Draws the line of counters over itself.

@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use ekuiper_core::text::TextError;
 
+use crate::console;
+
 /// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// How much of a text that is wrong is told, in bytes.
-const EXCERPT: usize = 80;
+pub(crate) const EXCERPT: usize = 80;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Host(#[from] ekuiper_host::Error),
-    #[error("{what} is not JSON: {source} in {text}")]
-    Argument { what: String, text: String, source: serde_json::Error },
+    #[error("{what} is not JSON: {source} in {text}{hint}")]
+    Argument { what: String, text: String, hint: String, source: serde_json::Error },
+    #[error("{what} holds {number}, an integer of more than 64 bits: write it as text, or with .0 as a float")]
+    LongInteger { what: String, number: String },
     #[error("{what} must be a JSON object, for example {{\"interval\":10}}; it is {text}")]
     NotAnObject { what: &'static str, text: String },
     #[error("{} is a file, and PATH is a plugin's folder: unpack a zip first", path.display())]
@@ -25,8 +29,8 @@ pub(crate) enum Error {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Text { path: PathBuf, source: TextError },
-    #[error("{}: {source}", path.display())]
-    Pipeline { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{}, line {line}, column {column}: {problem}", path.display())]
+    Pipeline { path: PathBuf, line: usize, column: usize, problem: String },
     #[error("{}: {text}", path.display())]
     PipelineField { path: PathBuf, text: String },
     #[error("cannot read stdin: {0}")]
@@ -79,7 +83,7 @@ impl Error {
     /// The exit code: 2 where the command was called wrongly, else 1.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Argument { .. } | Self::NotAnObject { .. } => 2,
+            Self::Argument { .. } | Self::LongInteger { .. } | Self::NotAnObject { .. } => 2,
             _ => 1,
         }
     }
@@ -111,15 +115,16 @@ pub(crate) fn column(error: &serde_json::Error) -> String {
     }
 }
 
-/// What stands around a place (from 1) of a long text; a short one whole.
+/// What stands around a place (from 1) of a long text; a short one whole. It is
+/// a part of a sentence: ends of lines and the like are escaped.
 pub(crate) fn excerpt(text: &[u8], place: usize) -> String {
     if text.len() <= EXCERPT {
-        return String::from_utf8_lossy(text).into_owned();
+        return console::escaped(&String::from_utf8_lossy(text), &[]);
     }
     let start = place.saturating_sub(EXCERPT / 2).min(text.len() - EXCERPT);
     let piece = String::from_utf8_lossy(&text[start..start + EXCERPT]);
     // Half of a character at either end.
-    let piece = piece.trim_matches('\u{fffd}');
+    let piece = console::escaped(piece.trim_matches('\u{fffd}'), &[]);
     let before = if start > 0 { "…" } else { "" };
     let after = if start + EXCERPT < text.len() { "…" } else { "" };
     format!("{before}{piece}{after} ({} bytes)", text.len())

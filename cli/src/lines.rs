@@ -43,8 +43,8 @@ impl<'i> Lines<'i> {
         self.number
     }
 
-    /// The next line that is not empty, as it stands, checked to be JSON; `None`
-    /// at the end, and after a signal.
+    /// The next line that is not empty, as it stands but for a byte order mark,
+    /// checked to be JSON; `None` at the end, and after a signal.
     ///
     /// # Errors
     /// It cannot be read, is too long, no UTF-8 or no JSON.
@@ -57,7 +57,7 @@ impl<'i> Lines<'i> {
             if self.line.last() == Some(&b'\r') {
                 self.line.pop();
             }
-            if !self.line.trim_ascii().is_empty() {
+            if !is_empty(&self.line) {
                 return checked(&self.line, self.number).map(Some);
             }
         }
@@ -108,6 +108,11 @@ impl<'i> Lines<'i> {
             }
         }
     }
+}
+
+/// Whether there is nothing in a line, apart from a byte order mark.
+fn is_empty(line: &[u8]) -> bool {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii().is_empty()
 }
 
 /// A line's text, without a byte order mark.

@@ -54,7 +54,14 @@ fn main() -> ExitCode {
 /// Help and version go to stdout, what is wrong with the command line to
 /// stderr.
 fn tell(answer: &clap::Error) -> ExitCode {
-    let printed = output::written(answer.print());
+    let is_plain = |argument: std::ffi::OsString| !argument.to_string_lossy().contains(char::is_control);
+    let printed = if answer.use_stderr() && !std::env::args_os().all(is_plain) {
+        // It quotes what a terminal must not get.
+        console::line(format_args!("{}", answer.render().to_string().trim_end()));
+        Ok(output::Reader::Reads)
+    } else {
+        output::written(answer.print())
+    };
     match printed {
         Err(error) if !answer.use_stderr() => {
             console::tell(&error);

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::LazyLock;
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 use crate::console;
 use crate::error::{Error, Result};
 
@@ -19,6 +21,23 @@ pub(crate) enum Reader {
 
 /// The line of counters may stand where results go.
 static IS_TERMINAL: LazyLock<bool> = LazyLock::new(|| std::io::stdout().is_terminal());
+
+/// Calls `gone`, from a thread of its own, when the reader of stdout closes its
+/// end, though nothing is written there meanwhile.
+pub(crate) fn when_the_reader_has_gone(gone: impl FnOnce() + Send + 'static) -> Result<()> {
+    let watch = move || {
+        loop {
+            // Nothing is asked for: only errors and the end are told.
+            match poll(&mut [PollFd::new(&std::io::stdout(), PollFlags::empty())], None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return gone(),
+                Err(_) => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name("stdout".into()).spawn(watch).map_err(Error::Thread)?;
+    Ok(())
+}
 
 /// Writes a result.
 ///

@@ -26,6 +26,7 @@ use ekuiper_core::text;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
 
+use crate::console;
 use crate::error::{Error, Result};
 
 /// What is to be run.
@@ -80,8 +81,7 @@ impl Pipeline {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let text = text::decode(&bytes).map_err(|source| Error::Text { path: path.to_owned(), source })?;
-        let mut pipeline =
-            Self::parse(text).map_err(|source| Error::Pipeline { path: path.to_owned(), source: Box::new(source) })?;
+        let mut pipeline = Self::parse(text).map_err(|error| misplaced(path, text, &error))?;
         if pipeline.plugins.is_empty() {
             let text = "plugins is empty: name at least one plugin's folder".to_owned();
             return Err(Error::PipelineField { path: path.to_owned(), text });
@@ -93,9 +93,23 @@ impl Pipeline {
         Ok(pipeline)
     }
 
+    /// Whether rows go to stdout.
+    pub(crate) fn prints(&self) -> bool {
+        self.sink.as_ref().is_none_or(|stage| stage.print)
+    }
+
     fn parse(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
     }
+}
+
+/// What is wrong with the file, in one sentence, with its line and its column in
+/// characters.
+fn misplaced(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+    Error::Pipeline { path: path.to_owned(), line, column, problem: console::escaped(error.message(), &[]) }
 }
 
 /// Reads a symbol's configuration, which plugins are given in JSON: a date is

@@ -1,6 +1,8 @@
 //! Reading a source: until its end, a number of rows, a time, or too many
 //! errors.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_host::{Source, Tuple};
@@ -9,6 +11,7 @@ use crate::args::Limits;
 use crate::error::{Error, Result};
 use crate::folded::RecordErrors;
 use crate::interrupt::Interrupt;
+use crate::output;
 
 /// A source that is read, and the errors on the way of its rows.
 pub(crate) struct Reading {
@@ -19,6 +22,8 @@ pub(crate) struct Reading {
     /// For how long it is read, and until when.
     end: Option<(Duration, Instant)>,
     interrupt: Interrupt,
+    /// Whoever was to get the rows has gone.
+    has_no_reader: Arc<AtomicBool>,
     pub(crate) errors: RecordErrors,
 }
 
@@ -33,7 +38,22 @@ impl Reading {
         // A time that is beyond the clock's is none.
         let end = limits.timeout.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
         let errors = RecordErrors::new(limits.max_errors);
-        Self { source, symbol: symbol.to_owned(), wanted, got: 0, end, interrupt: interrupt.clone(), errors }
+        let (symbol, interrupt, has_no_reader) = (symbol.to_owned(), interrupt.clone(), Arc::default());
+        Self { source, symbol, wanted, got: 0, end, interrupt, has_no_reader, errors }
+    }
+
+    /// From now on it also ends, at once, when the reader of stdout has gone.
+    pub(crate) fn ends_with_the_reader_of_stdout(&self) -> Result<()> {
+        let (stopper, has_no_reader) = (self.source.stopper(), self.has_no_reader.clone());
+        output::when_the_reader_has_gone(move || {
+            has_no_reader.store(true, Ordering::SeqCst);
+            stopper.stop();
+        })
+    }
+
+    /// Whether it has ended for that reason.
+    pub(crate) fn has_no_reader(&self) -> bool {
+        self.has_no_reader.load(Ordering::SeqCst)
     }
 
     /// The next row; `None` when that is all. The source's errors are told.
@@ -60,8 +80,8 @@ impl Reading {
                     return Ok(Some(tuple));
                 }
                 Ok(None) => break,
-                // Because of the signal.
-                Err(_) if self.interrupt.is_set() => break,
+                // Because of the signal, or of the reader.
+                Err(_) if self.interrupt.is_set() || self.has_no_reader() => break,
                 Err(Error::Host(ekuiper_host::Error::Timeout { .. })) if patience.is_some() => {}
                 // The source may go on.
                 Err(error) if error.concerns_one_record() => self.errors.add(&error)?,

@@ -380,7 +380,10 @@ fn json_that_does_not_parse() {
     let folder = bench.script("sleep 600");
     let path = folder.to_str().unwrap();
     let error = bench.fails(2, &["call", path, "f", "1", "hello"]);
-    assert_eq!(error, "argument 2 is not JSON: expected value at line 1 column 1 in hello");
+    assert_eq!(
+        error,
+        r#"argument 2 is not JSON: expected value at line 1 column 1 in hello; text needs quotes: '"hello"'"#
+    );
     let error = bench.fails(2, &["source", path, "s", "--config", r#"{"a":}"#]);
     assert_eq!(error, r#"--config is not JSON: expected value at line 1 column 6 in {"a":}"#);
     let error = bench.fails(2, &["sink", path, "s", "--config", "7"]);
@@ -407,10 +410,28 @@ fn pipelines_that_are_wrong() {
         std::fs::write(&file, text).unwrap();
         bench.fails(1, &["run", file.to_str().unwrap()])
     };
-    let error = run("plugins = ['p']\n[source]\nsymbol = 's'\ncuont = 5\n");
-    assert!(error.contains("unknown field `cuont`") && error.contains("line 4"), "{error}");
-    let error = run("plugins = ['p']\n");
-    assert!(error.contains("missing field `source`"), "{error}");
+    // Each is one sentence.
+    for (text, told) in [
+        (
+            "plugins = ['p']\n[source]\nsymbol = 's'\ncuont = 5\n",
+            "line 4, column 1: unknown field `cuont`, expected one of `symbol`, `datasource`, `config`, `count`",
+        ),
+        ("plugins = ['p']\n", "line 1, column 1: missing field `source`"),
+        ("", "line 1, column 1: missing field `plugins`"),
+        ("plugins = ['p']\nä = \n", "line 2, column 1: invalid unquoted key"),
+        ("plugins = ['p']\n'ä' = 'ö' x\n", "line 2, column 11: "),
+        ("plugins = ['p']\n[source]\nsymbol = \"s\n", "line 3, column 12: invalid basic string"),
+        ("plugins = ['p']\n[source]\nsymbol = 's'\nsymbol = 's'", "line 4, column 1: duplicate key"),
+        (
+            "plugins = ['p']\n[source]\nsymbol = 's'\nconfig = { a = nan }",
+            "line 4, column 10: config field a is NaN, which cannot be sent to a plugin",
+        ),
+        ("plugins = ['p']\n[source]\nsymbol = 's'\nconfig = { a = 18446744073709551616 }", "line 4, column 16: "),
+    ] {
+        let error = run(text);
+        assert!(error.starts_with(&format!("{}, {told}", file.display())), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
     let error = run("plugins = []\n[source]\nsymbol = 's'\n");
     assert!(error.contains("name at least one plugin's folder"), "{error}");
     let error = bench.fails(1, &["run", "/no/such.toml"]);

@@ -81,6 +81,26 @@ fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is_one() {
 }
 
 #[test]
+fn a_source_without_a_row_ends_with_the_reader_of_stdout() {
+    let bench = Bench::new();
+    for body in ["def source(push): stopped.wait()", "def source(push): push(b'null'); stopped.wait()"] {
+        let plugin = speaker(&bench, "b'handshake'", body);
+        let pipeline = pipeline(&bench, plugin.to_str().unwrap(), "");
+        for arguments in [
+            vec!["source", plugin.to_str().unwrap(), "s"],
+            vec!["source", plugin.to_str().unwrap(), "s", "--count", "3", "--timeout", "1h"],
+            vec!["run", &pipeline],
+        ] {
+            let ran = run_with(&bench, &arguments, closed(), Stdio::piped(), b"");
+            let has_failed = arguments[0] == "run" && ran.stderr.contains("\"failed\":1");
+            assert_eq!(ran.code, Some(i32::from(has_failed)), "{arguments:?}: {ran:?}");
+            bench.assert_nothing_is_left();
+        }
+        std::fs::remove_dir_all(plugin).unwrap();
+    }
+}
+
+#[test]
 fn a_stderr_that_is_closed_or_full_changes_nothing() {
     let bench = Bench::new();
     let plugin = speaker(
@@ -135,6 +155,24 @@ fn arguments_that_are_not_json_are_usage_errors_in_bounded_words() {
             ["call", path, "f", &long],
             "argument 1 is not JSON: EOF while parsing a value at line 1 column 100001 in …1,1",
         ),
+        (
+            ["call", path, "f", "it's"],
+            r#"argument 1 is not JSON: expected value at line 1 column 1 in it's; text needs quotes: '"it'\''s"'"#,
+        ),
+        (["call", path, "f", ""], r#"argument 1 is not JSON: EOF while parsing a value at line 1 column 0 in ; text"#),
+        (
+            ["call", path, "f", "2026-11-25"],
+            "argument 1 is not JSON: trailing characters at line 1 column 5 in 2026-11-25; text needs quotes: '\"2026",
+        ),
+        (
+            ["call", path, "f", "{a:1}"],
+            "argument 1 is not JSON: key must be a string at line 1 column 2 in {a:1}; a shell takes quotation marks \
+             away: put single ones around it all, as in '{\"a\":1}'",
+        ),
+        (
+            ["source", path, "f", "--config={a:1}"],
+            "--config is not JSON: key must be a string at line 1 column 2 in {a:1}; a shell takes quotation marks",
+        ),
         (["source", path, "f", "--config=["], "--config is not JSON: EOF while parsing a list at line 1 column 1 in ["),
         (["source", path, "f", "--config=7"], "--config must be a JSON object, for example {\"interval\":10}; it is 7"),
         (["sink", path, "f", "--config=x"], "--config is not JSON: expected value at line 1 column 1 in x"),
@@ -154,6 +192,106 @@ fn fed(bench: &Bench, plugin: &Path, lines: &[u8]) -> (Option<i32>, String, Stri
     let arguments = ["sink", plugin.to_str().unwrap(), "k", "--ack"];
     let Ran { code, stdout, stderr } = run_with(bench, &arguments, Stdio::piped(), Stdio::piped(), lines);
     (code, stdout, stderr)
+}
+
+/// A text as other encodings have it, with and without a mark, in both orders of
+/// bytes; with their names.
+fn encoded(text: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let mut encoded = Vec::new();
+    for text in [text.to_owned(), format!("\u{feff}{text}")] {
+        let (pairs, fours) = (text.encode_utf16(), text.chars().map(u32::from));
+        encoded.push(("UTF-16", pairs.clone().flat_map(u16::to_le_bytes).collect()));
+        encoded.push(("UTF-16", pairs.flat_map(u16::to_be_bytes).collect()));
+        encoded.push(("UTF-32", fours.clone().flat_map(u32::to_le_bytes).collect()));
+        encoded.push(("UTF-32", fours.flat_map(u32::to_be_bytes).collect()));
+    }
+    encoded
+}
+
+#[test]
+fn an_input_of_a_byte_order_mark_alone_is_empty() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", PLAIN);
+    for lines in ["", "\u{feff}", "\u{feff}\n", "\u{feff}\r\n\r\n \n", "\n\u{feff}  \n\u{feff}\n"] {
+        let (code, stdout, stderr) = fed(&bench, &plugin, lines.as_bytes());
+        let nothing = "{\"acked\":0,\"delivered\":0,\"failed\":0,\"sent\":0}\n";
+        let own: Vec<_> = stderr.lines().filter(|line| !line.starts_with('[')).collect();
+        assert_eq!((code, stdout.as_str(), own), (Some(0), nothing, vec![]), "{lines:?}");
+    }
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn control_characters_of_inputs_do_not_reach_the_terminal() {
+    const CLEAR: &str = "\u{1b}[2J\u{9b}1m\u{7}\u{8}";
+    const TOLD: &str = r"\u{1b}[2J\u{9b}1m\u{7}\u{8}";
+    let bench = Bench::new();
+    let body = r#"
+def source(push):
+    push(json.dumps({"error": "\x1b[2J\x9b1m\x07\x08"}).encode())
+def row(data): return json.dumps({"error": "\x1b[2J\x9b1m\x07\x08"}).encode()
+def call(request): return json.dumps({"state": False, "result": "\x1b[2J\x9b1m\x07\x08"}).encode()
+"#;
+    let plugin = speaker(&bench, "b'handshake'", body);
+    let path = plugin.to_str().unwrap();
+    let bad_key = pipeline(&bench, path, "\"\\u001b[2J\\u009b1m\\u0007\\b\" = 1\n");
+    let option = format!("--{CLEAR}");
+    let config = format!("--config={CLEAR}");
+    for (arguments, lines, told) in [
+        (vec!["call", path, "f", CLEAR], "", TOLD),
+        (vec!["call", path, "f", "1"], "", TOLD),
+        (vec!["call", path, CLEAR], "", TOLD),
+        (vec!["call", CLEAR, "f"], "", TOLD),
+        // Whole sequences are left out of what the parser of options quotes.
+        (vec!["call", path, "f", &option], "", r"\u{7}\u{8}"),
+        (vec![CLEAR], "", r"\u{7}\u{8}"),
+        (vec!["source", path, "s"], "", TOLD),
+        (vec!["source", path, "s", &config], "", TOLD),
+        (vec!["source", path, "s", "--transport", CLEAR], "", TOLD),
+        (vec!["sink", path, "k", "--ack"], "{}\n", TOLD),
+        (vec!["sink", path, "k"], CLEAR, TOLD),
+        (vec!["run", CLEAR], "", TOLD),
+        (vec!["run", &bad_key], "", TOLD),
+    ] {
+        let ran = run_with(&bench, &arguments, Stdio::piped(), Stdio::piped(), lines.as_bytes());
+        assert!(ran.code.is_some_and(|code| code > 0), "{ran:?}");
+        let is_bad = |character: char| character.is_control() && character != '\n';
+        assert!(!ran.stderr.contains(is_bad) && ran.stderr.contains(told), "{arguments:?}: {:?}", ran.stderr);
+    }
+    // The end of a line within an argument is a part of the sentence.
+    let error = bench.fails(2, &["call", path, "f", "{\"a\":\n\tb}"]);
+    assert_eq!(error, r#"argument 1 is not JSON: expected value at line 2 column 2 in {"a":\n\tb}"#);
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn integers_of_more_than_64_bits_lose_no_digits_in_silence() {
+    let bench = Bench::new();
+    let body = "
+def row(data): print('row', data.decode(), flush=True)
+def call(request):
+    if b'Validate' in request: return b'{\"state\":true,\"result\":\"\"}'
+    return b'{\"state\":true,\"result\":18446744073709551615}'
+";
+    let plugin = speaker(&bench, "b'handshake'", body);
+    let path = plugin.to_str().unwrap();
+    let long = "18446744073709551616";
+    for (arguments, what) in [
+        (["call", path, "f", long], "argument 1"),
+        (["call", path, "f", "[{\"a\":18446744073709551616}]"], "argument 1"),
+        (["source", path, "s", "--config={\"a\":18446744073709551616}"], "--config"),
+    ] {
+        let told =
+            format!("{what} holds {long}, an integer of more than 64 bits: write it as text, or with .0 as a float");
+        assert_eq!(bench.fails(2, &arguments), told);
+    }
+    let ran = bench.run(&["call", path, "f", "18446744073709551615", "-9223372036854775808", "1e30"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "18446744073709551615\n"), "{ran:?}");
+    // A sink gets what stands there.
+    let (code, _, stderr) = fed(&bench, &plugin, format!("{{\"a\":{long}}}\n").as_bytes());
+    assert_eq!(code, Some(0));
+    assert!(stderr.contains(&format!("row {{\"a\":{long}}}")), "{stderr}");
+    bench.assert_nothing_is_left();
 }
 
 #[test]
@@ -177,10 +315,13 @@ fn lines_that_are_wrong_are_told_with_their_number_and_cut() {
         assert!(stderr.len() < 300, "{} bytes: {stderr:.300}", stderr.len());
         assert_eq!((code, stdout), (Some(1), acked(1)), "{told}");
     }
-    let utf16: Vec<u8> = "\u{feff}{}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let (code, stdout, stderr) = fed(&bench, &plugin, &utf16);
-    assert_eq!((code, stdout), (Some(1), acked(0)));
-    assert!(stderr.starts_with("ekuiper-plugin: stdin is not JSON lines: it is UTF-16, not UTF-8"), "{stderr}");
+    for (encoding, text) in encoded("{\"a\":1}\n") {
+        let (code, stdout, stderr) = fed(&bench, &plugin, &text);
+        assert_eq!((code, stdout), (Some(1), acked(0)));
+        let told = format!("ekuiper-plugin: stdin is not JSON lines: it is {encoding}, not UTF-8: save it as UTF-8");
+        // The plugin may complain that nothing was sent to it.
+        assert!(stderr.lines().any(|line| line.starts_with(&told)), "{text:x?}: {stderr}");
+    }
     // Marks of files that were put together, Windows' ends of lines, no end.
     let (code, stdout, stderr) =
         fed(&bench, &plugin, b"\xef\xbb\xbf{\"a\":1}\r\n\r\n\xef\xbb\xbf{\"a\":2}\r\n{\"a\":3}");
@@ -200,11 +341,10 @@ fn files_with_a_byte_order_mark_are_read_and_others_are_told() {
         std::fs::write(path, format!("\u{feff}{text}")).unwrap();
         let ran = bench.run(&["run", &pipeline]);
         assert_eq!((ran.code, ran.stdout.lines().count()), (Some(0), 3), "{ran:?}");
-        for marked in ["\u{feff}", ""] {
-            let text: Vec<u8> = format!("{marked}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for (encoding, text) in encoded(&text) {
             std::fs::write(path, text).unwrap();
             let error = bench.fails(1, &["run", &pipeline]);
-            assert!(error.contains("it is UTF-16, not UTF-8: save it as UTF-8"), "{error}");
+            assert!(error.contains(&format!("it is {encoding}, not UTF-8: save it as UTF-8")), "{error}");
             assert!(error.contains(path.file_name().unwrap().to_str().unwrap()), "{error}");
         }
         std::fs::write(path, [text.as_bytes(), b"\n# \xe4"].concat()).unwrap();

@@ -8,6 +8,10 @@ pub enum TextError {
     /// It begins as UTF-16 does: with its byte order mark, or with a NUL.
     #[error("it is UTF-16, not UTF-8: save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8")]
     Utf16,
+    /// It begins as UTF-32 does: with its byte order mark, or with three NULs
+    /// beside a character.
+    #[error("it is UTF-32, not UTF-8: save it as UTF-8, for example with iconv -f UTF-32 -t UTF-8")]
+    Utf32,
     /// A byte that is part of no character.
     #[error("byte 0x{byte:02x} at line {line}, column {column} is not UTF-8: save it as UTF-8")]
     Invalid {
@@ -23,19 +27,23 @@ pub enum TextError {
 /// The text that `bytes` hold, without its byte order mark.
 ///
 /// # Errors
-/// They are UTF-16, or no UTF-8.
+/// They are UTF-16, UTF-32, or no UTF-8.
 ///
 /// ```
 /// use ekuiper_core::text::{TextError, decode};
 ///
 /// assert_eq!(decode(b"\xef\xbb\xbf{}"), Ok("{}"));
 /// assert_eq!(decode(b"\xff\xfe{\0}\0"), Err(TextError::Utf16));
+/// assert_eq!(decode(b"\xff\xfe\0\0{\0\0\0"), Err(TextError::Utf32));
 /// assert_eq!(decode(b"{\n \xe4}"), Err(TextError::Invalid { byte: 0xe4, line: 2, column: 2 }));
 /// ```
 pub fn decode(bytes: &[u8]) -> Result<&str, TextError> {
     match bytes {
+        // The mark of UTF-16 and a NUL would be the same; neither JSON nor TOML begins with one.
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => return Err(TextError::Utf32),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Err(TextError::Utf16),
-        // A character of JSON or TOML, whose other half is zero.
+        // A character of JSON or TOML, whose other bytes are zero.
+        [first, 0, 0, 0, ..] | [0, 0, 0, first, ..] if *first != 0 => return Err(TextError::Utf32),
         [first, second, ..] if (*first == 0) != (*second == 0) => return Err(TextError::Utf16),
         _ => {}
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ekuiper_host::Function;
 use serde_json::{Value, json};
 
-use super::json;
+use super::argument;
 use crate::args::{Call, Common};
 use crate::console;
 use crate::error::Result;
@@ -16,7 +16,7 @@ use crate::session::Session;
 
 pub(super) fn run(common: &Common, call: &Call) -> Result<ExitCode> {
     let arguments = call.arguments.iter().enumerate();
-    let arguments = arguments.map(|(index, text)| json(format!("argument {}", index + 1), text));
+    let arguments = arguments.map(|(index, text)| argument(index + 1, text));
     let arguments = arguments.collect::<Result<Vec<Value>>>()?;
     let session = Session::open(common, &[&call.path])?;
     let printed = execute(&session, call, arguments);

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::args::{Arguments, Command};
-use crate::error::{Error, Result, excerpt};
+use crate::error::{EXCERPT, Error, Result, excerpt};
 
 /// Carries out the command.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -27,20 +27,117 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     }
 }
 
-/// JSON from the command line; the error tells the place. A byte order mark may
-/// come from a file: `--config "$(cat config.json)"`.
-fn json(what: impl Into<String>, text: &str) -> Result<Value> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    serde_json::from_str(text).map_err(|source| {
-        let text = excerpt(text.as_bytes(), if source.line() > 1 { 0 } else { source.column() });
-        Error::Argument { what: what.into(), text, source }
-    })
+/// A call's argument, JSON from the command line; the error tells the place.
+fn argument(number: usize, text: &str) -> Result<Value> {
+    json(format!("argument {number}"), text, text_hint)
 }
 
 /// A JSON object from the command line.
 fn object(what: &'static str, text: &str) -> Result<Value> {
-    match json(what, text)? {
+    match json(what.to_owned(), text, |_| String::new())? {
         value @ Value::Object(_) => Ok(value),
         _ => Err(Error::NotAnObject { what, text: excerpt(text.as_bytes(), 0) }),
+    }
+}
+
+/// A byte order mark may come from a file: `--config "$(cat config.json)"`.
+fn json(what: String, text: &str, hint: impl FnOnce(&str) -> String) -> Result<Value> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let value = serde_json::from_str(text).map_err(|source| {
+        let hint = if lost_its_quotes(text) {
+            r#"; a shell takes quotation marks away: put single ones around it all, as in '{"a":1}'"#.into()
+        } else {
+            hint(text.trim())
+        };
+        let text = excerpt(text.as_bytes(), if source.line() > 1 { 0 } else { source.column() });
+        Error::Argument { what: what.clone(), text, hint, source }
+    })?;
+    match long_integer(text) {
+        Some(number) => Err(Error::LongInteger { what, number: excerpt(number.as_bytes(), 0) }),
+        None => Ok(value),
+    }
+}
+
+/// `{"a":"b"}` comes as `{a:b}` where a shell was not told to leave it alone.
+fn lost_its_quotes(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '[']) && !text.contains('"')
+}
+
+/// How to write a text as JSON in a shell, where a bare word was written.
+fn text_hint(text: &str) -> String {
+    let is_number = text.parse::<f64>().is_ok();
+    if is_number || text.starts_with(['"', '{', '[']) {
+        return String::new();
+    }
+    let quoted = if text.len() <= EXCERPT { Value::from(text).to_string() } else { r#""text""#.into() };
+    format!("; text needs quotes: '{}'", quoted.replace('\'', r"'\''"))
+}
+
+/// The first integer in this JSON that 64 bits do not hold: it would be read as
+/// a float, and lose digits.
+fn long_integer(json: &str) -> Option<&str> {
+    let mut rest = json;
+    while let Some(at) = rest.find(|character: char| matches!(character, '"' | '-' | '0'..='9')) {
+        rest = &rest[at..];
+        let is_text = rest.starts_with('"');
+        let length = if is_text { text_length(rest) } else { number_length(rest) };
+        let (token, after) = rest.split_at(length);
+        let is_integer = !is_text && !token.contains(['.', 'e', 'E']);
+        if is_integer && token.parse::<i64>().is_err() && token.parse::<u64>().is_err() {
+            return Some(token);
+        }
+        rest = after;
+    }
+    None
+}
+
+/// How long the text that this JSON begins with is, in bytes.
+fn text_length(json: &str) -> usize {
+    let mut is_escaped = false;
+    let end = json.bytes().skip(1).position(|byte| {
+        let is_end = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        is_end
+    });
+    end.map_or(json.len(), |end| end + 2)
+}
+
+/// The same of a number.
+fn number_length(json: &str) -> usize {
+    json.find(|character: char| !matches!(character, '0'..='9' | '-' | '+' | '.' | 'e' | 'E')).unwrap_or(json.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_of_more_than_64_bits_are_found_wherever_they_are() {
+        for (json, found) in [
+            ("18446744073709551615", None),
+            ("18446744073709551616", Some("18446744073709551616")),
+            ("-9223372036854775808", None),
+            (r#"{"a":[1,{"b":-9223372036854775809}]}"#, Some("-9223372036854775809")),
+            (r#"["18446744073709551616", 18446744073709551616.0, 1e30, 18446744073709551616e0]"#, None),
+            (
+                r#"{"99999999999999999999":"\\\"99999999999999999999\\", "b" : 99999999999999999999 }"#,
+                Some("99999999999999999999"),
+            ),
+            (r#""\\" "#, None),
+            ("-0", None),
+        ] {
+            assert!(serde_json::from_str::<Value>(json).is_ok(), "{json}");
+            assert_eq!(long_integer(json), found, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_quoted_for_json_and_for_the_shell() {
+        assert_eq!(text_hint("hello"), r#"; text needs quotes: '"hello"'"#);
+        assert_eq!(text_hint("it's"), r#"; text needs quotes: '"it'\''s"'"#);
+        assert_eq!(text_hint(&"x".repeat(200)), r#"; text needs quotes: '"text"'"#);
+        for no_text in ["01", ".5", "NaN", "\"open", "{\"a\"", "[1"] {
+            assert_eq!(text_hint(no_text), "", "{no_text}");
+        }
     }
 }

@@ -103,6 +103,9 @@ fn flow(
     let source = host.source(&pipeline.source.symbol).datasource(&pipeline.source.datasource).config(config).open()?;
     session.tell_what_happens()?;
     let mut reading = Reading::new(source, &pipeline.source.symbol, pipeline.source.count, limits, &session.interrupt);
+    if pipeline.prints() {
+        reading.ends_with_the_reader_of_stdout()?;
+    }
     let flowed = pump(&session.interrupt, pipeline, &stages, &mut reading, sink.as_ref(), counts, progress);
     counts.failed = reading.errors.count();
     // The source is stopped before its sink is.
@@ -128,7 +131,7 @@ fn pump(
     progress: &mut Progress,
 ) -> Result<()> {
     let acks = pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack);
-    let prints = pipeline.sink.as_ref().is_none_or(|stage| stage.print);
+    let prints = pipeline.prints();
     let pass = |tuple: Tuple, counts: &mut Counts| {
         let row = apply(stages, tuple.message, counts)?;
         if let Some(sink) = sink {

@@ -28,6 +28,7 @@ fn print(session: &Session, source: &Source, config: serde_json::Value) -> Resul
     let opened = session.host.source(&source.symbol).datasource(&source.datasource).config(config).open()?;
     session.tell_what_happens()?;
     let mut reading = Reading::new(opened, &source.symbol, source.count, &source.limits, &session.interrupt);
+    reading.ends_with_the_reader_of_stdout()?;
     while let Some(tuple) = reading.next()? {
         reading.errors.reset();
         let line = if source.meta { json!({ "message": tuple.message, "meta": tuple.meta }) } else { tuple.message };
@@ -35,5 +36,5 @@ fn print(session: &Session, source: &Source, config: serde_json::Value) -> Resul
             break;
         }
     }
-    Ok(reading.errors.in_a_row())
+    Ok(if reading.has_no_reader() { 0 } else { reading.errors.in_a_row() })
 }
