@@ -70,10 +70,14 @@ impl Manifest {
     /// # Errors
     /// [`Error::ManifestSyntax`] when it is not JSON of this form;
     /// [`Error::Manifest`] when it names an unknown language or environment, an
-    /// executable outside the plugin's folder, a symbol twice, or none at all.
+    /// executable outside the plugin's folder, a symbol twice, or none at all,
+    /// or lacks a field or has it in another form.
     pub fn parse(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(Error::ManifestSyntax)?;
-        check_language(&value)?;
+        let Value::Object(fields) = &value else {
+            return Err(Error::Manifest(format!("it must be a JSON object, and it is {}", described(&value))));
+        };
+        check_fields(fields)?;
         let manifest: Self = serde_json::from_value(value).map_err(Error::ManifestSyntax)?;
         manifest.check()?;
         Ok(manifest)
@@ -100,6 +104,32 @@ impl Manifest {
         self.virtual_env_type.as_deref() == Some("venv")
     }
 
+    /// What is allowed and hardly meant, each a sentence: a field whose name is
+    /// nearly that of another, which is not there; an environment that nothing
+    /// runs in.
+    pub fn doubts(&self) -> Vec<String> {
+        let is_absent = |field: &str| match field {
+            "version" => self.version.is_empty(),
+            "virtualEnvType" => self.virtual_env_type.is_none(),
+            "env" => self.env.is_none(),
+            "sources" => self.sources.is_empty(),
+            "sinks" => self.sinks.is_empty(),
+            "functions" => self.functions.is_empty(),
+            _ => false,
+        };
+        let mut doubts: Vec<_> = misspelt(&self.other, is_absent).collect();
+        match (&self.env, self.virtual_env_type.as_deref()) {
+            (Some(env), None) if !env.is_empty() => doubts.push(format!(
+                r#"env {env:?} has no effect without virtualEnvType: add "virtualEnvType": "conda", or leave env out"#
+            )),
+            (_, Some("conda")) if self.language != Language::Python => {
+                doubts.push(r#"virtualEnvType has no effect, since language is not "python": leave it out"#.into());
+            }
+            _ => {}
+        }
+        doubts
+    }
+
     fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Manifest(text));
         check_inside("executable", &self.executable, "bin/mirror")?;
@@ -122,37 +152,128 @@ impl Manifest {
                 ));
             }
         }
-        let mut none = true;
         for kind in SymbolKind::ALL {
             let mut seen = HashSet::new();
             for symbol in self.symbols(kind) {
-                none = false;
                 if symbol.is_empty() {
                     return refuse(format!("a {kind}'s name is empty"));
+                }
+                if symbol.contains(char::is_control) {
+                    return refuse(format!("{kind} {symbol:?} has a control character in its name"));
                 }
                 if !seen.insert(symbol) {
                     return refuse(format!("{kind} {symbol:?} is listed twice"));
                 }
             }
         }
-        if none {
-            return refuse("it lists no source, sink or function".into());
-        }
         Ok(())
     }
 }
 
-/// Before serde does, so that the error tells what to write instead.
-fn check_language(manifest: &Value) -> Result<()> {
-    match manifest.get("language") {
-        None => Err(Error::Manifest(r#"it has no "language": use "go" for a native executable, or "python""#.into())),
-        Some(Value::String(name)) if !matches!(name.as_str(), "go" | "rust" | "executable" | "python") => {
-            Err(Error::Manifest(format!(
-                r#"language {name:?} is not known: use "go" for any native executable (eKuiper takes no other word for it), "rust" or "executable" under our own host alone, or "python""#
-            )))
-        }
-        Some(_) => Ok(()),
+/// The fields that a host reads: what each holds, and an example where it must
+/// be there.
+const FIELDS: [(&str, Form, Option<&str>); 8] = [
+    ("language", Form::Text, Some(r#"use "go" for a native executable, or "python""#)),
+    ("executable", Form::Text, Some(r#"name the program or script in the plugin's folder, such as "bin/mirror""#)),
+    ("version", Form::Text, None),
+    ("virtualEnvType", Form::Text, None),
+    ("env", Form::Text, None),
+    ("sources", Form::Names, None),
+    ("sinks", Form::Names, None),
+    ("functions", Form::Names, None),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    Names,
+}
+
+/// Before serde does, so that the error tells which field, and what to write
+/// instead.
+fn check_fields(fields: &Map<String, Value>) -> Result<()> {
+    let refuse = |text: String| Err(Error::Manifest(text));
+    let perhaps = || {
+        let doubts = misspelt(fields, |field| !fields.contains_key(field)).map(|doubt| format!("; {doubt}"));
+        doubts.collect::<String>()
+    };
+    for (field, form, needed) in FIELDS {
+        let wrong = match (fields.get(field), form, needed) {
+            (None, _, Some(example)) => return refuse(format!("it has no {field:?}: {example}{}", perhaps())),
+            (None, ..) | (Some(Value::String(_)), Form::Text, _) => continue,
+            (Some(Value::Null), _, None) if field != "version" => continue,
+            (Some(Value::Array(names)), Form::Names, _) => match names.iter().position(|name| !name.is_string()) {
+                None => continue,
+                Some(at) => format!("its item {} is {}", at + 1, described(&names[at])),
+            },
+            (Some(other), ..) => format!("it is {}", described(other)),
+        };
+        let form = if form == Form::Text { "a text in quotes" } else { r#"a list of names, such as ["one"]"# };
+        return refuse(format!("{field:?} must be {form}; {wrong}"));
     }
+    match &fields["language"] {
+        Value::String(name) if !matches!(name.as_str(), "go" | "rust" | "executable" | "python") => refuse(format!(
+            r#"language {name:?} is not known: use "go" for any native executable (eKuiper takes no other word for it), "rust" or "executable" under our own host alone, or "python""#
+        )),
+        _ => {
+            let is_empty = |field: &str| fields.get(field).and_then(Value::as_array).is_none_or(Vec::is_empty);
+            match ["sources", "sinks", "functions"].into_iter().all(is_empty) {
+                true => refuse(format!("it lists no source, sink or function{}", perhaps())),
+                false => Ok(()),
+            }
+        }
+    }
+}
+
+/// A value in a few words.
+fn described(value: &Value) -> String {
+    const LETTERS: usize = 40;
+    match value {
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "an object".into(),
+        Value::String(text) if text.chars().count() > LETTERS => "a long text".into(),
+        other => other.to_string(),
+    }
+}
+
+/// For each field that no host reads, and whose name is nearly that of one that
+/// is absent, a sentence.
+fn misspelt(fields: &Map<String, Value>, is_absent: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
+    let absent: Vec<_> = FIELDS.iter().map(|(field, ..)| *field).filter(|field| is_absent(field)).collect();
+    let known = |name: &str| FIELDS.iter().any(|(field, ..)| *field == name);
+    fields.keys().filter(move |name| !known(name)).filter_map(move |name| {
+        let meant = absent.iter().find(|field| is_nearly(name, field))?;
+        Some(format!("{name:?} is not known, was {meant:?} meant?"))
+    })
+}
+
+/// Whether they differ in case, underscores and dashes, the end of a word, or
+/// two letters.
+fn is_nearly(name: &str, field: &str) -> bool {
+    const LONGEST: usize = 32;
+    if name.len() > LONGEST {
+        return false;
+    }
+    let bare = |text: &str| -> Vec<char> {
+        text.chars().filter(|letter| !matches!(letter, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
+    };
+    let (name, field) = (bare(name), bare(field));
+    if name.len() >= 4 && field.starts_with(&name) {
+        return true;
+    }
+    // The row of a table of edits: what it takes from a beginning of one to
+    // each beginning of the other.
+    let mut edits: Vec<usize> = (0..=field.len()).collect();
+    for (row, letter) in name.iter().enumerate() {
+        let mut corner = std::mem::replace(&mut edits[0], row + 1);
+        for (column, other) in field.iter().enumerate() {
+            let replaced = corner + usize::from(letter != other);
+            corner = edits[column + 1];
+            edits[column + 1] = replaced.min(corner + 1).min(edits[column] + 1);
+        }
+    }
+    // Of a short word little would be left.
+    edits[field.len()] <= field.len().saturating_sub(3).min(4) / 2
 }
 
 /// The name stands on `conda`'s command line: nothing else may be made of it.
@@ -169,7 +290,8 @@ fn check_conda_name(env: &str) -> Result<()> {
 
 fn check_inside(field: &str, path: &str, example: &str) -> Result<()> {
     let mut parts = Path::new(path).components().filter(|part| *part != Component::CurDir).peekable();
-    if parts.peek().is_none() || !parts.all(|part| matches!(part, Component::Normal(_))) {
+    let is_inside = parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)));
+    if !is_inside || path.contains(char::is_control) {
         return Err(Error::Manifest(format!(
             "{field} {path:?} must be a path inside the plugin's folder, such as {example:?}"
         )));
@@ -203,7 +325,7 @@ mod tests {
     #[test]
     fn what_no_host_can_run_is_refused() {
         assert!(refused("{").contains("not valid"));
-        assert!(refused("[]").contains("language"));
+        assert!(refused("[]").ends_with("it must be a JSON object, and it is a list"));
         assert!(
             refused(r#"{"language":"cobol","executable":"x","functions":["f"]}"#).contains("\"cobol\" is not known")
         );
@@ -228,6 +350,67 @@ mod tests {
             refused(r#"{"language":"python","executable":"x.py","virtualEnvType":"nix","functions":["f"]}"#)
                 .contains("nix")
         );
+    }
+
+    #[test]
+    fn a_field_of_another_form_is_named() {
+        for (field, value, said) in [
+            ("language", "5", r#""language" must be a text in quotes; it is 5"#),
+            ("executable", "null", r#""executable" must be a text in quotes; it is null"#),
+            ("version", "1.0", r#""version" must be a text in quotes; it is 1.0"#),
+            ("env", r#"{"A":"b"}"#, r#""env" must be a text in quotes; it is an object"#),
+            ("functions", r#""f""#, r#""functions" must be a list of names, such as ["one"]; it is "f""#),
+            (
+                "functions",
+                r#"["f",{}]"#,
+                r#""functions" must be a list of names, such as ["one"]; its item 2 is an object"#,
+            ),
+        ] {
+            let mut fields = serde_json::json!({"language": "go", "executable": "x", "functions": ["f"]});
+            fields[field] = serde_json::from_str(value).unwrap();
+            assert!(refused(&fields.to_string()).ends_with(said), "{}", refused(&fields.to_string()));
+        }
+        for text in [
+            r#"{"language":"go","executable":"x","functions":["a\u001b[2J"]}"#,
+            r#"{"language":"go","executable":"a\nb","functions":["f"]}"#,
+        ] {
+            assert!(!refused(text).contains(char::is_control), "{}", refused(text));
+        }
+        let nulls =
+            r#"{"language":"go","executable":"x","functions":["f"],"sources":null,"env":null,"virtualEnvType":null}"#;
+        assert_eq!(Manifest::parse(nulls).unwrap().doubts(), [""; 0]);
+    }
+
+    #[test]
+    fn a_misspelt_field_is_told_with_the_one_that_was_meant() {
+        let said = refused(r#"{"lang":"go","executable":"x","functions":["f"]}"#);
+        assert!(
+            said.contains(r#"it has no "language""#) && said.ends_with(r#""lang" is not known, was "language" meant?"#),
+            "{said}"
+        );
+        let said = refused(r#"{"language":"go","executeable":"x","functions":["f"]}"#);
+        assert!(said.contains(r#"it has no "executable""#) && said.ends_with(r#"was "executable" meant?"#), "{said}");
+        for name in ["fucntions", "function", "Functions", "FUNCTIONS", "func"] {
+            let said = refused(&format!(r#"{{"language":"go","executable":"x",{name:?}:["f"]}}"#));
+            assert!(said.ends_with(&format!("{name:?} is not known, was \"functions\" meant?")), "{said}");
+        }
+        let doubts = |rest: &str| {
+            let text = format!(r#"{{"language":"python","executable":"x.py","functions":["f"],{rest}}}"#);
+            Manifest::parse(&text).unwrap().doubts()
+        };
+        for (name, meant) in
+            [("soruces", "sources"), ("sink", "sinks"), ("virtual_env_type", "virtualEnvType"), ("ENV", "env")]
+        {
+            assert_eq!(doubts(&format!(r#"{name:?}:null"#)), [format!("{name:?} is not known, was {meant:?} meant?")]);
+        }
+        // Those that eKuiper's manifests have, and whatever else there may be.
+        for name in ["about", "libs", "name", "author", "properties", "description", "license", "en", "end", "function"]
+        {
+            assert_eq!(doubts(&format!(r#"{name:?}:null"#)), [""; 0], "{name}");
+        }
+        assert!(doubts(r#""env":"mine""#)[0].contains("has no effect without virtualEnvType"));
+        let text = r#"{"language":"go","executable":"x","functions":["f"],"virtualEnvType":"conda","env":"e"}"#;
+        assert!(Manifest::parse(text).unwrap().doubts()[0].contains("has no effect, since language is not"));
     }
 
     #[test]
