@@ -33,7 +33,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) ipc_dir: Option<PathBuf>,
     /// The interpreter of Python plugins [default: python, else python3]
-    #[arg(long, global = true, value_name = "PROGRAM")]
+    #[arg(long, global = true, value_name = "PROGRAM", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) python_bin: Option<String>,
     /// From a plugin's start to its handshake
     #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = duration)]

@@ -20,6 +20,8 @@
 //! require_ack = true
 //! ```
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::text;
@@ -28,6 +30,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::console;
 use crate::error::{Error, Result};
+
+/// How large its file may be, in bytes.
+const LARGEST: u64 = 16 << 20;
 
 /// What is to be run.
 #[derive(Debug, Deserialize)]
@@ -79,7 +84,14 @@ impl Pipeline {
     /// Reads a pipeline; its plugins' folders become relative to the working
     /// directory.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
+            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        if bytes.len() as u64 > LARGEST {
+            let text = format!("it is larger than a pipeline may be ({} MiB)", LARGEST >> 20);
+            return Err(Error::PipelineField { path: path.to_owned(), text });
+        }
         let text = text::decode(&bytes).map_err(|source| Error::Text { path: path.to_owned(), source })?;
         let mut pipeline = Self::parse(text).map_err(|error| misplaced(path, text, &error))?;
         if pipeline.plugins.is_empty() {

@@ -257,7 +257,7 @@ fn a_python_that_is_no_interpreter() {
     let folder = bench.plugin("snake", r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
     std::fs::write(folder.join("snake.py"), "").unwrap();
     let file = bench.path().join("python");
-    std::fs::write(&file, "").unwrap();
+    std::fs::write(&file, "#!/bin/sh\n").unwrap();
     let place = bench.path().to_str().unwrap();
     for (python, said) in
         [(place, "is a folder, not a program"), (file.to_str().unwrap(), "is not executable: chmod +x")]
@@ -270,9 +270,91 @@ fn a_python_that_is_no_interpreter() {
     let mut command = bench.command(&call(&folder, &["--python-bin", "python"]));
     let ran = finish(command.env("PATH", place).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     assert!(ran.stderr.contains(&format!("{} is not executable", file.display())), "{ran:?}");
+    let text = bench.path().join("notes");
+    std::fs::write(&text, "").unwrap();
+    for (python, said) in [
+        (
+            text.to_str().unwrap(),
+            "notes is not executable, and neither a program nor a script that begins with #!: install",
+        ),
+        (".", "is a folder, not a program: install"),
+        (" ", "plugin snake: \" \" was not found: python_bin (--python-bin) must name a Python"),
+        (
+            "python3 -u",
+            "\"python3 -u\" was not found: python_bin (--python-bin) takes a program's name or path, without",
+        ),
+        ("/bin/sh", "it was run by /bin/sh, which has to be a Python interpreter (--python-bin)"),
+        ("/bin/true", "it was run by /bin/true, which has to be a Python interpreter (--python-bin)"),
+    ] {
+        let error = bench.fails(1, &call(&folder, &["--python-bin", python]));
+        assert!(error.contains(said), "{error}");
+    }
+    let ran = bench.run(&call(&folder, &["--python-bin", ""]));
+    assert!(ran.code == Some(2) && ran.stderr.contains("value is required for '--python-bin"), "{ran:?}");
     std::fs::remove_file(folder.join("snake.py")).unwrap();
     let error = bench.fails(1, &call(&folder, &[]));
     assert!(error.contains("snake.py does not exist: build the plugin, or correct \"executable\""), "{error}");
+}
+
+/// It defines its symbols, and ends without serving them.
+#[test]
+fn a_python_script_that_starts_nothing() {
+    let bench = Bench::new();
+    let folder = bench.plugin("snake", r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
+    let script = folder.join("snake.py");
+    for (text, said) in [
+        ("", "(exit code 0), it wrote nothing: SCRIPT must call plugin.start(…), or its Plugin's run(), at its end"),
+        (
+            "print('hi')",
+            "(exit code 0): SCRIPT must call plugin.start(…), or its Plugin's run(), at its end; it last wrote:\nhi",
+        ),
+        ("import sys\nif 0: plugin.start(c)\nprint('no broker')", "(exit code 0), it last wrote:\nno broker"),
+        ("import sys\nsys.exit(3)", "(exit code 3), it wrote nothing"),
+    ] {
+        std::fs::write(&script, text).unwrap();
+        let error = bench.fails(1, &call(&folder, &[]));
+        assert!(error.ends_with(&said.replace("SCRIPT", script.to_str().unwrap())), "{error}");
+    }
+}
+
+/// What it writes is shown, and neither fills a terminal nor commands it.
+#[test]
+fn a_plugin_that_writes_much_and_oddly_before_it_fails() {
+    let bench = Bench::new();
+    let error =
+        bench.fails(1, &call(&bench.script("printf 'a\\033[2Jb\\rc\\n'; head -c 3000000 /dev/zero; exit 5"), &[]));
+    assert!(error.contains("it last wrote:\na\\u{1b}[2Jb\\rc\n"), "{error}");
+    assert!(error.len() < 2000 && error.ends_with('…'), "{}", error.len());
+}
+
+#[test]
+fn links_that_lead_back_to_themselves() {
+    let bench = Bench::new();
+    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"]}"#);
+    std::os::unix::fs::symlink("run", folder.join("run")).unwrap();
+    let error = bench.fails(1, &call(&folder, &[]));
+    assert!(
+        error.contains("run is a symbolic link that leads back to itself, or through too many others: build"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_misspelt_field_of_a_manifest() {
+    let bench = Bench::new();
+    let folder = bench.plugin("dud", r#"{"language":"go","executable":"run","functions":["f"],"soruces":["s"]}"#);
+    let ran = bench.run(&call(&folder, &[]));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains(r#"dud.json: "soruces" is not known, was "sources" meant?"#), "{ran:?}");
+    assert!(ran.stderr.contains("does not exist: build the plugin"), "{ran:?}");
+}
+
+/// It has no end, and is not read to it.
+#[test]
+fn a_pipeline_that_is_no_file_of_a_users() {
+    let bench = Bench::new();
+    let error = bench.fails(1, &["run", "/dev/zero"]);
+    assert!(error.starts_with("/dev/zero: it is larger than a pipeline may be (16 MiB)"), "{error}");
 }
 
 #[test]
@@ -311,7 +393,12 @@ fn fault_09_a_plugin_that_exits_at_once() {
 
     let bench = Bench::new();
     let error = bench.fails(1, &call(&bench.script("exit 0"), &[]));
-    assert!(error.ends_with("ended before its handshake (exit code 0), it wrote nothing"), "{error}");
+    assert!(
+        error.ends_with(
+            "(exit code 0), it wrote nothing: its program must call its SDK's run or start, and end when that returns"
+        ),
+        "{error}"
+    );
 
     let bench = Bench::new();
     let error = bench.fails(1, &call(&bench.script("kill -SEGV $$"), &[]));

@@ -4,12 +4,19 @@
 //! executable.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::manifest::Manifest;
 use ekuiper_core::message::SymbolKind;
 
-use crate::{Error, Result};
+use crate::{Error, Result, unstartable};
+
+/// How large a manifest may be, in bytes.
+const LARGEST: u64 = 16 << 20;
+
+/// How many symbols are named in an error.
+const NAMED: usize = 10;
 
 /// A plugin as it lies on disk.
 #[derive(Clone, Debug)]
@@ -36,26 +43,41 @@ impl Package {
         let folder = given.canonicalize().map_err(|source| Error::Folder { path: given.to_owned(), source })?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let path = folder.join(format!("{name}.json"));
-        if path.is_file() {
+        if path.symlink_metadata().is_ok() {
             return Self::with_manifest(folder, name, &path);
         }
         // A checkout or an unpacked archive may have another name.
-        let mut manifests = json_files(&folder)?.into_iter();
-        match (manifests.next(), manifests.next()) {
-            (Some(path), None) => {
+        match json_files(&folder)?.as_slice() {
+            [path] => {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                Self::with_manifest(folder, name, &path)
+                Self::with_manifest(folder, name, path)
             }
-            _ => Err(Error::NoManifest { folder: given.to_owned(), name }),
+            found => Err(Error::NoManifest { folder: given.to_owned(), name, found: found.len() }),
         }
     }
 
     fn with_manifest(folder: PathBuf, name: String, path: &Path) -> Result<Self> {
         let fail = |source| Error::Manifest { path: path.to_owned(), source };
-        let bytes = std::fs::read(path).map_err(|error| fail(error.into()))?;
+        let bytes = read(path).map_err(fail)?;
         let text = ekuiper_core::text::decode(&bytes).map_err(|error| fail(error.into()))?;
         let manifest = Manifest::parse(text).map_err(|error| fail(error.into()))?;
+        for doubt in manifest.doubts() {
+            tracing::warn!(plugin = name, "{}: {doubt}", path.display());
+        }
         Ok(Self { name, folder, manifest, program: None })
+    }
+}
+
+/// Reads a manifest: a file of at most [`LARGEST`].
+fn read(path: &Path) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    if let Some(reason) = unstartable::reason_of_file(path) {
+        return Err(format!("the manifest {}", reason.trim_end_matches(", not a program")).into());
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > LARGEST {
+        true => Err(format!("it is larger than a manifest may be ({} MiB)", LARGEST >> 20).into()),
+        false => Ok(bytes),
     }
 }
 
@@ -162,6 +184,9 @@ impl Catalog {
             self.owners.keys().filter(|(of, _)| *of == kind as u8).map(|(_, symbol)| symbol.as_str()).collect();
         let known = match known.as_slice() {
             [] => format!("the plugins serve no {kind}"),
+            known if known.len() > NAMED => {
+                format!("the plugins serve {} and {} more", known[..NAMED].join(", "), known.len() - NAMED)
+            }
             known => format!("the plugins serve {}", known.join(", ")),
         };
         Err(Error::NoSuchSymbol { kind, symbol: symbol.to_owned(), known })
@@ -216,6 +241,45 @@ mod tests {
         assert!(error.starts_with(&expected), "{error}");
         assert_eq!(catalog.owner(SymbolKind::Function, "f").unwrap(), "same", "the first is as it was");
         assert!(catalog.owner(SymbolKind::Function, "g").is_err());
+    }
+
+    #[test]
+    fn of_many_symbols_a_few_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let functions: Vec<_> = (0..100_000).map(|number| format!("\"f{number}\"")).collect();
+        plugin(root.path(), "one", "one.json", &functions.join(","));
+        let mut catalog = Catalog::default();
+        catalog.add_all(root.path()).unwrap();
+        let error = catalog.owner(SymbolKind::Function, "g").unwrap_err().to_string();
+        assert!(error.len() < 200 && error.ends_with(" and 99990 more"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_that_is_no_file_or_one_of_several() {
+        let root = tempfile::tempdir().unwrap();
+        plugin(root.path(), "one", "two.json", "");
+        plugin(root.path(), "one", "three.json", "");
+        let folder = root.path().join("one");
+        let read = || Package::read(&folder).unwrap_err().to_string();
+        assert!(
+            read().ends_with("of its 2 JSON files none is one.json: a plugin named one needs a manifest of that name"),
+            "{}",
+            read()
+        );
+        let manifest = folder.join("one.json");
+        std::fs::create_dir(&manifest).unwrap();
+        assert!(read().ends_with("one.json: the manifest is a folder"), "{}", read());
+        std::fs::remove_dir(&manifest).unwrap();
+        for (target, said) in
+            [("/dev/zero", "is not a file"), ("one.json", "leads back to itself"), ("no", "which does not exist")]
+        {
+            std::os::unix::fs::symlink(target, &manifest).unwrap();
+            assert!(read().contains(said), "{}", read());
+            std::fs::remove_file(&manifest).unwrap();
+        }
+        let large = std::fs::File::create(&manifest).unwrap();
+        large.set_len(LARGEST + 1).unwrap();
+        assert!(read().ends_with("larger than a manifest may be (16 MiB)"), "{}", read());
     }
 
     #[test]

@@ -87,12 +87,43 @@ impl CommandLine {
         Some(self.refuse(plugin, reason))
     }
 
+    /// What may be wrong with a plugin that has ended so before its handshake;
+    /// empty where nothing is known.
+    pub(crate) fn hint(&self, exit: &Exit) -> String {
+        let Some(script) = self.script() else {
+            return match exit.code == Some(0) && exit.tail.is_empty() {
+                true => "its program must call its SDK's run or start, and end when that returns".into(),
+                false => String::new(),
+            };
+        };
+        // Of a shell or the like the error says nothing of Python.
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        if !["python", "pypy", "conda"].iter().any(|known| name.contains(known)) {
+            return format!(
+                "it was run by {}, which has to be a Python interpreter (--python-bin)",
+                self.program.display()
+            );
+        }
+        // One that found nobody to serve ends so too, and says why.
+        let serves = || {
+            let text = std::fs::read(&script).unwrap_or_default();
+            [&b"start("[..], b"run("].iter().any(|call| text.windows(call.len()).any(|found| found == *call))
+        };
+        match exit.code == Some(0) && (exit.tail.is_empty() || !serves()) {
+            true => format!("{} must call plugin.start(…), or its Plugin's run(), at its end", script.display()),
+            false => String::new(),
+        }
+    }
+
+    /// The plugin's script, where an interpreter runs it.
+    fn script(&self) -> Option<PathBuf> {
+        self.args.len().checked_sub(2).map(|at| PathBuf::from(&self.args[at]))
+    }
+
     fn refuse(&self, plugin: &str, reason: String) -> Error {
-        let reason = match self.args.len() {
-            // The launch JSON is all it has: it is the plugin's own program.
-            1 => with_cure(reason),
-            _ if reason.starts_with("cannot be reached") => reason,
-            _ => reason + PYTHON_CURE,
+        let reason = match self.script() {
+            None => with_cure(reason),
+            Some(_) => with_python_cure(reason),
         };
         Error::Executable { plugin: plugin.to_owned(), path: self.program.clone(), reason }
     }
@@ -105,7 +136,16 @@ impl CommandLine {
 }
 
 /// What to do about an interpreter that cannot be started.
-const PYTHON_CURE: &str = ": install Python 3, or name the interpreter with python_bin (--python-bin)";
+const PYTHON_CURE: &str = "install Python 3, or name the interpreter with python_bin (--python-bin)";
+
+/// Adds what to do about the interpreter, beside what is said already.
+fn with_python_cure(reason: String) -> String {
+    match reason.contains(": ") {
+        true if reason.starts_with("cannot be reached") => reason,
+        true => format!("{reason}, or {PYTHON_CURE}"),
+        false => format!("{reason}: {PYTHON_CURE}"),
+    }
+}
 
 /// Adds what to do about the plugin's own file, where that is not said yet.
 fn with_cure(reason: String) -> String {
@@ -116,29 +156,36 @@ fn with_cure(reason: String) -> String {
 }
 
 fn python(package: &Package, python_bin: Option<&str>) -> Result<PathBuf> {
+    let refuse = |program: &str, hint| {
+        Err(Error::ProgramNotFound { plugin: package.name.clone(), program: program.to_owned(), hint })
+    };
     let found = match python_bin {
+        Some(chosen) if chosen.trim().is_empty() => {
+            return refuse(&format!("{chosen:?}"), "python_bin (--python-bin) must name a Python interpreter");
+        }
         Some(chosen) => find_program(chosen),
         None => find_program("python").or_else(|| find_program("python3")),
     };
-    found.ok_or_else(|| {
-        let program = python_bin.unwrap_or("python");
-        match in_path(program).find_map(|path| Some((unstartable::reason_of_place(&path)?, path))) {
-            Some((reason, path)) => {
-                Error::Executable { plugin: package.name.clone(), path, reason: reason + PYTHON_CURE }
-            }
-            None => Error::ProgramNotFound {
-                plugin: package.name.clone(),
-                program: program.to_owned(),
-                hint: PYTHON_CURE.trim_start_matches(": "),
-            },
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let program = python_bin.unwrap_or("python");
+    match in_path(program).find_map(|path| Some((unstartable::reason_of_place(&path)?, path))) {
+        Some((reason, path)) => {
+            Err(Error::Executable { plugin: package.name.clone(), path, reason: with_python_cure(reason) })
         }
-    })
+        None if program.contains(char::is_whitespace) => refuse(
+            &format!("{program:?}"),
+            "python_bin (--python-bin) takes a program's name or path, without arguments",
+        ),
+        None => refuse(program, PYTHON_CURE),
+    }
 }
 
 /// Finds a program as a shell does: a path is what it is, and of a name the
 /// first file in `PATH` that may be executed.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    if name.contains('/') {
+    if name.contains('/') || [".", ".."].contains(&name) {
         return std::path::absolute(name).ok();
     }
     let is_program = |path: &PathBuf| {

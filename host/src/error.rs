@@ -1,7 +1,7 @@
 //! What can go wrong between an engine and its plugins.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ekuiper_core::message::SymbolKind;
@@ -27,12 +27,14 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A plugin's folder has no manifest.
-    #[error("{} has no manifest: a plugin named {name} needs a file {name}.json there", folder.display())]
+    #[error("{}", no_manifest(folder, name, *found))]
     NoManifest {
         /// The plugin's folder.
         folder: PathBuf,
         /// The plugin's name, from its folder.
         name: String,
+        /// How many JSON files there are in it: none, or several.
+        found: usize,
     },
     /// A manifest cannot be read, or says something impossible.
     #[error("{}: {source}", path.display())]
@@ -43,12 +45,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Two folders have a plugin of one name.
-    #[error(
-        "plugin {name} is in two folders, {} and {}: leave one out, or give it another name \
-         (its manifest's file, and what its program says)",
-        first.display(),
-        second.display()
-    )]
+    #[error("{}", duplicate(name, first, second))]
     DuplicatePlugin {
         /// The name.
         name: String,
@@ -139,7 +136,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The folder for the sockets cannot be made or written.
-    #[error("cannot use {} as the socket folder: {source}; choose another with ipc_dir", path.display())]
+    #[error("cannot use {} as the socket folder: {source}; choose another with ipc_dir (--ipc-dir) or TMPDIR", path.display())]
     SocketFolder {
         /// The folder.
         path: PathBuf,
@@ -201,12 +198,14 @@ pub enum Error {
         symbol: String,
     },
     /// The plugin ended before it shook hands.
-    #[error("plugin {plugin} ended before its handshake ({exit}){}", tail(exit))]
+    #[error("plugin {plugin} ended before its handshake ({exit}){}", early(exit, hint))]
     EarlyExit {
         /// The plugin.
         plugin: String,
         /// How it ended, and what it last wrote.
         exit: Exit,
+        /// What may be wrong with it; empty where nothing is known.
+        hint: String,
     },
     /// The plugin runs, and did not shake hands in time.
     #[error(
@@ -522,7 +521,9 @@ impl Error {
                     None => std::io::Error::new(source.kind(), source.to_string()),
                 },
             },
-            Self::EarlyExit { plugin, exit } => Self::EarlyExit { plugin: plugin.clone(), exit: exit.clone() },
+            Self::EarlyExit { plugin, exit, hint } => {
+                Self::EarlyExit { plugin: plugin.clone(), exit: exit.clone(), hint: hint.clone() }
+            }
             Self::NoHandshake { plugin, after, note } => {
                 Self::NoHandshake { plugin: plugin.clone(), after: *after, note: note.clone() }
             }
@@ -552,6 +553,37 @@ fn in_use(wanted: &str, owner: &str, address: &str) -> String {
         return format!("{wanted} is open already: close it first, or open another instance");
     }
     format!("{wanted} and {owner} would both use {address}: rename one of them, or give the rules different ids")
+}
+
+fn no_manifest(folder: &Path, name: &str, found: usize) -> String {
+    let folder = folder.display();
+    match found {
+        0 => format!("{folder} has no manifest: a plugin named {name} needs a file {name}.json there"),
+        found => format!(
+            "{folder} has no manifest: of its {found} JSON files none is {name}.json: a plugin named {name} needs a \
+             manifest of that name"
+        ),
+    }
+}
+
+fn duplicate(name: &str, first: &Path, second: &Path) -> String {
+    let (first, second) = (first.display(), second.display());
+    if first.to_string() == second.to_string() {
+        return format!("plugin {name} in {first} is given twice: leave one out");
+    }
+    format!(
+        "plugin {name} is in two folders, {first} and {second}: leave one out, or give it another name \
+         (its manifest's file, and what its program says)"
+    )
+}
+
+/// What a plugin that has ended before its handshake lacks, and what it wrote.
+fn early(exit: &Exit, hint: &str) -> String {
+    match (hint.is_empty(), exit.tail.is_empty()) {
+        (true, _) => tail(exit),
+        (_, true) => format!(", it wrote nothing: {hint}"),
+        _ => format!(": {hint}; it last wrote:\n{}", exit.tail),
+    }
 }
 
 fn tail(exit: &Exit) -> String {

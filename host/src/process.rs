@@ -15,8 +15,11 @@ use crate::{Result, printable};
 /// How many of its last lines are kept for errors.
 const TAIL_LINES: usize = 20;
 
-/// The longest line that is kept and logged whole, in bytes.
+/// The longest line that is logged whole, in bytes.
 const MAX_LINE: usize = 4096;
+
+/// The longest line that is whole in errors, in bytes.
+const MAX_TAIL_LINE: usize = 512;
 
 /// How long the end of the output is waited for after the process's own end.
 /// It normally comes at once; a child may have taken the pipe elsewhere.
@@ -225,10 +228,19 @@ fn pump_output(plugin: &str, output: PipeReader, shared: &Shared) {
         if state.tail.len() == TAIL_LINES {
             state.tail.pop_front();
         }
-        state.tail.push_back(text.into_owned());
+        state.tail.push_back(shortened(text.into_owned()));
     }
     shared.lock().output_ended = true;
     shared.changed.notify_all();
+}
+
+fn shortened(mut line: String) -> String {
+    if line.len() > MAX_TAIL_LINE {
+        let end = (0..=MAX_TAIL_LINE).rev().find(|end| line.is_char_boundary(*end));
+        line.truncate(end.unwrap_or(0));
+        line.push('…');
+    }
+    line
 }
 
 /// Reads to the end of the line, and keeps at most [`MAX_LINE`] of it.

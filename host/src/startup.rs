@@ -141,14 +141,20 @@ impl Launched {
                 }
             }
             Handshake::Nobody => match self.clash.take() {
-                Some(source) => transport_error(format!("plugin {name}"))(source),
+                // Listened on in the host's own folder alone, one on an
+                // official SDK has nobody to shake hands with.
+                Some(source) => {
+                    let what = format!(
+                        "plugin {name} did not shake hands within {:?}, and with an official SDK it cannot",
+                        self.patience
+                    );
+                    transport_error(what)(source)
+                }
                 None => self.failure(name),
             },
             // The other host hangs up on it, which may be what has ended it.
             Handshake::Exited => match (self.failure(name), self.clash.take()) {
-                (Error::EarlyExit { plugin, exit }, Some(source)) => {
-                    transport_error(Error::EarlyExit { plugin, exit }.to_string())(source)
-                }
+                (error @ Error::EarlyExit { .. }, Some(source)) => transport_error(error.to_string())(source),
                 (error, _) => error,
             },
             _ => self.failure(name),
@@ -171,7 +177,7 @@ impl Launched {
                 let unknown = || Exit { code: None, signal: None, tail: process.tail() };
                 let exit = process.wait(EXIT_GRACE).unwrap_or_else(unknown);
                 let reason = self.line.ended_for(name, &exit);
-                return reason.unwrap_or(Error::EarlyExit { plugin, exit });
+                return reason.unwrap_or_else(|| Error::EarlyExit { plugin, hint: self.line.hint(&exit), exit });
             }
             Handshake::Garbage(said) => Some(said.clone()),
             Handshake::From(_) | Handshake::WithFormer | Handshake::Nobody => {

@@ -52,6 +52,9 @@ pub(crate) fn reason_of_file(path: &Path) -> Option<String> {
                 ),
                 None => format!("cannot be reached: {error}"),
             },
+            _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                "is a symbolic link that leads back to itself, or through too many others".into()
+            }
             _ => format!("cannot be reached: {error}"),
         }),
     }
@@ -108,12 +111,13 @@ fn of_content(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Option<
 fn of_permissions(path: &Path) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     if found.mode() & 0o111 == 0 {
-        return Some(format!("is not executable: chmod +x {}", path.display()));
+        return Some(match looks_like_a_program(path) {
+            true => format!("is not executable: chmod +x {}", path.display()),
+            false => "is not executable, and neither a program nor a script that begins with #!".into(),
+        });
     }
     if rustix::fs::statvfs(path).is_ok_and(|place| place.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
-        return Some(
-            "lies on a file system that is mounted noexec: move the plugin elsewhere, or mount that with exec".into(),
-        );
+        return Some("lies on a file system that is mounted noexec: move it elsewhere, or mount that with exec".into());
     }
     (!is_allowed(path)).then(|| {
         format!(
@@ -171,7 +175,8 @@ fn of_interpreter(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Opt
 }
 
 fn looks_like_a_program(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| {
+    // One that cannot be read may be.
+    File::open(path).map_or(true, |file| {
         let start = read_up_to(&file, 0, 4);
         start.starts_with(b"#!") || start.starts_with(b"\x7fELF")
     })
