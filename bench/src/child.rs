@@ -48,6 +48,8 @@ impl Child {
 
     pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
         let what = format!("start {}", Path::new(command.get_program()).display());
+        // Ctrl-C in a terminal is this process's, which ends the other.
+        command.process_group(0);
         command.spawn().map(Self).map_err(Error::io(what))
     }
 

@@ -1,5 +1,6 @@
 //! The loops that measure: calls one after the other, and streams.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::machine::Usage;
@@ -9,6 +10,26 @@ use crate::{Error, Result};
 
 /// How many messages go by between two looks at the clock.
 const LOOK_EVERY: usize = 16;
+
+/// Whether all measurements are to end: a signal is for the whole process.
+static IS_STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Ends the measurement that is under way, and every later one: each fails with
+/// [`Error::Stopped`].
+pub fn stop() {
+    IS_STOPPED.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`stop`] was called.
+pub fn is_stopped() -> bool {
+    IS_STOPPED.load(Ordering::Relaxed)
+}
+
+/// # Errors
+/// [`Error::Stopped`].
+pub(crate) fn go_on() -> Result<()> {
+    if is_stopped() { Err(Error::Stopped) } else { Ok(()) }
+}
 
 /// How long each measurement takes.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +84,7 @@ pub fn calls(pace: Pace, mut call: impl FnMut() -> Result<()>) -> Result<Calls> 
     let mut made = Calls { latencies: Vec::with_capacity(1 << 20), ..Calls::default() };
     let start = Instant::now();
     while start.elapsed() < pace.warm_up {
+        go_on()?;
         call()?;
         made.warm_up += 1;
     }
@@ -77,6 +99,7 @@ pub fn calls(pace: Pace, mut call: impl FnMut() -> Result<()>) -> Result<Calls> 
         if made.elapsed >= pace.measured {
             return Ok(made);
         }
+        go_on()?;
     }
 }
 
@@ -121,6 +144,7 @@ fn burst(time: Duration, look_every: usize, mut message: impl FnMut() -> Result<
     let start = Instant::now();
     let mut messages = 0;
     while start.elapsed() < time {
+        go_on()?;
         // Looking at the clock costs as much as some messages do.
         for _ in 0..look_every {
             messages += message()?;

@@ -33,6 +33,9 @@ pub enum Error {
         /// Why not.
         source: Box<Error>,
     },
+    /// [`stop`](crate::clock::stop) was called meanwhile.
+    #[error("the measurement was interrupted")]
+    Stopped,
     /// A name on the command line.
     #[error("there is no {kind} {name}: there are {known}")]
     Unknown {

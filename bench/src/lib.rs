@@ -4,7 +4,7 @@
 //! What lives where: `run`, a run; `options`, what can be chosen; `subject`,
 //! what is measured; `peer`, who is; `clock`, the loops that measure;
 //! `machine`, what processes use; `metric` and `statistics`, the figures;
-//! `report`, `table` and `charts`, the results; `child` and `plugin`, the other
+//! `report`, `table`, `charts` and `files`, the results; `child` and `plugin`, the other
 //! process; `reading`, the record; `step`, the hot path in pieces.
 
 #[cfg(feature = "charts")]
@@ -12,6 +12,7 @@ pub mod charts;
 pub mod child;
 pub mod clock;
 mod error;
+mod files;
 pub mod machine;
 pub mod metric;
 mod options;
@@ -27,7 +28,7 @@ pub mod subject;
 mod table;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use error::{Error, Result};
 pub use options::Options;
@@ -55,18 +56,32 @@ pub fn built_in(plugin: &Path) -> (Vec<Box<dyn Peer>>, Vec<Described>) {
 }
 
 /// Measures, prints the tables, and writes what the options ask for; whether
-/// all went well.
+/// all went well. After [`clock::stop`] it prints what there is, and writes
+/// nothing.
 ///
 /// # Errors
-/// The options are wrong, or a file cannot be written.
+/// The options are wrong, or a file cannot be written: that is known before
+/// anything is measured.
 pub fn bench(options: &Options, peers: Vec<Box<dyn Peer>>, skipped: Vec<Described>) -> Result<bool> {
     if options.charts.is_some() && cfg!(not(feature = "charts")) {
         return Err(Error::Peer("charts are not built in: build with the feature charts".into()));
     }
+    let json = options.json.as_deref().map(files::Output::open).transpose()?;
+    #[cfg(feature = "charts")]
+    if let Some(folder) = &options.charts {
+        files::make_folder(folder)?;
+    }
     let report = run(options, peers, skipped)?;
+    if clock::is_stopped() {
+        if !report.subjects.is_empty() {
+            print(&report)?;
+        }
+        tell(format_args!("interrupted: what was measured until then is above, and nothing is written to files"));
+        return Ok(false);
+    }
     let printed = print(&report);
-    if let Some(path) = &options.json {
-        write(path, &format!("{:#}\n", report.json()))?;
+    if let Some(file) = json {
+        file.write(&format!("{:#}\n", report.json()))?;
     }
     #[cfg(feature = "charts")]
     if let Some(folder) = &options.charts {
@@ -93,6 +108,7 @@ pub(crate) fn tell(text: std::fmt::Arguments<'_>) {
 }
 
 /// Writes a file.
-pub(crate) fn write(path: &PathBuf, text: &str) -> Result<()> {
+#[cfg(feature = "charts")]
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))
 }

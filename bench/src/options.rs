@@ -11,16 +11,16 @@ use crate::clock::Pace;
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// How often all is measured, each peer in turn
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     pub rounds: u16,
     /// How long each measurement takes, without its warm-up of a quarter of that
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = seconds, allow_negative_numbers = true)]
     pub seconds: f64,
     /// One short round, to see that it works (about a minute)
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     pub quick: bool,
     /// Only this subject: calls, sources, sinks, batches, sizes, call-sizes, many-sources, many-functions, start
-    #[arg(long, value_name = "SUBJECT")]
+    #[arg(long, value_name = "SUBJECT", value_parser = subject)]
     pub only: Vec<String>,
     /// Only this peer, and uds
     #[arg(long, value_name = "PEER")]
@@ -41,8 +41,36 @@ impl Options {
 
     /// How long each measurement takes.
     pub fn pace(&self) -> Pace {
-        let seconds = if self.quick { 0.05 } else { self.seconds };
-        // From a millisecond to a day: whatever was typed.
-        Pace::new(Duration::from_secs_f64(seconds.clamp(1e-3, 86_400.0)))
+        Pace::new(Duration::from_secs_f64(if self.quick { 0.05 } else { self.seconds }))
+    }
+}
+
+/// From a millisecond to ten minutes: each call's time is kept.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1e-3..=600.0).contains(seconds));
+    seconds.ok_or_else(|| "a number of seconds from 0.001 to 600, for example 0.5".into())
+}
+
+fn subject(text: &str) -> Result<String, String> {
+    let names: Vec<_> = crate::subject::all().iter().map(|subject| subject.name).collect();
+    match names.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("there are {}", names.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_time_that_can_be_measured_is_one() {
+        assert_eq!(["0.001", "600", "1e1"].map(seconds), [Ok(0.001), Ok(600.0), Ok(10.0)]);
+        for wrong in
+            ["nan", "NaN", "inf", "-inf", "1e30", "1e999", "0", "-0", "-1", "1e-9", "600.1", "", " ", "1s", "0x1"]
+        {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+        assert!(subject("calls").is_ok() && subject("call").unwrap_err().contains("many-sources"));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::peer::Peer;
@@ -47,7 +48,7 @@ pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Descri
     for (is_fresh, round) in [true, false].into_iter().flat_map(|fresh| (1..=options.rounds()).map(move |n| (fresh, n)))
     {
         for (subject, table) in subjects.iter().zip(&mut report.subjects) {
-            if subject.in_a_fresh_process == is_fresh {
+            if subject.in_a_fresh_process == is_fresh && !clock::is_stopped() {
                 let (seconds, rounds) = (start.elapsed().as_secs(), report.rounds);
                 crate::tell(format_args!("{seconds:>4} s  round {round} of {rounds}: {}", subject.name));
                 measure(options, subject, &peers, table, &mut report.failures);
@@ -57,6 +58,9 @@ pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Descri
     // What a peer has no word for is no line.
     for case in report.subjects.iter_mut().flat_map(|table| &mut table.cases) {
         case.lines.retain(|line| !line.samples.is_empty());
+    }
+    if clock::is_stopped() {
+        report.subjects.retain(|table| table.cases.iter().any(|case| !case.lines.is_empty()));
     }
     Ok(report)
 }
@@ -70,7 +74,10 @@ fn measure(
 ) {
     for (case, results) in subject.cases.iter().zip(&mut table.cases) {
         for (peer, line) in peers.iter().zip(&mut results.lines) {
-            match case.measure(&**peer, options.pace()) {
+            let measured = clock::go_on().and_then(|()| case.measure(&**peer, options.pace()));
+            match measured {
+                // Whatever fails because of that is no failure.
+                Err(_) if clock::is_stopped() => return,
                 Ok(Some(sample)) => line.samples.push(sample),
                 Ok(None) => continue,
                 Err(source) => {

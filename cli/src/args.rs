@@ -36,19 +36,19 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "PROGRAM", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) python_bin: Option<String>,
     /// From a plugin's start to its handshake
-    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = patience, allow_negative_numbers = true)]
     pub(crate) init_timeout: Duration,
     /// Until a plugin takes a message
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = patience, allow_negative_numbers = true)]
     pub(crate) send_timeout: Duration,
     /// Until a plugin answers or acknowledges
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = patience, allow_negative_numbers = true)]
     pub(crate) recv_timeout: Duration,
     /// Until a sink has collected what was sent to it, at its end
-    #[arg(long, global = true, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "10m", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) drain_timeout: Duration,
     /// The same while it makes no progress
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) drain_stall: Duration,
     /// What to log to stderr; error also hides what the plugin itself writes
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
@@ -108,7 +108,7 @@ pub(crate) struct Call {
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     pub(crate) arguments: Vec<String>,
     /// Call it N times and print rate and latencies instead of the result
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = repeats, allow_negative_numbers = true)]
     pub(crate) repeat: Option<u64>,
 }
 
@@ -126,7 +126,7 @@ pub(crate) struct Source {
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub(crate) config: String,
     /// Stop after N tuples [default: at the source's end, or Ctrl-C]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
     /// Print each tuple's meta too: {"message":…,"meta":…}
     #[arg(long)]
@@ -139,10 +139,10 @@ pub(crate) struct Source {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Limits {
     /// Stop after this time; fewer tuples than asked for are a failure [default: never]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = patience, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     /// Fail after N errors in a row with no row in between; 0: never
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = number, allow_negative_numbers = true)]
     pub(crate) max_errors: u64,
 }
 
@@ -168,10 +168,34 @@ pub(crate) struct Run {
     #[arg(value_name = "PIPELINE")]
     pub(crate) file: PathBuf,
     /// Stop after N tuples, whatever the file says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) limits: Limits,
+}
+
+/// How many calls of `--repeat` there may be: the time of each is kept.
+const MOST_REPEATS: u64 = 100_000_000;
+
+fn repeats(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| (1..=MOST_REPEATS).contains(number));
+    number.ok_or_else(|| format!("a whole number from 1 to {MOST_REPEATS}"))
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number, at least 1".into())
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a whole number".into())
+}
+
+/// A time to wait: without any, nothing could succeed.
+fn patience(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than that: no wait at all ends before anything can happen".into()),
+        time => Ok(time),
+    }
 }
 
 /// A time as eKuiper writes it: `5s`, `500ms`, `1m`; a bare number is
@@ -198,6 +222,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        assert_eq!((count("1"), repeats("100000000"), number("0")), (Ok(1), Ok(100_000_000), Ok(0)));
+        for wrong in ["", "-1", "1.5", "1e3", "nan", "inf", "18446744073709551616", " 1", "0x1"] {
+            assert!(count(wrong).is_err() && repeats(wrong).is_err() && number(wrong).is_err(), "{wrong}");
+            assert!(patience(wrong).is_err(), "{wrong}");
+        }
+        assert!(count("0").is_err() && repeats("0").is_err() && repeats("100000001").is_err());
+        assert!(["0", "0s", "00h"].into_iter().all(|none| patience(none).is_err()));
     }
 
     #[test]

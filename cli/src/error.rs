@@ -83,6 +83,8 @@ impl Error {
     /// The exit code: 2 where the command was called wrongly, else 1.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            #[cfg(feature = "bench")]
+            Self::Bench(ekuiper_bench::Error::Unknown { .. }) => 2,
             Self::Argument { .. } | Self::LongInteger { .. } | Self::NotAnObject { .. } => 2,
             _ => 1,
         }

@@ -98,6 +98,10 @@ impl Pipeline {
             let text = "plugins is empty: name at least one plugin's folder".to_owned();
             return Err(Error::PipelineField { path: path.to_owned(), text });
         }
+        if pipeline.source.count == Some(0) {
+            let text = "count is 0: it must be at least 1, or absent for all rows".to_owned();
+            return Err(Error::PipelineField { path: path.to_owned(), text });
+        }
         let folder = path.parent().unwrap_or(Path::new(""));
         for plugin in &mut pipeline.plugins {
             *plugin = folder.join(&plugin);

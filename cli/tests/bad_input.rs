@@ -357,6 +357,37 @@ fn a_pipeline_that_is_no_file_of_a_users() {
     assert!(error.starts_with("/dev/zero: it is larger than a pipeline may be (16 MiB)"), "{error}");
 }
 
+/// Numbers that make no sense are usage errors, before anything is started.
+#[test]
+fn numbers_of_options_that_make_no_sense() {
+    let bench = Bench::new();
+    let mut wrong: Vec<Vec<&str>> = Vec::new();
+    for seconds in ["nan", "inf", "1e30", "0", "-1"] {
+        wrong.push(vec!["bench", "--seconds", seconds]);
+    }
+    for option in ["--init-timeout", "--send-timeout", "--recv-timeout", "--timeout", "--count", "--max-errors"] {
+        for number in ["-1", "nan", "1e3", "", "99999999999999999999"] {
+            wrong.push(vec!["source", "/no", "s", option, number]);
+        }
+        if option != "--max-errors" {
+            wrong.push(vec!["source", "/no", "s", option, "0"]);
+        }
+    }
+    wrong.extend(["0", "-1", "1e9"].map(|number| vec!["call", "/no", "f", "--repeat", number]));
+    wrong.extend(["0", "-1", "65536"].map(|number| vec!["bench", "--rounds", number]));
+    wrong.push(vec!["bench", "--only", "callz"]);
+    wrong.push(vec!["bench", "--peer", "pigeon"]);
+    for arguments in wrong {
+        let ran = bench.run(&arguments);
+        assert!(ran.code == Some(2) && ran.stdout.is_empty(), "{arguments:?}: {ran:?}");
+        let said = ran
+            .stderr
+            .lines()
+            .find(|line| line.starts_with("error: invalid value") || line.contains("there is no peer"));
+        assert!(said.is_some(), "{arguments:?}: {ran:?}");
+    }
+}
+
 #[test]
 fn no_conda_for_a_plugin_that_asks_for_it() {
     let bench = Bench::new();
@@ -521,6 +552,8 @@ fn pipelines_that_are_wrong() {
     }
     let error = run("plugins = []\n[source]\nsymbol = 's'\n");
     assert!(error.contains("name at least one plugin's folder"), "{error}");
+    let error = run("plugins = ['p']\n[source]\nsymbol = 's'\ncount = 0\n");
+    assert!(error.ends_with("count is 0: it must be at least 1, or absent for all rows"), "{error}");
     let error = bench.fails(1, &["run", "/no/such.toml"]);
     assert!(error.starts_with("cannot read /no/such.toml"), "{error}");
 }
@@ -546,6 +579,49 @@ fn an_unknown_transport() {
     let folder = bench.script("sleep 600");
     let error = bench.fails(1, &call(&folder, &["--transport", "pigeon"]));
     assert!(error.starts_with("transport pigeon is not built in: this host has uds"), "{error}");
+}
+
+/// Known at once, not after minutes of measuring.
+#[test]
+fn results_of_a_measurement_that_could_not_be_written() {
+    let bench = Bench::new();
+    let place = bench.path().to_str().unwrap();
+    for file in [place, "/no/such/folder/file", "/proc/results"] {
+        let error = bench.fails(1, &["bench", "--only", "calls", "--json", file]);
+        assert!(error.starts_with(&format!("cannot write {file}: ")), "{error}");
+    }
+}
+
+/// By a signal: no process and no file is left, an older file is as it was, and
+/// what was measured is printed.
+#[test]
+fn a_measurement_that_is_interrupted() {
+    use std::io::BufRead;
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let bench = Bench::new();
+        let (old, new) = (bench.path().join("old.json"), bench.path().join("new.json"));
+        std::fs::write(&old, "old").unwrap();
+        for (file, subject) in [(&old, "calls"), (&new, "sources")] {
+            let mut command =
+                bench.command(&["bench", "--only", subject, "--seconds", "30", "--json", file.to_str().unwrap()]);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+            let mut line = String::new();
+            while !line.contains("round 1 of 5") {
+                line.clear();
+                assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it has ended");
+            }
+            rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+            let ran = finish(child);
+            assert_eq!(ran.code, Some(130), "{ran:?}");
+            let mut said = String::new();
+            std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
+            assert!(said.starts_with("interrupted: ") && !said.contains("FAILED"), "{said}");
+            bench.assert_nothing_is_left();
+        }
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
+        assert!(!new.exists());
+    }
 }
 
 #[test]

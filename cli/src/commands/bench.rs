@@ -7,12 +7,14 @@ use ekuiper_bench::Options;
 
 use crate::args::Common;
 use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
 
 pub(super) fn run(common: &Common, options: &Options) -> Result<ExitCode> {
     let own = std::env::current_exe().map_err(Error::OwnProgram)?;
+    let interrupt = Interrupt::watch(ekuiper_bench::clock::stop).map_err(Error::Signals)?;
     let (peers, skipped) = ekuiper_bench::built_in(&own);
     let mut options = options.clone();
     options.peer.extend(common.transport.clone());
     let went_well = ekuiper_bench::bench(&options, peers, skipped)?;
-    Ok(if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if went_well || interrupt.is_set() { interrupt.exit_code() } else { ExitCode::FAILURE })
 }
