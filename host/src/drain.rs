@@ -289,10 +289,9 @@ impl Drain {
             let is_given_up = matches!(settled, Err(Unsettled::Stalled | Unsettled::Late | Unsettled::Over));
             if is_given_up || self.is_abandoned() {
                 self.plugin.detach(self);
-                // Before the stop, which takes its time and may change it.
-                outlet.read_reports();
+                outlet.report_after(|| self.stop_in_background(outlet.clone()));
+                // Of this moment: the stop takes its time, and may change it.
                 let missing = self.give_up_messages(Some(outlet));
-                self.stop_in_background(outlet.clone());
                 let why = settled.err().unwrap_or(Unsettled::Over);
                 return match missing {
                     0 => Ok(()),

@@ -29,6 +29,10 @@ const GONE_PAUSE: Duration = Duration::from_millis(1);
 /// send without end.
 const MAX_REPORTS: Duration = Duration::from_secs(1);
 
+/// How long the report may take that follows a stop, where nobody waits for
+/// the stop: it comes at once, unless the plugin hangs.
+const STOP_REPORT: Duration = Duration::from_millis(500);
+
 /// How it is known that a message was collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receipt {
@@ -229,6 +233,19 @@ impl Outlet {
         let Some(mut reading) = acks.reading.lock(Instant::now() + EXIT_GRACE) else { return };
         let give_up = Instant::now() + MAX_REPORTS;
         while Instant::now() < give_up && acks.receive(&mut reading, Instant::now()).is_ok() {}
+    }
+
+    /// Carries out `stop`, after which a plugin that reports does so at once,
+    /// and waits a moment for that.
+    pub(crate) fn report_after(&self, stop: impl FnOnce()) {
+        self.read_reports();
+        let deadline = Instant::now() + STOP_REPORT;
+        // Before the stop: nobody else is to take its report.
+        let Some(mut reading) = self.acks.reading.lock(deadline) else { return stop() };
+        stop();
+        if self.receipt == Receipt::Report {
+            while let Ok(false) = self.acks.receive(&mut reading, deadline) {}
+        }
     }
 
     /// Waits until all that was sent has been read.

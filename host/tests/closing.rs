@@ -5,11 +5,13 @@ mod support;
 
 use std::time::Duration;
 
-use ekuiper_conformance::raw::{PULL, PUSH, RawPeer};
+use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
 use ekuiper_host::{Error, Host, Sink};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::sinks::{A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, started, started_with};
+use support::sinks::{
+    A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, started, started_reporting, started_with,
+};
 use support::{PATIENCE, Puppet, Stage, wait_until};
 
 /// Sends messages to a sink of a plugin that tells nothing, which reads them.
@@ -246,4 +248,55 @@ fn what_a_plugin_may_hold_when_it_ends_is_not_counted_though_it_was_read_long_be
     // So many are in an official SDK's queue at most, and in its hands.
     let error = sink.close().unwrap_err();
     assert!(matches!(error, Error::NotCollected { missing: 130, sent: MESSAGES, .. }), "{error}");
+}
+
+#[test]
+fn what_is_reported_while_the_process_ends_is_counted() {
+    let stage = Stage::new();
+    let (told, end) = (stage.path().join("told"), stage.path().join("end"));
+    // Told to end, it takes its time.
+    let script = format!(
+        "trap 'touch {}; until test -e {}; do sleep 0.01; done; exit 0' TERM\nwhile true; do sleep 0.01; done",
+        told.display(),
+        end.display()
+    );
+    let (host, mut control) = started_reporting(&stage, &script);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let mut reports = stage.acks("r");
+    let stopper = sink.stopper();
+    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
+    (0..5).for_each(|number| assert_eq!(data.frame(), number.to_string().into_bytes()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| host.shutdown());
+        let closed = scope.spawn(|| sink.close());
+        expect_stop(&mut control, "k");
+        wait_until("it is told to end", || told.exists());
+        reports.write(&frame(br#"{"collected":5}"#));
+        wait_until("the report is read", || stopper.delivery().delivered == 5);
+        std::fs::write(&end, "").unwrap();
+        closed.join().unwrap().unwrap();
+    });
+    assert_eq!(host.status("p").unwrap().traffic.lost, 0);
+}
+
+#[test]
+fn what_is_reported_at_the_stop_is_counted_though_the_wait_was_given_up() {
+    let stage = Stage::new();
+    let (host, mut control) = started_reporting(&stage, "exec sleep 1000");
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    let mut reports = stage.acks("r");
+    let stopper = sink.stopper();
+    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
+    (0..5).for_each(|number| assert_eq!(data.frame(), number.to_string().into_bytes()));
+    reports.write(&frame(br#"{"collected":1}"#));
+    wait_until("the report is read", || sink.delivery().delivered == 1);
+    stopper.abandon();
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        // The stop is not answered.
+        assert_eq!(command(&mut control).0, "stop");
+        reports.write(&frame(br#"{"collected":3}"#));
+        let error = closed.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::NotCollected { missing: 2, sent: 5, .. }), "{error}");
+    });
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer};
+use ekuiper_core::message::{Hello, SymbolKind};
 use ekuiper_host::{Host, HostBuilder, Sink};
 use serde_json::{Value, json};
 
@@ -60,4 +61,21 @@ pub(crate) fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce
         expect_stop(control, symbol);
         closed.join().unwrap().unwrap();
     });
+}
+
+/// A host whose plugin, which ours made, reports what its sink collects; with
+/// another script as its process.
+pub(crate) fn started_reporting(stage: &Stage, script: &str) -> (Host, Puppet) {
+    let host = stage.builder().plugin(stage.script("p", &[], script)).build().unwrap();
+    let control = std::thread::scope(|scope| {
+        let start = scope.spawn(|| host.start("p"));
+        let mut control = Puppet::dial(&stage.sockets().control("p").unwrap());
+        let mut hello = Hello::new("puppet", "1");
+        hello.serves(SymbolKind::Source, "s");
+        hello.serves(SymbolKind::Sink, "k");
+        control.say(&hello.with_everything().encode());
+        start.join().unwrap().unwrap();
+        control
+    });
+    (host, control)
 }

@@ -134,20 +134,33 @@ pub(super) fn live(
 
 /// How the control thread stops it.
 fn stopper(stop: &Arc<Stop>, pull: &Arc<dyn Pull>, push: &Arc<dyn Push>, requires_ack: bool, reports: bool) -> Stopper {
-    let (asked, given_up, counted, told) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
+    let (asked, given_up, counted) = (stop.clone(), stop.clone(), stop.clone());
     let (data, acks, span) = (pull.clone(), push.clone(), tracing::Span::current());
+    let report = {
+        let (told, push) = (stop.clone(), push.clone());
+        move || {
+            // Its own thread may be in `collect`, maybe for ever.
+            if reports {
+                let mut report = Vec::new();
+                told.collected().encode(&mut report);
+                let _ = push.send(&report, Some(Instant::now()));
+            }
+        }
+    };
+    let report_again = report.clone();
     Stopper {
-        ask: Box::new(move || asked.set()),
+        ask: Box::new(move || {
+            // First: a host that has given up the wait for what it has sent
+            // waits for this number.
+            report();
+            asked.set();
+        }),
         hurry: Box::new(move || {
             if requires_ack {
                 // Ends an acknowledgement that the engine does not take.
                 acks.close();
-            } else if reports {
-                // Its own thread is in `collect`, maybe for ever.
-                let mut report = Vec::new();
-                told.collected().encode(&mut report);
-                let _ = acks.send(&report, Some(Instant::now()));
             }
+            report_again();
         }),
         give_up: Box::new(move || {
             given_up.give_up();
