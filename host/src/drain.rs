@@ -103,7 +103,7 @@ impl Live for Drain {
 
     fn is_lost(&self, cause: &Error) {
         let mut state = lock(&self.state);
-        state.failure = Some(Error::NotRestored { what: self.what(), cause: cause.to_string() });
+        state.failure = Some(Error::not_restored(self.what(), cause));
         state.wakes += 1;
         self.changed.notify_all();
     }
@@ -159,7 +159,7 @@ impl Drain {
     /// Waits until it is neither started nor stopped by others.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
         self.starting.lock(Instant::now() + patience).ok_or_else(|| {
-            let what = format!("{} (it is being started or stopped)", self.what());
+            let what = format!("{} (it is being started or stopped)", self.target.describe());
             Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
         })
     }
@@ -321,7 +321,7 @@ impl Drain {
     fn stop_in(&self, outlet: &Outlet) -> Result<()> {
         let stopped = outlet.stop(&self.control);
         stopped.or_else(|error| {
-            let ends = self.plugin.is_shut_down() || outlet.running.is_over();
+            let ends = self.plugin.is_shut_down() || outlet.running.has_ended_with(&error);
             if ends { Ok(()) } else { Err(error) }
         })
     }
@@ -387,7 +387,7 @@ impl Drain {
             Some(Unsettled::Failed(error)) => error.to_string(),
             None => match (outlet.and_then(|outlet| outlet.running.process.exit()), stopped) {
                 (Some(exit), _) => format!("its process ended ({exit})"),
-                (None, Err(error)) => format!("it was not stopped: {error}"),
+                (None, Err(error)) => format!("it was not stopped: {}", error.reason()),
                 // An earlier one.
                 (None, Ok(())) => "its process ended before it had".into(),
             },

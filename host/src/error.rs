@@ -341,7 +341,7 @@ pub enum Error {
         cause: String,
     },
     /// The function reported an error.
-    #[error("function {symbol}: {text}")]
+    #[error("{}", said(SymbolKind::Function, symbol, text))]
     Function {
         /// The function.
         symbol: String,
@@ -349,7 +349,7 @@ pub enum Error {
         text: String,
     },
     /// The source reported an error. It may go on after it.
-    #[error("source {symbol}: {text}")]
+    #[error("{}", said(SymbolKind::Source, symbol, text))]
     Source {
         /// The source.
         symbol: String,
@@ -372,7 +372,7 @@ pub enum Error {
         bytes: usize,
     },
     /// The sink did not take the message.
-    #[error("sink {symbol}: {text}")]
+    #[error("{}", said(SymbolKind::Sink, symbol, text))]
     Sink {
         /// The sink.
         symbol: String,
@@ -401,7 +401,8 @@ pub enum Error {
     /// (but what [`Sink::send`](crate::Sink::send) and the like reported as
     /// failed); only its stop has failed. It may still run in its plugin.
     #[error(
-        "plugin {plugin}: sink {symbol} has collected everything ({collected} messages), but was not stopped: {source}"
+        "plugin {plugin}: sink {symbol} has collected everything ({collected} messages), but was not stopped: {}",
+        source.reason()
     )]
     NotStopped {
         /// The plugin.
@@ -483,6 +484,11 @@ pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Erro
 }
 
 impl Error {
+    /// `what` was not started again.
+    pub(crate) fn not_restored(what: String, cause: &Self) -> Self {
+        Self::NotRestored { what, cause: cause.reason() }
+    }
+
     /// Whether it is this host's own shortage, and nobody else's fault.
     pub(crate) fn is_shortage(&self) -> bool {
         matches!(self, Self::Shortage { .. })
@@ -498,6 +504,22 @@ impl Error {
         match std::fs::File::open("/dev/null") {
             Err(source) if short_of(&source).is_some() => shortage(self.to_string(), source),
             _ => self,
+        }
+    }
+
+    /// What has gone wrong, after words that name the plugin and the symbol.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Refused { command, text, .. } => format!("the plugin did not {command} it: {text}"),
+            Self::Timeout { after, what, .. } => {
+                let problem = what.split_once(": ").map_or_else(String::new, |(_, problem)| format!(": {problem}"));
+                format!("the plugin did not answer within {after:?}{problem}")
+            }
+            Self::OutcomeUnknown { exit, .. } => format!("outcome unknown: {}", lost(exit)),
+            Self::Exited { exit, .. } => format!("the plugin ended ({exit}){}", tail(exit)),
+            Self::Transport { source, .. } => source.to_string(),
+            Self::Message { source, .. } => source.to_string(),
+            other => other.to_string(),
         }
     }
 
@@ -546,6 +568,12 @@ impl Error {
             other => Self::Shared { text: other.to_string() },
         }
     }
+}
+
+/// A symbol's own words, which may begin with its name.
+fn said(kind: SymbolKind, symbol: &str, text: &str) -> String {
+    let name = format!("{kind} {symbol}: ");
+    if text.starts_with(&name) { text.to_owned() } else { name + text }
 }
 
 fn in_use(wanted: &str, owner: &str, address: &str) -> String {
@@ -623,6 +651,30 @@ mod tests {
         }
         let error = folder_error("/tmp".into())(std::io::Error::from_raw_os_error(libc::EACCES)).to_string();
         assert!(error.contains("ipc_dir"), "{error}");
+    }
+
+    #[test]
+    fn no_error_names_a_symbol_twice_before_its_reason() {
+        let (symbol, plugin) = (|| "slow".to_owned(), || "p".to_owned());
+        let own = |text: &str| Error::Sink { symbol: symbol(), text: text.into() }.to_string();
+        assert_eq!([own("sink slow: it is full"), own("it is full")], ["sink slow: it is full"; 2]);
+        let refused = || Error::Refused {
+            plugin: plugin(),
+            command: "stop".into(),
+            kind: SymbolKind::Sink,
+            symbol: symbol(),
+            text: "not now".into(),
+        };
+        let stopped =
+            Error::NotStopped { plugin: plugin(), symbol: symbol(), collected: 1, source: Box::new(refused()) };
+        let lost = Error::not_restored("sink slow of r/o/0 (plugin p)".into(), &refused());
+        let transport =
+            Error::Transport { what: "sink slow of r/o/0 (plugin p)".into(), source: TransportError::Disconnected };
+        let cut_off = Error::not_restored("sink slow of r/o/0 (plugin p)".into(), &transport);
+        for error in [stopped, lost, cut_off] {
+            let text = error.to_string();
+            assert_eq!((text.matches("slow").count(), text.matches("plugin p").count()), (1, 1), "{text}");
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod drain;
 mod environment;
 mod error;
 mod function;
+mod group;
 mod guard;
 mod guarded;
 mod host;

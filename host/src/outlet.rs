@@ -121,7 +121,8 @@ impl Outlet {
             })
             .map_err(|source| match source {
                 TransportError::Timeout => {
-                    let what = format!("{what}: it was started, and does not listen at {data}");
+                    let (kind, symbol) = (control.plugin_type, &control.symbol_name);
+                    let what = format!("{kind} {symbol}: it was started, and does not listen at {data}");
                     let after = running.site.options.send_timeout;
                     Error::Timeout { plugin: running.name.clone(), what, after }.or_shortage()
                 }

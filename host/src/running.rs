@@ -15,6 +15,7 @@ use ekuiper_core::transport::{Deadline, TransportError};
 use crate::catalog::Package;
 use crate::channel::{Channel, Failure};
 use crate::error::transport_error;
+use crate::group;
 use crate::keeper::Watch;
 use crate::process::{EXIT_GRACE, Process};
 use crate::scope::ProcessScope;
@@ -177,8 +178,8 @@ impl Running {
         self.is_left() || self.process.wait(EXIT_GRACE).is_some()
     }
 
-    /// Whether a symbol could not be started because the process ends, or is
-    /// left: it is the next one's then.
+    /// Whether a symbol could not be started or stopped because the process
+    /// ends, or is left: what has answered lives.
     pub(crate) fn has_ended_with(&self, error: &Error) -> bool {
         !matches!(error, Error::Refused { .. }) && self.is_ending(None) == Some(true)
     }
@@ -310,14 +311,20 @@ impl Running {
     /// `None` when that is not known by the deadline. Our SDK lets go of the
     /// control channel first, then closes its symbols, and may take its time.
     pub(crate) fn is_ending(&self, deadline: Deadline) -> Option<bool> {
-        if self.is_left() {
+        if self.is_left() || self.process.wait(Duration::ZERO).is_some() {
             return Some(true);
         }
-        if self.process.wait(EXIT_GRACE).is_some() {
+        // The end of one closes all, and can be seen until it has.
+        if self.control.has_peer() && !group::is_ending(self.process.pid()) && self.control.has_peer() {
+            return Some(false);
+        }
+        let noticed = Instant::now() + EXIT_GRACE;
+        let until = deadline.map_or(noticed, |deadline| deadline.min(noticed));
+        if self.process.wait(until.saturating_duration_since(Instant::now())).is_some() {
             return Some(true);
         }
         if self.control.has_peer() {
-            return Some(false);
+            return (until == noticed).then_some(false);
         }
         let give_up = Instant::now() + self.site.options.grace;
         let until = deadline.map_or(give_up, |deadline| deadline.min(give_up));

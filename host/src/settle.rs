@@ -1,12 +1,12 @@
 //! The end of a sink in one process: the wait until everything that was sent
 //! is known to have been collected.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::TransportError;
 
+use crate::group::{activity, members};
 use crate::options::Options;
 use crate::outlet::{Outlet, Receipt};
 use crate::process::{EXIT_GRACE, Exit};
@@ -242,65 +242,9 @@ impl Outlet {
     }
 }
 
-/// The processes of the group that `leader` leads.
-fn members(leader: u32) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![leader] };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which may hold anything: state, parent, group.
-        let group = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(2)?.parse::<u32>().ok());
-        group == Some(leader)
-    })
-    .collect()
-}
-
-/// How often the threads of some processes have run.
-#[derive(Default, PartialEq, Eq)]
-struct Activity {
-    turns: HashMap<String, String>,
-    /// One runs just now, or wants to, or is kept from it.
-    is_busy: bool,
-}
-
-fn activity(members: &[u32]) -> Activity {
-    let mut activity = Activity::default();
-    for pid in members {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for thread in threads.flatten() {
-            let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
-            let stat = read("stat");
-            // `T`, `t`: it was stopped by a signal or a debugger, and not by
-            // having nothing to do.
-            let states = ['R', 'D', 'T', 't'];
-            activity.is_busy |= stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(states));
-            activity.turns.insert(thread.path().display().to_string(), read("schedstat"));
-        }
-    }
-    activity
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-
-    #[test]
-    #[allow(clippy::disallowed_methods)] // it does not outlive this test
-    fn a_process_that_a_signal_has_stopped_is_not_at_rest() {
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let is_busy = |child: &std::process::Child| activity(&[child.id()]).is_busy;
-        let give_up = Instant::now() + Duration::from_secs(20);
-        while is_busy(&child) {
-            assert!(Instant::now() < give_up, "it does not sleep");
-        }
-        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
-        waitpid(Some(Pid::from_child(&child)), WaitOptions::UNTRACED).unwrap();
-        let is_busy = is_busy(&child);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(is_busy);
-    }
 
     #[test]
     fn what_is_not_proven_is_written_off_once() {

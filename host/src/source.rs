@@ -127,7 +127,7 @@ impl Live for Feed {
 
     fn is_lost(&self, cause: &Error) {
         let mut state = lock(&self.state);
-        state.failure = Some(Error::NotRestored { what: self.what(), cause: cause.to_string() });
+        state.failure = Some(Error::not_restored(self.what(), cause));
         state.wakes += 1;
         self.changed.notify_all();
     }
@@ -149,7 +149,7 @@ impl Feed {
     /// Waits until it is neither started nor stopped by others.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
         self.starting.lock(Instant::now() + patience).ok_or_else(|| {
-            let what = format!("{} (it is being started or stopped)", self.what());
+            let what = format!("{} (it is being started or stopped)", self.target.describe());
             Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
         })
     }
@@ -354,9 +354,9 @@ impl Feed {
             let running = &inlet.running;
             let stopped = running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience));
             // It ends with its process, which a host that is shut down ends.
-            stopped
-                .map(|_| ())
-                .or_else(|error| if self.plugin.is_shut_down() || running.is_over() { Ok(()) } else { Err(error) })
+            stopped.map(|_| ()).or_else(|error| {
+                if self.plugin.is_shut_down() || running.has_ended_with(&error) { Ok(()) } else { Err(error) }
+            })
         });
         inlets.iter().for_each(|inlet| inlet.close());
         lock(&self.state).claim = None;
@@ -397,7 +397,8 @@ impl<M: DeserializeOwned> Source<M> {
     /// [`Error::NotRestored`] when this source did not start again.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Tuple<M>>> {
         self.advance(Some(Instant::now() + patience)).map_err(|error| match error {
-            Error::Transport { source: TransportError::Timeout, what } => {
+            Error::Transport { source: TransportError::Timeout, .. } => {
+                let what = self.feed.target.describe();
                 Error::Timeout { plugin: self.feed.plugin.name().to_owned(), what, after: patience }
             }
             error => error,

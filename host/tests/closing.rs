@@ -1,8 +1,10 @@
-//! The end of a sink, whatever its plugin does: what closing it says.
+//! The end of a source or a sink, whatever its plugin does: what closing it
+//! says.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
@@ -10,7 +12,8 @@ use ekuiper_host::{Error, Host, Sink};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::sinks::{
-    A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, started, started_reporting, started_with,
+    A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, open_source, started, started_reporting,
+    started_with,
 };
 use support::{PATIENCE, Puppet, Stage, wait_until};
 
@@ -299,4 +302,86 @@ fn what_is_reported_at_the_stop_is_counted_though_the_wait_was_given_up() {
         let error = closed.join().unwrap().unwrap_err();
         assert!(matches!(error, Error::NotCollected { missing: 2, sent: 5, .. }), "{error}");
     });
+}
+
+#[test]
+fn a_source_that_has_ended_by_itself_ends_for_its_reader_without_a_wait() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (mut source, mut peer) = open_source(&stage, &host, &mut control, 0);
+    peer.write(&frame(br#"{"message":1,"meta":null}"#));
+    assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, 1);
+    drop(peer);
+    // No time is given to whatever would wait.
+    wait_until("it is over", || matches!(source.next_within(Duration::ZERO), Ok(None)));
+    close_while(&mut control, "s", || source.close());
+}
+
+#[test]
+fn a_plugin_that_refuses_a_stop_is_not_waited_for() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (source, _peer) = open_source(&stage, &host, &mut control, 0);
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| source.close());
+        assert_eq!(command(&mut control).0, "stop");
+        control.say(b"not now");
+        // A wait for its end would see it.
+        signal(&host, Signal::KILL);
+        let error = closed.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{error}");
+    });
+}
+
+/// The messages of what is logged as a warning, or worse.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Message(String);
+        impl tracing::field::Visit for Message {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        self.0.lock().unwrap().push(message.0);
+    }
+}
+
+#[test]
+fn what_a_close_has_returned_is_not_logged_as_a_drop_s() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let mut warnings_of = |end: &dyn Fn(Sink)| {
+        let (sink, data) = open_sink_without_acks(&stage, &host, &mut control);
+        sink.send(&json!(1)).unwrap();
+        sink.stopper().abandon();
+        let warnings = Warnings::default();
+        tracing::subscriber::with_default(warnings.clone(), || end(sink));
+        drop(data);
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        expect_stop(&mut control, "k");
+        warnings.0.lock().unwrap().clone()
+    };
+    let lost = "plugin p may have lost 1 messages to sink k";
+    assert_eq!(warnings_of(&|sink| assert!(sink.close().is_err())), [lost]);
+    assert_eq!(warnings_of(&drop::<Sink>), [lost, "a sink was dropped, and not closed in order"]);
 }

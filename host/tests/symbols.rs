@@ -7,29 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
-use ekuiper_host::{Error, Host, HostBuilder, PluginState, RestartPolicy, Sink, Source};
+use ekuiper_host::{Error, Host, HostBuilder, PluginState, RestartPolicy, Sink};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::sinks::{A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, started, started_with};
+use support::sinks::{
+    A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, open_source, started, started_with,
+};
 use support::{PATIENCE, Puppet, Stage, wait_until};
-
-/// Opens an instance of the source `s`: its handle and its puppet.
-fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, instance: i64) -> (Source, RawPeer) {
-    std::thread::scope(|scope| {
-        let open =
-            scope.spawn(|| host.source("s").rule("r").operator("s").instance(instance).datasource("topic").open());
-        let (kind, about) = command(control);
-        assert_eq!((kind.as_str(), &about["pluginType"]), ("start", &json!("source")));
-        assert_eq!(about["meta"], json!({ "ruleId": "r", "opId": "s", "instanceId": instance }));
-        // The handshake was plain: nothing that is newer reaches the plugin.
-        assert_eq!(about.get("codec"), None);
-        // Where the protocol says it, and where the official SDKs look.
-        assert_eq!((&about["dataSource"], &about["config"]["datasource"]), (&json!("topic"), &json!("topic")));
-        let peer = stage.source("r", instance);
-        control.say(b"ok");
-        (open.join().unwrap().unwrap(), peer)
-    })
-}
 
 fn open_sink(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer, RawPeer) {
     std::thread::scope(|scope| {

@@ -283,7 +283,7 @@ impl Plugin {
     }
 
     fn lost(&self, kind: SymbolKind, symbol: String, error: &Error) {
-        let event = EventKind::SymbolLost { kind, symbol, error: error.to_string() };
+        let event = EventKind::SymbolLost { kind, symbol, error: error.reason() };
         self.site.events.tell(self.name(), event);
     }
 }

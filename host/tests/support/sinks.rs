@@ -1,11 +1,12 @@
-//! A plugin whose process does nothing, with a sink that a test plays.
+//! A plugin whose process does nothing, with a source and a sink that a test
+//! plays.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer};
 use ekuiper_core::message::{Hello, SymbolKind};
-use ekuiper_host::{Host, HostBuilder, Sink};
+use ekuiper_host::{Host, HostBuilder, Sink, Source};
 use serde_json::{Value, json};
 
 use super::{Puppet, Stage};
@@ -41,6 +42,24 @@ pub(crate) fn expect_stop(control: &mut Puppet, symbol: &str) {
     let (kind, about) = command(control);
     assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!(symbol)));
     control.say(b"ok");
+}
+
+/// Opens an instance of the source `s`: its handle and its puppet.
+pub(crate) fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, instance: i64) -> (Source, RawPeer) {
+    std::thread::scope(|scope| {
+        let open =
+            scope.spawn(|| host.source("s").rule("r").operator("s").instance(instance).datasource("topic").open());
+        let (kind, about) = command(control);
+        assert_eq!((kind.as_str(), &about["pluginType"]), ("start", &json!("source")));
+        assert_eq!(about["meta"], json!({ "ruleId": "r", "opId": "s", "instanceId": instance }));
+        // The handshake was plain: nothing that is newer reaches the plugin.
+        assert_eq!(about.get("codec"), None);
+        // Where the protocol says it, and where the official SDKs look.
+        assert_eq!((&about["dataSource"], &about["config"]["datasource"]), (&json!("topic"), &json!("topic")));
+        let peer = stage.source("r", instance);
+        control.say(b"ok");
+        (open.join().unwrap().unwrap(), peer)
+    })
 }
 
 pub(crate) fn open_sink_without_acks(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer) {
