@@ -17,6 +17,9 @@ const KNOWN: &[(&str, &str)] = &[
     ("PluginConfig.__init__(sinks)", "the same"),
     ("PluginConfig.__init__(functions)", "the same"),
     ("PluginConfig.__init__(supervised=)", "ours alone: the guard"),
+    (".on_stop", "ours alone: what ends a source's wait"),
+    (".sleep", "ours alone: a wait that a stop ends"),
+    (".is_stopped", "ours alone: for a source that looks by itself"),
     ("ack_err", "ours alone: the name that eKuiper's guide gives to ack_error"),
 ];
 

@@ -5,11 +5,40 @@ from __future__ import annotations
 import json
 import os
 import sys
+from types import FrameType
 from typing import Any, Callable, Dict, List, Optional, TypeVar, Union, overload
 
 from . import _serve, _symbols
 
 T = TypeVar("T", bound=Callable[..., Any])
+
+
+class _Origin:
+    """The file of a module that makes a `Plugin`."""
+
+    def __init__(self, module: str, path: str) -> None:
+        self._module = module
+        self.path = os.path.abspath(path)
+
+    def is_script(self) -> bool:
+        """Whether an engine can run it: it is what this process runs, or looks whether it is."""
+        if self._module == "__main__":
+            return True
+        try:
+            with open(self.path, "rb") as file:
+                return b"__main__" in file.read()
+        except OSError:
+            return False
+
+
+def _script_of_the_caller() -> Optional[_Origin]:
+    """Where a `Plugin` is made, apart from constructors of subclasses; none for what is in no
+    file, as in an interactive session."""
+    frame: Optional[FrameType] = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name == "__init__":
+        frame = frame.f_back
+    path = frame.f_globals.get("__file__") if frame is not None else None
+    return _Origin(frame.f_globals["__name__"], path) if frame is not None and path else None
 
 
 class Plugin:
@@ -50,6 +79,7 @@ class Plugin:
     def __init__(self, name: str, *, supervised: bool = False) -> None:
         self.name = name
         self.supervised = supervised
+        self._made_in = _script_of_the_caller()
         self._sources: Dict[str, Callable[[], Any]] = {}
         self._sinks: Dict[str, Callable[[], Any]] = {}
         self._functions: Dict[str, Callable[[], Any]] = {}
@@ -135,18 +165,48 @@ class Plugin:
     def manifest(
         self, path: Union[str, "os.PathLike[str]", None] = None, *, version: str = "v1.0.0", executable: Optional[str] = None
     ) -> Dict[str, Any]:
-        """Write the manifest that eKuiper wants beside the script, `<name>.json`, and return it."""
-        script = os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "main.py")
+        """Write the manifest that eKuiper wants beside the script, `<name>.json`, and return it.
+
+        The script is the one that makes this `Plugin`, whoever calls this: the script itself, a
+        test or an interactive session that imports it. Where that is a module that no engine can
+        run, `executable` has to say which script does: a file beside it, unless `path` says where
+        to write. Raises `RuntimeError` or `FileNotFoundError` where it is not known."""
+        made_in = self._made_in
+        if executable is None:
+            if made_in is None or not made_in.is_script():
+                raise RuntimeError(
+                    "plugin %s is made in %s, so it is not known which script the engine is to run: "
+                    'name it, as in manifest(executable="%s.py"%s)'
+                    % (
+                        self.name,
+                        made_in.path if made_in else "no file",
+                        self.name,
+                        "" if made_in else ', path="%s.json"' % self.name,
+                    )
+                )
+            executable = os.path.basename(made_in.path)
+        if path is None:
+            if made_in is None:
+                raise RuntimeError(
+                    'plugin %s is made in no file: say where to write, as in manifest(executable="%s", path="%s.json")'
+                    % (self.name, executable, self.name)
+                )
+            folder = os.path.dirname(made_in.path)
+            if not os.path.exists(os.path.join(folder, executable)):
+                raise FileNotFoundError(
+                    "there is no %s in %s: correct executable, or say by path where to write the manifest"
+                    % (executable, folder)
+                )
+            path = os.path.join(folder, self.name + ".json")
         manifest = {
             "version": version,
             "language": "python",
-            "executable": executable or os.path.basename(script),
+            "executable": executable,
             "sources": list(self._sources),
             "sinks": list(self._sinks),
             "functions": list(self._functions),
         }
-        where = os.path.join(os.path.dirname(script), self.name + ".json") if path is None else path
-        with open(where, "w", encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=2)
             file.write("\n")
         return manifest

@@ -8,12 +8,37 @@ from collections.abc import Mapping, Set
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Callable, Dict, Iterable
 from uuid import UUID
 
 
+class Unsendable(TypeError):
+    """There is nothing to send for a value of this type."""
+
+    is_unsendable = True
+
+
+class UnreadableField(Exception):
+    """A field of a value cannot be read; its cause says why."""
+
+    def __init__(self, field: Any) -> None:
+        super().__init__(field)
+        self.unreadable_field = field
+
+
+def _read(names: Iterable[Any], read: Callable[[Any], Any]) -> Dict[Any, Any]:
+    """The fields of a value, each read by its name."""
+    fields = {}
+    for name in names:
+        try:
+            fields[name] = read(name)
+        except Exception as error:
+            raise UnreadableField(name) from error
+    return fields
+
+
 def plain(value: Any) -> Any:
-    """What is sent for a value; the guide's table of conversions. Raises `TypeError` where there
+    """What is sent for a value; the guide's table of conversions. Raises `Unsendable` where there
     is no such thing."""
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
@@ -26,9 +51,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, Set):
         return list(value)
     if isinstance(value, Mapping):
-        return dict(value)
+        return _read(value, value.__getitem__)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _read((field.name for field in dataclasses.fields(value)), lambda name: getattr(value, name))
     if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError("a value of type %s cannot be sent" % type(value).__name__)
+    raise Unsendable("a value of type %s cannot be sent" % type(value).__name__)

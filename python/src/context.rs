@@ -2,8 +2,9 @@
 //! and the acknowledgements of a sink. `ekuiper.runtime.contextimpl` has the
 //! class around them.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use ekuiper_core::throttle::Throttle;
@@ -13,7 +14,9 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
 
+use crate::fault::Faults;
 use crate::thread::is_forked;
 use crate::value::Detached;
 
@@ -36,11 +39,37 @@ pub(crate) struct Emitting {
     /// `close` has returned.
     has_closed: AtomicBool,
     refused: Throttle,
+    /// The registrations of hooks, by number, for as long as they stand.
+    hooks: Mutex<HashMap<u64, ekuiper_sdk::StopHook>>,
+    next_hook: AtomicU64,
 }
 
 impl Emitting {
     pub(crate) fn new(ctx: SourceContext) -> Self {
-        Self { ctx: Mutex::new(Some(ctx)), has_closed: AtomicBool::new(false), refused: Throttle::default() }
+        Self {
+            ctx: Mutex::new(Some(ctx)),
+            has_closed: AtomicBool::new(false),
+            refused: Throttle::default(),
+            hooks: Mutex::default(),
+            next_hook: AtomicU64::new(0),
+        }
+    }
+
+    fn hooks(&self) -> MutexGuard<'_, HashMap<u64, ekuiper_sdk::StopHook>> {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn on_stop(self: &Arc<Self>, hook: Py<PyAny>) -> StopHook {
+        let number = self.next_hook.fetch_add(1, Ordering::Relaxed);
+        match self.ctx() {
+            Some(ctx) => {
+                // Not under the lock: it may be called at once.
+                let registered = ctx.on_stop(move || call_hook(&hook));
+                self.hooks().insert(number, registered);
+            }
+            None => call_hook(&hook),
+        }
+        StopHook { of: Arc::downgrade(self), number }
     }
 
     fn ctx(&self) -> Option<SourceContext> {
@@ -60,6 +89,8 @@ impl Emitting {
         self.close_has_returned();
         let ctx = self.ctx.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(ctx);
+        let hooks = std::mem::take(&mut *self.hooks());
+        drop(hooks);
     }
 
     /// Sends; what the author is told of it. Upstream calls `close` first and
@@ -79,30 +110,34 @@ impl Emitting {
         if let Err(error) = &sent
             && let Some(text) = unsendable(error)
         {
-            if let Some(others) = self.refused.pass(Instant::now()) {
-                ekuiper_sdk::tracing::warn!(others, "{text}");
-            }
-            sent = ctx.emit_error(&text);
+            sent = self.refuse(&ctx, &text);
         }
         match sent {
             Err(Error::Stopped) if !self.has_closed.load(Ordering::Acquire) => Ok(()),
             sent => sent.map_err(raise),
         }
     }
+
+    /// Reports an error in a tuple's place.
+    fn refuse(&self, ctx: &SourceContext, why: &str) -> Result<(), Error> {
+        let text = format!("a row cannot be sent: {why}");
+        if let Some(others) = self.refused.pass(Instant::now()) {
+            ekuiper_sdk::tracing::warn!(others, "{text}");
+        }
+        ctx.emit_error(&text)
+    }
 }
 
-/// What is told instead of a tuple that no message can hold; none where that is
-/// not what is wrong.
+/// Why no message can hold a tuple; none where that is not what is wrong.
 fn unsendable(error: &Error) -> Option<String> {
-    let cause = match error {
+    match error {
+        // The cause alone: it begins with the place within the tuple.
         Error::Message(error) => {
-            // The cause alone: it begins with the place within the tuple.
-            std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+            Some(std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string))
         }
-        Error::Transport { source: source @ TransportError::TooLong { .. }, .. } => source.to_string(),
-        _ => return None,
-    };
-    Some(format!("a row cannot be sent: {cause}"))
+        Error::Transport { source: source @ TransportError::TooLong { .. }, .. } => Some(source.to_string()),
+        _ => None,
+    }
 }
 
 /// Where a source's tuples go.
@@ -114,7 +149,11 @@ impl SourceEmitter {
     /// Sends a tuple; waits while the engine is slower, without the
     /// interpreter's lock.
     fn emit(&self, py: Python<'_>, message: Py<PyAny>, meta: Option<Py<PyAny>>) -> PyResult<()> {
+        let is_none = message.is_none(py);
         py.detach(|| {
+            if is_none {
+                return self.0.send(|ctx| self.0.refuse(ctx, "it is None, and a row is a dict"));
+            }
             self.0.send(|ctx| match &meta {
                 None => ctx.emit(&Detached::new(&message)),
                 Some(meta) => ctx.emit_with_meta(&Detached::new(&message), &Detached::named("meta", meta)),
@@ -138,6 +177,48 @@ impl SourceEmitter {
     fn is_stopped(&self) -> bool {
         self.0.is_stopped()
     }
+
+    /// Calls `hook`, once, when the source is stopped, from a thread of its own;
+    /// at once where it has been stopped.
+    fn on_stop(&self, py: Python<'_>, hook: Py<PyAny>) -> StopHook {
+        py.detach(|| self.0.on_stop(hook))
+    }
+}
+
+/// A hook that ends a wait of a source's.
+#[pyclass(frozen, module = "ekuiper._ekuiper")]
+pub(crate) struct StopHook {
+    of: Weak<Emitting>,
+    number: u64,
+}
+
+#[pymethods]
+impl StopHook {
+    /// It is not called any more, unless it already runs.
+    fn take_back(&self) {
+        if let Some(of) = self.of.upgrade() {
+            // Dropped while nothing is locked.
+            let hook = of.hooks().remove(&self.number);
+            drop(hook);
+        }
+    }
+
+    fn __enter__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
+        self.take_back();
+    }
+}
+
+fn call_hook(hook: &Py<PyAny>) {
+    Python::attach(|py| {
+        if let Err(error) = hook.call0(py) {
+            let _ = Faults::default().report(py, "an on_stop hook failed", error);
+        }
+    });
 }
 
 /// A sink's way to acknowledge, for as long as the sink lives, whoever keeps

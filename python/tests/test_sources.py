@@ -6,6 +6,7 @@ import datetime
 import gc
 import itertools
 import logging
+import socket
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ import weakref
 import pytest
 
 from ekuiper import Context, Source, Stopped
-from ekuiper.testing import SymbolError, source
+from ekuiper.testing import SymbolError, function, source
 
 
 class PyJson(Source):
@@ -153,6 +154,8 @@ UNSENDABLE = [
     ({"n": 10**400}, None, "n: the integer has more than 64 bits: send it as a text or a float"),
     ({"n": 1}, {"at": {"x": float("nan")}}, "meta.at.x: NaN is not a number that a message can hold: send None instead"),
     (float("inf"), None, "inf is not a number that a message can hold: send None instead"),
+    (None, None, "it is None, and a row is a dict"),
+    (None, {"topic": "t"}, "it is None, and a row is a dict"),
 ]
 
 
@@ -386,3 +389,108 @@ def test_the_threads_of_a_source_are_pythons_own():
     with source(rows) as test:
         test.take(2)
     assert seen == [(True, "rows", True)]
+
+
+def test_a_yield_without_a_row_costs_that_row():
+    def bare():
+        yield
+        yield {"n": 1}
+
+    with source(bare) as test:
+        with pytest.raises(SymbolError, match="^a row cannot be sent: it is None, and a row is a dict$"):
+            test.take(1)
+        assert test.take(2) == [({"n": 1}, None)]
+
+
+def test_a_hook_ends_a_wait_and_goes_when_it_is_taken_back():
+    called = []
+    ends = []
+
+    def lines(ctx: Context):
+        for number in range(3):
+            mine, theirs = socket.socketpair()
+            ends.append(weakref.ref(theirs))
+            with mine, ctx.on_stop(lambda number=number, mine=mine: (called.append(number), mine.shutdown(2))):
+                if number == 2:
+                    ends.append(theirs)
+                    yield {"number": number, "stopped": ctx.is_stopped()}
+                    # Nobody sends anything: only the hook ends that.
+                    ends.append(mine.recv(1))
+                else:
+                    theirs.close()
+                    assert mine.recv(1) == b""
+        ends.append(ctx.is_stopped())
+
+    with source(lines) as test:
+        assert test.take(1) == [({"number": 2, "stopped": False}, None)]
+    assert called == [2] and ends[-2:] == [b"", True]
+
+
+def test_hooks_are_called_once_and_at_once_where_the_source_is_stopped(caplog):
+    called = []
+    late = []
+
+    class Hooked(PyJson):
+        def open(self, ctx):
+            self.ctx = ctx
+            kept = ctx.on_stop(lambda: called.append("kept"))
+            taken = ctx.on_stop(lambda: called.append("taken"))
+            taken.take_back()
+            taken.take_back()
+            # Nothing holds what it returns, which takes nothing back.
+            ctx.on_stop(lambda: called.append("unbound"))
+            ctx.on_stop(lambda: 1 / 0)
+            last = threading.Event()
+            ctx.on_stop(last.set)
+            gc.collect()
+            ctx.emit({})
+            while ctx.sleep(3600):
+                pass
+            # What was not called when the source is over, never is.
+            last.wait(30)
+            hook = ctx.on_stop(lambda: late.append("late"))
+            assert late == ["late"]
+            hook.take_back()
+            del kept
+
+    symbol = Hooked()
+    with source(symbol) as test:
+        test.take(1)
+    assert "an on_stop hook failed" in caplog.text and "ZeroDivisionError" in caplog.text
+    assert called == ["kept", "unbound"] and late == ["late"]
+    symbol.ctx.on_stop(lambda: called.append("over"))
+    assert called[-1] == "over" and symbol.ctx.is_stopped() and not symbol.ctx.sleep(3600)
+
+
+def test_hooks_go_with_a_source_that_ends_by_itself():
+    called = []
+
+    class Held:
+        def __call__(self):
+            called.append(self)
+
+    class Ending(PyJson):
+        def open(self, ctx):
+            held = Held()
+            self.held = weakref.ref(held)
+            self.hook = ctx.on_stop(held)
+            del held
+            ctx.emit({})
+
+    symbol = Ending()
+    with source(symbol) as test:
+        test.take(2)
+    deadline = time.monotonic() + 30
+    while symbol.held() is not None:
+        assert time.monotonic() < deadline, "its hook is kept"
+        gc.collect()
+        time.sleep(0.001)
+    assert called == []
+
+
+def test_only_a_source_has_hooks():
+    def asks(ctx: Context):
+        return ctx.on_stop(print)
+
+    with pytest.raises(SymbolError, match="only a source that runs is stopped"):
+        function(asks).call()

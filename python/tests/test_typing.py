@@ -18,6 +18,10 @@ class PyJson(Source):
         try:
             ctx.emit({"name": self.topic}, None)
             ctx.get_logger().info("emitted")
+            hook = ctx.on_stop(lambda: None)
+            with ctx.on_stop(print):
+                assert ctx.sleep(1.5) and not ctx.is_stopped()
+            hook.take_back()
         except Stopped:
             pass
 

@@ -7,7 +7,9 @@ from abc import abstractmethod
 # Not imported in vain: it takes a good part of a plugin's start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
+    from typing import Any, Callable, Dict, Optional
+
+    from .._ekuiper import StopHook
 
 
 class Context(object):
@@ -42,6 +44,22 @@ class Context(object):
     @abstractmethod
     def emit_error(self, error: str) -> None:
         """Report an error to the engine; the source may go on after it."""
+        raise NotImplementedError
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait in a source; false, at once, when it is stopped."""
+        raise NotImplementedError
+
+    def is_stopped(self) -> bool:
+        """Whether the source is stopped."""
+        raise NotImplementedError
+
+    def on_stop(self, hook: Callable[[], object]) -> StopHook:
+        """Have `hook` called, once, when the source is stopped, to end a wait that only it can
+        end; from another thread, and at once where the source is stopped already. What is
+        returned takes the hook back: by `take_back()`, or at the end of a `with` block. A source
+        that connects again does that for each connection, and so keeps none of the former ones.
+        When the source is over, all hooks are dropped."""
         raise NotImplementedError
 
     @abstractmethod

@@ -9,7 +9,9 @@ from .context import Context
 # Not imported in vain: it takes a good part of a plugin's start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
+    from typing import Any, Callable, Dict, Optional
+
+    from .._ekuiper import StopHook
 
 
 class ContextImpl(Context):
@@ -58,6 +60,20 @@ class ContextImpl(Context):
             self.emitter.emit_error(str(error))
         else:
             self.emitter.send(dumps({"error": error}))
+
+    def sleep(self, seconds: float) -> bool:
+        return self._source().sleep(seconds)
+
+    def is_stopped(self) -> bool:
+        return self._source().is_stopped()
+
+    def on_stop(self, hook: Callable[[], object]) -> StopHook:
+        return self._source().on_stop(hook)
+
+    def _source(self) -> SourceEmitter:
+        if type(self.emitter) is SourceEmitter:
+            return self.emitter
+        raise RuntimeError("only a source that runs is stopped: a test runs one with ekuiper.testing.source")
 
     def ack_ok(self) -> None:
         if type(self.ack_emitter) is SinkAcks:

@@ -6,15 +6,20 @@
 
 use std::fmt;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::PyTypeInfo;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 
+use crate::fault;
+
 /// How deep lists and objects may be within one another: a reader that is
 /// careful takes 128, and a message has levels of its own.
 const MAX_DEPTH: usize = 120;
+
+/// The longest path that an error tells whole, in characters.
+const PATH: usize = 120;
 
 /// A Python value on its way out.
 pub(crate) struct Written<'a, 'py> {
@@ -85,20 +90,30 @@ impl fmt::Display for Place<'_> {
         match self.step {
             Step::Whole => Ok(()),
             Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) if self.depth == 1 => f.write_str(key),
+            Step::Key(key) if self.up.is_none_or(Place::is_whole) => f.write_str(key),
             Step::Key(key) => write!(f, ".{key}"),
         }
     }
 }
 
 impl<'a> Place<'a> {
+    fn is_whole(&self) -> bool {
+        matches!(self.step, Step::Whole)
+    }
+
     fn fail<E: Error>(&self, text: impl fmt::Display) -> E {
-        match self.depth {
-            0 => E::custom(text),
-            // The end of a path says enough of one that is very long.
-            depth if depth >= MAX_DEPTH => E::custom(format_args!("at a depth of {depth}: {text}")),
-            _ => E::custom(format_args!("{self}: {text}")),
+        if self.is_whole() {
+            return E::custom(text);
         }
+        let path = self.to_string();
+        // Both ends of a path that is very long say enough.
+        let length = path.chars().count();
+        if length <= PATH {
+            return E::custom(format_args!("{path}: {text}"));
+        }
+        let begin: String = path.chars().take(PATH / 2).collect();
+        let end: String = path.chars().skip(length - PATH / 2).collect();
+        E::custom(format_args!("{begin}…{end}: {text}"))
     }
 
     /// Goes into a container.
@@ -175,11 +190,11 @@ fn write_other<S: Serializer>(value: &Bound<'_, PyAny>, place: &Place<'_>, seria
     }
     if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
         let bytes = value.call_method0("__bytes__").or_else(|_| value.py().get_type::<PyBytes>().call1((value,)));
-        let bytes = bytes.map_err(|error| place.fail(text_of(value.py(), &error)))?;
+        let bytes = bytes.map_err(|error| place.fail(fault::text_of(value.py(), &error)))?;
         let bytes = bytes.cast::<PyBytes>().map_err(|error| place.fail(error))?;
         return serializer.serialize_bytes(bytes.as_bytes());
     }
-    let plain = plain(value).map_err(|error| place.fail(text_of(value.py(), &error)))?;
+    let plain = plain(value).map_err(|error| unreadable(value, place, &error))?;
     // Deeper by one, so that what makes itself of itself comes to an end.
     place.enter(value)?;
     let place = Place { depth: place.depth + 1, ..*place };
@@ -193,9 +208,20 @@ fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     PLAIN.import(py, "ekuiper._plain", "plain")?.call1((value,))
 }
 
-fn text_of(py: Python<'_>, error: &PyErr) -> String {
-    let text = error.value(py).to_string();
-    if error.is_instance_of::<PyTypeError>(py) { text } else { format!("{}: {text}", error.get_type(py)) }
+/// Why there is no plain value, with the place of the field that cannot be read,
+/// where it is one.
+fn unreadable<E: Error>(value: &Bound<'_, PyAny>, place: &Place<'_>, error: &PyErr) -> E {
+    let py = value.py();
+    let attribute = |name| error.value(py).getattr(name).ok();
+    match (attribute("unreadable_field"), error.cause(py)) {
+        (Some(field), Some(cause)) => {
+            let field = field.to_string();
+            place.part(value, Step::Key(&field)).fail(fault::text_of(py, &cause))
+        }
+        // `plain` says it in words of its own.
+        _ if attribute("is_unsendable").is_some() => place.fail(error.value(py)),
+        _ => place.fail(fault::text_of(py, error)),
+    }
 }
 
 fn write_text<S: Serializer>(text: &Bound<'_, PyString>, place: &Place<'_>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -288,11 +314,25 @@ fn key_text<E: Error>(key: &Bound<'_, PyAny>, place: &Place<'_>) -> Result<Strin
         Ok(if flag.is_true() { "true" } else { "false" }.to_owned())
     } else if let Ok(text) = key.cast::<PyString>() {
         text.to_cow().map(|text| text.into_owned())
-    } else if key.is_instance_of::<PyInt>() || key.is_instance_of::<PyFloat>() {
-        key.str().map(|text| text.to_string())
+    } else if let Ok(number) = key.cast::<PyFloat>()
+        && !number.value().is_finite()
+    {
+        let number = number.value();
+        Ok(if number.is_nan() { "NaN" } else { ["Infinity", "-Infinity"][usize::from(number < 0.0)] }.to_owned())
+    } else if key.is_instance_of::<PyFloat>() {
+        own_text::<PyFloat>(key)
+    } else if key.is_instance_of::<PyInt>() {
+        own_text::<PyInt>(key)
     } else {
         let name = type_name(key);
         return Err(place.fail(format_args!("a key is of type {name}: use str, int, float, bool or None")));
     };
-    text.map_err(|error| place.fail(text_of(key.py(), &error)))
+    text.map_err(|error| place.fail(fault::text_of(key.py(), &error)))
+}
+
+/// The text of a number, whatever a subclass, such as an enumeration, makes of
+/// it.
+fn own_text<T: PyTypeInfo>(number: &Bound<'_, PyAny>) -> PyResult<String> {
+    let text = number.py().get_type::<T>().call_method1("__repr__", (number,))?;
+    text.extract()
 }

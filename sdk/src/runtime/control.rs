@@ -463,8 +463,8 @@ impl Symbols {
 fn why_it_hangs(kind: SymbolKind) -> &'static str {
     match kind {
         SymbolKind::Source => {
-            "its open or close has not returned (in Rust, wait with ctx.sleep, which ends with the stop, and end other \
-             waits by ctx.on_stop; in Python, close ends what open waits for)"
+            "its open or close has not returned (wait with ctx.sleep, which ends with the stop, and end other waits by \
+             ctx.on_stop, or in Python by close)"
         }
         _ => "its collect or close has not returned",
     }
