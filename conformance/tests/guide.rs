@@ -94,3 +94,67 @@ fn each_exception_is_explained() {
         assert!(table.contains(&explained), "{name} is not explained: {explained}");
     }
 }
+
+/// The README, the guide's pages, and what is in their fences of this kind.
+fn examples(language: &str) -> Vec<(String, String)> {
+    let pages = std::fs::read_dir(root().join("docs/src")).unwrap().map(|entry| entry.unwrap().path());
+    let mut found = Vec::new();
+    for path in pages.filter(|path| path.extension().is_some_and(|kind| kind == "md")).chain([root().join("README.md")])
+    {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut rest = text.as_str();
+        while let Some((_, after)) = rest.split_once(&format!("```{language}\n")) {
+            let (example, after) = after.split_once("```").unwrap();
+            found.push((path.file_name().unwrap().to_string_lossy().into_owned(), example.to_owned()));
+            rest = after;
+        }
+    }
+    assert!(!found.is_empty(), "no example in {language}");
+    found
+}
+
+/// Without the indentation and the visibility by which an example and the code
+/// that it is from differ.
+fn lines(text: &str) -> String {
+    text.lines()
+        .map(|line| line.trim().trim_start_matches("pub(super) "))
+        .filter(|line| !line.is_empty())
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+#[test]
+fn every_example_in_rust_is_compiled() {
+    let compiled = ["sdk/examples/guide.rs", "sdk/examples/lines.rs", "examples/engine/tests/guide.rs"];
+    let compiled = compiled.map(|path| format!("\n{}", lines(&std::fs::read_to_string(root().join(path)).unwrap())));
+    for (page, example) in examples("rust") {
+        // It is of a transport that does not exist.
+        if example.starts_with("ekuiper_conformance::sp_suite!(MyTransport") {
+            continue;
+        }
+        let wanted = format!("\n{}", lines(&example));
+        assert!(compiled.iter().any(|code| code.contains(&wanted)), "{page} shows what no file has:\n{example}");
+    }
+}
+
+#[test]
+fn every_example_in_json_and_toml_is_valid() {
+    for (page, example) in examples("json") {
+        let values = serde_json::Deserializer::from_str(&example).into_iter::<serde_json::Value>();
+        let values = values.collect::<Result<Vec<_>, _>>();
+        assert!(values.is_ok_and(|values| !values.is_empty()), "{page}: {example}");
+    }
+    for (page, example) in examples("toml") {
+        assert!(example.parse::<toml::Table>().is_ok(), "{page}: {example}");
+    }
+}
+
+#[test]
+fn the_version_of_rust_that_is_told_is_the_one_that_is_needed() {
+    let project: toml::Table = std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let needed = project["workspace"]["package"]["rust-version"].as_str().unwrap();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    for text in [readme, page("write-a-plugin.md"), page("embed-the-host.md")] {
+        assert!(text.contains(&format!("Rust {needed} or later")), "{needed}");
+    }
+}

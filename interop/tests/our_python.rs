@@ -195,7 +195,11 @@ fn the_host_makes_the_plugins_environment() {
     let error = host().start(plugin.name()).unwrap_err().to_string();
     assert!(error.contains("pip install failed") && error.contains("/no/such/wheel-1.0"), "{error}");
 
-    std::fs::write(&requirements, format!("{}\n", tools::our_wheel().display())).unwrap();
+    // As the guide has it: the wheel lies in the plugin's folder.
+    let wheel = tools::our_wheel();
+    let name = wheel.file_name().unwrap().to_str().unwrap();
+    std::fs::copy(&wheel, plugin.folder().join(name)).unwrap();
+    std::fs::write(&requirements, format!("./{name}\n")).unwrap();
     let first = host();
     let revert = first.function(&plugin.symbol("revert")).unwrap();
     assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");

@@ -120,7 +120,8 @@ class SinkTest:
         self._test = _ekuiper.SinkTest(name, _symbols.sink_factory(name, target), config)
 
     def send(self, rows: Any) -> None:
-        """Gives it a message, a row or a list of rows; raises where it fails."""
+        """Gives it a message, a row or a list of rows. Raises `SymbolError` where the sink fails or
+        refuses it, which is among its `acks` as well."""
         self._test.send(rows)
 
     def send_bytes(self, message: bytes) -> None:

@@ -12,12 +12,18 @@ fn main() -> ExitCode {
 }
 
 // [guide]
-#[derive(Default, serde::Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(default)]
 struct Lines {
     address: String,
     /// The pause before it connects again, in milliseconds.
     pause: u64,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { address: String::new(), pause: 1000 }
+    }
 }
 
 impl Source for Lines {
@@ -77,7 +83,7 @@ mod tests {
     #[test]
     fn it_connects_again_keeps_no_connection_and_can_be_stopped() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = json!({ "address": server.local_addr().unwrap().to_string() });
+        let config = json!({ "address": server.local_addr().unwrap().to_string(), "pause": 0 });
         let (counts, counted) = mpsc::channel();
         std::thread::spawn(move || {
             // The last one stays open, without a line.

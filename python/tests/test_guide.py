@@ -1,0 +1,62 @@
+"""What the guide shows of Python runs, and its tests pass."""
+
+import pathlib
+import re
+import socket
+import threading
+
+import pytest
+
+from ekuiper.testing import sink, source
+
+GUIDE = pathlib.Path(__file__).parents[2] / "docs/src/python.md"
+
+
+@pytest.fixture(scope="module")
+def guide():
+    """The names that all its examples define, one after the other."""
+    names = {"__name__": "guide", "__file__": "pysam.py"}
+    examples = re.findall("^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(examples) == 4
+    for example in examples:
+        exec(compile(example, str(GUIDE), "exec"), names)
+    return names
+
+
+def test_its_tests_pass(guide):
+    tests = [name for name in guide if name.startswith("test_")]
+    assert len(tests) == 4
+    for name in tests:
+        guide[name]()
+
+
+def test_its_class_works(guide, capsys):
+    with sink(guide["PrintSink"], require_ack=True) as test:
+        test.send({"a": 1})
+        assert test.acks() == [None]
+    assert "received: b" in capsys.readouterr().out
+
+
+def test_its_source_connects_again_and_its_wait_ends_with_the_stop(guide):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            for number in range(3):
+                connection, _ = server.accept()
+                connection.sendall(b"%d\n" % number)
+                if number < 2:
+                    connection.close()
+                else:
+                    # Held open, without another line, until it is hung up.
+                    hung_up.append(connection.recv(1))
+                    connection.close()
+
+        hung_up = []
+        server_thread = threading.Thread(target=serve, daemon=True)
+        server_thread.start()
+        host, port = server.getsockname()
+        with source(guide["lines"], config={"host": host, "port": port, "pause": 0.0}) as test:
+            rows = [row for row, _ in test.take(3)]
+        assert rows == [{"line": "0"}, {"line": "1"}, {"line": "2"}]
+        server_thread.join(30)
+        assert hung_up == [b""]

@@ -1,0 +1,201 @@
+//! What the guide and the README show of plugins, so that it is compiled:
+//! `conformance/tests/guide.rs` finds each of their examples here or in
+//! `lines.rs`.
+
+#![allow(dead_code, reason = "most of it is only compiled")]
+
+use ekuiper_sdk::prelude::*;
+
+fn main() -> ExitCode {
+    functions::symbols(Plugin::new("guide")).run()
+}
+
+mod readme {
+    use super::clock::Clock as RandomSource;
+    use super::file::Append as FileSink;
+
+    use ekuiper_sdk::prelude::*;
+
+    fn main() -> ExitCode {
+        Plugin::new("mirror")
+            .source("random", RandomSource::default)
+            .sink("file", FileSink::default)
+            .function("echo", |value: Value| value)
+            .function("revert", |text: String| text.chars().rev().collect::<String>())
+            .aggregate("average", |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64)
+            .run()
+    }
+}
+
+#[rustfmt::skip]
+mod smallest {
+    use ekuiper_sdk::prelude::*;
+
+    fn main() -> ExitCode {
+        Plugin::new("mirror")
+            .function("revert", |text: String| text.chars().rev().collect::<String>())
+            .run()
+    }
+}
+
+mod functions {
+    use ekuiper_sdk::prelude::*;
+
+    fn shrink(jpeg: &[u8]) -> Result<Vec<u8>> {
+        Ok(jpeg.to_vec())
+    }
+
+    pub(super) fn symbols(plugin: Plugin) -> Plugin {
+        plugin
+            .function("clamp", |value: f64, low: f64, high: f64| value.max(low).min(high))
+            .function("parse", |text: String| text.parse::<i64>().map_err(|error| format!("{text}: {error}")))
+            .aggregate("average", |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64)
+            .function("thumbnail", |jpeg: Bytes| shrink(&jpeg).map(Bytes))
+            .function("label", |text: String, ctx: &FunctionContext| format!("{}: {text}", ctx.rule_id()))
+    }
+}
+
+mod clock {
+    use std::time::{Duration, SystemTime};
+
+    use ekuiper_sdk::prelude::*;
+
+    fn now() -> u64 {
+        SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+    }
+
+    #[derive(serde::Deserialize)]
+    #[serde(default)]
+    struct Settings {
+        /// In milliseconds.
+        interval: u64,
+    }
+
+    impl Default for Settings {
+        fn default() -> Self {
+            Self { interval: 1000 }
+        }
+    }
+
+    #[derive(Default)]
+    pub(super) struct Clock {
+        settings: Settings,
+    }
+
+    #[rustfmt::skip]
+    impl Source for Clock {
+        fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
+            self.settings = config.parse()?;                // serde; an error names the field
+            Ok(())
+        }
+
+        fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+            while ctx.sleep(Duration::from_millis(self.settings.interval)) {    // false once stopped
+                ctx.emit(&json!({ "time": now() }))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+mod file {
+    use std::fs::File;
+    use std::io::{BufWriter, Write};
+    use std::path::PathBuf;
+
+    use ekuiper_sdk::prelude::*;
+
+    #[derive(Default)]
+    pub(super) struct Append {
+        path: PathBuf,
+        /// Absent until it is opened.
+        file: Option<BufWriter<File>>,
+    }
+
+    impl Sink for Append {
+        fn configure(&mut self, config: &Config) -> Result<()> {
+            self.path = config.field("path")?;
+            Ok(())
+        }
+
+        // An error refuses the start.
+        fn open(&mut self, _ctx: &SinkContext) -> Result<()> {
+            let opened = File::options().create(true).append(true).open(&self.path);
+            let file = opened.map_err(|error| format!("cannot open {}: {error}", self.path.display()))?;
+            self.file = Some(BufWriter::new(file));
+            Ok(())
+        }
+
+        fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
+            let file = self.file.as_mut().ok_or("the file is not open")?;
+            for row in ctx.rows::<Value>(data)? {
+                writeln!(file, "{row}")?;
+            }
+            // What is acknowledged now is written.
+            Ok(file.flush()?)
+        }
+
+        // After the last message.
+        fn close(&mut self, _ctx: &SinkContext) -> Result<()> {
+            let Some(file) = self.file.take() else { return Ok(()) };
+            let file = file.into_inner().map_err(|error| error.into_error())?;
+            Ok(file.sync_all()?)
+        }
+    }
+}
+
+#[rustfmt::skip]
+mod supervised {
+    use ekuiper_sdk::prelude::*;
+
+    fn revert(text: String) -> String {
+        text.chars().rev().collect()
+    }
+
+    fn main() -> ExitCode {
+        Plugin::new("mirror")
+            .function("revert", revert)
+            .idempotent("revert")
+            .supervised()
+            .run()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ekuiper_sdk::prelude::*;
+
+    use super::clock::Clock;
+    use super::file::Append;
+
+    fn revert(text: String) -> String {
+        text.chars().rev().collect()
+    }
+
+    #[test]
+    fn symbols_run_without_an_engine() -> Result<()> {
+        use ekuiper_sdk::testing;
+
+        let reversed = testing::function(revert).call::<String>(("hello",));
+        assert_eq!(reversed, Ok("olleh".into()));
+
+        let rows = testing::source(Clock::default()).config(json!({ "interval": 1 })).take(3)?;
+        assert_eq!(rows.len(), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn the_sink_writes_what_it_acknowledges_and_refuses_a_start_without_a_file() -> Result<()> {
+        use ekuiper_sdk::testing;
+
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("rows.jsonl");
+        let mut sink = testing::sink(Append::default()).config(json!({ "path": path })).require_ack(true).open()?;
+        sink.send(&json!([{ "a": 1 }, { "a": 2 }]))?;
+        assert_eq!(std::fs::read_to_string(&path)?, "{\"a\":1}\n{\"a\":2}\n");
+        sink.close()?;
+        let refused = testing::sink(Append::default()).config(json!({ "path": folder.path() })).open();
+        assert!(refused.err().is_some_and(|error| error.to_string().starts_with("cannot open ")));
+        Ok(())
+    }
+}
