@@ -119,3 +119,36 @@ fn how_a_plugin_ended_is_known_where_sigchld_was_ignored() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("exit code 3"), "{said}");
 }
+
+/// An installer leaves whatever it likes in its folder for temporary files: that
+/// goes with it, or with the next command where this one was killed.
+#[test]
+fn what_an_interrupted_installer_leaves_is_removed() {
+    for (signal, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let bench = Bench::new();
+        let manifest = r#"{"language":"python","executable":"snake.py","virtualEnvType":"venv","functions":["f"]}"#;
+        let folder = bench.plugin("snake", manifest);
+        std::fs::write(folder.join("snake.py"), "").unwrap();
+        let python = bench.path().join("python");
+        let installer = b"#!/bin/sh\nfile=$(mktemp) && folder=$(mktemp -d) && echo pip >\"$folder/wheel\"\n\
+            echo $file $folder >made.new && mv made.new made\nsleep 600\n";
+        write_program(&python, installer);
+        let mut command =
+            bench.command(&["call", folder.to_str().unwrap(), "f", "--python-bin", python.to_str().unwrap()]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let made = folder.join("made");
+        let made = wait_for("the installer", || std::fs::read_to_string(&made).ok());
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let ran = finish(child);
+        assert_eq!(ran.code, code, "{ran:?}");
+        if signal == Signal::KILL {
+            wait_for("the installer's end", || (!bench.has_processes()).then_some(()));
+            let next = bench.fails(1, &["call", bench.script("exit 3").to_str().unwrap(), "f"]);
+            assert!(next.contains("exit code 3"), "{next}");
+        }
+        bench.assert_nothing_is_left();
+        for path in made.split_whitespace() {
+            assert!(!Path::new(path).exists(), "{path}");
+        }
+    }
+}

@@ -93,6 +93,11 @@ impl Bench {
         found.unwrap_or_else(|| panic!("{name} does not run")).0
     }
 
+    /// Whether a process runs that was started with a path in this folder.
+    pub(crate) fn has_processes(&self) -> bool {
+        !processes_of(self.path()).is_empty()
+    }
+
     /// No socket, no folder, no process.
     pub(crate) fn assert_nothing_is_left(&self) {
         let left: Vec<_> =
