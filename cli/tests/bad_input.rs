@@ -254,7 +254,8 @@ fn a_stale_socket_of_another_user() {
 #[test]
 fn a_python_that_is_no_interpreter() {
     let bench = Bench::new();
-    let folder = bench.plugin("snake", r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
+    let snake = bench.unique("snake");
+    let folder = bench.plugin(&snake, r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
     std::fs::write(folder.join("snake.py"), "").unwrap();
     let file = bench.path().join("python");
     std::fs::write(&file, "#!/bin/sh\n").unwrap();
@@ -263,7 +264,7 @@ fn a_python_that_is_no_interpreter() {
         [(place, "is a folder, not a program"), (file.to_str().unwrap(), "is not executable: chmod +x")]
     {
         let error = bench.fails(1, &call(&folder, &["--python-bin", python]));
-        assert!(error.starts_with(&format!("plugin snake: {python} {said}")), "{error}");
+        assert!(error.starts_with(&format!("plugin {snake}: {python} {said}")), "{error}");
         assert!(error.ends_with("or name the interpreter with python_bin (--python-bin)"), "{error}");
     }
     // By its name, it is passed over, as a shell does, and told all the same.
@@ -278,7 +279,7 @@ fn a_python_that_is_no_interpreter() {
             "notes is not executable, and neither a program nor a script that begins with #!: install",
         ),
         (".", "is a folder, not a program: install"),
-        (" ", "plugin snake: \" \" was not found: python_bin (--python-bin) must name a Python"),
+        (" ", ": \" \" was not found: python_bin (--python-bin) must name a Python"),
         (
             "python3 -u",
             "\"python3 -u\" was not found: python_bin (--python-bin) takes a program's name or path, without",
@@ -300,7 +301,8 @@ fn a_python_that_is_no_interpreter() {
 #[test]
 fn a_python_script_that_starts_nothing() {
     let bench = Bench::new();
-    let folder = bench.plugin("snake", r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
+    let folder =
+        bench.plugin(&bench.unique("snake"), r#"{"language":"python","executable":"snake.py","functions":["f"]}"#);
     let script = folder.join("snake.py");
     for (text, said) in [
         ("", "(exit code 0), it wrote nothing: SCRIPT must call plugin.start(…), or its Plugin's run(), at its end"),
