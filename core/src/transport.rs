@@ -296,6 +296,19 @@ pub trait Pull: Send + Sync {
     /// yet included, and what they send.
     fn stop_listening(&self);
 
+    /// [Stops listening](Pull::stop_listening), and asks each peer that has
+    /// connected to close its connection, so that it sends its next message to
+    /// whoever listens at the address next. Waits until they have done so, at
+    /// most until `deadline`. What they have sent before is received still.
+    /// Nobody else is kept from receiving meanwhile.
+    ///
+    /// Default: nobody is asked, which a transport may keep whose connections
+    /// cannot be closed in one direction.
+    fn hand_over(&self, deadline: Deadline) {
+        let _ = deadline;
+        self.stop_listening();
+    }
+
     /// No more will be waited for: the other side's process has ended. What
     /// has arrived is still received; then every wait, one that is under way
     /// included, ends with [`TransportError::Closed`]. A transport that reads

@@ -267,6 +267,49 @@ fn the_next_guard_starts_the_sink_while_the_former_worker_collects() {
     eventually("the former worker ends", || !lives(worker));
 }
 
+/// The engine waits for an acknowledgement of each message, for ever: nobody but
+/// the worker of a killed guard can give it.
+#[test]
+fn the_worker_of_a_killed_guard_acknowledges_as_failed_what_it_gives_up() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::supervised(&[]);
+    let config = json!({
+        "journal": plugin.file("journal"), "name": "sink", "requireAck": true, "hang_in": "row 1",
+        "release": plugin.file("never"),
+    });
+    let (rows, acks, answer) = plugin.start_sink("journal", &meta("r1", "out"), config);
+    assert_eq!(answer, "ok");
+    rows.send(br#"{"n":0}"#, soon()).unwrap();
+    assert_eq!(next(&*acks), json!({}));
+    [r#"{"n":1}"#, r#"{"n":2}"#].iter().for_each(|row| rows.send(row.as_bytes(), soon()).unwrap());
+    eventually("the sink is busy", || journal(&plugin.file("journal")).contains(&"sink row 1".into()));
+    let worker = plugin.worker();
+    plugin.signal(Signal::KILL);
+    let reasons = [next(&*acks), next(&*acks)].map(|ack| ack["error"].as_str().unwrap().to_owned());
+    assert!(reasons[0].starts_with("outcome unknown"), "{reasons:?}");
+    assert!(reasons[1].starts_with("not collected"), "{reasons:?}");
+    eventually("the worker ends", || !lives(worker));
+}
+
+/// The same for a plugin of one process, which is told to end.
+#[test]
+fn a_plugin_without_a_guard_acknowledges_as_failed_what_it_gives_up() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let config = json!({
+        "journal": plugin.file("journal"), "name": "sink", "requireAck": true, "hang_in": "row 0",
+        "release": plugin.file("never"),
+    });
+    let (rows, acks, answer) = plugin.start_sink("journal", &meta("r1", "out"), config);
+    assert_eq!(answer, "ok");
+    rows.send(br#"{"n":0}"#, soon()).unwrap();
+    eventually("the sink is busy", || journal(&plugin.file("journal")).contains(&"sink row 0".into()));
+    plugin.signal(Signal::TERM);
+    let ack = next(&*acks);
+    assert!(ack["error"].as_str().unwrap().starts_with("outcome unknown"), "{ack}");
+    assert_eq!(plugin.exit().code(), Some(0));
+}
+
 #[test]
 fn an_engine_that_waits_is_told_that_the_guard_gives_up() {
     let _watchdog = watchdog();

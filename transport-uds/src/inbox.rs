@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::io::Errno;
 
 use crate::acceptor::Newcomer;
@@ -16,7 +16,7 @@ use crate::dial::Dialer;
 use crate::link::Link;
 use crate::listen::Listener;
 use crate::spin::Spinner;
-use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout};
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout, wait_for};
 
 /// How long a peer may take for its header, in total (libnng's value).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,12 +38,19 @@ pub(crate) struct Inbox {
     /// Whoever receives has them; nobody else needs them.
     reader: Mutex<(Reader, Spinner)>,
     /// The links, for the closing, while somebody else has the reader.
-    links: Mutex<Vec<Arc<Link>>>,
+    links: Mutex<Links>,
     listener: Option<Listener>,
     max_connections: usize,
     /// How much memory the connections may take together, in bytes, while some
     /// have not sent a whole message.
     budget: usize,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    all: Vec<Arc<Link>>,
+    /// Peers are asked to close their connections.
+    is_leaving: bool,
 }
 
 #[derive(Debug, Default)]
@@ -156,13 +163,29 @@ impl Inbox {
     /// A duplicate of a connection's descriptor.
     pub(crate) fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let link = links.iter().find(|link| link.id == connection)?;
+        let link = links.all.iter().find(|link| link.id == connection)?;
         link.as_fd().try_clone_to_owned().ok()
     }
 
     /// Lets nobody new connect, where it listens.
     pub(crate) fn stop_listening(&self) {
         self.listener.iter().for_each(Listener::remove_file);
+    }
+
+    /// Asks all peers to close their connections, those too that are accepted
+    /// later, and waits for that.
+    pub(crate) fn hand_over(&self, deadline: Deadline) {
+        self.stop_listening();
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.is_leaving = true;
+        let links = links.all.clone();
+        links.iter().for_each(|link| link.send_no_more());
+        for link in links {
+            let mut closed = [PollFd::new(&link, PollFlags::RDHUP)];
+            if wait_for(&mut closed, deadline).is_err() {
+                tracing::debug!(connection = link.id.0, "the peer has not closed its connection in time");
+            }
+        }
     }
 
     /// Ends every wait once what has arrived was received.
@@ -176,7 +199,7 @@ impl Inbox {
             if let Some(listener) = &self.listener {
                 listener.close();
             }
-            for link in self.links.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            for link in self.links.lock().unwrap_or_else(PoisonError::into_inner).all.drain(..) {
                 link.shutdown();
             }
         }
@@ -404,7 +427,10 @@ impl Inbox {
         }
         let link = Arc::new(link);
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.push(link.clone());
+        links.all.push(link.clone());
+        if links.is_leaving {
+            link.send_no_more();
+        }
         if self.closing.check().is_err() {
             // The closing may have gone through the links already.
             link.shutdown();
@@ -417,7 +443,7 @@ impl Inbox {
     fn forget(&self, link: &Arc<Link>) {
         let _ = epoll::delete(&self.epoll, link);
         link.shutdown();
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other.id != link.id);
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).all.retain(|other| other.id != link.id);
     }
 }
 

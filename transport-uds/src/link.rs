@@ -217,6 +217,12 @@ impl Link {
         unread(self.stream.as_fd())
     }
 
+    /// Tells the peer that nothing more comes: one that only sends then closes
+    /// the connection. What it sends until then can be read.
+    pub(crate) fn send_no_more(&self) {
+        let _ = shutdown(&self.stream, Shutdown::Write);
+    }
+
     /// Ends the connection for both sides, while others may still hold the
     /// link.
     pub(crate) fn shutdown(&self) {

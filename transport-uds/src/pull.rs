@@ -42,6 +42,10 @@ impl Pull for UdsPull {
         self.0.stop_listening();
     }
 
+    fn hand_over(&self, deadline: Deadline) {
+        self.0.hand_over(deadline);
+    }
+
     fn finish(&self) {
         self.0.finish();
     }
@@ -53,13 +57,50 @@ impl Pull for UdsPull {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
     use ekuiper_core::address::Address;
+    use ekuiper_core::sp::frame_header;
     use ekuiper_core::transport::Push;
 
     use super::*;
     use crate::push::UdsPush;
+
+    /// A peer like mangos's does not send again what it could not write: it must
+    /// learn that it is to close before that can happen.
+    #[test]
+    fn what_is_sent_while_a_socket_hands_over_is_received() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::new(folder.path().join("data.ipc")).unwrap();
+        let options = Options::default();
+        let soon = Some(Instant::now() + Duration::from_secs(20));
+        let pull = UdsPull::new(&Endpoint::Listen(address.clone()), &options).unwrap();
+        let connect = || {
+            let mut peer = UnixStream::connect(address.path()).unwrap();
+            peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            peer.write_all(&Protocol::Push.header()).unwrap();
+            peer
+        };
+        let mut buffer = Vec::new();
+        let accepted = connect();
+        assert!(matches!(pull.receive(&mut buffer, soon), Ok(PullEvent::Connected(_))));
+        let late = connect();
+        pull.hand_over(Some(Instant::now()));
+        for mut peer in [accepted, late] {
+            peer.write_all(&[&frame_header(3)[..], b"abc"].concat()).expect("it is still read");
+            while !matches!(pull.receive(&mut buffer, soon).unwrap(), PullEvent::Message(_)) {}
+            assert_eq!(buffer, b"abc");
+            peer.read_to_end(&mut Vec::new()).expect("it is told to close");
+        }
+        // They have closed, and the next ones come to the next socket.
+        let next = UdsPull::new(&Endpoint::Listen(address.clone()), &options).unwrap();
+        let _peer = connect();
+        assert!(matches!(next.receive(&mut buffer, soon), Ok(PullEvent::Connected(_))));
+        pull.hand_over(soon);
+        assert!(soon > Some(Instant::now()), "it waits for peers that have gone");
+    }
 
     #[test]
     fn a_descriptor_sees_what_is_unread_and_keeps_nothing_open() {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use ekuiper_core::codec::{Adapted, Format};
 use ekuiper_core::message::{Meta, encode_ack};
 use ekuiper_core::throttle::Throttle;
+use ekuiper_core::transport::TransportError;
 use serde::de::{DeserializeOwned, Error as _};
 use tracing::Span;
 
@@ -127,10 +128,20 @@ impl SinkContext {
         }
         let outcome = outcome.map_err(shortened);
         let ack = encode_ack(outcome.as_ref().copied().map_err(String::as_str));
-        outlet.send(&ack).map_err(|source| match source {
-            ekuiper_core::transport::TransportError::Closed => Error::Stopped,
-            source => Error::Transport { what: "the acknowledgement was not sent".into(), source },
+        outlet.send(&ack).map_err(|source| {
+            // Whoever gives it up acknowledges it.
+            self.0.owed.fetch_add(1, Ordering::AcqRel);
+            match source {
+                TransportError::Closed => Error::Stopped,
+                source => Error::Transport { what: "the acknowledgement was not sent".into(), source },
+            }
         })
+    }
+
+    /// Nothing that the sink has is acknowledged by it any more; how many
+    /// messages that are.
+    pub(crate) fn give_up(&self) -> u64 {
+        if self.requires_ack() { self.0.owed.swap(0, Ordering::AcqRel) } else { 0 }
     }
 
     /// A message is about to be given to the sink.

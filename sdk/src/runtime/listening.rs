@@ -76,7 +76,7 @@ impl Listening {
                 Err(TransportError::AddressInUse(in_use)) => in_use,
                 Err(source) => return Err(Error::Transport { what: format!("data channel {address}"), source }.into()),
             };
-            if abandoned.load(Ordering::Acquire) || self.lock().is_over {
+            if abandoned.load(Ordering::Acquire) || self.is_over() {
                 return Err(format!("data channel {in_use} is in use by a live process, and the plugin ends").into());
             }
             if Instant::now() >= end {
@@ -102,6 +102,11 @@ impl Listening {
             pull.stop_listening();
         }
         pull
+    }
+
+    /// Whether the plugin is to end.
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().is_over
     }
 
     /// Lets go of all addresses; what has connected goes on.

@@ -46,6 +46,15 @@ const LAST_REPORT: Duration = Duration::from_secs(1);
 /// How long it is counted at most what was given up.
 const COUNTING: Duration = Duration::from_millis(100);
 
+/// How long the engine may take to close its connection when it is asked to.
+const HANDING_OVER: Duration = Duration::from_millis(100);
+
+/// How long the engine may take to take acknowledgements of what was given up.
+const REFUSING: Duration = Duration::from_millis(200);
+
+/// What the engine is told of a message that came and was not collected.
+const NOT_COLLECTED: &str = "not collected: the plugin ended before the sink took this message";
+
 /// How long nothing has come when all has: a connection may not have been
 /// accepted yet, and a transport with threads of its own may be behind.
 const QUIET: Duration = Duration::from_millis(50);
@@ -116,14 +125,25 @@ pub(super) fn live(
 
     let stop = Arc::new(Stop::new()?);
     let mut tally = Tally::new(stop.clone(), reports.then(|| push.clone()));
-    if progress.running(stopper(&stop, &pull, &push, requires_ack, reports))
-        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, account.as_deref(), &mut tally)
+    let legacy = Arc::new(Legacy {
+        site: site.clone(),
+        ack,
+        pull: pull.clone(),
+        ctx: ctx.clone(),
+        account: account.clone(),
+        is_handed_over: AtomicBool::new(false),
+    });
+    if progress.running(stopper(&stop, &legacy, &push, reports))
+        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, &legacy, &mut tally)
     {
         tracing::error!(%error, "the data channel failed");
     }
     tally.report(Instant::now() + LAST_REPORT);
     if let Err(error) = guarded(|| sink.close(&ctx)) {
         tracing::error!(error = text_of(&*error), "the sink was not closed in order");
+    }
+    if legacy.is_ending() {
+        legacy.refuse(0);
     }
     pull.close();
     let _ = push.dispatch(Some(Instant::now()));
@@ -133,9 +153,10 @@ pub(super) fn live(
 }
 
 /// How the control thread stops it.
-fn stopper(stop: &Arc<Stop>, pull: &Arc<dyn Pull>, push: &Arc<dyn Push>, requires_ack: bool, reports: bool) -> Stopper {
+fn stopper(stop: &Arc<Stop>, legacy: &Arc<Legacy>, push: &Arc<dyn Push>, reports: bool) -> Stopper {
     let (asked, given_up, counted) = (stop.clone(), stop.clone(), stop.clone());
-    let (data, acks, span) = (pull.clone(), push.clone(), tracing::Span::current());
+    let (legacy, acks, span) = (legacy.clone(), push.clone(), tracing::Span::current());
+    let requires_ack = legacy.ctx.requires_ack();
     let report = {
         let (told, push) = (stop.clone(), push.clone());
         move || {
@@ -166,34 +187,109 @@ fn stopper(stop: &Arc<Stop>, pull: &Arc<dyn Pull>, push: &Arc<dyn Push>, require
             given_up.give_up();
             // Unless its own thread is about to: that may be in `collect` for
             // ever.
-            if span.in_scope(|| count_lost(&*data)) {
-                data.close();
+            if span.in_scope(|| legacy.give_up()) {
+                legacy.pull.close();
             }
         }),
         dealt_with: Some(Box::new(move || counted.collected().collected)),
     }
 }
 
-/// Counts what has come and nobody will collect, and logs it; false when
-/// another thread is receiving.
-fn count_lost(pull: &dyn Pull) -> bool {
-    let (mut lost, mut message) = (0u64, Vec::new());
-    let now = Instant::now();
-    while now.elapsed() < COUNTING {
-        match pull.receive(&mut message, Some(now)) {
-            Ok(PullEvent::Message(_)) => lost += 1,
-            Ok(PullEvent::Connected(_) | PullEvent::Disconnected(_)) => {}
-            Err(TransportError::Misuse(_)) => return false,
-            Err(_) => break,
+/// What a sink leaves behind when its plugin ends and the engine goes on, as it
+/// does with an update: messages on their way, and acknowledgements that the
+/// engine waits for.
+struct Legacy {
+    site: Site,
+    ack: Address,
+    pull: Arc<dyn Pull>,
+    ctx: SinkContext,
+    account: Option<Arc<Account>>,
+    is_handed_over: AtomicBool,
+}
+
+impl Legacy {
+    /// Whether the plugin is to end.
+    fn is_ending(&self) -> bool {
+        self.site.listening.is_over()
+    }
+
+    /// Lets the engine send its next message to the plugin's next process. The
+    /// best moment is while the engine waits for an acknowledgement: what it
+    /// sends just when its connection ends may be lost (mangos does not send it
+    /// again), and then it waits for ever.
+    fn hand_over(&self) {
+        if !self.is_handed_over.swap(true, Ordering::AcqRel) {
+            self.pull.hand_over(Some(Instant::now() + HANDING_OVER));
         }
     }
-    if lost > 0 {
-        tracing::error!(
-            messages = lost,
-            "the plugin ends: messages that had come were not collected in time, and are lost"
-        );
+
+    /// Counts what has come and nobody will collect, logs it, and acknowledges
+    /// it as failed with what the sink still has; false when another thread is
+    /// receiving.
+    fn give_up(&self) -> bool {
+        self.hand_over();
+        let (mut lost, mut message) = (0u64, Vec::new());
+        let (now, mut is_receiver) = (Instant::now(), true);
+        while now.elapsed() < COUNTING {
+            match self.pull.receive(&mut message, Some(now)) {
+                Ok(PullEvent::Message(_)) => {
+                    lost += 1;
+                    self.account.iter().for_each(|account| account.mark().taken());
+                }
+                Ok(PullEvent::Connected(_) | PullEvent::Disconnected(_)) => {}
+                Err(TransportError::Misuse(_)) => {
+                    is_receiver = false;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        if lost > 0 {
+            tracing::error!(
+                messages = lost,
+                "the plugin ends: messages that had come were not collected in time, and are lost"
+            );
+        }
+        self.refuse(lost);
+        is_receiver
     }
-    true
+
+    /// Acknowledges as failed what the sink has, and so many messages that it
+    /// has not taken.
+    fn refuse(&self, unread: u64) {
+        let owed = self.ctx.give_up();
+        if !self.ctx.requires_ack() || owed + unread == 0 {
+            return;
+        }
+        for _ in 0..owed + unread {
+            self.account.iter().for_each(|account| account.mark().acknowledging());
+        }
+        let of_each = [(owed, UNKNOWN_MESSAGE), (unread, NOT_COLLECTED)];
+        match refuse(&self.site, &self.ack, &of_each, Instant::now() + REFUSING) {
+            Ok(()) => tracing::error!(messages = owed + unread, "the plugin ends: they are acknowledged as failed"),
+            Err(error) => tracing::debug!(%error, messages = owed + unread, "they cannot be acknowledged as failed"),
+        }
+    }
+}
+
+/// Acknowledges messages as failed, so many for each reason, on a connection of
+/// its own: the sink's may be gone, or in use by what hangs.
+///
+/// # Errors
+/// The engine does not take them in time.
+pub(super) fn refuse(
+    site: &Site,
+    ack: &Address,
+    of_each: &[(u64, &str)],
+    give_up: Instant,
+) -> Result<(), TransportError> {
+    let push = site.transport.push(&Endpoint::Dial(ack.clone()), &site.options)?;
+    for (count, reason) in of_each {
+        for _ in 0..*count {
+            push.send(&encode_ack(Err(reason)), Some(give_up))?;
+        }
+    }
+    push.flush(Some(give_up))
 }
 
 /// How many messages a sink has collected, and the reports of that to a host
@@ -283,9 +379,10 @@ fn collect(
     pull: &dyn Pull,
     acks: &dyn Push,
     stop: &Stop,
-    account: Option<&Account>,
+    legacy: &Legacy,
     tally: &mut Tally,
 ) -> Result<(), TransportError> {
+    let account = legacy.account.as_deref();
     let mut message = Vec::new();
     let now_past: Deadline = Some(Instant::now());
     let mut deadline = now_past;
@@ -296,7 +393,7 @@ fn collect(
     let mut on_its_way = None;
     loop {
         if stop.is_given_up() {
-            count_lost(pull);
+            legacy.give_up();
             return Ok(());
         }
         let reading = account.map(Account::mark).filter(|_| std::mem::take(&mut readable));
@@ -308,6 +405,9 @@ fn collect(
         reading.inspect(|mark| mark.reading(false));
         match received {
             Ok(PullEvent::Message(_)) => {
+                if on_its_way.is_some() && legacy.is_ending() {
+                    legacy.hand_over();
+                }
                 // Told to the engine and logged already.
                 let is_refused = deliver(sink, ctx, &message).is_err();
                 tally.add(is_refused);
@@ -320,7 +420,14 @@ fn collect(
             }
             Ok(PullEvent::Connected(peer)) => account.into_iter().for_each(|account| account.connected(pull, peer)),
             Ok(PullEvent::Disconnected(peer)) => account.into_iter().for_each(|account| account.disconnected(peer)),
-            Err(TransportError::Timeout) if on_its_way.is_some() => return Ok(()),
+            Err(TransportError::Timeout) if on_its_way.is_some() => {
+                // Nothing has come for a while, and nothing is lost by that.
+                if legacy.is_ending() && !legacy.is_handed_over.load(Ordering::Acquire) {
+                    legacy.hand_over();
+                } else {
+                    return Ok(());
+                }
+            }
             Err(TransportError::Timeout) => {
                 // Nothing more to do: nobody is to wait for an acknowledgement.
                 if let Err(TransportError::Closed) = acks.dispatch(None) {
@@ -343,6 +450,9 @@ fn collect(
         if stop.is_set() {
             if *on_its_way.get_or_insert_with(on_its_way_at_most) == 0 {
                 tracing::warn!("the engine goes on sending after its stop: what it sends from here on is not read");
+                if legacy.is_ending() {
+                    legacy.give_up();
+                }
                 return Ok(());
             }
             deadline = Some(Instant::now() + QUIET);

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::message::{Meta, encode_ack};
+use ekuiper_core::message::Meta;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
 use ekuiper_core::transport::{Endpoint, Request, TransportError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -22,6 +22,7 @@ use crate::error::text_of;
 use crate::runtime::channel::Patience;
 use crate::runtime::control::{self, GRACE};
 use crate::runtime::engine::Engine;
+use crate::runtime::sink::refuse;
 use crate::runtime::watchdog::Ends;
 use crate::runtime::{Site, channel, log, unheard};
 use crate::{Error, Plugin, Result};
@@ -406,14 +407,7 @@ impl Guard {
         if owed == 0 {
             return;
         }
-        let send = || {
-            let push = self.site.transport.push(&Endpoint::Dial(address), &self.site.options)?;
-            for _ in 0..owed {
-                push.send(&encode_ack(Err(UNKNOWN_MESSAGE)), Some(give_up))?;
-            }
-            push.flush(Some(give_up))
-        };
-        match send() {
+        match refuse(&self.site, &address, &[(owed, UNKNOWN_MESSAGE)], give_up) {
             Ok(()) => {
                 tracing::error!(%meta, messages = owed, "what the worker has died with is acknowledged as failed")
             }

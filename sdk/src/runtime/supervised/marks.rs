@@ -27,7 +27,7 @@ pub(in crate::runtime) const UNKNOWN_CALL: &str = "outcome unknown: the plugin's
 
 /// What the engine is told of a message that may have killed a worker.
 pub(in crate::runtime) const UNKNOWN_MESSAGE: &str =
-    "outcome unknown: the plugin's worker ended while the sink had this message";
+    "outcome unknown: the plugin's process ended while the sink had this message";
 
 /// How much memory a plugin's marks need, in words.
 pub(super) fn words(functions: usize) -> usize {
