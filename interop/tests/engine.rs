@@ -15,6 +15,8 @@ mod package;
 mod process;
 #[path = "engine/python.rs"]
 mod python;
+#[path = "engine/sinks.rs"]
+mod sinks;
 #[path = "engine/update.rs"]
 mod update;
 

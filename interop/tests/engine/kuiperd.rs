@@ -127,9 +127,22 @@ impl Site {
         })
     }
 
+    /// All processes of the plugin: guards, workers, and those that a former one
+    /// has left.
+    pub(crate) fn plugins(&self) -> Vec<Process> {
+        Process::running(&self.mark, "mirror")
+    }
+
+    /// All processes that run this script.
+    pub(crate) fn scripts(&self, script: &str) -> Vec<Process> {
+        let mut found = Process::marked(&self.mark);
+        found.retain(|process| process.runs(script));
+        found
+    }
+
     /// A process that runs this script.
     pub(crate) fn script(&self, script: &str) -> Option<Process> {
-        Process::marked(&self.mark).into_iter().find(|process| process.runs(script))
+        self.scripts(script).into_iter().next()
     }
 
     /// A supervised plugin's guard and worker.

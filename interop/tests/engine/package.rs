@@ -11,6 +11,8 @@ use zip::write::SimpleFileOptions;
 const SETTINGS: &str = "
 steady:
   seed: 3
+brisk:
+  interval: 5
 burst:
   # No pause, and none of the engine's own for it.
   interval: 0
@@ -101,9 +103,22 @@ const TRIO_MANIFEST: &str = r#"{"version": "v1.0.0", "language": "python", "exec
 
 /// Writes the zip of a plugin in Python with three functions.
 pub(crate) fn write_trio(zip: &Path) {
+    write_script(zip, TRIO);
+}
+
+/// Writes the same with a guard and a sink that takes its time.
+pub(crate) fn write_slow_trio(zip: &Path) {
+    let script = TRIO
+        .replace("Plugin(\"trio\")", "Plugin(\"trio\", supervised=True)")
+        .replace("def say(row: dict) -> None:", "def say(row: dict) -> None:\n    time.sleep(0.02)");
+    assert!(script.contains("supervised=True") && script.contains("0.02"), "the script has other words");
+    write_script(zip, &script);
+}
+
+fn write_script(zip: &Path, script: &str) {
     let mut zip = zip::ZipWriter::new(fs::File::create(zip).unwrap());
-    let settings = "default:\n  interval: 100\nsteady:\n  interval: 100\n";
-    for (name, content) in [("trio.json", TRIO_MANIFEST), ("trio.py", TRIO), ("sources/ticks.yaml", settings)] {
+    let settings = "default:\n  interval: 100\nsteady:\n  interval: 100\nbrisk:\n  interval: 5\n";
+    for (name, content) in [("trio.json", TRIO_MANIFEST), ("trio.py", script), ("sources/ticks.yaml", settings)] {
         zip.start_file(name, SimpleFileOptions::default()).unwrap();
         zip.write_all(content.as_bytes()).unwrap();
     }
