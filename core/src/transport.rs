@@ -156,10 +156,20 @@ impl Default for Options {
 /// thread makes the connection, and others wait meanwhile: an answer should
 /// take microseconds.
 pub trait Admission: Send + Sync + fmt::Debug {
-    /// Whether a process may be a peer: its number, as the kernel tells it
-    /// (`SO_PEERCRED`), or `None` for one in a pid namespace that cannot be seen
-    /// from here.
-    fn admits(&self, process: Option<u32>) -> bool;
+    /// Whether this process may be a peer.
+    fn admits(&self, process: PeerProcess) -> bool;
+}
+
+/// The process at the other end of a connection, as the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerProcess {
+    /// Its number (`SO_PEERCRED`).
+    Pid(u32),
+    /// It is in a pid namespace that cannot be seen from here, and has no number
+    /// here. Linux 6.9 and later tell such processes apart by another number
+    /// (the inode of a pidfd), which no two processes have before the machine's
+    /// next start; `None` where the kernel or the transport does not.
+    Elsewhere(Option<u64>),
 }
 
 /// For how long a message that was [posted](Push::post) may wait for company.

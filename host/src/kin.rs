@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::throttle::Throttle;
-use ekuiper_core::transport::Admission;
+use ekuiper_core::transport::{Admission, PeerProcess};
 use ekuiper_transport_ipc::process;
 
 use crate::process::Process;
@@ -161,7 +161,11 @@ impl Kin {
 }
 
 impl Admission for Kin {
-    fn admits(&self, process: Option<u32>) -> bool {
+    fn admits(&self, process: PeerProcess) -> bool {
+        let process = match process {
+            PeerProcess::Pid(pid) => Some(pid),
+            PeerProcess::Elsewhere(_) => None,
+        };
         let admitted = process.is_some_and(|pid| pid == std::process::id() || self.includes(pid));
         if !admitted && !process.is_some_and(|pid| self.is_visited(pid)) {
             self.log(process);

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -88,4 +89,32 @@ fn a_sink_that_somebody_else_has_started_takes_the_engine_s_rows() {
         command.args(["-c", "\"$0\" \"$1\"; exit $?"]).arg(unruly()).arg(launch);
         command
     }));
+}
+
+/// Who is outside of the plugin's pid namespace has no number there.
+#[test]
+fn a_sink_in_a_pid_namespace_of_its_own_takes_no_stranger_s_rows() {
+    let _watchdog = watchdog();
+    let mut unshare = vec!["unshare", "--pid", "--fork", "--kill-child"];
+    if !rustix::process::geteuid().is_root() {
+        unshare.extend(["--user", "--map-root-user"]);
+    }
+    let made = Command::new(unshare[0]).args(&unshare[1..]).arg("true").output();
+    if !made.is_ok_and(|made| made.status.success()) || !pidfds_have_inodes() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no pid namespace can be made here, or Linux is older than 6.9");
+        return;
+    }
+    rows_of_the_engine_only(Plugin::start_as(&[], |launch| {
+        let mut command = Command::new(unshare[0]);
+        command.args(&unshare[1..]).arg(unruly()).arg(launch);
+        command
+    }));
+}
+
+fn pidfds_have_inodes() -> bool {
+    let inode = |pid| {
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        rustix::fs::fstat(&pidfd).unwrap().st_ino
+    };
+    inode(rustix::process::getpid()) != inode(rustix::process::getppid().unwrap())
 }

@@ -11,16 +11,22 @@
 //! another, though it gives out all others first. So look at a peer when its
 //! connection is made, and keep the outcome, not the number.
 //!
+//! A peer in another pid namespace, which this one does not contain, has no
+//! number here. It is told from others by a pidfd (`SO_PEERPIDFD`, Linux 6.5),
+//! whose inode belongs to one process only (Linux 6.9).
+//!
 //! Relations are read from `/proc`. Where that is not mounted, or shows another
 //! pid namespace, no process is another's descendant.
-#![allow(unsafe_code)] // rustix takes the process number for one that is never 0
+#![allow(unsafe_code)] // rustix takes the process number for one that is never 0, and has no SO_PEERPIDFD
 
 use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 
-use ekuiper_core::transport::Options;
+use ekuiper_core::transport::{Options, PeerProcess};
+use rustix::fs::{fstat, fstatfs};
 use rustix::process::{Pid, getpgid};
 
 /// How far [`ancestors`] goes. A plugin's wrappers are a handful.
@@ -49,19 +55,62 @@ pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
     Ok(u32::try_from(credentials.pid).ok().filter(|pid| *pid != 0))
 }
 
+/// The process at the other end of a connected Unix socket, wherever it is.
+/// What is no socket has no peer that could be known.
+fn peer_process(socket: impl AsFd) -> PeerProcess {
+    match peer(&socket) {
+        Ok(Some(pid)) => PeerProcess::Pid(pid),
+        Ok(None) => PeerProcess::Elsewhere(pidfd_inode(socket)),
+        Err(_) => PeerProcess::Elsewhere(None),
+    }
+}
+
+/// The inode of a pidfd of the process at the other end of a connected Unix
+/// socket; `None` where the kernel gives none, or all have the same.
+fn pidfd_inode(socket: impl AsFd) -> Option<u64> {
+    /// Of the file system whose inodes are processes (`PID_FS_MAGIC`).
+    const PID_FS: u64 = 0x5049_4446;
+    let mut pidfd: c_int = -1;
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which the place has.
+    let outcome = unsafe {
+        let place = (&raw mut pidfd).cast();
+        libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERPIDFD, place, &raw mut length)
+    };
+    if outcome != 0 || pidfd < 0 {
+        return None;
+    }
+    // SAFETY: the kernel has just made it, for nobody else.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let is_own_inode = fstatfs(&pidfd).is_ok_and(|system| system.f_type as u64 == PID_FS);
+    is_own_inode.then(|| fstat(&pidfd).ok().map(|status| status.st_ino)).flatten()
+}
+
 /// Whether the process at the other end of a connected socket may be a peer of
 /// a socket with these options.
 pub fn is_admitted(socket: impl AsFd, options: &Options) -> bool {
     let Some(admission) = &options.admission else { return true };
-    // What is no socket has no peer that could be known.
-    admission.admits(peer(socket).ok().flatten())
+    admission.admits(peer_process(socket))
 }
 
 /// A process's parent; `None` when there is no such process, or its parent is
 /// in another pid namespace.
 pub fn parent(process: u32) -> Option<u32> {
+    if !is_proc_ours() {
+        return None;
+    }
     let stat = std::fs::read(format!("/proc/{process}/stat")).ok()?;
     parent_in(&stat)
+}
+
+/// Whether `/proc` shows the processes by the numbers that they have here: in a
+/// pid namespace that was made without a `/proc` of its own it does not.
+fn is_proc_ours() -> bool {
+    static OURS: OnceLock<bool> = OnceLock::new();
+    *OURS.get_or_init(|| {
+        let own = std::fs::read_link("/proc/self");
+        own.is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
+    })
 }
 
 /// What stands in a process's `stat`: its number, its name in parentheses,

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ekuiper_core::transport::Options;
+use ekuiper_core::transport::{Options, PeerProcess};
 use nng::options::Options as _;
 use nng::options::transport::ipc::PeerPid;
 use nng::{Pipe, PipeEvent};
@@ -55,6 +55,8 @@ impl Gatekeeper {
         let Some(admission) = &self.options.admission else { return true };
         // libnng asks the kernel for it now (posix_ipcconn.c, ipc_peerid).
         let process = pipe.get_opt::<PeerPid>().ok().and_then(|pid| u32::try_from(pid).ok());
-        admission.admits(process.filter(|pid| *pid != 0))
+        let process = process.filter(|pid| *pid != 0);
+        // libnng shows no descriptor to ask for more.
+        admission.admits(process.map_or(PeerProcess::Elsewhere(None), PeerProcess::Pid))
     }
 }

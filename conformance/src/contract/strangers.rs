@@ -5,25 +5,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ekuiper_core::transport::{Admission, Endpoint, Options, PullEvent, Push, ReplyEvent, TransportError};
+use ekuiper_core::transport::{Admission, Endpoint, Options, PeerProcess, PullEvent, Push, ReplyEvent, TransportError};
 
 use super::{asked, introduce, join, message};
 use crate::{Fixture, assert_error, eventually, options, past, shortly, soon};
 
 /// Admits the own process, and notes who was asked about.
 #[derive(Debug, Default)]
-struct OwnProcess(Mutex<Vec<Option<u32>>>);
+struct OwnProcess(Mutex<Vec<PeerProcess>>);
 
 impl OwnProcess {
     fn asked_about(&self, process: u32) -> usize {
-        self.0.lock().unwrap().iter().filter(|asked| **asked == Some(process)).count()
+        self.0.lock().unwrap().iter().filter(|asked| **asked == PeerProcess::Pid(process)).count()
     }
 }
 
 impl Admission for OwnProcess {
-    fn admits(&self, process: Option<u32>) -> bool {
+    fn admits(&self, process: PeerProcess) -> bool {
         self.0.lock().unwrap().push(process);
-        process == Some(std::process::id())
+        process == PeerProcess::Pid(std::process::id())
     }
 }
 
@@ -158,7 +158,7 @@ pub fn admission_is_optional_and_asked_at_once(f: &Fixture) {
 struct WhileOpen(AtomicBool);
 
 impl Admission for WhileOpen {
-    fn admits(&self, _: Option<u32>) -> bool {
+    fn admits(&self, _: PeerProcess) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }

@@ -6,14 +6,16 @@
 //! the rows. That holds for an engine that has started the plugin, directly or
 //! through a wrapper, and for one that has not, as when an author starts the
 //! plugin by hand against eKuiper's plugin test server; that its parent is the
-//! engine does not.
+//! engine does not. It holds across pid namespaces too, where the kernel tells
+//! processes there apart (Linux 6.9, and not on `nng`); elsewhere all processes
+//! outside the plugin's namespace are taken for one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ekuiper_core::throttle::Throttle;
-use ekuiper_core::transport::{Admission, Options};
+use ekuiper_core::transport::{Admission, Options, PeerProcess};
 
 /// The engine's process, once the control channel has reached it. In a plugin
 /// of two processes they share the word.
@@ -23,11 +25,18 @@ pub(super) struct Engine(&'static AtomicU64);
 /// Not known, as in fresh memory. Some transports never tell.
 const UNKNOWN: u64 = 0;
 
-/// A process in another pid namespace, whose number cannot be seen from here.
+/// Some process in another pid namespace: the kernel does not tell which.
 const ELSEWHERE: u64 = u64::MAX;
 
-fn word(process: Option<u32>) -> u64 {
-    process.map_or(ELSEWHERE, u64::from)
+/// Marks the number of a process in another pid namespace, which is no pid.
+const FOREIGN: u64 = 1 << 63;
+
+fn word(process: PeerProcess) -> u64 {
+    match process {
+        PeerProcess::Pid(pid) => u64::from(pid),
+        PeerProcess::Elsewhere(Some(number)) => FOREIGN | number,
+        PeerProcess::Elsewhere(None) => ELSEWHERE,
+    }
 }
 
 impl Engine {
@@ -62,7 +71,7 @@ fn admitting(options: &Options, admission: impl Admission + 'static) -> Options 
 struct Finds(Engine);
 
 impl Admission for Finds {
-    fn admits(&self, process: Option<u32>) -> bool {
+    fn admits(&self, process: PeerProcess) -> bool {
         self.0.0.store(word(process), Ordering::Release);
         true
     }
@@ -72,9 +81,9 @@ impl Admission for Finds {
 struct Only(Engine, Throttle);
 
 impl Admission for Only {
-    fn admits(&self, process: Option<u32>) -> bool {
+    fn admits(&self, process: PeerProcess) -> bool {
         let engine = self.0.0.load(Ordering::Acquire);
-        let admitted = [UNKNOWN, word(process)].contains(&engine) || process == Some(std::process::id());
+        let admitted = [UNKNOWN, word(process)].contains(&engine) || process == PeerProcess::Pid(std::process::id());
         if !admitted && let Some(others) = self.1.pass(Instant::now()) {
             tracing::warn!(?process, others, "a connection was closed: the process at its other end is not the engine");
         }
@@ -85,20 +94,22 @@ impl Admission for Only {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use PeerProcess::{Elsewhere, Pid};
 
     #[test]
     fn only_the_process_at_the_control_channel_is_the_engine() {
         let engine = Engine::new();
         let only = engine.only(&Options::default()).admission.unwrap();
         let finds = engine.finding(&Options::default()).admission.unwrap();
-        assert!(only.admits(Some(7)) && only.admits(None), "before anything is known");
-        // The engine is started again.
-        for found in [Some(7), None, Some(8)] {
+        let all = [Pid(7), Pid(8), Elsewhere(None), Elsewhere(Some(7)), Elsewhere(Some(8))];
+        assert!(all.iter().all(|process| only.admits(*process)), "before anything is known");
+        // The engine is started again and again.
+        for found in all {
             assert!(finds.admits(found));
-            for other in [Some(7), None, Some(8), Some(9)] {
+            for other in all {
                 assert_eq!(only.admits(other), other == found, "{found:?} {other:?}");
             }
-            assert!(only.admits(Some(std::process::id())));
+            assert!(only.admits(Pid(std::process::id())));
         }
     }
 }

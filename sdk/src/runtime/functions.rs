@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::Admission;
+use ekuiper_core::transport::{Admission, PeerProcess};
 use ekuiper_transport_ipc::process;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -104,8 +104,8 @@ impl Ancestors {
 }
 
 impl Admission for Ancestors {
-    fn admits(&self, listener: Option<u32>) -> bool {
-        let is_ancestor = listener.is_some_and(|pid| process::is_descendant(std::process::id(), pid));
+    fn admits(&self, listener: PeerProcess) -> bool {
+        let is_ancestor = matches!(listener, PeerProcess::Pid(pid) if process::is_descendant(std::process::id(), pid));
         if !is_ancestor {
             self.has_refused.store(true, Ordering::Release);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_conformance::raw::RawPeer;
 use ekuiper_conformance::{Fixture, PATIENCE, eventually, options, past, shortly, soon};
-use ekuiper_core::transport::{Admission, PullEvent, ReplyEvent, Ticket};
+use ekuiper_core::transport::{Admission, PeerProcess, PullEvent, ReplyEvent, Ticket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// A process without descriptors accepts nobody, and keeps its thread busy;
@@ -62,7 +62,7 @@ fn cpu_time() -> Duration {
 struct Nobody;
 
 impl Admission for Nobody {
-    fn admits(&self, _: Option<u32>) -> bool {
+    fn admits(&self, _: PeerProcess) -> bool {
         false
     }
 }
