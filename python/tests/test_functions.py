@@ -144,6 +144,11 @@ def test_kinds():
     assert refused(function(points), [{"x": 1}, {"x": "2"}]) == (
         "argument 1 (rows): [1].x: expected float, got str '2'"
     )
+
+    def nested(row: Dict[str, List[Dict[str, int]]]):
+        return row
+
+    assert refused(function(nested), {"a": [{"b": "x"}]}) == "argument 1 (row): a[0].b: expected int, got str 'x'"
     assert function(total).call(1, 2.5) == 3.5
     assert refused(function(total), 1, "2") == "argument 2: expected float, got str '2'"
 

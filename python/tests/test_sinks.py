@@ -234,3 +234,14 @@ def test_everything_of_a_sink_goes_when_it_is_over():
     assert [thing for thing in gc.get_objects() if isinstance(thing, Keeping)] == []
     with pytest.raises(Stopped):
         kept[0].ack_ok()
+
+
+def test_a_wrong_field_is_named_with_its_path():
+    def keep(row: Dict[str, Dict[str, int]], names: Dict[str, List[str]] = {}) -> None:
+        pass
+
+    with sink(keep, require_ack=True) as test:
+        with pytest.raises(SymbolError, match="^sink keep: row: a.b: expected int, got str 'x'$"):
+            test.send({"a": {"b": "x"}})
+    with pytest.raises(SymbolError, match=r"^sink keep: config field names: a\[1\]: expected str, got int 5$"):
+        sink(keep, config={"names": {"a": ["x", 5]}})

@@ -42,15 +42,21 @@ class Nested:
 
 
 class Odd(collections.abc.Mapping):
-    """Its key `bad` cannot be read."""
+    """The item of its key `bad` cannot be read."""
 
     def __getitem__(self, key):
-        if key == "bad":
+        if key != "good":
             raise LookupError("no luck")
         return 1
 
+    def __init__(self, bad="bad"):
+        self.bad = bad
+
+    def __repr__(self):
+        return "Odd(%r)" % (self.bad,)
+
     def __iter__(self):
-        return iter(["good", "bad"])
+        return iter(["good", self.bad])
 
     def __len__(self):
         return 2
@@ -155,6 +161,8 @@ REFUSED = [
     (Nested(float("inf")), "^y: inf is not a number"),
     (Odd(), "^bad: LookupError: no luck"),
     ({"v": [Odd()]}, "^v[0].bad: LookupError: no luck"),
+    ({"v": Odd(float("nan"))}, "^v.NaN: LookupError: no luck"),
+    ({"v": Odd((1, 2))}, "^v.(1, 2): LookupError: no luck"),
     ({"v": Endless(1, 2)}, "^v.y: RecursionError: maximum recursion depth exceeded"),
     ({1.5: {float("nan"): 1j}}, "^1.5.NaN: a value of type complex cannot be sent"),
 ]

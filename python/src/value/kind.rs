@@ -30,7 +30,9 @@ pub(crate) struct Mismatch {
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.text) } else { write!(f, "{}: {}", self.path, self.text) }
+        // A path begins with a field's name, or with an index.
+        let path = self.path.strip_prefix('.').unwrap_or(&self.path);
+        if path.is_empty() { f.write_str(&self.text) } else { write!(f, "{path}: {}", self.text) }
     }
 }
 

@@ -215,7 +215,7 @@ fn unreadable<E: Error>(value: &Bound<'_, PyAny>, place: &Place<'_>, error: &PyE
     let attribute = |name| error.value(py).getattr(name).ok();
     match (attribute("unreadable_field"), error.cause(py)) {
         (Some(field), Some(cause)) => {
-            let field = field.to_string();
+            let field = key_text::<E>(&field, place).unwrap_or_else(|_| field.to_string());
             place.part(value, Step::Key(&field)).fail(fault::text_of(py, &cause))
         }
         // `plain` says it in words of its own.
