@@ -8,7 +8,7 @@ use ekuiper_core::message::SymbolKind;
 use ekuiper_core::transport::TransportError;
 use rustix::io::Errno;
 
-use crate::process::Exit;
+use crate::process::{Exit, LAST_WORDS};
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -608,6 +608,7 @@ fn duplicate(name: &str, first: &Path, second: &Path) -> String {
 /// What a plugin that has ended before its handshake lacks, and what it wrote.
 fn early(exit: &Exit, hint: &str) -> String {
     match (hint.is_empty(), exit.tail.is_empty()) {
+        (true, true) => ", it wrote nothing".into(),
         (true, _) => tail(exit),
         (_, true) => format!(", it wrote nothing: {hint}"),
         _ => format!(": {hint}; it last wrote:\n{}", exit.tail),
@@ -615,7 +616,10 @@ fn early(exit: &Exit, hint: &str) -> String {
 }
 
 fn tail(exit: &Exit) -> String {
-    if exit.tail.is_empty() { ", it wrote nothing".into() } else { format!(", it last wrote:\n{}", exit.tail) }
+    match exit.tail.as_str() {
+        "" => format!(", it wrote nothing in its last {LAST_WORDS:?}"),
+        tail => format!(", it last wrote:\n{tail}"),
+    }
 }
 
 fn crashed(exit: &Option<Exit>) -> String {

@@ -15,6 +15,10 @@ use crate::{Result, printable};
 /// How many of its last lines are kept for errors.
 const TAIL_LINES: usize = 20;
 
+/// What a process that had served wrote earlier than this before its end has
+/// nothing to do with that.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// The longest line that is logged whole, in bytes.
 const MAX_LINE: usize = 4096;
 
@@ -48,7 +52,8 @@ pub struct Exit {
     pub code: Option<i32>,
     /// The signal that ended it, if one did.
     pub signal: Option<i32>,
-    /// The last lines of its output, both streams.
+    /// The last lines of its output, both streams. Of a process that had shaken
+    /// hands: those of its last 5 seconds.
     pub tail: String,
 }
 
@@ -77,13 +82,28 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    tail: VecDeque<String>,
+    /// Its last lines, and when they came.
+    tail: VecDeque<(Instant, String)>,
+    /// It has shaken hands.
+    has_served: bool,
     output_ended: bool,
     /// Its number may be another process's.
     reaped: bool,
     exit: Option<Exit>,
     /// Its guard has ended too.
     is_over: bool,
+}
+
+impl State {
+    /// What it has written that may tell of its end.
+    fn last_words(&self, ended: Instant) -> String {
+        self.lines_since(ended.checked_sub(LAST_WORDS).filter(|_| self.has_served))
+    }
+
+    fn lines_since(&self, since: Option<Instant>) -> String {
+        let lines = self.tail.iter().filter(|(came, _)| since.is_none_or(|since| *came >= since));
+        lines.map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n")
+    }
 }
 
 impl Shared {
@@ -129,9 +149,10 @@ impl Process {
             // Its end, while its number still names its group: whatever it
             // started itself goes with it.
             let ended = guarded::wait_for_end(pid);
+            let at = Instant::now();
             started.end_group();
             let state = waiter.wait_until(Instant::now() + OUTPUT_GRACE, |state| state.output_ended);
-            let tail = state.tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+            let tail = state.last_words(at);
             drop(state);
             let exit = Exit {
                 code: ended.as_ref().and_then(WaitIdStatus::exit_status),
@@ -164,7 +185,12 @@ impl Process {
 
     /// The last lines that it wrote.
     pub(crate) fn tail(&self) -> String {
-        self.shared.lock().tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+        self.shared.lock().lines_since(None)
+    }
+
+    /// It has shaken hands: what it writes before is of its start.
+    pub(crate) fn serves(&self) {
+        self.shared.lock().has_served = true;
     }
 
     /// Waits for its end. When it has ended in time, how is waited for too: its
@@ -228,7 +254,7 @@ fn pump_output(plugin: &str, output: PipeReader, shared: &Shared) {
         if state.tail.len() == TAIL_LINES {
             state.tail.pop_front();
         }
-        state.tail.push_back(shortened(text.into_owned()));
+        state.tail.push_back((Instant::now(), shortened(text.into_owned())));
     }
     shared.lock().output_ended = true;
     shared.changed.notify_all();

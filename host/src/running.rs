@@ -130,6 +130,7 @@ impl Running {
     /// A process that has shaken hands.
     pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Arc<Self> {
         let Started { process, control, folder, claim, hello, scope } = started;
+        process.serves();
         let running = Arc::new_cyclic(|own| Self {
             name: name.to_owned(),
             generation,

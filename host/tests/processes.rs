@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use ekuiper_host::{Error, Host};
+use ekuiper_host::{Error, EventKind, Host};
 use serde_json::Value;
 use support::{Stage, wait_until};
 
@@ -92,6 +92,34 @@ fn a_plugin_that_has_died_is_told_with_its_last_words() {
         let error = call.join().unwrap().unwrap_err();
         assert!(matches!(&error, Error::OutcomeUnknown { exit: Some(exit), .. } if exit.code == Some(4)), "{error}");
         assert!(error.to_string().ends_with("it last wrote:\nout of ink"), "{error}");
+    });
+}
+
+#[test]
+fn what_a_plugin_wrote_long_before_its_end_are_not_its_last_words() {
+    let stage = Stage::new();
+    let plugin = stage.script("p", &["f"], "echo 'long ago'; read nothing <go; exit 4");
+    let go = plugin.join("go");
+    assert!(std::process::Command::new("mkfifo").arg(&go).status().unwrap().success());
+    let host = stage.builder().plugin(&plugin).build().unwrap();
+    let events = host.events();
+    std::thread::scope(|scope| {
+        let function = scope.spawn(|| host.function("f").unwrap());
+        let mut control = stage.control("p");
+        let puppet = stage.start_function(&mut control, "f");
+        function.join().unwrap();
+        // Age is what this is about: a slow machine only adds to it.
+        std::thread::sleep(Duration::from_millis(5100));
+        std::fs::write(&go, "\n").unwrap();
+        let crashed = events.iter().find_map(|event| match event.kind {
+            EventKind::Crashed { exit } => Some(exit),
+            _ => None,
+        });
+        drop((puppet, control));
+        let exit = crashed.unwrap();
+        assert_eq!((exit.code, exit.tail.as_str()), (Some(4), ""));
+        let error = Error::Exited { plugin: "p".into(), exit }.to_string();
+        assert!(error.ends_with("it wrote nothing in its last 5s"), "{error}");
     });
 }
 
