@@ -191,6 +191,22 @@ impl Channel {
         self.has_peer.load(Ordering::SeqCst)
     }
 
+    /// Whether the plugin is known to be still connected just now: not while
+    /// another thread uses the channel.
+    pub(crate) fn still_has_peer(&self) -> bool {
+        let Some(mut state) = self.state.try_lock() else { return false };
+        state.strangers = 0;
+        let past = Instant::now();
+        for _ in 0..LOOK_LIMIT {
+            match self.step(&mut state, past) {
+                Ok(_) => {}
+                Err(Failure::NotReady(_)) => return state.end.peer().is_some(),
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
     /// What the plugin said of itself, if it did.
     pub(crate) fn hello(&self) -> Option<Hello> {
         let state = self.state.lock(Instant::now() + EXIT_GRACE)?;

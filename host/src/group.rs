@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 /// Places in a process's `stat`, after its name, which may hold anything.
-const STATE: usize = 0;
 const GROUP: usize = 2;
 const FLAGS: usize = 6;
 
@@ -19,18 +18,11 @@ fn field<T: FromStr>(folder: &str, place: usize) -> Option<T> {
     stat.rsplit_once(") ")?.1.split(' ').nth(place)?.parse().ok()
 }
 
-/// Whether a process of the group that `leader` leads may be ending just now:
-/// its connections end one after the other then. One that has ended has
-/// none any more.
-pub(crate) fn is_ending(leader: u32) -> bool {
-    members(leader).iter().any(|pid| {
-        let folder = format!("/proc/{pid}");
-        let is_ending = field(&folder, FLAGS).is_some_and(|flags: u32| flags & EXITING != 0);
-        // Of one that is dead, another thread may still hold them.
-        let is_dead = field(&folder, STATE).is_some_and(|state: char| state == 'Z');
-        let threads = || std::fs::read_dir(format!("{folder}/task")).map_or(0, Iterator::count);
-        is_ending && (!is_dead || threads() > 1)
-    })
+/// Whether a process is the only one of its group, and is not ending. While one
+/// ends, its connections do so one after the other, and it can be seen to.
+pub(crate) fn lives_alone(leader: u32) -> bool {
+    members(leader) == [leader]
+        && field(&format!("/proc/{leader}"), FLAGS).is_some_and(|flags: u32| flags & EXITING == 0)
 }
 
 /// The processes of the group that `leader` leads.

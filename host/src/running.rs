@@ -315,8 +315,11 @@ impl Running {
         if self.is_left() || self.process.wait(Duration::ZERO).is_some() {
             return Some(true);
         }
-        // The end of one closes all, and can be seen until it has.
-        if self.control.has_peer() && !group::is_ending(self.process.pid()) && self.control.has_peer() {
+        // Then it was neither the process's end, which could be seen, nor the
+        // beginning of one in order. Other transports tell ends in any order,
+        // and other processes of its own may hold its channels.
+        let is_in_order = self.site.transport_name() == "uds";
+        if is_in_order && group::lives_alone(self.process.pid()) && self.control.still_has_peer() {
             return Some(false);
         }
         let noticed = Instant::now() + EXIT_GRACE;
