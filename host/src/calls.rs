@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_batch_reply, split_batch_reply};
+use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 use serde::de::DeserializeOwned;
 
 use crate::channel::Failure;
 use crate::function::{Function, Peer};
 use crate::site::lock;
-use crate::sync::{DeadlineLock, Waited};
 use crate::{Error, Result};
 
 /// A batch is sent when it is this long, in bytes: enough for its cost to be

@@ -14,11 +14,11 @@ use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
+use ekuiper_transport_ipc::lock::DeadlineLock;
 
 use crate::keeper::{LOOK_LIMIT, Tended, Watched};
 use crate::process::EXIT_GRACE;
 use crate::scope::ProcessScope;
-use crate::sync::DeadlineLock;
 
 /// How long a function's peer may take to connect again by itself, after its
 /// connection has ended: libnng tries again within a second.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::TransportError;
+use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
 use crate::live::Live;
 use crate::outlet::{Acknowledged, Outlet};
@@ -14,7 +15,6 @@ use crate::plugin::Plugin;
 use crate::running::Running;
 use crate::settle::{Patience, Unsettled};
 use crate::site::{Claim, lock};
-use crate::sync::{DeadlineLock, Held};
 use crate::tally::{Delivery, Tally};
 use crate::target::Target;
 use crate::{Error, Result};

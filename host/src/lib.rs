@@ -63,7 +63,6 @@ mod site;
 mod source;
 mod startup;
 mod status;
-mod sync;
 mod tally;
 mod target;
 mod transports;

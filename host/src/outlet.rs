@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::message::{Collected, Control, Feature, decode_ack};
 use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
+use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 
 use crate::keeper::{LOOK_LIMIT, Tended, Watch, Watched};
 use crate::peers::Peers;
@@ -17,7 +18,6 @@ use crate::process::EXIT_GRACE;
 use crate::running::{Running, Stopped};
 use crate::settle::Proof;
 use crate::site::lock;
-use crate::sync::{DeadlineLock, Waited};
 use crate::tally::Tally;
 use crate::{Error, Result};
 

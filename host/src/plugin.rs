@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::SymbolKind;
+use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
 use crate::catalog::Package;
 use crate::channel::Channel;
@@ -19,7 +20,6 @@ use crate::running::Running;
 use crate::site::{Site, lock};
 use crate::startup::Canceller;
 use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
-use crate::sync::{DeadlineLock, Held};
 use crate::{Error, Result};
 use ekuiper_core::restart::Crashes;
 use trial::Trial;

@@ -11,6 +11,7 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, Hello, SymbolKind};
 use ekuiper_core::transport::{Deadline, TransportError};
+use ekuiper_transport_ipc::lock::DeadlineLock;
 
 use crate::catalog::Package;
 use crate::channel::{Channel, Failure};
@@ -21,7 +22,6 @@ use crate::process::{EXIT_GRACE, Process};
 use crate::scope::ProcessScope;
 use crate::site::{Claim, Site, lock};
 use crate::startup::{self, Canceller, Started};
-use crate::sync::DeadlineLock;
 use crate::{Error, Result};
 
 /// How long a symbol may take to end after it has answered a stop, before it

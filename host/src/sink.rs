@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use ekuiper_core::message::{Control, Feature, SymbolKind};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
+use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 use serde::Serialize;
 
 use crate::drain::{Drain, READING, Sent};
 use crate::outlet::{Outlet, Receipt};
 use crate::plugin::Plugin;
-use crate::sync::{DeadlineLock, Held};
 use crate::tally::Delivery;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
 use ekuiper_core::transport::{Deadline, TransportError};
+use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -19,7 +20,6 @@ use crate::plugin::Plugin;
 use crate::running::Running;
 use crate::site::{Claim, lock};
 use crate::status::EventKind;
-use crate::sync::{DeadlineLock, Held};
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 

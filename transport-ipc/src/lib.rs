@@ -6,7 +6,7 @@
 //! - [`connect`]: one attempt to connect to one;
 //! - [`wait`]: waits for descriptors that end with a deadline or a closing;
 //! - [`unread`]: how much of what was sent the other side has not read;
-//! - [`gate`]: a lock that is waited for in the same way;
+//! - [`lock`]: a lock that is waited for in the same way, for the host too;
 //! - [`process`]: which process is at a connection's other end.
 //!
 //! What does not live here: bytes. What goes over a connection is its
@@ -14,7 +14,7 @@
 
 mod connect;
 mod folder_lock;
-pub mod gate;
+pub mod lock;
 pub mod process;
 pub mod socket_file;
 pub mod unread;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
-use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 use nng::{Message, Protocol};
 use rustix::event::{PollFd, PollFlags};
@@ -21,7 +21,7 @@ pub(crate) struct NngRequest {
     address: Address,
     options: Options,
     closing: Closing,
-    state: Gate<State>,
+    state: DeadlineLock<State>,
     /// Whoever receives has it: a second one is turned away, not kept waiting.
     receiving: Mutex<()>,
     /// For the closing, while somebody else has the state.
@@ -54,12 +54,12 @@ impl NngRequest {
             address: address.clone(),
             options: options.clone(),
             closing: Closing::new(address)?,
-            state: Gate::new(State { ask: None, requester, body: Vec::new() }),
+            state: DeadlineLock::new(State { ask: None, requester, body: Vec::new() }),
             receiving: Mutex::default(),
             ask: Mutex::default(),
         };
         // It dials from now on, as the other sockets do.
-        let mut state = request.state.enter(&request.closing, None)?;
+        let mut state = request.state.lock_open(&request.closing, None)?;
         request.redial(&mut state)?;
         drop(state);
         Ok(request)
@@ -180,7 +180,7 @@ impl NngRequest {
 
 impl Request for NngRequest {
     fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
-        let mut state = self.state.enter(&self.closing, deadline)?;
+        let mut state = self.state.lock_open(&self.closing, deadline)?;
         if let (Some(ask), false) = (&state.ask, state.requester.is_waiting()) {
             // libnng notices the connection's end only when what came before
             // has been taken: replies that nobody waits for any more.
@@ -193,7 +193,7 @@ impl Request for NngRequest {
         if body.len() > self.options.max_message {
             return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
         }
-        let mut state = self.state.enter(&self.closing, deadline)?;
+        let mut state = self.state.lock_open(&self.closing, deadline)?;
         let stage = state.ask.as_ref().map(|ask| ask.line.party.stage());
         if !matches!(stage, Some(Stage::Up(_, id)) if id == connection) {
             return Err(TransportError::Disconnected);
@@ -219,7 +219,7 @@ impl Request for NngRequest {
                 return Err(TransportError::Misuse("another thread is receiving on it"));
             }
         };
-        let mut entered = self.state.enter(&self.closing, deadline)?;
+        let mut entered = self.state.lock_open(&self.closing, deadline)?;
         let state = &mut *entered;
         if !state.requester.is_waiting() {
             return Err(TransportError::Misuse("no request is out"));
@@ -233,7 +233,7 @@ impl Request for NngRequest {
 
     fn close(&self) {
         if self.closing.close() {
-            self.state.wake_all();
+            self.state.look_again();
             let ask = self.ask.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(ask) = ask {
                 ask.line.linger(Instant::now() + LINGER);

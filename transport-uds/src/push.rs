@@ -14,7 +14,7 @@ use crate::inbox::limits;
 use crate::listen::Listener;
 use crate::outbox::Gone;
 use crate::peers::{Links, Peers, Terms};
-use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
 /// How long `flush` first waits before it asks again; it doubles up to
@@ -34,7 +34,7 @@ struct Socket {
     options: Options,
     closing: Closing,
     listener: Option<Listener>,
-    peers: Gate<Peers>,
+    peers: DeadlineLock<Peers>,
     links: Links,
     posted: Posted,
     own: Weak<Socket>,
@@ -54,7 +54,7 @@ impl UdsPush {
             options: options.clone(),
             closing,
             listener,
-            peers: Gate::new(Peers::new(dialer, options.spin)),
+            peers: DeadlineLock::new(Peers::new(dialer, options.spin)),
             links: Links::default(),
             posted: Posted::default(),
             own: own.clone(),
@@ -130,7 +130,7 @@ impl Socket {
             posted: &self.posted,
             may_wait,
         };
-        let mut peers = self.peers.enter(&self.closing, deadline)?;
+        let mut peers = self.peers.lock_open(&self.closing, deadline)?;
         // Who has come gets its share, also while the others take everything.
         self.accept(&mut peers);
         if peers.offer(body, &terms, &self.links)? {
@@ -156,7 +156,7 @@ impl Socket {
         if self.posted.is_empty() {
             return Ok(());
         }
-        let mut peers = self.peers.enter(&self.closing, deadline)?;
+        let mut peers = self.peers.lock_open(&self.closing, deadline)?;
         let mut is_late = false;
         while !peers.let_go(&self.posted).map_err(|Gone| TransportError::Disconnected)? {
             if is_late {
@@ -173,10 +173,10 @@ impl Socket {
             if let Some(listener) = &self.listener {
                 listener.close();
             }
-            self.peers.wake_all();
+            self.peers.look_again();
             // What was posted and can leave does, before the connections end.
             if !self.posted.is_empty()
-                && let Ok(mut peers) = self.peers.enter_to_close(Some(Instant::now() + CLOSE_PATIENCE))
+                && let Some(mut peers) = self.peers.lock(Instant::now() + CLOSE_PATIENCE)
             {
                 let _ = peers.let_go(&self.posted);
             }
@@ -184,7 +184,7 @@ impl Socket {
                 link.shutdown();
             }
         }
-        self.peers.wake_all();
+        self.peers.look_again();
     }
 }
 
@@ -195,7 +195,7 @@ impl Poster for Socket {
 
     fn let_go(&self) -> bool {
         // Whoever is just sending lets go of it before.
-        let Some(mut peers) = self.peers.try_enter() else { return false };
+        let Some(mut peers) = self.peers.try_lock() else { return false };
         peers.let_go(&self.posted).unwrap_or(true)
     }
 }
@@ -203,7 +203,7 @@ impl Poster for Socket {
 impl Push for UdsPush {
     fn connect(&self, deadline: Deadline) -> Result<()> {
         let socket = &*self.0;
-        let mut peers = socket.peers.enter(&socket.closing, deadline)?;
+        let mut peers = socket.peers.lock_open(&socket.closing, deadline)?;
         socket.refresh(&mut peers);
         while !peers.any_is_ready() {
             if let Err(error) = socket.wait(&mut peers, deadline, PollFlags::empty()) {
@@ -287,7 +287,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let endpoint = Endpoint::Dial(Address::new(folder.path().join("nobody")).unwrap());
         let push = UdsPush::new(&endpoint, &Options::default()).unwrap();
-        let mut peers = push.0.peers.try_enter().unwrap();
+        let mut peers = push.0.peers.try_lock().unwrap();
         let deadline = Some(Instant::now() + Duration::from_secs(30));
         push.0.wait(&mut peers, deadline, PollFlags::OUT).unwrap();
         assert!(peers.dialer.as_ref().unwrap().next.is_some(), "nobody was dialled");

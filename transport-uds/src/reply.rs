@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::inbox::{Content, Inbox, Incoming, Verdict};
 use crate::link::{Link, Written};
 use crate::spin::Spinner;
-use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{has_passed, wait_for};
 
 /// Up to which length an oversize request is skipped; a longer one ends its
@@ -37,7 +37,7 @@ struct Peer {
     /// The serial of the request that can be answered; 0 when there is none.
     open: AtomicU64,
     /// Held while an answer is written, so that frames do not mix.
-    writing: Gate<Spinner>,
+    writing: DeadlineLock<Spinner>,
 }
 
 enum Got {
@@ -65,7 +65,7 @@ impl UdsReply {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&link.id).cloned();
         let peer = known.unwrap_or_else(|| {
-            let writing = Gate::new(Spinner::new(self.options.spin));
+            let writing = DeadlineLock::new(Spinner::new(self.options.spin));
             let peer = Arc::new(Peer { link: link.clone(), open: AtomicU64::new(0), writing });
             self.peers.write().unwrap_or_else(PoisonError::into_inner).insert(link.id, peer.clone());
             peer
@@ -96,7 +96,7 @@ impl UdsReply {
 
     fn write(&self, peer: &Peer, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
         let closing = self.inbox.closing();
-        let mut spinner = peer.writing.enter(closing, deadline)?;
+        let mut spinner = peer.writing.lock_open(closing, deadline)?;
         let stall = self.options.stall_timeout;
         let mut is_late = false;
         loop {
@@ -169,6 +169,6 @@ impl Reply for UdsReply {
 
     fn close(&self) {
         self.inbox.close();
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().for_each(|peer| peer.writing.wake_all());
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().for_each(|peer| peer.writing.look_again());
     }
 }

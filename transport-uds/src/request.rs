@@ -12,7 +12,7 @@ use crate::dial::Dialer;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
 use crate::spin::Spinner;
-use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 
 /// How often is read before the deadline is looked at again: more than the
@@ -24,7 +24,7 @@ pub(crate) struct UdsRequest {
     options: Options,
     limits: Limits,
     closing: Closing,
-    state: Gate<State>,
+    state: DeadlineLock<State>,
     /// For the closing, while somebody else has the state.
     link: Mutex<Option<Arc<Link>>>,
     /// Held by whoever waits for the reply.
@@ -63,7 +63,7 @@ impl UdsRequest {
             limits: limits(options, (options.max_message as u64).saturating_add(4), 0),
             options: options.clone(),
             closing: Closing::new(address)?,
-            state: Gate::new(state),
+            state: DeadlineLock::new(state),
             link: Mutex::default(),
             receiving: Mutex::default(),
         })
@@ -177,7 +177,7 @@ impl UdsRequest {
 
 impl Request for UdsRequest {
     fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
-        let mut state = self.state.enter(&self.closing, deadline)?;
+        let mut state = self.state.lock_open(&self.closing, deadline)?;
         self.connected(&mut state, deadline)
     }
 
@@ -185,7 +185,7 @@ impl Request for UdsRequest {
         if body.len() > self.options.max_message {
             return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
         }
-        let mut state = self.state.enter(&self.closing, deadline)?;
+        let mut state = self.state.lock_open(&self.closing, deadline)?;
         if state.peer.as_ref().is_none_or(|peer| peer.link.id != connection) {
             return Err(TransportError::Disconnected);
         }
@@ -210,7 +210,7 @@ impl Request for UdsRequest {
                 return Err(TransportError::Misuse("another thread is receiving on it"));
             }
         };
-        let mut entered = self.state.enter(&self.closing, deadline)?;
+        let mut entered = self.state.lock_open(&self.closing, deadline)?;
         let state = &mut *entered;
         if !state.requester.is_waiting() {
             return Err(TransportError::Misuse("no request is out"));
@@ -226,7 +226,7 @@ impl Request for UdsRequest {
         if self.closing.close() {
             self.set_link(None);
         }
-        self.state.wake_all();
+        self.state.look_again();
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Request, Result, TransportError};
-use ekuiper_transport_ipc::gate::Gate;
+use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{earlier, has_passed, io_error};
 
 use crate::socket::{Common, Turnstile};
@@ -17,7 +17,7 @@ pub(crate) struct ZeromqRequest {
     /// Whether an unanswered request is sent again.
     repeats: bool,
     receiving: Turnstile,
-    asked: Gate<Asked>,
+    asked: DeadlineLock<Asked>,
 }
 
 /// The latest request.
@@ -40,7 +40,7 @@ impl ZeromqRequest {
             common: Common::new(Role::Request, &Endpoint::Dial(address.clone()), options)?,
             repeats: options.retry.is_some(),
             receiving: Turnstile::default(),
-            asked: Gate::new(Asked { requester, connection: ConnectionId(0), body: Vec::new() }),
+            asked: DeadlineLock::new(Asked { requester, connection: ConnectionId(0), body: Vec::new() }),
         })
     }
 
@@ -113,7 +113,7 @@ impl Request for ZeromqRequest {
         self.common.hub.closing.check()?;
         self.common.check_length(body)?;
         let hub = &self.common.hub;
-        let mut asked = self.asked.enter(&hub.closing, deadline)?;
+        let mut asked = self.asked.lock_open(&hub.closing, deadline)?;
         let mut state = hub.lock();
         if state.peer(connection).is_none_or(|peer| peer.is_gone) {
             return Err(TransportError::Disconnected);
@@ -137,7 +137,7 @@ impl Request for ZeromqRequest {
 
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
         let _receiving = self.receiving.pass(&self.common.hub)?;
-        let mut asked = self.asked.enter(&self.common.hub.closing, deadline)?;
+        let mut asked = self.asked.lock_open(&self.common.hub.closing, deadline)?;
         if !asked.requester.is_waiting() {
             return Err(TransportError::Misuse("no request is out"));
         }
@@ -149,7 +149,7 @@ impl Request for ZeromqRequest {
     }
 
     fn close(&self) {
-        self.common.close_and(|| self.asked.wake_all());
+        self.common.close_and(|| self.asked.look_again());
     }
 }
 

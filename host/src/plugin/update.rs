@@ -5,12 +5,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ekuiper_core::message::SymbolKind;
+use ekuiper_transport_ipc::lock::Held;
 
 use super::{Phase, Plugin, State};
 use crate::catalog::Package;
 use crate::running::Running;
 use crate::site::lock;
-use crate::sync::Held;
 use crate::{Error, Result};
 
 impl Plugin {

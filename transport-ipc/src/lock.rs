@@ -1,19 +1,21 @@
-//! Locks. One that may be held while its holder waits for a plugin is a
-//! [`DeadlineLock`]; a plain mutex, taken by [`lock`](crate::site::lock), is
-//! held for a few instructions only.
+//! A lock that can be waited for until a deadline, and no longer than there is
+//! something to wait for. What may be held while its holder waits for another
+//! process is in one; a plain mutex is held for a few instructions only.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
-use crate::site::lock;
+use ekuiper_core::transport::{Deadline, Result, TransportError};
+
+use crate::wait::Closing;
 
 /// A value that one thread at a time may have, each waiting for it no longer
 /// than its deadline. Where nobody else wants it, it costs no more than a
 /// mutex.
 #[derive(Debug, Default)]
-pub(crate) struct DeadlineLock<T> {
+pub struct DeadlineLock<T> {
     /// Never waited for, only tried.
     value: Mutex<T>,
     /// How many threads wait for it.
@@ -24,7 +26,8 @@ pub(crate) struct DeadlineLock<T> {
 }
 
 /// What has become of a wait for a lock, or for what its holder does.
-pub(crate) enum Waited<'a, T> {
+pub enum Waited<'a, T> {
+    /// It is held.
     Held(Held<'a, T>),
     /// What was waited for is done.
     Done,
@@ -33,7 +36,8 @@ pub(crate) enum Waited<'a, T> {
 }
 
 impl<T> DeadlineLock<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// One that nobody holds.
+    pub fn new(value: T) -> Self {
         Self {
             value: Mutex::new(value),
             waiting: AtomicUsize::new(0),
@@ -43,9 +47,10 @@ impl<T> DeadlineLock<T> {
     }
 
     /// The value, if nobody has it.
-    pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
+    pub fn try_lock(&self) -> Option<Held<'_, T>> {
         let value = match self.value.try_lock() {
             Ok(value) => value,
+            // Whoever panicked with it has left it as it was before.
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
@@ -53,11 +58,11 @@ impl<T> DeadlineLock<T> {
     }
 
     /// The value; `None` when others have it until the deadline.
-    pub(crate) fn lock(&self, deadline: Instant) -> Option<Held<'_, T>> {
+    pub fn lock(&self, deadline: impl Into<Deadline>) -> Option<Held<'_, T>> {
         if let Some(held) = self.try_lock() {
             return Some(held);
         }
-        match self.wait(deadline, || false) {
+        match self.wait(deadline.into(), || false) {
             Waited::Held(held) => Some(held),
             Waited::Done | Waited::Late => None,
         }
@@ -65,18 +70,31 @@ impl<T> DeadlineLock<T> {
 
     /// The value, unless something is `done` first, which its holder tells by
     /// [`look_again`](Self::look_again).
-    pub(crate) fn lock_unless(&self, deadline: Instant, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
+    pub fn lock_unless(&self, deadline: impl Into<Deadline>, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
         if done() {
             return Waited::Done;
         }
         match self.try_lock() {
             Some(held) => Waited::Held(held),
-            None => self.wait(deadline, done),
+            None => self.wait(deadline.into(), done),
         }
     }
 
-    fn wait(&self, deadline: Instant, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
-        let mut queue = lock(&self.queue);
+    /// The value, unless `closing` is closed first, which is told by
+    /// [`look_again`](Self::look_again).
+    ///
+    /// # Errors
+    /// [`TransportError::Closed`], [`TransportError::Timeout`].
+    pub fn lock_open(&self, closing: &Closing, deadline: Deadline) -> Result<Held<'_, T>> {
+        match self.lock_unless(deadline, || closing.check().is_err()) {
+            Waited::Held(held) => Ok(held),
+            Waited::Done => Err(TransportError::Closed),
+            Waited::Late => Err(TransportError::Timeout),
+        }
+    }
+
+    fn wait(&self, deadline: Deadline, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
+        let mut queue = self.queue();
         let _waiting = Waiting::begin(&self.waiting);
         loop {
             if done() {
@@ -87,19 +105,28 @@ impl<T> DeadlineLock<T> {
             if let Some(held) = self.try_lock() {
                 return Waited::Held(held);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Waited::Late;
-            }
-            queue = self.returned.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue = match deadline {
+                None => self.returned.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Waited::Late;
+                    }
+                    self.returned.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
+    fn queue(&self) -> MutexGuard<'_, ()> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes all who wait look whether that is done which they wait for.
-    pub(crate) fn look_again(&self) {
+    pub fn look_again(&self) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
-            drop(lock(&self.queue));
+            drop(self.queue());
             self.returned.notify_all();
         }
     }
@@ -126,7 +153,7 @@ impl Drop for Waiting<'_> {
 
 /// The value of a [`DeadlineLock`]; goes back when dropped.
 #[derive(Debug)]
-pub(crate) struct Held<'a, T> {
+pub struct Held<'a, T> {
     lock: &'a DeadlineLock<T>,
     /// Present until the drop.
     value: Option<MutexGuard<'a, T>>,
@@ -151,7 +178,7 @@ impl<T> Drop for Held<'_, T> {
         drop(self.value.take());
         fence(Ordering::SeqCst);
         if self.lock.waiting.load(Ordering::Relaxed) > 0 {
-            drop(lock(&self.lock.queue));
+            drop(self.lock.queue());
             self.lock.returned.notify_one();
         }
     }
@@ -162,6 +189,12 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
+
+    use ekuiper_core::address::Address;
+
+    fn closing() -> Closing {
+        Closing::new(&Address::new("/tmp/lock").unwrap()).unwrap()
+    }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(60)
@@ -226,5 +259,44 @@ mod tests {
             waits.into_iter().for_each(|wait| wait.join().unwrap());
             assert!(last.join().unwrap());
         });
+    }
+
+    #[test]
+    fn waits_end_with_the_deadline_and_with_the_closing() {
+        let (lock, closing) = (DeadlineLock::new(()), closing());
+        let held = lock.try_lock().unwrap();
+        assert!(lock.try_lock().is_none());
+        let shortly = Instant::now() + Duration::from_millis(20);
+        assert!(matches!(lock.lock_open(&closing, Some(shortly)), Err(TransportError::Timeout)));
+        assert!(Instant::now() >= shortly);
+        assert!(
+            matches!(lock.lock_open(&closing, Some(shortly)), Err(TransportError::Timeout)),
+            "a deadline in the past"
+        );
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| lock.lock_open(&closing, None).map(drop));
+            closing.close();
+            lock.look_again();
+            assert!(matches!(waiting.join().unwrap(), Err(TransportError::Closed)));
+            let closer = scope.spawn(|| lock.lock(soon()).map(drop));
+            drop(held);
+            closer.join().unwrap().unwrap();
+        });
+        assert!(lock.try_lock().is_some());
+    }
+
+    #[test]
+    fn a_panic_leaves_the_value_to_the_next() {
+        let (lock, closing) = (DeadlineLock::new(7), closing());
+        let panicked = std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let _held = lock.try_lock().unwrap();
+                    panic!("with the value");
+                })
+                .join()
+        });
+        assert!(panicked.is_err());
+        assert_eq!(*lock.lock_open(&closing, Some(soon())).unwrap(), 7);
     }
 }
