@@ -154,7 +154,7 @@ impl Environment<'_> {
             GuardedProcess::start_with(program, arguments, folder, Some(scratch), second, input).map_err(|error| {
                 match unstartable::reason(program, folder, &error) {
                     Some(reason) => self.fail(format!("cannot be made: {} {reason}", program.display())),
-                    None => fail(error),
+                    None => fail(guarded::explain(error)),
                 }
             })?;
         let name = self.package.name.clone();

@@ -56,10 +56,11 @@ impl GuardedProcess {
         stdout: impl Into<OwnedFd>,
         stderr: impl Into<OwnedFd>,
     ) -> io::Result<Self> {
-        Self::start_with(program, arguments, folder, None, stdout, stderr)
+        Self::start_with(program, arguments, folder, None, stdout, stderr).map_err(explain)
     }
 
-    /// The same, with another folder for temporary files.
+    /// The same, with another folder for temporary files where one is given; an
+    /// error is the system's own.
     pub(crate) fn start_with(
         program: &Path,
         arguments: &[OsString],
@@ -75,7 +76,7 @@ impl GuardedProcess {
         let streams = [stdin?, stdout?, stderr?];
         let (mut report, reporter) = io::pipe()?;
         let reporter = clear_of_stdio(reporter.into())?;
-        let guard = ProcessGuard::start().map_err(explain)?;
+        let guard = ProcessGuard::start()?;
         // SAFETY: `be_program` makes system calls on memory that was made
         // before; no allocation, no lock, no panic.
         let forked = unsafe { guard::fork_quietly(|| be_program(&image, &streams, &guard, reporter.as_fd())) };
@@ -83,7 +84,7 @@ impl GuardedProcess {
             Ok(pid) => pid,
             Err(error) => {
                 guard.end();
-                return Err(explain(error));
+                return Err(error);
             }
         };
         drop((streams, reporter));
@@ -99,7 +100,7 @@ impl GuardedProcess {
                 let error = io::Error::from_raw_os_error(c_int::from_ne_bytes(errno));
                 Err(match step == Step::EnterFolder as u8 {
                     true => io::Error::new(error.kind(), format!("its folder {}: {error}", folder.display())),
-                    false => explain(error),
+                    false => error,
                 })
             }
         }
@@ -261,7 +262,8 @@ impl Pointers {
     }
 }
 
-fn explain(error: io::Error) -> io::Error {
+/// Says what to do about a shortage.
+pub(crate) fn explain(error: io::Error) -> io::Error {
     match Errno::from_io_error(&error) {
         Some(Errno::AGAIN | Errno::NOMEM) => io::Error::new(
             error.kind(),

@@ -140,7 +140,11 @@ impl Kin {
         let Some(others) = self.strangers.pass(Instant::now()) else { return };
         match process {
             Some(pid) => {
-                let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+                // It may have been the plugin's, which ends.
+                let Ok(name) = std::fs::read(format!("/proc/{pid}/comm")) else {
+                    tracing::debug!(plugin = self.plugin, pid, "a connection was closed: its process has ended");
+                    return;
+                };
                 let name = String::from_utf8_lossy(&name);
                 tracing::warn!(
                     plugin = self.plugin,

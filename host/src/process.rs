@@ -133,7 +133,7 @@ impl Process {
         let fail = |source| line.cannot_start(plugin, source);
         let (output, writer) = std::io::pipe().map_err(fail)?;
         let second = writer.try_clone().map_err(fail)?;
-        let mut started = GuardedProcess::start(&line.program, &line.args, &line.directory, second, writer)
+        let mut started = GuardedProcess::start_with(&line.program, &line.args, &line.directory, None, second, writer)
             .map_err(|error| line.cannot_start(plugin, error))?;
         let pid = started.pid();
         tracing::debug!(plugin, pid = pid.as_raw_nonzero().get(), command = line.display(), "plugin started");

@@ -35,6 +35,7 @@ use ekuiper_core::address::{DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::message::{HANDSHAKE, Hello};
 use ekuiper_core::transport::{Options, Transport};
+use rustix::io::Errno;
 
 use crate::error::text_of;
 use crate::{Error, Plugin, Result};
@@ -118,9 +119,22 @@ pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::tell(&format!("plugin {name}: {}", text_of(&*error)));
+            log::tell(&format!("plugin {name}: {}{}", text_of(&*error), limit(&*error)));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Which limit to raise, where the system has refused the SDK something
+/// without naming what.
+fn limit(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    match error.downcast_ref().and_then(Errno::from_io_error) {
+        Some(Errno::AGAIN) => {
+            ": it can have no more threads: raise the limit of processes and threads (ulimit -u, pids.max), or of \
+             memory (ulimit -v)"
+        }
+        Some(Errno::MFILE) => ": it can open no more files: raise the limit of open files (ulimit -n)",
+        _ => "",
     }
 }
 
@@ -198,6 +212,16 @@ fn panic_text(panic: Box<dyn Any + Send>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shortage_names_its_limit() {
+        let error: crate::BoxError = std::io::Error::from(Errno::AGAIN).into();
+        assert!(limit(&*error).contains("ulimit -u"));
+        let error: crate::BoxError = std::io::Error::from(Errno::MFILE).into();
+        assert!(limit(&*error).contains("ulimit -n"));
+        let error: crate::BoxError = Error::Panic("x".into()).into();
+        assert_eq!(limit(&*error), "");
+    }
 
     /// How a plugin in this process would talk.
     pub(super) fn site(folder: SocketFolder) -> Site {
