@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_shows_a_pipeline() {
+        let manual = include_str!("../../docs/src/command.md");
+        let example = manual.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+        let pipeline = Pipeline::parse(example).unwrap();
+        assert!(pipeline.prints() && pipeline.functions.len() == 1 && pipeline.source.count == Some(40));
+    }
+
+    #[test]
     fn an_unknown_key_is_named_with_its_place() {
         let error = Pipeline::parse(&format!("{SMALLEST}cuont = 5\n")).unwrap_err().to_string();
         assert!(error.contains("cuont") && error.contains("line 4"), "{error}");

@@ -142,7 +142,12 @@ fn every_example_in_json_and_toml_is_valid() {
     for (page, example) in examples("json") {
         let values = serde_json::Deserializer::from_str(&example).into_iter::<serde_json::Value>();
         let values = values.collect::<Result<Vec<_>, _>>();
-        assert!(values.is_ok_and(|values| !values.is_empty()), "{page}: {example}");
+        let values = values.unwrap_or_else(|error| panic!("{page}: {error}: {example}"));
+        assert!(!values.is_empty(), "{page}: {example}");
+        if example.contains("\"executable\"") {
+            let manifest = ekuiper_core::manifest::Manifest::parse(&example);
+            assert!(manifest.is_ok_and(|manifest| manifest.doubts().is_empty()), "{page}: {example}");
+        }
     }
     for (page, example) in examples("toml") {
         assert!(example.parse::<toml::Table>().is_ok(), "{page}: {example}");
