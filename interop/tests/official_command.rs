@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use ekuiper_interop::guard::{Turn, Watchdog};
 use ekuiper_interop::plugins::OfficialPython;
@@ -18,6 +20,7 @@ ekuiper_interop::over_each_transport! {
     feed_official_python,
     the_example_pysam,
     a_wrong_call_is_one_sentence,
+    the_sockets_of_a_killed_command_are_removed_by_the_next,
 }
 
 /// Runs the command to its end.
@@ -125,4 +128,56 @@ fn a_wrong_call_is_one_sentence(transport: &str) {
         assert!(output.stdout.is_empty(), "{words:?}");
     }
     plugin.assert_clean();
+}
+
+/// The official SDK knows `/tmp` only, where a killed host removes nothing.
+fn the_sockets_of_a_killed_command_are_removed_by_the_next(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let (plugin, next) = (OfficialPython::new(), OfficialPython::new());
+    // What is noted here is left alone by other tests' commands.
+    let own_folders = tempfile::tempdir().unwrap();
+    let command = |plugin: &OfficialPython, words: &[&str], symbol: &str| {
+        let mut command = Command::new(tools::ekuiper_plugin());
+        command.arg(words[0]).arg(plugin.folder()).arg(plugin.symbol(symbol)).args(&words[1..]);
+        command.args(["--transport", transport, "--python-bin"]).arg(tools::python());
+        command.env("TMPDIR", own_folders.path()).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    for (words, symbol, sockets) in
+        [(&["source", "--config", r#"{"interval":1}"#][..], "pyjson", 2), (&["sink", "--ack"], "print", 3)]
+    {
+        let mut killed = command(&plugin, words, symbol);
+        killed.stdin.as_ref().unwrap().write_all(b"{\"a\":1}\n").unwrap();
+        let id = killed.id();
+        eventually(|| sockets_in_tmp(id, plugin.name()).len() == sockets);
+        let all = sockets_in_tmp(id, plugin.name());
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        // A moment later nobody listens any more. A plugin that is told may have
+        // removed its own.
+        eventually(|| all.iter().all(|path| UnixStream::connect(path).is_err()));
+        assert!(sockets_in_tmp(id, plugin.name()).len() >= 2, "{words:?}: of {all:?} hardly one is left");
+        let called = command(&next, &["call", "\"hello\""], "revert").wait_with_output().unwrap();
+        assert!(called.status.success());
+        assert_eq!(sockets_in_tmp(id, plugin.name()), [] as [PathBuf; 0], "{words:?}");
+    }
+}
+
+fn eventually(done: impl Fn() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < give_up, "not within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The sockets in `/tmp` of a command's rule and of its plugin.
+fn sockets_in_tmp(command: u32, plugin: &str) -> Vec<PathBuf> {
+    let (rule, control) = (format!("host{command}_"), format!("plugin_{plugin}.ipc"));
+    let entries = std::fs::read_dir("/tmp").unwrap().map(|entry| entry.unwrap());
+    let names = entries.map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()));
+    let mut found: Vec<_> =
+        names.filter(|(_, name)| name.starts_with(&rule) || *name == control).map(|(path, _)| path).collect();
+    found.sort();
+    found
 }
