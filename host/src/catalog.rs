@@ -109,16 +109,15 @@ impl Catalog {
             let (first, second) = (first.folder.clone(), package.folder);
             return Err(Error::DuplicatePlugin { name: package.name, first, second });
         }
-        for kind in SymbolKind::ALL {
-            for symbol in package.manifest.symbols(kind) {
-                if let Some(first) = self.owners.insert((kind as u8, symbol.clone()), package.name.clone()) {
-                    let second = package.name.clone();
-                    return Err(Error::DuplicateSymbol { kind, symbol: symbol.clone(), first, second });
-                }
-            }
-        }
-        self.packages.insert(package.name.clone(), package);
+        self.check_symbols(&package)?;
+        self.insert(package);
         Ok(())
+    }
+
+    /// Removes a plugin.
+    pub(crate) fn remove(&mut self, plugin: &str) {
+        self.packages.remove(plugin);
+        self.owners.retain(|_, owner| owner != plugin);
     }
 
     /// Adds every plugin in a folder of plugins.
@@ -139,6 +138,16 @@ impl Catalog {
     /// [replace](Self::replace) another of its name, or not: until
     /// [release](Self::release).
     pub(crate) fn reserve(&mut self, package: &Package) -> Result<()> {
+        self.check_symbols(package)?;
+        for kind in SymbolKind::ALL {
+            let symbols = package.manifest.symbols(kind).iter();
+            self.reserved.extend(symbols.map(|symbol| ((kind as u8, symbol.clone()), package.name.clone())));
+        }
+        Ok(())
+    }
+
+    /// Whether no other plugin has, or is about to have, a symbol of `package`.
+    fn check_symbols(&self, package: &Package) -> Result<()> {
         let second = &package.name;
         for kind in SymbolKind::ALL {
             for symbol in package.manifest.symbols(kind) {
@@ -150,10 +159,6 @@ impl Catalog {
                 }
             }
         }
-        for kind in SymbolKind::ALL {
-            let symbols = package.manifest.symbols(kind).iter();
-            self.reserved.extend(symbols.map(|symbol| ((kind as u8, symbol.clone()), second.clone())));
-        }
         Ok(())
     }
 
@@ -161,9 +166,15 @@ impl Catalog {
         self.reserved.retain(|_, owner| owner != plugin);
     }
 
-    /// The plugin of this name is another from now on.
+    /// The plugin of this name is another from now on, unless it was removed.
     pub(crate) fn replace(&mut self, package: Package) {
-        self.owners.retain(|_, owner| *owner != package.name);
+        if self.packages.contains_key(&package.name) {
+            self.owners.retain(|_, owner| *owner != package.name);
+            self.insert(package);
+        }
+    }
+
+    fn insert(&mut self, package: Package) {
         for kind in SymbolKind::ALL {
             let symbols = package.manifest.symbols(kind).iter();
             self.owners.extend(symbols.map(|symbol| ((kind as u8, symbol.clone()), package.name.clone())));

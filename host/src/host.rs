@@ -29,11 +29,17 @@ use ekuiper_core::restart::RestartPolicy;
 /// A plugin is started when one of its symbols is first needed, or by
 /// [`Host::start`].
 pub struct Host {
-    catalog: Mutex<Catalog>,
-    plugins: BTreeMap<String, Arc<Plugin>>,
+    members: Mutex<Members>,
     site: Arc<Site>,
     init_timeout: Duration,
     folder: Mutex<Option<OwnFolder>>,
+}
+
+/// The plugins, and who serves what: one changes with the other.
+struct Members {
+    catalog: Catalog,
+    plugins: BTreeMap<String, Arc<Plugin>>,
+    is_shut_down: bool,
 }
 
 impl Host {
@@ -44,7 +50,7 @@ impl Host {
 
     /// The plugins, in the order of their names.
     pub fn packages(&self) -> Vec<Package> {
-        lock(&self.catalog).packages().cloned().collect()
+        lock(&self.members).catalog.packages().cloned().collect()
     }
 
     /// Starts a plugin now, if it does not run.
@@ -65,11 +71,11 @@ impl Host {
     /// # Errors
     /// The first failure, in the order of names; the others run.
     pub fn start_all(&self) -> Result<()> {
+        let plugins = self.plugins();
         std::thread::scope(|scope| {
             let start = |plugin: &Arc<Plugin>| plugin.running(self.init_deadline()).map(|_| ());
-            let starts: Vec<_> = self
-                .plugins
-                .values()
+            let starts: Vec<_> = plugins
+                .iter()
                 .map(|plugin| {
                     let started = std::thread::Builder::new().spawn_scoped(scope, move || start(plugin));
                     // One after the other where there can be no more threads.
@@ -85,6 +91,37 @@ impl Host {
                 .collect();
             outcomes.into_iter().collect()
         })
+    }
+
+    /// Adds a plugin; it is started when it is first needed.
+    ///
+    /// # Errors
+    /// [`Error::DuplicatePlugin`], [`Error::DuplicateSymbol`]: nothing has
+    /// changed. [`Error::Stopped`] after a shutdown.
+    pub fn add(&self, package: Package) -> Result<()> {
+        let mut members = lock(&self.members);
+        if members.is_shut_down {
+            return Err(Error::Stopped);
+        }
+        members.catalog.add(package.clone())?;
+        members.plugins.insert(package.name.clone(), Plugin::new(package, self.site.clone()));
+        Ok(())
+    }
+
+    /// Removes a plugin: its process is ended in order, once its sinks have
+    /// collected what they were sent. Handles of its symbols return
+    /// [`Error::Stopped`] from then on. Other plugins are not disturbed.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn remove(&self, plugin: &str) -> Result<()> {
+        let mut members = lock(&self.members);
+        let removed = members.plugin(plugin)?;
+        members.plugins.remove(plugin);
+        members.catalog.remove(plugin);
+        drop(members);
+        removed.remove();
+        Ok(())
     }
 
     /// Replaces the plugin of the package's name by this version of it.
@@ -106,16 +143,16 @@ impl Host {
     /// [`Error::NoSuchPlugin`].
     pub fn update(&self, package: Package) -> Result<()> {
         let plugin = self.plugin(&package.name)?;
-        let _updating = plugin.begin_update()?;
+        let turn = plugin.begin_update()?;
         let from = plugin.version();
         let to = package.manifest.version.clone();
-        let reserved = lock(&self.catalog).reserve(&package);
+        let reserved = lock(&self.members).catalog.reserve(&package);
         let updated = reserved.and_then(|()| {
-            plugin.update(package.clone())?;
-            lock(&self.catalog).replace(package);
+            turn.update(package.clone())?;
+            lock(&self.members).catalog.replace(package);
             Ok(())
         });
-        lock(&self.catalog).release(plugin.name());
+        lock(&self.members).catalog.release(plugin.name());
         match updated {
             Ok(()) => {
                 self.site.events.tell(plugin.name(), EventKind::Updated { from, to });
@@ -131,7 +168,7 @@ impl Host {
 
     /// The process id of a plugin, if it runs.
     pub fn pid(&self, plugin: &str) -> Option<u32> {
-        self.plugins.get(plugin)?.pid()
+        self.plugin(plugin).ok()?.pid()
     }
 
     /// What is known of a plugin.
@@ -158,8 +195,13 @@ impl Host {
         self.site.events.subscribe()
     }
 
-    fn plugin(&self, name: &str) -> Result<&Arc<Plugin>> {
-        self.plugins.get(name).ok_or_else(|| Error::NoSuchPlugin(name.to_owned()))
+    fn plugin(&self, name: &str) -> Result<Arc<Plugin>> {
+        lock(&self.members).plugin(name)
+    }
+
+    /// The plugins, in the order of their names.
+    fn plugins(&self) -> Vec<Arc<Plugin>> {
+        lock(&self.members).plugins.values().cloned().collect()
     }
 
     /// A function; its plugin is started, and so is it.
@@ -181,16 +223,18 @@ impl Host {
     }
 
     fn owner(&self, kind: SymbolKind, symbol: &str) -> Result<Arc<Plugin>> {
-        let name = lock(&self.catalog).owner(kind, symbol)?.to_owned();
-        self.plugin(&name).cloned()
+        let members = lock(&self.members);
+        members.plugin(members.catalog.owner(kind, symbol)?)
     }
 
     /// Stops all sources and sinks, ends all plugins, and removes the sockets.
     /// Ends every wait on this host's handles. May be called from any thread,
     /// and again.
     pub fn shutdown(&self) {
+        lock(&self.members).is_shut_down = true;
+        let plugins = self.plugins();
         std::thread::scope(|scope| {
-            for plugin in self.plugins.values() {
+            for plugin in &plugins {
                 // One after the other where there can be no more threads.
                 if std::thread::Builder::new().spawn_scoped(scope, || plugin.shutdown()).is_err() {
                     plugin.shutdown();
@@ -198,6 +242,12 @@ impl Host {
             }
         });
         drop(lock(&self.folder).take());
+    }
+}
+
+impl Members {
+    fn plugin(&self, name: &str) -> Result<Arc<Plugin>> {
+        self.plugins.get(name).cloned().ok_or_else(|| Error::NoSuchPlugin(name.to_owned()))
     }
 }
 
@@ -389,6 +439,7 @@ impl HostBuilder {
             .map(|package| (package.name.clone(), Plugin::new(package.clone(), site.clone())))
             .collect();
         let init_timeout = site.options.init_timeout;
-        Ok(Host { catalog: Mutex::new(catalog), plugins, site, init_timeout, folder: Mutex::new(own) })
+        let members = Mutex::new(Members { catalog, plugins, is_shut_down: false });
+        Ok(Host { members, site, init_timeout, folder: Mutex::new(own) })
     }
 }

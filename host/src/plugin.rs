@@ -1,117 +1,110 @@
-//! A plugin of a host: started when first needed, started again when it has
-//! crashed, ended with the host.
+//! A plugin of a host: started when first needed, restarted after a crash,
+//! updated, and ended with the host.
+//!
+//! [`lifecycle`] decides, [`worker`] carries out; here is what the handles of
+//! functions, sources and sinks use.
 
-mod restart;
+mod lifecycle;
+#[cfg(test)]
+mod lifecycle_tests;
+mod restore;
 mod trial;
 mod update;
+mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::SymbolKind;
-use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
 use crate::catalog::Package;
 use crate::channel::Channel;
 use crate::live::Live;
-use crate::process::Exit;
 use crate::running::Running;
 use crate::site::{Site, lock};
 use crate::startup::Canceller;
 use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
 use crate::{Error, Result};
-use ekuiper_core::restart::Crashes;
+use lifecycle::{Caller, Input, Lifecycle, Work};
+use restore::Symbol;
 use trial::Trial;
 
-/// How long a shutdown waits for a start or an update that is under way to end
-/// its own process: both are cancelled, and end within their graces.
+/// How long a shutdown waits for what is under way to end: a start is broken
+/// off, and everything else ends with the process.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A plugin of a host, whether it runs or not.
 pub(crate) struct Plugin {
     name: String,
-    /// What the next process is started from.
-    package: Mutex<Arc<Package>>,
     pub(crate) site: Arc<Site>,
     pub(crate) counters: Counters,
-    state: Mutex<State>,
+    /// One lock: what the lifecycle decides is always decided on all of it.
+    /// Nothing is waited for, started or ended under it, and no handle's lock
+    /// is taken under it.
+    inner: Mutex<Inner>,
+    /// Something in `inner` has changed.
     changed: Condvar,
+    /// Breaks off the start that is under way, and every later one.
     canceller: Canceller,
-    ending: DeadlineLock<()>,
-    /// Held during an update: one comes after the other.
-    updating: DeadlineLock<()>,
-    /// Held while a process is started: none is while another is tried.
-    launching: DeadlineLock<()>,
-    trial: Mutex<Option<Arc<Trial>>>,
-    /// Sources and sinks with a handle.
-    live: Mutex<Vec<Arc<dyn Live>>>,
-    /// Functions that have been used.
-    functions: Mutex<BTreeSet<String>>,
 }
 
-struct State {
-    phase: Phase,
-    since: Instant,
-    /// Somebody is starting a process: the shutdown waits for that.
-    is_starting: bool,
-    /// A process of another version takes over.
-    is_updating: bool,
-    /// How many starts of a plugin that did not run have begun.
-    first_starts: u64,
-    /// The last of them that failed, and why: for those who waited for it.
-    failed_start: Option<(u64, Error)>,
-    generation: u64,
-    restarts: u64,
-    last_exit: Option<Exit>,
-    /// It is away since this host is short of something.
-    shortage: Option<Error>,
-    crashes: Crashes,
+struct Inner {
+    lifecycle: Lifecycle<Symbol>,
+    /// What the next process is started from.
+    package: Arc<Package>,
+    /// The package of the update that has its turn.
+    candidate: Option<(Caller, Arc<Package>)>,
+    /// The latest process that has shaken hands.
+    running: Option<Arc<Running>>,
+    trial: Option<Arc<Trial>>,
+    callers: Caller,
+    /// Answers that their callers have not taken yet.
+    answers: HashMap<Caller, Result<Arc<Running>>>,
+    updates: HashMap<Caller, Result<()>>,
+    /// Work that is not begun.
+    work: VecDeque<Work<Symbol>>,
+    has_worker: bool,
+    /// Events that are not told yet.
+    events: VecDeque<EventKind>,
+    is_telling: bool,
+    /// How many threads end the process.
+    kills: usize,
 }
 
-enum Phase {
-    Idle,
-    Starting,
-    /// Its symbols are being started again.
-    Restoring(Arc<Running>),
-    Running(Arc<Running>),
-    /// It is replaced by a process of another version: the former one, until
-    /// it has ended.
-    Updating(Option<Arc<Running>>),
-    BackingOff,
-    Broken,
-    Stopped,
+impl Inner {
+    fn next_caller(&mut self) -> Caller {
+        self.callers += 1;
+        self.callers
+    }
 }
 
 impl Plugin {
     pub(crate) fn new(package: Package, site: Arc<Site>) -> Arc<Self> {
-        let state = State {
-            phase: Phase::Idle,
-            since: Instant::now(),
-            is_starting: false,
-            is_updating: false,
-            first_starts: 0,
-            failed_start: None,
-            generation: 0,
-            restarts: 0,
-            last_exit: None,
-            shortage: None,
-            crashes: Crashes::new(site.options.restart.clone()),
+        let options = &site.options;
+        let lifecycle = Lifecycle::new(&package.name, options.restart.clone(), options.init_timeout, Instant::now());
+        let inner = Inner {
+            lifecycle,
+            package: Arc::new(package.clone()),
+            candidate: None,
+            running: None,
+            trial: None,
+            callers: 0,
+            answers: HashMap::new(),
+            updates: HashMap::new(),
+            work: VecDeque::new(),
+            has_worker: false,
+            events: VecDeque::new(),
+            is_telling: false,
+            kills: 0,
         };
         Arc::new(Self {
-            name: package.name.clone(),
-            package: Mutex::new(Arc::new(package)),
+            name: package.name,
             site,
             counters: Counters::default(),
-            state: Mutex::new(state),
+            inner: Mutex::new(inner),
             changed: Condvar::new(),
             canceller: Canceller::default(),
-            ending: DeadlineLock::default(),
-            updating: DeadlineLock::default(),
-            launching: DeadlineLock::default(),
-            trial: Mutex::default(),
-            live: Mutex::default(),
-            functions: Mutex::default(),
         })
     }
 
@@ -119,164 +112,89 @@ impl Plugin {
         &self.name
     }
 
-    fn set(&self, state: &mut State, phase: Phase) {
-        state.phase = phase;
-        state.since = Instant::now();
-        self.changed.notify_all();
-    }
-
-    /// The running process, started if there has been none: whoever comes
-    /// while that is under way shares what becomes of it. While it is started
-    /// again, waits at most until `deadline`.
+    /// The process that serves, started if there has been none: callers that
+    /// come while a start is under way share what becomes of it. A restart is
+    /// waited for until `deadline`.
     pub(crate) fn running(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Running>> {
-        let mut state = lock(&self.state);
-        let awaited = matches!(state.phase, Phase::Starting).then_some(state.first_starts);
-        loop {
-            if let Some((number, error)) = &state.failed_start
-                && awaited.is_some_and(|awaited| *number >= awaited)
-            {
-                return Err(error.for_another_caller());
-            }
-            match &state.phase {
-                Phase::Running(running) if running.process.exit().is_none() => return Ok(running.clone()),
-                Phase::Stopped => return Err(Error::Stopped),
-                Phase::Broken => return Err(self.broken(&state)),
-                Phase::Idle => {
-                    state.first_starts += 1;
-                    self.set(&mut state, Phase::Starting);
-                    return self.first_start(state);
+        let mut inner = lock(&self.inner);
+        if let Some(generation) = inner.lifecycle.serving()
+            && let Some(running) = inner.running.clone()
+        {
+            debug_assert_eq!(running.generation, generation);
+            match running.process.exit() {
+                None => return Ok(running),
+                Some(exit) => {
+                    self.handle_locked(inner, Input::Exited { generation, exit });
+                    inner = lock(&self.inner);
                 }
-                Phase::Running(_) | Phase::Starting | Phase::Restoring(_) | Phase::Updating(_) | Phase::BackingOff => {}
             }
-            // A first start has its own deadline.
-            let first = state.generation == 0;
+        }
+        let caller = inner.next_caller();
+        self.handle_locked(inner, Input::Wanted { caller, deadline });
+        self.await_answer(deadline, |inner| inner.answers.remove(&caller))
+    }
+
+    /// Waits for an answer of the lifecycle, which comes at the deadline at the
+    /// latest, unless it waits for the first start.
+    fn await_answer<T>(self: &Arc<Self>, deadline: Instant, take: impl Fn(&mut Inner) -> Option<T>) -> T {
+        let mut inner = lock(&self.inner);
+        let mut is_told = false;
+        loop {
+            if let Some(answer) = take(&mut inner) {
+                return answer;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() && !first {
-                return Err(self.away(&state));
-            }
-            state = if first {
-                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            if left.is_zero() && !is_told {
+                is_told = true;
+                self.handle_locked(inner, Input::TimePassed);
+                inner = lock(&self.inner);
             } else {
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-            };
+                inner = self.wait(inner, if is_told { None } else { Some(left) });
+            }
         }
     }
 
-    /// Whether it makes sense to wait for it.
-    pub(crate) fn check(&self) -> Result<()> {
-        let state = lock(&self.state);
-        match state.phase {
-            Phase::Stopped => Err(Error::Stopped),
-            Phase::Broken => Err(self.broken(&state)),
-            _ => Ok(()),
+    /// Waits until something has changed, or the time is over.
+    fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, patience: Option<Duration>) -> MutexGuard<'a, Inner> {
+        match patience {
+            Some(patience) => self.changed.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    /// Whether it makes sense to wait for the plugin.
+    pub(crate) fn check(&self) -> Result<()> {
+        lock(&self.inner).lifecycle.check()
     }
 
     /// Whether the host is shut down, or is being.
     pub(crate) fn is_shut_down(&self) -> bool {
-        matches!(lock(&self.state).phase, Phase::Stopped)
+        lock(&self.inner).lifecycle.state() == PluginState::Stopped
     }
 
-    /// The error of whoever has waited for it in vain.
+    /// The error of a caller that has waited for the plugin in vain.
     pub(crate) fn away_error(&self) -> Error {
-        self.away(&lock(&self.state))
-    }
-
-    fn away(&self, state: &State) -> Error {
-        if state.is_updating {
-            return Error::Updating { plugin: self.name().to_owned() };
-        }
-        if let Some(shortage) = &state.shortage {
-            return shortage.for_another_caller();
-        }
-        Error::Away { plugin: self.name().to_owned(), exit: state.last_exit.clone() }
-    }
-
-    fn broken(&self, state: &State) -> Error {
-        Error::Broken {
-            plugin: self.name().to_owned(),
-            pause: self.site.options.restart.break_pause,
-            exit: state.last_exit.clone(),
-        }
-    }
-
-    fn first_start(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Result<Arc<Running>> {
-        state.is_starting = true;
-        drop(state);
-        let started = self.start(1);
-        let mut state = lock(&self.state);
-        state.is_starting = false;
-        match started {
-            Ok(running) if !matches!(state.phase, Phase::Stopped) => {
-                self.serves(&mut state, &running);
-                drop(state);
-                self.site.events.tell(self.name(), EventKind::Started { pid: running.process.pid() });
-                self.process_ended(1);
-                Ok(running)
-            }
-            Ok(running) => {
-                self.changed.notify_all();
-                drop(state);
-                running.shutdown();
-                Err(Error::Stopped)
-            }
-            Err(error) => {
-                let phase = if matches!(state.phase, Phase::Stopped) { Phase::Stopped } else { Phase::Idle };
-                state.failed_start = Some((state.first_starts, error.for_another_caller()));
-                self.set(&mut state, phase);
-                Err(error)
-            }
-        }
-    }
-
-    fn start(self: &Arc<Self>, generation: u64) -> Result<Arc<Running>> {
-        let plugin = Arc::downgrade(self);
-        let on_exit = move || {
-            if let Some(plugin) = plugin.upgrade() {
-                plugin.process_ended(generation);
-            }
-        };
-        // Not beside one that is tried: both would dial the same address.
-        let _alone = self.launch_alone()?;
-        let package = lock(&self.package).clone();
-        Running::start(&package, generation, &self.site, &self.canceller, on_exit)
-    }
-
-    /// Waits until no other process of it is started or tried.
-    fn launch_alone(&self) -> Result<Held<'_, ()>> {
-        let deadline = Instant::now() + self.site.options.init_timeout;
-        self.launching.lock(deadline).ok_or_else(|| self.away_error())
-    }
-
-    fn serves(&self, state: &mut State, running: &Arc<Running>) {
-        state.generation = running.generation;
-        state.shortage = None;
-        state.crashes.started(Instant::now());
-        self.set(state, Phase::Running(running.clone()));
-    }
-
-    fn wake(&self) {
-        lock(&self.live).iter().for_each(|symbol| symbol.wake());
+        lock(&self.inner).lifecycle.away()
     }
 
     /// Starts a source or a sink, and again after every crash, until it is
     /// [detached](Self::detach).
-    pub(crate) fn attach(self: &Arc<Self>, symbol: Arc<dyn Live>) -> Result<()> {
+    pub(crate) fn attach(self: &Arc<Self>, handle: Arc<dyn Live>) -> Result<()> {
         // First, or a crash between the start and this would leave it out.
-        lock(&self.live).push(symbol.clone());
-        let opened = self.open(&*symbol);
+        self.handle(Input::Attached(Symbol::Handle(handle.clone())));
+        let opened = self.open(&*handle);
         if opened.is_err() {
             // A restart may have it in its list, or have started it.
-            symbol.give_up();
+            handle.give_up();
         }
         opened
     }
 
-    fn open(self: &Arc<Self>, symbol: &dyn Live) -> Result<()> {
+    fn open(self: &Arc<Self>, handle: &dyn Live) -> Result<()> {
         let give_up = Instant::now() + self.site.options.init_timeout;
         loop {
             let running = self.running(give_up)?;
-            match symbol.restore(&running) {
+            match handle.restore(&running) {
                 // Its process was replaced, or died: not the symbol's fault.
                 Err(Error::Replaced { .. } | Error::Exited { .. }) if Instant::now() < give_up => {
                     running.process.wait(self.site.options.grace);
@@ -287,17 +205,21 @@ impl Plugin {
         }
     }
 
-    /// Its handle is closed: it is not started again.
-    pub(crate) fn detach(&self, symbol: &dyn Live) {
-        let gone: *const () = std::ptr::from_ref(symbol).cast();
-        lock(&self.live).retain(|other| Arc::as_ptr(other).cast() != gone);
+    /// The handle is closed: its source or sink is not restarted.
+    pub(crate) fn detach(self: &Arc<Self>, handle: &dyn Live) {
+        let gone: *const () = std::ptr::from_ref(handle).cast();
+        let is_gone = |symbol: &&Symbol| matches!(symbol, Symbol::Handle(other) if Arc::as_ptr(other).cast() == gone);
+        let inner = lock(&self.inner);
+        if let Some(symbol) = inner.lifecycle.symbols().iter().find(is_gone).cloned() {
+            self.handle_locked(inner, Input::Detached(symbol));
+        }
     }
 
     /// A function's channel, and the process that it belongs to.
-    pub(crate) fn function(self: &Arc<Self>, symbol: &str, deadline: Instant) -> Result<(Arc<Running>, Arc<Channel>)> {
+    pub(crate) fn function(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<(Arc<Running>, Arc<Channel>)> {
         let (running, channel) = loop {
             let running = self.running(deadline)?;
-            match running.function(symbol) {
+            match running.function(name) {
                 Ok(channel) => break (running, channel),
                 // The next process has it.
                 Err(_) if running.is_left() => {}
@@ -308,88 +230,86 @@ impl Plugin {
                 Err(error) => return Err(error),
             }
         };
-        let mut functions = lock(&self.functions);
-        if !functions.contains(symbol) {
-            functions.insert(symbol.to_owned());
+        let inner = lock(&self.inner);
+        let symbol = Symbol::Function(name.to_owned());
+        if !inner.lifecycle.symbols().contains(&symbol) {
+            self.handle_locked(inner, Input::Attached(symbol));
         }
-        drop(functions);
         Ok((running, channel))
     }
 
     /// Forgets all crashes, and ends a pause.
-    pub(crate) fn reset(&self) {
-        let mut state = lock(&self.state);
-        state.crashes.reset();
-        if matches!(state.phase, Phase::BackingOff | Phase::Broken) {
-            self.set(&mut state, Phase::Starting);
-        }
+    pub(crate) fn reset(self: &Arc<Self>) {
+        self.handle(Input::Reset);
     }
 
     /// The process id, if it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
-        match &lock(&self.state).phase {
-            Phase::Running(running) | Phase::Restoring(running) | Phase::Updating(Some(running))
-                if running.process.exit().is_none() =>
-            {
-                Some(running.process.pid())
-            }
-            _ => None,
-        }
+        lock(&self.inner).pid()
     }
 
     pub(crate) fn status(&self) -> Status {
-        let pid = self.pid();
-        let function =
-            |name: &String| LiveSymbol { kind: SymbolKind::Function, name: name.clone(), meta: Default::default() };
-        let mut live: Vec<_> = lock(&self.functions).iter().map(function).collect();
-        live.extend(lock(&self.live).iter().map(|symbol| {
-            let control = symbol.control();
-            LiveSymbol { kind: control.plugin_type, name: control.symbol_name.clone(), meta: control.meta.clone() }
-        }));
-        let state = lock(&self.state);
+        let inner = lock(&self.inner);
+        let lifecycle = &inner.lifecycle;
+        let name = |symbol: &Symbol| match symbol {
+            Symbol::Function(name) => {
+                LiveSymbol { kind: SymbolKind::Function, name: name.clone(), meta: Default::default() }
+            }
+            Symbol::Handle(handle) => {
+                let control = handle.control();
+                LiveSymbol { kind: control.plugin_type, name: control.symbol_name.clone(), meta: control.meta.clone() }
+            }
+        };
+        let mut live: Vec<_> = lifecycle.symbols().iter().map(name).collect();
+        live.sort_by_key(|symbol| symbol.kind != SymbolKind::Function);
         Status {
-            state: match state.phase {
-                Phase::Idle => PluginState::Idle,
-                Phase::Starting | Phase::Restoring(_) => PluginState::Starting,
-                Phase::Running(_) => PluginState::Running,
-                Phase::Updating(_) => PluginState::Updating,
-                Phase::BackingOff => PluginState::BackingOff,
-                Phase::Broken => PluginState::Broken,
-                Phase::Stopped => PluginState::Stopped,
-            },
-            since: state.since.elapsed(),
-            pid,
-            generation: state.generation,
-            restarts: state.restarts,
-            last_exit: state.last_exit.clone(),
+            state: lifecycle.state(),
+            since: lifecycle.since().elapsed(),
+            pid: inner.pid(),
+            generation: lifecycle.generation(),
+            restarts: lifecycle.restarts(),
+            last_exit: lifecycle.last_exit().cloned(),
             live,
             traffic: self.counters.traffic(),
         }
     }
 
-    /// Ends the process, or its start; it is not started again.
-    pub(crate) fn shutdown(&self) {
-        // Whoever comes second waits for the first.
-        let _ending = self.ending.lock(Instant::now() + END_TIMEOUT);
-        self.canceller.cancel();
-        let mut state = lock(&self.state);
-        let former = std::mem::replace(&mut state.phase, Phase::Stopped);
-        self.changed.notify_all();
-        drop(state);
-        if let Phase::Running(running) | Phase::Restoring(running) | Phase::Updating(Some(running)) = former {
-            running.shutdown();
-        }
-        self.wake();
-        self.end_trial();
-        // A start that was under way ends its own process.
-        let mut state = lock(&self.state);
-        let give_up = Instant::now() + END_TIMEOUT;
-        while state.is_starting && Instant::now() < give_up {
+    /// Ends the process, or its start; it is not restarted. Whoever comes
+    /// second waits for the first.
+    pub(crate) fn shutdown(self: &Arc<Self>) {
+        self.handle(Input::Shutdown);
+        self.await_end(Instant::now() + END_TIMEOUT);
+    }
+
+    /// Ends the process once its sinks have collected what they were sent.
+    pub(crate) fn remove(self: &Arc<Self>) {
+        self.handle(Input::Removed);
+        let options = &self.site.options;
+        let patience = options.drain_timeout.saturating_add(options.recv_timeout).saturating_add(END_TIMEOUT);
+        let now = Instant::now();
+        self.await_end(now.checked_add(patience).unwrap_or(now + END_TIMEOUT));
+    }
+
+    /// Waits until nothing of the plugin is left.
+    fn await_end(&self, give_up: Instant) {
+        let mut inner = lock(&self.inner);
+        while !(inner.lifecycle.is_over() && inner.kills == 0) {
             let left = give_up.saturating_duration_since(Instant::now());
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            if left.is_zero() {
+                tracing::warn!(plugin = self.name, "the plugin's process has not ended in time");
+                return;
+            }
+            inner = self.wait(inner, Some(left));
         }
-        drop(state);
-        // So does an update.
-        drop(self.updating.lock(Instant::now() + END_TIMEOUT));
+        let running = inner.running.take();
+        drop(inner);
+        drop(running);
+    }
+}
+
+impl Inner {
+    fn pid(&self) -> Option<u32> {
+        let running = self.running.as_ref().filter(|running| running.generation == self.lifecycle.generation());
+        self.lifecycle.pid().filter(|_| running.is_some_and(|running| running.process.exit().is_none()))
     }
 }

@@ -129,7 +129,11 @@ impl Shared {
 impl Process {
     /// Starts a plugin. `on_exit` is called once, from another thread, when
     /// the process has ended and its end is known.
-    pub(crate) fn spawn(plugin: &str, line: &CommandLine, on_exit: impl FnOnce() + Send + 'static) -> Result<Self> {
+    pub(crate) fn spawn(
+        plugin: &str,
+        line: &CommandLine,
+        on_exit: impl FnOnce(&Exit) + Send + 'static,
+    ) -> Result<Self> {
         let fail = |source| line.cannot_start(plugin, source);
         let (output, writer) = std::io::pipe().map_err(fail)?;
         let second = writer.try_clone().map_err(fail)?;
@@ -160,9 +164,9 @@ impl Process {
                 tail,
             };
             tracing::debug!(plugin = name, %exit, "plugin ended");
-            waiter.lock().exit = Some(exit);
+            waiter.lock().exit = Some(exit.clone());
             waiter.changed.notify_all();
-            on_exit();
+            on_exit(&exit);
             // Its number is given back last: on a busy machine the kernel may
             // take half a second for that, and nobody is to wait meanwhile.
             waiter.lock().reaped = true;

@@ -18,7 +18,7 @@ use crate::channel::{Channel, Failure};
 use crate::error::transport_error;
 use crate::group;
 use crate::keeper::Watch;
-use crate::process::{EXIT_GRACE, Process};
+use crate::process::{EXIT_GRACE, Exit, Process};
 use crate::scope::ProcessScope;
 use crate::site::{Claim, Site, lock};
 use crate::startup::{self, Canceller, Started};
@@ -121,7 +121,7 @@ impl Running {
         generation: u64,
         site: &Arc<Site>,
         canceller: &Canceller,
-        on_exit: impl FnOnce() + Send + 'static,
+        on_exit: impl FnOnce(&Exit) + Send + 'static,
     ) -> Result<Arc<Self>> {
         let started = startup::start(package, site, canceller, on_exit)?;
         Ok(Self::new(&package.name, generation, site, started))

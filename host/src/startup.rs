@@ -83,7 +83,7 @@ pub(crate) fn start(
     package: &Package,
     site: &Arc<Site>,
     canceller: &Canceller,
-    on_exit: impl FnOnce() + Send + 'static,
+    on_exit: impl FnOnce(&Exit) + Send + 'static,
 ) -> Result<Started> {
     let common = site.common_folder();
     let common = (common != site.folder).then_some(common);
@@ -101,7 +101,7 @@ pub(crate) fn start_beside(
     common: Option<SocketFolder>,
     canceller: &Canceller,
 ) -> Result<Option<Started>> {
-    let launched = launch(package, site, common, former, canceller, || {})?;
+    let launched = launch(package, site, common, former, canceller, |_| {})?;
     if let Some(former) = former {
         former.expect_no_visitor();
     }
@@ -236,7 +236,7 @@ fn launch(
     common: Option<SocketFolder>,
     former: Option<&Arc<Kin>>,
     canceller: &Canceller,
-    on_exit: impl FnOnce() + Send + 'static,
+    on_exit: impl FnOnce(&Exit) + Send + 'static,
 ) -> Result<Launched> {
     let name = &package.name;
     let options = &site.options;
@@ -256,11 +256,11 @@ fn launch(
             let _ = report.send(Report::Visited);
         });
     }
-    let on_exit = move || {
+    let on_exit = move |exit: &Exit| {
         // Before the waits for its handshake end, and tell only that.
         let _ = exited.send(Report::Exited);
         own.process_ended();
-        on_exit();
+        on_exit(exit);
         own.kin().end();
     };
     let process = scope.kin().start(|| Process::spawn(name, &line, on_exit))?;

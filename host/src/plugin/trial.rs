@@ -7,7 +7,9 @@ use std::time::Instant;
 use ekuiper_core::message::{CallKind, Outcome, SymbolKind, decode_reply, encode_call};
 use serde::de::IgnoredAny;
 
-use super::{Phase, Plugin};
+use super::lifecycle::Caller;
+use super::restore::Symbol;
+use super::{Inner, Plugin};
 use crate::catalog::Package;
 use crate::running::Running;
 use crate::site::lock;
@@ -28,7 +30,7 @@ struct State {
 }
 
 impl Trial {
-    fn cancel(&self) {
+    pub(super) fn cancel(&self) {
         self.canceller.cancel();
         let mut state = lock(&self.state);
         state.is_cancelled = true;
@@ -45,34 +47,41 @@ impl Trial {
         state.running = Some(running.clone());
         !state.is_cancelled
     }
+}
 
-    fn is_cancelled(&self) -> bool {
-        lock(&self.state).is_cancelled
+impl Inner {
+    fn package_of(&self, update: Caller) -> Option<Arc<Package>> {
+        self.candidate.as_ref().filter(|(number, _)| *number == update).map(|(_, package)| package.clone())
     }
 }
 
 impl Plugin {
-    /// Sees whether a package works: whether its process shakes hands and
-    /// starts the functions that are live. Nothing is left of it then.
-    pub(super) fn try_out(&self, package: &Package) -> Result<()> {
-        let _alone = self.launch_alone()?;
-        let trial = Arc::new(Trial::default());
-        *lock(&self.trial) = Some(trial.clone());
-        let former = match &lock(&self.state).phase {
-            Phase::Stopped => {
-                lock(&self.trial).take();
-                return Err(Error::Stopped);
-            }
-            Phase::Running(running) if running.process.exit().is_none() => Some(running.clone()),
-            _ => None,
+    /// Functions that have been used.
+    fn functions(&self) -> Vec<String> {
+        let inner = lock(&self.inner);
+        let name = |symbol: &Symbol| match symbol {
+            Symbol::Function(name) => Some(name.clone()),
+            Symbol::Handle(_) => None,
         };
-        let outcome = self.run_trial(&trial, package, former.as_deref());
-        lock(&self.trial).take();
-        if outcome.is_err() && trial.is_cancelled() {
-            let is_stopped = matches!(lock(&self.state).phase, Phase::Stopped);
-            return Err(if is_stopped { Error::Stopped } else { Error::TrialEnded { plugin: self.name().to_owned() } });
-        }
-        outcome
+        inner.lifecycle.symbols().iter().filter_map(name).collect()
+    }
+
+    /// Sees whether the package of an update works: whether its process shakes
+    /// hands and starts the functions in use. Nothing is left of it then.
+    pub(super) fn try_out(&self, update: Caller) -> Result<()> {
+        let inner = lock(&self.inner);
+        let (Some(trial), Some(package)) = (inner.trial.clone(), inner.package_of(update)) else {
+            // The plugin was stopped.
+            return Err(Error::Stopped);
+        };
+        let serving = inner.lifecycle.serving().and(inner.running.clone());
+        drop(inner);
+        let former = serving.filter(|running| running.process.exit().is_none());
+        let outcome = self.run_trial(&trial, &package, former.as_deref());
+        let mut inner = lock(&self.inner);
+        inner.trial = None;
+        // Something may have been opened meanwhile.
+        outcome.and_then(|()| self.lacks_nothing(&inner, &package))
     }
 
     fn run_trial(&self, trial: &Trial, package: &Package, former: Option<&Running>) -> Result<()> {
@@ -92,7 +101,7 @@ impl Plugin {
 
     fn try_functions(&self, running: &Running) -> Result<()> {
         let options = &self.site.options;
-        for symbol in self.live_functions() {
+        for symbol in self.functions() {
             let what = || format!("{:?} of function {symbol}", CallKind::IsAggregate);
             let message = |source| Error::Message { what: what(), source };
             let channel = running.function(&symbol)?;
@@ -109,14 +118,5 @@ impl Plugin {
             }
         }
         Ok(())
-    }
-
-    /// Breaks off a trial that is under way, and waits for its end.
-    pub(super) fn end_trial(&self) {
-        let trial = lock(&self.trial).clone();
-        if let Some(trial) = trial {
-            trial.cancel();
-            drop(self.launch_alone());
-        }
     }
 }

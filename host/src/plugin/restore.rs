@@ -1,0 +1,116 @@
+//! The symbols of a plugin that are in use, and their start in its next
+//! process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ekuiper_core::message::SymbolKind;
+
+use super::Plugin;
+use super::lifecycle::shortage_pause;
+use crate::live::Live;
+use crate::running::Running;
+use crate::site::lock;
+use crate::status::EventKind;
+use crate::{Error, Result};
+
+/// A symbol in use.
+#[derive(Clone)]
+pub(crate) enum Symbol {
+    /// A function that has been used.
+    Function(String),
+    /// A source or a sink with a handle.
+    Handle(Arc<dyn Live>),
+}
+
+impl PartialEq for Symbol {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Function(one), Self::Function(other)) => one == other,
+            (Self::Handle(one), Self::Handle(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// What has become of symbols that were to be restored.
+#[derive(Default)]
+pub(super) struct Restored {
+    /// How many were.
+    pub(super) count: usize,
+    /// Those that this host is short of something for.
+    pub(super) postponed: Vec<Symbol>,
+}
+
+impl Plugin {
+    /// Starts symbols in a process: functions, then sinks, then sources, so
+    /// that whoever takes rows is there before those who send them. A symbol
+    /// that does not start is lost, unless the process has ended: then the next
+    /// one gets it. A function that the host is short of something for is
+    /// started when it is called.
+    ///
+    /// # Errors
+    /// A strict one fails with the first symbol that does not start.
+    pub(super) fn restore(
+        &self,
+        running: &Arc<Running>,
+        mut symbols: Vec<Symbol>,
+        is_strict: bool,
+    ) -> Result<Restored> {
+        symbols.sort_by_key(|symbol| match symbol {
+            Symbol::Function(_) => 0,
+            Symbol::Handle(handle) if handle.control().plugin_type == SymbolKind::Source => 2,
+            Symbol::Handle(_) => 1,
+        });
+        let mut restored = Restored::default();
+        for symbol in symbols {
+            let started = match &symbol {
+                Symbol::Function(name) => running.function(name).map(|_| ()),
+                Symbol::Handle(handle) => handle.restore(running),
+            };
+            match (started, symbol) {
+                (Ok(()), _) => restored.count += 1,
+                (Err(error), _) if is_strict => return Err(error),
+                (Err(error), Symbol::Function(_)) if error.is_shortage() => self.tell_shortage(&error, Duration::ZERO),
+                (Err(error), symbol) if error.is_shortage() => {
+                    self.is_short(&error, 0);
+                    restored.postponed.push(symbol);
+                }
+                (Err(error), _) if running.has_ended_with(&error) => return Ok(restored),
+                (Err(error), Symbol::Function(name)) => self.tell_lost(SymbolKind::Function, name, &error),
+                (Err(error), Symbol::Handle(handle)) => {
+                    handle.is_lost(&error);
+                    let control = handle.control();
+                    self.tell_lost(control.plugin_type, control.symbol_name.clone(), &error);
+                }
+            }
+        }
+        Ok(restored)
+    }
+
+    /// Tells that a symbol could not be started for want of something; how
+    /// long to wait after so many attempts.
+    pub(crate) fn is_short(&self, error: &Error, attempts: u32) -> Duration {
+        let pause = shortage_pause(&self.site.options.restart, attempts);
+        self.tell_shortage(error, pause);
+        pause
+    }
+
+    fn tell_shortage(&self, error: &Error, pause: Duration) {
+        self.site.events.tell(self.name(), EventKind::Shortage { error: error.to_string(), pause });
+    }
+
+    fn tell_lost(&self, kind: SymbolKind, symbol: String, error: &Error) {
+        self.site.events.tell(self.name(), EventKind::SymbolLost { kind, symbol, error: error.reason() });
+    }
+
+    /// Sources and sinks with a handle.
+    pub(super) fn handles(&self) -> Vec<Arc<dyn Live>> {
+        let symbols = lock(&self.inner).lifecycle.symbols().to_vec();
+        let handle = |symbol| match symbol {
+            Symbol::Handle(handle) => Some(handle),
+            Symbol::Function(_) => None,
+        };
+        symbols.into_iter().filter_map(handle).collect()
+    }
+}

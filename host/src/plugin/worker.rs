@@ -1,0 +1,277 @@
+//! What carries out a plugin's [lifecycle](super::lifecycle): one thread at a
+//! time, while there is work or a pause.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::message::SymbolKind;
+
+use super::lifecycle::{Action, Input, Version, Work};
+use super::restore::Symbol;
+use super::trial::Trial;
+use super::{Inner, Plugin};
+use crate::running::Running;
+use crate::site::lock;
+use crate::{Error, Result};
+
+/// What is done once the lock is free.
+#[derive(Default)]
+struct Aftermath {
+    kill: Option<Arc<Running>>,
+    trial: Option<Arc<Trial>>,
+    is_changed: bool,
+    worker_needed: bool,
+}
+
+impl Plugin {
+    /// Tells the lifecycle what has happened, and carries out what follows but
+    /// the work, for which there is a thread.
+    pub(super) fn handle(self: &Arc<Self>, input: Input<Symbol>) {
+        self.handle_locked(lock(&self.inner), input);
+    }
+
+    /// See [`Plugin::handle`]; the lock is free afterwards.
+    pub(super) fn handle_locked(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, input: Input<Symbol>) {
+        inner.lifecycle.handle(input, Instant::now(), chance());
+        let mut aftermath = Aftermath::default();
+        while let Some(action) = inner.lifecycle.poll_action() {
+            self.take(&mut inner, action, &mut aftermath);
+        }
+        let has_timeout = inner.lifecycle.poll_timeout().is_some();
+        if !inner.has_worker && (has_timeout || !inner.work.is_empty()) {
+            (inner.has_worker, aftermath.worker_needed) = (true, true);
+        }
+        inner.kills += usize::from(aftermath.kill.is_some());
+        drop(inner);
+        self.changed.notify_all();
+        self.conclude(aftermath);
+    }
+
+    /// Carries out what needs no time, under the lock.
+    fn take(&self, inner: &mut Inner, action: Action<Symbol>, aftermath: &mut Aftermath) {
+        match action {
+            Action::Work(work) => {
+                if let Work::Try { .. } = work {
+                    inner.trial = Some(Arc::default());
+                }
+                inner.work.push_back(work);
+            }
+            Action::Kill { generation } => {
+                self.canceller.cancel();
+                let running = inner.running.as_ref().filter(|running| running.generation == generation);
+                aftermath.kill = running.cloned();
+            }
+            Action::EndTrial => aftermath.trial = inner.trial.clone(),
+            Action::Answer { caller, outcome } => {
+                let serving =
+                    |_| inner.running.clone().unwrap_or_else(|| unreachable!("a process serves once it runs"));
+                inner.answers.insert(caller, outcome.map(serving));
+            }
+            Action::Turn { update, outcome } | Action::Updated { update, outcome } => {
+                inner.updates.insert(update, outcome);
+            }
+            Action::Adopt { update } => {
+                if let Some((_, package)) = inner.candidate.take_if(|(number, _)| *number == update) {
+                    inner.package = package;
+                }
+            }
+            Action::Tell(event) => inner.events.push_back(event),
+            Action::Wake => aftermath.is_changed = true,
+        }
+    }
+
+    fn conclude(self: &Arc<Self>, aftermath: Aftermath) {
+        self.tell_events();
+        if let Some(trial) = aftermath.trial {
+            trial.cancel();
+        }
+        if aftermath.is_changed {
+            self.wake_symbols();
+        }
+        if aftermath.worker_needed {
+            self.start_worker();
+        }
+        if let Some(running) = aftermath.kill {
+            running.shutdown();
+            lock(&self.inner).kills -= 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Tells subscribers what has happened, in that order: they may call the
+    /// host.
+    fn tell_events(&self) {
+        let mut inner = lock(&self.inner);
+        while !inner.is_telling
+            && let Some(event) = inner.events.pop_front()
+        {
+            inner.is_telling = true;
+            drop(inner);
+            self.site.events.tell(self.name(), event);
+            inner = lock(&self.inner);
+            inner.is_telling = false;
+        }
+    }
+
+    fn wake_symbols(&self) {
+        let symbols = lock(&self.inner).lifecycle.symbols().to_vec();
+        for symbol in symbols {
+            if let Symbol::Handle(handle) = symbol {
+                handle.wake();
+            }
+        }
+    }
+
+    fn start_worker(self: &Arc<Self>) {
+        let plugin = self.clone();
+        let name = format!("{}-life", self.name());
+        if let Err(error) = std::thread::Builder::new().name(name).spawn(move || plugin.work()) {
+            // Nobody else would do it.
+            tracing::error!(plugin = self.name(), %error, "cannot start a thread: this one does its work");
+            self.work();
+        }
+    }
+
+    /// Does what there is to do, until there is nothing more.
+    fn work(self: &Arc<Self>) {
+        let mut inner = lock(&self.inner);
+        loop {
+            if let Some(work) = inner.work.pop_front() {
+                drop(inner);
+                let answer = self.carry_out(work);
+                self.handle(answer);
+                inner = lock(&self.inner);
+                continue;
+            }
+            let Some(timeout) = inner.lifecycle.poll_timeout() else {
+                inner.has_worker = false;
+                return;
+            };
+            let left = timeout.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.handle_locked(inner, Input::TimePassed);
+                inner = lock(&self.inner);
+            } else {
+                inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    /// Does a piece of work; its answer.
+    fn carry_out(self: &Arc<Self>, work: Work<Symbol>) -> Input<Symbol> {
+        match work {
+            Work::Spawn { generation, version } => self.spawn(generation, version),
+            Work::Restore { generation, symbols, is_strict } => {
+                let running = self.process(generation);
+                let running = running.unwrap_or_else(|| unreachable!("symbols are restored in a started process"));
+                let restored = self.restore(&running, symbols, is_strict);
+                // Its end is known before what it has spoiled.
+                self.report_exit(&running);
+                match restored {
+                    Ok(restored) => {
+                        Input::Restored { generation, symbols: restored.count, postponed: restored.postponed }
+                    }
+                    Err(error) => Input::RestoreFailed { generation, error },
+                }
+            }
+            Work::Drain { generation, is_orderly } => {
+                if let Some(running) = self.process(generation) {
+                    self.drain(&running, is_orderly);
+                    self.report_exit(&running);
+                }
+                Input::Drained { generation }
+            }
+            Work::Try { update } => Input::Tried { update, outcome: self.try_out(update) },
+            Work::Retire { generation } => {
+                if let Some(running) = self.process(generation) {
+                    running.retire();
+                }
+                Input::Retired { generation }
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, generation: u64, version: Version) -> Input<Symbol> {
+        let inner = lock(&self.inner);
+        let package = match (version, &inner.candidate) {
+            (Version::Update(update), Some((number, package))) if *number == update => package.clone(),
+            _ => inner.package.clone(),
+        };
+        drop(inner);
+        let plugin = Arc::downgrade(self);
+        let on_exit = move |exit: &_| {
+            if let Some(plugin) = plugin.upgrade() {
+                plugin.handle(Input::Exited { generation, exit: Clone::clone(exit) });
+            }
+        };
+        match Running::start(&package, generation, &self.site, &self.canceller, on_exit) {
+            Ok(running) => {
+                let pid = running.process.pid();
+                lock(&self.inner).running = Some(running);
+                Input::Started { generation, pid }
+            }
+            Err(error) => Input::StartFailed { generation, error },
+        }
+    }
+
+    /// The process with this number, once it has shaken hands.
+    fn process(&self, generation: u64) -> Option<Arc<Running>> {
+        lock(&self.inner).running.clone().filter(|running| running.generation == generation)
+    }
+
+    /// Tells the lifecycle that a process has ended, if it has: the thread that
+    /// waits for it may tell that later.
+    pub(super) fn report_exit(self: &Arc<Self>, running: &Running) {
+        if let Some(exit) = running.process.exit() {
+            self.handle(Input::Exited { generation: running.generation, exit });
+        }
+    }
+
+    /// Ends a process; an orderly end comes after what is in flight, and
+    /// whatever begins meanwhile waits for the next process.
+    fn drain(&self, running: &Arc<Running>, is_orderly: bool) {
+        let patience = if is_orderly { self.site.options.recv_timeout } else { Duration::ZERO };
+        let deadline = Instant::now() + patience;
+        running.leave(deadline);
+        if is_orderly {
+            // Each takes its time, and none waits for another's.
+            std::thread::scope(|scope| {
+                for handle in self.handles() {
+                    scope.spawn(move || handle.leave(running, deadline));
+                }
+            });
+        }
+        running.end();
+    }
+
+    /// Whether a package has all symbols in use.
+    pub(super) fn lacks_nothing(&self, inner: &Inner, package: &crate::catalog::Package) -> Result<()> {
+        let name = |symbol: &Symbol| match symbol {
+            Symbol::Function(name) => (SymbolKind::Function, name.clone()),
+            Symbol::Handle(handle) => {
+                let control = handle.control();
+                (control.plugin_type, control.symbol_name.clone())
+            }
+        };
+        let symbols = inner.lifecycle.symbols().iter().map(name);
+        let mut lacking: Vec<String> = symbols
+            .filter(|(kind, symbol)| !package.manifest.symbols(*kind).contains(symbol))
+            .map(|(kind, symbol)| format!("{kind} {symbol}"))
+            .collect();
+        // Several rules may use one.
+        lacking.sort();
+        lacking.dedup();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        Err(Error::MissingSymbols { plugin: self.name().to_owned(), symbols: lacking.join(", ") })
+    }
+}
+
+/// A number from 0 to 1, by chance.
+fn chance() -> f64 {
+    let mut bytes = [0; 4];
+    // Without any, the pause is the whole one.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+}
