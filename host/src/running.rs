@@ -89,26 +89,25 @@ struct FunctionChannel {
 /// becomes of it.
 #[derive(Default)]
 struct FunctionSlot {
-    /// How often a start has begun or ended: odd while one is under way.
-    steps: AtomicU64,
+    /// How many starts have ended.
+    ends: AtomicU64,
     state: DeadlineLock<SlotState>,
 }
 
 #[derive(Default)]
 struct SlotState {
     function: Option<FunctionChannel>,
-    /// The step with which a start has failed, and why.
+    /// Which start has failed, and why.
     failure: Option<(u64, Error)>,
 }
 
 impl FunctionSlot {
     /// Starts it, for all who wait for that.
     fn start<R>(&self, state: &mut SlotState, start: impl FnOnce(&mut SlotState) -> Result<R>) -> Result<R> {
-        self.steps.fetch_add(1, Ordering::SeqCst);
         state.failure = None;
         let started = start(state);
-        let step = self.steps.fetch_add(1, Ordering::SeqCst) + 1;
-        state.failure = started.as_ref().err().map(|error| (step, error.for_another_caller()));
+        let end = self.ends.fetch_add(1, Ordering::SeqCst) + 1;
+        state.failure = started.as_ref().err().map(|error| (end, error.for_another_caller()));
         started
     }
 }
@@ -431,16 +430,16 @@ impl Running {
     /// The channel of a function, started if it is not.
     pub(crate) fn function(&self, symbol: &str) -> Result<Arc<Channel>> {
         let slot = lock(&self.functions).entry(symbol.to_owned()).or_default().clone();
-        let came = slot.steps.load(Ordering::SeqCst);
+        let ended = slot.ends.load(Ordering::SeqCst);
         let patience = self.site.options.init_timeout;
         // One function's start does not hold up another's.
         let Some(mut state) = slot.state.lock(Instant::now() + patience) else {
             let what = format!("function {symbol} (it is being started)");
             return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
         };
-        if let Some((step, error)) = &state.failure
-            && came % 2 == 1
-            && *step == came + 1
+        // It has ended since this caller came.
+        if let Some((end, error)) = &state.failure
+            && *end > ended
         {
             return Err(error.for_another_caller());
         }
