@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,6 +25,9 @@ const REQUIREMENTS: &str = "requirements.txt";
 
 /// Written into it when it is complete: what it was made from.
 const STAMP: &str = "ekuiper-made-from.txt";
+
+/// How large [`REQUIREMENTS`] may be, in bytes.
+const LARGEST: u64 = 16 << 20;
 
 /// How long an installation may take: large packages are downloaded and built.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -76,7 +79,7 @@ impl Environment<'_> {
     /// Makes it, unless it is there and made from the same.
     fn make(&self, python: &Path) -> Result<()> {
         let requirements = self.package.folder.join(REQUIREMENTS);
-        let text = match fs::read_to_string(&requirements) {
+        let text = match read(&requirements) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(self.fail(format!("cannot be made: {}: {error}", requirements.display()))),
@@ -84,7 +87,7 @@ impl Environment<'_> {
         let made_from = format!("{}\n{text}", python.display());
         // Its interpreter is a link to one that may have been removed.
         let is_current = || {
-            fs::read_to_string(self.folder.join(STAMP)).is_ok_and(|found| found == made_from)
+            read(&self.folder.join(STAMP)).is_ok_and(|found| found == made_from)
                 && self.folder.join("bin/python").exists()
         };
         if is_current() {
@@ -208,6 +211,21 @@ impl Environment<'_> {
     }
 }
 
+/// The text of a regular file: from others a read might never return.
+fn read(path: &Path) -> io::Result<String> {
+    // Not to wait for whoever writes to a pipe.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("is not a file: remove it"));
+    }
+    if found.len() > LARGEST {
+        return Err(io::Error::other(format!("is larger than it may be ({} MiB)", LARGEST >> 20)));
+    }
+    io::read_to_string(file.take(LARGEST))
+}
+
 /// A file that processes of this user, and of the folder's owner, take turns
 /// by. What is at its path is not changed, and not followed elsewhere; nobody
 /// else can hold it.
@@ -291,6 +309,23 @@ mod tests {
         let found = interpreter(&package, &python(), &|| false).unwrap();
         assert_eq!(found, folder.path().join("mine/bin/python"));
         assert!(!folder.path().join(FOLDER).exists());
+    }
+
+    #[test]
+    fn requirements_that_are_no_file_are_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let package = package(folder.path(), "");
+        let refused = || interpreter(&package, &python(), &|| false).unwrap_err().to_string();
+        let requirements = folder.path().join(REQUIREMENTS);
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &requirements, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(refused().contains("requirements.txt: is not a file: remove it"), "{}", refused());
+        fs::remove_file(&requirements).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &requirements).unwrap();
+        assert!(refused().contains("requirements.txt: is not a file"), "{}", refused());
+        fs::remove_file(&requirements).unwrap();
+        File::create(&requirements).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(refused().contains("requirements.txt: is larger than it may be (16 MiB)"), "{}", refused());
     }
 
     #[test]
