@@ -61,7 +61,7 @@ fn bench_measures_what_is_built_in() {
     assert_eq!(peers[..3], ["raw", "raw-best", "uds"]);
     assert_eq!(report["failures"], json!([]));
     let ran = bench.run(&["bench", "--quick", "--only", "speed"]);
-    assert!(ran.code == Some(1) && ran.stderr.contains("there is no subject speed: there are calls"), "{ran:?}");
+    assert!(ran.code == Some(2) && ran.stderr.contains("'speed' for '--only <SUBJECT>': there are calls"), "{ran:?}");
     bench.assert_nothing_is_left();
 }
 
