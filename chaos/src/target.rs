@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::batches::Batch;
+use crate::faults;
 use crate::ledger::Ledger;
 use crate::lock;
 use crate::plan::Who;
@@ -56,8 +57,11 @@ struct Kill {
     failures: Vec<Instant>,
     /// It has not been given the time to end in order.
     crash: bool,
-    /// It had run for long, too: its restart is at once.
+    /// It had run for long, too, and the host was short of nothing: its restart
+    /// is at once.
     single: bool,
+    /// How many shortages had begun or ended by then.
+    shortages: u64,
     /// It was being started.
     starting: bool,
     /// The host said that all symbols are back.
@@ -94,7 +98,8 @@ impl Target {
             died: None,
             failures: Vec::new(),
             crash,
-            single: crash && age == Age::Stable,
+            single: crash && age == Age::Stable && !faults::is_short(),
+            shortages: faults::shortages(),
             starting: age == Age::Starting,
             restored: None,
             used: vec![None; posts],
@@ -148,6 +153,7 @@ impl Target {
         let now = Instant::now();
         for kill in lock(&self.kills).iter_mut().filter(|kill| kill.restored.is_none() && kill.pid != pid) {
             kill.restored = Some(now - kill.at);
+            kill.single &= kill.shortages == faults::shortages();
         }
     }
 
