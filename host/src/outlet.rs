@@ -93,7 +93,11 @@ impl Outlet {
         };
         let acks = Arc::new(Acks {
             pull: running.scope.reports(ack).map_err(|source| running.channel_error(what.to_owned(), source))?,
-            reading: DeadlineLock::default(),
+            reading: DeadlineLock::new(Reading {
+                // A report counts from the sink's start on.
+                peers: if receipt == Receipt::Report { Peers::that_may_return() } else { Peers::default() },
+                ..Reading::default()
+            }),
             refusals_to_tell: Mutex::default(),
             surplus: AtomicU64::new(0),
             sent: AtomicU64::new(0),

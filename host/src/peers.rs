@@ -13,11 +13,24 @@ pub(crate) struct Peers {
     connections: Vec<ConnectionId>,
     speaker: Option<ConnectionId>,
     over: bool,
+    /// Whoever has left may come again, and what it says then counts.
+    may_return: bool,
     /// How many events in a row were strangers'.
     strangers: usize,
 }
 
 impl Peers {
+    /// Those of a socket at which each word stands for itself: the plugin may
+    /// say it on another connection than the last.
+    pub(crate) fn that_may_return() -> Self {
+        Self { may_return: true, ..Self::default() }
+    }
+
+    /// Nobody is connected just now.
+    pub(crate) fn has_nobody(&self) -> bool {
+        self.connections.is_empty()
+    }
+
     /// Somebody has connected.
     pub(crate) fn came(&mut self, connection: ConnectionId) {
         self.connections.push(connection);
@@ -34,6 +47,10 @@ impl Peers {
     /// Somebody has left.
     pub(crate) fn left(&mut self, connection: ConnectionId) {
         self.connections.retain(|other| *other != connection);
+        if self.may_return {
+            self.speaker = self.speaker.filter(|speaker| *speaker != connection);
+            return;
+        }
         self.over |= match self.speaker {
             Some(speaker) => speaker == connection,
             None => self.connections.is_empty(),
@@ -76,6 +93,21 @@ mod tests {
         assert!(!peers.is_over());
         peers.left(PLUGIN);
         assert!(peers.is_over());
+    }
+
+    #[test]
+    fn one_that_may_return_is_heard_again() {
+        let mut peers = Peers::that_may_return();
+        // It was stopped while it connected, and connects anew.
+        peers.came(PLUGIN);
+        peers.left(PLUGIN);
+        assert!(peers.has_nobody() && !peers.is_over());
+        for again in [ConnectionId(3), ConnectionId(4)] {
+            peers.came(again);
+            assert!(peers.said(again));
+            peers.left(again);
+            assert!(!peers.is_over());
+        }
     }
 
     #[test]

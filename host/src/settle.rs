@@ -186,7 +186,7 @@ impl Outlet {
         let acks = &self.acks;
         // Another thread that reads does so for all.
         let Some(mut reading) = acks.reading.lock(deadline) else { return Ok(()) };
-        if reading.peers.is_over() {
+        if reading.peers.is_over() || reading.peers.has_nobody() && !self.is_connected() {
             return Err(TransportError::Disconnected);
         }
         acks.receive(&mut reading, deadline).map(|_| ())

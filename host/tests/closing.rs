@@ -254,6 +254,28 @@ fn what_a_plugin_may_hold_when_it_ends_is_not_counted_though_it_was_read_long_be
 }
 
 #[test]
+fn what_is_reported_on_another_connection_is_counted() {
+    let stage = Stage::new();
+    let (host, mut control) = started_reporting(&stage, "exec sleep 1000");
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    // As one that is stopped while it connects: it gives that up.
+    drop(stage.acks("r"));
+    (0..5).for_each(|number| sink.send(&json!(number)).unwrap());
+    (0..5).for_each(|number| assert_eq!(data.frame(), number.to_string().into_bytes()));
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        std::thread::sleep(A_MOMENT);
+        for collected in ["2", "5"] {
+            stage.acks("r").write(&frame(format!("{{\"collected\":{collected}}}").as_bytes()));
+        }
+        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        expect_stop(&mut control, "k");
+        closed.join().unwrap().unwrap();
+    });
+    assert_eq!(host.status("p").unwrap().traffic.lost, 0);
+}
+
+#[test]
 fn what_is_reported_while_the_process_ends_is_counted() {
     let stage = Stage::new();
     let (told, end) = (stage.path().join("told"), stage.path().join("end"));
