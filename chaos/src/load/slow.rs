@@ -26,10 +26,11 @@ impl Worker<'_> {
         let mut seen = target.kills();
         let open = || -> Result<Sink> { self.host.sink(&symbol).rule(self.rule()).operator("k").open() };
         loop {
+            // First: a socket file may be deleted before the sink dials it.
+            let before = self.circumstances();
             let Some(sink) = self.open(open) else { return };
             // What was killed or told to end may serve for a moment.
             let is_settled = target.is_restored() && !faults::is_short();
-            let before = self.circumstances();
             let fillings = target.fillings.load(Ordering::SeqCst);
             let (started, mut taken, mut is_shut_down) = (Instant::now(), Vec::new(), false);
             for _ in 0..rng.between(1, 60) {
