@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use ekuiper_core::manifest::Manifest;
 use ekuiper_core::message::SymbolKind;
 
-use crate::{Error, Result, unstartable};
+use crate::process::unstartable;
+use crate::{Error, Result};
 
 /// How large a manifest may be, in bytes.
 const LARGEST: u64 = 16 << 20;

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::SymbolKind;
 
-use crate::backlog::Bounds;
 use crate::catalog::{Catalog, Package};
+use crate::channel::idle_reader::Keeper;
 use crate::error::folder_error;
 use crate::function::Function;
-use crate::keeper::Keeper;
 use crate::options::Options;
-use crate::own_folder::OwnFolder;
 use crate::plugin::Plugin;
+use crate::process::own_folder::OwnFolder;
 use crate::sink::SinkBuilder;
-use crate::site::{Site, lock, socket_folder};
+use crate::site::{Site, socket_folder};
 use crate::source::SourceBuilder;
+use crate::source::backlog::Bounds;
 use crate::status::{Event, EventKind, Events, Status};
+use crate::sync::lock;
 use crate::{Error, Result, transports};
 use ekuiper_core::restart::RestartPolicy;
 

@@ -20,55 +20,36 @@
 //! # }
 //! ```
 //!
-//! What lives where: [`Host`] and its builder; `catalog`, which plugins there
-//! are; `plugin`, one of them, whether it runs or not, and its update; `startup`, `command` and
-//! `process`, how one is started and ended; `environment`, the one that a Python
-//! plugin runs in; `guarded`, how any process is started here, `guard`, who ends
-//! it when the host is gone, and `unstartable`, why one could not be started;
-//! `running`, a running one; `scope`, the sockets of a process, whose waits end
-//! with it;
-//! `channel`, commands and their answers; `keeper`, the thread that reads idle
-//! channels; `site`, what all plugins share; [`Function`], [`Source`] and
-//! [`Sink`], the handles of an engine.
+//! The code map, from the engine down. Each wing uses those below it, and none
+//! above:
+//!
+//! | wing | holds |
+//! |---|---|
+//! | [`host`](Host), `catalog` | the host, and which plugin serves a symbol |
+//! | `function`, `source`, `sink` | the handles of an engine, and what becomes of them in each process |
+//! | `plugin` | the life of one plugin: `lifecycle` decides, `worker` carries out; `startup`, `running`: one process of it |
+//! | `channel` | commands and their answers, idle reading, and the sockets whose waits end with a process |
+//! | `process` | how processes are started, and ended when the host is gone |
+//! | `site` | what all plugins of a host share |
+//! | `error`, `status`, `options`, `target`, `sync`, `printable` | words for all |
 
-mod backlog;
-mod calls;
 mod catalog;
 mod channel;
-mod command;
-mod drain;
-mod environment;
 mod error;
 mod function;
-mod group;
-mod guard;
-mod guarded;
 mod host;
-mod inlet;
-mod keeper;
-mod kin;
-mod live;
 mod options;
-mod outlet;
-mod own_folder;
-mod peers;
 mod plugin;
 mod printable;
 mod process;
-mod running;
-mod scope;
-mod settle;
 mod sink;
 mod site;
 mod source;
-mod startup;
 mod status;
-mod tally;
+mod sync;
 mod target;
 mod transports;
-mod unstartable;
 
-pub use calls::PendingCall;
 pub use catalog::Package;
 pub use ekuiper_core::Error as MessageError;
 pub use ekuiper_core::codec::{Bytes, Format};
@@ -78,10 +59,11 @@ pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
 pub use error::{Error, Result};
 pub use function::Function;
-pub use guarded::GuardedProcess;
+pub use function::batch::PendingCall;
 pub use host::{Host, HostBuilder};
 pub use process::Exit;
+pub use process::guarded::GuardedProcess;
+pub use sink::tally::Delivery;
 pub use sink::{PendingAck, Sink, SinkBuilder, SinkStopper};
 pub use source::{Source, SourceBuilder, Stopper};
 pub use status::{Event, EventKind, LiveSymbol, PluginState, Status, Traffic};
-pub use tally::Delivery;

@@ -7,7 +7,7 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::restart::RestartPolicy;
 use ekuiper_core::transport;
 
-use crate::backlog::Bounds;
+use crate::source::backlog::Bounds;
 
 /// A host's settings.
 #[derive(Clone, Debug)]

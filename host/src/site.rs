@@ -4,19 +4,20 @@
 use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
 use ekuiper_core::transport::{Endpoint, Transport};
 
+use crate::channel::dependents::ProcessScope;
+use crate::channel::idle_reader::Keeper;
 use crate::error::folder_error;
-use crate::keeper::Keeper;
-use crate::kin::Kin;
 use crate::options::Options;
-use crate::own_folder::{self, Elsewhere, OwnFolder};
-use crate::scope::ProcessScope;
+use crate::process::kin::Kin;
+use crate::process::own_folder::{self, Elsewhere, OwnFolder};
 use crate::status::Events;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// What all plugins of a host share.
@@ -177,10 +178,6 @@ fn own_folder() -> Result<(SocketFolder, OwnFolder)> {
     let fail = folder_error(std::env::temp_dir());
     let folder = OwnFolder::make().map_err(fail)?;
     Ok((SocketFolder::new(folder.path()), folder))
-}
-
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ekuiper_core::message::{Meta, SymbolKind};
 
 use crate::process::Exit;
-use crate::site::lock;
+use crate::sync::lock;
 
 /// The `tracing` target of events.
 const TARGET: &str = "ekuiper_host::event";

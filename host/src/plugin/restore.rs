@@ -8,10 +8,10 @@ use ekuiper_core::message::SymbolKind;
 
 use super::Plugin;
 use super::lifecycle::shortage_pause;
-use crate::live::Live;
-use crate::running::Running;
-use crate::site::lock;
+use super::restorable::Live;
+use super::running::Running;
 use crate::status::EventKind;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// A symbol in use.

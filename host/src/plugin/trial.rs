@@ -9,11 +9,11 @@ use serde::de::IgnoredAny;
 
 use super::lifecycle::Caller;
 use super::restore::Symbol;
+use super::running::Running;
+use super::startup::{self, Canceller};
 use super::{Inner, Plugin};
 use crate::catalog::Package;
-use crate::running::Running;
-use crate::site::lock;
-use crate::startup::{self, Canceller};
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// A trial that is under way.

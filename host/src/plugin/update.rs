@@ -8,7 +8,7 @@ use super::Plugin;
 use super::lifecycle::{Caller, Input};
 use crate::Result;
 use crate::catalog::Package;
-use crate::site::lock;
+use crate::sync::lock;
 
 /// The turn of an update: no other begins while this lives.
 pub(crate) struct Turn {

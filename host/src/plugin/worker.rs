@@ -8,10 +8,10 @@ use ekuiper_core::message::SymbolKind;
 
 use super::lifecycle::{Action, Input, Version, Work};
 use super::restore::Symbol;
+use super::running::Running;
 use super::trial::Trial;
 use super::{Inner, Plugin};
-use crate::running::Running;
-use crate::site::lock;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// What is done once the lock is free.

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 
 use ekuiper_core::manifest::Language;
 
+use super::Exit;
+use super::environment;
+use super::unstartable;
 use crate::catalog::Package;
 use crate::error::start_error;
-use crate::process::Exit;
-use crate::{Error, Result, environment, unstartable};
+use crate::{Error, Result};
 
 /// A program, its arguments and its working directory.
 #[derive(Debug, PartialEq, Eq)]

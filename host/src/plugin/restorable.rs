@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ekuiper_core::message::Control;
 
-use crate::running::Running;
+use super::running::Running;
 use crate::{Error, Result};
 
 /// A source or a sink with a handle.

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, Weak};
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Result, Transport};
 
-use crate::kin::Kin;
-use crate::site::lock;
+use crate::process::kin::Kin;
+use crate::sync::lock;
 
 /// Everything that waits for one process of a plugin.
 pub(crate) struct ProcessScope {

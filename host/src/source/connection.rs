@@ -20,12 +20,12 @@ use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Deadline, Pull, PullEvent, Result, TransportError};
 use rustix::net::sockopt::socket_send_buffer_size;
 
-use crate::backlog::{Backlog, Bounds};
-use crate::keeper::{LOOK_LIMIT, Tended, Watched};
-use crate::peers::Peers;
+use super::backlog::{Backlog, Bounds};
+use crate::channel::idle_reader::{LOOK_LIMIT, Tended, Watched};
+use crate::channel::speaker::Peers;
+use crate::plugin::running::Running;
 use crate::process::EXIT_GRACE;
-use crate::running::Running;
-use crate::site::lock;
+use crate::sync::lock;
 
 /// How often it is looked whether somebody still receives.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);

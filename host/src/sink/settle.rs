@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::TransportError;
 
-use crate::group::{activity, members};
+use super::connection::{Outlet, Receipt};
 use crate::options::Options;
-use crate::outlet::{Outlet, Receipt};
+use crate::process::group::{activity, members};
 use crate::process::{EXIT_GRACE, Exit};
 
 /// How often it is looked whether the wait is over for another reason than

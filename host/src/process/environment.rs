@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::guarded::{self, GuardedProcess};
+use super::own_folder::OwnFolder;
+use super::unstartable;
 use crate::catalog::Package;
-use crate::guarded::{self, GuardedProcess};
-use crate::own_folder::OwnFolder;
-use crate::{Error, Result, printable, unstartable};
+use crate::{Error, Result, printable};
 
 /// Where it is made, in the plugin's folder.
 const FOLDER: &str = ".venv";
@@ -263,7 +264,7 @@ mod tests {
     }
 
     fn python() -> PathBuf {
-        crate::command::find_program("python3").expect("the tests need python3")
+        crate::process::command::find_program("python3").expect("the tests need python3")
     }
 
     #[test]

@@ -14,9 +14,9 @@ use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_ba
 use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 use serde::de::DeserializeOwned;
 
+use super::{Function, Peer};
 use crate::channel::Failure;
-use crate::function::{Function, Peer};
-use crate::site::lock;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// A batch is sent when it is this long, in bytes: enough for its cost to be

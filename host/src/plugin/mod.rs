@@ -4,6 +4,10 @@
 //! [`lifecycle`] decides, [`worker`] carries out; here is what the handles of
 //! functions, sources and sinks use.
 
+pub(crate) mod restorable;
+pub(crate) mod running;
+mod startup;
+
 mod lifecycle;
 #[cfg(test)]
 mod lifecycle_tests;
@@ -20,14 +24,15 @@ use ekuiper_core::message::SymbolKind;
 
 use crate::catalog::Package;
 use crate::channel::Channel;
-use crate::live::Live;
-use crate::running::Running;
-use crate::site::{Site, lock};
-use crate::startup::Canceller;
+use crate::site::Site;
 use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
+use crate::sync::lock;
 use crate::{Error, Result};
 use lifecycle::{Caller, Input, Lifecycle, Work};
+use restorable::Live;
 use restore::Symbol;
+use running::Running;
+use startup::Canceller;
 use trial::Trial;
 
 /// How long a shutdown waits for what is under way to end: a start is broken

@@ -1,5 +1,10 @@
 //! Writing to a plugin's sink.
 
+mod connection;
+mod session;
+mod settle;
+pub(crate) mod tally;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,12 +14,12 @@ use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 use serde::Serialize;
 
-use crate::drain::{Drain, READING, Sent};
-use crate::outlet::{Outlet, Receipt};
 use crate::plugin::Plugin;
-use crate::tally::Delivery;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
+use connection::{Outlet, Receipt};
+use session::{Drain, READING, Sent};
+use tally::Delivery;
 
 /// After how many messages it is looked whether all were read, where the plugin
 /// does not tell what it has collected, and not more often than after this

@@ -18,8 +18,8 @@ use std::process::ExitStatus;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 
-use crate::command::find_program;
-use crate::guard::{self, ProcessGuard, clear_of_stdio};
+use super::command::find_program;
+use super::guard::{self, ProcessGuard, clear_of_stdio};
 
 /// A process that ends with this one, however this one ends: SIGTERM, one
 /// second, SIGKILL, to it and to everything in its process group. Dropped, it

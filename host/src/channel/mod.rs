@@ -1,6 +1,10 @@
 //! One control or function channel: commands out, answers in, never confused.
 //! What comes in is told apart in `events`.
 
+pub(crate) mod dependents;
+pub(crate) mod idle_reader;
+pub(crate) mod speaker;
+
 mod events;
 
 use std::collections::HashMap;
@@ -16,9 +20,9 @@ use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
 
-use crate::keeper::{LOOK_LIMIT, Tended, Watched};
 use crate::process::EXIT_GRACE;
-use crate::scope::ProcessScope;
+use dependents::ProcessScope;
+use idle_reader::{LOOK_LIMIT, Tended, Watched};
 
 /// How long a function's peer may take to connect again by itself, after its
 /// connection has ended: libnng tries again within a second.

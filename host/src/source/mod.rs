@@ -1,5 +1,8 @@
 //! Reading from a plugin's source.
 
+pub(crate) mod backlog;
+mod connection;
+
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,16 +15,17 @@ use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::channel::idle_reader::Watch;
 use crate::error::transport_error;
-use crate::inlet::{Inlet, Overrun, Received};
-use crate::keeper::Watch;
-use crate::live::Live;
 use crate::plugin::Plugin;
-use crate::running::Running;
-use crate::site::{Claim, lock};
+use crate::plugin::restorable::Live;
+use crate::plugin::running::Running;
+use crate::site::Claim;
 use crate::status::EventKind;
+use crate::sync::lock;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
+use connection::{Inlet, Overrun, Received};
 
 /// A source that is about to be opened.
 #[must_use = "it does nothing until it is opened"]

@@ -12,13 +12,13 @@ use ekuiper_core::message::{Collected, Control, Feature, decode_ack};
 use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 
-use crate::keeper::{LOOK_LIMIT, Tended, Watch, Watched};
-use crate::peers::Peers;
+use super::settle::Proof;
+use super::tally::Tally;
+use crate::channel::idle_reader::{LOOK_LIMIT, Tended, Watch, Watched};
+use crate::channel::speaker::Peers;
+use crate::plugin::running::{Running, Stopped};
 use crate::process::EXIT_GRACE;
-use crate::running::{Running, Stopped};
-use crate::settle::Proof;
-use crate::site::lock;
-use crate::tally::Tally;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// How often a sink's socket is looked at after its stop: nothing tells that a

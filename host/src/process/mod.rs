@@ -1,5 +1,14 @@
 //! A plugin's process: its start, its output, its end.
 
+pub(crate) mod command;
+mod environment;
+pub(crate) mod group;
+mod guard;
+pub(crate) mod guarded;
+pub(crate) mod kin;
+pub(crate) mod own_folder;
+pub(crate) mod unstartable;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{BufRead, BufReader, PipeReader};
@@ -8,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
-use crate::command::CommandLine;
-use crate::guarded::{self, GuardedProcess};
 use crate::{Result, printable};
+use command::CommandLine;
+use guarded::GuardedProcess;
 
 /// How many of its last lines are kept for errors.
 const TAIL_LINES: usize = 20;

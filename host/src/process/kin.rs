@@ -20,8 +20,8 @@ use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{Admission, PeerProcess};
 use ekuiper_transport_ipc::process;
 
-use crate::process::Process;
-use crate::site::lock;
+use super::Process;
+use crate::sync::lock;
 use crate::{Result, printable};
 
 /// How long a process of this host's that connects is kept waiting while the

@@ -12,14 +12,15 @@ use ekuiper_core::message::{Hello, SymbolKind};
 use ekuiper_core::transport::TransportError;
 
 use crate::catalog::Package;
+use crate::channel::dependents::ProcessScope;
 use crate::channel::{Channel, Failure};
-use crate::command::CommandLine;
 use crate::error::transport_error;
-use crate::kin::Kin;
 use crate::options::Options;
+use crate::process::command::CommandLine;
+use crate::process::kin::Kin;
 use crate::process::{EXIT_GRACE, Exit, Process};
-use crate::scope::ProcessScope;
-use crate::site::{Claim, Site, lock};
+use crate::site::{Claim, Site};
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// How long a plugin may take to shake hands when somebody else has its

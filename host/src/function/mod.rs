@@ -1,5 +1,7 @@
 //! Calling a plugin's function.
 
+pub(crate) mod batch;
+
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -9,13 +11,13 @@ use ekuiper_core::message::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::calls::{self, PendingCall, Pipeline};
 use crate::channel::{Channel, Failure};
 use crate::plugin::Plugin;
-use crate::running::Running;
-use crate::site::lock;
+use crate::plugin::running::Running;
+use crate::sync::lock;
 use crate::target::default_rule;
 use crate::{Error, Result};
+use batch::{PendingCall, Pipeline};
 
 /// The longest request buffer that is kept for the next call, in bytes.
 const KEEP: usize = 1 << 20;
@@ -107,7 +109,7 @@ impl Function {
         R: DeserializeOwned + Send + 'static,
         A: Arguments,
     {
-        calls::call_many(self, rows.into_iter())
+        batch::call_many(self, rows.into_iter())
     }
 
     /// Calls it, and does not wait for the result: [`PendingCall::wait`] does.
@@ -120,7 +122,7 @@ impl Function {
     /// The arguments cannot be written, or the call cannot be sent: it is not
     /// carried out then.
     pub fn call_async<R: DeserializeOwned>(&self, args: impl Arguments) -> Result<PendingCall<R>> {
-        calls::call_async(self, &args)
+        batch::call_async(self, &args)
     }
 
     /// Asks whether it takes these arguments; plugins check at least their

@@ -9,13 +9,14 @@ use ekuiper_core::message::Control;
 use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
-use crate::live::Live;
-use crate::outlet::{Acknowledged, Outlet};
+use super::connection::{Acknowledged, Outlet};
+use super::settle::{Patience, Unsettled};
+use super::tally::{Delivery, Tally};
 use crate::plugin::Plugin;
-use crate::running::Running;
-use crate::settle::{Patience, Unsettled};
-use crate::site::{Claim, lock};
-use crate::tally::{Delivery, Tally};
+use crate::plugin::restorable::Live;
+use crate::plugin::running::Running;
+use crate::site::Claim;
+use crate::sync::lock;
 use crate::target::Target;
 use crate::{Error, Result};
 

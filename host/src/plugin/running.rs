@@ -13,15 +13,16 @@ use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, H
 use ekuiper_core::transport::{Deadline, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
 
+use super::startup::{self, Canceller, Started};
 use crate::catalog::Package;
+use crate::channel::dependents::ProcessScope;
+use crate::channel::idle_reader::Watch;
 use crate::channel::{Channel, Failure};
 use crate::error::transport_error;
-use crate::group;
-use crate::keeper::Watch;
+use crate::process::group;
 use crate::process::{EXIT_GRACE, Exit, Process};
-use crate::scope::ProcessScope;
-use crate::site::{Claim, Site, lock};
-use crate::startup::{self, Canceller, Started};
+use crate::site::{Claim, Site};
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// How long a symbol may take to end after it has answered a stop, before it
