@@ -14,7 +14,7 @@ use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_ba
 use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 use serde::de::DeserializeOwned;
 
-use super::{Function, Peer};
+use super::route::{FunctionConnection, FunctionRoute};
 use crate::channel::Failure;
 use crate::sync::lock;
 use crate::{Error, Result};
@@ -30,7 +30,7 @@ type Answer = Arc<Mutex<Option<Result<Vec<u8>, Failure>>>>;
 struct UnderWay {
     id: u64,
     rows: u32,
-    peer: Peer,
+    connection: FunctionConnection,
     answer: Answer,
     /// When it is given up.
     answer_by: Instant,
@@ -38,20 +38,26 @@ struct UnderWay {
 
 impl UnderWay {
     /// Sends a batch.
-    fn send(function: &Function, peer: Peer, batch: BatchWriter, id: u64, until: Instant) -> Result<(Self, Vec<u8>)> {
+    fn send(
+        route: &FunctionRoute,
+        connection: FunctionConnection,
+        batch: BatchWriter,
+        id: u64,
+        until: Instant,
+    ) -> Result<(Self, Vec<u8>)> {
         let rows = batch.rows();
         let message = batch.finish();
         let answer = Answer::default();
         let taken = answer.clone();
         let tell = move |outcome: Result<&mut Vec<u8>, Failure>| *lock(&taken) = Some(outcome.map(std::mem::take));
-        let plugin = function.plugin();
+        let plugin = &route.plugin;
         plugin.counters.calls.add(rows.into());
-        if let Err(failure) = peer.channel.post(&message, until, tell) {
+        if let Err(failure) = connection.channel.post(&message, until, tell) {
             let patience = plugin.site.options.send_timeout;
-            return Err(peer.running.explain(failure, function.what(CallKind::Batch), patience));
+            return Err(connection.running.explain(failure, route.what(CallKind::Batch), patience));
         }
         let answer_by = Instant::now() + plugin.site.options.recv_timeout;
-        Ok((Self { id, rows, peer, answer, answer_by }, message))
+        Ok((Self { id, rows, connection, answer, answer_by }, message))
     }
 
     /// Waits for its answer at most until `deadline`; whether it is there, or
@@ -59,20 +65,20 @@ impl UnderWay {
     fn await_answer(&self, deadline: Instant) -> bool {
         let is_there = || lock(&self.answer).is_some() || Instant::now() >= self.answer_by;
         if !is_there() {
-            self.peer.channel.settle(deadline, self.answer_by);
+            self.connection.channel.settle(deadline, self.answer_by);
         }
         is_there()
     }
 
     /// Waits for its answer.
-    fn receive(self, function: &Function) -> Result<Received> {
-        let patience = function.plugin().site.options.recv_timeout;
+    fn receive(self, route: &FunctionRoute) -> Result<Received> {
+        let patience = route.plugin.site.options.recv_timeout;
         self.await_answer(self.answer_by);
         let answer = lock(&self.answer).take().unwrap_or(Err(Failure::Timeout));
-        let reply =
-            answer.map_err(|failure| self.peer.running.explain(failure, function.what(CallKind::Batch), patience))?;
-        function.plugin().counters.answers.add(self.rows.into());
-        Ok(Received { format: self.peer.format(), id: self.id, rows: self.rows, reply })
+        let reply = answer
+            .map_err(|failure| self.connection.running.explain(failure, route.what(CallKind::Batch), patience))?;
+        route.plugin.counters.answers.add(self.rows.into());
+        Ok(Received { format: self.connection.format(), id: self.id, rows: self.rows, reply })
     }
 }
 
@@ -85,60 +91,64 @@ struct Received {
 }
 
 impl Received {
-    fn decode<R: DeserializeOwned>(&self, function: &Function) -> Result<Vec<Outcome<R>>> {
+    fn decode<R: DeserializeOwned>(&self, route: &FunctionRoute) -> Result<Vec<Outcome<R>>> {
         let decoded = decode_batch_reply(self.format, &self.reply, self.id, self.rows);
-        let message = |source| Error::Message { what: function.what(CallKind::Batch), source };
-        decoded.map_err(message)?.map_err(|text| function.failed(text))
+        let message = |source| Error::Message { what: route.what(CallKind::Batch), source };
+        decoded.map_err(message)?.map_err(|text| route.failed(text))
     }
 }
 
-/// See [`Function::call_many`].
-pub(crate) fn call_many<R, A>(function: &Function, mut rows: impl Iterator<Item = A>) -> Result<Vec<Outcome<R>>>
+/// See [`Function::call_many`](super::Function::call_many).
+pub(super) fn call_many<R, A>(
+    route: &FunctionRoute,
+    pipeline: &Pipeline,
+    mut rows: impl Iterator<Item = A>,
+) -> Result<Vec<Outcome<R>>>
 where
     R: DeserializeOwned,
     A: Arguments,
 {
-    let send_timeout = function.plugin().site.options.send_timeout;
-    let peer = function.peer(Instant::now() + send_timeout)?;
-    if !peer.takes_batches() {
-        return one_by_one(function, rows);
+    let send_timeout = route.plugin.site.options.send_timeout;
+    let connection = route.connection(Instant::now() + send_timeout)?;
+    if !connection.takes_batches() {
+        return one_by_one(route, rows);
     }
-    let format = peer.format();
+    let format = connection.format();
     let mut outcomes = Vec::with_capacity(rows.size_hint().0);
     let mut under_way: Option<UnderWay> = None;
     let mut buffer = Vec::new();
     let mut row = rows.next();
     while row.is_some() || under_way.is_some() {
-        let id = function.pipeline().next_id();
-        let mut batch = BatchWriter::new(format, buffer, id, function.encoded_meta());
+        let id = pipeline.next_id();
+        let mut batch = BatchWriter::new(format, buffer, id, &route.encoded_meta);
         while let Some(args) = row.take_if(|_| batch.length() < FULL) {
             if let Err(source) = batch.row(&args) {
-                return Err(Error::Message { what: function.what(CallKind::Batch), source });
+                return Err(Error::Message { what: route.what(CallKind::Batch), source });
             }
             row = rows.next();
         }
         // The next batch is on its way before the answer to this one is read.
-        let received = under_way.take().map(|sent| sent.receive(function)).transpose()?;
+        let received = under_way.take().map(|sent| sent.receive(route)).transpose()?;
         buffer = if batch.rows() > 0 {
-            let (sent, buffer) = UnderWay::send(function, peer.clone(), batch, id, Instant::now() + send_timeout)?;
+            let (sent, buffer) = UnderWay::send(route, connection.clone(), batch, id, Instant::now() + send_timeout)?;
             under_way = Some(sent);
             buffer
         } else {
             batch.finish()
         };
         if let Some(received) = received {
-            outcomes.append(&mut received.decode(function)?);
+            outcomes.append(&mut received.decode(route)?);
         }
     }
     Ok(outcomes)
 }
 
-fn one_by_one<R, A>(function: &Function, rows: impl Iterator<Item = A>) -> Result<Vec<Outcome<R>>>
+fn one_by_one<R, A>(route: &FunctionRoute, rows: impl Iterator<Item = A>) -> Result<Vec<Outcome<R>>>
 where
     R: DeserializeOwned,
     A: Arguments,
 {
-    rows.map(|args| match function.call(args) {
+    rows.map(|args| match route.call(&args) {
         Ok(result) => Ok(Ok(result)),
         Err(Error::Function { text, .. }) => Ok(Err(text)),
         Err(error) => Err(error),
@@ -146,14 +156,19 @@ where
     .collect()
 }
 
-/// See [`Function::call_async`].
-pub(crate) fn call_async<R: DeserializeOwned>(function: &Function, args: &impl Arguments) -> Result<PendingCall<R>> {
-    let until = Instant::now() + function.plugin().site.options.send_timeout;
-    let peer = function.peer(until)?;
-    let call = if peer.takes_batches() {
-        Call::Sent { function: function.clone(), number: function.pipeline().add(function, peer, args, until)? }
+/// See [`Function::call_async`](super::Function::call_async).
+pub(super) fn call_async<R: DeserializeOwned>(
+    route: &Arc<FunctionRoute>,
+    pipeline: &Arc<Pipeline>,
+    args: &impl Arguments,
+) -> Result<PendingCall<R>> {
+    let until = Instant::now() + route.plugin.site.options.send_timeout;
+    let connection = route.connection(until)?;
+    let call = if connection.takes_batches() {
+        let number = pipeline.add(route, connection, args, until)?;
+        Call::Sent { route: route.clone(), pipeline: pipeline.clone(), number }
     } else {
-        Call::Done(function.call(args))
+        Call::Done(route.call(args))
     };
     Ok(PendingCall { call, result: PhantomData })
 }
@@ -169,7 +184,8 @@ pub struct PendingCall<R> {
 enum Call<R> {
     Done(Result<R>),
     Sent {
-        function: Function,
+        route: Arc<FunctionRoute>,
+        pipeline: Arc<Pipeline>,
         number: u64,
     },
     /// It was waited for.
@@ -180,18 +196,18 @@ impl<R: DeserializeOwned> PendingCall<R> {
     /// Waits for the result.
     ///
     /// # Errors
-    /// As [`Function::call`]. A call that had not been sent when its process
+    /// As [`Function::call`](super::Function::call). A call that had not been sent when its process
     /// ended is not carried out, and fails with [`Error::Exited`].
     pub fn wait(mut self) -> Result<R> {
         match std::mem::replace(&mut self.call, Call::Over) {
             Call::Done(result) => result,
-            Call::Sent { function, number } => {
-                let Landed { format, result } = function.pipeline().wait(&function, number)?;
+            Call::Sent { route, pipeline, number } => {
+                let Landed { format, result } = pipeline.wait(&route, number)?;
                 let message = |source| Error::Message {
-                    what: function.what(CallKind::Exec),
+                    what: route.what(CallKind::Exec),
                     source: ekuiper_core::Error::Message { what: "the function's result", source },
                 };
-                format.decode(&result.map_err(|text| function.failed(text))?).map_err(message)
+                format.decode(&result.map_err(|text| route.failed(text))?).map_err(message)
             }
             Call::Over => Err(Error::Stopped),
         }
@@ -200,8 +216,8 @@ impl<R: DeserializeOwned> PendingCall<R> {
 
 impl<R> Drop for PendingCall<R> {
     fn drop(&mut self) {
-        if let Call::Sent { function, number } = &self.call {
-            function.pipeline().forget(*number);
+        if let Call::Sent { pipeline, number, .. } = &self.call {
+            pipeline.forget(*number);
         }
     }
 }
@@ -232,7 +248,7 @@ struct Gathered {
 }
 
 struct Gathering {
-    peer: Peer,
+    connection: FunctionConnection,
     batch: BatchWriter,
     id: u64,
     first: u64,
@@ -259,12 +275,18 @@ impl Gathered {
     }
 
     /// Takes in a call: its number, and whether its batch is full.
-    fn add(&mut self, function: &Function, peer: &Peer, args: &impl Arguments) -> Result<(u64, bool)> {
-        let is_open = |rows: &Gathering| Arc::ptr_eq(&rows.peer.channel, &peer.channel) && rows.batch.length() < FULL;
+    fn add(
+        &mut self,
+        route: &FunctionRoute,
+        connection: &FunctionConnection,
+        args: &impl Arguments,
+    ) -> Result<(u64, bool)> {
+        let is_open =
+            |rows: &Gathering| Arc::ptr_eq(&rows.connection.channel, &connection.channel) && rows.batch.length() < FULL;
         if !self.waiting.back().is_some_and(is_open) {
             let (id, first, buffer) = (self.next_id(), self.calls + 1, std::mem::take(&mut self.buffer));
-            let batch = BatchWriter::new(peer.format(), buffer, id, function.encoded_meta());
-            self.waiting.push_back(Gathering { peer: peer.clone(), batch, id, first });
+            let batch = BatchWriter::new(connection.format(), buffer, id, &route.encoded_meta);
+            self.waiting.push_back(Gathering { connection: connection.clone(), batch, id, first });
         }
         let rows = self.waiting.back_mut().expect("one was just added, if there was none");
         let added = rows.batch.row(args);
@@ -272,7 +294,7 @@ impl Gathered {
         if rows.batch.rows() == 0 {
             self.waiting.pop_back();
         }
-        added.map_err(|source| Error::Message { what: function.what(CallKind::Exec), source })?;
+        added.map_err(|source| Error::Message { what: route.what(CallKind::Exec), source })?;
         self.calls += 1;
         Ok((self.calls, is_full))
     }
@@ -284,29 +306,35 @@ impl Pipeline {
     }
 
     /// Takes in a call; its number.
-    fn add(&self, function: &Function, peer: Peer, args: &impl Arguments, until: Instant) -> Result<u64> {
+    fn add(
+        &self,
+        route: &FunctionRoute,
+        connection: FunctionConnection,
+        args: &impl Arguments,
+        until: Instant,
+    ) -> Result<u64> {
         let mut driver = self.driver.try_lock();
         // Nothing keeps it from going out at once if the last has come back.
         if let Some(driver) = &mut driver {
             if let Some((sent, _)) = &**driver {
-                sent.peer.channel.look();
+                sent.connection.channel.look();
             }
             if driver.as_ref().is_some_and(|(sent, _)| lock(&sent.answer).is_some()) {
-                self.go_on(driver, function, until);
+                self.go_on(driver, route, until);
             }
         }
-        let (number, is_full) = lock(&self.gathered).add(function, &peer, args)?;
+        let (number, is_full) = lock(&self.gathered).add(route, &connection, args)?;
         if is_full {
             // What is gathered does not grow without end.
             driver = driver.or_else(|| self.driver.lock(until));
             if let Some(driver) = &mut driver {
-                self.go_on(driver, function, until);
+                self.go_on(driver, route, until);
             }
         }
         let has_sent = match &mut driver {
             Some(driver) if driver.is_some() => return Ok(number),
             Some(driver) => {
-                self.send(driver, function, until);
+                self.send(driver, route, until);
                 true
             }
             None => false,
@@ -318,7 +346,7 @@ impl Pipeline {
             && let Some(mut driver) = self.driver.try_lock()
             && driver.is_none()
         {
-            self.send(&mut driver, function, until);
+            self.send(&mut driver, route, until);
         }
         let mut results = lock(&self.landed);
         match results.landed.remove(&number) {
@@ -336,8 +364,8 @@ impl Pipeline {
         !lock(&self.gathered).waiting.is_empty()
     }
 
-    fn wait(&self, function: &Function, number: u64) -> Result<Landed> {
-        let options = &function.plugin().site.options;
+    fn wait(&self, route: &FunctionRoute, number: u64) -> Result<Landed> {
+        let options = &route.plugin.site.options;
         let patience = options.send_timeout + options.recv_timeout;
         let deadline = Instant::now() + patience;
         loop {
@@ -348,7 +376,7 @@ impl Pipeline {
                         return Err(Error::Stopped);
                     }
                     if !has_landed() {
-                        self.go_on(&mut driver, function, deadline);
+                        self.go_on(&mut driver, route, deadline);
                     }
                 }
                 Waited::Done | Waited::Held(_) | Waited::Late => {}
@@ -359,7 +387,7 @@ impl Pipeline {
             }
             if Instant::now() >= deadline {
                 results.unwanted.insert(number);
-                let (plugin, what) = (function.plugin().name().to_owned(), function.what(CallKind::Exec));
+                let (plugin, what) = (route.plugin.name().to_owned(), route.what(CallKind::Exec));
                 return Err(Error::Timeout { plugin, what, after: patience });
             }
         }
@@ -374,27 +402,27 @@ impl Pipeline {
 
     /// Sends what has gathered, after what is under way has come back, if it
     /// does until the deadline.
-    fn go_on(&self, driver: &mut Option<(UnderWay, u64)>, function: &Function, deadline: Instant) {
+    fn go_on(&self, driver: &mut Option<(UnderWay, u64)>, route: &FunctionRoute, deadline: Instant) {
         if driver.as_ref().is_some_and(|(sent, _)| !sent.await_answer(deadline)) {
             return;
         }
         let back = driver.take();
         // The next batch is on its way while this one's results are read.
-        self.send(driver, function, deadline);
+        self.send(driver, route, deadline);
         let Some((sent, first)) = back else { return };
         let rows = sent.rows;
-        match sent.receive(function) {
-            Ok(received) => self.land(function, first, &received),
+        match sent.receive(route) {
+            Ok(received) => self.land(route, first, &received),
             Err(error) => self.fail(first, rows, error),
         }
     }
 
     /// Sends those that have gathered.
-    fn send(&self, driver: &mut Option<(UnderWay, u64)>, function: &Function, deadline: Instant) {
-        let Some(Gathering { peer, batch, id, first }) = lock(&self.gathered).waiting.pop_front() else { return };
+    fn send(&self, driver: &mut Option<(UnderWay, u64)>, route: &FunctionRoute, deadline: Instant) {
+        let Some(Gathering { connection, batch, id, first }) = lock(&self.gathered).waiting.pop_front() else { return };
         let rows = batch.rows();
-        let until = deadline.min(Instant::now() + function.plugin().site.options.send_timeout);
-        match UnderWay::send(function, peer, batch, id, until) {
+        let until = deadline.min(Instant::now() + route.plugin.site.options.send_timeout);
+        match UnderWay::send(route, connection, batch, id, until) {
             Ok((sent, buffer)) => {
                 *driver = Some((sent, first));
                 lock(&self.gathered).buffer = buffer;
@@ -403,15 +431,15 @@ impl Pipeline {
         }
     }
 
-    fn land(&self, function: &Function, first: u64, received: &Received) {
+    fn land(&self, route: &FunctionRoute, first: u64, received: &Received) {
         let Received { format, id, rows, reply } = received;
         match split_batch_reply(*format, reply, *id, *rows) {
             Ok(Ok(outcomes)) => {
                 let landed = outcomes.into_iter().map(|outcome| outcome.map(<[u8]>::to_vec));
                 self.keep(first, landed.map(|result| Ok(Landed { format: *format, result })));
             }
-            Ok(Err(text)) => self.fail(first, *rows, function.failed(text)),
-            Err(source) => self.fail(first, *rows, Error::Message { what: function.what(CallKind::Batch), source }),
+            Ok(Err(text)) => self.fail(first, *rows, route.failed(text)),
+            Err(source) => self.fail(first, *rows, Error::Message { what: route.what(CallKind::Batch), source }),
         }
     }
 
