@@ -1,21 +1,18 @@
-//! The sending end of a sink's channels, for one process of its plugin: its
-//! data, and its acknowledgements.
+//! The sending end of a sink, for one process of its plugin.
 
-use std::collections::{HashMap, HashSet};
-use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::message::{Collected, Control, Feature, decode_ack};
-use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
+use ekuiper_core::message::{Control, Feature};
+use ekuiper_core::transport::{Deadline, Push, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 
+use super::acks::{Acknowledged, Acks, Receipt};
 use super::settle::Proof;
 use super::tally::Tally;
-use crate::channel::idle_reader::{LOOK_LIMIT, Tended, Watch, Watched};
-use crate::channel::speaker::Peers;
+use crate::channel::idle_reader::{Watch, Watched};
 use crate::plugin::running::{Running, Stopped};
 use crate::process::EXIT_GRACE;
 use crate::sync::lock;
@@ -32,17 +29,6 @@ const MAX_REPORTS: Duration = Duration::from_secs(1);
 /// How long the report may take that follows a stop, where nobody waits for
 /// the stop: it comes at once, unless the plugin hangs.
 const STOP_REPORT: Duration = Duration::from_millis(500);
-
-/// How it is known that a message was collected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Receipt {
-    /// The sink acknowledges it.
-    Ack,
-    /// The plugin reports how many were.
-    Report,
-    /// It is not, only that the plugin's process has read it.
-    Read,
-}
 
 /// A sink in one process.
 pub(crate) struct Outlet {
@@ -63,18 +49,6 @@ pub(crate) struct Outlet {
     _watch: Watch,
 }
 
-/// What became of a message.
-pub(crate) enum Acknowledged {
-    /// The sink's answer: its reason when it did not take the message.
-    Answer(std::result::Result<(), String>),
-    /// None that can be read.
-    Garbage(ekuiper_core::Error),
-    /// The connection ended.
-    Lost,
-    /// None in time.
-    Timeout(TransportError),
-}
-
 impl Outlet {
     /// Starts the sink. The order is the protocol's: listen for acks, start,
     /// dial the data.
@@ -91,22 +65,8 @@ impl Outlet {
             false if running.has(Feature::Collected) => Receipt::Report,
             false => Receipt::Read,
         };
-        let acks = Arc::new(Acks {
-            pull: running.scope.reports(ack).map_err(|source| running.channel_error(what.to_owned(), source))?,
-            reading: DeadlineLock::new(Reading {
-                // A report counts from the sink's start on.
-                peers: if receipt == Receipt::Report { Peers::that_may_return() } else { Peers::default() },
-                ..Reading::default()
-            }),
-            refusals_to_tell: Mutex::default(),
-            surplus: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            acked: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
-            told: AtomicU64::new(0),
-            receipt,
-            tally: tally.clone(),
-        });
+        let pull = running.scope.reports(ack).map_err(|source| running.channel_error(what.to_owned(), source))?;
+        let acks = Arc::new(Acks::new(pull, receipt, tally.clone()));
         // Read from now on: a plugin may send much there before it answers the
         // start, acks of nothing for instance, and those must not fill the
         // channel (fault 10).
@@ -382,170 +342,4 @@ fn is_gone(running: &Running, address: &Address, patience: Duration) -> bool {
         }
     }
     true
-}
-
-/// The channel on which a sink acknowledges, or reports what it has collected.
-pub(crate) struct Acks {
-    pull: Arc<dyn Pull>,
-    /// Whoever waits for an acknowledgement has it, and reads for all.
-    pub(crate) reading: DeadlineLock<Reading>,
-    refusals_to_tell: Mutex<Refusals>,
-    /// How many came that no message was waiting for.
-    surplus: AtomicU64,
-    /// How many messages were sent.
-    sent: AtomicU64,
-    /// How many of them were acknowledged, collected, or read, as far as that
-    /// is known; grows under `reading`.
-    acked: AtomicU64,
-    /// How many of the others have failed for whoever sent them.
-    told: AtomicU64,
-    receipt: Receipt,
-    tally: Arc<Tally>,
-    /// How many of those were not taken and nobody has asked for.
-    refusals: AtomicU64,
-}
-
-#[derive(Default)]
-pub(crate) struct Reading {
-    buffer: Vec<u8>,
-    pub(crate) peers: Peers,
-    /// The latest report.
-    report: Collected,
-}
-
-/// What is to be told of messages that were not taken.
-#[derive(Default)]
-struct Refusals {
-    /// The messages that were not taken, by number, until somebody asks.
-    refused: HashMap<u64, Acknowledged>,
-    /// Those nobody will ask for.
-    unwanted: HashSet<u64>,
-}
-
-impl Refusals {
-    /// Takes note of the acknowledgement of the message with this number.
-    /// Whether it is a refusal that somebody may ask for, and whether it is one
-    /// at all.
-    fn acknowledge(&mut self, number: u64, words: &[u8]) -> (bool, bool) {
-        // As plugins mostly say it.
-        let outcome = if words == b"{}" { Ok(Ok(())) } else { decode_ack(words) };
-        let is_unwanted = !self.unwanted.is_empty() && self.unwanted.remove(&number);
-        let refused = match outcome {
-            Ok(Ok(())) => return (false, false),
-            Ok(Err(text)) => Acknowledged::Answer(Err(text)),
-            Err(source) => Acknowledged::Garbage(source),
-        };
-        if !is_unwanted {
-            self.refused.insert(number, refused);
-        }
-        (!is_unwanted, true)
-    }
-}
-
-impl Acks {
-    /// Why the message with this number was not taken.
-    fn refused(&self, number: u64) -> Option<Acknowledged> {
-        let refused = lock(&self.refusals_to_tell).refused.remove(&number)?;
-        self.refusals.fetch_sub(1, Ordering::SeqCst);
-        Some(refused)
-    }
-
-    /// This many messages were collected, or read.
-    pub(crate) fn reached(&self, number: u64) {
-        let known = self.acked.fetch_max(number, Ordering::SeqCst);
-        self.tally.delivered(number.saturating_sub(known), 0);
-    }
-
-    /// How many messages were collected, or read.
-    pub(crate) fn known(&self) -> u64 {
-        self.acked.load(Ordering::SeqCst)
-    }
-
-    /// So many messages were read, and are not known to have been dealt with.
-    pub(crate) fn takes_back(&self, messages: u64) {
-        self.tally.takes_back(messages);
-    }
-
-    /// Takes note of a report. One that claims more than was sent is believed
-    /// as far as that goes, and none takes anything back.
-    fn note(&self, reading: &mut Reading) {
-        let report = match Collected::decode(&reading.buffer) {
-            Ok(report) => report,
-            Err(error) => {
-                tracing::debug!(%error, "not a report");
-                self.surplus.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-        };
-        self.reached(report.collected.min(self.sent.load(Ordering::Acquire)));
-        let refused = report.refused.saturating_sub(reading.report.refused);
-        self.tally.delivered(0, refused);
-        self.tally.refused_silently(refused);
-        if report.collected > reading.report.collected {
-            reading.report = report;
-        }
-    }
-
-    /// Takes what comes next; whether it is an acknowledgement of the sink's.
-    pub(crate) fn receive(
-        &self,
-        reading: &mut Reading,
-        deadline: Instant,
-    ) -> std::result::Result<bool, TransportError> {
-        match self.pull.receive(&mut reading.buffer, Some(deadline))? {
-            PullEvent::Message(connection) if reading.peers.said(connection) => {
-                if self.receipt == Receipt::Report {
-                    self.note(reading);
-                    return Ok(true);
-                }
-                let acked = self.acked.load(Ordering::SeqCst);
-                if self.receipt == Receipt::Ack && acked < self.sent.load(Ordering::Acquire) {
-                    let (is_asked_for, is_refusal) =
-                        lock(&self.refusals_to_tell).acknowledge(acked + 1, &reading.buffer);
-                    if is_asked_for {
-                        self.refusals.fetch_add(1, Ordering::SeqCst);
-                    }
-                    self.acked.store(acked + 1, Ordering::SeqCst);
-                    self.reading.look_again();
-                    self.tally.delivered(1, u64::from(is_refusal));
-                } else {
-                    self.surplus.fetch_add(1, Ordering::Relaxed);
-                }
-                return Ok(true);
-            }
-            PullEvent::Message(_) => {}
-            PullEvent::Connected(connection) => reading.peers.came(connection),
-            PullEvent::Disconnected(connection) => reading.peers.left(connection),
-        }
-        Ok(false)
-    }
-}
-
-impl Watched for Acks {
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        self.pull.readiness()
-    }
-
-    /// Whoever sends reads the acks.
-    fn uses(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    fn tend(&self) -> Tended {
-        let Some(mut reading) = self.reading.try_lock() else { return Tended::InUse };
-        reading.peers.listen_anew();
-        let mut whole = false;
-        // Whoever floods it is read on at the next look.
-        for _ in 0..LOOK_LIMIT {
-            if reading.peers.has_heard_the_plugin() {
-                break;
-            }
-            match self.receive(&mut reading, Instant::now()) {
-                Ok(is_ack) => whole |= is_ack,
-                Err(TransportError::Timeout) => return if whole { Tended::Idle } else { Tended::Piece },
-                Err(_) => return Tended::Over,
-            }
-        }
-        Tended::Idle
-    }
 }

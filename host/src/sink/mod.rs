@@ -1,5 +1,6 @@
 //! Writing to a plugin's sink.
 
+mod acks;
 mod connection;
 mod session;
 mod settle;
@@ -17,7 +18,8 @@ use serde::Serialize;
 use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
-use connection::{Outlet, Receipt};
+use acks::Receipt;
+use connection::Outlet;
 use session::{Drain, READING, Sent};
 use tally::Delivery;
 

@@ -9,7 +9,8 @@ use ekuiper_core::message::Control;
 use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
-use super::connection::{Acknowledged, Outlet};
+use super::acks::Acknowledged;
+use super::connection::Outlet;
 use super::settle::{Patience, Unsettled};
 use super::tally::{Delivery, Tally};
 use crate::plugin::Plugin;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::TransportError;
 
-use super::connection::{Outlet, Receipt};
+use super::acks::Receipt;
+use super::connection::Outlet;
 use crate::options::Options;
 use crate::process::group::{activity, members};
 use crate::process::{EXIT_GRACE, Exit};

@@ -1,0 +1,319 @@
+//! A source with a handle, through all processes of its plugin: restarted with
+//! each, and read on where the last one ended.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::codec::Format;
+use ekuiper_core::message::{Control, SymbolKind};
+use ekuiper_core::transport::{Deadline, TransportError};
+use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
+
+use super::connection::{Inlet, Overrun, Received};
+use crate::channel::idle_reader::Watch;
+use crate::error::transport_error;
+use crate::plugin::Plugin;
+use crate::plugin::restorable::Live;
+use crate::plugin::running::Running;
+use crate::site::Claim;
+use crate::status::EventKind;
+use crate::sync::lock;
+use crate::target::Target;
+use crate::{Error, Result};
+
+/// A source with a handle, through all processes of its plugin.
+pub(super) struct Feed {
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) target: Target,
+    pub(super) control: Control,
+    /// Held while it is started or stopped: the one follows the other.
+    starting: DeadlineLock<()>,
+    state: Mutex<FeedState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct FeedState {
+    /// Those of former processes that are not read to their end, and the
+    /// present one.
+    inlets: VecDeque<Arc<Inlet>>,
+    /// The keeper reads the present one while nobody else does.
+    watch: Option<Watch>,
+    claim: Option<Claim>,
+    /// It could not be started again.
+    failure: Option<Error>,
+    /// Nobody reads any more.
+    ended: bool,
+    /// It is not to be started again.
+    closed: bool,
+    /// How often whoever waits was told to look again.
+    wakes: u64,
+}
+
+impl Live for Feed {
+    fn control(&self) -> &Control {
+        &self.control
+    }
+
+    fn restore(&self, running: &Arc<Running>) -> Result<()> {
+        let _starting = self.begin(self.plugin.site.options.init_timeout)?;
+        let state = lock(&self.state);
+        let current = state.inlets.back().cloned();
+        if state.closed || current.as_ref().is_some_and(|inlet| inlet.running.generation == running.generation) {
+            return Ok(());
+        }
+        drop(state);
+        self.start(running, current.as_deref())
+    }
+
+    fn give_up(&self) {
+        if let Err(error) = self.stop() {
+            tracing::warn!(%error, "a source that was not opened was not stopped");
+        }
+    }
+
+    fn is_lost(&self, cause: &Error) {
+        let mut state = lock(&self.state);
+        state.failure = Some(Error::not_restored(self.what(), cause));
+        state.wakes += 1;
+        self.changed.notify_all();
+    }
+
+    /// What it has sent is read on after its process's end.
+    fn leave(&self, _running: &Running, _deadline: Instant) {}
+
+    fn wake(&self) {
+        lock(&self.state).wakes += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl Feed {
+    /// A session that is not started yet.
+    pub(super) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
+        let (starting, state, changed) = Default::default();
+        Arc::new(Self { plugin, target, control, starting, state, changed })
+    }
+
+    pub(super) fn what(&self) -> String {
+        format!("{} (plugin {})", self.target.describe(), self.plugin.name())
+    }
+
+    /// Waits until it is neither started nor stopped by others.
+    fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
+        self.starting.lock(Instant::now() + patience).ok_or_else(|| {
+            let what = format!("{} (it is being started or stopped)", self.target.describe());
+            Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
+        })
+    }
+
+    /// Starts it in this process; what it sends is read after what the former
+    /// inlet holds.
+    fn start(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<()> {
+        let started = self.listen(running, former);
+        let mut state = lock(&self.state);
+        let outcome = started.map(|(inlet, watch)| {
+            let is_watched = inlet.has_started();
+            state.watch = (is_watched && !state.ended).then_some(watch);
+            if state.ended {
+                inlet.close();
+            }
+            state.inlets.push_back(inlet);
+            state.wakes += 1;
+            state.failure = None;
+        });
+        let is_closed = state.closed;
+        drop(state);
+        self.changed.notify_all();
+        if is_closed {
+            // Nobody may have waited for this start to stop it.
+            let stopped = self.stop_current();
+            return outcome.and(stopped);
+        }
+        outcome
+    }
+
+    fn listen(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<(Arc<Inlet>, Watch)> {
+        if let Some(former) = former {
+            former.retire();
+        }
+        let address = running.folder.data(&self.target.meta);
+        let address = address.map_err(|source| Error::Message { what: self.what(), source })?;
+        let mut state = lock(&self.state);
+        if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
+            state.claim = None;
+            state.claim = Some(running.site.claim(address.clone(), self.what(), Duration::ZERO)?);
+        }
+        drop(state);
+        let (plugin, symbol) = (self.plugin.clone(), self.control.symbol_name.clone());
+        let inlet = Inlet::listen(running, &address, move || {
+            plugin.counters.overruns.add(1);
+            plugin.site.events.tell(plugin.name(), EventKind::Overrun { symbol: symbol.clone() });
+        });
+        let inlet = inlet.map_err(|source| running.channel_error(self.what(), source))?;
+        let watch = running.site.keeper.watch(inlet.clone());
+        if let Err(error) = running.start_symbol(&self.control) {
+            inlet.close();
+            return Err(error);
+        }
+        Ok((inlet, watch))
+    }
+
+    /// The next message, and how it is written; `None` when the source is over.
+    pub(super) fn receive(self: &Arc<Self>, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Option<Format>> {
+        loop {
+            let mut state = lock(&self.state);
+            if state.ended {
+                return Ok(None);
+            }
+            if let Some(inlet) = state.inlets.front().cloned() {
+                drop(state);
+                if !inlet.is_replaced() {
+                    let received = inlet.receive(buffer, deadline);
+                    match received.map_err(|source| inlet.running.channel_error(self.what(), source))? {
+                        Received::Message => return Ok(Some(inlet.running.format(SymbolKind::Source))),
+                        Received::Overrun(overrun) => return Err(self.begin_again(&inlet, overrun)),
+                        Received::End => {}
+                    }
+                    // Ended by the handle, by itself, or with its process?
+                    if lock(&self.state).ended {
+                        return Ok(None);
+                    }
+                    match inlet.running.is_ending(deadline) {
+                        Some(true) => {}
+                        Some(false) => return Ok(None),
+                        None => return Err(transport_error(self.what())(TransportError::Timeout)),
+                    }
+                }
+                state = lock(&self.state);
+                // Go on with the next process's, or the next start's.
+                if state.inlets.len() > 1 {
+                    state.inlets.pop_front();
+                    continue;
+                }
+            }
+            self.await_restart(state, deadline)?;
+        }
+    }
+
+    /// The source was overrun, and its reader has come to that: it is started
+    /// again, while the reader learns of it.
+    fn begin_again(self: &Arc<Self>, inlet: &Arc<Inlet>, overrun: Overrun) -> Error {
+        inlet.replace();
+        let symbol = self.control.symbol_name.clone();
+        let (feed, former) = (self.clone(), inlet.clone());
+        let again = move || feed.start_again(&former);
+        if std::thread::Builder::new().name(format!("{symbol}-again")).spawn(again).is_err() {
+            // Nobody else would do it.
+            self.start_again(inlet);
+        }
+        Error::Overrun { symbol, messages: overrun.messages, bytes: overrun.bytes }
+    }
+
+    /// Stops the source and starts it in the same process; again and again
+    /// while this host is short of something.
+    fn start_again(&self, former: &Arc<Inlet>) {
+        let running = &former.running;
+        let mut attempts = 0;
+        loop {
+            let Ok(starting) = self.begin(self.plugin.site.options.init_timeout) else { return };
+            let state = lock(&self.state);
+            // It may have been started in another process meanwhile.
+            let is_current = state.inlets.back().is_some_and(|inlet| Arc::ptr_eq(inlet, former));
+            if state.closed || state.ended || !is_current {
+                return;
+            }
+            drop(state);
+            let stopped = match attempts {
+                0 => running
+                    .stop_symbol(&self.control, |patience| former.has_ended(Instant::now() + patience))
+                    .map(|_| ()),
+                _ => Ok(()),
+            };
+            let started = stopped.and_then(|()| self.start(running, Some(former)));
+            drop(starting);
+            match started {
+                Err(error) if error.is_shortage() => {
+                    let pause = self.plugin.is_short(&error, attempts);
+                    attempts += 1;
+                    if running.process.wait(pause).is_some() {
+                        return;
+                    }
+                }
+                Err(error) if !running.is_over() => return self.is_lost(&error),
+                // With the next process it is started, too.
+                _ => return,
+            }
+        }
+    }
+
+    /// Waits for an inlet after the first, whose process has ended, or whose
+    /// source is started again.
+    fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, FeedState>, deadline: Deadline) -> Result<()> {
+        while !state.ended && state.inlets.len() < 2 {
+            if let Some(failure) = state.failure.take() {
+                return Err(failure);
+            }
+            let seen = state.wakes;
+            drop(state);
+            self.plugin.check()?;
+            state = lock(&self.state);
+            if state.wakes != seen {
+                continue;
+            }
+            state = match deadline {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(transport_error(self.what())(TransportError::Timeout));
+                    }
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Ends the iteration; the source runs until it is stopped.
+    pub(super) fn end(&self) {
+        let mut state = lock(&self.state);
+        state.ended = true;
+        let inlets = state.inlets.clone();
+        state.watch = None;
+        drop(state);
+        self.changed.notify_all();
+        inlets.iter().for_each(|inlet| inlet.close());
+    }
+
+    pub(super) fn stop(&self) -> Result<()> {
+        self.plugin.detach(self);
+        let mut state = lock(&self.state);
+        (state.ended, state.closed) = (true, true);
+        drop(state);
+        self.changed.notify_all();
+        // A start that takes longer stops it itself.
+        let _starting = self.begin(self.plugin.site.options.recv_timeout)?;
+        self.stop_current()
+    }
+
+    /// Stops it in its process. Nobody else starts or stops it.
+    fn stop_current(&self) -> Result<()> {
+        let mut state = lock(&self.state);
+        let inlets = std::mem::take(&mut state.inlets);
+        state.watch = None;
+        drop(state);
+        let stopped = inlets.back().map_or(Ok(()), |inlet| {
+            let running = &inlet.running;
+            let stopped = running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience));
+            // It ends with its process, which a host that is shut down ends.
+            stopped.map(|_| ()).or_else(|error| {
+                if self.plugin.is_shut_down() || running.has_ended_with(&error) { Ok(()) } else { Err(error) }
+            })
+        });
+        inlets.iter().for_each(|inlet| inlet.close());
+        lock(&self.state).claim = None;
+        stopped
+    }
+}
