@@ -10,7 +10,7 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::SymbolKind;
 
 use crate::catalog::{Catalog, Package};
-use crate::channel::idle_reader::Keeper;
+use crate::channel::idle_reader::IdleReader;
 use crate::error::folder_error;
 use crate::function::Function;
 use crate::options::Options;
@@ -431,10 +431,11 @@ impl HostBuilder {
             None => transports::default()?,
         };
         let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
-        let keeper = Keeper::start(self.options.stall_timeout).map_err(folder_error(folder.path().to_owned()))?;
-        let keeper = Arc::new(keeper);
+        let idle_reader =
+            IdleReader::start(self.options.stall_timeout).map_err(folder_error(folder.path().to_owned()))?;
+        let idle_reader = Arc::new(idle_reader);
         let events = Events::new(self.options.event_queue);
-        let site = Site::new(self.options, transport, keeper, (folder, own.as_ref()), events);
+        let site = Site::new(self.options, transport, idle_reader, (folder, own.as_ref()), events);
         let plugins = catalog
             .packages()
             .map(|package| (package.name.clone(), Plugin::new(package.clone(), site.clone())))

@@ -11,7 +11,7 @@ use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
 use ekuiper_core::transport::{Endpoint, Transport};
 
 use crate::channel::dependents::ProcessScope;
-use crate::channel::idle_reader::Keeper;
+use crate::channel::idle_reader::IdleReader;
 use crate::error::folder_error;
 use crate::options::Options;
 use crate::process::kin::Kin;
@@ -25,7 +25,7 @@ pub(crate) struct Site {
     pub(crate) options: Options,
     /// Its sockets are made by a [`ProcessScope`].
     transport: Arc<dyn Transport>,
-    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) idle_reader: Arc<IdleReader>,
     /// The host's own socket folder.
     pub(crate) folder: SocketFolder,
     /// Where sockets that are elsewhere are noted.
@@ -48,13 +48,13 @@ impl Site {
     pub(crate) fn new(
         options: Options,
         transport: Arc<dyn Transport>,
-        keeper: Arc<Keeper>,
+        idle_reader: Arc<IdleReader>,
         (folder, own): (SocketFolder, Option<&OwnFolder>),
         events: Events,
     ) -> Arc<Self> {
         let notes = own.map(|own| own.path().to_owned());
         let (addresses, released) = Default::default();
-        Arc::new(Self { options, transport, keeper, folder, notes, addresses, released, events })
+        Arc::new(Self { options, transport, idle_reader, folder, notes, addresses, released, events })
     }
 
     pub(crate) fn transport_name(&self) -> &'static str {
@@ -81,7 +81,7 @@ impl Site {
         let (folder, own) = own_folder()?;
         let events = Events::new(self.options.event_queue);
         let folder = (folder, Some(&own));
-        let site = Self::new(self.options.clone(), self.transport.clone(), self.keeper.clone(), folder, events);
+        let site = Self::new(self.options.clone(), self.transport.clone(), self.idle_reader.clone(), folder, events);
         Ok((site, own))
     }
 
@@ -208,10 +208,10 @@ mod tests {
         let (folder, own) = socket_folder(Some(given.path())).unwrap();
         let own = own.unwrap();
         let options = Options::default();
-        let keeper = Arc::new(Keeper::start(options.stall_timeout).unwrap());
+        let idle_reader = Arc::new(IdleReader::start(options.stall_timeout).unwrap());
         let events = Events::new(options.event_queue);
         let transport = crate::transports::default().unwrap();
-        let site = Site::new(options, transport, keeper, (folder.clone(), Some(&own)), events);
+        let site = Site::new(options, transport, idle_reader, (folder.clone(), Some(&own)), events);
         let claim = site.claim(folder.control("p").unwrap(), "plugin p".into(), Duration::ZERO).unwrap();
         let note = own.path().join(".at-plugin_p.ipc");
         assert_eq!(std::fs::read_link(&note).ok().as_deref(), Some(claim.address.path()));

@@ -3,7 +3,7 @@
 //! sources that cannot wait.
 //!
 //! A channel in use is read by whoever uses it, with no thread between; the
-//! keeper wakes up for it once a second at most, and for an idle host only
+//! idle reader wakes up for it once a second at most, and for an idle host only
 //! when a plugin sends something. A peer that sends a piece of a message and
 //! stops is looked at again when its time is up, since nobody else does.
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
-/// After how long without a use a channel is the keeper's again.
+/// After how long without a use a channel is the idle reader's again.
 const USE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How much later than its time is up a peer is looked at.
@@ -31,7 +31,7 @@ const LOOKS: u32 = 2;
 /// not keep the others waiting.
 pub(crate) const LOOK_LIMIT: usize = 1024;
 
-/// Something that the keeper reads while it is idle.
+/// Something that the idle reader reads while it is idle.
 pub(crate) trait Watched: Send + Sync {
     /// What polls readable when there is something to read.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
@@ -59,7 +59,7 @@ pub(crate) enum Tended {
     Over,
 }
 
-pub(crate) struct Keeper {
+pub(crate) struct IdleReader {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,7 +73,7 @@ struct Shared {
 
 const STOP: u64 = 0;
 
-impl Keeper {
+impl IdleReader {
     /// Peers may pause for `stall_timeout` in the middle of a message.
     pub(crate) fn start(stall_timeout: Duration) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -81,7 +81,7 @@ impl Keeper {
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         let shared = Arc::new(Shared { epoll, stop, watched: Mutex::default(), stall_timeout });
         let own = shared.clone();
-        let thread = std::thread::Builder::new().name("ekuiper-keeper".into()).spawn(move || own.run())?;
+        let thread = std::thread::Builder::new().name("ekuiper-idle_reader".into()).spawn(move || own.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -92,17 +92,17 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for IdleReader {
     fn drop(&mut self) {
         let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
-        // The last host handle may be dropped by the keeper's own work.
+        // The last host handle may be dropped by the idle reader's own work.
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
     }
 }
 
-/// While it lives, the keeper watches.
+/// While it lives, the idle reader watches.
 pub(crate) struct Watch {
     id: u64,
     shared: Weak<Shared>,
@@ -158,7 +158,7 @@ impl Shared {
                 Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64())),
                 Err(Errno::INTR) => continue,
                 Err(error) => {
-                    tracing::error!(%error, "the keeper cannot wait");
+                    tracing::error!(%error, "the idle_reader cannot wait");
                     std::thread::sleep(Duration::from_secs(1));
                     continue;
                 }
@@ -262,10 +262,10 @@ mod tests {
 
     #[test]
     fn what_arrives_is_read_until_the_watch_ends() {
-        let keeper = Keeper::start(Duration::from_secs(10)).unwrap();
+        let idle_reader = IdleReader::start(Duration::from_secs(10)).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         let (sender, seen) = mpsc::channel();
-        let watch = keeper.watch(Arc::new(Pipe(reader, sender)));
+        let watch = idle_reader.watch(Arc::new(Pipe(reader, sender)));
         for count in 1..4 {
             rustix::io::write(&writer, &vec![0; count]).unwrap();
             assert_eq!(seen.recv_timeout(Duration::from_secs(10)).unwrap(), count);

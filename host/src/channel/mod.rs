@@ -36,7 +36,7 @@ pub(crate) struct Channel {
     scope: Arc<ProcessScope>,
     /// Whoever exchanges something has it from the command to the answer.
     state: DeadlineLock<State>,
-    /// How many exchanges there were: tells the keeper that it is in use.
+    /// How many exchanges there were: tells the idle reader that it is in use.
     uses: AtomicU64,
     /// Its peer comes to a start, and to another one if it has gone.
     is_function: bool,

@@ -9,7 +9,7 @@ use ekuiper_core::transport::ConnectionId;
 /// The connections of one socket: the plugin's is the first that sends
 /// something, as long as it lives.
 #[derive(Debug, Default)]
-pub(crate) struct Peers {
+pub(crate) struct SpeakerFilter {
     connections: Vec<ConnectionId>,
     speaker: Option<ConnectionId>,
     over: bool,
@@ -19,7 +19,7 @@ pub(crate) struct Peers {
     strangers: usize,
 }
 
-impl Peers {
+impl SpeakerFilter {
     /// Those of a socket at which each word stands for itself: the plugin may
     /// say it on another connection than the last.
     pub(crate) fn that_may_return() -> Self {
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_stranger_comes_and_goes_and_is_not_heard() {
-        let mut peers = Peers::default();
+        let mut peers = SpeakerFilter::default();
         peers.came(PLUGIN);
         peers.came(STRANGER);
         assert!(peers.said(PLUGIN));
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn one_that_may_return_is_heard_again() {
-        let mut peers = Peers::that_may_return();
+        let mut peers = SpeakerFilter::that_may_return();
         // It was stopped while it connected, and connects anew.
         peers.came(PLUGIN);
         peers.left(PLUGIN);
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_stranger_that_comes_first_and_is_silent_takes_no_place() {
-        let mut peers = Peers::default();
+        let mut peers = SpeakerFilter::default();
         peers.came(STRANGER);
         peers.came(PLUGIN);
         peers.left(STRANGER);
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_flooder_is_heard_for_a_few_turns() {
-        let mut peers = Peers::default();
+        let mut peers = SpeakerFilter::default();
         peers.came(PLUGIN);
         peers.came(STRANGER);
         peers.said(PLUGIN);
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn one_that_leaves_without_a_word_was_the_plugin_if_it_was_alone() {
-        let mut peers = Peers::default();
+        let mut peers = SpeakerFilter::default();
         peers.came(PLUGIN);
         peers.left(PLUGIN);
         assert!(peers.is_over());

@@ -29,7 +29,7 @@ use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
 use crate::sync::lock;
 use crate::{Error, Result};
 use lifecycle::{Caller, Input, Lifecycle, Work};
-use restorable::Live;
+use restorable::Restorable;
 use restore::Symbol;
 use running::Running;
 use startup::Canceller;
@@ -184,7 +184,7 @@ impl Plugin {
 
     /// Starts a source or a sink, and again after every crash, until it is
     /// [detached](Self::detach).
-    pub(crate) fn attach(self: &Arc<Self>, handle: Arc<dyn Live>) -> Result<()> {
+    pub(crate) fn attach(self: &Arc<Self>, handle: Arc<dyn Restorable>) -> Result<()> {
         // First, or a crash between the start and this would leave it out.
         self.handle(Input::Attached(Symbol::Handle(handle.clone())));
         let opened = self.open(&*handle);
@@ -195,7 +195,7 @@ impl Plugin {
         opened
     }
 
-    fn open(self: &Arc<Self>, handle: &dyn Live) -> Result<()> {
+    fn open(self: &Arc<Self>, handle: &dyn Restorable) -> Result<()> {
         let give_up = Instant::now() + self.site.options.init_timeout;
         loop {
             let running = self.running(give_up)?;
@@ -211,7 +211,7 @@ impl Plugin {
     }
 
     /// The handle is closed: its source or sink is not restarted.
-    pub(crate) fn detach(self: &Arc<Self>, handle: &dyn Live) {
+    pub(crate) fn detach(self: &Arc<Self>, handle: &dyn Restorable) {
         let gone: *const () = std::ptr::from_ref(handle).cast();
         let is_gone = |symbol: &&Symbol| matches!(symbol, Symbol::Handle(other) if Arc::as_ptr(other).cast() == gone);
         let inner = lock(&self.inner);

@@ -9,7 +9,7 @@ use super::running::Running;
 use crate::{Error, Result};
 
 /// A source or a sink with a handle.
-pub(crate) trait Live: Send + Sync {
+pub(crate) trait Restorable: Send + Sync {
     /// What its plugin is told.
     fn control(&self) -> &Control;
 

@@ -8,7 +8,7 @@ use ekuiper_core::message::SymbolKind;
 
 use super::Plugin;
 use super::lifecycle::shortage_pause;
-use super::restorable::Live;
+use super::restorable::Restorable;
 use super::running::Running;
 use crate::status::EventKind;
 use crate::sync::lock;
@@ -20,7 +20,7 @@ pub(crate) enum Symbol {
     /// A function that has been used.
     Function(String),
     /// A source or a sink with a handle.
-    Handle(Arc<dyn Live>),
+    Handle(Arc<dyn Restorable>),
 }
 
 impl PartialEq for Symbol {
@@ -105,7 +105,7 @@ impl Plugin {
     }
 
     /// Sources and sinks with a handle.
-    pub(super) fn handles(&self) -> Vec<Arc<dyn Live>> {
+    pub(super) fn handles(&self) -> Vec<Arc<dyn Restorable>> {
         let symbols = lock(&self.inner).lifecycle.symbols().to_vec();
         let handle = |symbol| match symbol {
             Symbol::Handle(handle) => Some(handle),

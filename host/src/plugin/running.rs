@@ -149,7 +149,7 @@ impl Running {
             own: own.clone(),
             sockets: Mutex::default(),
             claim: Mutex::new(Some(claim)),
-            _watch: site.keeper.watch(control),
+            _watch: site.idle_reader.watch(control),
         });
         tracing::info!(plugin = running.name, pid = running.process.pid(), "plugin is ready");
         running
@@ -466,7 +466,7 @@ impl Running {
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
         // Read from now on: a plugin may say much there before it answers.
-        let watch = self.site.keeper.watch(channel.clone());
+        let watch = self.site.idle_reader.watch(channel.clone());
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
             let patience = self.site.options.init_timeout;
             let ready = channel.wait_ready(Instant::now() + patience, false);
@@ -475,7 +475,7 @@ impl Running {
         match started {
             Ok(()) => Ok(FunctionChannel { channel, _watch: watch, _claim: claim }),
             Err(error) => {
-                // The keeper may have it for a moment more: the address is free.
+                // The idle reader may have it for a moment more: the address is free.
                 channel.close();
                 Err(error.or_shortage())
             }

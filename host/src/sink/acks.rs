@@ -13,7 +13,7 @@ use ekuiper_transport_ipc::lock::DeadlineLock;
 
 use super::tally::Tally;
 use crate::channel::idle_reader::{LOOK_LIMIT, Tended, Watched};
-use crate::channel::speaker::Peers;
+use crate::channel::speaker::SpeakerFilter;
 use crate::sync::lock;
 
 /// How it is known that a message was collected.
@@ -63,7 +63,7 @@ pub(crate) struct Acks {
 #[derive(Default)]
 pub(crate) struct Reading {
     buffer: Vec<u8>,
-    pub(crate) peers: Peers,
+    pub(crate) peers: SpeakerFilter,
     /// The latest report.
     report: Collected,
 }
@@ -102,7 +102,7 @@ impl Acks {
     pub(super) fn new(pull: Arc<dyn Pull>, receipt: Receipt, tally: Arc<Tally>) -> Self {
         let reading = Reading {
             // A report counts from the sink's start on.
-            peers: if receipt == Receipt::Report { Peers::that_may_return() } else { Peers::default() },
+            peers: if receipt == Receipt::Report { SpeakerFilter::that_may_return() } else { SpeakerFilter::default() },
             ..Reading::default()
         };
         let zero = AtomicU64::default;

@@ -31,7 +31,7 @@ const MAX_REPORTS: Duration = Duration::from_secs(1);
 const STOP_REPORT: Duration = Duration::from_millis(500);
 
 /// A sink in one process.
-pub(crate) struct Outlet {
+pub(crate) struct SinkConnection {
     pub(crate) running: Arc<Running>,
     pub(crate) receipt: Receipt,
     /// Whoever sends has it, until the acknowledgement.
@@ -49,7 +49,7 @@ pub(crate) struct Outlet {
     _watch: Watch,
 }
 
-impl Outlet {
+impl SinkConnection {
     /// Starts the sink. The order is the protocol's: listen for acks, start,
     /// dial the data.
     pub(crate) fn start(
@@ -70,7 +70,7 @@ impl Outlet {
         // Read from now on: a plugin may send much there before it answers the
         // start, acks of nothing for instance, and those must not fill the
         // channel (fault 10).
-        let watch = running.site.keeper.watch(acks.clone());
+        let watch = running.site.idle_reader.watch(acks.clone());
         running.listens_at(data);
         if let Err(error) = running.start_symbol(control) {
             acks.pull.close();

@@ -19,8 +19,8 @@ use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 use acks::Receipt;
-use connection::Outlet;
-use session::{Drain, READING, Sent};
+use connection::SinkConnection;
+use session::{READING, Sent, SinkSession};
 use tally::Delivery;
 
 /// After how many messages it is looked whether all were read, where the plugin
@@ -64,9 +64,9 @@ impl SinkBuilder {
             config.insert("requireAck".into(), true.into());
         }
         let control = Control::sink(&target.symbol, target.meta.clone(), config);
-        let drain = Drain::new(plugin.clone(), target, control);
-        plugin.attach(drain.clone())?;
-        Ok(Sink { drain, sending: DeadlineLock::default(), stray_acks: Throttle::new(), closed: false })
+        let session = SinkSession::new(plugin.clone(), target, control);
+        plugin.attach(session.clone())?;
+        Ok(Sink { session, sending: DeadlineLock::default(), stray_acks: Throttle::new(), closed: false })
     }
 }
 
@@ -76,7 +76,7 @@ impl SinkBuilder {
 /// [`Sink::close`] ends it, and says whether everything that was sent was
 /// collected. Dropping it does the same, and can only log what was not.
 pub struct Sink {
-    drain: Arc<Drain>,
+    session: Arc<SinkSession>,
     /// Held from a message to its ack, so that acks are not confused.
     sending: DeadlineLock<Sending>,
     stray_acks: Throttle,
@@ -86,7 +86,7 @@ pub struct Sink {
 #[derive(Default)]
 struct Sending {
     /// The sink in the process that the last message went to.
-    current: Option<Arc<Outlet>>,
+    current: Option<Arc<SinkConnection>>,
     /// When it was last looked whether all were read.
     looked: Option<Instant>,
     buffer: Vec<u8>,
@@ -123,7 +123,7 @@ impl Sink {
         let (mut sending, deadline) = self.begin()?;
         let sent = self.encode_and_transmit(&mut sending, rows, true, deadline)?;
         let Some(sent) = sent else { return Ok(PendingAck(Pending::Done(Ok(())))) };
-        if sent.outlet.running.has(Feature::AckWindow) {
+        if sent.connection.running.has(Feature::AckWindow) {
             return Ok(PendingAck(Pending::Sent(sent)));
         }
         Ok(PendingAck(Pending::Done(sent.wait())))
@@ -140,15 +140,15 @@ impl Sink {
 
     /// Waits until nobody else sends; until when this message is to be sent.
     fn begin(&self) -> Result<(Held<'_, Sending>, Instant)> {
-        let patience = self.drain.send_timeout();
+        let patience = self.session.send_timeout();
         let deadline = Instant::now() + patience;
         Ok((self.alone(deadline, patience)?, deadline))
     }
 
     fn alone(&self, deadline: Instant, patience: Duration) -> Result<Held<'_, Sending>> {
         self.sending.lock(deadline).ok_or_else(|| {
-            let what = format!("sink {}: others wait for it", self.drain.control.symbol_name);
-            Error::Timeout { plugin: self.drain.plugin.name().to_owned(), what, after: patience }
+            let what = format!("sink {}: others wait for it", self.session.control.symbol_name);
+            Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience }
         })
     }
 
@@ -162,7 +162,7 @@ impl Sink {
         let mut buffer = std::mem::take(&mut sending.buffer);
         buffer.clear();
         let encoded = ekuiper_core::message::encode_rows(&mut buffer, rows)
-            .map_err(|source| Error::Message { what: self.drain.what(), source });
+            .map_err(|source| Error::Message { what: self.session.what(), source });
         let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company, deadline));
         sending.buffer = buffer;
         sent
@@ -177,40 +177,40 @@ impl Sink {
         in_company: bool,
         deadline: Instant,
     ) -> Result<Option<Sent>> {
-        let drain = &*self.drain;
-        let patience = drain.send_timeout();
+        let session = &*self.session;
+        let patience = session.send_timeout();
         loop {
             let current = sending
                 .current
                 .take()
-                .filter(|outlet| outlet.is_current() && !outlet.is_broken() && !drain.is_stopped());
-            let outlet = current.map_or_else(|| drain.outlet(deadline), Ok)?;
-            let Some(_turn) = outlet.turn.lock(deadline) else { continue };
-            if outlet.running.is_left() {
+                .filter(|connection| connection.is_current() && !connection.is_broken() && !session.is_stopped());
+            let connection = current.map_or_else(|| session.connection(deadline), Ok)?;
+            let Some(_turn) = connection.turn.lock(deadline) else { continue };
+            if connection.running.is_left() {
                 continue;
             }
-            if outlet.is_broken() {
-                return Err(Error::SinkBroken { symbol: drain.control.symbol_name.clone() });
+            if connection.is_broken() {
+                return Err(Error::SinkBroken { symbol: session.control.symbol_name.clone() });
             }
             let mut in_company = in_company;
-            if drain.require_ack {
-                in_company &= outlet.running.has(Feature::AckWindow);
-                let window = if in_company { drain.plugin.site.options.ack_window.max(1) - 1 } else { 0 };
-                drain.make_room(&outlet, window)?;
+            if session.require_ack {
+                in_company &= connection.running.has(Feature::AckWindow);
+                let window = if in_company { session.plugin.site.options.ack_window.max(1) - 1 } else { 0 };
+                session.make_room(&connection, window)?;
                 if !in_company
-                    && outlet.drop_stray_acks() > 0
+                    && connection.drop_stray_acks() > 0
                     && let Some(others) = self.stray_acks.pass(Instant::now())
                 {
-                    let sink = &drain.control.symbol_name;
+                    let sink = &session.control.symbol_name;
                     tracing::warn!(sink, others, "an acknowledgement of nothing was dropped");
                 }
             }
-            let waiting = drain.enter(READING)?;
-            let sent = match drain.require_ack {
-                true => outlet.send(message, in_company, Some(deadline)).map(Some),
-                false => outlet.send(message, true, Some(deadline)).map(|number| {
-                    if outlet.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
-                        self.look(sending, &outlet);
+            let waiting = session.enter(READING)?;
+            let sent = match session.require_ack {
+                true => connection.send(message, in_company, Some(deadline)).map(Some),
+                false => connection.send(message, true, Some(deadline)).map(|number| {
+                    if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
+                        self.look(sending, &connection);
                     }
                     None
                 }),
@@ -218,29 +218,33 @@ impl Sink {
             drop(waiting);
             match sent {
                 Ok(number) => {
-                    drain.plugin.counters.messages_out.add(1);
-                    sending.current = Some(outlet.clone());
+                    session.plugin.counters.messages_out.add(1);
+                    sending.current = Some(connection.clone());
                     if let Some(number) = number {
-                        return Ok(Some(Sent { drain: self.drain.clone(), outlet: outlet.clone(), number }));
+                        return Ok(Some(Sent {
+                            session: self.session.clone(),
+                            connection: connection.clone(),
+                            number,
+                        }));
                     }
                     return Ok(None);
                 }
-                Err(_) if drain.is_stopped() => return Err(Error::Stopped),
+                Err(_) if session.is_stopped() => return Err(Error::Stopped),
                 // Nothing was sent, or only a piece that the plugin's end has
                 // swallowed: the next process gets it.
-                Err(TransportError::Disconnected | TransportError::Closed) if outlet.running.is_over() => {}
-                Err(error) => return Err(drain.explain(&outlet, error, "it takes no message", patience)),
+                Err(TransportError::Disconnected | TransportError::Closed) if connection.running.is_over() => {}
+                Err(error) => return Err(session.explain(&connection, error, "it takes no message", patience)),
             }
         }
     }
 
     /// Looks whether all was read, unless that was done a moment ago.
-    fn look(&self, sending: &mut Sending, outlet: &Outlet) {
+    fn look(&self, sending: &mut Sending, connection: &SinkConnection) {
         let now = Instant::now();
         if sending.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_PAUSE) {
             sending.looked = Some(now);
             // What it has lost is told at the end.
-            let _ = outlet.look(now);
+            let _ = connection.look(now);
         }
     }
 
@@ -253,18 +257,18 @@ impl Sink {
     pub fn flush(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         let _sending = self.alone(deadline, patience)?;
-        let outlet = self.drain.outlet(deadline)?;
-        self.drain.flush(&outlet, deadline.saturating_duration_since(Instant::now()))
+        let connection = self.session.connection(deadline)?;
+        self.session.flush(&connection, deadline.saturating_duration_since(Instant::now()))
     }
 
     /// What is known of what was sent so far.
     pub fn delivery(&self) -> Delivery {
-        self.drain.delivery()
+        self.session.delivery()
     }
 
     /// A handle that ends a wait on this sink from another thread.
     pub fn stopper(&self) -> SinkStopper {
-        SinkStopper(self.drain.clone())
+        SinkStopper(self.session.clone())
     }
 
     /// Waits until everything that was sent was collected (the sink's `collect`
@@ -289,7 +293,7 @@ impl Sink {
     /// everything was collected, and the plugin did not carry out the stop.
     pub fn close(mut self) -> Result<()> {
         self.closed = true;
-        self.drain.stop()
+        self.session.stop()
     }
 }
 
@@ -298,7 +302,7 @@ impl Drop for Sink {
         if self.closed {
             return;
         }
-        if let Err(error) = self.drain.stop() {
+        if let Err(error) = self.session.stop() {
             tracing::warn!(%error, "a sink was dropped, and not closed in order");
         }
     }
@@ -306,7 +310,7 @@ impl Drop for Sink {
 
 /// Ends what somebody waits for on a [`Sink`], from another thread.
 #[derive(Clone)]
-pub struct SinkStopper(Arc<Drain>);
+pub struct SinkStopper(Arc<SinkSession>);
 
 impl SinkStopper {
     /// Whoever sends or flushes gets [`Error::Stopped`], now and from now on.
@@ -358,7 +362,7 @@ impl PendingAck {
 impl Drop for PendingAck {
     fn drop(&mut self) {
         if let Pending::Sent(sent) = &self.0 {
-            sent.outlet.forget(sent.number);
+            sent.connection.forget(sent.number);
         }
     }
 }

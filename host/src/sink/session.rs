@@ -10,11 +10,11 @@ use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
 use super::acks::Acknowledged;
-use super::connection::Outlet;
+use super::connection::SinkConnection;
 use super::settle::{Patience, Unsettled};
 use super::tally::{Delivery, Tally};
 use crate::plugin::Plugin;
-use crate::plugin::restorable::Live;
+use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
 use crate::site::Claim;
 use crate::sync::lock;
@@ -22,7 +22,7 @@ use crate::target::Target;
 use crate::{Error, Result};
 
 /// A sink with a handle, through all processes of its plugin.
-pub(crate) struct Drain {
+pub(crate) struct SinkSession {
     pub(crate) plugin: Arc<Plugin>,
     target: Target,
     pub(crate) control: Control,
@@ -30,7 +30,7 @@ pub(crate) struct Drain {
     pub(crate) tally: Arc<Tally>,
     /// Held while it is started or stopped: the one follows the other.
     starting: DeadlineLock<()>,
-    pub(crate) state: Mutex<DrainState>,
+    pub(crate) state: Mutex<SinkState>,
     changed: Condvar,
     /// Nothing is to be sent any more.
     stopped: AtomicBool,
@@ -44,8 +44,8 @@ pub(crate) struct Drain {
 }
 
 #[derive(Default)]
-pub(crate) struct DrainState {
-    outlet: Option<Arc<Outlet>>,
+pub(crate) struct SinkState {
+    connection: Option<Arc<SinkConnection>>,
     claims: Option<[Claim; 2]>,
     /// It could not be started again.
     failure: Option<Error>,
@@ -61,7 +61,7 @@ pub(crate) const READING: u8 = 1;
 /// That it acknowledges.
 const ACK: u8 = 2;
 
-impl Live for Drain {
+impl Restorable for SinkSession {
     fn control(&self) -> &Control {
         &self.control
     }
@@ -69,8 +69,9 @@ impl Live for Drain {
     fn restore(&self, running: &Arc<Running>) -> Result<()> {
         let _starting = self.begin(self.plugin.site.options.init_timeout)?;
         let mut state = lock(&self.state);
-        let former = state.outlet.clone();
-        if state.closed || former.as_ref().is_some_and(|outlet| outlet.running.generation == running.generation) {
+        let former = state.connection.clone();
+        if state.closed || former.as_ref().is_some_and(|connection| connection.running.generation == running.generation)
+        {
             return Ok(());
         }
         drop(state);
@@ -79,9 +80,9 @@ impl Live for Drain {
         state.wakes += 1;
         let is_closed = state.closed;
         let outcome = match started {
-            Ok(outlet) if is_closed => Ok(Some(outlet)),
-            Ok(outlet) => {
-                (state.outlet, state.failure) = (Some(outlet), None);
+            Ok(connection) if is_closed => Ok(Some(connection)),
+            Ok(connection) => {
+                (state.connection, state.failure) = (Some(connection), None);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -92,7 +93,8 @@ impl Live for Drain {
             return outcome.map(|_| ());
         }
         // Nobody may have waited for this start to stop it.
-        let stopped = outcome.and_then(|outlet| outlet.map_or(Ok(()), |outlet| outlet.stop(&self.control)));
+        let stopped =
+            outcome.and_then(|connection| connection.map_or(Ok(()), |connection| connection.stop(&self.control)));
         lock(&self.state).claims = None;
         stopped
     }
@@ -114,13 +116,16 @@ impl Live for Drain {
         let patience = Patience::of(&self.plugin.site.options);
         // One that is being closed comes to its end first.
         drop(self.starting.lock(patience.until()));
-        let outlet = lock(&self.state).outlet.clone();
-        let Some(outlet) = outlet.filter(|outlet| outlet.running.generation == running.generation) else { return };
+        let connection = lock(&self.state).connection.clone();
+        let Some(connection) = connection.filter(|connection| connection.running.generation == running.generation)
+        else {
+            return;
+        };
         // From a message to its ack.
-        drop(outlet.turn.lock(deadline));
+        drop(connection.turn.lock(deadline));
         let is_over = || self.is_abandoned() || self.plugin.is_shut_down();
-        let settled = outlet.settle_to_stop(patience, is_over);
-        if let Err(error) = outlet.stop_to_end(&self.control) {
+        let settled = connection.settle_to_stop(patience, is_over);
+        if let Err(error) = connection.stop_to_end(&self.control) {
             tracing::warn!(sink = self.control.symbol_name, %error, "a sink was not stopped before the update");
         }
         if let Err(reason) = settled {
@@ -138,7 +143,7 @@ impl Live for Drain {
     }
 }
 
-impl Drain {
+impl SinkSession {
     /// One that is not started yet.
     pub(crate) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
         let tally = Arc::new(Tally::new(plugin.clone(), &control.symbol_name));
@@ -170,7 +175,7 @@ impl Drain {
         format!("{} (plugin {})", self.target.describe(), self.plugin.name())
     }
 
-    fn start(&self, running: &Arc<Running>, former: Option<&Outlet>) -> Result<Arc<Outlet>> {
+    fn start(&self, running: &Arc<Running>, former: Option<&SinkConnection>) -> Result<Arc<SinkConnection>> {
         if let Some(former) = former {
             former.read_reports();
             former.close();
@@ -189,7 +194,7 @@ impl Drain {
             }
         };
         lock(&self.state).claims = Some(claims);
-        Outlet::start(running, &self.control, &data, &ack, &self.what(), &self.tally)
+        SinkConnection::start(running, &self.control, &data, &ack, &self.what(), &self.tally)
     }
 
     /// Notes what whoever sends waits for from now on.
@@ -208,12 +213,12 @@ impl Drain {
     pub(crate) fn end(&self) {
         let mut state = lock(&self.state);
         self.stopped.store(true, Ordering::SeqCst);
-        if let Some(outlet) = state.outlet.clone() {
+        if let Some(connection) = state.connection.clone() {
             if self.stage.load(Ordering::SeqCst) == READING {
-                outlet.cut_off();
+                connection.cut_off();
             }
-            if self.require_ack && outlet.owed() > 0 {
-                outlet.expect_no_acks();
+            if self.require_ack && connection.owed() > 0 {
+                connection.expect_no_acks();
             }
         }
         state.wakes += 1;
@@ -222,14 +227,16 @@ impl Drain {
     }
 
     /// The sink in a process that lives; waits for one after a crash.
-    pub(crate) fn outlet(&self, deadline: Instant) -> Result<Arc<Outlet>> {
+    pub(crate) fn connection(&self, deadline: Instant) -> Result<Arc<SinkConnection>> {
         let mut state = lock(&self.state);
         loop {
             if state.closed || self.is_stopped() {
                 return Err(Error::Stopped);
             }
-            if let Some(outlet) = state.outlet.clone().filter(|outlet| outlet.is_alive() && !outlet.running.is_left()) {
-                return Ok(outlet);
+            if let Some(connection) =
+                state.connection.clone().filter(|connection| connection.is_alive() && !connection.running.is_left())
+            {
+                return Ok(connection);
             }
             if let Some(failure) = state.failure.take() {
                 return Err(failure);
@@ -271,70 +278,70 @@ impl Drain {
             // A start that takes longer stops it itself.
             Err(error) => {
                 self.plugin.detach(self);
-                let outlet = lock(&self.state).outlet.clone();
-                return match self.give_up_messages(outlet.as_deref()) {
+                let connection = lock(&self.state).connection.clone();
+                return match self.give_up_messages(connection.as_deref()) {
                     0 => Err(self.not_stopped(error)),
                     missing => Err(self.not_collected(missing, self.reason(None, None, Err(error)))),
                 };
             }
         };
         let mut state = lock(&self.state);
-        let outlet = state.outlet.take();
+        let connection = state.connection.take();
         drop(state);
         self.changed.notify_all();
         let mut settled = Ok(());
         let mut stopped = Ok(());
-        if let Some(outlet) = &outlet {
+        if let Some(connection) = &connection {
             // Where the host is shut down, its process ends, and tells until
             // then what was collected.
-            settled = outlet.settle_to_stop(Patience::of(&self.plugin.site.options), || self.is_abandoned());
+            settled = connection.settle_to_stop(Patience::of(&self.plugin.site.options), || self.is_abandoned());
             let is_given_up = matches!(settled, Err(Unsettled::Stalled | Unsettled::Late | Unsettled::Over));
             if is_given_up || self.is_abandoned() {
                 self.plugin.detach(self);
-                outlet.report_after(|| self.stop_in_background(outlet.clone()));
+                connection.report_after(|| self.stop_in_background(connection.clone()));
                 // Of this moment: the stop takes its time, and may change it.
-                let missing = self.give_up_messages(Some(outlet));
+                let missing = self.give_up_messages(Some(connection));
                 let why = settled.err().unwrap_or(Unsettled::Over);
                 return match missing {
                     0 => Ok(()),
                     missing => Err(self.not_collected(missing, self.reason(Some(why), None, Ok(())))),
                 };
             }
-            stopped = self.stop_in(outlet);
+            stopped = self.stop_in(connection);
         }
         lock(&self.state).claims = None;
         drop(starting);
         // Not before: while messages are collected it is live for an update.
         self.plugin.detach(self);
-        match self.give_up_messages(outlet.as_deref()) {
+        match self.give_up_messages(connection.as_deref()) {
             0 => stopped.map_err(|error| self.not_stopped(error)),
-            missing => Err(self.not_collected(missing, self.reason(settled.err(), outlet.as_deref(), stopped))),
+            missing => Err(self.not_collected(missing, self.reason(settled.err(), connection.as_deref(), stopped))),
         }
     }
 
     /// Nothing more will be known of what was sent so far. How many messages
     /// were not collected, as far as is known.
-    fn give_up_messages(&self, outlet: Option<&Outlet>) -> u64 {
-        outlet.iter().for_each(|outlet| outlet.write_off());
+    fn give_up_messages(&self, connection: Option<&SinkConnection>) -> u64 {
+        connection.iter().for_each(|connection| connection.write_off());
         self.tally.give_up()
     }
 
     /// Stops it in this process, where it ends otherwise than with that.
-    fn stop_in(&self, outlet: &Outlet) -> Result<()> {
-        let stopped = outlet.stop(&self.control);
+    fn stop_in(&self, connection: &SinkConnection) -> Result<()> {
+        let stopped = connection.stop(&self.control);
         stopped.or_else(|error| {
-            let ends = self.plugin.is_shut_down() || outlet.running.has_ended_with(&error);
+            let ends = self.plugin.is_shut_down() || connection.running.has_ended_with(&error);
             if ends { Ok(()) } else { Err(error) }
         })
     }
 
     /// Stops it in this process, without a caller that waits for that. Its
     /// addresses are free then; a shutdown of the host ends it.
-    fn stop_in_background(&self, outlet: Arc<Outlet>) {
+    fn stop_in_background(&self, connection: Arc<SinkConnection>) {
         lock(&self.state).claims.iter().flatten().for_each(Claim::is_ending);
         let own = self.own.upgrade();
-        let same = outlet.clone();
-        let stop = move || own.iter().for_each(|drain| drain.stop_unattended(&outlet));
+        let same = connection.clone();
+        let stop = move || own.iter().for_each(|session| session.stop_unattended(&connection));
         let name = format!("{}-stop", self.control.symbol_name);
         if let Err(error) = std::thread::Builder::new().name(name).spawn(stop) {
             tracing::warn!(sink = self.control.symbol_name, %error, "cannot start a thread: the stop is waited for");
@@ -342,8 +349,8 @@ impl Drain {
         }
     }
 
-    fn stop_unattended(&self, outlet: &Outlet) {
-        if let Err(error) = self.stop_in(outlet) {
+    fn stop_unattended(&self, connection: &SinkConnection) {
+        if let Err(error) = self.stop_in(connection) {
             tracing::warn!(sink = self.control.symbol_name, %error, "a sink that was given up was not stopped");
         }
         lock(&self.state).claims = None;
@@ -370,7 +377,7 @@ impl Drain {
 
     /// Why messages were not collected: what ended the wait for them, else what
     /// became of the stop in the process that had them last.
-    fn reason(&self, why: Option<Unsettled>, outlet: Option<&Outlet>, stopped: Result<()>) -> String {
+    fn reason(&self, why: Option<Unsettled>, connection: Option<&SinkConnection>, stopped: Result<()>) -> String {
         let options = &self.plugin.site.options;
         match why {
             Some(Unsettled::Stalled) => {
@@ -387,7 +394,7 @@ impl Drain {
             }
             Some(Unsettled::Failed(TransportError::Closed)) => "the host is shut down".into(),
             Some(Unsettled::Failed(error)) => error.to_string(),
-            None => match (outlet.and_then(|outlet| outlet.running.process.exit()), stopped) {
+            None => match (connection.and_then(|connection| connection.running.process.exit()), stopped) {
                 (Some(exit), _) => format!("its process ended ({exit})"),
                 (None, Err(error)) => format!("it was not stopped: {}", error.reason()),
                 // An earlier one.
@@ -397,8 +404,8 @@ impl Drain {
     }
 
     /// Waits until everything that was sent was collected.
-    pub(crate) fn flush(&self, outlet: &Outlet, patience: Duration) -> Result<()> {
-        let settled = outlet.settle(Patience::only(patience), || {
+    pub(crate) fn flush(&self, connection: &SinkConnection, patience: Duration) -> Result<()> {
+        let settled = connection.settle(Patience::only(patience), || {
             self.is_stopped() || self.is_abandoned() || self.plugin.is_shut_down()
         });
         let plugin = || self.plugin.name().to_owned();
@@ -409,8 +416,8 @@ impl Drain {
             }
             Unsettled::Exited(exit) => Error::Exited { plugin: plugin(), exit },
             Unsettled::Over => Error::Stopped,
-            Unsettled::Disconnected => outlet.running.channel_error(self.what(), TransportError::Disconnected),
-            Unsettled::Failed(error) => outlet.running.channel_error(self.what(), error),
+            Unsettled::Disconnected => connection.running.channel_error(self.what(), TransportError::Disconnected),
+            Unsettled::Failed(error) => connection.running.channel_error(self.what(), error),
         })
     }
 
@@ -418,21 +425,27 @@ impl Drain {
         self.plugin.site.options.send_timeout
     }
 
-    pub(crate) fn explain(&self, outlet: &Outlet, error: TransportError, problem: &str, after: Duration) -> Error {
+    pub(crate) fn explain(
+        &self,
+        connection: &SinkConnection,
+        error: TransportError,
+        problem: &str,
+        after: Duration,
+    ) -> Error {
         let plugin = self.plugin.name().to_owned();
-        match (error, outlet.running.process.exit()) {
+        match (error, connection.running.process.exit()) {
             (TransportError::Timeout, Some(exit)) => Error::Exited { plugin, exit },
             (TransportError::Timeout, None) => {
                 Error::Timeout { plugin, what: format!("sink {}: {problem}", self.control.symbol_name), after }
             }
-            (error, _) => outlet.running.channel_error(self.what(), error),
+            (error, _) => connection.running.channel_error(self.what(), error),
         }
     }
 }
 
-impl Drain {
+impl SinkSession {
     /// What became of a message that is to be acknowledged.
-    fn outcome(&self, outlet: &Outlet, acknowledged: Acknowledged, patience: Duration) -> Result<()> {
+    fn outcome(&self, connection: &SinkConnection, acknowledged: Acknowledged, patience: Duration) -> Result<()> {
         let symbol = || self.control.symbol_name.clone();
         match acknowledged {
             Acknowledged::Answer(outcome) => {
@@ -442,53 +455,53 @@ impl Drain {
             Acknowledged::Garbage(source) => Err(Error::Message { what: self.what(), source }),
             _ if self.is_stopped() => Err(Error::Stopped),
             Acknowledged::Lost => {
-                outlet.breaks();
+                connection.breaks();
                 Err(Error::OutcomeUnknown {
                     plugin: self.plugin.name().to_owned(),
                     what: format!("a message to sink {}", symbol()),
-                    exit: outlet.running.process.exit_soon(),
+                    exit: connection.running.process.exit_soon(),
                 })
             }
             Acknowledged::Timeout(error) => {
-                outlet.breaks();
-                Err(self.explain(outlet, error, "it does not acknowledge", patience))
+                connection.breaks();
+                Err(self.explain(connection, error, "it does not acknowledge", patience))
             }
         }
     }
 
     /// Waits until at most so many messages have no acknowledgement.
-    pub(crate) fn make_room(&self, outlet: &Outlet, unacknowledged: u64) -> Result<()> {
+    pub(crate) fn make_room(&self, connection: &SinkConnection, unacknowledged: u64) -> Result<()> {
         let patience = self.plugin.site.options.recv_timeout;
         let waiting = self.enter(ACK)?;
-        let missing = outlet.await_room(unacknowledged, Instant::now() + patience);
+        let missing = connection.await_room(unacknowledged, Instant::now() + patience);
         drop(waiting);
-        missing.map_or(Ok(()), |missing| self.outcome(outlet, missing, patience))
+        missing.map_or(Ok(()), |missing| self.outcome(connection, missing, patience))
     }
 }
 
 /// A message that was sent and is to be acknowledged.
 pub(crate) struct Sent {
-    pub(crate) drain: Arc<Drain>,
-    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) session: Arc<SinkSession>,
+    pub(crate) connection: Arc<SinkConnection>,
     pub(crate) number: u64,
 }
 
 impl Sent {
     pub(crate) fn wait(&self) -> Result<()> {
-        let drain = &*self.drain;
-        let patience = drain.plugin.site.options.recv_timeout;
-        let waiting = drain.enter(ACK).inspect_err(|_| self.outlet.tell_unknown())?;
-        let acknowledged = self.outlet.await_ack(self.number, Instant::now() + patience);
+        let session = &*self.session;
+        let patience = session.plugin.site.options.recv_timeout;
+        let waiting = session.enter(ACK).inspect_err(|_| self.connection.tell_unknown())?;
+        let acknowledged = self.connection.await_ack(self.number, Instant::now() + patience);
         drop(waiting);
         if matches!(acknowledged, Acknowledged::Lost | Acknowledged::Timeout(_)) {
-            self.outlet.tell_unknown();
+            self.connection.tell_unknown();
         }
-        drain.outcome(&self.outlet, acknowledged, patience)
+        session.outcome(&self.connection, acknowledged, patience)
     }
 }
 
 /// Somebody waits; dropped when it is over.
-pub(crate) struct Waiting<'a>(&'a Drain);
+pub(crate) struct Waiting<'a>(&'a SinkSession);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::transport::TransportError;
 
 use super::acks::Receipt;
-use super::connection::Outlet;
+use super::connection::SinkConnection;
 use crate::options::Options;
 use crate::process::group::{activity, members};
 use crate::process::{EXIT_GRACE, Exit};
@@ -101,7 +101,7 @@ impl Proof {
     }
 }
 
-impl Outlet {
+impl SinkConnection {
     /// Waits until every message has been collected, as far as the plugin tells
     /// that; else until it was read. `is_over` ends the wait.
     pub(crate) fn settle(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {

@@ -3,7 +3,7 @@
 //!
 //! A source that nobody reads waits, as long as it can. One on an official SDK
 //! cannot: in Python it gives up after a second without progress, in Go it
-//! drops what it could not send by then. So for those the keeper reads what
+//! drops what it could not send by then. So for those the idle reader reads what
 //! nobody has read for [`STALL`], into a backlog that readers are given first:
 //! twice what the kernel keeps for the source, so that this can go on, and then
 //! it is held up again. When
@@ -22,7 +22,7 @@ use rustix::net::sockopt::socket_send_buffer_size;
 
 use super::backlog::{Backlog, Bounds};
 use crate::channel::idle_reader::{LOOK_LIMIT, Tended, Watched};
-use crate::channel::speaker::Peers;
+use crate::channel::speaker::SpeakerFilter;
 use crate::plugin::running::Running;
 use crate::process::EXIT_GRACE;
 use crate::sync::lock;
@@ -34,17 +34,17 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 /// takes.
 const STALL: Duration = Duration::from_millis(500);
 
-/// How soon the keeper looks again when somebody was just reading.
+/// How soon the idle reader looks again when somebody was just reading.
 const NEXT_LOOK: Duration = Duration::from_millis(100);
 
-/// For how long the keeper reads on before the source is held up again.
+/// For how long the idle reader reads on before the source is held up again.
 /// libnng hands messages over one by one: that none is there means little.
 const SPELL: Duration = Duration::from_millis(100);
 
 /// What the shortest message takes of the kernel's buffer, in bytes.
 const LEAST: usize = 768;
 
-pub(crate) struct Inlet {
+pub(crate) struct SourceConnection {
     pub(crate) running: Arc<Running>,
     pull: Arc<dyn Pull>,
     reading: Mutex<Reading>,
@@ -59,7 +59,7 @@ pub(crate) struct Inlet {
     is_starting: AtomicBool,
     /// Called when that was not enough.
     on_overrun: Box<dyn Fn() + Send + Sync>,
-    /// Its source is started again, at another inlet.
+    /// Its source is started again, at another connection.
     is_replaced: AtomicBool,
 }
 
@@ -69,15 +69,15 @@ struct Reading {
     backlog: Backlog,
     /// Since when the source may be waiting for a reader.
     unread_since: Option<Instant>,
-    /// The keeper reads on.
+    /// The idle reader reads on.
     spell: Option<Spell>,
     /// The backlog is full: the first of what comes after it is lost.
     overrun: Option<Overrun>,
-    peers: Peers,
+    peers: SpeakerFilter,
     over: bool,
 }
 
-/// What the keeper has read at a time.
+/// What the idle reader has read at a time.
 struct Spell {
     until: Instant,
     messages: usize,
@@ -139,8 +139,8 @@ impl Reading {
     }
 }
 
-impl Inlet {
-    /// Listens for the source. `on_overrun` is called, from the keeper's
+impl SourceConnection {
+    /// Listens for the source. `on_overrun` is called, from the idle reader's
     /// thread, when it has been overrun.
     pub(crate) fn listen(
         running: &Arc<Running>,
@@ -162,7 +162,7 @@ impl Inlet {
         }))
     }
 
-    /// The source's start is answered. Whether the keeper is still to watch
+    /// The source's start is answered. Whether the idle reader is still to watch
     /// it.
     pub(crate) fn has_started(&self) -> bool {
         self.is_starting.store(false, Ordering::SeqCst);
@@ -362,7 +362,7 @@ impl Inlet {
     }
 }
 
-impl Watched for Inlet {
+impl Watched for SourceConnection {
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
         self.pull.readiness()
     }

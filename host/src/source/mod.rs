@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
-use session::Feed;
+use session::SourceSession;
 
 /// A source that is about to be opened.
 #[must_use = "it does nothing until it is opened"]
@@ -57,9 +57,9 @@ impl SourceBuilder {
         let Self { plugin, target, datasource } = self;
         let plugin = plugin?;
         let control = Control::source(&target.symbol, target.meta.clone(), &datasource, target.config()?);
-        let feed = Feed::new(plugin.clone(), target, control);
-        plugin.attach(feed.clone())?;
-        Ok(Source { feed, buffer: Vec::new(), over: false, closed: false, record: PhantomData })
+        let session = SourceSession::new(plugin.clone(), target, control);
+        plugin.attach(session.clone())?;
+        Ok(Source { session, buffer: Vec::new(), over: false, closed: false, record: PhantomData })
     }
 }
 
@@ -76,7 +76,7 @@ impl SourceBuilder {
 ///
 /// Dropping it stops the source.
 pub struct Source<M = Value> {
-    feed: Arc<Feed>,
+    session: Arc<SourceSession>,
     buffer: Vec<u8>,
     over: bool,
     closed: bool,
@@ -97,8 +97,8 @@ impl<M: DeserializeOwned> Source<M> {
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Tuple<M>>> {
         self.advance(Some(Instant::now() + patience)).map_err(|error| match error {
             Error::Transport { source: TransportError::Timeout, .. } => {
-                let what = self.feed.target.describe();
-                Error::Timeout { plugin: self.feed.plugin.name().to_owned(), what, after: patience }
+                let what = self.session.target.describe();
+                Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience }
             }
             error => error,
         })
@@ -108,9 +108,9 @@ impl<M: DeserializeOwned> Source<M> {
         if self.over {
             return Ok(None);
         }
-        match self.feed.receive(&mut self.buffer, deadline) {
+        match self.session.receive(&mut self.buffer, deadline) {
             Ok(Some(format)) => {
-                self.feed.plugin.counters.messages_in.add(1);
+                self.session.plugin.counters.messages_in.add(1);
                 self.decode(format).map(Some)
             }
             Ok(None) => {
@@ -125,11 +125,11 @@ impl<M: DeserializeOwned> Source<M> {
     }
 
     fn decode(&self, format: Format) -> Result<Tuple<M>> {
-        let symbol = || self.feed.control.symbol_name.clone();
+        let symbol = || self.session.control.symbol_name.clone();
         match SourceMessage::decode(format, &self.buffer) {
             Ok(SourceMessage::Tuple(tuple)) => Ok(tuple),
             Ok(SourceMessage::Error(text)) => Err(Error::Source { symbol: symbol(), text }),
-            Err(source) => Err(Error::Message { what: self.feed.what(), source }),
+            Err(source) => Err(Error::Message { what: self.session.what(), source }),
         }
     }
 }
@@ -141,12 +141,12 @@ impl<M> Source<M> {
     /// The plugin did not carry out the stop.
     pub fn close(mut self) -> Result<()> {
         self.closed = true;
-        self.feed.stop()
+        self.session.stop()
     }
 
     /// A handle that ends the iteration from another thread.
     pub fn stopper(&self) -> Stopper {
-        Stopper(self.feed.clone())
+        Stopper(self.session.clone())
     }
 }
 
@@ -163,7 +163,7 @@ impl<M> Drop for Source<M> {
         if self.closed {
             return;
         }
-        if let Err(error) = self.feed.stop() {
+        if let Err(error) = self.session.stop() {
             tracing::warn!(%error, "a source was not stopped");
         }
     }
@@ -171,7 +171,7 @@ impl<M> Drop for Source<M> {
 
 /// Ends the iteration over a [`Source`] from another thread.
 #[derive(Clone)]
-pub struct Stopper(Arc<Feed>);
+pub struct Stopper(Arc<SourceSession>);
 
 impl Stopper {
     /// The iteration ends; what the source has still sent is dropped.

@@ -10,11 +10,11 @@ use ekuiper_core::message::{Control, SymbolKind};
 use ekuiper_core::transport::{Deadline, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
-use super::connection::{Inlet, Overrun, Received};
+use super::connection::{Overrun, Received, SourceConnection};
 use crate::channel::idle_reader::Watch;
 use crate::error::transport_error;
 use crate::plugin::Plugin;
-use crate::plugin::restorable::Live;
+use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
 use crate::site::Claim;
 use crate::status::EventKind;
@@ -23,22 +23,22 @@ use crate::target::Target;
 use crate::{Error, Result};
 
 /// A source with a handle, through all processes of its plugin.
-pub(super) struct Feed {
+pub(super) struct SourceSession {
     pub(super) plugin: Arc<Plugin>,
     pub(super) target: Target,
     pub(super) control: Control,
     /// Held while it is started or stopped: the one follows the other.
     starting: DeadlineLock<()>,
-    state: Mutex<FeedState>,
+    state: Mutex<SourceState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct FeedState {
+struct SourceState {
     /// Those of former processes that are not read to their end, and the
     /// present one.
-    inlets: VecDeque<Arc<Inlet>>,
-    /// The keeper reads the present one while nobody else does.
+    connections: VecDeque<Arc<SourceConnection>>,
+    /// The idle reader reads the present one while nobody else does.
     watch: Option<Watch>,
     claim: Option<Claim>,
     /// It could not be started again.
@@ -51,7 +51,7 @@ struct FeedState {
     wakes: u64,
 }
 
-impl Live for Feed {
+impl Restorable for SourceSession {
     fn control(&self) -> &Control {
         &self.control
     }
@@ -59,8 +59,10 @@ impl Live for Feed {
     fn restore(&self, running: &Arc<Running>) -> Result<()> {
         let _starting = self.begin(self.plugin.site.options.init_timeout)?;
         let state = lock(&self.state);
-        let current = state.inlets.back().cloned();
-        if state.closed || current.as_ref().is_some_and(|inlet| inlet.running.generation == running.generation) {
+        let current = state.connections.back().cloned();
+        if state.closed
+            || current.as_ref().is_some_and(|connection| connection.running.generation == running.generation)
+        {
             return Ok(());
         }
         drop(state);
@@ -89,7 +91,7 @@ impl Live for Feed {
     }
 }
 
-impl Feed {
+impl SourceSession {
     /// A session that is not started yet.
     pub(super) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
         let (starting, state, changed) = Default::default();
@@ -109,17 +111,17 @@ impl Feed {
     }
 
     /// Starts it in this process; what it sends is read after what the former
-    /// inlet holds.
-    fn start(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<()> {
+    /// connection holds.
+    fn start(&self, running: &Arc<Running>, former: Option<&SourceConnection>) -> Result<()> {
         let started = self.listen(running, former);
         let mut state = lock(&self.state);
-        let outcome = started.map(|(inlet, watch)| {
-            let is_watched = inlet.has_started();
+        let outcome = started.map(|(connection, watch)| {
+            let is_watched = connection.has_started();
             state.watch = (is_watched && !state.ended).then_some(watch);
             if state.ended {
-                inlet.close();
+                connection.close();
             }
-            state.inlets.push_back(inlet);
+            state.connections.push_back(connection);
             state.wakes += 1;
             state.failure = None;
         });
@@ -134,7 +136,11 @@ impl Feed {
         outcome
     }
 
-    fn listen(&self, running: &Arc<Running>, former: Option<&Inlet>) -> Result<(Arc<Inlet>, Watch)> {
+    fn listen(
+        &self,
+        running: &Arc<Running>,
+        former: Option<&SourceConnection>,
+    ) -> Result<(Arc<SourceConnection>, Watch)> {
         if let Some(former) = former {
             former.retire();
         }
@@ -147,17 +153,17 @@ impl Feed {
         }
         drop(state);
         let (plugin, symbol) = (self.plugin.clone(), self.control.symbol_name.clone());
-        let inlet = Inlet::listen(running, &address, move || {
+        let connection = SourceConnection::listen(running, &address, move || {
             plugin.counters.overruns.add(1);
             plugin.site.events.tell(plugin.name(), EventKind::Overrun { symbol: symbol.clone() });
         });
-        let inlet = inlet.map_err(|source| running.channel_error(self.what(), source))?;
-        let watch = running.site.keeper.watch(inlet.clone());
+        let connection = connection.map_err(|source| running.channel_error(self.what(), source))?;
+        let watch = running.site.idle_reader.watch(connection.clone());
         if let Err(error) = running.start_symbol(&self.control) {
-            inlet.close();
+            connection.close();
             return Err(error);
         }
-        Ok((inlet, watch))
+        Ok((connection, watch))
     }
 
     /// The next message, and how it is written; `None` when the source is over.
@@ -167,20 +173,20 @@ impl Feed {
             if state.ended {
                 return Ok(None);
             }
-            if let Some(inlet) = state.inlets.front().cloned() {
+            if let Some(connection) = state.connections.front().cloned() {
                 drop(state);
-                if !inlet.is_replaced() {
-                    let received = inlet.receive(buffer, deadline);
-                    match received.map_err(|source| inlet.running.channel_error(self.what(), source))? {
-                        Received::Message => return Ok(Some(inlet.running.format(SymbolKind::Source))),
-                        Received::Overrun(overrun) => return Err(self.begin_again(&inlet, overrun)),
+                if !connection.is_replaced() {
+                    let received = connection.receive(buffer, deadline);
+                    match received.map_err(|source| connection.running.channel_error(self.what(), source))? {
+                        Received::Message => return Ok(Some(connection.running.format(SymbolKind::Source))),
+                        Received::Overrun(overrun) => return Err(self.begin_again(&connection, overrun)),
                         Received::End => {}
                     }
                     // Ended by the handle, by itself, or with its process?
                     if lock(&self.state).ended {
                         return Ok(None);
                     }
-                    match inlet.running.is_ending(deadline) {
+                    match connection.running.is_ending(deadline) {
                         Some(true) => {}
                         Some(false) => return Ok(None),
                         None => return Err(transport_error(self.what())(TransportError::Timeout)),
@@ -188,8 +194,8 @@ impl Feed {
                 }
                 state = lock(&self.state);
                 // Go on with the next process's, or the next start's.
-                if state.inlets.len() > 1 {
-                    state.inlets.pop_front();
+                if state.connections.len() > 1 {
+                    state.connections.pop_front();
                     continue;
                 }
             }
@@ -199,28 +205,28 @@ impl Feed {
 
     /// The source was overrun, and its reader has come to that: it is started
     /// again, while the reader learns of it.
-    fn begin_again(self: &Arc<Self>, inlet: &Arc<Inlet>, overrun: Overrun) -> Error {
-        inlet.replace();
+    fn begin_again(self: &Arc<Self>, connection: &Arc<SourceConnection>, overrun: Overrun) -> Error {
+        connection.replace();
         let symbol = self.control.symbol_name.clone();
-        let (feed, former) = (self.clone(), inlet.clone());
-        let again = move || feed.start_again(&former);
+        let (session, former) = (self.clone(), connection.clone());
+        let again = move || session.start_again(&former);
         if std::thread::Builder::new().name(format!("{symbol}-again")).spawn(again).is_err() {
             // Nobody else would do it.
-            self.start_again(inlet);
+            self.start_again(connection);
         }
         Error::Overrun { symbol, messages: overrun.messages, bytes: overrun.bytes }
     }
 
     /// Stops the source and starts it in the same process; again and again
     /// while this host is short of something.
-    fn start_again(&self, former: &Arc<Inlet>) {
+    fn start_again(&self, former: &Arc<SourceConnection>) {
         let running = &former.running;
         let mut attempts = 0;
         loop {
             let Ok(starting) = self.begin(self.plugin.site.options.init_timeout) else { return };
             let state = lock(&self.state);
             // It may have been started in another process meanwhile.
-            let is_current = state.inlets.back().is_some_and(|inlet| Arc::ptr_eq(inlet, former));
+            let is_current = state.connections.back().is_some_and(|connection| Arc::ptr_eq(connection, former));
             if state.closed || state.ended || !is_current {
                 return;
             }
@@ -248,10 +254,10 @@ impl Feed {
         }
     }
 
-    /// Waits for an inlet after the first, whose process has ended, or whose
+    /// Waits for a connection after the first, whose process has ended, or whose
     /// source is started again.
-    fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, FeedState>, deadline: Deadline) -> Result<()> {
-        while !state.ended && state.inlets.len() < 2 {
+    fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, SourceState>, deadline: Deadline) -> Result<()> {
+        while !state.ended && state.connections.len() < 2 {
             if let Some(failure) = state.failure.take() {
                 return Err(failure);
             }
@@ -280,11 +286,11 @@ impl Feed {
     pub(super) fn end(&self) {
         let mut state = lock(&self.state);
         state.ended = true;
-        let inlets = state.inlets.clone();
+        let connections = state.connections.clone();
         state.watch = None;
         drop(state);
         self.changed.notify_all();
-        inlets.iter().for_each(|inlet| inlet.close());
+        connections.iter().for_each(|connection| connection.close());
     }
 
     pub(super) fn stop(&self) -> Result<()> {
@@ -301,18 +307,19 @@ impl Feed {
     /// Stops it in its process. Nobody else starts or stops it.
     fn stop_current(&self) -> Result<()> {
         let mut state = lock(&self.state);
-        let inlets = std::mem::take(&mut state.inlets);
+        let connections = std::mem::take(&mut state.connections);
         state.watch = None;
         drop(state);
-        let stopped = inlets.back().map_or(Ok(()), |inlet| {
-            let running = &inlet.running;
-            let stopped = running.stop_symbol(&self.control, |patience| inlet.has_ended(Instant::now() + patience));
+        let stopped = connections.back().map_or(Ok(()), |connection| {
+            let running = &connection.running;
+            let stopped =
+                running.stop_symbol(&self.control, |patience| connection.has_ended(Instant::now() + patience));
             // It ends with its process, which a host that is shut down ends.
             stopped.map(|_| ()).or_else(|error| {
                 if self.plugin.is_shut_down() || running.has_ended_with(&error) { Ok(()) } else { Err(error) }
             })
         });
-        inlets.iter().for_each(|inlet| inlet.close());
+        connections.iter().for_each(|connection| connection.close());
         lock(&self.state).claim = None;
         stopped
     }
