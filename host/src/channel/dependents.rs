@@ -4,7 +4,7 @@
 //! Sockets are made here and nowhere else ([`Site`](crate::site::Site) keeps
 //! the transport to itself), so a wait for a process that outlives the process
 //! cannot be written: when the process ends, what it has sent is delivered,
-//! and then each wait ends with [`TransportError::Closed`]. Nor can a socket be
+//! and then each wait ends with [`TransportError::Closed`](ekuiper_core::transport::TransportError). Nor can a socket be
 //! made at which another process is taken for the plugin's.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -58,8 +58,9 @@ impl Function {
     /// Calls it: `revert.call::<String>(("hello",))`.
     ///
     /// # Errors
-    /// [`Error::Function`] with the function's own words, or that there is no
-    /// answer: [`Error::Timeout`], [`Error::OutcomeUnknown`] and others.
+    /// [`Error::Function`](crate::Error::Function) with the function's own words, or that there is no
+    /// answer: [`Timeout`](crate::Error::Timeout),
+    /// [`OutcomeUnknown`](crate::Error::OutcomeUnknown) and others.
     pub fn call<R: DeserializeOwned>(&self, args: impl Arguments) -> Result<R> {
         self.route.call(&args)
     }

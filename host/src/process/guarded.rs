@@ -2,7 +2,7 @@
 //! and the command on it, start a process.
 //!
 //! Everything that is started is the leader of a process group of its own, has
-//! a [guard](crate::guard), and begins with no signal blocked or ignored,
+//! a [guard](super::guard), and begins with no signal blocked or ignored,
 //! whatever the host has done to its own signals. A file that cannot be
 //! executed is an error; it is never handed to a shell instead.
 #![allow(unsafe_code)] // between fork and exec
