@@ -13,17 +13,18 @@ pub(crate) struct SpeakerFilter {
     connections: Vec<ConnectionId>,
     speaker: Option<ConnectionId>,
     over: bool,
-    /// Whoever has left may come again, and what it says then counts.
-    may_return: bool,
+    /// What any connection says counts.
+    hears_all: bool,
     /// How many events in a row were strangers'.
     strangers: usize,
 }
 
 impl SpeakerFilter {
-    /// Those of a socket at which each word stands for itself: the plugin may
-    /// say it on another connection than the last.
-    pub(crate) fn that_may_return() -> Self {
-        Self { may_return: true, ..Self::default() }
+    /// A filter for a socket at which each message stands for itself and takes
+    /// nothing back: the plugin may send it on another connection than the last,
+    /// before that one's end is known.
+    pub(crate) fn hearing_all() -> Self {
+        Self { hears_all: true, ..Self::default() }
     }
 
     /// Nobody is connected just now.
@@ -39,7 +40,7 @@ impl SpeakerFilter {
 
     /// Somebody has sent something; whether that counts.
     pub(crate) fn said(&mut self, connection: ConnectionId) -> bool {
-        let counts = !self.over && *self.speaker.get_or_insert(connection) == connection;
+        let counts = self.hears_all || !self.over && *self.speaker.get_or_insert(connection) == connection;
         self.strangers = if counts { 0 } else { self.strangers.saturating_add(1) };
         counts
     }
@@ -47,8 +48,7 @@ impl SpeakerFilter {
     /// Somebody has left.
     pub(crate) fn left(&mut self, connection: ConnectionId) {
         self.connections.retain(|other| *other != connection);
-        if self.may_return {
-            self.speaker = self.speaker.filter(|speaker| *speaker != connection);
+        if self.hears_all {
             return;
         }
         self.over |= match self.speaker {
@@ -96,18 +96,20 @@ mod tests {
     }
 
     #[test]
-    fn one_that_may_return_is_heard_again() {
-        let mut peers = SpeakerFilter::that_may_return();
+    fn one_that_may_use_any_connection_is_heard_on_each() {
+        let mut peers = SpeakerFilter::hearing_all();
         // It was stopped while it connected, and connects anew.
         peers.came(PLUGIN);
         peers.left(PLUGIN);
         assert!(peers.has_nobody() && !peers.is_over());
-        for again in [ConnectionId(3), ConnectionId(4)] {
-            peers.came(again);
-            assert!(peers.said(again));
-            peers.left(again);
-            assert!(!peers.is_over());
-        }
+        let (former, next) = (ConnectionId(3), ConnectionId(4));
+        peers.came(former);
+        assert!(peers.said(former));
+        // The end of the former is told later.
+        peers.came(next);
+        assert!(peers.said(next));
+        peers.left(former);
+        assert!(peers.said(next) && !peers.is_over());
     }
 
     #[test]

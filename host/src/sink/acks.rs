@@ -102,7 +102,7 @@ impl Acks {
     pub(super) fn new(pull: Arc<dyn Pull>, receipt: Receipt, tally: Arc<Tally>) -> Self {
         let reading = Reading {
             // A report counts from the sink's start on.
-            peers: if receipt == Receipt::Report { SpeakerFilter::that_may_return() } else { SpeakerFilter::default() },
+            peers: if receipt == Receipt::Report { SpeakerFilter::hearing_all() } else { SpeakerFilter::default() },
             ..Reading::default()
         };
         let zero = AtomicU64::default;
