@@ -496,7 +496,7 @@ def call(request):
     let commands =
         [vec!["call", path, "f"], vec!["source", path, "s"], vec!["sink", path, "k"], vec!["run", &pipeline]];
     for arguments in commands {
-        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        for signal in heard_signals() {
             let mut command = bench.command(&arguments);
             command.args(["--recv-timeout", "120s"]);
             // It stays open: who types has not ended it.
@@ -560,6 +560,16 @@ fn await_text(from: &mut impl Read, text: &str) {
     }
 }
 
+/// The signals that end a command, but for those that were ignored when this
+/// test was started, as by `nohup`: the command leaves them ignored.
+fn heard_signals() -> impl Iterator<Item = Signal> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    let all = [Signal::INT, Signal::TERM, Signal::HUP];
+    all.into_iter().filter(move |signal| ignored & (1 << (signal.as_raw() - 1)) == 0)
+}
+
 /// Starts it with these lines on a stdin that stays open, signals it once its
 /// plugin is ready; what it did, with all of stderr.
 fn interrupted(bench: &Bench, arguments: &[&str], lines: &[u8], signal: Signal) -> Ran {
@@ -616,7 +626,7 @@ def call(request):
         (vec!["run", calling.to_str().unwrap()], row),
     ];
     for (arguments, told) in cases {
-        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        for signal in heard_signals() {
             let ran = interrupted(&bench, &arguments, b"{}\n{}\n", signal);
             assert_eq!(ran.code, Some(130), "{arguments:?}: {ran:?}");
             let own: Vec<_> = ran.stderr.lines().filter_map(|line| line.strip_prefix("ekuiper-plugin: ")).collect();
