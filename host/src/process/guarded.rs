@@ -295,7 +295,7 @@ mod tests {
         const ALONE: &str = "EKUIPER_GUARDED_ALONE";
         if std::env::var_os(ALONE).is_none() {
             let own = std::env::current_exe().unwrap();
-            let test = "guarded::tests::a_start_without_its_guard_fails_with_the_reason";
+            let test = "process::guarded::tests::a_start_without_its_guard_fails_with_the_reason";
             #[allow(clippy::disallowed_methods)] // it is this test's own
             let output = std::process::Command::new(own).args(["--exact", test]).env(ALONE, "").output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
