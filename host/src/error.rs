@@ -1,6 +1,8 @@
 //! What can go wrong between an engine and its plugins.
 
-use std::io::ErrorKind;
+mod kind;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use ekuiper_core::transport::TransportError;
 use rustix::io::Errno;
 
 use crate::process::{Exit, LAST_WORDS};
+pub use kind::ErrorKind;
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -182,6 +185,8 @@ pub enum Error {
     /// a start. The other has the error itself.
     #[error("{text}")]
     Shared {
+        /// The kind of the other error.
+        kind: ErrorKind,
         /// The other error's words.
         text: String,
     },
@@ -453,8 +458,8 @@ stacks need (ulimit -v), or start fewer plugins";
     match (Errno::from_io_error(error), error.kind()) {
         (Some(Errno::MFILE), _) => Some(("file descriptors", FILES)),
         (Some(Errno::NFILE), _) => Some(("file descriptors, nor can others", SYSTEM_FILES)),
-        (Some(Errno::NOMEM | Errno::NOBUFS), _) | (_, ErrorKind::OutOfMemory) => Some(("memory", MEMORY)),
-        (Some(Errno::AGAIN), _) | (_, ErrorKind::WouldBlock) => Some(("processes or threads", PROCESSES)),
+        (Some(Errno::NOMEM | Errno::NOBUFS), _) | (_, io::ErrorKind::OutOfMemory) => Some(("memory", MEMORY)),
+        (Some(Errno::AGAIN), _) | (_, io::ErrorKind::WouldBlock) => Some(("processes or threads", PROCESSES)),
         _ => None,
     }
 }
@@ -565,7 +570,7 @@ impl Error {
             },
             Self::Function { symbol, text } => Self::Function { symbol: symbol.clone(), text: text.clone() },
             Self::Stopped => Self::Stopped,
-            other => Self::Shared { text: other.to_string() },
+            other => Self::Shared { kind: other.kind(), text: other.to_string() },
         }
     }
 }

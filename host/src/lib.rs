@@ -57,7 +57,7 @@ pub use ekuiper_core::manifest::{Language, Manifest};
 pub use ekuiper_core::message::{Arguments, FunctionMeta, Meta, SymbolKind, Tuple};
 pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use function::Function;
 pub use function::batch::PendingCall;
 pub use host::{Host, HostBuilder};
