@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::post::{Post, Role, STEADY};
 use crate::record::{CALLS, MESSAGES};
 use crate::stage::STABLE_AFTER;
 use crate::target::{Age, Target};
-use crate::{lock, survey};
+use crate::{lock, shortage, survey};
 
 /// How long a plugin may take to be back before the run has failed, on however
 /// busy a machine.
@@ -31,20 +31,6 @@ const BACK_FROM_START_BY: Duration = Duration::from_secs(10);
 
 /// How often a state is looked at of which no event tells.
 const LOOK: Duration = Duration::from_millis(2);
-
-/// How often the host, with all its plugins, came to be short of descriptors,
-/// or no more.
-static SHORTAGES: AtomicU64 = AtomicU64::new(0);
-
-/// Changes with the beginning and the end of each shortage.
-pub(crate) fn shortages() -> u64 {
-    SHORTAGES.load(Ordering::SeqCst)
-}
-
-/// Whether the host is short of descriptors now.
-pub(crate) fn is_short() -> bool {
-    !shortages().is_multiple_of(2)
-}
 
 /// Carries out faults on one plugin of a host.
 pub(crate) struct Injector<'a> {
@@ -214,7 +200,7 @@ impl Injector<'_> {
         let all = getrlimit(Resource::Nofile);
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
         self.target.is_short.store(true, Ordering::SeqCst);
-        SHORTAGES.fetch_add(1, Ordering::SeqCst);
+        shortage::change();
         let limited = setrlimit(Resource::Nofile, Rlimit { current: Some(open + time % 8), ..all });
         // Until it is back takes as long as the shortage does.
         self.send_off(&Victim { age: Age::Young, ..victim }, Signal::KILL);
@@ -222,7 +208,7 @@ impl Injector<'_> {
         if limited.and_then(|()| setrlimit(Resource::Nofile, all)).is_err() {
             self.findings.violation("the limit of descriptors cannot be changed");
         }
-        SHORTAGES.fetch_add(1, Ordering::SeqCst);
+        shortage::change();
         self.await_return(BACK_FROM_START_BY);
         self.target.is_short.store(false, Ordering::SeqCst);
     }

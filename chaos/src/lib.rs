@@ -25,6 +25,7 @@ mod findings;
 mod load;
 mod machine;
 mod post;
+mod shortage;
 mod stage;
 mod survey;
 mod target;

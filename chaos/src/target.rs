@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::batches::Batch;
-use crate::faults;
 use crate::ledger::Ledger;
 use crate::lock;
 use crate::plan::Who;
+use crate::shortage;
 use crate::timing::Times;
 
 /// A plugin, through all its processes and hosts.
@@ -98,8 +98,8 @@ impl Target {
             died: None,
             failures: Vec::new(),
             crash,
-            single: crash && age == Age::Stable && !faults::is_short(),
-            shortages: faults::shortages(),
+            single: crash && age == Age::Stable && !shortage::is_short(),
+            shortages: shortage::changes(),
             starting: age == Age::Starting,
             restored: None,
             used: vec![None; posts],
@@ -153,7 +153,7 @@ impl Target {
         let now = Instant::now();
         for kill in lock(&self.kills).iter_mut().filter(|kill| kill.restored.is_none() && kill.pid != pid) {
             kill.restored = Some(now - kill.at);
-            kill.single &= kill.shortages == faults::shortages();
+            kill.single &= kill.shortages == shortage::changes();
         }
     }
 

@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::Worker;
 use crate::batches::{Batch, Said};
-use crate::faults;
 use crate::findings::judge;
 use crate::ledger::Outcome;
 use crate::lock;
 use crate::plan::Who;
 use crate::rng::Rng;
+use crate::shortage;
 
 impl Worker<'_> {
     /// Opens a sink, sends it more than it can collect meanwhile, and closes
@@ -30,7 +30,7 @@ impl Worker<'_> {
             let before = self.circumstances();
             let Some(sink) = self.open(open) else { return };
             // What was killed or told to end may serve for a moment.
-            let is_settled = target.is_restored() && !faults::is_short();
+            let is_settled = target.is_restored() && !shortage::is_short();
             let fillings = target.fillings.load(Ordering::SeqCst);
             let (started, mut taken, mut is_shut_down) = (Instant::now(), Vec::new(), false);
             for _ in 0..rng.between(1, 60) {
@@ -77,7 +77,7 @@ impl Worker<'_> {
         let target = &self.post.target;
         let deletions = target.deletions.load(Ordering::SeqCst) as u64;
         let pid = self.host.pid(&target.name).unwrap_or_default();
-        [target.kills() as u64, pid.into(), deletions, faults::shortages()]
+        [target.kills() as u64, pid.into(), deletions, shortage::changes()]
     }
 }
 
