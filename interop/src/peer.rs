@@ -90,6 +90,15 @@ impl Peer {
         writeln!(commands, "{fields}").and_then(|()| commands.flush()).expect("the peer takes commands");
     }
 
+    /// Gives it a command and waits until it is done with it; whether it has
+    /// lived to tell.
+    pub fn outlives(&mut self, op: &str, mut fields: Value) -> bool {
+        fields["op"] = op.into();
+        let commands = self.commands.as_mut().expect("it has not been ended");
+        let given = writeln!(commands, "{fields}").and_then(|()| commands.flush());
+        given.is_ok() && self.answers.recv_timeout(ANSWER_TIMEOUT) != Err(mpsc::RecvTimeoutError::Disconnected)
+    }
+
     /// The answer to the earliest command that has none yet.
     ///
     /// # Errors

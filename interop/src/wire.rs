@@ -162,6 +162,27 @@ impl Inlet {
         }
     }
 
+    /// The same, of a peer that may have died; `None` when it has.
+    pub fn first_if_alive(&self, peer: &mut Peer, message: Value) -> Option<Vec<u8>> {
+        let mut buffer = Vec::new();
+        let give_up = soon();
+        loop {
+            assert!(Instant::now() < give_up, "nothing comes");
+            if !peer.outlives("send", message.clone()) {
+                return None;
+            }
+            let attempt = Some(Instant::now() + ATTEMPT);
+            loop {
+                match self.0.receive(&mut buffer, attempt) {
+                    Ok(PullEvent::Message(_)) => return Some(buffer),
+                    Ok(_) => {}
+                    Err(TransportError::Timeout) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
     /// Waits for a peer's end, with no message before.
     pub fn disconnected(&self) {
         let mut buffer = Vec::new();

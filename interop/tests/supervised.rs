@@ -150,7 +150,7 @@ fn a_call_that_kills_its_worker_is_an_error(peer: Peer) {
     // The function is back at once, and the sink a moment later: a row that is
     // sent to the dead worker meanwhile is acknowledged as failed.
     while let Err(error) = rule.turn() {
-        assert!(error.contains("outcome unknown: the plugin's worker ended"), "{error}");
+        assert!(error.contains("outcome unknown: the plugin's process ended"), "{error}");
     }
     rule.end();
 }

@@ -193,8 +193,18 @@ fn a_peer_beyond_the_pulls_limit(case: &Case) {
     peer.post("send", json!({ "id": "push", "size": 1000 }));
     assert_eq!(pull.message(), body(1000));
     peer.answer().unwrap();
-    peer.ask("send", json!({ "id": "push", "size": 1001 }));
+    let _ = peer.outlives("send", json!({ "id": "push", "size": 1001 }));
     pull.disconnected();
-    // The peer connects again by itself.
-    assert_eq!(pull.first_of(&mut peer, json!({ "id": "push", "size": 999 })), body(999));
+    // The peer connects again by itself, unless it has died: libnng 1.4.0 may
+    // use a pipe that it has freed when its peer goes just as a write completes.
+    // Then another one shows that the socket goes on.
+    let message = || json!({ "id": "push", "size": 999 });
+    let came = pull.first_if_alive(&mut peer, message()).unwrap_or_else(|| {
+        assert_eq!(peer.library(), Library::Libnng, "only libnng dies of that");
+        eprintln!("the libnng peer has died when it was hung up on");
+        peer = case.peer();
+        peer.open("push", "push", "dial", &case.url());
+        pull.first_of(&mut peer, message())
+    });
+    assert_eq!(came, body(999));
 }

@@ -74,8 +74,10 @@ fn a_command_that_is_too_long_costs_its_connection_only() {
     let _watchdog = watchdog();
     let mut plugin = Plugin::start(&[("UNRULY_MAX", "100000")]);
     let mut echo = plugin.start_function("echo");
-    echo.send(&support::channels::encoded(CallKind::Exec, &json!(["x".repeat(200_000)])));
-    assert_eq!(echo.next(), Asked::Gone);
+    // It hangs up at the length, which may be before all of it was sent.
+    if echo.try_send(&support::channels::encoded(CallKind::Exec, &json!(["x".repeat(200_000)]))).is_ok() {
+        assert_eq!(echo.next(), Asked::Gone);
+    }
     assert_eq!(echo.next(), Asked::Request(HANDSHAKE.to_vec()));
     assert_eq!(echo.call(CallKind::Exec, &json!([1])), Ok(json!(1)));
 }

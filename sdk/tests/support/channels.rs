@@ -58,8 +58,13 @@ impl Channel {
 
     /// Sends a command, without waiting for its answer.
     pub fn send(&mut self, command: &[u8]) {
+        self.try_send(command).unwrap();
+    }
+
+    /// Sends a command to a plugin that may hang up.
+    pub fn try_send(&mut self, command: &[u8]) -> Result<(), TransportError> {
         let ticket = self.ticket.take().expect("the plugin is ready");
-        self.reply.send(&ticket, command, soon()).unwrap();
+        self.reply.send(&ticket, command, soon())
     }
 
     /// Sends a command and waits for its answer.
