@@ -1,4 +1,4 @@
-//! Where each channel's socket is, and who owns which address.
+//! Addresses of a plugin's channels, and the registry of their owners.
 //!
 //! The names are the protocol's (eKuiper's Go SDK, `connection/connection.go`;
 //! Python SDK, `runtime/connection.py`); only the folder can be chosen.
@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use crate::message::Meta;
 use crate::{Error, Result};
 
-/// The folder that eKuiper and the official SDKs use.
+/// The socket folder of eKuiper and the official SDKs.
 pub const DEFAULT_FOLDER: &str = "/tmp";
 
-/// The longest path that a Unix socket's address holds on Linux, in bytes
-/// (`sun_path` has 108, one of them the final NUL).
+/// Maximum length of a Unix socket's path on Linux, in bytes (`sun_path` has
+/// 108, one of them the final NUL).
 pub const MAX_PATH: usize = 107;
 
 /// The address of one channel: a Unix socket's path.
@@ -23,7 +23,7 @@ pub const MAX_PATH: usize = 107;
 pub struct Address(PathBuf);
 
 impl Address {
-    /// An address at `path`.
+    /// Creates an address at `path`.
     ///
     /// # Errors
     /// [`Error::PathTooLong`] when the path does not fit a socket's address.
@@ -41,7 +41,7 @@ impl Address {
         &self.0
     }
 
-    /// The address as SP libraries write it: `ipc:///tmp/func_revert.ipc`.
+    /// The address as a URL of SP libraries: `ipc:///tmp/func_revert.ipc`.
     pub fn url(&self) -> String {
         format!("ipc://{}", self.0.display())
     }
@@ -59,12 +59,12 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The folder that holds a plugin's sockets; gives each channel its address.
+/// The folder that holds a plugin's sockets, and the source of their addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketFolder(PathBuf);
 
 impl SocketFolder {
-    /// The folder at `path`.
+    /// Creates the folder value for `path`; the file system is not touched.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
@@ -74,17 +74,17 @@ impl SocketFolder {
         &self.0
     }
 
-    /// The control channel of a plugin: `plugin_<plugin>.ipc`.
+    /// The address of a plugin's control channel: `plugin_<plugin>.ipc`.
     ///
     /// # Errors
-    /// A name that cannot be part of a path, or a path that is too long; the
-    /// same for the other channels.
+    /// A name that cannot be part of a path, or a path that is too long;
+    /// likewise for the other channels.
     pub fn control(&self, plugin: &str) -> Result<Address> {
         check_name("plugin", plugin)?;
         self.file(format!("plugin_{plugin}.ipc"))
     }
 
-    /// The channel of a function: `func_<symbol>.ipc`.
+    /// The address of a function's channel: `func_<symbol>.ipc`.
     ///
     /// # Errors
     /// As [`SocketFolder::control`].
@@ -93,7 +93,8 @@ impl SocketFolder {
         self.file(format!("func_{symbol}.ipc"))
     }
 
-    /// The data channel of one source or sink: `<rule>_<operator>_<instance>.ipc`.
+    /// The address of a source's or sink's data channel:
+    /// `<rule>_<operator>_<instance>.ipc`.
     ///
     /// # Errors
     /// As [`SocketFolder::control`].
@@ -101,7 +102,7 @@ impl SocketFolder {
         self.file(format!("{}.ipc", stem(meta)?))
     }
 
-    /// The channel on which a sink acknowledges:
+    /// The address of a sink's ack channel:
     /// `<rule>_<operator>_<instance>_ack.ipc`.
     ///
     /// # Errors
@@ -140,19 +141,21 @@ fn check_name(kind: &'static str, name: &str) -> Result<()> {
     Err(Error::Name { kind, name: name.to_owned(), reason })
 }
 
-/// Who uses which address, so that no two channels ever share a socket.
+/// The owners of all addresses in use, so that no two channels ever share a
+/// socket.
 ///
-/// Rule `a_b` with operator `c` and rule `a` with operator `b_c` come to one
-/// path, and so do two plugins' functions of one name: upstream mixes their
-/// traffic (fault 14), this registry refuses the second.
+/// Rule `a_b` with operator `c` and rule `a` with operator `b_c` result in the
+/// same path, and so do functions of the same name in two plugins. Upstream
+/// mixes their traffic (fault 14); this registry refuses the second one.
 #[derive(Debug, Default)]
 pub struct Registry(HashMap<Address, String>);
 
 impl Registry {
-    /// Takes `address` for `owner`, a text for people: `source random of rule1`.
+    /// Reserves `address` for `owner`, a text for people: `source random of
+    /// rule1`.
     ///
     /// # Errors
-    /// [`Error::Collision`], naming both, when it is taken.
+    /// [`Error::Collision`], naming both owners, when the address is taken.
     pub fn claim(&mut self, address: &Address, owner: impl Into<String>) -> Result<()> {
         let owner = owner.into();
         match self.0.entry(address.clone()) {
@@ -166,7 +169,7 @@ impl Registry {
         }
     }
 
-    /// Gives `address` back.
+    /// Releases `address`.
     pub fn release(&mut self, address: &Address) {
         self.0.remove(address);
     }

@@ -1,35 +1,35 @@
-//! What can be wrong with a message, a name, a manifest or an address.
+//! The errors of this crate: an invalid message, name, manifest or address.
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that this crate refuses.
+/// An invalid message, name, manifest, address or launch option.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A message does not have the form that the protocol gives it.
+    /// A message does not have the form that the protocol prescribes.
     #[error("{what} is not valid: {source}")]
     Message {
-        /// Which message.
+        /// The kind of message.
         what: &'static str,
-        /// Where and why decoding stopped.
+        /// The position and reason of the decoding failure.
         source: serde_json::Error,
     },
-    /// A value cannot be part of a message.
+    /// A value cannot be encoded as part of a message.
     #[error("{what} cannot be written: {source}")]
     Encode {
-        /// Which message.
+        /// The kind of message.
         what: &'static str,
         /// The serialiser's reason.
         source: serde_json::Error,
     },
-    /// A symbol is to speak a codec that this plugin does not know.
+    /// A command names a codec that this plugin does not support.
     #[error("this plugin knows no codec {name}: it offers those of its hello")]
     UnknownCodec {
         /// The codec's name.
         name: String,
     },
-    /// The last argument of `Exec` is not a function's context.
+    /// The last argument of an `Exec` is not a function's context.
     #[error(
         "the call of a function carries no context: its last argument must be a JSON string that holds ruleId, opId, instanceId and funcId"
     )]
@@ -37,14 +37,14 @@ pub enum Error {
     /// A plugin's, symbol's or rule's name cannot be part of a socket's path.
     #[error("{kind} name {name:?} cannot be part of a socket's path: {reason}")]
     Name {
-        /// What the name names: plugin, symbol, rule or operator.
+        /// The kind of name: plugin, symbol, rule or operator.
         kind: &'static str,
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'static str,
     },
-    /// A socket's path is longer than the operating system takes.
+    /// A socket's path is longer than the operating system supports.
     #[error(
         "socket path {path} has {length} bytes, the system takes at most {max}: choose a shorter socket folder or shorter names"
     )]
@@ -53,23 +53,23 @@ pub enum Error {
         path: String,
         /// Its length in bytes.
         length: usize,
-        /// The most that a Unix socket's address holds.
+        /// Maximum length of a Unix socket's path, in bytes.
         max: usize,
     },
     /// Two channels would share one socket.
     #[error("{wanted} and {owner} would both use {address}: rename one of them, or give the rules different ids")]
     Collision {
-        /// The address that both come to.
+        /// The address of both channels.
         address: String,
-        /// Who has it already.
+        /// The current owner.
         owner: String,
-        /// Who wants it now.
+        /// The owner that asked for it.
         wanted: String,
     },
     /// The manifest is not JSON, or a field has the wrong type.
     #[error("the manifest is not valid: {0}")]
     ManifestSyntax(#[source] serde_json::Error),
-    /// The manifest says something that no host can carry out.
+    /// The manifest describes a plugin that no host can run.
     #[error("the manifest is not valid: {0}")]
     Manifest(String),
     /// The launch options, the plugin's one argument, are not a JSON object.
@@ -77,9 +77,9 @@ pub enum Error {
         "the launch options are not a JSON object: {source} (a host passes them as the plugin's only argument, for example '{{\"sendTimeout\":1000}}'; got {text:?})"
     )]
     LaunchOptions {
-        /// What was passed.
+        /// The argument that was passed.
         text: String,
-        /// Where and why decoding stopped.
+        /// The position and reason of the decoding failure.
         source: serde_json::Error,
     },
 }

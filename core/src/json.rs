@@ -1,12 +1,12 @@
-//! Reading JSON objects.
+//! Decoding of JSON objects.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::{Error, IgnoredAny, Unexpected};
 
-/// Reads a JSON object. A struct's derived reading also takes an array of its
-/// fields in their order, so that `[]` would be a sink's "taken".
+/// Decodes a JSON object. A struct's derived `Deserialize` also accepts an
+/// array of its fields in order, so that `[]` would be a sink's positive ack.
 pub(crate) fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, serde_json::Error> {
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => Err(Error::invalid_type(Unexpected::Seq, &"an object")),
@@ -14,8 +14,8 @@ pub(crate) fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, serde
     }
 }
 
-/// Reads what follows the value of an object's key up to the end of the text:
-/// any keys but `known`.
+/// Validates the rest of an object, from behind the value of one key to the end
+/// of the text: any keys except `known`.
 #[inline]
 pub(crate) fn rest_of_object(rest: &[u8], known: &[&str]) -> Result<(), serde_json::Error> {
     if rest == b"}" { Ok(()) } else { unusual_rest(rest, known) }
@@ -23,7 +23,7 @@ pub(crate) fn rest_of_object(rest: &[u8], known: &[&str]) -> Result<(), serde_js
 
 #[cold]
 fn unusual_rest(rest: &[u8], known: &[&str]) -> Result<(), serde_json::Error> {
-    // As if it stood behind a key that says nothing.
+    // Treated as if the rest followed a key without meaning.
     let keys: BTreeMap<String, IgnoredAny> = serde_json::from_slice(&[b"{\"\":0", rest].concat())?;
     match known.iter().find(|key| keys.contains_key(**key)) {
         Some(key) => Err(Error::custom(format_args!("duplicate field `{key}`"))),

@@ -6,32 +6,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What a host tells a plugin when it starts it.
+/// The launch options of a plugin.
 ///
-/// eKuiper sends `{"sendTimeout":1000}`; the official SDKs ignore what they do
-/// not know, so our own host says more here and every plugin still starts.
+/// eKuiper sends `{"sendTimeout":1000}`. The official SDKs ignore unknown
+/// fields, so our own host adds more here and every plugin still starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct LaunchOptions {
-    /// How long a plugin waits for the host to take a message, in milliseconds.
+    /// Maximum time for the host to accept a message, in milliseconds.
     #[serde(default = "default_send_timeout")]
     pub send_timeout: u64,
     /// The transport to use: `uds`, `nng` or `zeromq`. Absent: `uds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
-    /// The folder of all sockets. Absent: `/tmp`, as eKuiper has it.
+    /// The folder of all sockets. Absent: `/tmp`, as in eKuiper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipc_dir: Option<PathBuf>,
     /// The least severe log level to write: `error` to `trace`. Absent: `info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
-    /// The host starts a crashed plugin again by itself, with all its symbols:
-    /// a plugin needs no guard of its own. Absent: it does not.
+    /// Whether the host restarts a crashed plugin by itself, with all its
+    /// symbols, so that the plugin needs no supervisor of its own. Absent:
+    /// false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub supervises: bool,
-    /// The host understands a [hello](crate::message::Hello) of this version.
-    /// Absent: it does not, and is to get eKuiper's handshake only.
+    /// The version of the [hello](crate::message::Hello) that the host
+    /// supports. Absent: none; the plugin is to send eKuiper's handshake only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hello: Option<u32>,
 }
@@ -41,7 +42,7 @@ fn default_send_timeout() -> u64 {
 }
 
 impl Default for LaunchOptions {
-    /// Exactly what eKuiper sends.
+    /// The options that eKuiper sends.
     fn default() -> Self {
         Self {
             send_timeout: default_send_timeout(),
@@ -55,15 +56,16 @@ impl Default for LaunchOptions {
 }
 
 impl LaunchOptions {
-    /// Reads the plugin's argument; fields that are not known are ignored.
+    /// Parses the plugin's argument; unknown fields are ignored.
     ///
     /// # Errors
-    /// [`Error::LaunchOptions`] when it is not a JSON object of this form.
+    /// [`Error::LaunchOptions`] when the text is not a JSON object of this
+    /// form.
     pub fn parse(text: &str) -> Result<Self> {
         crate::json::object(text.as_bytes()).map_err(|source| Error::LaunchOptions { text: text.to_owned(), source })
     }
 
-    /// The argument as it stands on the plugin's command line.
+    /// Encodes the options as the plugin's command line argument.
     ///
     /// # Errors
     /// [`Error::Encode`] when the socket folder's path is not UTF-8.

@@ -1,7 +1,8 @@
 //! The plugin's manifest: `<plugin>.json` in the plugin's folder.
 //!
 //! The format is eKuiper's (`internal/plugin/portable`, "Package" in its
-//! guide). What it says is checked here; files are not looked at.
+//! guide). Only the manifest's content is checked here; files are not looked
+//! at.
 
 use std::collections::HashSet;
 use std::path::{Component, Path};
@@ -12,23 +13,24 @@ use serde_json::{Map, Value};
 use crate::message::SymbolKind;
 use crate::{Error, Result};
 
-/// How a plugin is started.
+/// The kind of a plugin's executable, which decides how it is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Language {
-    /// A native executable. The only spelling for one that eKuiper takes,
-    /// whatever it was written in.
+    /// A native executable. eKuiper accepts no other spelling for one, whatever
+    /// language it was written in.
     Go,
-    /// The same; a word that our own host takes too.
+    /// A native executable; a spelling that only our host accepts.
     Rust,
-    /// The same; for whatever it was written in.
+    /// A native executable in any language; a spelling that only our host
+    /// accepts.
     Executable,
-    /// A script that a Python interpreter runs.
+    /// A script for a Python interpreter.
     Python,
 }
 
-/// What a plugin is and has.
+/// The manifest of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -36,26 +38,26 @@ pub struct Manifest {
     /// The plugin's version, free text.
     #[serde(default)]
     pub version: String,
-    /// How it is started.
+    /// The kind of the executable.
     pub language: Language,
     /// The executable or script, relative to the plugin's folder.
     pub executable: String,
     /// The kind of environment that a Python plugin runs in, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_env_type: Option<String>,
-    /// That environment's name.
+    /// The name of that environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<String>,
-    /// The sources that it serves.
+    /// Names of the plugin's sources.
     #[serde(default, deserialize_with = "null_as_empty")]
     pub sources: Vec<String>,
-    /// The sinks that it serves.
+    /// Names of the plugin's sinks.
     #[serde(default, deserialize_with = "null_as_empty")]
     pub sinks: Vec<String>,
-    /// The functions that it serves.
+    /// Names of the plugin's functions.
     #[serde(default, deserialize_with = "null_as_empty")]
     pub functions: Vec<String>,
-    /// Every other field, kept as it was.
+    /// Every other field, unchanged.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -65,13 +67,13 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
 }
 
 impl Manifest {
-    /// Reads and checks a manifest.
+    /// Parses and checks a manifest.
     ///
     /// # Errors
-    /// [`Error::ManifestSyntax`] when it is not JSON of this form;
+    /// [`Error::ManifestSyntax`] when the text is not JSON of this form;
     /// [`Error::Manifest`] when it names an unknown language or environment, an
-    /// executable outside the plugin's folder, a symbol twice, or none at all,
-    /// or lacks a field or has it in another form.
+    /// executable outside the plugin's folder, a symbol twice or no symbol at
+    /// all, or when a field is missing or has another form.
     pub fn parse(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(Error::ManifestSyntax)?;
         let Value::Object(fields) = &value else {
@@ -97,16 +99,16 @@ impl Manifest {
         self.env.as_deref().filter(|_| self.virtual_env_type.as_deref() == Some("conda"))
     }
 
-    /// Whether the manifest asks for a virtual environment of Python's own
-    /// module `venv`: a path in `env`, or one that the host makes. An extension
-    /// of ours: eKuiper knows conda alone.
+    /// Whether the manifest asks for a virtual environment of Python's module
+    /// `venv`: a path in `env`, or one that the host creates. This is our
+    /// extension: eKuiper supports conda only.
     pub fn is_venv(&self) -> bool {
         self.virtual_env_type.as_deref() == Some("venv")
     }
 
-    /// What is allowed and hardly meant, each a sentence: a field whose name is
-    /// nearly that of another, which is not there; an environment that nothing
-    /// runs in.
+    /// Warnings about valid content that is probably a mistake, one sentence
+    /// each: a field whose name is close to that of an absent field; an
+    /// environment that no script runs in.
     pub fn doubts(&self) -> Vec<String> {
         let is_absent = |field: &str| match field {
             "version" => self.version.is_empty(),
@@ -170,8 +172,8 @@ impl Manifest {
     }
 }
 
-/// The fields that a host reads: what each holds, and an example where it must
-/// be there.
+/// The fields that a host reads: each one's form, and an example if it is
+/// required.
 const FIELDS: [(&str, Form, Option<&str>); 8] = [
     ("language", Form::Text, Some(r#"use "go" for a native executable, or "python""#)),
     ("executable", Form::Text, Some(r#"name the program or script in the plugin's folder, such as "bin/mirror""#)),
@@ -189,8 +191,8 @@ enum Form {
     Names,
 }
 
-/// Before serde does, so that the error tells which field, and what to write
-/// instead.
+/// Checks the fields before serde does, so that the error names the field and
+/// what to write instead.
 fn check_fields(fields: &Map<String, Value>) -> Result<()> {
     let refuse = |text: String| Err(Error::Manifest(text));
     let perhaps = || {
@@ -225,7 +227,7 @@ fn check_fields(fields: &Map<String, Value>) -> Result<()> {
     }
 }
 
-/// A value in a few words.
+/// Describes a value in a few words.
 fn described(value: &Value) -> String {
     const LETTERS: usize = 40;
     match value {
@@ -236,8 +238,8 @@ fn described(value: &Value) -> String {
     }
 }
 
-/// For each field that no host reads, and whose name is nearly that of one that
-/// is absent, a sentence.
+/// Yields one sentence for each unknown field whose name is close to that of an
+/// absent one.
 fn misspelt(fields: &Map<String, Value>, is_absent: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
     let absent: Vec<_> = FIELDS.iter().map(|(field, ..)| *field).filter(|field| is_absent(field)).collect();
     let known = |name: &str| FIELDS.iter().any(|(field, ..)| *field == name);
@@ -247,8 +249,8 @@ fn misspelt(fields: &Map<String, Value>, is_absent: impl Fn(&str) -> bool) -> im
     })
 }
 
-/// Whether they differ in case, underscores and dashes, the end of a word, or
-/// two letters.
+/// Whether two names differ only in case, underscores and dashes, the end of a
+/// word, or two letters.
 fn is_nearly(name: &str, field: &str) -> bool {
     const LONGEST: usize = 32;
     if name.len() > LONGEST {
@@ -261,8 +263,8 @@ fn is_nearly(name: &str, field: &str) -> bool {
     if name.len() >= 4 && field.starts_with(&name) {
         return true;
     }
-    // The row of a table of edits: what it takes from a beginning of one to
-    // each beginning of the other.
+    // One row of the edit distance table: the number of edits from a prefix of
+    // one name to each prefix of the other.
     let mut edits: Vec<usize> = (0..=field.len()).collect();
     for (row, letter) in name.iter().enumerate() {
         let mut corner = std::mem::replace(&mut edits[0], row + 1);
@@ -272,11 +274,12 @@ fn is_nearly(name: &str, field: &str) -> bool {
             edits[column + 1] = replaced.min(corner + 1).min(edits[column] + 1);
         }
     }
-    // Of a short word little would be left.
+    // Little would be left of a short word.
     edits[field.len()] <= field.len().saturating_sub(3).min(4) / 2
 }
 
-/// The name stands on `conda`'s command line: nothing else may be made of it.
+/// Checks a conda environment's name: it stands on `conda`'s command line and
+/// must not be parsed as anything else.
 fn check_conda_name(env: &str) -> Result<()> {
     let is_odd = |letter: char| letter.is_whitespace() || letter.is_control() || ['/', ':', '#'].contains(&letter);
     if env.starts_with('-') || env.contains(is_odd) {
@@ -403,7 +406,7 @@ mod tests {
         {
             assert_eq!(doubts(&format!(r#"{name:?}:null"#)), [format!("{name:?} is not known, was {meant:?} meant?")]);
         }
-        // Those that eKuiper's manifests have, and whatever else there may be.
+        // The other fields of eKuiper's manifests, and any further ones.
         for name in ["about", "libs", "name", "author", "properties", "description", "license", "en", "end", "function"]
         {
             assert_eq!(doubts(&format!(r#"{name:?}:null"#)), [""; 0], "{name}");

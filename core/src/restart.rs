@@ -1,9 +1,8 @@
-//! When a crashed process is started again: backoff with jitter, and a breaker
-//! that ends a crash loop. No clock and no process here: it is told what
-//! happened and when.
+//! The restart policy of a crashed process: backoff with jitter, and a breaker
+//! that ends a crash loop. Without clock or process: the caller reports events
+//! and their instants.
 //!
-//! A host uses it for its plugins, and a supervised plugin's guard for its
-//! worker.
+//! A host uses it for its plugins, a plugin's own supervisor for its worker.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -20,27 +19,27 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How a process is started again that has crashed.
+/// The backoff and the breaker of restarts after crashes.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RestartPolicy {
-    /// The pause before the second of several restarts in a row; the first is
-    /// made at once. It doubles from one to the next. Default: 100 ms.
+    /// Pause before the second of several restarts in a row; the first one is
+    /// immediate. The pause doubles with each restart. Default: 100 ms.
     pub first_pause: Duration,
-    /// The longest pause. Default: 10 s.
+    /// Maximum pause. Default: 10 s.
     pub max_pause: Duration,
-    /// Which part of a pause is left to chance, so that processes that died
-    /// together do not come back together: 0 to 1. Default: 0.2.
+    /// Random share of a pause, from 0 to 1, so that processes that crashed
+    /// together do not restart together. Default: 0.2.
     pub jitter: f64,
-    /// How long a process must run to count as recovered. Default: 10 s.
+    /// Time that a process must run to count as recovered. Default: 10 s.
     pub stable_after: Duration,
-    /// How many crashes within [`break_window`](Self::break_window) open the
-    /// breaker. Default: 5; 0: never.
+    /// Number of crashes within [`break_window`](Self::break_window) that opens
+    /// the breaker. Default: 5; 0: never.
     pub break_after: u32,
-    /// Default: 60 s.
+    /// Window in which crashes count for the breaker. Default: 60 s.
     pub break_window: Duration,
-    /// How long the breaker stays open before one more start is tried.
-    /// Default: 30 s.
+    /// Time for which an open breaker stays open before one more restart is
+    /// tried. Default: 30 s.
     pub break_pause: Duration,
 }
 
@@ -58,38 +57,39 @@ impl Default for RestartPolicy {
     }
 }
 
-/// What to do after a crash.
+/// The decision after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Start it again after this pause.
+    /// Restart the process after this pause.
     After(Duration),
-    /// It crashes again and again: leave it for this long, then try once.
+    /// The breaker is open: wait this long, then restart once.
     Broken(Duration),
 }
 
-/// The crashes of one process.
+/// The crash history of one process.
 #[derive(Debug)]
 pub struct Crashes {
     policy: RestartPolicy,
-    /// Those within the window.
+    /// Crashes within the window.
     recent: VecDeque<Instant>,
-    /// Crashes since it last ran for long.
+    /// Crashes since the process last counted as recovered.
     in_a_row: u32,
     started: Option<Instant>,
 }
 
 impl Crashes {
-    /// None yet.
+    /// Creates an empty history.
     pub fn new(policy: RestartPolicy) -> Self {
         Self { policy, recent: VecDeque::new(), in_a_row: 0, started: None }
     }
 
-    /// It runs.
+    /// Records that the process runs.
     pub fn started(&mut self, now: Instant) {
         self.started = Some(now);
     }
 
-    /// It crashed, or could not be started again. `chance` is from 0 to 1.
+    /// Records that the process crashed or could not be restarted, and decides
+    /// what to do. `chance` is a random number from 0 to 1.
     pub fn crashed(&mut self, now: Instant, chance: f64) -> Verdict {
         let ran = self.started.take().map(|started| now.saturating_duration_since(started));
         if ran.is_some_and(|ran| ran >= self.policy.stable_after) {
@@ -105,7 +105,7 @@ impl Crashes {
         Verdict::After(self.pause(chance))
     }
 
-    /// Forgets all crashes: closes the breaker.
+    /// Forgets all crashes, which closes the breaker.
     pub fn reset(&mut self) {
         self.recent.clear();
         self.in_a_row = 0;
@@ -140,7 +140,7 @@ mod tests {
             })
             .collect();
         assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        // However many: no overflow.
+        // Any number of crashes: no overflow.
         for _ in 0..200 {
             crashes.crashed(now, 0.0);
         }
@@ -164,10 +164,10 @@ mod tests {
         crashes.started(now);
         now += SECOND;
         assert_eq!(crashes.crashed(now, 0.0), Verdict::Broken(30 * SECOND));
-        // The one try after the pause fails: open again.
+        // The one restart after the pause fails: the breaker opens again.
         now += 30 * SECOND;
         assert_eq!(crashes.crashed(now, 0.0), Verdict::Broken(30 * SECOND));
-        // By call.
+        // A manual reset.
         crashes.reset();
         assert_eq!(crashes.crashed(now, 0.0), Verdict::After(Duration::ZERO));
     }

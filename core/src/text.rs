@@ -1,33 +1,33 @@
 //! Text files and lines as editors save them: UTF-8, with or without a byte
 //! order mark.
 
-/// Why bytes are no UTF-8 text.
+/// The reason why bytes are not UTF-8 text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
-    /// It begins as UTF-16 does: with its byte order mark, or with a NUL.
+    /// Text that begins like UTF-16: with its byte order mark, or with a NUL.
     #[error("it is UTF-16, not UTF-8: save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8")]
     Utf16,
-    /// It begins as UTF-32 does: with its byte order mark, or with three NULs
-    /// beside a character.
+    /// Text that begins like UTF-32: with its byte order mark, or with a
+    /// character and three NULs.
     #[error("it is UTF-32, not UTF-8: save it as UTF-8, for example with iconv -f UTF-32 -t UTF-8")]
     Utf32,
-    /// A byte that is part of no character.
+    /// A byte that is not part of any character.
     #[error("byte 0x{byte:02x} at line {line}, column {column} is not UTF-8: save it as UTF-8")]
     Invalid {
         /// The byte.
         byte: u8,
-        /// Its line, from 1.
+        /// The byte's line, from 1.
         line: usize,
-        /// Its place in the line, in bytes from 1.
+        /// The byte's position in the line, in bytes from 1.
         column: usize,
     },
 }
 
-/// The text that `bytes` hold, without its byte order mark.
+/// Returns the text in `bytes`, without its byte order mark.
 ///
 /// # Errors
-/// They are UTF-16, UTF-32, or no UTF-8.
+/// The bytes are UTF-16, UTF-32, or invalid UTF-8.
 ///
 /// ```
 /// use ekuiper_core::text::{TextError, decode};
@@ -39,10 +39,11 @@ pub enum TextError {
 /// ```
 pub fn decode(bytes: &[u8]) -> Result<&str, TextError> {
     match bytes {
-        // The mark of UTF-16 and a NUL would be the same; neither JSON nor TOML begins with one.
+        // UTF-16's byte order mark and a NUL would look the same; neither JSON
+        // nor TOML begins with a NUL.
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => return Err(TextError::Utf32),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Err(TextError::Utf16),
-        // A character of JSON or TOML, whose other bytes are zero.
+        // A character of JSON or TOML in UTF-32: its other bytes are zero.
         [first, 0, 0, 0, ..] | [0, 0, 0, first, ..] if *first != 0 => return Err(TextError::Utf32),
         [first, second, ..] if (*first == 0) != (*second == 0) => return Err(TextError::Utf16),
         _ => {}

@@ -1,16 +1,16 @@
-//! Keeps repeated log lines apart (fault 20: 407 MB of log in five minutes).
+//! Rate limit for repeated log lines (fault 20: 407 MB of log in five minutes).
 //!
-//! Every warning and error that a peer can bring about passes a [`Throttle`],
-//! one for each kind of line: a peer that repeats something a thousand times a
-//! second writes one line a second to this process's log.
+//! Every warning and error that a peer can cause passes a [`Throttle`], one for
+//! each kind of line: a peer that repeats something a thousand times a second
+//! writes one line a second to this process's log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The least time between two lines of one kind.
+/// Minimum time between two lines of one kind.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Lets a line through at most once a second, and counts the others.
+/// Lets a line pass at most once a second, and counts the suppressed ones.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -32,13 +32,13 @@ struct State {
 }
 
 impl Throttle {
-    /// A throttle that has let nothing through.
+    /// Creates a throttle that has not let any line pass.
     pub const fn new() -> Self {
         Self(Mutex::new(State { last: None, held_back: 0 }))
     }
 
-    /// Whether to write now: then, how many lines were held back since the
-    /// last one.
+    /// Returns how many lines were suppressed since the last one if the line
+    /// may be written now, `None` otherwise.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {

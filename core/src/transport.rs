@@ -1,50 +1,52 @@
-//! The contract of every transport: four patterns, and what each promises.
+//! The transport contract: four socket patterns, and what each one promises.
 //!
-//! | pattern | who uses it | does |
+//! | pattern | used for | role |
 //! |---|---|---|
-//! | [`Push`] | a source's data, a sink's data and acks | sends messages one way |
-//! | [`Pull`] | the other ends of those | receives them |
-//! | [`Request`] | a plugin's control and function channels | sends a request, gets its reply |
-//! | [`Reply`] | the host's ends of those | receives requests, answers them |
+//! | [`Push`] | source data, sink data, sink acks | sends messages one way |
+//! | [`Pull`] | the other end of a [`Push`] | receives messages |
+//! | [`Request`] | a plugin's control and function channels | sends a request, receives its reply |
+//! | [`Reply`] | the host's end of those channels | receives requests, answers them |
 //!
 //! # Promises
 //!
-//! 1. **Whole messages, in order.** A message arrives whole or not at all, and
-//!    those of one connection in the order in which they were sent.
-//! 2. **Every wait ends.** A call with a deadline returns by then; a call
-//!    without one ends when the socket is closed. [`Push::close`] and its
-//!    namesakes may be called from any thread, end every wait with
-//!    [`TransportError::Closed`], and may be called again. So may
-//!    [`Pull::finish`] and [`Reply::finish`], which lose nothing that has
-//!    arrived.
-//! 3. **A deadline in the past** makes a call an attempt that does not wait.
-//! 4. **Bad peers cost nothing.** Whoever speaks another protocol, another
-//!    pattern, or nonsense is disconnected; the socket and its other peers go
-//!    on. A message longer than [`Options::max_message`] ends its connection
-//!    (at a [`Reply`], see [`ReplyEvent::Oversized`]); a claim of length costs
-//!    no memory before the bytes arrive.
-//! 5. **Backpressure.** A [`Push`] whose peers do not read blocks; nothing is
-//!    dropped while a connection lives. What was accepted and not yet read is
-//!    lost when the peer dies.
-//! 6. **Fair.** A receiver with several connections takes from each in turn.
-//! 7. **Reconnect.** A dialling socket connects again by itself, within 1 s of
-//!    the listener's return, as soon as it is used. A listening socket greets
-//!    whoever connects, even while nobody uses it.
-//! 8. **Other people's files are safe.** A listener takes over a socket file
-//!    only when nobody listens there, never another kind of file, and removes
-//!    on closing only the file that it made.
-//! 9. **Strangers get nothing.** With [`Options::admission`], a connection of a
-//!    process that is not admitted is closed before anything is read from it,
-//!    and no event tells of it. A dialling socket closes a connection to such
-//!    a listener, and dials again.
-//! 10. **A limit on connections.** A listening socket that has
-//!     [`Options::max_connections`] closes the oldest that has not sent a whole
-//!     message for the next one that comes, and that one if there is none.
+//! 1. **Whole messages, in order.** A message arrives whole or not at all.
+//!    Messages of one connection arrive in the order in which they were sent.
+//! 2. **Every wait ends.** A call with a deadline returns by that deadline; a
+//!    call without one ends when the socket is closed. `close` may be called
+//!    from any thread and more than once, and ends every wait with
+//!    [`TransportError::Closed`]. [`Pull::finish`] and [`Reply::finish`] may be
+//!    called in the same way, and lose nothing that has arrived.
+//! 3. **A deadline in the past** makes a call a single attempt that never
+//!    blocks.
+//! 4. **Bad peers cost nothing.** A peer that speaks another protocol, another
+//!    pattern, or nonsense is disconnected; the socket and its other peers are
+//!    not affected. A message longer than [`Options::max_message`] ends its
+//!    connection (for a [`Reply`], see [`ReplyEvent::Oversized`]). A claimed
+//!    length costs no memory before the bytes arrive.
+//! 5. **Backpressure.** A [`Push`] blocks while its peers do not read; nothing
+//!    is dropped while a connection lives. Messages that were accepted but not
+//!    yet read are lost when the peer dies.
+//! 6. **Fairness.** A receiver with several connections serves them in turn.
+//! 7. **Reconnect.** A dialling socket that is in use reconnects by itself
+//!    within 1 s after the listener returns. A listening socket completes the
+//!    transport handshake with every peer that connects, even while no thread
+//!    uses the socket.
+//! 8. **Foreign files are safe.** A listener takes over a socket file only when
+//!    no process listens on it, never takes over another kind of file, and on
+//!    closing removes only the file that it made.
+//! 9. **Unadmitted processes get nothing.** With [`Options::admission`], a
+//!    connection from a process that is not admitted is closed before anything
+//!    is read from it, and no event reports it. A dialling socket closes a
+//!    connection to such a listener, and retries.
+//! 10. **A limit on connections.** A listening socket that has reached
+//!     [`Options::max_connections`] makes room for a new connection by closing
+//!     the oldest one that has not sent a whole message. If there is none, the
+//!     new connection is closed.
 //!
 //! One thread at a time may receive on a socket: a second one gets
-//! [`TransportError::Misuse`]. Sending from several threads is fine, also while
-//! another receives; only a [`Request`] waits with that until the other has its
-//! reply.
+//! [`TransportError::Misuse`]. Several threads may send at the same time, also
+//! while another thread receives. A [`Request`] is the exception: its `send`
+//! waits until a thread that is receiving has its reply.
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -57,52 +59,52 @@ use crate::sp::Backtrace;
 /// The result of a transport's operations.
 pub type Result<T, E = TransportError> = std::result::Result<T, E>;
 
-/// When a wait ends. `None`: only with the socket's closing. In the past: at
-/// once.
+/// The instant at which a wait ends. `None`: only when the socket is closed. In
+/// the past: at once, without blocking.
 pub type Deadline = Option<Instant>;
 
-/// A way to carry the four patterns.
+/// A factory for sockets of the four patterns.
 pub trait Transport: Send + Sync + fmt::Debug {
-    /// Its name, as `--transport` and the launch options spell it.
+    /// The transport's name, as `--transport` and the launch options spell it.
     fn name(&self) -> &'static str;
 
-    /// A socket that sends one way.
+    /// Creates a socket that sends one way.
     ///
     /// # Errors
     /// When listening: the address is in use, is not a socket, or cannot be
-    /// written. Dialling does not fail for want of a listener.
+    /// written. Dialling does not fail because no listener is there.
     fn push(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn Push>>;
 
-    /// A socket that receives what [`Push`] sockets send.
+    /// Creates a socket that receives what [`Push`] sockets send.
     ///
     /// # Errors
     /// As [`Transport::push`].
     fn pull(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn Pull>>;
 
-    /// A socket that dials `address` and sends requests there.
+    /// Creates a socket that dials `address` and sends requests there.
     ///
     /// # Errors
-    /// Of the operating system, when no socket can be made.
+    /// The operating system's error when no socket can be created.
     fn request(&self, address: &Address, options: &Options) -> Result<Box<dyn Request>>;
 
-    /// A socket that listens at `address` and answers requests.
+    /// Creates a socket that listens at `address` and answers requests.
     ///
     /// # Errors
     /// The address is in use, is not a socket, or cannot be written.
     fn reply(&self, address: &Address, options: &Options) -> Result<Box<dyn Reply>>;
 }
 
-/// Where a one-way socket is, and which side opens the connection.
+/// The address of a one-way socket, and which side opens the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Wait for connections at this address.
+    /// Listen at this address.
     Listen(Address),
-    /// Connect to this address, again and again.
+    /// Dial this address, and reconnect whenever the connection ends.
     Dial(Address),
 }
 
 impl Endpoint {
-    /// The address, whoever opens the connection.
+    /// The address, for listening and dialling alike.
     pub fn address(&self) -> &Address {
         match self {
             Self::Listen(address) | Self::Dial(address) => address,
@@ -110,28 +112,28 @@ impl Endpoint {
     }
 }
 
-/// What can be set on a socket.
+/// Socket options.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// The longest message that is sent or received, in bytes. Default: 64 MiB.
+    /// Maximum length of a sent or received message, in bytes. Default: 64 MiB.
     pub max_message: usize,
-    /// How long a peer may pause in the middle of a message, in either
-    /// direction, before its connection is closed. Default: 10 s.
+    /// Maximum pause of a peer in the middle of a message, in either direction,
+    /// before its connection is closed. Default: 10 s.
     pub stall_timeout: Duration,
-    /// After how long an unanswered request is sent again, and whether it is
-    /// sent again on a new connection. Default: never; a repeated request is
-    /// how one command gets two answers (fault 4).
+    /// Time after which an unanswered request is sent again; when set, a
+    /// request is also sent again on a new connection. Default: never, because
+    /// a repeated request is how one command gets two answers (fault 4).
     pub retry: Option<Duration>,
-    /// For how long at most whoever waits for a message, or for room for the
-    /// rest of a long one, looks for it again and again before it sleeps; zero:
-    /// it sleeps at once. A transport looks less long, or not at all, where that
-    /// has not paid lately. Default: 20 µs.
+    /// Maximum time to busy-poll before blocking, when waiting for a message or
+    /// for room for the rest of a long one. Zero disables spinning. A transport
+    /// spins for less time, or not at all, where spinning has not paid off
+    /// recently. Default: 20 µs.
     pub spin: Duration,
-    /// Which processes may be at the other end. Default: all that can reach the
-    /// socket file.
+    /// Decides which processes may be peers. Default: every process that can
+    /// reach the socket file.
     pub admission: Option<Arc<dyn Admission>>,
-    /// How many connections a listening socket may have. Default: 128.
+    /// Maximum number of connections of a listening socket. Default: 128.
     pub max_connections: usize,
 }
 
@@ -148,83 +150,90 @@ impl Default for Options {
     }
 }
 
-/// Which processes may be the peers of a socket.
+/// A rule for which processes may be peers of a socket.
 ///
-/// A socket asks once for each connection, when it is made, while the process
-/// that made it most likely lives: where it listens, about the process that
-/// connected; where it dials, about the one that listens. It asks on whichever
-/// thread makes the connection, and others wait meanwhile: an answer should
-/// take microseconds.
+/// A socket asks once per connection, when the connection is made, since the
+/// process that made it is then most likely alive. A listening socket asks
+/// about the process that connected, a dialling socket about the process that
+/// listens. The call runs on the thread that makes the connection and blocks
+/// others meanwhile: it should take microseconds.
 pub trait Admission: Send + Sync + fmt::Debug {
     /// Whether this process may be a peer.
     fn admits(&self, process: PeerProcess) -> bool;
 }
 
-/// The process at the other end of a connection, as the kernel tells it.
+/// The process at the other end of a connection, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerProcess {
-    /// Its number (`SO_PEERCRED`).
+    /// The process id (`SO_PEERCRED`).
     Pid(u32),
-    /// It is in a pid namespace that cannot be seen from here, and has no number
-    /// here. Linux 6.9 and later tell such processes apart by another number
-    /// (the inode of a pidfd), which no two processes have before the machine's
-    /// next start; `None` where the kernel or the transport does not.
+    /// A process in a pid namespace that is not visible from here, so that it
+    /// has no process id here. Linux 6.9 and later identify such a process by
+    /// the inode of its pidfd, which is unique until the machine reboots;
+    /// `None` where the kernel or the transport does not support that.
     Elsewhere(Option<u64>),
 }
 
-/// For how long a message that was [posted](Push::post) may wait for company.
+/// Maximum batching delay of a [posted](Push::post) message.
 pub const LINGER: Duration = Duration::from_micros(100);
 
-/// One connection of one socket; never used again for another.
+/// Identifies one connection of one socket; never reused for another
+/// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// A request that can be answered: where it came from, and which it was.
+/// A request that can be answered: which request it was, and on which
+/// connection it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// The connection that the request arrived on, and its answer goes to.
+    /// The connection that the request arrived on and the answer goes to.
     pub connection: ConnectionId,
-    /// How many requests the socket had received before it: a later request
-    /// has a higher serial.
+    /// The number of requests that the socket had received before this one: a
+    /// later request has a higher serial.
     pub serial: u64,
-    /// What the answer must carry, byte for byte. A request that its sender
-    /// repeats has the same one, each other request of the connection another.
+    /// The bytes that the answer must carry back unchanged. A request that its
+    /// sender repeats has the same backtrace; every other request of the
+    /// connection has a different one.
     pub backtrace: Backtrace,
 }
 
-/// Sends messages one way, in turn to each peer that takes them.
+/// Sends messages one way, to its peers in turn.
 pub trait Push: Send + Sync {
-    /// Waits until there is a peer.
+    /// Blocks until there is a peer.
     ///
     /// # Errors
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn connect(&self, deadline: Deadline) -> Result<()>;
 
-    /// Sends a message as soon as there is a peer that takes it. One that is
-    /// being taken when the deadline passes is finished in the background.
+    /// Sends a message as soon as a peer has room for it. If the deadline
+    /// passes in the middle of the message, the rest is written in the
+    /// background.
     ///
     /// # Errors
-    /// [`TransportError::Timeout`]: nothing of it was sent.
-    /// [`TransportError::TooLong`]: nothing of it was sent, the connection
-    /// lives. [`TransportError::Disconnected`]: the peer went away in the
-    /// middle of it.
+    /// [`TransportError::Timeout`]: nothing was sent.
+    /// [`TransportError::TooLong`]: nothing was sent, and the connection lives.
+    /// [`TransportError::Disconnected`]: the peer went away in the middle of
+    /// the message.
     fn send(&self, body: &[u8], deadline: Deadline) -> Result<()>;
 
-    /// Sends a message that may wait a moment for company: under load, several
-    /// leave together. It leaves with the next [`send`](Push::send),
-    /// [`dispatch`](Push::dispatch) or [`flush`](Push::flush), when enough has
-    /// gathered, or by itself within [`LINGER`]; after a pause, at once.
+    /// Sends a message that may be batched: under load, several messages are
+    /// written together. A batch is flushed by the next [`send`](Push::send),
+    /// [`dispatch`](Push::dispatch) or [`flush`](Push::flush), when it is full,
+    /// or at the latest after [`LINGER`]. A message that follows a pause is
+    /// written at once.
     ///
-    /// Default: as [`send`](Push::send), which every transport may keep.
+    /// The default implementation calls [`send`](Push::send); a transport may
+    /// keep it.
     ///
     /// # Errors
-    /// As [`send`](Push::send). What had been posted and has not left when the
-    /// peer goes away is lost with what it had not read.
+    /// As [`send`](Push::send). Posted messages that have not been written when
+    /// the peer goes away are lost, as are those that the peer had not read.
     fn post(&self, body: &[u8], deadline: Deadline) -> Result<()> {
         self.send(body, deadline)
     }
 
-    /// Lets go at once of what was [posted](Push::post).
+    /// Writes all [posted](Push::post) messages now, without waiting for the
+    /// batching delay.
     ///
     /// # Errors
     /// As [`send`](Push::send).
@@ -233,97 +242,101 @@ pub trait Push: Send + Sync {
         Ok(())
     }
 
-    /// Waits until the peers' side has read all that was sent, as far as the
-    /// transport can see: at least until it left this process.
+    /// Waits until the peers have read everything that was sent, as far as the
+    /// transport can tell; at least until everything has left this process.
     ///
     /// # Errors
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn flush(&self, deadline: Deadline) -> Result<()>;
 
-    /// How it stands with what was sent; costs system calls, and does not wait.
+    /// Reports what was sent and not read yet. Costs system calls, and never
+    /// blocks.
     ///
-    /// Default: nothing is known, which every transport may keep.
+    /// The default implementation reports that nothing is known; a transport
+    /// may keep it.
     fn backlog(&self) -> Backlog {
         Backlog::default()
     }
 
-    /// Ends every wait and closes all connections. What was posted leaves
-    /// before, as far as it can without waiting.
+    /// Ends every wait and closes all connections. Posted messages are written
+    /// first, as far as that does not block.
     fn close(&self);
 }
 
-/// How it stands with what a [`Push`] has sent.
+/// The connections of a [`Push`], and how much their peers have not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// How many connections there have been, the one that is being made
-    /// included. When it grows, an earlier one has ended, and what its peer
-    /// had not read is lost.
+    /// Number of connections made so far, including one that is being made.
+    /// When it grows, an earlier connection has ended, and what its peer had
+    /// not read is lost.
     pub connections: u64,
-    /// How much the peers have not read. In the system's own measure, with its
-    /// overhead: only whether it is zero, and whether it falls, says
-    /// something. `None`: unknown.
+    /// Amount of sent data that the peers have not read. The unit is the
+    /// kernel's and includes its overhead: only whether the value is zero, and
+    /// whether it falls, is meaningful. `None`: unknown.
     pub unread: Option<u64>,
 }
 
-/// What a [`Pull`] has to tell. A peer that has come and gone while nobody
-/// received is told of as well, its coming and then its going: that is how an
-/// engine learns that a source ended at once. Of more than a hundred such
-/// peers, some may be left out.
+/// An event of a [`Pull`]. A peer that connected and disconnected while no
+/// thread received is reported as well, first as connected and then as
+/// disconnected: that is how an engine learns that a source ended at once. Of
+/// more than a hundred such peers, some may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullEvent {
-    /// A message; it is in the buffer.
+    /// A message arrived; its body is in the buffer.
     Message(ConnectionId),
-    /// A peer has come.
+    /// A peer connected.
     Connected(ConnectionId),
-    /// A peer has gone; all that came from it whole has been delivered.
+    /// A peer disconnected; every whole message that it sent has been
+    /// delivered.
     Disconnected(ConnectionId),
 }
 
 /// Receives what [`Push`] sockets send.
 pub trait Pull: Send + Sync {
-    /// The next message or event. A message replaces what `buffer` holds.
+    /// Receives the next message or event. A message replaces the buffer's
+    /// content.
     ///
     /// # Errors
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent>;
 
-    /// A descriptor that polls readable when there may be something to
-    /// receive; `None` when the transport has none.
+    /// A descriptor that polls readable when there may be something to receive;
+    /// `None` when the transport has none.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 
-    /// A duplicate of a connection's descriptor. Whoever has it sees what is
-    /// unread when this process has died; it does not keep a connection open
-    /// that is closed in order. `None` when the connection is gone, or the
-    /// transport has none.
+    /// A duplicate of a connection's descriptor. Its holder can still read the
+    /// unread data after this process has died. The duplicate does not keep
+    /// open a connection that is closed in order. `None` when the connection is
+    /// gone, or the transport has no descriptors.
     fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
         let _ = connection;
         None
     }
 
-    /// Removes the socket file at once, where this socket listens: nobody new
-    /// can connect, and another process can listen at the address. All else
-    /// goes on: the peers that have connected before, one that was not accepted
-    /// yet included, and what they send.
+    /// Removes the socket file of a listening socket at once: no new peer can
+    /// connect, and another process can listen at the address. Existing
+    /// connections, including one that was not accepted yet, and their messages
+    /// are not affected.
     fn stop_listening(&self);
 
-    /// [Stops listening](Pull::stop_listening), and asks each peer that has
-    /// connected to close its connection, so that it sends its next message to
-    /// whoever listens at the address next. Waits until they have done so, at
-    /// most until `deadline`. What they have sent before is received still.
-    /// Nobody else is kept from receiving meanwhile.
+    /// [Stops listening](Pull::stop_listening), and asks each connected peer to
+    /// close its connection, so that it sends its next message to the next
+    /// listener at the address. Waits until the peers have done so, at most
+    /// until `deadline`. Messages that they sent before are still received, and
+    /// other threads can receive meanwhile.
     ///
-    /// Default: nobody is asked, which a transport may keep whose connections
-    /// cannot be closed in one direction.
+    /// The default implementation asks no peer; a transport whose connections
+    /// cannot be closed in one direction may keep it.
     fn hand_over(&self, deadline: Deadline) {
         let _ = deadline;
         self.stop_listening();
     }
 
-    /// No more will be waited for: the other side's process has ended. What
-    /// has arrived is still received; then every wait, one that is under way
-    /// included, ends with [`TransportError::Closed`]. A transport that reads
-    /// in the background may wait up to 100 ms for what is on its way.
-    /// Connections are not closed.
+    /// Stops waiting for new messages: the other side's process has ended.
+    /// Messages that have arrived are still received; after that every wait,
+    /// including one in progress, ends with [`TransportError::Closed`]. A
+    /// transport that reads in the background may wait up to 100 ms for data in
+    /// flight. Connections are not closed.
     fn finish(&self);
 
     /// Ends every wait and closes all connections.
@@ -332,29 +345,31 @@ pub trait Pull: Send + Sync {
 
 /// Sends requests, one at a time, and receives their replies.
 ///
-/// A request belongs to a connection: what was meant for one host process
-/// never reaches its successor (fault 4).
+/// A request belongs to one connection: a request for one host process never
+/// reaches that process's successor (fault 4).
 pub trait Request: Send + Sync {
-    /// Waits for a connection. While it lives, it is the same one.
+    /// Waits for a connection. Returns the same connection as long as it lives.
     ///
     /// # Errors
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn connect(&self, deadline: Deadline) -> Result<ConnectionId>;
 
-    /// Sends a request on `connection`. An earlier one that has no reply yet
-    /// is cancelled: its reply will be dropped. While another thread waits in
-    /// [`receive`](Request::receive), this waits for the end of that, at most
-    /// until the deadline: it does not take a reply away from anybody.
+    /// Sends a request on `connection`. An earlier request without a reply is
+    /// cancelled: its reply will be dropped. While another thread waits in
+    /// [`receive`](Request::receive), `send` blocks until that call ends, at
+    /// most until the deadline, so that it never takes another thread's reply
+    /// away.
     ///
     /// # Errors
     /// [`TransportError::Disconnected`] when `connection` is gone,
     /// [`TransportError::TooLong`], [`TransportError::Timeout`].
     fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()>;
 
-    /// The reply to the latest request; it replaces what `buffer` holds.
+    /// Receives the reply to the latest request; it replaces the buffer's
+    /// content.
     ///
     /// # Errors
-    /// [`TransportError::Misuse`] when no request is out.
+    /// [`TransportError::Misuse`] when no request is in flight.
     /// [`TransportError::Disconnected`] when its connection ended, unless
     /// [`Options::retry`] is set. [`TransportError::Timeout`]: the request is
     /// cancelled.
@@ -364,24 +379,26 @@ pub trait Request: Send + Sync {
     fn close(&self);
 }
 
-/// What a [`Reply`] has to tell. Peers that have come and gone while nobody
-/// received are told of as at a [`Pull`].
+/// An event of a [`Reply`]. Peers that connected and disconnected while no
+/// thread received are reported as by a [`Pull`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyEvent {
-    /// A request; its body is in the buffer.
+    /// A request arrived; its body is in the buffer.
     Request(Ticket),
-    /// A request that is longer than [`Options::max_message`]. Its body was
-    /// skipped, and the connection lives.
+    /// A request longer than [`Options::max_message`] arrived, with its length
+    /// in bytes. Its body was skipped, and the connection lives.
     Oversized(Ticket, u64),
-    /// A peer has come.
+    /// A peer connected.
     Connected(ConnectionId),
-    /// A peer has gone; all that came from it whole has been delivered.
+    /// A peer disconnected; every whole request that it sent has been
+    /// delivered.
     Disconnected(ConnectionId),
 }
 
 /// Receives requests and answers them.
 pub trait Reply: Send + Sync {
-    /// The next request or event. A request replaces what `buffer` holds.
+    /// Receives the next request or event. A request replaces the buffer's
+    /// content.
     ///
     /// # Errors
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
@@ -390,29 +407,29 @@ pub trait Reply: Send + Sync {
     /// Answers a request.
     ///
     /// # Errors
-    /// [`TransportError::Misuse`] when it was answered already, or the same
-    /// connection has sent a later one. [`TransportError::Disconnected`] when
-    /// its connection is gone. [`TransportError::TooLong`],
-    /// [`TransportError::Timeout`]: nothing was sent, and it can be answered
-    /// still.
+    /// [`TransportError::Misuse`] when the request was answered already, or the
+    /// same connection has sent a later one. [`TransportError::Disconnected`]
+    /// when its connection is gone. [`TransportError::TooLong`],
+    /// [`TransportError::Timeout`]: nothing was sent, and the request can still
+    /// be answered.
     fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()>;
 
-    /// A descriptor that polls readable when there may be something to
-    /// receive; `None` when the transport has none.
+    /// A descriptor that polls readable when there may be something to receive;
+    /// `None` when the transport has none.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 
-    /// No more will be waited for: the other side's process has ended. What
-    /// has arrived is still received; then every wait, one that is under way
-    /// included, ends with [`TransportError::Closed`]. A transport that reads
-    /// in the background may wait up to 100 ms for what is on its way.
-    /// Connections are not closed.
+    /// Stops waiting for new requests: the other side's process has ended.
+    /// Requests that have arrived are still received; after that every wait,
+    /// including one in progress, ends with [`TransportError::Closed`]. A
+    /// transport that reads in the background may wait up to 100 ms for data in
+    /// flight. Connections are not closed.
     fn finish(&self);
 
     /// Ends every wait and closes all connections.
     fn close(&self);
 }
 
-/// What a socket cannot do.
+/// An error of a socket's operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
@@ -422,10 +439,10 @@ pub enum TransportError {
     /// The socket was closed on this side.
     #[error("the socket is closed")]
     Closed,
-    /// The peer went away.
+    /// The peer closed the connection, or its process ended.
     #[error("the other side closed the connection")]
     Disconnected,
-    /// The call does not fit the socket's state.
+    /// The call is not valid in the socket's current state.
     #[error("the socket is not in a state for this: {0}")]
     Misuse(&'static str),
     /// The message is longer than the limit.
@@ -436,20 +453,20 @@ pub enum TransportError {
         /// The limit in bytes.
         max: u64,
     },
-    /// Somebody listens at the address already.
+    /// Another process listens at the address already.
     #[error("{0} is in use by a live process: stop it, or choose another socket folder")]
     AddressInUse(Address),
-    /// The address is the path of something that is not a socket.
+    /// A file that is not a socket exists at the address.
     #[error("{0} exists and is not a socket: it is left alone; remove it, or choose another socket folder")]
     NotASocket(Address),
-    /// The operating system or the library refused.
+    /// The operating system or the transport's library reported an error.
     #[error("cannot {action} {address}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that was tried.
         action: &'static str,
-        /// Where.
+        /// The address that it was tried at.
         address: Address,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
 }

@@ -1,15 +1,15 @@
-//! Gives a reader bytes in the form that it asks for, in both codecs alike.
+//! Adapts bytes and map keys to the form that the reader asks for, in both
+//! codecs.
 //!
-//! Bytes are written as bytes in MessagePack and as base64 text in JSON. What a
-//! reader gets depends on its type only: a `Value`, a `String` or anything else
-//! that takes what comes gets base64 text; a type that asks for bytes
-//! ([`Bytes`](super::Bytes), `serde_bytes`, `bytes::Bytes`, `Vec<u8>`,
-//! `[u8; N]`) gets bytes, of base64 text too. In the same way the keys of a map
-//! are text for those who take what comes, and numbers for those who ask for
-//! numbers.
+//! Bytes are encoded as bytes in MessagePack and as base64 text in JSON. The
+//! form that a reader gets depends only on its type: a `Value`, a `String` or
+//! any other type that accepts anything gets base64 text; a type that asks for
+//! bytes ([`Bytes`](super::Bytes), `serde_bytes`, `bytes::Bytes`, `Vec<u8>`,
+//! `[u8; N]`) gets bytes, from base64 text too. Likewise, map keys are text for
+//! readers that accept anything, and numbers for readers that ask for numbers.
 //!
-//! Every deserializer that the codecs use is wrapped in [`Adapted`], and so is
-//! all that it hands out. A value without bytes is passed on as it comes.
+//! Every deserializer of the codecs is wrapped in [`Adapted`], and so is
+//! everything that it hands out. A value without bytes is passed on unchanged.
 
 use std::cell::Cell;
 use std::fmt;
@@ -25,14 +25,14 @@ use serde::forward_to_deserialize_any;
 
 use super::bytes::{self, text};
 
-/// A deserializer, seed or access whose bytes come as its reader asks for them;
-/// with `KEY`, that of a map's key.
+/// A deserializer, seed or access that gives its reader bytes in the form that
+/// it asks for; with `KEY`, for a map's key.
 #[derive(Debug)]
 pub struct Adapted<T, const KEY: bool = false>(T);
 
 impl<T> Adapted<T> {
     /// Wraps a deserializer of values that a [`Codec`](super::Codec) has
-    /// written.
+    /// encoded.
     pub fn new(inner: T) -> Self {
         Self(inner)
     }
@@ -67,8 +67,8 @@ impl<'de, D: Deserializer<'de>, const KEY: bool> Deserializer<'de> for Adapted<D
         deserialize_f32 deserialize_f64
     }
 
-    // Lists and structs are asked for as anything, since a codec may make a
-    // list of bytes where it is asked for one.
+    // Lists and structs are requested with `deserialize_any`, since a codec may
+    // turn bytes into a list when asked for one.
     forms! {
         deserialize_any(): Any::<V, KEY>, deserialize_any;
         deserialize_char(): Any::<V, KEY>, deserialize_char;
@@ -200,19 +200,21 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Adapted<A> {
     }
 }
 
-/// Passes on what comes, bytes as text; in a key, numbers as text too.
+/// A visitor that passes everything on, bytes as text; in a key, numbers as
+/// text too.
 struct Any<V, const KEY: bool>(V);
 
-/// Passes on what comes, without a look at what a newtype or an option holds.
+/// A visitor that passes everything on, without adapting the content of a
+/// newtype or an option.
 struct Inside<V, const KEY: bool>(V);
 
-/// Takes bytes, and base64 text as bytes.
+/// A visitor of bytes that also accepts base64 text.
 struct AsBytes<V>(V);
 
-/// Takes a list, and bytes or base64 text as a list of `u8`.
+/// A visitor of lists that also accepts bytes or base64 text as a list of `u8`.
 struct AsList<V>(V);
 
-/// Takes a number or a bool, and text that spells one.
+/// A visitor of numbers and bools that also accepts text that spells one.
 struct NumberKey<V>(V);
 
 macro_rules! visit {
@@ -224,7 +226,7 @@ macro_rules! visit {
     };
 }
 
-/// What all of them pass on alike.
+/// The methods that all visitors pass on unchanged.
 macro_rules! visit_rest {
     () => {
         type Value = V::Value;
@@ -277,7 +279,7 @@ macro_rules! visit_list {
     };
 }
 
-/// Text as it is, and bytes as text.
+/// The methods that pass on text unchanged, and bytes as text.
 macro_rules! visit_text {
     () => {
         visit! { visit_str(&str); visit_borrowed_str(&'de str); visit_string(String); }
@@ -297,7 +299,7 @@ macro_rules! number_or_text {
     };
 }
 
-/// As JSON spells the key.
+/// The key as JSON spells it.
 fn spelled<E: Error>(value: impl serde::Serialize) -> Result<String, E> {
     serde_json::to_string(&value).map_err(E::custom)
 }
@@ -319,8 +321,8 @@ impl<'de, V: Visitor<'de>, const KEY: bool> Visitor<'de> for Any<V, KEY> {
         self.0.visit_some(Adapted::<D, KEY>(deserializer))
     }
 
-    /// A value of one of MessagePack's own types: a list of the type's number
-    /// and its bytes.
+    /// An extension type of MessagePack: a list of the type's number and its
+    /// bytes.
     #[inline]
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -395,11 +397,11 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for NumberKey<V> {
     }
 }
 
-/// Bytes as a list. Its elements are `u8` and nothing else: bytes are not a
-/// list of other numbers.
+/// Bytes as a list of `u8`. Bytes are not a list of any other number type.
 struct List<'a, E> {
     rest: std::slice::Iter<'a, u8>,
-    /// There are no bytes: whether the elements are to be `u8` is not known yet.
+    /// Whether the list is empty: then it is not known yet whether its elements
+    /// should be `u8`.
     is_empty: bool,
     error: PhantomData<E>,
 }
@@ -426,7 +428,7 @@ impl<'de, E: Error> SeqAccess<'de> for List<'_, E> {
     }
 }
 
-/// How many bytes were read of a longer list.
+/// The number of bytes read from a longer list.
 struct Fewer(usize);
 
 impl Expected for Fewer {
@@ -435,10 +437,11 @@ impl Expected for Fewer {
     }
 }
 
-/// An element of a list of bytes; of an empty one, what would be its type.
+/// One element of a list of bytes, or the requested element type of an empty
+/// one.
 struct Byte<'a, E> {
     byte: Option<u8>,
-    /// A `u8` was asked for.
+    /// Whether a `u8` was requested.
     is_asked: &'a Cell<bool>,
     error: PhantomData<E>,
 }

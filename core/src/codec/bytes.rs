@@ -1,4 +1,4 @@
-//! Bytes that are no text.
+//! Binary data as a value.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,12 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// Bytes that are no text: as they are in MessagePack, base64 text in JSON,
-/// which knows none.
+/// Binary data: bytes in MessagePack, base64 text in JSON, which has no bytes.
 ///
-/// `serde_bytes`, `bytes::Bytes` and `Vec<u8>` read both as well. Only this type
-/// does so, too, where serde reads a value before it knows its type: inside of
-/// `#[serde(flatten)]`, and in untagged and internally tagged enums.
+/// `serde_bytes`, `bytes::Bytes` and `Vec<u8>` read both forms as well. Only
+/// this type also does so where serde buffers a value before it knows its type:
+/// inside `#[serde(flatten)]`, and in untagged and internally tagged enums.
 ///
 /// ```
 /// use ekuiper_core::codec::{Bytes, Format};
@@ -27,17 +26,18 @@ use serde::ser::{Serialize, Serializer};
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub Vec<u8>);
 
-/// Tells an [`Adapted`](super::Adapted) deserializer that bytes are asked for.
+/// The newtype name that tells an [`Adapted`](super::Adapted) deserializer that
+/// bytes are requested.
 pub(super) const NAME: &str = "$ekuiper::Bytes";
 
-/// As they stand in JSON.
+/// The bytes' text form in JSON.
 pub(super) fn text(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The JSON codec makes text of it.
+        // The JSON codec turns this into text.
         serializer.serialize_bytes(&self.0)
     }
 }
@@ -65,12 +65,12 @@ impl<'de> Deserialize<'de> for Bytes {
                 STANDARD.decode(text).map(Bytes).map_err(|error| E::custom(format_args!("no base64 text: {error}")))
             }
 
-            /// Of a deserializer that is not one of the codecs'.
+            /// Called by a deserializer that is not one of the codecs'.
             fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Bytes, D::Error> {
                 deserializer.deserialize_any(self)
             }
 
-            /// What a plain `serde_json` makes of them.
+            /// Called by a plain `serde_json` deserializer of the JSON form.
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Bytes, A::Error> {
                 let mut bytes = Vec::new();
                 while let Some(byte) = list.next_element()? {

@@ -1,8 +1,8 @@
-//! Refuses what one codec can write and the other cannot.
+//! Refuses values that one codec can encode and the other cannot.
 //!
 //! `serde_json` writes NaN and the infinities as `null`: a wrong value without
-//! a word (fault 17). Here they are an error, in both codecs. Bytes are text in
-//! JSON, and long texts are written in [one piece](plain).
+//! an error (fault 17). Here they are an error in both codecs. In JSON, bytes
+//! are written as text, and long text is written in [one piece](plain).
 
 use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -13,8 +13,8 @@ use super::bytes::text;
 use super::key::Key;
 use super::plain;
 
-/// A value whose numbers are checked while it is written; with `TEXT`, as text,
-/// by [`plain::Writer`].
+/// A value whose numbers are checked while it is encoded; with `TEXT`, as text
+/// for [`plain::Writer`].
 pub(super) struct Finite<'a, T: ?Sized, const TEXT: bool>(pub(super) &'a T);
 
 impl<T: Serialize + ?Sized, const TEXT: bool> Serialize for Finite<'_, T, TEXT> {
@@ -24,13 +24,14 @@ impl<T: Serialize + ?Sized, const TEXT: bool> Serialize for Finite<'_, T, TEXT> 
     }
 }
 
-/// Passes everything on but what is not finite.
+/// A serializer that passes everything on except numbers that are not finite.
 struct Guard<S, const TEXT: bool>(S);
 
-/// How the names begin of `serde_json`'s own types that are JSON text already.
+/// The common beginning of the names of `serde_json`'s types whose content is
+/// JSON text.
 const JSON_TEXT: &str = "$serde_json::private::";
 
-/// The name of one of them, which holds any value.
+/// The name of the one that holds any value.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 macro_rules! pass_on {
@@ -183,10 +184,10 @@ elements! {
     SerializeTupleVariant: serialize_field;
 }
 
-/// The fields of a struct.
+/// The serializer of a struct's fields.
 struct Fields<S, const TEXT: bool> {
     fields: S,
-    /// It is one field, with JSON text.
+    /// Whether the struct is one field with JSON text.
     is_json: bool,
 }
 

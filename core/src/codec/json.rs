@@ -7,7 +7,7 @@ use serde_json::{Deserializer, Serializer};
 use super::finite::Finite;
 use super::{Adapted, Codec, Error, place, plain};
 
-/// Text that every peer reads.
+/// The codec that every peer supports.
 #[derive(Clone, Copy, Debug)]
 pub struct Json;
 
@@ -28,7 +28,7 @@ impl Codec for Json {
     fn read<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<(S::Value, usize), Error> {
         let mut deserializer = Deserializer::from_slice(bytes);
         let value = seed.deserialize(Adapted::new(&mut deserializer))?;
-        // What follows is not read: this tells only where it begins.
+        // The rest is not read: only the position at which it begins is needed.
         Ok((value, deserializer.into_iter::<IgnoredAny>().byte_offset()))
     }
 
@@ -36,7 +36,7 @@ impl Codec for Json {
         let mut deserializer = Deserializer::from_slice(bytes);
         IgnoredAny::deserialize(&mut deserializer)?;
         let length = deserializer.into_iter::<IgnoredAny>().byte_offset();
-        // What is passed over is not looked at that closely.
+        // Skipped values are not checked for valid UTF-8 by `serde_json`.
         std::str::from_utf8(&bytes[..length]).map_err(Error::custom)?;
         Ok(length)
     }

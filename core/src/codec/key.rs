@@ -1,11 +1,11 @@
-//! Keys of maps in MessagePack, which would take any: those that JSON has a
-//! text for.
+//! Restricts map keys in MessagePack, which supports any, to those that JSON
+//! can write as text.
 
 use serde::ser::{Error, Impossible, Serialize, Serializer};
 
 use super::finite::check;
 
-/// A key, refused where it is no text, number, bool or bytes.
+/// A map key; an error unless it is text, a number, a bool or bytes.
 pub(super) struct Key<'a, T: ?Sized>(pub(super) &'a T);
 
 impl<T: Serialize + ?Sized> Serialize for Key<'_, T> {
@@ -17,7 +17,7 @@ impl<T: Serialize + ?Sized> Serialize for Key<'_, T> {
 
 struct Guard<S>(S);
 
-/// In `serde_json`'s words.
+/// The error that `serde_json` reports for such a key.
 fn refused<E: Error>() -> E {
     E::custom("key must be a string")
 }

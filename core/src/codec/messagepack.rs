@@ -1,5 +1,5 @@
-//! MessagePack, through `rmp-serde`: structs are maps with their fields' names,
-//! and types that have a form for people have it here too, as in JSON.
+//! MessagePack, through `rmp-serde`: structs are maps with field names, and
+//! types with a human-readable form use it here too, as in JSON.
 
 use rmp::Marker;
 use rmp_serde::{Deserializer, Serializer};
@@ -9,10 +9,10 @@ use serde::de::{DeserializeSeed, Error as _};
 use super::finite::Finite;
 use super::{Adapted, Codec, Error, place};
 
-/// How deep values may be nested: as deep as `serde_json` reads.
+/// Maximum nesting depth: that of `serde_json`.
 const MAX_DEPTH: usize = 128;
 
-/// Bytes that only our own peers read.
+/// The codec that only peers of this project support.
 #[derive(Clone, Copy, Debug)]
 pub struct MessagePack;
 
@@ -38,12 +38,11 @@ impl Codec for MessagePack {
         Ok((seed.deserialize(Adapted::new(&mut deserializer)).map_err(Error::custom)?, length))
     }
 
-    /// Looks at the markers only, and needs neither stack nor memory for what
-    /// is nested.
+    /// Looks at the markers only: nested values need neither stack nor memory.
     #[inline]
     fn length(bytes: &[u8]) -> Result<usize, Error> {
         let mut at = 0;
-        // How many values are still to be passed.
+        // The number of values still to skip.
         let mut left = 1u64;
         while left > 0 {
             left -= 1;
@@ -81,7 +80,7 @@ impl Codec for MessagePack {
             };
             at += data;
             left += values;
-            // Each value takes at least a byte.
+            // Each value has at least one byte.
             if at > bytes.len() || left > (bytes.len() - at) as u64 {
                 return Err(ends_early());
             }

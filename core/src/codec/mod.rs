@@ -1,12 +1,13 @@
-//! How the values in a message are written: as JSON, which every peer speaks,
-//! or as MessagePack, where both ends are ours and have agreed on it.
+//! The codecs of values in messages: JSON, which every peer supports, and
+//! MessagePack, if host and plugin are both of this project and have agreed on
+//! it.
 //!
-//! Both carry the same messages, and the same values. Bytes are written as
-//! base64 text in JSON and as bytes in MessagePack; under either codec a reader
-//! gets them in the form that [it asks for](Adapted). An `f32` keeps its 32 bits
-//! in MessagePack, and its shortest decimal form in JSON. NaN and the infinities
-//! are an error in both, and so are nesting deeper than 127, integers outside
-//! of `i64` and `u64`, and a map's key that is no text, number, bool or bytes.
+//! Both codecs carry the same messages and the same values. Bytes are base64
+//! text in JSON and bytes in MessagePack; with either codec a reader gets the
+//! form that [it asks for](Adapted). An `f32` keeps its 32 bits in MessagePack,
+//! and its shortest decimal form in JSON. Both codecs refuse NaN and the
+//! infinities, nesting deeper than 127, integers outside `i64` and `u64`, and
+//! map keys other than text, numbers, bools and bytes.
 
 mod adapt;
 mod bytes;
@@ -27,31 +28,34 @@ pub use reader::{Array, Reader};
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeSeed, Error as _};
 
-/// Why a value cannot be written or read: `serde`'s words, whichever the codec.
+/// The reason why a value cannot be encoded or decoded, in `serde`'s words for
+/// both codecs.
 pub type Error = serde_json::Error;
 
-/// A way to write values.
+/// A codec of values.
 pub trait Codec {
-    /// Its name in control messages and handshakes.
+    /// The codec's name in control messages and handshakes.
     const NAME: &'static str;
 
-    /// Appends a value to `buffer`, which is as long as it was when that fails.
+    /// Appends a value to `buffer`; on an error, `buffer` keeps its former
+    /// length.
     ///
     /// # Errors
-    /// It cannot be written: a number that is not finite, a map's key that is
-    /// no text, or its own reason.
+    /// The value cannot be encoded: a number that is not finite, a map key
+    /// without a text form, or an error of the value's own.
     fn encode<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) -> Result<(), Error>;
 
-    /// Reads the value that `bytes` begin with; how long it is, too.
+    /// Decodes the value at the beginning of `bytes`; returns its length as
+    /// well.
     ///
     /// # Errors
-    /// They begin with none, or with another type.
+    /// `bytes` do not begin with a value, or begin with one of another type.
     fn read<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<(S::Value, usize), Error>;
 
-    /// How long the value is that `bytes` begin with.
+    /// The length of the value at the beginning of `bytes`.
     ///
     /// # Errors
-    /// They begin with none.
+    /// `bytes` do not begin with a value.
     fn length(bytes: &[u8]) -> Result<usize, Error>;
 }
 
@@ -67,7 +71,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Its name in control messages, handshakes and options.
+    /// The format's name in control messages, handshakes and options.
     pub fn name(self) -> &'static str {
         match self {
             Self::Json => Json::NAME,
@@ -80,7 +84,7 @@ impl Format {
         [Self::Json, Self::MessagePack].into_iter().find(|format| format.name() == name)
     }
 
-    /// As [`Codec::encode`].
+    /// Appends a value to `buffer`: see [`Codec::encode`].
     ///
     /// # Errors
     /// As [`Codec::encode`].
@@ -92,7 +96,7 @@ impl Format {
         }
     }
 
-    /// As [`Codec::read`].
+    /// Decodes the value at the beginning of `bytes`: see [`Codec::read`].
     ///
     /// # Errors
     /// As [`Codec::read`].
@@ -104,7 +108,8 @@ impl Format {
         }
     }
 
-    /// As [`Codec::length`].
+    /// The length of the value at the beginning of `bytes`: see
+    /// [`Codec::length`].
     ///
     /// # Errors
     /// As [`Codec::length`].
@@ -116,10 +121,10 @@ impl Format {
         }
     }
 
-    /// Reads `bytes`, which are one value.
+    /// Decodes `bytes` as exactly one value.
     ///
     /// # Errors
-    /// They are none, another type, or more than one.
+    /// `bytes` are no value, a value of another type, or more than one.
     #[inline]
     pub fn decode<'a, T: Deserialize<'a>>(self, bytes: &'a [u8]) -> Result<T, Error> {
         match self {

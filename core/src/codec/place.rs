@@ -1,6 +1,6 @@
-//! Finds the number within a value that no message can hold, so that an error
-//! names it. Only a value that could not be written is looked through: one that
-//! can costs nothing.
+//! Finds the number that no message can hold within a value, so that an error
+//! can name its path. Only a value that could not be encoded is searched:
+//! others cost nothing.
 
 use std::fmt::{self, Write as _};
 
@@ -11,8 +11,8 @@ use serde::ser::{
 
 use super::Error;
 
-/// The error with the place of what is wrong before it: `rows[3].value: NaN is
-/// …`. Other errors stay as they are.
+/// Prefixes the error with the path of its cause: `rows[3].value: NaN is …`.
+/// Other errors are returned unchanged.
 #[cold]
 pub(super) fn located<T: Serialize + ?Sized>(value: &T, error: Error) -> Error {
     let mut path = String::new();
@@ -22,12 +22,12 @@ pub(super) fn located<T: Serialize + ?Sized>(value: &T, error: Error) -> Error {
     }
 }
 
-/// Why a search is over.
+/// The reason why a search ended.
 #[derive(Debug)]
 enum Stop {
-    /// The path is that of what was looked for.
+    /// The path is that of the cause.
     Found,
-    /// The value cannot be looked through to its end.
+    /// The value cannot be searched to its end.
     Other,
 }
 
@@ -45,17 +45,17 @@ impl ser::Error for Stop {
     }
 }
 
-/// Looks through a value; the path is where it stands.
+/// A serializer that searches a value; the path is the current position.
 struct Search<'a> {
     path: &'a mut String,
 }
 
-/// Looks through the parts of a value.
+/// A serializer that searches the parts of a value.
 struct Parts<'a> {
     path: &'a mut String,
-    /// How long the path of the whole is.
+    /// The length of the whole value's path.
     length: usize,
-    /// How many items there were.
+    /// The number of items so far.
     index: usize,
 }
 
@@ -67,7 +67,7 @@ impl Parts<'_> {
     }
 
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
-        // A text takes what is written to it.
+        // Writing to a `String` cannot fail.
         let _ = write!(self.path, "[{}]", self.index);
         self.index += 1;
         self.look(value)

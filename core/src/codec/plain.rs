@@ -1,50 +1,51 @@
-//! Texts without escapes, written in one piece.
+//! Text without escapes, written in one piece.
 //!
-//! `serde_json` looks for escapes byte after byte, which takes as long as all
-//! the rest of a long text's way, and takes no text whose escapes somebody else
-//! has looked for. But it tells its formatter where a text begins: it is given
-//! an empty one, and the formatter puts the text there that was left for it.
+//! `serde_json` searches for escapes byte by byte, which takes as long as
+//! everything else that happens to a long text, and has no way to pass text
+//! that is known to have none. But it tells its formatter where text begins: it
+//! is given an empty text, and the formatter inserts the real one, which was
+//! left for it.
 
 use std::cell::RefCell;
 use std::io;
 
 use serde_json::ser::Formatter;
 
-/// Shorter ones are not worth it, in bytes.
+/// Minimum length for this optimisation to pay off, in bytes.
 const SHORTEST: usize = 32;
 
-/// How much memory is kept for the next text, in bytes.
+/// Maximum memory that is kept for the next text, in bytes.
 const KEPT: usize = 64 << 10;
 
-/// So many bytes are looked at at once.
+/// Number of bytes that are compared at once.
 const CHUNK: usize = 32;
 
 thread_local! {
     static LEFT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether a text is long, and stands in JSON as it is.
+/// Whether a text is long and needs no escapes in JSON.
 #[inline]
 pub(super) fn is_plain(text: &str) -> bool {
     if text.len() < SHORTEST {
         return false;
     }
-    // Without an early end within a chunk: so it is done for many bytes at once.
+    // No early exit within a chunk: this lets the compiler vectorise the loop.
     let needs_escape = |bytes: &[u8]| {
         bytes.iter().fold(false, |found, byte| found | (*byte < b' ') | (*byte == b'"') | (*byte == b'\\'))
     };
     let (chunks, _) = text.as_bytes().as_chunks::<CHUNK>();
-    // The last one again covers what is left.
+    // The last chunk overlaps the one before, and covers the remaining bytes.
     !chunks.iter().any(|chunk| needs_escape(chunk)) && !needs_escape(&text.as_bytes()[text.len() - CHUNK..])
 }
 
-/// Leaves a text for the [`Writer`], which is to be asked for an empty one.
+/// Leaves a text for the [`Writer`], which must then be given an empty one.
 #[inline]
 pub(super) fn leave(text: &str) {
     LEFT.with_borrow_mut(|left| left.extend_from_slice(text.as_bytes()));
 }
 
-/// Writes compact JSON.
+/// A formatter of compact JSON.
 pub(super) struct Writer;
 
 impl Formatter for Writer {

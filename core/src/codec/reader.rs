@@ -1,4 +1,5 @@
-//! Values of an encoded array, one after the other, each read as its own type.
+//! A decoder of an encoded array's values, one after the other, each as its own
+//! type.
 
 use std::marker::PhantomData;
 
@@ -7,33 +8,34 @@ use serde::de::{Deserialize, DeserializeSeed, Error as _};
 
 use super::{Error, Format};
 
-/// Reads encoded values from the beginning on.
+/// A decoder of consecutive values.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     format: Format,
     rest: &'a [u8],
 }
 
-/// An array that a [`Reader`] is in.
+/// An array that a [`Reader`] has entered.
 #[derive(Clone, Debug)]
 pub struct Array {
-    /// How many elements are left; JSON does not tell.
+    /// The number of remaining elements; unused in JSON, which does not state
+    /// it.
     left: u32,
     is_first: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `bytes`.
+    /// Creates a reader of `bytes`.
     pub fn new(format: Format, bytes: &'a [u8]) -> Self {
         Self { format, rest: bytes }
     }
 
-    /// How they are written.
+    /// The format of the values.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// What has not been read.
+    /// The bytes that have not been read.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -41,7 +43,7 @@ impl<'a> Reader<'a> {
     /// Enters an array.
     ///
     /// # Errors
-    /// There is none.
+    /// No array follows.
     #[inline]
     pub fn array(&mut self) -> Result<Array, Error> {
         let left = match self.format {
@@ -55,11 +57,11 @@ impl<'a> Reader<'a> {
         Ok(Array { left, is_first: true })
     }
 
-    /// Whether another element follows; when none does, the array has been
-    /// left.
+    /// Moves to the next element; returns false at the end of the array, which
+    /// has then been left.
     ///
     /// # Errors
-    /// Something else follows than an element or the end.
+    /// Neither an element nor the array's end follows.
     #[inline]
     pub fn has_next(&mut self, array: &mut Array) -> Result<bool, Error> {
         let is_first = std::mem::replace(&mut array.is_first, false);
@@ -83,16 +85,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a value.
+    /// Decodes the next value.
     ///
     /// # Errors
-    /// There is none, or one of another type.
+    /// No value follows, or one of another type.
     #[inline]
     pub fn value<T: Deserialize<'a>>(&mut self) -> Result<T, Error> {
         self.seed(PhantomData)
     }
 
-    /// Reads a value as the seed does.
+    /// Decodes the next value with a seed.
     ///
     /// # Errors
     /// As [`Reader::value`].
@@ -103,10 +105,10 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// Passes a value, as it is written.
+    /// Skips the next value, and returns its encoded form.
     ///
     /// # Errors
-    /// There is none.
+    /// No value follows.
     #[inline]
     pub fn raw(&mut self) -> Result<&'a [u8], Error> {
         self.skip_space();
@@ -116,12 +118,12 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// Passes exactly these bytes, if they follow.
+    /// Skips exactly these bytes, if they follow.
     pub(crate) fn pass(&mut self, bytes: &[u8]) -> bool {
         self.rest.strip_prefix(bytes).inspect(|rest| self.rest = rest).is_some()
     }
 
-    /// Enters a map of MessagePack's; how many keys it has.
+    /// Enters a MessagePack map; returns its number of keys.
     pub(crate) fn map_length(&mut self) -> Result<u32, Error> {
         match self.marker()? {
             Marker::FixMap(count) => Ok(count.into()),

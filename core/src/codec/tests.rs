@@ -1,4 +1,4 @@
-//! Both codecs carry the same values, and refuse the same.
+//! Tests that both codecs carry the same values, and refuse the same ones.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What plugins' records are made of.
+/// A record with fields of the types that plugins use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Record {
     text: String,
@@ -215,7 +215,7 @@ fn formats_are_known_by_name() {
     assert_eq!(Format::by_name("yaml"), None);
 }
 
-/// Who takes bytes, each in a form of its own.
+/// A struct that asks for bytes in several forms.
 #[derive(Debug, PartialEq, Deserialize)]
 struct Asked {
     value: Value,
@@ -283,7 +283,7 @@ fn bytes_come_as_they_are_asked_for_wherever_they_stand() {
                 more: [("extra".into(), json!("AAH/")), ("deep".into(), json!([{"c": "AAH/"}]))].into(),
             };
             assert_eq!(format.decode::<Asked>(&written).unwrap(), expected, "{format:?}");
-            // What one codec has made a `Value` of, the other one carries on.
+            // A `Value` decoded by one codec is encoded by the other one.
             let value: Value = format.decode(&written).unwrap();
             for onward in BOTH {
                 assert_eq!(
@@ -319,7 +319,7 @@ fn bytes_are_no_list_of_other_numbers() {
         assert!(error.contains("invalid type: string \"no base64!\", expected a sequence"), "{error}");
         let error = format.decode::<Bytes>(&text).unwrap_err().to_string();
         assert!(error.contains("expected bytes, got text that is no base64"), "{error}");
-        // None at all are bytes, and no other empty list.
+        // An empty value is bytes only if nothing but bytes was requested.
         for none in [encoded(format, &Bytes(vec![])), encoded(format, "")] {
             assert_eq!(format.decode::<Vec<u8>>(&none).unwrap(), Vec::<u8>::new());
             assert_eq!(format.decode::<Bytes>(&none).unwrap(), Bytes(vec![]));
@@ -329,7 +329,7 @@ fn bytes_are_no_list_of_other_numbers() {
             assert!(format.decode::<Vec<Value>>(&none).is_err());
             assert!(format.decode::<std::collections::BTreeSet<i8>>(&none).is_err());
         }
-        // A list of numbers is what it was.
+        // A list of numbers stays a list.
         let list = encoded(format, &vec![1u8, 2]);
         assert_eq!(format.decode::<Value>(&list).unwrap(), json!([1, 2]));
         assert_eq!(format.decode::<Bytes>(&list).unwrap(), Bytes(vec![1, 2]));
@@ -361,7 +361,7 @@ fn untagged_and_tagged_values_take_bytes_in_both() {
         let written = encoded(format, &Bytes(vec![7, 200]));
         assert_eq!(format.decode::<Untagged>(&written).unwrap(), Untagged::Data(Bytes(vec![7, 200])));
     }
-    // A deserializer that is none of ours.
+    // A deserializer that is not one of the codecs'.
     assert_eq!(serde_json::from_str::<Bytes>("\"AAE=\"").unwrap(), Bytes(vec![0, 1]));
     assert_eq!(serde_json::from_value::<Bytes>(json!([0, 1])).unwrap(), Bytes(vec![0, 1]));
 }

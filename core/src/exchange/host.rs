@@ -1,4 +1,4 @@
-//! The host's end: which request is the answer to which command.
+//! The host's end of a channel: which request is the answer to which command.
 
 use std::collections::BTreeMap;
 
@@ -6,31 +6,31 @@ use crate::message::{HANDSHAKE, Hello};
 use crate::sp::Backtrace;
 use crate::transport::{ConnectionId, Ticket};
 
-/// Set in the id of every request.
+/// The bit that is set in the id of every request.
 const ID_BIT: u32 = 1 << 31;
 
 /// The host's end of one control or function channel.
 ///
-/// One connection at a time is the *peer*: the first that shook hands. Others
-/// may connect and shake hands, but cannot take its place while it lives; the
-/// one that waited longest follows it.
+/// One connection at a time is the *peer*: the first one that sent a handshake.
+/// Others may connect and send handshakes, but cannot replace the peer while it
+/// lives; after it, the one that has waited longest becomes the peer.
 ///
-/// An answer counts only when it comes from the peer, on the connection that
-/// the command went to, while that command waits, and as another request than
-/// the one that the command answered (faults 4 and 5).
+/// An answer counts only when it arrives from the peer, on the connection that
+/// the command was sent on, while that command is in flight, and as another
+/// request than the one that the command answered (faults 4 and 5).
 ///
-/// A socket of mangos, the official Go SDK's, repeats its latest request when
-/// its connection has ended and it has another, and sends nothing else on it
-/// until it is answered. So the latest request of a peer, or the one after
-/// that, which may never have arrived, greets like a handshake when it comes
-/// first on a new connection. It is never an answer there: no command has been
-/// sent on that connection.
+/// A socket of mangos, which the official Go SDK uses, repeats its latest
+/// request on a new connection after the old one has ended, and sends nothing
+/// else there until that request is answered. So the peer's latest request, or
+/// the one after it, which may never have arrived, is treated as a handshake
+/// when it is the first request of a new connection. It is never an answer
+/// there: no command has been sent on that connection.
 #[derive(Debug, Default)]
 pub struct HostEnd {
-    /// A connection may begin with a hello.
+    /// Whether a connection may begin with a hello.
     hears_hello: bool,
     peer: Option<ConnectionId>,
-    /// The latest request of the peer, or of the one that was it.
+    /// The latest request of the current or the former peer.
     latest: Option<Backtrace>,
     connections: BTreeMap<ConnectionId, Link>,
 }
@@ -38,82 +38,85 @@ pub struct HostEnd {
 #[derive(Debug, Default)]
 struct Link {
     has_spoken: bool,
-    /// The serial of the handshake, or the like, that it began with.
+    /// The serial of the handshake, or of the request treated as one, that the
+    /// connection began with.
     greeted: Option<u64>,
     /// The request that the next command will answer.
     pending: Option<Ticket>,
-    /// A command is out.
+    /// The command in flight.
     command: Command,
 }
 
-/// A command that is out has answered a request. When that request comes once
-/// more, its sender repeated it before it saw the command: it is no answer.
+/// The command in flight, with the request that it answered. When that request
+/// arrives again, its sender repeated it before seeing the command: it is not
+/// an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Command {
     #[default]
     None,
-    /// Somebody waits for its answer.
+    /// A caller waits for the answer.
     Waiting(Backtrace),
-    /// Nobody waits any more: its answer, when it comes, is dropped.
+    /// The caller gave up: the answer, when it arrives, is dropped.
     Abandoned(Backtrace),
 }
 
-/// What a request turned out to be.
+/// The meaning of an arrived request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// The peer is ready for a command: it shook hands, or repeated it while
-    /// idle.
+    /// The peer is ready for a command: it sent a handshake, or repeated one
+    /// while idle.
     Handshake,
-    /// It is the answer to the command that is out.
+    /// The request is the answer to the command in flight.
     Answer,
-    /// The peer's keepalive crossed the command, which it has therefore never
-    /// seen: send it again, answering the latest request.
+    /// The peer's keepalive crossed the command, so the peer has never seen it:
+    /// send the command again, as the answer to the latest request.
     SendAgain,
-    /// Nobody waits for it: a late or a second answer, an answer that a former
-    /// process left behind, or a repetition of the request that the command
-    /// has answered already. It is dropped.
+    /// No caller waits for the request: a late or a second answer, an answer
+    /// that a former process left behind, or a repetition of the request that
+    /// the command has already answered. The request is dropped.
     Stale,
-    /// Another connection has shaken hands while the peer lives. It waits.
+    /// Another connection sent a handshake while the peer lives. It has to
+    /// wait.
     Rival,
-    /// The connection began with something else than a handshake, or the like:
-    /// whoever that is, it is not a plugin.
+    /// The connection did not begin with a handshake or an equivalent request:
+    /// the other side is not a plugin.
     Garbage,
 }
 
-/// What the end of a connection means.
+/// The meaning of a connection's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Departure {
-    /// It was not the peer.
+    /// The connection was not the peer's.
     Bystander,
-    /// It was the peer, and no command was out.
+    /// The peer's connection ended while no command was in flight.
     Idle,
-    /// It was the peer, and had been sent a command: whether that was carried
-    /// out is unknown.
+    /// The peer's connection ended while a command was in flight: whether the
+    /// command was executed is unknown.
     OutcomeUnknown,
 }
 
-/// Why no command can be sent now.
+/// The reason why no command can be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// No plugin has shaken hands.
+    /// No plugin has sent a handshake.
     NoPeer,
-    /// The peer still works on a command whose caller has given up.
+    /// The peer still executes a command whose caller has given up.
     Busy,
 }
 
 impl HostEnd {
-    /// No connection yet.
+    /// Creates an end without connections.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// No connection yet; each may begin with a [`Hello`], since the plugin was
-    /// asked for it.
+    /// Creates an end without connections, each of which may begin with a
+    /// [`Hello`], since the plugin was asked for one.
     pub fn hearing_hello() -> Self {
         Self { hears_hello: true, ..Self::default() }
     }
 
-    /// The connection that commands go to.
+    /// The connection that commands are sent on.
     pub fn peer(&self) -> Option<ConnectionId> {
         self.peer
     }
@@ -123,14 +126,15 @@ impl HostEnd {
         self.begin_check().is_ok()
     }
 
-    /// Takes note of a request.
+    /// Records a request, and returns its meaning.
     pub fn arrived(&mut self, ticket: Ticket, body: &[u8]) -> Arrival {
         let connection = ticket.connection;
         let mut greets = body == HANDSHAKE;
         let link = self.connections.entry(connection).or_default();
         let is_first = !std::mem::replace(&mut link.has_spoken, true);
         if link.greeted.is_none() {
-            // Only as its first word: an answer may begin with anything.
+            // Only in the first message of a connection: an answer may begin
+            // with any bytes.
             greets |= self.hears_hello && Hello::decode(body).is_some();
             greets |= is_first && self.latest.is_some_and(|latest| follows(&latest, &ticket.backtrace));
             if !greets {
@@ -145,7 +149,7 @@ impl HostEnd {
         }
         let backtrace = ticket.backtrace;
         link.pending = Some(ticket);
-        // Whatever it says, the command that was out is out no more: it was
+        // Whatever the request is, the command is no longer in flight: it was
         // answered or, if it crossed a keepalive, never seen.
         let command = std::mem::take(&mut link.command);
         let is_peer = *self.peer.get_or_insert(connection) == connection;
@@ -162,8 +166,8 @@ impl HostEnd {
         }
     }
 
-    /// Takes note of a connection's end. The connection that has waited
-    /// longest, if any, is the next peer.
+    /// Records a connection's end, and returns its meaning. The connection that
+    /// has waited longest, if any, becomes the peer.
     pub fn departed(&mut self, connection: ConnectionId) -> Departure {
         let link = self.connections.remove(&connection);
         if self.peer != Some(connection) {
@@ -177,11 +181,11 @@ impl HostEnd {
         }
     }
 
-    /// Begins a command, or repeats it after [`Arrival::SendAgain`]; returns
-    /// the request that it answers.
+    /// Begins a command, or repeats one after [`Arrival::SendAgain`]; returns
+    /// the request that the command answers.
     ///
     /// # Errors
-    /// [`NotReady`].
+    /// [`NotReady`] when no command can be sent now.
     pub fn begin(&mut self) -> Result<Ticket, NotReady> {
         self.begin_check()?;
         let link = self.peer.and_then(|peer| self.connections.get_mut(&peer)).ok_or(NotReady::NoPeer)?;
@@ -195,7 +199,8 @@ impl HostEnd {
         link.pending.as_ref().map(|_| ()).ok_or(NotReady::Busy)
     }
 
-    /// The command could not be sent: the request waits for it still.
+    /// Records that the command could not be sent: its request can still be
+    /// answered.
     pub fn not_sent(&mut self, ticket: Ticket) {
         if let Some(link) = self.connections.get_mut(&ticket.connection) {
             link.command = Command::None;
@@ -203,15 +208,17 @@ impl HostEnd {
         }
     }
 
-    /// The command could not be sent because its request is void: a later one
-    /// has arrived, or the connection has ended, and the event will tell.
+    /// Records that the command could not be sent because its request is void:
+    /// a later one has arrived, or the connection has ended; an event will
+    /// report which.
     pub fn cancel_send(&mut self) {
         if let Some(link) = self.peer.and_then(|peer| self.connections.get_mut(&peer)) {
             link.command = Command::None;
         }
     }
 
-    /// The caller gives up: an answer that still comes is dropped.
+    /// Records that the caller gave up: an answer that still arrives is
+    /// dropped.
     pub fn abandon(&mut self) {
         if let Some(link) = self.peer.and_then(|peer| self.connections.get_mut(&peer))
             && let Command::Waiting(answered) = link.command
@@ -221,7 +228,7 @@ impl HostEnd {
     }
 }
 
-/// Whether a request is that one, or its sender's next.
+/// Whether `request` is `latest` repeated, or its sender's next one.
 fn follows(latest: &Backtrace, request: &Backtrace) -> bool {
     let (Some((way, latest_id)), Some((other_way, id))) =
         (latest.as_bytes().split_last_chunk::<4>(), request.as_bytes().split_last_chunk::<4>())
@@ -250,7 +257,7 @@ mod tests {
             Self { end: HostEnd::new(), serial: 0 }
         }
 
-        /// Each connection has ids of its own.
+        /// Each connection has its own ids.
         fn request(&mut self, connection: ConnectionId, body: &[u8]) -> Arrival {
             let id = connection.0 as u32 * 1000 + self.serial as u32 + 1;
             self.request_with_id(connection, id, body)
@@ -381,12 +388,13 @@ mod tests {
             channel.request_with_id(A, 6, HANDSHAKE);
             channel.end.begin().unwrap();
             assert_eq!(channel.request_with_id(A, 7, words.as_bytes()), Arrival::Answer);
-            // A command is out, which the peer may have answered when its
-            // connection ended.
+            // A command is in flight, which the peer may have answered just
+            // before its connection ended.
             channel.end.begin().unwrap();
             assert_eq!(channel.end.departed(A), Departure::OutcomeUnknown);
             assert_eq!(channel.request_with_id(B, id, words.as_bytes()), Arrival::Handshake);
-            // The next command goes there, and only what follows answers it.
+            // The next command goes to the new connection, and only a later
+            // request answers it.
             assert_eq!(channel.end.begin().unwrap().connection, B);
             assert_eq!(channel.request_with_id(B, id, words.as_bytes()), Arrival::Stale, "once more the same");
             assert_eq!(channel.end.begin(), Err(NotReady::Busy));
@@ -411,7 +419,7 @@ mod tests {
         let mut channel = Channel::new();
         assert_eq!(channel.request_with_id(A, 7, b"ok"), Arrival::Garbage, "nobody was there before");
         channel.request_with_id(A, 8, HANDSHAKE);
-        // A rival's requests are nobody's.
+        // A rival's requests answer no command.
         channel.request_with_id(B, 20, HANDSHAKE);
         channel.request_with_id(B, 21, HANDSHAKE);
         channel.end.departed(B);

@@ -2,8 +2,9 @@
 //! then the *result* of the last command; the host's *reply* is the next
 //! command.
 //!
-//! Both ends are state machines over the [transport contract](crate::transport):
-//! they are told what arrived and from which connection, and tell what to do.
+//! Both ends are state machines over the [transport
+//! contract](crate::transport): their caller reports what arrived on which
+//! connection, and asks what to do next.
 
 mod host;
 mod plugin;

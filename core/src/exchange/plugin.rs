@@ -1,12 +1,12 @@
-//! The plugin's end: what to send next, and on which connection.
+//! The plugin's end of a channel: what to send next, and on which connection.
 
 use crate::transport::ConnectionId;
 
 /// The plugin's end of one control or function channel.
 ///
-/// It shakes hands once per connection, never while idle (fault 1), and an
-/// answer goes to the connection that its command came from or nowhere
-/// (fault 4).
+/// A plugin sends one handshake per connection, never while idle (fault 1). An
+/// answer goes to the connection that its command came from, or nowhere (fault
+/// 4).
 #[derive(Debug, Default)]
 pub struct PluginEnd {
     state: State,
@@ -21,27 +21,27 @@ enum State {
     Working(ConnectionId),
 }
 
-/// What the plugin is to do next.
+/// The plugin's next action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Wait for a connection, then call [`PluginEnd::connected`].
     Connect,
-    /// Send the handshake on it, then call [`PluginEnd::sent`].
+    /// Send the handshake on this connection, then call [`PluginEnd::sent`].
     Greet(ConnectionId),
     /// Wait for a command, then call [`PluginEnd::received`].
     Receive,
-    /// Carry the command out, send the answer on this connection, then call
+    /// Execute the command, send the answer on this connection, then call
     /// [`PluginEnd::sent`].
     Answer(ConnectionId),
 }
 
 impl PluginEnd {
-    /// Not connected yet.
+    /// Creates an end without a connection.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What to do next.
+    /// Returns the next action.
     pub fn step(&self) -> Step {
         match self.state {
             State::Unconnected => Step::Connect,
@@ -51,22 +51,23 @@ impl PluginEnd {
         }
     }
 
-    /// There is a connection.
+    /// Records a new connection.
     pub fn connected(&mut self, connection: ConnectionId) {
         self.state = State::Greeting(connection);
     }
 
-    /// The handshake or the answer was sent.
+    /// Records that the handshake or the answer was sent.
     pub fn sent(&mut self) {
         self.state = State::Listening;
     }
 
-    /// A command has come on this connection.
+    /// Records that a command arrived on this connection.
     pub fn received(&mut self, connection: ConnectionId) {
         self.state = State::Working(connection);
     }
 
-    /// The connection is gone; so is the answer that was meant for it.
+    /// Records that the connection ended; the answer that was meant for it is
+    /// dropped.
     pub fn disconnected(&mut self) {
         self.state = State::Unconnected;
     }

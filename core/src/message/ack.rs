@@ -12,11 +12,11 @@ struct Ack {
     error: Option<String>,
 }
 
-/// Reads an acknowledgement: `Ok` when the message was taken, else the sink's
-/// reason.
+/// Decodes an acknowledgement: `Ok` when the sink accepted the message, else
+/// the sink's reason.
 ///
 /// # Errors
-/// [`Error::Message`] when it has another form.
+/// [`Error::Message`] when the bytes have another form.
 pub fn decode_ack(bytes: &[u8]) -> Result<Result<(), String>> {
     let ack: Ack =
         crate::json::object(bytes).map_err(|source| Error::Message { what: "the acknowledgement", source })?;
@@ -26,7 +26,7 @@ pub fn decode_ack(bytes: &[u8]) -> Result<Result<(), String>> {
     })
 }
 
-/// An acknowledgement as it stands on the wire: `{}`, or `{"error":"text"}`.
+/// Encodes an acknowledgement: `{}`, or `{"error":"text"}`.
 pub fn encode_ack(outcome: Result<(), &str>) -> Cow<'static, [u8]> {
     match outcome {
         Ok(()) => Cow::Borrowed(b"{}"),

@@ -1,4 +1,4 @@
-//! The arguments of a call: written by whoever calls, read by the function, each
+//! The arguments of a call: written by the caller, read by the function, each
 //! as its own type.
 
 use std::marker::PhantomData;
@@ -11,17 +11,17 @@ use crate::codec::{Array, Error, Format, Reader};
 /// The arguments of a call: a tuple of up to twelve values, or a list of
 /// values.
 pub trait Arguments {
-    /// How many there are.
+    /// The number of arguments.
     fn count(&self) -> usize;
 
-    /// Gives each to `to`, in order.
+    /// Writes each argument to `to`, in order.
     ///
     /// # Errors
-    /// One cannot be written.
+    /// An argument that cannot be encoded.
     fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error>;
 }
 
-/// Where arguments are written to.
+/// The encoder of a call's arguments.
 #[derive(Debug)]
 pub struct ArgWriter<'b> {
     format: Format,
@@ -37,7 +37,7 @@ impl<'b> ArgWriter<'b> {
     /// Writes the next argument.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The argument cannot be encoded.
     #[inline]
     pub fn arg(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         if !std::mem::replace(&mut self.is_first, false) && self.format == Format::Json {
@@ -118,54 +118,55 @@ tuples!(10; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
 tuples!(11; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
 tuples!(12; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
 
-/// The arguments of a request, not read yet.
+/// The arguments of a request, decoded on demand.
 #[derive(Clone, Debug)]
 pub struct Args<'a> {
     reader: Reader<'a>,
     array: Array,
     behind: Behind,
-    /// They have been read to their end.
+    /// Whether the arguments have been read to their end.
     is_over: bool,
 }
 
 impl<'a> Args<'a> {
-    /// Those of an encoded array.
+    /// The arguments in an encoded array.
     pub(super) fn new(format: Format, bytes: &'a [u8], with_context: bool) -> Result<Self, Error> {
-        // An engine may say null where there are none.
+        // An engine may send null when there are no arguments.
         let bytes = if bytes == b"null" { b"[]" } else { bytes };
         let behind = if with_context { Behind::Context } else { Behind::Nothing };
         Ok(Self { behind, ..Self::enter(Reader::new(format, bytes))? })
     }
 
-    /// Those of the array that follows.
+    /// The arguments in the array that follows in `reader`.
     pub(super) fn enter(mut reader: Reader<'a>) -> Result<Self, Error> {
         let array = reader.array()?;
         Ok(Self { reader, array, behind: Behind::Nothing, is_over: false })
     }
 
-    /// Those of an `Exec` in JSON: `bytes` begin with their array, and end with
-    /// the request. They are read once, and the request's end with them.
+    /// The arguments of an `Exec` in JSON: `bytes` begin with their array and
+    /// end with the request. Both are read once: the request's end is read
+    /// together with the arguments.
     pub(super) fn in_request(bytes: &'a [u8]) -> Result<Self, Error> {
         Ok(Self { behind: Behind::ContextAndRequest, ..Self::enter(Reader::new(Format::Json, bytes))? })
     }
 
-    /// How they are written.
+    /// The format of the arguments.
     pub fn format(&self) -> Format {
         self.reader.format()
     }
 
-    /// The next argument; `None` when there is no other. In JSON, the context
-    /// of a call stands behind its arguments and is read as if it were one:
-    /// whether that has happened is told by [`Args::is_over`].
+    /// Reads the next argument; `None` when there is none left. In JSON, a
+    /// call's context stands behind its arguments and is read as if it were
+    /// one: [`Args::is_over`] tells whether that has happened.
     ///
     /// # Errors
-    /// It has another type.
+    /// The argument has another type.
     #[inline]
     pub fn read<T: Deserialize<'a>>(&mut self) -> Result<Option<T>, Error> {
         self.read_with(PhantomData)
     }
 
-    /// As [`Args::read`], read as the seed does.
+    /// Reads the next argument with a seed, otherwise as [`Args::read`].
     ///
     /// # Errors
     /// As [`Args::read`].
@@ -199,7 +200,7 @@ impl<'a> Args<'a> {
             && self.reader.raw().is_ok_and(|context| context.first() == Some(&b'"'))
     }
 
-    /// Reads what is left of the request, once the array has been read.
+    /// Validates the rest of the request, after the array has been read.
     fn leave(&self) -> Result<(), Error> {
         match self.behind {
             Behind::ContextAndRequest => crate::json::rest_of_object(self.reader.rest(), &["func", "arg"]),
@@ -207,10 +208,10 @@ impl<'a> Args<'a> {
         }
     }
 
-    /// Each argument that is left, as it is written.
+    /// Returns the remaining arguments in encoded form.
     ///
     /// # Errors
-    /// They are not written properly.
+    /// The arguments are malformed.
     pub fn all(&self) -> Result<Vec<Arg<'a>>, Error> {
         let mut rest = self.clone();
         let mut all = Vec::new();
@@ -224,10 +225,10 @@ impl<'a> Args<'a> {
         Ok(all)
     }
 
-    /// The context, where it is the last element.
+    /// The context, if it is the last element.
     ///
     /// # Errors
-    /// They are not written properly.
+    /// The arguments are malformed.
     pub(super) fn context(&self) -> Result<Option<&'a [u8]>, Error> {
         let mut rest = self.clone();
         let mut last = None;
@@ -242,24 +243,24 @@ impl<'a> Args<'a> {
         (self.reader, self.array)
     }
 
-    /// What comes behind them, once they have been read.
+    /// Returns a reader behind the arguments, once they have been read.
     pub(super) fn behind(self) -> Option<Reader<'a>> {
         self.is_over.then_some(self.reader)
     }
 }
 
-/// What follows the arguments.
+/// The content behind the arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Behind {
     Nothing,
-    /// The call's context, which is the array's last element.
+    /// The call's context, the array's last element.
     Context,
-    /// The same, and the rest of the object in which the array stands: nobody
-    /// has looked at that yet.
+    /// The call's context, and the rest of the request's object, which has not
+    /// been validated yet.
     ContextAndRequest,
 }
 
-/// One argument, not read yet.
+/// One argument, decoded on demand.
 #[derive(Clone, Copy, Debug)]
 pub struct Arg<'a> {
     format: Format,
@@ -267,25 +268,25 @@ pub struct Arg<'a> {
 }
 
 impl<'a> Arg<'a> {
-    /// How it is written.
+    /// The argument's format.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// As it is written.
+    /// The argument's encoded form.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Reads it.
+    /// Decodes the argument.
     ///
     /// # Errors
-    /// It has another type.
+    /// The argument has another type.
     pub fn read<T: Deserialize<'a>>(&self) -> Result<T, Error> {
         self.format.decode(self.bytes)
     }
 
-    /// Reads it as the seed does.
+    /// Decodes the argument with a seed.
     ///
     /// # Errors
     /// As [`Arg::read`].

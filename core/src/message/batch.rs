@@ -1,11 +1,11 @@
-//! Many calls in one message, and their results: between ours, where both ends
-//! have agreed on it.
+//! Many calls in one message, and their results: only between a host and a
+//! plugin of this project that have agreed on it.
 //!
 //! The request is `{"func":"Batch","id":n,"meta":context,"arg":[row,…]}`, each
-//! row an array of arguments. The reply repeats the number, has the results in
-//! the rows' order, and the errors of those rows that have none:
-//! `{"id":n,"result":[…],"errors":[[row,"text"],…]}`. A batch that cannot be
-//! read as a whole is answered as a call is, with an error.
+//! row an array of arguments. The reply repeats the number, and holds the
+//! results in the order of the rows and the errors of the rows without a
+//! result: `{"id":n,"result":[…],"errors":[[row,"text"],…]}`. A batch that
+//! cannot be decoded as a whole is answered like a call, with an error.
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
@@ -16,25 +16,25 @@ use super::function::{EncodedMeta, Outcome};
 use crate::codec::{Array, Format, Reader};
 use crate::{Error, Result};
 
-/// Writes a batch, row after row.
+/// The encoder of a batch, row after row.
 #[derive(Debug)]
 pub struct BatchWriter {
     format: Format,
     buffer: Vec<u8>,
-    /// Where the number of rows stands, in MessagePack.
+    /// The position of the number of rows, in MessagePack.
     place: usize,
     rows: u32,
 }
 
 impl BatchWriter {
-    /// Begins a batch with this number, in place of what `buffer` holds.
+    /// Begins a batch with this number; the content of `buffer` is discarded.
     pub fn new(format: Format, mut buffer: Vec<u8>, id: u64, meta: &EncodedMeta) -> Self {
         buffer.clear();
         let mut place = 0;
         match format {
             Format::Json => {
                 buffer.extend_from_slice(b"{\"func\":\"Batch\",\"id\":");
-                // A number can be written.
+                // Encoding a number cannot fail.
                 let _ = format.encode(&mut buffer, &id);
                 buffer.extend_from_slice(b",\"meta\":");
                 buffer.extend_from_slice(meta.of(format));
@@ -58,8 +58,8 @@ impl BatchWriter {
     /// Adds a row.
     ///
     /// # Errors
-    /// [`Error::Encode`] when an argument cannot be written; the row is then
-    /// not part of the batch.
+    /// [`Error::Encode`] when an argument cannot be encoded; the batch is then
+    /// unchanged.
     #[inline]
     pub fn row(&mut self, args: &(impl Arguments + ?Sized)) -> Result<()> {
         let before = self.buffer.len();
@@ -79,19 +79,19 @@ impl BatchWriter {
         Ok(())
     }
 
-    /// How many rows it has.
+    /// The number of rows.
     #[inline]
     pub fn rows(&self) -> u32 {
         self.rows
     }
 
-    /// How long it is, in bytes.
+    /// The encoded length so far, in bytes.
     #[inline]
     pub fn length(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The message.
+    /// Returns the encoded message.
     pub fn finish(mut self) -> Vec<u8> {
         match self.format {
             Format::Json => self.buffer.extend_from_slice(b"]}"),
@@ -101,7 +101,7 @@ impl BatchWriter {
     }
 }
 
-/// The rows of a batch, read one after the other.
+/// The decoder of a batch's rows, one after the other.
 #[derive(Clone, Debug)]
 pub struct Rows<'a> {
     reader: Reader<'a>,
@@ -109,20 +109,21 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Those of a batch's arguments.
+    /// The rows in a batch's arguments.
     ///
     /// # Errors
-    /// [`Error::Message`] when they are no array.
+    /// [`Error::Message`] when the arguments are not an array.
     pub fn new(batch: &Args<'a>) -> Result<Self> {
         let (reader, array) = batch.clone().into_parts();
         Ok(Self { reader, array })
     }
 
-    /// The next row's arguments; then the rows go on [behind](Rows::go_on)
-    /// them. `None` after the last row.
+    /// Returns the next row's arguments, which must then be passed to
+    /// [`go_on`](Rows::go_on). `None` after the last row.
     ///
     /// # Errors
-    /// [`Error::Message`] when it is no array: there is no way to go on.
+    /// [`Error::Message`] when the row is not an array: the batch cannot be
+    /// read further.
     #[inline]
     pub fn next_row(&mut self) -> Result<Option<Args<'a>>> {
         if !self.reader.has_next(&mut self.array).map_err(wrong)? {
@@ -131,11 +132,12 @@ impl<'a> Rows<'a> {
         Args::enter(self.reader.clone()).map(Some).map_err(wrong)
     }
 
-    /// Goes on behind the row that was given out last, read or not.
+    /// Continues behind the row that was returned last, whether it was read or
+    /// not.
     ///
     /// # Errors
-    /// [`Error::Message`] when it is not written properly: there is no way to
-    /// go on.
+    /// [`Error::Message`] when the row is malformed: the batch cannot be read
+    /// further.
     #[inline]
     pub fn go_on(&mut self, row: Args<'a>) -> Result<()> {
         match row.behind() {
@@ -150,19 +152,19 @@ fn wrong(source: serde_json::Error) -> Error {
     Error::Message { what: "the batch", source }
 }
 
-/// Writes the reply to a batch, row after row.
+/// The encoder of a batch's reply, row after row.
 #[derive(Debug)]
 pub struct BatchReply<'b> {
     format: Format,
     buffer: &'b mut Vec<u8>,
     place: usize,
-    /// How many rows have a result, and which have none.
+    /// The number of rows with a result. `errors` holds the others.
     results: u32,
     errors: Vec<(u32, String)>,
 }
 
 impl<'b> BatchReply<'b> {
-    /// Begins the reply to the batch of this number.
+    /// Begins the reply to the batch with this number.
     pub fn new(format: Format, buffer: &'b mut Vec<u8>, id: u64) -> Self {
         let mut place = 0;
         match format {
@@ -182,10 +184,11 @@ impl<'b> BatchReply<'b> {
         Self { format, buffer, place, results: 0, errors: Vec::new() }
     }
 
-    /// The next row's result.
+    /// Adds the next row's result.
     ///
     /// # Errors
-    /// [`Error::Encode`] when it cannot be written: the row has none yet.
+    /// [`Error::Encode`] when the result cannot be encoded: the row is then
+    /// still without an outcome.
     #[inline]
     pub fn result(&mut self, result: &(impl Serialize + ?Sized)) -> Result<()> {
         let before = self.buffer.len();
@@ -200,25 +203,25 @@ impl<'b> BatchReply<'b> {
         Ok(())
     }
 
-    /// What there is so far.
+    /// Returns the current position, for [`reset`](BatchReply::reset).
     #[inline]
     pub fn mark(&self) -> Mark {
         Mark { length: self.buffer.len(), results: self.results, errors: self.errors.len() }
     }
 
-    /// Takes back what has come since the mark.
+    /// Removes everything that was added since the mark.
     pub fn reset(&mut self, mark: Mark) {
         self.buffer.truncate(mark.length);
         self.results = mark.results;
         self.errors.truncate(mark.errors);
     }
 
-    /// The next row has none, and why.
+    /// Adds an error as the next row's outcome.
     pub fn error(&mut self, text: String) {
         self.errors.push((self.rows(), text));
     }
 
-    /// How many rows have a result or an error.
+    /// The number of rows with a result or an error.
     #[inline]
     pub fn rows(&self) -> u32 {
         self.results + self.errors.len() as u32
@@ -234,7 +237,7 @@ impl<'b> BatchReply<'b> {
                 push_key(buffer, "errors");
             }
         }
-        // Numbers and texts can be written.
+        // Encoding numbers and text cannot fail.
         let _ = format.encode(buffer, &errors);
         if format == Format::Json {
             buffer.push(b'}');
@@ -242,7 +245,7 @@ impl<'b> BatchReply<'b> {
     }
 }
 
-/// A place in a [`BatchReply`].
+/// A position in a [`BatchReply`].
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     length: usize,
@@ -250,12 +253,12 @@ pub struct Mark {
     errors: usize,
 }
 
-/// Reads the reply to the batch of this number, which had so many rows: an
-/// outcome for each, in order.
+/// Decodes the reply to the batch with this number and this many rows: one
+/// outcome per row, in order.
 ///
 /// # Errors
-/// [`Error::Message`] when it has another form, belongs to another batch, or a
-/// result has another type.
+/// [`Error::Message`] when the reply has another form, belongs to another
+/// batch, or a result has another type.
 pub fn decode_batch_reply<R: DeserializeOwned>(
     format: Format,
     bytes: &[u8],
@@ -265,10 +268,12 @@ pub fn decode_batch_reply<R: DeserializeOwned>(
     read_batch_reply(format, bytes, id, rows, |reader| reader.value())
 }
 
-/// As [`decode_batch_reply`], with each result as it is written.
+/// Decodes a batch's reply like [`decode_batch_reply`], but leaves the results
+/// encoded.
 ///
 /// # Errors
-/// [`Error::Message`] when it has another form, or belongs to another batch.
+/// [`Error::Message`] when the reply has another form or belongs to another
+/// batch.
 pub fn split_batch_reply(format: Format, bytes: &[u8], id: u64, rows: u32) -> Result<Outcome<Vec<Outcome<&[u8]>>>> {
     read_batch_reply(format, bytes, id, rows, |reader| reader.raw())
 }
@@ -282,7 +287,7 @@ fn read_batch_reply<'a, R>(
 ) -> Result<Outcome<Vec<Outcome<R>>>> {
     let wrong = |source| Error::Message { what: "the reply to a batch", source };
     if !is_batch_reply(format, bytes) {
-        // The batch as a whole has failed.
+        // The batch as a whole failed.
         return match super::decode_reply::<serde::de::IgnoredAny>(format, bytes)? {
             Err(text) => Ok(Err(text)),
             Ok(_) => Err(wrong(serde_json::Error::custom("it has one result for all rows"))),
@@ -333,13 +338,13 @@ fn read_reply<'a, R>(
     if errors.is_empty() { Ok(outcomes) } else { merged(outcomes, errors, rows) }
 }
 
-/// Passes a key, as our own plugins write it.
+/// Skips a key in the exact form in which our own plugins write it.
 fn expect(reader: &mut Reader<'_>, json: &[u8], messagepack: &[u8]) -> Result<(), serde_json::Error> {
     let key = if reader.format() == Format::Json { json } else { messagepack };
     if reader.pass(key) { Ok(()) } else { Err(serde_json::Error::custom("it is not of the form that was agreed on")) }
 }
 
-/// Puts the errors between the results.
+/// Merges the errors into the results, by row.
 fn merged<R>(
     results: Vec<Outcome<R>>,
     errors: Vec<(u32, String)>,

@@ -1,35 +1,35 @@
-//! How far a sink without acknowledgements has come, which it tells a host
-//! that has asked for it on its ack channel.
+//! The progress report of a sink without acknowledgements, sent on the ack
+//! channel to a host that has asked for it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How many messages a sink has dealt with since its start.
+/// The number of messages that a sink has processed since its start.
 ///
-/// On the wire: `{"collected":12,"refused":1}`. The numbers only grow, so that
-/// the last report says all that earlier ones did.
+/// On the wire: `{"collected":12,"refused":1}`. The numbers only grow, so the
+/// latest report supersedes all earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collected {
-    /// Messages that `collect` has returned for, refused ones included.
+    /// Messages for which `collect` has returned, refused ones included.
     pub collected: u64,
-    /// Those of them that the sink did not take.
+    /// Collected messages that the sink refused.
     #[serde(default)]
     pub refused: u64,
 }
 
 impl Collected {
-    /// Replaces what `buffer` holds by the report as it stands on the wire.
+    /// Encodes the report; it replaces the content of `buffer`.
     pub fn encode(&self, buffer: &mut Vec<u8>) {
         buffer.clear();
-        // Numbers can be written.
+        // Encoding numbers cannot fail.
         let _ = serde_json::to_writer(buffer, self);
     }
 
-    /// Reads a report.
+    /// Decodes a report.
     ///
     /// # Errors
-    /// [`Error::Message`] when it has another form.
+    /// [`Error::Message`] when the bytes have another form.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         crate::json::object(bytes).map_err(|source| Error::Message { what: "the report of what was collected", source })
     }

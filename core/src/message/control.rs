@@ -9,29 +9,29 @@ use crate::codec::Format;
 use crate::{Error, Result};
 
 /// The first message of a plugin on a control or function channel, and the
-/// official SDKs' keepalive: exactly these bytes, nothing that merely begins
-/// like them (fault 3).
+/// keepalive of the official SDKs: exactly these bytes, not a message that
+/// merely begins with them (fault 3).
 pub const HANDSHAKE: &[u8] = b"handshake";
 
-/// The answer to a command that was carried out. Any other is an error's text.
+/// The answer to a command that succeeded. Any other answer is an error's text.
 pub const ANSWER_OK: &[u8] = b"ok";
 
-/// What a symbol is.
+/// The kind of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SymbolKind {
-    /// It gives tuples to the engine.
+    /// Produces tuples for the engine.
     #[serde(rename = "source")]
     Source,
-    /// It takes tuples from the engine.
+    /// Consumes tuples from the engine.
     #[serde(rename = "sink")]
     Sink,
-    /// It computes a value from values.
+    /// Computes a value from values.
     #[serde(rename = "func")]
     Function,
 }
 
 impl SymbolKind {
-    /// Every kind there is.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Source, Self::Sink, Self::Function];
 }
 
@@ -45,8 +45,8 @@ impl fmt::Display for SymbolKind {
     }
 }
 
-/// Which operator instance of which rule a source or sink works for. A
-/// function's control message has it empty.
+/// The rule, operator and instance that a source or sink works for. Empty in a
+/// function's control message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Meta {
@@ -67,51 +67,53 @@ impl fmt::Display for Meta {
     }
 }
 
-/// What is to be started or stopped.
+/// The target and configuration of a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Control {
     /// The symbol's name in the manifest.
     pub symbol_name: String,
-    /// For which rule, operator and instance.
+    /// The rule, operator and instance that the symbol works for.
     #[serde(default)]
     pub meta: Meta,
-    /// What the symbol is.
+    /// The symbol's kind.
     pub plugin_type: SymbolKind,
-    /// A source's topic, as the protocol spells it.
+    /// A source's topic, in the protocol's spelling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_source: Option<String>,
-    /// The same, as the official Python SDK reads it (fault 12).
+    /// A source's topic, in the spelling that the official Python SDK reads
+    /// (fault 12).
     #[serde(default, rename = "datasource", skip_serializing_if = "Option::is_none")]
     pub data_source_lowercase: Option<String>,
-    /// The configuration from the engine's stream or action.
+    /// The configuration in the engine's stream or action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Map<String, Value>>,
-    /// How the symbol's messages are written: the name of a codec that the
-    /// plugin has offered in its [hello](super::Hello). Absent: JSON.
+    /// The format of the symbol's messages: the name of a codec that the plugin
+    /// has offered in its [hello](super::Hello). Absent: JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
-    /// Whether a sink is to report on its ack channel how many messages it has
-    /// [collected](super::Collected). Only a plugin that offers
-    /// [`Feature::Collected`](super::Feature::Collected) is asked to.
+    /// Whether a sink should report on its ack channel how many messages it has
+    /// [collected](super::Collected). Set only for a plugin that offers
+    /// [`Feature::Collected`](super::Feature::Collected).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reports: bool,
 }
 
 impl Control {
-    /// The control message of a function: it belongs to no rule.
+    /// Creates the control message of a function, which belongs to no rule.
     pub fn function(symbol: &str) -> Self {
         Self::new(SymbolKind::Function, symbol, Meta::default())
     }
 
-    /// The control message of a sink.
+    /// Creates the control message of a sink.
     pub fn sink(symbol: &str, meta: Meta, config: Map<String, Value>) -> Self {
         Self { config: Some(config), ..Self::new(SymbolKind::Sink, symbol, meta) }
     }
 
-    /// The control message of a source. Its topic stands wherever a plugin
-    /// might look for it: `dataSource`, `datasource` and `config.datasource`.
+    /// Creates the control message of a source. The topic is written to every
+    /// field that plugins read: `dataSource`, `datasource` and
+    /// `config.datasource`.
     pub fn source(symbol: &str, meta: Meta, datasource: &str, mut config: Map<String, Value>) -> Self {
         let mut topic = None;
         if !datasource.is_empty() {
@@ -139,22 +141,22 @@ impl Control {
         }
     }
 
-    /// The same, with messages that are written so.
+    /// Sets the format of the symbol's messages.
     pub fn with_format(mut self, format: Format) -> Self {
         self.codec = (format != Format::default()).then(|| format.name().to_owned());
         self
     }
 
-    /// The same, of a sink that is to report what it has collected.
+    /// Sets whether a sink should report what it has collected.
     pub fn with_reports(mut self, reports: bool) -> Self {
         self.reports = reports;
         self
     }
 
-    /// How the symbol's messages are written.
+    /// The format of the symbol's messages.
     ///
     /// # Errors
-    /// [`Error::UnknownCodec`].
+    /// [`Error::UnknownCodec`] when the codec's name is not known.
     pub fn format(&self) -> Result<Format> {
         let Some(name) = &self.codec else { return Ok(Format::default()) };
         Format::by_name(name).ok_or_else(|| Error::UnknownCodec { name: name.clone() })
@@ -177,7 +179,7 @@ impl Control {
     }
 }
 
-/// Start or stop.
+/// The action of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CommandKind {
@@ -199,13 +201,14 @@ impl fmt::Display for CommandKind {
 /// A command on the control channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
-    /// What to do.
+    /// The action.
     pub kind: CommandKind,
-    /// With which symbol.
+    /// The symbol and its configuration.
     pub control: Control,
 }
 
-/// On the wire the control message is a JSON string inside the JSON.
+/// The wire form of a command, in which the control message is a JSON string
+/// inside the JSON.
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     cmd: CommandKind,
@@ -213,10 +216,10 @@ struct Envelope {
 }
 
 impl Command {
-    /// Reads a command.
+    /// Decodes a command.
     ///
     /// # Errors
-    /// [`Error::Message`] when it has another form.
+    /// [`Error::Message`] when the bytes have another form.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let wrong = |source| Error::Message { what: "the control command", source };
         let envelope: Envelope = crate::json::object(bytes).map_err(wrong)?;
@@ -224,10 +227,10 @@ impl Command {
         Ok(Self { kind: envelope.cmd, control })
     }
 
-    /// The command as it stands on the wire.
+    /// Encodes the command.
     ///
     /// # Errors
-    /// [`Error::Encode`] when a config cannot be written.
+    /// [`Error::Encode`] when the configuration cannot be encoded.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let wrong = |source| Error::Encode { what: "the control command", source };
         let arg = serde_json::to_string(&self.control).map_err(wrong)?;

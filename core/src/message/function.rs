@@ -1,4 +1,4 @@
-//! A function's requests and replies.
+//! Requests to functions, and their replies.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,18 +9,19 @@ use super::envelope::{keys, push_key, push_map};
 use crate::codec::{Format, Reader};
 use crate::{Error, Result};
 
-/// What is asked of a function.
+/// The kind of a function request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallKind {
-    /// Are these arguments acceptable? The engine passes its syntax tree's
-    /// nodes, not values: only their number says anything.
+    /// Asks whether the arguments are acceptable. The engine passes nodes of
+    /// its syntax tree, not values: only their number is meaningful.
     Validate,
-    /// Compute.
+    /// Asks for a function's result.
     Exec,
-    /// Does it take all rows of a window at once?
+    /// Asks whether the function takes all rows of a window at once.
     IsAggregate,
-    /// Compute for many rows: see [`encode_batch`](super::BatchWriter). No
-    /// engine says this to a plugin that has not offered it.
+    /// Asks for the results of many rows: see
+    /// [`BatchWriter`](super::BatchWriter). Sent only to a plugin that has
+    /// offered it.
     Batch,
 }
 
@@ -35,7 +36,7 @@ impl CallKind {
     }
 }
 
-/// For which call site of which rule a function is executed.
+/// The call site of a function in a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionMeta {
@@ -48,17 +49,17 @@ pub struct FunctionMeta {
     /// The operator's instance.
     #[serde(default)]
     pub instance_id: i64,
-    /// The call's place within the rule.
+    /// The call's position within the rule.
     #[serde(default)]
     pub func_id: i64,
 }
 
-/// A [`FunctionMeta`] as it stands in requests: written once, sent often.
+/// A [`FunctionMeta`] in encoded form: written once, sent with many requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedMeta {
-    /// A JSON string that holds an object.
+    /// The context as a JSON string that holds an object.
     json: Vec<u8>,
-    /// A map.
+    /// The context as a MessagePack map.
     messagepack: Vec<u8>,
 }
 
@@ -77,7 +78,7 @@ impl From<&FunctionMeta> for EncodedMeta {
             "ruleId": meta.rule_id, "opId": meta.op_id, "instanceId": meta.instance_id, "funcId": meta.func_id,
         });
         let mut encoded = Self { json: Vec::new(), messagepack: Vec::new() };
-        // Texts and whole numbers: there is nothing that cannot be written.
+        // Encoding text and whole numbers cannot fail.
         let _ = Format::MessagePack.encode(&mut encoded.messagepack, &text);
         let text = serde_json::to_string(meta).unwrap_or_else(|_| text.to_string());
         let _ = Format::Json.encode(&mut encoded.json, &text);
@@ -85,38 +86,39 @@ impl From<&FunctionMeta> for EncodedMeta {
     }
 }
 
-/// A request as a plugin receives it; its arguments are not read yet.
+/// A request as a plugin receives it; its arguments are decoded on demand.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
-    /// What is asked.
+    /// The kind of request.
     pub kind: CallKind,
     /// The arguments, or a batch's rows, each an array of arguments.
     pub args: Args<'a>,
-    /// The batch's number, which its reply repeats; 0 for the others.
+    /// A batch's number, which its reply repeats; 0 for other requests.
     pub id: u64,
     context: Context<'a>,
 }
 
-/// How an `Exec` in JSON begins, as engines write it and we do.
+/// The beginning of an `Exec` in JSON, as engines and this project write it.
 const EXEC_HEAD: &[u8] = b"{\"func\":\"Exec\",\"arg\":";
 
-/// Where the context of an `Exec` stands.
+/// The position of a request's context.
 #[derive(Clone, Debug)]
 enum Context<'a> {
-    /// Nowhere: only an `Exec` and a batch have one.
+    /// No context: only an `Exec` and a batch have one.
     Absent,
-    /// It is the last of the arguments, as text.
+    /// The last argument, as text.
     Last,
-    /// Beside them.
+    /// A field beside the arguments.
     Beside(&'a [u8]),
 }
 
 impl<'a> Call<'a> {
-    /// Reads a request: an `Exec` in JSON up to its arguments, whatever else as
-    /// a whole. What follows the arguments is read with the last of them.
+    /// Decodes a request: an `Exec` in JSON up to its arguments, any other
+    /// request as a whole. The bytes behind the arguments are validated
+    /// together with the last argument.
     ///
     /// # Errors
-    /// [`Error::Message`] when it has another form.
+    /// [`Error::Message`] when the bytes have another form.
     pub fn decode(format: Format, bytes: &'a [u8]) -> Result<Self> {
         match format {
             Format::Json => match bytes.strip_prefix(EXEC_HEAD) {
@@ -171,11 +173,11 @@ impl<'a> Call<'a> {
         Ok(Self { kind, args: Args::new(Format::MessagePack, arg, false)?, id, context })
     }
 
-    /// For which call site it is made; empty where the request has none.
+    /// The request's call site; empty if the request has none.
     ///
     /// # Errors
-    /// [`Error::MissingContext`] when an `Exec`'s last argument is not its
-    /// context; [`Error::Message`] when its arguments are not written properly.
+    /// [`Error::MissingContext`] when the last argument of an `Exec` is not its
+    /// context; [`Error::Message`] when the arguments are malformed.
     pub fn meta(&self) -> Result<FunctionMeta> {
         let text = match self.context {
             Context::Absent => return Ok(FunctionMeta::default()),
@@ -194,11 +196,11 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Writes a request; `meta` is needed by `Exec`.
+/// Encodes a request; an `Exec` requires `meta`.
 ///
 /// # Errors
-/// [`Error::Encode`] when an argument cannot be written; `buffer` is then as
-/// long as it was.
+/// [`Error::Encode`] when an argument cannot be encoded; `buffer` then keeps
+/// its former length.
 pub fn encode_call(
     format: Format,
     buffer: &mut Vec<u8>,
@@ -260,10 +262,10 @@ fn call_messagepack(
     args.write(&mut ArgWriter::new(Format::MessagePack, buffer))
 }
 
-/// What a function answered: its result, or its error's text.
+/// The outcome of a function call: its result, or its error's text.
 pub type Outcome<R> = std::result::Result<R, String>;
 
-/// How a reply with a result begins.
+/// The beginning of a reply with a result.
 fn result_head(format: Format) -> &'static [u8] {
     match format {
         Format::Json => b"{\"state\":true,\"result\":",
@@ -271,7 +273,7 @@ fn result_head(format: Format) -> &'static [u8] {
     }
 }
 
-/// How one with an error begins.
+/// The beginning of a reply with an error.
 fn error_head(format: Format) -> &'static [u8] {
     match format {
         Format::Json => b"{\"state\":false,\"result\":",
@@ -279,7 +281,7 @@ fn error_head(format: Format) -> &'static [u8] {
     }
 }
 
-/// How both end.
+/// The end of a reply of either kind.
 fn tail(format: Format) -> &'static [u8] {
     match format {
         Format::Json => b"}",
@@ -287,13 +289,14 @@ fn tail(format: Format) -> &'static [u8] {
     }
 }
 
-/// Reads a reply, `{"state":bool,"result":any}`: `state` false makes the
-/// result an error's text.
+/// Decodes a reply, `{"state":bool,"result":any}`: if `state` is false, the
+/// result is an error's text.
 ///
 /// # Errors
-/// [`Error::Message`] when it has another form, or the result another type.
+/// [`Error::Message`] when the bytes have another form, or the result has
+/// another type.
 pub fn decode_reply<R: DeserializeOwned>(format: Format, bytes: &[u8]) -> Result<Outcome<R>> {
-    // As our own plugins write it; whatever is wrong with it is found below.
+    // The form that our own plugins write; errors in it are found below.
     if let Some(rest) = bytes.strip_prefix(result_head(format)) {
         let mut reader = Reader::new(format, rest);
         if let Ok(result) = reader.value()
@@ -338,11 +341,11 @@ fn reply_messagepack(bytes: &[u8]) -> Result<(bool, &[u8]), serde_json::Error> {
     Ok((state.ok_or_else(|| serde::de::Error::missing_field("state"))?, result))
 }
 
-/// Writes a result.
+/// Encodes a result.
 ///
 /// # Errors
-/// [`Error::Encode`] when it cannot be written, NaN and the infinities among
-/// such; `buffer` is then as long as it was.
+/// [`Error::Encode`] when the result cannot be encoded, for example NaN or an
+/// infinity; `buffer` then keeps its former length.
 #[inline]
 pub fn encode_result(format: Format, buffer: &mut Vec<u8>, result: &(impl Serialize + ?Sized)) -> Result<()> {
     let start = buffer.len();
@@ -359,10 +362,10 @@ pub fn encode_result(format: Format, buffer: &mut Vec<u8>, result: &(impl Serial
     }
 }
 
-/// Writes an error as a function's reply.
+/// Encodes an error as a function's reply.
 pub fn encode_error(format: Format, buffer: &mut Vec<u8>, text: &str) {
     buffer.extend_from_slice(error_head(format));
-    // A text can be written.
+    // Encoding text cannot fail.
     let _ = format.encode(buffer, text);
     buffer.extend_from_slice(tail(format));
 }

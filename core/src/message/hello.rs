@@ -1,13 +1,14 @@
-//! What a plugin says of itself when it shakes hands, where the host has asked.
+//! The plugin's description of itself in its handshake, if the host asked for
+//! it.
 //!
-//! A host that can do more than eKuiper says `"hello":1` in the launch options.
-//! A plugin that understands that begins each connection of its control channel
-//! with `handshake ` and a JSON object; all others, official SDKs and our own
-//! older versions among them, say `handshake` as ever. Function channels always
-//! say `handshake`.
+//! A host that supports more than eKuiper sends `"hello":1` in the launch
+//! options. A plugin that supports that begins each connection of its control
+//! channel with `handshake ` and a JSON object; official SDKs and older
+//! versions of ours send `handshake` as before. On function channels the first
+//! message is always `handshake`.
 //!
-//! The version rules: what a plugin does not list, a host does not use; what a
-//! host does not know, it ignores. A change that an older peer would
+//! The version rules: a host does not use what a plugin does not list, and
+//! ignores what it does not know. A change that an older peer would
 //! misunderstand gets a new name, or a new number of [`Hello::VERSION`].
 
 use serde::{Deserialize, Serialize};
@@ -16,25 +17,25 @@ use super::SymbolKind;
 use super::control::HANDSHAKE;
 use crate::codec::Format;
 
-/// What a plugin can do beyond eKuiper's protocol.
+/// A capability of a plugin beyond eKuiper's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Feature {
     /// Functions take [batches](super::BatchWriter).
     Batch,
-    /// A sink acknowledges in the order of the messages, each once: several
-    /// may be under way.
+    /// A sink acknowledges messages in their order, each one once: several may
+    /// be in flight.
     AckWindow,
     /// A sink without acknowledgements [reports](super::Collected) how many
-    /// messages it has collected, where its start asks for that.
+    /// messages it has collected, if its start asks for that.
     Collected,
 }
 
 impl Feature {
-    /// All that this version knows.
+    /// All features known to this version.
     pub const ALL: [Self; 3] = [Self::Batch, Self::AckWindow, Self::Collected];
 
-    /// Its name in a [`Hello`].
+    /// The feature's name in a [`Hello`].
     pub fn name(self) -> &'static str {
         match self {
             Self::Batch => "batch",
@@ -44,23 +45,24 @@ impl Feature {
     }
 }
 
-/// What a plugin says of itself.
+/// A plugin's description of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Hello {
-    /// Which SDK it was written with.
+    /// The SDK that the plugin was written with.
     #[serde(default)]
     pub sdk: String,
     /// The SDK's version.
     #[serde(default)]
     pub version: String,
-    /// What it serves; to be what its manifest says.
+    /// The symbols that the plugin serves; they should be those of its
+    /// manifest.
     #[serde(default)]
     pub symbols: Symbols,
-    /// The codecs that it knows beside JSON, by name.
+    /// The names of the codecs that the plugin supports in addition to JSON.
     #[serde(default)]
     pub codecs: Vec<String>,
-    /// Its [features](Feature), by name.
+    /// The names of the plugin's [features](Feature).
     #[serde(default)]
     pub features: Vec<String>,
 }
@@ -69,22 +71,23 @@ pub struct Hello {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Symbols {
-    /// Its sources.
+    /// Names of the sources.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// Its sinks.
+    /// Names of the sinks.
     #[serde(default)]
     pub sinks: Vec<String>,
-    /// Its functions.
+    /// Names of the functions.
     #[serde(default)]
     pub functions: Vec<String>,
 }
 
 impl Hello {
-    /// The number that a host asks with, in its launch options.
+    /// The version that a host asks for in its launch options.
     pub const VERSION: u32 = 1;
 
-    /// A plugin of this SDK, without symbols or abilities yet.
+    /// Creates the hello of a plugin of this SDK, without symbols, codecs or
+    /// features.
     pub fn new(sdk: &str, version: &str) -> Self {
         Self { sdk: sdk.to_owned(), version: version.to_owned(), ..Self::default() }
     }
@@ -108,32 +111,33 @@ impl Hello {
         }
     }
 
-    /// Offers all that this version of ours can do.
+    /// Adds every codec and feature of this version.
     pub fn with_everything(mut self) -> Self {
         self.codecs = vec![Format::MessagePack.name().to_owned()];
         self.features = Feature::ALL.iter().map(|feature| feature.name().to_owned()).collect();
         self
     }
 
-    /// Whether it knows how to read this.
+    /// Whether the plugin supports this format.
     pub fn speaks(&self, format: Format) -> bool {
         format == Format::Json || self.codecs.iter().any(|name| name == format.name())
     }
 
-    /// Whether it can do this.
+    /// Whether the plugin offers this feature.
     pub fn has(&self, feature: Feature) -> bool {
         self.features.iter().any(|name| name == feature.name())
     }
 
-    /// The first message of a connection, as it stands on the wire.
+    /// Encodes the hello as the first message of a connection.
     pub fn encode(&self) -> Vec<u8> {
         let mut message = [HANDSHAKE, b" "].concat();
-        // Texts can be written.
+        // Encoding text cannot fail.
         let _ = serde_json::to_writer(&mut message, self);
         message
     }
 
-    /// Reads the first message of a connection; `None` when it is no hello.
+    /// Decodes the first message of a connection; `None` when it is not a
+    /// hello.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let object = message.strip_prefix(HANDSHAKE)?.strip_prefix(b" ")?;
         crate::json::object(object).ok()

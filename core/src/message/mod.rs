@@ -1,7 +1,8 @@
 //! The messages that engine and plugin exchange, as types.
 //!
-//! Source of the forms: eKuiper's `internal/plugin/portable/runtime` and
-//! `sdk/go`, the Python SDK's `runtime`, and what was seen on the wire.
+//! The forms are those of eKuiper's `internal/plugin/portable/runtime` and
+//! `sdk/go`, of the Python SDK's `runtime`, and of what was observed on the
+//! wire.
 
 mod ack;
 mod args;

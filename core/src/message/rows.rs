@@ -1,15 +1,15 @@
-//! What a sink gets.
+//! The messages that a sink receives.
 
 use serde::Serialize;
 
 use crate::codec::Format;
 use crate::{Error, Result};
 
-/// Writes a row, or an array of rows, as a sink gets them.
+/// Encodes a row, or an array of rows, for a sink.
 ///
 /// # Errors
-/// [`Error::Encode`] when they cannot be written; `buffer` is then as
-/// long as it was.
+/// [`Error::Encode`] when the rows cannot be encoded; `buffer` then keeps its
+/// former length.
 pub fn encode_rows(buffer: &mut Vec<u8>, rows: &(impl Serialize + ?Sized)) -> Result<()> {
     Format::Json.encode(buffer, rows).map_err(|source| Error::Encode { what: "the message", source })
 }

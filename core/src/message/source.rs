@@ -1,4 +1,4 @@
-//! What a source sends: tuples and errors.
+//! The messages that a source sends: tuples and errors.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,12 +6,12 @@ use serde_json::Value;
 use crate::codec::Format;
 use crate::{Error, Result};
 
-/// One record of a source, and what is known about it.
+/// One record of a source, with its metadata.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tuple<M = Value> {
-    /// The record, normally an object.
+    /// The record, usually an object.
     pub message: M,
-    /// Facts about the record, such as its topic; `null` when there are none.
+    /// Metadata of the record, such as its topic; `null` when there is none.
     #[serde(default)]
     pub meta: Value,
 }
@@ -21,7 +21,7 @@ pub struct Tuple<M = Value> {
 pub enum SourceMessage<M = Value> {
     /// A record.
     Tuple(Tuple<M>),
-    /// The source's report of a failure; it may go on after it.
+    /// A failure that the source reports; it may continue afterwards.
     Error(String),
 }
 
@@ -41,12 +41,12 @@ fn nothing<M>() -> Option<M> {
 }
 
 impl<M: serde::de::DeserializeOwned> SourceMessage<M> {
-    /// Reads a message. An error is known in both spellings: the Python SDK's
-    /// `{"error":"text"}`, and the Go SDK's JSON string that holds such an
-    /// object (fault 11).
+    /// Decodes a message. An error is recognised in both spellings: the Python
+    /// SDK's `{"error":"text"}`, and the Go SDK's JSON string that holds such
+    /// an object (fault 11).
     ///
     /// # Errors
-    /// [`Error::Message`] when it is neither a tuple nor an error.
+    /// [`Error::Message`] when the message is neither a tuple nor an error.
     #[inline]
     pub fn decode(format: Format, bytes: &[u8]) -> Result<Self> {
         let wire: Wire<M> = match format {
@@ -69,11 +69,11 @@ fn wrong(source: serde_json::Error) -> Error {
     Error::Message { what: "the source's message", source }
 }
 
-/// Writes a tuple as it stands on the wire, after what `buffer` holds.
+/// Encodes a tuple, and appends it to `buffer`.
 ///
 /// # Errors
-/// [`Error::Encode`] when the message cannot be written, NaN and the infinities
-/// among such; `buffer` is then as long as it was.
+/// [`Error::Encode`] when the tuple cannot be encoded, for example because of
+/// NaN or an infinity; `buffer` then keeps its former length.
 #[inline]
 pub fn encode_tuple(
     format: Format,
@@ -89,10 +89,10 @@ pub fn encode_tuple(
     format.encode(buffer, &Out { message, meta }).map_err(|source| Error::Encode { what: "the tuple", source })
 }
 
-/// A source's error as it stands on the wire.
+/// Encodes a source's error.
 pub fn encode_source_error(format: Format, text: &str) -> Vec<u8> {
     let mut buffer = Vec::new();
-    // A text can be written.
+    // Encoding text cannot fail.
     let _ = format.encode(&mut buffer, &serde_json::json!({ "error": text }));
     buffer
 }

@@ -1,35 +1,35 @@
-//! The words in front of a request, which its reply must bring back.
+//! The words in front of a request's body, which its reply carries back.
 
 use std::fmt;
 
-/// How many words a reply socket accepts (libnng and mangos: 8; a request that
-/// crossed more devices is dropped).
+/// Maximum number of words that a reply socket accepts (libnng and mangos: 8; a
+/// request that crossed more devices is dropped).
 pub const MAX_WORDS: usize = 8;
 
-/// The words in front of a request's body: one per device on its way, and
-/// last the request's id, which has its highest bit set.
+/// The words in front of a request's body: one per device that the request
+/// crossed, and last the request's id, which has its highest bit set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Backtrace {
     words: [u8; MAX_WORDS * 4],
     length: u8,
 }
 
-/// Why a request's words cannot be read.
+/// The reason why a request's words cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BacktraceFault {
-    /// They end before a request id: the peer does not speak the protocol, and
-    /// its connection is closed.
+    /// The words end before a request id: the peer does not speak the protocol,
+    /// and its connection must be closed.
     Malformed,
-    /// There are more than [`MAX_WORDS`]: the request is dropped, the
+    /// There are more than [`MAX_WORDS`]: the request must be dropped; the
     /// connection stays.
     TooManyHops,
 }
 
 impl Backtrace {
-    /// Splits a request into its words and its body.
+    /// Splits a message into the request's words and its body.
     ///
     /// # Errors
-    /// [`BacktraceFault`].
+    /// [`BacktraceFault`] when the words cannot be read.
     pub fn split(message: &[u8]) -> Result<(Self, &[u8]), BacktraceFault> {
         for count in 1..=MAX_WORDS {
             let word = message.get((count - 1) * 4..count * 4).ok_or(BacktraceFault::Malformed)?;
@@ -41,8 +41,8 @@ impl Backtrace {
         Err(BacktraceFault::TooManyHops)
     }
 
-    /// The backtrace of these bytes, for transports that keep their own words
-    /// in it; `None` when there are more than it holds.
+    /// Creates a backtrace from `words`, for transports that keep their own
+    /// routing data in it; `None` when it is too long.
     pub fn new(words: &[u8]) -> Option<Self> {
         let mut backtrace = Self::default();
         backtrace.words.get_mut(..words.len())?.copy_from_slice(words);
@@ -50,7 +50,7 @@ impl Backtrace {
         Some(backtrace)
     }
 
-    /// The words, as they stand in front of the reply.
+    /// The words in encoded form, as they stand in front of the reply.
     pub fn as_bytes(&self) -> &[u8] {
         &self.words[..usize::from(self.length)]
     }

@@ -4,59 +4,60 @@ use std::time::{Duration, Instant};
 
 use super::{HEADER, Protocol};
 
-/// The length of what stands in front of a frame's content: the type byte
-/// `01` and a 64-bit big-endian length.
+/// Length of a frame's header: the type byte `01` and a 64-bit big-endian
+/// length.
 pub const FRAME_HEADER: usize = 9;
 
-/// How much is read at once: many small messages, or the beginning of a long
-/// one, whose rest is read to where it stays.
+/// Read size, in bytes: many short messages, or the beginning of a long one,
+/// whose rest is read into its final place.
 const CHUNK: usize = 64 << 10;
 
-/// How much memory is kept for the next long message, however short the last
-/// one was.
+/// Maximum memory that is kept for the next long message, in bytes.
 const KEEP: usize = 4 << 20;
 
-/// The longest content that memory can hold, whatever the limit says.
+/// Maximum content that memory can hold, whatever the configured limit.
 const MAX_CONTENT: u64 = isize::MAX as u64 - FRAME_HEADER as u64;
 
-/// How much of an oversize message is kept: enough for a backtrace.
+/// Number of bytes of an oversize message that are kept: enough for a
+/// backtrace.
 const HEAD: usize = super::MAX_WORDS * 4;
 
-/// What a peer may do, and for how long.
+/// Limits on a peer's messages and pauses.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The longest frame content, in bytes.
+    /// Maximum length of a frame's content, in bytes.
     pub max_message: u64,
-    /// Up to which length an oversize frame is skipped, and reported as
-    /// [`Event::Oversized`]. Up to `max_message`: none, the connection ends.
+    /// Maximum length of an oversize frame that is skipped and reported as
+    /// [`Event::Oversized`]. With at most `max_message`, no frame is skipped:
+    /// an oversize one ends the connection.
     pub skip_up_to: u64,
-    /// How long a peer may take for its whole header (libnng: 10 s).
+    /// Maximum time for the peer's whole header (libnng: 10 s).
     pub header_timeout: Duration,
-    /// How long a peer may pause within a frame.
+    /// Maximum pause within a frame.
     pub stall_timeout: Duration,
 }
 
-/// Why a connection must be closed.
+/// The reason why a connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpError {
     /// The first bytes are not an SP header.
     #[error("the peer does not speak SP")]
     NotSp,
-    /// The header is SP, of the wrong end of a pattern.
+    /// The header is SP, but not of the protocol that may connect here.
     #[error("the peer's protocol is {found:#x}, and only {wanted:#x} may connect here")]
     WrongProtocol {
-        /// The number in the header.
+        /// The protocol number in the header.
         found: u16,
-        /// The only one allowed.
+        /// The only protocol number allowed.
         wanted: u16,
     },
-    /// A frame begins with another byte than `01`.
+    /// A frame's first byte is not `01`.
     #[error("a frame of unknown type {0:#x}")]
     FrameType(u8),
-    /// A frame is longer than allowed.
+    /// A frame's content is longer than the limit.
     #[error("a message of {length} bytes is longer than the limit of {max}")]
     TooLong {
-        /// Its length in bytes.
+        /// The content's length in bytes.
         length: u64,
         /// The limit in bytes.
         max: u64,
@@ -69,44 +70,44 @@ pub enum SpError {
     Stalled,
 }
 
-/// What the bytes held.
+/// An item that has arrived completely.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The peer's header: it speaks the right protocol.
+    /// The peer's header, of the right protocol.
     Ready,
-    /// A frame's content.
+    /// The content of a frame.
     Message(&'a [u8]),
-    /// A frame that was too long, and was skipped: its first bytes and its
+    /// A frame that was too long and was skipped: its first bytes and its
     /// length.
     Oversized(&'a [u8], u64),
 }
 
-/// Turns a peer's bytes into messages.
+/// A decoder of one peer's bytes.
 ///
-/// The caller reads into [`space`](Self::space), tells with
-/// [`filled`](Self::filled) how much came, and takes what is complete with
-/// [`next`](Self::next) until there is no more; [`take`](Self::take) hands a
-/// message over. Memory grows with what has arrived, never with what a peer
-/// merely announces.
+/// The caller reads into [`space`](Self::space), reports with
+/// [`filled`](Self::filled) how many bytes arrived, and takes complete items
+/// with [`next`](Self::next) until there are no more; [`take`](Self::take)
+/// hands a message over. Memory grows with the bytes that have arrived, never
+/// with a length that a peer merely announces.
 #[derive(Debug)]
 pub struct Connection {
     own: Protocol,
     limits: Limits,
     state: State,
-    /// Bytes `start..end` have arrived and are not used yet.
+    /// The buffer; bytes `start..end` have arrived and are not used yet.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// The content of a frame that does not fit there; how much of it has
-    /// arrived is in the state.
+    /// The content of a frame that does not fit into `buffer`; the state says
+    /// how much of it has arrived.
     long: Vec<u8>,
-    /// Where the message is that was told last.
+    /// The position of the message that was returned last.
     last: Place,
-    /// How much the current frame still needs, as far as that is known.
+    /// The number of bytes missing in the current frame, as far as known.
     missing: usize,
-    /// Since when the peer owes us bytes.
+    /// The instant since when the peer owes bytes.
     waiting_since: Option<Instant>,
-    /// When the latest bytes came.
+    /// The instant at which the latest bytes arrived.
     filled_at: Instant,
     head: [u8; HEAD],
 }
@@ -127,7 +128,8 @@ enum State {
 }
 
 impl Connection {
-    /// The connection of a socket that is `own`, made at `now`.
+    /// Creates the decoder of a connection that was made at `now`; this side
+    /// speaks `own`.
     pub fn new(own: Protocol, limits: Limits, now: Instant) -> Self {
         Self {
             own,
@@ -155,19 +157,19 @@ impl Connection {
         self.start < self.end || matches!(self.state, State::Long { .. })
     }
 
-    /// How many bytes of memory its buffers take.
+    /// The memory that the buffers take, in bytes.
     pub fn memory(&self) -> usize {
         self.buffer.capacity() + self.long.capacity()
     }
 
-    /// Where the next bytes go; never empty.
+    /// The space for the next bytes; never empty.
     pub fn space(&mut self) -> &mut [u8] {
         if let State::Long { length, arrived } = self.state {
-            // As much again as is there: a long message needs few reads, and a
-            // lying length no memory.
+            // Doubles the space: a long message needs few reads, and a false
+            // length costs no memory.
             let wanted = arrived.saturating_add(arrived.max(CHUNK)).min(length);
             if self.long.len() < wanted {
-                // No more than that: twice as much again would be a vector's way.
+                // Exactly that much: `Vec` would reserve twice as much.
                 self.long.reserve_exact(wanted - self.long.len());
                 self.long.resize(wanted, 0);
             }
@@ -180,7 +182,8 @@ impl Connection {
         if self.buffer.is_empty() {
             self.buffer = vec![0; CHUNK];
         }
-        // What is in it never fills it: a frame that would has moved out.
+        // Frames never fill this buffer completely: one that would was moved
+        // out.
         if self.start > 0 && self.buffer.len() - self.end < self.missing.clamp(CHUNK / 4, CHUNK) {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -189,7 +192,7 @@ impl Connection {
         &mut self.buffer[self.end..]
     }
 
-    /// Notes that `count` bytes have been put at the beginning of
+    /// Records that `count` bytes were written to the beginning of
     /// [`space`](Self::space).
     pub fn filled(&mut self, count: usize, now: Instant) {
         match &mut self.state {
@@ -199,15 +202,16 @@ impl Connection {
         debug_assert!(self.end <= self.buffer.len());
         self.filled_at = now;
         if self.is_ready() {
-            // Progress within a frame; the header's time is counted whole.
+            // Progress within a frame restarts the clock; the header's limit is
+            // for the whole header.
             self.waiting_since = Some(now);
         }
     }
 
-    /// The next complete thing, if there is one.
+    /// Returns the next complete item, if there is one.
     ///
     /// # Errors
-    /// The peer broke the protocol: the connection must be closed.
+    /// The peer violated the protocol: the connection must be closed.
     #[allow(clippy::should_implement_trait)] // it borrows, an iterator cannot
     pub fn next(&mut self) -> Result<Option<Event<'_>>, SpError> {
         match self.state {
@@ -222,7 +226,7 @@ impl Connection {
         let wanted = self.own.peer();
         let expected = wanted.header();
         let arrived = &self.buffer[self.start..self.end.min(self.start + HEADER)];
-        // What cannot become a header is refused at its first wrong byte.
+        // Refuse bytes that cannot become a header at the first wrong one.
         for (position, byte) in arrived.iter().enumerate() {
             let is_number = (4..6).contains(&position);
             if *byte != expected[position] && !is_number {
@@ -239,7 +243,7 @@ impl Connection {
         }
         self.start += HEADER;
         self.state = State::Frames;
-        // What came behind the header may be the beginning of a frame.
+        // Bytes behind the header may be the beginning of a frame.
         self.waiting_since = self.has_buffered().then_some(self.filled_at);
         Ok(Some(Event::Ready))
     }
@@ -279,14 +283,14 @@ impl Connection {
         let (start, end) = (self.start + FRAME_HEADER, self.start + whole);
         self.start = end;
         if self.start == self.end {
-            // Whoever looks at the time next need not have asked for more.
+            // The caller may check the time without calling `next` again.
             self.waiting_since = None;
         }
         self.last = Place::Buffer { start, end };
         Ok(Some(Event::Message(&self.buffer[start..end])))
     }
 
-    /// Moves what has arrived of a long frame to where the rest will be.
+    /// Moves the arrived part of a long frame to its final place.
     fn move_out(&mut self, length: usize) {
         let arrived = &self.buffer[self.start + FRAME_HEADER..self.end];
         let count = arrived.len();
@@ -308,9 +312,9 @@ impl Connection {
         Some(Event::Message(&self.long[..length]))
     }
 
-    /// Puts the message that [`next`](Self::next) has just returned, less its
-    /// first `skip` bytes, in place of what `into` holds. A long one is not
-    /// copied: the two change places.
+    /// Moves the message that [`next`](Self::next) has just returned, without
+    /// its first `skip` bytes, into `into`, whose content is replaced. A long
+    /// message is not copied: the two buffers are swapped.
     pub fn take(&mut self, skip: usize, into: &mut Vec<u8>) {
         match std::mem::replace(&mut self.last, Place::Nowhere) {
             Place::Nowhere => into.clear(),
@@ -346,16 +350,16 @@ impl Connection {
         Some(Event::Oversized(&self.head[..kept], length))
     }
 
-    /// When the peer's time is up, if it owes us bytes.
+    /// The instant at which the peer's time is up, if it owes bytes.
     pub fn deadline(&self) -> Option<Instant> {
         let allowed = if self.is_ready() { self.limits.stall_timeout } else { self.limits.header_timeout };
         self.waiting_since?.checked_add(allowed)
     }
 
-    /// Whether the peer's time is up.
+    /// Checks the peer's deadline.
     ///
     /// # Errors
-    /// It is: the connection must be closed.
+    /// The deadline has passed: the connection must be closed.
     pub fn check_time(&self, now: Instant) -> Result<(), SpError> {
         match self.deadline() {
             Some(deadline) if now >= deadline && self.is_ready() => Err(SpError::Stalled),
@@ -365,7 +369,7 @@ impl Connection {
     }
 }
 
-/// What stands in front of a frame whose content has `length` bytes.
+/// The header of a frame whose content has `length` bytes.
 pub fn frame_header(length: usize) -> [u8; FRAME_HEADER] {
     let mut header = [1; FRAME_HEADER];
     header[1..].copy_from_slice(&(length as u64).to_be_bytes());

@@ -1,4 +1,4 @@
-//! Tests of the receiving state machine: protocol cases 2 to 15, no socket.
+//! Tests of the decoder: protocol cases 2 to 15, without a socket.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ const LIMITS: Limits = Limits {
     stall_timeout: Duration::from_secs(3),
 };
 
-/// What a peer's bytes came to.
+/// The items that a peer's bytes were decoded to.
 #[derive(Debug, PartialEq)]
 enum Seen {
     Ready,
@@ -112,7 +112,7 @@ fn a_claim_costs_no_memory() {
     assert!(connection.memory() <= 4 * CHUNK, "{}", connection.memory());
 }
 
-/// Takes every message, less its first `skip` bytes, into one buffer.
+/// Takes every message, without its first `skip` bytes, into one buffer.
 fn take_all(connection: &mut Connection, bytes: &[u8], piece: usize, skip: usize) -> Vec<Vec<u8>> {
     let (mut taken, mut buffer) = (Vec::new(), vec![9; 1000]);
     for mut piece in bytes.chunks(piece) {
@@ -145,7 +145,7 @@ fn messages_are_handed_over_whatever_their_length() {
     for (piece, skip) in [(1000, 0), (100_000, 0), (usize::MAX, 0), (70_001, 4), (usize::MAX, 4)] {
         let limits = Limits { max_message: u64::MAX, ..LIMITS };
         let mut connection = Connection::new(Protocol::Pull, limits, Instant::now());
-        // A message that is empty has no first bytes.
+        // An empty message has no bytes to skip.
         let bodies: Vec<_> = bodies.iter().filter(|body| body.len() >= skip).collect();
         let bytes =
             if skip == 0 { bytes.clone() } else { stream(&bodies.iter().map(|body| &body[..]).collect::<Vec<_>>()) };
@@ -180,7 +180,7 @@ fn a_long_message_is_not_copied_and_its_memory_is_used_again() {
         assert!(buffer == body);
         buffers.push(buffer.as_ptr());
     }
-    // Two buffers, in turn.
+    // The two buffers alternate.
     assert_eq!(buffers[2], buffers[4]);
     assert_eq!(buffers[3], buffers[5]);
     assert_ne!(buffers[4], buffers[5]);
@@ -276,7 +276,7 @@ fn who_has_sent_a_whole_message_owes_nothing() {
             space[..count].copy_from_slice(&bytes[used..used + count]);
             connection.filled(count, Instant::now());
             used += count;
-            // Nobody asks for more once the message is there.
+            // The caller does not ask again once it has the message.
             if connection.next().unwrap().is_some() {
                 break;
             }

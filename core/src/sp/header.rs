@@ -1,23 +1,23 @@
-//! The eight bytes that each side sends first.
+//! The connection header: the eight bytes that each side sends first.
 
-/// The length of the connection header in bytes.
+/// Length of the connection header in bytes.
 pub const HEADER: usize = 8;
 
-/// One end of a pattern.
+/// One side of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// REQ: sends requests.
+    /// REQ, which sends requests.
     Request,
-    /// REP: answers them.
+    /// REP, which answers requests.
     Reply,
-    /// PUSH: sends one way.
+    /// PUSH, which sends one way.
     Push,
-    /// PULL: receives.
+    /// PULL, which receives.
     Pull,
 }
 
 impl Protocol {
-    /// The number in the header.
+    /// The protocol's number in the header.
     pub const fn number(self) -> u16 {
         match self {
             Self::Request => 0x30,
@@ -27,7 +27,7 @@ impl Protocol {
         }
     }
 
-    /// The only protocol that the other side may have.
+    /// The only protocol that the other side may speak.
     pub const fn peer(self) -> Self {
         match self {
             Self::Request => Self::Reply,

@@ -1,8 +1,9 @@
-//! Scalability Protocols over a byte stream, as libnng and mangos speak them
-//! over IPC: state machines that are fed bytes and instants.
+//! Scalability Protocols (SP) over a byte stream, as libnng and mangos speak
+//! them over IPC: state machines whose input is bytes and instants.
 //!
-//! The formats are nanomsg's (`rfc/sp-ipc-01.txt`, `sp-request-reply-01`);
-//! where the text leaves room, they are what libnng 1.x and mangos 3 do.
+//! The formats are those of nanomsg's `rfc/sp-ipc-01.txt` and
+//! `sp-request-reply-01`; where the text leaves a choice, those of libnng 1.x
+//! and mangos 3.
 
 mod backtrace;
 mod connection;

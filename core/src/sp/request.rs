@@ -1,10 +1,10 @@
-//! The requester's half of request/reply: ids, and which reply counts.
+//! The requester's side of request/reply: request ids, and matching of replies.
 
 use std::time::{Duration, Instant};
 
-/// Numbers requests and tells which reply belongs to the latest one.
+/// Assigns ids to requests and finds the reply to the latest one.
 ///
-/// An id has its highest bit set and is one more than the one before; a reply
+/// An id has its highest bit set and is one more than the previous one; a reply
 /// with any other id is dropped.
 #[derive(Debug)]
 pub struct Requester {
@@ -22,14 +22,14 @@ struct Outstanding {
 const ID_BIT: u32 = 0x8000_0000;
 
 impl Requester {
-    /// A requester whose first id follows `seed`: a random number, so that two
-    /// processes on one channel do not use the same ids.
+    /// Creates a requester whose first id follows `seed`: a random number, so
+    /// that two processes on one channel use different ids.
     pub fn new(seed: u32, retry: Option<Duration>) -> Self {
         Self { last: seed, retry, outstanding: None }
     }
 
-    /// Begins a request, which cancels the one before; returns the four bytes
-    /// that stand in front of its body.
+    /// Begins a request, which cancels the previous one; returns the four bytes
+    /// that precede its body.
     pub fn begin(&mut self, now: Instant) -> [u8; 4] {
         self.last = self.last.wrapping_add(1);
         let id = self.last | ID_BIT;
@@ -37,18 +37,18 @@ impl Requester {
         id.to_be_bytes()
     }
 
-    /// Whether a request waits for its reply.
+    /// Whether a request is in flight.
     pub fn is_waiting(&self) -> bool {
         self.outstanding.is_some()
     }
 
-    /// Gives the request up: its reply, should it come, is dropped.
+    /// Cancels the request in flight: its reply, if it arrives, is dropped.
     pub fn cancel(&mut self) {
         self.outstanding = None;
     }
 
-    /// The body of a reply to the outstanding request, which is thereby done;
-    /// `None` for any other message, which is to be dropped.
+    /// Returns the body of the reply to the request in flight, which is then
+    /// done; `None` for any other message, which must be dropped.
     pub fn accept<'a>(&mut self, message: &'a [u8]) -> Option<&'a [u8]> {
         let (id, body) = message.split_first_chunk::<4>()?;
         (self.outstanding.as_ref()?.id == u32::from_be_bytes(*id)).then(|| {
@@ -57,13 +57,14 @@ impl Requester {
         })
     }
 
-    /// When the request is to be sent again.
+    /// The instant at which the request must be sent again.
     pub fn resend_at(&self) -> Option<Instant> {
         self.outstanding.as_ref()?.resend_at
     }
 
-    /// Notes that the request is sent again, under the same id, which is
-    /// returned; `None` when there is none or repeating is off.
+    /// Records that the request in flight is sent again, and returns its id,
+    /// which stays the same; `None` when no request is in flight or repeating
+    /// is off.
     pub fn resend(&mut self, now: Instant) -> Option<[u8; 4]> {
         let after = self.retry?;
         let outstanding = self.outstanding.as_mut()?;

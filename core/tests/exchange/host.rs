@@ -1,40 +1,40 @@
-//! The host: what `ekuiper_host` does with [`HostEnd`] over a transport, one
-//! event at a time.
+//! A model of the host: handles one event at a time, as `ekuiper_host` does
+//! with [`HostEnd`] over a transport.
 
 use ekuiper_core::exchange::{Arrival, Departure, HostEnd};
 use ekuiper_core::transport::{ConnectionId, TransportError};
 
 use crate::wire::{Event, Wire};
 
-/// The host's end, and the one command that a caller waits for.
+/// The host's end, and the one command in progress.
 #[derive(Default)]
 pub(crate) struct Host {
     end: HostEnd,
     call: Option<Call>,
 }
 
-/// A command on its way.
+/// A command in progress.
 #[derive(Clone, Copy)]
 struct Call {
     command: u32,
-    /// The connection that it went to; none while it waits to be sent.
+    /// The connection that the command was sent on; none until it is sent.
     sent_to: Option<ConnectionId>,
 }
 
-/// What a caller is told of a command.
+/// The outcome of a command, as its caller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was not sent, or not seen by anybody.
+    /// The command was not sent, or no plugin has seen it.
     NotSent,
-    /// Its answer is this command's, as far as the plugin says.
+    /// The answer is to this command, according to the plugin.
     Answered(u32),
-    /// No answer came while the caller waited.
+    /// No answer arrived while the caller waited.
     TimedOut,
-    /// The connection ended.
+    /// The command's connection ended.
     Unknown,
 }
 
-/// Something worth knowing happened.
+/// An event that the world checks.
 pub(crate) enum Told {
     Done(u32, Outcome),
     Arrival(Arrival),
@@ -51,7 +51,7 @@ impl Host {
         self.try_send(wire)
     }
 
-    /// The caller's time is up.
+    /// The caller's deadline passes.
     pub(crate) fn give_up(&mut self) -> Told {
         match self.call.take() {
             None => Told::Nothing,
@@ -82,7 +82,7 @@ impl Host {
         Told::Nothing
     }
 
-    /// Takes one event; `None` when there is none.
+    /// Handles one event; `None` when there is none.
     pub(crate) fn tend(&mut self, wire: &mut Wire) -> Option<[Told; 2]> {
         let event = wire.receive()?;
         Some(match event {
@@ -95,7 +95,7 @@ impl Host {
         })
     }
 
-    /// A command that waits to be sent is tried again after every event.
+    /// Retries a command that waits to be sent; called after every event.
     fn after(&mut self, wire: &mut Wire) -> Told {
         match self.call {
             Some(Call { sent_to: None, .. }) => self.try_send(wire),

@@ -1,7 +1,8 @@
-//! Both ends of the conversation under arbitrary interleavings: several
-//! process generations and connections, rivals and strangers, disconnects,
-//! late and repeated answers, keepalives, restarts, commands that are given up
-//! and sends that fail. No I/O and no time; see [`world`] for what is modelled.
+//! Property tests of both ends of the conversation under arbitrary
+//! interleavings: several process generations and connections, rivals and
+//! strangers, disconnects, late and repeated answers, keepalives, restarts,
+//! commands that time out and sends that fail. No I/O and no time; see
+//! [`world`] for the model.
 
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
@@ -17,10 +18,10 @@ use proptest::test_runner::{Config, TestRunner};
 
 use world::{Reached, Step, World};
 
-/// How often each property is tried; `PROPTEST_CASES` says otherwise.
+/// Number of cases per property, unless `PROPTEST_CASES` is set.
 const CASES: u32 = 1000;
 
-/// Mostly what moves a conversation on, sometimes what disturbs it.
+/// Mostly steps that advance a conversation, sometimes steps that disturb it.
 fn step() -> impl Strategy<Value = Step> {
     let n = any::<u8>;
     prop_oneof![
@@ -57,9 +58,10 @@ fn check(property: impl Fn(&mut World)) {
         .unwrap();
 }
 
-/// No answer is attributed to another command; a command is executed at most
-/// once, and one that is reported as not sent never; one whose connection ends
-/// is reported as unknown. The world checks all this at every step.
+/// An answer is never attributed to another command; a command is executed at
+/// most once, and never if it is reported as not sent; a command whose
+/// connection ends is reported as unknown. The world checks all this at every
+/// step.
 #[test]
 fn answers_are_never_confused_and_nothing_is_executed_twice() {
     let reached = RefCell::new(Reached::default());
@@ -67,11 +69,11 @@ fn answers_are_never_confused_and_nothing_is_executed_twice() {
         world.let_everything_arrive();
         reached.borrow_mut().add(&world.reached);
     });
-    // A property about what does not occur would prove nothing.
+    // A property about steps that never occur would prove nothing.
     reached.into_inner().assert_all();
 }
 
-/// Whatever has happened, the next command is answered once everybody goes on.
+/// From any state, the next command is answered once every process continues.
 #[test]
 fn the_machine_is_never_stuck_while_a_good_peer_is_there() {
     check(|world| {
@@ -80,8 +82,7 @@ fn the_machine_is_never_stuck_while_a_good_peer_is_there() {
     });
 }
 
-/// Whatever has happened, a new process serves the channel after the death of
-/// all others.
+/// From any state, a new process serves the channel after all others have died.
 #[test]
 fn a_new_process_takes_over_from_all_that_died() {
     check(|world| {

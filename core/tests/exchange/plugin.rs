@@ -1,4 +1,4 @@
-//! A plugin's process: it carries out what it receives, and answers.
+//! A model of a plugin's process: it executes what it receives, and answers.
 
 use std::time::Instant;
 
@@ -9,19 +9,19 @@ use ekuiper_core::transport::ConnectionId;
 
 use crate::wire::Wire;
 
-/// One process. Ours lets [`PluginEnd`] decide; an official one has a REQ
-/// socket that outlives its connections, and sends keepalives.
+/// One process. Ours follows [`PluginEnd`]; an official one has a REQ socket
+/// that outlives its connections, and sends keepalives.
 pub(crate) struct Process {
     official: bool,
     generation: u32,
     end: PluginEnd,
     requester: Requester,
-    /// An official one's connection.
+    /// The connection of an official process.
     connection: Option<ConnectionId>,
-    /// The request that was sent last, with its id, and where.
+    /// The latest request, with its id and its connection.
     latest: Vec<u8>,
     latest_to: Option<ConnectionId>,
-    /// What it has to carry out or, when that is done, to answer.
+    /// The command to execute or, when that is done, to answer.
     work: Option<Work>,
 }
 
@@ -44,8 +44,8 @@ impl Process {
         }
     }
 
-    /// Does whatever is next; returns the command that it carried out in doing
-    /// so.
+    /// Performs the next action; returns the command that was executed in it,
+    /// if any.
     pub(crate) fn run(&mut self, wire: &mut Wire) -> Option<u32> {
         if let Some(Work::Execute(command)) = self.work {
             self.work = Some(Work::Answer(command));
@@ -59,7 +59,7 @@ impl Process {
         None
     }
 
-    /// As `ekuiper_sdk` drives it over a transport.
+    /// Follows [`PluginEnd`], as `ekuiper_sdk` does over a transport.
     fn run_ours(&mut self, wire: &mut Wire) {
         let step = self.end.step();
         let (Step::Greet(connection) | Step::Answer(connection)) = step else {
@@ -94,8 +94,8 @@ impl Process {
         self.end.disconnected();
     }
 
-    /// As the official SDKs do: the socket sends on whatever connection there
-    /// is, and its open request again on a new one.
+    /// Follows the official SDKs: the socket sends on any connection that
+    /// exists, and repeats its pending request on a new one.
     fn run_official(&mut self, wire: &mut Wire) {
         let Some(connection) = self.connection.filter(|connection| wire.is_open(*connection)) else {
             let connection = wire.connect();
@@ -119,7 +119,7 @@ impl Process {
         }
     }
 
-    /// An official one that has waited long enough says so.
+    /// Sends the keepalive of an official process that has waited long enough.
     pub(crate) fn keepalive(&mut self, wire: &mut Wire) {
         let open = self.connection.filter(|connection| wire.is_open(*connection));
         if let (true, None, Some(connection)) = (self.official, &self.work, open) {
@@ -127,7 +127,7 @@ impl Process {
         }
     }
 
-    /// The latest request is sent once more: a socket that repeats does so
+    /// Sends the latest request again: a socket that repeats requests does so
     /// until it sees the reply.
     pub(crate) fn repeat(&mut self, wire: &mut Wire) {
         if let (true, Some(connection)) = (self.official, self.latest_to) {
@@ -135,7 +135,7 @@ impl Process {
         }
     }
 
-    /// Its connection ends, or it does; it notices when it uses it next.
+    /// Ends the process's connection; the process notices when it next uses it.
     pub(crate) fn disconnect(&mut self, wire: &mut Wire, lose: bool) {
         if let Some(connection) = self.connection {
             wire.close(connection, lose);
@@ -156,7 +156,7 @@ impl Process {
         true
     }
 
-    /// Some answers look a little like a handshake.
+    /// Returns the answer to a command; some answers resemble a handshake.
     fn answer(&self, command: u32) -> Vec<u8> {
         format!("handshakes:{command}:{}", self.generation).into_bytes()
     }

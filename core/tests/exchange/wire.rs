@@ -1,20 +1,21 @@
-//! What is between the two ends: connections, and the host's reply socket.
+//! A model of the transport: connections, and the host's reply socket.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use ekuiper_core::sp::Backtrace;
 use ekuiper_core::transport::{ConnectionId, Ticket, TransportError};
 
-/// What a connection carries each way, in order.
+/// The data in flight on a connection, per direction and in order.
 #[derive(Default)]
 struct Pipe {
     to_host: VecDeque<Vec<u8>>,
     to_plugin: VecDeque<Vec<u8>>,
-    /// The plugin's side is closed; the host learns of it behind what was sent.
+    /// Whether the plugin's side is closed; the host learns of it after the
+    /// data in flight.
     closed: bool,
 }
 
-/// What the host's reply socket tells.
+/// An event of the host's reply socket.
 #[derive(Debug)]
 pub(crate) enum Event {
     Request(Ticket, Vec<u8>),
@@ -26,12 +27,13 @@ pub(crate) enum Event {
 pub(crate) struct Wire {
     pipes: BTreeMap<ConnectionId, Pipe>,
     connections: u64,
-    /// What has arrived and the host has not looked at.
+    /// Items that have arrived and that the host has not handled.
     inbox: VecDeque<(ConnectionId, Option<Vec<u8>>, u64)>,
     serial: u64,
     /// The request of each connection that can be answered.
     open: HashMap<ConnectionId, u64>,
-    /// Whether a request counts when it arrives, not when it is looked at.
+    /// Whether a request supersedes the former one on arrival, not when it is
+    /// handled.
     pub(crate) reads_ahead: bool,
     pub(crate) fail_next_send: bool,
 }
@@ -44,7 +46,7 @@ impl Wire {
         id
     }
 
-    /// Whether the plugin's side of it is open.
+    /// Whether the plugin's side of the connection is open.
     pub(crate) fn is_open(&self, connection: ConnectionId) -> bool {
         self.pipes.get(&connection).is_some_and(|pipe| !pipe.closed)
     }
@@ -59,7 +61,7 @@ impl Wire {
         self.pipes.get_mut(&connection)?.to_plugin.pop_front()
     }
 
-    /// The plugin's side ends; with `lose`, what has not arrived is gone.
+    /// Closes the plugin's side; with `lose`, data in flight is lost.
     pub(crate) fn close(&mut self, connection: ConnectionId, lose: bool) {
         if let Some(pipe) = self.pipes.get_mut(&connection) {
             pipe.closed = true;
@@ -70,8 +72,8 @@ impl Wire {
         }
     }
 
-    /// The next thing of one of the connections arrives; false when nothing is
-    /// under way.
+    /// Delivers the next item of one of the connections; false when nothing is
+    /// in flight.
     pub(crate) fn arrive(&mut self, which: u8) -> bool {
         let busy: Vec<_> = self.pipes.iter().filter(|(_, pipe)| pipe.closed || !pipe.to_host.is_empty()).collect();
         let Some(id) = busy.get(usize::from(which) % busy.len().max(1)).map(|(id, _)| **id) else { return false };
@@ -87,7 +89,7 @@ impl Wire {
         true
     }
 
-    /// What the host's socket tells next.
+    /// Returns the next event of the host's socket.
     pub(crate) fn receive(&mut self) -> Option<Event> {
         let (connection, packet, serial) = self.inbox.pop_front()?;
         let Some(packet) = packet else { return Some(Event::Disconnected(connection)) };
@@ -96,7 +98,8 @@ impl Wire {
         Some(Event::Request(Ticket { connection, serial, backtrace }, body.to_vec()))
     }
 
-    /// Answers a request, as [`ekuiper_core::transport::Reply::send`] has it.
+    /// Answers a request, as [`ekuiper_core::transport::Reply::send`]
+    /// specifies.
     pub(crate) fn send(&mut self, ticket: &Ticket, body: &[u8]) -> Result<(), TransportError> {
         if std::mem::take(&mut self.fail_next_send) {
             return Err(TransportError::Timeout);

@@ -1,5 +1,5 @@
-//! Everybody on one channel, driven by a script, and what must hold at every
-//! step of it.
+//! A model of one channel and all its processes, driven by a script, with the
+//! invariants that hold at every step.
 
 use std::collections::BTreeMap;
 
@@ -10,38 +10,38 @@ use crate::host::{Host, Outcome, Told};
 use crate::plugin::Process;
 use crate::wire::Wire;
 
-/// One thing that happens. A number chooses among those that there are.
+/// One step of a script. A number selects one of the existing processes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
-    /// A process starts, beside those that live.
+    /// A process starts, in addition to those that live.
     Spawn { official: bool },
-    /// A process does its next piece of work.
+    /// A process performs its next action.
     Run(u8),
     /// A process of an official SDK repeats its handshake.
     Keepalive(u8),
     /// A process's socket repeats its latest request.
     Repeat(u8),
-    /// A process's connection ends, what it sent lately with it or not.
+    /// A process's connection ends, with or without losing what it sent last.
     Break { process: u8, lose: bool },
     /// A process dies.
     Kill { process: u8, lose: bool },
-    /// Somebody who is no plugin connects, or says more.
+    /// A stranger, which is not a plugin, connects, or sends more.
     Stranger { stranger: u8, words: usize },
-    /// Such a one goes.
+    /// A stranger disconnects.
     StrangerLeaves(u8),
-    /// Something that was sent reaches the host's socket.
+    /// An item in flight arrives at the host's socket.
     Arrive(u8),
-    /// The host looks at what came first.
+    /// The host handles the oldest item.
     Tend,
     /// A caller has a command for the plugin.
     Call,
-    /// The caller does not wait any longer.
+    /// The caller gives up.
     GiveUp,
-    /// The next command cannot be written in time.
+    /// The next command cannot be sent in time.
     FailNextSend,
 }
 
-/// What strangers say, after a request id: they never shake hands.
+/// The messages of strangers, after a request id: never a handshake.
 const WORDS: [&[u8]; 4] = [b"ok", b"", b"handshake ", b"handshakes:1:1"];
 
 #[derive(Default)]
@@ -57,7 +57,7 @@ pub(crate) struct World {
     pub(crate) reached: Reached,
 }
 
-/// How often each thing happened.
+/// The number of times that each thing happened.
 #[derive(Debug, Default)]
 pub(crate) struct Reached(BTreeMap<&'static str, u32>);
 
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// Like the host's channel, first looks at all that has queued up.
+    /// Handles all queued events first, like the host's channel.
     fn call(&mut self) {
         if !self.host.is_idle() {
             return;
@@ -215,7 +215,8 @@ impl World {
         assert_eq!(self.outcomes.insert(command, outcome), None, "one outcome for command {command}");
     }
 
-    /// Everybody goes on for a while, and all that is under way arrives.
+    /// Lets every process continue for a while, and delivers all data in
+    /// flight.
     pub(crate) fn let_everything_arrive(&mut self) {
         for _ in 0..10 {
             self.go_on();
@@ -239,14 +240,15 @@ impl World {
         }
     }
 
-    /// There is a plugin, and the next command is answered.
+    /// Asserts that a plugin is connected and answers the next command.
     pub(crate) fn must_answer_a_command(&mut self) {
         self.wire.fail_next_send = false;
         if self.processes.is_empty() {
             self.apply(Step::Spawn { official: true });
         }
-        // Keepalives come after everything else has gone on for long: an
-        // official plugin whose connection broke shakes hands with its next.
+        // Keepalives come only after everything else has continued for long: an
+        // official plugin whose connection broke sends its handshake again with
+        // its next keepalive.
         for round in 0..60 {
             self.go_on();
             if round % 20 == 18 {

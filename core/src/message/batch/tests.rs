@@ -1,4 +1,4 @@
-//! Batches and their replies, in both codecs.
+//! Tests of batches and their replies, in both codecs.
 
 use serde_json::{Value, json};
 

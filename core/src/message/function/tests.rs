@@ -1,4 +1,4 @@
-//! Requests and replies, in both codecs.
+//! Tests of requests and replies, in both codecs.
 
 use serde_json::{Value, json};
 
@@ -80,13 +80,13 @@ fn arguments_are_read_as_their_types() {
         assert!(args.read::<bool>().is_err());
         let mut args = call.args.clone();
         (0..2).for_each(|_| drop(args.read::<Value>().unwrap()));
-        // In JSON the context is there, and gives itself away.
+        // In JSON the context follows, and is recognised as such.
         assert!(!matches!(args.read::<Value>(), Ok(Some(_))) || !args.is_over(), "there is no third");
     }
 }
 
-/// What functions make of a request that read all their arguments at once,
-/// one by one, or as two of their types.
+/// The results of functions that read the request's arguments all at once, one
+/// by one, or as two of their types.
 fn outcome(call: &Call<'_>) -> [Option<Vec<Value>>; 3] {
     let all = || call.args.all().ok()?.iter().map(|arg| arg.read().ok()).collect();
     let one_by_one = || {
@@ -94,7 +94,7 @@ fn outcome(call: &Call<'_>) -> [Option<Vec<Value>>; 3] {
         while let Some(value) = args.read::<Value>().ok()? {
             read.push(value);
         }
-        // The context was among them.
+        // The context was read as an argument.
         assert!(args.is_over() || read.pop().is_some() || all() == Some(vec![]));
         Some(read)
     };
