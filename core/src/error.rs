@@ -16,7 +16,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A value cannot be encoded as part of a message.
-    #[error("{what} cannot be written: {source}")]
+    #[error("cannot encode {what}: {source}")]
     Encode {
         /// The kind of message.
         what: &'static str,
@@ -24,14 +24,14 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A command names a codec that this plugin does not support.
-    #[error("this plugin knows no codec {name}: it offers those of its hello")]
+    #[error("this plugin does not support the codec {name}: use one that its hello lists")]
     UnknownCodec {
         /// The codec's name.
         name: String,
     },
     /// The last argument of an `Exec` is not a function's context.
     #[error(
-        "the call of a function carries no context: its last argument must be a JSON string that holds ruleId, opId, instanceId and funcId"
+        "the function call has no context: its last argument must be a JSON string that holds ruleId, opId, instanceId and funcId"
     )]
     MissingContext,
     /// A plugin's, symbol's or rule's name cannot be part of a socket's path.
@@ -46,7 +46,7 @@ pub enum Error {
     },
     /// A socket's path is longer than the operating system supports.
     #[error(
-        "socket path {path} has {length} bytes, the system takes at most {max}: choose a shorter socket folder or shorter names"
+        "socket path {path} has {length} bytes, the system allows at most {max}: choose a shorter socket folder or shorter names"
     )]
     PathTooLong {
         /// The path.

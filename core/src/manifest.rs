@@ -150,7 +150,7 @@ impl Manifest {
             },
             Some(other) => {
                 return refuse(format!(
-                    r#"virtualEnvType {other:?} is not known: use "conda", "venv" under our own host alone, or leave it out"#
+                    r#"unknown virtualEnvType {other:?}: use "conda", "venv" (which eKuiper does not accept), or leave it out"#
                 ));
             }
         }
@@ -210,12 +210,12 @@ fn check_fields(fields: &Map<String, Value>) -> Result<()> {
             },
             (Some(other), ..) => format!("it is {}", described(other)),
         };
-        let form = if form == Form::Text { "a text in quotes" } else { r#"a list of names, such as ["one"]"# };
+        let form = if form == Form::Text { "a string" } else { r#"a list of names, such as ["one"]"# };
         return refuse(format!("{field:?} must be {form}; {wrong}"));
     }
     match &fields["language"] {
         Value::String(name) if !matches!(name.as_str(), "go" | "rust" | "executable" | "python") => refuse(format!(
-            r#"language {name:?} is not known: use "go" for any native executable (eKuiper takes no other word for it), "rust" or "executable" under our own host alone, or "python""#
+            r#"unknown language {name:?}: use "go" for any native executable, or "python" ("rust" and "executable" mean the same as "go", but eKuiper does not accept them)"#
         )),
         _ => {
             let is_empty = |field: &str| fields.get(field).and_then(Value::as_array).is_none_or(Vec::is_empty);
@@ -245,7 +245,7 @@ fn misspelt(fields: &Map<String, Value>, is_absent: impl Fn(&str) -> bool) -> im
     let known = |name: &str| FIELDS.iter().any(|(field, ..)| *field == name);
     fields.keys().filter(move |name| !known(name)).filter_map(move |name| {
         let meant = absent.iter().find(|field| is_nearly(name, field))?;
-        Some(format!("{name:?} is not known, was {meant:?} meant?"))
+        Some(format!("unknown field {name:?}: did you mean {meant:?}?"))
     })
 }
 
@@ -284,8 +284,8 @@ fn check_conda_name(env: &str) -> Result<()> {
     let is_odd = |letter: char| letter.is_whitespace() || letter.is_control() || ['/', ':', '#'].contains(&letter);
     if env.starts_with('-') || env.contains(is_odd) {
         return Err(Error::Manifest(format!(
-            "env {env:?} is no name of a conda environment: one has no spaces, slashes, colons or hashes, and does \
-             not begin with a dash"
+            "env {env:?} is not a valid conda environment name: it must not contain spaces, slashes, colons or hashes, \
+             nor begin with a dash"
         )));
     }
     Ok(())
@@ -330,7 +330,8 @@ mod tests {
         assert!(refused("{").contains("not valid"));
         assert!(refused("[]").ends_with("it must be a JSON object, and it is a list"));
         assert!(
-            refused(r#"{"language":"cobol","executable":"x","functions":["f"]}"#).contains("\"cobol\" is not known")
+            refused(r#"{"language":"cobol","executable":"x","functions":["f"]}"#)
+                .contains("unknown language \"cobol\"")
         );
         assert!(
             refused(r#"{"language":"go","executable":"../x","functions":["f"]}"#)
@@ -358,10 +359,10 @@ mod tests {
     #[test]
     fn a_field_of_another_form_is_named() {
         for (field, value, said) in [
-            ("language", "5", r#""language" must be a text in quotes; it is 5"#),
-            ("executable", "null", r#""executable" must be a text in quotes; it is null"#),
-            ("version", "1.0", r#""version" must be a text in quotes; it is 1.0"#),
-            ("env", r#"{"A":"b"}"#, r#""env" must be a text in quotes; it is an object"#),
+            ("language", "5", r#""language" must be a string; it is 5"#),
+            ("executable", "null", r#""executable" must be a string; it is null"#),
+            ("version", "1.0", r#""version" must be a string; it is 1.0"#),
+            ("env", r#"{"A":"b"}"#, r#""env" must be a string; it is an object"#),
             ("functions", r#""f""#, r#""functions" must be a list of names, such as ["one"]; it is "f""#),
             (
                 "functions",
@@ -388,14 +389,18 @@ mod tests {
     fn a_misspelt_field_is_told_with_the_one_that_was_meant() {
         let said = refused(r#"{"lang":"go","executable":"x","functions":["f"]}"#);
         assert!(
-            said.contains(r#"it has no "language""#) && said.ends_with(r#""lang" is not known, was "language" meant?"#),
+            said.contains(r#"it has no "language""#)
+                && said.ends_with(r#"unknown field "lang": did you mean "language"?"#),
             "{said}"
         );
         let said = refused(r#"{"language":"go","executeable":"x","functions":["f"]}"#);
-        assert!(said.contains(r#"it has no "executable""#) && said.ends_with(r#"was "executable" meant?"#), "{said}");
+        assert!(
+            said.contains(r#"it has no "executable""#) && said.ends_with(r#"did you mean "executable"?"#),
+            "{said}"
+        );
         for name in ["fucntions", "function", "Functions", "FUNCTIONS", "func"] {
             let said = refused(&format!(r#"{{"language":"go","executable":"x",{name:?}:["f"]}}"#));
-            assert!(said.ends_with(&format!("{name:?} is not known, was \"functions\" meant?")), "{said}");
+            assert!(said.ends_with(&format!("unknown field {name:?}: did you mean \"functions\"?")), "{said}");
         }
         let doubts = |rest: &str| {
             let text = format!(r#"{{"language":"python","executable":"x.py","functions":["f"],{rest}}}"#);
@@ -404,7 +409,10 @@ mod tests {
         for (name, meant) in
             [("soruces", "sources"), ("sink", "sinks"), ("virtual_env_type", "virtualEnvType"), ("ENV", "env")]
         {
-            assert_eq!(doubts(&format!(r#"{name:?}:null"#)), [format!("{name:?} is not known, was {meant:?} meant?")]);
+            assert_eq!(
+                doubts(&format!(r#"{name:?}:null"#)),
+                [format!("unknown field {name:?}: did you mean {meant:?}?")]
+            );
         }
         // The other fields of eKuiper's manifests, and any further ones.
         for name in ["about", "libs", "name", "author", "properties", "description", "license", "en", "end", "function"]
@@ -437,7 +445,7 @@ mod tests {
         }
         for env in ["-n", "--prefix=/tmp/x", "../x", "a b", "a\\nb", "a:b"] {
             let said = refused_env("conda", env);
-            assert!(said.contains("is no name of a conda environment"), "{said}");
+            assert!(said.contains("is not a valid conda environment name"), "{said}");
         }
         assert!(
             refused(r#"{"language":"go","executable":"x","virtualEnvType":"venv","functions":["f"]}"#)

@@ -443,7 +443,7 @@ pub enum TransportError {
     #[error("the other side closed the connection")]
     Disconnected,
     /// The call is not valid in the socket's current state.
-    #[error("the socket is not in a state for this: {0}")]
+    #[error("the call is not valid in the socket's current state: {0}")]
     Misuse(&'static str),
     /// The message is longer than the limit.
     #[error("a message of {length} bytes is longer than the limit of {max}")]
@@ -457,7 +457,7 @@ pub enum TransportError {
     #[error("{0} is in use by a live process: stop it, or choose another socket folder")]
     AddressInUse(Address),
     /// A file that is not a socket exists at the address.
-    #[error("{0} exists and is not a socket: it is left alone; remove it, or choose another socket folder")]
+    #[error("{0} exists and is not a socket: remove it, or choose another socket folder")]
     NotASocket(Address),
     /// The operating system or the transport's library reported an error.
     #[error("cannot {action} {address}: {source}")]

@@ -131,5 +131,5 @@ fn a_source_speaks_what_its_start_says() {
     let mut odd = control(Format::Json);
     odd.codec = Some("telepathy".into());
     let answer = plugin.command(CommandKind::Start, odd);
-    assert!(answer.contains("knows no codec telepathy"), "{answer}");
+    assert!(answer.contains("does not support the codec telepathy"), "{answer}");
 }

@@ -81,7 +81,7 @@ impl Inbox {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
                 self.wire.closing.check()?;
-                return Err(TransportError::Misuse("another thread is receiving on it"));
+                return Err(TransportError::Misuse("another thread is receiving on this socket"));
             }
         };
         loop {

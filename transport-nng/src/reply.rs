@@ -160,7 +160,7 @@ impl Desk {
         let peer = self.peers.get_mut(&ticket.connection).filter(|peer| is_present(peer.pipe));
         let peer = peer.ok_or(TransportError::Disconnected)?;
         if peer.open != ticket.serial {
-            return Err(TransportError::Misuse("the request was answered already, or followed by a later one"));
+            return Err(TransportError::Misuse("the request was already answered, or superseded by a later one"));
         }
         peer.open = 0;
         Ok(peer.number)

@@ -216,13 +216,13 @@ impl Request for NngRequest {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
                 self.closing.check()?;
-                return Err(TransportError::Misuse("another thread is receiving on it"));
+                return Err(TransportError::Misuse("another thread is receiving on this socket"));
             }
         };
         let mut entered = self.state.lock_open(&self.closing, deadline)?;
         let state = &mut *entered;
         if !state.requester.is_waiting() {
-            return Err(TransportError::Misuse("no request is out"));
+            return Err(TransportError::Misuse("no request is in flight"));
         }
         let received = self.await_reply(state, buffer, deadline);
         if received.is_err() {

@@ -149,7 +149,7 @@ impl Reply for UdsReply {
         // Taken before the answer is out: the connection's next request may
         // arrive before the call that sends this one returns.
         if peer.open.compare_exchange(ticket.serial, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            return Err(TransportError::Misuse("the request was answered already, or followed by a later one"));
+            return Err(TransportError::Misuse("the request was already answered, or superseded by a later one"));
         }
         let sent = self.write(&peer, ticket, body, deadline);
         if matches!(sent, Err(TransportError::Timeout)) {

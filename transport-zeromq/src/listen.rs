@@ -59,7 +59,7 @@ impl Listening {
                 }
             }
         });
-        let begun = told.recv().unwrap_or_else(|_| Err(io::Error::other("the thread zeromq has ended")));
+        let begun = told.recv().unwrap_or_else(|_| Err(io::Error::other("the zeromq thread has ended")));
         begun.map_err(fail)?;
         Ok(Self { file: Mutex::new(Some(file)) })
     }

@@ -72,7 +72,7 @@ impl Reply for ZeromqReply {
             let at = at.ok_or(TransportError::Disconnected)?;
             let peer = &mut state.peers[at];
             if peer.open != ticket.serial {
-                return Err(TransportError::Misuse("the request was answered already, or followed by a later one"));
+                return Err(TransportError::Misuse("the request was already answered, or superseded by a later one"));
             }
             if !peer.has_room() {
                 return Ok(None);

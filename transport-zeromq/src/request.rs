@@ -139,7 +139,7 @@ impl Request for ZeromqRequest {
         let _receiving = self.receiving.pass(&self.common.hub)?;
         let mut asked = self.asked.lock_open(&self.common.hub.closing, deadline)?;
         if !asked.requester.is_waiting() {
-            return Err(TransportError::Misuse("no request is out"));
+            return Err(TransportError::Misuse("no request is in flight"));
         }
         let received = self.await_reply(&mut asked, buffer, deadline);
         if received.is_err() {

@@ -97,7 +97,7 @@ impl Turnstile {
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => {
                 hub.closing.check()?;
-                Err(TransportError::Misuse("another thread is receiving on it"))
+                Err(TransportError::Misuse("another thread is receiving on this socket"))
             }
         }
     }

@@ -355,7 +355,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for AsBytes<V> {
     fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
         match STANDARD.decode(value) {
             Ok(bytes) => self.0.visit_byte_buf(bytes),
-            Err(error) => Err(E::custom(format_args!("expected bytes, got text that is no base64: {error}"))),
+            Err(error) => Err(E::custom(format_args!("expected bytes, got text that is not base64: {error}"))),
         }
     }
 }

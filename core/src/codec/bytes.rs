@@ -62,7 +62,10 @@ impl<'de> Deserialize<'de> for Bytes {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Bytes, E> {
-                STANDARD.decode(text).map(Bytes).map_err(|error| E::custom(format_args!("no base64 text: {error}")))
+                STANDARD
+                    .decode(text)
+                    .map(Bytes)
+                    .map_err(|error| E::custom(format_args!("the text is not base64: {error}")))
             }
 
             /// Called by a deserializer that is not one of the codecs'.

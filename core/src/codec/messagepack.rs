@@ -76,7 +76,7 @@ impl Codec for MessagePack {
                 Marker::FixMap(count) => (0, 2 * u64::from(count)),
                 Marker::Map16 => (0, 2 * number(2)? as u64),
                 Marker::Map32 => (0, 2 * number(4)? as u64),
-                Marker::Reserved => return Err(Error::custom("0xc1 is no MessagePack")),
+                Marker::Reserved => return Err(Error::custom("0xc1 is not valid MessagePack")),
             };
             at += data;
             left += values;
@@ -90,5 +90,5 @@ impl Codec for MessagePack {
 }
 
 fn ends_early() -> Error {
-    Error::custom("it ends in the middle of a MessagePack value")
+    Error::custom("unexpected end of a MessagePack value")
 }

@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
             Marker::FixMap(count) => Ok(count.into()),
             Marker::Map16 => Ok(u32::from(u16::from_be_bytes(self.digits()?))),
             Marker::Map32 => Ok(u32::from_be_bytes(self.digits()?)),
-            _ => Err(Error::custom("it is no map")),
+            _ => Err(Error::custom("expected a map")),
         }
     }
 
@@ -147,7 +147,8 @@ impl<'a> Reader<'a> {
     }
 
     fn digits<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let (digits, rest) = self.rest.split_first_chunk().ok_or_else(|| Error::custom("it ends early"))?;
+        let (digits, rest) =
+            self.rest.split_first_chunk().ok_or_else(|| Error::custom("unexpected end of a MessagePack value"))?;
         self.rest = rest;
         Ok(*digits)
     }
@@ -163,5 +164,5 @@ impl<'a> Reader<'a> {
 }
 
 fn no_array() -> Error {
-    Error::custom("it is no array")
+    Error::custom("expected an array")
 }

@@ -318,7 +318,7 @@ fn bytes_are_no_list_of_other_numbers() {
         let error = format.decode::<Vec<u8>>(&text).unwrap_err().to_string();
         assert!(error.contains("invalid type: string \"no base64!\", expected a sequence"), "{error}");
         let error = format.decode::<Bytes>(&text).unwrap_err().to_string();
-        assert!(error.contains("expected bytes, got text that is no base64"), "{error}");
+        assert!(error.contains("expected bytes, got text that is not base64"), "{error}");
         // An empty value is bytes only if nothing but bytes was requested.
         for none in [encoded(format, &Bytes(vec![])), encoded(format, "")] {
             assert_eq!(format.decode::<Vec<u8>>(&none).unwrap(), Vec::<u8>::new());

@@ -341,7 +341,7 @@ fn read_reply<'a, R>(
 /// Skips a key in the exact form in which our own plugins write it.
 fn expect(reader: &mut Reader<'_>, json: &[u8], messagepack: &[u8]) -> Result<(), serde_json::Error> {
     let key = if reader.format() == Format::Json { json } else { messagepack };
-    if reader.pass(key) { Ok(()) } else { Err(serde_json::Error::custom("it is not of the form that was agreed on")) }
+    if reader.pass(key) { Ok(()) } else { Err(serde_json::Error::custom("it does not have the agreed form")) }
 }
 
 /// Merges the errors into the results, by row.
@@ -359,9 +359,7 @@ fn merged<R>(
     let merged: Vec<_> = merged.collect();
     match errors.next() {
         None => Ok(merged),
-        Some((row, _)) => {
-            Err(serde_json::Error::custom(format_args!("row {row} has an error that is out of its order")))
-        }
+        Some((row, _)) => Err(serde_json::Error::custom(format_args!("the error of row {row} is out of order"))),
     }
 }
 

@@ -44,7 +44,7 @@ pub enum SpError {
     #[error("the peer does not speak SP")]
     NotSp,
     /// The header is SP, but not of the protocol that may connect here.
-    #[error("the peer's protocol is {found:#x}, and only {wanted:#x} may connect here")]
+    #[error("the peer speaks protocol {found:#x}, but only {wanted:#x} may connect here")]
     WrongProtocol {
         /// The protocol number in the header.
         found: u16,
@@ -52,7 +52,7 @@ pub enum SpError {
         wanted: u16,
     },
     /// A frame's first byte is not `01`.
-    #[error("a frame of unknown type {0:#x}")]
+    #[error("unknown frame type {0:#x}")]
     FrameType(u8),
     /// A frame's content is longer than the limit.
     #[error("a message of {length} bytes is longer than the limit of {max}")]

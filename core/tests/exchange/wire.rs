@@ -107,7 +107,7 @@ impl Wire {
         let pipe = self.pipes.get_mut(&ticket.connection).filter(|pipe| !pipe.closed);
         let pipe = pipe.ok_or(TransportError::Disconnected)?;
         if self.open.get(&ticket.connection) != Some(&ticket.serial) {
-            return Err(TransportError::Misuse("answered already, or followed by a later one"));
+            return Err(TransportError::Misuse("already answered, or superseded by a later request"));
         }
         self.open.remove(&ticket.connection);
         pipe.to_plugin.push_back([ticket.backtrace.as_bytes(), body].concat());
