@@ -1,23 +1,23 @@
-//! A lock on a folder's socket files, which only their owner can hold.
+//! A lock on the socket files of a folder, which only their owner can hold.
 //!
-//! `flock` needs no more than a file that can be opened: whoever may read a
-//! folder could hold a lock on the folder itself, for ever, and every user may
-//! read `/tmp`. So that lock is on
+//! `flock` needs only a file that can be opened: any user that can read a
+//! folder could hold a lock on the folder itself for ever, and every user can
+//! read `/tmp`. So the lock is on
 //!
-//! - the folder, where nobody but its owner can open it;
-//! - elsewhere, files in the folder that only their owner can open.
+//! - the folder, if only its owner can open it;
+//! - otherwise, files in the folder that only their owner can open.
 //!
-//! Others could make a file first that everybody agreed on, so no name is
-//! agreed on: a lock file has a random name behind a known beginning, and is
-//! one only if it belongs to the owner and is private. Whoever wants the lock
-//! makes such a file where there is none, locks *all* that there are, looks
-//! again, and has the lock if they are still the same. Of two who would have it
-//! at once, the later one has looked when the files of the earlier one were
-//! there, and would have locked them. Whoever has the lock removes the files
-//! when leaving, so nothing stays behind.
+//! Other users could create a file with an agreed name first, so there is no
+//! agreed name: a lock file has a random name with a fixed prefix, and counts
+//! only if it belongs to the owner and is private. A process that wants the
+//! lock creates such a file if there is none, locks *all* that exist, lists
+//! them again, and holds the lock if the list is unchanged. If two processes
+//! try at the same time, the later one lists the files when those of the
+//! earlier one exist, and must lock them. The holder removes the files on
+//! release, so nothing stays behind.
 //!
-//! The lock of a user's sockets is that user's, also for root: who can take
-//! root's turn away could as well have kept the socket.
+//! The lock of a user's sockets is that user's, also for root: a user who can
+//! block root here could as well have kept the socket.
 
 use std::ffi::CString;
 use std::io;
@@ -30,22 +30,22 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// How long another process may hold the lock. It is held for a few system
-/// calls only.
+/// Maximum wait for another holder. The lock is held for a few system calls
+/// only.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For how long a folder's own lock is waited for where others can hold it too.
-/// Our version 0.1 holds that one, for a few system calls.
+/// Maximum wait for the folder's own lock if other users can hold it too. Our
+/// version 0.1 holds that one, for a few system calls.
 const COURTESY: Duration = Duration::from_millis(10);
 
-/// From one attempt to the next.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What the name of a lock file begins with.
+/// Prefix of a lock file's name.
 const PREFIX: &str = ".ekuiper-lock-";
 
-/// The right to look at, remove and make the socket files of one owner in one
-/// folder. Dropped, it is given back.
+/// The right to inspect, remove and create the socket files of one owner in one
+/// folder. Released on drop.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
     folder: OwnedFd,
@@ -62,11 +62,11 @@ struct LockFile {
 }
 
 impl FolderLock {
-    /// Waits for the right, for the sockets of `owner` in `folder`.
+    /// Waits for the lock on the sockets of `owner` in `folder`.
     ///
     /// # Errors
     /// The folder cannot be opened or written, or another process of this user
-    /// keeps the lock for longer than [`TIMEOUT`].
+    /// holds the lock for longer than [`TIMEOUT`].
     pub(crate) fn take(folder: &Path, owner: Uid) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut lock = Self { folder: open(folder, flags, Mode::empty())?, is_folder_locked: false, files: Vec::new() };
@@ -95,14 +95,15 @@ impl FolderLock {
                 lock.files = files;
                 return Ok(lock);
             }
-            // Somebody has left, or come. What is locked here is let go.
+            // Lock files were added or removed: release them and start again.
             if Instant::now() > give_up {
                 return Err(too_long(folder.display().to_string()));
             }
         }
     }
 
-    /// The owner's lock files, each once, in an order that all have.
+    /// Lists the owner's lock files, each once, in an order that is the same
+    /// for all processes.
     fn list(&self, owner: Uid) -> io::Result<Vec<LockFile>> {
         let mut files = Vec::new();
         for entry in Dir::read_from(&self.folder)? {
@@ -111,7 +112,7 @@ impl FolderLock {
                 continue;
             }
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            // Another's, or gone meanwhile.
+            // The file is another user's, or was removed meanwhile.
             let Ok(file) = openat(&self.folder, entry.file_name(), flags, Mode::empty()) else { continue };
             let found = fstat(&file)?;
             if is_lock_file(&found, owner) {
@@ -121,8 +122,8 @@ impl FolderLock {
             }
         }
         files.sort_by_key(|file| file.identity);
-        // Another name of one, which others can make where links are not
-        // protected, could not be locked twice.
+        // A hard link to a lock file, which other users can create where links
+        // are not protected, cannot be locked a second time.
         files.dedup_by_key(|file| file.identity);
         Ok(files)
     }
@@ -134,7 +135,7 @@ impl FolderLock {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
         if owner != rustix::process::geteuid() {
-            // Only root comes to this.
+            // Only root gets here.
             let group: Option<Gid> = None;
             fchown(&file, Some(owner), group).inspect_err(|_| {
                 let _ = unlinkat(&self.folder, &name, AtFlags::empty());
@@ -151,15 +152,15 @@ impl Drop for FolderLock {
             let _ = flock(&file.file, FlockOperation::Unlock);
         }
         if self.is_folder_locked {
-            // Not only by closing: a process that is just being forked has it
-            // open too.
+            // Unlock explicitly: a process that is just being forked has the
+            // file open too.
             let _ = flock(&self.folder, FlockOperation::Unlock);
         }
     }
 }
 
 impl Drop for LockFile {
-    /// As above, where it was not the lock that was had.
+    /// Releases the lock files, also when they turned out not to be the lock.
     fn drop(&mut self) {
         let _ = flock(&self.file, FlockOperation::Unlock);
     }
@@ -172,7 +173,7 @@ fn is_lock_file(found: &Stat, owner: Uid) -> bool {
         && found.st_size == 0
 }
 
-/// Whether it is locked by then.
+/// Locks a file; false if it is still locked by another process at `give_up`.
 fn lock_by(file: &OwnedFd, give_up: Instant) -> io::Result<bool> {
     loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -197,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder as `/tmp`, in which everybody may write, or of one's own.
+    /// A folder like `/tmp`, which every user can write, or one's own.
     fn folder(mode: u32) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
@@ -217,7 +218,7 @@ mod tests {
                 for _ in 0..4 {
                     scope.spawn(|| {
                         for _ in 0..100 {
-                            // A busy machine may make one wait for too long.
+                            // On a busy machine one thread may time out.
                             let Ok(_lock) = take(folder.path()) else { continue };
                             assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "{mode:o}");
                             std::thread::yield_now();
@@ -237,7 +238,8 @@ mod tests {
         let held = File::open(folder.path()).unwrap();
         held.lock().unwrap();
         let path = |name: &str| folder.path().join(format!("{PREFIX}{name}"));
-        // What everybody can open is no lock file, nor is what has content.
+        // A file that every user can open is not a lock file, nor is one with
+        // content.
         File::create(path("open")).unwrap();
         fs::set_permissions(path("open"), Permissions::from_mode(0o644)).unwrap();
         let open = File::open(path("open")).unwrap();
@@ -250,7 +252,7 @@ mod tests {
         let before = fs::read_dir(folder.path()).unwrap().count();
         let lock = take(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before + 1);
-        // Another name of the lock file does not make it two.
+        // A hard link to the lock file does not count as a second one.
         fs::hard_link(folder.path().join(lock.files[0].name.to_str().unwrap()), path("twin")).unwrap();
         drop(lock);
         drop(take(folder.path()).unwrap());
@@ -280,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Root's turn at a user's socket is the user's own.
+    /// When root locks a user's sockets, it takes the user's lock.
     #[test]
     fn the_lock_of_a_users_sockets_is_the_users() {
         if !rustix::process::geteuid().is_root() {

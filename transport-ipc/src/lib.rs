@@ -1,16 +1,15 @@
-//! What transports whose sockets are files share, so that they keep to the
-//! same promises in the same folders.
+//! Shared parts of the transports whose sockets are files, so that they keep
+//! the same promises in the same folders.
 //!
-//! - [`socket_file`]: which socket file may be taken over, and which removed,
-//!   under a `folder_lock` that nobody else can hold;
-//! - [`connect`]: one attempt to connect to one;
-//! - [`wait`]: waits for descriptors that end with a deadline or a closing;
-//! - [`unread`]: how much of what was sent the other side has not read;
-//! - [`lock`]: a lock that is waited for in the same way, for the host too;
-//! - [`process`]: which process is at a connection's other end.
+//! - [`socket_file`]: which socket file may be taken over or removed, under a
+//!   `folder_lock` that no other user can hold;
+//! - [`connect`]: one attempt to connect to a socket file;
+//! - [`wait`]: waits for descriptors, ended by a deadline or by closing;
+//! - [`unread`]: the amount of sent data that the peer has not read;
+//! - [`lock`]: a mutex with the same kind of wait, also used by the host;
+//! - [`process`]: the process at the other end of a connection.
 //!
-//! What does not live here: bytes. What goes over a connection is its
-//! transport's.
+//! Not here: the bytes on a connection, which are each transport's own.
 
 mod connect;
 mod folder_lock;

@@ -1,6 +1,6 @@
-//! A lock that can be waited for until a deadline, and no longer than there is
-//! something to wait for. What may be held while its holder waits for another
-//! process is in one; a plain mutex is held for a few instructions only.
+//! A mutex whose waits end at a deadline, or when there is nothing left to wait
+//! for. It protects values that may be held while the holder waits for another
+//! process; a plain mutex is held for a few instructions only.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -11,32 +11,33 @@ use ekuiper_core::transport::{Deadline, Result, TransportError};
 
 use crate::wait::Closing;
 
-/// A value that one thread at a time may have, each waiting for it no longer
-/// than its deadline. Where nobody else wants it, it costs no more than a
-/// mutex.
+/// A mutex whose `lock` takes a deadline. Without contention it costs no more
+/// than a plain mutex.
 #[derive(Debug, Default)]
 pub struct DeadlineLock<T> {
-    /// Never waited for, only tried.
+    /// The value; this mutex is only tried, never waited for.
     value: Mutex<T>,
-    /// How many threads wait for it.
+    /// The number of waiting threads.
     waiting: AtomicUsize,
-    /// Held by a thread that is about to wait, so that no return is missed.
+    /// Held by a thread that is about to wait, so that it cannot miss a
+    /// release.
     queue: Mutex<()>,
     returned: Condvar,
 }
 
-/// What has become of a wait for a lock, or for what its holder does.
+/// The outcome of a wait for a lock, or for a condition that its holder may
+/// meet.
 pub enum Waited<'a, T> {
-    /// It is held.
+    /// The lock was acquired.
     Held(Held<'a, T>),
-    /// What was waited for is done.
+    /// The condition is met.
     Done,
-    /// Neither, by the deadline.
+    /// Neither happened by the deadline.
     Late,
 }
 
 impl<T> DeadlineLock<T> {
-    /// One that nobody holds.
+    /// Creates an unlocked mutex.
     pub fn new(value: T) -> Self {
         Self {
             value: Mutex::new(value),
@@ -46,18 +47,19 @@ impl<T> DeadlineLock<T> {
         }
     }
 
-    /// The value, if nobody has it.
+    /// Acquires the lock if it is free.
     pub fn try_lock(&self) -> Option<Held<'_, T>> {
         let value = match self.value.try_lock() {
             Ok(value) => value,
-            // Whoever panicked with it has left it as it was before.
+            // A holder that panicked has left the value as it was before.
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
         Some(Held { lock: self, value: Some(value) })
     }
 
-    /// The value; `None` when others have it until the deadline.
+    /// Acquires the lock; `None` when it is held by other threads until the
+    /// deadline.
     pub fn lock(&self, deadline: impl Into<Deadline>) -> Option<Held<'_, T>> {
         if let Some(held) = self.try_lock() {
             return Some(held);
@@ -68,8 +70,8 @@ impl<T> DeadlineLock<T> {
         }
     }
 
-    /// The value, unless something is `done` first, which its holder tells by
-    /// [`look_again`](Self::look_again).
+    /// Acquires the lock, unless `done` becomes true first. The holder must
+    /// call [`look_again`](Self::look_again) when that changes.
     pub fn lock_unless(&self, deadline: impl Into<Deadline>, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
         if done() {
             return Waited::Done;
@@ -80,8 +82,8 @@ impl<T> DeadlineLock<T> {
         }
     }
 
-    /// The value, unless `closing` is closed first, which is told by
-    /// [`look_again`](Self::look_again).
+    /// Acquires the lock, unless `closing` is closed first. The closing thread
+    /// must call [`look_again`](Self::look_again).
     ///
     /// # Errors
     /// [`TransportError::Closed`], [`TransportError::Timeout`].
@@ -98,7 +100,8 @@ impl<T> DeadlineLock<T> {
         let _waiting = Waiting::begin(&self.waiting);
         loop {
             if done() {
-                // It may have been woken for the value: another has that.
+                // This thread may have been woken for the value: wake another
+                // one.
                 self.returned.notify_one();
                 return Waited::Done;
             }
@@ -122,7 +125,7 @@ impl<T> DeadlineLock<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes all who wait look whether that is done which they wait for.
+    /// Wakes all waiting threads, so that they check their condition again.
     pub fn look_again(&self) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -132,14 +135,15 @@ impl<T> DeadlineLock<T> {
     }
 }
 
-/// Counts a thread that waits.
+/// Counts a waiting thread while it exists.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
     fn begin(waiting: &'a AtomicUsize) -> Self {
         waiting.fetch_add(1, Ordering::Relaxed);
-        // With the fence of the return: either it sees that somebody waits, or
-        // the next look sees that the value is back.
+        // Pairs with the fence on release: either the releasing thread sees
+        // that a thread waits, or the next attempt here sees that the value is
+        // free.
         fence(Ordering::SeqCst);
         Self(waiting)
     }
@@ -151,7 +155,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The value of a [`DeadlineLock`]; goes back when dropped.
+/// A guard of a [`DeadlineLock`]'s value; unlocks on drop.
 #[derive(Debug)]
 pub struct Held<'a, T> {
     lock: &'a DeadlineLock<T>,
@@ -246,7 +250,7 @@ mod tests {
             assert!(waits.into_iter().all(|wait| wait.join().unwrap()), "though the lock is held");
         });
         drop(held);
-        // Where one of them was woken for the value, the next has it.
+        // If one of them was woken for the value, the next one gets it.
         done.store(false, Ordering::SeqCst);
         let held = turn.lock(soon()).unwrap();
         std::thread::scope(|scope| {

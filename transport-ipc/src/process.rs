@@ -1,22 +1,21 @@
-//! Which process is at the other end of a connection, and how processes are
-//! related.
+//! The process at the other end of a connection, and how processes are related.
 //!
-//! The kernel notes the process when the connection is made (`SO_PEERCRED`): on
-//! the accepting side the one that called `connect`, on the dialling side the
-//! one that called `listen`. Nothing that a peer sends can change it, nor can a
-//! peer that forks, executes another program, or hands the socket on.
+//! The kernel records the process when the connection is made (`SO_PEERCRED`):
+//! on the accepting side the one that called `connect`, on the dialling side
+//! the one that called `listen`. A peer cannot change it by anything that it
+//! sends, nor by forking, executing another program, or passing the socket on.
 //!
-//! A process number is only as good as the process is alive: once the process
-//! has ended and its parent has collected it, the kernel may give the number to
-//! another, though it gives out all others first. So look at a peer when its
-//! connection is made, and keep the outcome, not the number.
+//! A process id is valid only as long as the process lives: after it has ended
+//! and its parent has reaped it, the kernel may reuse the id, though it hands
+//! out all others first. So check a peer when its connection is made, and keep
+//! the result, not the id.
 //!
 //! A peer in another pid namespace, which this one does not contain, has no
-//! number here. It is told from others by a pidfd (`SO_PEERPIDFD`, Linux 6.5),
+//! process id here. It is identified by a pidfd (`SO_PEERPIDFD`, Linux 6.5),
 //! whose inode belongs to one process only (Linux 6.9).
 //!
-//! Relations are read from `/proc`. Where that is not mounted, or shows another
-//! pid namespace, no process is another's descendant.
+//! Process relations are read from `/proc`. If that is not mounted, or shows
+//! another pid namespace, no process is another's descendant.
 #![allow(unsafe_code)] // rustix takes the process number for one that is never 0, and has no SO_PEERPIDFD
 
 use std::ffi::c_int;
@@ -29,20 +28,22 @@ use ekuiper_core::transport::{Options, PeerProcess};
 use rustix::fs::{fstat, fstatfs};
 use rustix::process::{Pid, getpgid};
 
-/// How far [`ancestors`] goes. A plugin's wrappers are a handful.
+/// Maximum length of [`ancestors`]. A plugin has a handful of wrapper
+/// processes.
 const MAX_GENERATIONS: usize = 64;
 
-/// The process at the other end of a connected Unix socket. `None` when the
-/// kernel has no number for it here: it is in another pid namespace, which this
-/// one does not contain.
+/// The process id of the peer of a connected Unix socket. `None` when it has
+/// none here: the peer is in another pid namespace, which this one does not
+/// contain.
 ///
 /// # Errors
-/// The descriptor is no socket.
+/// The descriptor is not a socket.
 pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
     let mut credentials = MaybeUninit::<libc::ucred>::zeroed();
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, which the place has;
-    // it is plain numbers, all of which are valid, and zero before.
+    // SAFETY: the kernel writes at most `length` bytes, and the target is that
+    // large; it consists of plain numbers, zeroed before, and any bits are
+    // valid.
     let (outcome, credentials) = unsafe {
         let place = credentials.as_mut_ptr().cast();
         let socket: c_int = socket.as_fd().as_raw_fd();
@@ -55,8 +56,8 @@ pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
     Ok(u32::try_from(credentials.pid).ok().filter(|pid| *pid != 0))
 }
 
-/// The process at the other end of a connected Unix socket, wherever it is.
-/// What is no socket has no peer that could be known.
+/// The peer process of a connected Unix socket, in any pid namespace. A
+/// descriptor that is not a socket has no identifiable peer.
 fn peer_process(socket: impl AsFd) -> PeerProcess {
     match peer(&socket) {
         Ok(Some(pid)) => PeerProcess::Pid(pid),
@@ -65,14 +66,16 @@ fn peer_process(socket: impl AsFd) -> PeerProcess {
     }
 }
 
-/// The inode of a pidfd of the process at the other end of a connected Unix
-/// socket; `None` where the kernel gives none, or all have the same.
+/// The inode of a pidfd of the peer process of a connected Unix socket; `None`
+/// where the kernel has no such option, or gives all pidfds the same inode.
 fn pidfd_inode(socket: impl AsFd) -> Option<u64> {
-    /// Of the file system whose inodes are processes (`PID_FS_MAGIC`).
+    /// The magic number of the file system whose inodes are processes
+    /// (`PID_FS_MAGIC`).
     const PID_FS: u64 = 0x5049_4446;
     let mut pidfd: c_int = -1;
     let mut length = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, which the place has.
+    // SAFETY: the kernel writes at most `length` bytes, and the target is that
+    // large.
     let outcome = unsafe {
         let place = (&raw mut pidfd).cast();
         libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERPIDFD, place, &raw mut length)
@@ -80,21 +83,20 @@ fn pidfd_inode(socket: impl AsFd) -> Option<u64> {
     if outcome != 0 || pidfd < 0 {
         return None;
     }
-    // SAFETY: the kernel has just made it, for nobody else.
+    // SAFETY: the kernel has just created it, and it has no other owner.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let is_own_inode = fstatfs(&pidfd).is_ok_and(|system| system.f_type as u64 == PID_FS);
     is_own_inode.then(|| fstat(&pidfd).ok().map(|status| status.st_ino)).flatten()
 }
 
-/// Whether the process at the other end of a connected socket may be a peer of
-/// a socket with these options.
+/// Whether the peer process of a connected socket is admitted by these options.
 pub fn is_admitted(socket: impl AsFd, options: &Options) -> bool {
     let Some(admission) = &options.admission else { return true };
     admission.admits(peer_process(socket))
 }
 
-/// A process's parent; `None` when there is no such process, or its parent is
-/// in another pid namespace.
+/// The parent of a process; `None` when there is no such process, or its parent
+/// is in another pid namespace.
 pub fn parent(process: u32) -> Option<u32> {
     if !is_proc_ours() {
         return None;
@@ -103,8 +105,8 @@ pub fn parent(process: u32) -> Option<u32> {
     parent_in(&stat)
 }
 
-/// Whether `/proc` shows the processes by the numbers that they have here: in a
-/// pid namespace that was made without a `/proc` of its own it does not.
+/// Whether `/proc` shows this pid namespace: in a namespace created without its
+/// own `/proc` it does not.
 fn is_proc_ours() -> bool {
     static OURS: OnceLock<bool> = OnceLock::new();
     *OURS.get_or_init(|| {
@@ -113,27 +115,28 @@ fn is_proc_ours() -> bool {
     })
 }
 
-/// What stands in a process's `stat`: its number, its name in parentheses,
-/// which may contain some itself, its state, and then its parent.
+/// Parses the parent out of a process's `stat`: its id, its name in
+/// parentheses, which may contain parentheses itself, its state, and then its
+/// parent.
 fn parent_in(stat: &[u8]) -> Option<u32> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let parent = stat[name_end + 1..].split(|byte| *byte == b' ').filter(|field| !field.is_empty()).nth(1)?;
     str::from_utf8(parent).ok()?.parse().ok().filter(|parent| *parent != 0)
 }
 
-/// A process's parent, that one's parent, and so on, as far as they can be
-/// seen; at most 64.
+/// The parent of a process, the parent's parent, and so on, as far as visible;
+/// at most 64.
 pub fn ancestors(process: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(parent(process), |process| parent(*process)).take(MAX_GENERATIONS)
 }
 
-/// Whether a process was started by another, directly or not, and everything
-/// between them still runs. No process is its own descendant.
+/// Whether a process was started by another one, directly or indirectly, and
+/// every process between them still runs. No process is its own descendant.
 pub fn is_descendant(process: u32, of: u32) -> bool {
     ancestors(process).any(|ancestor| ancestor == of)
 }
 
-/// Whether a process is in the process group that `leader` leads, or led.
+/// Whether a process is in the process group that `leader` leads or led.
 pub fn is_in_group(process: u32, leader: u32) -> bool {
     let number = |process: u32| i32::try_from(process).ok().and_then(Pid::from_raw);
     match (number(process), number(leader)) {
@@ -151,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// Ends its group when dropped.
+    /// A process group that is killed on drop.
     struct Group(Child);
 
     impl Drop for Group {
@@ -161,7 +164,8 @@ mod tests {
         }
     }
 
-    /// A shell in a group of its own that starts a child, and says its number.
+    /// Starts a shell in its own process group, which starts a child and prints
+    /// its process id.
     fn shell(script: &str) -> (Group, u32) {
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).stdout(Stdio::piped()).process_group(0);

@@ -1,11 +1,11 @@
-//! Which socket file may be taken over, and which may be removed.
+//! The rules for taking over and removing socket files.
 //!
-//! A file is taken over only when it is a socket that nobody listens on, and
-//! removed only when it is still the one that was made here. Where there is no
-//! file, no lock is needed: it is made in one step, or not at all. Removing one
-//! happens under a lock (`folder_lock`) that nobody but the socket's
-//! owner can hold, so that of two processes that find one stale file only one
-//! can win.
+//! A file is taken over only when it is a socket without a listener, and
+//! removed only when it is still the one that was created here. Where there is
+//! no file, no lock is needed: it is created in one step, or not at all. A file
+//! is removed under a lock (`folder_lock`) that only the socket's owner can
+//! hold, so that only one of two processes that find the same stale file can
+//! win.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,31 +21,31 @@ use rustix::fs::{CWD, StatxFlags, Uid, statx};
 use crate::folder_lock::FolderLock;
 use crate::wait::{io_error, wait_for};
 
-/// How long a live listener that is probed may take to say its first word. One
-/// that takes longer is as live.
+/// Maximum time that a probed live listener may take to send its first bytes. A
+/// slower one counts as live too.
 const GREETING: Duration = Duration::from_secs(1);
 
-/// A socket file that was made here.
+/// A socket file that was created here, removed on drop.
 #[derive(Debug)]
 pub struct SocketFile {
     address: Address,
     identity: Identity,
 }
 
-/// What tells one file from another that took its path.
+/// The identity of a file, which differs for another file at the same path.
 type Identity = (u32, u32, u64);
 
 impl SocketFile {
-    /// Makes a socket file by `bind`, which is to make one that is listened on
-    /// already, and to fail with `AlreadyExists` when the path exists.
+    /// Creates a socket file with `bind`, which must create one that already
+    /// has a listener, and must fail with `AlreadyExists` when the path exists.
     ///
     /// # Errors
-    /// [`TransportError::AddressInUse`] when somebody listens there,
-    /// [`TransportError::NotASocket`] when it is another kind of file,
+    /// [`TransportError::AddressInUse`] when a process listens there,
+    /// [`TransportError::NotASocket`] when the path is another kind of file,
     /// [`TransportError::Io`] when a stale file is another user's, when the
-    /// folder cannot be locked, or `bind` fails.
+    /// folder cannot be locked, or when `bind` fails.
     pub fn claim<T>(address: &Address, bind: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
-        // Until `bind` has made it.
+        // Held until `bind` has created the file.
         let _lock = match clear(address)? {
             Cleared::Free(lock) => lock,
             Cleared::Live(probe) => {
@@ -54,7 +54,7 @@ impl SocketFile {
             }
         };
         let bound = bind().map_err(|error| match error {
-            // It has come since it was looked for.
+            // The file was created after it was looked for.
             TransportError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
                 TransportError::AddressInUse(address.clone())
             }
@@ -64,13 +64,13 @@ impl SocketFile {
         Ok((Self { address: address.clone(), identity }, bound))
     }
 
-    /// Whether the file is still this one.
+    /// Whether the file at the path is still this one.
     pub fn is_in_place(&self) -> bool {
         identity(self.address.path()).is_ok_and(|found| found == self.identity)
     }
 
-    /// Puts another socket in this one's place by `replace`, which is not
-    /// called when the file is not this one any more. Returns whether it was.
+    /// Replaces the socket by calling `replace`, unless the file is no longer
+    /// this one. Returns whether it was replaced.
     ///
     /// # Errors
     /// [`TransportError::Io`] when the folder cannot be locked or `replace`
@@ -88,7 +88,7 @@ impl SocketFile {
 }
 
 impl Drop for SocketFile {
-    /// Removes the file, if it is still this one.
+    /// Removes the file if it is still this one.
     fn drop(&mut self) {
         let _lock = lock(&self.address, rustix::process::geteuid());
         if self.is_in_place() {
@@ -97,7 +97,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Whether nobody listens on the socket at `address`.
+/// Whether the socket at `address` has no listener.
 pub fn is_stale(address: &Address) -> bool {
     match crate::connect::connect(address) {
         Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
@@ -108,8 +108,8 @@ pub fn is_stale(address: &Address) -> bool {
     }
 }
 
-/// Removes the socket at `address`, if it is this user's and nobody listens on
-/// it. Returns whether one was removed.
+/// Removes the socket at `address` if it is this user's and has no listener.
+/// Returns whether a file was removed.
 ///
 /// # Errors
 /// As [`SocketFile::claim`].
@@ -127,22 +127,22 @@ pub fn remove_stale(address: &Address) -> Result<bool> {
     }
 }
 
-/// A libnng before 1.6 never accepts again when a connection is gone before it
-/// has said its first word (nanomsg/nng#1518).
+/// Waits for the listener's first bytes: a libnng before 1.6 never accepts
+/// again when a connection ends before libnng has sent them (nanomsg/nng#1518).
 fn await_greeting(probe: &OwnedFd) {
     let _ = wait_for(&mut [PollFd::new(probe, PollFlags::IN)], Some(Instant::now() + GREETING));
 }
 
-/// What has become of an address that is to be listened on.
+/// The state of an address that should be listened on.
 enum Cleared {
-    /// Nothing is there; where something stale was, the lock under which it was
-    /// removed.
+    /// The path is free; with the lock under which a stale socket was removed,
+    /// if there was one.
     Free(Option<FolderLock>),
-    /// The connection to somebody who is live.
+    /// A live listener, with the connection to it.
     Live(OwnedFd),
 }
 
-/// Removes a stale socket; refuses everything else that is there.
+/// Removes a stale socket; refuses any other file.
 fn clear(address: &Address) -> Result<Cleared> {
     let fail = |source| io_error("listen on", address, source);
     let own = rustix::process::geteuid();
@@ -169,7 +169,8 @@ fn clear(address: &Address) -> Result<Cleared> {
             io_error(action, address, io::Error::new(error.kind(), text))
         };
         match crate::connect::connect(address) {
-            // Whether that is still so is only known under the owner's lock.
+            // Whether the socket is still stale is only certain under the
+            // owner's lock.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match &held {
                 Some((_, whose)) if *whose == owner => std::fs::remove_file(address.path())
                     .map_err(|error| foreign("remove the stale socket at", error))?,
@@ -184,13 +185,13 @@ fn clear(address: &Address) -> Result<Cleared> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(foreign("listen on", error)),
             Ok(probe) => return Ok(Cleared::Live(probe)),
-            // Too busy to answer: somebody is there.
+            // Too busy to accept: there is a listener.
             Err(_) => return Err(TransportError::AddressInUse(address.clone())),
         }
     }
 }
 
-/// The lock of the address's folder, for the sockets of `owner`.
+/// Acquires the lock of the address's folder, for the sockets of `owner`.
 fn lock(address: &Address, owner: Uid) -> Result<FolderLock> {
     let folder = address.path().parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     FolderLock::take(folder, owner).map_err(|source| io_error("listen on", address, source))

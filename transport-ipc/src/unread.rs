@@ -1,6 +1,5 @@
-//! How much of what was sent the other side has not read: one ioctl that
-//! `rustix` has no function for, and a look at descriptors that a library keeps
-//! for itself.
+//! The amount of sent data that the peer has not read: one ioctl that `rustix`
+//! has no function for, also for descriptors that a library does not expose.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -11,11 +10,11 @@ use std::path::Path;
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::{SocketAddrUnix, getpeername};
 
-/// `TIOCOUTQ`, alias `SIOCOUTQ` (unix(7)).
+/// The ioctl `TIOCOUTQ`, alias `SIOCOUTQ` (unix(7)).
 const OUTPUT_QUEUE: Opcode = 0x5411;
 
-/// Bytes in flight on a Unix socket, with the kernel's overhead; 0 when the
-/// system does not tell.
+/// The number of bytes in flight on a Unix socket, including the kernel's
+/// overhead; 0 when the system does not report it.
 pub fn unread(socket: BorrowedFd<'_>) -> usize {
     // SAFETY: on a socket this request writes one int and reads nothing
     // (Linux, net/unix/af_unix.c, unix_ioctl), which is what `Getter` says.
@@ -23,9 +22,9 @@ pub fn unread(socket: BorrowedFd<'_>) -> usize {
     bytes.ok().and_then(|bytes| bytes.try_into().ok()).unwrap_or(0)
 }
 
-/// The same for all of this process's connections to the socket file at
-/// `path`, whoever holds their descriptors; `None` when the system does not
-/// tell which there are.
+/// The number of bytes in flight on all of this process's connections to the
+/// socket file at `path`, including those of libraries; `None` when the system
+/// does not list the connections.
 pub fn unread_at(path: &Path) -> Option<usize> {
     let mut sum = 0;
     for entry in std::fs::read_dir("/proc/self/fd").ok()? {
@@ -34,10 +33,11 @@ pub fn unread_at(path: &Path) -> Option<usize> {
             std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str().as_bytes().starts_with(b"socket:"));
         let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
         let (true, Some(number)) = (is_socket, number) else { continue };
-        // SAFETY: both uses are system calls that only ask. Another thread may
-        // close this descriptor meanwhile, or make another of its number: the
-        // calls fail then, or tell of that other one, which the name sorts out
-        // again at the next look; neither touches memory or a socket's state.
+        // SAFETY: both uses are system calls that only query. Another thread
+        // may close this descriptor meanwhile, or open another one with its
+        // number: the calls then fail, or report on the other one, which the
+        // name sorts out again at the next call; neither touches memory or a
+        // socket's state.
         let socket = unsafe { BorrowedFd::borrow_raw(number) };
         let name = getpeername(socket).ok().flatten().and_then(|name| SocketAddrUnix::try_from(name).ok());
         let is_there = name.is_some_and(|name| {

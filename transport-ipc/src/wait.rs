@@ -1,4 +1,4 @@
-//! Waiting for descriptors, until a deadline or the socket's closing.
+//! Waits for descriptors, ended by a deadline or by closing the socket.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -9,27 +9,27 @@ use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Deadline, Result, TransportError};
 use rustix::event::{EventfdFlags, PollFd, Timespec, eventfd, poll};
 
-/// How long a transport that reads in the background waits, once it is told to
-/// [finish](Closing::finish), for what is on its way.
+/// Time for which a transport that reads in the background waits for data in
+/// flight after [`finish`](Closing::finish).
 const FINISH_GRACE: Duration = Duration::from_millis(100);
 
-/// What `close` sets: a flag, and a descriptor that then polls readable for
-/// ever, so that it ends every wait it is part of. `finish` is the end of
-/// waiting for anything new.
+/// The signal that ends a socket's waits. `close` sets a flag and makes a
+/// descriptor readable for ever, which ends every wait that includes it.
+/// `finish` ends waits for anything new.
 #[derive(Debug)]
 pub struct Closing {
     closed: AtomicBool,
     finishing: AtomicBool,
-    /// When what is on its way is waited for no longer.
+    /// The instant until which data in flight is waited for.
     finish_by: OnceLock<Instant>,
     event: OwnedFd,
 }
 
 impl Closing {
-    /// That of the socket at `address`, which is open.
+    /// Creates the signal of the open socket at `address`.
     ///
     /// # Errors
-    /// The process can have no more descriptors.
+    /// The process cannot open another descriptor.
     pub fn new(address: &Address) -> Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
@@ -37,31 +37,32 @@ impl Closing {
         Ok(Self { closed, finishing, finish_by, event })
     }
 
-    /// Nothing new is waited for from now on.
+    /// Ends waits for anything new.
     pub fn finish(&self) {
         self.finish_by.get_or_init(|| Instant::now() + FINISH_GRACE);
         self.finishing.store(true, Ordering::SeqCst);
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
-    /// Whether nothing new is waited for.
+    /// Whether `finish` was called.
     pub fn is_finishing(&self) -> bool {
         self.finishing.load(Ordering::SeqCst)
     }
 
-    /// Whether whoever waits is to look again: it is closed or finishing.
+    /// Whether waiting threads must check again: the socket is closed or
+    /// finishing.
     pub fn ends_waits(&self) -> bool {
         self.is_finishing() || self.closed.load(Ordering::Acquire)
     }
 
-    /// When a transport that reads in the background gives up on what is on
-    /// its way; `None` while there is no such limit.
+    /// The instant at which a transport that reads in the background gives up
+    /// on data in flight; `None` before `finish`.
     pub fn finish_by(&self) -> Deadline {
         self.finish_by.get().copied()
     }
 
-    /// Makes the descriptor wait for the closing again, after
-    /// [`finish`](Closing::finish) has ended a wait.
+    /// Clears the descriptor after [`finish`](Closing::finish) has ended a
+    /// wait, so that it waits for closing again.
     pub fn rearm(&self) {
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
         if self.closed.load(Ordering::SeqCst) {
@@ -69,16 +70,18 @@ impl Closing {
         }
     }
 
-    /// Closes; false when that had been done before.
+    /// Closes; returns false if it was already closed.
     pub fn close(&self) -> bool {
         let first = !self.closed.swap(true, Ordering::SeqCst);
-        // A counter that is full is readable too: no error matters here.
+        // A full counter is readable too: errors do not matter here.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         first
     }
 
+    /// Fails if the socket is closed.
+    ///
     /// # Errors
-    /// [`TransportError::Closed`] when it is.
+    /// [`TransportError::Closed`] when the socket is closed.
     pub fn check(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(TransportError::Closed) } else { Ok(()) }
     }
@@ -90,7 +93,7 @@ impl AsFd for Closing {
     }
 }
 
-/// Waits for one of `fds`.
+/// Waits until one of `fds` is ready.
 ///
 /// # Errors
 /// [`TransportError::Timeout`] when none is ready by the deadline.
@@ -100,13 +103,14 @@ pub fn wait_for(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<()> {
             Ok(0) => return Err(TransportError::Timeout),
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
-            // Only a lack of kernel memory is left: as good as a timeout.
+            // The only remaining error is a lack of kernel memory: treated as a
+            // timeout.
             Err(_) => return Err(TransportError::Timeout),
         }
     }
 }
 
-/// The time that is left, as the system calls take it.
+/// The remaining time, in the form that system calls take.
 pub fn timeout(deadline: Deadline) -> Option<Timespec> {
     let left = deadline?.saturating_duration_since(Instant::now());
     Some(Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() })
@@ -125,7 +129,7 @@ pub fn has_passed(deadline: Deadline) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-/// An error of the operating system, with what was tried and where.
+/// Creates an error of the operating system, with the action and the address.
 pub fn io_error(action: &'static str, address: &Address, source: std::io::Error) -> TransportError {
     TransportError::Io { action, address: address.clone(), source }
 }
