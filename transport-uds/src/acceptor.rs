@@ -1,11 +1,12 @@
-//! The one thread of a process that greets whoever connects to its listeners.
+//! The acceptor thread, one per process: exchanges headers with peers that
+//! connect to the process's listeners.
 //!
-//! A peer that dials waits for our header, the official SDKs' before they
-//! answer a `start`: it must come while nobody receives on the socket. So
-//! connections are accepted and headers are exchanged here, and only peers
-//! that speak the right protocol reach a socket. Messages never pass through
-//! this thread; without newcomers it sleeps. A process that the socket's owner
-//! does not admit is sent away first of all.
+//! A peer that dials waits for our header, and the official SDKs do so before
+//! they answer a `start`: it must be sent even while no thread receives on the
+//! socket. So this thread accepts connections and exchanges headers, and only
+//! peers that speak the right protocol reach a socket. Messages never pass
+//! through this thread; without new connections it blocks. A process that the
+//! socket's owner does not admit is disconnected before anything else.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -27,27 +28,29 @@ use rustix::io::Errno;
 use crate::link::Link;
 use ekuiper_transport_ipc::wait::{earlier, timeout};
 
-/// How long no connection is accepted after the process ran out of descriptors,
-/// or the socket's owner has many newcomers to look at.
+/// Time for which no connection is accepted after the process ran out of
+/// descriptors, or while many newcomers of the socket wait to be taken.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many peers of one listener may owe their header at a time. One more, and
-/// the oldest of them has to go: whoever means it, sends its header at once.
+/// Maximum number of a listener's peers that have not sent their header. One
+/// more disconnects the oldest of them: a real peer sends its header at once.
 const MAX_STRANGERS: usize = 128;
 
-/// How many newcomers may wait for a socket's owner. The others stay in the
-/// kernel's queue: peers that come and go while nobody looks must not cost a
-/// descriptor each.
+/// Maximum number of newcomers that wait for the socket's owner. Further ones
+/// stay in the kernel's backlog, so that peers that come and go while no thread
+/// receives do not cost a descriptor each.
 const MAX_NEWCOMERS: usize = 128;
 
-/// How many are accepted before other listeners and strangers get their turn.
+/// Number of connections accepted before other listeners and strangers get
+/// their turn.
 const BATCH: usize = 32;
 
-/// What it needs is little, yet a logger's is not known, and in some processes
-/// thread-local variables are part of it. Only what is used costs memory.
+/// Stack size of this crate's threads. They need little themselves, but a
+/// logger's needs are unknown, and in some processes thread-local variables are
+/// part of the stack. Only used pages cost memory.
 pub(crate) const STACK: usize = 512 << 10;
 
-/// A listening socket that is watched.
+/// A listening socket that the acceptor thread serves.
 #[derive(Debug)]
 pub(crate) struct Door {
     id: u64,
@@ -55,16 +58,16 @@ pub(crate) struct Door {
     arrivals: Arc<Arrivals>,
 }
 
-/// A peer that has shaken hands on the SP level.
+/// A peer that has sent a valid header.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     pub(crate) link: Link,
-    /// Ready; what came behind the header is in it.
+    /// Ready; bytes that arrived after the header are buffered in it.
     pub(crate) connection: Connection,
 }
 
 impl Door {
-    /// Greets whoever connects to `socket` from now on.
+    /// Starts to accept connections on `socket`.
     pub(crate) fn open(socket: UnixListener, own: Protocol, limits: Limits, options: &Options) -> io::Result<Self> {
         let acceptor = Acceptor::of_this_process()?;
         let arrivals = Arc::new(Arrivals {
@@ -78,17 +81,17 @@ impl Door {
         Ok(Self { id, acceptor, arrivals })
     }
 
-    /// Whether there are newcomers; costs nothing.
+    /// Whether there are newcomers; costs no system call.
     pub(crate) fn has_newcomers(&self) -> bool {
         self.arrivals.some.load(Ordering::Acquire)
     }
 
-    /// The next newcomer, if there is one.
+    /// Takes the next newcomer, if there is one.
     pub(crate) fn next(&self) -> Option<Newcomer> {
         self.arrivals.take()
     }
 
-    /// Refuses whoever still comes, and whoever has come and was not taken.
+    /// Disconnects newcomers that were not taken, and refuses later ones.
     pub(crate) fn close(&self) {
         self.acceptor.remove(self.id);
         while self.arrivals.take().is_some() {}
@@ -96,7 +99,7 @@ impl Door {
 }
 
 impl AsFd for Door {
-    /// Polls readable while there are newcomers.
+    /// A descriptor that polls readable while there are newcomers.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.arrivals.event.as_fd()
     }
@@ -111,9 +114,9 @@ impl Drop for Door {
 #[derive(Debug)]
 struct Arrivals {
     waiting: Mutex<VecDeque<Newcomer>>,
-    /// Whether somebody waits, for who looks without a lock.
+    /// Whether there are newcomers, readable without a lock.
     some: AtomicBool,
-    /// Counts above zero while somebody waits.
+    /// A counter that is above zero while there are newcomers.
     event: OwnedFd,
 }
 
@@ -126,7 +129,7 @@ impl Arrivals {
         let mut waiting = self.lock();
         waiting.push_back(newcomer);
         self.some.store(true, Ordering::Release);
-        // A counter that is full is readable too: no error matters here.
+        // A full counter is readable too: errors do not matter here.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
@@ -151,8 +154,8 @@ struct Acceptor {
 struct State {
     next_id: u64,
     listening: HashMap<u64, Listening>,
-    /// Who has connected and not shown its header yet, and to which listener.
-    /// The oldest come first.
+    /// Peers that have not sent their header yet, with their listener. The
+    /// oldest come first.
     strangers: BTreeMap<ConnectionId, (u64, Newcomer)>,
 }
 
@@ -163,11 +166,12 @@ struct Listening {
     limits: Limits,
     options: Options,
     arrivals: Arc<Arrivals>,
-    /// Out of the epoll set until then.
+    /// The instant until which the listener is out of the epoll set.
     paused_until: Deadline,
 }
 
-/// What an event is about: a listener's id, or a connection's with this bit.
+/// The bit that marks an epoll event's data as a connection's id, not a
+/// listener's.
 const CONNECTION: u64 = 1 << 63;
 
 impl Acceptor {
@@ -199,7 +203,7 @@ impl Acceptor {
 
     fn remove(&self, id: u64) {
         let mut state = self.lock();
-        // Closing the sockets takes them out of the epoll set.
+        // Closing the sockets removes them from the epoll set.
         state.listening.remove(&id);
         state.strangers.retain(|_, (listener, _)| *listener != id);
     }
@@ -226,8 +230,8 @@ impl Acceptor {
         }
     }
 
-    /// Sends off whoever took too long, and resumes paused listeners. Returns
-    /// when it wants to be called again.
+    /// Disconnects strangers whose header is late, and resumes paused
+    /// listeners. Returns the instant of the next call.
     fn on_time(&self) -> Deadline {
         let mut state = self.lock();
         let now = Instant::now();
@@ -257,7 +261,7 @@ impl Acceptor {
             }
             match listening.socket.accept() {
                 Ok(stream) if !process::is_admitted(&stream, &listening.options) => {}
-                // Whoever is gone already costs nothing.
+                // A peer that has already disconnected costs nothing.
                 Ok(stream) => {
                     if let Ok(link) = Link::greet(stream.into(), listening.own) {
                         let connection = Connection::new(listening.own, listening.limits.clone(), Instant::now());
@@ -268,7 +272,8 @@ impl Acceptor {
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     ErrorKind::WouldBlock => return,
                     _ => {
-                        // One for all listeners: they lack the same things.
+                        // One throttle for all listeners: they run out of the
+                        // same resources.
                         static LINES: Throttle = Throttle::new();
                         if let Some(others) = LINES.pass(Instant::now()) {
                             tracing::warn!(%error, others, "cannot accept connections for now");
@@ -288,7 +293,7 @@ impl Acceptor {
 }
 
 impl State {
-    /// Takes in a stranger of a listener, whose header may be there already.
+    /// Adds a stranger of a listener; its header may have arrived already.
     fn greeted(&mut self, epoll: &OwnedFd, listener: u64, stranger: Newcomer) {
         let id = stranger.link.id;
         self.hear(epoll, listener, stranger);
@@ -307,14 +312,15 @@ impl State {
         }
     }
 
-    /// A known stranger has sent something.
+    /// Reads from a known stranger that has sent something.
     fn read(&mut self, epoll: &OwnedFd, id: ConnectionId) {
         if let Some((listener, stranger)) = self.strangers.remove(&id) {
             self.hear(epoll, listener, stranger);
         }
     }
 
-    /// Reads a stranger's header; it is a newcomer when that is complete.
+    /// Reads a stranger's header; when it is complete, the stranger becomes a
+    /// newcomer.
     fn hear(&mut self, epoll: &OwnedFd, listener: u64, mut stranger: Newcomer) {
         let Newcomer { link, connection } = &mut stranger;
         let id = link.id;

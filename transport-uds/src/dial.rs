@@ -1,4 +1,4 @@
-//! Connecting to a listener, again and again.
+//! Connecting to a listener, with retries.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,22 +12,22 @@ use rustix::io::Errno;
 
 use crate::link::Link;
 
-/// The pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
+/// Pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
-/// The longest pause between two attempts. Far below a second, so that all
-/// have reconnected within one.
+/// Maximum pause between two attempts. Far below a second, so that every
+/// dialler reconnects within one.
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
-/// When to try next, and where.
+/// The dialler's address and retry schedule.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) address: Address,
     options: Options,
     pause: Duration,
-    /// Not before this instant.
+    /// The earliest instant of the next attempt.
     pub(crate) next: Option<Instant>,
-    /// What this process was short of at the latest attempt.
+    /// The resource that this process lacked at the latest attempt.
     shortage: Option<Errno>,
 }
 
@@ -36,9 +36,9 @@ impl Dialer {
         Self { address: address.clone(), options: options.clone(), pause: FIRST_PAUSE, next: None, shortage: None }
     }
 
-    /// A connection on which our header is sent already; `None` when it is too
-    /// early for an attempt, or it failed, or a process listens there that is
-    /// not admitted.
+    /// Makes an attempt and returns a connection on which our header was sent;
+    /// `None` when it is too early, the attempt failed, or the listening
+    /// process is not admitted.
     pub(crate) fn attempt(&mut self, own: Protocol) -> Option<Link> {
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
@@ -46,16 +46,17 @@ impl Dialer {
         }
         let connected = connect(&self.address);
         self.shortage = connected.as_ref().err().and_then(Errno::from_io_error).filter(|error| {
-            // What another process is short of refuses the connection.
+            // A resource that the other process lacks refuses the connection
+            // instead.
             matches!(*error, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
         });
         let connected = connected.and_then(|stream| {
-            // A process that is not to be a peer gets no byte.
+            // A process that is not admitted gets no byte.
             if !process::is_admitted(&stream, &self.options) {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another process listens there"));
             }
-            // A listener whose queue is full gives a socket that is not
-            // connected: its header cannot be sent.
+            // A listener with a full backlog yields a socket that is not
+            // connected: our header cannot be sent.
             Link::greet(stream, own)
         });
         match connected {
@@ -68,7 +69,7 @@ impl Dialer {
         }
     }
 
-    /// The error of whoever has waited for a connection in vain.
+    /// The error of a wait for a connection that has timed out.
     pub(crate) fn timeout(&self) -> TransportError {
         match self.shortage {
             Some(error) => io_error("connect to", &self.address, error.into()),
@@ -76,19 +77,20 @@ impl Dialer {
         }
     }
 
-    /// When the next attempt may be made: with no failure behind it, at once.
-    /// Whoever waits without a connection waits until then at most.
+    /// The earliest instant of the next attempt: now, unless an attempt has
+    /// failed. A wait without a connection lasts at most until then.
     pub(crate) fn next_attempt(&self) -> Instant {
         self.next.unwrap_or_else(Instant::now)
     }
 
-    /// The connection has proved good: the next failure is a first one again.
+    /// Resets the pause after a connection has proved good.
     pub(crate) fn succeeded(&mut self) {
         self.pause = FIRST_PAUSE;
         self.next = None;
     }
 
-    /// The connection did not last until the peer's header.
+    /// Delays the next attempt, since the connection may end before the peer's
+    /// header.
     pub(crate) fn postpone(&mut self, now: Instant) {
         self.next = Some(now + self.pause);
         self.pause = (self.pause * 2).min(MAX_PAUSE);

@@ -1,9 +1,9 @@
-//! Finishing a frame that was begun, when whoever sends it has no time left.
+//! Writes the rest of a frame whose sender's deadline has passed.
 //!
-//! A long message to a peer that reads slowly can only be cut off with its
-//! connection. So a call whose deadline passes in the middle of one leaves the
-//! rest to a thread, which is made for it and ends with it: the message counts
-//! as accepted, like one that is in the kernel's buffer.
+//! A long message to a slow peer can only be cut off by closing its connection.
+//! So if a call's deadline passes in the middle of one, a temporary thread
+//! writes the rest: the message counts as accepted, like one in the kernel's
+//! buffer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use crate::link::Link;
 use ekuiper_transport_ipc::wait::wait_for;
 
-/// Sends `rest` on `link`, which takes no other frame until then. Ends the
-/// connection when the peer pauses for `stall`.
+/// Writes `rest` to `link` on a new thread; until it is done, the link takes no
+/// other frame. Closes the connection if the peer pauses for `stall`.
 pub(crate) fn in_background(link: Arc<Link>, rest: Vec<u8>, stall: Duration) -> std::io::Result<()> {
     std::thread::Builder::new().name("ekuiper-finish".into()).spawn(move || match finish(&link, &rest, stall) {
         Ok(()) => link.finished(),
@@ -32,7 +32,7 @@ fn finish(link: &Link, mut rest: &[u8], stall: Duration) -> Result<(), Errno> {
         match link.send(rest, &[]) {
             Ok(count) => rest = &rest[count..],
             Err(Errno::INTR) => {}
-            // The connection's end, on whichever side, ends this wait too.
+            // This wait also ends when either side closes the connection.
             Err(Errno::AGAIN) => {
                 let give_up = Instant::now().checked_add(stall);
                 wait_for(&mut [PollFd::new(link, PollFlags::OUT)], give_up).map_err(|_| Errno::TIMEDOUT)?;

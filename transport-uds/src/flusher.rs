@@ -1,10 +1,11 @@
-//! The one thread of a process that lets go of what was posted and got no
-//! company in time.
+//! The flusher thread, one per process: flushes posted messages whose batching
+//! delay has expired.
 //!
-//! It is started by the first message that waits, and sleeps while nothing is
-//! posted anywhere. While something is, it looks at a socket's clock once per
-//! [`LINGER`], without a lock: whoever posts does not wake it for each message,
-//! and whoever fills buffers faster than that never meets it.
+//! The first batched message starts the thread; it blocks while no message is
+//! posted anywhere. Otherwise it checks each socket's clock once per
+//! [`LINGER`], without a lock: posting does not wake the thread for each
+//! message, and a sender that fills its batches faster than that never meets
+//! it.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -17,45 +18,46 @@ use ekuiper_transport_ipc::wait::earlier;
 
 use crate::acceptor::STACK;
 
-/// How long a message waits for company: a little less than was promised,
-/// since being woken takes a moment.
+/// The batching delay: a little less than promised, since waking takes time.
 const WAIT: Duration = Duration::from_micros(LINGER.as_micros() as u64 * 4 / 5);
 
-/// The longest pause before a connection that took nothing is tried again; the
-/// first is [`WAIT`], and it doubles. Whoever posts more than fits waits for
-/// the connection itself.
+/// Maximum pause before a retry of a connection that had no room; the first
+/// pause is [`WAIT`], and it doubles. A caller that posts more than fits waits
+/// for the connection itself.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
 
-/// How many looks in a row find nothing before a socket is looked at no more.
+/// Number of checks in a row without a message after which a socket is no
+/// longer watched.
 const IDLE_LOOKS: u32 = 8;
 
-/// A socket that messages are posted on.
+/// A socket with posted messages.
 pub(crate) trait Poster: Send + Sync {
     fn posted(&self) -> &Posted;
 
-    /// Lets go of what waits, as far as that does not take waiting; whether
+    /// Writes posted messages as far as that does not block; returns whether
     /// nothing is left.
-    fn let_go(&self) -> bool;
+    fn write_posted(&self) -> bool;
 }
 
-/// What the flusher needs to know of a socket, without its locks.
+/// The state of a socket's batch that the flusher reads without the socket's
+/// locks.
 #[derive(Debug, Default)]
 pub(crate) struct Posted {
-    /// Since when the oldest message waits, in nanoseconds since [`epoch`];
-    /// 0: none does.
+    /// The instant at which the oldest message was posted, in nanoseconds since
+    /// [`epoch`]; 0: there is none.
     since: AtomicU64,
-    /// The flusher looks at it.
+    /// Whether the flusher watches the socket.
     watched: AtomicBool,
 }
 
 impl Posted {
-    /// A message waits, the first one.
+    /// Records the first posted message.
     pub(crate) fn begin(&self, now: Instant) {
         let nanos = now.saturating_duration_since(epoch()).as_nanos() as u64;
         self.since.store(nanos.max(1), Ordering::SeqCst);
     }
 
-    /// None waits any more.
+    /// Records that no posted message is left.
     pub(crate) fn end(&self) {
         self.since.store(0, Ordering::SeqCst);
     }
@@ -64,13 +66,13 @@ impl Posted {
         self.since.load(Ordering::SeqCst) == 0
     }
 
-    /// Whether something waits that nobody looks after. The caller is to
-    /// [`watch`] it: this says so once.
+    /// Whether there are posted messages and the flusher does not watch the
+    /// socket. Returns true once; the caller must then call [`watch`].
     pub(crate) fn wants_watch(&self) -> bool {
         !self.watched.load(Ordering::SeqCst) && !self.is_empty() && !self.watched.swap(true, Ordering::SeqCst)
     }
 
-    /// There is nobody to watch it.
+    /// Records that the flusher could not be started.
     pub(crate) fn refused(&self) {
         self.watched.store(false, Ordering::SeqCst);
     }
@@ -82,8 +84,8 @@ impl Posted {
         }
     }
 
-    /// Ends the watch, unless something has come meanwhile: whoever posts it
-    /// sees that nobody watches, or is seen here.
+    /// Ends the watch, unless a message was posted meanwhile: either its sender
+    /// sees that the socket is not watched, or the message is seen here.
     fn leave(&self) -> bool {
         self.watched.store(false, Ordering::SeqCst);
         self.is_empty() || self.watched.swap(true, Ordering::SeqCst)
@@ -103,7 +105,8 @@ struct Flusher {
 
 struct State {
     is_running: bool,
-    /// It sleeps for longer than a message may wait: newcomers ring.
+    /// Whether the thread blocks for longer than the batching delay: then a
+    /// newly watched socket must wake it.
     is_asleep: bool,
     newcomers: Vec<Weak<dyn Poster>>,
 }
@@ -113,7 +116,7 @@ static FLUSHER: Flusher = Flusher {
     bell: Condvar::new(),
 };
 
-/// Looks after what is posted on a socket, until nothing has been for a while.
+/// Watches a socket until no message has been posted on it for a while.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -138,9 +141,9 @@ impl Flusher {
     }
 
     fn run(&self) {
-        // Timers are late by 50 µs otherwise.
+        // Timers are 50 µs late by default.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-        let mut watches: Vec<Watch> = Vec::new();
+        let mut watches: Vec<WatchedSocket> = Vec::new();
         loop {
             let mut until = None;
             watches.retain_mut(|watch| {
@@ -152,7 +155,7 @@ impl Flusher {
             if state.newcomers.is_empty() {
                 state = self.sleep(state, until);
             }
-            watches.extend(state.newcomers.drain(..).map(Watch::new));
+            watches.extend(state.newcomers.drain(..).map(WatchedSocket::new));
         }
     }
 
@@ -168,22 +171,23 @@ impl Flusher {
     }
 }
 
-/// A socket that is looked at.
-struct Watch {
+/// A watched socket.
+struct WatchedSocket {
     poster: Weak<dyn Poster>,
     idle: u32,
-    /// How long it is left alone after it took nothing.
+    /// The pause after the socket had no room.
     pause: Duration,
-    /// Until when it is, and which message waited then.
+    /// The instant until which the socket is paused, and the instant of its
+    /// oldest message then.
     again: Option<(Instant, Instant)>,
 }
 
-impl Watch {
+impl WatchedSocket {
     fn new(poster: Weak<dyn Poster>) -> Self {
         Self { poster, idle: 0, pause: WAIT, again: None }
     }
 
-    /// Looks at it; when to look again, if at all.
+    /// Checks the socket; returns the instant of the next check, if any.
     fn look(&mut self, now: Instant) -> Option<Instant> {
         let poster = self.poster.upgrade()?;
         let Some(since) = poster.posted().since() else {
@@ -192,13 +196,13 @@ impl Watch {
             return if self.idle >= IDLE_LOOKS && poster.posted().leave() { None } else { Some(now + WAIT) };
         };
         self.idle = 0;
-        // Where another waits now, the connection has taken something.
+        // If another message is the oldest now, the connection had room again.
         let again = self.again.filter(|(_, waited)| *waited == since);
         let due = again.map_or(since + WAIT, |(again, _)| again);
         if now < due {
             return Some(due);
         }
-        if poster.let_go() {
+        if poster.write_posted() {
             (self.pause, self.again) = (WAIT, None);
             return Some(now + WAIT);
         }
@@ -217,7 +221,7 @@ mod tests {
 
     struct Telling {
         posted: Posted,
-        /// How often it is to take nothing.
+        /// Number of attempts that find no room.
         full: Mutex<u32>,
         tell: Mutex<Sender<Instant>>,
     }
@@ -227,14 +231,14 @@ mod tests {
             &self.posted
         }
 
-        fn let_go(&self) -> bool {
+        fn write_posted(&self) -> bool {
             let mut full = self.full.lock().unwrap();
             *full = full.saturating_sub(1);
             let all = *full == 0;
             if all {
                 self.posted.end();
             }
-            // Whoever hears it may post again.
+            // The receiver of this may post again.
             self.tell.lock().unwrap().send(Instant::now()).unwrap();
             all
         }
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_let_go_again_and_again() {
+    fn posted_messages_are_flushed_again_and_again() {
         let (tell, told) = channel();
         let poster = Arc::new(Telling { posted: Posted::default(), full: Mutex::new(0), tell: Mutex::new(tell) });
         let patience = Duration::from_secs(30);
@@ -267,7 +271,7 @@ mod tests {
         for _ in 0..5 {
             told.recv_timeout(patience).unwrap();
         }
-        // Nobody looks any more, in the end.
+        // The thread stops watching eventually.
         let give_up = Instant::now() + patience;
         while poster.posted.watched.load(Ordering::SeqCst) {
             assert!(Instant::now() < give_up);
@@ -284,7 +288,7 @@ mod tests {
         post(&poster, Instant::now());
         told.recv_timeout(Duration::from_secs(30)).unwrap();
         drop(poster);
-        // Ends when the sender's last owner has.
+        // Ends when the last sender is dropped.
         while told.recv_timeout(Duration::from_secs(30)).is_ok() {}
     }
 }

@@ -1,4 +1,4 @@
-//! Receiving from many connections, each in its turn.
+//! Receiving from many connections in turn.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,47 +18,48 @@ use crate::listen::Listener;
 use crate::spin::Spinner;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout, wait_for};
 
-/// How long a peer may take for its header, in total (libnng's value).
+/// Maximum time for a peer's header, in total (libnng's value).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a peer may do on a socket with these options.
+/// The limits of a peer of a socket with these options.
 pub(crate) fn limits(options: &Options, max_message: u64, skip_up_to: u64) -> Limits {
     Limits { max_message, skip_up_to, header_timeout: HEADER_TIMEOUT, stall_timeout: options.stall_timeout }
 }
 
-/// The receiving side of a socket: its connections, and how they come about.
+/// The receiving side of a socket: its connections, and how they are made.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     address: Address,
     own: Protocol,
     limits: Limits,
     closing: Closing,
-    /// Watches the closing, the listener and every connection.
+    /// The epoll set of the closing signal, the listener and every connection.
     epoll: OwnedFd,
-    /// Whoever receives has them; nobody else needs them.
+    /// The connections; locked by the thread that receives, and not needed by
+    /// others.
     reader: Mutex<(Reader, Spinner)>,
-    /// The links, for the closing, while somebody else has the reader.
+    /// The links, for closing while another thread has the reader.
     links: Mutex<Links>,
     listener: Option<Listener>,
     max_connections: usize,
-    /// How much memory the connections may take together, in bytes, while some
-    /// have not sent a whole message.
+    /// Maximum memory of all connections together, in bytes, while some have
+    /// not sent a whole message.
     budget: usize,
 }
 
 #[derive(Debug, Default)]
 struct Links {
     all: Vec<Arc<Link>>,
-    /// Peers are asked to close their connections.
+    /// Whether peers are asked to close their connections.
     is_leaving: bool,
 }
 
 #[derive(Debug, Default)]
 struct Reader {
-    /// Absent where connections are accepted.
+    /// The dialler; absent in a listening socket.
     dialer: Option<Dialer>,
     slots: Vec<Slot>,
-    /// Whose turn it is.
+    /// The slot that is served next.
     turn: usize,
 }
 
@@ -66,54 +67,55 @@ struct Reader {
 struct Slot {
     link: Arc<Link>,
     connection: Connection,
-    /// That it has come is still to be told.
+    /// Whether the connection must still be reported.
     is_new: bool,
-    /// There may be bytes to read.
+    /// Whether there may be bytes to read.
     readable: bool,
-    /// It has sent a whole message.
+    /// Whether the peer has sent a whole message.
     has_spoken: bool,
-    /// What has not been delivered yet must be before this slot goes.
+    /// Whether the connection has ended; the slot is removed once its messages
+    /// are delivered.
     ended: bool,
 }
 
-/// Something that arrived whole.
+/// An item that arrived completely.
 pub(crate) enum Content<'a> {
     Message(&'a [u8]),
-    /// First bytes and length of what was skipped.
+    /// The first bytes and the length of a skipped message.
     Oversized(&'a [u8], u64),
 }
 
-/// What the pattern makes of it.
+/// The pattern's decision about an item.
 pub(crate) enum Verdict<T> {
-    /// To be delivered, less its first bytes.
+    /// Deliver the item, without its first bytes.
     Deliver(T, usize),
-    /// Something to tell that has no body.
+    /// Report an event without a body.
     Tell(T),
     Drop,
     Close,
 }
 
-/// What the socket has to tell.
+/// The result of receiving.
 pub(crate) enum Incoming<T> {
     Message(ConnectionId, T),
     Connected(ConnectionId),
     Disconnected(ConnectionId),
 }
 
-/// What one round came to.
+/// The result of one round.
 enum Served<T> {
     Incoming(Incoming<T>),
-    /// Nothing whole, yet somebody has more to read.
+    /// No complete item, but a connection has more to read.
     More,
     Nothing,
 }
 
-/// How many rounds are made for a message that is there in pieces when the
-/// deadline has passed already: more than the kernel's buffer takes.
+/// Number of rounds for a message that has arrived in pieces when the deadline
+/// has passed already: more than the kernel's buffer holds.
 const LATE_ROUNDS: usize = 16;
 
-/// How much memory each connection may have beside what long messages take:
-/// twice what is read at a time.
+/// Memory that each connection may have in addition to long messages: twice the
+/// read size.
 const SPARE: usize = 128 << 10;
 
 const CLOSING: u64 = 0;
@@ -160,20 +162,20 @@ impl Inbox {
         self.epoll.as_fd()
     }
 
-    /// A duplicate of a connection's descriptor.
+    /// Duplicates a connection's descriptor.
     pub(crate) fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.all.iter().find(|link| link.id == connection)?;
         link.as_fd().try_clone_to_owned().ok()
     }
 
-    /// Lets nobody new connect, where it listens.
+    /// Stops listening, if this socket listens.
     pub(crate) fn stop_listening(&self) {
         self.listener.iter().for_each(Listener::remove_file);
     }
 
-    /// Asks all peers to close their connections, those too that are accepted
-    /// later, and waits for that.
+    /// Asks all peers, including those that are accepted later, to close their
+    /// connections, and waits for that.
     pub(crate) fn hand_over(&self, deadline: Deadline) {
         self.stop_listening();
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +190,7 @@ impl Inbox {
         }
     }
 
-    /// Ends every wait once what has arrived was received.
+    /// Ends every wait once everything that has arrived is received.
     pub(crate) fn finish(&self) {
         self.closing.finish();
     }
@@ -205,8 +207,8 @@ impl Inbox {
         }
     }
 
-    /// The next thing that `judge` delivers, into `buffer`, or the next coming
-    /// or going.
+    /// Receives the next item that `judge` delivers, into `buffer`, or the next
+    /// connection event.
     pub(crate) fn receive<T>(
         &self,
         buffer: &mut Vec<u8>,
@@ -228,14 +230,15 @@ impl Inbox {
         loop {
             self.closing.check()?;
             self.accept(reader);
-            // With several peers, see who else has sent before serving one
-            // again; a single one is read until it has nothing.
+            // With several peers, check which others have sent before serving
+            // one again; a single peer is read until it has nothing.
             if !waited && reader.slots.len() > 1 {
                 self.watch(reader, Some(Instant::now()))?;
             }
             match self.serve(reader, buffer, &mut judge) {
                 Served::Incoming(Incoming::Disconnected(id)) => {
-                    // It may be the closing's doing.
+                    // The connection may have ended because the socket was
+                    // closed.
                     self.closing.check()?;
                     return Ok(Incoming::Disconnected(id));
                 }
@@ -249,7 +252,7 @@ impl Inbox {
                 Served::Nothing => {}
             }
             if !is_last && self.closing.is_finishing() {
-                // One more look, at all that has come before.
+                // One last attempt to receive everything that arrived before.
                 (is_last, waited, rounds, deadline) = (true, false, LATE_ROUNDS, Some(Instant::now()));
             }
             if waited && has_passed(deadline) {
@@ -260,7 +263,7 @@ impl Inbox {
         }
     }
 
-    /// Waits until something may have come, at the latest until `deadline`.
+    /// Waits until there may be something to receive, at most until `deadline`.
     fn wait(&self, reader: &mut Reader, spinner: &mut Spinner, deadline: Deadline) -> Result<()> {
         let is_attempt = has_passed(deadline);
         if let [slot] = &mut reader.slots[..]
@@ -269,7 +272,8 @@ impl Inbox {
             if let Some(dialer) = &mut reader.dialer {
                 dialer.succeeded();
             }
-            // Reading is cheaper than asking whether there is something.
+            // Reading is cheaper than asking whether there is something to
+            // read.
             if is_attempt && slot.connection.deadline().is_none() {
                 slot.readable = true;
                 return Ok(());
@@ -287,7 +291,7 @@ impl Inbox {
         if is_attempt { self.watch(reader, deadline) } else { spinner.sleep(|| self.watch(reader, deadline)) }
     }
 
-    /// One round: the first connection from `turn` on that has something.
+    /// Serves the first connection from `turn` on that has something.
     fn serve<T>(
         &self,
         reader: &mut Reader,
@@ -310,7 +314,7 @@ impl Inbox {
             }
             let slot = &mut slots[*turn];
             if slot.ended {
-                // Whoever comes behind it is at its place now.
+                // The next slot has moved to this position.
                 let slot = slots.remove(*turn);
                 self.forget(&slot.link);
                 if slot.connection.is_ready() {
@@ -324,8 +328,8 @@ impl Inbox {
         if more { Served::More } else { Served::Nothing }
     }
 
-    /// Waits in the kernel until something may have come, at the latest until
-    /// `deadline`; dials meanwhile.
+    /// Blocks in the kernel until there may be something to receive, at most
+    /// until `deadline`; dials meanwhile.
     fn watch(&self, reader: &mut Reader, deadline: Deadline) -> Result<()> {
         let mut until = deadline;
         for slot in &reader.slots {
@@ -340,7 +344,7 @@ impl Inbox {
         };
         for event in events {
             match event.data.u64() {
-                // Looked at before the next message is.
+                // Checked before the next message is received.
                 CLOSING | LISTENER => {}
                 id => {
                     if let Some(slot) = reader.slots.iter_mut().find(|slot| slot.link.id.0 == id) {
@@ -351,7 +355,7 @@ impl Inbox {
         }
         let now = Instant::now();
         for slot in &mut reader.slots {
-            // Who has just sent something is read before it is judged.
+            // A peer that has just sent something is read before it is judged.
             if !slot.readable
                 && let Err(reason) = slot.connection.check_time(now)
             {
@@ -361,14 +365,14 @@ impl Inbox {
         self.closing.check()
     }
 
-    /// Dials, when that is this socket's part. Returns when it wants to be
-    /// called again.
+    /// Dials, if this socket dials. Returns the instant of the next call.
     fn connect(&self, reader: &mut Reader) -> Deadline {
         let dialer = reader.dialer.as_mut()?;
         if reader.slots.is_empty() {
             let link = dialer.attempt(self.own);
             if link.is_some() {
-                // Should it end before its header, not again at once.
+                // If the connection ends before its header, do not dial again
+                // at once.
                 dialer.postpone(Instant::now());
             }
             let next = dialer.next;
@@ -399,8 +403,8 @@ impl Inbox {
         }
     }
 
-    /// Ends the oldest connection that has not sent a whole message, if there
-    /// are too many; whether there is room for another one.
+    /// Closes the oldest connection that has not sent a whole message, if there
+    /// are too many; returns whether there is room for another connection.
     fn make_room(&self, slots: &mut [Slot]) -> bool {
         if slots.iter().filter(|slot| !slot.ended).count() < self.max_connections {
             return true;
@@ -409,8 +413,8 @@ impl Inbox {
         silent.map(|slot| slot.end(&"there are too many")).is_some()
     }
 
-    /// Ends connections that have not sent a whole message, those with the most
-    /// memory first, until the rest take no more than they may.
+    /// Closes connections that have not sent a whole message, those with the
+    /// most memory first, until the rest are within the budget.
     fn keep_within_budget(&self, slots: &mut [Slot]) {
         let live = |slot: &Slot| !slot.ended;
         while slots.iter().filter(|slot| live(slot)).map(|slot| slot.connection.memory()).sum::<usize>() > self.budget {
@@ -432,7 +436,7 @@ impl Inbox {
             link.send_no_more();
         }
         if self.closing.check().is_err() {
-            // The closing may have gone through the links already.
+            // `close` may have shut down the links already.
             link.shutdown();
         }
         drop(links);
@@ -454,8 +458,8 @@ impl Drop for Inbox {
 }
 
 impl Slot {
-    /// What this connection has to tell now. Reads at most once: others want
-    /// their turn, and the caller has a deadline.
+    /// Returns this connection's next item. Reads at most once, since other
+    /// connections want their turn and the caller has a deadline.
     fn next<T>(
         &mut self,
         buffer: &mut Vec<u8>,
@@ -497,14 +501,14 @@ impl Slot {
         }
     }
 
-    /// Reads once; whether it has learned something.
+    /// Reads once; returns whether anything was learned.
     fn read(&mut self) -> bool {
         let space = self.connection.space();
         let room = space.len();
         match self.link.read(space) {
             Ok(Some(count)) => {
                 self.connection.filled(count, Instant::now());
-                // Less than there was room for: that was all.
+                // A short read has taken everything that was there.
                 self.readable = count == room;
             }
             Ok(None) => {
@@ -519,7 +523,7 @@ impl Slot {
         true
     }
 
-    /// Ends the connection. What is complete has been delivered; the rest
+    /// Ends the connection. Complete messages have been delivered; the rest
     /// never will be.
     fn end(&mut self, reason: &dyn std::fmt::Display) {
         tracing::debug!(connection = self.link.id.0, %reason, "connection closed");

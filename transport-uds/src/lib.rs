@@ -1,22 +1,22 @@
 //! The transport over Unix domain sockets: SP framing in pure Rust,
 //! wire-compatible with libnng and mangos.
 //!
-//! No thread stands between a caller and its socket: whoever sends writes to
-//! it, whoever receives reads from it, and dials while it waits. Only
-//! newcomers at a listener are greeted by a thread, one per process; another
-//! lets go of what was posted and got no company in time; and what is left of
-//! a long message when its sender's time is up has one of its own.
-//! What lives where:
+//! There is no thread between a caller and its socket: a sender writes to the
+//! socket, and a receiver reads from it and dials while it waits. Threads exist
+//! only for three purposes: one per process exchanges headers with new
+//! connections at its listeners, another one flushes posted messages whose
+//! batching delay has expired, and a temporary one writes the rest of a long
+//! message whose sender's deadline has passed. Modules:
 //!
 //! - `dial`, `listen`, `acceptor`: making connections;
 //! - `link`, `finish`: writing frames to one connection, reading bytes from it;
-//! - `outbox`, `flusher`: frames that wait for company;
+//! - `outbox`, `flusher`: batches of posted frames;
 //! - `inbox`: receiving from many connections in turn;
-//! - `spin`: looking for what is about to come, before sleeping;
+//! - `spin`: busy-polling before blocking;
 //! - `push`, `pull`, `request`, `reply`: the four patterns.
 //!
-//! Which socket file may be taken over or removed, and how waits end, is in
-//! `ekuiper-transport-ipc`, for every transport alike.
+//! The rules for taking over and removing socket files, and the way in which
+//! waits end, are in `ekuiper-transport-ipc`, shared by all transports.
 
 mod acceptor;
 mod dial;
@@ -36,12 +36,12 @@ mod spin;
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Result, Transport};
 
-/// SP over Unix domain sockets.
+/// The transport that speaks SP over Unix domain sockets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UdsTransport;
 
 impl UdsTransport {
-    /// The transport; it has no state of its own.
+    /// Creates the transport, which has no state of its own.
     pub fn new() -> Self {
         Self
     }

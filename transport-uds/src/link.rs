@@ -1,4 +1,4 @@
-//! One connection: writes frames, reads bytes.
+//! One connection: writing frames and reading bytes.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,14 +17,15 @@ use crate::spin::Spinner;
 use ekuiper_transport_ipc::unread::unread;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
-/// Up to this length a body is copied behind its header and both are written
-/// at once: cheaper than a vectored write.
+/// Maximum length of a body that is copied behind its header so that one plain
+/// write sends both: cheaper than a vectored write.
 const COPY_UP_TO: usize = 1024;
 
-/// The longest that stands in front of a body: frame header and backtrace.
+/// Maximum length of what precedes a body: frame header and backtrace.
 const MAX_HEAD: usize = FRAME_HEADER + MAX_WORDS * 4;
 
-/// No write waits in the kernel: a wait ends with the socket's closing, too.
+/// Writes never block in the kernel, since closing the socket must end a wait
+/// too.
 const NO_WAIT: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 /// A connected socket. Its id is unique in this process.
@@ -32,28 +33,29 @@ const NO_WAIT: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 pub(crate) struct Link {
     pub(crate) id: ConnectionId,
     stream: OwnedFd,
-    /// A frame is being finished in the background.
+    /// Whether a frame is being finished in the background.
     unfinished: AtomicBool,
-    /// That has failed.
+    /// Whether finishing a frame in the background has failed.
     cut_off: AtomicBool,
 }
 
-/// What became of a frame.
+/// The outcome of writing a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// The kernel has all of it, or it will be finished in the background.
+    /// The kernel has the whole frame, or the rest will be written in the
+    /// background.
     All,
-    /// The connection takes nothing now; nothing of it was written.
+    /// The connection has no room now; nothing was written.
     Nothing,
-    /// The peer is gone; nothing of it was written.
+    /// The peer is gone; nothing was written.
     Gone,
 }
 
 impl Link {
-    /// Takes a connected, non-blocking socket and sends our header on it.
+    /// Wraps a connected, non-blocking socket and sends our header on it.
     pub(crate) fn greet(stream: OwnedFd, own: Protocol) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // A new socket's buffer holds these eight bytes.
+        // A new socket's buffer has room for these eight bytes.
         match send(&stream, &own.header(), SendFlags::NOSIGNAL)? {
             8 => {
                 let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -63,14 +65,15 @@ impl Link {
         }
     }
 
-    /// Writes one frame whose content is `prefix` and `body`. Does not wait
-    /// for its beginning; a frame that has begun is finished, as long as the
-    /// peer never pauses for `stall`: here until `deadline`, and then in the
-    /// background. One thread at a time may write; `spinner` is for its waits.
+    /// Writes one frame whose content is `prefix` and `body`. Does not block
+    /// before the frame's first byte is written; after that the frame is
+    /// finished as long as the peer never pauses for `stall`: here until
+    /// `deadline`, then in the background. One thread at a time may write;
+    /// `spinner` is for its waits.
     ///
     /// # Errors
-    /// The peer went away or paused too long in the middle of the frame, or
-    /// the socket was closed then: the link is of no more use.
+    /// The peer went away or paused too long in the middle of the frame, or the
+    /// socket was closed then: the link can no longer be used.
     pub(crate) fn write(
         self: &Arc<Self>,
         prefix: &[u8],
@@ -96,7 +99,7 @@ impl Link {
         }
         let mut head = &head[..head_length];
         let mut begun = false;
-        // What was written while looking for room.
+        // The amount that was written while busy-polling for room.
         let mut looked = None;
         loop {
             match looked.take().unwrap_or_else(|| self.send(head, tail)) {
@@ -141,13 +144,13 @@ impl Link {
         self.unfinished.load(Ordering::Acquire)
     }
 
-    /// The frame that was finished in the background is out.
+    /// Records that the frame was finished in the background.
     pub(crate) fn finished(&self) {
         self.unfinished.store(false, Ordering::Release);
     }
 
-    /// The peer was gone before the frame could be finished: the connection is
-    /// over.
+    /// Records that the peer was gone before the frame was finished: the
+    /// connection is over.
     pub(crate) fn cut_off(&self) {
         self.cut_off.store(true, Ordering::Release);
         self.shutdown();
@@ -157,7 +160,7 @@ impl Link {
         self.cut_off.load(Ordering::Acquire)
     }
 
-    /// Writes what the kernel takes of both pieces.
+    /// Writes as much of both pieces as the kernel has room for.
     pub(crate) fn send(&self, head: &[u8], tail: &[u8]) -> rustix::io::Result<usize> {
         if tail.is_empty() {
             return send(&self.stream, head, NO_WAIT);
@@ -174,7 +177,7 @@ impl Link {
         if waited.is_err() && has_passed(stalled) { Err(TransportError::Disconnected) } else { Ok(()) }
     }
 
-    /// Reads what is there. `Ok(None)`: nothing now.
+    /// Reads the available bytes. `Ok(None)`: there are none now.
     ///
     /// # Errors
     /// The peer is gone.
@@ -182,9 +185,8 @@ impl Link {
         self.receive(space, RecvFlags::DONTWAIT)
     }
 
-    /// The same, which waits until something is there or the connection has
-    /// ended, on whichever side. Only on a link that was
-    /// [made to](Self::let_reads_wait).
+    /// Reads bytes, and blocks until there are some or either side has closed
+    /// the connection. Requires [`let_reads_wait`](Self::let_reads_wait).
     pub(crate) fn read_waiting(&self, space: &mut [u8]) -> Result<Option<usize>> {
         self.receive(space, RecvFlags::empty())
     }
@@ -201,30 +203,32 @@ impl Link {
         }
     }
 
-    /// Lets [`read_waiting`](Self::read_waiting) wait.
+    /// Makes [`read_waiting`](Self::read_waiting) block.
     pub(crate) fn let_reads_wait(&self) -> io::Result<()> {
         Ok(rustix::io::ioctl_fionbio(&self.stream, false)?)
     }
 
-    /// Whether the peer has read all that was written, or is gone.
+    /// Whether the peer has read everything that was written, or is gone.
     pub(crate) fn is_drained(&self) -> bool {
-        // In this order: what was finished in between is in the kernel now.
+        // In this order: a frame that was finished in between is in the kernel
+        // now.
         self.is_cut_off() || !self.is_unfinished() && self.unread() == 0
     }
 
-    /// How many bytes the peer has not read, as the kernel counts them.
+    /// The number of bytes that the peer has not read, as the kernel counts
+    /// them.
     pub(crate) fn unread(&self) -> usize {
         unread(self.stream.as_fd())
     }
 
-    /// Tells the peer that nothing more comes: one that only sends then closes
-    /// the connection. What it sends until then can be read.
+    /// Tells the peer that nothing more will be sent: one that only sends then
+    /// closes the connection. Messages that it sends until then can be read.
     pub(crate) fn send_no_more(&self) {
         let _ = shutdown(&self.stream, Shutdown::Write);
     }
 
-    /// Ends the connection for both sides, while others may still hold the
-    /// link.
+    /// Closes the connection in both directions, even while other threads hold
+    /// the link.
     pub(crate) fn shutdown(&self) {
         let _ = shutdown(&self.stream, Shutdown::Both);
     }

@@ -19,17 +19,19 @@ use crate::acceptor::{Door, Newcomer};
 use ekuiper_transport_ipc::socket_file::SocketFile;
 use ekuiper_transport_ipc::wait::io_error;
 
-/// A listening socket and its file.
+/// A listening socket and its socket file.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// Taken, and thereby removed, when nobody new is to connect; before the door
-    /// is closed, so that nobody finds a stale file.
+    /// The socket file. Taken, and thereby removed, when no new peer should
+    /// connect; before the door is closed, so that no process finds a stale
+    /// file.
     file: Mutex<Option<SocketFile>>,
     door: Door,
 }
 
 impl Listener {
-    /// Listens as a socket that is `own`; its peers may do what `limits` say.
+    /// Listens as a socket that speaks `own`; its peers are subject to
+    /// `limits`.
     pub(crate) fn bind(address: &Address, own: Protocol, limits: Limits, options: &Options) -> Result<Self> {
         let fail = |source| io_error("listen on", address, source);
         let (file, socket) = SocketFile::claim(address, || make(address).map_err(fail))?;
@@ -37,34 +39,34 @@ impl Listener {
         Ok(Self { file: Mutex::new(Some(file)), door })
     }
 
-    /// Whether a peer has come; costs nothing.
+    /// Whether a peer has connected; costs no system call.
     pub(crate) fn has_newcomers(&self) -> bool {
         self.door.has_newcomers()
     }
 
-    /// The next peer that has come, if there is one.
+    /// Takes the next peer that has connected, if there is one.
     pub(crate) fn accept(&self) -> Option<Newcomer> {
         if self.has_newcomers() { self.door.next() } else { None }
     }
 
-    /// Removes the file: nobody new can connect.
+    /// Removes the file: no new peer can connect.
     pub(crate) fn remove_file(&self) {
         drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Removes the file and refuses whoever still comes.
+    /// Removes the file, and refuses peers that connect nevertheless.
     pub(crate) fn close(&self) {
         self.remove_file();
         self.door.close();
     }
 }
 
-/// Makes a socket that listens, under a name that was never there, and moves it
-/// to its address: whoever finds it there can connect, and nobody takes it for
-/// a stale one before it listens.
+/// Creates a listening socket under a unique name, and moves it to its address:
+/// a process that finds it there can connect, and none takes it for a stale one
+/// before it listens.
 ///
 /// # Errors
-/// `AlreadyExists` when there is something at the address.
+/// `AlreadyExists` when there is a file at the address.
 fn make(address: &Address) -> io::Result<UnixListener> {
     let path = address.path();
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "its path ends without a name");
@@ -87,7 +89,7 @@ fn make(address: &Address) -> io::Result<UnixListener> {
         .mode(0o600);
     let listener = UnixListener::from_options(options)?;
     let moved = match renameat_with(&folder, &hidden, &folder, name, RenameFlags::NOREPLACE) {
-        // Not every file system can do that.
+        // Not every file system supports that.
         Err(Errno::INVAL | Errno::NOSYS) => linkat(&folder, &hidden, &folder, name, AtFlags::empty())
             .and_then(|()| unlinkat(&folder, &hidden, AtFlags::empty())),
         moved => moved,
@@ -100,7 +102,7 @@ fn make(address: &Address) -> io::Result<UnixListener> {
 }
 
 impl AsFd for Listener {
-    /// Polls readable while there are peers to accept.
+    /// A descriptor that polls readable while there are peers to accept.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.door.as_fd()
     }

@@ -1,28 +1,28 @@
-//! Frames that were posted on one connection and wait for company.
+//! The batch of posted frames of one connection.
 
 use ekuiper_core::sp::{FRAME_HEADER, frame_header};
 use rustix::io::Errno;
 
 use crate::link::Link;
 
-/// How much is gathered at most: with more, a write gets no cheaper by the
-/// message, and the caches no warmer.
+/// Maximum size of a batch: beyond it, a write gets no cheaper per message, and
+/// the caches no warmer.
 const CAPACITY: usize = 64 << 10;
 
-/// The longest body that waits for company. A longer one costs more to copy
+/// Maximum length of a body that is batched. A longer one costs more to copy
 /// than to write.
 pub(crate) const MAX_GATHERED: usize = 16 << 10;
 
-/// What has been accepted and not been written yet. Where the kernel takes a
-/// part of it, the rest stays, whatever frame that ends in.
+/// Frames that were accepted and not yet written. If the kernel takes only a
+/// part, the rest stays, even if it begins in the middle of a frame.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     bytes: Vec<u8>,
-    /// How many of them are out.
+    /// The number of bytes that were written already.
     sent: usize,
 }
 
-/// The peer is gone, and with it what was not written.
+/// The peer is gone, and the frames that were not written are lost.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Gone;
 
@@ -36,7 +36,7 @@ impl Outbox {
         self.bytes.len() - self.sent + FRAME_HEADER + length <= CAPACITY
     }
 
-    /// Puts a frame behind the others. There must be [room](Self::has_room).
+    /// Appends a frame. There must be [room](Self::has_room).
     pub(crate) fn put(&mut self, body: &[u8]) {
         if self.bytes.capacity() == 0 {
             self.bytes.reserve_exact(CAPACITY);
@@ -49,11 +49,12 @@ impl Outbox {
         self.bytes.extend_from_slice(body);
     }
 
-    /// Writes what the connection takes without waiting; whether that was all.
+    /// Writes as much as the connection takes without blocking; returns whether
+    /// that was everything.
     ///
     /// # Errors
-    /// [`Gone`].
-    pub(crate) fn let_go(&mut self, link: &Link) -> Result<bool, Gone> {
+    /// [`Gone`] when the peer is gone.
+    pub(crate) fn write_posted(&mut self, link: &Link) -> Result<bool, Gone> {
         while self.sent < self.bytes.len() {
             let rest = &self.bytes[self.sent..];
             match link.send(rest, &[]) {

@@ -1,4 +1,5 @@
-//! The connections of a push socket: whose turn it is, and what each takes.
+//! The connections of a push socket: which one is next, and what each has room
+//! for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,15 +15,15 @@ use crate::link::{Link, Written};
 use crate::outbox::{Gone, MAX_GATHERED, Outbox};
 use crate::spin::Spinner;
 
-/// After a pause of this length a message does not wait for company: those that
-/// follow each other more slowly are few, and waiting would only delay them.
+/// Minimum pause after which a message is not batched: messages further apart
+/// are few, and batching would only delay them.
 const PAUSE: Duration = Duration::from_micros(25);
 
-/// The links of a socket, for the closing, while somebody else has the peers.
+/// The links of a socket, for closing while another thread has the peers.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     all: Mutex<Vec<Arc<Link>>>,
-    /// How many there have been.
+    /// The number of links so far.
     made: AtomicU64,
 }
 
@@ -40,7 +41,7 @@ impl Links {
         self.made.fetch_add(1, Ordering::Relaxed);
         links.push(link.clone());
         if closing.check().is_err() {
-            // The closing may have gone through the links already.
+            // `close` may have shut down the links already.
             link.shutdown();
         }
     }
@@ -51,13 +52,13 @@ impl Links {
     }
 }
 
-/// How a message is to be sent.
+/// The conditions under which a message is sent.
 pub(crate) struct Terms<'a> {
     pub(crate) closing: &'a Closing,
     pub(crate) stall: Duration,
     pub(crate) deadline: Deadline,
     pub(crate) posted: &'a Posted,
-    /// It may wait for company.
+    /// Whether the message may be batched.
     pub(crate) may_wait: bool,
 }
 
@@ -65,9 +66,9 @@ pub(crate) struct Terms<'a> {
 pub(crate) struct Peers {
     pub(crate) dialer: Option<Dialer>,
     pub(crate) slots: Vec<Slot>,
-    /// Whose turn it is.
+    /// The slot that is offered the next message.
     turn: usize,
-    /// How long to look for room in a connection.
+    /// Maximum time to busy-poll for room in a connection.
     spin: Duration,
 }
 
@@ -78,12 +79,13 @@ pub(crate) struct Slot {
     gone: bool,
     outbox: Outbox,
     spinner: Spinner,
-    /// When something of what was posted last left.
+    /// The instant at which a posted message was last written.
     left_at: Instant,
 }
 
 impl Peers {
-    /// None yet; where connections are accepted, without a dialer.
+    /// Creates the state without connections; a listening socket has no
+    /// dialler.
     pub(crate) fn new(dialer: Option<Dialer>, spin: Duration) -> Self {
         Self { dialer, slots: Vec::new(), turn: 0, spin }
     }
@@ -92,11 +94,12 @@ impl Peers {
         self.slots.iter().any(|slot| slot.connection.is_ready())
     }
 
-    /// Offers the message to each ready peer, from the one whose turn it is;
-    /// whether one took it.
+    /// Offers the message to each ready peer, beginning with the one whose turn
+    /// it is; returns whether one took it.
     ///
     /// # Errors
-    /// The peer went away in the middle of it, or the socket was closed then.
+    /// The peer went away in the middle of the message, or the socket was
+    /// closed then.
     pub(crate) fn offer(&mut self, body: &[u8], terms: &Terms<'_>, links: &Links) -> Result<bool> {
         let count = self.slots.len();
         for _ in 0..count {
@@ -120,15 +123,15 @@ impl Peers {
         Ok(false)
     }
 
-    /// Lets go of what was posted, as far as that does not take waiting;
-    /// whether nothing is left.
+    /// Writes posted messages as far as that does not block; returns whether
+    /// nothing is left.
     ///
     /// # Errors
-    /// [`Gone`]: some was lost with its peer, and nothing is left.
-    pub(crate) fn let_go(&mut self, posted: &Posted) -> Result<bool, Gone> {
+    /// [`Gone`] when some were lost with their peer; nothing is left then.
+    pub(crate) fn write_posted(&mut self, posted: &Posted) -> Result<bool, Gone> {
         let (mut all, mut lost) = (true, Ok(()));
         for slot in &mut self.slots {
-            match slot.let_go() {
+            match slot.write_posted() {
                 Ok(is_empty) => all &= is_empty,
                 Err(Gone) => (slot.gone, lost) = (true, Err(Gone)),
             }
@@ -140,8 +143,7 @@ impl Peers {
         Ok(all)
     }
 
-    /// Dials, where that is this socket's part, and reads peers' headers,
-    /// without waiting.
+    /// Dials, if this socket dials, and reads peers' headers, without blocking.
     pub(crate) fn refresh(&mut self, limits: &Limits, closing: &Closing, links: &Links) {
         let now = Instant::now();
         self.slots.iter_mut().for_each(|slot| slot.read(now));
@@ -149,11 +151,12 @@ impl Peers {
         if let Some(dialer) = &mut self.dialer {
             if self.slots.is_empty() {
                 if let Some(link) = dialer.attempt(Protocol::Push) {
-                    // Should it end before its header, not again at once.
+                    // If the connection ends before its header, do not dial
+                    // again at once.
                     dialer.postpone(now);
                     let connection = Connection::new(Protocol::Push, limits.clone(), now);
                     self.admit(link, connection, closing, links);
-                    // It may be there already.
+                    // The header may have arrived already.
                     self.slots.iter_mut().for_each(|slot| slot.read(now));
                 }
             } else if self.slots.iter().any(|slot| slot.connection.is_ready()) {
@@ -180,18 +183,20 @@ impl Peers {
 }
 
 impl Slot {
-    /// Takes the message, if it can; `is_alone`: it is the socket's only peer.
+    /// Offers the message to this peer; `is_alone`: it is the socket's only
+    /// one.
     fn offer(&mut self, body: &[u8], terms: &Terms<'_>, is_alone: bool) -> Result<Written> {
         if self.gone || !self.connection.is_ready() || self.link.is_unfinished() {
             return Ok(Written::Nothing);
         }
-        // The flusher has one clock per socket: among several, none waits.
+        // The flusher has one clock per socket: with several peers, no message
+        // is batched.
         if terms.may_wait && is_alone && body.len() <= MAX_GATHERED {
             return self.post(body, terms);
         }
         if !self.outbox.is_empty() {
-            // What was posted before it leaves before it.
-            match self.let_go() {
+            // Messages that were posted before are written first.
+            match self.write_posted() {
                 Ok(true) if is_alone => terms.posted.end(),
                 Ok(true) => {}
                 Ok(false) => return Ok(Written::Nothing),
@@ -213,30 +218,30 @@ impl Slot {
             return Ok(Written::All);
         }
         if !self.outbox.has_room(body.len()) {
-            match self.let_go() {
+            match self.write_posted() {
                 Ok(true) => {}
                 Ok(false) if self.outbox.has_room(body.len()) => {}
                 Ok(false) => return Ok(Written::Nothing),
                 Err(Gone) => return Ok(Written::Gone),
             }
-            // What waits now has only just begun to.
+            // The oldest message has only just been posted.
             terms.posted.begin(self.left_at);
         }
         self.outbox.put(body);
         Ok(Written::All)
     }
 
-    /// Lets go of what was posted; whether nothing is left.
-    fn let_go(&mut self) -> Result<bool, Gone> {
+    /// Writes posted messages; returns whether nothing is left.
+    fn write_posted(&mut self) -> Result<bool, Gone> {
         if self.outbox.is_empty() || self.gone || self.link.is_unfinished() {
             return Ok(self.outbox.is_empty() || self.gone);
         }
-        let all = self.outbox.let_go(&self.link)?;
+        let all = self.outbox.write_posted(&self.link)?;
         self.left_at = Instant::now();
         Ok(all)
     }
 
-    /// Reads the peer's header; anything after it breaks the protocol.
+    /// Reads the peer's header; anything after it violates the protocol.
     fn read(&mut self, now: Instant) {
         if self.gone {
             return;
@@ -249,7 +254,8 @@ impl Slot {
         while !self.gone && self.connection.has_buffered() {
             match self.connection.next() {
                 Ok(Some(Event::Ready)) => {}
-                // The rest of the header, or of whatever else it sends.
+                // The rest of the header, or of anything else that the peer
+                // sends.
                 Ok(None) => break,
                 Ok(Some(_)) | Err(_) => self.gone = true,
             }

@@ -68,8 +68,8 @@ mod tests {
     use super::*;
     use crate::push::UdsPush;
 
-    /// A peer like mangos's does not send again what it could not write: it must
-    /// learn that it is to close before that can happen.
+    /// A peer like mangos's does not resend a message that it could not write:
+    /// it must learn that it should close before that can happen.
     #[test]
     fn what_is_sent_while_a_socket_hands_over_is_received() {
         let folder = tempfile::tempdir().unwrap();
@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(buffer, b"abc");
             peer.read_to_end(&mut Vec::new()).expect("it is told to close");
         }
-        // They have closed, and the next ones come to the next socket.
+        // They have closed, and the next messages arrive at the next socket.
         let next = UdsPull::new(&Endpoint::Listen(address.clone()), &options).unwrap();
         let _peer = connect();
         assert!(matches!(next.receive(&mut buffer, soon), Ok(PullEvent::Connected(_))));

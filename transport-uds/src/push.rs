@@ -1,4 +1,4 @@
-//! PUSH: sends to each peer in turn that takes something.
+//! PUSH: sends each message to the next peer in turn that has room.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -17,18 +17,19 @@ use crate::peers::{Links, Peers, Terms};
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
-/// How long `flush` first waits before it asks again; it doubles up to
+/// First pause of `flush` between two checks; it doubles up to
 /// [`MAX_FLUSH_PAUSE`]. The kernel does not report the event.
 const FIRST_FLUSH_PAUSE: Duration = Duration::from_micros(100);
 const MAX_FLUSH_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a closing waits for who is just sending: who sees it leaves.
+/// Maximum wait of `close` for a thread that is sending: the thread leaves as
+/// soon as it sees the closing.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct UdsPush(Arc<Socket>);
 
-/// What the flusher looks at as well.
+/// The part of the socket that the flusher also uses.
 #[derive(Debug)]
 struct Socket {
     options: Options,
@@ -63,7 +64,7 @@ impl UdsPush {
 }
 
 impl Socket {
-    /// Dials or accepts, and reads peers' headers, without waiting.
+    /// Dials or accepts, and reads peers' headers, without blocking.
     fn refresh(&self, peers: &mut Peers) {
         peers.refresh(&limits(&self.options, 0, 0), &self.closing, &self.links);
         self.accept(peers);
@@ -71,7 +72,7 @@ impl Socket {
 
     fn accept(&self, peers: &mut Peers) {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
-            // None of them says anything: who has come first stays.
+            // PUSH peers send nothing after their header: the oldest ones stay.
             if peers.slots.len() >= self.options.max_connections {
                 tracing::debug!(connection = link.id.0, "connection closed: there are too many");
                 continue;
@@ -80,8 +81,8 @@ impl Socket {
         }
     }
 
-    /// Waits until a ready peer has `interest`, a peer comes or goes, or it is
-    /// time to dial.
+    /// Waits until a ready peer has `interest`, a peer connects or disconnects,
+    /// or it is time to dial.
     fn wait(&self, peers: &mut Peers, deadline: Deadline, interest: PollFlags) -> Result<()> {
         let mut until = deadline;
         for slot in &peers.slots {
@@ -96,7 +97,7 @@ impl Socket {
             PollFd::new(&slot.link, PollFlags::IN | PollFlags::RDHUP | write)
         });
         let (waited, only_room) = match (&self.listener, of_slots.len()) {
-            // What most sockets are, without a list.
+            // The usual case, without an allocation.
             (None, 1) => {
                 let mut fds = [closing, of_slots.next().expect("there is one")];
                 let waited = wait_for(&mut fds, until);
@@ -131,13 +132,13 @@ impl Socket {
             may_wait,
         };
         let mut peers = self.peers.lock_open(&self.closing, deadline)?;
-        // Who has come gets its share, also while the others take everything.
+        // A new peer gets its share, even while the others take everything.
         self.accept(&mut peers);
         if peers.offer(body, &terms, &self.links)? {
             return Ok(());
         }
         if !peers.any_is_ready() {
-            // One may have come meanwhile.
+            // A peer may have connected meanwhile.
             self.refresh(&mut peers);
         }
         let mut is_late = false;
@@ -158,7 +159,7 @@ impl Socket {
         }
         let mut peers = self.peers.lock_open(&self.closing, deadline)?;
         let mut is_late = false;
-        while !peers.let_go(&self.posted).map_err(|Gone| TransportError::Disconnected)? {
+        while !peers.write_posted(&self.posted).map_err(|Gone| TransportError::Disconnected)? {
             if is_late {
                 return Err(TransportError::Timeout);
             }
@@ -174,11 +175,12 @@ impl Socket {
                 listener.close();
             }
             self.peers.look_again();
-            // What was posted and can leave does, before the connections end.
+            // Posted messages are written before the connections end, as far as
+            // they fit.
             if !self.posted.is_empty()
                 && let Some(mut peers) = self.peers.lock(Instant::now() + CLOSE_PATIENCE)
             {
-                let _ = peers.let_go(&self.posted);
+                let _ = peers.write_posted(&self.posted);
             }
             for link in self.links.lock().drain(..) {
                 link.shutdown();
@@ -193,10 +195,10 @@ impl Poster for Socket {
         &self.posted
     }
 
-    fn let_go(&self) -> bool {
-        // Whoever is just sending lets go of it before.
+    fn write_posted(&self) -> bool {
+        // A thread that is sending writes them first.
         let Some(mut peers) = self.peers.try_lock() else { return false };
-        peers.let_go(&self.posted).unwrap_or(true)
+        peers.write_posted(&self.posted).unwrap_or(true)
     }
 }
 
@@ -221,7 +223,7 @@ impl Push for UdsPush {
     fn post(&self, body: &[u8], deadline: Deadline) -> Result<()> {
         let socket = &*self.0;
         socket.send(body, deadline, true)?;
-        // Without the flusher nothing waits.
+        // Without the flusher no message is batched.
         if socket.posted.wants_watch() && flusher::watch(socket.own.clone()).is_err() {
             socket.posted.refused();
             return socket.dispatch(deadline);
@@ -236,7 +238,7 @@ impl Push for UdsPush {
     fn flush(&self, deadline: Deadline) -> Result<()> {
         let socket = &*self.0;
         match socket.dispatch(deadline) {
-            // Nobody will read what was lost.
+            // The lost messages had no reader left.
             Ok(()) | Err(TransportError::Disconnected) => {}
             Err(error) => return Err(error),
         }
@@ -280,8 +282,9 @@ mod tests {
 
     use super::*;
 
-    /// A sender whose only peer leaves just before it writes has nobody to
-    /// wait for, and no failed attempt behind it: it dials, and does not sleep.
+    /// A sender whose only peer disconnects just before it writes has no peer
+    /// to wait for, and no failed attempt behind it: it dials, and does not
+    /// block.
     #[test]
     fn a_wait_without_a_connection_dials() {
         let folder = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ use crate::spin::Spinner;
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{has_passed, wait_for};
 
-/// Up to which length an oversize request is skipped; a longer one ends its
+/// Maximum length of an oversize request that is skipped; a longer one ends its
 /// connection.
 const SKIP_UP_TO: u64 = 1 << 30;
 
@@ -30,7 +30,7 @@ pub(crate) struct UdsReply {
     peers: RwLock<BTreeMap<ConnectionId, Arc<Peer>>>,
 }
 
-/// What is known of a connection that has sent a request.
+/// The state of a connection that has sent a request.
 #[derive(Debug)]
 struct Peer {
     link: Arc<Link>,
@@ -47,8 +47,8 @@ enum Got {
 
 impl UdsReply {
     pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
-        // Room for the longest backtrace; the body's own length is checked
-        // when it is known.
+        // Room for the longest backtrace; the body's own length is checked when
+        // it is known.
         let max = (options.max_message as u64).saturating_add(MAX_WORDS as u64 * 4);
         let skip = SKIP_UP_TO.max(max);
         let endpoint = Endpoint::Listen(address.clone());
@@ -60,7 +60,8 @@ impl UdsReply {
         })
     }
 
-    /// A ticket for the request, which replaces its connection's earlier one.
+    /// Creates a ticket for the request, which supersedes its connection's
+    /// earlier one.
     fn ticket(&self, link: &Arc<Link>, backtrace: Backtrace) -> Ticket {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&link.id).cloned();
@@ -103,11 +104,11 @@ impl UdsReply {
             match peer.link.write(ticket.backtrace.as_bytes(), body, closing, stall, deadline, &mut spinner) {
                 Ok(Written::All) => return Ok(()),
                 Ok(Written::Gone) => {
-                    // It may be the closing's doing.
+                    // The error may be due to closing.
                     closing.check()?;
                     return Err(TransportError::Disconnected);
                 }
-                // There may be room, yet for the rest of an earlier answer.
+                // There may be room, but for the rest of an earlier answer.
                 Ok(Written::Nothing) if is_late => return Err(TransportError::Timeout),
                 Ok(Written::Nothing) => {
                     let mut fds = [PollFd::new(&peer.link, PollFlags::OUT), PollFd::new(closing, PollFlags::IN)];
@@ -146,14 +147,15 @@ impl Reply for UdsReply {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         let peer = peers.get(&ticket.connection).cloned().ok_or(TransportError::Disconnected)?;
         drop(peers);
-        // Taken before the answer is out: the connection's next request may
-        // arrive before the call that sends this one returns.
+        // Taken before the answer is sent: the connection's next request may
+        // arrive before this call returns.
         if peer.open.compare_exchange(ticket.serial, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return Err(TransportError::Misuse("the request was already answered, or superseded by a later one"));
         }
         let sent = self.write(&peer, ticket, body, deadline);
         if matches!(sent, Err(TransportError::Timeout)) {
-            // Unless a later request has come meanwhile, it is still open.
+            // The request can still be answered, unless a later one arrived
+            // meanwhile.
             let _ = peer.open.compare_exchange(0, ticket.serial, Ordering::AcqRel, Ordering::Acquire);
         }
         sent

@@ -15,8 +15,8 @@ use crate::spin::Spinner;
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 
-/// How often is read before the deadline is looked at again: more than the
-/// kernel's buffer takes.
+/// Number of reads before the deadline is checked again: more than the kernel's
+/// buffer holds.
 const MAX_READS: usize = 16;
 
 #[derive(Debug)]
@@ -25,9 +25,9 @@ pub(crate) struct UdsRequest {
     limits: Limits,
     closing: Closing,
     state: DeadlineLock<State>,
-    /// For the closing, while somebody else has the state.
+    /// The link, for closing while another thread has the state.
     link: Mutex<Option<Arc<Link>>>,
-    /// Held by whoever waits for the reply.
+    /// Held by the thread that waits for the reply.
     receiving: Mutex<()>,
 }
 
@@ -36,10 +36,10 @@ struct State {
     dialer: Dialer,
     peer: Option<Peer>,
     requester: Requester,
-    /// The latest request's body, kept where it may have to be sent again.
+    /// The latest request's body, kept if it may have to be sent again.
     body: Vec<u8>,
     spinner: Spinner,
-    /// The same for room for a long request.
+    /// The spinner of waits for room for a long request.
     write_spinner: Spinner,
 }
 
@@ -72,7 +72,7 @@ impl UdsRequest {
     fn set_link(&self, link: Option<Arc<Link>>) {
         let mut shared = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some(link), Err(_)) = (&link, self.closing.check()) {
-            // The closing may have been here already.
+            // The socket may have been closed already.
             link.shutdown();
         }
         if let Some(former) = std::mem::replace(&mut *shared, link) {
@@ -85,7 +85,7 @@ impl UdsRequest {
         self.set_link(None);
     }
 
-    /// Makes sure that there is a connection whose header has come.
+    /// Ensures a connection whose header has arrived.
     fn connected(&self, state: &mut State, deadline: Deadline) -> Result<ConnectionId> {
         loop {
             self.closing.check()?;
@@ -105,7 +105,8 @@ impl UdsRequest {
             }
             let link = state.dialer.attempt(Protocol::Request).filter(|link| link.let_reads_wait().is_ok());
             if let Some(link) = link {
-                // Should it end before its header, not again at once.
+                // If the connection ends before its header, do not dial again
+                // at once.
                 state.dialer.postpone(Instant::now());
                 let link = Arc::new(link);
                 self.set_link(Some(link.clone()));
@@ -123,7 +124,7 @@ impl UdsRequest {
     /// [`TransportError::Timeout`] only when `deadline` has passed.
     fn wait(&self, peer: Option<(&Peer, PollFlags)>, until: Deadline, deadline: Deadline) -> Result<()> {
         let waited = match peer {
-            // The closing ends the connection, and thereby this wait.
+            // Closing ends the connection, and thereby this wait.
             Some((peer, flags)) => wait_for(&mut [PollFd::new(&peer.link, flags)], until),
             None => wait_for(&mut [PollFd::new(&self.closing, PollFlags::IN)], until),
         };
@@ -138,14 +139,14 @@ impl UdsRequest {
             let (stall, spinner) = (self.options.stall_timeout, &mut state.write_spinner);
             match peer.link.write(&id, body, &self.closing, stall, deadline, spinner) {
                 Ok(Written::All) => return Ok(()),
-                // There may be room, yet for the rest of an earlier request.
+                // There may be room, but for the rest of an earlier request.
                 Ok(Written::Nothing) if is_late => return Err(TransportError::Timeout),
                 Ok(Written::Nothing) => {
                     self.wait(Some((peer, PollFlags::OUT)), deadline, deadline)?;
                     is_late = has_passed(deadline);
                 }
                 Ok(Written::Gone) => {
-                    // It may be the closing's doing.
+                    // The error may be due to closing.
                     self.closing.check()?;
                     self.hang_up(state);
                     return Err(TransportError::Disconnected);
@@ -158,8 +159,8 @@ impl UdsRequest {
         }
     }
 
-    /// Sends the latest request again, under its id, on a new connection if
-    /// need be.
+    /// Sends the latest request again, with the same id, on a new connection if
+    /// needed.
     fn repeat(&self, state: &mut State, deadline: Deadline) -> Result<()> {
         loop {
             self.connected(state, deadline)?;
@@ -243,7 +244,7 @@ impl UdsRequest {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(_) => {
-                    // It may be the closing's doing.
+                    // The error may be due to closing.
                     self.closing.check()?;
                     self.hang_up(state);
                     if self.options.retry.is_none() {
@@ -266,7 +267,7 @@ impl UdsRequest {
                 && !has_passed(deadline)
             {
                 let until = earlier(deadline, resend_at);
-                // An end shows itself again at the next read.
+                // The next read returns a connection's end again.
                 waited = peer.await_bytes(&mut state.spinner, &self.closing, until).unwrap_or(true);
             }
         }
@@ -280,10 +281,11 @@ impl Drop for UdsRequest {
 }
 
 impl Peer {
-    /// Whether the peer's header has come. Notices the connection's end.
+    /// Checks whether the peer's header has arrived, and detects the
+    /// connection's end.
     fn notice(&mut self) -> Result<bool> {
-        // What a peer sends unasked stays in the kernel: the first piece is
-        // enough to see that it lives.
+        // Unsolicited data of a peer stays in the kernel: the first piece is
+        // enough to see that the peer is alive.
         if !self.connection.has_buffered() {
             self.read()?;
         }
@@ -293,8 +295,8 @@ impl Peer {
         Ok(self.connection.is_ready())
     }
 
-    /// Whether the reply to the outstanding request is there; it is in
-    /// `buffer` then.
+    /// Whether the reply to the request in flight has arrived; `buffer` then
+    /// holds it.
     fn reply(&mut self, requester: &mut Requester, buffer: &mut Vec<u8>, mut readable: bool) -> Result<bool> {
         let mut reads = MAX_READS;
         loop {
@@ -317,8 +319,8 @@ impl Peer {
         }
     }
 
-    /// Waits until bytes have come, and has read them then: `false`. `true`:
-    /// there may be some.
+    /// Waits for bytes. `false`: some have arrived and were read. `true`: there
+    /// may be some to read.
     fn await_bytes(&mut self, spinner: &mut Spinner, closing: &Closing, until: Deadline) -> Result<bool> {
         let look = || match self.take_in(Link::read) {
             Ok(None) if closing.check().is_ok() => None,
@@ -333,12 +335,13 @@ impl Peer {
                 let _ = wait_for(&mut [PollFd::new(&self.link, PollFlags::IN)], until);
                 return Ok(true);
             }
-            // The closing ends the connection, and thereby this wait.
+            // Closing ends the connection, and thereby this wait.
             self.take_in(Link::read_waiting).map(|_| false)
         })
     }
 
-    /// Reads once; whether the buffer was filled. `None`: nothing was there.
+    /// Reads once; returns whether the buffer was filled. `None`: there was
+    /// nothing to read.
     fn take_in(&mut self, read: impl FnOnce(&Link, &mut [u8]) -> Result<Option<usize>>) -> Result<Option<bool>> {
         let space = self.connection.space();
         let room = space.len();
@@ -349,7 +352,7 @@ impl Peer {
         Ok(count.map(|count| count == room))
     }
 
-    /// Reads once; whether there may be more.
+    /// Reads once; returns whether there may be more to read.
     fn read(&mut self) -> Result<bool> {
         match self.take_in(Link::read)? {
             Some(filled) => Ok(filled),

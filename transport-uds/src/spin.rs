@@ -1,45 +1,46 @@
-//! Looking for what is about to come, before sleeping until it does.
+//! Busy-polling before blocking.
 //!
-//! Being woken costs more than a short call takes. So whoever waits first looks
-//! again and again, for [`Options::spin`](ekuiper_core::transport::Options) at
-//! most, where that has paid lately; and not at all where it has not, where
-//! its processor is wanted by somebody else, or where half the processors are
-//! looking already: the other side needs one as well.
+//! Waking a blocked thread costs more than a short call takes. So a waiting
+//! thread first busy-polls, for at most
+//! [`Options::spin`](ekuiper_core::transport::Options), if that has paid off
+//! recently. It does not if spinning has not paid off, if another thread wants
+//! its processor, or if half the processors are spinning already, since the
+//! other side needs one as well.
 
 use std::hint;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many pauses of the processor are between two looks: a look takes the
-/// locks that whoever sends needs.
+/// Number of processor pauses between two polls: a poll takes the locks that
+/// the sender needs.
 const PAUSES: usize = 4;
 
-/// A look and its pauses are over far sooner, unless somebody else had the
-/// processor meanwhile.
+/// A poll with its pauses that takes this long was preempted by another thread.
 const PREEMPTED: Duration = Duration::from_micros(10);
 
-/// Being woken takes about as long; a wait that was no longer than this and the
-/// spin would have been short without it.
+/// Approximate time to wake a thread; a wait of up to this time plus the
+/// spinning time would have been short without blocking.
 const WAKING: Duration = Duration::from_micros(30);
 
-/// How many waits at most pass without a look: so many that looks in vain do
-/// not show in a hundredth of the calls.
+/// Maximum number of waits in a row without spinning: large enough that futile
+/// spinning does not show in a hundredth of the calls.
 const MAX_SKIP: u32 = 1023;
 
-/// How many waits a short one counts for: it shows that looking may pay again.
+/// Number of skipped waits that a short one counts for: it suggests that
+/// spinning may pay off again.
 const SHORT_COUNTS: u32 = 2;
 
-/// What a look that paid earns is 1. One in vain costs as much time as several
-/// gain; one that kept others from the processor costs them theirs as well.
+/// A success earns a credit of 1. Futile spinning costs as much time as several
+/// successes save; one that was preempted also costs the other threads theirs.
 const VAIN_COSTS: u32 = 4;
 const PREEMPTED_COSTS: u32 = 8;
 
-/// How much can be earned. Who has so much is trusted again at once after his
+/// Maximum credit. With this much, a spinner is trusted again at once after its
 /// next failure.
 const MAX_CREDIT: u32 = 16;
 
-/// Spins where that pays.
+/// Busy-polls when that is likely to pay off.
 #[derive(Debug)]
 pub(crate) struct Spinner {
     budget: Duration,
@@ -47,27 +48,29 @@ pub(crate) struct Spinner {
 }
 
 impl Spinner {
-    /// One that spins for `budget` at most; never when that is zero.
+    /// Creates a spinner that spins for at most `budget`; never when that is
+    /// zero.
     pub(crate) fn new(budget: Duration) -> Self {
-        // Somebody has to send while this side looks.
+        // A second processor is needed: the other side must send meanwhile.
         let budget = if most_spinning() == 0 { Duration::ZERO } else { budget };
         Self { budget, habit: Habit::default() }
     }
 
-    /// Calls `look` until it finds something, if that is likely to pay. `None`:
-    /// sleep.
+    /// Calls `look` until it finds something, if that is likely to pay off.
+    /// `None`: the caller should block.
     pub(crate) fn spin<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         if self.budget.is_zero() || !self.habit.wants_to() {
             return None;
         }
-        let _place = Place::take()?;
+        let _permit = SpinPermit::take()?;
         let start = Instant::now();
         let mut last = start;
         loop {
             let found = look();
             let now = Instant::now();
             if now.duration_since(last) >= PREEMPTED {
-                // Found or not: somebody wanted this processor.
+                // Whether successful or not: another thread wanted this
+                // processor.
                 self.habit.failed(PREEMPTED_COSTS);
                 return found;
             }
@@ -86,7 +89,7 @@ impl Spinner {
         }
     }
 
-    /// Sleeps by calling `sleep`, and learns from how long it took.
+    /// Blocks by calling `sleep`, and learns from its duration.
     pub(crate) fn sleep<T>(&mut self, sleep: impl FnOnce() -> T) -> T {
         if self.budget.is_zero() {
             return sleep();
@@ -100,13 +103,13 @@ impl Spinner {
     }
 }
 
-/// What was learned from earlier waits: looking has to pay in four of five.
+/// The statistics of earlier waits: spinning has to pay off in four of five.
 #[derive(Debug, Default)]
 struct Habit {
     credit: u32,
-    /// How many waits are to pass without a look.
+    /// The number of waits left to skip.
     skip: u32,
-    /// How many were, the last time.
+    /// The number of waits skipped last time.
     back_off: u32,
 }
 
@@ -137,27 +140,27 @@ impl Habit {
     }
 }
 
-/// How many threads of this process are spinning.
+/// The number of threads of this process that are spinning.
 static SPINNING: AtomicUsize = AtomicUsize::new(0);
 
-/// How many may: half the processors.
+/// The maximum number of spinning threads: half the processors.
 fn most_spinning() -> usize {
     static MOST: OnceLock<usize> = OnceLock::new();
     *MOST.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from) / 2)
 }
 
-/// One of the places of those who spin.
-struct Place;
+/// A permit to spin.
+struct SpinPermit;
 
-impl Place {
+impl SpinPermit {
     fn take() -> Option<Self> {
-        let place = Self;
-        // Too many: dropped, and thereby given back.
-        (SPINNING.fetch_add(1, Ordering::Relaxed) < most_spinning()).then_some(place)
+        let permit = Self;
+        // If there are too many, the permit is dropped and thereby returned.
+        (SPINNING.fetch_add(1, Ordering::Relaxed) < most_spinning()).then_some(permit)
     }
 }
 
-impl Drop for Place {
+impl Drop for SpinPermit {
     fn drop(&mut self) {
         SPINNING.fetch_sub(1, Ordering::Relaxed);
     }
@@ -167,7 +170,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    /// Of so many waits, in how many it wants to look, when each is `wait`.
+    /// Returns in how many of `waits` waits the habit wants to spin, if each is
+    /// `wait`.
     fn looks(habit: &mut Habit, waits: usize, mut wait: impl FnMut(&mut Habit, bool)) -> usize {
         (0..waits)
             .filter(|_| {
@@ -194,14 +198,15 @@ mod tests {
             }
         });
         assert!((15..30).contains(&all), "{all}");
-        // What was in vain for long pays again as soon as it is tried.
+        // Spinning that was futile for long pays off again as soon as it is
+        // tried.
         let again = looks(&mut habit, 3000, |habit, looks| {
             if looks {
                 habit.paid()
             }
         });
         assert!(again > 1900, "{again}");
-        // And one failure does not end that.
+        // One failure does not end that.
         vain(&mut habit);
         assert!(habit.wants_to());
     }
@@ -262,7 +267,7 @@ mod tests {
         }
         let mut spinner = Spinner::new(Duration::from_secs(1000));
         let mut left = 10;
-        // Others may hold the places, or have the processor.
+        // Other threads may hold the permits or the processor.
         let found = (0..10_000).find_map(|_| {
             spinner.habit = Habit::default();
             spinner.spin(|| {

@@ -1,7 +1,7 @@
-//! No message costs an allocation, on either side, once the buffers are there.
+//! A message costs no allocation on either side once the buffers have grown.
 // Every function here is part of a test.
 #![allow(clippy::unwrap_used)]
-// The allocator that counts; it hands everything on.
+// The allocator counts and forwards every call.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,17 +19,18 @@ struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every method is the system allocator's, called with the arguments
-// that it was called with; counting allocates nothing.
+// SAFETY: every method calls the system allocator's with its own arguments;
+// counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that are asked for.
+        // SAFETY: the caller's guarantees are the ones required here.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above; it came from the system's `alloc` or `realloc`.
+        // SAFETY: as above; the memory came from the system's `alloc` or
+        // `realloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
@@ -47,8 +48,8 @@ fn soon() -> Deadline {
     Some(Instant::now() + Duration::from_secs(60))
 }
 
-/// How many allocations the second of two runs of `work` makes, in two threads
-/// that run it, each its own part.
+/// Returns the number of allocations of the second of two runs of `one` and
+/// `other`, each in its own thread.
 fn in_steady_state(one: impl Fn() + Sync + Send, other: impl Fn() + Sync + Send) -> usize {
     let barrier = Barrier::new(2);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The suite that every transport runs, without exceptions.
+//! The conformance suite of all transports, without exceptions.
 
 use ekuiper_transport_uds::UdsTransport;
 

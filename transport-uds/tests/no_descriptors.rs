@@ -1,5 +1,5 @@
-//! A process that has no descriptors left, while somebody connects: one line of
-//! log a second, and everything goes on when there are some again. Alone in its
+//! A process without free descriptors to which peers connect logs one line a
+//! second, and continues once there are some again. The test has its own
 //! process, whose limit it changes and whose log it reads.
 
 use std::fs::File;
@@ -18,7 +18,7 @@ static WARNINGS: AtomicU64 = AtomicU64::new(0);
 static HELD_BACK: AtomicU64 = AtomicU64::new(0);
 static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
 
-/// Counts what the acceptor says.
+/// A logger that counts the acceptor's lines.
 struct Log;
 
 impl Visit for Log {
@@ -59,7 +59,7 @@ impl Subscriber for Log {
 fn a_shortage_is_told_once_a_second_and_passes() {
     tracing::subscriber::set_global_default(Log).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    // Several sockets lack the same thing.
+    // Several sockets lack the same resource.
     let pulls: Vec<_> = (0..3)
         .map(|number| {
             let address = Address::new(folder.path().join(format!("{number}.ipc"))).unwrap();
@@ -72,7 +72,7 @@ fn a_shortage_is_told_once_a_second_and_passes() {
     limit.current = Some(64);
     setrlimit(Resource::Nofile, limit).unwrap();
     let mut full: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-    // What the peers' own ends take.
+    // Descriptors for the peers' own ends.
     full.truncate(full.len() - pulls.len());
     let peers: Vec<_> = pulls.iter().map(|(_, address)| UnixStream::connect(address.path()).unwrap()).collect();
     let since = Instant::now();
