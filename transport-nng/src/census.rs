@@ -1,4 +1,4 @@
-//! Which of libnng's connections a socket has, whoever they are.
+//! The connections that libnng's threads report for a socket.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,11 @@ use nng::{Listener, Pipe, PipeEvent};
 
 use crate::watch;
 
-/// Filled by libnng's threads.
+/// The set of a socket's connections, maintained by libnng's threads.
 #[derive(Debug)]
 pub(crate) struct Census {
-    /// Whoever keeps the listener is told of those who come.
+    /// Whether the socket listens: its watcher is then told of each new
+    /// connection.
     listens: bool,
     count: Mutex<Count>,
     changed: Condvar,
@@ -19,11 +20,11 @@ pub(crate) struct Census {
 
 #[derive(Debug, Default)]
 struct Count {
-    /// The connections, and which listener accepted each.
+    /// The connections, and the listener that accepted each one.
     present: HashMap<Pipe, Option<Listener>>,
-    /// How many have ever come that spoke our protocol.
+    /// The number of connections so far that spoke our protocol.
     accepted: u64,
-    /// Nobody waits any more.
+    /// Whether waits have ended for good.
     closed: bool,
 }
 
@@ -36,7 +37,7 @@ impl Census {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What libnng tells of a connection, on a thread of its own.
+    /// Handles libnng's event about a connection; called on libnng's thread.
     pub(crate) fn notify(&self, pipe: Pipe, event: PipeEvent) {
         let mut count = self.lock();
         match event {
@@ -52,7 +53,7 @@ impl Census {
         }
     }
 
-    /// Whether a listening socket has so many connections.
+    /// Whether a listening socket has reached this limit.
     pub(crate) fn is_full(&self, max_connections: usize) -> bool {
         self.listens && self.lock().present.len() >= max_connections
     }
@@ -69,7 +70,7 @@ impl Census {
         }
     }
 
-    /// Waits for `pause`, or the closing.
+    /// Waits for `pause`, or until closing.
     pub(crate) fn rest(&self, pause: Duration) {
         let count = self.lock();
         let _ = self.changed.wait_timeout_while(count, pause, |count| !count.closed);
@@ -79,14 +80,14 @@ impl Census {
         self.lock().present.values().any(|of| *of == Some(listener))
     }
 
-    /// Ends every wait. What is done by [`Census::unless_closed`] is done
-    /// before this returns, or never.
+    /// Ends every wait. An action of [`Census::unless_closed`] has finished
+    /// before this returns, or never runs.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Does `act` with the socket still open; `None` when it may not be.
+    /// Runs `act` while the socket is open; `None` when it may be closed.
     pub(crate) fn unless_closed<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
         let count = self.lock();
         (!count.closed).then(act)

@@ -1,9 +1,8 @@
-//! Dialling, again and again, on a thread of its own.
+//! Dialling with retries, on a thread of its own.
 //!
-//! libnng can dial again by itself, but libnng 1.4 stops for ever when a
-//! listener goes away in the very moment in which it was reached
-//! (nanomsg/nng#1518). Here every attempt is a new dialer of libnng's, whose
-//! outcome is known.
+//! libnng can redial by itself, but libnng 1.4 stops for ever when a listener
+//! goes away at the very moment at which it is reached (nanomsg/nng#1518). Here
+//! every attempt is a new libnng dialer, whose outcome is known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,21 +15,21 @@ use nng::{Dialer, Socket};
 use crate::census::Census;
 use crate::endpoint::url;
 
-/// The pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
+/// Pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
-/// The longest pause between two attempts. Far below a second, so that all
-/// have reconnected within one.
+/// Maximum pause between two attempts. Far below a second, so that every
+/// dialler reconnects within one.
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
-/// Whether there is another connection after the first.
+/// Whether the dialler makes another connection after the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
     Once,
     Always,
 }
 
-/// Dials until `census` is closed, just before the socket is.
+/// Dials until `census` is closed, which happens just before the socket is.
 pub(crate) fn start(socket: &Socket, address: &Address, census: &Arc<Census>, persistence: Persistence) -> Result<()> {
     let fail = |source| io_error("dial", address, source);
     let url = url(address.path()).map_err(fail)?;
@@ -47,7 +46,8 @@ fn run(socket: &Socket, url: &str, census: &Census, persistence: Persistence) {
         match Dialer::new(socket, url, false) {
             Ok(dialer) => {
                 census.wait_for_departure();
-                // It has nothing left to do, and would dial by itself one day.
+                // The dialer is of no more use, and would eventually redial by
+                // itself.
                 if census.unless_closed(|| dialer.close()).is_none() {
                     return;
                 }

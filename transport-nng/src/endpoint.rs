@@ -1,4 +1,4 @@
-//! Making libnng's sockets, and giving them an address.
+//! Creating libnng sockets, and giving them an address.
 
 use std::io;
 use std::path::Path;
@@ -18,23 +18,24 @@ use crate::dial::{self, Persistence};
 use crate::gatekeeper::Gatekeeper;
 use crate::listen::{Listening, Supply};
 
-/// When libnng dials again by itself: never, see `dial`.
+/// libnng's own redial interval: never, see `dial`.
 const NEVER: Duration = Duration::from_secs(10 * 24 * 3600);
 
-/// The longest message that libnng can be told to take; 0 means any length.
+/// Maximum message length that libnng can be configured with; 0 means any
+/// length.
 const LARGEST: u64 = u32::MAX as u64;
 
-/// A number that no connection of this process had before.
+/// Returns a connection id that is new in this process.
 pub(crate) fn next_connection() -> ConnectionId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A socket that takes messages up to `max_message` bytes.
+/// Creates a socket that takes messages of up to `max_message` bytes.
 pub(crate) fn open(protocol: Protocol, max_message: u64, address: &Address) -> Result<Socket> {
     let make = || -> nng::Result<Socket> {
         let socket = match protocol {
-            // Request ids and backtraces are ours to see and to choose.
+            // Request ids and backtraces are inspected and chosen here.
             Protocol::Req0 | Protocol::Rep0 => RawSocket::new(protocol)?.socket,
             _ => Socket::new(protocol)?,
         };
@@ -46,7 +47,7 @@ pub(crate) fn open(protocol: Protocol, max_message: u64, address: &Address) -> R
     make().map_err(|error| nng_error("make a socket for", address, error))
 }
 
-/// A libnng socket that listens or dials, and what closing it takes.
+/// A libnng socket that listens or dials, with the means to close it.
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) socket: Socket,
@@ -56,8 +57,8 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Makes `socket` listen or dial; `notify` is told of connections by
-    /// libnng's threads.
+    /// Makes `socket` listen or dial; `notify` is called by libnng's threads
+    /// with each connection event.
     pub(crate) fn new(
         socket: Socket,
         endpoint: &Endpoint,
@@ -78,12 +79,12 @@ impl Wire {
         Ok(Self { socket, closing, census, listening })
     }
 
-    /// Lets nobody new connect, where it listens.
+    /// Stops listening, if the socket listens.
     pub(crate) fn stop_listening(&self) {
         self.listening.iter().for_each(|listening| listening.close());
     }
 
-    /// Ends every wait, removes the file, and ends all connections.
+    /// Ends every wait, removes the file, and closes all connections.
     pub(crate) fn close(&self) {
         if self.closing.close() {
             self.census.close();
@@ -99,8 +100,8 @@ impl Drop for Wire {
     }
 }
 
-/// Makes libnng tell `census` and `notify` of those of `socket`'s connections
-/// that `options` let in.
+/// Makes libnng report to `census` and `notify` the connections of `socket`
+/// that `options` admit.
 pub(crate) fn count(
     socket: &Socket,
     address: &Address,
@@ -119,7 +120,7 @@ pub(crate) fn count(
     told.map_err(|error| nng_error("make a socket for", address, error))
 }
 
-/// The path as libnng takes it.
+/// Returns the path as a URL for libnng.
 pub(crate) fn url(path: &Path) -> io::Result<String> {
     let text = path.to_str().ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8, which the nng crate needs")
@@ -128,7 +129,7 @@ pub(crate) fn url(path: &Path) -> io::Result<String> {
 }
 
 pub(crate) fn nng_error(action: &'static str, address: &Address, error: nng::Error) -> TransportError {
-    // In the system's words where it is the system's error: as every transport.
+    // An error of the operating system is worded as in every other transport.
     let kind = match error {
         nng::Error::PermissionDenied => return io_error(action, address, Errno::ACCESS.into()),
         nng::Error::EntryNotFound => return io_error(action, address, Errno::NOENT.into()),

@@ -1,13 +1,13 @@
 //! A flag that can be waited for: its descriptor polls readable while it is
-//! up.
+//! set.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Whoever raises and lowers it does so under one lock, together with what it
-/// tells.
+/// An event descriptor. Setting, clearing and the state that it signals must be
+/// under one lock.
 #[derive(Debug)]
 pub(crate) struct Flag(OwnedFd);
 
@@ -17,12 +17,12 @@ impl Flag {
     }
 
     pub(crate) fn raise(&self) {
-        // A counter that is full is readable too: no error matters here.
+        // A full counter is readable too: errors do not matter here.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
     pub(crate) fn lower(&self) {
-        // Nothing to read: it was down already.
+        // Nothing to read: the flag was clear already.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }

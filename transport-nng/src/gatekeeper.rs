@@ -1,9 +1,9 @@
-//! Which of libnng's connections a socket takes: by the process at the other
-//! end, and by how many there are.
+//! Admission of libnng's connections: by the process at the other end, and by
+//! the number of connections.
 //!
-//! libnng tells of a connection once both headers have been exchanged, before
-//! its protocol is started. One that is closed then is never part of the
-//! socket, and nobody else here learns of it.
+//! libnng reports a connection once both headers have been exchanged, before
+//! its protocol is started. A connection that is closed then never becomes part
+//! of the socket, and is not reported further.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,12 +16,12 @@ use nng::{Pipe, PipeEvent};
 use crate::census::Census;
 use crate::ffi;
 
-/// Stands between libnng's threads and those who keep account of connections.
+/// The filter between libnng's threads and the users of connection events.
 #[derive(Debug)]
 pub(crate) struct Gatekeeper {
     options: Options,
     census: Arc<Census>,
-    /// Those that were sent away, until libnng has freed them.
+    /// Refused connections, until libnng has freed them.
     refused: Mutex<HashSet<Pipe>>,
 }
 
@@ -30,7 +30,7 @@ impl Gatekeeper {
         Self { options: options.clone(), census: census.clone(), refused: Mutex::default() }
     }
 
-    /// Whether others are to be told of this event.
+    /// Whether the event should be passed on.
     pub(crate) fn lets_through(&self, pipe: Pipe, event: PipeEvent) -> bool {
         match event {
             PipeEvent::AddPre if !self.admits(pipe) => {
@@ -53,10 +53,10 @@ impl Gatekeeper {
             return false;
         }
         let Some(admission) = &self.options.admission else { return true };
-        // libnng asks the kernel for it now (posix_ipcconn.c, ipc_peerid).
+        // libnng queries the kernel for this now (posix_ipcconn.c, ipc_peerid).
         let process = pipe.get_opt::<PeerPid>().ok().and_then(|pid| u32::try_from(pid).ok());
         let process = process.filter(|pid| *pid != 0);
-        // libnng shows no descriptor to ask for more.
+        // libnng exposes no descriptor for further queries.
         admission.admits(process.map_or(PeerProcess::Elsewhere(None), PeerProcess::Pid))
     }
 }

@@ -1,4 +1,4 @@
-//! Receiving: messages and events, each in its order.
+//! Receiving messages and connection events in order.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -21,16 +21,16 @@ pub(crate) struct Inbox {
     address: Address,
     pub(crate) wire: Wire,
     roster: Arc<Roster>,
-    /// Watches the closing, the roster and libnng's descriptor.
+    /// The epoll set of the closing signal, the roster and libnng's descriptor.
     epoll: OwnedFd,
     /// Kept open for `epoll`.
     _incoming: OwnedFd,
-    /// Whoever receives has it. The message that waits for its connection's
-    /// coming to be told.
+    /// Locked by the thread that receives. A message whose connection must be
+    /// reported first.
     held: Mutex<Option<(Sender, Message)>>,
 }
 
-/// What the socket has to tell.
+/// The result of receiving.
 pub(crate) enum Incoming<T> {
     Message(ConnectionId, T),
     Connected(ConnectionId),
@@ -43,7 +43,7 @@ impl Inbox {
         let fail = |source| io_error("make a socket for", address, source);
         let socket = open(protocol, max_message, address)?;
         if protocol == Protocol::Rep0 {
-            // No queue of the socket's: what the roster relies on.
+            // No receive queue in the socket: the roster relies on that.
             socket.set_opt::<RecvBufferSize>(0).map_err(|error| nng_error("make a socket for", address, error))?;
         }
         let incoming = ffi::incoming(&socket).map_err(fail)?;
@@ -70,7 +70,8 @@ impl Inbox {
         self.roster.is_present(pipe)
     }
 
-    /// The next message that `judge` delivers, or the next coming or going.
+    /// Receives the next message that `judge` delivers, or the next connection
+    /// event.
     pub(crate) fn receive<T>(
         &self,
         deadline: Deadline,
@@ -105,7 +106,7 @@ impl Inbox {
                 return Err(TransportError::Timeout);
             }
             if self.wire.closing.is_finishing() {
-                // What a connection still brings comes before its end.
+                // Data in flight on a connection is received before its end.
                 if self.roster.is_empty() || has_passed(self.wire.closing.finish_by()) {
                     return Err(TransportError::Closed);
                 }
@@ -125,7 +126,7 @@ impl Inbox {
         self.roster.next(&self.wire.socket).map_err(|error| nng_error("receive at", &self.address, error))
     }
 
-    /// Waits until there may be something, or `deadline`.
+    /// Waits until there may be something to receive, or `deadline`.
     fn watch(&self, deadline: Deadline) -> Result<()> {
         let mut space = [const { std::mem::MaybeUninit::uninit() }; 3];
         match epoll::wait(&self.epoll, &mut space, timeout(deadline).as_ref()) {
@@ -134,7 +135,7 @@ impl Inbox {
         }
     }
 
-    /// Ends every wait once what has arrived was received.
+    /// Ends every wait once everything that has arrived is received.
     pub(crate) fn finish(&self) {
         self.wire.closing.finish();
     }

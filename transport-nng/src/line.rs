@@ -1,12 +1,12 @@
-//! A sending socket that has one connection in its life.
+//! A sending socket with one connection in its lifetime.
 //!
-//! Two things of libnng's ask for it. It gives a message to whatever
-//! connection its socket has by then, and a request must not reach the
-//! successor of the peer that it was meant for. And a PUSH socket of libnng
-//! 1.4 may go on to use a connection that has ended and been freed, when the
-//! end comes just as a message has been written (push0_pipe_ready in
-//! protocol/pipeline0/push.c does not ask): it may not be used after that.
-//! So there is a new socket for each connection.
+//! Two properties of libnng require this. It sends a message on whatever
+//! connection its socket has by then, but a request must not reach the
+//! successor of the peer that it was meant for. And a PUSH socket of libnng 1.4
+//! may continue to use a connection that has ended and been freed, if the end
+//! coincides with a completed write (push0_pipe_ready in
+//! protocol/pipeline0/push.c does not check): the socket must not be used after
+//! that. So each connection has a new socket.
 
 use std::collections::HashSet;
 use std::io;
@@ -26,66 +26,68 @@ use crate::endpoint::{count, next_connection, open};
 use crate::ffi;
 use crate::flag::Flag;
 
-/// For how long closing waits for messages that libnng has accepted and not
+/// Maximum wait of `close` for messages that libnng has accepted and not
 /// written yet.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
-/// One socket, one connection.
+/// A socket and its only connection.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) socket: Socket,
-    /// Readable while the connection takes a message: libnng has written all
-    /// that it was given before.
+    /// Readable while the connection has room for a message: libnng has written
+    /// all previous ones.
     pub(crate) outgoing: OwnedFd,
     pub(crate) party: Arc<Party>,
-    /// Its own, where it dials.
+    /// The line's own census, if it dials.
     dialling: Option<Arc<Census>>,
 }
 
-/// What libnng's threads have told of the connection.
+/// The state of the connection, as reported by libnng's threads.
 #[derive(Debug)]
 pub(crate) struct Party {
     progress: Mutex<Progress>,
-    /// Up as soon as there is, or was, a connection.
+    /// Set as soon as there is, or was, a connection.
     pub(crate) begun: Flag,
-    /// Up as soon as it has ended.
+    /// Set as soon as the connection has ended.
     pub(crate) over: Flag,
 }
 
 #[derive(Debug)]
 struct Progress {
     stage: Stage,
-    /// Told to go when they came; not of interest when they go.
+    /// Connections that were refused on arrival; their ends are ignored.
     refused: HashSet<Pipe>,
-    /// Gone already when they come: ends are told on another thread.
+    /// Connections whose end was reported before their beginning: ends are
+    /// reported on another thread.
     overtaken: HashSet<Pipe>,
 }
 
-/// How far the line is.
+/// The line's progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Nobody has come.
+    /// There is no connection yet.
     Waiting,
-    /// Somebody has, whose protocol has not been looked at yet.
+    /// A peer has connected, whose protocol has not been checked yet.
     Coming(Pipe),
-    /// The connection.
+    /// The line is connected.
     Up(Pipe, ConnectionId),
-    /// It has ended, and there will be no other.
+    /// The connection has ended, and there will be no other.
     Over,
 }
 
-/// What became of an attempt to send.
+/// The outcome of an attempt to send.
 pub(crate) enum Sent {
     Done,
-    /// The connection takes nothing now; the message is returned.
+    /// The connection has no room now; the message is returned.
     NotNow(Message),
     /// There is no connection; the message is returned.
     NotUp(Message),
 }
 
 impl Line {
-    /// A line for a listener of the caller's, whose connections `census` counts
-    /// as well. It takes messages up to `max_message` bytes.
+    /// Creates a line for a listener of the caller's, whose connections
+    /// `census` counts as well. The line takes messages of up to `max_message`
+    /// bytes.
     pub(crate) fn new(
         protocol: Protocol,
         max_message: u64,
@@ -102,7 +104,7 @@ impl Line {
         Ok(Self { socket, outgoing, party, dialling: None })
     }
 
-    /// A line that dials until there was a connection.
+    /// Creates a line that dials until it has had a connection.
     pub(crate) fn dial(protocol: Protocol, max_message: u64, address: &Address, options: &Options) -> Result<Self> {
         let census = Arc::new(Census::new(false));
         let mut line = Self::new(protocol, max_message, address, &census, options)?;
@@ -111,13 +113,13 @@ impl Line {
         Ok(line)
     }
 
-    /// Hands a message to the connection.
+    /// Passes a message to the connection.
     ///
     /// # Errors
-    /// libnng's, none of which has to do with the connection.
+    /// An error of libnng's that is unrelated to the connection.
     pub(crate) fn try_send(&self, message: Message) -> nng::Result<Sent> {
-        // Under the lock: what libnng knows of the connection is freed only
-        // after its end was told, which has to wait for the lock.
+        // Under the lock: libnng frees the connection only after reporting its
+        // end, which has to wait for this lock.
         let progress = self.party.lock();
         if !matches!(progress.stage, Stage::Up(..)) {
             return Ok(Sent::NotUp(message));
@@ -129,8 +131,8 @@ impl Line {
         }
     }
 
-    /// Waits until libnng has written all that it was given, or the connection
-    /// is over.
+    /// Waits until libnng has written all accepted messages, or the connection
+    /// has ended.
     pub(crate) fn linger(&self, deadline: Instant) {
         if matches!(self.party.stage(), Stage::Up(..)) {
             let mut fds = [PollFd::new(&self.outgoing, PollFlags::IN), PollFd::new(&self.party.over, PollFlags::IN)];
@@ -138,7 +140,7 @@ impl Line {
         }
     }
 
-    /// Ends the connection, or the waiting for one.
+    /// Closes the connection, or stops waiting for one.
     pub(crate) fn end(&self) {
         if let Some(census) = &self.dialling {
             census.close();
@@ -182,7 +184,7 @@ impl Party {
         }
     }
 
-    /// What libnng tells of a connection, on a thread of its own.
+    /// Handles libnng's event about a connection; called on libnng's thread.
     fn notify(&self, pipe: Pipe, event: PipeEvent) {
         let mut progress = self.lock();
         match (event, progress.stage) {
@@ -195,10 +197,10 @@ impl Party {
             (PipeEvent::AddPost, Stage::Coming(coming)) if coming == pipe => {
                 self.enter(&mut progress, Stage::Up(pipe, next_connection()));
             }
-            // Its end was told before, on another thread.
+            // The connection's end was reported first, on another thread.
             (PipeEvent::AddPost, Stage::Waiting) => self.enter(&mut progress, Stage::Over),
             (PipeEvent::RemovePost, _) if progress.refused.remove(&pipe) => {}
-            // Not one that speaks our protocol: the next one may.
+            // A connection that does not speak our protocol: the next one may.
             (PipeEvent::RemovePost, Stage::Coming(coming)) if coming == pipe => progress.stage = Stage::Waiting,
             (PipeEvent::RemovePost, Stage::Up(up, _)) if up == pipe => self.enter(&mut progress, Stage::Over),
             (PipeEvent::RemovePost, Stage::Over) => {}

@@ -1,19 +1,20 @@
-//! Listening, without touching other people's files, and for as long as the
-//! socket is open.
+//! Listening without touching foreign files, and for as long as the socket is
+//! open.
 //!
-//! libnng removes whatever is at the path that it is given: before binding
-//! when nobody listens there, even a regular file, and again when it closes,
-//! even if it is another's by then. It is therefore given a name that is
-//! nobody's, and the socket is moved to its address when it listens. With
-//! that, whoever finds it there can connect, and at libnng's own path there is
-//! never anything to remove.
+//! libnng removes whatever is at its path: before binding, if no process
+//! listens there, even a regular file; and again on closing, even if the file
+//! is another process's by then. Therefore libnng is given a unique path, and
+//! the socket file is moved to its address once it listens. A process that
+//! finds the file there can connect, and at libnng's own path there is never
+//! anything to remove.
 //!
-//! A listener of libnng 1.4 is stuck once somebody has connected and was gone
-//! before libnng's first word (nanomsg/nng#1518, mended in 1.6): it accepts
-//! nobody any more, and tells nobody. Ending it is the only way to send away
-//! those who wait behind it, and ends its connections as well. So there is a
-//! new listener, a door, whenever somebody has come in, and whenever `watch`
-//! finds the present one stuck.
+//! A listener of libnng 1.4 gets stuck when a peer connects and disconnects
+//! before libnng has sent its header (nanomsg/nng#1518, fixed in 1.6): it
+//! accepts no further peers, and does not report that. Closing it is the only
+//! way to disconnect the peers that wait behind it, and closes its connections
+//! as well. So a new listener, called a door here, replaces the current one
+//! whenever a peer has connected, and whenever `watch` finds the current one
+//! stuck.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -39,29 +40,30 @@ use crate::line::Line;
 use crate::outlets::Outlets;
 use crate::watch;
 
-/// The header of a protocol (PAIR) that no socket of ours talks to.
+/// The header of a protocol (PAIR) that no socket of this project speaks.
 const STRANGER: [u8; 8] = *b"\0SP\0\0\x10\0\0";
 
-/// How long a listener may take to let somebody in before another one takes
-/// its place. It rests for 100 ms after each peer that broke the protocol.
+/// Maximum time for a listener to accept a peer before it is replaced. libnng
+/// pauses for 100 ms after each peer that violated the protocol.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a former one may take before its connections are ended.
+/// Maximum time for a replaced listener to accept a peer before its connections
+/// are closed.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
 
-/// For how long a former one is kept in any case: whoever has found it has
-/// come in by then, or has not said its first word for 10 s.
+/// Minimum time for which a replaced listener is kept: a peer that has found it
+/// is accepted by then, or has not sent its header for 10 s.
 const RETIREMENT: Duration = Duration::from_secs(12);
 
-/// How many former ones there may be; each has a descriptor.
+/// Maximum number of replaced listeners; each has a descriptor.
 const MAX_RETIRED: usize = 16;
 
-/// Where the sockets come from that listen.
+/// The source of the sockets that listen.
 #[derive(Debug)]
 pub(crate) enum Supply {
-    /// One for all connections.
+    /// One socket for all connections.
     Socket(Socket),
-    /// One for each.
+    /// One socket per connection.
     Lines(Arc<Outlets>),
 }
 
@@ -71,7 +73,7 @@ pub(crate) struct Listening {
     address: Address,
     supply: Supply,
     census: Arc<Census>,
-    /// Ends the waits for what libnng does.
+    /// Ends waits for libnng.
     closing: Arc<Closing>,
     /// Absent once closed.
     place: Mutex<Option<Place>>,
@@ -80,20 +82,20 @@ pub(crate) struct Listening {
 #[derive(Debug)]
 struct Place {
     file: SocketFile,
-    /// Who listens there.
+    /// The current listener.
     door: Door,
-    /// Former ones: they may have connections.
+    /// Replaced listeners, which may have connections.
     retired: Vec<Retired>,
-    /// How many connections there had been when this door was put in.
+    /// The number of connections so far when the current door was installed.
     accepted: u64,
 }
 
-/// A listener of libnng's, and its socket file whatever it is called.
+/// A libnng listener, and its socket file, wherever that has been moved.
 #[derive(Debug)]
 struct Door {
     listener: Listener,
     file: OwnedFd,
-    /// Where the door's connection is all that its socket has.
+    /// The line of this door, if its socket has one connection only.
     line: Option<Arc<Line>>,
 }
 
@@ -101,7 +103,7 @@ struct Door {
 struct Retired {
     listener: Listener,
     since: Instant,
-    /// Who has knocked and not been let in: to hang up could get the listener
+    /// A probe that was not accepted: closing it could leave the listener
     /// stuck.
     _stranger: Option<OwnedFd>,
 }
@@ -120,7 +122,7 @@ impl Listening {
                 Err(error) => {
                     door.discard(&hidden);
                     Err(match error.kind() {
-                        // It has come since the folder was looked at.
+                        // The file was created after the folder was checked.
                         io::ErrorKind::AlreadyExists => TransportError::AddressInUse(address.clone()),
                         _ => io_error("listen on", address, error),
                     })
@@ -143,8 +145,8 @@ impl Listening {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the file. The socket may be closed after this, not before: the
-    /// listeners are not touched any more.
+    /// Removes the file. The socket may be closed only after this call, since
+    /// the listeners are not used any more.
     pub(crate) fn close(&self) {
         drop(self.lock().take());
     }
@@ -153,8 +155,8 @@ impl Listening {
         self.closing.check().is_err()
     }
 
-    /// Puts in another door if somebody has come through this one: a door that
-    /// has connections could not be closed without harm should it get stuck.
+    /// Installs a new door if a peer has connected through the current one: a
+    /// door with connections could not be closed without harm if it got stuck.
     pub(crate) fn renew(&self) -> Result<()> {
         let mut place = self.lock();
         let Some(place) = place.as_mut() else { return Ok(()) };
@@ -164,8 +166,8 @@ impl Listening {
         }
         let Some(former) = self.replace(place)? else { return Ok(()) };
         place.accepted = accepted;
-        // Nobody finds it any more. Whoever has, was let in before a stranger
-        // who comes now, or never will be.
+        // No peer can find the old door any more. A peer that has found it was
+        // accepted before a probe that connects now, or never will be.
         match self.lets_in(&former, LONG_PATIENCE) {
             Ok(()) => place.retire(former, None),
             Err(_stranger) => former.end(),
@@ -173,8 +175,8 @@ impl Listening {
         Ok(())
     }
 
-    /// Puts in another door if this one is stuck, and ends the former ones
-    /// that have no connections.
+    /// Installs a new door if the current one is stuck, and closes old ones
+    /// without connections.
     pub(crate) fn inspect(&self) -> Result<()> {
         let mut place = self.lock();
         let Some(place) = place.as_mut() else { return Ok(()) };
@@ -195,15 +197,15 @@ impl Listening {
             if self.census.has_connections_of(former.listener) {
                 place.retire(former, Some(stranger));
             } else {
-                // Whoever waits behind it in vain dials again.
+                // Peers that wait behind it in vain will redial.
                 former.end();
             }
         }
         Ok(())
     }
 
-    /// Puts in another door; returns the former one. `None` when the file is
-    /// not ours any more.
+    /// Installs a new door and returns the old one. `None` when the file is no
+    /// longer ours.
     fn replace(&self, place: &mut Place) -> Result<Option<Door>> {
         if !place.file.is_in_place() {
             return Ok(None);
@@ -218,15 +220,15 @@ impl Listening {
         }
     }
 
-    /// Knocks as a stranger, who is let in and sent away at once, unless the
-    /// door is stuck: then he waits for the second, and is returned. `Ok` when
-    /// that cannot be found out, or the socket is being closed.
+    /// Connects a probe, which is accepted and disconnected at once unless the
+    /// door is stuck; then the wait times out, and the probe is returned. `Ok`
+    /// also when the result is unknown or the socket is being closed.
     fn lets_in(&self, door: &Door, patience: Duration) -> std::result::Result<(), OwnedFd> {
         let Ok(stranger) = door.knock() else { return Ok(()) };
         let deadline = Some(Instant::now() + patience);
         loop {
             match rustix::io::read(&stranger, &mut [0; 8]) {
-                // Its header.
+                // The door's header.
                 Ok(1..) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     let mut fds = [PollFd::new(&stranger, PollFlags::IN), PollFd::new(&*self.closing, PollFlags::IN)];
@@ -244,7 +246,7 @@ impl Listening {
 }
 
 impl Place {
-    /// Lets a former door be until its connections have ended.
+    /// Keeps an old door until its connections have ended.
     fn retire(&mut self, door: Door, stranger: Option<OwnedFd>) {
         // A line ends with its connection.
         if door.line.is_none() {
@@ -254,7 +256,7 @@ impl Place {
 }
 
 impl Door {
-    /// A listener at a path in the same folder where there was nothing.
+    /// Creates a listener at an unused path in the same folder.
     fn make(supply: &Supply, address: &Address) -> Result<(PathBuf, Self)> {
         match supply {
             Supply::Socket(socket) => Self::open(socket, None, address),
@@ -279,7 +281,7 @@ impl Door {
         match open(&hidden, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => Ok((hidden, Self { listener, file, line })),
             Err(errno) => {
-                // This removes the file too.
+                // Closing removes the file too.
                 listener.close();
                 Err(fail(errno.into()))
             }
@@ -292,7 +294,7 @@ impl Door {
         let _ = std::fs::remove_file(hidden);
     }
 
-    /// Ends the listener and its connections.
+    /// Closes the listener and its connections.
     fn end(self) {
         match self.line {
             Some(line) => line.end(),
@@ -300,7 +302,7 @@ impl Door {
         }
     }
 
-    /// Connects, and says who is there.
+    /// Connects a probe and sends its header.
     fn knock(&self) -> io::Result<OwnedFd> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -329,10 +331,11 @@ fn hidden_path(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Renames, but never over something.
+/// Renames a file, but never replaces another one.
 fn move_to(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system can: a second name is as good, for a moment.
+        // Not every file system supports that; a hard link does as well for a
+        // moment.
         Err(Errno::INVAL | Errno::NOSYS) => {
             std::fs::hard_link(from, to)?;
             std::fs::remove_file(from)

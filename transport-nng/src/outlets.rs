@@ -1,4 +1,4 @@
-//! The connections that a PUSH socket sends on, each on a line of its own.
+//! The connections of a PUSH socket, each with its own line.
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::census::Census;
 use crate::flag::Flag;
 use crate::line::{Line, Sent, Stage};
 
-/// Whatever a PULL peer sends is too long.
+/// Maximum length of a message from a PULL peer: every message is too long.
 const MAX_MESSAGE: u64 = 1;
 
 /// Lines that have, or wait for, their connection.
@@ -27,17 +27,16 @@ pub(crate) struct Outlets {
 #[derive(Debug)]
 struct Lines {
     list: Vec<Arc<Line>>,
-    /// Goes up when there is a line that is not in `list` yet; another one
-    /// takes its place then.
+    /// Set when there is a line that is not in `list` yet, and then replaced.
     news: Arc<Flag>,
-    /// Whose turn it is.
+    /// The line that is offered the next message.
     turn: usize,
-    /// How many lines there have been.
+    /// The number of lines so far.
     made: u64,
 }
 
-/// The lines at one moment, and what tells of later ones: whoever waits for
-/// these would not notice who comes through another door.
+/// A snapshot of the lines, with a flag for later ones: a wait on these lines
+/// alone would miss a peer that connects through another door.
 #[derive(Debug)]
 pub(crate) struct Present {
     pub(crate) lines: Vec<Arc<Line>>,
@@ -70,7 +69,7 @@ impl Outlets {
         Ok(line)
     }
 
-    /// How many lines there have been.
+    /// The number of lines so far.
     pub(crate) fn made(&self) -> u64 {
         self.lock().made
     }
@@ -81,7 +80,7 @@ impl Outlets {
         self.lock().present()
     }
 
-    /// The line that is not over; dials when there is none.
+    /// The lines that are not over; dials if there is none.
     pub(crate) fn live_or_dialled(&self) -> Result<Present> {
         self.prune();
         let mut lines = self.lock();
@@ -92,7 +91,7 @@ impl Outlets {
         Ok(lines.present())
     }
 
-    /// Forgets the lines that are over.
+    /// Removes the lines that are over.
     pub(crate) fn prune(&self) {
         let mut over = Vec::new();
         let mut lines = self.lock();
@@ -108,8 +107,8 @@ impl Outlets {
         over.iter().for_each(|line| line.end());
     }
 
-    /// Offers the message to each connection, from the one whose turn it is;
-    /// returns it when none took it.
+    /// Offers the message to each connection, beginning with the one whose turn
+    /// it is; returns the message if none took it.
     pub(crate) fn offer(&self, mut message: Message) -> nng::Result<Option<Message>> {
         let mut lines = self.lock();
         let count = lines.list.len();
@@ -137,7 +136,7 @@ fn flag(address: &Address) -> Result<Arc<Flag>> {
     Ok(Arc::new(Flag::new().map_err(|source| io_error("make a socket for", address, source))?))
 }
 
-/// What to wait for until `line` takes a message, or has come to an end.
+/// The descriptors to wait on until `line` takes a message or is over.
 pub(crate) fn progress(line: &Line) -> Vec<&dyn AsFd> {
     match line.party.stage() {
         Stage::Up(..) => vec![&line.outgoing, &line.party.over],
@@ -166,7 +165,7 @@ mod tests {
         assert!(second.lines.len() == 1 && is_up(&first.news) && !is_up(&second.news));
         outlets.add().unwrap();
         assert!(is_up(&second.news));
-        // For good: another thread may look later.
+        // The flag stays set: another thread may check later.
         assert!(is_up(&first.news) && is_up(&second.news));
     }
 }

@@ -24,7 +24,7 @@ impl Pull for NngPull {
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent> {
         let incoming = self.inbox.receive(deadline, |_, message| {
             if message.len() > self.max_message {
-                // Only where libnng knows no such limit: 0 bytes.
+                // Only with a limit of 0 bytes, which libnng does not support.
                 return None;
             }
             buffer.clear();

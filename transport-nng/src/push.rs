@@ -1,4 +1,4 @@
-//! PUSH: hands each message to the next peer that takes it.
+//! PUSH: sends each message to the next peer in turn that has room.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::line::{LINGER, Line, Stage};
 use crate::listen::{Listening, Supply};
 use crate::outlets::{Outlets, Present, progress};
 
-/// How long `flush` first waits before it asks the system again; it doubles up
-/// to [`MAX_FLUSH_PAUSE`].
+/// First pause of `flush` between two queries of the system; it doubles up to
+/// [`MAX_FLUSH_PAUSE`].
 const FIRST_FLUSH_PAUSE: Duration = Duration::from_micros(500);
 const MAX_FLUSH_PAUSE: Duration = Duration::from_millis(20);
 
@@ -29,7 +29,7 @@ pub(crate) struct NngPush {
     closing: Arc<Closing>,
     census: Arc<Census>,
     outlets: Arc<Outlets>,
-    /// Absent where it dials.
+    /// Absent in a socket that dials.
     listening: Option<Arc<Listening>>,
 }
 
@@ -51,27 +51,27 @@ impl NngPush {
             Endpoint::Listen(address) => {
                 push.listening = Some(Listening::start(Supply::Lines(outlets), address, &census, &closing)?);
             }
-            // It dials from now on, as the other sockets do.
+            // Dials from now on, like the other sockets.
             Endpoint::Dial(_) => drop(push.present()?),
         }
         Ok(push)
     }
 
-    /// The lines that are not over; dials anew when there is none.
+    /// The lines that are not over; dials again if there is none.
     fn present(&self) -> Result<Present> {
         if self.listening.is_some() {
             return Ok(self.outlets.live());
         }
         let present = self.outlets.live_or_dialled()?;
         self.closing.check().inspect_err(|_| {
-            // Whoever closes may have looked before.
+            // `close` may have taken its snapshot before.
             present.lines.iter().for_each(|line| line.end());
         })?;
         Ok(present)
     }
 
-    /// How much of what libnng has written was not read; `None` where it
-    /// listens, or the system does not tell.
+    /// The amount that libnng has written and the peers have not read; `None`
+    /// if the socket listens, or the system does not report it.
     fn unread(&self) -> Option<u64> {
         if self.listening.is_some() {
             return None;
@@ -79,7 +79,7 @@ impl NngPush {
         unread_at(self.address.path()).map(|bytes| bytes as u64)
     }
 
-    /// Waits for one of `sources`, or the closing.
+    /// Waits for one of `sources`, or closing.
     fn wait(&self, sources: &[&dyn AsFd], deadline: Deadline) -> Result<()> {
         let mut fds = vec![PollFd::new(&*self.closing, PollFlags::IN)];
         fds.extend(sources.iter().map(|source| PollFd::new(source, PollFlags::IN)));
@@ -127,7 +127,7 @@ impl Push for NngPush {
                 self.wait(&[&line.outgoing, &line.party.over], deadline)?;
             }
         }
-        // What libnng has written is still to be read.
+        // Messages that libnng has written are still to be read.
         let mut pause = FIRST_FLUSH_PAUSE;
         while self.unread().is_some_and(|bytes| bytes > 0) {
             if has_passed(deadline) {

@@ -1,9 +1,8 @@
 //! REP: receives requests, and answers each on the connection it came from.
 //!
 //! The socket is a raw one: libnng puts its own number of the connection and
-//! the request's words into the message's header, and sends an answer with
-//! such a header where it belongs. Which requests can be answered is ours to
-//! know.
+//! the request's words into the message's header, and sends an answer with such
+//! a header to that connection. Which requests can be answered is tracked here.
 
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -23,31 +22,31 @@ use crate::ffi;
 use crate::inbox::{Inbox, Incoming};
 use crate::roster::Sender;
 
-/// By how much a request may exceed the limit so that it is still taken, and
-/// reported as oversize: as much as the limit, and at least this.
+/// Minimum excess over the limit up to which an oversize request is received
+/// and reported; the actual bound is the larger of this and the limit itself.
 const SKIP_AT_LEAST: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct NngReply {
     inbox: Inbox,
     max_message: usize,
-    /// Readable while libnng takes an answer.
+    /// Readable while libnng has room for an answer.
     outgoing: OwnedFd,
     desk: Mutex<Desk>,
 }
 
-/// Which requests can be answered.
+/// The requests that can be answered.
 #[derive(Debug, Default)]
 struct Desk {
     serial: u64,
     peers: HashMap<ConnectionId, Peer>,
 }
 
-/// What is known of a connection that has sent a request.
+/// The state of a connection that has sent a request.
 #[derive(Debug)]
 struct Peer {
     pipe: Pipe,
-    /// libnng's number of it, which stands first in headers.
+    /// libnng's number of the connection, the first word of a header.
     number: [u8; 4],
     /// The serial of the request that can be answered; 0 when there is none.
     open: u64,
@@ -60,8 +59,8 @@ enum Got {
 
 impl NngReply {
     pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
-        // Room for the longest backtrace; the body's own length is checked
-        // when it is known.
+        // Room for the longest backtrace; the body's own length is checked when
+        // it is known.
         let max = options.max_message as u64;
         let taken = max.saturating_add(max.max(SKIP_AT_LEAST)).saturating_add(MAX_WORDS as u64 * 4);
         let inbox = Inbox::new(Protocol::Rep0, &Endpoint::Listen(address.clone()), taken, options)?;
@@ -121,8 +120,8 @@ impl Reply for NngReply {
             return Err(TransportError::TooLong { length: body.len() as u64, max: self.max_message as u64 });
         }
         let mut message = Message::from(body);
-        // Taken before the answer is out: the connection's next request may
-        // arrive before the call that sends this one returns.
+        // Taken before the answer is sent: the connection's next request may
+        // arrive before this call returns.
         let number = self.desk().take(ticket, |pipe| self.inbox.is_present(pipe))?;
         message.as_mut_header().push_back(&number);
         message.as_mut_header().push_back(ticket.backtrace.as_bytes());
@@ -147,7 +146,8 @@ impl Reply for NngReply {
 }
 
 impl Desk {
-    /// A ticket for the request, which replaces its connection's earlier one.
+    /// Creates a ticket for the request, which supersedes its connection's
+    /// earlier one.
     fn ticket(&mut self, sender: Sender, number: [u8; 4], backtrace: Backtrace) -> Ticket {
         self.serial += 1;
         let peer = Peer { pipe: sender.pipe, number, open: self.serial };
@@ -155,7 +155,7 @@ impl Desk {
         Ticket { connection: sender.id, serial: self.serial, backtrace }
     }
 
-    /// Takes the right to answer, and where the answer goes.
+    /// Takes the right to answer, and returns the answer's destination.
     fn take(&mut self, ticket: &Ticket, is_present: impl FnOnce(Pipe) -> bool) -> Result<[u8; 4]> {
         let peer = self.peers.get_mut(&ticket.connection).filter(|peer| is_present(peer.pipe));
         let peer = peer.ok_or(TransportError::Disconnected)?;
@@ -166,8 +166,8 @@ impl Desk {
         Ok(peer.number)
     }
 
-    /// Nothing was sent: unless a later request has come meanwhile, it can be
-    /// answered still.
+    /// Returns the right to answer after nothing was sent, unless a later
+    /// request arrived meanwhile.
     fn give_back(&mut self, ticket: &Ticket) {
         if let Some(peer) = self.peers.get_mut(&ticket.connection)
             && peer.open == 0

@@ -22,13 +22,14 @@ pub(crate) struct NngRequest {
     options: Options,
     closing: Closing,
     state: DeadlineLock<State>,
-    /// Whoever receives has it: a second one is turned away, not kept waiting.
+    /// Locked by the thread that receives: a second one is refused, not kept
+    /// waiting.
     receiving: Mutex<()>,
-    /// For the closing, while somebody else has the state.
+    /// The ask, for closing while another thread has the state.
     ask: Mutex<Option<Arc<Ask>>>,
 }
 
-/// A line, and its replies.
+/// A line and its replies.
 #[derive(Debug)]
 struct Ask {
     line: Line,
@@ -40,7 +41,7 @@ struct Ask {
 struct State {
     ask: Option<Arc<Ask>>,
     requester: Requester,
-    /// The latest request's body, kept where it may have to be sent again.
+    /// The latest request's body, kept if it may have to be sent again.
     body: Vec<u8>,
 }
 
@@ -58,19 +59,19 @@ impl NngRequest {
             receiving: Mutex::default(),
             ask: Mutex::default(),
         };
-        // It dials from now on, as the other sockets do.
+        // Dials from now on, like the other sockets.
         let mut state = request.state.lock_open(&request.closing, None)?;
         request.redial(&mut state)?;
         drop(state);
         Ok(request)
     }
 
-    /// Begins a new connection; a former one is closed.
+    /// Begins a new connection; the former one is closed.
     fn redial(&self, state: &mut State) -> Result<Arc<Ask>> {
         self.hang_up(state);
         let ask = Arc::new(Ask::new(&self.address, &self.options)?);
         let mut shared = self.ask.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who closes takes what is there; later ones are not for him to find.
+        // `close` takes the current one and must not miss a later one.
         self.closing.check()?;
         *shared = Some(ask.clone());
         state.ask = Some(ask.clone());
@@ -84,7 +85,7 @@ impl NngRequest {
         }
     }
 
-    /// Makes sure that there is a connection.
+    /// Ensures that there is a connection.
     fn connected(&self, state: &mut State, deadline: Deadline) -> Result<ConnectionId> {
         loop {
             self.closing.check()?;
@@ -128,8 +129,8 @@ impl NngRequest {
         }
     }
 
-    /// Sends the latest request again, under its id, on a new connection if
-    /// need be.
+    /// Sends the latest request again, with the same id, on a new connection if
+    /// needed.
     fn repeat(&self, state: &mut State, deadline: Deadline) -> Result<()> {
         loop {
             self.connected(state, deadline)?;
@@ -148,7 +149,8 @@ impl NngRequest {
         loop {
             self.closing.check()?;
             let ask = state.ask.clone();
-            // Looked at first: a reply that came before the end is there then.
+            // Checked first: a reply that arrived before the end is then
+            // available.
             let over = ask.as_ref().is_none_or(|ask| ask.line.party.stage() == Stage::Over);
             if let Some(ask) = &ask {
                 let received = || ask.try_receive().map_err(|error| nng_error("receive at", &self.address, error));
@@ -182,8 +184,8 @@ impl Request for NngRequest {
     fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
         let mut state = self.state.lock_open(&self.closing, deadline)?;
         if let (Some(ask), false) = (&state.ask, state.requester.is_waiting()) {
-            // libnng notices the connection's end only when what came before
-            // has been taken: replies that nobody waits for any more.
+            // libnng detects the connection's end only when everything before
+            // it has been received: replies that no caller waits for.
             while let Ok(Some(_)) = ask.try_receive() {}
         }
         self.connected(&mut state, deadline)
@@ -259,8 +261,8 @@ impl Ask {
         Ok(Self { line, incoming })
     }
 
-    /// The next reply, its id in front of its body; `None` when there is none
-    /// now.
+    /// Receives the next reply, its id in front of its body; `None` when there
+    /// is none now.
     fn try_receive(&self) -> nng::Result<Option<Message>> {
         loop {
             let mut message = match self.line.socket.try_recv() {
@@ -268,8 +270,8 @@ impl Ask {
                 Err(nng::Error::TryAgain) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            // Whoever puts devices' words before our id answers no request of
-            // ours.
+            // A message with devices' words before our id does not answer a
+            // request of ours.
             if let Ok(id) = <[u8; 4]>::try_from(message.as_header().as_slice()) {
                 message.push_front(&id);
                 return Ok(Some(message));

@@ -1,9 +1,9 @@
-//! Who is connected to a receiving socket, in step with its messages.
+//! The connections of a receiving socket, in step with its messages.
 //!
-//! libnng reads one message ahead per connection, and no further before that
-//! one is taken. A connection's end is thus noticed only after its last
-//! message was taken, which is why a departure that is told after the message
-//! in hand is told in order.
+//! libnng reads one message ahead per connection, and continues only after that
+//! one is taken. So it detects a connection's end only after the last message
+//! was taken, and a departure that is reported after the current message is in
+//! order.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,11 +16,12 @@ use nng::{Message, Pipe, PipeEvent, Socket};
 use crate::endpoint::next_connection;
 use crate::flag::Flag;
 
-/// Filled by libnng's threads, read by whoever receives.
+/// The connection events of a socket, written by libnng's threads and read by
+/// the thread that receives.
 #[derive(Debug)]
 pub(crate) struct Roster {
     entries: Mutex<Entries>,
-    /// Up while there are notices.
+    /// Set while there are notices.
     news: Flag,
 }
 
@@ -33,7 +34,7 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     id: ConnectionId,
-    /// It has been, or is being, reported as connected.
+    /// Whether the connection has been, or is being, reported as connected.
     announced: bool,
 }
 
@@ -41,25 +42,25 @@ struct Entry {
 enum Notice {
     Came(Pipe),
     Went(ConnectionId),
-    /// It came and went while nobody received.
+    /// A connection that began and ended while no thread received.
     Visited(ConnectionId),
 }
 
-/// How many visits are kept: peers that come and go while nobody receives must
-/// not cost memory without end.
+/// Maximum number of stored visits: peers that come and go while no thread
+/// receives must not cost unbounded memory.
 const MAX_VISITS: usize = 128;
 
-/// What there is to tell of a connection, or from it.
+/// An event or message of a connection.
 #[derive(Debug)]
 pub(crate) enum Arrival {
     Connected(ConnectionId),
     Disconnected(ConnectionId),
     Message(Sender, Message),
-    /// The first message of a connection that is to be reported first.
+    /// The first message of a connection that must be reported first.
     First(Sender, Message),
 }
 
-/// A connection, as we and as libnng know it.
+/// A connection, with our id and libnng's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sender {
     pub(crate) id: ConnectionId,
@@ -75,11 +76,12 @@ impl Roster {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What libnng tells of a connection, on a thread of its own.
+    /// Handles libnng's event about a connection; called on libnng's thread.
     pub(crate) fn notify(&self, pipe: Pipe, event: PipeEvent) {
         let mut entries = self.lock();
         match event {
-            // Its protocol has not been looked at yet: not to be reported.
+            // The connection's protocol has not been checked yet: do not report
+            // it.
             PipeEvent::AddPre => {
                 entries.present.insert(pipe, Entry { id: next_connection(), announced: false });
             }
@@ -90,7 +92,7 @@ impl Roster {
             PipeEvent::RemovePost => {
                 let before = entries.notices.len();
                 entries.notices.retain(|notice| *notice != Notice::Came(pipe));
-                // One whose protocol was another's was never here.
+                // A connection with another protocol was never reported.
                 let was_here = entries.notices.len() < before;
                 let visits = entries.notices.iter().filter(|notice| matches!(notice, Notice::Visited(_))).count();
                 let notice = match entries.present.remove(&pipe) {
@@ -107,7 +109,7 @@ impl Roster {
         }
     }
 
-    /// The next event or message of `socket`, without waiting.
+    /// Returns the next event or message of `socket`, without blocking.
     pub(crate) fn next(&self, socket: &Socket) -> nng::Result<Option<Arrival>> {
         let mut entries = self.lock();
         while let Some(notice) = entries.notices.pop_front() {
@@ -133,7 +135,7 @@ impl Roster {
         self.news.lower();
         loop {
             // Under the lock: taking a connection's last message lets libnng
-            // notice its end, which must find it announced.
+            // detect its end, which must find the connection announced.
             let mut message = match socket.try_recv() {
                 Ok(message) => message,
                 Err(nng::Error::TryAgain) => return Ok(None),
@@ -149,12 +151,12 @@ impl Roster {
         }
     }
 
-    /// Whether no connection lives, as far as libnng knows.
+    /// Whether there is no live connection, as far as libnng knows.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().present.is_empty()
     }
 
-    /// Whether the connection lives, as far as libnng knows.
+    /// Whether the connection is live, as far as libnng knows.
     pub(crate) fn is_present(&self, pipe: Pipe) -> bool {
         self.lock().present.contains_key(&pipe)
     }

@@ -1,5 +1,5 @@
-//! One thread that looks after all listeners of the process, as `listen`
-//! tells why. It ends with the last listener.
+//! The watcher thread, one per process: checks all listeners, for the reason
+//! given in `listen`. It ends with the last listener.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use ekuiper_core::throttle::Throttle;
 
 use crate::listen::Listening;
 
-/// How often each listener is looked at, should nobody come.
+/// Interval between two checks of each listener without new peers.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 static WATCH: Mutex<Watch> = Mutex::new(Watch { listeners: Vec::new(), running: false, asked: false });
@@ -17,7 +17,7 @@ static ASKED: Condvar = Condvar::new();
 struct Watch {
     listeners: Vec<Weak<Listening>>,
     running: bool,
-    /// Somebody has come somewhere.
+    /// Whether a peer has connected to any listener.
     asked: bool,
 }
 
@@ -25,7 +25,7 @@ fn watch() -> MutexGuard<'static, Watch> {
     WATCH.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks after `listening` until it is closed.
+/// Watches `listening` until it is closed.
 pub(crate) fn over(listening: &Arc<Listening>) -> std::io::Result<()> {
     let mut watch = watch();
     watch.listeners.push(Arc::downgrade(listening));
@@ -36,7 +36,7 @@ pub(crate) fn over(listening: &Arc<Listening>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Tells that somebody has come.
+/// Records that a peer has connected.
 pub(crate) fn ask() {
     watch().asked = true;
     ASKED.notify_one();
@@ -61,7 +61,7 @@ fn run() {
         for listener in live {
             let looked = listener.renew().and_then(|()| if due { listener.inspect() } else { Ok(()) });
             if let Err(error) = looked {
-                // One for all listeners: they lack the same things.
+                // One throttle for all listeners: they lack the same resources.
                 static LINES: Throttle = Throttle::new();
                 if let Some(others) = LINES.pass(Instant::now()) {
                     tracing::warn!(%error, others, "a listener cannot be renewed");
