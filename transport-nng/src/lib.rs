@@ -17,7 +17,7 @@
 //! - `line`, `outlets`: sending, with a socket for each connection;
 //! - `push`, `pull`, `request`, `reply`: the four patterns.
 //!
-//! # Where libnng does less than the contract
+//! # Differences from the contract
 //!
 //! `tests/conformance` runs the suite of every transport, and shows the actual
 //! behaviour in each of these cases.

@@ -1,8 +1,8 @@
-//! Dialling, again and again: each connection is a DEALER of its own.
+//! Dialling with retries: each connection is a DEALER of its own.
 //!
-//! The `zeromq` crate waits up to 30 s between its attempts, and a DEALER does
-//! not connect again at all. So the socket file is looked at here, and another
-//! attempt is begun when it is another file.
+//! The `zeromq` crate waits up to 30 s between its attempts, and a DEALER never
+//! reconnects. So the socket file is checked here, and a new attempt begins
+//! when it has been replaced.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,27 +25,27 @@ use crate::hub::Hub;
 use crate::socket::{LINGER, next_connection};
 use crate::{folder, words};
 
-/// The pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
+/// Pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
-/// The longest pause between two attempts. Far below a second, so that all
-/// have reconnected within one.
+/// Maximum pause between two attempts. Far below a second, so that every
+/// dialler reconnects within one.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the file is looked at while an attempt is under way.
+/// Interval between two checks of the file during an attempt.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// How long a listener may take for its first words.
+/// Maximum time for a listener's first words.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// Dials `address` for `hub` until that is closed.
+/// Dials `address` for `hub` until the hub is closed.
 pub(crate) fn start(address: &Address, hub: &Arc<Hub>) -> Result<()> {
     let fail = |source| io_error("dial", address, source);
     let utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8, which the zeromq crate needs");
     let path = address.path().to_str().ok_or_else(utf8).map_err(fail)?;
     match folder::private(address) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(fail(error)),
-        // It may come.
+        // The folder may be created later.
         Err(_) | Ok(_) => {}
     }
     let dialler = Dialler { hub: hub.clone(), address: address.clone(), url: format!("ipc://{path}") };
@@ -92,7 +92,7 @@ impl Dialler {
         self.hub.is_over();
     }
 
-    /// What `future` comes to; `None` when the socket is closed before.
+    /// Returns the result of `future`; `None` when the socket is closed first.
     async fn unless_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(future);
         loop {
@@ -106,8 +106,8 @@ impl Dialler {
         }
     }
 
-    /// One attempt: over when it fails, takes too long, or the file is
-    /// another one than it began with.
+    /// Makes one attempt, which ends when it fails, times out, or the file has
+    /// been replaced.
     async fn connect(&self, folder: &OwnedFd) -> Option<(DealerSocket, mpsc::Receiver<SocketEvent>)> {
         let file = self.file(folder)?;
         let give_up = Instant::now() + GREETING;
@@ -139,13 +139,14 @@ impl Dialler {
         Some((dealer, events))
     }
 
-    /// Tells the file at the address from another that was there before.
+    /// Identifies the file at the address, to detect that it was replaced.
     fn file(&self, folder: &OwnedFd) -> Option<(u64, i64, u64)> {
         let found = statat(folder, self.address.path().file_name()?, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some((found.st_ino, found.st_ctime, found.st_ctime_nsec))
     }
 
-    /// Serves a connection until it ends; whether it ever was one of ours.
+    /// Serves a connection until it ends; returns whether it ever was one of
+    /// ours.
     async fn serve(&self, dealer: DealerSocket, mut events: mpsc::Receiver<SocketEvent>) -> bool {
         let hub = &*self.hub;
         let mut session = Session { hub, dealer, id: None };
@@ -162,7 +163,8 @@ impl Dialler {
                 () = hub.called() => true,
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => false,
             };
-            // Asked first: what there is to send then, is all there is.
+            // Checked first: the data to send at that moment is all there will
+            // be.
             let is_closed = hub.is_closed();
             is_fine = is_fine && session.send_all();
             if is_closed && !said_bye {
@@ -182,16 +184,17 @@ impl Dialler {
     }
 }
 
-/// One connection.
+/// The state of one connection.
 struct Session<'a> {
     hub: &'a Hub,
     dealer: DealerSocket,
-    /// Absent before the listener's first word.
+    /// The connection's id; absent before the listener's first word.
     id: Option<ConnectionId>,
 }
 
 impl Session<'_> {
-    /// What the listener said; false when it is to be hung up on.
+    /// Handles a message of the listener; false when the connection must be
+    /// closed.
     fn heard(&mut self, message: ZmqMessage) -> bool {
         let mut frames = message.into_vecdeque();
         let (Some(frame), true) = (frames.pop_front(), frames.is_empty()) else { return false };
@@ -206,14 +209,14 @@ impl Session<'_> {
         }
     }
 
-    /// Says a word, or finds that this cannot be done.
+    /// Sends a word; false when that is not possible.
     fn say(&mut self, frame: Bytes) -> bool {
         matches!(at_once(self.dealer.send(ZmqMessage::from(frame))), Some(Ok(())))
     }
 
     fn send_all(&mut self) -> bool {
         let frames = self.hub.outgoing(false).into_iter();
-        // Those of a connection that has ended go nowhere.
+        // Frames of a connection that has ended are dropped.
         frames.fold(true, |is_fine, (id, frame)| is_fine && (self.id != Some(id) || self.say(frame)))
     }
 }

@@ -1,4 +1,5 @@
-//! The process's one thread that runs all sockets of this transport.
+//! The engine thread, one per process, which runs all sockets of this
+//! transport.
 
 use std::future::Future;
 use std::io;
@@ -9,19 +10,20 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 
-/// Of the thread, once it runs.
+/// The handle of the thread's runtime, once it runs.
 static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
 
-/// The thread's tasks; it starts with the first socket and never ends.
+/// Returns the handle of the engine thread's runtime. The thread starts with
+/// the first socket and never ends.
 ///
-/// One thread: what the tasks do between two waits, nobody else sees half
-/// done. `listen` relies on it where it hangs up on a peer.
+/// There is a single thread, so no other task sees the steps of a task between
+/// two waits. `listen` relies on that when it disconnects a peer.
 pub(crate) fn handle() -> io::Result<Handle> {
     let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = &*handle {
         return Ok(handle.clone());
     }
-    // Beside it there is, for a moment, one that removes files for the crate.
+    // A second thread exists at times, which removes files for the crate.
     let mut builder = Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(1).thread_keep_alive(Duration::from_millis(100));
     let runtime = builder.thread_name("zeromq files").build()?;
@@ -30,7 +32,7 @@ pub(crate) fn handle() -> io::Result<Handle> {
     Ok(handle.insert(made).clone())
 }
 
-/// What `future` comes to without waiting; dropped if it would.
+/// Polls `future` once; returns its result, or drops it and returns `None`.
 pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => Some(outcome),

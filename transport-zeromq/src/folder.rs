@@ -1,8 +1,8 @@
-//! In which folders this transport may be used.
+//! The folders in which this transport may be used.
 //!
-//! Whoever can connect to a socket of the `zeromq` crate can end its process
-//! (see the crate's documentation), and a listener can do the same to who
-//! dials it. So a folder must be its user's alone.
+//! Any process that can connect to a socket of the `zeromq` crate can end its
+//! process (see the crate's documentation), and a listener can do the same to
+//! its diallers. So a folder must be private to its user.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,11 +12,11 @@ use ekuiper_core::address::Address;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::geteuid;
 
-/// The folder of an address, which nobody else can enter.
+/// Opens the folder of an address, which no other user can enter.
 ///
 /// # Errors
-/// It is not there, or it is another user's, or others can enter it; the
-/// latter two are of the kind `PermissionDenied`.
+/// The folder does not exist, belongs to another user, or can be entered by
+/// others; the latter two have the kind `PermissionDenied`.
 pub(crate) fn private(address: &Address) -> io::Result<OwnedFd> {
     let path = of(address);
     let folder = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -31,12 +31,12 @@ pub(crate) fn private(address: &Address) -> io::Result<OwnedFd> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, OpenFolder { path: path.to_owned(), why_not }))
 }
 
-/// The folder that an address is in.
+/// The path of an address's folder.
 fn of(address: &Address) -> &Path {
     address.path().parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Why a folder is refused.
+/// The error for a folder that is not private.
 #[derive(Debug)]
 struct OpenFolder {
     path: PathBuf,

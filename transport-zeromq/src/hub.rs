@@ -1,9 +1,9 @@
-//! What a socket's callers and its task share: who is connected, what came,
-//! what is to go out.
+//! The state that a socket's callers and its task share: connections, received
+//! messages, and messages to send.
 //!
-//! Callers wait here for what the task notes, and wake it when there is
-//! something to send. Everything is under one lock, which nobody holds while
-//! he waits for anything else.
+//! Callers wait here for changes made by the task, and wake it when there is
+//! something to send. Everything is under one lock, which no thread holds while
+//! it waits for anything else.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,11 +19,11 @@ use crate::flag::Flag;
 use crate::peer::Peer;
 use crate::words::{self, ID, Role, WINDOW, Word};
 
-/// How many connections are kept that came and went while nobody received and
-/// brought nothing: they must not cost memory without end.
+/// Maximum number of stored connections that began and ended while no thread
+/// received, without a message: they must not cost unbounded memory.
 const MAX_VISITS: usize = 128;
 
-/// A socket's middle.
+/// The state shared by a socket's callers and its task.
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) role: Role,
@@ -31,31 +31,31 @@ pub(crate) struct Hub {
     pub(crate) closing: Closing,
     state: Mutex<State>,
     changed: Condvar,
-    /// Up while there is something to receive.
+    /// Set while there is something to receive.
     news: Flag,
     /// Wakes the task.
     task: Notify,
 }
 
-/// What is under the lock.
+/// The state under the lock.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) peers: Vec<Peer>,
-    /// Whose turn it is, among `peers`.
+    /// The index in `peers` of the peer that is served next.
     turn: usize,
-    /// Frames, and where each goes.
+    /// Frames to send, and the connection of each.
     outbox: Vec<(ConnectionId, Bytes)>,
-    /// How many peers there have been.
+    /// The number of peers so far.
     made: u64,
-    /// A connection is wanted: a dialler dials.
+    /// Whether a connection is wanted: a dialler then dials.
     is_wanted: bool,
-    /// The task has ended.
+    /// Whether the task has ended.
     is_over: bool,
-    /// The flag is up.
+    /// Whether the flag is set.
     is_flagged: bool,
 }
 
-/// What there is to receive.
+/// An item to receive.
 #[derive(Debug)]
 pub(crate) enum Event<T> {
     Message(ConnectionId, T),
@@ -89,15 +89,16 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls readable while there may be something to receive.
+    /// A descriptor that polls readable while there may be something to
+    /// receive.
     pub(crate) fn readiness(&self) -> BorrowedFd<'_> {
         self.news.as_fd()
     }
 
-    /// Waits for a change.
+    /// Waits for a change of the state.
     ///
     /// # Errors
-    /// [`TransportError::Timeout`] when the deadline has passed before.
+    /// [`TransportError::Timeout`] when the deadline passes first.
     pub(crate) fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Deadline) -> Result<MutexGuard<'a, State>> {
         match deadline {
             None => Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
@@ -109,7 +110,7 @@ impl Hub {
         }
     }
 
-    /// Makes a dialler dial, if there is nobody.
+    /// Makes a dialler dial, if there is no peer.
     fn want(&self, state: &mut State) {
         if state.live().next().is_none() && !std::mem::replace(&mut state.is_wanted, true) {
             self.task.notify_one();
@@ -129,9 +130,9 @@ impl Hub {
         }
     }
 
-    /// Sends a frame to the peer that `pick` finds. A long one is waited for
-    /// until the peer has taken it: when the deadline passes meanwhile, it is
-    /// on its way.
+    /// Sends a frame to the peer that `pick` selects. After a long frame, waits
+    /// until the peer has received it: if the deadline passes meanwhile, the
+    /// frame is in flight.
     pub(crate) fn send(
         &self,
         frame: Bytes,
@@ -157,8 +158,8 @@ impl Hub {
         self.await_passing(state, id, number, deadline)
     }
 
-    /// Waits until a peer has taken a message; it is on its way whether the
-    /// deadline passes or not.
+    /// Waits until a peer has received a message, which stays in flight even if
+    /// the deadline passes.
     fn await_passing(
         &self,
         mut state: MutexGuard<'_, State>,
@@ -180,7 +181,7 @@ impl Hub {
         }
     }
 
-    /// Waits until the peers have taken all that was sent to them.
+    /// Waits until the peers have received everything that was sent to them.
     pub(crate) fn flush(&self, deadline: Deadline) -> Result<()> {
         let mut state = self.lock();
         loop {
@@ -192,13 +193,14 @@ impl Hub {
         }
     }
 
-    /// How it stands with what was sent, by what the peers have told.
+    /// Reports what the peers have not received yet, according to their own
+    /// reports.
     pub(crate) fn backlog(&self) -> Backlog {
         let state = self.lock();
         Backlog { connections: state.made, unread: Some(state.live().map(Peer::under_way).sum()) }
     }
 
-    /// The next message or event; `read` makes something of a message.
+    /// Receives the next message or event; `read` decodes a message.
     pub(crate) fn receive<T>(
         &self,
         deadline: Deadline,
@@ -225,7 +227,7 @@ impl Hub {
                 self.news.lower();
             }
             if self.closing.is_finishing() {
-                // What a connection still brings comes before its end.
+                // Data in flight on a connection is received before its end.
                 if state.live().next().is_none() || has_passed(self.closing.finish_by()) {
                     return Err(TransportError::Closed);
                 }
@@ -240,7 +242,7 @@ impl Hub {
         }
     }
 
-    /// Takes what came from `id`, until `accept` makes something of it.
+    /// Takes messages of `id` until `accept` returns something for one.
     pub(crate) fn take_from<T>(
         &self,
         state: &mut State,
@@ -260,17 +262,17 @@ impl Hub {
         found
     }
 
-    /// Ends every wait once what has arrived was received.
+    /// Ends every wait once everything that has arrived is received.
     pub(crate) fn finish(&self) {
-        // Under the lock: whoever is about to wait sees it.
+        // Under the lock, so that a thread that is about to wait sees it.
         let _state = self.lock();
         self.closing.finish();
         self.changed.notify_all();
     }
 
-    /// Ends every wait; false when that had been done before.
+    /// Ends every wait; returns false if the hub was already closed.
     pub(crate) fn close(&self) -> bool {
-        // Under the lock: nothing is taken to be sent afterwards.
+        // Under the lock, so that no message is accepted afterwards.
         let _state = self.lock();
         let first = self.closing.close();
         self.news.raise();
@@ -291,7 +293,7 @@ impl Hub {
     }
 }
 
-/// The task's side.
+/// The methods of the task.
 impl Hub {
     pub(crate) fn is_closed(&self) -> bool {
         self.closing.check().is_err()
@@ -306,7 +308,7 @@ impl Hub {
         self.task.notified().await;
     }
 
-    /// A peer has come.
+    /// Records a new peer.
     pub(crate) fn joined(&self, id: ConnectionId) {
         let mut state = self.lock();
         state.peers.push(Peer::new(id));
@@ -314,7 +316,7 @@ impl Hub {
         self.tell(state);
     }
 
-    /// What a peer said; false when it is to be hung up on.
+    /// Handles a peer's frame; false when the peer must be disconnected.
     pub(crate) fn heard(&self, id: ConnectionId, frame: Bytes) -> bool {
         let Some(word) = Word::read(frame) else { return false };
         let mut state = self.lock();
@@ -328,22 +330,22 @@ impl Hub {
         is_fine
     }
 
-    /// Whether a message can be one of a peer's of this socket.
+    /// Whether a message is valid for a socket of this role.
     fn admits(&self, message: &[u8]) -> bool {
         let has_id = message.len() >= ID && message[0] & 0x80 != 0;
         match self.role {
             Role::Push => false,
             Role::Pull => message.len() <= self.max_message,
             Role::Request => has_id && message.len() - ID <= self.max_message,
-            // Its receiver is told how long it is.
+            // The receiver is told its length.
             Role::Reply => has_id,
         }
     }
 
-    /// A peer has gone.
+    /// Records that a peer has disconnected.
     pub(crate) fn left(&self, id: ConnectionId) {
         let mut state = self.lock();
-        // Whoever still wants one says so again.
+        // A caller that still wants a connection will ask again.
         state.is_wanted = false;
         if let Some(at) = state.peers.iter().position(|peer| peer.id == id) {
             let visits = state.peers.iter().filter(|peer| peer.is_gone && !peer.is_announced).count();
@@ -360,7 +362,8 @@ impl Hub {
         self.tell(state);
     }
 
-    /// What is to be sent now. With `all`, peers are told what they know.
+    /// Takes the frames to send now. With `all`, peers are also told again what
+    /// they know already.
     pub(crate) fn outgoing(&self, all: bool) -> Vec<(ConnectionId, Bytes)> {
         let mut state = self.lock();
         let mut frames = Vec::new();
@@ -373,7 +376,7 @@ impl Hub {
         frames
     }
 
-    /// The task ends: there is nobody any more.
+    /// Records the end of the task, and of all connections.
     pub(crate) fn is_over(&self) {
         let mut state = self.lock();
         state.is_over = true;
@@ -392,7 +395,7 @@ impl Hub {
 }
 
 impl State {
-    /// Those who are connected.
+    /// The connected peers.
     pub(crate) fn live(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(|peer| !peer.is_gone)
     }
@@ -401,7 +404,7 @@ impl State {
         self.peers.iter().find(|peer| peer.id == id)
     }
 
-    /// The next peer in turn that has room for a message.
+    /// Returns the next peer in turn that has room for a message.
     pub(crate) fn next_with_room(&mut self) -> Option<usize> {
         let at = self.in_turn().find(|at| self.peers[*at].has_room())?;
         self.turn = at + 1;
@@ -417,7 +420,8 @@ impl State {
         self.peers.iter().any(|peer| !peer.is_announced || peer.has_mail() || peer.is_gone)
     }
 
-    /// The next event; of a message, whose it is and where that peer stands.
+    /// Returns the next event; for a message, its connection and that peer's
+    /// index.
     fn next(&mut self) -> Option<Event<usize>> {
         if let Some(newcomer) = self.peers.iter_mut().find(|peer| !peer.is_announced) {
             newcomer.is_announced = true;
@@ -440,7 +444,7 @@ impl State {
         }
     }
 
-    /// Forgets those whose connections have ended.
+    /// Removes peers whose connections have ended.
     pub(crate) fn forget_the_gone(&mut self) {
         self.peers.retain(|peer| !peer.is_gone);
         self.turn = 0;

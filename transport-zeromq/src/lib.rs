@@ -1,71 +1,73 @@
-//! The transport on ZMTP: ROUTER and DEALER sockets of the `zeromq` crate, a
-//! pure Rust library, between our host and our SDK.
+//! The transport on ZMTP, between this project's host and SDK: ROUTER and
+//! DEALER sockets of the pure Rust `zeromq` crate.
 //!
-//! It is not the wire of eKuiper, of the official SDKs, or of the transports
-//! `uds` and `nng`: both ends must use it. Who listens is a ROUTER, who dials
-//! a DEALER, at the same socket files as the other transports' sockets. What
-//! ZeroMQ's patterns do not promise is ours: a greeting, ids, a window
-//! of what may be under way, a goodbye, and connecting again. What lives where:
+//! Its wire format is not that of eKuiper, of the official SDKs, or of the
+//! transports `uds` and `nng`: both ends must use it. A listener is a ROUTER, a
+//! dialler a DEALER, at the same socket files as other transports' sockets.
+//! What ZeroMQ's patterns do not promise is added here: a greeting, ids, a
+//! window for messages in flight, a goodbye, and reconnecting. Modules:
 //!
-//! - `engine`: the process's one thread, with a tokio runtime, that starts
+//! - `engine`: the process's one thread, with a tokio runtime, which starts
 //!   with the first socket;
-//! - `words`: what the two ends say to each other;
-//! - `hub`, `peer`: what callers and a socket's task share, and where callers
-//!   wait;
+//! - `words`: the messages between the two ends;
+//! - `hub`, `peer`: the state that callers and a socket's task share, and where
+//!   callers wait;
 //! - `listen`, `dial`: the tasks;
 //! - `folder`: where sockets may be;
 //! - `socket`, `push`, `pull`, `request`, `reply`: the four patterns.
 //!
-//! # What the `zeromq` crate does, version 0.7.0
+//! # Properties of the `zeromq` crate, version 0.7.0
 //!
-//! Found in its source, and why this crate is as it is:
+//! Found in its source; they explain this crate's design:
 //!
-//! - **A peer can end the process.** `ZmqCodec::decode` reserves what a frame
-//!   claims before its bytes come (`src.reserve`); a claim of 2⁵⁰ bytes is one
-//!   that the allocator refuses, which aborts. Only a claim of 2⁶³ bytes or so
-//!   is an error. There is no limit of a message's size or of its frames.
-//!   Hence sockets only in a folder that nobody else can enter: any other is
-//!   an error.
-//! - **PUSH does not wait for a peer** (`ZmqError::ReturnToSender`), **and queues
-//!   100,000 messages for one that does not read** (`PEER_SEND_QUEUE_CAPACITY`,
-//!   per peer), of any length. A PULL does not tell who comes, who goes, and
-//!   whose a message is. Hence ROUTER and DEALER, and a window: no
-//!   more than 512 messages, or 1 MiB and what the last message exceeds that
-//!   by, are under way to a peer that has not taken them.
-//! - **Nobody connects again** but SUB and XSUB; `connect` waits up to 30 s
-//!   between two attempts. Hence a DEALER for each connection, and a look at
-//!   the file between attempts.
-//! - **A listener removes its path by name**, some time after it was dropped,
-//!   whoever listens there by then. Hence sockets are bound under another name,
-//!   which is there for a moment only, and moved to their address.
-//! - What it tells of connections goes through a queue of 1,024 and is lost when
-//!   that is full; who is connected is asked again then.
+//! - **A peer can end the process.** `ZmqCodec::decode` reserves the length
+//!   that a frame claims before its bytes arrive (`src.reserve`); the allocator
+//!   refuses a claim of 2⁵⁰ bytes, which aborts the process. Only a claim of
+//!   about 2⁶³ bytes is an error. Neither messages nor frames have a maximum
+//!   size. Hence sockets only in a folder that no other user can enter: any
+//!   other folder is an error.
+//! - **PUSH does not wait for a peer** (`ZmqError::ReturnToSender`), **and
+//!   queues 100,000 messages for one that does not read**
+//!   (`PEER_SEND_QUEUE_CAPACITY`, per peer), of any length. A PULL reports
+//!   neither connections nor the sender of a message. Hence ROUTER and DEALER,
+//!   and a window: at most 512 messages, or 1 MiB plus the excess of the last
+//!   message, are in flight to a peer that has not received them.
+//! - **Only SUB and XSUB reconnect**; `connect` waits up to 30 s between two
+//!   attempts. Hence a DEALER for each connection, and a check of the file
+//!   between attempts.
+//! - **A listener removes its path by name** some time after it was dropped,
+//!   whichever process listens there by then. Hence sockets are bound under
+//!   another name, which exists for a moment only, and moved to their address.
+//! - Connection events go through a queue of 1,024 and are lost when that is
+//!   full; the list of connections is then read again.
 //!
-//! # Where it does less than the contract
+//! # Differences from the contract
 //!
-//! `tests/conformance` runs the contract's part of the suite, and shows what
-//! happens instead in each of these cases.
+//! `tests/conformance` runs the contract's part of the suite, and shows the
+//! actual behaviour in each of these cases.
 //!
-//! - A frame that claims more than there is memory ends the process, as above,
-//!   and whatever it claims is reserved. A message longer than
-//!   [`Options::max_message`] is found out when it has arrived whole.
-//! - Who connects and says nothing stays until it goes.
-//!   [`Options::stall_timeout`] has no effect: the rest of a message is waited
-//!   for as long as the connection lives. A send still ends at its deadline.
-//! - A process that has no descriptors left accepts nobody, as it should, but
-//!   keeps trying without a pause: the thread is busy until there is one.
-//! - What was sent is with this transport's thread first: a process that is
-//!   killed takes with it what has not been written. [`Push::flush`] waits until
-//!   the peers have taken everything, and closing (or dropping) a socket waits
-//!   up to a second until they have received it.
-//! - When a connection breaks while something is being written to it, what its
-//!   peer had sent and was not read yet may be lost.
+//! - A frame that claims more than the available memory ends the process, as
+//!   above, and any claimed length is reserved. A message longer than
+//!   [`Options::max_message`] is detected when it has arrived whole.
+//! - A peer that connects and sends nothing stays connected until it
+//!   disconnects. [`Options::stall_timeout`] has no effect: the rest of a
+//!   message is waited for as long as the connection lives. A send still ends
+//!   at its deadline.
+//! - A process without free descriptors accepts no peer, as it should, but
+//!   retries without a pause: the thread is busy until there is one.
+//! - Sent messages are first in this transport's thread: when a process is
+//!   killed, those that have not been written are lost. [`Push::flush`] waits
+//!   until the peers have received everything, and closing (or dropping) a
+//!   socket waits up to a second for that.
+//! - When a connection breaks during a write, messages of its peer that were
+//!   not read yet may be lost.
 //! - [`Options::admission`] is not asked: the crate accepts connections itself
-//!   and shows neither their descriptors nor their processes. Whoever can enter
-//!   the folder, which is every process of its user, can be a peer.
-//! - Of the connections beyond [`Options::max_connections`] the one that comes
-//!   is closed, also where others have sent nothing. Those that have not said
-//!   their first word are not counted.
+//!   and exposes neither their descriptors nor their processes. Any process
+//!   that can enter the folder, which is every process of its user, can be a
+//!   peer.
+//! - Above [`Options::max_connections`] the new connection is closed, even if
+//!   others have sent nothing. Connections that have not sent their first word
+//!   are not counted.
 //! - [`Options::spin`] has no effect.
 
 mod dial;
@@ -85,19 +87,19 @@ mod words;
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Result, Transport};
 
-/// ZMTP through the `zeromq` crate.
+/// The transport that speaks ZMTP through the `zeromq` crate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZeromqTransport;
 
 impl ZeromqTransport {
-    /// The transport. Its thread starts with the first socket.
+    /// Creates the transport. Its thread starts with the first socket.
     pub fn new() -> Self {
         Self
     }
 }
 
-/// An address in a folder that others can enter is an error of the kind
-/// `PermissionDenied`, for who listens as for who dials.
+/// Listening and dialling fail with an error of the kind `PermissionDenied` for
+/// an address in a folder that others can enter.
 impl Transport for ZeromqTransport {
     fn name(&self) -> &'static str {
         "zeromq"

@@ -1,7 +1,7 @@
-//! Listening: a ROUTER of the `zeromq` crate's, and the task that serves it.
+//! Listening: a ROUTER of the `zeromq` crate, and the task that serves it.
 //!
-//! The ROUTER names each connection with an identity of its own making. A
-//! connection counts once its first word has shown that it is one of ours.
+//! The ROUTER assigns an identity to each connection. A connection counts once
+//! its first word has shown that it is one of ours.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,13 +27,13 @@ use crate::hub::Hub;
 use crate::socket::{LINGER, next_connection};
 use crate::{folder, words};
 
-/// How many events the `zeromq` crate keeps for us; what exceeds that is lost.
+/// Capacity of the `zeromq` crate's event queue; further events are lost.
 const MONITORED: usize = 1024;
 
-/// The file that is listened on.
+/// The socket file that is listened on.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    /// Taken, and thereby removed, by the closing.
+    /// The file; taken, and thereby removed, by closing.
     file: Mutex<Option<SocketFile>>,
 }
 
@@ -64,17 +64,17 @@ impl Listening {
         Ok(Self { file: Mutex::new(Some(file)) })
     }
 
-    /// Removes the file: nobody comes any more.
+    /// Removes the file: no new peer can connect.
     pub(crate) fn remove_file(&self) {
         drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
-/// Binds a socket under a name that was never there and never will be, and
-/// moves it to its address when it listens.
+/// Binds a socket under a unique name, and moves it to its address once it
+/// listens.
 ///
-/// The `zeromq` crate removes, at some time after the closing, the path that a
-/// listener was bound to, whoever is there by then.
+/// The `zeromq` crate removes the path that a listener was bound to some time
+/// after closing, whichever process listens there by then.
 fn bind(folder: &OwnedFd, address: &Address) -> Result<UnixListener, io::Error> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "its path ends without a name");
     let name = address.path().file_name().ok_or_else(invalid)?;
@@ -92,7 +92,7 @@ fn bind(folder: &OwnedFd, address: &Address) -> Result<UnixListener, io::Error> 
     Ok(listener)
 }
 
-/// The task's own.
+/// The state of the task.
 struct Desk {
     hub: Arc<Hub>,
     router: RouterSocket,
@@ -108,7 +108,7 @@ impl Desk {
         Self { hub, router, backend, ids: HashMap::new(), identities: HashMap::new(), max_connections }
     }
 
-    /// Serves until the hub is closed and all have gone.
+    /// Serves until the hub is closed and all peers have disconnected.
     async fn serve(mut self, mut events: mpsc::Receiver<SocketEvent>) {
         let hub = self.hub.clone();
         let mut end = None;
@@ -122,7 +122,8 @@ impl Desk {
                 () = hub.called() => {}
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
             }
-            // Asked first: what there is to send then, is all there is.
+            // Checked first: the data to send at that moment is all there will
+            // be.
             let is_closed = hub.is_closed();
             self.send_all(false);
             if is_closed && end.is_none() {
@@ -140,10 +141,10 @@ impl Desk {
         sweep(&*self.backend).await;
     }
 
-    /// What somebody said.
+    /// Handles a message of a peer.
     fn heard(&mut self, message: ZmqMessage) {
         let mut frames = message.into_vecdeque();
-        // The ROUTER has put it there.
+        // The ROUTER has prepended the identity.
         let Some(Ok(identity)) = frames.pop_front().map(PeerIdentity::try_from) else { return };
         let is_fine = match (frames.pop_front(), frames.is_empty(), self.ids.get(&identity)) {
             (Some(frame), true, Some(id)) => self.hub.heard(*id, frame),
@@ -167,7 +168,7 @@ impl Desk {
         true
     }
 
-    /// What the crate tells of connections.
+    /// Handles the crate's connection events.
     fn watch(&mut self, first: SocketEvent, events: &mut mpsc::Receiver<SocketEvent>) {
         let mut count = 0;
         let mut next = Some(first);
@@ -179,8 +180,8 @@ impl Desk {
             next = events.try_recv().ok();
         }
         if count >= MONITORED {
-            // Some may be lost: whoever is not there any more cannot be told
-            // anything.
+            // Events may have been lost: a peer that has disconnected cannot be
+            // sent anything.
             self.send_all(true);
         }
     }
@@ -193,8 +194,8 @@ impl Desk {
         }
     }
 
-    /// Says a word to a peer, or hangs up: its queue at the crate's holds far
-    /// more than the window lets be under way.
+    /// Sends a word to a peer, or disconnects it if that fails: its queue in
+    /// the crate has room for far more than the window.
     fn say(&mut self, identity: &PeerIdentity, frame: Bytes) {
         let mut message = ZmqMessage::from(frame);
         message.push_front(identity.clone().into());
@@ -205,7 +206,7 @@ impl Desk {
 
     fn hang_up(&mut self, identity: &PeerIdentity) {
         self.is_gone(identity);
-        // Its stream is not being read in this very moment: there is only one
+        // No task reads the peer's stream at this moment: there is only one
         // thread, and it is here.
         self.backend.peer_disconnected(identity);
     }
@@ -218,7 +219,7 @@ impl Desk {
     }
 }
 
-/// Ends connections that were still being made when the socket was dropped:
+/// Closes connections that were still being made when the socket was dropped;
 /// the crate would keep them for ever.
 async fn sweep(backend: &dyn MultiPeerBackend) {
     let mut pause = Duration::from_millis(1);

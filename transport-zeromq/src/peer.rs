@@ -1,4 +1,4 @@
-//! One connection, as the socket knows it.
+//! The state of one connection.
 
 use std::collections::VecDeque;
 
@@ -7,24 +7,25 @@ use ekuiper_core::transport::ConnectionId;
 
 use crate::words::{Count, WINDOW};
 
-/// What came from a peer, and how much is under way in both directions.
+/// Received messages, and the amount in flight in both directions.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: ConnectionId,
-    /// Its coming has been told.
+    /// Whether the connection was reported.
     pub(crate) is_announced: bool,
-    /// Its connection has ended; it stays until what it sent has been taken.
+    /// Whether the connection has ended; the peer is kept until its messages
+    /// are taken.
     pub(crate) is_gone: bool,
     /// The serial of the request that can be answered; 0 when there is none.
     pub(crate) open: u64,
-    /// What it sent, and nobody has taken.
+    /// Received messages that were not taken yet.
     inbox: VecDeque<Bytes>,
     received: Count,
     taken: Count,
-    /// How much of `taken` it has been told, or is being told.
+    /// The part of `taken` that the peer has been told, or is being told.
     told: Count,
     sent: Count,
-    /// How much of `sent` it says to have taken.
+    /// The part of `sent` that the peer has reported as taken.
     passed: Count,
 }
 
@@ -49,8 +50,7 @@ impl Peer {
         !self.inbox.is_empty()
     }
 
-    /// Keeps a message until it is taken; false when the peer was not allowed
-    /// to send it.
+    /// Stores a message until it is taken; false when it exceeds the window.
     pub(crate) fn arrived(&mut self, message: Bytes) -> bool {
         if !self.received.since(self.told).leaves_room() {
             return false;
@@ -60,29 +60,29 @@ impl Peer {
         true
     }
 
-    /// The oldest message that nobody has taken.
+    /// Takes the oldest message.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         let message = self.inbox.pop_front()?;
         self.taken.add(message.len());
         Some(message)
     }
 
-    /// Whether it should hear soon what was taken: when nothing is left, since
-    /// it may wait for that, and before it runs out of room.
+    /// Whether the peer should be told soon what was taken: when no message is
+    /// left, since it may wait for that, and before it runs out of room.
     pub(crate) fn is_to_be_told(&self) -> bool {
         let untold = self.taken.since(self.told);
         untold.messages > 0
             && (self.inbox.is_empty() || untold.messages >= WINDOW.messages / 4 || untold.bytes >= WINDOW.bytes / 4)
     }
 
-    /// What to tell it of what was taken, if there is anything new.
+    /// Returns what to tell the peer about taken messages, if anything is new.
     pub(crate) fn tell(&mut self) -> Option<Count> {
         let is_news = self.told != self.taken;
         self.told = self.taken;
         is_news.then_some(self.taken)
     }
 
-    /// What was told, in order to say it again.
+    /// Returns what the peer was told, to repeat it.
     pub(crate) fn told(&self) -> Count {
         self.told
     }
@@ -91,13 +91,15 @@ impl Peer {
         !self.is_gone && self.sent.since(self.passed).leaves_room()
     }
 
-    /// Notes a message that is sent to it: how many that makes.
+    /// Records a message that is sent to the peer; returns the number of
+    /// messages.
     pub(crate) fn sends(&mut self, length: usize) -> u64 {
         self.sent.add(length);
         self.sent.messages
     }
 
-    /// Notes what it says to have taken; false when that cannot be.
+    /// Records the peer's report of taken messages; false when it is
+    /// impossible.
     pub(crate) fn passes(&mut self, count: Count) -> bool {
         let is_possible = count.since(self.sent) == Count::default() && self.passed.since(count) == Count::default();
         if is_possible {
@@ -106,12 +108,12 @@ impl Peer {
         is_possible
     }
 
-    /// Whether it has taken the first so many messages.
+    /// Whether the peer has taken the first `messages` messages.
     pub(crate) fn has_passed(&self, messages: u64) -> bool {
         self.passed.messages >= messages
     }
 
-    /// How many messages it has not said to have taken.
+    /// The number of messages that the peer has not reported as taken.
     pub(crate) fn under_way(&self) -> u64 {
         self.sent.since(self.passed).messages
     }
@@ -137,7 +139,7 @@ mod tests {
         }
         assert!(!peer.arrived(message(1)));
         peer.take().unwrap();
-        // It does not know yet.
+        // The peer does not know yet.
         assert!(!peer.arrived(message(1)));
         assert_eq!(peer.tell(), Some(Count { messages: 1, bytes: 1 }));
         assert!(peer.arrived(message(1)));
@@ -173,7 +175,7 @@ mod tests {
         assert!(!peer.has_passed(1));
         assert!(peer.passes(Count { messages: 1, bytes: 10 }));
         assert!(peer.has_passed(1) && peer.has_passed_all());
-        // Nor can it give anything back.
+        // A peer cannot return messages either.
         assert!(!peer.passes(Count { messages: 0, bytes: 0 }));
     }
 }

@@ -1,4 +1,4 @@
-//! PUSH: hands each message to the next peer that has room for it.
+//! PUSH: sends each message to the next peer in turn that has room.
 
 use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result};
 

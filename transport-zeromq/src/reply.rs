@@ -15,15 +15,15 @@ use crate::words::{ID, Role, data};
 pub(crate) struct ZeromqReply {
     common: Common,
     receiving: Turnstile,
-    /// How many requests there were.
+    /// The number of requests so far.
     serial: AtomicU64,
 }
 
-/// A request that was received.
+/// A received request.
 struct Asked {
     serial: u64,
     backtrace: Backtrace,
-    /// Its length, where that is more than the limit.
+    /// The request's length, if it exceeds the limit.
     too_long: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ impl ZeromqReply {
     }
 
     fn judge(&self, open: &mut u64, message: &[u8], buffer: &mut Vec<u8>) -> Asked {
-        // The hub lets nothing through that has no id.
+        // The hub rejects messages without an id.
         let (id, body) = message.split_at(message.len().min(ID));
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         *open = serial;

@@ -24,9 +24,9 @@ pub(crate) struct ZeromqRequest {
 #[derive(Debug)]
 struct Asked {
     requester: Requester,
-    /// Where it was sent.
+    /// The connection that the request was sent on.
     connection: ConnectionId,
-    /// Its body, kept where it may have to be sent again.
+    /// The request's body, kept if it may have to be sent again.
     body: Vec<u8>,
 }
 
@@ -53,8 +53,8 @@ impl ZeromqRequest {
         })
     }
 
-    /// Sends the latest request again, under its id, on a new connection if
-    /// need be.
+    /// Sends the latest request again, with the same id, on a new connection if
+    /// needed.
     fn repeat(&self, asked: &mut Asked, deadline: Deadline) -> Result<()> {
         loop {
             let connection = self.common.hub.connect(deadline)?;
@@ -118,7 +118,7 @@ impl Request for ZeromqRequest {
         if state.peer(connection).is_none_or(|peer| peer.is_gone) {
             return Err(TransportError::Disconnected);
         }
-        // What came by now answers nobody's request.
+        // Messages that have arrived by now are replies to no request.
         hub.take_from::<()>(&mut state, connection, |_| None);
         state.forget_the_gone();
         drop(state);

@@ -1,4 +1,5 @@
-//! A socket of any role: its hub, and whether it listens or dials.
+//! The parts that sockets of all roles share: the hub, and listening or
+//! dialling.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -11,25 +12,24 @@ use crate::hub::Hub;
 use crate::listen::Listening;
 use crate::words::Role;
 
-/// For how long a socket that is closed waits for its peers to have received
-/// what was sent.
+/// Maximum wait of a closed socket until its peers have received what was sent.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
-/// How much longer its caller waits for the task to end.
+/// Additional time for the task to end after that.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A number that no connection of this process had before.
+/// Returns a connection id that is new in this process.
 pub(crate) fn next_connection() -> ConnectionId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// What the four patterns have in common.
+/// The state that the four patterns have in common.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) hub: Arc<Hub>,
     pub(crate) max_message: usize,
-    /// Absent where it dials.
+    /// The listener; absent in a socket that dials.
     listening: Option<Listening>,
 }
 
@@ -47,8 +47,10 @@ impl Common {
         Ok(Self { hub, max_message, listening })
     }
 
+    /// Fails if `body` is longer than the limit.
+    ///
     /// # Errors
-    /// [`TransportError::TooLong`].
+    /// [`TransportError::TooLong`] when it is.
     pub(crate) fn check_length(&self, body: &[u8]) -> Result<()> {
         if body.len() <= self.max_message {
             return Ok(());
@@ -56,13 +58,13 @@ impl Common {
         Err(TransportError::TooLong { length: body.len() as u64, max: self.max_message as u64 })
     }
 
-    /// Lets nobody new connect, where it listens.
+    /// Stops listening, if the socket listens.
     pub(crate) fn stop_listening(&self) {
         self.listening.iter().for_each(Listening::remove_file);
     }
 
-    /// Removes the file, ends every wait, and lets the peers have what was
-    /// sent. `wake` makes those look who do not wait in the hub.
+    /// Removes the file, ends every wait, and lets the peers receive what was
+    /// sent. `wake` wakes threads that do not wait in the hub.
     pub(crate) fn close_and(&self, wake: impl FnOnce()) {
         self.stop_listening();
         if self.hub.close() {
@@ -71,7 +73,7 @@ impl Common {
         }
     }
 
-    /// The same where all wait in the hub.
+    /// Closes a socket all of whose threads wait in the hub.
     pub(crate) fn close(&self) {
         self.close_and(|| ());
     }
@@ -83,13 +85,15 @@ impl Drop for Common {
     }
 }
 
-/// Lets one receiver through at a time.
+/// A lock that admits one receiver at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Turnstile(Mutex<()>);
 
 impl Turnstile {
+    /// Admits the caller as the receiver.
+    ///
     /// # Errors
-    /// [`TransportError::Misuse`] while somebody else is in.
+    /// [`TransportError::Misuse`] while another thread receives.
     pub(crate) fn pass(&self, hub: &Hub) -> Result<MutexGuard<'_, ()>> {
         hub.closing.check()?;
         match self.0.try_lock() {

@@ -1,11 +1,11 @@
-//! What the two ends say to each other: one ZMTP frame each.
+//! The messages between the two ends, called words: one ZMTP frame each.
 //!
-//! | first byte | then | said by |
+//! | first byte | content | sent by |
 //! |---|---|---|
-//! | 0 hello | `ekuiper`, the version, the speaker's role | the dialler first, then the listener |
-//! | 1 data | a request's id where there is one, and the body | whoever sends |
-//! | 2 taken | two numbers of eight bytes, big-endian | whoever receives: how many messages, and how many bytes, were taken so far |
-//! | 3 bye | | whoever closes; the other hangs up |
+//! | 0 hello | `ekuiper`, the version, the sender's role | the dialler first, then the listener |
+//! | 1 data | a request's id if there is one, and the body | the sender |
+//! | 2 taken | two big-endian numbers of eight bytes: the messages and bytes taken so far | the receiver |
+//! | 3 bye | | the closing end; the other end closes the connection |
 
 use bytes::{BufMut, Bytes};
 
@@ -14,20 +14,20 @@ const DATA: u8 = 1;
 const TAKEN: u8 = 2;
 const BYE: u8 = 3;
 
-/// In front of everything that is not ours by accident.
+/// A prefix that excludes everything that is not ours by accident.
 const MAGIC: &[u8; 7] = b"ekuiper";
 
-/// Counted up when the words change, or [`WINDOW`] does.
+/// The version, incremented when the words or [`WINDOW`] change.
 const VERSION: u8 = 1;
 
-/// How long a request's id is, which stands in front of its body.
+/// Length of a request's id, which precedes the body.
 pub(crate) const ID: usize = 4;
 
-/// How much may be under way to a peer that has not taken it. The last message
+/// Maximum amount in flight to a peer that has not taken it. The last message
 /// may exceed it.
 pub(crate) const WINDOW: Count = Count { messages: 512, bytes: 1 << 20 };
 
-/// Messages, and their bytes.
+/// A number of messages and of their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) messages: u64,
@@ -40,18 +40,19 @@ impl Count {
         self.bytes += length as u64;
     }
 
-    /// How much this is more than `former`; nothing if it is less.
+    /// The excess over `former`; zero if there is none.
     pub(crate) fn since(self, former: Self) -> Self {
         Self { messages: self.messages.saturating_sub(former.messages), bytes: self.bytes.saturating_sub(former.bytes) }
     }
 
-    /// Whether another message, of any length, may follow what is under way.
+    /// Whether another message, of any length, may be sent with this much in
+    /// flight.
     pub(crate) fn leaves_room(self) -> bool {
         self.messages < WINDOW.messages && self.bytes < WINDOW.bytes
     }
 }
 
-/// Which of the four patterns a socket is.
+/// The pattern of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Push,
@@ -61,7 +62,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The role that this one talks to.
+    /// The role of this role's peers.
     fn opposite(self) -> Self {
         match self {
             Self::Push => Self::Pull,
@@ -80,18 +81,18 @@ impl Role {
         }
     }
 
-    /// Its first word.
+    /// The first word of this role.
     pub(crate) fn hello(self) -> Bytes {
         [&[HELLO], &MAGIC[..], &[VERSION, self.letter()]].concat().into()
     }
 
-    /// Whether `frame` is the first word of a peer of this role's.
+    /// Whether `frame` is the first word of a peer of this role.
     pub(crate) fn is_greeted_by(self, frame: &[u8]) -> bool {
         frame == self.opposite().hello()
     }
 }
 
-/// A word that was heard.
+/// A received word.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Word {
     Data(Bytes),
@@ -100,7 +101,8 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    /// `None`: no word that may stand behind the first.
+    /// Decodes a word; `None` when `frame` is not a word that may follow the
+    /// first one.
     pub(crate) fn read(mut frame: Bytes) -> Option<Self> {
         let kind = *frame.first()?;
         let rest = frame.split_off(1);
@@ -117,7 +119,7 @@ impl Word {
     }
 }
 
-/// A message; `id` is a request's, or empty.
+/// Encodes a message; `id` is a request's id, or empty.
 pub(crate) fn data(id: &[u8], body: &[u8]) -> Bytes {
     let mut frame = Vec::with_capacity(1 + id.len() + body.len());
     frame.put_u8(DATA);
@@ -126,7 +128,7 @@ pub(crate) fn data(id: &[u8], body: &[u8]) -> Bytes {
     frame.into()
 }
 
-/// The length of what counts in a frame that [`data`] made.
+/// The length of the counted part of a frame that [`data`] created.
 pub(crate) fn data_length(frame: &Bytes) -> usize {
     frame.len() - 1
 }
