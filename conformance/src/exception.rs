@@ -1,8 +1,8 @@
-//! Cases that a library behind a transport cannot fulfil.
+//! Exceptions: cases that the library behind a transport cannot pass.
 
 use crate::Case;
 
-/// What is done instead of a case.
+/// An alternative to running a case.
 #[derive(Clone, Copy, Debug)]
 pub struct Exception {
     pub(crate) reason: &'static str,
@@ -10,12 +10,13 @@ pub struct Exception {
 }
 
 impl Exception {
-    /// The case is run in another form, which shows what was observed instead.
+    /// Runs another form of the case, which shows the library's actual
+    /// behaviour.
     pub const fn observed(reason: &'static str, instead: Case) -> Self {
         Self { reason, instead: Some(instead) }
     }
 
-    /// The case is not run; the reason is printed at every run.
+    /// Skips the case; the reason is printed at every run.
     pub const fn skip(reason: &'static str) -> Self {
         Self { reason, instead: None }
     }

@@ -1,4 +1,4 @@
-//! What a case works with: the transport, a folder of its own, and processes
+//! The environment of a case: the transport, a folder of its own, and processes
 //! that run the same case in another role.
 
 use std::io::Read;
@@ -16,14 +16,15 @@ const ROLE: &str = "EKUIPER_CONFORMANCE_ROLE";
 const FOLDER: &str = "EKUIPER_CONFORMANCE_FOLDER";
 const ALONE: &str = "alone";
 
-/// The transport under test and what a case needs around it.
+/// The transport under test, with a folder and helper processes for one case.
 pub struct Fixture {
     transport: Arc<dyn Transport>,
     folder: PathBuf,
-    /// The test's name, as the test binary's command line takes it.
+    /// The test's name, in the form of the test binary's command line.
     test: String,
     role: Option<String>,
-    /// Absent in a process that works in its parent's folder.
+    /// The folder's owner; absent in a process that works in its parent's
+    /// folder.
     _temporary: Option<tempfile::TempDir>,
 }
 
@@ -31,7 +32,7 @@ impl Fixture {
     pub(crate) fn new(transport: Arc<dyn Transport>, test: String) -> Self {
         let role = std::env::var(ROLE).ok();
         let given = role.as_ref().and_then(|_| std::env::var_os(FOLDER));
-        // Some transports work nowhere else.
+        // Some transports refuse folders that others can enter.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         let make = || tempfile::Builder::new().permissions(mode).tempdir().unwrap();
         let temporary = given.is_none().then(make);
@@ -54,43 +55,43 @@ impl Fixture {
         Address::new(self.folder.join(name)).unwrap()
     }
 
-    /// Listen there.
+    /// A listening endpoint with this name.
     pub fn listen(&self, name: &str) -> Endpoint {
         Endpoint::Listen(self.at(name))
     }
 
-    /// Dial there.
+    /// A dialling endpoint with this name.
     pub fn dial(&self, name: &str) -> Endpoint {
         Endpoint::Dial(self.at(name))
     }
 
-    /// A push socket with the default options.
+    /// Creates a push socket with the default options.
     pub fn push(&self, endpoint: &Endpoint) -> Arc<dyn Push> {
         self.transport.push(endpoint, &Options::default()).unwrap().into()
     }
 
-    /// A pull socket with the default options.
+    /// Creates a pull socket with the default options.
     pub fn pull(&self, endpoint: &Endpoint) -> Arc<dyn Pull> {
         self.transport.pull(endpoint, &Options::default()).unwrap().into()
     }
 
-    /// A request socket that dials `name`, with the default options.
+    /// Creates a request socket that dials `name`, with the default options.
     pub fn request(&self, name: &str) -> Arc<dyn Request> {
         self.transport.request(&self.at(name), &Options::default()).unwrap().into()
     }
 
-    /// A reply socket that listens at `name`, with the default options.
+    /// Creates a reply socket that listens at `name`, with the default options.
     pub fn reply(&self, name: &str) -> Arc<dyn Reply> {
         self.transport.reply(&self.at(name), &Options::default()).unwrap().into()
     }
 
-    /// In a process that [`Fixture::spawn`] started: its role.
+    /// The role of this process, if [`Fixture::spawn`] started it.
     pub fn role(&self) -> Option<&str> {
         self.role.as_deref()
     }
 
-    /// Another process that runs this case, with a role, in this folder. Its
-    /// standard input ends with this process or the [`Process`].
+    /// Starts another process that runs this case in `role`, in this folder.
+    /// Its standard input ends with this process or the [`Process`].
     pub fn spawn(&self, role: &str) -> Process {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &self.test, "--nocapture", "--test-threads=1"])
@@ -104,13 +105,13 @@ impl Fixture {
         Process(Some(child))
     }
 
-    /// Runs `case` in a process where no other case is run: for what is
+    /// Runs `case` in a process without other cases, for resources that are
     /// counted or limited per process.
     pub fn alone(&self, case: impl FnOnce(&Self)) {
         self.alone_for(2 * PATIENCE, case);
     }
 
-    /// The same, for at most so long.
+    /// Runs `case` like [`Fixture::alone`], for at most `time`.
     pub(crate) fn alone_for(&self, time: Duration, case: impl FnOnce(&Self)) {
         if self.role() == Some(ALONE) {
             return case(self);
@@ -129,27 +130,27 @@ impl Fixture {
         let output = output.unwrap();
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{}\n{}{}", output.status, said(&output.stdout), said(&output.stderr));
-        // A name that no test has would be a success too.
+        // A run that matches no test would succeed as well.
         assert!(said(&output.stdout).contains("1 passed"), "{}", said(&output.stdout));
     }
 
-    /// In a process with a role: stays until the parent's end of the pipe is
-    /// closed.
+    /// Blocks until the parent's end of the pipe is closed; for a process with
+    /// a role.
     pub fn until_parent_is_gone(&self) {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
     }
 }
 
-/// A process that runs this case in another role; killed when dropped.
+/// A process that runs this case in another role; killed on drop.
 pub struct Process(Option<Child>);
 
 impl Process {
-    /// Its number.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.0.as_ref().expect("present until the end").id()
     }
 
-    /// SIGKILL.
+    /// Kills the process with SIGKILL.
     pub fn kill(mut self) {
         self.end();
     }

@@ -1,25 +1,25 @@
 //! The conformance suite: what every transport of this workspace must do.
 //!
-//! A transport instantiates it in one of its integration tests; every case
-//! becomes one `#[test]`:
+//! A transport instantiates the suite in one of its integration tests; every
+//! case becomes one `#[test]`:
 //!
 //! ```ignore
 //! ekuiper_conformance::sp_suite!(UdsTransport::new());
 //! ```
 //!
 //! - [`contract`] is for any transport: the promises of
-//!   `ekuiper_core::transport`, seen through that contract alone
+//!   `ekuiper_core::transport`, tested through that contract alone
 //!   (`contract_suite!`).
-//! - [`stress`] is for any transport, too, and a part of both suites: random
-//!   closings, deadlines and reconnections from several threads.
-//! - [`wire`] is for transports that speak SP over Unix sockets: a raw socket
-//!   is the peer, and every byte counts (`sp_suite!`, which includes the
+//! - [`stress`] is for any transport, and part of both suites: random closing,
+//!   deadlines and reconnects from several threads.
+//! - [`wire`] is for transports that speak SP over Unix sockets: the peer is a
+//!   raw socket, and every byte is checked (`sp_suite!`, which includes the
 //!   contract).
 //!
-//! A name that begins with `case_` and a number fulfils that case of the table
-//! in the guide (`docs/src/conformance.md`). A library that cannot keep a
-//! promise names the case with an [`Exception`]: nothing is left out in
-//! silence.
+//! A function whose name begins with `case_` and a number implements that case
+//! of the table in the guide (`docs/src/conformance.md`). A transport whose
+//! library cannot keep a promise lists the case with an [`Exception`]: no case
+//! is left out silently.
 // Every function here is part of a test.
 #![allow(clippy::unwrap_used)]
 
@@ -40,16 +40,15 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::{Deadline, Options};
 
-/// How long anything may take that is expected to happen: long enough for the
-/// busiest machine.
+/// Maximum time for expected events: long enough for the busiest machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A deadline for what is expected to happen.
+/// A deadline for expected events.
 pub fn soon() -> Deadline {
     Some(Instant::now() + PATIENCE)
 }
 
-/// A deadline for what is expected not to happen.
+/// A deadline for events that should not happen.
 pub fn shortly() -> Deadline {
     Some(Instant::now() + Duration::from_millis(50))
 }
@@ -59,8 +58,8 @@ pub fn past() -> Deadline {
     Some(Instant::now())
 }
 
-/// Makes a call that must return by its deadline, as far as a busy machine can
-/// tell.
+/// Makes a call and asserts that it returns by its deadline, as precisely as a
+/// busy machine allows.
 pub(crate) fn punctual<T>(deadline: Deadline, call: impl FnOnce(Deadline) -> T) -> T {
     let outcome = call(deadline);
     let late = Instant::now().saturating_duration_since(deadline.unwrap());
@@ -68,19 +67,19 @@ pub(crate) fn punctual<T>(deadline: Deadline, call: impl FnOnce(Deadline) -> T) 
     outcome
 }
 
-/// The default options, changed.
+/// Returns the default options with a change.
 pub fn options(change: impl FnOnce(&mut Options)) -> Options {
     let mut options = Options::default();
     change(&mut options);
     options
 }
 
-/// Bytes that are not all alike, so that a misplaced piece shows.
+/// Returns varied bytes, so that a misplaced piece is detected.
 pub fn pattern(length: usize, seed: usize) -> Vec<u8> {
     (0..length).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect()
 }
 
-/// Whether `wanted` becomes true in time; asks again and again.
+/// Polls `wanted`; returns whether it became true in time.
 pub fn eventually(mut wanted: impl FnMut() -> bool) -> bool {
     let give_up = Instant::now() + PATIENCE;
     while !wanted() {

@@ -1,4 +1,4 @@
-//! Receiving in the background: for cases whose subject is the other side.
+//! Receiving in the background, for cases that test the other side.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -7,7 +7,7 @@ use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, Reply, ReplyEvent, 
 
 use crate::PATIENCE;
 
-/// What a pull socket received.
+/// An event of a pull socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pulled {
     Message(ConnectionId, Vec<u8>),
@@ -15,7 +15,7 @@ pub(crate) enum Pulled {
     Disconnected(ConnectionId),
 }
 
-/// What a reply socket received.
+/// An event of a reply socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Request(Ticket, Vec<u8>),
@@ -24,7 +24,7 @@ pub(crate) enum Asked {
     Disconnected(ConnectionId),
 }
 
-/// A thread that receives, until it is dropped, which closes the socket.
+/// A thread that receives events until it is dropped, which closes the socket.
 pub(crate) struct Pump<S: Closes + ?Sized, E> {
     pub(crate) socket: Arc<S>,
     events: mpsc::Receiver<E>,
@@ -68,12 +68,12 @@ impl<S: Closes + Send + Sync + ?Sized + 'static, E: Send + 'static> Pump<S, E> {
         Self { socket, events, thread: Some(thread) }
     }
 
-    /// The next event; it must come.
+    /// Returns the next event, and fails if there is none in time.
     pub(crate) fn next(&self) -> E {
         self.events.recv_timeout(PATIENCE).expect("nothing came")
     }
 
-    /// The next event, if there is one already.
+    /// Returns the next event, if there is one already.
     pub(crate) fn try_next(&self) -> Option<E> {
         self.events.try_recv().ok()
     }
@@ -100,7 +100,7 @@ impl PullPump {
         })
     }
 
-    /// The next message, whoever comes and goes before it.
+    /// Returns the next message, and skips connection events before it.
     pub(crate) fn message(&self) -> Vec<u8> {
         loop {
             if let Pulled::Message(_, body) = self.next() {
@@ -109,7 +109,7 @@ impl PullPump {
         }
     }
 
-    /// The next event, which must be a peer's coming.
+    /// Returns the next event, which must be a new connection.
     pub(crate) fn connected(&self) -> ConnectionId {
         match self.next() {
             Pulled::Connected(connection) => connection,
@@ -131,7 +131,7 @@ impl ReplyPump {
         })
     }
 
-    /// The next request, whoever comes and goes before it.
+    /// Returns the next request, and skips connection events before it.
     pub(crate) fn request(&self) -> (Ticket, Vec<u8>) {
         loop {
             match self.next() {
@@ -142,7 +142,7 @@ impl ReplyPump {
         }
     }
 
-    /// The next event, which must be a peer's coming.
+    /// Returns the next event, which must be a new connection.
     pub(crate) fn connected(&self) -> ConnectionId {
         match self.next() {
             Asked::Connected(connection) => connection,

@@ -1,5 +1,5 @@
-//! A peer that is a bare Unix socket: it sends exactly the bytes that it is
-//! told to, right or wrong.
+//! A peer that is a raw Unix socket: it sends exactly the given bytes, valid or
+//! not.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,50 +10,50 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::PATIENCE;
 
-/// The header of each role, spelled out byte for byte: the suite does not
-/// trust the code that it tests.
+/// The header of REQ, spelled out byte by byte, as the ones below: the suite
+/// does not trust the code under test.
 pub const REQ: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x30, 0, 0];
-/// REP's header.
+/// The header of REP.
 pub const REP: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x31, 0, 0];
-/// PUSH's header.
+/// The header of PUSH.
 pub const PUSH: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x50, 0, 0];
-/// PULL's header.
+/// The header of PULL.
 pub const PULL: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x51, 0, 0];
 
-/// One frame with this content.
+/// Returns one frame with this content.
 pub fn frame(content: &[u8]) -> Vec<u8> {
     [&claim(content.len() as u64)[..], content].concat()
 }
 
-/// The nine bytes in front of a frame's content.
+/// Returns the nine header bytes of a frame whose content has `length` bytes.
 pub fn claim(length: u64) -> [u8; 9] {
     let mut bytes = [1; 9];
     bytes[1..].copy_from_slice(&length.to_be_bytes());
     bytes
 }
 
-/// A listening bare socket.
+/// A listening raw socket.
 pub struct RawListener(UnixListener);
 
 impl RawListener {
-    /// Listens at an address that nobody has.
+    /// Listens at an unused address.
     pub fn bind(address: &Address) -> Self {
         Self(UnixListener::bind(address.path()).unwrap())
     }
 
-    /// The next connection; it must come.
+    /// Accepts the next connection, and fails if there is none in time.
     pub fn accept(&self) -> RawPeer {
         assert!(self.is_dialled_within(PATIENCE), "nobody dialled");
         RawPeer::new(self.0.accept().unwrap().0)
     }
 
-    /// Whether somebody dials in this time.
+    /// Whether a peer dials within `time`.
     pub fn is_dialled_within(&self, time: Duration) -> bool {
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&time)).unwrap() > 0
     }
 
-    /// The next connection, after both headers.
+    /// Accepts the next connection, and exchanges headers.
     pub fn accept_as(&self, own: [u8; 8], other: [u8; 8]) -> RawPeer {
         let mut peer = self.accept();
         peer.write(&own);
@@ -62,7 +62,7 @@ impl RawListener {
     }
 }
 
-/// One connection of a bare socket.
+/// One connection of a raw socket.
 pub struct RawPeer(UnixStream);
 
 impl RawPeer {
@@ -72,7 +72,7 @@ impl RawPeer {
         Self(stream)
     }
 
-    /// Connects to a socket that listens already.
+    /// Connects to a listening socket.
     pub fn dial(address: &Address) -> Self {
         Self::new(UnixStream::connect(address.path()).unwrap())
     }
@@ -85,7 +85,7 @@ impl RawPeer {
         peer
     }
 
-    /// Another handle of the same connection, for another thread.
+    /// Returns another handle of the connection, for another thread.
     pub fn again(&self) -> Self {
         Self(self.0.try_clone().unwrap())
     }
@@ -95,14 +95,14 @@ impl RawPeer {
         self.0.write_all(bytes).unwrap();
     }
 
-    /// Writes to a peer that may have hung up already; whether it had not.
+    /// Writes to a peer that may have disconnected; returns whether it had not.
     pub fn try_write(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
     }
 
-    /// Writes `bytes` again and again, so that there is always more to read,
-    /// until the peer hangs up. It spins, ahead by as much as the kernel allows:
-    /// a writer that sleeps leaves gaps.
+    /// Writes `bytes` repeatedly, so that there is always more to read, until
+    /// the peer disconnects. The writer spins, and is ahead by as much as the
+    /// kernel allows: one that blocks leaves gaps.
     pub fn flood(mut self, bytes: &[u8]) {
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&self.0, 16 << 20);
         self.0.set_nonblocking(true).unwrap();
@@ -117,19 +117,19 @@ impl RawPeer {
         }
     }
 
-    /// Reads as many bytes and compares them.
+    /// Reads as many bytes as `bytes` has, and compares them.
     pub fn expect(&mut self, bytes: &[u8]) {
         let mut read = vec![0; bytes.len()];
         self.0.read_exact(&mut read).unwrap();
         assert_eq!(read, bytes);
     }
 
-    /// Reads one frame; its content.
+    /// Reads one frame and returns its content.
     pub fn frame(&mut self) -> Vec<u8> {
         self.try_frame().expect("the peer hung up instead of sending a frame")
     }
 
-    /// Reads one frame; `None` when the peer hangs up instead.
+    /// Reads one frame; `None` when the peer disconnects instead.
     pub fn try_frame(&mut self) -> Option<Vec<u8>> {
         let mut kind = [0];
         match self.0.read(&mut kind) {
@@ -144,17 +144,18 @@ impl RawPeer {
         Some(content)
     }
 
-    /// Whether there are bytes to read already.
+    /// Whether there are bytes to read.
     pub fn has_something(&self) -> bool {
         poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
     }
 
-    /// The peer must hang up; what it still sent does not matter.
+    /// Asserts that the peer disconnects; bytes that it still sends do not
+    /// matter.
     pub fn expect_closed(&mut self) {
         assert!(self.is_closed_within(PATIENCE), "the connection is still open");
     }
 
-    /// Whether the peer hangs up in this time.
+    /// Whether the peer disconnects within `time`.
     pub fn is_closed_within(&mut self, time: Duration) -> bool {
         let give_up = Instant::now() + time;
         loop {
@@ -176,20 +177,20 @@ impl RawPeer {
         }
     }
 
-    /// Hangs up. At once: a process that another thread is just making may
-    /// hold a duplicate of the socket for a moment, which closing would leave
-    /// open.
+    /// Disconnects at once: a process that another thread is just creating may
+    /// hold a duplicate of the socket for a moment, which merely closing it
+    /// would leave open.
     pub fn hang_up(self) {
         self.0.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
-    /// Ends the sending direction only.
+    /// Shuts down the sending direction only.
     pub fn end_of_stream(&self) {
         self.0.shutdown(std::net::Shutdown::Write).unwrap();
     }
 }
 
-/// Whether somebody listens there.
+/// Whether a process listens at `address`.
 pub fn is_listening(address: &Address) -> bool {
     UnixStream::connect(address.path()).is_ok()
 }

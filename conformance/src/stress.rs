@@ -1,11 +1,10 @@
-//! Stress of one transport: sockets that are closed, dropped, made anew and
-//! used with every kind of deadline, from several threads at once, with
-//! messages of random lengths.
+//! Stress test of a transport: several threads close, drop, recreate and use
+//! sockets with every kind of deadline and with messages of random lengths.
 //!
-//! A case is a sequence of rounds, each drawn from a seed. A failure prints the
-//! seed of its round, and `EKUIPER_STRESS_SEED` begins with that round.
-//! Threads run as the system lets them: a seed repeats what is tried, not the
-//! interleaving. `EKUIPER_STRESS_SECONDS` is the time for each case.
+//! A case is a sequence of rounds, each with a random seed. A failure prints
+//! the seed of its round, and `EKUIPER_STRESS_SEED` starts with that round.
+//! Threads are scheduled by the system: a seed repeats the operations, not
+//! their interleaving. `EKUIPER_STRESS_SECONDS` is the time for each case.
 
 pub mod messages;
 pub mod requests;
@@ -31,14 +30,14 @@ use rng::Rng;
 use crate::contract::resources::descriptors;
 use crate::{Fixture, PATIENCE, eventually};
 
-/// Time for each case in an ordinary run of all tests.
+/// Time for each case in an ordinary test run.
 const USUAL: Duration = Duration::from_secs(2);
 
-/// Threads that a transport may start later than in the first round, for the
-/// whole process. What each round left behind would soon be more.
+/// Number of threads that a transport may start after the first round, for the
+/// whole process. A leak in each round would soon be larger.
 const MORE_THREADS: usize = 1;
 
-/// The seed of the round under way, for whoever panics.
+/// The seed of the current round, for the panic hook.
 static SEED: AtomicU64 = AtomicU64::new(0);
 
 fn variable(name: &str) -> Option<u64> {
@@ -46,46 +45,46 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is no whole number: {text}")))
 }
 
-/// Time that a case of this suite takes besides its last round.
+/// Time that a case of this suite takes, without its last round.
 pub(crate) fn length() -> Duration {
     variable("EKUIPER_STRESS_SECONDS").map_or(USUAL, Duration::from_secs)
 }
 
-/// [`messages::stress_of_pushes_that_dial`] of a transport whose connections
-/// may end by themselves.
+/// Runs [`messages::stress_of_pushes_that_dial`] for a transport whose
+/// connections may end spontaneously.
 pub fn pushes_that_dial(f: &Fixture) {
     repeat(f, Strictness::Lenient, messages::round_of_pushes_that_dial);
 }
 
-/// [`messages::stress_of_pushes_that_listen`] of such a transport.
+/// Runs [`messages::stress_of_pushes_that_listen`] for such a transport.
 pub fn pushes_that_listen(f: &Fixture) {
     repeat(f, Strictness::Lenient, messages::round_of_pushes_that_listen);
 }
 
-/// [`requests::stress_of_requests_and_replies`] of such a transport.
+/// Runs [`requests::stress_of_requests_and_replies`] for such a transport.
 pub fn requests_and_replies(f: &Fixture) {
     repeat(f, Strictness::Lenient, requests::round);
 }
 
-/// What a transport keeps of the contract.
+/// The extent to which a transport keeps the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strictness {
-    /// All of it.
+    /// The whole contract.
     Strict,
-    /// Connections may end by themselves, with what was under way on them, and
-    /// leave descriptors behind. All the rest must hold: whole messages in
-    /// order, none twice and none that was refused, every deadline, every
-    /// closing, and service that comes back.
+    /// Connections may end spontaneously, with messages in flight, and leave
+    /// descriptors behind. Everything else must hold: whole messages in order,
+    /// none twice and none that was refused, every deadline, every closing, and
+    /// recovery.
     Lenient,
 }
 
-/// Runs rounds for the configured time, in a process of its own, where a panic
-/// of any thread, descriptors and threads can be attributed to them.
+/// Runs rounds for the configured time in a process of its own, to which panics
+/// of any thread, descriptors and threads can be attributed.
 fn repeat(f: &Fixture, strictness: Strictness, round: fn(&Fixture, Strictness, &mut Rng)) {
     f.alone_for(length() + 4 * PATIENCE, |f| {
         let by_time = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let first = variable("EKUIPER_STRESS_SEED").unwrap_or_else(by_time);
-        // No thread outlives a failure: some may hang.
+        // A failure ends the process, since some threads may hang.
         std::panic::set_hook(Box::new(fail));
         let until = Instant::now() + length();
         let mut rounds = 0;
@@ -95,7 +94,7 @@ fn repeat(f: &Fixture, strictness: Strictness, round: fn(&Fixture, Strictness, &
             SEED.store(seed, Ordering::SeqCst);
             watch(|| round(f, strictness, &mut Rng::new(seed)));
             rounds += 1;
-            // The first round makes what a process keeps.
+            // The first round creates what the process keeps.
             let (descriptors_kept, threads_kept) =
                 *kept.get_or_insert_with(|| (descriptors(), threads() + MORE_THREADS));
             let are_back = strictness == Strictness::Lenient || eventually(|| descriptors() <= descriptors_kept);
@@ -107,7 +106,7 @@ fn repeat(f: &Fixture, strictness: Strictness, round: fn(&Fixture, Strictness, &
     });
 }
 
-/// Runs a round, which must end.
+/// Runs a round, and asserts that it ends.
 fn watch(round: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let running = scope.spawn(round);
@@ -119,8 +118,8 @@ fn watch(round: impl FnOnce() + Send) {
     });
 }
 
-/// Closes a socket, now and then from two threads at once, which must end what
-/// `threads` do with it.
+/// Closes a socket, sometimes from two threads at once, and asserts that
+/// `threads` end.
 fn end(what: &str, rng: &mut Rng, close: impl Fn() + Sync, threads: &[ScopedJoinHandle<'_, ()>]) {
     std::thread::scope(|scope| {
         if rng.chance(30) {
@@ -152,7 +151,7 @@ fn fail(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("a thread without a name").to_owned();
     let seed = SEED.load(Ordering::SeqCst);
-    // The test harness keeps what the macros print to itself.
+    // The test harness captures the output of the print macros.
     let _ = writeln!(
         std::io::stderr().lock(),
         "{name}: {panic}\nthe round's seed: EKUIPER_STRESS_SEED={seed} begins with it"

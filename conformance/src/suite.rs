@@ -1,4 +1,4 @@
-//! The list of all cases, and how each becomes a test.
+//! The list of all cases, and the macros that turn them into tests.
 
 use std::io::Write;
 use std::sync::{Arc, mpsc};
@@ -8,17 +8,17 @@ use ekuiper_core::transport::Transport;
 
 use crate::{Exception, Fixture};
 
-/// One case; panics when it fails.
+/// A case; panics when it fails.
 pub type Case = fn(&Fixture);
 
-/// How long a case may take besides the time that a stress takes: the slowest
+/// Maximum time of a case, without the time of a stress test: the slowest one
 /// waits for ten seconds several times.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// The suite of one transport; made by `sp_suite!` and `contract_suite!`.
+/// The suite of one transport; created by `sp_suite!` and `contract_suite!`.
 pub struct Suite {
     transport: Arc<dyn Transport>,
-    /// The module that holds the tests.
+    /// The module that contains the tests.
     module: &'static str,
     exceptions: Vec<(&'static str, Exception)>,
 }
@@ -33,17 +33,17 @@ impl Suite {
         Self { transport, module, exceptions }
     }
 
-    /// Runs a case, or what its exception says.
+    /// Runs a case, or its exception.
     ///
     /// # Panics
-    /// When the case fails or hangs.
+    /// The case fails or hangs.
     pub fn run(self, name: &'static str, case: Case) {
         let exception = self.exceptions.iter().find(|(excepted, _)| *excepted == name).map(|(_, exception)| *exception);
         let case = match exception {
             None => case,
             Some(exception) => {
                 let what = if exception.instead.is_some() { "another form" } else { "SKIPPED" };
-                // Not `eprintln`, which the test harness keeps to itself.
+                // Not `eprintln`, which the test harness captures.
                 let _ = writeln!(std::io::stderr(), "{}: {name}: {what}: {}", self.transport.name(), exception.reason);
                 match exception.instead {
                     Some(instead) => instead,
@@ -51,7 +51,7 @@ impl Suite {
                 }
             }
         };
-        // The harness names tests by their path within the crate.
+        // The harness identifies tests by their path within the crate.
         let test = match self.module.split_once("::") {
             Some((_, module)) => format!("{module}::{name}"),
             None => name.to_owned(),
@@ -80,7 +80,7 @@ impl Suite {
     }
 }
 
-/// Every case, for a transport that speaks SP over Unix sockets.
+/// Instantiates every case, for a transport that speaks SP over Unix sockets.
 ///
 /// ```ignore
 /// sp_suite!(UdsTransport::new());
@@ -95,7 +95,7 @@ macro_rules! sp_suite {
     };
 }
 
-/// The cases that are seen through the contract alone, for any transport; see
+/// Instantiates the cases that use the contract alone, for any transport; see
 /// [`sp_suite!`].
 #[macro_export]
 macro_rules! contract_suite {
@@ -337,7 +337,7 @@ macro_rules! __wire_cases {
 mod tests {
     use std::path::Path;
 
-    /// A case that nobody instantiates proves nothing.
+    /// A case that no suite contains would prove nothing.
     #[test]
     fn every_case_is_in_the_list() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

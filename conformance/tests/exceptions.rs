@@ -1,4 +1,4 @@
-//! How a transport says that it cannot fulfil a case.
+//! Tests of exceptions for cases that a transport cannot pass.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

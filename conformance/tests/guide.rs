@@ -1,4 +1,4 @@
-//! What the guide says of tests is true: those that it names are there, and
+//! Tests that the guide matches the code: the tests that it names exist, and
 //! each exception of a transport is explained. No text refers to a page that is
 //! not in the repository.
 // Clippy takes only functions with #[test] for tests.
@@ -14,7 +14,7 @@ fn page(name: &str) -> String {
     std::fs::read_to_string(root().join("docs/src").join(name)).unwrap()
 }
 
-/// Every file of these kinds in the repository, and its text.
+/// Returns every file of these kinds in the repository, with its text.
 fn texts(kinds: &[&str]) -> Vec<(PathBuf, String)> {
     let mut folders = vec![root().to_owned()];
     let mut found = Vec::new();
@@ -23,7 +23,7 @@ fn texts(kinds: &[&str]) -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
-                // Built or fetched, not written.
+                // Generated or downloaded files.
                 if !name.starts_with('.') && name != "target" {
                     folders.push(path);
                 }
@@ -41,7 +41,7 @@ fn pages_that_are_referred_to_are_there() {
     for (file, text) in &texts {
         for word in text.split(|letter: char| !(letter.is_alphanumeric() || "_-./".contains(letter))) {
             let word = word.trim_end_matches('.');
-            // A kind of files is no page.
+            // The name of a kind of files is not a page.
             let Some(page) = word.strip_suffix(".md").filter(|page| !page.is_empty()) else { continue };
             let name = format!("{}.md", page.rsplit('/').next().unwrap());
             let is_there = texts.iter().any(|(path, _)| path.file_name().unwrap() == name.as_str());
@@ -95,7 +95,7 @@ fn each_exception_is_explained() {
     }
 }
 
-/// The README, the guide's pages, and what is in their fences of this kind.
+/// Returns the code fences of this kind in the README and the guide's pages.
 fn examples(language: &str) -> Vec<(String, String)> {
     let pages = std::fs::read_dir(root().join("docs/src")).unwrap().map(|entry| entry.unwrap().path());
     let mut found = Vec::new();
@@ -113,8 +113,8 @@ fn examples(language: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Without the indentation and the visibility by which an example and the code
-/// that it is from differ.
+/// Removes the indentation and the visibility, in which an example and its
+/// original may differ.
 fn lines(text: &str) -> String {
     text.lines()
         .map(|line| line.trim().trim_start_matches("pub(super) "))
@@ -128,7 +128,7 @@ fn every_example_in_rust_is_compiled() {
     let compiled = ["sdk/examples/guide.rs", "sdk/examples/lines.rs", "examples/engine/tests/guide.rs"];
     let compiled = compiled.map(|path| format!("\n{}", lines(&std::fs::read_to_string(root().join(path)).unwrap())));
     for (page, example) in examples("rust") {
-        // It is of a transport that does not exist.
+        // This example is about a transport that does not exist.
         if example.starts_with("ekuiper_conformance::sp_suite!(MyTransport") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Promise 8: whose socket file it is: case 29.
+//! Promise 8, foreign files are safe: case 29.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -13,7 +13,7 @@ use super::{introduce, join};
 use crate::raw::is_listening;
 use crate::{Fixture, assert_error};
 
-/// Everything that listens, at one address.
+/// Listens at one address with a socket of each listening kind.
 fn listen_all(f: &Fixture, address: &Address) -> [Result<Box<dyn std::any::Any>>; 3] {
     let (transport, endpoint, options) = (f.transport(), Endpoint::Listen(address.clone()), Options::default());
     [
@@ -23,12 +23,12 @@ fn listen_all(f: &Fixture, address: &Address) -> [Result<Box<dyn std::any::Any>>
     ]
 }
 
-/// Leaves the file of a listener that has ended.
+/// Leaves behind the file of a listener that has ended.
 fn make_stale(address: &Address) {
     drop(UnixListener::bind(address.path()).unwrap());
 }
 
-/// Case 29: a socket file that nobody listens on is taken over.
+/// Case 29: a socket file without a listener is taken over.
 pub fn case_29_a_stale_file_is_taken_over(f: &Fixture) {
     make_stale(&f.at("pull"));
     make_stale(&f.at("push"));
@@ -39,7 +39,8 @@ pub fn case_29_a_stale_file_is_taken_over(f: &Fixture) {
     introduce(&*f.request("reply"), &*reply);
 }
 
-/// Case 29: where somebody listens, nobody else can, and he is not disturbed.
+/// Case 29: an address with a live listener cannot be taken, and that listener
+/// is not disturbed.
 pub fn case_29_a_live_listener_is_left_alone(f: &Fixture) {
     let pull = f.pull(&f.listen("pull"));
     for refused in listen_all(f, &f.at("pull")) {
@@ -54,7 +55,7 @@ pub fn case_29_a_live_listener_is_left_alone(f: &Fixture) {
     drop(foreign);
 }
 
-/// Case 29: what is no socket is never removed.
+/// Case 29: a file that is not a socket is never removed.
 pub fn case_29_a_regular_file_is_left_alone(f: &Fixture) {
     std::fs::write(f.at("file").path(), "precious").unwrap();
     std::fs::create_dir(f.at("folder").path()).unwrap();
@@ -68,7 +69,7 @@ pub fn case_29_a_regular_file_is_left_alone(f: &Fixture) {
     assert!(f.at("folder").path().is_dir());
 }
 
-/// Case 29: closing removes the file, unless another has taken its place.
+/// Case 29: closing removes the file, unless another file has replaced it.
 pub fn case_29_a_replaced_file_is_kept(f: &Fixture) {
     for name in ["pull", "reply"] {
         let address = f.at(name);
@@ -103,8 +104,8 @@ pub fn case_29_a_replaced_file_is_kept(f: &Fixture) {
     }
 }
 
-/// The file goes with `close`, not only when the last handle is dropped, and
-/// the address is free at once.
+/// `close` removes the file, not only the drop of the last handle, and the
+/// address is free at once.
 pub fn addresses_are_free_after_closing(f: &Fixture) {
     for _ in 0..20 {
         let (pull, push, reply) = (f.pull(&f.listen("pull")), f.push(&f.listen("push")), f.reply("reply"));
@@ -116,7 +117,8 @@ pub fn addresses_are_free_after_closing(f: &Fixture) {
     }
 }
 
-/// Of several that find one stale file, one wins, and it does listen.
+/// Of several processes that find the same stale file, exactly one takes it
+/// over, and listens.
 pub fn addresses_are_taken_over_by_one(f: &Fixture) {
     const RIVALS: usize = 6;
     for round in 0..30 {
@@ -145,7 +147,7 @@ pub fn addresses_are_taken_over_by_one(f: &Fixture) {
     }
 }
 
-/// Sockets are their user's alone.
+/// Socket files are private to their user.
 pub fn addresses_are_private(f: &Fixture) {
     let _sockets = (f.pull(&f.listen("pull")), f.push(&f.listen("push")), f.reply("reply"));
     for name in ["pull", "push", "reply"] {
@@ -155,7 +157,7 @@ pub fn addresses_are_private(f: &Fixture) {
     }
 }
 
-/// Paths of up to 107 bytes can be used; longer ones are no addresses.
+/// Paths of up to 107 bytes can be used; longer ones are not valid addresses.
 pub fn addresses_of_every_length(f: &Fixture) {
     let fill = |length: usize| {
         let used = f.folder().as_os_str().as_bytes().len() + 1;
@@ -170,7 +172,8 @@ pub fn addresses_of_every_length(f: &Fixture) {
     assert!(Address::new(fill(110)).is_err());
 }
 
-/// Where nothing can be made, the error says where and why.
+/// An address at which no socket can be created results in an error with the
+/// address and the reason.
 pub fn addresses_that_cannot_be(f: &Fixture) {
     std::fs::write(f.at("file").path(), "").unwrap();
     for name in ["missing/socket", "file/socket"] {

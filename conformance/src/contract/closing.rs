@@ -1,4 +1,5 @@
-//! Promise 2: `close` ends every wait, from any thread, and for good.
+//! Promise 2, every wait ends: `close` ends every wait, from any thread, for
+//! good.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,8 +10,8 @@ use ekuiper_core::transport::{ConnectionId, PullEvent, Reply, ReplyEvent, Reques
 use super::{asked, couple, fill, pair};
 use crate::{Fixture, assert_error, eventually, pattern, soon};
 
-/// Runs `wait` in another thread and closes after various times, so that it
-/// is caught before, at and after its beginning.
+/// Runs `wait` in another thread and closes after various times, so that the
+/// close happens before, at and after the wait's beginning.
 fn ends<T>(what: &str, mut make: impl FnMut(u64) -> (Box<dyn FnOnce() -> Result<T> + Send>, Box<dyn Fn()>)) {
     for pause in [0, 1, 5, 30] {
         let (wait, close) = make(pause);
@@ -40,7 +41,7 @@ macro_rules! ends {
     };
 }
 
-/// Waits of sockets that have no peer.
+/// Closing ends the waits of sockets without peers.
 pub fn closing_ends_waits_for_peers(f: &Fixture) {
     ends!("push dial connect", |at| (f.push(&f.dial(&at)), ()), |push| push.connect(None));
     ends!("push listen connect", |at| (f.push(&f.listen(&at)), ()), |push| push.connect(None));
@@ -51,7 +52,7 @@ pub fn closing_ends_waits_for_peers(f: &Fixture) {
     ends!("reply receive", |at| (f.reply(&at), ()), |reply| reply.receive(&mut Vec::new(), None));
 }
 
-/// Waits for silent peers.
+/// Closing ends waits for silent peers.
 pub fn closing_ends_waits_for_silent_peers(f: &Fixture) {
     ends!("pull", |at| swap(pair(f, &at)), |pull| pull.receive(&mut Vec::new(), None));
     ends!(
@@ -73,8 +74,8 @@ pub fn closing_ends_waits_for_silent_peers(f: &Fixture) {
     );
 }
 
-/// Waits for peers that do not read: at a message's beginning, in its middle,
-/// and behind another sender.
+/// Closing ends waits for peers that do not read: at a message's beginning, in
+/// its middle, and behind another sender.
 pub fn closing_ends_waits_for_readers(f: &Fixture) {
     let full = |at: &str| {
         let (push, pull) = pair(f, at);
@@ -134,7 +135,8 @@ fn swap<A, B>((a, b): (A, B)) -> (B, A) {
     (b, a)
 }
 
-/// After it, every call says so, and closing again does nothing.
+/// After `close`, every call fails with `Closed`, and closing again has no
+/// effect.
 pub fn closing_is_for_good(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let (request, connection, reply) = couple(f, "reply");
@@ -158,8 +160,8 @@ pub fn closing_is_for_good(f: &Fixture) {
     }
 }
 
-/// A socket whose peer has ended finishes: it waits for nobody any more,
-/// whether nobody is connected or somebody who is silent.
+/// A socket whose peer's process has ended finishes: its waits end, with a
+/// silent peer as well as with none.
 pub fn finishing_ends_waits(f: &Fixture) {
     for pause in [0, 5, 30] {
         let at = |name: &str| format!("{name}{pause}");
@@ -183,8 +185,8 @@ pub fn finishing_ends_waits(f: &Fixture) {
     }
 }
 
-/// A socket that stops listening leaves its address to the next one at once,
-/// and its peers notice nothing.
+/// A socket that stops listening frees its address at once, and its peers are
+/// not affected.
 pub fn stopping_to_listen_frees_the_address(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     push.send(b"before", soon()).unwrap();
@@ -196,7 +198,7 @@ pub fn stopping_to_listen_frees_the_address(f: &Fixture) {
         while !matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)) {}
         assert_eq!(buffer, expected);
     }
-    // Its closing leaves the other's file alone.
+    // Closing it leaves the other socket's file alone.
     pull.close();
     let other = f.push(&f.dial("data"));
     other.send(b"next", soon()).unwrap();
@@ -204,7 +206,7 @@ pub fn stopping_to_listen_frees_the_address(f: &Fixture) {
     assert_eq!(buffer, b"next");
 }
 
-/// What has arrived before it finishes is received all the same.
+/// Data that arrived before `finish` is still received.
 pub fn finishing_loses_nothing(f: &Fixture) {
     const MESSAGES: usize = 50;
     let (push, pull) = pair(f, "data");
@@ -213,7 +215,7 @@ pub fn finishing_loses_nothing(f: &Fixture) {
     }
     let (request, connection, reply) = couple(f, "reply");
     request.send(connection, b"question", soon()).unwrap();
-    // Whoever waits has seen nothing yet.
+    // The waiting thread has not received anything yet.
     let (mut buffer, mut received) = (Vec::new(), 0);
     push.flush(Some(std::time::Instant::now() + Duration::from_millis(20))).ok();
     pull.finish();
@@ -234,14 +236,14 @@ pub fn finishing_loses_nothing(f: &Fixture) {
     assert_eq!(received, MESSAGES);
     let (ticket, question) = asked(&*reply);
     assert_eq!(question, b"question");
-    // Its connection lives.
+    // The connection is still alive.
     reply.send(&ticket, b"answer", soon()).unwrap();
     request.receive(&mut buffer, soon()).unwrap();
     assert_eq!(buffer, b"answer");
     assert_error!(reply.receive(&mut buffer, soon()), TransportError::Closed);
 }
 
-/// The other side learns of it, whether the socket was closed or dropped.
+/// Peers see that a socket was closed, and that one was dropped.
 pub fn closing_is_seen_by_peers(f: &Fixture) {
     let mut buffer = Vec::new();
     for drop_it in [false, true] {
@@ -274,8 +276,8 @@ pub fn closing_is_seen_by_peers(f: &Fixture) {
     }
 }
 
-/// Closing while others connect, send and receive: nothing hangs, nothing
-/// panics, and the other sides all see the end.
+/// Closing while other threads connect, send and receive causes neither a hang
+/// nor a panic, and every peer sees the end.
 pub fn closing_amid_traffic(f: &Fixture) {
     for round in 0..20 {
         let name = format!("data{round}");

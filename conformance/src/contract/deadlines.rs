@@ -1,4 +1,4 @@
-//! Promises 2 and 3: a call with a deadline returns by then.
+//! Promises 2 and 3: a call with a deadline returns by that deadline.
 
 use std::thread;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use ekuiper_core::transport::{ReplyEvent, TransportError};
 use super::{asked, couple, fill, message, pair};
 use crate::{Fixture, assert_error, eventually, past, pattern, punctual, shortly, soon};
 
-/// Every wait for a peer ends with its deadline, and not before it.
+/// Every wait for a peer ends at its deadline, and not before.
 pub fn deadlines_end_every_wait_for_a_peer(f: &Fixture) {
     let mut buffer = Vec::new();
     for (number, deadline) in [past, shortly].into_iter().enumerate() {
@@ -29,7 +29,7 @@ pub fn deadlines_end_every_wait_for_a_peer(f: &Fixture) {
     }
 }
 
-/// A wait is not cut short.
+/// A wait does not end early.
 pub fn deadlines_are_not_early(f: &Fixture) {
     let pull = f.pull(&f.listen("pull"));
     let push = f.push(&f.dial("nobody"));
@@ -43,7 +43,7 @@ pub fn deadlines_are_not_early(f: &Fixture) {
     }
 }
 
-/// With a deadline in the past a call takes what is there.
+/// A call with a deadline in the past takes what is available.
 pub fn deadlines_in_the_past_take_what_is_there(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let mut buffer = Vec::new();
@@ -62,7 +62,7 @@ pub fn deadlines_in_the_past_take_what_is_there(f: &Fixture) {
     assert_eq!(buffer, b"answer");
 }
 
-/// A peer that is there and says nothing.
+/// A deadline ends the wait for a connected but silent peer.
 pub fn deadlines_end_waits_for_silent_peers(f: &Fixture) {
     let (_push, pull) = pair(f, "data");
     let (request, connection, reply) = couple(f, "reply");
@@ -72,13 +72,13 @@ pub fn deadlines_end_waits_for_silent_peers(f: &Fixture) {
         punctual(deadline(), |d| assert_error!(reply.receive(&mut buffer, d), TransportError::Timeout));
         request.send(connection, b"question", soon()).unwrap();
         punctual(deadline(), |d| assert_error!(request.receive(&mut buffer, d), TransportError::Timeout));
-        // The silence was ours.
+        // The silent side was ours.
         asked(&*reply);
     }
 }
 
-/// A push whose peer does not read: the deadline holds for whoever sends, and
-/// for whoever waits behind him.
+/// A deadline ends the wait for a peer that does not read, for the sender and
+/// for the threads behind it.
 pub fn deadlines_end_waits_for_readers(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let taken = fill(&*push, &[1; 1000]);
@@ -98,14 +98,14 @@ pub fn deadlines_end_waits_for_readers(f: &Fixture) {
         assert_eq!(message(&*pull), [3; 1000]);
         patient.join().unwrap();
     });
-    // What timed out was not sent.
+    // The message that timed out was not sent.
     push.send(b"last", soon()).unwrap();
     assert_eq!(message(&*pull), b"last");
 }
 
-/// A message that is longer than what fits between the two, to a peer that
-/// does not read: the call ends with its deadline too. If it failed, nothing
-/// arrives; if it did not, the message does, and nothing gets into it.
+/// Sending a message larger than the buffers, to a peer that does not read,
+/// ends at its deadline. If the call failed, nothing arrives; if it succeeded,
+/// the message does, unmixed with others.
 pub fn deadlines_end_the_sending_of_long_messages(f: &Fixture) {
     let long = pattern(16 << 20, 1);
     let (push, pull) = pair(f, "data");
@@ -126,13 +126,14 @@ pub fn deadlines_end_the_sending_of_long_messages(f: &Fixture) {
         assert_eq!(message(&*pull), b"next");
         sender.join().unwrap();
     });
-    // It arrives without the sender doing anything more for it.
+    // The message arrives without further calls of the sender.
     if punctual(past(), |deadline| push.send(&long, deadline).is_ok()) {
         assert!(message(&*pull) == long);
     }
 }
 
-/// The same for requests and replies.
+/// Sending a large request or reply, to a peer that does not read, ends at its
+/// deadline.
 pub fn deadlines_end_the_sending_of_long_requests_and_replies(f: &Fixture) {
     let long = pattern(16 << 20, 2);
     let (request, connection, reply) = couple(f, "reply");
@@ -143,7 +144,7 @@ pub fn deadlines_end_the_sending_of_long_requests_and_replies(f: &Fixture) {
     let mut buffer = Vec::new();
     request.receive(&mut buffer, soon()).unwrap();
     assert!(buffer == long);
-    // What nobody waits for any more does not get in the way.
+    // Data of a cancelled request does not get in the way.
     request.send(connection, &long, shortly()).unwrap();
     punctual(shortly(), |deadline| assert_error!(request.receive(&mut buffer, deadline), TransportError::Timeout));
     thread::scope(|scope| {
@@ -152,8 +153,8 @@ pub fn deadlines_end_the_sending_of_long_requests_and_replies(f: &Fixture) {
     });
 }
 
-/// A peer goes away in the middle of a message that is being finished in the
-/// background: what is sent after that, and a flush, end by their deadlines.
+/// When a peer disconnects in the middle of a message that is being finished in
+/// the background, later sends and a flush end by their deadlines.
 pub fn deadlines_hold_after_a_peer_left_in_a_message(f: &Fixture) {
     let long = vec![1; 16 << 20];
     let (push, pull) = pair(f, "data");
@@ -174,6 +175,6 @@ pub fn deadlines_hold_after_a_peer_left_in_a_message(f: &Fixture) {
     request.send(connection, b"second", soon()).unwrap();
     let second = asked(&*reply).0;
     drop(request);
-    // It may be queued; it may not wait for long.
+    // The answer may be queued; the call may not take long.
     let _ = punctual(shortly(), |deadline| reply.send(&second, b"x", deadline));
 }

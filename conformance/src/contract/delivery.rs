@@ -1,4 +1,4 @@
-//! Promise 1: whole messages, in order, whoever sends and however many.
+//! Promise 1, whole messages in order, from any number of senders.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use ekuiper_core::transport::{ConnectionId, PullEvent};
 use super::{asked, couple, join, message, pair};
 use crate::{Fixture, pattern, soon};
 
-/// Around every length at which something might change.
+/// Lengths around every internal threshold.
 const LENGTHS: [usize; 18] = [
     0,
     1,
@@ -29,7 +29,7 @@ const LENGTHS: [usize; 18] = [
     5_000_003,
 ];
 
-/// Every length, from a dialling to a listening socket.
+/// Messages of every length arrive, from a dialling to a listening socket.
 pub fn delivery_of_every_length(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     thread::scope(|scope| {
@@ -40,7 +40,7 @@ pub fn delivery_of_every_length(f: &Fixture) {
     });
 }
 
-/// The same where the receiver dials.
+/// Messages of every length arrive, from a listening to a dialling socket.
 pub fn delivery_to_a_dialler(f: &Fixture) {
     let (push, pull) = (f.push(&f.listen("data")), f.pull(&f.dial("data")));
     join(&*push, &*pull);
@@ -52,7 +52,7 @@ pub fn delivery_to_a_dialler(f: &Fixture) {
     });
 }
 
-/// Many messages, none missing, none twice, in order.
+/// Of many messages, none is lost or duplicated, and all are in order.
 pub fn delivery_keeps_the_order(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     thread::scope(|scope| {
@@ -63,8 +63,8 @@ pub fn delivery_keeps_the_order(f: &Fixture) {
     });
 }
 
-/// Several threads on one socket: their messages do not mix, and each thread's
-/// stay in order.
+/// Messages of several threads on one socket do not mix, and each thread's are
+/// in order.
 pub fn delivery_from_several_threads(f: &Fixture) {
     const THREADS: usize = 4;
     const EACH: usize = 300;
@@ -88,8 +88,8 @@ pub fn delivery_from_several_threads(f: &Fixture) {
     });
 }
 
-/// Several peers: each one's messages come in its own order, under its own
-/// connection's id.
+/// Messages of several peers arrive in each peer's order, under its own
+/// connection id.
 pub fn delivery_from_several_peers(f: &Fixture) {
     let pull = f.pull(&f.listen("data"));
     thread::scope(|scope| {
@@ -113,7 +113,7 @@ pub fn delivery_from_several_peers(f: &Fixture) {
     });
 }
 
-/// Requests and replies of every length.
+/// Requests and replies of every length arrive.
 pub fn delivery_of_requests_and_replies(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Connections coming and going, as a receiver sees them.
+//! Connection events, as a receiver sees them.
 
 use std::collections::HashSet;
 
@@ -7,8 +7,8 @@ use ekuiper_core::transport::{PullEvent, ReplyEvent};
 use super::{asked, pair};
 use crate::{Fixture, soon};
 
-/// A peer that sends and goes at once: `Connected`, all its messages, then
-/// `Disconnected`.
+/// A peer that sends and disconnects at once is reported as `Connected`, all
+/// its messages, then `Disconnected`.
 pub fn events_frame_the_messages(f: &Fixture) {
     let pull = f.pull(&f.listen("data"));
     let mut buffer = Vec::new();
@@ -33,7 +33,8 @@ pub fn events_frame_the_messages(f: &Fixture) {
     }
 }
 
-/// The same at a reply socket: a request whose peer has gone is still told.
+/// A request whose peer has disconnected is still reported, between that peer's
+/// connection events.
 pub fn events_frame_the_requests(f: &Fixture) {
     let reply = f.reply("reply");
     let mut buffer = Vec::new();
@@ -52,7 +53,7 @@ pub fn events_frame_the_requests(f: &Fixture) {
     }
 }
 
-/// An event leaves the buffer alone or not; a message replaces it.
+/// An event may leave the buffer unchanged; a message replaces its content.
 pub fn events_replace_what_the_buffer_holds(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let mut buffer = vec![9; 1000];
@@ -63,7 +64,7 @@ pub fn events_replace_what_the_buffer_holds(f: &Fixture) {
     }
 }
 
-/// Two peers at once are two connections, and each request says whose it is.
+/// Two peers at once are two connections, and each request names its own.
 pub fn events_tell_peers_apart(f: &Fixture) {
     let reply = f.reply("reply");
     std::thread::scope(|scope| {
@@ -90,8 +91,8 @@ pub fn events_tell_peers_apart(f: &Fixture) {
     });
 }
 
-/// A peer that came and went while nobody received was there nevertheless: both
-/// are told, in this order.
+/// A peer that connected and disconnected while no thread received is reported
+/// as both, in this order.
 pub fn events_tell_of_visits(f: &Fixture) {
     let (pull, reply) = (f.pull(&f.listen("pull")), f.reply("reply"));
     let mut buffer = Vec::new();

@@ -1,12 +1,12 @@
-//! Promise 4: the size limit, at both ends.
+//! Promise 4, the maximum message length, at both ends.
 
 use ekuiper_core::transport::{PullEvent, ReplyEvent, TransportError};
 
 use super::{asked, introduce, join, message};
 use crate::{Fixture, assert_error, options, pattern, soon};
 
-/// The longest message passes; a longer one is an error at its sender, costs
-/// nothing, and the connection lives.
+/// The longest message passes; a longer one is an error at its sender, has no
+/// other effect, and the connection lives.
 pub fn limits_hold_at_the_sender(f: &Fixture) {
     let limit = options(|options| options.max_message = 1000);
     let t = f.transport();
@@ -23,25 +23,27 @@ pub fn limits_hold_at_the_sender(f: &Fixture) {
     let (ticket, body) = asked(&*reply);
     assert_eq!(body, [2; 1000]);
     assert_error!(reply.send(&ticket, &[3; 1001], soon()), TransportError::TooLong { length: 1001, max: 1000 });
-    // It can be answered still.
+    // The request can still be answered.
     reply.send(&ticket, &[4; 1000], soon()).unwrap();
     let mut buffer = Vec::new();
     request.receive(&mut buffer, soon()).unwrap();
     assert_eq!(buffer, [4; 1000]);
 }
 
-/// A peer that sends more loses its connection; others do not.
+/// A peer that sends a longer message loses its connection; other peers do not.
 pub fn limits_hold_at_the_receiver(f: &Fixture) {
     let limit = options(|options| options.max_message = 1000);
     let pull = f.transport().pull(&f.listen("data"), &limit).unwrap();
     let good = f.push(&f.dial("data"));
     let good_id = join(&*good, &*pull);
-    // Made when the other is in: some dial before they are used.
+    // Created when the other peer is connected: some transports dial before the
+    // socket is used.
     let bad = f.push(&f.dial("data"));
     let bad_id = join(&*bad, &*pull);
     let mut buffer = Vec::new();
     bad.send(b"before", soon()).unwrap();
-    // Whether the sender sees the end depends on how much the kernel took.
+    // Whether the sender sees the end depends on the size of the kernel's
+    // buffers.
     let _ = bad.send(&pattern(300_000, 0), soon());
     assert_eq!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(bad_id));
     assert_eq!(buffer, b"before");
@@ -51,7 +53,7 @@ pub fn limits_hold_at_the_receiver(f: &Fixture) {
     assert_eq!(buffer, b"good");
 }
 
-/// At a reply socket such a request is told, and can be answered.
+/// A reply socket reports a request that is too long, and can answer it.
 pub fn limits_of_requests(f: &Fixture) {
     let limit = options(|options| options.max_message = 1000);
     let reply = f.transport().reply(&f.at("reply"), &limit).unwrap();
@@ -79,7 +81,7 @@ pub fn limits_of_requests(f: &Fixture) {
     });
 }
 
-/// A reply that is longer than the requester's limit ends the connection.
+/// A reply longer than the requester's limit ends the connection.
 pub fn limits_of_replies(f: &Fixture) {
     let limit = options(|options| options.max_message = 1000);
     let reply = f.reply("reply");
@@ -104,7 +106,7 @@ fn introduce_again(
     introduce(request, reply)
 }
 
-/// No limit at all is a limit too.
+/// A socket works without a limit.
 pub fn limits_may_be_absent(f: &Fixture) {
     let unlimited = options(|options| options.max_message = usize::MAX);
     let t = f.transport();

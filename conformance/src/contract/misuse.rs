@@ -1,4 +1,4 @@
-//! Calls that do not fit are told so, and do no harm.
+//! Invalid calls fail with `Misuse`, and have no other effect.
 
 use std::thread;
 
@@ -7,13 +7,13 @@ use ekuiper_core::transport::{Result, TransportError};
 use super::{asked, couple, pair};
 use crate::{Fixture, assert_error, eventually, past, soon};
 
-/// Two threads receive; once they are both at it, exactly one is turned away.
+/// Two threads receive; while both are receiving, exactly one is refused.
 fn second_is_turned_away(receive: impl Fn(bool) -> Result<()> + Sync, close: impl FnOnce()) {
     thread::scope(|scope| {
         let first = scope.spawn(|| {
             loop {
                 match receive(true) {
-                    // The other one was there for a moment.
+                    // The other thread was receiving for a moment.
                     Err(TransportError::Misuse(_)) => thread::yield_now(),
                     ended => return ended,
                 }
@@ -25,7 +25,7 @@ fn second_is_turned_away(receive: impl Fn(bool) -> Result<()> + Sync, close: imp
     });
 }
 
-/// A second receiver on any socket.
+/// A second receiver is refused on every kind of socket.
 pub fn misuse_by_a_second_receiver(f: &Fixture) {
     let deadline = |forever: bool| if forever { None } else { past() };
     let (_push, pull) = pair(f, "data");
@@ -34,8 +34,8 @@ pub fn misuse_by_a_second_receiver(f: &Fixture) {
     second_is_turned_away(|forever| reply.receive(&mut Vec::new(), deadline(forever)).map(|_| ()), || reply.close());
 }
 
-/// A second receiver of one reply is turned away at once, and the first gets
-/// it.
+/// A second receiver of a reply is refused at once, and the first one receives
+/// the reply.
 pub fn misuse_by_a_second_receiver_of_a_reply(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
     request.send(connection, b"question", soon()).unwrap();
@@ -57,7 +57,7 @@ pub fn misuse_by_a_second_receiver_of_a_reply(f: &Fixture) {
     });
 }
 
-/// An answer to somebody who never was there.
+/// An answer with a ticket of an unknown connection is refused.
 pub fn misuse_of_foreign_tickets(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
     request.send(connection, b"question", soon()).unwrap();
@@ -71,7 +71,7 @@ pub fn misuse_of_foreign_tickets(f: &Fixture) {
     assert_eq!(buffer, b"answer");
 }
 
-/// A request on a connection that is not the socket's.
+/// A request on another socket's connection is refused.
 pub fn misuse_of_foreign_connections(f: &Fixture) {
     let (request, connection, _reply) = couple(f, "reply");
     let mut foreign = connection;

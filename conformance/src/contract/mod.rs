@@ -1,4 +1,4 @@
-//! The promises of `ekuiper_core::transport`, seen through that contract.
+//! The promises of `ekuiper_core::transport`, tested through that contract.
 
 pub mod addresses;
 pub mod closing;
@@ -21,14 +21,14 @@ use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, Push, Reply, ReplyE
 
 use crate::{Fixture, soon};
 
-/// A push that dials, a pull that listens, connected to each other.
+/// Creates a push that dials and a pull that listens, connected to each other.
 fn pair(f: &Fixture, name: &str) -> (Arc<dyn Push>, Arc<dyn Pull>) {
     let (pull, push) = (f.pull(&f.listen(name)), f.push(&f.dial(name)));
     join(&*push, &*pull);
     (push, pull)
 }
 
-/// Makes a push and a pull, of which one dials the other, find each other.
+/// Waits until a push and a pull, of which one dials the other, are connected.
 fn join(push: &dyn Push, pull: &dyn Pull) -> ConnectionId {
     std::thread::scope(|scope| {
         scope.spawn(|| push.connect(soon()).unwrap());
@@ -39,7 +39,7 @@ fn join(push: &dyn Push, pull: &dyn Pull) -> ConnectionId {
     })
 }
 
-/// The next message of a pull socket, whoever comes and goes before it.
+/// Returns the next message of a pull socket, and skips connection events.
 pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
     let mut buffer = Vec::new();
     loop {
@@ -49,7 +49,7 @@ pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
     }
 }
 
-/// A request socket and a reply socket, connected to each other.
+/// Creates a request socket and a reply socket, connected to each other.
 fn couple(f: &Fixture, name: &str) -> (Arc<dyn Request>, ConnectionId, Arc<dyn Reply>) {
     let reply = f.reply(name);
     let request = f.request(name);
@@ -57,7 +57,7 @@ fn couple(f: &Fixture, name: &str) -> (Arc<dyn Request>, ConnectionId, Arc<dyn R
     (request, connection, reply)
 }
 
-/// Makes a request socket and a reply socket find each other.
+/// Waits until a request socket and a reply socket are connected.
 fn introduce(request: &dyn Request, reply: &dyn Reply) -> ConnectionId {
     std::thread::scope(|scope| {
         let connecting = scope.spawn(|| request.connect(soon()).unwrap());
@@ -68,7 +68,7 @@ fn introduce(request: &dyn Request, reply: &dyn Reply) -> ConnectionId {
     })
 }
 
-/// The next request of a reply socket, whoever comes and goes before it.
+/// Returns the next request of a reply socket, and skips connection events.
 fn asked(reply: &dyn Reply) -> (Ticket, Vec<u8>) {
     let mut buffer = Vec::new();
     loop {
@@ -78,7 +78,7 @@ fn asked(reply: &dyn Reply) -> (Ticket, Vec<u8>) {
     }
 }
 
-/// Sends until nothing more is taken; how many were.
+/// Sends until there is no more room; returns the number of messages sent.
 fn fill(push: &dyn Push, body: &[u8]) -> usize {
     use ekuiper_core::transport::TransportError;
     let mut taken = 0;

@@ -1,5 +1,5 @@
-//! Messages that may wait for company: what `post` promises, and keeps of what
-//! `send` does. A transport whose `post` is its `send` keeps all of it.
+//! Posted messages, which may be batched: the promises of `post`, and those of
+//! `send` that it keeps. A transport whose `post` is its `send` passes as well.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use ekuiper_core::transport::{PullEvent, Push, TransportError};
 use super::{join, message, pair};
 use crate::{Fixture, PATIENCE, assert_error, eventually, options, past, pattern, punctual, shortly, soon};
 
-/// Posts until nothing more is taken; how many were.
+/// Posts until there is no more room; returns the number of messages posted.
 fn fill(push: &dyn Push, body: &[u8]) -> usize {
     let mut taken = 0;
     loop {
@@ -22,7 +22,7 @@ fn fill(push: &dyn Push, body: &[u8]) -> usize {
     }
 }
 
-/// What is posted arrives in order, with what is sent, whatever its length.
+/// Posted and sent messages of any length arrive in order.
 pub fn posting_keeps_the_order(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let body = |number: usize| {
@@ -45,7 +45,7 @@ pub fn posting_keeps_the_order(f: &Fixture) {
     });
 }
 
-/// Many at once: none missing, none twice.
+/// Of many posted messages, none is lost or duplicated.
 pub fn posting_under_load(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     thread::scope(|scope| {
@@ -56,7 +56,7 @@ pub fn posting_under_load(f: &Fixture) {
     });
 }
 
-/// From several threads: their messages do not mix, and each thread's stay in
+/// Posted messages of several threads do not mix, and each thread's are in
 /// order.
 pub fn posting_from_several_threads(f: &Fixture) {
     let (push, pull) = pair(f, "data");
@@ -81,11 +81,11 @@ pub fn posting_from_several_threads(f: &Fixture) {
     });
 }
 
-/// Without anything after it, a message leaves by itself, in a burst and
-/// alone, again and again.
+/// A posted message without a successor is flushed by itself, in a burst and
+/// alone, repeatedly.
 pub fn posting_needs_no_dispatch(f: &Fixture) {
     let (push, pull) = pair(f, "data");
-    // No more than any transport takes before it is read.
+    // No more than any transport has room for before the messages are read.
     for burst in [1, 2, 3, 10, 1, 200, 2].into_iter().cycle().take(70) {
         for number in 0..burst {
             push.post(&pattern(100, number), soon()).unwrap();
@@ -96,7 +96,7 @@ pub fn posting_needs_no_dispatch(f: &Fixture) {
     }
 }
 
-/// `dispatch` and `flush` let go of what was posted.
+/// `dispatch` and `flush` write posted messages.
 pub fn posting_and_dispatching(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let mut buffer = Vec::new();
@@ -106,7 +106,7 @@ pub fn posting_and_dispatching(f: &Fixture) {
             push.post(&[round, number], soon()).unwrap();
         }
         push.dispatch(past()).unwrap();
-        // It has left: no time passes until it is there.
+        // The messages were written: they arrive without delay.
         for number in 0..3 {
             assert!(eventually(|| pull.receive(&mut buffer, past()).is_ok()));
             assert_eq!(buffer, [round, number]);
@@ -120,7 +120,7 @@ pub fn posting_and_dispatching(f: &Fixture) {
     });
 }
 
-/// Closing loses nothing that was posted and that there is room for.
+/// Closing loses no posted message for which there is room.
 pub fn posting_and_closing(f: &Fixture) {
     let mut buffer = Vec::new();
     for round in 0..50u32 {
@@ -139,7 +139,7 @@ pub fn posting_and_closing(f: &Fixture) {
     }
 }
 
-/// A closing that comes amid posts ends them, whether they wait or not.
+/// Closing ends concurrent posts, whether they block or not.
 pub fn posting_ends_with_the_closing(f: &Fixture) {
     for round in 0..20u64 {
         let (push, pull) = pair(f, &format!("data{round}"));
@@ -162,7 +162,7 @@ pub fn posting_ends_with_the_closing(f: &Fixture) {
     }
 }
 
-/// Who does not read is waited for, and what was taken arrives.
+/// A post blocks while the peer does not read, and accepted messages arrive.
 pub fn posting_to_who_does_not_read(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     for length in [1, 100, 4096, 30_000] {
@@ -179,7 +179,8 @@ pub fn posting_to_who_does_not_read(f: &Fixture) {
     }
 }
 
-/// Without a peer a post waits as a send does; a peer that comes gets it.
+/// A post without a peer blocks like a send; a peer that connects receives the
+/// message.
 pub fn posting_without_a_peer(f: &Fixture) {
     let push = f.push(&f.dial("data"));
     assert_error!(push.post(b"lost", past()), TransportError::Timeout);
@@ -192,7 +193,7 @@ pub fn posting_without_a_peer(f: &Fixture) {
     });
 }
 
-/// What is too long is refused, and nothing else is lost.
+/// A message that is too long is refused, and no other one is lost.
 pub fn posting_what_is_too_long(f: &Fixture) {
     let limit = options(|options| options.max_message = 1000);
     let t = f.transport();
@@ -207,8 +208,8 @@ pub fn posting_what_is_too_long(f: &Fixture) {
     }
 }
 
-/// A peer that goes takes with it what it had not read; the next one gets what
-/// is posted then, from the beginning of a message.
+/// Messages that a disconnected peer had not read are lost; the next peer
+/// receives later ones, from the beginning of a message.
 pub fn posting_to_the_next_peer(f: &Fixture) {
     let push = f.push(&f.dial("data"));
     for round in 0..10u8 {
@@ -222,7 +223,8 @@ pub fn posting_to_the_next_peer(f: &Fixture) {
                     while matches!(push.post(&[round; 300], soon()), Err(TransportError::Disconnected)) {}
                 }
             });
-            // Some of the former round may have waited for this peer.
+            // Some messages of the former round may have been kept for this
+            // peer.
             while buffer != [round; 300] {
                 assert!(Instant::now() < give_up);
                 if let PullEvent::Message(_) = pull.receive(&mut buffer, soon()).unwrap() {
@@ -233,11 +235,11 @@ pub fn posting_to_the_next_peer(f: &Fixture) {
                 let _ = pull.receive(&mut buffer, past());
             }
             posting.join().unwrap();
-            // Nobody reads now: there may be no room for another.
+            // No peer reads now: there may be no room for another message.
             (0..50).for_each(|_| drop(push.post(&[round; 300], past())));
         });
         drop(pull);
-        // A push learns of it when it next sends.
+        // A push detects the end when it next sends.
         assert!(eventually(|| push.post(&[round; 300], past()).is_err()));
     }
 }

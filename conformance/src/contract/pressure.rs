@@ -1,4 +1,4 @@
-//! Promises 5 and 6: who does not read is waited for, and nobody is forgotten.
+//! Promises 5 and 6, backpressure and fairness.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -8,8 +8,8 @@ use ekuiper_core::transport::{PullEvent, TransportError};
 use super::{fill, join, message, pair};
 use crate::{Fixture, PATIENCE, assert_error, past, pattern, shortly, soon};
 
-/// What was taken arrives, what was not does not, and the sender goes on where
-/// it stopped.
+/// Accepted messages arrive, refused ones do not, and the sender continues
+/// where it stopped.
 pub fn pressure_drops_nothing(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     for (round, length) in [1, 100, 4096, 100_000].into_iter().enumerate() {
@@ -25,7 +25,7 @@ pub fn pressure_drops_nothing(f: &Fixture) {
     }
 }
 
-/// A slow reader and a fast sender.
+/// A slow reader slows down a fast sender.
 pub fn pressure_slows_the_sender_down(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let sent = AtomicUsize::new(0);
@@ -38,7 +38,7 @@ pub fn pressure_slows_the_sender_down(f: &Fixture) {
         });
         for number in 0..2000u32 {
             let ahead = sent.load(Ordering::Relaxed).saturating_sub(number as usize);
-            // Kernel buffers and a queue of a peer library's: not everything.
+            // Kernel buffers and the queue of a peer's library: not everything.
             assert!(ahead < 1500, "{ahead} messages are under way");
             assert_eq!(message(&*pull)[..4], number.to_be_bytes());
             thread::yield_now();
@@ -46,7 +46,7 @@ pub fn pressure_slows_the_sender_down(f: &Fixture) {
     });
 }
 
-/// `flush` waits until all was read.
+/// `flush` waits until everything was read.
 pub fn pressure_and_flush(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     push.flush(soon()).unwrap();
@@ -63,12 +63,12 @@ pub fn pressure_and_flush(f: &Fixture) {
             message(&*pull);
             read.fetch_add(1, Ordering::SeqCst);
         }
-        // The receiver may have read ahead, up to one buffer.
+        // The receiver may have read ahead by one buffer.
         assert!(flushing.join().unwrap() > 0, "it did not wait");
     });
 }
 
-/// Of two peers one stops reading: the other goes on alone.
+/// If one of two peers stops reading, the other one continues alone.
 pub fn pressure_of_one_peer_is_not_the_others(f: &Fixture) {
     let push = f.push(&f.listen("data"));
     let (deaf, reading) = (f.pull(&f.dial("data")), f.pull(&f.dial("data")));
@@ -85,7 +85,7 @@ pub fn pressure_of_one_peer_is_not_the_others(f: &Fixture) {
             message(&*reading);
         }
         stop.store(true, Ordering::Relaxed);
-        // The sender may be waiting for room.
+        // The sender may be blocked.
         while !sender.is_finished() {
             let _ = reading.receive(&mut Vec::new(), shortly());
         }
@@ -93,12 +93,13 @@ pub fn pressure_of_one_peer_is_not_the_others(f: &Fixture) {
     });
 }
 
-/// Two senders of which one never stops: both are heard.
+/// Of two senders of which one never stops, both are received.
 pub fn fairness_between_peers(f: &Fixture) {
     let pull = f.pull(&f.listen("data"));
     let loud = f.push(&f.dial("data"));
     join(&*loud, &*pull);
-    // Made when the other is in: some dial before they are used.
+    // Created when the other sender is connected: some transports dial before
+    // the socket is used.
     let quiet = f.push(&f.dial("data"));
     let quiet_id = join(&*quiet, &*pull);
     thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! The descriptor that tells when there may be something to receive.
+//! The readiness descriptor, which polls readable when there may be something
+//! to receive.
 
 use std::os::fd::BorrowedFd;
 use std::thread;
@@ -15,8 +16,8 @@ fn is_ready(fd: BorrowedFd<'_>, time: Duration) -> bool {
     poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&time)).unwrap() > 0
 }
 
-/// Who takes all there is, until a timeout, and then waits for the descriptor,
-/// misses nothing.
+/// A receiver that receives until a timeout and then waits for the descriptor
+/// misses no message.
 pub fn readiness_misses_no_message(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let Some(readiness) = pull.readiness() else { return };
@@ -37,7 +38,7 @@ pub fn readiness_misses_no_message(f: &Fixture) {
     });
     while pull.receive(&mut Vec::new(), past()).is_ok() {}
     assert!(!is_ready(readiness, Duration::ZERO), "ready, and nothing is there");
-    // Peers that come and go, and the closing.
+    // Peers that connect and disconnect, and closing.
     drop(push);
     assert!(is_ready(readiness, PATIENCE), "a peer went");
     while pull.receive(&mut Vec::new(), past()).is_ok() {}
@@ -51,7 +52,7 @@ pub fn readiness_misses_no_message(f: &Fixture) {
     assert!(is_ready(readiness, PATIENCE), "it was closed");
 }
 
-/// The same at a reply socket.
+/// A receiver that waits for a reply socket's descriptor misses no request.
 pub fn readiness_misses_no_request(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
     let Some(readiness) = reply.readiness() else { return };

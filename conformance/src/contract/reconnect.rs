@@ -1,4 +1,4 @@
-//! Promise 7: whoever dials finds a listener that comes back: case 30.
+//! Promise 7, reconnect: a dialler finds a listener that returns: case 30.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,13 +9,14 @@ use super::{asked, introduce, join, message};
 use crate::pump::{PullPump, ReplyPump};
 use crate::{Fixture, assert_error, eventually, soon};
 
-/// How long after the listener's return all have reconnected.
+/// Maximum time from the listener's return until every dialler has reconnected.
 const RETURN: Duration = Duration::from_secs(1);
 
-/// How long the listener is away: long enough for pauses that grow without end.
+/// Duration of the listener's absence: long enough to detect pauses that grow
+/// without bound.
 const ABSENCE: Duration = Duration::from_millis(2200);
 
-/// Case 30: a listener that is closed and made again.
+/// Case 30: diallers find a listener that is closed and created again.
 pub fn case_30_a_listener_that_restarts(f: &Fixture) {
     let push = f.push(&f.dial("pull"));
     let request = f.request("reply");
@@ -30,13 +31,13 @@ pub fn case_30_a_listener_that_restarts(f: &Fixture) {
         assert_eq!(asked(&*reply).1, [round]);
         drop((pull, reply));
         assert_error!(request.receive(&mut buffer, soon()), TransportError::Disconnected);
-        // A push learns of it when it next sends.
+        // A push detects the end when it next sends.
         assert!(eventually(|| push.send(b"lost", crate::past()).is_err()));
     }
 }
 
-/// Case 30: a listening process is killed, and another takes its place: all
-/// who dialled are back within a second.
+/// Case 30: a listening process is killed, and another one replaces it: all
+/// diallers have reconnected within a second.
 pub fn case_30_a_listener_that_is_killed(f: &Fixture) {
     if f.role().is_some() {
         let (_pull, _reply) = (PullPump::of(f.pull(&f.listen("pull"))), ReplyPump::of(f.reply("reply")));
@@ -61,7 +62,7 @@ pub fn case_30_a_listener_that_is_killed(f: &Fixture) {
     for round in 0..4 {
         if round > 0 {
             child.kill();
-            // Whoever has tried in vain for a while comes back as soon.
+            // A dialler that has failed for a while reconnects just as fast.
             all_connect(|| Some(Instant::now() + ABSENCE));
             child = f.spawn("listener");
         }
@@ -75,7 +76,7 @@ pub fn case_30_a_listener_that_is_killed(f: &Fixture) {
     assert!(times.iter().filter(|time| **time <= RETURN).count() >= 3, "{times:?}");
 }
 
-/// Case 30: a dialler that is killed is seen to go, and its successor to come.
+/// Case 30: the end of a killed dialler is reported, and then its successor.
 pub fn case_30_a_dialler_that_is_killed(f: &Fixture) {
     if f.role().is_some() {
         let (push, request) = (f.push(&f.dial("pull")), f.request("reply"));
@@ -99,7 +100,7 @@ pub fn case_30_a_dialler_that_is_killed(f: &Fixture) {
     }
 }
 
-/// Whoever dials first is as well off as whoever listens first.
+/// A dialler that is first is served as well as one whose listener is first.
 pub fn reconnect_finds_late_listeners(f: &Fixture) {
     let (push, pull, request) = (f.push(&f.dial("one")), f.pull(&f.dial("two")), f.request("three"));
     assert_error!(push.connect(crate::shortly()), TransportError::Timeout);
@@ -110,7 +111,7 @@ pub fn reconnect_finds_late_listeners(f: &Fixture) {
     introduce(&*request, &*f.reply("three"));
 }
 
-/// Whoever dials a socket that nobody uses yet is connected, and can send: an
+/// A dialler of a socket that no thread uses yet is connected, and can send: an
 /// official plugin waits for that before it answers a `start`.
 pub fn reconnect_needs_no_receiver(f: &Fixture) {
     let (pull, reply) = (f.pull(&f.listen("pull")), f.reply("reply"));
@@ -127,7 +128,7 @@ pub fn reconnect_needs_no_receiver(f: &Fixture) {
 }
 
 /// A request belongs to the connection that it was sent on: the listener's
-/// successor never sees it, even if it was never answered (fault 4).
+/// successor never receives it, even if it was never answered (fault 4).
 pub fn reconnect_repeats_no_request(f: &Fixture) {
     let request = f.request("reply");
     let mut buffer = Vec::new();

@@ -1,4 +1,4 @@
-//! What a socket costs, and what happens when there is no more.
+//! The resources of a socket, and the behaviour without any left.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use super::{asked, introduce, join, message};
 use crate::raw::RawPeer;
 use crate::{Fixture, eventually, past, soon};
 
-/// How many descriptors this process has open.
+/// Returns the number of this process's open descriptors.
 pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Peers that come and go leave no descriptor behind, nor do closed sockets.
+/// Peers that connect and disconnect leak no descriptor, nor do closed sockets.
 pub fn resources_are_given_back(f: &Fixture) {
     f.alone(|f| {
         let mut buffer = Vec::new();
-        // What a process needs once does not count.
+        // Descriptors that a process needs once do not count.
         drop(f.reply("first"));
         let before = descriptors();
         {
@@ -45,7 +45,7 @@ pub fn resources_are_given_back(f: &Fixture) {
     });
 }
 
-/// Dialling in vain leaves nothing behind either.
+/// Failed dial attempts leak nothing either.
 pub fn resources_of_failed_attempts(f: &Fixture) {
     f.alone(|f| {
         let (push, request) = (f.push(&f.dial("nobody")), f.request("nobody"));
@@ -58,15 +58,15 @@ pub fn resources_of_failed_attempts(f: &Fixture) {
     });
 }
 
-/// A process without descriptors accepts nobody, says so to nobody, and goes
-/// on when it has some again; who was connected does not notice.
+/// A process without free descriptors accepts no peer, reports no event, and
+/// continues when there are some again; existing connections are not affected.
 pub fn resources_that_run_out(f: &Fixture) {
     f.alone(|f| {
         let reply = f.reply("reply");
         let request = f.request("reply");
         let connection = introduce(&*request, &*reply);
         let mut buffer = Vec::new();
-        // A peer that waits to be accepted, and no descriptor to do so.
+        // A peer that waits to be accepted, and no descriptor for it.
         let late = RawPeer::dial(&f.at("reply"));
         let former = getrlimit(Resource::Nofile);
         let mut limit = former;
@@ -80,7 +80,7 @@ pub fn resources_that_run_out(f: &Fixture) {
             request.receive(&mut buffer, soon()).unwrap();
             let _ = reply.receive(&mut buffer, past());
         }
-        // Nothing spins: it waits.
+        // No thread spins meanwhile.
         let (since, used) = (std::time::Instant::now(), cpu_time());
         let _ = reply.receive(&mut buffer, Some(since + Duration::from_millis(500)));
         let used = cpu_time() - used;

@@ -1,5 +1,6 @@
-//! Promises 9 and 10: who may connect, and how many. Strangers are processes of
-//! their own: what a process does in itself is known by its number alone.
+//! Promises 9 and 10: which processes may connect, and how many connections
+//! there may be. Strangers are separate processes, since one process has a
+//! single id.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use ekuiper_core::transport::{Admission, Endpoint, Options, PeerProcess, PullEve
 use super::{asked, introduce, join, message};
 use crate::{Fixture, assert_error, eventually, options, past, shortly, soon};
 
-/// Admits the own process, and notes who was asked about.
+/// Admits this process only, and records every process that it was asked about.
 #[derive(Debug, Default)]
 struct OwnProcess(Mutex<Vec<PeerProcess>>);
 
@@ -33,8 +34,8 @@ fn admitting_own() -> (Arc<OwnProcess>, Options) {
     (admission, options(|options| options.admission = Some(asked)))
 }
 
-/// A stranger that speaks first, and again and again, is not heard, and
-/// nothing is told of it; the peer that comes after it is.
+/// A stranger that sends first, and repeatedly, is not received, and no event
+/// reports it; a later peer is received.
 pub fn strangers_are_not_heard(f: &Fixture) {
     if f.role().is_some() {
         let (push, request) = (f.push(&f.dial("pull")), f.request("reply"));
@@ -66,7 +67,7 @@ pub fn strangers_are_not_heard(f: &Fixture) {
     assert_eq!(asked(&*reply).1, b"real");
 }
 
-/// A stranger is sent nothing by a listening push socket.
+/// A listening push socket sends nothing to a stranger.
 pub fn strangers_get_no_messages(f: &Fixture) {
     if f.role().is_some() {
         let pull = f.pull(&f.dial("push"));
@@ -91,8 +92,8 @@ pub fn strangers_get_no_messages(f: &Fixture) {
     assert!(!f.folder().join("stolen").exists(), "a stranger was sent something");
 }
 
-/// A stranger that listens where a peer is expected is not one; whoever takes
-/// its place is.
+/// A stranger that listens at a dialled address does not become a peer; its
+/// admitted successor does.
 pub fn strangers_are_not_dialled(f: &Fixture) {
     if f.role().is_some() {
         let _listening = (f.pull(&f.listen("pull")), f.push(&f.listen("push")), f.reply("reply"));
@@ -125,8 +126,8 @@ pub fn strangers_are_not_dialled(f: &Fixture) {
     introduce(&*request, &*reply);
 }
 
-/// Without such a rule everybody may connect, and a process may be asked about
-/// that has ended since.
+/// Without a rule every process may connect; and a rule may be asked about a
+/// process that has ended since.
 pub fn admission_is_optional_and_asked_at_once(f: &Fixture) {
     if f.role().is_some() {
         let push = f.push(&f.dial("pull"));
@@ -139,7 +140,7 @@ pub fn admission_is_optional_and_asked_at_once(f: &Fixture) {
     let other = f.spawn("other");
     assert_eq!(message(&*pull), b"hello");
     drop((other, pull));
-    // What has been admitted is not asked about again.
+    // An admitted peer is not asked about again.
     let open = Arc::new(WhileOpen(AtomicBool::new(true)));
     let asked = open.clone();
     let while_open = options(|options| options.admission = Some(asked));
@@ -153,7 +154,7 @@ pub fn admission_is_optional_and_asked_at_once(f: &Fixture) {
     }
 }
 
-/// Admits everybody, until it does not.
+/// Admits every process until it is closed.
 #[derive(Debug)]
 struct WhileOpen(AtomicBool);
 
@@ -169,8 +170,8 @@ fn connected(f: &Fixture, name: &str) -> Arc<dyn Push> {
     push
 }
 
-/// The oldest of those who have said nothing makes room for who comes; where
-/// all have spoken, who comes has to go.
+/// A new connection replaces the oldest one that has sent nothing; if all have
+/// sent something, the new one is closed.
 pub fn connections_have_a_limit(f: &Fixture) {
     let limit = options(|options| options.max_connections = 4);
     let pull = f.transport().pull(&f.listen("pull"), &limit).unwrap();
@@ -196,8 +197,8 @@ pub fn connections_have_a_limit(f: &Fixture) {
     assert_eq!(message(&*pull), b"heard");
 }
 
-/// However many come, no more than the limit are there, and who has spoken
-/// stays.
+/// However many peers connect, there are never more than the limit, and those
+/// that have sent something stay.
 pub fn connections_that_speak_stay(f: &Fixture) {
     let limit = options(|options| options.max_connections = 3);
     let pull = f.transport().pull(&f.listen("pull"), &limit).unwrap();
@@ -215,7 +216,7 @@ pub fn connections_that_speak_stay(f: &Fixture) {
     let mut buffer = Vec::new();
     for _ in 0..5 {
         let _ = late.send(b"late", shortly());
-        // Whatever is told of it, its words are not.
+        // Its connection may be reported, but not its messages.
         while let Ok(event) = pull.receive(&mut buffer, Some(std::time::Instant::now() + Duration::from_millis(20))) {
             assert!(!matches!(event, PullEvent::Message(_)), "one too many is heard");
         }

@@ -7,7 +7,7 @@ use ekuiper_core::transport::{ReplyEvent, Ticket, TransportError};
 use super::{asked, couple, introduce};
 use crate::{Fixture, assert_error, soon};
 
-/// A ticket is good for one answer.
+/// A ticket is valid for one answer.
 pub fn tickets_are_for_one_answer(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
     request.send(connection, b"question", soon()).unwrap();
@@ -26,7 +26,7 @@ pub fn tickets_are_for_one_answer(f: &Fixture) {
     assert_eq!(buffer, b"to the next");
 }
 
-/// Of several threads that answer one request, one does.
+/// If several threads answer one request, one of them succeeds.
 pub fn tickets_are_for_one_thread(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
     let mut buffer = Vec::new();
@@ -51,7 +51,7 @@ pub fn tickets_are_for_one_thread(f: &Fixture) {
     }
 }
 
-/// A later request of the same connection takes the earlier one's place.
+/// A later request supersedes the earlier one of the same connection.
 pub fn tickets_are_superseded(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
     request.send(connection, b"one", soon()).unwrap();
@@ -68,7 +68,7 @@ pub fn tickets_are_superseded(f: &Fixture) {
 }
 
 /// Requests of different connections can be answered in any order, from any
-/// thread, and each answer finds its asker.
+/// thread, and each answer arrives at its requester.
 pub fn tickets_of_several_peers(f: &Fixture) {
     let reply = f.reply("reply");
     let requests: Vec<_> = (0..5)
@@ -102,7 +102,7 @@ pub fn tickets_of_several_peers(f: &Fixture) {
     }
 }
 
-/// A ticket ends with its connection, and its answer reaches nobody else.
+/// A ticket ends with its connection, and its answer reaches no other peer.
 pub fn tickets_end_with_their_connection(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
     request.send(connection, b"question", soon()).unwrap();
@@ -110,7 +110,7 @@ pub fn tickets_end_with_their_connection(f: &Fixture) {
     drop(request);
     assert_eq!(reply.receive(&mut buffer, soon()).unwrap(), ReplyEvent::Disconnected(ticket.connection));
     assert_error!(reply.send(&ticket, b"answer", soon()), TransportError::Disconnected);
-    // Its successor on the same address.
+    // A second requester at the same address.
     let next = f.request("reply");
     let connection = introduce(&*next, &*reply);
     next.send(connection, b"another", soon()).unwrap();
@@ -122,7 +122,7 @@ pub fn tickets_end_with_their_connection(f: &Fixture) {
     assert_eq!(buffer, b"to the second");
 }
 
-/// What is sent after an answer that nobody waits for is not taken for its
+/// A message after an answer to a cancelled request is not mistaken for its
 /// reply.
 pub fn tickets_do_not_mix_replies(f: &Fixture) {
     let (request, connection, reply) = couple(f, "reply");
@@ -130,7 +130,7 @@ pub fn tickets_do_not_mix_replies(f: &Fixture) {
     for round in 0..100u8 {
         request.send(connection, &[round, 0], soon()).unwrap();
         let (first, _) = asked(&*reply);
-        // The answer is under way when its request is cancelled.
+        // The answer is in flight when its request is cancelled.
         reply.send(&first, b"to the first", soon()).unwrap();
         request.send(connection, &[round, 1], soon()).unwrap();
         let (second, body) = asked(&*reply);

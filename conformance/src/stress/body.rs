@@ -1,15 +1,16 @@
-//! Messages that say what they are and show a missing, moved or foreign piece.
+//! Message bodies that identify themselves, and reveal missing, moved or
+//! foreign pieces.
 
 use super::Rng;
 use crate::pattern;
 
-/// Limit of all sockets here.
+/// Maximum message length of all sockets here.
 pub(super) const MAX_MESSAGE: usize = 1 << 20;
 
 const HEAD: usize = 24;
 
-/// Which message it is: of which socket, of which of its threads, and the how
-/// manieth of that thread.
+/// The identity of a message: its socket, its thread in that socket, and its
+/// number in that thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Stamp {
     pub(super) socket: u32,
@@ -22,7 +23,8 @@ impl Stamp {
         pattern(length, self.number as usize * 7 + self.thread as usize * 31 + self.socket as usize)
     }
 
-    /// A message with this stamp, `length` bytes long, or as long as the stamp.
+    /// Writes a message with this stamp, of `length` bytes or at least the
+    /// stamp's.
     pub(super) fn write(self, length: usize, body: &mut Vec<u8>) {
         let length = length.max(HEAD);
         body.clear();
@@ -33,7 +35,7 @@ impl Stamp {
         body.extend_from_slice(&self.filling(length - HEAD));
     }
 
-    /// The stamp of a message, which must be whole.
+    /// Reads the stamp of a message, and asserts that the message is intact.
     pub(super) fn read(body: &[u8]) -> Self {
         let Some((head, filling)) = body.split_first_chunk::<HEAD>() else {
             panic!("a message of {} bytes", body.len())
@@ -50,7 +52,7 @@ impl Stamp {
     }
 }
 
-/// A length: mostly short, now and then more than the kernel's buffers hold.
+/// Draws a length: mostly short, sometimes more than the kernel's buffers hold.
 pub(super) fn length(rng: &mut Rng) -> usize {
     let most = match rng.between(0, 99) {
         0..=59 => 200,

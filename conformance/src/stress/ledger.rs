@@ -1,4 +1,4 @@
-//! What became of each message of a round of one-way channels.
+//! The fate of each message of a round of one-way channels.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,23 +6,25 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::body::Stamp;
 
-/// Shared by all threads of a round.
+/// The record that all threads of a round share.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// Not to arrive: its sender was told that nothing of it was sent.
+    /// Messages that must not arrive: their sender was told that nothing was
+    /// sent.
     refused: Mutex<HashSet<Stamp>>,
-    /// To arrive: it was taken, and a flush after that was successful.
+    /// Messages that must arrive: they were accepted, and a later flush
+    /// succeeded.
     secured: Mutex<HashSet<Stamp>>,
     received: Mutex<HashSet<Stamp>>,
-    /// Connections at sockets that receive until the end.
+    /// Number of connections at sockets that receive until the end.
     pub(super) open: AtomicUsize,
-    /// Nobody sends any more.
+    /// Whether all senders have ended.
     pub(super) all_sent: AtomicBool,
     sockets: AtomicUsize,
 }
 
 impl Ledger {
-    /// The number of a new sending socket.
+    /// Returns the number of a new sending socket.
     pub(super) fn new_socket(&self) -> u32 {
         self.sockets.fetch_add(1, Ordering::SeqCst) as u32
     }
@@ -43,7 +45,7 @@ impl Ledger {
         lock(&self.received).contains(&stamp)
     }
 
-    /// Messages that have not arrived and must.
+    /// Messages that must arrive and have not.
     pub(super) fn missing(&self) -> Vec<Stamp> {
         lock(&self.secured).difference(&lock(&self.received)).copied().collect()
     }

@@ -1,5 +1,5 @@
-//! One-way channels: several sockets send from several threads, others
-//! receive, and any of them may be closed and made anew meanwhile.
+//! One-way channels: several sockets send from several threads, others receive,
+//! and any of them may be closed and recreated meanwhile.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use super::ledger::Ledger;
 use super::{Rng, Strictness, pulling, pushing, repeat};
 use crate::{Fixture, eventually, options};
 
-/// How a round is set up.
+/// The setup of a round.
 pub(super) struct Stage<'a> {
     pub(super) fixture: &'a Fixture,
     pub(super) options: Options,
-    /// The address of all, and who listens there.
+    /// Whether the sending sockets listen; all sockets share one address.
     pub(super) pushes_listen: bool,
-    /// Receivers stay: what was flushed must arrive.
+    /// Whether the receivers stay: flushed messages must then arrive.
     pub(super) is_lossless: bool,
-    /// When the senders make their last socket.
+    /// The instant at which the senders create their last socket.
     pub(super) until: Instant,
     pub(super) ledger: Ledger,
 }
@@ -30,12 +30,12 @@ impl Stage<'_> {
     }
 }
 
-/// Sockets that send dial one that receives.
+/// Several sending sockets dial one receiving socket.
 pub fn stress_of_pushes_that_dial(f: &Fixture) {
     repeat(f, Strictness::Strict, round_of_pushes_that_dial);
 }
 
-/// Sockets that receive dial one that sends.
+/// Several receiving sockets dial one sending socket.
 pub fn stress_of_pushes_that_listen(f: &Fixture) {
     repeat(f, Strictness::Strict, round_of_pushes_that_listen);
 }

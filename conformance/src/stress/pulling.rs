@@ -1,4 +1,4 @@
-//! Receiving sockets of a round, one after the other at one place.
+//! The receiving sockets of a round, one after the other in one place.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use super::messages::Stage;
 use super::wait::Wait;
 use super::{Rng, end};
 
-/// Receives until all is sent and has come.
+/// Receives until everything was sent and has arrived.
 pub(super) fn receive(stage: &Stage<'_>, mut rng: Rng) {
     loop {
         let endpoint = stage.endpoint(!stage.pushes_listen);
@@ -50,11 +50,12 @@ impl Receiver<'_> {
     /// Receives until the socket is closed.
     fn run(&self, mut rng: Rng) {
         let mut buffer = Vec::new();
-        // Of each connection: the last number of each thread.
+        // Per connection, the last number of each thread.
         let mut open: HashMap<ConnectionId, HashMap<(u32, u32), u64>> = HashMap::new();
         let mut over = Vec::new();
         loop {
-            // There may be silence, so that only the others are certain to end.
+            // There may be silence, so only the other kinds of deadline are
+            // certain to end.
             let wait = if rng.chance(30) { Wait::Endless } else { Wait::draw_brief(&mut rng) };
             match wait.make("to receive", |deadline| self.pull.receive(&mut buffer, deadline)) {
                 Ok(PullEvent::Connected(id)) => {
@@ -77,7 +78,7 @@ impl Receiver<'_> {
                 Err(TransportError::Closed) => return,
                 Err(error) => panic!("receiving failed: {error}"),
             }
-            // A reader that pauses now and then fills the pipe.
+            // A reader that pauses sometimes lets the buffers fill up.
             if rng.chance(1) {
                 std::thread::sleep(rng.millis(15));
             }

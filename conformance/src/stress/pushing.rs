@@ -1,4 +1,4 @@
-//! Sending sockets of a round, one after the other at one place.
+//! The sending sockets of a round, one after the other in one place.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use super::messages::Stage;
 use super::wait::Wait;
 use super::{Rng, end};
 
-/// Sends until the round's time is over, and sees at the end that somebody
-/// receives.
+/// Sends until the round's time is over, and asserts at the end that a receiver
+/// is reached.
 pub(super) fn send(stage: &Stage<'_>, mut rng: Rng) {
     loop {
         let endpoint = stage.endpoint(stage.pushes_listen);
@@ -38,16 +38,16 @@ pub(super) fn send(stage: &Stage<'_>, mut rng: Rng) {
     }
 }
 
-/// How a socket ends.
+/// The end of a socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// Closed amid the traffic.
+    /// Closed during the traffic.
     Close,
-    /// Flushed and closed amid the traffic.
+    /// Flushed and closed during the traffic.
     FlushAndClose,
-    /// Dropped after its threads have ended and all was flushed.
+    /// Dropped after its threads have ended and a flush.
     FlushAndDrop,
-    /// The same, after a message has certainly been received.
+    /// Dropped like `FlushAndDrop`, after a message was certainly received.
     Last,
 }
 
@@ -55,7 +55,7 @@ struct Sender<'a> {
     stage: &'a Stage<'a>,
     push: &'a dyn Push,
     socket: u32,
-    /// What the socket has taken.
+    /// The messages that the socket has accepted.
     taken: Mutex<Vec<Stamp>>,
     is_over: AtomicBool,
     is_closing: AtomicBool,
@@ -88,7 +88,7 @@ impl Sender<'_> {
         }
     }
 
-    /// What was taken before a flush must arrive, if the receivers stay.
+    /// Flushes; messages accepted before must arrive if the receivers stay.
     fn flush(&self) {
         let taken = self.taken.lock().unwrap().clone();
         Wait::Patient.make("to flush", |deadline| self.push.flush(deadline)).unwrap();
@@ -97,7 +97,7 @@ impl Sender<'_> {
         }
     }
 
-    /// Whatever happened before, messages arrive again.
+    /// Asserts that messages arrive again, whatever happened before.
     fn see_that_somebody_receives(&self) {
         let give_up = Instant::now() + crate::PATIENCE;
         let mut body = Vec::new();
@@ -117,8 +117,8 @@ impl Sender<'_> {
         }
     }
 
-    /// One thread's messages, until the socket is closed or the thread is to
-    /// end.
+    /// Sends one thread's messages until the socket is closed or the thread
+    /// should end.
     fn run(&self, thread: u32, mut rng: Rng) {
         let mut body = Vec::new();
         for number in 0.. {
@@ -158,8 +158,8 @@ impl Sender<'_> {
         }
     }
 
-    /// Whether it says that the socket was closed; the only other error that
-    /// may be is a receiver's end.
+    /// Whether the error says that the socket was closed; the only other valid
+    /// error is a receiver's end.
     fn is_end(&self, error: &TransportError) -> bool {
         match error {
             TransportError::Closed => assert!(self.is_closing.load(Ordering::SeqCst), "closed by nobody"),

@@ -1,4 +1,4 @@
-//! Answering sockets of a round, one after the other.
+//! The replying sockets of a round, one after the other.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +12,12 @@ use super::requests::{PLACE, Stage};
 use super::wait::Wait;
 use super::{Rng, end};
 
-/// A request whose thread has this number may stay without an answer.
+/// The bit of a thread's number that marks its requests as needing no answer.
 pub(super) const ANSWER_IS_OPTIONAL: u32 = 1 << 31;
 
-/// Answers until nobody asks any more.
+/// Answers until no requester is left.
 pub(super) fn answer(stage: &Stage<'_>, mut rng: Rng) {
-    // Whichever socket takes it: a request is received once.
+    // Whichever socket receives a request, it is received once.
     let asked = Mutex::default();
     loop {
         let reply = stage.fixture.transport().reply(&stage.fixture.at(PLACE), &stage.options).unwrap();
@@ -89,7 +89,7 @@ impl Answerer<'_> {
         }
     }
 
-    /// Answers what is received, until the socket is closed.
+    /// Answers received requests until the socket is closed.
     fn answer(&self, mut rng: Rng, requests: &Mutex<mpsc::Receiver<(Ticket, Stamp)>>) {
         let mut body = Vec::new();
         loop {
@@ -105,12 +105,13 @@ impl Answerer<'_> {
             let mut wait = Wait::draw(&mut rng);
             loop {
                 match wait.make("to answer", |deadline| self.reply.send(&ticket, &body, deadline)) {
-                    // It can be answered still.
+                    // The request can still be answered.
                     Err(TransportError::Timeout) => wait = Wait::Patient,
                     Err(TransportError::Closed) => {
                         return assert!(self.is_closing.load(Ordering::SeqCst), "closed by nobody");
                     }
-                    // Who asked is gone, or asks something else by now.
+                    // The requester has disconnected, or has sent another
+                    // request by now.
                     Ok(()) | Err(TransportError::Disconnected | TransportError::Misuse(_)) => break,
                     Err(error) => panic!("answering failed: {error}"),
                 }

@@ -1,4 +1,4 @@
-//! Asking sockets of a round, one after the other at one place.
+//! The requesting sockets of a round, one after the other in one place.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -13,8 +13,8 @@ use super::requests::{PLACE, Stage};
 use super::wait::Wait;
 use super::{Rng, end};
 
-/// Asks until the round's time is over, and sees at the end that somebody
-/// answers.
+/// Sends requests until the round's time is over, and asserts at the end that
+/// they are answered.
 pub(super) fn ask(stage: &Stage<'_>, mut rng: Rng) {
     loop {
         let request = stage.fixture.transport().request(&stage.fixture.at(PLACE), &stage.options).unwrap();
@@ -49,8 +49,8 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// Asks from all threads for a while; then closes the socket amid that, or
-    /// lets them end.
+    /// Sends requests from all threads for a while; then closes the socket
+    /// during that, or lets the threads end.
     fn work(&self, rng: &mut Rng, is_closed: bool) {
         std::thread::scope(|scope| {
             let threads: Vec<_> =
@@ -64,7 +64,7 @@ impl Asker<'_> {
         });
     }
 
-    /// One thread's exchanges.
+    /// Makes one thread's exchanges.
     fn run(&self, mut rng: Rng) {
         while !self.is_over.load(Ordering::SeqCst) {
             let exchanged = if self.threads == 1 { self.exchange_alone(&mut rng) } else { self.exchange(&mut rng) };
@@ -83,7 +83,7 @@ impl Asker<'_> {
         }
     }
 
-    /// Whatever happened before, there are answers again.
+    /// Asserts that requests are answered again, whatever happened before.
     fn see_that_somebody_answers(&self) {
         let give_up = Instant::now() + crate::PATIENCE;
         loop {
@@ -102,21 +102,22 @@ impl Asker<'_> {
         }
     }
 
-    /// A request and its own answer, where no other thread asks.
+    /// Sends a request and receives its own answer, without other requesting
+    /// threads.
     fn exchange_alone(&self, rng: &mut Rng) -> Result<()> {
         let connection = Wait::draw(rng).make("to connect", |deadline| self.request.connect(deadline))?;
         let wait = Wait::draw(rng);
         let is_brief = matches!(wait, Wait::Brief(_));
         let number = self.send(connection, Wait::draw(rng), is_brief, length(rng))?;
         if rng.chance(5) {
-            // It is cancelled by the next one.
+            // The next request will cancel it.
             return Ok(());
         }
         self.receive(wait, Some(number))
     }
 
-    /// The same beside other threads, which may cancel it and take its answer:
-    /// which request is the latest, the socket alone knows.
+    /// Sends a request among other threads, which may cancel it and receive its
+    /// answer: only the socket knows the latest request.
     fn exchange(&self, rng: &mut Rng) -> Result<()> {
         let connection = Wait::draw(rng).make("to connect", |deadline| self.request.connect(deadline))?;
         self.send(connection, Wait::draw_brief(rng), true, length(rng))?;
@@ -132,7 +133,8 @@ impl Asker<'_> {
         Ok(number)
     }
 
-    /// An answer to this request, or to one of the socket's; to none twice.
+    /// Receives an answer to this request, or to one of the socket's; never
+    /// twice to the same.
     fn receive(&self, wait: Wait, own: Option<u64>) -> Result<()> {
         let mut buffer = Vec::new();
         wait.make("to receive an answer", |deadline| self.request.receive(&mut buffer, deadline))?;

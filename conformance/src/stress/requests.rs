@@ -1,6 +1,6 @@
-//! Requests and replies: several sockets ask from one thread or several, one
-//! answers from several threads, and any of them may be closed and made anew
-//! meanwhile.
+//! Requests and replies: several sockets send requests from one or more
+//! threads, one answers from several threads, and any of them may be closed and
+//! recreated meanwhile.
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
@@ -11,24 +11,24 @@ use super::body::MAX_MESSAGE;
 use super::{Rng, Strictness, repeat, replying, requesting};
 use crate::{Fixture, options};
 
-/// Where all meet.
+/// The name of the address that all sockets use.
 pub(super) const PLACE: &str = "reply";
 
-/// How a round is set up.
+/// The setup of a round.
 pub(super) struct Stage<'a> {
     pub(super) fixture: &'a Fixture,
     pub(super) options: Options,
     pub(super) answerer_stays: bool,
-    /// Connections may end although nobody who asks has closed them.
+    /// Whether connections may end although no requester has closed them.
     pub(super) may_disconnect: bool,
-    /// When the last sockets are made.
+    /// The instant at which the last sockets are created.
     pub(super) until: Instant,
-    /// Nobody asks any more.
+    /// Whether all requesters have ended.
     pub(super) all_asked: AtomicBool,
     pub(super) sockets: AtomicU32,
 }
 
-/// Sockets that ask, and one that answers.
+/// Several requesting sockets use one replying socket.
 pub fn stress_of_requests_and_replies(f: &Fixture) {
     repeat(f, Strictness::Strict, round);
 }

@@ -1,18 +1,18 @@
-//! Random numbers that a seed repeats: splitmix64.
+//! Reproducible random numbers: splitmix64.
 
 use std::time::Duration;
 
-/// A generator.
+/// A random number generator.
 #[derive(Clone, Debug)]
 pub(super) struct Rng(u64);
 
 impl Rng {
-    /// The generator of this seed.
+    /// Creates the generator with this seed.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number.
+    /// Draws the next number.
     pub(super) fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -21,22 +21,22 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Draws a number from `low` to `high`, both included.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.draw() % (high - low + 1)
     }
 
-    /// True in `percent` of 100 cases.
+    /// Draws true in `percent` of 100 cases.
     pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.between(1, 100) <= percent
     }
 
-    /// A time from zero to `most` milliseconds.
+    /// Draws a time from zero to `most` milliseconds.
     pub(super) fn millis(&mut self, most: u64) -> Duration {
         Duration::from_micros(self.between(0, most * 1000))
     }
 
-    /// A generator of its own for another thread.
+    /// Creates a separate generator for another thread.
     pub(super) fn fork(&mut self) -> Self {
         Self(self.draw())
     }

@@ -1,4 +1,4 @@
-//! Calls with every kind of deadline, and what must hold for each.
+//! Calls with every kind of deadline, and their assertions.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use crate::{PATIENCE, punctual};
 /// The deadline of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// None: only closing ends the wait.
+    /// No deadline: only closing ends the wait.
     Endless,
-    /// Long enough for whatever is expected to happen.
+    /// Long enough for any expected event.
     Patient,
-    /// So many microseconds; zero: an attempt.
+    /// A number of microseconds; zero: a non-blocking attempt.
     Brief(u64),
 }
 
@@ -28,7 +28,7 @@ impl Wait {
         }
     }
 
-    /// A deadline that certainly passes.
+    /// Draws a deadline that certainly passes.
     pub(super) fn draw_brief(rng: &mut Rng) -> Self {
         Self::Brief(if rng.chance(30) { 0 } else { rng.between(1, 10_000) })
     }
@@ -41,8 +41,8 @@ impl Wait {
         }
     }
 
-    /// Makes a call for which somebody is there: it must return by its
-    /// deadline, and may run out of time only when that is brief.
+    /// Makes a call that has a peer: it must return by its deadline, and may
+    /// time out only if the deadline is brief.
     pub(super) fn make<T>(self, what: &str, call: impl FnOnce(Deadline) -> Result<T>) -> Result<T> {
         let deadline = self.deadline();
         let outcome = if deadline.is_some() { punctual(deadline, call) } else { call(None) };

@@ -1,5 +1,5 @@
-//! Socket files where others may make and lock files too, as in `/tmp`. Not for
-//! transports that refuse such folders.
+//! Socket files in a folder where other users can create and lock files too,
+//! such as `/tmp`. Not for transports that refuse such folders.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use ekuiper_core::transport::{Endpoint, Options, TransportError};
 use crate::Fixture;
 use crate::raw::is_listening;
 
-/// Whoever may read a folder can hold a lock on it, for ever.
+/// Opens the folder: any user that can read it can hold a lock on it for ever.
 fn share(f: &Fixture) -> File {
     std::fs::set_permissions(f.folder(), Permissions::from_mode(0o1777)).unwrap();
     let folder = File::open(f.folder()).unwrap();
@@ -20,8 +20,8 @@ fn share(f: &Fixture) -> File {
     folder
 }
 
-/// A lock that everybody can hold on the folder is in nobody's way, neither of
-/// a start nor of a close, and nothing stays behind.
+/// A lock that another user holds on the folder blocks neither listening nor
+/// closing, and no file stays behind.
 pub fn files_in_a_folder_that_is_locked(f: &Fixture) {
     let _locked = share(f);
     for _ in 0..3 {
@@ -35,7 +35,8 @@ pub fn files_in_a_folder_that_is_locked(f: &Fixture) {
     }
 }
 
-/// Of several that find one stale file there, one wins, and does listen.
+/// Of several sockets that find the same stale file, exactly one takes it over,
+/// and listens.
 pub fn files_in_a_shared_folder_are_taken_over_by_one(f: &Fixture) {
     const RIVALS: usize = 6;
     let _locked = share(f);

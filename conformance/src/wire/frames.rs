@@ -1,4 +1,4 @@
-//! What stands between the header and the message: cases 5, 6 and 9 to 15.
+//! Framing of messages: cases 5, 6 and 9 to 15.
 
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::pump::{PullPump, Pulled, ReplyPump};
 use crate::raw::{PULL, PUSH, REP, REQ, RawListener, RawPeer, claim, frame};
 use crate::{Fixture, assert_error, eventually, options, pattern, shortly, soon};
 
-/// Case 5: header and frame in one write.
+/// Case 5: header and frame arrive in one write.
 pub fn case_05_header_and_frame_in_one_write(f: &Fixture) {
     let pull = PullPump::of(f.pull(&f.listen("pull")));
     let mut peer = RawPeer::dial(&f.at("pull"));
@@ -22,7 +22,7 @@ pub fn case_05_header_and_frame_in_one_write(f: &Fixture) {
     assert_eq!(reply.request().1, b"one");
 }
 
-/// Case 6: every byte in a write of its own.
+/// Case 6: every byte arrives in a write of its own.
 pub fn case_06_one_byte_writes(f: &Fixture) {
     let pull = PullPump::of(f.pull(&f.listen("pull")));
     let mut peer = RawPeer::dial(&f.at("pull"));
@@ -33,7 +33,7 @@ pub fn case_06_one_byte_writes(f: &Fixture) {
     assert_eq!((pull.message(), pull.message(), pull.message()), (body, vec![], b"end".to_vec()));
 }
 
-/// The bytes that libnng writes, out of a PUSH and a REQ.
+/// Frames of a PUSH and a REQ have the bytes that libnng writes.
 pub fn frames_are_the_documented_bytes(f: &Fixture) {
     let push_at = RawListener::bind(&f.at("push"));
     let request_at = RawListener::bind(&f.at("request"));
@@ -56,9 +56,9 @@ pub fn frames_are_the_documented_bytes(f: &Fixture) {
     });
 }
 
-/// What each of `breaches` sends after a good header and a good message ends
-/// its connection; the message before it is delivered, and another peer goes
-/// on.
+/// Each of `breaches` ends the connection on which it follows a good header and
+/// a good message; the message before it is delivered, and another peer is not
+/// affected.
 fn breaches_end_only_their_connection(f: &Fixture, breaches: &[&[u8]]) {
     let pull = PullPump::of(f.pull(&f.listen("pull")));
     let mut other = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
@@ -75,18 +75,18 @@ fn breaches_end_only_their_connection(f: &Fixture, breaches: &[&[u8]]) {
     }
 }
 
-/// Case 9: a frame of another type than 1.
+/// Case 9: a frame type other than 1 ends the connection.
 pub fn case_09_frame_types(f: &Fixture) {
     breaches_end_only_their_connection(f, &[&[0; 9], b"\x02\0\0\0\0\0\0\0\x03abc", &[0xff; 9]]);
 }
 
-/// Case 10: lengths that no memory holds.
+/// Case 10: a length that no memory can hold ends the connection.
 pub fn case_10_absurd_lengths(f: &Fixture) {
     let claims = [1u64 << 63, u64::MAX, 1 << 50].map(claim);
     breaches_end_only_their_connection(f, &claims.each_ref().map(|claim| &claim[..]));
 }
 
-/// Case 10, where any length is allowed: such a message never comes.
+/// Case 10 without a limit on lengths: such a message never arrives.
 pub fn case_10_absurd_lengths_without_a_limit(f: &Fixture) {
     let unlimited = options(|options| options.max_message = usize::MAX);
     let pull = PullPump::of(f.transport().pull(&f.listen("pull"), &unlimited).unwrap().into());
@@ -98,7 +98,7 @@ pub fn case_10_absurd_lengths_without_a_limit(f: &Fixture) {
             let mut peer = RawPeer::dial_as(&address, own, other);
             peer.write(&claim(length));
             peer.try_write(b"\x80\0\0\x01abc");
-            // A petabyte is what somebody could hold; the others are not.
+            // A petabyte is a possible length; the others are not.
             if length > 1 << 50 {
                 peer.expect_closed();
             }
@@ -112,17 +112,17 @@ pub fn case_10_absurd_lengths_without_a_limit(f: &Fixture) {
     before.assert_flat();
 }
 
-/// Case 11: a claim of 4 GiB costs no memory before its bytes come.
+/// Case 11: a claim of 4 GiB costs no memory before its bytes arrive.
 pub fn case_11_a_claim_costs_no_memory(f: &Fixture) {
     let large = options(|options| options.max_message = 8 << 30);
     let pull = PullPump::of(f.transport().pull(&f.listen("pull"), &large).unwrap().into());
     let before = Memory::now();
-    // Several, so that what other cases need meanwhile does not matter.
+    // Several, so that the memory of other cases does not matter.
     let mut claimants: Vec<_> = (0..8).map(|_| RawPeer::dial_as(&f.at("pull"), PUSH, PULL)).collect();
     claimants.iter_mut().for_each(|peer| peer.write(&claim(4 << 30)));
     let mut good = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
     for _ in 0..3 {
-        // A few bytes of what was claimed, and a turn for everybody.
+        // A few bytes of the claimed message, and a turn for every peer.
         claimants.iter_mut().for_each(|peer| peer.write(&[7; 100]));
         good.write(&frame(b"good"));
         assert_eq!(pull.message(), b"good");
@@ -131,8 +131,8 @@ pub fn case_11_a_claim_costs_no_memory(f: &Fixture) {
     assert!(claimants.iter_mut().all(|peer| !peer.is_closed_within(Duration::from_millis(1))));
 }
 
-/// Those who begin long messages and have never sent a whole one share a
-/// budget; who has sent one is heard to the end.
+/// Peers that begin long messages and have never sent a whole one share a
+/// memory budget; a peer that has sent one is received to the end.
 pub fn beginnings_share_a_budget(f: &Fixture) {
     const LONG: usize = 4 << 20;
     let small = options(|options| {
@@ -159,7 +159,7 @@ pub fn beginnings_share_a_budget(f: &Fixture) {
     good.write(rest);
     let mut heard = Vec::new();
     while heard.len() != LONG {
-        // Whoever comes and goes.
+        // Skips connection events.
         if let Pulled::Message(_, message) = pull.next() {
             heard = message;
         }
@@ -167,7 +167,7 @@ pub fn beginnings_share_a_budget(f: &Fixture) {
     assert!(heard == body, "the message is not what was sent");
 }
 
-/// This process's memory in KiB: all that is mapped, and what is resident.
+/// The memory of this process in KiB: mapped and resident.
 struct Memory([u64; 2]);
 
 impl Memory {
@@ -179,8 +179,8 @@ impl Memory {
         }))
     }
 
-    /// Other cases run in this process too, and threads reserve address
-    /// space: gigabytes are what would be wrong.
+    /// Other cases run in this process too, and threads reserve address space:
+    /// only gigabytes are an error.
     fn assert_flat(&self) {
         let now = Self::now();
         let [total, resident] = [0, 1].map(|which| now.0[which].saturating_sub(self.0[which]) / 1024);
@@ -188,8 +188,8 @@ impl Memory {
     }
 }
 
-/// Case 12: the longest message arrives; one byte more ends the connection,
-/// and what was before it arrives.
+/// Case 12: a message of the maximum length arrives; one more byte ends the
+/// connection, and earlier messages arrive.
 pub fn case_12_maximum_and_one_more(f: &Fixture) {
     let limit = options(|options| options.max_message = 100_000);
     let pull = PullPump::of(f.transport().pull(&f.listen("pull"), &limit).unwrap().into());
@@ -203,7 +203,7 @@ pub fn case_12_maximum_and_one_more(f: &Fixture) {
     assert_eq!(pull.next(), Pulled::Disconnected(id));
 }
 
-/// Case 13: what ends in the middle of a frame is no message.
+/// Case 13: a message that ends in the middle of a frame is not delivered.
 pub fn case_13_truncated_frames(f: &Fixture) {
     let pull = PullPump::of(f.pull(&f.listen("pull")));
     let whole = frame(b"whole");
@@ -223,8 +223,8 @@ pub fn case_13_truncated_frames(f: &Fixture) {
     }
 }
 
-/// Case 14: who stops in the middle of a message is hung up on after the time
-/// that the option says; who is silent between messages is not.
+/// Case 14: a peer that stops in the middle of a message is disconnected after
+/// the configured time; one that is silent between messages is not.
 pub fn case_14_a_stall_within_a_message(f: &Fixture) {
     let impatient = options(|options| options.stall_timeout = Duration::from_millis(200));
     let pull = PullPump::of(f.transport().pull(&f.listen("pull"), &impatient).unwrap().into());
@@ -234,7 +234,7 @@ pub fn case_14_a_stall_within_a_message(f: &Fixture) {
         peer.write(begun);
         peer.expect_closed();
     }
-    // Slow is not stalled: longer in total than the option says.
+    // Slow is not stalled: it takes longer in total than the configured time.
     let mut slow = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
     for byte in frame(b"0123456789") {
         slow.write(&[byte]);
@@ -245,8 +245,8 @@ pub fn case_14_a_stall_within_a_message(f: &Fixture) {
     assert_eq!(pull.message(), b"at last");
 }
 
-/// Case 14 the other way: a peer that stops reading in the middle of a message
-/// loses its connection, and the next one gets the next message.
+/// Case 14 in the other direction: a peer that stops reading in the middle of a
+/// message is disconnected, and the next peer receives the next message.
 pub fn case_14_a_stalled_reader(f: &Fixture) {
     let impatient = options(|options| options.stall_timeout = Duration::from_millis(200));
     let at = RawListener::bind(&f.at("push"));
@@ -264,7 +264,8 @@ pub fn case_14_a_stalled_reader(f: &Fixture) {
     });
 }
 
-/// The same where the sender had no time to wait for it.
+/// Case 14: a stalled reader is disconnected even if the sender had no time to
+/// wait for it.
 pub fn case_14_a_stalled_reader_and_a_short_deadline(f: &Fixture) {
     let impatient = options(|options| options.stall_timeout = Duration::from_millis(200));
     let at = RawListener::bind(&f.at("push"));
@@ -283,7 +284,7 @@ pub fn case_14_a_stalled_reader_and_a_short_deadline(f: &Fixture) {
     });
 }
 
-/// Case 15: an empty message is one.
+/// Case 15: an empty message is delivered.
 pub fn case_15_empty_messages(f: &Fixture) {
     let pull = PullPump::of(f.pull(&f.listen("pull")));
     let mut peer = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);

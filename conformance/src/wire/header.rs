@@ -1,4 +1,4 @@
-//! The eight bytes of each side: cases 1 to 4, 7 and 8.
+//! The eight header bytes of each side: cases 1 to 4, 7 and 8.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use crate::pump::{PullPump, ReplyPump};
 use crate::raw::{PULL, PUSH, REP, REQ, RawListener, RawPeer, frame};
 use crate::{Fixture, soon};
 
-/// How long a peer may take for its header, and how much later than that a
-/// busy machine may notice.
+/// Maximum time for a peer's header, and how late a busy machine may detect its
+/// end.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_secs(6);
 
-/// Case 1: whoever listens sends its header unprompted, also while nobody uses
+/// Case 1: a listener sends its header unprompted, even while no thread uses
 /// the socket.
 pub fn case_01_header_of_each_listener(f: &Fixture) {
     let _sockets = (f.pull(&f.listen("pull")), f.reply("reply"), f.push(&f.listen("push")));
@@ -23,7 +23,7 @@ pub fn case_01_header_of_each_listener(f: &Fixture) {
     RawPeer::dial(&f.at("push")).expect(&PUSH);
 }
 
-/// Case 1: whoever dials sends its header unprompted.
+/// Case 1: a dialler sends its header unprompted.
 pub fn case_01_header_of_each_dialler(f: &Fixture) {
     let pull_at = RawListener::bind(&f.at("pull"));
     let push_at = RawListener::bind(&f.at("push"));
@@ -42,7 +42,7 @@ pub fn case_01_header_of_each_dialler(f: &Fixture) {
     });
 }
 
-/// What no header may look like.
+/// Invalid headers.
 const BAD: [(&str, &[u8]); 6] = [
     ("magic", b"\x00SQ\x00\x00\x50\x00\x00"),
     ("first byte", b"\x01SP\x00\x00\x50\x00\x00"),
@@ -52,18 +52,20 @@ const BAD: [(&str, &[u8]); 6] = [
     ("nothing but zeros", &[0; 8]),
 ];
 
-/// All of `wrong` are hung up on, and a good PUSH peer is served after.
+/// Asserts that `wrong` peers are disconnected, and that a later valid PUSH
+/// peer is served.
 fn refused_by_pull(f: &Fixture, wrong: &[(&str, &[u8])]) {
     let pull = PullPump::of(f.pull(&f.listen("pull")));
     refuse(&f.at("pull"), wrong);
     let mut good = RawPeer::dial_as(&f.at("pull"), PUSH, PULL);
     good.write(&frame(b"good"));
-    // Nobody else counts as a connection.
+    // No other peer counts as a connection.
     pull.connected();
     assert_eq!(pull.message(), b"good");
 }
 
-/// All of `wrong` are hung up on, and a good REQ peer is served after.
+/// Asserts that `wrong` peers are disconnected, and that a later valid REQ peer
+/// is served.
 fn refused_by_reply(f: &Fixture, wrong: &[(&str, &[u8])]) {
     let reply = ReplyPump::of(f.reply("reply"));
     refuse(&f.at("reply"), wrong);
@@ -76,20 +78,20 @@ fn refused_by_reply(f: &Fixture, wrong: &[(&str, &[u8])]) {
 fn refuse(address: &Address, wrong: &[(&str, &[u8])]) {
     for (what, bytes) in wrong {
         let mut peer = RawPeer::dial(address);
-        // It may be hung up on before the last byte.
+        // The peer may be disconnected before the last byte.
         peer.try_write(bytes);
         assert!(peer.is_closed_within(crate::PATIENCE), "still connected after: {what}");
     }
 }
 
-/// Case 2: wrong magic, version or reserved bytes end the connection; the
+/// Case 2: invalid magic, version or reserved bytes end the connection; the
 /// listener lives.
 pub fn case_02_bad_headers_are_refused(f: &Fixture) {
     refused_by_pull(f, &BAD);
     refused_by_reply(f, &BAD);
 }
 
-/// Case 2: whoever dials such a listener hangs up and tries again.
+/// Case 2: a dialler disconnects from such a listener and retries.
 pub fn case_02_a_dialler_hangs_up_and_tries_again(f: &Fixture) {
     let (push, request) = (f.push(&f.dial("push")), f.request("request"));
     let push_at = RawListener::bind(&f.at("push"));
@@ -110,7 +112,7 @@ pub fn case_02_a_dialler_hangs_up_and_tries_again(f: &Fixture) {
     });
 }
 
-/// Case 3: the wrong end of a pattern, or another pattern.
+/// Case 3: the wrong end of a pattern, or another pattern, is disconnected.
 pub fn case_03_wrong_roles_are_refused(f: &Fixture) {
     refused_by_pull(f, &[("REQ", &REQ), ("REP", &REP), ("PULL", &PULL)]);
     refused_by_reply(f, &[("REP", &REP), ("PUSH", &PUSH), ("PULL", &PULL)]);
@@ -122,7 +124,7 @@ pub fn case_03_wrong_roles_are_refused(f: &Fixture) {
     });
 }
 
-/// Case 4: a web browser, also while nobody uses the socket.
+/// Case 4: a web browser is disconnected, even while no thread uses the socket.
 pub fn case_04_http_is_refused(f: &Fixture) {
     let http: [(&str, &[u8]); 1] = [("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")];
     refused_by_pull(f, &http);
@@ -133,8 +135,8 @@ pub fn case_04_http_is_refused(f: &Fixture) {
     }
 }
 
-/// Case 7: who sends no header is hung up on after 10 s, and others do not
-/// notice.
+/// Case 7: a peer without a header is disconnected after 10 s, and other peers
+/// are not affected.
 pub fn case_07_no_header(f: &Fixture) {
     let pull = PullPump::of(f.pull(&f.listen("pull")));
     let _reply = ReplyPump::of(f.reply("reply"));
@@ -153,8 +155,7 @@ pub fn case_07_no_header(f: &Fixture) {
     assert_eq!(pull.message(), b"still good");
 }
 
-/// Case 7: a listener that sends no header is hung up on too, and dialled
-/// again.
+/// Case 7: a listener without a header is disconnected too, and redialled.
 pub fn case_07_no_header_from_a_listener(f: &Fixture) {
     let at = RawListener::bind(&f.at("request"));
     let request = f.request("request");
@@ -168,23 +169,23 @@ pub fn case_07_no_header_from_a_listener(f: &Fixture) {
     });
 }
 
-/// Case 8: the 10 s are for the whole header.
+/// Case 8: the limit of 10 s is for the whole header.
 pub fn case_08_a_dripping_header(f: &Fixture) {
     let _pull = PullPump::of(f.pull(&f.listen("pull")));
     let mut peer = RawPeer::dial(&f.at("pull"));
     let since = Instant::now();
-    // The pace of the drip is the case; it ends early where the machine is late.
+    // The pace of the bytes is the case; it ends early if the machine is late.
     for byte in &PUSH[..3] {
         if !peer.try_write(&[*byte]) || peer.is_closed_within(Duration::from_secs(4)) {
             assert!(since.elapsed() >= HEADER_TIME - Duration::from_secs(1), "too early");
             return;
         }
     }
-    // Were each byte given 10 s of its own, it would be 18 s.
+    // With 10 s for each byte it would take 18 s.
     assert!(peer.is_closed_within((HEADER_TIME + LATE).saturating_sub(since.elapsed())), "each byte has its own time");
 }
 
-/// Case 7 while nobody uses the socket.
+/// Case 7 holds while no thread uses the socket.
 pub fn case_07_no_header_while_nobody_receives(f: &Fixture) {
     let _idle = (f.pull(&f.listen("pull")), f.push(&f.listen("push")), f.reply("reply"));
     let mut silent = ["pull", "push", "reply"].map(|name| RawPeer::dial(&f.at(name)));

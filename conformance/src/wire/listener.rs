@@ -1,4 +1,4 @@
-//! What a listener does with who has connected and waits for it.
+//! A listener's treatment of connections that wait for it.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::contract::resources::descriptors;
 use crate::pump::ReplyPump;
 use crate::raw::{PULL, PUSH, REP, REQ, RawPeer, frame};
 
-/// Who connected and was never looked at is hung up on by the closing, even
-/// while somebody still holds the closed socket.
+/// Closing disconnects peers that were never received from, even while another
+/// thread still holds the closed socket.
 pub fn closing_hangs_up_on_who_waits(f: &Fixture) {
     let pull = f.pull(&f.listen("pull"));
     let push = f.push(&f.listen("push"));
@@ -25,8 +25,8 @@ pub fn closing_hangs_up_on_who_waits(f: &Fixture) {
     waiting.iter_mut().for_each(RawPeer::expect_closed);
 }
 
-/// A thousand visitors who say nothing, all at once, cost nothing: whoever has
-/// something to say is heard.
+/// A thousand silent peers at once cost nothing: a peer that sends something is
+/// received.
 pub fn crowds_of_silent_visitors(f: &Fixture) {
     let reply = ReplyPump::of(f.reply("reply"));
     let silent: Vec<_> = (0..1000).map(|_| RawPeer::dial(&f.at("reply"))).collect();
@@ -39,8 +39,8 @@ pub fn crowds_of_silent_visitors(f: &Fixture) {
     assert_eq!(reply.request().1, b"still good");
 }
 
-/// Visitors who come and go while nobody receives do not pile up, and are not
-/// in the way of who comes after them.
+/// Peers that connect and disconnect while no thread receives do not
+/// accumulate, and do not obstruct later peers.
 pub fn crowds_that_nobody_looks_at(f: &Fixture) {
     f.alone(|f| {
         let pull = f.pull(&f.listen("pull"));
@@ -52,7 +52,7 @@ pub fn crowds_that_nobody_looks_at(f: &Fixture) {
                 visitor
             })
             .collect();
-        // Time to take them all in, for whoever would.
+        // Time for a faulty transport to accept them all.
         visitors[1999].is_closed_within(Duration::from_millis(500));
         drop(visitors);
         assert!(descriptors() < before + 500, "{} descriptors instead of {before}", descriptors());

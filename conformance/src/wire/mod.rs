@@ -1,4 +1,4 @@
-//! Cases that show on the wire: the peer is a bare socket.
+//! Cases about the wire format: the peer is a raw socket.
 
 pub mod files;
 pub mod frames;

@@ -1,4 +1,4 @@
-//! PUSH and PULL among several peers: cases 26 to 28.
+//! PUSH and PULL with several peers: cases 26 to 28.
 
 use std::thread;
 
@@ -7,7 +7,8 @@ use ekuiper_core::transport::{PullEvent, TransportError};
 use crate::raw::{PULL, PUSH, RawListener, RawPeer, frame};
 use crate::{Fixture, assert_error, eventually, past, shortly, soon};
 
-/// Case 26: without a peer a message waits; a late one gets it, and only it.
+/// Case 26: without a peer a message waits; a late peer receives it, and
+/// nothing else.
 pub fn case_26_a_late_peer(f: &Fixture) {
     let push = f.push(&f.dial("push"));
     assert_error!(push.send(b"lost", shortly()), TransportError::Timeout);
@@ -19,7 +20,7 @@ pub fn case_26_a_late_peer(f: &Fixture) {
     });
 }
 
-/// Case 26: the same where the peers dial.
+/// Case 26 with peers that dial: a late dialler receives the waiting message.
 pub fn case_26_a_late_dialler(f: &Fixture) {
     let push = f.push(&f.listen("push"));
     assert_error!(push.send(b"lost", shortly()), TransportError::Timeout);
@@ -29,7 +30,7 @@ pub fn case_26_a_late_dialler(f: &Fixture) {
     });
 }
 
-/// Case 27: two peers that read get every second message each.
+/// Case 27: two reading peers receive every second message each.
 pub fn case_27_two_peers_get_five_each(f: &Fixture) {
     let push = f.push(&f.listen("push"));
     thread::scope(|scope| {
@@ -39,8 +40,8 @@ pub fn case_27_two_peers_get_five_each(f: &Fixture) {
             connecting.join().unwrap();
             peer
         });
-        // Who has our header may still be on its way in: both are when both
-        // have had a message.
+        // A peer that has our header may not be registered yet: both are when
+        // both have received a message.
         let mut has_had = [false; 2];
         while has_had.contains(&false) {
             push.send(b"message", soon()).unwrap();
@@ -62,8 +63,8 @@ pub fn case_27_two_peers_get_five_each(f: &Fixture) {
     });
 }
 
-/// Case 27 with a peer that comes while the first takes everything at once:
-/// it gets its share.
+/// Case 27 with a peer that connects while the first one takes everything at
+/// once: it gets its share.
 pub fn case_27_a_peer_that_comes_later_gets_its_share(f: &Fixture) {
     let push = f.push(&f.listen("push"));
     thread::scope(|scope| {
@@ -71,7 +72,7 @@ pub fn case_27_a_peer_that_comes_later_gets_its_share(f: &Fixture) {
         let mut first = RawPeer::dial_as(&f.at("push"), PULL, PUSH);
         connecting.join().unwrap();
         let mut second = RawPeer::dial_as(&f.at("push"), PULL, PUSH);
-        // When it is in, it gets every second one.
+        // Once it is registered, it receives every second message.
         assert!(eventually(|| {
             push.send(b"message", soon()).unwrap();
             assert!(eventually(|| first.has_something() || second.has_something()));
@@ -83,7 +84,7 @@ pub fn case_27_a_peer_that_comes_later_gets_its_share(f: &Fixture) {
     });
 }
 
-/// Case 28: a flooder does not keep a trickle waiting for more than two turns.
+/// Case 28: a flooding peer delays a slow peer's messages by at most two turns.
 pub fn case_28_a_flooder_and_a_trickle(f: &Fixture) {
     let pull = f.pull(&f.listen("pull"));
     let mut buffer = Vec::new();
@@ -96,7 +97,7 @@ pub fn case_28_a_flooder_and_a_trickle(f: &Fixture) {
             flooder.flood(&flood.repeat(1000));
         });
         trickler.write(&PUSH);
-        // All that the first of them says counts from when both are in.
+        // Messages of the first peer count only once both are connected.
         let mut peers = 0;
         while peers < 2 {
             peers += usize::from(matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Connected(_)));
@@ -114,7 +115,7 @@ pub fn case_28_a_flooder_and_a_trickle(f: &Fixture) {
     });
 }
 
-/// Case 28 where the flooder was there first: who comes later is let in.
+/// Case 28 with a flooding peer that was first: a later peer is accepted.
 pub fn case_28_who_comes_during_a_flood_is_let_in(f: &Fixture) {
     let pull = f.pull(&f.listen("pull"));
     let mut buffer = Vec::new();

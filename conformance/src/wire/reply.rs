@@ -1,4 +1,4 @@
-//! What a reply socket does with backtraces: cases 16 to 18, 22 and 23.
+//! A reply socket's treatment of backtraces: cases 16 to 18, 22 and 23.
 
 use std::thread;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::pump::{Asked, ReplyPump};
 use crate::raw::{REP, REQ, RawPeer, claim, frame};
 use crate::{Fixture, assert_error, eventually, options, past, pattern, punctual, shortly, soon};
 
-/// A request's content: as many words before the id.
+/// Returns a request's content, with `hops` words before the id.
 fn request(hops: usize, id: u32, body: &[u8]) -> Vec<u8> {
     let words = (0..hops as u32).flat_map(u32::to_be_bytes);
     words.chain((id | 0x8000_0000).to_be_bytes()).chain(body.iter().copied()).collect()
 }
 
-/// Case 16: what cannot be a request ends its connection only.
+/// Case 16: a malformed request ends its connection only.
 pub fn case_16_malformed_requests(f: &Fixture) {
     let reply = ReplyPump::of(f.reply("reply"));
     let mut other = RawPeer::dial_as(&f.at("reply"), REQ, REP);
@@ -75,18 +75,18 @@ pub fn oversize_requests_are_skipped(f: &Fixture) {
             }
             other => panic!("{other:?}"),
         }
-        // The longest that is not too long, behind as many words.
+        // The longest allowed request, behind as many words.
         peer.write(&frame(&request(hops, 10, &pattern(1000, 4))));
         assert_eq!(reply.request().1, pattern(1000, 4));
     }
-    // What nobody would wait for ends the connection.
+    // A length that would take for ever to skip ends the connection.
     peer.write(&claim(1 << 50));
     peer.expect_closed();
     assert_eq!(reply.next(), Asked::Disconnected(id));
 }
 
-/// Who sends nothing but requests that must be dropped, as fast as it can,
-/// holds up neither a deadline nor other peers.
+/// A peer that sends only requests that must be dropped, as fast as it can,
+/// delays neither a deadline nor other peers.
 pub fn floods_of_dropped_requests_do_not_matter(f: &Fixture) {
     let reply = f.reply("reply");
     let mut buffer = Vec::new();
@@ -110,7 +110,7 @@ pub fn floods_of_dropped_requests_do_not_matter(f: &Fixture) {
         assert!(matches!(reply.receive(&mut buffer, soon()).unwrap(), ReplyEvent::Request(_)));
         assert_eq!(buffer, b"good");
         reply.close();
-        // The flooders end when they are disconnected.
+        // The flooding peers end when they are disconnected.
         drop(reply);
     });
 }
@@ -133,7 +133,8 @@ pub fn case_22_answers_without_a_request(f: &Fixture) {
     assert_eq!(peer.frame(), request(0, 2, b"third"));
 }
 
-/// Case 23: of two requests of one connection the second can be answered.
+/// Case 23: of two requests of one connection, only the second one can be
+/// answered.
 pub fn case_23_two_requests_one_answer(f: &Fixture) {
     let reply = ReplyPump::of(f.reply("reply"));
     let mut peer = RawPeer::dial_as(&f.at("reply"), REQ, REP);
@@ -147,8 +148,8 @@ pub fn case_23_two_requests_one_answer(f: &Fixture) {
     assert_eq!(peer.frame(), request(0, 2, b"to the second"));
 }
 
-/// An answer that is being sent when the connection's next request is answered:
-/// one after the other.
+/// Answers do not mix: one that is being sent while the connection's next
+/// request is answered is written first.
 pub fn answers_do_not_mix(f: &Fixture) {
     let reply = ReplyPump::of(f.reply("reply"));
     let mut peer = RawPeer::dial_as(&f.at("reply"), REQ, REP);
@@ -167,8 +168,8 @@ pub fn answers_do_not_mix(f: &Fixture) {
     });
 }
 
-/// A requester that does not read its answers holds up nobody else, and the
-/// answer can be given later.
+/// A requester that does not read its answers does not block others, and can be
+/// answered later.
 pub fn a_requester_that_does_not_read(f: &Fixture) {
     let reply = ReplyPump::of(f.reply("reply"));
     let mut deaf = RawPeer::dial_as(&f.at("reply"), REQ, REP);

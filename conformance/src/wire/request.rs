@@ -1,4 +1,4 @@
-//! What a request socket takes for its reply: cases 19 to 21, 24 and 25.
+//! A request socket's matching of replies: cases 19 to 21, 24 and 25.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use ekuiper_core::transport::{ConnectionId, Request, TransportError};
 use crate::raw::{REP, REQ, RawListener, RawPeer, frame};
 use crate::{Fixture, assert_error, options, past, pattern, punctual, shortly, soon};
 
-/// A connected request socket and its raw peer.
+/// Connects a request socket to a raw peer.
 fn connected(request: &dyn Request, at: &RawListener) -> (ConnectionId, RawPeer) {
     thread::scope(|scope| {
         let connecting = scope.spawn(|| request.connect(soon()).unwrap());
@@ -17,7 +17,7 @@ fn connected(request: &dyn Request, at: &RawListener) -> (ConnectionId, RawPeer)
     })
 }
 
-/// The id and the body of a request.
+/// Splits a request into its id and its body.
 fn split(content: Vec<u8>) -> ([u8; 4], Vec<u8>) {
     let (id, body) = content.split_first_chunk::<4>().unwrap();
     assert!(id[0] & 0x80 != 0, "the id's highest bit");
@@ -28,7 +28,7 @@ fn reply(id: [u8; 4], body: &[u8]) -> Vec<u8> {
     frame(&[&id, body].concat())
 }
 
-/// Case 19: replies to nothing, to an earlier request, and once more.
+/// Case 19: replies to no request, to an earlier one, or repeated, are dropped.
 pub fn case_19_unknown_late_and_duplicate_replies(f: &Fixture) {
     let at = RawListener::bind(&f.at("request"));
     let request = f.request("request");
@@ -55,15 +55,15 @@ pub fn case_19_unknown_late_and_duplicate_replies(f: &Fixture) {
     }
 }
 
-/// Whoever floods a requester with replies that are to be dropped holds up
-/// neither its deadline nor the right reply.
+/// A peer that floods a requester with replies that must be dropped delays
+/// neither the deadline nor the right reply.
 pub fn floods_of_dropped_replies_do_not_matter(f: &Fixture) {
     let at = RawListener::bind(&f.at("request"));
     let request = f.request("request");
     let (connection, mut peer) = connected(&*request, &at);
     let flood: Vec<u8> = (0..3000).flat_map(|_| reply([0x80, 1, 2, 3], b"unknown")).collect();
     thread::scope(|scope| {
-        // Dropped here, should this fail, so that the flooder ends.
+        // Dropped here on a failure, so that the flooding peer ends.
         let request = request;
         request.send(connection, b"first", soon()).unwrap();
         peer.frame();
@@ -78,7 +78,7 @@ pub fn floods_of_dropped_replies_do_not_matter(f: &Fixture) {
     });
 }
 
-/// Case 20: a second request cancels the first, whose reply does not count.
+/// Case 20: a second request cancels the first one, whose reply does not count.
 pub fn case_20_a_second_request_cancels_the_first(f: &Fixture) {
     let at = RawListener::bind(&f.at("request"));
     let request = f.request("request");
@@ -94,7 +94,7 @@ pub fn case_20_a_second_request_cancels_the_first(f: &Fixture) {
     assert_error!(request.receive(&mut buffer, soon()), TransportError::Misuse(_));
 }
 
-/// Case 21: receiving without a request, or after its time was up.
+/// Case 21: receiving without a request, or after a timeout, is refused.
 pub fn case_21_receiving_without_a_request(f: &Fixture) {
     let at = RawListener::bind(&f.at("request"));
     let request = f.request("request");
@@ -118,7 +118,8 @@ pub fn case_21_receiving_without_a_request(f: &Fixture) {
     assert_eq!(buffer, b"in time");
 }
 
-/// Case 24: a silent peer sees the request again, the same each time.
+/// Case 24: with the option set, a silent peer receives the request repeatedly,
+/// each time the same.
 pub fn case_24_a_silent_peer_is_asked_again(f: &Fixture) {
     let retry = Duration::from_millis(400);
     let retrying = options(|options| options.retry = Some(retry));
@@ -183,8 +184,8 @@ pub fn case_25_disconnect_with_retry(f: &Fixture) {
     });
 }
 
-/// Case 25: with repeating off, a connection's end is the request's, and the
-/// next peer never sees it.
+/// Case 25: with repeating off, a request ends with its connection, and the
+/// next peer never receives it.
 pub fn case_25_disconnect_without_retry(f: &Fixture) {
     let at = RawListener::bind(&f.at("request"));
     let request = f.request("request");
@@ -202,7 +203,7 @@ pub fn case_25_disconnect_without_retry(f: &Fixture) {
     assert_eq!(split(peer.frame()).1, b"for the second");
 }
 
-/// A reply may be of any length up to the limit; a longer one ends the
+/// A reply may have any length up to the limit; a longer one ends the
 /// connection.
 pub fn reply_lengths(f: &Fixture) {
     let limit = options(|options| options.max_message = 200_000);
