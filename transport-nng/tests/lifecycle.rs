@@ -1,4 +1,4 @@
-//! Connections that come and go, waits that end, limits.
+//! Tests of connections that begin and end, waits that end, and limits.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 
@@ -12,8 +12,8 @@ use ekuiper_core::transport::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use support::*;
 
-/// Makes it likely that the other threads wait by then; the outcome is to be
-/// the same if they do not.
+/// Makes it likely that the other threads are blocked by then; the outcome must
+/// be the same if they are not.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 #[test]
@@ -35,7 +35,7 @@ fn deadlines_end_every_wait() {
             assert!(matches!(requester.connect(by), Err(TransportError::Timeout)));
             assert!(start.elapsed() >= wait);
         }
-        // Nothing has been sent, so nothing is to be waited for.
+        // Nothing has been sent, so there is nothing to wait for.
         push.flush(soon()).unwrap();
         assert!(matches!(requester.receive(&mut buffer, soon()), Err(TransportError::Misuse(_))));
     });
@@ -63,7 +63,7 @@ fn closing_ends_every_wait_from_another_thread() {
             scope.spawn(move || {
                 let mut buffer = Vec::new();
                 request(reply, &mut buffer);
-                // The requester's end comes before our own.
+                // The requester's end is reported before the socket's own.
                 let end = reply.receive(&mut buffer, None);
                 assert!(matches!(end, Ok(ReplyEvent::Disconnected(_))), "{end:?}");
                 told.send(()).unwrap();
@@ -82,7 +82,7 @@ fn closing_ends_every_wait_from_another_thread() {
             ended.recv_timeout(PATIENCE).unwrap();
             reply.close();
         });
-        // Again, and everything after it.
+        // Closing again, and every call after closing.
         reply.close();
         closed(reply.receive(&mut buffer, past()).map(|_| ()));
         closed(pull.receive(&mut buffer, None).map(|_| ()));
@@ -102,7 +102,8 @@ fn closing_ends_a_send_that_is_held_back() {
         let push = nng().push(&Endpoint::Dial(place.at("p")), &Options::default()).unwrap();
         let large = vec![1; 1 << 20];
         push.send(&large, soon()).unwrap();
-        // The reader takes the first message ahead; these fill what is left.
+        // The reader takes the first message ahead; these fill the remaining
+        // space.
         while push.send(&large, Some(Instant::now() + A_WHILE)).is_ok() {}
         assert!(matches!(push.flush(past()), Err(TransportError::Timeout)));
         thread::scope(|scope| {
@@ -134,7 +135,7 @@ fn all_reconnect_when_the_listener_returns() {
                         let mut buffer = Vec::new();
                         let ticket = request(&*reply, &mut buffer);
                         reply.send(&ticket, &buffer, soon()).unwrap();
-                        // Serves until the requester has seen the answer.
+                        // Serves until the requester has received the answer.
                         let _ = reply.receive(&mut buffer, None);
                     });
                     let mut buffer = Vec::new();
@@ -145,12 +146,12 @@ fn all_reconnect_when_the_listener_returns() {
                     assert_eq!(buffer, [round]);
                     reply.close();
                 });
-                // What was accepted just when the peer went may be lost: until
-                // it arrives.
+                // A message that was accepted just when the peer disconnected
+                // may be lost: send until one arrives.
                 let body = message_sent_until_received(&*push, &*pull, round);
                 assert_eq!(body, [round]);
-                // A request that is out when its peer goes is not sent to the
-                // next one.
+                // A request in flight when its peer disconnects is not sent to
+                // the next one.
                 let peer = requester.connect(past());
                 drop((pull, reply));
                 if let Ok(peer) = peer
@@ -192,7 +193,8 @@ fn a_request_never_reaches_its_peers_successor() {
             let first = requester.connect(soon()).unwrap();
             drop(reply);
             let successor = nng().reply(&place.at("r"), &Options::default()).unwrap();
-            // It may be noticed at once or later, never by sending elsewhere.
+            // The end may be detected at once or later, but never by sending to
+            // another peer.
             let outcome = requester.send(first, b"for the first", soon()).and_then(|()| {
                 assert!(matches!(successor.receive(&mut buffer, past()), Err(_) | Ok(ReplyEvent::Connected(_))));
                 requester.receive(&mut buffer, soon())
@@ -232,7 +234,7 @@ fn with_retry_a_request_is_sent_again_under_its_id() {
             let third = request(&*reply, &mut buffer);
             assert_eq!((buffer.as_slice(), third.backtrace), (&b"again"[..], first.backtrace));
             reply.send(&third, b"yes", soon()).unwrap();
-            // Serves until the requester has seen the answer.
+            // Serves until the requester has received the answer.
             let _ = reply.receive(&mut buffer, Some(Instant::now() + A_WHILE));
         });
     });
@@ -373,7 +375,8 @@ fn the_limit_holds_for_both_sides() {
         push.send(&[2; 1001], soon()).unwrap();
         let mut buffer = Vec::new();
         while !matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Disconnected(_)) {}
-        // The socket and the others go on, and so does whoever was sent away.
+        // The socket and the other peers continue, and so does the disconnected
+        // one.
         small.send(&[3; 1000], soon()).unwrap();
         assert_eq!(message(&*pull), [3; 1000]);
         message_sent_until_received(&*push, &*pull, 4);
@@ -395,7 +398,7 @@ fn a_request_over_the_limit_is_told_and_can_be_answered() {
         requester.receive(&mut buffer, soon()).unwrap();
         assert_eq!(buffer, b"too long");
         assert_eq!(requester.connect(soon()).unwrap(), peer);
-        // Far too long is as everywhere else: its connection ends.
+        // A request far above the limit ends its connection.
         requester.send(peer, &vec![0; 3 << 20], soon()).unwrap();
         assert!(matches!(requester.receive(&mut buffer, soon()), Err(TransportError::Disconnected)));
     });
@@ -407,7 +410,7 @@ fn one_thread_at_a_time_receives() {
         let place = Place::new();
         let pull = nng().pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
         thread::scope(|scope| {
-            // Either may be the second one.
+            // Either thread may be the second one.
             scope.spawn(|| {
                 while !matches!(pull.receive(&mut Vec::new(), None), Err(TransportError::Closed)) {
                     thread::yield_now();

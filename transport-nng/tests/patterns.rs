@@ -1,5 +1,5 @@
-//! The four patterns, libnng with itself and with the transport in Rust, each
-//! side listening and dialling.
+//! Tests of the four patterns, libnng with itself and with the transport in
+//! Rust, each side listening and dialling.
 
 mod support;
 
@@ -134,7 +134,8 @@ fn several_requesters_each_get_their_own_answer() {
                     })
                     .collect();
                 let mut buffer = Vec::new();
-                // Answers go out of order: always the one before last.
+                // Answers are sent out of order: always to the request before
+                // the last one.
                 let mut held: Option<(Ticket, Vec<u8>)> = None;
                 let mut left = 4;
                 while left > 0 {
@@ -168,7 +169,7 @@ fn a_slow_reader_holds_the_sender_back() {
             let pull = receiver.pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
             let push = sender.push(&Endpoint::Dial(place.at("p")), &Options::default()).unwrap();
             let mut buffer = Vec::new();
-            // Let it be accepted where accepting is the receiver's work.
+            // Some transports accept a connection only while receiving.
             thread::scope(|scope| {
                 scope.spawn(|| push.connect(soon()).unwrap());
                 assert!(matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Connected(_)));
@@ -186,7 +187,7 @@ fn a_slow_reader_holds_the_sender_back() {
             for _ in 0..sent {
                 assert_eq!(message(&*pull), body);
             }
-            // What timed out was not sent.
+            // The message that timed out was not sent.
             assert!(matches!(pull.receive(&mut buffer, past()), Err(TransportError::Timeout)));
             push.send(b"next", soon()).unwrap();
             assert_eq!(message(&*pull), b"next");

@@ -1,4 +1,5 @@
-//! Socket files: only stale ones are taken over, only our own are removed.
+//! Tests of socket files: only stale ones are taken over, only our own are
+//! removed.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 
@@ -70,7 +71,7 @@ fn a_live_socket_is_refused_whoever_owns_it() {
             drop(pull);
             assert_eq!(place.names(), Vec::<String>::new());
         }
-        // One that does not answer is live all the same.
+        // A listener that does not answer is live all the same.
         let place = Place::new();
         let at = place.at("s.ipc");
         let silent = UnixListener::bind(at.path()).unwrap();
@@ -93,7 +94,7 @@ fn other_files_are_left_alone() {
         let folder = place.at("folder");
         std::fs::create_dir(folder.path()).unwrap();
         assert!(matches!(listen(&folder).err(), Some(TransportError::NotASocket(_))));
-        // Nor is what a link points to.
+        // Nor is the target of a symbolic link.
         let link = place.at("link");
         std::os::unix::fs::symlink(at.path(), link.path()).unwrap();
         assert!(matches!(listen(&link).err(), Some(TransportError::NotASocket(_))));
@@ -134,7 +135,7 @@ fn a_folder_that_cannot_be_used_is_a_clear_error() {
         let at = place.at("missing/s.ipc");
         let error = listen(&at).err().unwrap().to_string();
         assert!(error.contains("missing/s.ipc") && error.contains("No such file"), "{error}");
-        // Dialling waits for it.
+        // A dialler waits for the listener.
         let push = nng().push(&Endpoint::Dial(at.clone()), &Options::default()).unwrap();
         std::fs::create_dir(place.0.path().join("missing")).unwrap();
         let pull = listen(&at).unwrap();
@@ -151,7 +152,7 @@ fn paths_up_to_the_systems_limit_work() {
         let at = place.at(&"x".repeat(room));
         let pull = listen(&at).unwrap();
         works(&*pull, &at);
-        // Names that mean something elsewhere.
+        // Names that have a special meaning elsewhere.
         let at = place.at("a b%20?c#d");
         let pull = listen(&at).unwrap();
         works(&*pull, &at);

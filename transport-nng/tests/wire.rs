@@ -1,5 +1,5 @@
-//! SP on the wire, as the bundled libnng speaks it: a peer that writes and
-//! reads plain bytes.
+//! Tests of the bundled libnng's wire format, with a peer that writes and reads
+//! raw bytes.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 
@@ -36,11 +36,11 @@ fn expect(peer: &mut UnixStream, bytes: &[u8]) {
     assert_eq!(got, bytes);
 }
 
-/// That the other side ends the connection, with nothing more to say than its
+/// Asserts that the other side disconnects, and sends nothing more than its
 /// header.
 fn expect_end(peer: &mut UnixStream) {
     let mut rest = Vec::new();
-    // What it has not read makes it a reset.
+    // Unread data turns the end into a reset.
     let _ = peer.read_to_end(&mut rest);
     assert!(rest.len() <= 8, "{rest:?}");
 }
@@ -105,7 +105,7 @@ fn a_request_has_an_id_and_only_its_reply_counts() {
             host.write_all(&frame(&[&ids[1].to_be_bytes()[..], b"mine once more"].concat())).unwrap();
         }
         drop(host);
-        // Its end is noticed behind the replies that nobody took.
+        // Its end is detected after the replies that were not received.
         let (mut next, _) = std::thread::scope(|scope| {
             let reconnected = scope.spawn(|| {
                 while requester.connect(soon()).unwrap() == peer {
@@ -182,7 +182,7 @@ fn whoever_speaks_otherwise_is_disconnected_and_the_others_go_on() {
         }
         good.write_all(&frame(b"still here")).unwrap();
         assert_eq!(message(&*pull), b"still here");
-        // A message that ends early is none.
+        // A truncated message is not delivered.
         let mut broken = connect(&at, &PUSH);
         expect(&mut broken, &PULL);
         broken.write_all(&frame(b"whole")).unwrap();
@@ -215,7 +215,7 @@ fn whoever_hangs_up_at_once_stops_no_listener() {
             let first = inode();
             let early = nng().request(&at, &Options::default()).unwrap();
             let peer = early.connect(soon()).unwrap();
-            // From now on it has a listener of its own.
+            // From now on it has its own listener.
             let give_up = Instant::now() + PATIENCE;
             while inode() == first {
                 assert!(Instant::now() < give_up);
@@ -226,7 +226,7 @@ fn whoever_hangs_up_at_once_stops_no_listener() {
                 for _ in 0..200 {
                     drop(UnixStream::connect(at.path()).unwrap());
                 }
-                // It may wait in vain for a moment, and be sent away then.
+                // It may wait in vain for a moment, and be disconnected then.
                 let late = nng().request(&at, &Options::default()).unwrap();
                 loop {
                     let peer = late.connect(soon()).unwrap();
@@ -237,7 +237,7 @@ fn whoever_hangs_up_at_once_stops_no_listener() {
                     }
                 }
                 assert_eq!(buffer, [round]);
-                // Those who were there before notice nothing.
+                // Existing connections are not affected.
                 early.send(peer, b"still here", soon()).unwrap();
                 early.receive(&mut buffer, soon()).unwrap();
                 assert_eq!(buffer, b"still here");

@@ -1,4 +1,4 @@
-//! When a dialler dials, and what a closing lets through.
+//! Tests of when a dialler dials, and what arrives after closing.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::transport::*;
 use support::*;
 
-/// Whoever lost its listener comes back when it is used, not before.
+/// A dialler without a listener reconnects when it is used, not before.
 #[test]
 fn a_dialler_that_nobody_uses_does_not_dial_again() {
     watched(|| {
@@ -30,8 +30,8 @@ fn a_dialler_that_nobody_uses_does_not_dial_again() {
     });
 }
 
-/// Everything that was sent arrives, though the sender closes at once: at a
-/// dialler as at a listener, short messages and long ones.
+/// Sent messages arrive even if the sender closes at once: from a dialler and
+/// from a listener, short and long ones.
 #[test]
 fn what_was_sent_before_the_closing_arrives() {
     watched(|| {
@@ -61,7 +61,7 @@ fn what_was_sent_before_the_closing_arrives() {
 
 const SENDER: &str = "EKUIPER_ZEROMQ_SENDER";
 
-/// Nor does a process that ends right after the closing take anything with it.
+/// A process that exits right after closing loses no message either.
 #[test]
 fn a_process_that_closes_and_ends_loses_nothing() {
     let body = vec![7; 3 << 20];
@@ -104,7 +104,7 @@ fn a_process_that_closes_and_ends_loses_nothing() {
     });
 }
 
-/// An answer arrives though the socket that gave it closes at once.
+/// An answer arrives even if the socket that sent it closes at once.
 #[test]
 fn an_answer_before_the_closing_arrives() {
     watched(|| {
@@ -128,8 +128,8 @@ fn an_answer_before_the_closing_arrives() {
     });
 }
 
-/// Answers to a requester that does not read are waited for, not dropped, and
-/// hold up nobody else.
+/// Answers to a requester that does not read block, are not dropped, and do not
+/// block answers to others.
 #[test]
 fn a_requester_that_does_not_read_is_waited_for() {
     watched(|| {
@@ -164,7 +164,7 @@ fn a_requester_that_does_not_read_is_waited_for() {
         let mut got = Vec::new();
         other.receive(&mut got, soon()).unwrap();
         assert_eq!(got, b"answer");
-        // It says to have taken all: there is room again.
+        // It reports everything as taken: there is room again.
         let taken = [&[2][..], &answered.to_be_bytes(), &(answered * 50_004).to_be_bytes()].concat();
         deaf.write(&frame(&taken));
         reply.send(&pending, b"late", soon()).unwrap();

@@ -1,4 +1,4 @@
-//! Where sockets may be, and whose files they are.
+//! Tests of folders for sockets, and of socket files.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 
@@ -49,8 +49,8 @@ fn a_folder_that_others_can_enter_is_refused() {
     });
 }
 
-/// Who dials before the folder is there looks again and again, and dials when
-/// it is private.
+/// A dialler whose folder does not exist yet checks repeatedly, and dials when
+/// the folder exists and is private.
 #[test]
 fn a_folder_may_come_later() {
     watched(|| {

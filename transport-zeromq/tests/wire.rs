@@ -1,4 +1,4 @@
-//! What goes over a connection, and who is hung up on.
+//! Tests of the wire format, and of the peers that are disconnected.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ fn words_are_the_documented_bytes() {
         peer.write(&[frame(b"\x01abc"), frame(b"\x01")].concat());
         assert_eq!(message(&*pull), b"abc");
         assert_eq!(message(&*pull), b"");
-        // Told when all is taken, and perhaps before.
+        // Reported when everything is taken, and possibly before.
         let taken =
             |messages: u64, bytes: u64| frame(&[&[2][..], &messages.to_be_bytes(), &bytes.to_be_bytes()].concat());
         let mut said = vec![0; taken(0, 0).len()];
@@ -74,7 +74,7 @@ fn whoever_speaks_otherwise_is_disconnected_and_the_others_go_on() {
             peer.write(&first);
             peer.expect_end();
         }
-        // None of them was ever told of.
+        // None of them was reported.
         good.send(b"good", soon()).unwrap();
         assert!(matches!(next(&*pull), PullEvent::Message(_)));
         let too_long = frame(&[&[1][..], &vec![0; (1 << 20) + 1]].concat());
@@ -84,7 +84,7 @@ fn whoever_speaks_otherwise_is_disconnected_and_the_others_go_on() {
         {
             let mut peer = RawPeer::pushing(&at);
             peer.write(&frame(b"\x01before"));
-            // It may hang up in the middle.
+            // The peer may be disconnected in the middle.
             let _ = peer.0.write_all(&word);
             peer.expect_end();
             let PullEvent::Connected(id) = next(&*pull) else { panic!("nobody came") };
@@ -115,8 +115,8 @@ fn whoever_ignores_the_window_is_disconnected() {
     });
 }
 
-/// Visitors who say nothing stay, cost nobody anything, and take their
-/// descriptors with them when they go.
+/// Silent peers stay connected, do not affect others, and free their
+/// descriptors when they disconnect.
 #[test]
 fn silent_visitors_stay_until_they_go() {
     watched(|| {
@@ -131,7 +131,7 @@ fn silent_visitors_stay_until_they_go() {
         assert_eq!(message(&*pull), b"good");
         drop(visitors);
         let give_up = soon().unwrap();
-        // The good one has a descriptor at both ends, and two of its own.
+        // The good peer has a descriptor at both ends, and two of its own.
         while peers() > before + 4 {
             assert!(std::time::Instant::now() < give_up, "{} instead of {before}", peers());
             std::thread::yield_now();
@@ -141,12 +141,12 @@ fn silent_visitors_stay_until_they_go() {
 
 const VICTIM: &str = "EKUIPER_ZEROMQ_VICTIM";
 
-/// Why this transport is for private folders only.
+/// The reason why this transport requires private folders.
 #[test]
 fn a_frame_of_2_to_the_50_bytes_ends_the_process() {
     if let Some(path) = std::env::var_os(VICTIM) {
         let _pull = pull(&ekuiper_core::address::Address::new(path).unwrap());
-        // Until the parent is gone.
+        // Until the parent has ended.
         let _ = std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new());
         return;
     }

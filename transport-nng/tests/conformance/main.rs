@@ -1,5 +1,5 @@
-//! The suite that every transport runs, with what libnng does otherwise: each
-//! exception is run in the form that shows what happens instead.
+//! The conformance suite of all transports, with libnng's exceptions: each one
+//! runs in a form that shows the actual behaviour.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! What libnng does instead, on the wire and with its peers.
+//! libnng's actual behaviour on the wire and with its peers.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,14 +7,14 @@ use ekuiper_conformance::raw::{PULL, PUSH, REP, REQ, RawListener, RawPeer, claim
 use ekuiper_conformance::{Fixture, eventually, options, pattern, soon};
 use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, Push, Reply, ReplyEvent, Request, TransportError};
 
-/// The next message of a pull socket, whoever comes and goes before it.
+/// Returns the next message of a pull socket, and skips connection events.
 pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
     let mut buffer = Vec::new();
     while !matches!(pull.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)) {}
     buffer
 }
 
-/// A header is given 10 s per piece; then its sender is hung up on.
+/// A peer may take 10 s for each piece of its header; then it is disconnected.
 pub(crate) fn each_piece_of_a_header_has_10_s(f: &Fixture) {
     const PIECE: Duration = Duration::from_secs(10);
     let _pull = f.pull(&f.listen("pull"));
@@ -25,13 +25,13 @@ pub(crate) fn each_piece_of_a_header_has_10_s(f: &Fixture) {
         assert!(peer.try_write(&[*byte]), "hung up on");
         assert!(!peer.is_closed_within(Duration::from_secs(6)) || since.elapsed() >= PIECE, "too early");
     }
-    // It has been connected for 12 s by now.
+    // The peer has been connected for 12 s by now.
     assert!(peer.is_closed_within(2 * PIECE), "a piece may take for ever");
     assert!(since.elapsed() >= PIECE - Duration::from_secs(1), "too early");
 }
 
-/// A claim within the limit is reserved, but not touched, before its bytes
-/// come; libnng knows no limit of 4 GiB or more.
+/// A claimed length within the limit is reserved, but not touched, before its
+/// bytes arrive; libnng supports no limit of 4 GiB or more.
 pub(crate) fn a_claim_costs_address_space(f: &Fixture) {
     f.alone(|f| {
         const CLAIM: u64 = 256 << 20;
@@ -51,8 +51,8 @@ pub(crate) fn a_claim_costs_address_space(f: &Fixture) {
     });
 }
 
-/// How much this process has mapped for writing, in pieces of at least so many
-/// bytes.
+/// Returns how much this process has mapped for writing, in pieces of at least
+/// `piece` bytes.
 fn reserved(piece: u64) -> u64 {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let sizes = maps.lines().filter(|line| line.contains(" rw-p ")).map(|line| {
@@ -62,15 +62,16 @@ fn reserved(piece: u64) -> u64 {
     sizes.filter(|size| *size >= piece).sum()
 }
 
-/// How much of its memory is in use.
+/// Returns how much of this process's memory is resident.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
 }
 
-/// Whoever stops in the middle of a message stays, whatever the option says,
-/// and holds up nobody; the message is delivered when its rest comes.
+/// A peer that stops in the middle of a message stays connected, whatever the
+/// option, and does not block others; the message is delivered when its rest
+/// arrives.
 pub(crate) fn the_rest_of_a_message_is_waited_for(f: &Fixture) {
     let impatient = options(|options| options.stall_timeout = Duration::from_millis(100));
     let pull = f.transport().pull(&f.listen("pull"), &impatient).unwrap();
@@ -86,9 +87,9 @@ pub(crate) fn the_rest_of_a_message_is_waited_for(f: &Fixture) {
     }
 }
 
-/// Replies to another request, and the same once more, are dropped; one that
-/// is too short for an id, or has none, ends the connection, and a new one is
-/// as good.
+/// Replies to another request, and repeated ones, are dropped; a reply that is
+/// too short for an id, or has none, ends the connection, and a new connection
+/// works.
 pub(crate) fn replies_without_an_id_end_the_connection(f: &Fixture) {
     let at = RawListener::bind(&f.at("request"));
     let request = f.request("request");
@@ -120,7 +121,7 @@ pub(crate) fn replies_without_an_id_end_the_connection(f: &Fixture) {
     }
 }
 
-/// A connected request socket and its raw peer.
+/// Connects a request socket to a raw peer.
 fn connected(request: &dyn Request, at: &RawListener) -> (ConnectionId, RawPeer) {
     thread::scope(|scope| {
         let connecting = scope.spawn(|| request.connect(soon()).unwrap());
@@ -129,9 +130,9 @@ fn connected(request: &dyn Request, at: &RawListener) -> (ConnectionId, RawPeer)
     })
 }
 
-/// What cannot be a request ends its connection only. A peer that has gone
-/// before anybody was told of it leaves without a word; of another both are
-/// told, its coming and its going.
+/// A malformed request ends its connection only. A peer that has disconnected
+/// before its connection was reported is not reported at all; of any other peer
+/// both events are.
 pub(crate) fn malformed_requests_may_leave_without_a_word(f: &Fixture) {
     let reply = f.reply("reply");
     let mut buffer = Vec::new();
@@ -144,7 +145,8 @@ pub(crate) fn malformed_requests_may_leave_without_a_word(f: &Fixture) {
         other.write(&frame(b"\x80\0\0\x01other"));
         let mut present = None;
         let mut ticket = None;
-        // Until the other was heard, and whoever has come has gone.
+        // Until the other peer was received, and every new connection has
+        // ended.
         while ticket.is_none() || present.is_some() {
             match reply.receive(&mut buffer, soon()).unwrap() {
                 ReplyEvent::Connected(id) => assert_eq!(present.replace(id), None, "after {content:?}"),
@@ -160,9 +162,10 @@ pub(crate) fn malformed_requests_may_leave_without_a_word(f: &Fixture) {
     }
 }
 
-/// Two peers that dial again when they are sent away, as every library's do,
-/// share the messages: each is delivered once, each peer's in their order, and
-/// both get more. Also where the second comes while the first takes them all.
+/// Two peers that redial when they are disconnected, as every library's do,
+/// share the messages: each message is delivered once, each peer's in order,
+/// and both peers receive more. Also if the second one connects while the first
+/// one takes everything.
 pub(crate) fn peers_that_dial_again_share(f: &Fixture) {
     let push = f.push(&f.listen("push"));
     let mut peers = Vec::new();
@@ -191,12 +194,12 @@ pub(crate) fn peers_that_dial_again_share(f: &Fixture) {
     assert!(all.iter().copied().eq(0..sent), "{got:?}");
 }
 
-/// The next message, which is a number.
+/// Returns the next message, which is a number.
 fn number(peer: &mut RawPeer) -> u32 {
     u32::from_be_bytes(peer.frame().try_into().unwrap())
 }
 
-/// A peer that has had a message, beside `others`.
+/// Returns a peer that has received a message, in addition to `others`.
 fn let_in(f: &Fixture, push: &dyn Push, others: &mut [RawPeer]) -> RawPeer {
     let dial = || RawPeer::dial_as(&f.at("push"), PULL, PUSH);
     let mut newcomer = dial();
@@ -222,14 +225,14 @@ fn let_in(f: &Fixture, push: &dyn Push, others: &mut [RawPeer]) -> RawPeer {
     }
 }
 
-/// Beside a flood every message of a trickle is heard, though not in its very
-/// next turn: far before all that the flood has in store.
+/// Next to a flooding peer, every message of a slow peer is received: not in
+/// its very next turn, but far before all that the flooding peer would send.
 pub(crate) fn a_trickle_is_heard_beside_a_flood(f: &Fixture) {
     let pull = f.pull(&f.listen("pull"));
     let mut buffer = Vec::new();
     let (mut flooder, mut trickler) = (RawPeer::dial(&f.at("pull")), RawPeer::dial(&f.at("pull")));
     thread::scope(|scope| {
-        // Dropped here, should this fail, so that the flooder ends.
+        // Dropped here on a failure, so that the flooding peer ends.
         let pull = pull;
         scope.spawn(move || {
             flooder.write(&PUSH);
@@ -251,14 +254,14 @@ pub(crate) fn a_trickle_is_heard_beside_a_flood(f: &Fixture) {
     });
 }
 
-/// Visitors are let in while nobody receives, up to the limit, and take their descriptors with
-/// them when they go: whoever comes after them is heard.
+/// Peers are accepted while no thread receives, up to the limit, and free their
+/// descriptors when they disconnect: a later peer is received.
 pub(crate) fn crowds_are_let_in_and_leave_nothing(f: &Fixture) {
     f.alone(|f| {
         let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         let pull = f.pull(&f.listen("pull"));
         let before = descriptors();
-        // Both ends of each are in this process.
+        // Both ends of each connection are in this process.
         let crowd: Vec<_> = (0..100).map(|_| RawPeer::dial_as(&f.at("pull"), PUSH, PULL)).collect();
         assert!(eventually(|| descriptors() >= before + 200), "they are not let in");
         drop(crowd);
@@ -269,7 +272,7 @@ pub(crate) fn crowds_are_let_in_and_leave_nothing(f: &Fixture) {
     });
 }
 
-/// Who comes when there are as many as may be is sent away, until one of them
+/// A peer that connects above the limit is disconnected, until an earlier one
 /// has left.
 pub(crate) fn who_comes_beyond_the_limit_has_to_go(f: &Fixture) {
     let limit = options(|options| options.max_connections = 2);
@@ -293,8 +296,8 @@ pub(crate) fn who_comes_beyond_the_limit_has_to_go(f: &Fixture) {
     assert_eq!(message(&*pull), b"next");
 }
 
-/// A request of up to 1 MiB more than the limit is told as oversized; a longer
-/// one ends its connection, and the next one is as good.
+/// A request of up to 1 MiB more than the limit is reported as oversized; a
+/// longer one ends its connection, and the next connection works.
 pub(crate) fn requests_that_are_far_too_long_end_the_connection(f: &Fixture) {
     let limit = options(|options| options.max_message = 1000);
     let reply = f.transport().reply(&f.at("reply"), &limit).unwrap();
@@ -320,7 +323,7 @@ pub(crate) fn requests_that_are_far_too_long_end_the_connection(f: &Fixture) {
     }
 }
 
-/// The next event but a peer's coming.
+/// Returns the next event that is not a new connection.
 fn next(reply: &dyn Reply) -> ReplyEvent {
     loop {
         match reply.receive(&mut Vec::new(), soon()).unwrap() {

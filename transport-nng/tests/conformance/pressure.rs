@@ -1,4 +1,4 @@
-//! What libnng does instead when somebody does not read.
+//! libnng's actual behaviour with peers that do not read.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,9 +10,9 @@ use ekuiper_core::transport::{Deadline, Pull, Push, Reply, ReplyEvent, Ticket, T
 
 use crate::observed::message;
 
-/// A peer that stops reading in the middle of a message keeps its connection,
-/// whatever the option says; nothing else is taken meanwhile, and all that was
-/// taken arrives when it reads on.
+/// A peer that stops reading in the middle of a message stays connected,
+/// whatever the option; nothing else is accepted meanwhile, and everything
+/// accepted arrives when it reads again.
 pub(crate) fn a_stalled_reader_is_waited_for(f: &Fixture, deadline: Deadline) {
     let impatient = options(|options| options.stall_timeout = Duration::from_millis(100));
     let at = RawListener::bind(&f.at("push"));
@@ -30,9 +30,9 @@ pub(crate) fn a_stalled_reader_is_waited_for(f: &Fixture, deadline: Deadline) {
     assert_eq!(stalled.frame(), b"next");
 }
 
-/// Answers to a peer that does not read are never waited for: those that
-/// exceed libnng's queue are lost. Nobody else is held up; what does arrive is
-/// whole, in order, and the right answer; and who reads again is answered.
+/// Answers to a peer that does not read never block: those that exceed libnng's
+/// queue are lost. Other peers are not blocked; answers that arrive are whole,
+/// in order, and the right ones; and a peer that reads again is answered.
 pub(crate) fn answers_that_nobody_reads_are_dropped(f: &Fixture) {
     const QUEUE: u32 = 64;
     const REQUESTS: u32 = 300;
@@ -59,7 +59,7 @@ pub(crate) fn answers_that_nobody_reads_are_dropped(f: &Fixture) {
         assert!(body == answer(number), "a wrong answer to {number}");
         (arrived, next) = (arrived + 1, number + 1);
         if arrived == QUEUE {
-            // There is room again: for the last answer, which must arrive.
+            // There is room again for the last answer, which must arrive.
             deaf.write(&frame(&id(REQUESTS)));
             reply.send(&asked(&*reply), &answer(REQUESTS), soon()).unwrap();
         }
@@ -67,7 +67,7 @@ pub(crate) fn answers_that_nobody_reads_are_dropped(f: &Fixture) {
     assert!(arrived < REQUESTS, "all answers have arrived");
 }
 
-/// The next request of a reply socket.
+/// Returns the next request of a reply socket.
 fn asked(reply: &dyn Reply) -> Ticket {
     loop {
         if let ReplyEvent::Request(ticket) = reply.receive(&mut Vec::new(), soon()).unwrap() {
@@ -76,14 +76,14 @@ fn asked(reply: &dyn Reply) -> Ticket {
     }
 }
 
-/// A push that dials, a pull that listens, connected to each other.
+/// Creates a push that dials and a pull that listens, connected to each other.
 fn pair(f: &Fixture, name: &str) -> (Arc<dyn Push>, Arc<dyn Pull>) {
     let (pull, push) = (f.pull(&f.listen(name)), f.push(&f.dial(name)));
     push.connect(soon()).unwrap();
     (push, pull)
 }
 
-/// Sends until nothing more is taken; how many were.
+/// Sends until there is no more room; returns the number of messages sent.
 fn fill(push: &dyn Push, body: &[u8]) -> usize {
     let mut taken = 0;
     loop {
@@ -96,9 +96,9 @@ fn fill(push: &dyn Push, body: &[u8]) -> usize {
     }
 }
 
-/// A long message is taken at once, even by an attempt that does not wait, on
-/// every socket that sends. Where there are waits (for a connection that takes
-/// the next message, and for the flush), closing ends them.
+/// A long message is accepted at once, even by a non-blocking attempt, on every
+/// sending socket. Where there are waits (for a connection with room for the
+/// next message, and for the flush), closing ends them.
 pub(crate) fn closing_ends_the_waits_that_there_are(f: &Fixture) {
     let long = vec![1; 16 << 20];
     let (push, _pull) = pair(f, "push");
@@ -131,13 +131,14 @@ pub(crate) fn closing_ends_the_waits_that_there_are(f: &Fixture) {
     }
 }
 
-/// With a reader that does not read, a few long messages are taken; the next
-/// one times out, as does the flush. What was taken arrives, and nothing else.
+/// With a peer that does not read, a few long messages are accepted; the next
+/// one times out, as does the flush. The accepted messages arrive, and nothing
+/// else.
 pub(crate) fn deadlines_hold_from_the_second_long_message_on(f: &Fixture) {
     let (push, pull) = pair(f, "data");
     let long = |number: usize| pattern(16 << 20, number);
     let mut taken = 0;
-    // In time for the slowest machine to read ahead.
+    // Time for the slowest machine to read ahead.
     while push.send(&long(taken), Some(Instant::now() + Duration::from_secs(2))).is_ok() {
         taken += 1;
         assert!(taken < 10, "it takes any number of messages");

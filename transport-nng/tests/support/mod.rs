@@ -1,5 +1,4 @@
-//! What the tests share: sockets in folders of their own, deadlines, a
-//! watchdog.
+//! Shared test support: sockets in folders of their own, deadlines, a watchdog.
 // Clippy takes only functions with #[test] for tests.
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -12,7 +11,7 @@ use ekuiper_transport_nng::NngTransport;
 use ekuiper_transport_uds::UdsTransport;
 use tempfile::TempDir;
 
-/// Long enough for a machine that is busy with other things.
+/// Long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn soon() -> Deadline {
@@ -23,7 +22,7 @@ pub(crate) fn past() -> Deadline {
     Some(Instant::now())
 }
 
-/// Runs a test, and ends the process when it hangs.
+/// Runs a test, and ends the process if the test hangs.
 pub(crate) fn watched(test: impl FnOnce()) {
     let (alive, ended) = mpsc::channel::<()>();
     std::thread::spawn(move || {
@@ -47,14 +46,14 @@ impl Place {
         Address::new(self.0.path().join(name)).unwrap()
     }
 
-    /// What is in the folder.
+    /// Returns the names of the files in the folder.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.path()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 }
 
-/// Each pair that has libnng on at least one side.
+/// Returns each pair of transports with libnng on at least one side.
 pub(crate) fn pairs() -> [(&'static dyn Transport, &'static dyn Transport); 3] {
     const NNG: &NngTransport = &NngTransport;
     const UDS: &UdsTransport = &UdsTransport;
@@ -71,7 +70,7 @@ pub(crate) fn options(max_message: usize) -> Options {
     options
 }
 
-/// The next message at a PULL; events before it are skipped.
+/// Returns the next message of a PULL; skips connection events.
 pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
     let mut buffer = Vec::new();
     loop {
@@ -81,7 +80,7 @@ pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
     }
 }
 
-/// The next request at a REP; events before it are skipped.
+/// Returns the next request of a REP; skips connection events.
 pub(crate) fn request(reply: &dyn Reply, buffer: &mut Vec<u8>) -> Ticket {
     loop {
         if let ReplyEvent::Request(ticket) = reply.receive(buffer, soon()).unwrap() {

@@ -1,6 +1,6 @@
-//! The contract's part of the suite that every transport runs, with what the
-//! `zeromq` crate does otherwise: the exception is run in the form that shows
-//! what happens instead. The rest of the suite is SP, which this is not.
+//! The contract's part of the conformance suite, with the `zeromq` crate's
+//! exceptions: each one runs in a form that shows the actual behaviour. The
+//! rest of the suite is about SP, which this transport does not speak.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! What the `zeromq` crate does instead.
+//! The `zeromq` crate's actual behaviour.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use ekuiper_conformance::{Fixture, PATIENCE, eventually, options, past, shortly,
 use ekuiper_core::transport::{Admission, PeerProcess, PullEvent, ReplyEvent, Ticket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// A process without descriptors accepts nobody, and keeps its thread busy;
-/// who was connected does not notice, and when there are some again, so is
-/// whoever has come meanwhile.
+/// A process without free descriptors accepts no peer, and keeps its thread
+/// busy; existing connections are not affected, and once there are descriptors
+/// again, waiting peers are accepted.
 pub(crate) fn a_process_without_descriptors_keeps_trying(f: &Fixture) {
     f.alone(|f| {
         let (reply, request) = (f.reply("reply"), f.request("reply"));
@@ -22,7 +22,7 @@ pub(crate) fn a_process_without_descriptors_keeps_trying(f: &Fixture) {
         limit.current = Some(std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 + 10);
         setrlimit(Resource::Nofile, limit).unwrap();
         let mut full: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
-        // The last one is for a visitor's own end.
+        // The last one is for the visiting peer's own end.
         full.pop();
         let visitor = RawPeer::dial(&f.at("reply"));
         for _ in 0..5 {
@@ -57,7 +57,7 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Admits nobody.
+/// Admits no process.
 #[derive(Debug)]
 struct Nobody;
 
@@ -67,7 +67,8 @@ impl Admission for Nobody {
     }
 }
 
-/// Nobody is asked who may connect: the folder's permissions are all there is.
+/// No process is checked on connecting: the folder's permissions are the only
+/// protection.
 pub(crate) fn every_process_that_enters_the_folder_is_heard(f: &Fixture) {
     if f.role().is_some() {
         let push = f.push(&f.dial("pull"));
@@ -83,7 +84,7 @@ pub(crate) fn every_process_that_enters_the_folder_is_heard(f: &Fixture) {
     assert_eq!(buffer, b"from another process");
 }
 
-/// Who comes when there are as many as may be is sent away, until one of them
+/// A peer that connects above the limit is disconnected, until an earlier one
 /// has left.
 pub(crate) fn who_comes_beyond_the_limit_has_to_go(f: &Fixture) {
     let limit = options(|options| options.max_connections = 2);

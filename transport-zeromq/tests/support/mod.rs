@@ -1,5 +1,5 @@
-//! What the tests share: folders, deadlines, a watchdog, and a peer that
-//! writes and reads ZMTP byte by byte.
+//! Shared test support: folders, deadlines, a watchdog, and a peer that writes
+//! and reads ZMTP byte by byte.
 // Clippy takes only functions with #[test] for tests.
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -13,14 +13,14 @@ use ekuiper_core::transport::*;
 use ekuiper_transport_zeromq::ZeromqTransport;
 use tempfile::TempDir;
 
-/// Long enough for a machine that is busy with other things.
+/// Long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn soon() -> Deadline {
     Some(Instant::now() + PATIENCE)
 }
 
-/// Runs a test, and ends the process when it hangs.
+/// Runs a test, and ends the process if the test hangs.
 pub(crate) fn watched(test: impl FnOnce()) {
     let (alive, ended) = mpsc::channel::<()>();
     std::thread::spawn(move || {
@@ -45,7 +45,7 @@ impl Place {
         Address::new(self.0.path().join(name)).unwrap()
     }
 
-    /// What is in the folder.
+    /// Returns the names of the files in the folder.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.path()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -70,7 +70,7 @@ pub(crate) fn push(address: &Address) -> Box<dyn Push> {
     zeromq().push(&Endpoint::Dial(address.clone()), &Options::default()).unwrap()
 }
 
-/// The next message at a PULL; events before it are skipped.
+/// Returns the next message of a PULL; skips connection events.
 pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
     let mut buffer = Vec::new();
     loop {
@@ -84,10 +84,10 @@ pub(crate) fn next(pull: &dyn Pull) -> PullEvent {
     pull.receive(&mut Vec::new(), soon()).unwrap()
 }
 
-/// A peer that speaks ZMTP 3.0, and then whatever it is told to.
+/// A peer that speaks ZMTP 3.0, and then sends arbitrary bytes.
 pub(crate) struct RawPeer(pub(crate) UnixStream);
 
-/// ZMTP's first 64 bytes.
+/// Returns the first 64 bytes of ZMTP.
 pub(crate) fn greeting() -> [u8; 64] {
     let mut bytes = [0; 64];
     (bytes[0], bytes[9], bytes[10]) = (0xff, 0x7f, 3);
@@ -95,14 +95,14 @@ pub(crate) fn greeting() -> [u8; 64] {
     bytes
 }
 
-/// The command that says which type of socket this is.
+/// Returns the command that states this socket's type.
 pub(crate) fn ready(socket_type: &str) -> Vec<u8> {
     let property =
         [b"\x05READY\x0bSocket-Type", &(socket_type.len() as u32).to_be_bytes()[..], socket_type.as_bytes()].concat();
     [&[4, property.len() as u8], &property[..]].concat()
 }
 
-/// One frame, the last of its message.
+/// Returns one frame, the last of its message.
 pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
     match u8::try_from(body.len()) {
         Ok(length) => [&[0, length], body].concat(),
@@ -110,7 +110,7 @@ pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What stands before a long frame.
+/// Returns the header of a long frame.
 pub(crate) fn claim(length: u64) -> [u8; 9] {
     let mut bytes = [2; 9];
     bytes[1..].copy_from_slice(&length.to_be_bytes());
@@ -151,12 +151,13 @@ impl RawPeer {
         assert_eq!(read, bytes);
     }
 
-    /// The other side must hang up; what it still says does not matter.
+    /// Asserts that the other side disconnects; data that it still sends does
+    /// not matter.
     pub(crate) fn expect_end(&mut self) {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Ok(_) => {}
-            // What it has not read makes it a reset.
+            // Unread data turns the end into a reset.
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
         }
     }
