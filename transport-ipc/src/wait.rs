@@ -32,7 +32,7 @@ impl Closing {
     /// The process cannot open another descriptor.
     pub fn new(address: &Address) -> Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
+            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
         let (closed, finishing, finish_by) = Default::default();
         Ok(Self { closed, finishing, finish_by, event })
     }

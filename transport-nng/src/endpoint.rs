@@ -44,7 +44,7 @@ pub(crate) fn open(protocol: Protocol, max_message: u64, address: &Address) -> R
         socket.set_opt::<ReconnectMaxTime>(Some(NEVER))?;
         Ok(socket)
     };
-    make().map_err(|error| nng_error("make a socket for", address, error))
+    make().map_err(|error| nng_error("create a socket for", address, error))
 }
 
 /// A libnng socket that listens or dials, with the means to close it.
@@ -117,13 +117,13 @@ pub(crate) fn count(
             counted.notify(pipe, event);
         }
     });
-    told.map_err(|error| nng_error("make a socket for", address, error))
+    told.map_err(|error| nng_error("create a socket for", address, error))
 }
 
 /// Returns the path as a URL for libnng.
 pub(crate) fn url(path: &Path) -> io::Result<String> {
     let text = path.to_str().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8, which the nng crate needs")
+        io::Error::new(io::ErrorKind::InvalidInput, "the path is not UTF-8, which the nng crate requires")
     })?;
     Ok(format!("ipc://{text}"))
 }

@@ -49,7 +49,7 @@ impl Gatekeeper {
 
     fn admits(&self, pipe: Pipe) -> bool {
         if self.census.is_full(self.options.max_connections) {
-            tracing::debug!(?pipe, "connection closed: there are too many");
+            tracing::debug!(?pipe, "connection closed: too many connections");
             return false;
         }
         let Some(admission) = &self.options.admission else { return true };

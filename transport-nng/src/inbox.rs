@@ -40,11 +40,11 @@ pub(crate) enum Incoming<T> {
 impl Inbox {
     pub(crate) fn new(protocol: Protocol, endpoint: &Endpoint, max_message: u64, options: &Options) -> Result<Self> {
         let address = endpoint.address();
-        let fail = |source| io_error("make a socket for", address, source);
+        let fail = |source| io_error("create a socket for", address, source);
         let socket = open(protocol, max_message, address)?;
         if protocol == Protocol::Rep0 {
             // No receive queue in the socket: the roster relies on that.
-            socket.set_opt::<RecvBufferSize>(0).map_err(|error| nng_error("make a socket for", address, error))?;
+            socket.set_opt::<RecvBufferSize>(0).map_err(|error| nng_error("create a socket for", address, error))?;
         }
         let incoming = ffi::incoming(&socket).map_err(fail)?;
         let roster = Arc::new(Roster::new().map_err(fail)?);

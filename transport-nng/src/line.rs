@@ -95,7 +95,7 @@ impl Line {
         census: &Arc<Census>,
         options: &Options,
     ) -> Result<Self> {
-        let fail = |source| io_error("make a socket for", address, source);
+        let fail = |source| io_error("create a socket for", address, source);
         let socket = open(protocol, max_message, address)?;
         let outgoing = ffi::outgoing(&socket).map_err(fail)?;
         let party = Arc::new(Party::new().map_err(fail)?);

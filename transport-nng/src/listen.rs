@@ -193,7 +193,7 @@ impl Listening {
         if let Err(stranger) = self.lets_in(&place.door, PATIENCE)
             && let Some(former) = self.replace(place)?
         {
-            tracing::debug!(address = %self.address, "libnng accepts nobody here any more, it listens anew");
+            tracing::debug!(address = %self.address, "libnng's listener is stuck: replacing it");
             if self.census.has_connections_of(former.listener) {
                 place.retire(former, Some(stranger));
             } else {

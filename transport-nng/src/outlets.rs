@@ -133,7 +133,7 @@ impl Lines {
 }
 
 fn flag(address: &Address) -> Result<Arc<Flag>> {
-    Ok(Arc::new(Flag::new().map_err(|source| io_error("make a socket for", address, source))?))
+    Ok(Arc::new(Flag::new().map_err(|source| io_error("create a socket for", address, source))?))
 }
 
 /// The descriptors to wait on until `line` takes a message or is over.

@@ -65,7 +65,7 @@ impl NngReply {
         let taken = max.saturating_add(max.max(SKIP_AT_LEAST)).saturating_add(MAX_WORDS as u64 * 4);
         let inbox = Inbox::new(Protocol::Rep0, &Endpoint::Listen(address.clone()), taken, options)?;
         let outgoing =
-            ffi::outgoing(&inbox.wire.socket).map_err(|source| io_error("make a socket for", address, source))?;
+            ffi::outgoing(&inbox.wire.socket).map_err(|source| io_error("create a socket for", address, source))?;
         Ok(Self { inbox, max_message: options.max_message, outgoing, desk: Mutex::default() })
     }
 

@@ -49,7 +49,7 @@ impl NngRequest {
     pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
         let mut seed = [0; 4];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
+            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
         let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
         let request = Self {
             address: address.clone(),
@@ -257,7 +257,7 @@ impl Ask {
         // A reply is its body and four bytes of id.
         let line = Line::dial(Protocol::Req0, (options.max_message as u64).saturating_add(4), address, options)?;
         let incoming = ffi::incoming(&line.socket);
-        let incoming = incoming.map_err(|source| io_error("make a socket for", address, source))?;
+        let incoming = incoming.map_err(|source| io_error("create a socket for", address, source))?;
         Ok(Self { line, incoming })
     }
 

@@ -216,7 +216,7 @@ impl Acceptor {
                 Ok((events, _)) => &*events,
                 Err(Errno::INTR) => continue,
                 Err(error) => {
-                    tracing::error!(%error, "no connection can be accepted");
+                    tracing::error!(%error, "cannot accept connections any more");
                     return;
                 }
             };
@@ -286,7 +286,7 @@ impl Acceptor {
     }
 
     fn pause(&self, id: u64, listening: &mut Listening) {
-        tracing::debug!(listener = id, "no connection is accepted for a moment");
+        tracing::debug!(listener = id, "accepting is paused");
         let _ = epoll::delete(&self.epoll, &listening.socket);
         listening.paused_until = Some(Instant::now() + PAUSE);
     }
@@ -307,7 +307,7 @@ impl State {
         if own.count() >= MAX_STRANGERS
             && let Some(oldest) = oldest
         {
-            tracing::debug!(connection = oldest.0, "connection closed: too many wait for a header");
+            tracing::debug!(connection = oldest.0, "connection closed: too many connections without a header");
             self.strangers.remove(&oldest);
         }
     }

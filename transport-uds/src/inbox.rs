@@ -130,7 +130,7 @@ impl Inbox {
         skip_up_to: u64,
     ) -> Result<Self> {
         let address = endpoint.address().clone();
-        let fail = |errno: Errno| io_error("make a socket for", &address, errno.into());
+        let fail = |errno: Errno| io_error("create a socket for", &address, errno.into());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fail)?;
         let closing = Closing::new(&address)?;
         let input = epoll::EventFlags::IN;
@@ -396,7 +396,7 @@ impl Inbox {
     fn accept(&self, reader: &mut Reader) {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
             if reader.slots.len() >= self.max_connections && !self.make_room(&mut reader.slots) {
-                tracing::debug!(connection = link.id.0, "connection closed: there are too many");
+                tracing::debug!(connection = link.id.0, "connection closed: too many connections");
                 continue;
             }
             self.admit(reader, link, connection);
@@ -410,7 +410,7 @@ impl Inbox {
             return true;
         }
         let silent = slots.iter_mut().find(|slot| !slot.has_spoken && !slot.ended);
-        silent.map(|slot| slot.end(&"there are too many")).is_some()
+        silent.map(|slot| slot.end(&"too many connections")).is_some()
     }
 
     /// Closes connections that have not sent a whole message, those with the

@@ -74,7 +74,7 @@ impl Socket {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
             // PUSH peers send nothing after their header: the oldest ones stay.
             if peers.slots.len() >= self.options.max_connections {
-                tracing::debug!(connection = link.id.0, "connection closed: there are too many");
+                tracing::debug!(connection = link.id.0, "connection closed: too many connections");
                 continue;
             }
             peers.admit(link, connection, &self.closing, &self.links);

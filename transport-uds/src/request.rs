@@ -53,7 +53,7 @@ impl UdsRequest {
     pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
         let mut seed = [0; 4];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
+            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
         let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
         let [spinner, write_spinner] = [(); 2].map(|()| Spinner::new(options.spin));
         let dialer = Dialer::new(address, options);

@@ -81,7 +81,7 @@ impl Dialler {
                     complained = true;
                     static LINES: Throttle = Throttle::new();
                     if let Some(others) = LINES.pass(std::time::Instant::now()) {
-                        tracing::warn!(address = %self.address, others, "not dialled: {error}");
+                        tracing::warn!(address = %self.address, others, "cannot dial: {error}");
                     }
                 }
                 Err(_) => {}

@@ -47,8 +47,7 @@ impl std::fmt::Display for OpenFolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "the folder {} {}, and the transport zeromq works only in one with mode 0700: choose such a folder, or \
-             another transport",
+            "the folder {} {}, but the zeromq transport requires mode 0700: choose such a folder, or another transport",
             self.path.display(),
             self.why_not
         )

@@ -80,7 +80,7 @@ impl Hub {
             closing: Closing::new(address)?,
             state: Mutex::new(state),
             changed: Condvar::new(),
-            news: Flag::new().map_err(|source| io_error("make a socket for", address, source))?,
+            news: Flag::new().map_err(|source| io_error("create a socket for", address, source))?,
             task: Notify::new(),
         })
     }

@@ -34,7 +34,7 @@ impl ZeromqRequest {
     pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
         let mut seed = [0; 4];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| io_error("make a socket for", address, errno.into()))?;
+            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
         let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
         Ok(Self {
             common: Common::new(Role::Request, &Endpoint::Dial(address.clone()), options)?,

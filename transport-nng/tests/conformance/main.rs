@@ -10,13 +10,13 @@ use ekuiper_conformance::Exception;
 use ekuiper_transport_nng::NngTransport;
 
 ekuiper_conformance::sp_suite!(NngTransport::new(), exceptions = [
-    beginnings_share_a_budget: Exception::skip("libnng takes what a frame claims for each connection"),
+    beginnings_share_a_budget: Exception::skip("libnng reserves what a frame claims, for each connection"),
     connections_have_a_limit: Exception::observed(
-        "libnng is told to close only the connection that has just come",
+        "only the new connection can be closed",
         observed::who_comes_beyond_the_limit_has_to_go,
     ),
     case_08_a_dripping_header: Exception::observed(
-        "libnng waits 10 s for each piece of a header, not for the whole",
+        "libnng allows 10 s for each piece of a header, not for the whole header",
         observed::each_piece_of_a_header_has_10_s,
     ),
     case_11_a_claim_costs_no_memory: Exception::observed(
@@ -36,55 +36,55 @@ ekuiper_conformance::sp_suite!(NngTransport::new(), exceptions = [
         |f| pressure::a_stalled_reader_is_waited_for(f, ekuiper_conformance::past()),
     ),
     case_16_malformed_requests: Exception::observed(
-        "a peer that libnng sends away before its coming was told leaves without a word",
+        "a peer that libnng disconnects before its connection was reported is not reported at all",
         observed::malformed_requests_may_leave_without_a_word,
     ),
     case_19_unknown_late_and_duplicate_replies: Exception::observed(
-        "libnng hangs up on a peer whose reply has no id; only replies with another id are dropped",
+        "libnng disconnects a peer whose reply has no id; only replies with another id are dropped",
         observed::replies_without_an_id_end_the_connection,
     ),
     case_27_two_peers_get_five_each: Exception::observed(
-        "a peer whose last message libnng is still writing is passed over, and one that comes in the same moment as another must dial again",
+        "a peer whose last message libnng is still writing is skipped, and one that connects at the same moment as another must redial",
         observed::peers_that_dial_again_share,
     ),
     case_27_a_peer_that_comes_later_gets_its_share: Exception::observed(
-        "a peer whose last message libnng is still writing is passed over, and one that comes in the same moment as another must dial again",
+        "a peer whose last message libnng is still writing is skipped, and one that connects at the same moment as another must redial",
         observed::peers_that_dial_again_share,
     ),
     case_28_a_flooder_and_a_trickle: Exception::observed(
-        "libnng's threads read a peer's message when they come to it; its turn comes after that",
+        "a peer gets its turn only after libnng's threads have read its message",
         observed::a_trickle_is_heard_beside_a_flood,
     ),
     a_requester_that_does_not_read: Exception::observed(
-        "libnng queues 64 answers for a peer that does not read, and drops the others without a word",
+        "libnng queues 64 answers for a peer that does not read, and drops further ones silently",
         pressure::answers_that_nobody_reads_are_dropped,
     ),
     closing_ends_waits_for_readers: Exception::observed(
-        "libnng takes a message of any length at once, so that there is no wait in the middle of one",
+        "libnng accepts a message of any length at once, so there is no wait in the middle of one",
         pressure::closing_ends_the_waits_that_there_are,
     ),
     crowds_that_nobody_looks_at: Exception::observed(
-        "libnng lets everybody in, whether the socket is used or not, and knows no limit for those whose header it waits for",
+        "libnng accepts every peer, whether the socket is used or not, and has no limit on peers that have not sent their header",
         observed::crowds_are_let_in_and_leave_nothing,
     ),
     deadlines_end_the_sending_of_long_messages: Exception::observed(
-        "libnng reads one message ahead, however long: the first long one never waits for its reader",
+        "libnng reads one message of any length ahead: the first long one never waits for its reader",
         pressure::deadlines_hold_from_the_second_long_message_on,
     ),
     limits_of_requests: Exception::observed(
-        "libnng must take a request whole to get past it: one that is far too long ends its connection",
+        "libnng must receive a whole request to get past it: one that is far too long ends its connection",
         observed::requests_that_are_far_too_long_end_the_connection,
     ),
     stress_of_pushes_that_dial: Exception::observed(
-        "a receiving libnng drops what it has not read of a connection that has ended, its listener accepts nobody at times, and closed sockets leave descriptors behind",
+        "a receiving libnng drops what it has not read of a connection that has ended, its listener gets stuck at times, and closed sockets leave descriptors behind",
         ekuiper_conformance::stress::pushes_that_dial,
     ),
     stress_of_pushes_that_listen: Exception::observed(
-        "a receiving libnng drops what it has not read of a connection that has ended, its listener accepts nobody at times, and closed sockets leave descriptors behind",
+        "a receiving libnng drops what it has not read of a connection that has ended, its listener gets stuck at times, and closed sockets leave descriptors behind",
         ekuiper_conformance::stress::pushes_that_listen,
     ),
     stress_of_requests_and_replies: Exception::observed(
-        "libnng's listener accepts nobody at times, those who wait behind it are sent away then, and closed sockets leave descriptors behind",
+        "libnng's listener gets stuck at times, the peers that wait behind it are then disconnected, and closed sockets leave descriptors behind",
         ekuiper_conformance::stress::requests_and_replies,
     ),
 ]);
