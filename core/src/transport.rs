@@ -188,8 +188,8 @@ pub struct ConnectionId(pub u64);
 pub struct Ticket {
     /// The connection that the request arrived on and the answer goes to.
     pub connection: ConnectionId,
-    /// The number of requests that the socket had received before this one: a
-    /// later request has a higher serial.
+    /// The request's place in the order in which the socket received its
+    /// requests: a later request has a higher serial.
     pub serial: u64,
     /// The bytes that the answer must carry back unchanged. A request that its
     /// sender repeats has the same backtrace; every other request of the
