@@ -23,10 +23,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// assert_eq!(REFUSED.pass(now + Duration::from_secs(1)), Some(1));
 /// ```
 #[derive(Debug, Default)]
-pub struct Throttle(Mutex<State>);
+pub struct Throttle(Mutex<ThrottleState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ThrottleState {
     last: Option<Instant>,
     held_back: u64,
 }
@@ -34,7 +34,7 @@ struct State {
 impl Throttle {
     /// Creates a throttle that has not let any line pass.
     pub const fn new() -> Self {
-        Self(Mutex::new(State { last: None, held_back: 0 }))
+        Self(Mutex::new(ThrottleState { last: None, held_back: 0 }))
     }
 
     /// Returns how many lines were suppressed since the last one if the line

@@ -76,11 +76,11 @@ pub(crate) struct Listening {
     /// Ends waits for libnng.
     closing: Arc<Closing>,
     /// Absent once closed.
-    place: Mutex<Option<Place>>,
+    place: Mutex<Option<Doors>>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Doors {
     file: SocketFile,
     /// The current listener.
     door: Door,
@@ -129,7 +129,7 @@ impl Listening {
                 }
             }
         })?;
-        let place = Place { file, door, retired: Vec::new(), accepted: 0 };
+        let place = Doors { file, door, retired: Vec::new(), accepted: 0 };
         let listening = Arc::new(Self {
             address: address.clone(),
             supply,
@@ -141,7 +141,7 @@ impl Listening {
         Ok(listening)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Place>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Doors>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -206,7 +206,7 @@ impl Listening {
 
     /// Installs a new door and returns the old one. `None` when the file is no
     /// longer ours.
-    fn replace(&self, place: &mut Place) -> Result<Option<Door>> {
+    fn replace(&self, place: &mut Doors) -> Result<Option<Door>> {
         if !place.file.is_in_place() {
             return Ok(None);
         }
@@ -245,7 +245,7 @@ impl Listening {
     }
 }
 
-impl Place {
+impl Doors {
     /// Keeps an old door until its connections have ended.
     fn retire(&mut self, door: Door, stranger: Option<OwnedFd>) {
         // A line ends with its connection.

@@ -32,19 +32,19 @@ pub(crate) struct NngReply {
     max_message: usize,
     /// Readable while libnng has room for an answer.
     outgoing: OwnedFd,
-    desk: Mutex<Desk>,
+    desk: Mutex<OpenRequests>,
 }
 
 /// The requests that can be answered.
 #[derive(Debug, Default)]
-struct Desk {
+struct OpenRequests {
     serial: u64,
-    peers: HashMap<ConnectionId, Peer>,
+    peers: HashMap<ConnectionId, ReplyConnection>,
 }
 
 /// The state of a connection that has sent a request.
 #[derive(Debug)]
-struct Peer {
+struct ReplyConnection {
     pipe: Pipe,
     /// libnng's number of the connection, the first word of a header.
     number: [u8; 4],
@@ -69,7 +69,7 @@ impl NngReply {
         Ok(Self { inbox, max_message: options.max_message, outgoing, desk: Mutex::default() })
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    fn desk(&self) -> MutexGuard<'_, OpenRequests> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,12 +145,12 @@ impl Reply for NngReply {
     }
 }
 
-impl Desk {
+impl OpenRequests {
     /// Creates a ticket for the request, which supersedes its connection's
     /// earlier one.
     fn ticket(&mut self, sender: Sender, number: [u8; 4], backtrace: Backtrace) -> Ticket {
         self.serial += 1;
-        let peer = Peer { pipe: sender.pipe, number, open: self.serial };
+        let peer = ReplyConnection { pipe: sender.pipe, number, open: self.serial };
         self.peers.insert(sender.id, peer);
         Ticket { connection: sender.id, serial: self.serial, backtrace }
     }

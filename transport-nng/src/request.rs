@@ -21,7 +21,7 @@ pub(crate) struct NngRequest {
     address: Address,
     options: Options,
     closing: Closing,
-    state: DeadlineLock<State>,
+    state: DeadlineLock<RequestState>,
     /// Locked by the thread that receives: a second one is refused, not kept
     /// waiting.
     receiving: Mutex<()>,
@@ -38,7 +38,7 @@ struct Ask {
 }
 
 #[derive(Debug)]
-struct State {
+struct RequestState {
     ask: Option<Arc<Ask>>,
     requester: Requester,
     /// The latest request's body, kept if it may have to be sent again.
@@ -55,7 +55,7 @@ impl NngRequest {
             address: address.clone(),
             options: options.clone(),
             closing: Closing::new(address)?,
-            state: DeadlineLock::new(State { ask: None, requester, body: Vec::new() }),
+            state: DeadlineLock::new(RequestState { ask: None, requester, body: Vec::new() }),
             receiving: Mutex::default(),
             ask: Mutex::default(),
         };
@@ -67,7 +67,7 @@ impl NngRequest {
     }
 
     /// Begins a new connection; the former one is closed.
-    fn redial(&self, state: &mut State) -> Result<Arc<Ask>> {
+    fn redial(&self, state: &mut RequestState) -> Result<Arc<Ask>> {
         self.hang_up(state);
         let ask = Arc::new(Ask::new(&self.address, &self.options)?);
         let mut shared = self.ask.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +78,7 @@ impl NngRequest {
         Ok(ask)
     }
 
-    fn hang_up(&self, state: &mut State) {
+    fn hang_up(&self, state: &mut RequestState) {
         self.ask.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(ask) = state.ask.take() {
             ask.line.end();
@@ -86,7 +86,7 @@ impl NngRequest {
     }
 
     /// Ensures that there is a connection.
-    fn connected(&self, state: &mut State, deadline: Deadline) -> Result<ConnectionId> {
+    fn connected(&self, state: &mut RequestState, deadline: Deadline) -> Result<ConnectionId> {
         loop {
             self.closing.check()?;
             let ask = match &state.ask {
@@ -113,7 +113,7 @@ impl NngRequest {
         if waited.is_err() && has_passed(deadline) { Err(TransportError::Timeout) } else { Ok(()) }
     }
 
-    fn transmit(&self, state: &mut State, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
+    fn transmit(&self, state: &mut RequestState, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
         let ask = state.ask.clone().ok_or(TransportError::Disconnected)?;
         let mut message = Message::from(body);
         message.as_mut_header().push_back(&id);
@@ -131,7 +131,7 @@ impl NngRequest {
 
     /// Sends the latest request again, with the same id, on a new connection if
     /// needed.
-    fn repeat(&self, state: &mut State, deadline: Deadline) -> Result<()> {
+    fn repeat(&self, state: &mut RequestState, deadline: Deadline) -> Result<()> {
         loop {
             self.connected(state, deadline)?;
             let Some(id) = state.requester.resend(Instant::now()) else { return Ok(()) };
@@ -145,7 +145,7 @@ impl NngRequest {
         }
     }
 
-    fn await_reply(&self, state: &mut State, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+    fn await_reply(&self, state: &mut RequestState, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
         loop {
             self.closing.check()?;
             let ask = state.ask.clone();

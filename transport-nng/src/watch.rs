@@ -11,17 +11,17 @@ use crate::listen::Listening;
 /// Interval between two checks of each listener without new peers.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-static WATCH: Mutex<Watch> = Mutex::new(Watch { listeners: Vec::new(), running: false, asked: false });
+static WATCH: Mutex<Watcher> = Mutex::new(Watcher { listeners: Vec::new(), running: false, asked: false });
 static ASKED: Condvar = Condvar::new();
 
-struct Watch {
+struct Watcher {
     listeners: Vec<Weak<Listening>>,
     running: bool,
     /// Whether a peer has connected to any listener.
     asked: bool,
 }
 
-fn watch() -> MutexGuard<'static, Watch> {
+fn watch() -> MutexGuard<'static, Watcher> {
     WATCH.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -19,7 +19,7 @@ const A_WHILE: Duration = Duration::from_millis(300);
 #[test]
 fn deadlines_end_every_wait() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let pull = nng().pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
         let push = nng().push(&Endpoint::Dial(place.at("nobody")), &Options::default()).unwrap();
         let reply = nng().reply(&place.at("r"), &Options::default()).unwrap();
@@ -44,7 +44,7 @@ fn deadlines_end_every_wait() {
 #[test]
 fn closing_ends_every_wait_from_another_thread() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let pull = nng().pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
         let push = nng().push(&Endpoint::Dial(place.at("nobody")), &Options::default()).unwrap();
         let blocked = nng().push(&Endpoint::Dial(place.at("p")), &Options::default()).unwrap();
@@ -97,7 +97,7 @@ fn closing_ends_every_wait_from_another_thread() {
 #[test]
 fn closing_ends_a_send_that_is_held_back() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let _pull = nng().pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
         let push = nng().push(&Endpoint::Dial(place.at("p")), &Options::default()).unwrap();
         let large = vec![1; 1 << 20];
@@ -119,7 +119,7 @@ fn closing_ends_a_send_that_is_held_back() {
 fn all_reconnect_when_the_listener_returns() {
     watched(|| {
         for (dialling, listening) in pairs() {
-            let place = Place::new();
+            let place = TestFolder::new();
             let options = Options::default();
             let listen = || {
                 let pull = listening.pull(&Endpoint::Listen(place.at("p")), &options).unwrap();
@@ -185,7 +185,7 @@ fn message_sent_until_received(push: &dyn Push, pull: &dyn Pull, round: u8) -> V
 #[test]
 fn a_request_never_reaches_its_peers_successor() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let requester = nng().request(&place.at("r"), &Options::default()).unwrap();
         let mut buffer = Vec::new();
         for _ in 0..20 {
@@ -212,7 +212,7 @@ fn a_request_never_reaches_its_peers_successor() {
 #[test]
 fn with_retry_a_request_is_sent_again_under_its_id() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let mut options = Options::default();
         options.retry = Some(Duration::from_millis(100));
         let reply = nng().reply(&place.at("r"), &Options::default()).unwrap();
@@ -244,7 +244,7 @@ fn with_retry_a_request_is_sent_again_under_its_id() {
 fn events_are_told_in_order_and_once() {
     watched(|| {
         for (sender, receiver) in pairs() {
-            let place = Place::new();
+            let place = TestFolder::new();
             let pull = receiver.pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
             thread::scope(|scope| {
                 for own in 0..4u8 {
@@ -291,7 +291,7 @@ fn events_are_told_in_order_and_once() {
 fn a_request_and_its_peers_end_are_told_in_order() {
     watched(|| {
         for (asker, answerer) in pairs() {
-            let place = Place::new();
+            let place = TestFolder::new();
             let reply = answerer.reply(&place.at("r"), &Options::default()).unwrap();
             for round in 0..50u8 {
                 let requester = asker.request(&place.at("r"), &Options::default()).unwrap();
@@ -319,7 +319,7 @@ fn a_request_and_its_peers_end_are_told_in_order() {
 #[test]
 fn tickets_are_good_once() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let reply = nng().reply(&place.at("r"), &options(100)).unwrap();
         let requester = nng().request(&place.at("r"), &Options::default()).unwrap();
         let peer = requester.connect(soon()).unwrap();
@@ -343,7 +343,7 @@ fn tickets_are_good_once() {
 #[test]
 fn a_reply_that_comes_too_late_is_dropped() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let reply = nng().reply(&place.at("r"), &Options::default()).unwrap();
         let requester = nng().request(&place.at("r"), &Options::default()).unwrap();
         let peer = requester.connect(soon()).unwrap();
@@ -363,7 +363,7 @@ fn a_reply_that_comes_too_late_is_dropped() {
 #[test]
 fn the_limit_holds_for_both_sides() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let large = Options::default();
         let pull = nng().pull(&Endpoint::Listen(place.at("p")), &options(1000)).unwrap();
         let push = nng().push(&Endpoint::Dial(place.at("p")), &large).unwrap();
@@ -386,7 +386,7 @@ fn the_limit_holds_for_both_sides() {
 #[test]
 fn a_request_over_the_limit_is_told_and_can_be_answered() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let reply = nng().reply(&place.at("r"), &options(1000)).unwrap();
         let requester = nng().request(&place.at("r"), &Options::default()).unwrap();
         let peer = requester.connect(soon()).unwrap();
@@ -407,7 +407,7 @@ fn a_request_over_the_limit_is_told_and_can_be_answered() {
 #[test]
 fn one_thread_at_a_time_receives() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let pull = nng().pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
         thread::scope(|scope| {
             // Either thread may be the second one.
@@ -428,7 +428,7 @@ fn one_thread_at_a_time_receives() {
 #[test]
 fn readiness_tells_of_messages_events_and_the_closing_and_then_rests() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let pull = nng().pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
         let reply = nng().reply(&place.at("r"), &Options::default()).unwrap();
         let ready = |fd, wait: Duration| {
@@ -468,7 +468,7 @@ fn readiness_tells_of_messages_events_and_the_closing_and_then_rests() {
 #[test]
 fn sockets_can_be_made_and_closed_at_any_moment() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         thread::scope(|scope| {
             for own in 0..4 {
                 let place = &place;

@@ -15,7 +15,7 @@ fn one_way_in_order_whoever_listens() {
     watched(|| {
         for (sender, receiver) in pairs() {
             for push_listens in [false, true] {
-                let place = Place::new();
+                let place = TestFolder::new();
                 let (listen, dial) = (Endpoint::Listen(place.at("p")), Endpoint::Dial(place.at("p")));
                 let (push_at, pull_at) = if push_listens { (&listen, &dial) } else { (&dial, &listen) };
                 let options = Options::default();
@@ -51,7 +51,7 @@ fn one_way_in_order_whoever_listens() {
 fn large_messages_arrive_whole() {
     watched(|| {
         for (sender, receiver) in pairs() {
-            let place = Place::new();
+            let place = TestFolder::new();
             let large: Vec<u8> = (0..8 << 20).map(|byte: u32| (byte * 7 + byte / 251) as u8).collect();
             let options = Options::default();
             let pull = receiver.pull(&Endpoint::Listen(place.at("p")), &options).unwrap();
@@ -80,7 +80,7 @@ fn large_messages_arrive_whole() {
 fn requests_and_replies() {
     watched(|| {
         for (asker, answerer) in pairs() {
-            let place = Place::new();
+            let place = TestFolder::new();
             let options = Options::default();
             let reply = answerer.reply(&place.at("r"), &options).unwrap();
             let requester = asker.request(&place.at("r"), &options).unwrap();
@@ -115,7 +115,7 @@ fn requests_and_replies() {
 fn several_requesters_each_get_their_own_answer() {
     watched(|| {
         for (asker, answerer) in pairs() {
-            let place = Place::new();
+            let place = TestFolder::new();
             let reply = answerer.reply(&place.at("r"), &Options::default()).unwrap();
             thread::scope(|scope| {
                 let asking: Vec<_> = (0..4u32)
@@ -165,7 +165,7 @@ fn several_requesters_each_get_their_own_answer() {
 fn a_slow_reader_holds_the_sender_back() {
     watched(|| {
         for (sender, receiver) in pairs() {
-            let place = Place::new();
+            let place = TestFolder::new();
             let pull = receiver.pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
             let push = sender.push(&Endpoint::Dial(place.at("p")), &Options::default()).unwrap();
             let mut buffer = Vec::new();

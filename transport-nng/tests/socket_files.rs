@@ -25,7 +25,7 @@ fn works(pull: &dyn Pull, address: &Address) {
 #[test]
 fn the_file_is_private_and_the_only_one() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("s.ipc");
         let pull = listen(&at).unwrap();
         assert_eq!(place.names(), ["s.ipc"]);
@@ -40,7 +40,7 @@ fn the_file_is_private_and_the_only_one() {
 #[test]
 fn a_stale_socket_is_taken_over() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("s.ipc");
         drop(UnixListener::bind(at.path()).unwrap());
         assert!(at.path().exists());
@@ -55,7 +55,7 @@ fn a_stale_socket_is_taken_over() {
 fn a_live_socket_is_refused_whoever_owns_it() {
     watched(|| {
         for (one, other) in pairs() {
-            let place = Place::new();
+            let place = TestFolder::new();
             let at = place.at("s.ipc");
             let endpoint = Endpoint::Listen(at.clone());
             let pull = one.pull(&endpoint, &Options::default()).unwrap();
@@ -72,7 +72,7 @@ fn a_live_socket_is_refused_whoever_owns_it() {
             assert_eq!(place.names(), Vec::<String>::new());
         }
         // A listener that does not answer is live all the same.
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("s.ipc");
         let silent = UnixListener::bind(at.path()).unwrap();
         assert!(matches!(listen(&at).err(), Some(TransportError::AddressInUse(_))));
@@ -84,7 +84,7 @@ fn a_live_socket_is_refused_whoever_owns_it() {
 #[test]
 fn other_files_are_left_alone() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("precious");
         std::fs::write(at.path(), "data").unwrap();
         let error = listen(&at).err();
@@ -108,7 +108,7 @@ fn other_files_are_left_alone() {
 #[test]
 fn a_file_that_has_taken_our_path_is_not_removed() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("s.ipc");
         let pull = listen(&at).unwrap();
         std::fs::remove_file(at.path()).unwrap();
@@ -131,7 +131,7 @@ fn a_file_that_has_taken_our_path_is_not_removed() {
 #[test]
 fn a_folder_that_cannot_be_used_is_a_clear_error() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("missing/s.ipc");
         let error = listen(&at).err().unwrap().to_string();
         assert!(error.contains("missing/s.ipc") && error.contains("No such file"), "{error}");
@@ -147,7 +147,7 @@ fn a_folder_that_cannot_be_used_is_a_clear_error() {
 #[test]
 fn paths_up_to_the_systems_limit_work() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let room = ekuiper_core::address::MAX_PATH - place.0.path().as_os_str().len() - 1;
         let at = place.at(&"x".repeat(room));
         let pull = listen(&at).unwrap();
@@ -163,7 +163,7 @@ fn paths_up_to_the_systems_limit_work() {
 fn of_many_that_want_one_stale_file_one_wins() {
     watched(|| {
         for _ in 0..20 {
-            let place = Place::new();
+            let place = TestFolder::new();
             let at = place.at("s.ipc");
             drop(UnixListener::bind(at.path()).unwrap());
             let won: Vec<_> = std::thread::scope(|scope| {

@@ -48,7 +48,7 @@ fn expect_end(peer: &mut UnixStream) {
 #[test]
 fn headers_frames_and_sample_bytes() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let pull = nng().pull(&Endpoint::Listen(place.at("p")), &Options::default()).unwrap();
         let mut peer = connect(&place.at("p"), &[&PUSH[..], &frame(b"abc")].concat());
         expect(&mut peer, &PULL);
@@ -73,7 +73,7 @@ fn headers_frames_and_sample_bytes() {
 #[test]
 fn a_request_has_an_id_and_only_its_reply_counts() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let listener = UnixListener::bind(place.at("r").path()).unwrap();
         let requester = nng().request(&place.at("r"), &Options::default()).unwrap();
         let (mut host, _) = listener.accept().unwrap();
@@ -124,7 +124,7 @@ fn a_request_has_an_id_and_only_its_reply_counts() {
 #[test]
 fn a_reply_carries_the_backtrace_and_bad_ones_are_dropped() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let reply = nng().reply(&place.at("r"), &Options::default()).unwrap();
         let mut good = connect(&place.at("r"), &REQ);
         expect(&mut good, &REP);
@@ -154,7 +154,7 @@ fn a_reply_carries_the_backtrace_and_bad_ones_are_dropped() {
 #[test]
 fn whoever_speaks_otherwise_is_disconnected_and_the_others_go_on() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("p");
         let pull = nng().pull(&Endpoint::Listen(at.clone()), &options(1 << 20)).unwrap();
         let mut good = connect(&at, &PUSH);
@@ -197,7 +197,7 @@ fn whoever_speaks_otherwise_is_disconnected_and_the_others_go_on() {
 #[test]
 fn whoever_hangs_up_at_once_stops_no_listener() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("r");
         let reply = nng().reply(&at, &Options::default()).unwrap();
         std::thread::scope(|scope| {
@@ -250,7 +250,7 @@ fn whoever_hangs_up_at_once_stops_no_listener() {
 #[test]
 fn a_trickle_gets_its_turn_beside_a_flood() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("p");
         let pull = nng().pull(&Endpoint::Listen(at.clone()), &Options::default()).unwrap();
         let mut flood = connect(&at, &PUSH);

@@ -147,11 +147,11 @@ impl Arrivals {
 #[derive(Debug)]
 struct Acceptor {
     epoll: OwnedFd,
-    state: Mutex<State>,
+    state: Mutex<AcceptorState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct AcceptorState {
     next_id: u64,
     listening: HashMap<u64, Listening>,
     /// Peers that have not sent their header yet, with their listener. The
@@ -188,7 +188,7 @@ impl Acceptor {
         Ok(only.insert(acceptor).clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, AcceptorState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -253,7 +253,7 @@ impl Acceptor {
         until
     }
 
-    fn accept(&self, state: &mut State, id: u64) {
+    fn accept(&self, state: &mut AcceptorState, id: u64) {
         for _ in 0..BATCH {
             let Some(listening) = state.listening.get_mut(&id) else { return };
             if listening.arrivals.lock().len() >= MAX_NEWCOMERS {
@@ -292,7 +292,7 @@ impl Acceptor {
     }
 }
 
-impl State {
+impl AcceptorState {
     /// Adds a stranger of a listener; its header may have arrived already.
     fn greeted(&mut self, epoll: &OwnedFd, listener: u64, stranger: Newcomer) {
         let id = stranger.link.id;

@@ -99,11 +99,11 @@ fn epoch() -> Instant {
 }
 
 struct Flusher {
-    state: Mutex<State>,
+    state: Mutex<FlusherState>,
     bell: Condvar,
 }
 
-struct State {
+struct FlusherState {
     is_running: bool,
     /// Whether the thread blocks for longer than the batching delay: then a
     /// newly watched socket must wake it.
@@ -112,7 +112,7 @@ struct State {
 }
 
 static FLUSHER: Flusher = Flusher {
-    state: Mutex::new(State { is_running: false, is_asleep: false, newcomers: Vec::new() }),
+    state: Mutex::new(FlusherState { is_running: false, is_asleep: false, newcomers: Vec::new() }),
     bell: Condvar::new(),
 };
 
@@ -136,7 +136,7 @@ pub(crate) fn watch(poster: Weak<dyn Poster>) -> io::Result<()> {
 }
 
 impl Flusher {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FlusherState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,7 +159,7 @@ impl Flusher {
         }
     }
 
-    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, until: Deadline) -> MutexGuard<'a, State> {
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, FlusherState>, until: Deadline) -> MutexGuard<'a, FlusherState> {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         state.is_asleep = left.is_none_or(|left| left > WAIT);
         state = match left {

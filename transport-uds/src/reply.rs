@@ -27,12 +27,12 @@ pub(crate) struct UdsReply {
     inbox: Inbox,
     options: Options,
     serial: AtomicU64,
-    peers: RwLock<BTreeMap<ConnectionId, Arc<Peer>>>,
+    peers: RwLock<BTreeMap<ConnectionId, Arc<ReplyConnection>>>,
 }
 
 /// The state of a connection that has sent a request.
 #[derive(Debug)]
-struct Peer {
+struct ReplyConnection {
     link: Arc<Link>,
     /// The serial of the request that can be answered; 0 when there is none.
     open: AtomicU64,
@@ -67,7 +67,7 @@ impl UdsReply {
         let known = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&link.id).cloned();
         let peer = known.unwrap_or_else(|| {
             let writing = DeadlineLock::new(Spinner::new(self.options.spin));
-            let peer = Arc::new(Peer { link: link.clone(), open: AtomicU64::new(0), writing });
+            let peer = Arc::new(ReplyConnection { link: link.clone(), open: AtomicU64::new(0), writing });
             self.peers.write().unwrap_or_else(PoisonError::into_inner).insert(link.id, peer.clone());
             peer
         });
@@ -95,7 +95,7 @@ impl UdsReply {
         }
     }
 
-    fn write(&self, peer: &Peer, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
+    fn write(&self, peer: &ReplyConnection, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
         let closing = self.inbox.closing();
         let mut spinner = peer.writing.lock_open(closing, deadline)?;
         let stall = self.options.stall_timeout;

@@ -24,7 +24,7 @@ pub(crate) struct UdsRequest {
     options: Options,
     limits: Limits,
     closing: Closing,
-    state: DeadlineLock<State>,
+    state: DeadlineLock<RequestState>,
     /// The link, for closing while another thread has the state.
     link: Mutex<Option<Arc<Link>>>,
     /// Held by the thread that waits for the reply.
@@ -32,9 +32,9 @@ pub(crate) struct UdsRequest {
 }
 
 #[derive(Debug)]
-struct State {
+struct RequestState {
     dialer: Dialer,
-    peer: Option<Peer>,
+    peer: Option<RequestConnection>,
     requester: Requester,
     /// The latest request's body, kept if it may have to be sent again.
     body: Vec<u8>,
@@ -44,7 +44,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Peer {
+struct RequestConnection {
     link: Arc<Link>,
     connection: Connection,
 }
@@ -57,7 +57,7 @@ impl UdsRequest {
         let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
         let [spinner, write_spinner] = [(); 2].map(|()| Spinner::new(options.spin));
         let dialer = Dialer::new(address, options);
-        let state = State { dialer, peer: None, requester, body: Vec::new(), spinner, write_spinner };
+        let state = RequestState { dialer, peer: None, requester, body: Vec::new(), spinner, write_spinner };
         Ok(Self {
             // A reply is its body and four bytes of id.
             limits: limits(options, (options.max_message as u64).saturating_add(4), 0),
@@ -80,13 +80,13 @@ impl UdsRequest {
         }
     }
 
-    fn hang_up(&self, state: &mut State) {
+    fn hang_up(&self, state: &mut RequestState) {
         state.peer = None;
         self.set_link(None);
     }
 
     /// Ensures a connection whose header has arrived.
-    fn connected(&self, state: &mut State, deadline: Deadline) -> Result<ConnectionId> {
+    fn connected(&self, state: &mut RequestState, deadline: Deadline) -> Result<ConnectionId> {
         loop {
             self.closing.check()?;
             if let Some(peer) = &mut state.peer {
@@ -111,7 +111,7 @@ impl UdsRequest {
                 let link = Arc::new(link);
                 self.set_link(Some(link.clone()));
                 let connection = Connection::new(Protocol::Request, self.limits.clone(), Instant::now());
-                state.peer = Some(Peer { link, connection });
+                state.peer = Some(RequestConnection { link, connection });
                 continue;
             }
             self.wait(None, earlier(deadline, Some(state.dialer.next_attempt())), deadline)?;
@@ -122,7 +122,7 @@ impl UdsRequest {
     ///
     /// # Errors
     /// [`TransportError::Timeout`] only when `deadline` has passed.
-    fn wait(&self, peer: Option<(&Peer, PollFlags)>, until: Deadline, deadline: Deadline) -> Result<()> {
+    fn wait(&self, peer: Option<(&RequestConnection, PollFlags)>, until: Deadline, deadline: Deadline) -> Result<()> {
         let waited = match peer {
             // Closing ends the connection, and thereby this wait.
             Some((peer, flags)) => wait_for(&mut [PollFd::new(&peer.link, flags)], until),
@@ -132,7 +132,7 @@ impl UdsRequest {
         if waited.is_err() && has_passed(deadline) { Err(TransportError::Timeout) } else { Ok(()) }
     }
 
-    fn transmit(&self, state: &mut State, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
+    fn transmit(&self, state: &mut RequestState, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
         let mut is_late = false;
         loop {
             let peer = state.peer.as_ref().ok_or(TransportError::Disconnected)?;
@@ -161,7 +161,7 @@ impl UdsRequest {
 
     /// Sends the latest request again, with the same id, on a new connection if
     /// needed.
-    fn repeat(&self, state: &mut State, deadline: Deadline) -> Result<()> {
+    fn repeat(&self, state: &mut RequestState, deadline: Deadline) -> Result<()> {
         loop {
             self.connected(state, deadline)?;
             let Some(id) = state.requester.resend(Instant::now()) else { return Ok(()) };
@@ -232,7 +232,7 @@ impl Request for UdsRequest {
 }
 
 impl UdsRequest {
-    fn await_reply(&self, state: &mut State, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+    fn await_reply(&self, state: &mut RequestState, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
         let mut waited = false;
         loop {
             self.closing.check()?;
@@ -280,7 +280,7 @@ impl Drop for UdsRequest {
     }
 }
 
-impl Peer {
+impl RequestConnection {
     /// Checks whether the peer's header has arrived, and detects the
     /// connection's end.
     fn notice(&mut self) -> Result<bool> {

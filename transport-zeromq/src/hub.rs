@@ -29,7 +29,7 @@ pub(crate) struct Hub {
     pub(crate) role: Role,
     max_message: usize,
     pub(crate) closing: Closing,
-    state: Mutex<State>,
+    state: Mutex<HubState>,
     changed: Condvar,
     /// Set while there is something to receive.
     news: Flag,
@@ -39,7 +39,7 @@ pub(crate) struct Hub {
 
 /// The state under the lock.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct HubState {
     pub(crate) peers: Vec<Peer>,
     /// The index in `peers` of the peer that is served next.
     turn: usize,
@@ -65,7 +65,7 @@ pub(crate) enum Event<T> {
 
 impl Hub {
     pub(crate) fn new(role: Role, max_message: usize, address: &Address) -> Result<Self> {
-        let state = State {
+        let state = HubState {
             peers: Vec::new(),
             turn: 0,
             outbox: Vec::new(),
@@ -85,7 +85,7 @@ impl Hub {
         })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HubState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,7 +99,11 @@ impl Hub {
     ///
     /// # Errors
     /// [`TransportError::Timeout`] when the deadline passes first.
-    pub(crate) fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Deadline) -> Result<MutexGuard<'a, State>> {
+    pub(crate) fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, HubState>,
+        deadline: Deadline,
+    ) -> Result<MutexGuard<'a, HubState>> {
         match deadline {
             None => Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
             Some(_) if has_passed(deadline) => Err(TransportError::Timeout),
@@ -111,7 +115,7 @@ impl Hub {
     }
 
     /// Makes a dialler dial, if there is no peer.
-    fn want(&self, state: &mut State) {
+    fn want(&self, state: &mut HubState) {
         if state.live().next().is_none() && !std::mem::replace(&mut state.is_wanted, true) {
             self.task.notify_one();
         }
@@ -137,7 +141,7 @@ impl Hub {
         &self,
         frame: Bytes,
         deadline: Deadline,
-        mut pick: impl FnMut(&mut State) -> Result<Option<usize>>,
+        mut pick: impl FnMut(&mut HubState) -> Result<Option<usize>>,
     ) -> Result<()> {
         let length = words::data_length(&frame);
         let mut state = self.lock();
@@ -162,7 +166,7 @@ impl Hub {
     /// the deadline passes.
     fn await_passing(
         &self,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, HubState>,
         id: ConnectionId,
         number: u64,
         deadline: Deadline,
@@ -245,7 +249,7 @@ impl Hub {
     /// Takes messages of `id` until `accept` returns something for one.
     pub(crate) fn take_from<T>(
         &self,
-        state: &mut State,
+        state: &mut HubState,
         id: ConnectionId,
         mut accept: impl FnMut(&[u8]) -> Option<T>,
     ) -> Option<T> {
@@ -383,7 +387,7 @@ impl Hub {
         self.tell(state);
     }
 
-    fn tell(&self, mut state: MutexGuard<'_, State>) {
+    fn tell(&self, mut state: MutexGuard<'_, HubState>) {
         let receives = matches!(self.role, Role::Pull | Role::Reply);
         if receives && !state.is_flagged && state.has_news() {
             state.is_flagged = true;
@@ -394,7 +398,7 @@ impl Hub {
     }
 }
 
-impl State {
+impl HubState {
     /// The connected peers.
     pub(crate) fn live(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(|peer| !peer.is_gone)

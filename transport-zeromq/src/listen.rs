@@ -52,7 +52,7 @@ impl Listening {
             match router.bind_listener(listener).await {
                 Ok(_) => {
                     let _ = tell.send(Ok(()));
-                    Desk::new(hub, router, max_connections).serve(events).await;
+                    ListenTask::new(hub, router, max_connections).serve(events).await;
                 }
                 Err(error) => {
                     let _ = tell.send(Err(io::Error::other(error)));
@@ -93,7 +93,7 @@ fn bind(folder: &OwnedFd, address: &Address) -> Result<UnixListener, io::Error> 
 }
 
 /// The state of the task.
-struct Desk {
+struct ListenTask {
     hub: Arc<Hub>,
     router: RouterSocket,
     backend: Arc<dyn MultiPeerBackend>,
@@ -102,7 +102,7 @@ struct Desk {
     max_connections: usize,
 }
 
-impl Desk {
+impl ListenTask {
     fn new(hub: Arc<Hub>, router: RouterSocket, max_connections: usize) -> Self {
         let backend = router.backend();
         Self { hub, router, backend, ids: HashMap::new(), identities: HashMap::new(), max_connections }

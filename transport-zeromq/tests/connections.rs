@@ -15,7 +15,7 @@ use support::*;
 #[test]
 fn a_dialler_that_nobody_uses_does_not_dial_again() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("p");
         let push = push(&at);
         let first = pull(&at);
@@ -35,7 +35,7 @@ fn a_dialler_that_nobody_uses_does_not_dial_again() {
 #[test]
 fn what_was_sent_before_the_closing_arrives() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         for (round, length) in [0, 10, 3000, 500_000, 1 << 20].into_iter().enumerate() {
             for listens in [false, true] {
                 let at = place.at(&format!("{round}{listens}"));
@@ -77,7 +77,7 @@ fn a_process_that_closes_and_ends_loses_nothing() {
         std::process::exit(0);
     }
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         for name in ["listens", "dials"] {
             let at = place.at(name);
             let listen = || pull(&at);
@@ -108,7 +108,7 @@ fn a_process_that_closes_and_ends_loses_nothing() {
 #[test]
 fn an_answer_before_the_closing_arrives() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         for round in 0..50u8 {
             let reply = zeromq().reply(&place.at("r"), &Options::default()).unwrap();
             let request = zeromq().request(&place.at("r"), &Options::default()).unwrap();
@@ -133,7 +133,7 @@ fn an_answer_before_the_closing_arrives() {
 #[test]
 fn a_requester_that_does_not_read_is_waited_for() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("r");
         let reply = zeromq().reply(&at, &Options::default()).unwrap();
         let mut deaf = RawPeer::dealer(&at);

@@ -10,14 +10,14 @@ use ekuiper_core::address::Address;
 use ekuiper_core::transport::*;
 use support::*;
 
-fn set_mode(place: &Place, mode: u32) {
+fn set_mode(place: &TestFolder, mode: u32) {
     std::fs::set_permissions(place.0.path(), PermissionsExt::from_mode(mode)).unwrap();
 }
 
 #[test]
 fn a_folder_that_others_can_enter_is_refused() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("s");
         for mode in [0o750, 0o701, 0o755, 0o1777] {
             set_mode(&place, mode);
@@ -54,7 +54,7 @@ fn a_folder_that_others_can_enter_is_refused() {
 #[test]
 fn a_folder_may_come_later() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let folder = place.0.path().join("later");
         let at = Address::new(folder.join("s")).unwrap();
         let push = push(&at);
@@ -69,7 +69,7 @@ fn a_folder_may_come_later() {
 #[test]
 fn the_file_is_private_and_the_only_one() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("s.ipc");
         let pull = pull(&at);
         assert_eq!(place.names(), ["s.ipc"]);
@@ -82,7 +82,7 @@ fn the_file_is_private_and_the_only_one() {
 #[test]
 fn names_that_mean_something_elsewhere_are_names() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         for name in ["a b%20?c#d", "*", "tcp:::1", "x:5"] {
             let pull = pull(&place.at(name));
             let push = push(&place.at(name));

@@ -14,7 +14,7 @@ use support::*;
 #[test]
 fn words_are_the_documented_bytes() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("p");
         let pull = pull(&at);
         let mut peer = RawPeer::pushing(&at);
@@ -37,7 +37,7 @@ fn words_are_the_documented_bytes() {
 #[test]
 fn who_closes_says_goodbye() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let pull = pull(&place.at("p"));
         let mut peer = RawPeer::pushing(&place.at("p"));
         std::thread::scope(|scope| {
@@ -51,7 +51,7 @@ fn who_closes_says_goodbye() {
 #[test]
 fn whoever_speaks_otherwise_is_disconnected_and_the_others_go_on() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("p");
         let pull = zeromq().pull(&Endpoint::Listen(at.clone()), &options(1 << 20)).unwrap();
         let good = push(&at);
@@ -99,7 +99,7 @@ fn whoever_speaks_otherwise_is_disconnected_and_the_others_go_on() {
 #[test]
 fn whoever_ignores_the_window_is_disconnected() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("p");
         let pull = pull(&at);
         let mut peer = RawPeer::pushing(&at);
@@ -120,7 +120,7 @@ fn whoever_ignores_the_window_is_disconnected() {
 #[test]
 fn silent_visitors_stay_until_they_go() {
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("p");
         let pull = pull(&at);
         let peers = || std::fs::read_dir("/proc/self/fd").unwrap().count();
@@ -151,7 +151,7 @@ fn a_frame_of_2_to_the_50_bytes_ends_the_process() {
         return;
     }
     watched(|| {
-        let place = Place::new();
+        let place = TestFolder::new();
         let at = place.at("p");
         let mut victim = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "a_frame_of_2_to_the_50_bytes_ends_the_process", "--nocapture"])

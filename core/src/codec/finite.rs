@@ -20,12 +20,12 @@ pub(super) struct Finite<'a, T: ?Sized, const TEXT: bool>(pub(super) &'a T);
 impl<T: Serialize + ?Sized, const TEXT: bool> Serialize for Finite<'_, T, TEXT> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Guard::<_, TEXT>(serializer))
+        self.0.serialize(FiniteSerializer::<_, TEXT>(serializer))
     }
 }
 
 /// A serializer that passes everything on except numbers that are not finite.
-struct Guard<S, const TEXT: bool>(S);
+struct FiniteSerializer<S, const TEXT: bool>(S);
 
 /// The common beginning of the names of `serde_json`'s types whose content is
 /// JSON text.
@@ -46,15 +46,15 @@ macro_rules! pass_on {
 macro_rules! open_compound {
     ($($method:ident($($arg:ident: $type:ty),*) -> $compound:ident;)*) => {
         $(
-            type $compound = Guard<S::$compound, TEXT>;
+            type $compound = FiniteSerializer<S::$compound, TEXT>;
             fn $method(self $(, $arg: $type)*) -> Result<Self::$compound, S::Error> {
-                self.0.$method($($arg),*).map(Guard)
+                self.0.$method($($arg),*).map(FiniteSerializer)
             }
         )*
     };
 }
 
-impl<S: Serializer, const TEXT: bool> Serializer for Guard<S, TEXT> {
+impl<S: Serializer, const TEXT: bool> Serializer for FiniteSerializer<S, TEXT> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -163,7 +163,7 @@ fn too_large<E: Error>(value: impl std::fmt::Display) -> E {
 
 macro_rules! elements {
     ($($trait:ident: $method:ident;)*) => {
-        $(impl<S: $trait, const TEXT: bool> $trait for Guard<S, TEXT> {
+        $(impl<S: $trait, const TEXT: bool> $trait for FiniteSerializer<S, TEXT> {
             type Ok = S::Ok;
             type Error = S::Error;
             #[inline]
@@ -212,7 +212,7 @@ impl<S: SerializeStruct, const TEXT: bool> SerializeStruct for Fields<S, TEXT> {
     }
 }
 
-impl<S: SerializeStructVariant, const TEXT: bool> SerializeStructVariant for Guard<S, TEXT> {
+impl<S: SerializeStructVariant, const TEXT: bool> SerializeStructVariant for FiniteSerializer<S, TEXT> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -230,7 +230,7 @@ impl<S: SerializeStructVariant, const TEXT: bool> SerializeStructVariant for Gua
     }
 }
 
-impl<S: SerializeMap, const TEXT: bool> SerializeMap for Guard<S, TEXT> {
+impl<S: SerializeMap, const TEXT: bool> SerializeMap for FiniteSerializer<S, TEXT> {
     type Ok = S::Ok;
     type Error = S::Error;
 

@@ -11,11 +11,11 @@ pub(super) struct Key<'a, T: ?Sized>(pub(super) &'a T);
 impl<T: Serialize + ?Sized> Serialize for Key<'_, T> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Guard(serializer))
+        self.0.serialize(KeySerializer(serializer))
     }
 }
 
-struct Guard<S>(S);
+struct KeySerializer<S>(S);
 
 /// The error that `serde_json` reports for such a key.
 fn refused<E: Error>() -> E {
@@ -39,7 +39,7 @@ macro_rules! refuse {
     };
 }
 
-impl<S: Serializer> Serializer for Guard<S> {
+impl<S: Serializer> Serializer for KeySerializer<S> {
     type Ok = S::Ok;
     type Error = S::Error;
     type SerializeSeq = Impossible<S::Ok, S::Error>;

@@ -9,11 +9,11 @@ use crate::transport::ConnectionId;
 /// 4).
 #[derive(Debug, Default)]
 pub struct PluginEnd {
-    state: State,
+    state: PluginEndState,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
+enum PluginEndState {
     #[default]
     Unconnected,
     Greeting(ConnectionId),
@@ -44,32 +44,32 @@ impl PluginEnd {
     /// Returns the next action.
     pub fn step(&self) -> Step {
         match self.state {
-            State::Unconnected => Step::Connect,
-            State::Greeting(connection) => Step::Greet(connection),
-            State::Listening => Step::Receive,
-            State::Working(connection) => Step::Answer(connection),
+            PluginEndState::Unconnected => Step::Connect,
+            PluginEndState::Greeting(connection) => Step::Greet(connection),
+            PluginEndState::Listening => Step::Receive,
+            PluginEndState::Working(connection) => Step::Answer(connection),
         }
     }
 
     /// Records a new connection.
     pub fn connected(&mut self, connection: ConnectionId) {
-        self.state = State::Greeting(connection);
+        self.state = PluginEndState::Greeting(connection);
     }
 
     /// Records that the handshake or the answer was sent.
     pub fn sent(&mut self) {
-        self.state = State::Listening;
+        self.state = PluginEndState::Listening;
     }
 
     /// Records that a command arrived on this connection.
     pub fn received(&mut self, connection: ConnectionId) {
-        self.state = State::Working(connection);
+        self.state = PluginEndState::Working(connection);
     }
 
     /// Records that the connection ended; the answer that was meant for it is
     /// dropped.
     pub fn disconnected(&mut self) {
-        self.state = State::Unconnected;
+        self.state = PluginEndState::Unconnected;
     }
 }
 

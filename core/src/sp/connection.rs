@@ -93,7 +93,7 @@ pub enum Event<'a> {
 pub struct Connection {
     own: Protocol,
     limits: Limits,
-    state: State,
+    state: DecoderState,
     /// The buffer; bytes `start..end` have arrived and are not used yet.
     buffer: Vec<u8>,
     start: usize,
@@ -102,7 +102,7 @@ pub struct Connection {
     /// how much of it has arrived.
     long: Vec<u8>,
     /// The position of the message that was returned last.
-    last: Place,
+    last: LastMessage,
     /// The number of bytes missing in the current frame, as far as known.
     missing: usize,
     /// The instant since when the peer owes bytes.
@@ -113,14 +113,14 @@ pub struct Connection {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum LastMessage {
     Nowhere,
     Buffer { start: usize, end: usize },
     Long { length: usize },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DecoderState {
     Header,
     Frames,
     Long { length: usize, arrived: usize },
@@ -134,12 +134,12 @@ impl Connection {
         Self {
             own,
             limits,
-            state: State::Header,
+            state: DecoderState::Header,
             buffer: Vec::new(),
             start: 0,
             end: 0,
             long: Vec::new(),
-            last: Place::Nowhere,
+            last: LastMessage::Nowhere,
             missing: 0,
             waiting_since: Some(now),
             filled_at: now,
@@ -149,12 +149,12 @@ impl Connection {
 
     /// Whether the peer's header has been accepted.
     pub fn is_ready(&self) -> bool {
-        self.state != State::Header
+        self.state != DecoderState::Header
     }
 
     /// Whether bytes have arrived that are not used yet.
     pub fn has_buffered(&self) -> bool {
-        self.start < self.end || matches!(self.state, State::Long { .. })
+        self.start < self.end || matches!(self.state, DecoderState::Long { .. })
     }
 
     /// The memory that the buffers take, in bytes.
@@ -164,7 +164,7 @@ impl Connection {
 
     /// The space for the next bytes; never empty.
     pub fn space(&mut self) -> &mut [u8] {
-        if let State::Long { length, arrived } = self.state {
+        if let DecoderState::Long { length, arrived } = self.state {
             // Doubles the space: a long message needs few reads, and a false
             // length costs no memory.
             let wanted = arrived.saturating_add(arrived.max(CHUNK)).min(length);
@@ -196,7 +196,7 @@ impl Connection {
     /// [`space`](Self::space).
     pub fn filled(&mut self, count: usize, now: Instant) {
         match &mut self.state {
-            State::Long { arrived, .. } => *arrived += count,
+            DecoderState::Long { arrived, .. } => *arrived += count,
             _ => self.end += count,
         }
         debug_assert!(self.end <= self.buffer.len());
@@ -215,10 +215,10 @@ impl Connection {
     #[allow(clippy::should_implement_trait)] // it borrows, an iterator cannot
     pub fn next(&mut self) -> Result<Option<Event<'_>>, SpError> {
         match self.state {
-            State::Header => self.header(),
-            State::Frames => self.frame(),
-            State::Long { length, arrived } => Ok(self.long_frame(length, arrived)),
-            State::Skipping { length, left, kept } => Ok(self.skip(length, left, kept)),
+            DecoderState::Header => self.header(),
+            DecoderState::Frames => self.frame(),
+            DecoderState::Long { length, arrived } => Ok(self.long_frame(length, arrived)),
+            DecoderState::Skipping { length, left, kept } => Ok(self.skip(length, left, kept)),
         }
     }
 
@@ -242,7 +242,7 @@ impl Connection {
             return Err(SpError::WrongProtocol { found, wanted: wanted.number() });
         }
         self.start += HEADER;
-        self.state = State::Frames;
+        self.state = DecoderState::Frames;
         // Bytes behind the header may be the beginning of a frame.
         self.waiting_since = self.has_buffered().then_some(self.filled_at);
         Ok(Some(Event::Ready))
@@ -286,7 +286,7 @@ impl Connection {
             // The caller may check the time without calling `next` again.
             self.waiting_since = None;
         }
-        self.last = Place::Buffer { start, end };
+        self.last = LastMessage::Buffer { start, end };
         Ok(Some(Event::Message(&self.buffer[start..end])))
     }
 
@@ -299,16 +299,16 @@ impl Connection {
         }
         self.long[..count].copy_from_slice(arrived);
         (self.start, self.end) = (0, 0);
-        self.state = State::Long { length, arrived: count };
+        self.state = DecoderState::Long { length, arrived: count };
     }
 
     fn long_frame(&mut self, length: usize, arrived: usize) -> Option<Event<'_>> {
         if arrived < length {
             return None;
         }
-        self.state = State::Frames;
+        self.state = DecoderState::Frames;
         self.waiting_since = None;
-        self.last = Place::Long { length };
+        self.last = LastMessage::Long { length };
         Some(Event::Message(&self.long[..length]))
     }
 
@@ -316,13 +316,13 @@ impl Connection {
     /// its first `skip` bytes, into `into`, whose content is replaced. A long
     /// message is not copied: the two buffers are swapped.
     pub fn take(&mut self, skip: usize, into: &mut Vec<u8>) {
-        match std::mem::replace(&mut self.last, Place::Nowhere) {
-            Place::Nowhere => into.clear(),
-            Place::Buffer { start, end } => {
+        match std::mem::replace(&mut self.last, LastMessage::Nowhere) {
+            LastMessage::Nowhere => into.clear(),
+            LastMessage::Buffer { start, end } => {
                 into.clear();
                 into.extend_from_slice(&self.buffer[start + skip..end]);
             }
-            Place::Long { length } => {
+            LastMessage::Long { length } => {
                 self.long.truncate(length);
                 std::mem::swap(&mut self.long, into);
                 into.drain(..skip);
@@ -342,11 +342,11 @@ impl Connection {
         self.start += used;
         let left = left - used as u64;
         if left > 0 {
-            self.state = State::Skipping { length, left, kept };
+            self.state = DecoderState::Skipping { length, left, kept };
             self.missing = left.min(CHUNK as u64) as usize;
             return None;
         }
-        self.state = State::Frames;
+        self.state = DecoderState::Frames;
         Some(Event::Oversized(&self.head[..kept], length))
     }
 

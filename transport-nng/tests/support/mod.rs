@@ -35,9 +35,9 @@ pub(crate) fn watched(test: impl FnOnce()) {
     drop(alive);
 }
 
-pub(crate) struct Place(pub(crate) TempDir);
+pub(crate) struct TestFolder(pub(crate) TempDir);
 
-impl Place {
+impl TestFolder {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }

@@ -33,9 +33,9 @@ pub(crate) fn watched(test: impl FnOnce()) {
     drop(alive);
 }
 
-pub(crate) struct Place(pub(crate) TempDir);
+pub(crate) struct TestFolder(pub(crate) TempDir);
 
-impl Place {
+impl TestFolder {
     pub(crate) fn new() -> Self {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         Self(tempfile::Builder::new().permissions(mode).tempdir().unwrap())
