@@ -13,25 +13,26 @@ use crate::output::{Output, Reply};
 use crate::raw::RawFunction;
 use crate::{Error, Function, FunctionContext, Result};
 
-/// A function of a plugin, whatever it was made of.
+/// A function of a plugin, with its concrete type erased.
 pub struct BoxedFunction(pub(crate) Box<dyn RawFunction>);
 
-/// What can be a function: a closure (or `fn`) of up to 12 arguments that can
-/// be read from a message, whose result is an [`Output`]; or a [`Function`].
+/// A type that can be a plugin's function: a closure (or `fn`) of up to 12
+/// arguments that implement `DeserializeOwned`, whose result is an [`Output`];
+/// or a [`Function`].
 ///
-/// After its arguments a closure may take the call's place in the rule, which
-/// is no argument of the call: `|text: String, ctx: &FunctionContext| …`.
+/// After its arguments a closure may take the call's context, which is not an
+/// argument of the call: `|text: String, ctx: &FunctionContext| …`.
 ///
-/// There is one of a closure for the whole plugin: what it captures is shared by
-/// all rules that use it. Its calls come one after the other.
+/// All rules share one instance of a closure and its captured state. Its calls
+/// are sequential.
 ///
-/// Arguments are owned: `String`, not `&str`. What a closure captures must be
-/// `Send` and `'static`: `move |…|`.
+/// Arguments are owned: `String`, not `&str`. Captures must be `Send` and
+/// `'static`: `move |…|`.
 ///
-/// Only the number of arguments is checked when a rule is made: what the
-/// engine passes then are nodes of its syntax tree, not values. Their types
-/// are checked by each call, whose error names the argument's position and
-/// both types.
+/// Only the number of arguments is checked when a rule is created, since the
+/// engine then passes nodes of its syntax tree, not values. Their types are
+/// checked by each call, whose error names the argument's position and both
+/// types.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a plugin's function",
     label = "not a function that a plugin can serve",
@@ -60,10 +61,10 @@ fn arguments<'a>(args: &Args<'a>) -> Result<Vec<Arg<'a>>, Error> {
     Ok(args.all().map_err(wrong)?)
 }
 
-/// Reads an argument; an error tells where it is.
+/// Reads an argument; an error has its position and path.
 fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Error> {
     arg.read().map_err(|source| {
-        // Read once more for the path, which good arguments need not pay for.
+        // Parse again with the path, which valid arguments need not pay for.
         let (field, source) = match arg.format() {
             Format::Json => {
                 let mut again = serde_json::Deserializer::from_slice(arg.bytes());
@@ -71,7 +72,7 @@ fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Er
                     .err()
                     .map_or((String::new(), source), located)
             }
-            // As JSON, which has the same values.
+            // As a JSON value: both codecs have the same data model.
             _ => {
                 let value = arg.read::<Value>().ok();
                 let path = value.and_then(|value| serde_path_to_error::deserialize::<_, T>(Adapted::new(value)).err());
@@ -82,7 +83,7 @@ fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Er
     })
 }
 
-/// Why the arguments cannot be read one after the other.
+/// The error of a call whose arguments do not match the signature.
 fn mismatch<T>(expected: usize, args: &Args<'_>, check: impl FnOnce(&[Arg<'_>]) -> Result<T, Error>) -> Error {
     if let Err(error) = count(expected, args) {
         return error;
@@ -106,8 +107,8 @@ macro_rules! closures {
         closures!(@with fn($($name),*) -> Out, (), (_ctx), false; $count; $($name $index),*);
         closures!(@with WithContext<fn($($name),*) -> Out>, (&FunctionContext), (ctx), true; $count; $($name $index),*);
     };
-    // The closure's signature as a marker, the type and the name of what it
-    // takes after its arguments, and whether it takes that.
+    // The closure's signature as a marker, the type and the name of its context
+    // parameter, and whether it has one.
     (
         @with $signature:ty, ($($extra:ty)?), ($ctx:ident), $needs_context:tt;
         $count:expr; $($name:ident $index:expr),*
@@ -179,7 +180,7 @@ closures!(10; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
 closures!(11; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
 closures!(12; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
 
-/// Tells a [`Function`] from a closure.
+/// The marker that distinguishes a [`Function`] from a closure.
 #[doc(hidden)]
 pub struct ByTrait;
 

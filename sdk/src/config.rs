@@ -34,7 +34,7 @@ use crate::{Error, Result};
 pub struct Config(Map<String, Value>);
 
 impl Config {
-    /// Reads it into a type of yours.
+    /// Reads the whole configuration into a type.
     ///
     /// # Errors
     /// [`Error::Config`] with the path of the field that is missing or wrong.
@@ -48,7 +48,7 @@ impl Config {
     /// Reads one field.
     ///
     /// # Errors
-    /// [`Error::Config`] with its path when it is missing or wrong.
+    /// [`Error::Config`] with the path when the field is missing or wrong.
     pub fn field<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
         let missing = || serde::de::Error::custom(format_args!("missing field `{name}`"));
         let value = self.0.get(name).ok_or_else(|| Error::Config { field: name.to_owned(), source: missing() })?;
@@ -58,7 +58,7 @@ impl Config {
     /// Reads one field, which may be missing or `null`.
     ///
     /// # Errors
-    /// [`Error::Config`] with its path when it is there and wrong.
+    /// [`Error::Config`] with the path when the field is present and wrong.
     pub fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -66,7 +66,7 @@ impl Config {
         }
     }
 
-    /// Reads one field; `default` where it is missing or `null`.
+    /// Reads one field, or returns `default` if it is missing or `null`.
     ///
     /// # Errors
     /// As [`Config::optional`].
@@ -74,7 +74,7 @@ impl Config {
         Ok(self.optional(name)?.unwrap_or(default))
     }
 
-    /// One field as it is.
+    /// The value of one field, unconverted.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
@@ -84,7 +84,7 @@ impl Config {
         &self.0
     }
 
-    /// Whether there are no fields.
+    /// Whether the configuration has no fields.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -108,7 +108,8 @@ impl TryFrom<Value> for Config {
     type Error = Error;
 
     /// # Errors
-    /// [`Error::Config`] when it is not a JSON object; `null` is an empty one.
+    /// [`Error::Config`] when the value is not a JSON object; `null` is read as
+    /// an empty one.
     fn try_from(value: Value) -> Result<Self, Error> {
         match value {
             Value::Null => Ok(Self::default()),

@@ -1,68 +1,67 @@
-//! What can go wrong in a plugin, and how it is told to the engine.
+//! The errors of a plugin, and their texts for the engine.
 
 use serde_json::error::Category;
 
-/// Any error: an author's `?` takes every error type there is.
+/// Any error: `?` in an author's method converts every error type into it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The result of an author's methods.
+/// The result of an author's method.
 pub type Result<T, E = BoxError> = std::result::Result<T, E>;
 
-/// What the SDK itself reports.
+/// An error that the SDK itself reports.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The symbol has been stopped: return from `open`.
+    /// The symbol has been stopped; `open` should return.
     #[error("the symbol is stopped")]
     Stopped,
     /// A field of the configuration is missing or has another type.
     #[error("config{}: {}", field_text(field), reason(source))]
     Config {
-        /// The field's path, such as `server.port` or `brokers[2]`; empty when
-        /// it is the configuration as a whole.
+        /// The field's path, such as `server.port` or `brokers[2]`; empty for
+        /// the configuration as a whole.
         field: String,
-        /// What is wrong with it: the type that it has and the one it should
-        /// have.
+        /// The actual and the expected type.
         source: serde_json::Error,
     },
     /// A function was called with a wrong number of arguments.
     #[error("takes {expected} argument{}, got {got}", if *expected == 1 { "" } else { "s" })]
     ArgumentCount {
-        /// How many it takes.
+        /// The number of arguments that the function takes.
         expected: usize,
-        /// How many there were.
+        /// The number of arguments in the call.
         got: usize,
     },
     /// An argument has another type than the function takes.
     #[error("argument {position}{}: {}", field_text(field), reason(source))]
     Argument {
-        /// Its position, from 1.
+        /// The argument's position, from 1.
         position: usize,
-        /// The path within it; empty when it is the argument as a whole.
+        /// The path within the argument; empty for the argument as a whole.
         field: String,
-        /// The type that it has and the one it should have.
+        /// The actual and the expected type.
         source: serde_json::Error,
     },
     /// A sink's message is not JSON rows.
     #[error("the message{}: {source}", field_text(field))]
     Rows {
-        /// The path of what is wrong, such as `[3].name`; empty when it is the
+        /// The path of the wrong value, such as `[3].name`; empty for the
         /// message as a whole.
         field: String,
-        /// What is wrong with it, with the place in the text.
+        /// The reason, with the position in the text.
         source: serde_json::Error,
     },
-    /// A message cannot be read or written: it is not of the protocol's form,
-    /// or a value cannot be JSON, such as NaN.
+    /// A message cannot be read or written: it violates the protocol, or it
+    /// holds a value that JSON lacks, such as NaN.
     #[error(transparent)]
     Message(#[from] ekuiper_core::Error),
     /// A channel failed: it cannot be opened, or the message is longer than
     /// [`Plugin::max_message`](crate::Plugin::max_message).
     #[error("{what}: {source}")]
     Transport {
-        /// Which.
+        /// The channel, or the operation that failed.
         what: String,
-        /// Why.
+        /// The transport's error.
         source: ekuiper_core::transport::TransportError,
     },
     /// A symbol panicked.
@@ -74,7 +73,8 @@ fn field_text(field: &str) -> String {
     if field.is_empty() { String::new() } else { format!(" field {field}") }
 }
 
-/// Without its place where that says nothing: single values have one line.
+/// An error's text without its line and column where these say nothing: a
+/// single value has one line.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match error.classify() {
@@ -92,8 +92,8 @@ fn without_place(text: &str) -> &str {
     }
 }
 
-/// A serde error and the path at which it arose, with the name of a field that
-/// is missing at its end.
+/// A serde error and its path; the path of a missing field ends with the
+/// field's name.
 pub(crate) fn located(error: serde_path_to_error::Error<serde_json::Error>) -> (String, serde_json::Error) {
     let mut path = error.path().to_string();
     if path == "." {
@@ -112,17 +112,17 @@ pub(crate) fn located(error: serde_path_to_error::Error<serde_json::Error>) -> (
 }
 
 /// The longest error text that is sent, in bytes: an error may quote the data
-/// that it is about, and stock hosts drop messages over 1 MiB.
+/// that it concerns, and stock hosts drop messages over 1 MiB.
 const MAX_TEXT: usize = 16 << 10;
 
-/// An error as it is told to the engine: with its causes, at most
-/// [`MAX_TEXT`] long, never empty.
+/// The text of an error for the engine: with its causes, at most [`MAX_TEXT`]
+/// bytes, never empty.
 pub(crate) fn text_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
-        // Many an error's text ends with its cause's already.
+        // Many errors already end with the text of their cause.
         if !text.contains(without_place(&more)) {
             text.push_str(": ");
             text.push_str(&more);
@@ -132,7 +132,7 @@ pub(crate) fn text_of(error: &(dyn std::error::Error + 'static)) -> String {
     shortened(text)
 }
 
-/// As [`text_of`], for an error that is a text already.
+/// An error text with the limits of [`text_of`].
 pub(crate) fn shortened(mut text: String) -> String {
     if text.trim().is_empty() {
         return "an error without a text".into();

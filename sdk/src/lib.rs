@@ -65,8 +65,8 @@
 //! }
 //! ```
 //!
-//! Beside the executable lies its manifest, `mirror.json`; eKuiper takes no
-//! other word for a native executable than `go`:
+//! The manifest `mirror.json` lies beside the executable. eKuiper accepts only
+//! `go` as the language of a native executable:
 //!
 //! ```json
 //! {
@@ -81,24 +81,24 @@
 //!
 //! # What an author can rely on
 //!
-//! - A panic in a symbol is an error with the panic's text, never a dead
-//!   plugin (not where the plugin is built with `panic = "abort"`).
+//! - A panic in a symbol becomes an error with the panic's text and does not end
+//!   the plugin, unless the plugin is built with `panic = "abort"`.
 //! - `close` runs after `open` has returned. A symbol that does not end within
-//!   [`Plugin::stop_timeout`] is given up, with an error to the engine: that
-//!   instance is refused until it has ended, all others go on.
+//!   [`Plugin::stop_timeout`] is abandoned, and the engine gets an error: starts
+//!   of that instance are refused until it has ended; all others continue.
 //! - SIGTERM, Ctrl-C, the death of the process that started the plugin, and a
-//!   host that stays away close all symbols in order, sources first, within
-//!   2.4 s; the exit code is 0.
-//! - A handshake is sent once per connection, nothing while idle, and an
-//!   answer goes to the connection that asked, or nowhere.
-//! - An error's text reaches the engine, with its causes, at most 16 KiB of it.
+//!   host that stays disconnected close all symbols in order, sources first,
+//!   within 2.4 s; the exit code is 0.
+//! - A handshake is sent once per connection and nothing is sent while idle. An
+//!   answer goes to the connection that asked, or is dropped.
+//! - An error's text reaches the engine with its causes, up to 16 KiB.
 //!
 //! # Surviving crashes
 //!
-//! What a panic is not (an abort, a fault in C code, the kernel's out-of-memory
-//! killer) ends a process, and a stock eKuiper starts no plugin again for its
-//! functions, nor for the rules that run. [`Plugin::supervised`] cures that
-//! from the plugin's side:
+//! Crashes other than panics (an abort, a fault in C code, the kernel's
+//! out-of-memory killer) end the process, and a stock eKuiper restarts a plugin
+//! neither for its functions nor for running rules. [`Plugin::supervised`]
+//! makes the plugin restart itself:
 //!
 //! ```no_run
 //! # use ekuiper_sdk::prelude::*;
@@ -111,41 +111,45 @@
 //! # }
 //! ```
 //!
-//! - The process that the engine starts is a guard of under 1 MiB that runs no
-//!   symbol; it starts the same executable once more, as the worker, which
-//!   does, and has the symbols' channels itself: they are as fast as ever.
-//! - When the worker dies, the next one has all live symbols again; the engine
-//!   sees a reconnect. A source begins anew, with its engine's configuration.
-//! - A call or an acknowledged message that died with a worker is answered
-//!   with the error "outcome unknown", and never executed again, so that a
-//!   poisonous record costs one crash; functions declared
-//!   [idempotent](Plugin::idempotent) are executed once more.
-//! - A start or a stop that was under way is answered with an error.
-//! - After five crashes in a minute the guard ends, with exit code 1 and the
+//! - The process that the engine starts is a supervisor of under 1 MiB that runs
+//!   no symbol. It starts the same executable again as the worker, which runs
+//!   the symbols and owns their channels: the data path has no extra hop.
+//! - When the worker dies, the next worker starts all live symbols again; the
+//!   engine sees a reconnect. A source starts over, with the engine's
+//!   configuration.
+//! - A call that was in flight, or a message that was not acknowledged, when a
+//!   worker died is answered with the error "outcome unknown" and never
+//!   executed again, so that a poisonous record costs one crash; functions
+//!   declared [idempotent](Plugin::idempotent) are retried once.
+//! - A start or a stop that was in flight is answered with an error.
+//! - After five crashes in a minute the supervisor ends with exit code 1 and the
 //!   reason in the log: a crash loop is not hidden.
-//! - Under a host that starts plugins again by itself, and says so by the
-//!   launch option `supervises`, there is no guard.
+//! - There is no supervisor under a host that restarts plugins itself, and says
+//!   so by the launch option `supervises`.
 //!
 //! # Logs
 //!
-//! [`tracing`]'s events go to stderr, which hosts collect. What a symbol logs
-//! carries its name, rule, operator and instance; on threads of your own, enter
+//! [`tracing`]'s events go to stderr, which hosts collect. A symbol's events
+//! carry its name, rule, operator and instance; on threads of your own, enter
 //! [`SourceContext::span`]. The host chooses the level (`info` by default). A
-//! subscriber that `main` sets before [`Plugin::run`] is left alone.
+//! subscriber that `main` sets before [`Plugin::run`] stays in place.
 //!
 //! # Features
 //!
-//! `uds` (default) is pure Rust; `nng` carries the same wire on libnng; `zeromq`
-//! is another wire, which only our host speaks. The host chooses by its launch
-//! option `transport`; one that is not built in is replaced by one that is of
-//! the same wire, with a line in the log. Without such a one the plugin ends.
+//! `uds` (default) is pure Rust; `nng` speaks the same wire protocol on libnng;
+//! `zeromq` is a different wire protocol, which only `ekuiper-host` speaks. The
+//! host chooses by its launch option `transport`. A transport that is not built
+//! in is replaced by a built-in one with the same wire protocol, with a line in
+//! the log; if there is none, the plugin ends.
 //!
 //! # What lives where
 //!
-//! [`Plugin`], the builder; [`Source`], [`Sink`] and [`Function`], what an
-//! author implements; the contexts, what they are given; `closure` and
-//! `output`, closures as functions; [`raw`], what they are underneath; `runtime`, the process that serves an
-//! engine, or the two that do; [`testing`], the same symbols without one.
+//! [`Plugin`] is the builder; [`Source`], [`Sink`] and [`Function`] are the
+//! traits that an author implements; the contexts are their connection to the
+//! engine; `closure` and `output` make functions of closures; [`raw`] is the
+//! interface beneath all functions; `runtime` is the process that serves an
+//! engine, or the two of a supervised plugin; [`testing`] runs symbols without
+//! an engine.
 
 mod closure;
 mod config;
@@ -168,10 +172,10 @@ pub use output::{Json, Output};
 pub use plugin::Plugin;
 pub use serde_json::{Value, json};
 pub use symbol::{AckMode, Function, Sink, Source};
-/// The log, so that a plugin needs no dependency of its own for it.
+/// The logging crate, re-exported so that a plugin need not depend on it.
 pub use tracing;
 
-/// What most plugins need.
+/// The types that most plugins need.
 pub mod prelude {
     pub use std::process::ExitCode;
 

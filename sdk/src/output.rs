@@ -1,4 +1,4 @@
-//! What a closure may return.
+//! The results of functions that are closures.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::{Bytes, Result};
 
-/// Where a function's result goes: the whole reply to a call, or a row of a
-/// batch's.
+/// The destination of a function's result: the reply to a call, or a row of the
+/// reply to a batch.
 pub struct Reply<'r, 'b>(Target<'r, 'b>);
 
 enum Target<'r, 'b> {
@@ -21,20 +21,20 @@ enum Target<'r, 'b> {
 }
 
 impl<'r, 'b> Reply<'r, 'b> {
-    /// The reply to a call, after what `buffer` holds.
+    /// A reply to a call, appended to `buffer`.
     pub(crate) fn to_call(format: Format, buffer: &'r mut Vec<u8>) -> Self {
         Self(Target::Call(format, buffer))
     }
 
-    /// The next row of a batch's.
+    /// The next row of a batch's reply.
     pub(crate) fn to_row(reply: &'r mut BatchReply<'b>) -> Self {
         Self(Target::Row(reply))
     }
 
-    /// Writes the result: once.
+    /// Writes the result; to be called once.
     ///
     /// # Errors
-    /// It cannot be part of a message, such as NaN.
+    /// The result cannot be encoded, such as NaN.
     #[inline]
     pub fn put(&mut self, result: &(impl Serialize + ?Sized)) -> Result<()> {
         match &mut self.0 {
@@ -45,11 +45,11 @@ impl<'r, 'b> Reply<'r, 'b> {
     }
 }
 
-/// What a closure may return: a number, a text, a [`Value`], lists and maps of
-/// whatever implements `Serialize`, [`Json`], or a `Result` of one of these,
-/// whose error becomes the call's.
+/// A value that a closure may return: a number, a text, a [`Value`], a list or
+/// map of values that implement `Serialize`, [`Json`], or a `Result` of one of
+/// these, whose error becomes the call's.
 ///
-/// NaN and the infinities are an error: messages cannot hold them.
+/// NaN and the infinities are errors: messages cannot hold them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a function's result",
     label = "a plugin's function cannot return this",
@@ -60,7 +60,8 @@ pub trait Output {
     fn write(self, reply: &mut Reply<'_, '_>) -> Result<()>;
 }
 
-/// Makes a function's result of anything that implements `Serialize`.
+/// A wrapper that makes any value that implements `Serialize` a function's
+/// result.
 ///
 /// ```
 /// use ekuiper_sdk::{Json, testing};
@@ -82,7 +83,8 @@ impl<T: Serialize> Output for Json<T> {
 
 impl<T: Output, E: Display> Output for Result<T, E> {
     fn write(self, reply: &mut Reply<'_, '_>) -> Result<()> {
-        // Alternate, since that is how error types with causes tell them all.
+        // The alternate form, in which error types such as anyhow's include
+        // their causes.
         self.map_err(|error| format!("{error:#}"))?.write(reply)
     }
 }

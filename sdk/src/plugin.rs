@@ -1,4 +1,4 @@
-//! The builder: which symbols a plugin has, and its limits.
+//! The builder of a plugin: its symbols and its limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,33 +16,33 @@ pub(crate) type SourceFactory = Arc<dyn Fn() -> Box<dyn Source> + Send + Sync>;
 pub(crate) type SinkFactory = Arc<dyn Fn() -> Box<dyn Sink> + Send + Sync>;
 pub(crate) type SharedFunction = Arc<Mutex<Box<dyn RawFunction>>>;
 
-/// What a symbol's thread runs.
+/// The code that a symbol's thread runs.
 type Run = Box<dyn FnOnce() + Send>;
 
-/// Starts a symbol's thread, of this name.
+/// Spawns a symbol's thread under a name.
 pub(crate) type Spawn = Arc<dyn Fn(&str, Run) -> io::Result<()> + Send + Sync>;
 
-/// A plugin: its name, its symbols, its limits.
+/// A plugin: its name, its symbols and its limits.
 ///
-/// The symbols' names are those of the plugin's manifest.
-#[must_use = "it does nothing until it is run"]
+/// The symbols' names are those in the plugin's manifest.
+#[must_use = "a plugin does nothing until `run` is called"]
 pub struct Plugin {
     pub(crate) name: String,
     pub(crate) sources: BTreeMap<String, SourceFactory>,
     pub(crate) sinks: BTreeMap<String, SinkFactory>,
     pub(crate) functions: BTreeMap<String, SharedFunction>,
-    /// Those of the functions that may be executed once more.
+    /// The functions that may be retried once after a crash.
     pub(crate) idempotent: BTreeSet<String>,
     pub(crate) limits: Limits,
     pub(crate) supervised: bool,
-    /// The worker's command line, where it is not this executable's own.
+    /// The worker's command line, where it differs from this process's.
     pub(crate) worker: Option<Vec<String>>,
     pub(crate) spawn: Spawn,
-    /// What the author did wrong; told by `run`.
+    /// The author's first mistake, reported by `run`.
     mistake: Option<String>,
 }
 
-/// How long and how much.
+/// The timeouts and sizes of a plugin.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) start_timeout: Duration,
@@ -65,8 +65,8 @@ impl Default for Limits {
 }
 
 impl Plugin {
-    /// A plugin without symbols. The name is the one of its manifest's file,
-    /// and of the folder that it is installed in.
+    /// Creates a plugin without symbols. Its name is that of its manifest's
+    /// file, and of the folder that it is installed in.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -82,7 +82,7 @@ impl Plugin {
         }
     }
 
-    /// Adds a source; `make` makes one for each rule that uses it.
+    /// Adds a source; `make` creates an instance for each rule that uses it.
     pub fn source<S: Source + 'static>(
         mut self,
         name: impl Into<String>,
@@ -94,7 +94,7 @@ impl Plugin {
         self
     }
 
-    /// Adds a sink; `make` makes one for each rule that uses it.
+    /// Adds a sink; `make` creates an instance for each rule that uses it.
     pub fn sink<S: Sink + 'static>(
         mut self,
         name: impl Into<String>,
@@ -106,13 +106,13 @@ impl Plugin {
         self
     }
 
-    /// Adds a function: a closure, or a [`Function`](crate::Function).
+    /// Adds a function: a closure or a [`Function`](crate::Function).
     pub fn function<M>(self, name: impl Into<String>, function: impl IntoFunction<M>) -> Self {
         self.add_function(name.into(), function.into_function(false))
     }
 
-    /// Adds an aggregate function: each argument is the array of a window's
-    /// values.
+    /// Adds an aggregate function, each of whose arguments is the array of a
+    /// window's values.
     pub fn aggregate<M>(self, name: impl Into<String>, function: impl IntoFunction<M>) -> Self {
         self.add_function(name.into(), function.into_function(true))
     }
@@ -123,50 +123,51 @@ impl Plugin {
         self
     }
 
-    /// Declares a function idempotent: a call that may have been executed
-    /// already, when a worker of a [supervised](Plugin::supervised) plugin
-    /// died, is executed once more instead of answered with an error.
+    /// Declares a function idempotent: a call that was in flight when the
+    /// worker of a [supervised](Plugin::supervised) plugin died is retried once
+    /// instead of answered with an error.
     pub fn idempotent(mut self, name: impl Into<String>) -> Self {
         self.idempotent.insert(name.into());
         self
     }
 
-    /// Puts a guard process before the plugin, so that a crash costs a restart
-    /// and not the rules, also under an engine that restarts nothing.
+    /// Puts a supervisor process before the plugin, so that a crash costs a
+    /// restart and not the rules, even under an engine that restarts nothing.
     ///
-    /// The process that the engine starts is then the guard. It starts this
-    /// executable once more, as the worker, which runs the symbols and has
-    /// their channels; when that dies, it starts another within 100 ms, and in
-    /// it whatever was live. A source begins anew. Repeated crashes make it
-    /// wait longer and longer; after five within a minute it ends with exit
-    /// code 1.
+    /// The process that the engine starts is then the supervisor. It starts
+    /// this executable again as the worker, which runs the symbols and owns
+    /// their channels. When the worker dies, the supervisor starts another
+    /// within 100 ms, and in it all live symbols. A source starts over. Each
+    /// further crash lengthens the delay; after five within a minute the
+    /// supervisor ends with exit code 1.
     ///
-    /// A call that was executed when the worker died is answered with the
+    /// A call that was in flight when the worker died is answered with the
     /// error "outcome unknown", and not executed again, unless its function is
-    /// [idempotent](Plugin::idempotent). So is a message that a sink had and
-    /// had not acknowledged, where the engine asks for that.
+    /// [idempotent](Plugin::idempotent). A message that a sink had not
+    /// acknowledged gets the same error as its acknowledgement, where the
+    /// engine asks for acknowledgements.
     ///
-    /// What `main` does before [`run`](Plugin::run) is done in both processes:
-    /// load what is large in a source's or sink's constructor, or at a
+    /// Code that `main` executes before [`run`](Plugin::run) runs in both
+    /// processes: load large data in a source's or sink's constructor, or at a
     /// function's first call.
     pub fn supervised(mut self) -> Self {
         self.supervised = true;
         self
     }
 
-    /// Makes the guard of a [supervised](Plugin::supervised) plugin start this
-    /// command line, program and arguments, as its worker: for bindings of
-    /// other languages, whose guard is a program of its own and has the same
-    /// symbols in name only. The worker is supervised too, and runs.
+    /// Sets the command line, program and arguments, that the supervisor of a
+    /// [supervised](Plugin::supervised) plugin starts as its worker: for
+    /// language bindings whose supervisor is a separate program that declares
+    /// the symbols' names only. The worker calls `supervised` and `run` too.
     pub fn worker(mut self, command: Vec<String>) -> Self {
         self.worker = Some(command);
         self
     }
 
-    /// Makes `spawn` start the threads that symbols run on, each of its symbol's
-    /// name, instead of the SDK itself: for bindings of other languages, whose
-    /// runtime wants to have made the threads that run its code. A thread that
-    /// cannot be started refuses its symbol's start.
+    /// Sets the function that spawns the threads of symbols, each named after
+    /// its symbol: for language bindings whose runtime must create the threads
+    /// that run its code. A thread that cannot be spawned refuses its symbol's
+    /// start.
     pub fn spawn_with(
         mut self,
         spawn: impl Fn(&str, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync + 'static,
@@ -175,40 +176,40 @@ impl Plugin {
         self
     }
 
-    /// How long a symbol's start may take (its construction, `configure`, and
-    /// a sink's `open`). The engine's other starts and stops wait meanwhile.
-    /// Default: 10 s.
+    /// Sets the maximum duration of a symbol's start: its construction,
+    /// `configure`, and a sink's `open`. The engine's other starts and stops
+    /// wait meanwhile. Default: 10 s.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.limits.start_timeout = timeout;
         self
     }
 
-    /// How long a symbol's stop may take (the rest of `open` or `collect`, and
-    /// `close`), before it is given up as hung. Default: 3 s, less than the
-    /// 5 s that hosts wait.
+    /// Sets the maximum duration of a symbol's stop: the rest of `open` or
+    /// `collect`, and `close`. A symbol that takes longer is abandoned as hung.
+    /// Default: 3 s, less than the 5 s that hosts wait.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.limits.stop_timeout = timeout;
         self
     }
 
-    /// For how long the host may be gone from the control channel before the
-    /// plugin ends itself. Default: 10 s.
+    /// Sets the maximum time without a host on the control channel, after which
+    /// the plugin ends itself. Default: 10 s.
     pub fn host_absence(mut self, absence: Duration) -> Self {
         self.limits.host_absence = absence;
         self
     }
 
-    /// The longest message that is sent or taken, in bytes; what is longer is
-    /// an error where it is sent. Default: 64 MiB. The Go engine's own limit
-    /// may be lower.
+    /// Sets the maximum length of a message that is sent or received, in bytes.
+    /// Sending a longer one is an error. Default: 64 MiB. The Go engine's own
+    /// limit may be lower.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.limits.max_message = bytes;
         self
     }
 
-    /// For how long at most a function or a sink looks for its next message
-    /// before it sleeps, where that has paid lately (`uds`); zero: never.
-    /// Default: 20 µs.
+    /// Sets the maximum time that a function or a sink busy-polls for its next
+    /// message before blocking, when recent busy-polling has paid off (`uds`
+    /// only). Zero disables busy-polling. Default: 20 µs.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.limits.spin = spin;
         self
@@ -225,15 +226,16 @@ impl Plugin {
         self.mistake.get_or_insert(mistake);
     }
 
-    /// What the author did wrong, if anything.
+    /// The author's mistake, if there is one.
     pub(crate) fn mistake(&self) -> Option<String> {
         let empty = self.sources.is_empty() && self.sinks.is_empty() && self.functions.is_empty();
         let stray = self.idempotent.iter().find(|name| !self.functions.contains_key(*name));
-        let stray = stray.map(|name| format!("{name:?} is declared idempotent and is no function"));
-        self.mistake.clone().or_else(|| empty.then(|| "it has no source, sink or function".into())).or(stray)
+        let stray =
+            stray.map(|name| format!("{name:?} is declared idempotent, but no function of that name was added"));
+        self.mistake.clone().or_else(|| empty.then(|| "no source, sink or function was added".into())).or(stray)
     }
 
-    /// What it says of itself to a host that asks.
+    /// The plugin's hello, for a host that asks for one.
     pub(crate) fn hello(&self) -> Hello {
         let mut hello = Hello::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         for kind in SymbolKind::ALL {
@@ -242,7 +244,7 @@ impl Plugin {
         hello
     }
 
-    /// The names of its symbols of one kind.
+    /// The names of the plugin's symbols of one kind.
     pub(crate) fn names(&self, kind: SymbolKind) -> Vec<&str> {
         match kind {
             SymbolKind::Source => self.sources.keys().map(String::as_str).collect(),
@@ -251,8 +253,8 @@ impl Plugin {
         }
     }
 
-    /// Serves the engine that started this process, until the engine ends, or
-    /// ends it: return what this returns from `main`.
+    /// Serves the engine that started this process, until the engine ends or
+    /// stops the plugin. Return the result from `main`.
     ///
     /// The exit code is 0 after an orderly end (a signal, the engine's end), 1
     /// when the plugin cannot serve, and 2 when it was not started by an
@@ -262,8 +264,8 @@ impl Plugin {
         runtime::run(self, arguments.collect())
     }
 
-    /// The same for a plugin that is a script, whose interpreter has arguments
-    /// of its own: `arguments` are those that follow the script's name.
+    /// Runs as [`run`](Plugin::run) does, with explicit arguments: for a plugin
+    /// that is a script, the arguments after the script's name.
     pub fn run_with(self, arguments: Vec<String>) -> ExitCode {
         runtime::run(self, arguments)
     }
@@ -275,13 +277,13 @@ mod tests {
 
     #[test]
     fn mistakes_are_found() {
-        assert_eq!(Plugin::new("p").mistake().unwrap(), "it has no source, sink or function");
+        assert_eq!(Plugin::new("p").mistake().unwrap(), "no source, sink or function was added");
         let plugin = Plugin::new("p").function("f", || 1).aggregate("f", || 2);
         assert_eq!(plugin.mistake().unwrap(), "function \"f\" is added twice");
         let plugin = Plugin::new("p").function("a/b", || 1);
         assert_eq!(plugin.mistake().unwrap(), "function name \"a/b\" is empty, or contains a slash or a NUL");
         let plugin = Plugin::new("p").idempotent("g").function("f", || 1);
-        assert_eq!(plugin.mistake().unwrap(), "\"g\" is declared idempotent and is no function");
+        assert_eq!(plugin.mistake().unwrap(), "\"g\" is declared idempotent, but no function of that name was added");
         assert_eq!(Plugin::new("p").idempotent("f").function("f", || 1).mistake(), None);
     }
 }

@@ -1,8 +1,8 @@
-//! What every function is underneath, for bindings of other languages: it reads
-//! its arguments and writes its result without a [`Value`](crate::Value) in
-//! between, whatever the codec.
+//! The interface beneath all functions, for language bindings: arguments are
+//! read and the result is written in any codec, without a
+//! [`Value`](crate::Value) in between.
 //!
-//! In Rust, a closure or a [`Function`](crate::Function) is what you want.
+//! In Rust, use a closure or a [`Function`](crate::Function) instead.
 
 use ekuiper_core::message::Mark;
 pub use ekuiper_core::message::{Arg, Args, BatchReply, Rows};
@@ -13,26 +13,26 @@ pub use crate::output::Reply;
 use crate::runtime::guarded;
 use crate::{FunctionContext, Result};
 
-/// A function as the plugin's threads see it.
+/// A function as the SDK's threads call it.
 pub trait RawFunction: Send {
-    /// Refuses calls that cannot be carried out: see
+    /// Refuses calls that can never succeed: see
     /// [`Function::validate`](crate::Function::validate).
     ///
     /// # Errors
-    /// The author's; the engine refuses the rule with its text.
+    /// The author's error; the engine refuses the rule with its text.
     fn validate(&mut self, args: &Args<'_>) -> Result<()>;
 
-    /// Computes, and puts the result into `reply`. That the arguments are whole
-    /// is known once they have been read to their end, by [`Args::read`] up to
-    /// `None`, [`Args::is_over`] or [`Args::all`].
+    /// Computes the result and puts it into `reply`. The arguments are known to
+    /// be well-formed only once they have been read to their end, by
+    /// [`Args::read`] up to `None`, [`Args::is_over`] or [`Args::all`].
     ///
     /// # Errors
-    /// The author's; it is the call's result.
+    /// The author's error, which becomes the call's result.
     fn exec(&mut self, args: &mut Args<'_>, ctx: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()>;
 
-    /// Computes for each row of a batch. What stands here does so row by row;
-    /// whoever can do better, may, and gives each row a result or an error, in
-    /// order.
+    /// Computes the result of each row of a batch. The default calls
+    /// [`exec`](Self::exec) for each row; an implementation that replaces it
+    /// must put a result or an error for each row, in order.
     ///
     /// # Errors
     /// The batch as a whole cannot be read.
@@ -49,14 +49,14 @@ pub trait RawFunction: Send {
     /// Whether each argument is the array of a window's values.
     fn is_aggregate(&self) -> bool;
 
-    /// Whether it looks at its context: one that does not is spared the reading
-    /// of it.
+    /// Whether the function uses its context. If false, the context is not
+    /// decoded.
     fn needs_context(&self) -> bool {
         true
     }
 }
 
-/// Sees to it that a row has either a result or an error.
+/// Ensures that a row has exactly one result or error.
 #[inline]
 fn settle(reply: &mut BatchReply<'_>, mark: Mark, done: Result<()>) {
     if let Err(error) = done {
@@ -65,15 +65,15 @@ fn settle(reply: &mut BatchReply<'_>, mark: Mark, done: Result<()>) {
     }
 }
 
-/// Makes a function of a [`RawFunction`].
+/// A wrapper that makes a [`RawFunction`] a plugin's function.
 pub struct Raw<F>(pub F);
 
-/// Tells a [`RawFunction`] from a closure.
+/// The marker that distinguishes a [`RawFunction`] from a closure.
 #[doc(hidden)]
 pub struct ByRaw;
 
 impl<F: RawFunction + 'static> IntoFunction<ByRaw> for Raw<F> {
-    /// It says itself whether it is an aggregate.
+    /// Ignores `aggregate`: [`RawFunction::is_aggregate`] decides.
     fn into_function(self, _: bool) -> BoxedFunction {
         BoxedFunction(Box::new(self.0))
     }

@@ -1,13 +1,15 @@
-//! What an author implements; the traits mirror the official interfaces.
+//! The traits that an author implements; they mirror the official interfaces.
 
 use serde_json::Value;
 
 use crate::{Config, FunctionContext, Result, SinkContext, SourceContext};
 
-/// Gives tuples to the engine. Each rule that uses it has its own.
+/// A source, which sends tuples to the engine. Each rule that uses it has its
+/// own instance.
 ///
-/// `configure`, then `open` on a thread of its own, then `close` on the same
-/// thread. A panic in any of them is an error with the panic's text.
+/// The SDK calls `configure`, `open` and `close`, in this order, on a thread of
+/// the instance's own. A panic in any of them becomes an error with the panic's
+/// text.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,54 +32,57 @@ use crate::{Config, FunctionContext, Result, SinkContext, SourceContext};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source",
-    note = "implement `Source` for it: only `open` must be written"
+    note = "implement `Source` for it: only `open` is required"
 )]
 pub trait Source: Send {
-    /// Takes the topic, which may be empty, and the configuration. An error
+    /// Receives the topic, which may be empty, and the configuration. An error
     /// refuses the start, with its text.
     ///
     /// # Errors
-    /// The author's; it is the engine's answer to the start.
+    /// The author's error, which answers the engine's start.
     fn configure(&mut self, datasource: &str, config: &Config) -> Result<()> {
         let _ = (datasource, config);
         Ok(())
     }
 
-    /// Emits until it is stopped: until [`SourceContext::sleep`] is false or
-    /// `emit` fails. A source that waits in its own I/O registers with
-    /// [`SourceContext::on_stop`] what ends that wait. When it returns, the
-    /// source is over.
+    /// Emits tuples until the source is stopped, that is, until
+    /// [`SourceContext::sleep`] returns false or `emit` fails. A source that
+    /// blocks in its own I/O registers a hook that unblocks it by
+    /// [`SourceContext::on_stop`]. The source ends when this returns.
     ///
     /// # Errors
-    /// The author's; reported to the engine as the source's error, unless it
-    /// was stopped.
+    /// The author's error, which is reported to the engine as the source's
+    /// error, unless the source was stopped.
     fn open(&mut self, ctx: &SourceContext) -> Result<()>;
 
     /// Cleans up, after `open` has returned.
     ///
     /// # Errors
-    /// The author's; logged.
+    /// The author's error, which is logged.
     fn close(&mut self, ctx: &SourceContext) -> Result<()> {
         let _ = ctx;
         Ok(())
     }
 }
 
-/// Who acknowledges, where the engine asks for it (`requireAck`).
+/// How messages are acknowledged, where the engine asks for it (`requireAck`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AckMode {
-    /// The result of `collect` does, unless it acknowledged by hand.
+    /// The SDK acknowledges with the result of `collect`, unless the sink has
+    /// acknowledged the message by hand.
     #[default]
     Automatic,
-    /// Only the sink itself, by hand, also after `collect` has returned: the
+    /// The sink acknowledges by hand, possibly after `collect` has returned. The
     /// SDK never acknowledges for it, not even when `collect` fails.
     Manual,
 }
 
-/// Takes messages from the engine. Each rule that uses it has its own.
+/// A sink, which collects messages from the engine. Each rule that uses it has
+/// its own instance.
 ///
-/// `configure`, `open`, `collect` for each message, `close`, all on one thread.
-/// A panic in any of them is an error with the panic's text.
+/// The SDK calls `configure`, `open`, `collect` for each message, and `close`,
+/// in this order, on one thread. A panic in any of them becomes an error with
+/// the panic's text.
 ///
 /// ```
 /// use ekuiper_sdk::prelude::*;
@@ -96,53 +101,53 @@ pub enum AckMode {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a sink",
-    note = "implement `Sink` for it: only `collect` must be written"
+    note = "implement `Sink` for it: only `collect` is required"
 )]
 pub trait Sink: Send {
-    /// Takes the configuration. An error refuses the start, with its text.
+    /// Receives the configuration. An error refuses the start, with its text.
     ///
     /// # Errors
-    /// The author's; it is the engine's answer to the start.
+    /// The author's error, which answers the engine's start.
     fn configure(&mut self, config: &Config) -> Result<()> {
         let _ = config;
         Ok(())
     }
 
-    /// Opens what it writes to. An error refuses the start, with its text.
+    /// Opens the sink's destination. An error refuses the start, with its text.
     ///
     /// # Errors
-    /// The author's; it is the engine's answer to the start.
+    /// The author's error, which answers the engine's start.
     fn open(&mut self, ctx: &SinkContext) -> Result<()> {
         let _ = ctx;
         Ok(())
     }
 
-    /// Takes one message, normally JSON: [`SinkContext::rows`] reads it.
+    /// Collects one message, normally JSON, which [`SinkContext::rows`] reads.
     ///
     /// # Errors
-    /// The author's; the engine gets it as the acknowledgement where it asked
-    /// for one, else it is logged.
+    /// The author's error, which is logged, and becomes the acknowledgement
+    /// where the engine asks for one.
     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()>;
 
     /// Cleans up, after the last message.
     ///
     /// # Errors
-    /// The author's; logged.
+    /// The author's error, which is logged.
     fn close(&mut self, ctx: &SinkContext) -> Result<()> {
         let _ = ctx;
         Ok(())
     }
 
-    /// Who acknowledges; asked once, before `open`.
+    /// How the sink's messages are acknowledged; called once, before `open`.
     fn ack_mode(&self) -> AckMode {
         AckMode::Automatic
     }
 }
 
-/// Computes a value from values. Most functions are closures instead; this is
-/// for those that take any number of arguments.
+/// A function, which computes a value from its arguments. Most functions are
+/// closures; implement this trait for one with a variable number of arguments.
 ///
-/// There is one for all rules; its calls come one after the other.
+/// All rules share one instance, and its calls are sequential.
 ///
 /// ```
 /// use ekuiper_sdk::prelude::*;
@@ -163,21 +168,21 @@ pub trait Sink: Send {
 /// }
 /// ```
 pub trait Function: Send {
-    /// Refuses calls that cannot be carried out, when a rule is made. The
-    /// engine passes its syntax tree's nodes, not values: only their number
-    /// says anything.
+    /// Refuses calls that can never succeed, when a rule is created. The engine
+    /// passes nodes of its syntax tree, not values: only their number is
+    /// meaningful.
     ///
     /// # Errors
-    /// The author's; the engine refuses the rule with its text.
+    /// The author's error; the engine refuses the rule with its text.
     fn validate(&mut self, args: &[Value]) -> Result<()> {
         let _ = args;
         Ok(())
     }
 
-    /// Computes.
+    /// Computes the result of a call.
     ///
     /// # Errors
-    /// The author's; it is the call's result.
+    /// The author's error, which becomes the call's result.
     fn exec(&mut self, args: &[Value], ctx: &FunctionContext) -> Result<Value>;
 
     /// Whether each argument is the array of a window's values.

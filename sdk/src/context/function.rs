@@ -1,8 +1,8 @@
-//! What a function is given.
+//! The context of a function.
 
 use ekuiper_core::message::FunctionMeta;
 
-/// What a function is given: the call's place in the rule.
+/// The context of a call: its call site in the rule.
 #[derive(Clone, Debug, Default)]
 pub struct FunctionContext {
     pub(crate) meta: FunctionMeta,
@@ -24,7 +24,7 @@ impl FunctionContext {
         self.meta.instance_id
     }
 
-    /// The call's place within the rule: two calls of one function in one rule
+    /// The call site's id within the rule: two calls of one function in one rule
     /// have two ids.
     pub fn func_id(&self) -> i64 {
         self.meta.func_id

@@ -1,5 +1,5 @@
-//! What a symbol is given to work with: its place in the rule, its way out,
-//! its end.
+//! The contexts of symbols: the rule instance, the channel to the engine, and
+//! the stop.
 
 mod function;
 mod sink;
@@ -11,16 +11,16 @@ pub use source::{SourceContext, StopHook};
 
 use ekuiper_core::transport::TransportError;
 
-/// Where a symbol's messages go: a channel, or a test.
+/// The destination of a symbol's messages: a channel, or a test.
 pub(crate) trait Outlet: Send + Sync {
-    /// Sends, waiting as long as it takes.
+    /// Sends a message; blocks without a deadline.
     fn send(&self, message: &[u8]) -> Result<(), TransportError>;
 }
 
-/// The longest buffer that is kept for the next message, in bytes.
+/// The largest buffer capacity kept for the next message, in bytes.
 pub(crate) const KEEP: usize = 1 << 20;
 
-/// Gives back what one long message took.
+/// Releases the excess capacity after a long message.
 pub(crate) fn trim(buffer: &mut Vec<u8>) {
     if buffer.capacity() > KEEP {
         buffer.clear();

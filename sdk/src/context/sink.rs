@@ -1,4 +1,4 @@
-//! What a sink is given, and who acknowledges what.
+//! The context of a sink, and the bookkeeping of acknowledgements.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use super::Outlet;
 use crate::error::{located, shortened, text_of};
 use crate::{AckMode, Error, Result};
 
-/// What a sink is given: its place in the rule, and a way to acknowledge.
+/// The context of a sink: its rule instance, and its acknowledgements.
 ///
 /// A clone is the same context: a sink whose [`ack_mode`](crate::Sink::ack_mode)
-/// is manual may give one to a thread that acknowledges later.
+/// is manual may pass one to a thread that acknowledges later.
 #[derive(Clone)]
 pub struct SinkContext(Arc<Inner>);
 
 struct Inner {
     meta: Meta,
     span: Span,
-    /// Absent where the engine does not ask for acknowledgements.
+    /// `None` where the engine does not ask for acknowledgements.
     outlet: Option<Box<dyn Outlet>>,
     mode: AckMode,
-    /// Messages that were given to the sink and not acknowledged yet.
+    /// The number of messages passed to the sink and not acknowledged yet.
     owed: AtomicU64,
     surplus: Throttle,
     unsent: Throttle,
@@ -66,8 +66,8 @@ impl SinkContext {
         self.0.meta.instance_id
     }
 
-    /// The span that names this symbol in the log. The symbol's own methods
-    /// run in it; a thread of yours enters it: `let _entered =
+    /// The span that names this symbol in the log. The symbol's methods run in
+    /// it; a thread of yours enters it by `let _entered =
     /// ctx.span().enter();`.
     pub fn span(&self) -> &Span {
         &self.0.span
@@ -79,11 +79,11 @@ impl SinkContext {
         self.0.outlet.is_some()
     }
 
-    /// The rows of a message: a JSON object, or an array of rows.
+    /// The rows of a message, which is a JSON object or an array of objects.
     ///
     /// # Errors
-    /// [`Error::Rows`], with the path and the place: it is neither, or a row
-    /// is no `T`.
+    /// [`Error::Rows`], with the path and the position: the message is neither,
+    /// or a row cannot be read as `T`.
     pub fn rows<T: DeserializeOwned>(&self, data: &[u8]) -> Result<Vec<T>, Error> {
         match data.iter().find(|byte| !byte.is_ascii_whitespace()) {
             Some(b'[') => read(data),
@@ -95,8 +95,8 @@ impl SinkContext {
         }
     }
 
-    /// Acknowledges a message: the oldest that is not acknowledged yet. Does
-    /// nothing where the engine has not asked for it.
+    /// Acknowledges the oldest message that is not acknowledged yet. Does
+    /// nothing where the engine does not ask for acknowledgements.
     ///
     /// Each message is acknowledged once: a surplus acknowledgement is dropped
     /// and logged.
@@ -108,8 +108,8 @@ impl SinkContext {
         self.ack(Ok(()))
     }
 
-    /// Refuses a message, with a reason for the engine. Otherwise as
-    /// [`SinkContext::ack_ok`].
+    /// Acknowledges the oldest message as failed, with a reason for the engine;
+    /// otherwise as [`SinkContext::ack_ok`].
     ///
     /// # Errors
     /// As [`SinkContext::ack_ok`].
@@ -129,7 +129,7 @@ impl SinkContext {
         let outcome = outcome.map_err(shortened);
         let ack = encode_ack(outcome.as_ref().copied().map_err(String::as_str));
         outlet.send(&ack).map_err(|source| {
-            // Whoever gives it up acknowledges it.
+            // `give_up` acknowledges it as failed.
             self.0.owed.fetch_add(1, Ordering::AcqRel);
             match source {
                 TransportError::Closed => Error::Stopped,
@@ -138,34 +138,35 @@ impl SinkContext {
         })
     }
 
-    /// Nothing that the sink has is acknowledged by it any more; how many
-    /// messages that are.
+    /// Takes over the messages that the sink has not acknowledged, and returns
+    /// their number: later acknowledgements of the sink are dropped.
     pub(crate) fn give_up(&self) -> u64 {
         if self.requires_ack() { self.0.owed.swap(0, Ordering::AcqRel) } else { 0 }
     }
 
-    /// A message is about to be given to the sink.
+    /// Records that a message is about to be passed to the sink.
     pub(crate) fn begin(&self) {
         self.0.owed.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The sink has taken it, or not.
+    /// Records the outcome of `collect`, and acknowledges the message in
+    /// automatic mode.
     pub(crate) fn end(&self, outcome: &Result<()>) {
         if let Err(error) = outcome
             && let Some(others) = self.0.failures.pass(Instant::now())
         {
             let error = text_of(&**error);
-            tracing::error!(%error, others, "the sink did not take a message");
+            tracing::error!(%error, others, "the sink failed to collect a message");
         }
-        // An automatic sink owes the message that it has now, or has paid by
-        // hand.
+        // In automatic mode this message alone is unacknowledged, unless the
+        // sink has acknowledged it by hand.
         let by_hand = self.0.mode == AckMode::Manual || self.0.owed.load(Ordering::Acquire) == 0;
         if by_hand || self.0.outlet.is_none() {
             return;
         }
         let acked = self.ack(outcome.as_ref().copied().map_err(|error| text_of(&**error)));
         match acked {
-            // Nobody waits for it any more.
+            // The engine no longer waits for the acknowledgement.
             Ok(()) | Err(Error::Stopped) => {}
             Err(error) => {
                 if let Some(others) = self.0.unsent.pass(Instant::now()) {
@@ -178,7 +179,7 @@ impl SinkContext {
 
 fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Error> {
     Format::Json.decode(data).map_err(|source| {
-        // Read once more for the path, which good rows need not pay for.
+        // Parse again with the path, which valid rows need not pay for.
         let mut again = serde_json::Deserializer::from_slice(data);
         let again = serde_path_to_error::deserialize::<_, T>(Adapted::new(&mut again));
         let (field, source) = again.err().map_or((String::new(), source), located);

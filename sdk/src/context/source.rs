@@ -1,4 +1,4 @@
-//! What a source is given.
+//! The context of a source.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,21 +17,23 @@ use crate::error::shortened;
 use crate::runtime::guarded;
 use crate::{Error, Result};
 
-/// What a source is given: its place in the rule, its way out, its end.
+/// The context of a source: its rule instance, its channel to the engine, and
+/// its stop.
 ///
-/// A clone is the same context: give one to a callback or a thread of your own
-/// that emits. Once the source has been stopped, a clone only says so.
+/// A clone is the same context: pass one to a callback or a thread of your own
+/// that emits. Once the source has been stopped, methods that send return
+/// [`Error::Stopped`].
 #[derive(Clone)]
 pub struct SourceContext(Arc<Inner>);
 
 struct Inner {
     meta: Meta,
-    /// How its messages are written.
+    /// The codec of the source's messages.
     format: Format,
     outlet: Box<dyn Outlet>,
     span: Span,
     buffer: Mutex<Vec<u8>>,
-    /// The same as in `end`, for whoever asks at each tuple.
+    /// A copy of `end.stopped`, read at each tuple without the lock.
     stopped: AtomicBool,
     end: Mutex<End>,
     stopping: Condvar,
@@ -42,15 +44,14 @@ type Hook = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct End {
     stopped: bool,
-    /// The hooks that have not been run, by their numbers, in the order in
-    /// which they were registered.
+    /// The hooks that have not run, by number, in order of registration.
     hooks: BTreeMap<u64, Hook>,
     /// The number of the next hook.
     next_hook: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic of the author's cannot leave these half changed.
+    // A panic in the author's code cannot leave these half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -91,20 +92,20 @@ impl SourceContext {
         &self.0.span
     }
 
-    /// Sends a tuple. Waits while the engine is slower than the source, until
-    /// the source is stopped.
+    /// Sends a tuple. Blocks while the engine is slower than the source
+    /// (backpressure), until the source is stopped.
     ///
     /// # Errors
-    /// [`Error::Stopped`]: return from `open`. [`Error::Message`]: the record
-    /// cannot be written. [`Error::Transport`]: it is longer than
+    /// [`Error::Stopped`]: return from `open`. [`Error::Message`]: the tuple
+    /// cannot be encoded. [`Error::Transport`]: the tuple is longer than
     /// [`Plugin::max_message`](crate::Plugin::max_message). After the last two
-    /// the source may go on.
+    /// the source may continue.
     pub fn emit(&self, message: &impl Serialize) -> Result<(), Error> {
         self.emit_any(message, None::<&()>)
     }
 
-    /// Sends a tuple with facts about it, such as the topic that it came from:
-    /// an object, which a rule reads with `meta(…)`.
+    /// Sends a tuple with metadata, such as its topic: an object, which a rule
+    /// reads with `meta(…)`.
     ///
     /// # Errors
     /// As [`SourceContext::emit`].
@@ -121,7 +122,7 @@ impl SourceContext {
         sent
     }
 
-    /// Reports an error to the engine. The source may go on after it.
+    /// Reports an error to the engine. The source may continue after it.
     ///
     /// # Errors
     /// [`Error::Stopped`]: return from `open`.
@@ -139,7 +140,8 @@ impl SourceContext {
         })
     }
 
-    /// Waits for `duration`; false, at once, when the source is stopped.
+    /// Sleeps for `duration`, and returns true; returns false as soon as the
+    /// source is stopped.
     pub fn sleep(&self, duration: Duration) -> bool {
         let deadline = Instant::now().checked_add(duration);
         let mut end = lock(&self.0.end);
@@ -161,15 +163,15 @@ impl SourceContext {
         self.0.stopped.load(Ordering::Acquire)
     }
 
-    /// Registers a hook that unblocks a source which waits in its own I/O: it
-    /// closes a socket, or sets a flag. The hook is called once, from another
-    /// thread, when the source is stopped; at once, from this thread, if the
+    /// Registers a hook that unblocks a source which blocks in its own I/O, for
+    /// example by closing a socket. The hook is called once, from another
+    /// thread, when the source is stopped; immediately, from this thread, if the
     /// source is already stopped.
     ///
-    /// Dropping the returned guard takes the hook back: bind it to a variable
-    /// that lives as long as what the hook closes. A source that connects
-    /// again registers one hook per connection, and so keeps none of the
-    /// former ones. When the source is over, all hooks are dropped; a hook may
+    /// Dropping the returned [`StopHook`] unregisters the hook: bind it to a
+    /// variable that lives as long as what the hook closes. A source that
+    /// reconnects registers one hook per connection, and so keeps none of the
+    /// former ones. When the source has ended, all hooks are dropped; a hook may
     /// hold a clone of the context.
     ///
     /// ```
@@ -204,12 +206,12 @@ impl SourceContext {
         StopHook { of: Arc::downgrade(&self.0), number }
     }
 
-    /// Stops the source; does not wait for it, nor for its hooks.
+    /// Stops the source, without waiting for its end or for its hooks.
     pub(crate) fn stop(&self) {
         if self.0.mark_stopped() {
             return;
         }
-        // A hook is the author's code: it may hang, or panic.
+        // A hook is the author's code, which may hang or panic.
         let (span, inner) = (self.0.span.clone(), self.0.clone());
         let spawned = std::thread::Builder::new().name("on-stop".into()).spawn(move || {
             let _entered = span.enter();
@@ -223,13 +225,13 @@ impl SourceContext {
             }
         });
         if let Err(error) = spawned {
-            tracing::error!(%error, "the on_stop hooks cannot be run");
+            tracing::error!(%error, "cannot start the thread that runs the on_stop hooks");
         }
     }
 
-    /// The source has returned, and was closed. Hooks that were not run are
-    /// dropped: one that holds a clone of this context would keep it, and the
-    /// data channel, for ever.
+    /// Drops the hooks that have not run, after the source was closed: a hook
+    /// that holds a clone of this context would keep it, and the data channel,
+    /// for ever.
     pub(crate) fn over(&self) {
         self.0.mark_stopped();
         while let Some(hook) = self.0.next_hook() {
@@ -238,14 +240,15 @@ impl SourceContext {
                 Ok(())
             });
             if let Err(error) = dropped {
-                tracing::error!(%error, "an on_stop hook was not dropped in order");
+                tracing::error!(%error, "dropping an on_stop hook failed");
             }
         }
     }
 }
 
 impl Inner {
-    /// From here on the source is stopped. Whether no hook waits to be run.
+    /// Marks the source as stopped, and returns whether no hooks are left to
+    /// run.
     fn mark_stopped(&self) -> bool {
         let mut end = lock(&self.end);
         end.stopped = true;
@@ -256,17 +259,16 @@ impl Inner {
         is_done
     }
 
-    /// Takes the hook that was registered first; it is called and dropped
-    /// while nothing is locked.
+    /// Removes the hook that was registered first, to be called and dropped
+    /// without the lock.
     fn next_hook(&self) -> Option<Hook> {
         lock(&self.end).hooks.pop_first().map(|(_, hook)| hook)
     }
 }
 
 /// The registration of a hook, made by [`SourceContext::on_stop`]. Dropping it
-/// takes the hook back: it is dropped, and never called, unless it already
-/// runs.
-#[must_use = "dropping this takes the hook back: bind it, as in `let _hook = ctx.on_stop(…)`"]
+/// unregisters the hook, which is then not called, unless it already runs.
+#[must_use = "dropping this unregisters the hook: bind it, as in `let _hook = ctx.on_stop(…)`"]
 pub struct StopHook {
     of: Weak<Inner>,
     number: u64,
@@ -276,7 +278,7 @@ impl Drop for StopHook {
     fn drop(&mut self) {
         let Some(inner) = self.of.upgrade() else { return };
         let hook = lock(&inner.end).hooks.remove(&self.number);
-        // The author's code, which may use the context: nothing is locked.
+        // Dropped without the lock: the author's code may use the context.
         drop(hook);
     }
 }

@@ -1,4 +1,4 @@
-//! A function under test.
+//! Tests of functions.
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{CallKind, EncodedMeta, FunctionMeta, decode_reply, encode_call};
@@ -10,14 +10,14 @@ use super::test_meta;
 use crate::closure::{BoxedFunction, IntoFunction};
 use crate::runtime::answer;
 
-/// A function under test, as [`Plugin::function`](crate::Plugin::function)
-/// takes it.
+/// Creates a test of a function, as added by
+/// [`Plugin::function`](crate::Plugin::function).
 pub fn function<M>(function: impl IntoFunction<M>) -> FunctionTest {
     FunctionTest(function.into_function(false))
 }
 
-/// An aggregate function under test, as
-/// [`Plugin::aggregate`](crate::Plugin::aggregate) takes it.
+/// Creates a test of an aggregate function, as added by
+/// [`Plugin::aggregate`](crate::Plugin::aggregate).
 ///
 /// ```
 /// use ekuiper_sdk::testing;
@@ -30,22 +30,21 @@ pub fn aggregate<M>(function: impl IntoFunction<M>) -> FunctionTest {
     FunctionTest(function.into_function(true))
 }
 
-/// A function under test: each question goes through the messages that an
-/// engine sends and reads.
+/// A function under test, whose calls are encoded and decoded as an engine does.
 pub struct FunctionTest(BoxedFunction);
 
 impl FunctionTest {
-    /// Calls it, with a tuple of arguments: `call::<String>(("a", 1))`.
+    /// Calls the function with a tuple of arguments: `call::<String>(("a", 1))`.
     ///
     /// # Errors
-    /// The function's text, as the engine gets it; so is a panic's.
+    /// The text of the function's error or panic, as the engine gets it.
     pub fn call<R: DeserializeOwned>(&mut self, args: impl Serialize) -> Result<R, String> {
         let meta = test_meta();
         let meta = FunctionMeta { rule_id: meta.rule_id, op_id: meta.op_id, instance_id: meta.instance_id, func_id: 0 };
         self.call_for(&meta, args)
     }
 
-    /// Calls it for a place in a rule, which its context then tells.
+    /// Calls the function for a call site, which its context then has.
     ///
     /// # Errors
     /// As [`FunctionTest::call`].
@@ -53,16 +52,15 @@ impl FunctionTest {
         self.ask(CallKind::Exec, args, Some(meta))
     }
 
-    /// Asks whether it takes these arguments; only their number counts for a
-    /// closure.
+    /// Validates arguments; for a closure only their number matters.
     ///
     /// # Errors
-    /// The function's text, as the engine gets it.
+    /// The text of the function's error, as the engine gets it.
     pub fn validate(&mut self, args: impl Serialize) -> Result<(), String> {
         self.ask::<String>(CallKind::Validate, args, None).map(|_| ())
     }
 
-    /// Whether it is an aggregate.
+    /// Whether the function is an aggregate.
     pub fn is_aggregate(&mut self) -> bool {
         self.ask(CallKind::IsAggregate, (), None) == Ok(true)
     }
@@ -74,7 +72,7 @@ impl FunctionTest {
         meta: Option<&FunctionMeta>,
     ) -> Result<R, String> {
         let (mut request, mut reply) = (Vec::new(), Vec::new());
-        // As the codec writes them, bytes for example.
+        // Converted as the codec converts them, bytes for example.
         Format::Json.encode(&mut request, &args).map_err(|error| error.to_string())?;
         let args = match Format::Json.decode(&request).map_err(|error| error.to_string())? {
             Value::Array(args) => args,

@@ -1,6 +1,6 @@
-//! Runs any symbol in this process, without sockets: the author's code runs as
-//! in production, on the same paths, and what it says is read as an engine
-//! reads it.
+//! Tests of symbols in one process, without sockets. The author's code runs on
+//! the same code paths as in production, and its messages are decoded as an
+//! engine decodes them.
 //!
 //! ```
 //! use ekuiper_sdk::prelude::*;
@@ -48,7 +48,7 @@ pub use source::{RunningSource, SourceTest, source};
 
 use ekuiper_core::message::Meta;
 
-/// Whom a symbol under test works for.
+/// The rule, operator and instance of a symbol under test.
 fn test_meta() -> Meta {
     Meta { rule_id: "test".into(), op_id: "test".into(), instance_id: 0 }
 }

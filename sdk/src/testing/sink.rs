@@ -1,4 +1,4 @@
-//! A sink under test.
+//! Tests of sinks.
 
 use std::sync::mpsc;
 
@@ -12,13 +12,13 @@ use crate::context::Outlet;
 use crate::runtime::{deliver, guarded};
 use crate::{Config, Result, Sink, SinkContext};
 
-/// A sink under test.
+/// Creates a test of a sink.
 pub fn sink(sink: impl Sink + 'static) -> SinkTest {
     SinkTest { sink: Box::new(sink), config: Value::Null, require_ack: false }
 }
 
-/// A sink under test, not open yet.
-#[must_use = "it does nothing until it is opened"]
+/// A sink under test that is not open yet.
+#[must_use = "a sink test does nothing until `open` is called"]
 pub struct SinkTest {
     sink: Box<dyn Sink>,
     config: Value,
@@ -26,23 +26,23 @@ pub struct SinkTest {
 }
 
 impl SinkTest {
-    /// The configuration, a JSON object.
+    /// Sets the configuration, a JSON object.
     pub fn config(mut self, config: Value) -> Self {
         self.config = config;
         self
     }
 
-    /// Whether the engine asks for acknowledgements, as `"requireAck": true`
-    /// in the configuration does.
+    /// Sets whether the engine asks for acknowledgements, as does
+    /// `"requireAck": true` in the configuration.
     pub fn require_ack(mut self, require_ack: bool) -> Self {
         self.require_ack = require_ack;
         self
     }
 
-    /// Configures and opens it.
+    /// Configures and opens the sink.
     ///
     /// # Errors
-    /// The sink's, its panics too.
+    /// An error or panic of the sink.
     pub fn open(self) -> Result<OpenSink> {
         let Self { mut sink, config, require_ack } = self;
         let config = Config::try_from(config)?;
@@ -73,17 +73,18 @@ pub struct OpenSink {
 }
 
 impl OpenSink {
-    /// Gives it a message, a row or an array of rows. What `collect` returned.
+    /// Passes a message, a row or an array of rows, to `collect`, and returns
+    /// its result.
     ///
     /// # Errors
-    /// The sink's, its panics too.
+    /// An error or panic of the sink.
     pub fn send(&mut self, rows: &impl Serialize) -> Result<()> {
         let mut message = Vec::new();
         ekuiper_core::message::encode_rows(&mut message, rows)?;
         self.send_bytes(&message)
     }
 
-    /// Gives it a message as it is, JSON or not.
+    /// Passes a raw message, JSON or not, to `collect`.
     ///
     /// # Errors
     /// As [`OpenSink::send`].
@@ -91,17 +92,17 @@ impl OpenSink {
         deliver(&mut *self.sink, &self.ctx, message)
     }
 
-    /// The acknowledgements since the last call, as the engine gets them; none
+    /// The acknowledgements since the last call, as the engine gets them; empty
     /// where it does not ask for them.
     pub fn acks(&self) -> Vec<Result<(), String>> {
         let read = |ack: Vec<u8>| decode_ack(&ack).unwrap_or_else(|error| Err(error.to_string()));
         self.acks.try_iter().map(read).collect()
     }
 
-    /// Closes it.
+    /// Closes the sink.
     ///
     /// # Errors
-    /// The sink's, its panic too.
+    /// An error or panic of the sink.
     pub fn close(mut self) -> Result<()> {
         guarded(|| self.sink.close(&self.ctx))
     }

@@ -1,4 +1,4 @@
-//! A source under test.
+//! Tests of sources.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::context::Outlet;
 use crate::runtime::{guarded, run_source};
 use crate::{Config, Result, Source, SourceContext};
 
-/// How long a source may take for its next tuple, and for its end.
+/// The maximum wait for a source's next tuple, and for its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A source under test.
+/// Creates a test of a source.
 pub fn source(source: impl Source + 'static) -> SourceTest {
     SourceTest { source: Box::new(source), datasource: String::new(), config: Value::Null }
 }
 
-/// A source under test, not open yet.
-#[must_use = "it does nothing until it is opened"]
+/// A source under test that is not open yet.
+#[must_use = "a source test does nothing until `open` or `take` is called"]
 pub struct SourceTest {
     source: Box<dyn Source>,
     datasource: String,
@@ -30,27 +30,27 @@ pub struct SourceTest {
 }
 
 impl SourceTest {
-    /// The topic or the like.
+    /// Sets the datasource, such as a topic.
     pub fn datasource(mut self, datasource: impl Into<String>) -> Self {
         self.datasource = datasource.into();
         self
     }
 
-    /// The configuration, a JSON object.
+    /// Sets the configuration, a JSON object.
     pub fn config(mut self, config: Value) -> Self {
         self.config = config;
         self
     }
 
-    /// Configures and opens it.
+    /// Configures and opens the source.
     ///
     /// # Errors
-    /// Of `configure`, its panic too.
+    /// An error or panic of `configure`.
     pub fn open(self) -> Result<RunningSource> {
         let Self { mut source, datasource, config } = self;
         let config = Config::try_from(config)?;
         guarded(|| source.configure(&datasource, &config))?;
-        // Without room: `emit` waits for whoever reads, as in production.
+        // Without capacity: `emit` blocks until the tuple is read, as in production.
         let (sender, emitted) = mpsc::sync_channel(0);
         let ctx = SourceContext::new(test_meta(), Format::Json, Box::new(Collected(sender.clone())));
         let opened = ctx.clone();
@@ -63,11 +63,12 @@ impl SourceTest {
         Ok(RunningSource { ctx, emitted: Some(emitted), outcome })
     }
 
-    /// Opens it, takes its first `count` tuples, or fewer when it is over
-    /// before, and stops it.
+    /// Opens the source, takes its first `count` tuples, or fewer if it ends
+    /// earlier, and stops it.
     ///
     /// # Errors
-    /// Of `configure` or `open`; one that it emitted; or that it hangs.
+    /// An error of `configure` or `open`, an error that the source emitted, or
+    /// that it hangs.
     pub fn take(self, count: usize) -> Result<Vec<Tuple>> {
         let mut running = self.open()?;
         let tuples = running.by_ref().take(count).collect::<Result<Vec<_>, _>>()?;
@@ -76,8 +77,8 @@ impl SourceTest {
     }
 }
 
-/// A source that runs: what it emits, as an engine reads it, tuples and errors.
-/// It is over when it has ended by itself.
+/// A running source: an iterator over the tuples and errors that it emits,
+/// decoded as an engine decodes them. It ends when the source ends by itself.
 ///
 /// ```
 /// use ekuiper_sdk::prelude::*;
@@ -101,17 +102,17 @@ impl SourceTest {
 /// ```
 pub struct RunningSource {
     ctx: SourceContext,
-    /// Absent once it is over.
+    /// `None` once the source has ended.
     emitted: Option<mpsc::Receiver<Option<Vec<u8>>>>,
     outcome: mpsc::Receiver<Result<()>>,
 }
 
 impl RunningSource {
-    /// Stops it, and waits until it has closed.
+    /// Stops the source and waits until it has closed.
     ///
     /// # Errors
-    /// Of `open`, if it had ended by itself; of `close`; or that it does not
-    /// stop within 10 s.
+    /// An error of `open`, if the source had ended by itself; an error of
+    /// `close`; or that it does not stop within 10 s.
     pub fn stop(mut self) -> Result<()> {
         self.ctx.stop();
         self.emitted = None;
@@ -147,7 +148,7 @@ impl Drop for RunningSource {
     }
 }
 
-/// `None` is the source's end.
+/// The outlet of a source under test; `None` marks the source's end.
 struct Collected(mpsc::SyncSender<Option<Vec<u8>>>);
 
 impl Outlet for Collected {
