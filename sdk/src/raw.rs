@@ -10,7 +10,7 @@ pub use ekuiper_core::message::{Arg, Args, BatchReply, Rows};
 use crate::closure::{BoxedFunction, IntoFunction};
 use crate::error::text_of;
 pub use crate::output::Reply;
-use crate::runtime::guarded;
+use crate::runtime::catch_panic;
 use crate::{FunctionContext, Result};
 
 /// A function as the SDK's threads call it.
@@ -39,7 +39,7 @@ pub trait RawFunction: Send {
     fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
         while let Some(mut row) = rows.next_row()? {
             let mark = reply.mark();
-            let done = guarded(|| self.exec(&mut row, ctx, &mut Reply::to_row(reply)));
+            let done = catch_panic(|| self.exec(&mut row, ctx, &mut Reply::to_row(reply)));
             settle(reply, mark, done);
             rows.go_on(row)?;
         }

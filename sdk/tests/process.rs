@@ -98,7 +98,7 @@ fn sigterm_ends_a_plugin_in_the_middle_of_anything() {
     plugin.signal(Signal::TERM);
     plugin.assert_exit_0();
     assert_orderly(&journal(&file));
-    plugin.log.wait_for(&["command refused", "sink journal (r1/late/0) was not started: the plugin ends"]);
+    plugin.log.wait_for(&["command refused", "sink journal (r1/late/0) was not started: the plugin is shutting down"]);
     assert!(!plugin.log.text().contains("did not start within"));
 }
 
@@ -158,7 +158,7 @@ fn a_host_that_stays_away_ends_it_in_order() {
     plugin.control.reply.close();
     plugin.assert_exit_0();
     assert_orderly(&journal(&file));
-    plugin.log.wait_for(&["the host has been gone", "300ms"]);
+    plugin.log.wait_for(&["no host has been connected", "300ms"]);
 }
 
 #[test]
@@ -176,10 +176,13 @@ fn a_plugin_that_nobody_answers_says_where_it_waits_and_what_it_sees() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let said = lines.into_iter().find(|line| line.contains("nobody listens")).unwrap();
+        let said = lines.into_iter().find(|line| line.contains("no engine listens")).unwrap();
         let address = folder.path().join("plugin_unruly.ipc");
-        assert!(said.starts_with(&format!("plugin unruly: nobody listens at ipc://{}", address.display())), "{said}");
-        assert!(said.contains("The manifest beside it is unruled.json"), "{said}");
+        assert!(
+            said.starts_with(&format!("plugin unruly: no engine listens at ipc://{}", address.display())),
+            "{said}"
+        );
+        assert!(said.contains("The manifest beside the plugin is unruled.json"), "{said}");
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -330,7 +333,7 @@ fn a_level_and_a_transport_that_are_not_known_are_told_and_replaced() {
         command.arg(launch.to_string());
         command
     });
-    plugin.log.wait_for(&["WARN", "transport pigeon is not built into this plugin, it uses "]);
+    plugin.log.wait_for(&["WARN", "transport pigeon is not built into this plugin, which uses "]);
     plugin.log.wait_for(&["WARN", "log level \"loud\" is not known"]);
     plugin.assert_alive();
 }

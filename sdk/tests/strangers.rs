@@ -58,7 +58,7 @@ fn rows_of_the_engine_only(mut plugin: Plugin) {
     let _stranger = Stranger::forging(plugin.sockets().data(&meta).unwrap().path());
     let (push, _acks, answer) = plugin.start_sink("journal", &meta, json!({ "journal": file, "name": "sink" }));
     assert_eq!(answer, "ok");
-    plugin.log.wait_for(&["the process at its other end is not the engine"]);
+    plugin.log.wait_for(&["the connecting process is not the engine"]);
     for number in 1..=100 {
         push.send(json!({ "n": number }).to_string().as_bytes(), soon()).unwrap();
     }

@@ -325,7 +325,7 @@ fn an_engine_that_waits_is_told_that_the_guard_gives_up() {
     }
     let Asked::Request(answer) = plugin.control.next() else { panic!("the engine waits in vain") };
     let answer = String::from_utf8(answer).unwrap();
-    assert!(answer.starts_with("the plugin ends: its worker has crashed 5 times"), "{answer}");
+    assert!(answer.starts_with("the plugin is shutting down: its worker has crashed 5 times"), "{answer}");
     assert_eq!(plugin.exit().code(), Some(1));
 }
 

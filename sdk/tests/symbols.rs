@@ -242,7 +242,7 @@ fn one_that_does_not_stop_is_refused_and_holds_up_nobody() {
     let answer = plugin.stop_source("counter", &rule);
     assert!(answer.starts_with("source counter (r1/s/0) did not stop within 1s: its open or close"), "{answer}");
     assert!(answer.contains("ctx.sleep") && answer.contains("ctx.on_stop"), "{answer}");
-    let refused = "source counter (r1/s/0) hangs since an earlier start or stop";
+    let refused = "source counter (r1/s/0) has been hanging since an earlier start or stop";
     assert_eq!(plugin.stop_source("counter", &rule), refused);
     let control = Control::source("counter", rule.clone(), "", Map::new());
     assert_eq!(plugin.command(CommandKind::Start, control.clone()), refused);
@@ -268,7 +268,10 @@ fn one_that_does_not_start_is_refused_and_ends_when_it_can() {
     let config = json!({ "hang_in": "open", "release": go, "journal": file });
     let (_push, acks, answer) = plugin.start_sink("journal", &rule, config);
     assert_eq!(answer, "sink journal (r1/s/0) did not start within 1s");
-    assert_eq!(plugin.stop_sink("journal", &rule), "sink journal (r1/s/0) hangs since an earlier start or stop");
+    assert_eq!(
+        plugin.stop_sink("journal", &rule),
+        "sink journal (r1/s/0) has been hanging since an earlier start or stop"
+    );
     plugin.assert_alive();
     release(&go);
     // It is told to end, and closes what it has opened.
@@ -391,7 +394,7 @@ fn a_sink_that_is_still_collecting_is_not_started_twice() {
     push.close();
     assert_eq!(plugin.stop_sink("journal", &rule), "ok");
     let answer = plugin.command(CommandKind::Start, Control::sink("journal", rule.clone(), Map::new()));
-    assert_eq!(answer, "sink journal (r1/s/0) still collects what was sent before it was stopped: start it later");
+    assert_eq!(answer, "sink journal (r1/s/0) is still collecting messages sent before its stop: start it later");
     eventually("it is over", || {
         plugin.command(CommandKind::Start, Control::sink("journal", rule.clone(), Map::new())) == "ok"
     });
@@ -462,7 +465,7 @@ fn a_sink_is_stopped_under_a_flood_and_with_acks_that_nobody_reads() {
         });
         let stopped = (plugin.stop_sink("journal", &flooded), plugin.stop_sink("journal", &unread));
         // It ends while the engine is still sending.
-        plugin.log.wait_for(&["WARN", "op=\"flooded\"", "the engine goes on sending after its stop"]);
+        plugin.log.wait_for(&["WARN", "op=\"flooded\"", "the engine keeps sending after its stop"]);
         over.store(true, Ordering::Relaxed);
         assert_eq!(stopped, ("ok".into(), "ok".into()));
     });
@@ -507,7 +510,7 @@ fn a_second_start_and_a_shared_path_are_refused() {
     let (_pull, answer) = plugin.start_source("counter", &meta("a_b", "c"), json!({}));
     assert_eq!(answer, "ok");
     let start = |rule, op| Control::source("counter", meta(rule, op), "", Map::new());
-    assert_eq!(plugin.command(CommandKind::Start, start("a_b", "c")), "source counter (a_b/c/0) runs already");
+    assert_eq!(plugin.command(CommandKind::Start, start("a_b", "c")), "source counter (a_b/c/0) is already running");
     let answer = plugin.command(CommandKind::Start, start("a", "b_c"));
     assert!(answer.starts_with("source counter (a/b_c/0) and source counter (a_b/c/0) would both use"), "{answer}");
     assert_eq!(plugin.stop_source("counter", &meta("a_b", "c")), "ok");

@@ -14,7 +14,7 @@ use tracing::Span;
 
 use super::{Outlet, trim};
 use crate::error::shortened;
-use crate::runtime::guarded;
+use crate::runtime::catch_panic;
 use crate::{Error, Result};
 
 /// The context of a source: its rule instance, its channel to the engine, and
@@ -216,7 +216,7 @@ impl SourceContext {
         let spawned = std::thread::Builder::new().name("on-stop".into()).spawn(move || {
             let _entered = span.enter();
             while let Some(hook) = inner.next_hook() {
-                if let Err(error) = guarded(|| {
+                if let Err(error) = catch_panic(|| {
                     hook();
                     Ok(())
                 }) {
@@ -235,7 +235,7 @@ impl SourceContext {
     pub(crate) fn over(&self) {
         self.0.mark_stopped();
         while let Some(hook) = self.0.next_hook() {
-            let dropped = guarded(|| {
+            let dropped = catch_panic(|| {
                 drop(hook);
                 Ok(())
             });

@@ -1,12 +1,14 @@
-//! Lets the control thread wait for its symbols, and for the plugin's end.
+//! The wakeup of the control thread, which waits for its symbols and for the
+//! plugin's shutdown.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Rung by whoever has changed something that the control thread waits for.
+/// A wakeup, rung by each thread that changes a state for which the control
+/// thread waits.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
-    /// The plugin is to end.
+    /// Whether the plugin is shutting down.
     ending: Mutex<bool>,
     rung: Condvar,
 }
@@ -16,14 +18,15 @@ impl Bell {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something has changed.
+    /// Wakes the waiting thread to check its condition again.
     pub(super) fn ring(&self) {
-        // Under the lock, so that it cannot come between a look and a wait.
+        // Under the lock, so that no wakeup is lost between a check and a wait.
         let _ending = self.lock();
         self.rung.notify_all();
     }
 
-    /// The plugin is to end: waits that heed it are over.
+    /// Marks the plugin as shutting down, which ends all waits with
+    /// [`Heed::End`].
     pub(super) fn end(&self) {
         *self.lock() = true;
         self.rung.notify_all();
@@ -33,8 +36,8 @@ impl Bell {
         *self.lock()
     }
 
-    /// Waits until `done` is true; false when `deadline` comes first, or, for
-    /// who heeds it, the plugin's end.
+    /// Waits until `done` returns true, and returns true. Returns false at
+    /// `deadline`, or, with [`Heed::End`], when the plugin shuts down.
     pub(super) fn wait(&self, deadline: Instant, heed: Heed, mut done: impl FnMut() -> bool) -> bool {
         let mut ending = self.lock();
         loop {
@@ -50,12 +53,12 @@ impl Bell {
     }
 }
 
-/// What ends a wait besides its deadline.
+/// The event that ends a wait besides its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heed {
-    /// The plugin's end.
+    /// The plugin's shutdown.
     End,
-    /// Nothing: this wait is a part of that end.
+    /// No event: the wait is part of the shutdown.
     Nothing,
 }
 

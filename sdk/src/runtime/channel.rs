@@ -1,5 +1,5 @@
-//! Drives a request channel: handshake once per connection, then commands and
-//! their answers.
+//! The loop of a request channel: one handshake per connection, then commands
+//! and their answers.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,26 @@ use ekuiper_core::transport::{ConnectionId, Request, TransportError};
 
 use crate::context::trim;
 
-/// Who answers.
+/// The handler of a request channel's commands.
 pub(super) trait Answer {
     /// Appends the answer to a command.
     fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>);
 
-    /// Appends the answer that is an error of this text.
+    /// Appends an answer that is an error with this text.
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>);
 
-    /// The last answer has left, or has nobody to go to.
+    /// Called when the last answer was sent, or its connection has ended.
     fn sent(&mut self) {}
 }
 
-/// How long a host that has started this plugin is waited for without a word.
+/// The wait for the first connection after which the missing host is reported.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// What a channel does while there is no host.
+/// A channel's patience while no host is connected.
 pub(super) struct Patience<'a> {
-    /// For how long it may be gone.
+    /// The maximum time without a connection.
     pub(super) absence: Duration,
-    /// Called when there has been none 2 s after the start.
+    /// Called when no host has connected within [`SILENCE`] of the start.
     pub(super) on_silence: &'a dyn Fn(),
 }
 
@@ -46,14 +46,14 @@ impl Patience<'_> {
     }
 }
 
-/// Serves until the socket is closed, or the host has been gone for too long.
-/// Each connection begins with the greeting.
+/// Serves until the socket is closed, or no host has been connected for too
+/// long. Each connection begins with the greeting.
 ///
 /// No keepalives are sent, and nothing is ever sent twice (faults 1, 2 and 4).
 ///
 /// # Errors
-/// [`TransportError::Timeout`]: the host has been gone. Others are the
-/// transport's.
+/// [`TransportError::Timeout`]: no host was connected for too long. Other errors
+/// are the transport's.
 pub(super) fn serve(
     request: &dyn Request,
     patience: Option<Patience<'_>>,

@@ -1,4 +1,4 @@
-//! The control channel: starts and stops symbols, in order.
+//! The control channel, which starts and stops symbols, in order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,21 +14,21 @@ use super::bell::{Bell, Heed};
 use super::channel::Patience;
 use super::engine::Engine;
 use super::live::{Launched, Live, Progress, Stopped, launch};
-use super::supervised::{Guarded, Inherited, Link, Marks};
+use super::supervised::{Inherited, Link, Marks, SupervisorLink};
 use super::{Site, channel, function, functions, log, sink, source, unheard, watchdog};
 use crate::error::{shortened, text_of};
 use crate::{BoxError, Error, Plugin, Result};
 
-/// How long the plugin's own end may take: less than the 3 s that our host
-/// waits from SIGTERM to SIGKILL.
+/// The maximum duration of the plugin's shutdown: less than the 3 s from SIGTERM
+/// to SIGKILL in `ekuiper-host`.
 pub(super) const GRACE: Duration = Duration::from_millis(2400);
 
-/// Which instance of which symbol.
+/// The identity of a symbol's instance.
 pub(super) type Key = (SymbolKind, String, Meta);
 
 struct Entry {
     live: Live,
-    /// What it uses; given back when it is over.
+    /// The addresses that the symbol has claimed, released when it has ended.
     addresses: Vec<Address>,
 }
 
@@ -36,21 +36,21 @@ pub(super) struct Symbols {
     plugin: Plugin,
     site: Site,
     bell: Arc<Bell>,
-    /// Those that run, and those that hang: while one does, its instance is
-    /// refused, so that no two meet on one channel.
+    /// The symbols that run or hang. While one hangs, starts of its instance
+    /// are refused, so that no two share a channel.
     entries: HashMap<Key, Entry>,
     addresses: Registry,
-    /// Channels of functions that are being connected without a start.
+    /// The channels of functions that connect without a start.
     dialled: HashMap<String, Box<dyn Request>>,
-    /// How many have been launched.
+    /// The number of launches so far.
     launches: u64,
-    /// What is started now was started by a former worker.
+    /// Whether the current start restores a symbol of a previous worker.
     again: bool,
     refusals: Throttle,
 }
 
 /// Serves the control channel until the host, a signal or the parent's death
-/// ends it.
+/// ends the plugin.
 pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
     let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
@@ -73,20 +73,21 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     lock(&symbols).stop_all();
     match served {
         Err(TransportError::Timeout) => {
-            tracing::warn!("the host has been gone from {address} for {absence:?}, the plugin ends");
+            tracing::warn!("no host has been connected to {address} for {absence:?}: the plugin shuts down");
             Ok(())
         }
         served => Ok(served.map_err(fail)?),
     }
 }
 
-/// Serves the guard until that, a signal or the guard's death ends it.
+/// Serves the supervisor until the supervisor, its death or a signal ends the
+/// worker.
 pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Result<()> {
     name_process();
     let marks = Arc::new(Marks::new(&inherited.memory, plugin.functions.len())?);
     let link = Arc::new(Link::new(inherited));
     site.engine = Engine::shared(marks.engine());
-    site.guard = Some(Guarded { link: link.clone(), marks });
+    site.supervisor = Some(SupervisorLink { link: link.clone(), marks });
     let bell = Arc::new(Bell::default());
     let (closed, listening) = (link.clone(), site.listening.clone());
     let stop = move || {
@@ -111,7 +112,8 @@ pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Resu
     Ok(())
 }
 
-/// The symbols, to be started by commands, and functions also without one.
+/// Creates the table of symbols, and starts to connect functions that the
+/// engine may not start again.
 fn begin(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Result<Arc<Mutex<Symbols>>> {
     let names: Vec<_> = plugin.functions.keys().cloned().collect();
     let symbols = Arc::new(Mutex::new(Symbols::new(plugin, site.clone(), bell)));
@@ -125,7 +127,8 @@ pub(super) fn lock(symbols: &Mutex<Symbols>) -> MutexGuard<'_, Symbols> {
     symbols.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives this process its program's name: it was started by another path.
+/// Sets this process's name to the program's: it was started as
+/// `/proc/self/exe`.
 fn name_process() {
     let name = std::env::args_os().next().map(std::path::PathBuf::from);
     if let Some(name) = name.as_ref().and_then(|name| name.file_name()) {
@@ -133,7 +136,7 @@ fn name_process() {
     }
 }
 
-/// What the control channel asks of the symbols.
+/// The handler of the control channel's commands.
 struct Commands<'a>(&'a Mutex<Symbols>);
 
 impl channel::Answer for Commands<'_> {
@@ -146,8 +149,9 @@ impl channel::Answer for Commands<'_> {
     }
 }
 
-/// An error that reads like success would be taken for it, and one that begins
-/// like a handshake makes a stock engine repeat the command for ever (fault 3).
+/// Appends an error as the answer to a command, prefixed where necessary: an
+/// engine takes an error `ok` for success, and a stock engine repeats the
+/// command for ever when an error begins like a handshake (fault 3).
 pub(super) fn refuse(text: &str, reply: &mut Vec<u8>) {
     if text.as_bytes() == ANSWER_OK || text.starts_with('h') {
         reply.extend_from_slice(b"error: ");
@@ -204,30 +208,30 @@ impl Symbols {
         self.await_former(&key)?;
         if let Some(entry) = self.entries.get(&key) {
             return match key.0 {
-                _ if entry.live.hangs => Err(format!("{name} hangs since an earlier start or stop").into()),
+                _ if entry.live.hangs => Err(format!("{name} has been hanging since an earlier start or stop").into()),
                 // Engines start a function once per rule that uses it.
                 SymbolKind::Function => Ok(()),
-                _ => Err(format!("{name} runs already").into()),
+                _ => Err(format!("{name} is already running").into()),
             };
         }
         let channel = self.take_dialled(&key);
         self.begin(key, control, channel)
     }
 
-    /// Whether the function runs.
+    /// Whether a function runs.
     pub(super) fn serves(&self, function: &str) -> bool {
         let entry = self.entries.get(&key(&Control::function(function)));
         entry.is_some_and(|entry| !entry.live.is_over())
     }
 
-    /// Whether the plugin is to end.
+    /// Whether the plugin is shutting down.
     pub(super) fn is_ending(&self) -> bool {
         self.bell.is_ending()
     }
 
-    /// Tries, without waiting, to connect a function that does not run to the
-    /// engine's socket, and serves it there. False where that is to be tried
-    /// again.
+    /// Tries, without blocking, to connect a function that does not run to the
+    /// engine's socket, and to serve it there. Returns false if the caller
+    /// should retry.
     pub(super) fn connect(
         &mut self,
         function: &str,
@@ -251,7 +255,10 @@ impl Symbols {
             }
             Err(error) => tracing::debug!(symbol = function, %error, "not connected"),
             Ok(_) => {
-                tracing::debug!(symbol = function, "the engine listens for this function: it is served");
+                tracing::debug!(
+                    symbol = function,
+                    "the engine already listens for this function: connected without a start"
+                );
                 let control = Control::function(function);
                 let key = key(&control);
                 self.forget_if_over(&key);
@@ -263,20 +270,21 @@ impl Symbols {
         true
     }
 
-    /// A function is not to be connected without a start.
+    /// Abandons the attempt to connect a function without a start.
     pub(super) fn give_up(&mut self, function: &str) {
         self.dialled.remove(function);
     }
 
-    /// The connection that was made for a function before its start: with a
-    /// second one, two handshakes at one socket, an engine would send a call
-    /// twice (fault 2).
+    /// Takes the connection that was opened for a function before its start. A
+    /// second connection would be a second handshake at one socket, after which
+    /// an engine sends a call twice (fault 2).
     fn take_dialled(&mut self, key: &Key) -> Option<Box<dyn Request>> {
         let dialled = (key.0 == SymbolKind::Function).then(|| self.dialled.remove(&key.1)).flatten();
         dialled.filter(|channel| channel.connect(Some(Instant::now())).is_ok())
     }
 
-    /// Starts what does not run; a function at this channel, or its own.
+    /// Starts a symbol that does not run; a function on the given channel, or on
+    /// a new one.
     fn begin(&mut self, key: Key, control: Control, channel: Option<Box<dyn Request>>) -> Result<()> {
         let name = title(&key);
         let addresses = self.claim(&key, &name)?;
@@ -293,15 +301,15 @@ impl Symbols {
             Launched::Late(live) => {
                 self.entries.insert(key, Entry { live, addresses });
                 if self.is_ending() {
-                    return Err(format!("{name} was not started: the plugin ends").into());
+                    return Err(format!("{name} was not started: the plugin is shutting down").into());
                 }
                 Err(format!("{name} did not start within {:?}", self.plugin.limits.start_timeout).into())
             }
         }
     }
 
-    /// Waits for symbols that are about to be over and have this one's
-    /// addresses: one that runs for the same instance comes after the other.
+    /// Waits for symbols that are ending and hold this one's addresses: two
+    /// symbols of one instance run one after the other.
     fn await_former(&mut self, key: &Key) -> Result<()> {
         let addresses = self.addresses(key)?;
         let limits = &self.plugin.limits;
@@ -309,12 +317,12 @@ impl Symbols {
             if !entry.addresses.iter().any(|address| addresses.contains(address)) {
                 continue;
             }
-            // A source that has failed, or had nothing more to say, is only
-            // closing; a sink may have much to deal with.
+            // A source that has failed or finished is only closing; a sink may
+            // have many messages left to collect.
             let patience = if entry.live.drains { limits.start_timeout } else { limits.stop_timeout };
             if !entry.live.await_end(patience) && entry.live.drains {
                 let name = title(former);
-                return Err(format!("{name} still collects what was sent before it was stopped: start it later").into());
+                return Err(format!("{name} is still collecting messages sent before its stop: start it later").into());
             }
         }
         self.forget_if_over(key);
@@ -331,10 +339,10 @@ impl Symbols {
         })
     }
 
-    /// The addresses of a symbol's channels, taken for it: two rules whose
-    /// names come to one path would mix their traffic (fault 14).
+    /// Claims the addresses of a symbol's channels: two rules whose names map
+    /// to one path would mix their traffic (fault 14).
     fn claim(&mut self, key: &Key, name: &str) -> Result<Vec<Address>> {
-        // Whoever is over has no claim any more.
+        // Symbols that have ended release their claims first.
         let over: Vec<_> =
             self.entries.iter().filter(|(_, entry)| entry.live.is_over()).map(|(key, _)| key.clone()).collect();
         over.iter().for_each(|key| self.forget_if_over(key));
@@ -363,15 +371,15 @@ impl Symbols {
         };
         let Some(body) = self.body(*kind, symbol, control, format, addresses, channel) else { return gone() };
         self.launches += 1;
-        let guard = self.site.guard.as_ref().map(|guard| guard.link.clone());
-        let farewell = Farewell { guard, launch: self.launches };
+        let link = self.site.supervisor.as_ref().map(|supervisor| supervisor.link.clone());
+        let farewell = Farewell { link, launch: self.launches };
         launch(symbol, &self.plugin.spawn, &self.bell, self.plugin.limits.start_timeout, move |progress| {
             let _farewell = farewell;
             body(progress)
         })
     }
 
-    /// What a symbol's thread does.
+    /// The code of a symbol's thread.
     fn body(
         &self,
         kind: SymbolKind,
@@ -395,7 +403,7 @@ impl Symbols {
                 let (shared, address) = (self.plugin.functions.get(symbol)?.clone(), address.clone());
                 let place = self.plugin.functions.keys().position(|name| name == symbol)?;
                 let idempotent = self.plugin.idempotent.contains(symbol);
-                let mark = site.guard.as_ref().map(|guard| guard.marks.function(place, idempotent));
+                let mark = site.supervisor.as_ref().map(|supervisor| supervisor.marks.function(place, idempotent));
                 Box::new(move |progress| function::live(&site, &shared, address, channel, format, mark, progress))
             }
             _ => return None,
@@ -410,17 +418,17 @@ impl Symbols {
         let Some(entry) = self.entries.get_mut(key) else { return Ok(()) };
         let name = title(key);
         if entry.live.hangs {
-            return Err(format!("{name} hangs since an earlier start or stop").into());
+            return Err(format!("{name} has been hanging since an earlier start or stop").into());
         }
         let patience = self.plugin.limits.stop_timeout;
         match entry.live.stop(patience) {
             Stopped::Over => {}
             Stopped::Drains => {
                 let _entered = span(key).entered();
-                tracing::info!("stopped: what was sent before is still being collected");
+                tracing::info!("stopped: messages sent before the stop are still being collected");
             }
             Stopped::Hangs if self.bell.is_ending() => {
-                return Err(format!("{name} is stopped with the plugin, which ends").into());
+                return Err(format!("{name} was not stopped yet: the plugin is shutting down and stops it").into());
             }
             Stopped::Hangs => {
                 return Err(format!("{name} did not stop within {patience:?}: {}", why_it_hangs(key.0)).into());
@@ -430,11 +438,11 @@ impl Symbols {
         Ok(())
     }
 
-    /// Stops everything, in the order of the data's way, within [`GRACE`].
+    /// Stops all symbols, in the order of the data flow, within [`GRACE`].
     fn stop_all(&mut self) {
         let end = Instant::now() + GRACE;
         self.site.listening.stop();
-        // Those that hang have had their time.
+        // Symbols that hang get no further time.
         self.entries.retain(|_, entry| {
             if entry.live.hangs {
                 entry.live.give_up();
@@ -459,33 +467,34 @@ impl Symbols {
     }
 }
 
-/// What an author can do about a symbol that does not stop.
+/// The method that keeps a symbol from stopping, and how an author corrects it.
 fn why_it_hangs(kind: SymbolKind) -> &'static str {
     match kind {
         SymbolKind::Source => {
-            "its open or close has not returned (wait with ctx.sleep, which ends with the stop, and end other waits by \
-             ctx.on_stop, or in Python by close)"
+            "its open or close has not returned (wait with ctx.sleep, which returns at the stop, and unblock other waits \
+             with ctx.on_stop, or in Python in close)"
         }
         _ => "its collect or close has not returned",
     }
 }
 
-/// What runs on a symbol's thread.
+/// The code that runs on a symbol's thread.
 type Body = Box<dyn FnOnce(&Progress) -> Result<()> + Send>;
 
-/// Tells the guard that a symbol has ended, before anybody else sees it.
+/// Reports a symbol's end to the supervisor when dropped, before any other
+/// thread sees that end.
 struct Farewell {
-    guard: Option<Arc<Link>>,
+    link: Option<Arc<Link>>,
     launch: u64,
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        self.guard.iter().for_each(|guard| guard.over(self.launch));
+        self.link.iter().for_each(|link| link.over(self.launch));
     }
 }
 
-/// Which one a control message is about.
+/// The identity of the instance that a control message addresses.
 pub(super) fn key(control: &Control) -> Key {
     // A function's channel belongs to no rule, whatever an engine says.
     let meta = match control.plugin_type {
@@ -495,11 +504,11 @@ pub(super) fn key(control: &Control) -> Key {
     (control.plugin_type, control.symbol_name.clone(), meta)
 }
 
-/// What names a symbol in the log.
+/// The span that names a symbol in the log.
 fn span((kind, symbol, meta): &Key) -> tracing::Span {
     match kind {
         SymbolKind::Function => tracing::error_span!("function", name = symbol),
-        // At the highest level: a line always tells whose it is.
+        // At the highest level, so that every line names its symbol.
         _ => {
             let (rule, op, instance) = (&meta.rule_id, &meta.op_id, meta.instance_id);
             tracing::error_span!("symbol", %kind, name = symbol, rule, op, instance)
@@ -507,7 +516,7 @@ fn span((kind, symbol, meta): &Key) -> tracing::Span {
     }
 }
 
-/// A symbol's name for people.
+/// A symbol's name in messages.
 pub(super) fn title((kind, symbol, meta): &Key) -> String {
     match kind {
         SymbolKind::Function => format!("{kind} {symbol}"),
@@ -520,7 +529,8 @@ fn unknown((kind, symbol, _): &Key, known: &[&str]) -> BoxError {
     format!("this plugin has no {kind} {symbol}: {known}").into()
 }
 
-/// Which cannot be: the symbol was looked up before.
+/// The refusal of an unknown symbol, which cannot occur: the caller has looked
+/// the symbol up.
 fn gone() -> Launched {
     Launched::Refused("this plugin has no such symbol".into())
 }

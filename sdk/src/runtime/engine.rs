@@ -1,14 +1,15 @@
-//! Which process is the engine, so that rows of no other reach a sink.
+//! The identity of the engine's process, so that a sink accepts rows from no
+//! other process.
 //!
-//! A sink listens for its rows, and whoever can reach its socket could send
-//! some. The engine is the process that listens where the plugin dials its
-//! control channel: from there it has its orders, and the same process sends
-//! the rows. That holds for an engine that has started the plugin, directly or
-//! through a wrapper, and for one that has not, as when an author starts the
-//! plugin by hand against eKuiper's plugin test server; that its parent is the
-//! engine does not. It holds across pid namespaces too, where the kernel tells
-//! processes there apart (Linux 6.9, and not on `nng`); elsewhere all processes
-//! outside the plugin's namespace are taken for one.
+//! A sink listens for its rows, and any process that can reach its socket could
+//! send some. The engine is the process that listens on the plugin's control
+//! channel: the same process sends commands and rows. This holds for an engine
+//! that has started the plugin, directly or through a wrapper, and for one that
+//! has not, as when an author starts the plugin by hand against eKuiper's plugin
+//! test server; the plugin's parent, in contrast, need not be the engine. It
+//! also holds across pid namespaces if the kernel distinguishes processes there
+//! (Linux 6.9, and not on `nng`); otherwise all processes outside the plugin's
+//! namespace count as one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,18 +18,18 @@ use std::time::Instant;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{Admission, Options, PeerProcess};
 
-/// The engine's process, once the control channel has reached it. In a plugin
-/// of two processes they share the word.
+/// The engine's process, known once the control channel has connected. The two
+/// processes of a supervised plugin share the word.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Engine(&'static AtomicU64);
 
-/// Not known, as in fresh memory. Some transports never tell.
+/// The engine is unknown, as in zeroed memory. Some transports never report it.
 const UNKNOWN: u64 = 0;
 
-/// Some process in another pid namespace: the kernel does not tell which.
+/// A process in another pid namespace that the kernel does not identify.
 const ELSEWHERE: u64 = u64::MAX;
 
-/// Marks the number of a process in another pid namespace, which is no pid.
+/// The flag of a process in another pid namespace, whose number is not a pid.
 const FOREIGN: u64 = 1 << 63;
 
 fn word(process: PeerProcess) -> u64 {
@@ -40,22 +41,23 @@ fn word(process: PeerProcess) -> u64 {
 }
 
 impl Engine {
-    /// One that is not known yet, in the memory of this process.
+    /// Creates an unknown engine in the memory of this process.
     pub(super) fn new() -> Self {
         Self(Box::leak(Box::new(AtomicU64::new(UNKNOWN))))
     }
 
-    /// The one that another process of this plugin finds out.
+    /// Creates an engine in memory shared with the other process of this
+    /// plugin.
     pub(super) fn shared(word: &'static AtomicU64) -> Self {
         Self(word)
     }
 
-    /// The options of the control channel, which finds out who the engine is.
+    /// The options of the control channel, which identify the engine.
     pub(super) fn finding(self, options: &Options) -> Options {
         admitting(options, Finds(self))
     }
 
-    /// The options of a socket that takes no other process's rows.
+    /// The options of a socket that admits the engine only.
     pub(super) fn only(self, options: &Options) -> Options {
         admitting(options, Only(self, Throttle::new()))
     }
@@ -85,7 +87,7 @@ impl Admission for Only {
         let engine = self.0.0.load(Ordering::Acquire);
         let admitted = [UNKNOWN, word(process)].contains(&engine) || process == PeerProcess::Pid(std::process::id());
         if !admitted && let Some(others) = self.1.pass(Instant::now()) {
-            tracing::warn!(?process, others, "a connection was closed: the process at its other end is not the engine");
+            tracing::warn!(?process, others, "refused a connection: the connecting process is not the engine");
         }
         admitted
     }

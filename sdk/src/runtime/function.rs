@@ -1,5 +1,5 @@
-//! A running function: its channel and its thread. The thread that receives a
-//! call carries it out and answers it.
+//! A running function: its channel and its thread, which receives, executes and
+//! answers calls.
 
 use std::sync::{Arc, PoisonError};
 
@@ -10,14 +10,15 @@ use ekuiper_core::transport::Request;
 
 use super::live::{Progress, Stopper};
 use super::supervised::{Begin, FunctionMark, UNKNOWN_CALL};
-use super::{Site, channel, guarded};
+use super::{Site, catch_panic, channel};
 use crate::error::text_of;
 use crate::output::Reply;
 use crate::plugin::SharedFunction;
 use crate::raw::RawFunction;
 use crate::{Error, FunctionContext, Result};
 
-/// A function's whole life, on its thread, at this channel or one of its own.
+/// Runs a function on its thread, on the given channel or a new one, until it
+/// is stopped.
 pub(super) fn live(
     site: &Site,
     shared: &SharedFunction,
@@ -37,7 +38,7 @@ pub(super) fn live(
     if !progress.running(stopper) {
         return Ok(());
     }
-    // A former thread of the same function has ended, or is about to.
+    // A previous thread of this function has ended, or is about to.
     let mut function = shared.lock().unwrap_or_else(PoisonError::into_inner);
     channel::serve(&*request, None, HANDSHAKE, &mut Server { function: &mut **function, format, mark })
         .map_err(fail)?;
@@ -47,14 +48,14 @@ pub(super) fn live(
 struct Server<'a> {
     function: &'a mut dyn RawFunction,
     format: Format,
-    /// Absent where no guard starts this process again.
+    /// `None` where no supervisor restarts this process.
     mark: Option<FunctionMark>,
 }
 
 impl channel::Answer for Server<'_> {
     fn answer(&mut self, call: &[u8], reply: &mut Vec<u8>) {
         if self.mark.as_mut().is_some_and(|mark| mark.begin(call) == Begin::Unknown) {
-            tracing::error!("the call that a former worker ended with is not executed again");
+            tracing::error!("a call that was in flight when the previous worker died is not executed again");
             return encode_error(self.format, reply, UNKNOWN_CALL);
         }
         answer(self.function, self.format, call, reply);
@@ -71,12 +72,12 @@ impl channel::Answer for Server<'_> {
     }
 }
 
-/// Appends the reply to a call; an error or a panic is one too.
+/// Appends the reply to a call, which may be an error or a panic's text.
 pub(crate) fn answer(function: &mut dyn RawFunction, format: Format, call: &[u8], reply: &mut Vec<u8>) {
     let start = reply.len();
     let answered = Call::decode(format, call).map_err(Into::into).and_then(|call| {
-        let done = guarded(|| carry_out(function, format, &call, reply));
-        // Whatever the function makes of such a call, this is what is wrong.
+        let done = catch_panic(|| carry_out(function, format, &call, reply));
+        // A malformed context is the cause, whatever error the function returned.
         if done.is_err() && call.kind == CallKind::Exec { call.meta().map_err(Into::into).and(done) } else { done }
     });
     if let Err(error) = answered {

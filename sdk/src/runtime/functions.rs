@@ -1,16 +1,16 @@
-//! The sockets of this plugin's functions that the engine already has.
+//! The connections of functions whose sockets the engine already has.
 //!
-//! A stock engine keeps the sockets of its functions when it starts a plugin
-//! again, after an update or a crash, and sends the start of the last one only
-//! (seen with eKuiper 2): all others would time out until the engine itself is
-//! started again. So a plugin connects to them by itself, wherever a process
-//! that has started it listens, without waiting for a start; and again when
+//! A stock engine keeps the sockets of its functions when it restarts a plugin,
+//! after an update or a crash, and sends the start of the last one only (seen
+//! with eKuiper 2): calls of all others would time out until the engine itself
+//! is restarted. The plugin therefore connects to each such socket on which one
+//! of its ancestors listens, without waiting for a start, at once and whenever
 //! such a socket appears.
 //!
-//! Cost: one look when the plugin starts, and a thread that sleeps in the
-//! kernel until a file is made in the socket folder. However busy that folder
-//! is, the thread wakes ten times a second at most. It ends when all functions
-//! run: then each connects again by itself.
+//! Cost: one scan when the plugin starts, and a thread that blocks in the kernel
+//! until a file is created in the socket folder. The thread wakes at most ten
+//! times a second, however busy the folder is. It ends when all functions run:
+//! then each reconnects by itself.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -32,35 +32,35 @@ use super::Site;
 use super::control::{Symbols, lock};
 use crate::Result;
 
-/// How long a socket that was found is tried: between making its file and
-/// listening there, an engine may be interrupted.
+/// The maximum time for which connecting to a socket is retried: an engine may
+/// be interrupted between creating its file and listening.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The pause after the first attempt; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// The least time between two looks at what was made in the folder.
+/// The minimum time between two scans of the folder.
 const REST: Duration = Duration::from_millis(100);
 
-/// How many notices are taken at a time, while more may be coming: all that the
-/// kernel keeps (`fs.inotify.max_queued_events`).
+/// The maximum number of notifications read at a time: all that the kernel
+/// queues (`fs.inotify.max_queued_events`).
 const MAX_NOTICES: usize = 16384;
 
-/// How often the folder is looked at where the kernel gives no notice of it.
+/// The interval between scans where inotify is not available.
 const GLANCE: Duration = Duration::from_secs(5);
 
-/// The same before the plugin has shaken hands, when sockets of former engines
-/// may be there as well.
+/// [`PATIENCE`] before the plugin's handshake, when sockets of previous engines
+/// may exist as well.
 const FIRST_PATIENCE: Duration = Duration::from_millis(30);
 
-/// Connects the functions of `symbols` where an ancestor of this process
-/// listens: at once, before any start can be in the way, and from then on, on a
-/// thread of its own.
+/// Connects the functions of `symbols` on whose sockets an ancestor of this
+/// process listens: once before any start can interfere, and from then on from
+/// a separate thread.
 pub(super) fn connect(symbols: &Arc<Mutex<Symbols>>, site: &Site, functions: &[String]) -> Result<()> {
     let mut sockets = HashMap::new();
     for function in functions {
-        // One that has no address cannot be started either.
+        // A function without an address cannot be started either.
         let Ok(address) = site.folder.function(function) else { continue };
         if let Some(name) = address.path().file_name() {
             sockets.insert(name.to_owned(), (function.clone(), address));
@@ -70,10 +70,10 @@ pub(super) fn connect(symbols: &Arc<Mutex<Symbols>>, site: &Site, functions: &[S
         return Ok(());
     }
     let finder = Finder { symbols: symbols.clone(), site: site.clone(), sockets };
-    // Before the first look: what is made afterwards is noticed.
+    // Before the first scan, so that no later socket is missed.
     let watch = finder.watch();
     if let Err(error) = &watch {
-        tracing::debug!(%error, "the socket folder is looked at every {GLANCE:?}");
+        tracing::debug!(%error, "no inotify on the socket folder: scanning it every {GLANCE:?}");
     }
     if let Some(missing) = finder.missing() {
         finder.dial(&missing, FIRST_PATIENCE);
@@ -85,19 +85,19 @@ pub(super) fn connect(symbols: &Arc<Mutex<Symbols>>, site: &Site, functions: &[S
 struct Finder {
     symbols: Arc<Mutex<Symbols>>,
     site: Site,
-    /// By the names of the sockets' files: each function, and its address.
+    /// Each function and its address, by the name of the socket's file.
     sockets: HashMap<OsString, (String, Address)>,
 }
 
-/// Admits the listeners that this process descends from: those of the engine
-/// that started it, directly or through a wrapper or a guard.
+/// Admits listeners that are ancestors of this process: the engine that started
+/// it, directly or through a wrapper or a supervisor.
 #[derive(Debug, Default)]
 struct Ancestors {
     has_refused: AtomicBool,
 }
 
 impl Ancestors {
-    /// Whether it was another process that listened.
+    /// Whether a listener was refused because it is no ancestor.
     fn has_refused(&self) -> bool {
         self.has_refused.load(Ordering::Acquire)
     }
@@ -131,14 +131,15 @@ impl Finder {
         Ok(watch)
     }
 
-    /// The functions that do not run; `None` when there is nothing left to do.
+    /// The functions that do not run; `None` when all run or the plugin shuts
+    /// down.
     fn missing(&self) -> Option<Vec<&(String, Address)>> {
         let symbols = lock(&self.symbols);
         let missing = self.sockets.values().filter(|(function, _)| !symbols.serves(function));
         Some(missing.collect::<Vec<_>>()).filter(|missing| !missing.is_empty() && !symbols.is_ending())
     }
 
-    /// Connects to those whose sockets are there.
+    /// Connects the functions whose sockets exist.
     fn dial(&self, missing: &[&(String, Address)], patience: Duration) {
         let there = missing.iter().filter(|(_, address)| address.path().exists());
         let mut pending: Vec<_> = there.map(|socket| (socket, Arc::<Ancestors>::default())).collect();
@@ -161,7 +162,7 @@ impl Finder {
         missing.iter().for_each(|(function, _)| lock(&self.symbols).give_up(function));
     }
 
-    /// Waits until the socket of a function may have been made.
+    /// Waits until the socket of a function may have been created.
     fn await_socket(&self, watch: &OwnedFd) {
         let mut has_come = Ok(false);
         while let Ok(false) = has_come {
@@ -169,17 +170,17 @@ impl Finder {
             let _ = poll(&mut [PollFd::new(watch, PollFlags::IN)], None);
             has_come = self.take_notices(watch);
         }
-        // The folder is gone, and its watch with it, or cannot be watched.
+        // The folder was removed, and its watch with it, or cannot be watched.
         if has_come.is_err() {
             std::thread::sleep(GLANCE);
         }
     }
 
-    /// Takes all notices that have come, so that none of them wakes this thread
-    /// again: whether the socket of a function may be among them.
+    /// Reads all pending notifications, so that none wakes this thread again,
+    /// and returns whether the socket of a function may be among them.
     ///
     /// # Errors
-    /// There will be none any more.
+    /// No further notifications will arrive.
     fn take_notices(&self, watch: &OwnedFd) -> rustix::io::Result<bool> {
         let mut space = [const { MaybeUninit::uninit() }; 4096];
         let mut notices = inotify::Reader::new(watch, &mut space);

@@ -1,12 +1,12 @@
-//! The sockets that the sinks listen on: making one where another process still
-//! listens, and letting go of their addresses when the plugin is to end.
+//! The sockets on which sinks listen: waiting for an address that another
+//! process still uses, and releasing all addresses at shutdown.
 //!
-//! An engine that updates a plugin, or is itself killed and started again,
-//! starts the next process while this one is still collecting what its sinks
-//! had been sent. The next one has the same rules, and so the same addresses,
-//! and an engine does not repeat a start that is refused. So this process stops
-//! listening as soon as it is to end, and reads on; and the next one waits for
-//! an address that is in use for longer than any plugin takes to end.
+//! An engine that updates a plugin, or that is killed and restarted, starts the
+//! next process while this one still collects messages that its sinks were sent.
+//! The next process has the same rules, hence the same addresses, and an engine
+//! does not retry a start that was refused. Therefore this process stops
+//! listening as soon as it shuts down, but continues to read; and the next
+//! process waits for an address in use longer than any plugin takes to end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,45 +24,44 @@ use crate::{Error, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// Which part of a start's time an address is waited for: the rest is for all
-/// else, so that the engine has an answer that names the reason.
+/// The share of the start timeout spent waiting for an address; the rest is for
+/// the remaining steps, so that the engine gets an answer with the reason.
 const SHARE: f64 = 0.8;
 
-/// How long a listener that is asked for its process may take to say its first
-/// word.
+/// The maximum wait for the greeting of a listener whose process is looked up.
 const GREETING: Duration = Duration::from_secs(1);
 
-/// All that this process listens on for its sinks.
+/// The listening sockets of this process's sinks.
 #[derive(Clone)]
 pub(super) struct Listening {
-    state: Arc<Mutex<State>>,
-    /// How long an address that is in use is waited for.
+    state: Arc<Mutex<ListeningState>>,
+    /// The maximum wait for an address in use.
     patience: Duration,
 }
 
 #[derive(Default)]
-struct State {
+struct ListeningState {
     open: Vec<Weak<dyn Pull>>,
-    /// Nothing new is listened on.
+    /// Whether new sockets stop listening immediately.
     is_over: bool,
 }
 
 impl Listening {
-    /// On nothing yet; a symbol's start may take this long.
+    /// Creates an empty set, for symbols with this start timeout.
     pub(super) fn new(start_timeout: Duration) -> Self {
         Self { state: Arc::default(), patience: start_timeout.mul_f64(SHARE) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ListeningState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Listens at `address` by `listen`, as soon as no other process does.
-    /// `abandoned` ends the wait for that.
+    /// Listens at `address` by `listen`, once no other process does.
+    /// `abandoned` ends that wait.
     ///
     /// # Errors
-    /// The other process does not let go of it in time, the plugin ends, or
-    /// nobody waits for the start any more. Others are the transport's.
+    /// The other process does not release the address in time, the plugin shuts
+    /// down, or the start was abandoned. Other errors are the transport's.
     pub(super) fn listen(
         &self,
         address: &Address,
@@ -77,18 +76,21 @@ impl Listening {
                 Err(source) => return Err(Error::Transport { what: format!("data channel {address}"), source }.into()),
             };
             if abandoned.load(Ordering::Acquire) || self.is_over() {
-                return Err(format!("data channel {in_use} is in use by a live process, and the plugin ends").into());
+                return Err(format!(
+                    "data channel {in_use} is in use by a live process, and the plugin is shutting down"
+                )
+                .into());
             }
             if Instant::now() >= end {
                 return Err(format!(
-                    "data channel {in_use} is in use by {}, which has not let go of it within {:?}: stop it, or choose \
+                    "data channel {in_use} is in use by {}, which has not released it within {:?}: stop it, or choose \
                      another socket folder or another name for the rule",
                     holder(address),
                     self.patience
                 )
                 .into());
             }
-            tracing::debug!(%address, "another process still listens there, it is waited for");
+            tracing::debug!(%address, "waiting for another process to release the address");
             std::thread::sleep(pause);
             pause = (pause * 2).min(MAX_PAUSE);
         }
@@ -104,12 +106,12 @@ impl Listening {
         pull
     }
 
-    /// Whether the plugin is to end.
+    /// Whether the plugin is shutting down.
     pub(super) fn is_over(&self) -> bool {
         self.lock().is_over
     }
 
-    /// Lets go of all addresses; what has connected goes on.
+    /// Stops listening on all addresses; established connections stay open.
     pub(super) fn stop(&self) {
         let mut state = self.lock();
         state.is_over = true;
@@ -119,11 +121,11 @@ impl Listening {
     }
 }
 
-/// Who listens at an address, for people.
+/// A description of the process that listens at an address.
 fn holder(address: &Address) -> String {
     let connected = ekuiper_transport_ipc::connect(address).ok().and_then(|socket| {
-        // A libnng before 1.6 never accepts again when a connection is gone
-        // before it has said its first word (nanomsg/nng#1518).
+        // A libnng before 1.6 stops accepting when a connection closes before
+        // the listener's greeting (nanomsg/nng#1518).
         let _ = wait_for(&mut [PollFd::new(&socket, PollFlags::IN)], Some(Instant::now() + GREETING));
         process::peer(&socket).ok().flatten()
     });

@@ -1,96 +1,95 @@
-//! A symbol that runs on a thread of its own: its start, its end, and what
-//! becomes of one that hangs.
+//! A symbol on its own thread: its start, its stop, and its abandonment when it
+//! hangs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bell::{Bell, Heed};
-use super::guarded;
+use super::catch_panic;
 use crate::error::text_of;
 use crate::plugin::Spawn;
 use crate::{BoxError, Result};
 
-/// Which part of a stop's time a symbol has to end by itself; then its
-/// channels are closed.
+/// The share of the stop timeout after which a symbol's channels are closed.
 const GENTLY: f64 = 0.6;
 
 /// A symbol's thread, as the control thread sees it.
 pub(super) struct Live {
     cell: Arc<Cell>,
     bell: Arc<Bell>,
-    /// It did not start or stop in time: nothing more is asked of it.
+    /// Whether the symbol missed the deadline of its start or stop.
     pub(super) hangs: bool,
-    /// It was stopped, and still deals with what had come before.
+    /// Whether the symbol was stopped and still drains earlier messages.
     pub(super) drains: bool,
 }
 
-/// What became of a stop.
+/// The outcome of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stopped {
-    /// It is over.
+    /// The symbol has ended.
     Over,
-    /// It comes to its end by itself: it makes progress with what had come
-    /// before the stop.
+    /// The symbol makes progress draining messages from before the stop, and
+    /// will end by itself.
     Drains,
-    /// It does not end in time, and is given up.
+    /// The symbol did not end in time, and is abandoned.
     Hangs,
 }
 
-/// How a symbol that runs is stopped. No part waits.
+/// The callbacks that stop a running symbol. None of them blocks.
 pub(super) struct Stopper {
-    /// Asks it to end, with all that is owed.
+    /// Asks the symbol to end after draining.
     pub(super) ask: Box<dyn FnOnce() + Send>,
-    /// Ends every wait for a peer that does not take what it is sent.
+    /// Unblocks sends to a peer that does not read.
     pub(super) hurry: Box<dyn FnOnce() + Send>,
-    /// Gives up what has come and was not dealt with, and logs how much that
-    /// is: the process ends.
+    /// Discards the messages that are left, and logs their number, when the
+    /// process shuts down.
     pub(super) give_up: Box<dyn FnOnce() + Send>,
-    /// How much it has dealt with. A symbol to which this means nothing ends
-    /// as soon as it is asked.
+    /// The number of messages dealt with; `None` for a symbol that ends as soon
+    /// as it is asked.
     pub(super) dealt_with: Option<Box<dyn Fn() -> u64 + Send>>,
 }
 
 impl Stopper {
-    /// Of a symbol that has nothing to deal with once it is asked to end.
+    /// The stopper of a symbol that has nothing to drain.
     pub(super) fn by_asking(ask: impl FnOnce() + Send + 'static) -> Self {
         Self { ask: Box::new(ask), hurry: Box::new(|| {}), give_up: Box::new(|| {}), dealt_with: None }
     }
 }
 
 #[derive(Default)]
-struct Cell(Mutex<State>);
+struct Cell(Mutex<SymbolState>);
 
 #[derive(Default)]
-struct State {
-    /// Absent while it starts.
+struct SymbolState {
+    /// The outcome of the start; `None` while the symbol starts.
     started: Option<Result<()>>,
     ask: Option<Box<dyn FnOnce() + Send>>,
     hurry: Option<Box<dyn FnOnce() + Send>>,
     give_up: Option<Box<dyn FnOnce() + Send>>,
     dealt_with: Option<Box<dyn Fn() -> u64 + Send>>,
-    /// Nobody waits for its start any more.
+    /// Whether the start was abandoned at its deadline.
     abandoned: bool,
-    /// It ends by itself.
+    /// Whether the symbol is ending by itself.
     ending: bool,
-    /// Its thread has nothing left to do.
+    /// Whether the symbol has ended.
     over: bool,
 }
 
 impl Cell {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SymbolState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a symbol's thread reports.
+/// The reports of a symbol's thread to the control thread.
 pub(super) struct Progress {
     cell: Arc<Cell>,
     bell: Arc<Bell>,
 }
 
 impl Progress {
-    /// The symbol waits for its engine; `interrupt` ends that wait when nobody
-    /// waits for the symbol's start any more.
+    /// Reports that the symbol waits for its engine; `interrupt` ends that wait
+    /// when the start is abandoned.
     pub(super) fn waits(&self, interrupt: impl FnOnce() + Send + 'static) {
         let mut state = self.cell.lock();
         if state.abandoned {
@@ -101,8 +100,8 @@ impl Progress {
         }
     }
 
-    /// The symbol runs. False when nobody waits for that any more: it is to
-    /// end at once.
+    /// Reports that the symbol runs. Returns false if the start was abandoned:
+    /// the symbol must end immediately.
     pub(super) fn running(&self, stopper: Stopper) -> bool {
         let mut state = self.cell.lock();
         if state.abandoned {
@@ -118,7 +117,7 @@ impl Progress {
         true
     }
 
-    /// The symbol ends, without having been asked to.
+    /// Reports that the symbol is ending by itself.
     pub(super) fn ending(&self) {
         self.cell.lock().ending = true;
     }
@@ -128,14 +127,14 @@ impl Progress {
         state.over = true;
         match (&state.started, outcome) {
             (None, outcome) => {
-                let nothing = || "it ended without a word".into();
+                let nothing = || "the symbol ended while it was starting, without an error".into();
                 state.started = Some(Err(outcome.err().unwrap_or_else(nothing)));
             }
             (Some(_), Err(error)) => tracing::error!(error = text_of(&*error), "the symbol failed"),
             (Some(_), Ok(())) => {}
         }
-        // Nothing is left to stop: what its channels and its context hold goes
-        // now, and not with the next start.
+        // Release the channels and the context now, and not with the next
+        // start.
         let stopper = (state.ask.take(), state.hurry.take(), state.give_up.take(), state.dealt_with.take());
         drop(state);
         drop(stopper);
@@ -143,16 +142,17 @@ impl Progress {
     }
 }
 
-/// What became of a start.
+/// The outcome of a start.
 pub(super) enum Launched {
     Runs(Live),
-    /// It, or the SDK, said no.
+    /// The symbol or the SDK refused the start.
     Refused(BoxError),
-    /// It has not said anything in time, or before the plugin's end.
+    /// The symbol did not start before its deadline, or before the plugin's
+    /// shutdown.
     Late(Live),
 }
 
-/// Starts a symbol's thread and waits until it runs.
+/// Starts a symbol's thread and waits until the symbol runs.
 pub(super) fn launch(
     name: &str,
     spawn: &Spawn,
@@ -165,8 +165,8 @@ pub(super) fn launch(
     let span = tracing::Span::current();
     let run = Box::new(move || {
         let _entered = span.enter();
-        // What the author's types do when they are dropped is guarded too.
-        let outcome = guarded(|| body(&progress));
+        // Catches panics in destructors of the author's types as well.
+        let outcome = catch_panic(|| body(&progress));
         progress.over(outcome);
     });
     if let Err(error) = spawn(name, run) {
@@ -186,7 +186,7 @@ pub(super) fn launch(
             let interrupt = state.ask.take();
             drop(state);
             interrupt.into_iter().for_each(|interrupt| interrupt());
-            // At the plugin's end it was only interrupted.
+            // At shutdown the start was only interrupted.
             let hangs = !bell.is_ending();
             Launched::Late(Live { cell, bell: bell.clone(), hangs, drains: false })
         }
@@ -198,12 +198,12 @@ impl Live {
         self.cell.lock().over
     }
 
-    /// Whether it comes to its end without being asked once more.
+    /// Whether the symbol will end by itself.
     pub(super) fn is_ending(&self) -> bool {
         !self.hangs && (self.drains || self.cell.lock().ending)
     }
 
-    /// Waits for its end; whether it has come.
+    /// Waits for the symbol's end, and returns whether it has ended.
     pub(super) fn await_end(&self, patience: Duration) -> bool {
         self.bell.wait(Instant::now() + patience, Heed::End, || self.is_over())
     }
@@ -212,20 +212,20 @@ impl Live {
         self.cell.lock().dealt_with.as_ref().map(|dealt_with| dealt_with())
     }
 
-    /// Asks it to end, with all that is owed.
+    /// Asks the symbol to end after draining.
     pub(super) fn ask(&self) {
         // Taken under the lock and called outside of it.
         let ask = self.cell.lock().ask.take();
         ask.into_iter().for_each(|ask| ask());
     }
 
-    /// Ends every wait for a peer that does not take what it is sent.
+    /// Unblocks sends to a peer that does not read.
     fn hurry(&self) {
         let hurry = self.cell.lock().hurry.take();
         hurry.into_iter().for_each(|hurry| hurry());
     }
 
-    /// Gives up what it has not dealt with.
+    /// Stops the symbol and discards the messages that are left.
     pub(super) fn give_up(&self) {
         self.ask();
         self.hurry();
@@ -233,9 +233,9 @@ impl Live {
         give_up.into_iter().for_each(|give_up| give_up());
     }
 
-    /// Stops it. Whoever has asked for that waits for the answer, and so does
-    /// every other symbol's start and stop: a sink that makes progress with
-    /// what had come before is left to it.
+    /// Stops the symbol. The engine waits for the answer, and so does every
+    /// other symbol's start and stop: a sink that makes progress draining is
+    /// therefore left to drain on its own.
     pub(super) fn stop(&mut self, patience: Duration) -> Stopped {
         let now = Instant::now();
         let before = self.dealt_with();
@@ -249,7 +249,7 @@ impl Live {
             self.drains = !self.is_over();
             return if self.drains { Stopped::Drains } else { Stopped::Over };
         }
-        // At the plugin's end it is waited for once more, with all others.
+        // At shutdown, `stop_all` waits for the symbol again, with all others.
         self.hangs = !self.bell.is_ending();
         Stopped::Hangs
     }
@@ -299,7 +299,7 @@ mod tests {
         };
         assert_eq!(refused(|_| Err("no".into())), "no");
         assert_eq!(refused(|_| panic!("boom")), "panicked: boom");
-        assert_eq!(refused(|_| Ok(())), "it ended without a word");
+        assert_eq!(refused(|_| Ok(())), "the symbol ended while it was starting, without an error");
     }
 
     #[test]

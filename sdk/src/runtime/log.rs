@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use tracing::level_filters::LevelFilter;
 
-/// Writes the log to stderr from here on. A subscriber of the author's own
-/// stays.
+/// Installs a subscriber that writes to stderr, unless the author has set one.
 pub(super) fn init(level: Option<&str>) {
     let known = level.and_then(|level| level.parse().ok());
     let subscriber = tracing_subscriber::fmt()
@@ -21,13 +20,13 @@ pub(super) fn init(level: Option<&str>) {
     }
 }
 
-/// Tells the one who started the plugin by hand.
+/// Writes a line for a user who started the plugin by hand.
 pub(super) fn tell(text: &str) {
     let _ = writeln!(Stderr, "{text}");
 }
 
-/// Stderr that never fails: when the host is gone nobody reads the log, and a
-/// failure would panic in the middle of an orderly end.
+/// A writer to stderr that never fails: once the host has ended nothing reads
+/// the log, and a failure would panic in the middle of an orderly shutdown.
 struct Stderr;
 
 impl Write for Stderr {

@@ -1,11 +1,13 @@
-//! The process that serves an engine: launch, control channel, orderly end.
+//! The process that serves an engine: launch, control channel, orderly shutdown.
 //!
-//! `control` starts and stops symbols; `live` is a symbol's thread as seen
-//! from there; `source`, `sink` and `function` are what runs on it; `functions`
-//! finds those that a stock engine does not start again; `channel` drives a
-//! request channel; `listening` is what sinks listen on, and `engine` whose rows they take; `watchdog` notices
-//! signals and the parent's death; `unheard` explains why no engine answers; `bell` wakes the control thread; `log` writes
-//! to stderr; `supervised` is the same in two processes.
+//! `control` starts and stops symbols; `live` is a symbol's thread as the
+//! control thread sees it; `source`, `sink` and `function` run on that thread;
+//! `functions` connects functions that a stock engine does not start again;
+//! `channel` drives a request channel; `listening` has the sockets of sinks, and
+//! `engine` the process whose rows they accept; `watchdog` notices signals and
+//! the parent's death; `unheard` explains why no engine answers; `bell` wakes
+//! the control thread; `log` writes to stderr; `supervised` splits the plugin
+//! into two processes.
 
 mod bell;
 mod channel;
@@ -45,10 +47,10 @@ use listening::Listening;
 #[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq")))]
 compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the default), \"nng\" or \"zeromq\"");
 
-/// The transport that is a wire of its own: `uds` and `nng` are one.
+/// The transport with a different wire protocol; `uds` and `nng` share one.
 const OTHER_WIRE: &str = "zeromq";
 
-/// How this plugin talks.
+/// The means by which this plugin communicates.
 #[derive(Clone)]
 struct Site {
     transport: Arc<dyn Transport>,
@@ -56,16 +58,17 @@ struct Site {
     options: Options,
     engine: Engine,
     listening: Listening,
-    /// Absent where no guard starts this process again.
-    guard: Option<supervised::Guarded>,
-    /// The host has asked for a hello.
+    /// `None` where no supervisor restarts this process.
+    supervisor: Option<supervised::SupervisorLink>,
+    /// Whether the host has asked for a hello.
     is_asked: bool,
-    /// The host may leave functions out when it starts this plugin again.
+    /// Whether the host may omit starts of functions when it restarts this
+    /// plugin.
     forgets: bool,
 }
 
 impl Site {
-    /// How a connection of the control channel begins.
+    /// The first message of each connection of the control channel.
     fn greeting(&self, hello: Hello) -> Vec<u8> {
         if self.is_asked { hello.encode() } else { HANDSHAKE.to_vec() }
     }
@@ -102,18 +105,18 @@ pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
         options,
         engine: Engine::new(),
         listening: Listening::new(plugin.limits.start_timeout),
-        guard: None,
+        supervisor: None,
         is_asked: launch.hello.is_some_and(|version| version >= Hello::VERSION),
         forgets,
     };
-    // A host that does it itself is not to be kept from seeing crashes.
-    let guarded = plugin.supervised && !launch.supervises;
-    let served = match guarded.then(supervised::inherited) {
+    // A host that restarts plugins itself must see their crashes.
+    let is_supervised = plugin.supervised && !launch.supervises;
+    let served = match is_supervised.then(supervised::inherited) {
         None => control::serve(plugin, site),
         Some(Some(inherited)) => control::work(plugin, site, inherited),
         Some(None) => {
             site.transport = light(site.transport);
-            supervised::guard(plugin, site)
+            supervised::supervise(plugin, site)
         }
     };
     match served {
@@ -125,20 +128,21 @@ pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
     }
 }
 
-/// Which limit to raise, where the system has refused the SDK something
-/// without naming what.
+/// The advice to raise a limit, for an error of the system that does not name
+/// the resource.
 fn limit(error: &(dyn std::error::Error + 'static)) -> &'static str {
     match error.downcast_ref().and_then(Errno::from_io_error) {
         Some(Errno::AGAIN) => {
-            ": it can have no more threads: raise the limit of processes and threads (ulimit -u, pids.max), or of \
-             memory (ulimit -v)"
+            ": the plugin cannot create more threads: raise the limit of processes and threads (ulimit -u, pids.max), \
+             or of memory (ulimit -v)"
         }
-        Some(Errno::MFILE) => ": it can open no more files: raise the limit of open files (ulimit -n)",
+        Some(Errno::MFILE) => ": the plugin cannot open more files: raise the limit of open files (ulimit -n)",
         _ => "",
     }
 }
 
-/// What the host says, or what to tell the one who is no host.
+/// The launch options from the host, or the message for a user who started the
+/// plugin by hand.
 fn launch_options(arguments: &[String]) -> Result<LaunchOptions, String> {
     match arguments {
         [argument] if !argument.starts_with('-') => LaunchOptions::parse(argument)
@@ -150,8 +154,8 @@ fn launch_options(arguments: &[String]) -> Result<LaunchOptions, String> {
     }
 }
 
-/// The transport that the host asked for, or the first that is built in; an
-/// error when they are not of one wire.
+/// The transport that the host asked for, or else the first built-in one; an
+/// error if their wire protocols differ.
 fn transport(wanted: Option<&str>) -> Result<Arc<dyn Transport>, String> {
     let mut built: Vec<Arc<dyn Transport>> = vec![
         #[cfg(feature = "uds")]
@@ -164,23 +168,24 @@ fn transport(wanted: Option<&str>) -> Result<Arc<dyn Transport>, String> {
     let position = wanted.and_then(|wanted| built.iter().position(|transport| transport.name() == wanted));
     let chosen = built.swap_remove(position.unwrap_or(0));
     if position.is_none() {
-        // Who says nothing speaks SP, as eKuiper does.
+        // A host that names no transport speaks SP, as eKuiper does.
         let spoken = wanted.unwrap_or("uds");
         if (spoken == OTHER_WIRE) != (chosen.name() == OTHER_WIRE) {
             return Err(format!(
-                "transport {spoken} is not built into this plugin, and {} does not understand it: build the plugin \
+                "transport {spoken} is not built into this plugin, and {} has a different wire protocol: build the plugin \
                  with its feature \"{spoken}\", or start the host with another transport",
                 chosen.name()
             ));
         }
         if wanted.is_some() {
-            tracing::warn!("transport {spoken} is not built into this plugin, it uses {}", chosen.name());
+            tracing::warn!("transport {spoken} is not built into this plugin, which uses {} instead", chosen.name());
         }
     }
     Ok(chosen)
 }
 
-/// For a guard, which is to be small: `uds` and `nng` are one wire.
+/// Replaces `nng` by the smaller `uds`, with the same wire protocol, for a
+/// supervisor.
 fn light(transport: Arc<dyn Transport>) -> Arc<dyn Transport> {
     #[cfg(feature = "uds")]
     if transport.name() == "nng" {
@@ -189,8 +194,8 @@ fn light(transport: Arc<dyn Transport>) -> Arc<dyn Transport> {
     transport
 }
 
-/// Runs an author's code; a panic is an error.
-pub(crate) fn guarded<T>(code: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs an author's code, and converts a panic into an error.
+pub(crate) fn catch_panic<T>(code: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| Err(Error::Panic(panic_text(panic)).into()))
 }
 
@@ -202,7 +207,7 @@ fn panic_text(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(panic) => {
-            // Whatever it is, its drop might panic again.
+            // Dropping an unknown payload might panic again.
             std::mem::forget(panic);
             "without a text".into()
         }
@@ -231,7 +236,7 @@ mod tests {
             options: Options::default(),
             engine: Engine::new(),
             listening: Listening::new(std::time::Duration::from_secs(20)),
-            guard: None,
+            supervisor: None,
             is_asked: false,
             forgets: true,
         }
@@ -246,7 +251,7 @@ mod tests {
             }
         }
         let text = |code: fn()| {
-            guarded(|| {
+            catch_panic(|| {
                 code();
                 Ok(())
             })

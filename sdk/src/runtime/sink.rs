@@ -1,4 +1,4 @@
-//! A running sink: its data and ack channels, its thread, its end.
+//! A running sink: its data and ack channels, its thread, and its shutdown.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,60 +14,61 @@ use rustix::time::{ClockId, clock_gettime};
 use super::live::{Progress, Stopper};
 use super::source::Channel;
 use super::supervised::{Account, UNKNOWN_MESSAGE};
-use super::{Site, guarded};
+use super::{Site, catch_panic};
 use crate::context::{Outlet, trim};
 use crate::error::text_of;
 use crate::plugin::SinkFactory;
 use crate::{Config, Error, Result, Sink, SinkContext};
 
-/// How long the engine may take to accept the ack channel, where it has asked
-/// for acks.
+/// The maximum wait for the engine to accept the ack channel, where it asks for
+/// acks.
 const ACK_CONNECT: Duration = Duration::from_secs(5);
 
-/// The same where it has not, and nothing depends on it.
+/// The maximum wait for the ack channel where the engine does not ask for acks.
 const IDLE_ACK_CONNECT: Duration = Duration::from_millis(100);
 
-/// How much can have been on its way when a sink was stopped, in bytes, unless
-/// the system's buffers are larger. An engine that sends more than that after
-/// its own stop never pauses, and would keep the sink for ever (fault 18).
+/// The maximum number of bytes in flight when a sink is stopped, unless the
+/// system's buffers are larger. An engine that sends more after its stop never
+/// pauses, and would keep the sink running for ever (fault 18).
 const ON_ITS_WAY: u64 = 512 << 10;
 
-/// What a message counts for at least and at most there: its frame, and what a
-/// buffer may hold of one that is longer than all buffers.
+/// The minimum and maximum that a message counts towards [`ON_ITS_WAY`]: its
+/// frame, and the part of a very long message that buffers may hold.
 const LEAST: u64 = 16;
 const MOST: u64 = 256 << 10;
 
-/// How often a host is told at most what was collected.
+/// The minimum time between two reports of collected messages.
 const REPORT_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long the last report may take to leave.
+/// The deadline for sending the last report.
 const LAST_REPORT: Duration = Duration::from_secs(1);
 
-/// How long it is counted at most what was given up.
+/// The maximum time spent counting discarded messages.
 const COUNTING: Duration = Duration::from_millis(100);
 
-/// How long the engine may take to close its connection when it is asked to.
+/// The maximum wait for the engine to close its connection when asked.
 const HANDING_OVER: Duration = Duration::from_millis(100);
 
-/// How long the engine may take to take acknowledgements of what was given up.
+/// The deadline for sending acknowledgements of discarded messages.
 const REFUSING: Duration = Duration::from_millis(200);
 
-/// What the engine is told of a message that came and was not collected.
+/// The acknowledgement of a message that was received and not collected.
 const NOT_COLLECTED: &str = "not collected: the plugin ended before the sink took this message";
 
-/// How long nothing has come when all has: a connection may not have been
-/// accepted yet, and a transport with threads of its own may be behind.
+/// The silence after which a stopped sink has been drained: a connection may not
+/// have been accepted yet, and a transport with its own threads may lag.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// A wait as short as this is left to the transport, which may look for the
-/// next message without sleeping; the stop is noticed after it.
+/// The longest wait that is left to the transport, which may busy-poll for the
+/// next message; a stop is noticed after it.
 const SHORT: Duration = Duration::from_micros(50);
 
-/// How often a transport without a readiness descriptor looks for the stop.
+/// The interval between checks for a stop on a transport without a readiness
+/// descriptor.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// A sink's whole life, on its thread. It is started `again` when a former
-/// worker of the plugin has run it.
+/// Runs a sink on its thread from its start to its end. `again` means that a
+/// previous worker of the plugin has run it.
 pub(super) fn live(
     site: &Site,
     make: &SinkFactory,
@@ -76,11 +77,11 @@ pub(super) fn live(
     again: bool,
     progress: &Progress,
 ) -> Result<()> {
-    let mut sink = guarded(|| Ok(make()))?;
+    let mut sink = catch_panic(|| Ok(make()))?;
     let requires_ack = control.requires_ack();
     let reports = control.reports && !requires_ack;
     let config = Config::from(control.config.unwrap_or_default());
-    guarded(|| sink.configure(&config))?;
+    catch_panic(|| sink.configure(&config))?;
     let abandoned = Arc::new(AtomicBool::new(false));
     let abandons = abandoned.clone();
     progress.waits(move || abandons.store(true, Ordering::Release));
@@ -97,25 +98,25 @@ pub(super) fn live(
     if requires_ack {
         connected.map_err(fail(format!("ack channel {ack}")))?;
     }
-    let guard = site.guard.as_ref().filter(|_| requires_ack);
-    let (account, owed) = guard
-        .and_then(|guard| {
-            let (mark, owed) = guard.marks.sink(&control.meta, again)?;
-            Some((Arc::new(Account::new(mark, guard.link.clone(), control.meta.clone())), owed))
+    let supervisor = site.supervisor.as_ref().filter(|_| requires_ack);
+    let (account, owed) = supervisor
+        .and_then(|supervisor| {
+            let (mark, owed) = supervisor.marks.sink(&control.meta, again)?;
+            Some((Arc::new(Account::new(mark, supervisor.link.clone(), control.meta.clone())), owed))
         })
         .unzip();
     let acks = Acks { channel: Channel(push.clone()), account: account.clone() };
     let owed = owed.unwrap_or(0);
     if owed > 0 {
-        tracing::error!(messages = owed, "what a former worker has died with is acknowledged as failed");
+        tracing::error!(messages = owed, "messages in flight when the previous worker died are acknowledged as failed");
     }
     for _ in 0..owed {
         acks.send(&encode_ack(Err(UNKNOWN_MESSAGE))).map_err(fail(format!("ack channel {ack}")))?;
     }
     let outlet = requires_ack.then(|| Box::new(acks) as Box<dyn Outlet>);
-    let opened = guarded(|| Ok(sink.ack_mode())).and_then(|ack_mode| {
+    let opened = catch_panic(|| Ok(sink.ack_mode())).and_then(|ack_mode| {
         let ctx = SinkContext::new(control.meta, outlet, ack_mode);
-        guarded(|| sink.open(&ctx))?;
+        catch_panic(|| sink.open(&ctx))?;
         Ok(ctx)
     });
     if opened.is_err() {
@@ -139,8 +140,8 @@ pub(super) fn live(
         tracing::error!(%error, "the data channel failed");
     }
     tally.report(Instant::now() + LAST_REPORT);
-    if let Err(error) = guarded(|| sink.close(&ctx)) {
-        tracing::error!(error = text_of(&*error), "the sink was not closed in order");
+    if let Err(error) = catch_panic(|| sink.close(&ctx)) {
+        tracing::error!(error = text_of(&*error), "closing the sink failed");
     }
     if legacy.is_ending() {
         legacy.refuse(0);
@@ -152,7 +153,7 @@ pub(super) fn live(
     Ok(())
 }
 
-/// How the control thread stops it.
+/// The callbacks with which the control thread stops the sink.
 fn stopper(stop: &Arc<Stop>, legacy: &Arc<Legacy>, push: &Arc<dyn Push>, reports: bool) -> Stopper {
     let (asked, given_up, counted) = (stop.clone(), stop.clone(), stop.clone());
     let (legacy, acks, span) = (legacy.clone(), push.clone(), tracing::Span::current());
@@ -160,7 +161,7 @@ fn stopper(stop: &Arc<Stop>, legacy: &Arc<Legacy>, push: &Arc<dyn Push>, reports
     let report = {
         let (told, push) = (stop.clone(), push.clone());
         move || {
-            // Its own thread may be in `collect`, maybe for ever.
+            // The sink's own thread may hang in `collect`.
             if reports {
                 let mut report = Vec::new();
                 told.collected().encode(&mut report);
@@ -171,22 +172,22 @@ fn stopper(stop: &Arc<Stop>, legacy: &Arc<Legacy>, push: &Arc<dyn Push>, reports
     let report_again = report.clone();
     Stopper {
         ask: Box::new(move || {
-            // First: a host that has given up the wait for what it has sent
-            // waits for this number.
+            // First: a host that no longer waits for its messages to be
+            // collected waits for this number.
             report();
             asked.set();
         }),
         hurry: Box::new(move || {
             if requires_ack {
-                // Ends an acknowledgement that the engine does not take.
+                // Unblocks an acknowledgement that the engine does not read.
                 acks.close();
             }
             report_again();
         }),
         give_up: Box::new(move || {
             given_up.give_up();
-            // Unless its own thread is about to: that may be in `collect` for
-            // ever.
+            // Unless the sink's own thread receives and will close it; that
+            // thread may also hang in `collect`.
             if span.in_scope(|| legacy.give_up()) {
                 legacy.pull.close();
             }
@@ -195,9 +196,9 @@ fn stopper(stop: &Arc<Stop>, legacy: &Arc<Legacy>, push: &Arc<dyn Push>, reports
     }
 }
 
-/// What a sink leaves behind when its plugin ends and the engine goes on, as it
-/// does with an update: messages on their way, and acknowledgements that the
-/// engine waits for.
+/// The duties of a sink whose plugin shuts down while the engine continues, as
+/// with an update: messages in flight, and acknowledgements for which the engine
+/// waits.
 struct Legacy {
     site: Site,
     ack: Address,
@@ -208,24 +209,24 @@ struct Legacy {
 }
 
 impl Legacy {
-    /// Whether the plugin is to end.
+    /// Whether the plugin is shutting down.
     fn is_ending(&self) -> bool {
         self.site.listening.is_over()
     }
 
-    /// Lets the engine send its next message to the plugin's next process. The
-    /// best moment is while the engine waits for an acknowledgement: what it
-    /// sends just when its connection ends may be lost (mangos does not send it
-    /// again), and then it waits for ever.
+    /// Asks the engine to send its next message to the plugin's next process.
+    /// The best moment is while the engine waits for an acknowledgement: a
+    /// message sent just as its connection ends may be lost (mangos does not
+    /// resend it), and then the engine waits for ever.
     fn hand_over(&self) {
         if !self.is_handed_over.swap(true, Ordering::AcqRel) {
             self.pull.hand_over(Some(Instant::now() + HANDING_OVER));
         }
     }
 
-    /// Counts what has come and nobody will collect, logs it, and acknowledges
-    /// it as failed with what the sink still has; false when another thread is
-    /// receiving.
+    /// Counts and logs the received messages that will not be collected, and
+    /// acknowledges them and the sink's unacknowledged ones as failed. Returns
+    /// false if another thread is receiving.
     fn give_up(&self) -> bool {
         self.hand_over();
         let (mut lost, mut message) = (0u64, Vec::new());
@@ -247,15 +248,15 @@ impl Legacy {
         if lost > 0 {
             tracing::error!(
                 messages = lost,
-                "the plugin ends: messages that had come were not collected in time, and are lost"
+                "the plugin is shutting down: messages received were not collected in time, and are lost"
             );
         }
         self.refuse(lost);
         is_receiver
     }
 
-    /// Acknowledges as failed what the sink has, and so many messages that it
-    /// has not taken.
+    /// Acknowledges as failed the sink's unacknowledged messages, and `unread`
+    /// messages that it was not given.
     fn refuse(&self, unread: u64) {
         let owed = self.ctx.give_up();
         if !self.ctx.requires_ack() || owed + unread == 0 {
@@ -266,17 +267,20 @@ impl Legacy {
         }
         let of_each = [(owed, UNKNOWN_MESSAGE), (unread, NOT_COLLECTED)];
         match refuse(&self.site, &self.ack, &of_each, Instant::now() + REFUSING) {
-            Ok(()) => tracing::error!(messages = owed + unread, "the plugin ends: they are acknowledged as failed"),
-            Err(error) => tracing::debug!(%error, messages = owed + unread, "they cannot be acknowledged as failed"),
+            Ok(()) => tracing::error!(
+                messages = owed + unread,
+                "the plugin is shutting down: unacknowledged messages are acknowledged as failed"
+            ),
+            Err(error) => tracing::debug!(%error, messages = owed + unread, "cannot acknowledge messages as failed"),
         }
     }
 }
 
-/// Acknowledges messages as failed, so many for each reason, on a connection of
-/// its own: the sink's may be gone, or in use by what hangs.
+/// Acknowledges messages as failed, a number of them for each reason, on a new
+/// connection: the sink's may be closed, or in use by a thread that hangs.
 ///
 /// # Errors
-/// The engine does not take them in time.
+/// The engine does not read the acknowledgements in time.
 pub(super) fn refuse(
     site: &Site,
     ack: &Address,
@@ -292,30 +296,30 @@ pub(super) fn refuse(
     push.flush(Some(give_up))
 }
 
-/// How many messages a sink has collected, and the reports of that to a host
+/// The number of messages that a sink has collected, and its reports to a host
 /// that has asked for them.
 struct Tally {
     stop: Arc<Stop>,
     channel: Option<Arc<dyn Push>>,
     now: Collected,
-    /// What the host knows.
+    /// The numbers last reported to the host.
     told: Collected,
-    /// The report as it is sent.
+    /// The encoded report.
     report: Vec<u8>,
-    /// When the next report may leave, on the coarse clock: the fine one would
-    /// cost each message more than its count does.
+    /// The earliest time of the next report, on the coarse clock: the precise
+    /// one would cost more per message than the counting itself.
     next: Duration,
 }
 
 impl Tally {
     fn new(stop: Arc<Stop>, channel: Option<Arc<dyn Push>>) -> Self {
         let (now, told) = Default::default();
-        // As long as one can be.
+        // The longest possible report.
         let report = Vec::with_capacity(80);
         Self { stop, channel, now, told, report, next: Duration::ZERO }
     }
 
-    /// The sink has dealt with a message.
+    /// Counts a message that the sink has dealt with.
     fn add(&mut self, is_refused: bool) {
         self.now.collected += 1;
         self.now.refused += u64::from(is_refused);
@@ -323,18 +327,18 @@ impl Tally {
         self.report_if_due();
     }
 
-    /// Tells what is new, unless that was done a moment ago.
+    /// Reports new numbers, at most once per [`REPORT_PAUSE`].
     fn report_if_due(&mut self) {
         if self.channel.is_some() && self.now != self.told && coarse_now() >= self.next {
             self.report(Instant::now());
         }
     }
 
-    /// Tells what is new.
+    /// Reports new numbers.
     fn report(&mut self, deadline: Instant) {
         let Some(channel) = &self.channel else { return };
         if self.now != self.told {
-            // One that does not leave is made up for by the next.
+            // A report that cannot be sent is superseded by the next.
             self.now.encode(&mut self.report);
             if channel.send(&self.report, Some(deadline)).is_ok() {
                 self.told = self.now;
@@ -343,7 +347,7 @@ impl Tally {
         }
     }
 
-    /// How long a wait may be: until the next report.
+    /// The longest wait that does not delay the next report.
     fn patience(&self) -> Option<Duration> {
         let has_news = self.channel.is_some() && self.now != self.told;
         has_news.then(|| self.next.saturating_sub(coarse_now()).max(Duration::from_millis(1)))
@@ -352,11 +356,11 @@ impl Tally {
 
 fn coarse_now() -> Duration {
     let now = clock_gettime(ClockId::MonotonicCoarse);
-    // Since the machine's start.
+    // Since boot.
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
-/// The ack channel, and the account of what is still to be acknowledged.
+/// The ack channel, and the account of messages to be acknowledged.
 struct Acks {
     channel: Channel,
     account: Option<Arc<Account>>,
@@ -366,13 +370,12 @@ impl Outlet for Acks {
     fn send(&self, ack: &[u8]) -> Result<(), TransportError> {
         let Some(account) = &self.account else { return self.channel.send(ack) };
         account.mark().acknowledging();
-        // Should the worker die, it must have left.
+        // Unbatched: the ack must have been sent even if the worker dies next.
         self.channel.0.send(ack, None)
     }
 }
 
-/// Gives messages to the sink until it is stopped and what had come before is
-/// read.
+/// Passes messages to the sink until it is stopped and drained.
 fn collect(
     sink: &mut dyn Sink,
     ctx: &SinkContext,
@@ -387,9 +390,10 @@ fn collect(
     let now_past: Deadline = Some(Instant::now());
     let mut deadline = now_past;
     let mut readable = false;
-    // The last message came soon after the one before; it was waited for.
+    // Whether the last message soon followed the one before, and whether a
+    // short wait for the next one is over.
     let (mut is_quick, mut has_waited) = (false, false);
-    // Set once it is stopped: how much it reads at most.
+    // Set once the sink is stopped: the bytes that it still reads at most.
     let mut on_its_way = None;
     loop {
         if stop.is_given_up() {
@@ -408,7 +412,7 @@ fn collect(
                 if on_its_way.is_some() && legacy.is_ending() {
                     legacy.hand_over();
                 }
-                // Told to the engine and logged already.
+                // `deliver` has logged and acknowledged an error.
                 let is_refused = deliver(sink, ctx, &message).is_err();
                 tally.add(is_refused);
                 if let Some(left) = &mut on_its_way {
@@ -421,7 +425,7 @@ fn collect(
             Ok(PullEvent::Connected(peer)) => account.into_iter().for_each(|account| account.connected(pull, peer)),
             Ok(PullEvent::Disconnected(peer)) => account.into_iter().for_each(|account| account.disconnected(peer)),
             Err(TransportError::Timeout) if on_its_way.is_some() => {
-                // Nothing has come for a while, and nothing is lost by that.
+                // Drained: no message has arrived for a while.
                 if legacy.is_ending() && !legacy.is_handed_over.load(Ordering::Acquire) {
                     legacy.hand_over();
                 } else {
@@ -429,12 +433,12 @@ fn collect(
                 }
             }
             Err(TransportError::Timeout) => {
-                // Nothing more to do: nobody is to wait for an acknowledgement.
+                // Idle: flush the batched acknowledgements.
                 if let Err(TransportError::Closed) = acks.dispatch(None) {
                     return Ok(());
                 }
                 tally.report_if_due();
-                // Where a guard counts what is read, it must know before.
+                // With an account, reads must be announced to the supervisor.
                 if is_quick && !has_waited && account.is_none() {
                     has_waited = true;
                     deadline = Some(Instant::now() + SHORT);
@@ -449,7 +453,7 @@ fn collect(
         }
         if stop.is_set() {
             if *on_its_way.get_or_insert_with(on_its_way_at_most) == 0 {
-                tracing::warn!("the engine goes on sending after its stop: what it sends from here on is not read");
+                tracing::warn!("the engine keeps sending after its stop: further messages are not read");
                 if legacy.is_ending() {
                     legacy.give_up();
                 }
@@ -460,8 +464,8 @@ fn collect(
     }
 }
 
-/// How much can have been on its way when the stop came. What had come before
-/// the engine's connection ended is always less.
+/// The maximum number of bytes in flight when the stop arrived. Data received
+/// before the engine's connection ended is always less.
 fn on_its_way_at_most() -> u64 {
     let buffers = ["wmem_default", "wmem_max"].map(|name| {
         let set = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok();
@@ -470,21 +474,21 @@ fn on_its_way_at_most() -> u64 {
     buffers.into_iter().max().unwrap_or(0).saturating_mul(2).max(ON_ITS_WAY)
 }
 
-/// Gives one message to the sink, and acknowledges it where that is due.
+/// Passes one message to the sink, and acknowledges it in automatic mode.
 pub(crate) fn deliver(sink: &mut dyn Sink, ctx: &SinkContext, message: &[u8]) -> Result<()> {
     ctx.begin();
-    let outcome = guarded(|| sink.collect(ctx, message));
+    let outcome = catch_panic(|| sink.collect(ctx, message));
     ctx.end(&outcome);
     outcome
 }
 
-/// The wish that a sink end: a flag for who is busy, and a descriptor for who
-/// waits.
+/// The stop request of a sink: a flag for a busy thread, and a descriptor for a
+/// blocked one.
 struct Stop {
     flag: AtomicBool,
-    /// What has come is not to be collected any more.
+    /// Whether received messages are discarded.
     given_up: AtomicBool,
-    /// How many messages were collected, and not taken.
+    /// The numbers of messages that were collected, and of those refused.
     collected: AtomicU64,
     refused: AtomicU64,
     event: OwnedFd,
@@ -525,8 +529,8 @@ impl Stop {
         self.flag.load(Ordering::Acquire)
     }
 
-    /// Waits for a message, the stop, or the end of `patience`; returns how the
-    /// next look is to wait, and whether there is something to read.
+    /// Waits for a message, the stop, or the end of `patience`. Returns the
+    /// deadline of the next receive, and whether there is data to read.
     fn or_readable(&self, pull: &dyn Pull, patience: Option<Duration>) -> (Deadline, bool) {
         let now = Instant::now();
         match pull.readiness() {
@@ -534,7 +538,7 @@ impl Stop {
             Some(readiness) => {
                 let mut fds =
                     [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
-                // Interrupted or not: the next look tells.
+                // An interruption is harmless: the next receive decides.
                 let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
                 let _ = poll(&mut fds, timeout.as_ref());
                 (Some(now), fds[0].revents().contains(PollFlags::IN))

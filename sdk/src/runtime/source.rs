@@ -1,4 +1,4 @@
-//! A running source: its data channel, its thread, its end.
+//! A running source: its data channel, its thread, and its end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,31 +9,31 @@ use ekuiper_core::message::Control;
 use ekuiper_core::transport::{Endpoint, Push, TransportError};
 
 use super::live::{Progress, Stopper};
-use super::{Site, guarded};
+use super::{Site, catch_panic};
 use crate::context::Outlet;
 use crate::error::text_of;
 use crate::plugin::SourceFactory;
 use crate::{Config, Error, Result, Source, SourceContext};
 
-/// How long the engine may take to accept the data channel. It listens there
-/// before it starts the source; where it does not any more, since the rule has
-/// gone meanwhile, its next command is not to wait as long as it waits for the
+/// The maximum wait for the engine to accept the data channel. The engine
+/// listens before it starts the source. If it has stopped listening because the
+/// rule was removed, its next command must not wait as long as it waits for the
 /// answer (5 s).
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How long a source that is over waits until its last tuples have left.
+/// The maximum wait for the last tuples of an ended source to be flushed.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The push end of a channel; shared with whoever closes it. Messages leave
-/// together where they follow each other quickly.
+/// The push end of a channel, shared with the thread that closes it. Messages
+/// that follow each other quickly are batched.
 pub(super) struct Channel(pub(super) Arc<dyn Push>);
 
 impl Outlet for Channel {
     fn send(&self, message: &[u8]) -> Result<(), TransportError> {
         loop {
             match self.0.post(message, None) {
-                // The peer went away in the middle of it, and has therefore
-                // not got it: the next one does.
+                // The peer disconnected before it received the whole message:
+                // send it to the next one.
                 Err(TransportError::Disconnected) => {}
                 sent => return sent,
             }
@@ -41,7 +41,7 @@ impl Outlet for Channel {
     }
 }
 
-/// A source's whole life, on its thread.
+/// Runs a source on its thread from its start to its end.
 pub(super) fn live(
     site: &Site,
     make: &SourceFactory,
@@ -50,14 +50,14 @@ pub(super) fn live(
     data: Address,
     progress: &Progress,
 ) -> Result<()> {
-    let mut source = guarded(|| Ok(make()))?;
+    let mut source = catch_panic(|| Ok(make()))?;
     let config = Config::from(control.config.clone().unwrap_or_default());
-    guarded(|| source.configure(control.datasource(), &config))?;
+    catch_panic(|| source.configure(control.datasource(), &config))?;
     let push = site.transport.push(&Endpoint::Dial(data.clone()), &site.options);
     let fail = |source| Error::Transport { what: format!("data channel {data}"), source };
     let push: Arc<dyn Push> = Arc::from(push.map_err(fail)?);
-    // The engine learns of the source's end by the connection's: there must
-    // have been one, also where no tuple is ever sent.
+    // The engine detects the source's end by the end of its connection, so
+    // connect even if no tuple is ever sent.
     let waiting = push.clone();
     progress.waits(move || waiting.close());
     push.connect(Some(Instant::now() + CONNECT)).map_err(fail)?;
@@ -65,7 +65,7 @@ pub(super) fn live(
     let (stopped, closed) = (ctx.clone(), push.clone());
     let stopper = Stopper::by_asking(move || {
         stopped.stop();
-        // Ends an `emit` that waits for a slow engine.
+        // Unblocks an `emit` that waits for a slow engine.
         closed.close();
     });
     if progress.running(stopper) {
@@ -79,11 +79,11 @@ pub(super) fn live(
     Ok(())
 }
 
-/// Opens a source and closes it; both outcomes. The engine is told why one
-/// ends by itself that does not want to; one that is stopped may end as it
-/// likes. `ending` is called in between.
+/// Opens and closes a source, and returns both outcomes. An error of `open` is
+/// reported to the engine, unless the source was stopped. `ending` is called in
+/// between.
 pub(crate) fn run(source: &mut dyn Source, ctx: &SourceContext, ending: impl FnOnce()) -> (Result<()>, Result<()>) {
-    let mut opened = guarded(|| source.open(ctx));
+    let mut opened = catch_panic(|| source.open(ctx));
     ending();
     if let Err(error) = &opened {
         let text = text_of(&**error);
@@ -94,7 +94,7 @@ pub(crate) fn run(source: &mut dyn Source, ctx: &SourceContext, ending: impl FnO
             let _ = ctx.emit_error(&text);
         }
     }
-    let closed = guarded(|| source.close(ctx));
+    let closed = catch_panic(|| source.close(ctx));
     ctx.over();
     (opened, closed)
 }

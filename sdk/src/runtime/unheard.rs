@@ -1,6 +1,5 @@
-//! What to tell the one who started a plugin that no engine answers. Most
-//! often its name is not the one of its manifest, which is where the engine
-//! listens.
+//! The explanation for a plugin to which no engine responds. Most often its name
+//! differs from its manifest's, on whose address the engine listens.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,11 +7,11 @@ use std::path::{Path, PathBuf};
 use ekuiper_core::address::Address;
 use ekuiper_core::manifest::Manifest;
 
-/// Where the plugin dials, that nobody listens there, and which manifests there
-/// are in its own folder and in the working directory.
+/// The message with the plugin's address, on which no engine listens, and the
+/// manifests in its folder and in the working directory.
 pub(super) fn explain(plugin: &str, address: &Address) -> String {
     let arguments = std::env::args_os().map(PathBuf::from);
-    // The program's, or the script's that an interpreter runs.
+    // The folder of the program, or of the script that an interpreter runs.
     let beside = arguments.filter(|path| path.is_file()).filter_map(|path| Some(path.parent()?.to_owned()));
     let folders = beside.chain([std::env::current_dir().unwrap_or_default()]);
     sentence(plugin, address, &manifests(folders))
@@ -31,16 +30,18 @@ fn manifests(folders: impl Iterator<Item = PathBuf>) -> BTreeSet<String> {
 }
 
 fn sentence(plugin: &str, address: &Address, manifests: &BTreeSet<String>) -> String {
-    let nobody = format!("plugin {plugin}: nobody listens at {address}, where it waits for the engine that started it");
+    let nobody = format!("plugin {plugin}: no engine listens at {address}, where the plugin waits for it");
     let files: Vec<_> = manifests.iter().map(|name| format!("{name}.json")).collect();
     if manifests.contains(plugin) {
-        format!("{nobody}. Its manifest {plugin}.json is there: has an engine started it, with this socket folder?")
+        format!(
+            "{nobody}. Its manifest {plugin}.json was found: has an engine started the plugin, with this socket folder?"
+        )
     } else if files.is_empty() {
-        format!("{nobody}. There is no manifest beside it: an engine listens at the name of the plugin's manifest")
+        format!("{nobody}. No manifest was found beside the plugin: an engine listens at the manifest's name")
     } else {
         format!(
-            "{nobody}. The manifest beside it is {}: an engine listens at the manifest's name, which must be the \
-             plugin's (Plugin::new, PluginConfig) as well",
+            "{nobody}. The manifest beside the plugin is {}: an engine listens at the manifest's name, so the plugin \
+             must have the same name (Plugin::new, PluginConfig)",
             files.join(", ")
         )
     }
@@ -60,12 +61,12 @@ mod tests {
         let found = || manifests([folder.path().to_owned(), folder.path().to_owned()].into_iter());
         let address = Address::new("/tmp/plugin_mirror.ipc").unwrap();
         let said = sentence("mirror", &address, &found());
-        assert!(said.starts_with("plugin mirror: nobody listens at ipc:///tmp/plugin_mirror.ipc"), "{said}");
-        assert!(said.contains("There is no manifest beside it"), "{said}");
+        assert!(said.starts_with("plugin mirror: no engine listens at ipc:///tmp/plugin_mirror.ipc"), "{said}");
+        assert!(said.contains("No manifest was found beside the plugin"), "{said}");
         write("mirrors.json", r#"{"language": "go", "executable": "mirror", "functions": ["echo"]}"#);
         let said = sentence("mirror", &address, &found());
-        assert!(said.contains("The manifest beside it is mirrors.json: "), "{said}");
+        assert!(said.contains("The manifest beside the plugin is mirrors.json: "), "{said}");
         let said = sentence("mirrors", &address, &found());
-        assert!(said.contains("Its manifest mirrors.json is there"), "{said}");
+        assert!(said.contains("Its manifest mirrors.json was found"), "{said}");
     }
 }

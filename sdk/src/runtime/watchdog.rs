@@ -1,4 +1,4 @@
-//! Notices that the plugin is to end: a signal, or its parent's death.
+//! The detection of a shutdown: a signal, or the parent's death.
 
 #![allow(unsafe_code, reason = "a signal handler that tells this process from one that it has forked")]
 
@@ -15,33 +15,34 @@ use super::bell::Bell;
 use super::control::GRACE;
 use crate::Result;
 
-/// What polls readable when the plugin is to end.
+/// The descriptors that poll readable when the plugin must shut down.
 pub(super) struct Ends {
     receiver: UnixStream,
-    /// Kept for the signals.
+    /// Kept open for the signal handlers.
     _sender: UnixStream,
     parent: Option<OwnedFd>,
 }
 
 impl Ends {
-    /// Catches SIGTERM and SIGINT, and watches the parent, from here on.
+    /// Starts to catch SIGTERM and SIGINT, and to watch the parent.
     pub(super) fn new() -> Result<Self> {
         let (receiver, sender) = UnixStream::pair()?;
         for signal in [SIGTERM, SIGINT] {
             catch(signal, sender.try_clone()?)?;
         }
-        // The parent as it is now. Its number says nothing later: it may be
-        // another's by then, and an orphan's parent need not be process 1.
+        // A pidfd of the current parent. Its pid would not do: it may be reused,
+        // and an orphan's parent need not be process 1.
         let parent = getppid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok().map(|fd| (pid, fd)));
-        // Had it died in between, its number might be another's already.
+        // Check that the parent has not died, and its pid been reused, in
+        // between.
         let parent = parent.filter(|(pid, _)| getppid() == Some(*pid)).map(|(_, fd)| fd);
         if parent.is_none() {
-            tracing::debug!("the parent cannot be watched: its end is noticed by the control channel's");
+            tracing::debug!("cannot watch the parent: its end is noticed by the end of the control channel");
         }
         Ok(Self { receiver, _sender: sender, parent })
     }
 
-    /// To be polled, for `PollFlags::IN`.
+    /// The descriptors to poll, for `PollFlags::IN`.
     pub(super) fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
         let parent = self.parent.as_ref().map(|parent| PollFd::new(parent, PollFlags::IN));
         std::iter::once(PollFd::new(&self.receiver, PollFlags::IN)).chain(parent)
@@ -50,8 +51,8 @@ impl Ends {
 
 /// Makes `signal` send a byte to `sender`, in this process alone.
 ///
-/// A child that a symbol forks has the handler and the socket too. What it is
-/// sent is meant for it: it goes on as if nothing had been caught here.
+/// A child that a symbol forks inherits the handler and the socket. A signal
+/// sent to the child takes its default action there.
 fn catch(signal: i32, sender: UnixStream) -> std::io::Result<()> {
     let (owner, was_default) = (getpid(), is_default(signal));
     let handler = move || {
@@ -60,7 +61,7 @@ fn catch(signal: i32, sender: UnixStream) -> std::io::Result<()> {
         } else if was_default {
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
-        // Another handler that was there before has been called already.
+        // An earlier handler has already been called.
     };
     // SAFETY: the handler makes system calls that are async-signal-safe, and
     // does nothing else: it takes no lock, allocates nothing, and cannot panic.
@@ -76,9 +77,8 @@ fn is_default(signal: i32) -> bool {
     masks.fold(0, |all, mask| all | mask) & (1 << (signal - 1)) == 0
 }
 
-/// Ends what is going on, and closes the control channel, when the plugin is
-/// to end. Should that not end the process within its grace time, the process
-/// simply ends.
+/// Starts the thread that ends all waits and closes the control channel at
+/// shutdown, and exits the process if it has not ended within the grace time.
 pub(super) fn watch(bell: Arc<Bell>, close: impl FnOnce() + Send + 'static) -> Result<()> {
     let ends = Ends::new()?;
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
@@ -86,7 +86,7 @@ pub(super) fn watch(bell: Arc<Bell>, close: impl FnOnce() + Send + 'static) -> R
         while matches!(poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
         bell.end();
         close();
-        // No word from here on: whoever read the log may be what is gone.
+        // Nothing is logged from here on: the log's reader may have died.
         std::thread::sleep(GRACE + GRACE / 8);
         std::process::exit(0);
     })?;

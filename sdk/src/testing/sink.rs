@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::test_meta;
 use crate::context::Outlet;
-use crate::runtime::{deliver, guarded};
+use crate::runtime::{catch_panic, deliver};
 use crate::{Config, Result, Sink, SinkContext};
 
 /// Creates a test of a sink.
@@ -46,13 +46,13 @@ impl SinkTest {
     pub fn open(self) -> Result<OpenSink> {
         let Self { mut sink, config, require_ack } = self;
         let config = Config::try_from(config)?;
-        guarded(|| sink.configure(&config))?;
+        catch_panic(|| sink.configure(&config))?;
         let require_ack = require_ack || config.get("requireAck") == Some(&Value::Bool(true));
         let (sender, acks) = mpsc::channel();
         let outlet = require_ack.then(|| Box::new(Acks(sender)) as Box<dyn Outlet>);
-        let ack_mode = guarded(|| Ok(sink.ack_mode()))?;
+        let ack_mode = catch_panic(|| Ok(sink.ack_mode()))?;
         let ctx = SinkContext::new(test_meta(), outlet, ack_mode);
-        guarded(|| sink.open(&ctx))?;
+        catch_panic(|| sink.open(&ctx))?;
         Ok(OpenSink { sink, ctx, acks })
     }
 }
@@ -104,7 +104,7 @@ impl OpenSink {
     /// # Errors
     /// An error or panic of the sink.
     pub fn close(mut self) -> Result<()> {
-        guarded(|| self.sink.close(&self.ctx))
+        catch_panic(|| self.sink.close(&self.ctx))
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::test_meta;
 use crate::context::Outlet;
-use crate::runtime::{guarded, run_source};
+use crate::runtime::{catch_panic, run_source};
 use crate::{Config, Result, Source, SourceContext};
 
 /// The maximum wait for a source's next tuple, and for its end.
@@ -49,7 +49,7 @@ impl SourceTest {
     pub fn open(self) -> Result<RunningSource> {
         let Self { mut source, datasource, config } = self;
         let config = Config::try_from(config)?;
-        guarded(|| source.configure(&datasource, &config))?;
+        catch_panic(|| source.configure(&datasource, &config))?;
         // Without capacity: `emit` blocks until the tuple is read, as in production.
         let (sender, emitted) = mpsc::sync_channel(0);
         let ctx = SourceContext::new(test_meta(), Format::Json, Box::new(Collected(sender.clone())));

@@ -1,5 +1,5 @@
-//! What a sink's worker tells its guard, so that no message that has died with
-//! the worker goes unacknowledged.
+//! The account of a sink's messages, so that each one in flight when the worker
+//! dies is acknowledged.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,8 @@ use rustix::net::{RecvFlags, recv};
 use super::link::Link;
 use super::marks::{Marks, SinkMark};
 
-/// The worker's side: a sink's mark, and which of its connections the guard
-/// holds.
+/// The worker's side: a sink's mark, and the connections of which the supervisor
+/// holds a duplicate.
 pub(in crate::runtime) struct Account {
     mark: SinkMark,
     link: Arc<Link>,
@@ -31,7 +31,7 @@ impl Account {
         &self.mark
     }
 
-    /// The engine has connected.
+    /// Records that the engine has connected.
     pub(in crate::runtime) fn connected(&self, pull: &dyn Pull, connection: ConnectionId) {
         if let Some(descriptor) = pull.descriptor(connection) {
             self.link.hold(connection, &self.meta, &descriptor);
@@ -39,13 +39,13 @@ impl Account {
         }
     }
 
-    /// The connection has ended in order.
+    /// Records that a connection has ended in order.
     pub(in crate::runtime) fn disconnected(&self, connection: ConnectionId) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| *held != connection);
         self.link.let_go(connection);
     }
 
-    /// The sink has ended in order: nobody waits for it.
+    /// Records that the sink has ended in order, with no acknowledgement due.
     pub(in crate::runtime) fn over(&self) {
         let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
         held.into_iter().for_each(|connection| self.link.let_go(connection));
@@ -53,7 +53,8 @@ impl Account {
     }
 }
 
-/// The guard's side: a connection that the engine sends a sink's messages on.
+/// The supervisor's side: the connection on which the engine sends a sink's
+/// messages.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) connection: ConnectionId,
@@ -62,10 +63,10 @@ pub(super) struct Held {
 }
 
 /// Closes the connections of a dead worker. An engine sends one message and
-/// waits for its ack: where it has sent one that the worker has not read, or
-/// does so within `patience`, that one is entered as taken, for the next worker
-/// to refuse. Without the patience, what it is about to send would vanish in
-/// the closing.
+/// waits for its ack. A message that the worker has not read, or that arrives
+/// within `patience`, is recorded as taken, for the next worker to acknowledge
+/// as failed. Without `patience`, a message that the engine is about to send
+/// would be lost as the connection closes.
 pub(super) fn settle(mut held: Vec<Held>, marks: &Marks, patience: Duration) {
     let give_up = Instant::now() + patience;
     loop {
@@ -75,7 +76,7 @@ pub(super) fn settle(mut held: Vec<Held>, marks: &Marks, patience: Duration) {
                     mark.lost();
                     return false;
                 }
-                // It waits for the ack of one that was taken.
+                // The engine waits for the ack of a message that was taken.
                 mark.owed() == 0
             }
             None => false,
@@ -86,14 +87,14 @@ pub(super) fn settle(mut held: Vec<Held>, marks: &Marks, patience: Duration) {
         }
         let mut fds: Vec<_> = held.iter().map(|held| PollFd::new(&held.descriptor, PollFlags::IN)).collect();
         let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
-        // One whose engine has closed it has nothing to wait for.
+        // A connection that the engine has closed needs no further wait.
         let ended: Vec<_> = fds.iter().map(|fd| fd.revents().contains(PollFlags::HUP)).collect();
         let mut ended = ended.into_iter();
         held.retain(|held| !ended.next().unwrap_or(false) || unread(&held.descriptor));
     }
 }
 
-/// Whether there is something that nobody has read; it stays there.
+/// Whether a connection has unread data, which is not consumed.
 fn unread(descriptor: &OwnedFd) -> bool {
     matches!(recv(descriptor, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((1.., _)))
 }

@@ -1,4 +1,4 @@
-//! What guard and worker say to each other, and the worker's end of it.
+//! The protocol between supervisor and worker, and the worker's end of it.
 //!
 //! A frame is a tag, the length of the rest in four bytes, and the rest.
 //! Numbers are little-endian: both ends are the same executable.
@@ -17,14 +17,14 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::page::Inherited;
 use crate::context::trim;
 
-/// A command as the engine has sent it.
+/// A command from the engine.
 const COMMAND: u8 = b'C';
-/// The start of a symbol that a former worker has run.
+/// The start of a symbol that a previous worker has run.
 const AGAIN: u8 = b'G';
 const READY: u8 = b'R';
 const ANSWER: u8 = b'A';
 const OVER: u8 = b'O';
-/// Comes with a descriptor.
+/// A sink's connection, sent with its descriptor.
 const HOLD: u8 = b'H';
 const LET_GO: u8 = b'L';
 
@@ -47,35 +47,35 @@ fn frame(tag: u8, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Tells the worker to carry out a command.
+/// Sends the worker a command to execute.
 pub(super) fn tell(socket: &UnixStream, command: &[u8], again: bool) -> io::Result<()> {
     send(socket, if again { AGAIN } else { COMMAND }, &[command])
 }
 
-/// What a worker says.
+/// A message from a worker.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// It takes commands.
+    /// The worker accepts commands.
     Ready,
-    /// The answer to the command that it was told, and which launch that was;
-    /// 0 when it has launched nothing.
+    /// The answer to the last command, and the number of its launch; 0 if it
+    /// launched nothing.
     Answer(u64, Vec<u8>),
-    /// What was launched then has ended.
+    /// The symbol of this launch has ended.
     Over(u64),
-    /// The next descriptor that came is this connection of this sink.
+    /// The next descriptor received is this connection of this sink.
     Hold(ConnectionId, Meta),
-    /// That connection has ended in order.
+    /// The connection has ended in order.
     LetGo(ConnectionId),
 }
 
-/// Takes the first whole frame out of what has come.
+/// Removes the first complete frame from the received bytes.
 ///
 /// # Errors
-/// No worker says this.
+/// The frame is invalid.
 pub(super) fn parse(buffer: &mut Vec<u8>) -> io::Result<Option<Said>> {
     let Some(([tag, length @ ..], rest)) = buffer.split_first_chunk::<HEAD>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length) as usize;
-    let wrong = || io::Error::other("the worker says what no worker says");
+    let wrong = || io::Error::other("the worker sent an invalid frame");
     if length > MAX_SAID {
         return Err(wrong());
     }
@@ -98,7 +98,7 @@ pub(super) fn parse(buffer: &mut Vec<u8>) -> io::Result<Option<Said>> {
 /// The worker's end.
 pub(in crate::runtime) struct Link {
     socket: UnixStream,
-    /// Held while a frame is written: symbols' threads do, too.
+    /// Held while a frame is written, since symbols' threads write as well.
     writing: Mutex<()>,
 }
 
@@ -107,30 +107,31 @@ impl Link {
         Self { socket: inherited.socket, writing: Mutex::default() }
     }
 
-    /// A guard that is gone hears nothing, and its end is noticed otherwise.
+    /// Sends a frame. Errors are ignored: the end of the supervisor is noticed
+    /// by `receive`.
     fn say(&self, tag: u8, parts: &[&[u8]]) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = send(&self.socket, tag, parts);
     }
 
-    /// From here on it takes commands.
+    /// Reports that the worker accepts commands.
     pub(in crate::runtime) fn ready(&self) {
         self.say(READY, &[]);
     }
 
-    /// The answer to the last command; `launch` is the number of what it has
-    /// launched, or 0.
+    /// Sends the answer to the last command; `launch` is the number of its
+    /// launch, or 0.
     pub(in crate::runtime) fn answer(&self, launch: u64, answer: &[u8]) {
         self.say(ANSWER, &[&launch.to_le_bytes(), answer]);
     }
 
-    /// What was launched with this number has ended.
+    /// Reports that the symbol of a launch has ended.
     pub(in crate::runtime) fn over(&self, launch: u64) {
         self.say(OVER, &[&launch.to_le_bytes()]);
     }
 
-    /// This is a connection of this sink: should the worker die, the guard sees
-    /// what is unread.
+    /// Sends the supervisor a duplicate of a sink's connection, in which it can
+    /// see unread messages should the worker die.
     pub(super) fn hold(&self, connection: ConnectionId, meta: &Meta, descriptor: &OwnedFd) {
         let meta = serde_json::to_vec(meta).unwrap_or_default();
         let Ok(frame) = frame(HOLD, &[&connection.0.to_le_bytes(), &meta]) else { return };
@@ -145,13 +146,13 @@ impl Link {
         }
     }
 
-    /// That connection has ended in order.
+    /// Reports that a connection has ended in order.
     pub(super) fn let_go(&self, connection: ConnectionId) {
         self.say(LET_GO, &[&connection.0.to_le_bytes()]);
     }
 
-    /// Waits for a command: whether it starts again what a former worker has
-    /// run. `None` once the guard, or this plugin, ends.
+    /// Waits for a command, and returns whether it restores a symbol of a
+    /// previous worker; `None` once the supervisor or this plugin ends.
     pub(in crate::runtime) fn receive(&self, command: &mut Vec<u8>) -> Option<bool> {
         let mut head = [0; HEAD];
         (&self.socket).read_exact(&mut head).ok()?;
@@ -162,7 +163,7 @@ impl Link {
         Some(tag == AGAIN)
     }
 
-    /// Ends every wait.
+    /// Ends all waits.
     pub(in crate::runtime) fn close(&self) {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -180,10 +181,10 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard() {
-        let (mut guard, socket) = UnixStream::pair().unwrap();
+        let (mut supervisor, socket) = UnixStream::pair().unwrap();
         let link = Link { socket, writing: Mutex::default() };
-        tell(&guard, b"start", false).unwrap();
-        tell(&guard, b"", true).unwrap();
+        tell(&supervisor, b"start", false).unwrap();
+        tell(&supervisor, b"", true).unwrap();
         let mut command = Vec::new();
         assert_eq!(link.receive(&mut command), Some(false));
         assert_eq!(command, b"start");
@@ -194,7 +195,7 @@ mod tests {
         link.over(7);
         link.close();
         assert_eq!(link.receive(&mut command), None);
-        assert_eq!(heard(&mut guard), [Said::Ready, Said::Answer(7, b"ok".to_vec()), Said::Over(7)]);
+        assert_eq!(heard(&mut supervisor), [Said::Ready, Said::Answer(7, b"ok".to_vec()), Said::Over(7)]);
     }
 
     #[test]

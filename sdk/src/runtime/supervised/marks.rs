@@ -1,10 +1,10 @@
-//! What the worker is executing, marked in memory that outlives it, so that
-//! what killed it does not kill the next one.
+//! Marks of what the worker is executing, in memory that outlives it, so that a
+//! call or message that killed it does not kill the next one.
 //!
-//! A stock engine sends a call again to whoever connects next, and never
-//! learns that its message to a sink has died with a worker. The next worker
-//! therefore answers the call that was being executed, and acknowledges the
-//! messages that were being taken, with an error: their outcome is unknown.
+//! A stock engine resends a call to the process that connects next, and never
+//! learns that its message to a sink was lost with a worker. The next worker
+//! therefore answers the call that was in flight, and acknowledges the messages
+//! that were not acknowledged, with an error: their outcome is unknown.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,21 +15,21 @@ use ekuiper_core::message::{Call, CallKind, Meta};
 
 use super::page;
 
-/// A mark, in words; no two share a line of the processor's cache.
+/// The size of a mark, in words; no two marks share a cache line.
 const SLOT: usize = 8;
 
-/// How many sinks can have a mark at one time.
+/// The maximum number of sinks that have a mark at one time.
 const SINKS: usize = 256;
 
-/// What the engine is told of a call that may have killed a worker.
+/// The answer to a call that may have killed a worker.
 pub(in crate::runtime) const UNKNOWN_CALL: &str = "outcome unknown: the plugin's worker ended while it executed this call, \
      which is not executed again";
 
-/// What the engine is told of a message that may have killed a worker.
+/// The acknowledgement of a message that may have killed a worker.
 pub(in crate::runtime) const UNKNOWN_MESSAGE: &str =
     "outcome unknown: the plugin's process ended while the sink had this message";
 
-/// How much memory a plugin's marks need, in words.
+/// The memory that a plugin's marks need, in words.
 pub(super) fn words(functions: usize) -> usize {
     (functions + SINKS + 1) * SLOT
 }
@@ -38,12 +38,12 @@ pub(super) fn words(functions: usize) -> usize {
 pub(in crate::runtime) struct Marks {
     words: &'static [AtomicU64],
     functions: usize,
-    /// Held while a sink looks for its place.
+    /// Held while a sink claims its slot.
     placing: Mutex<()>,
 }
 
 impl Marks {
-    /// The marks that the guard has made, as the former worker left them.
+    /// Maps the supervisor's marks, as the previous worker left them.
     ///
     /// # Errors
     /// The operating system's.
@@ -55,12 +55,12 @@ impl Marks {
         &self.words[index * SLOT..][..SLOT]
     }
 
-    /// Who the engine is, as the guard has found out.
+    /// The engine's process, as identified by the supervisor.
     pub(in crate::runtime) fn engine(&self) -> &'static AtomicU64 {
         &self.slot(self.functions + SINKS)[0]
     }
 
-    /// The mark of a function, by its place among the functions' names.
+    /// The mark of a function, by its index among the functions' names.
     pub(in crate::runtime) fn function(&self, index: usize, idempotent: bool) -> FunctionMark {
         let slot = self.slot(index);
         let times = slot[0].load(Ordering::Acquire);
@@ -73,20 +73,19 @@ impl Marks {
         slots.find(|slot| slot[0].load(Ordering::Acquire) == key)
     }
 
-    /// The mark of a sink that a worker has made.
+    /// The existing mark of a sink.
     pub(super) fn known(&self, meta: &Meta) -> Option<SinkMark> {
         self.sink_of(key(meta)).map(SinkMark)
     }
 
-    /// The mark of a sink, and how many messages its former worker has taken
-    /// and not acknowledged. It has no past unless it is started `again`.
+    /// The mark of a sink, and the number of messages that the previous worker
+    /// took and did not acknowledge; the number is 0 unless the sink is started
+    /// `again`.
     pub(in crate::runtime) fn sink(&self, meta: &Meta, again: bool) -> Option<(SinkMark, u64)> {
         let key = key(meta);
         let _placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(slot) = self.sink_of(key).or_else(|| self.sink_of(0)) else {
-            tracing::warn!(
-                "more than {SINKS} sinks: should the worker crash, this one's messages are not accounted for"
-            );
+            tracing::warn!("more than {SINKS} sinks: messages of this one are not acknowledged if the worker crashes");
             return None;
         };
         slot[3].store(0, Ordering::Relaxed);
@@ -101,12 +100,12 @@ impl Marks {
     }
 }
 
-/// What a sink's slot is found by; zero is nobody's.
+/// The key of a sink's slot; zero marks a free slot.
 fn key(meta: &Meta) -> u64 {
     Print::of(meta.to_string().as_bytes()).hash | 1
 }
 
-/// Tells one text from another.
+/// A fingerprint of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Print {
     hash: u64,
@@ -114,7 +113,8 @@ struct Print {
 }
 
 impl Print {
-    /// Eight bytes at a time: a call of a megabyte is not to wait for this.
+    /// Hashes eight bytes at a time, so that it is fast even for a call of a
+    /// megabyte.
     fn of(text: &[u8]) -> Self {
         let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let (words, rest) = text.as_chunks::<8>();
@@ -130,22 +130,22 @@ impl Print {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runtime) enum Begin {
     Execute,
-    /// A worker has died of it, perhaps: answer [`UNKNOWN_CALL`].
+    /// The call may have killed a worker: answer [`UNKNOWN_CALL`].
     Unknown,
 }
 
-/// The call that a function is executing. In its slot: how often the call was
-/// begun, and its print.
+/// The call that a function is executing. Its slot holds the number of times
+/// that the call was begun, and its fingerprint.
 pub(in crate::runtime) struct FunctionMark {
     slot: &'static [AtomicU64],
     idempotent: bool,
-    /// What the former worker was executing. Only the first call can be that
-    /// one: an engine repeats what had no answer before it goes on.
+    /// The call that the previous worker was executing. Only the first call can
+    /// equal it: an engine first resends the call that had no answer.
     left: Option<(Print, u64)>,
 }
 
 impl FunctionMark {
-    /// A call is about to be executed.
+    /// Records that a call is about to be executed.
     pub(in crate::runtime) fn begin(&mut self, call: &[u8]) -> Begin {
         let print = Print::of(call);
         let mut times = 1;
@@ -164,59 +164,60 @@ impl FunctionMark {
         Begin::Execute
     }
 
-    /// How often this call may be begun. Asking about arguments changes
-    /// nothing, and is idempotent by its nature. A guarded plugin offers no other
-    /// codec than JSON.
+    /// The maximum number of times that this call may be begun. Validation
+    /// changes nothing, and is idempotent by nature. A supervised plugin offers
+    /// no codec other than JSON.
     fn most(&self, call: &[u8]) -> u64 {
         let asks = Call::decode(Format::Json, call).is_ok_and(|call| call.kind != CallKind::Exec);
         if self.idempotent || asks { 2 } else { 1 }
     }
 
-    /// The engine has its answer.
+    /// Records that the answer was sent.
     pub(in crate::runtime) fn end(&mut self) {
         self.slot[0].store(0, Ordering::Release);
     }
 }
 
-/// The messages that a sink has. In its slot: whose it is, how many it has
-/// taken, how many it has acknowledged, whether it is reading one.
+/// The messages of a sink. Its slot holds the sink's key, the numbers of
+/// messages taken and acknowledged, and whether one is being read.
 pub(in crate::runtime) struct SinkMark(&'static [AtomicU64]);
 
 impl SinkMark {
-    /// There is a message to be read; or it has been, and was taken.
+    /// Records whether a message is being read and was not counted yet.
     pub(in crate::runtime) fn reading(&self, reading: bool) {
         self.0[3].store(reading.into(), Ordering::Release);
     }
 
-    /// The worker has died in the middle of reading.
+    /// Whether the worker died while it was reading.
     pub(super) fn was_reading(&self) -> bool {
         self.0[3].load(Ordering::Acquire) != 0
     }
 
-    /// A message has died with the worker, unread.
+    /// Counts a message that was lost with the worker, unread.
     pub(super) fn lost(&self) {
         self.reading(false);
         self.taken();
     }
 
-    /// A message was taken.
+    /// Counts a message that was taken.
     pub(in crate::runtime) fn taken(&self) {
         self.0[1].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A message is about to be acknowledged. Before it is: should the worker
-    /// die in between, an engine waits for an ack in vain; the other way round
-    /// it would take one for the next message's.
+    /// Counts an acknowledgement that is about to be sent. It is counted before:
+    /// should the worker die in between, the engine misses an ack; counted
+    /// after, the engine could get two, and take the second for the next
+    /// message's.
     pub(in crate::runtime) fn acknowledging(&self) {
         self.0[2].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The sink has ended in order: nobody waits for it.
+    /// Frees the slot of a sink that has ended in order.
     pub(in crate::runtime) fn over(&self) {
         self.0[0].store(0, Ordering::Release);
     }
 
-    /// How many it has taken and not acknowledged.
+    /// The number of messages taken and not acknowledged.
     pub(super) fn owed(&self) -> u64 {
         self.0[1].load(Ordering::Acquire).saturating_sub(self.0[2].load(Ordering::Acquire))
     }

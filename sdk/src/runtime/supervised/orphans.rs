@@ -1,7 +1,7 @@
-//! Children that the guard has not started. As the first process of a
-//! container it gets every process whose own parent has ended; in Python it has
-//! those that the script started before `start`. Nobody else waits for them,
-//! and each would stay a zombie.
+//! Children that the supervisor has not started. As the first process of a
+//! container it inherits every process whose parent has ended; in Python it has
+//! the children that the script started before `start`. No other code waits for
+//! them, and each would remain a zombie.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -13,14 +13,15 @@ use signal_hook::consts::SIGCHLD;
 use super::worker::Worker;
 use crate::Result;
 
-/// What polls readable when a child has ended.
+/// The descriptor that polls readable when a child has ended.
 pub(super) struct Orphans {
     receiver: UnixStream,
 }
 
 impl Orphans {
-    /// `None` where it is not this process's business: the author's own code,
-    /// which ran in it before, may wait for what it has started.
+    /// Starts to catch SIGCHLD. Returns `None` if this process must not reap
+    /// other children, because the author's code that ran in it before may wait
+    /// for them.
     pub(super) fn adopted(runs_only_the_guard: bool) -> Result<Option<Self>> {
         if !runs_only_the_guard && std::process::id() != 1 {
             return Ok(None);
@@ -29,17 +30,18 @@ impl Orphans {
         receiver.set_nonblocking(true)?;
         signal_hook::low_level::pipe::register(SIGCHLD, sender)?;
         let orphans = Self { receiver };
-        // What has ended before.
+        // Reap the children that have already ended.
         orphans.reap(None);
         Ok(Some(orphans))
     }
 
-    /// To be polled.
+    /// The descriptor to poll.
     pub(super) fn fd(&self) -> PollFd<'_> {
         PollFd::new(&self.receiver, PollFlags::IN)
     }
 
-    /// Waits for every child that has ended; how the worker did, it is told.
+    /// Reaps every child that has ended, and passes the worker's status to
+    /// `worker`.
     pub(super) fn reap(&self, worker: Option<&mut Worker>) {
         while matches!((&self.receiver).read(&mut [0; 64]), Ok(1..)) {}
         let mut worker = worker;

@@ -1,5 +1,5 @@
-//! What the worker has from its guard: the socket between them, and a page of
-//! memory that outlives the worker. All of the SDK's unsafe code is here.
+//! The resources that a worker inherits from its supervisor: the socket between
+//! them, and memory that outlives the worker.
 
 #![allow(unsafe_code, reason = "a mapping of shared memory and inherited descriptors")]
 
@@ -15,33 +15,38 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::getppid;
 
-/// Tells a worker that it is one: its guard's pid, and two descriptors.
+/// The variable that makes a process a worker: its supervisor's pid, and two
+/// descriptors.
 const VARIABLE: &str = "EKUIPER_SDK_WORKER";
 
-/// What a worker has from its guard.
+/// The resources that a worker inherits from its supervisor.
 pub(in crate::runtime) struct Inherited {
     pub(in crate::runtime) socket: UnixStream,
     pub(in crate::runtime) memory: OwnedFd,
 }
 
-/// The variable that makes the process that inherits these descriptors a
-/// worker of this one.
+/// The environment variable that makes a child with these descriptors a worker
+/// of this process.
 pub(super) fn variable(socket: &UnixStream, memory: &OwnedFd) -> (&'static str, String) {
     (VARIABLE, format!("{},{},{}", std::process::id(), socket.as_raw_fd(), memory.as_raw_fd()))
 }
 
-/// What this process has from its guard, if it is a worker. Whoever asks
-/// second is told that it is none.
+/// Takes the resources that this process inherited from its supervisor, if it is
+/// a worker; `None` from the second call on.
 pub(in crate::runtime) fn inherited() -> Option<Inherited> {
     let text = std::env::var(VARIABLE).ok()?;
     let mut numbers = text.split(',').map(str::parse::<i32>);
-    let (Some(Ok(guard)), Some(Ok(socket)), Some(Ok(memory)), None) =
+    let (Some(Ok(supervisor)), Some(Ok(socket)), Some(Ok(memory)), None) =
         (numbers.next(), numbers.next(), numbers.next(), numbers.next())
     else {
         return None;
     };
-    // What a worker starts has the variable too, and another parent.
-    if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(guard) || socket < 3 || memory < 3 || socket == memory {
+    // A child of a worker inherits the variable too, but has another parent.
+    if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(supervisor)
+        || socket < 3
+        || memory < 3
+        || socket == memory
+    {
         return None;
     }
     static TAKEN: Once = Once::new();
@@ -51,26 +56,27 @@ pub(in crate::runtime) fn inherited() -> Option<Inherited> {
         return None;
     }
     // SAFETY: the variable names this process's parent, so that parent, a
-    // guard of this same executable, has written it for this process and left
-    // the two descriptors open in it, for nobody else. They are taken once.
+    // supervisor of this same executable, has written it for this process and
+    // left the two descriptors open for it alone. They are taken once.
     let (socket, memory) = unsafe { (OwnedFd::from_raw_fd(socket), OwnedFd::from_raw_fd(memory)) };
-    // Not for what the worker starts: the guard sees the worker's end by them.
+    // Children of the worker must not inherit them: the supervisor detects the
+    // worker's end by their closing.
     fcntl_setfd(&socket, FdFlags::CLOEXEC).ok()?;
     fcntl_setfd(&memory, FdFlags::CLOEXEC).ok()?;
     Some(Inherited { socket: socket.into(), memory })
 }
 
-/// Makes memory for `words` words, all zero, that a child inherits.
+/// Creates zeroed memory of `words` words that a child inherits.
 pub(super) fn memory(words: usize) -> io::Result<OwnedFd> {
     let memory = memfd_create("ekuiper-worker", MemfdFlags::empty())?;
     ftruncate(&memory, (words * size_of::<AtomicU64>()) as u64)?;
     Ok(memory)
 }
 
-/// Shared memory as words, until the process ends.
+/// Maps shared memory as words, until the process ends.
 ///
 /// # Errors
-/// It is shorter, or cannot be mapped.
+/// The memory is shorter, or cannot be mapped.
 pub(super) fn map(memory: &OwnedFd, words: usize) -> io::Result<&'static [AtomicU64]> {
     let length = words * size_of::<AtomicU64>();
     if rustix::fs::fstat(memory)?.st_size < length as i64 {
@@ -82,9 +88,9 @@ pub(super) fn map(memory: &OwnedFd, words: usize) -> io::Result<&'static [Atomic
         unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, memory, 0) }?;
     let start = NonNull::new(start.cast::<AtomicU64>()).ok_or(io::ErrorKind::OutOfMemory)?;
     // SAFETY: the mapping has `length` bytes, begins at a page and is never
-    // unmapped; nobody makes the file shorter, of which only this process, its
-    // guard and former workers have a descriptor. Any bits are an `AtomicU64`,
-    // and all who write to it do so by atomic operations.
+    // unmapped; the file is never truncated, and only this process, its
+    // supervisor and previous workers have a descriptor of it. Any bits are a
+    // valid `AtomicU64`, and all writers use atomic operations.
     Ok(unsafe { std::slice::from_raw_parts(start.as_ptr(), words) })
 }
 

@@ -1,5 +1,5 @@
-//! Which symbols are live, and what the worker is to be told next. No clock,
-//! no socket and no process here: it is told what happened and when.
+//! The live symbols, and the worker's next command. A pure state machine,
+//! without clock, socket or process: its caller passes events and instants.
 //!
 //! A symbol is live from the answer `ok` to its start until the engine stops
 //! it or it ends by itself; a worker's death does not change that. Each
@@ -12,17 +12,17 @@ use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Meta, SymbolKind};
 
 use crate::runtime::control::{Key, key, title};
 
-/// After how long a symbol that could not be started again is tried once more;
-/// it doubles each time.
+/// The delay before the first retry of a symbol that could not be restored; it
+/// doubles with each retry.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest of these pauses.
+/// The longest delay between retries.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     live: Vec<Entry>,
-    /// The engine's command that the worker has not been told yet.
+    /// The engine's command that was not sent to the worker yet.
     waiting: Option<Told>,
     under_way: Option<UnderWay>,
 }
@@ -30,16 +30,17 @@ pub(super) struct Roster {
 #[derive(Debug)]
 struct Entry {
     key: Key,
-    /// Its start, as the engine has sent it.
+    /// The engine's start command.
     start: Vec<u8>,
-    state: State,
+    state: EntryState,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
-    /// By this launch of the worker.
+enum EntryState {
+    /// The symbol runs, with this launch number of the worker.
     Runs(u64),
-    /// Not in this worker; not to be tried before `at`.
+    /// The symbol does not run in this worker; restoring it is not tried before
+    /// `at`.
     Missing { at: Instant, pause: Duration },
 }
 
@@ -47,14 +48,14 @@ enum State {
 #[derive(Debug)]
 struct Told {
     bytes: Vec<u8>,
-    /// Absent where it cannot be read: the worker says why.
+    /// `None` if the command cannot be decoded: the worker's answer says why.
     what: Option<(CommandKind, Key)>,
 }
 
 #[derive(Debug)]
 struct UnderWay {
     what: Task,
-    /// Launches that ended meanwhile: maybe the very one that is under way.
+    /// Launches that ended meanwhile, possibly the one in flight.
     over: Vec<u64>,
 }
 
@@ -64,23 +65,25 @@ enum Task {
     Again(Key),
 }
 
-/// What the worker is to be told.
+/// A command for the worker.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Order {
     pub(super) command: Vec<u8>,
-    /// It starts what a former worker has run.
+    /// Whether the command restores a symbol of a previous worker.
     pub(super) again: bool,
 }
 
 impl Roster {
-    /// The engine sends a command. Its answer, where that needs no worker.
+    /// Handles a command from the engine, and returns its answer if that needs
+    /// no worker.
     pub(super) fn command(&mut self, bytes: Vec<u8>) -> Option<Vec<u8>> {
         let what = Command::decode(&bytes).ok().map(|command| (command.kind, key(&command.control)));
         self.waiting = Some(Told { bytes, what });
         self.answer_stop()
     }
 
-    /// A stop of what runs nowhere is carried out by forgetting it.
+    /// Answers a stop of a symbol that runs in no worker, and forgets the
+    /// symbol.
     fn answer_stop(&mut self) -> Option<Vec<u8>> {
         let told = self.waiting.as_ref()?;
         let Some((CommandKind::Stop, key)) = &told.what else { return None };
@@ -93,20 +96,21 @@ impl Roster {
         Some(ANSWER_OK.to_vec())
     }
 
-    /// What the worker is to be told now. What was live comes before what the
-    /// engine wants in addition, which may take its time.
+    /// The next command for the worker. Live symbols are restored before the
+    /// engine's command is executed, which may take long.
     pub(super) fn next(&mut self, now: Instant) -> Option<Order> {
         if self.under_way.is_some() {
             return None;
         }
-        // Whoever takes data is there before who gives it; calls wait already.
+        // Sinks before sources, so that data is received; functions first, since
+        // calls may be waiting.
         let order = [SymbolKind::Function, SymbolKind::Sink, SymbolKind::Source];
-        let due = |entry: &Entry| matches!(entry.state, State::Missing { at, .. } if at <= now);
+        let due = |entry: &Entry| matches!(entry.state, EntryState::Missing { at, .. } if at <= now);
         let due = |kind: &SymbolKind| self.live.iter().position(|entry| entry.key.0 == *kind && due(entry));
         if let Some(place) = order.iter().find_map(due) {
             return Some(self.again(place));
         }
-        // Started twice by the engine, it is the same one still.
+        // A second start of a live symbol restores that symbol.
         if let Some((CommandKind::Start, key)) = self.waiting.as_ref().and_then(|told| told.what.as_ref())
             && let Some(place) = self.missing(key)
         {
@@ -129,23 +133,23 @@ impl Roster {
         self.under_way = Some(UnderWay { what, over: Vec::new() });
     }
 
-    /// The worker could not be told: the next one is.
+    /// Handles a command that could not be sent: it is kept for the next worker.
     pub(super) fn not_told(&mut self) {
         if let Some(UnderWay { what: Task::Engine(told), .. }) = self.under_way.take() {
             self.waiting = Some(told);
         }
     }
 
-    /// When there is something to tell the worker again.
+    /// The time at which the next restore is due.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let missing = self.live.iter().filter_map(|entry| match entry.state {
-            State::Missing { at, .. } => Some(at),
-            State::Runs(_) => None,
+            EntryState::Missing { at, .. } => Some(at),
+            EntryState::Runs(_) => None,
         });
         missing.min().filter(|_| self.under_way.is_none())
     }
 
-    /// The worker has answered. What the engine is to be answered.
+    /// Handles the worker's answer, and returns the answer for the engine.
     pub(super) fn answered(&mut self, launch: u64, answer: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
         let UnderWay { what, over } = self.under_way.take()?;
         let ok = answer == ANSWER_OK;
@@ -165,15 +169,15 @@ impl Roster {
                 if ok && over {
                     self.live.remove(place);
                 } else if ok {
-                    entry.state = State::Runs(launch);
+                    entry.state = EntryState::Runs(launch);
                 } else {
                     let pause = match entry.state {
-                        State::Missing { pause, .. } => pause,
-                        State::Runs(_) => FIRST_PAUSE,
+                        EntryState::Missing { pause, .. } => pause,
+                        EntryState::Runs(_) => FIRST_PAUSE,
                     };
                     let error = String::from_utf8_lossy(&answer);
-                    tracing::error!(%error, "{} could not be started again, next try in {pause:?}", title(&key));
-                    entry.state = State::Missing { at: now + pause, pause: (pause * 2).min(MAX_PAUSE) };
+                    tracing::error!(%error, "{} could not be restarted, next attempt in {pause:?}", title(&key));
+                    entry.state = EntryState::Missing { at: now + pause, pause: (pause * 2).min(MAX_PAUSE) };
                 }
                 None
             }
@@ -187,25 +191,25 @@ impl Roster {
             place => {
                 place.map(|place| self.live.remove(place));
                 if !over {
-                    self.live.push(Entry { key, start, state: State::Runs(launch) });
+                    self.live.push(Entry { key, start, state: EntryState::Runs(launch) });
                 }
             }
         }
     }
 
-    /// A symbol has ended by itself, or was stopped.
+    /// Handles the end of a symbol that has ended by itself or was stopped.
     pub(super) fn over(&mut self, launch: u64) {
-        self.live.retain(|entry| !matches!(entry.state, State::Runs(of) if of == launch));
+        self.live.retain(|entry| !matches!(entry.state, EntryState::Runs(of) if of == launch));
         if let Some(under_way) = &mut self.under_way {
             under_way.over.push(launch);
         }
     }
 
-    /// The worker has died. What the engine is to be answered, if it waits,
-    /// and the sink that runs no more, if there is one.
+    /// Handles the worker's death. Returns the answer for the engine, if it
+    /// waits, and the sink that is no longer live, if there is one.
     pub(super) fn worker_died(&mut self, how: &str, now: Instant) -> (Option<Vec<u8>>, Option<Meta>) {
         for entry in &mut self.live {
-            entry.state = State::Missing { at: now, pause: FIRST_PAUSE };
+            entry.state = EntryState::Missing { at: now, pause: FIRST_PAUSE };
         }
         let Some(UnderWay { what: Task::Engine(Told { what, .. }), .. }) = self.under_way.take() else {
             let sink = self.waiting.as_ref().and_then(|told| told.what.clone()).map(|(_, key)| key);
@@ -213,7 +217,7 @@ impl Roster {
             return (answer, sink.and_then(|key| self.gone_sink(key)));
         };
         let Some((kind, key)) = what else {
-            return (Some(format!("the plugin's worker ended ({how}) over this command").into_bytes()), None);
+            return (Some(format!("the plugin's worker ended ({how}) during this command").into_bytes()), None);
         };
         if kind == CommandKind::Stop {
             self.forget(&key);
@@ -222,22 +226,23 @@ impl Roster {
         (Some(text.into_bytes()), self.gone_sink(key))
     }
 
-    /// The instance of a sink that is not live.
+    /// The instance of a symbol, if it is a sink that is not live.
     fn gone_sink(&self, key: Key) -> Option<Meta> {
         (key.0 == SymbolKind::Sink && self.place(&key).is_none()).then_some(key.2)
     }
 
-    /// All sinks that are live.
+    /// All live sinks.
     pub(super) fn sinks(&self) -> impl Iterator<Item = &Meta> {
         self.live.iter().filter(|entry| entry.key.0 == SymbolKind::Sink).map(|entry| &entry.key.2)
     }
 
-    /// How many symbols are live.
+    /// The number of live symbols.
     pub(super) fn len(&self) -> usize {
         self.live.len()
     }
 
-    /// The engine's stop of a symbol has been answered, or its outcome is that.
+    /// Removes a symbol whose stop was answered, or whose worker died during the
+    /// stop.
     fn forget(&mut self, key: &Key) {
         // Function channels live as long as the host.
         if key.0 != SymbolKind::Function
@@ -251,9 +256,9 @@ impl Roster {
         self.live.iter().position(|entry| entry.key == *key)
     }
 
-    /// The place of one that is live and does not run.
+    /// The index of a symbol that is live and does not run.
     fn missing(&self, key: &Key) -> Option<usize> {
-        self.place(key).filter(|place| matches!(self.live[*place].state, State::Missing { .. }))
+        self.place(key).filter(|place| matches!(self.live[*place].state, EntryState::Missing { .. }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The worker's process, as its guard has it.
+//! The worker's process, as its supervisor sees it.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
@@ -20,38 +20,38 @@ use super::link::{self, Said};
 use super::page;
 use crate::Result;
 
-/// How long a worker may take to take a command; it has nothing else to do.
+/// The write timeout of a command: an idle worker reads it immediately.
 const TAKE: Duration = Duration::from_secs(5);
 
-/// A worker; dropping it kills it.
+/// A worker process, which is killed on drop.
 pub(super) struct Worker {
     child: Child,
     pidfd: OwnedFd,
     socket: UnixStream,
-    /// What it has said and is not a whole frame yet.
+    /// Received bytes that are not a complete frame yet.
     buffer: Vec<u8>,
-    /// Descriptors that have come, and whose frames have not.
+    /// Received descriptors whose frames have not arrived yet.
     descriptors: VecDeque<OwnedFd>,
-    /// The connections of its sinks.
+    /// The connections of the worker's sinks.
     held: Vec<Held>,
-    /// It takes commands.
+    /// Whether the worker accepts commands.
     pub(super) ready: bool,
-    /// Until when it has to say the next.
+    /// The deadline of the worker's next message.
     pub(super) deadline: Option<Instant>,
-    /// It has hung up.
+    /// Whether the worker has closed its socket.
     leaves: bool,
-    /// How it has ended, where it was waited for with other children.
+    /// The exit status, if the worker was reaped together with other children.
     ended: Option<ExitStatus>,
     reaped: bool,
 }
 
 impl Worker {
-    /// Starts this command line, or this same executable once more. It may take
-    /// `patience` to be ready.
+    /// Starts a command line, or this executable again. The worker must be ready
+    /// within `patience`.
     pub(super) fn start(command: Option<&[String]>, memory: &OwnedFd, patience: Duration) -> Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_write_timeout(Some(TAKE))?;
-        // Nothing else is started meanwhile: only the worker inherits it.
+        // No other child is started meanwhile, so only the worker inherits it.
         fcntl_setfd(&theirs, FdFlags::empty())?;
         let (variable, value) = page::variable(&theirs, memory);
         let mut command = match command {
@@ -63,7 +63,7 @@ impl Worker {
             _ => itself(),
         };
         let mut child = command.env(variable, value).spawn()?;
-        // It is not waited for yet, so the number is its own.
+        // The child was not reaped yet, so the pid is still its own.
         let pidfd = Pid::from_raw(child.id().cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
         let pidfd = match pidfd {
             Some(Ok(pidfd)) => pidfd,
@@ -71,7 +71,7 @@ impl Worker {
                 let _ = child.kill();
                 let _ = child.wait();
                 let error = other.and_then(std::result::Result::err).unwrap_or(Errno::SRCH);
-                return Err(format!("the worker cannot be watched: {error}").into());
+                return Err(format!("cannot watch the worker's process: {error}").into());
             }
         };
         let deadline = Some(Instant::now() + patience);
@@ -94,13 +94,13 @@ impl Worker {
         self.child.id()
     }
 
-    /// To be polled: it has ended, and it has said something.
+    /// The descriptors to poll: for the worker's end, and for its messages.
     pub(super) fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
         let socket = (!self.leaves).then(|| PollFd::new(&self.socket, PollFlags::IN));
         std::iter::once(PollFd::new(&self.pidfd, PollFlags::IN)).chain(socket)
     }
 
-    /// It takes no commands any more, and has this long to end.
+    /// Sends the worker no more commands, and sets the deadline of its end.
     pub(super) fn leave(&mut self, patience: Duration) {
         if !std::mem::replace(&mut self.leaves, true) {
             self.ready = false;
@@ -108,18 +108,19 @@ impl Worker {
         }
     }
 
-    /// Tells it to carry out a command.
+    /// Sends the worker a command to execute.
     pub(super) fn tell(&self, command: &[u8], again: bool) -> io::Result<()> {
         link::tell(&self.socket, command, again)
     }
 
-    /// Tells it to end in order, whatever it is doing.
+    /// Asks the worker to shut down in order.
     pub(super) fn end(&self) {
         let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::TERM);
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Whether it has ended by then.
+    /// Waits for the worker's end, and returns whether it ended before
+    /// `deadline`.
     pub(super) fn ends_by(&self, deadline: Instant) -> bool {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -131,8 +132,8 @@ impl Worker {
         }
     }
 
-    /// Appends what it has said; whether it has hung up. Who says nonsense is
-    /// killed.
+    /// Appends the worker's messages to `said`, and returns whether it has
+    /// closed its socket. A worker that sends an invalid frame is killed.
     pub(super) fn hear(&mut self, said: &mut Vec<Said>) -> bool {
         let gone = loop {
             let mut piece = [0; 4096];
@@ -164,7 +165,7 @@ impl Worker {
                 Ok(Some(frame)) => said.push(frame),
                 Ok(None) => return gone,
                 Err(error) => {
-                    tracing::error!(pid = self.pid(), "{error}: it is killed");
+                    tracing::error!(pid = self.pid(), "{error} and is killed");
                     self.kill();
                     return true;
                 }
@@ -172,7 +173,7 @@ impl Worker {
         }
     }
 
-    /// This child has been waited for: it may have been the worker.
+    /// Records the status of a reaped child, which may have been the worker.
     pub(super) fn was_reaped(&mut self, pid: Pid, status: WaitStatus) {
         if self.ended.is_none() && pid == Pid::from_child(&self.child) {
             self.ended = Some(ExitStatus::from_raw(status.as_raw()));
@@ -183,8 +184,8 @@ impl Worker {
         let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
     }
 
-    /// How it has ended, and the connections that it has left. One that has not
-    /// ended is killed.
+    /// Kills and reaps the worker, and returns its status and the connections
+    /// that it left.
     pub(super) fn reap(mut self) -> (io::Result<ExitStatus>, Vec<Held>) {
         self.kill();
         self.reaped = true;
@@ -193,8 +194,8 @@ impl Worker {
     }
 }
 
-/// This executable with its arguments, also when its file has been replaced, as
-/// an update does.
+/// The command line of this process, even if the file of its executable was
+/// replaced, as by an update.
 fn itself() -> Command {
     let mut arguments = std::env::args_os();
     let mut command = Command::new("/proc/self/exe");

@@ -1,5 +1,5 @@
-//! The guard: holds the control channel and the list of what is live, and
-//! starts a worker again when it has died. No user code runs here.
+//! The supervisor, which holds the control channel and the list of live symbols,
+//! and restarts a worker that has died. No user code runs here.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
@@ -27,28 +27,28 @@ use crate::runtime::watchdog::Ends;
 use crate::runtime::{Site, channel, log, unheard};
 use crate::{Error, Plugin, Result};
 
-/// How long a worker may take to be ready: as long as an engine waits for a
+/// The maximum time until a worker is ready: as long as an engine waits for a
 /// plugin's handshake.
 const READY: Duration = Duration::from_secs(60);
 
-/// What a command may take beside the symbol's own start and stop.
+/// The time allowed for a command beyond the symbol's start and stop timeouts.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// How long a worker that ends in order may take: a little longer than it takes
-/// at most.
+/// The maximum wait for a worker to shut down: a little longer than its own
+/// limit.
 const LEAVE: Duration = GRACE.saturating_add(Duration::from_millis(400));
 
-/// For how long a dead worker's sinks are watched for what is still sent to
-/// them: far longer than an engine takes from an ack to its next message, and
-/// less than it takes to connect again.
+/// The time for which the connections of a dead worker's sinks are watched for
+/// further messages: far longer than an engine takes from an ack to its next
+/// message, and less than it takes to reconnect.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// How long the engine may take to take the last answer.
+/// The deadline for sending the last answer to the engine.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Guards the plugin until the host, a signal, the parent's death or a crash
+/// Supervises the plugin until the host, a signal, the parent's death or a crash
 /// loop ends it.
-pub(in crate::runtime) fn guard(plugin: Plugin, mut site: Site) -> Result<()> {
+pub(in crate::runtime) fn supervise(plugin: Plugin, mut site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
     let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
     let memory = page::memory(marks::words(plugin.functions.len()))?;
@@ -62,11 +62,11 @@ pub(in crate::runtime) fn guard(plugin: Plugin, mut site: Site) -> Result<()> {
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let courier = Courier { events, wake: wake.clone(), answered };
     let policy = RestartPolicy::default();
-    // Nothing is offered: what a worker dies of is told by what its calls look
-    // like, and by an account of each acknowledgement.
+    // No extensions are offered: the marks depend on the stock form of calls,
+    // and the accounts on one acknowledgement per message.
     let greeting = site.greeting(plugin.hello());
     let limits = &plugin.limits;
-    let mut guard = Guard {
+    let mut supervisor = Supervisor {
         name: plugin.name.clone(),
         marks,
         memory,
@@ -89,14 +89,14 @@ pub(in crate::runtime) fn guard(plugin: Plugin, mut site: Site) -> Result<()> {
         answers,
         asks: Asks::Nothing,
     };
-    // What an author's types do when they are dropped is the worker's.
+    // Destructors of the author's types must run in the worker only.
     std::mem::forget(plugin);
-    let ended = guard.serve(&ends);
-    guard.finish(ended.as_ref().err().map(|error| text_of(&**error)));
+    let ended = supervisor.serve(&ends);
+    supervisor.finish(ended.as_ref().err().map(|error| text_of(&**error)));
     ended
 }
 
-struct Guard {
+struct Supervisor {
     name: String,
     memory: OwnedFd,
     marks: Marks,
@@ -104,20 +104,21 @@ struct Guard {
     site: Site,
     request: Arc<dyn Request>,
     absence: Duration,
-    /// The first word of each connection.
+    /// The first message of each connection.
     greeting: Vec<u8>,
-    /// How long a worker may take for a command.
+    /// The maximum time for which a worker may execute a command.
     patience: Duration,
     policy: RestartPolicy,
     crashes: Crashes,
     roster: Roster,
     worker: Option<Worker>,
     orphans: Option<Orphans>,
-    /// The worker's command line; absent where it is this executable's own.
+    /// The worker's command line; `None` for this process's own.
     command: Option<Vec<String>>,
-    /// When the next worker is to be started.
+    /// The time at which to start the next worker.
     start_at: Option<Instant>,
-    /// Until the first worker is ready: then it serves the control channel.
+    /// Present until the first worker is ready; from then on it serves the
+    /// control channel on its own thread.
     courier: Option<Courier>,
     inbox: mpsc::Receiver<Event>,
     wake: Arc<OwnedFd>,
@@ -125,37 +126,37 @@ struct Guard {
     asks: Asks,
 }
 
-/// Whether the engine waits.
+/// Whether the engine waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asks {
     Nothing,
-    /// For the answer to its command.
+    /// The engine waits for the answer to its command.
     Command,
-    /// For one that is on its way through the control channel.
+    /// The answer was passed to the control channel and not sent yet.
     Answered,
 }
 
-/// What comes from the control channel.
+/// An event of the control channel.
 enum Event {
     Command(Vec<u8>),
-    /// The answer has left.
+    /// The answer was sent.
     Sent,
     Ended(Result<(), TransportError>),
 }
 
-/// What has happened while nothing was to be done.
+/// The events that ended a wait.
 #[derive(Default)]
 struct Heard {
     end: bool,
     wake: bool,
-    /// A child has ended that may be an orphan.
+    /// A child that may be an orphan has ended.
     child: bool,
     worker: bool,
     /// The worker's process has ended.
     death: bool,
 }
 
-impl Guard {
+impl Supervisor {
     fn serve(&mut self, ends: &Ends) -> Result<()> {
         loop {
             self.act(Instant::now())?;
@@ -181,14 +182,14 @@ impl Guard {
             }
             let late = |worker: &Worker| worker.deadline.is_some_and(|deadline| deadline <= Instant::now());
             if let Some(worker) = self.worker.as_mut().filter(|worker| late(worker)) {
-                tracing::error!(pid = worker.pid(), "the worker does not answer, it is killed");
+                tracing::error!(pid = worker.pid(), "the worker did not answer before its deadline and is killed");
                 worker.deadline = None;
                 worker.kill();
             }
         }
     }
 
-    /// Starts the worker, tells it what it is to do.
+    /// Starts the worker if one is due, and sends it the next command.
     fn act(&mut self, now: Instant) -> Result<()> {
         if self.worker.is_none() && self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
@@ -206,7 +207,7 @@ impl Guard {
         {
             worker.deadline = Some(now + self.patience);
             if let Err(error) = worker.tell(&order.command, order.again) {
-                tracing::error!(%error, "the worker takes no command, it is killed");
+                tracing::error!(%error, "cannot send a command to the worker, which is killed");
                 self.roster.not_told();
                 worker.leave(LEAVE);
                 worker.kill();
@@ -215,7 +216,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Waits until something happens, or is to be done.
+    /// Waits for an event, or until the next deadline.
     fn wait(&self, ends: &Ends) -> Result<Heard> {
         let worker = self.worker.as_ref();
         let again = worker.filter(|worker| worker.ready).and_then(|_| self.roster.next_at());
@@ -238,7 +239,7 @@ impl Guard {
                 Ok(Heard { end, wake: is(&fds[0]), child, worker, death })
             }
             Err(rustix::io::Errno::INTR) => Ok(Heard::default()),
-            Err(error) => Err(format!("cannot wait: {error}").into()),
+            Err(error) => Err(format!("the supervisor cannot poll its descriptors: {error}").into()),
         }
     }
 
@@ -246,7 +247,7 @@ impl Guard {
         self.asks = Asks::Command;
         let sinks: Vec<_> = self.roster.sinks().cloned().collect();
         if let Some(answer) = self.roster.command(command) {
-            // What a dead worker has left of a sink that is not started again.
+            // Remove the socket that a dead worker left of a sink that was stopped.
             let gone = sinks.iter().filter(|meta| !self.roster.sinks().any(|live| live == *meta));
             gone.for_each(|meta| self.sweep(meta));
             self.answer(answer);
@@ -255,11 +256,11 @@ impl Guard {
 
     fn answer(&mut self, answer: Vec<u8>) {
         self.asks = Asks::Answered;
-        // The control channel waits for it, or has ended.
+        // Fails only if the control channel has ended.
         let _ = self.answers.send(answer);
     }
 
-    /// Hears what the worker has said, and notices its end.
+    /// Handles the worker's messages and its end.
     fn listen(&mut self, death: bool) -> Result<()> {
         let now = Instant::now();
         let mut said = Vec::new();
@@ -270,7 +271,7 @@ impl Guard {
             worker.deadline = None;
         }
         if leaves {
-            // It was told to end by somebody else, or is dead in a moment.
+            // The worker is shutting down for another reason, or crashing.
             worker.leave(LEAVE);
         }
         let pid = worker.pid();
@@ -288,7 +289,7 @@ impl Guard {
                     answer.into_iter().for_each(|answer| self.answer(answer));
                 }
                 Said::Over(launch) => self.roster.over(launch),
-                // Kept by the worker's end already.
+                // Handled by `Worker::hear`.
                 Said::Hold(..) | Said::LetGo(_) => {}
             }
         }
@@ -309,16 +310,16 @@ impl Guard {
             self.sweep(&sink);
         }
         answer.into_iter().for_each(|answer| self.answer(answer));
-        // The next one begins meanwhile, if there is one.
+        // The next worker starts meanwhile, if there is one.
         let goes_on = self.crashed(&how, now).and_then(|()| self.act(now));
         settle(held, &self.marks, SETTLE);
         goes_on
     }
 
-    /// Decides when the next worker is started.
+    /// Schedules the start of the next worker.
     ///
     /// # Errors
-    /// The worker crashes again and again: the guard ends, and says so.
+    /// The worker is in a crash loop: the supervisor ends with this error.
     fn crashed(&mut self, how: &str, now: Instant) -> Result<()> {
         match self.crashes.crashed(now, chance()) {
             Verdict::After(pause) => {
@@ -329,27 +330,27 @@ impl Guard {
                 let RestartPolicy { break_after, break_window, .. } = self.policy;
                 Err(format!(
                     "its worker has crashed {break_after} times within {break_window:?}, the last time by {how}: it is \
-                     not started again; what it wrote before it crashed stands above"
+                     not started again; its output before the crash is above"
                 )
                 .into())
             }
         }
     }
 
-    /// Says that no engine answers.
+    /// The callback that reports that no engine responds.
     fn unheard(&self) -> impl Fn() + Send + use<> {
         let (name, address) = (self.name.clone(), self.address.clone());
         move || log::tell(&unheard::explain(&name, &address))
     }
 
-    /// Removes the socket that a dead worker has left of a sink.
+    /// Removes the socket of a sink that a dead worker has left.
     fn sweep(&self, meta: &Meta) {
         let Ok(address) = self.site.folder.data(meta) else { return };
         if !address.path().exists() {
             return;
         }
-        // Listening takes over what nobody listens on, and nothing else;
-        // closing removes it.
+        // Listening takes over a socket only if no process listens on it;
+        // closing removes the socket.
         if let Ok(taken_over) = self.site.transport.pull(&Endpoint::Listen(address), &self.site.options) {
             taken_over.close();
         }
@@ -359,7 +360,7 @@ impl Guard {
         let (address, absence) = (&self.address, self.absence);
         match ended {
             Err(TransportError::Timeout) => {
-                tracing::warn!("the host has been gone from {address} for {absence:?}, the plugin ends");
+                tracing::warn!("no host has been connected to {address} for {absence:?}: the plugin shuts down");
                 Ok(())
             }
             ended => {
@@ -368,12 +369,12 @@ impl Guard {
         }
     }
 
-    /// Ends the worker in order, and leaves nothing behind.
+    /// Shuts down the worker and removes its sockets.
     fn finish(&mut self, why: Option<String>) {
-        // An engine waits for an hour for the answer to a command.
+        // A stock engine waits up to an hour for the answer to a command.
         if self.asks == Asks::Command {
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            self.answer(format!("the plugin ends{why}").into_bytes());
+            self.answer(format!("the plugin is shutting down{why}").into_bytes());
         }
         let give_up = Instant::now() + FAREWELL;
         while self.asks == Asks::Answered {
@@ -386,21 +387,21 @@ impl Guard {
         if let Some(worker) = self.worker.take() {
             worker.end();
             if !worker.ends_by(Instant::now() + LEAVE) {
-                tracing::warn!(pid = worker.pid(), "the worker did not end in time, it is killed");
+                tracing::warn!(pid = worker.pid(), "the worker did not end in time and is killed");
             }
             let (_, held) = worker.reap();
             settle(held, &self.marks, SETTLE);
         }
-        let (_, sink) = self.roster.worker_died("the plugin ends", Instant::now());
+        let (_, sink) = self.roster.worker_died("the plugin is shutting down", Instant::now());
         let sinks: Vec<_> = self.roster.sinks().cloned().chain(sink).collect();
         sinks.iter().for_each(|sink| self.sweep(sink));
-        // Nobody listens for the engine's next message any more.
+        // No process listens for the engine's next message any more.
         let give_up = Instant::now() + FAREWELL;
         sinks.iter().for_each(|sink| self.refuse_owed(sink, give_up));
     }
 
-    /// Acknowledges as failed what has died with the last worker: no other will
-    /// do it.
+    /// Acknowledges as failed the messages that were in flight when the last
+    /// worker died: no other worker will.
     fn refuse_owed(&self, meta: &Meta, give_up: Instant) {
         let owed = self.marks.known(meta).map_or(0, |mark| mark.owed());
         let Ok(address) = self.site.folder.ack(meta) else { return };
@@ -409,14 +410,16 @@ impl Guard {
         }
         match refuse(&self.site, &address, &[(owed, UNKNOWN_MESSAGE)], give_up) {
             Ok(()) => {
-                tracing::error!(%meta, messages = owed, "what the worker has died with is acknowledged as failed")
+                tracing::error!(%meta, messages = owed, "messages in flight when the worker died are acknowledged as failed")
             }
-            Err(error) => tracing::debug!(%meta, %error, "what the worker has died with cannot be acknowledged"),
+            Err(error) => {
+                tracing::debug!(%meta, %error, "messages in flight when the worker died cannot be acknowledged")
+            }
         }
     }
 }
 
-/// Carries commands from the control channel to the guard, and answers back.
+/// Passes commands from the control channel to the supervisor, and answers back.
 struct Courier {
     events: mpsc::Sender<Event>,
     wake: Arc<OwnedFd>,
@@ -424,7 +427,7 @@ struct Courier {
 }
 
 impl Courier {
-    /// Shakes hands with the engine, and serves it on a thread.
+    /// Performs the handshake with the engine and serves it on a thread.
     fn start(
         mut self,
         request: Arc<dyn Request>,
@@ -451,7 +454,7 @@ impl channel::Answer for Courier {
         self.tell(Event::Command(command.to_vec()));
         match self.answered.recv() {
             Ok(answer) => reply.extend_from_slice(&answer),
-            Err(_) => reply.extend_from_slice(b"the plugin ends"),
+            Err(_) => reply.extend_from_slice(b"the plugin is shutting down"),
         }
     }
 
@@ -464,7 +467,8 @@ impl channel::Answer for Courier {
     }
 }
 
-/// From 0 to 1, so that plugins that died together do not come back together.
+/// A random number from 0 to 1, so that plugins that died together do not
+/// restart together.
 fn chance() -> f64 {
     let mut byte = [0];
     match rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::NONBLOCK) {
