@@ -1,5 +1,6 @@
-//! Builds the guard of supervised plugins for the wheel: a program of its own,
-//! which maturin takes from here. Other builds of this crate need none.
+//! Builds the supervisor of supervised plugins for the wheel: a separate program,
+//! which maturin picks up from the output folder. Other builds of this crate do
+//! not need it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -20,20 +21,20 @@ fn main() -> ExitCode {
     }
     let built = out.join("guard");
     let mut cargo = Command::new(variable("CARGO"));
-    // Beside the build that runs this, which holds its own folder locked.
+    // A separate target folder: the running build holds its own locked.
     cargo.args(["build", "--release", "--package", "ekuiper-python-guard", "--target-dir"]).arg(&built);
     cargo.arg("--manifest-path").arg(Path::new(&variable("CARGO_MANIFEST_DIR")).join("guard/Cargo.toml"));
     match cargo.status() {
         Ok(status) if status.success() => {}
         other => {
-            println!("cargo::error=cannot build the guard: {other:?}");
+            println!("cargo::error=cannot build the supervisor: {other:?}");
             return ExitCode::FAILURE;
         }
     }
     match std::fs::copy(built.join("release/ekuiper-guard"), out.join("ekuiper-guard")) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("cargo::error=cannot copy the guard: {error}");
+            println!("cargo::error=cannot copy the supervisor: {error}");
             ExitCode::FAILURE
         }
     }

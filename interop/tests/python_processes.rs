@@ -126,7 +126,7 @@ fn a_thread_that_is_no_daemon_does_not_keep_the_plugin() {
         plugin.assert_exit_0();
         assert_eq!(journal(&file), ["after the start", "atexit"], "{settings}");
         if warned {
-            plugin.log.wait_for(&["the plugin ends without its threads that go on (", "forever"]);
+            plugin.log.wait_for(&["the plugin exits although threads are still running (", "forever"]);
         } else {
             assert!(!plugin.log.text().contains("without its threads"), "{settings}");
         }

@@ -1,7 +1,7 @@
 """Portable plugins for eKuiper in Python.
 
-The classes are those of the official package `ekuiper`, on a core in Rust; a program that was
-written for it runs unchanged::
+The classes are those of the official package `ekuiper`, on a core in Rust; programs written for
+the official package run unchanged::
 
     from ekuiper import Function, PluginConfig, plugin
 
@@ -31,7 +31,7 @@ The same with functions and annotations::
     if __name__ == "__main__":
         app.run()
 
-`ekuiper.testing` runs any symbol in-process, for a test.
+`ekuiper.testing` runs symbols in-process, for tests.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from ekuiper.runtime.plugin import PluginConfig
 from ekuiper.sink import Sink
 from ekuiper.source import Source
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # A program that has classes alone starts without what reads annotations.
+    # Imported on demand: programs with classes only need not load the reading of annotations.
     if name == "Plugin":
         from ekuiper._app import Plugin
 

@@ -1,4 +1,4 @@
-"""What the annotations of a function say about its parameters."""
+"""The parameters of a function, and their kinds by its annotations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ except ImportError:  # Python 3.9 has no `int | str`.
     UnionType = None  # type: ignore[assignment, misc]
 
 Kind = Union[str, Tuple[Any, ...]]
-"""A name of `Kind` in src/value/kind.rs, or a tuple of one and the kinds that it holds."""
+"""The name of a `Kind` in src/value/kind.rs, or a tuple of such a name and the kinds that it holds."""
 
 _SCALARS: Dict[Any, str] = {
     Any: "any",
@@ -53,18 +53,18 @@ class ContextParameter:
         self.name = parameter.name
         self.positional_only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
         self.place: Optional[int] = None if parameter.kind is inspect.Parameter.KEYWORD_ONLY else place
-        """How many parameters stand before it; None where it is passed by name alone."""
+        """The number of parameters before the context; None if it is keyword-only."""
 
 
 class Parameters:
-    """The parameters of a symbol's function, without the one that takes the context."""
+    """The parameters of a symbol's function, without the context parameter."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.listed: List[Parameter] = []
         self.rest: Optional[Kind] = None
-        """What `*args` holds."""
+        """The kind of `*args`."""
         self.further = False
-        """Whether there is a `**kwargs`."""
+        """Whether the function has `**kwargs`."""
         self.context: Optional[ContextParameter] = None
         self._signature = inspect.signature(function)
         parameters = list(self._signature.parameters.values())
@@ -75,7 +75,7 @@ class Parameters:
         try:
             hints = _hints(function)
         except NameError as error:
-            raise TypeError("%s: an annotation cannot be understood: %s" % (where, error)) from None
+            raise TypeError("%s: cannot resolve an annotation: %s" % (where, error)) from None
         for name, parameter in self._signature.parameters.items():
             annotation = hints.get(name, parameter.annotation)
             variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -99,15 +99,15 @@ class Parameters:
 
     @property
     def required(self) -> int:
-        """How many have no default."""
+        """The number of parameters without a default."""
         return sum(parameter.required for parameter in self.listed)
 
     def comes_first(self, parameter: Parameter) -> bool:
-        """Whether this one may be passed in order, and all others by name."""
+        """Whether this parameter can be passed by position, and all others by name."""
         return self._first_is_taken_by == parameter.name
 
     def bind(self, arguments: Dict[str, Any]) -> Tuple[List[Any], Dict[str, Any]]:
-        """What to call the function with, in order and by name, to give it these arguments."""
+        """The positional and keyword arguments of a call with these arguments."""
         in_order: List[Any] = []
         by_name = dict(arguments)
         for name, parameter in self._signature.parameters.items():
@@ -117,7 +117,7 @@ class Parameters:
 
 
 def _hints(function: Any) -> Dict[str, Any]:
-    """The annotations, with those that are texts evaluated."""
+    """The annotations of a function, with strings evaluated."""
     while isinstance(function, functools.partial):
         function = function.func
     if not (inspect.isroutine(function) or isinstance(function, type)):
@@ -125,12 +125,12 @@ def _hints(function: Any) -> Dict[str, Any]:
     try:
         return typing.get_type_hints(function)
     except NameError:
-        # Many a program imports it for type checkers alone.
+        # Many programs import `Context` for type checkers only.
         return typing.get_type_hints(function, localns={"Context": Context})
 
 
 def is_context(annotation: Any) -> bool:
-    """Whether a parameter of this annotation takes the context: a `Context`, an optional one."""
+    """Whether an annotation marks the context parameter: `Context`, or an optional one."""
     if isinstance(annotation, type) and not typing.get_origin(annotation):
         return issubclass(annotation, Context)
     arguments = typing.get_args(annotation)
@@ -148,7 +148,7 @@ def _is_annotated(annotation: Any) -> bool:
 
 
 def kind_of(annotation: Any) -> Kind:
-    """What an annotation stands for; `TypeError` where it is no type of a message."""
+    """The kind of an annotation. Raises `TypeError` for a type that a message cannot hold."""
     try:
         scalar = _SCALARS.get(annotation)
     except TypeError:  # It cannot be hashed.
@@ -170,7 +170,7 @@ def kind_of(annotation: Any) -> Kind:
         return ("dict",)
     name = getattr(annotation, "__name__", None) or repr(annotation)
     raise TypeError(
-        "%s is no type of a message: use str, int, float, bool, bytes, list, dict, Optional or Any" % name
+        "%s is not a type that a message can hold: use str, int, float, bool, bytes, list, dict, Optional or Any" % name
     )
 
 

@@ -1,4 +1,4 @@
-"""A plugin of functions, by decorators."""
+"""The class `Plugin`, which makes symbols of functions by decorators."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 class _Origin:
-    """The file of a module that makes a `Plugin`."""
+    """The file of the module that creates a `Plugin`."""
 
     def __init__(self, module: str, path: str) -> None:
         self._module = module
         self.path = os.path.abspath(path)
 
     def is_script(self) -> bool:
-        """Whether an engine can run it: it is what this process runs, or looks whether it is."""
+        """Whether an engine can run the file: it is this process's script, or mentions `__main__`."""
         if self._module == "__main__":
             return True
         try:
@@ -32,8 +32,8 @@ class _Origin:
 
 
 def _script_of_the_caller() -> Optional[_Origin]:
-    """Where a `Plugin` is made, apart from constructors of subclasses; none for what is in no
-    file, as in an interactive session."""
+    """The file that creates a `Plugin`, skipping constructors of subclasses; None for code that is
+    in no file, as in an interactive session."""
     frame: Optional[FrameType] = sys._getframe(1)
     while frame is not None and frame.f_code.co_name == "__init__":
         frame = frame.f_back
@@ -42,7 +42,7 @@ def _script_of_the_caller() -> Optional[_Origin]:
 
 
 class Plugin:
-    """A plugin: its name, which is that of its manifest's file, and its symbols.
+    """A plugin: its name, which is also that of its manifest's file, and its symbols.
 
     ::
 
@@ -69,11 +69,11 @@ class Plugin:
         if __name__ == "__main__":
             app.run()
 
-    Each of them may be `async`. A parameter that is annotated as `Context` gets the context.
+    Each of these functions may be `async`. A parameter annotated as `Context` gets the context.
 
-    `supervised` puts a guard process before the plugin: a segmentation fault, `os._exit` or the
-    out-of-memory killer cost a restart of its worker, not the rules. What the script does before
-    it calls `run` is done in the guard's process too, before it becomes that.
+    `supervised` puts a supervisor process before the plugin: a segmentation fault, `os._exit` or
+    the out-of-memory killer costs a restart of its worker, not the rules. Code that the script
+    executes before `run` is executed in both processes.
     """
 
     def __init__(self, name: str, *, supervised: bool = False) -> None:
@@ -108,9 +108,9 @@ class Plugin:
         aggregate: Optional[bool] = None,
         idempotent: bool = False,
     ) -> Any:
-        """Add a function. Its annotations say how many arguments it takes and of which types; it
-        is an aggregate if all of them are lists, or if `aggregate` says so. One that is
-        `idempotent` is executed once more when a supervised plugin's worker has died in it."""
+        """Adds a function, whose annotations give the number and types of its arguments. It is an
+        aggregate if all of them are lists, or if `aggregate` is true. A call of an `idempotent`
+        function is retried once after a crash of a supervised plugin's worker."""
 
         def add(target: T) -> T:
             symbol = name or target.__name__
@@ -128,8 +128,9 @@ class Plugin:
     def source(self, target: None = None, /, *, name: Optional[str] = None) -> Callable[[T], T]: ...
 
     def source(self, target: Optional[Callable[..., Any]] = None, /, *, name: Optional[str] = None) -> Any:
-        """Add a source: a generator, each row of which is emitted; a row and its meta is a tuple.
-        Its parameters are the configuration's fields, and `datasource`."""
+        """Adds a source: a generator function, each yielded row of which is emitted. To emit
+        metadata, yield a tuple of a row and its meta. The parameters are the configuration's
+        fields, and `datasource`."""
 
         def add(target: T) -> T:
             symbol = name or target.__name__
@@ -145,10 +146,10 @@ class Plugin:
     def sink(self, target: None = None, /, *, name: Optional[str] = None) -> Callable[[T], T]: ...
 
     def sink(self, target: Optional[Callable[..., Any]] = None, /, *, name: Optional[str] = None) -> Any:
-        """Add a sink: a function that takes a row; all rows of a message, where its first
-        parameter is a list; or the message as it is, where that is `bytes`. The other parameters
-        are the configuration's fields. The message is acknowledged when the function returns,
-        and refused when it raises."""
+        """Adds a sink: a function that takes a row; all rows of a message, if its first parameter
+        is a list; or the raw message, if that is `bytes`. The other parameters are the
+        configuration's fields. The message is acknowledged when the function returns, and
+        acknowledged as failed when it raises."""
 
         def add(target: T) -> T:
             symbol = name or target.__name__
@@ -165,17 +166,17 @@ class Plugin:
     def manifest(
         self, path: Union[str, "os.PathLike[str]", None] = None, *, version: str = "v1.0.0", executable: Optional[str] = None
     ) -> Dict[str, Any]:
-        """Write the manifest that eKuiper wants beside the script, `<name>.json`, and return it.
+        """Writes the manifest that eKuiper requires beside the script, `<name>.json`, and returns it.
 
-        The script is the one that makes this `Plugin`, whoever calls this: the script itself, a
-        test or an interactive session that imports it. Where that is a module that no engine can
-        run, `executable` has to say which script does: a file beside it, unless `path` says where
-        to write. Raises `RuntimeError` or `FileNotFoundError` where it is not known."""
+        The script is the file that creates this `Plugin`, no matter whether the script itself, a
+        test or an interactive session calls this. If an engine cannot run that file, `executable`
+        must name the script: a file in the same folder, unless `path` names the manifest. Raises
+        `RuntimeError` or `FileNotFoundError` if the script is unknown."""
         made_in = self._made_in
         if executable is None:
             if made_in is None or not made_in.is_script():
                 raise RuntimeError(
-                    "plugin %s is made in %s, so it is not known which script the engine is to run: "
+                    "plugin %s is created in %s, so the script for the engine to run is unknown: "
                     'name it, as in manifest(executable="%s.py"%s)'
                     % (
                         self.name,
@@ -188,13 +189,14 @@ class Plugin:
         if path is None:
             if made_in is None:
                 raise RuntimeError(
-                    'plugin %s is made in no file: say where to write, as in manifest(executable="%s", path="%s.json")'
+                    'plugin %s is created in no file: name the manifest, as in '
+                    'manifest(executable="%s", path="%s.json")'
                     % (self.name, executable, self.name)
                 )
             folder = os.path.dirname(made_in.path)
             if not os.path.exists(os.path.join(folder, executable)):
                 raise FileNotFoundError(
-                    "there is no %s in %s: correct executable, or say by path where to write the manifest"
+                    "there is no %s in %s: correct executable, or name the manifest's file with path"
                     % (executable, folder)
                 )
             path = os.path.join(folder, self.name + ".json")
@@ -212,7 +214,7 @@ class Plugin:
         return manifest
 
     def run(self) -> None:
-        """Serve the engine that has started this process, until it ends or ends the plugin."""
+        """Serves the engine that started this process, until the engine ends or stops the plugin."""
         _serve.serve(
             self.name, self._sources, self._sinks, self._functions, self._idempotent, supervised=self.supervised
         )

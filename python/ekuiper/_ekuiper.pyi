@@ -3,13 +3,13 @@
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 class Stopped(Exception):
-    """The symbol has been stopped: clean up and return."""
+    """Raised after a symbol was stopped: clean up and return."""
 
 class ArgumentError(Exception):
-    """A call with arguments that a function does not take."""
+    """Raised for arguments that do not match a function's parameters."""
 
 class SymbolError(Exception):
-    """What a symbol under test fails with, as the engine gets it."""
+    """The error of a symbol under test, as the engine gets it."""
 
 class SourceEmitter:
     def emit(self, message: Any, meta: Optional[Dict[str, Any]] = ...) -> None: ...
@@ -19,11 +19,11 @@ class SourceEmitter:
     def on_stop(self, hook: Callable[[], object]) -> StopHook: ...
 
 class StopHook:
-    """A hook of a source, made by `Context.on_stop`; a context manager, too, which takes it back at
-    its end."""
+    """The registration of a source's hook, made by `Context.on_stop`; also a context manager, which
+    takes the hook back on exit."""
 
     def take_back(self) -> None:
-        """It is not called any more, unless it already runs."""
+        """Unregisters the hook, which is then not called, unless it already runs."""
 
     def __enter__(self) -> StopHook: ...
     def __exit__(self, *exception: object) -> None: ...

@@ -1,4 +1,4 @@
-"""The log: `logging`, on stderr, with the name of the symbol that logs."""
+"""The log: `logging` on stderr, with the name of the symbol that logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Optional
@@ -29,7 +29,7 @@ _loggers: Dict[str, "SymbolLogger"] = {}
 
 
 class _Formatter(logging.Formatter):
-    """Knows whose thread it is that logs."""
+    """A formatter that adds the symbol's name, which is that of its thread."""
 
     def format(self, record: logging.LogRecord) -> str:
         if not hasattr(record, "symbol"):
@@ -38,7 +38,7 @@ class _Formatter(logging.Formatter):
 
 
 def set_up(level: Optional[str]) -> None:
-    """Lines on stderr, which the engine collects. Handlers of the program's own stay, alone."""
+    """Logs to stderr, which the engine collects, unless the program has its own handlers."""
     root = logging.getLogger()
     if root.handlers:
         return
@@ -49,7 +49,7 @@ def set_up(level: Optional[str]) -> None:
 
 
 def once(set_up_log: Callable[[], None]) -> None:
-    """Sets the log up unless it has been: whoever removed the handler since has had a reason."""
+    """Calls `set_up_log` on the first call only: a handler removed since then is not added again."""
     global _is_set_up
     with _setting_up:
         if not _is_set_up:
@@ -58,8 +58,8 @@ def once(set_up_log: Callable[[], None]) -> None:
 
 
 class SymbolLogger(logging.Logger):
-    """A symbol's logger. It can be written to as to a file, which is what the official package
-    gives instead: each line is logged."""
+    """A symbol's logger, which is also a writable file, as in the official package: each line
+    written to it is logged."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -67,7 +67,7 @@ class SymbolLogger(logging.Logger):
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
-        """Log each line that is complete; what is left waits for its end."""
+        """Logs each complete line, and keeps an incomplete one."""
         with self._lock:
             *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
@@ -76,7 +76,7 @@ class SymbolLogger(logging.Logger):
         return len(text)
 
     def flush(self) -> None:
-        """Log what is left of an unfinished line."""
+        """Logs an incomplete line."""
         with self._lock:
             line, self._unfinished = self._unfinished, ""
         if line:
@@ -93,7 +93,7 @@ class SymbolLogger(logging.Logger):
 
 
 def logger_of(symbol: str) -> SymbolLogger:
-    """The logger of a symbol; its lines go where the program's others do."""
+    """The logger of a symbol, whose records go to the root logger's handlers."""
     logger = _loggers.get(symbol)
     if logger is None:
         logger = SymbolLogger(symbol)
@@ -103,6 +103,6 @@ def logger_of(symbol: str) -> SymbolLogger:
 
 
 def report(what: str, error: BaseException, others: int) -> None:
-    """Logs an exception of a symbol's with its traceback."""
+    """Logs a symbol's exception with its traceback."""
     more = "" if not others else " (%d others were not logged)" % others
     logging.getLogger("ekuiper").error("%s%s", what, more, exc_info=error)

@@ -1,8 +1,8 @@
 """The event loop of an asynchronous symbol.
 
-Each call runs the loop on the symbol's own thread, which costs no switch of threads. What a call
-leaves behind, such as tasks, timers and servers, goes on between two calls: a thread of the loop's
-own runs it then, until the next call takes it back.
+Each call runs the loop on the symbol's own thread, without a thread switch. Tasks, timers and
+servers that outlive a call continue between calls: a separate thread then runs the loop, until the
+next call takes it back.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class Loop:
-    """An event loop that runs on."""
+    """An event loop that continues to run between calls."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop: Optional[asyncio.AbstractEventLoop] = None
-        # Whose turn it is, since one thread at a time runs the loop.
+        # Which thread runs the loop: only one at a time may.
         self._goes_on = False
         self._wanted_back = False
         self._resume = threading.Semaphore(0)
@@ -29,7 +29,7 @@ class Loop:
         self._between: Optional[threading.Thread] = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end. One thread at a time calls this."""
+        """Runs a coroutine to its end. Only one thread may call this at a time."""
         loop = self._take()
         try:
             return loop.run_until_complete(coroutine)
@@ -38,7 +38,7 @@ class Loop:
                 self._go_on(loop)
 
     def close(self) -> None:
-        """Cancel all tasks, wait for them, and close the loop."""
+        """Cancels all tasks, waits for them, and closes the loop."""
         if self._loop is None:
             return
         loop = self._take()
@@ -61,7 +61,7 @@ class Loop:
         return self._loop
 
     def _pause(self) -> None:
-        # It may have come back without this.
+        # The loop may have stopped for another reason.
         if self._wanted_back and self._loop is not None:
             self._loop.stop()
 
@@ -81,13 +81,13 @@ class Loop:
                 try:
                     loop.run_forever()
                 except BaseException:
-                    # `SystemExit` of a task, say: it ends that task, and not the symbol.
+                    # For example `SystemExit` of a task, which ends that task and not the symbol.
                     logging.getLogger("ekuiper").exception("a task of %s failed", self._name)
             self._paused.release()
 
 
 def finish(loop: asyncio.AbstractEventLoop, name: str) -> None:
-    """Cancel a loop's tasks, wait for them, and close it."""
+    """Cancels a loop's tasks, waits for them, and closes the loop."""
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
@@ -103,11 +103,11 @@ def finish(loop: asyncio.AbstractEventLoop, name: str) -> None:
 
 
 def _has_more(loop: Any) -> bool:
-    """Whether a loop has anything to do while nobody calls; true where that cannot be known."""
+    """Whether a loop has work between calls; true if that cannot be determined."""
     if asyncio.all_tasks(loop):
         return True
     try:
-        # Beside what wakes the loop, which it has itself.
+        # One descriptor is the loop's own, which wakes it.
         return bool(loop._ready or loop._scheduled or len(loop._selector.get_map()) > 1)
     except AttributeError:
         return True

@@ -1,4 +1,4 @@
-"""Values of types that JSON lacks, as values of types that it has."""
+"""The conversion of types that JSON lacks into types that it has."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from uuid import UUID
 
 
 class Unsendable(TypeError):
-    """There is nothing to send for a value of this type."""
+    """Raised for a value of a type that has no conversion."""
 
     is_unsendable = True
 
 
 class UnreadableField(Exception):
-    """A field of a value cannot be read; its cause says why."""
+    """Raised for a field of a value that cannot be read; its cause is the reason."""
 
     def __init__(self, field: Any) -> None:
         super().__init__(field)
@@ -27,7 +27,7 @@ class UnreadableField(Exception):
 
 
 def _read(names: Iterable[Any], read: Callable[[Any], Any]) -> Dict[Any, Any]:
-    """The fields of a value, each read by its name."""
+    """The fields of a value, each read by name."""
     fields = {}
     for name in names:
         try:
@@ -38,8 +38,8 @@ def _read(names: Iterable[Any], read: Callable[[Any], Any]) -> Dict[Any, Any]:
 
 
 def plain(value: Any) -> Any:
-    """What is sent for a value; the guide's table of conversions. Raises `Unsendable` where there
-    is no such thing."""
+    """The value that is sent for another, by the guide's table of conversions. Raises `Unsendable`
+    if there is none."""
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):

@@ -1,4 +1,4 @@
-"""Serves an engine, and leaves the process in order."""
+"""The service of an engine, and the orderly end of the process."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import threading
 
 from . import _ekuiper, _threads
 
-# Not imported in vain: it takes a good part of a plugin's start. `logging` takes half of it, and is
-# imported by the first symbol that starts, if the program has not done so before.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
+# `logging` takes half of that time, and is imported by the first symbol that starts, unless the
+# program has imported it before.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterable, Mapping
 
 
 def launch_arguments() -> list[str]:
-    """The engine's argument, a JSON object, among the program's; all of them where there is
-    none."""
+    """The engine's argument, a JSON object, among the program's arguments; all of them if there is
+    no such object."""
     arguments = sys.argv[1:]
     found = [argument for argument in arguments if argument.lstrip().startswith("{")]
     return found[-1:] or arguments
 
 
 def launch_options() -> Dict[str, Any]:
-    """What the engine says; nothing where it cannot be read, which the core then tells."""
+    """The engine's launch options; empty if they cannot be read, which the core then reports."""
     try:
         options = _ekuiper.loads("".join(launch_arguments()[-1:]).encode("utf-8", "surrogateescape"))
     except ValueError:
@@ -34,33 +35,33 @@ def launch_options() -> Dict[str, Any]:
 
 
 def set_up_log() -> None:
-    """Lines on stderr, at the level that the engine says."""
+    """Logs to stderr, at the level of the launch options."""
     from . import _logging
 
     _logging.set_up(launch_options().get("logLevel"))
 
 
 def _set_up_log_once() -> None:
-    """Before a symbol's code may log."""
+    """Sets the log up before a symbol's code may log."""
     from . import _logging
 
     _logging.once(set_up_log)
 
 
 def is_worker() -> bool:
-    """Whether a guard has started this process."""
-    guard = os.environ.get("EKUIPER_SDK_WORKER", "").partition(",")[0]
-    return guard == str(os.getppid())
+    """Whether a supervisor has started this process."""
+    supervisor = os.environ.get("EKUIPER_SDK_WORKER", "").partition(",")[0]
+    return supervisor == str(os.getppid())
 
 
-def become_guard(name: str, *symbols: Mapping[str, Any]) -> None:
-    """Replaces this interpreter by the guard, which runs the script again: without what the
-    script has loaded, and under the process number that the engine knows."""
-    guard = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ekuiper-guard")
-    # `orig_argv` is younger than Python 3.9.
+def become_supervisor(name: str, *symbols: Mapping[str, Any]) -> None:
+    """Replaces this interpreter by the supervisor, which runs the script again: without the memory
+    of the modules that the script has loaded, and under the pid that the engine knows."""
+    supervisor = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ekuiper-guard")
+    # `orig_argv` is new in Python 3.10.
     options = getattr(sys, "orig_argv", ["", "-u", *sys.argv])[1:]
     sources, sinks, functions = (list(names) for names in symbols)
-    guarded = {
+    plugin = {
         "name": name,
         "sources": sources,
         "sinks": sinks,
@@ -69,14 +70,14 @@ def become_guard(name: str, *symbols: Mapping[str, Any]) -> None:
     }
     arguments = launch_arguments()
     if len(arguments) != 1 or not arguments[0].lstrip().startswith("{"):
-        # Nobody to guard for; the core says how a plugin is started.
+        # No engine started this process: the core reports how a plugin is started.
         return
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.execv(guard, [name, _ekuiper.dumps(guarded).decode(), *arguments])
+        os.execv(supervisor, [name, _ekuiper.dumps(plugin).decode(), *arguments])
     except OSError as error:
-        raise RuntimeError("the guard of a supervised plugin cannot be run: %s: %s" % (guard, error)) from error
+        raise RuntimeError("cannot execute a plugin's supervisor: %s: %s" % (supervisor, error)) from error
 
 
 def serve(
@@ -87,27 +88,27 @@ def serve(
     idempotent: Iterable[str] = (),
     supervised: bool = False,
 ) -> None:
-    """Serves until the engine ends, or ends the plugin. Raises `SystemExit` where the plugin
-    cannot serve, with the exit code that the SDK gives it."""
+    """Serves until the engine ends or stops the plugin. Raises `SystemExit` with the SDK's exit
+    code if the plugin cannot serve."""
     if supervised and not is_worker() and not launch_options().get("supervises"):
-        become_guard(name, sources, sinks, functions)
+        become_supervisor(name, sources, sinks, functions)
     if "logging" in sys.modules:
         # The program may log before a symbol starts.
         _set_up_log_once()
     else:
         _threads.before_first = _set_up_log_once
     os.register_at_fork(after_in_child=_ekuiper.forked)
-    # The import is not left to a symbol: `threading` takes the thread that loads it for the main one.
+    # Not imported by a symbol: `threading` treats the thread that loads it as the main one.
     if threading.current_thread() is threading.main_thread():
-        # The core catches it: Ctrl-C ends the plugin in order, and is no exception besides.
+        # The core catches SIGINT: Ctrl-C shuts the plugin down, without a KeyboardInterrupt.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = _ekuiper.run(
         name, [dict(sources), dict(sinks), dict(functions)], list(idempotent), supervised, launch_arguments()
     )
     if not _threads.all_ended(0.1):
-        # A symbol hangs in code of its own. It would be cut off in the midst of it by the
-        # interpreter's end, which such threads do not always survive.
+        # A symbol's code hangs. The interpreter's finalization would interrupt its thread, which
+        # can crash the process.
         _threads.leave(code)
     _threads.leave_in_time(code)
     if code:

@@ -1,4 +1,4 @@
-"""Plain functions as symbols: the official classes around them."""
+"""Plain functions as symbols, wrapped in the official classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Awaited:
-    """A function that waits for what an asynchronous one returns."""
+    """A function that runs an asynchronous one and waits for its result."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name = name
@@ -31,27 +31,27 @@ class Awaited:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._loop is None:
-            # It takes as long to load as all the rest: whoever needs it loads it.
+            # Imported on demand: `asyncio` takes as long to load as everything else.
             from ._loops import Loop
 
             self._loop = Loop(self._name)
         return self._loop.run(self._function(*args, **kwargs))
 
     def close(self) -> None:
-        """Cancel what is left of all calls."""
+        """Cancels the tasks that calls have left."""
         if self._loop is not None:
             self._loop.close()
 
 
 def awaited(name: str, function: Any) -> Callable[..., Any]:
-    """The function itself, unless it is asynchronous."""
+    """A function, wrapped in `Awaited` if it is asynchronous."""
     called = getattr(function, "__call__", None)
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
     return Awaited(name, function) if is_async else function
 
 
 def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -> Callable[[], Any]:
-    """What makes a function's symbol, of a class, an object or a plain function."""
+    """The factory of a function, from a class, an object or a plain function."""
     if isinstance(target, type) and issubclass(target, Function):
         return target
     if isinstance(target, Function):
@@ -60,7 +60,10 @@ def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -
     listed = [(parameter.name, parameter.kind) for parameter in parameters.listed]
     keyword_only = [parameter.name for parameter in parameters.listed if parameter.keyword_only]
     if keyword_only:
-        raise TypeError("function %s: %s cannot be passed by name" % (name, ", ".join(keyword_only)))
+        raise TypeError(
+            "function %s: %s is keyword-only, but an engine passes arguments by position"
+            % (name, ", ".join(keyword_only))
+        )
     kinds = [kind for _, kind in listed] + ([parameters.rest] if parameters.rest else [])
     inferred = aggregate is None and bool(kinds) and all(kind[0] == "list" for kind in kinds)
     context = parameters.context
@@ -78,7 +81,7 @@ def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -
 
 
 def _configured(what: str, parameters: Parameters, taken: int, conf: Dict[str, Any], known: Dict[str, Any]) -> Dict[str, Any]:
-    """The arguments that a configuration gives; those before `taken` are not its."""
+    """The arguments from a configuration, for the parameters from index `taken` on."""
     arguments: Dict[str, Any] = {}
     listed = parameters.listed[taken:]
     for parameter in listed:
@@ -98,7 +101,7 @@ def _configured(what: str, parameters: Parameters, taken: int, conf: Dict[str, A
 
 
 def source_factory(name: str, target: Any) -> Callable[[], Source]:
-    """What makes a source, of a class or a generator function."""
+    """The factory of a source, from a class, an object or a generator function."""
     if isinstance(target, type) and issubclass(target, Source):
         return target
     if isinstance(target, Source):
@@ -108,8 +111,8 @@ def source_factory(name: str, target: Any) -> Callable[[], Source]:
 
 
 class GeneratorSource(Source):
-    """A source that is a generator function: each row that it yields is emitted. It may be
-    asynchronous; or one that yields nothing, and emits with its context."""
+    """A source whose rows a generator function yields. The function may be asynchronous, or yield
+    nothing and emit with its context."""
 
     def __init__(self, name: str, target: Callable[..., Any], parameters: Parameters) -> None:
         self._name = name
@@ -148,7 +151,7 @@ class GeneratorSource(Source):
             self._closed = True
             task = self._task
         if task is not None:
-            # It may be over meanwhile.
+            # The loop may be closed meanwhile.
             with contextlib.suppress(RuntimeError):
                 task[0].call_soon_threadsafe(task[1].cancel)
 
@@ -179,7 +182,7 @@ class GeneratorSource(Source):
         try:
             async for row in rows:
                 _emit(ctx, row)
-                # A stop, or what else the loop has to do, gets its turn.
+                # Let the loop handle a stop and other tasks.
                 await asyncio.sleep(0)
         except Stopped:
             pass
@@ -203,20 +206,20 @@ def _emit(ctx: Context, row: Any) -> None:
 
 
 def sink_factory(name: str, target: Any) -> Callable[[], Sink]:
-    """What makes a sink, of a class or a function."""
+    """The factory of a sink, from a class, an object or a function."""
     if isinstance(target, type) and issubclass(target, Sink):
         return target
     if isinstance(target, Sink):
         return lambda: target
     parameters = Parameters(target)
     if not parameters.listed:
-        raise TypeError("sink %s: its function takes a row" % name)
+        raise TypeError("sink %s: its function must have a parameter that takes a row" % name)
     return lambda: FunctionSink(name, target, parameters)
 
 
 class FunctionSink(Sink):
-    """A sink that is a function of a row, or, by its annotation, of a list of rows or of bytes.
-    The message is acknowledged when it returns, and refused when it raises."""
+    """A sink whose function takes a row, or, by its annotation, a list of rows or the raw bytes.
+    The message is acknowledged when the function returns, and as failed when it raises."""
 
     _automatic_acks = True
 

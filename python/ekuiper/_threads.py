@@ -1,4 +1,4 @@
-"""The threads that symbols run on, and the process's end."""
+"""The threads of symbols, and the end of the process."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import sys
 import threading
 import time
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Optional, Set
 
 GRACE = 0.3
-"""Seconds that threads of the program's own have to end, when all else has."""
+"""Seconds for which the process waits for the program's own threads at its end."""
 
 _running: Set[threading.Thread] = set()
 
 before_first: Optional[Callable[[], None]] = None
-"""Called on each thread before it runs."""
+"""A function that each thread calls before it runs its code."""
 
 
 def start(name: str, run: Callable[[], None]) -> None:
-    """Start a thread of this name, which is known to `threading`, to debuggers and to forked
-    children as every other one is."""
+    """Starts a thread with this name, by `threading`, so that debuggers and forked children know it
+    as any other."""
     thread = threading.Thread(target=_run, args=(run,), name=name, daemon=True)
     _running.add(thread)
     try:
@@ -36,7 +36,7 @@ def start(name: str, run: Callable[[], None]) -> None:
 def _run(run: Callable[[], None]) -> None:
     thread = threading.current_thread()
     try:
-        # For `ps` and `top`: Python names its threads so from 3.14 on.
+        # For `ps` and `top`: Python itself does this from 3.14 on.
         with open("/proc/thread-self/comm", "w") as name:
             name.write(thread.name)
     except OSError:
@@ -50,7 +50,7 @@ def _run(run: Callable[[], None]) -> None:
 
 
 def all_ended(patience: float) -> bool:
-    """Wait until the symbols' threads have ended, at most so many seconds; whether they have."""
+    """Waits up to `patience` seconds for the symbols' threads; whether all have ended."""
     until = time.monotonic() + patience
     for thread in list(_running):
         thread.join(max(0.0, until - time.monotonic()))
@@ -58,7 +58,7 @@ def all_ended(patience: float) -> bool:
 
 
 def leave(code: int) -> None:
-    """End the process at once, with what is still to be written."""
+    """Ends the process immediately, after flushing the log, stdout and stderr."""
     logging = sys.modules.get("logging")
     if logging is not None:
         logging.shutdown()
@@ -71,8 +71,8 @@ def leave(code: int) -> None:
 
 
 def leave_in_time(code: int) -> None:
-    """See to it that the interpreter's end, once it has begun, takes no longer than `GRACE`:
-    a thread of the program's own that is no daemon would keep it."""
+    """Limits the interpreter's finalization to `GRACE`: it would wait for non-daemon threads of the
+    program's own."""
     import atexit
 
     begun, ended = threading.Event(), threading.Event()
@@ -86,22 +86,22 @@ def leave_in_time(code: int) -> None:
         import logging
 
         logging.getLogger("ekuiper").warning(
-            "the plugin ends without its threads that go on (%s): make them daemons, or end them after start has "
-            "returned", ", ".join(names)
+            "the plugin exits although threads are still running (%s): make them daemon threads, or end them after "
+            "start has returned", ", ".join(names)
         )
         atexit._run_exitfuncs()
         leave(code)
 
-    # Now, since the end begins after some versions of Python have stopped starting threads.
+    # Started now: some versions of Python start no threads during finalization.
     threading.Thread(target=watch, name="end", daemon=True).start()
-    # The last that is registered is called first: before what waits for threads.
+    # Handlers run in reverse order, so this one runs before those that wait for threads.
     atexit.register(ended.set)
-    # What `concurrent.futures` uses, for the same moment.
+    # `concurrent.futures` uses the same function, for the same purpose.
     threading._register_atexit(begun.set)  # type: ignore[attr-defined]
 
 
 def leave_child(error: Optional[BaseException]) -> None:
-    """End a forked child in which a symbol's code has returned, or raised this."""
+    """Ends a forked child in which a symbol's code has returned, or raised `error`."""
     code = 0
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)

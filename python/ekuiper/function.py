@@ -1,4 +1,4 @@
-"""The class of functions."""
+"""The base class of functions."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from abc import abstractmethod
 
 from .runtime.context import Context
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, List
 
 
 class Function(object):
-    """Computes a value from values; there is one for all rules."""
+    """A function, which computes a value from its arguments; all rules share one instance."""
 
     @abstractmethod
     def validate(self, args: List[Any]) -> str:
-        """Say what is wrong with these arguments, or return an empty text. The engine passes the
-        nodes of its syntax tree, not values: only their number says anything."""
+        """Returns what is wrong with the arguments, or an empty string. The engine passes nodes of
+        its syntax tree, not values: only their number is meaningful."""
         return ""
 
     @abstractmethod
     def exec(self, args: List[Any], ctx: Context) -> Any:
-        """Compute. An exception is the call's error, with its text."""
+        """Computes the result of a call. An exception becomes the call's error, with its text."""
 
     @abstractmethod
     def is_aggregate(self) -> bool:
-        """Say whether each argument is the list of a window's values."""
+        """Whether each argument is the list of a window's values."""
         return False

@@ -1,4 +1,4 @@
-"""The class of sinks."""
+"""The base class of sinks."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from abc import abstractmethod
 
 from .runtime.context import Context
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict
 
 
 class Sink(object):
-    """Takes messages from the engine; each rule that uses it has its own."""
+    """A sink, which collects messages from the engine; each rule that uses it has its own
+    instance."""
 
     @abstractmethod
     def configure(self, conf: Dict[str, Any]) -> None:
-        """Take the configuration. An exception refuses the start, with its text."""
+        """Receives the configuration. An exception refuses the start, with its text."""
 
     @abstractmethod
     def open(self, ctx: Context) -> None:
-        """Open what is written to. An exception refuses the start, with its text."""
+        """Opens the sink's destination. An exception refuses the start, with its text."""
 
     @abstractmethod
     def collect(self, ctx: Context, data: Any) -> None:
-        """Take one message: `bytes`, normally JSON, a row or a list of rows. Where the rule says
+        """Collects one message: `bytes`, normally JSON, a row or a list of rows. If the rule sets
         `requireAck`, call `ctx.ack_ok()` or `ctx.ack_err(text)`, here or later, once for each
-        message and in their order."""
+        message and in order."""
 
     @abstractmethod
     def close(self, ctx: Context) -> None:
-        """Clean up, after the last message."""
+        """Cleans up, after the last message."""

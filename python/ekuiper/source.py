@@ -1,4 +1,4 @@
-"""The class of sources."""
+"""The base class of sources."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from abc import abstractmethod
 
 from .runtime.context import Context
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict
 
 
 class Source(object):
-    """Gives rows to the engine; each rule that uses it has its own."""
+    """A source, which emits rows to the engine; each rule that uses it has its own instance."""
 
     @abstractmethod
     def configure(self, datasource: str, conf: Dict[str, Any]) -> None:
-        """Take the topic, which may be empty, and the configuration. An exception refuses the
+        """Receives the topic, which may be empty, and the configuration. An exception refuses the
         start, with its text."""
 
     @abstractmethod
     def open(self, ctx: Context) -> None:
-        """Emit with `ctx` until the source is closed: `close` is called meanwhile, from another
-        thread, and `ctx.emit` raises `Stopped` when that has returned. When this returns, the
-        source is over."""
+        """Emits with `ctx` until the source is closed: `close` is called concurrently, from another
+        thread, and `ctx.emit` raises `Stopped` once `close` has returned. The source ends when
+        this returns."""
 
     @abstractmethod
     def close(self, ctx: Context) -> None:
-        """End `open`, and clean up."""
+        """Makes `open` return, and cleans up."""

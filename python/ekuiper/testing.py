@@ -1,5 +1,5 @@
-"""Runs any symbol in this process, for a test: the symbol's code runs on the same paths as in
-production, and what it says is read as an engine reads it::
+"""Tests of symbols in one process: a symbol's code runs on the same code paths as in production,
+and its messages are decoded as an engine decodes them::
 
     from ekuiper import testing
 
@@ -15,7 +15,7 @@ production, and what it says is read as an engine reads it::
             sink.send([{"a": 1}, {"a": 2}])
             assert sink.acks() == [None]
 
-What fails raises `SymbolError`, whose text is what the engine gets.
+A failure raises `SymbolError`, with the text that the engine gets.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["function", "source", "sink", "FunctionTest", "SourceTest", "SinkTest
 
 
 def function(target: Any, *, aggregate: Optional[bool] = None) -> FunctionTest:
-    """A function under test: a plain one, a `Function`, or its class."""
+    """Creates a test of a function: a plain one, a `Function`, or its class."""
     return FunctionTest(target, aggregate)
 
 
 def source(target: Any, *, datasource: str = "", config: Optional[Dict[str, Any]] = None) -> SourceTest:
-    """A source under test, which runs: a generator function, a `Source`, or its class."""
+    """Starts a test of a source: a generator function, a `Source`, or its class."""
     return SourceTest(target, datasource, config or {})
 
 
 def sink(target: Any, *, config: Optional[Dict[str, Any]] = None, require_ack: bool = False) -> SinkTest:
-    """A sink under test, which is open: a function, a `Sink`, or its class. `require_ack` is what
-    a rule says by `requireAck`."""
+    """Opens a test of a sink: a function, a `Sink`, or its class. `require_ack` corresponds to a
+    rule's `requireAck`."""
     config = dict(config or {})
     if require_ack:
         config["requireAck"] = True
@@ -60,11 +60,11 @@ class FunctionTest:
         self._test = _ekuiper.FunctionTest(name, _symbols.function_factory(name, target, aggregate))
 
     def call(self, *args: Any) -> Any:
-        """Its result, as an engine reads it."""
+        """Calls the function, and returns its result as an engine reads it."""
         return self._test.call(list(args))
 
     def validate(self, *args: Any) -> None:
-        """Raises where it does not take so many arguments."""
+        """Raises `SymbolError` if the function does not take this number of arguments."""
         self._test.validate(list(args))
 
     def is_aggregate(self) -> bool:
@@ -73,8 +73,8 @@ class FunctionTest:
 
 
 class SourceTest:
-    """A source under test: iterates over the rows that it emits, each with its meta. An error
-    that it emits is raised."""
+    """A running source under test: an iterator over the rows that it emits, each with its meta. An
+    error that it emits is raised."""
 
     def __init__(self, target: Any, datasource: str, config: Dict[str, Any]) -> None:
         name = _name(target)
@@ -90,7 +90,7 @@ class SourceTest:
         return row
 
     def take(self, count: int) -> List[Tuple[Any, Any]]:
-        """The next rows; fewer where it is over before."""
+        """The next `count` rows; fewer if the source ends earlier."""
         rows: List[Tuple[Any, Any]] = []
         while len(rows) < count:
             row = self._test.next()
@@ -100,7 +100,7 @@ class SourceTest:
         return rows
 
     def stop(self) -> None:
-        """Stops it, and waits until it has closed."""
+        """Stops the source and waits until it has closed."""
         self._test.stop()
 
     def __enter__(self) -> SourceTest:
@@ -113,27 +113,27 @@ class SourceTest:
 
 
 class SinkTest:
-    """A sink under test."""
+    """An open sink under test."""
 
     def __init__(self, target: Any, config: Dict[str, Any]) -> None:
         name = _name(target)
         self._test = _ekuiper.SinkTest(name, _symbols.sink_factory(name, target), config)
 
     def send(self, rows: Any) -> None:
-        """Gives it a message, a row or a list of rows. Raises `SymbolError` where the sink fails or
-        refuses it, which is among its `acks` as well."""
+        """Passes a message, a row or a list of rows, to the sink. Raises `SymbolError` if the sink
+        fails, which its `acks` show as well."""
         self._test.send(rows)
 
     def send_bytes(self, message: bytes) -> None:
-        """Gives it a message as it is, JSON or not."""
+        """Passes a raw message, JSON or not, to the sink."""
         self._test.send_bytes(message)
 
     def acks(self) -> List[Optional[str]]:
-        """The acknowledgements since the last call: None, or the text of a refusal."""
+        """The acknowledgements since the last call: None for success, or the text of an error."""
         return self._test.acks()
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the sink."""
         self._test.close()
 
     def __enter__(self) -> SinkTest:

@@ -1,6 +1,5 @@
-//! What a symbol's Python code is given to work with: the way out of a source,
-//! and the acknowledgements of a sink. `ekuiper.runtime.contextimpl` has the
-//! class around them.
+//! The native part of contexts: the emitter of a source, and the acknowledgements
+//! of a sink. `ekuiper.runtime.contextimpl` has the class around them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,9 +19,9 @@ use crate::fault::Faults;
 use crate::thread::is_forked;
 use crate::value::Detached;
 
-create_exception!(ekuiper, Stopped, PyException, "The symbol has been stopped: clean up and return.");
+create_exception!(ekuiper, Stopped, PyException, "Raised after a symbol was stopped: clean up and return.");
 
-/// An error of the SDK's as an exception.
+/// Converts an error of the SDK into an exception.
 fn raise(error: Error) -> PyErr {
     match error {
         Error::Stopped => Stopped::new_err(error.to_string()),
@@ -31,15 +30,15 @@ fn raise(error: Error) -> PyErr {
     }
 }
 
-/// A source's way out, for as long as the source lives, whoever keeps its
-/// context.
+/// A source's channel, usable for the source's lifetime only, even if Python code
+/// keeps the context.
 pub(crate) struct Emitting {
-    /// Absent once the source is over.
+    /// `None` once the source has ended.
     ctx: Mutex<Option<SourceContext>>,
-    /// `close` has returned.
+    /// Whether `close` has returned.
     has_closed: AtomicBool,
     refused: Throttle,
-    /// The registrations of hooks, by number, for as long as they stand.
+    /// The registrations of hooks, by number.
     hooks: Mutex<HashMap<u64, ekuiper_sdk::StopHook>>,
     next_hook: AtomicU64,
 }
@@ -63,7 +62,7 @@ impl Emitting {
         let number = self.next_hook.fetch_add(1, Ordering::Relaxed);
         match self.ctx() {
             Some(ctx) => {
-                // Not under the lock: it may be called at once.
+                // Not under the lock: the hook may be called immediately.
                 let registered = ctx.on_stop(move || call_hook(&hook));
                 self.hooks().insert(number, registered);
             }
@@ -84,7 +83,7 @@ impl Emitting {
         self.has_closed.store(true, Ordering::Release);
     }
 
-    /// The source is over.
+    /// Ends the source's use of its channel.
     pub(crate) fn end(&self) {
         self.close_has_returned();
         let ctx = self.ctx.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -93,12 +92,12 @@ impl Emitting {
         drop(hooks);
     }
 
-    /// Sends; what the author is told of it. Upstream calls `close` first and
-    /// takes the channel away then: what is emitted meanwhile is nobody's any
-    /// more, and no reason to break off what `open` is doing.
+    /// Sends a message, and returns the author's result. The official package
+    /// calls `close` before it takes the channel away: a tuple emitted in between
+    /// is dropped without an exception, which would interrupt `open`.
     ///
-    /// A tuple that cannot be sent costs that tuple, as it does upstream: the
-    /// reader gets an error in its place.
+    /// A tuple that cannot be sent costs that tuple only, as in the official
+    /// package: the reader gets an error in its place.
     fn send(&self, send: impl FnOnce(&SourceContext) -> Result<(), Error>) -> PyResult<()> {
         if is_forked() {
             return Err(PyRuntimeError::new_err(
@@ -128,10 +127,10 @@ impl Emitting {
     }
 }
 
-/// Why no message can hold a tuple; none where that is not what is wrong.
+/// The reason why a tuple cannot be encoded; `None` for other errors.
 fn unsendable(error: &Error) -> Option<String> {
     match error {
-        // The cause alone: it begins with the place within the tuple.
+        // The cause alone, which begins with the path within the tuple.
         Error::Message(error) => {
             Some(std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string))
         }
@@ -140,14 +139,14 @@ fn unsendable(error: &Error) -> Option<String> {
     }
 }
 
-/// Where a source's tuples go.
+/// The emitter of a source, as Python code sees it.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
 pub(crate) struct SourceEmitter(Arc<Emitting>);
 
 #[pymethods]
 impl SourceEmitter {
-    /// Sends a tuple; waits while the engine is slower, without the
-    /// interpreter's lock.
+    /// Sends a tuple; blocks while the engine is slower, detached from the
+    /// interpreter.
     fn emit(&self, py: Python<'_>, message: Py<PyAny>, meta: Option<Py<PyAny>>) -> PyResult<()> {
         let is_none = message.is_none(py);
         py.detach(|| {
@@ -166,7 +165,7 @@ impl SourceEmitter {
         py.detach(|| self.0.send(|ctx| ctx.emit_error(error)))
     }
 
-    /// Waits; false, at once, when the source is stopped.
+    /// Sleeps, and returns true; returns false as soon as the source is stopped.
     fn sleep(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         let duration = std::time::Duration::try_from_secs_f64(seconds)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -178,14 +177,14 @@ impl SourceEmitter {
         self.0.is_stopped()
     }
 
-    /// Calls `hook`, once, when the source is stopped, from a thread of its own;
-    /// at once where it has been stopped.
+    /// Registers a hook, which is called once, from its own thread, when the
+    /// source is stopped; immediately if it was stopped already.
     fn on_stop(&self, py: Python<'_>, hook: Py<PyAny>) -> StopHook {
         py.detach(|| self.0.on_stop(hook))
     }
 }
 
-/// A hook that ends a wait of a source's.
+/// The registration of a hook that unblocks a source.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
 pub(crate) struct StopHook {
     of: Weak<Emitting>,
@@ -194,10 +193,10 @@ pub(crate) struct StopHook {
 
 #[pymethods]
 impl StopHook {
-    /// It is not called any more, unless it already runs.
+    /// Unregisters the hook, which is then not called, unless it already runs.
     fn take_back(&self) {
         if let Some(of) = self.of.upgrade() {
-            // Dropped while nothing is locked.
+            // Dropped without the lock.
             let hook = of.hooks().remove(&self.number);
             drop(hook);
         }
@@ -221,12 +220,12 @@ fn call_hook(hook: &Py<PyAny>) {
     });
 }
 
-/// A sink's way to acknowledge, for as long as the sink lives, whoever keeps
-/// its context.
+/// A sink's acknowledgements, usable for the sink's lifetime only, even if Python
+/// code keeps the context.
 pub(crate) struct Acking {
-    /// Absent once the sink is over.
+    /// `None` once the sink has ended.
     ctx: Mutex<Option<SinkContext>>,
-    /// How many acknowledgements have been made.
+    /// The number of acknowledgements so far.
     made: AtomicU64,
 }
 
@@ -243,12 +242,12 @@ impl Acking {
         self.made.load(Ordering::Acquire)
     }
 
-    /// Counts one that the module makes itself.
+    /// Counts an acknowledgement that this module makes itself.
     pub(crate) fn count(&self) {
         self.made.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The sink is over.
+    /// Ends the sink's acknowledgements.
     pub(crate) fn end(&self) {
         let ctx = self.ctx.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(ctx);
@@ -265,7 +264,7 @@ impl Acking {
     }
 }
 
-/// Where a sink's acknowledgements go.
+/// The acknowledgements of a sink, as Python code sees them.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
 pub(crate) struct SinkAcks(Arc<Acking>);
 
@@ -276,7 +275,7 @@ impl SinkAcks {
         py.detach(|| self.0.ack(SinkContext::ack_ok))
     }
 
-    /// Refuses it, with a reason.
+    /// Acknowledges the oldest message as failed, with a reason.
     fn ack_error(&self, py: Python<'_>, error: &str) -> PyResult<()> {
         py.detach(|| self.0.ack(|ctx| ctx.ack_error(error)))
     }
@@ -287,13 +286,13 @@ impl SinkAcks {
     }
 }
 
-/// The class `ContextImpl`'s way to make one that works.
+/// Creates a `ContextImpl` for a running symbol.
 fn live(py: Python<'_>, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) -> PyResult<Py<PyAny>> {
     static LIVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     Ok(LIVE.import(py, "ekuiper.runtime.contextimpl", "_live")?.call1(arguments)?.unbind())
 }
 
-/// The context of a source.
+/// Creates the context of a source.
 pub(crate) fn of_source(
     py: Python<'_>,
     symbol: &str,
@@ -304,13 +303,13 @@ pub(crate) fn of_source(
     live(py, (symbol, ctx.rule_id(), ctx.op_id(), ctx.instance_id(), emitter, py.None()))
 }
 
-/// The context of a sink.
+/// Creates the context of a sink.
 pub(crate) fn of_sink(py: Python<'_>, symbol: &str, ctx: &SinkContext, acking: Arc<Acking>) -> PyResult<Py<PyAny>> {
     let acks = Py::new(py, SinkAcks(acking))?;
     live(py, (symbol, ctx.rule_id(), ctx.op_id(), ctx.instance_id(), py.None(), acks))
 }
 
-/// The context of a function's call site.
+/// Creates the context of a function's call site.
 pub(crate) fn of_function(py: Python<'_>, symbol: &str, ctx: &FunctionContext) -> PyResult<Py<PyAny>> {
     live(py, (symbol, ctx.rule_id(), ctx.op_id(), ctx.instance_id(), py.None(), py.None(), ctx.func_id()))
 }

@@ -1,4 +1,4 @@
-//! A Python exception: one line for the engine, its traceback for the log.
+//! Python exceptions: one line for the engine, the traceback for the log.
 
 use std::time::Instant;
 
@@ -7,14 +7,14 @@ use ekuiper_sdk::BoxError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-/// The exception as the engine is told it: its type and its text.
+/// The text of an exception for the engine: its type and its message.
 pub(crate) fn text_of(py: Python<'_>, error: &PyErr) -> String {
     let kind = error.get_type(py);
     let name = kind.qualname().map_or_else(|_| "exception".into(), |name| name.to_string());
     let module = kind.module().map_or_else(|_| String::new(), |name| name.to_string());
     let name = match module.as_str() {
         "" | "builtins" | "__main__" => name,
-        // What refuses a value of a symbol's says it all.
+        // The module's own exceptions have messages that suffice.
         "ekuiper._ekuiper" => String::new(),
         module => format!("{module}.{name}"),
     };
@@ -26,13 +26,13 @@ pub(crate) fn text_of(py: Python<'_>, error: &PyErr) -> String {
     }
 }
 
-/// Logs a symbol's exceptions, each with its traceback, at most one a second.
+/// A log of a symbol's exceptions, each with its traceback, at most one a second.
 #[derive(Default)]
 pub(crate) struct Faults(Throttle);
 
 impl Faults {
-    /// Logs an exception, unless another one has just been logged; returns the
-    /// error that the SDK passes on.
+    /// Logs an exception, unless another was just logged, and returns the error
+    /// for the SDK.
     pub(crate) fn report(&self, py: Python<'_>, what: &str, error: PyErr) -> BoxError {
         let text = text_of(py, &error);
         if let Some(others) = self.0.pass(Instant::now()) {

@@ -16,24 +16,25 @@ use crate::signature::Signature;
 use crate::thread;
 use crate::value::{Seed, Written};
 
-/// How many call sites' contexts are kept. Each rule that is made has new ones.
+/// The maximum number of cached contexts. Each new rule has new call sites.
 const MAX_CONTEXTS: usize = 10_000;
 
-/// A function of the plugin's; the object is made when it is first used.
+/// A function of the plugin, whose object is created at its first use.
 pub(crate) struct PyFunction {
     name: String,
     make: Arc<Py<PyAny>>,
     object: Mutex<Option<Callee>>,
-    /// Upstream's way: each call site has one for as long as the plugin lives.
+    /// One context per call site, for the plugin's lifetime, as in the official
+    /// package.
     contexts: HashMap<FunctionMeta, Py<PyAny>>,
     faults: Faults,
 }
 
-/// What is called.
+/// The code that a call executes.
 enum Callee {
     /// An object with `validate`, `exec` and `is_aggregate`.
     Object(Arc<Py<PyAny>>),
-    /// A function, and what its annotations say.
+    /// A plain function with its parameters.
     Plain(Arc<Py<Signature>>),
 }
 
@@ -57,8 +58,8 @@ impl PyFunction {
         if let Some(callee) = &*object {
             return Ok(callee.clone());
         }
-        // Without the lock: what it calls may take its time, and this thread
-        // alone uses it.
+        // Without the lock: the factory may take long, and no other thread uses
+        // this function.
         drop(object);
         let made = thread::returned(py, self.make.call0(py))?;
         let callee = match made.bind(py).cast::<Signature>() {
@@ -120,7 +121,7 @@ impl RawFunction for PyFunction {
         })
     }
 
-    /// Enters the interpreter once for all rows.
+    /// Executes all rows, attached to the interpreter once.
     fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
         Python::attach(|py| {
             while let Some(mut row) = rows.next_row()? {
@@ -194,14 +195,15 @@ fn read<'py>(py: Python<'py>, args: &mut Args<'_>) -> PyResult<Vec<Bound<'py, Py
     while let Some(value) = args.read_with(Seed(py)).map_err(wrong)? {
         values.push(value);
     }
-    // What stands behind them is the context, which was read as if it were one.
+    // The last value is the context, which was read as an argument.
     if !args.is_over() {
         values.pop();
     }
     Ok(values)
 }
 
-/// Why a result cannot be sent: the cause, which begins with the place in it.
+/// The error for a result that cannot be encoded: the cause, which begins with the
+/// path within the result.
 fn unsendable(error: &(dyn std::error::Error + 'static)) -> PyErr {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
@@ -210,8 +212,8 @@ fn unsendable(error: &(dyn std::error::Error + 'static)) -> PyErr {
     PyTypeError::new_err(format!("the result cannot be sent: {cause}"))
 }
 
-/// What `validate` says: an empty text, or what is wrong. Who forgets to say
-/// anything has no objection.
+/// The text that `validate` returned, which is empty if the arguments are valid;
+/// None counts as valid.
 fn answer_of_validate(answer: &Bound<'_, PyAny>) -> PyResult<String> {
     if answer.is_none() {
         return Ok(String::new());
@@ -219,8 +221,7 @@ fn answer_of_validate(answer: &Bound<'_, PyAny>) -> PyResult<String> {
     match answer.cast::<PyString>() {
         Ok(text) => Ok(text.to_string_lossy().into_owned()),
         Err(_) => {
-            let text =
-                format!("validate must return a text, empty where nothing is wrong, and has returned {answer:?}");
+            let text = format!("validate must return a str, empty if the arguments are valid, but returned {answer:?}");
             Err(PyTypeError::new_err(text))
         }
     }

@@ -3,10 +3,10 @@
 //! `ekuiper/`.
 //!
 //! `plugin` serves an engine; `source`, `sink` and `function` call the objects,
-//! on threads that `thread` has Python make; `context` is what
-//! they are given; `value` converts; `signature` is a plain function as a
-//! symbol; `fault` turns exceptions into errors; `testing` runs symbols without an
-//! engine.
+//! on threads that `thread` creates by Python's `threading`; `context` has the
+//! objects' connection to the engine; `value` converts; `signature` is a plain
+//! function as a symbol; `fault` turns exceptions into errors; `testing` runs
+//! symbols without an engine.
 
 mod context;
 mod fault;

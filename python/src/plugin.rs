@@ -1,4 +1,4 @@
-//! The plugin itself: its symbols, and the process that serves an engine.
+//! The plugin: its symbols, and the process that serves an engine.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,12 +13,13 @@ use crate::sink::PySink;
 use crate::source::PySource;
 use crate::thread;
 
-/// Names, and what makes the symbols.
+/// The names and factories of symbols.
 fn factories(symbols: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Arc<Py<PyAny>>)>> {
     symbols.iter().map(|(name, make)| Ok((name.extract()?, Arc::new(make.unbind())))).collect()
 }
 
-/// Serves the engine, or the guard, that has started this process; the exit code.
+/// Serves the engine or supervisor that started this process, and returns the exit
+/// code.
 #[pyfunction]
 pub(crate) fn run(
     py: Python<'_>,

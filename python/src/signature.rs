@@ -1,4 +1,4 @@
-//! A plain function as a symbol: what its annotations say about its parameters.
+//! A plain function as a symbol, with its parameters by its annotations.
 
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
@@ -7,7 +7,12 @@ use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use crate::value::Kind;
 
-create_exception!(ekuiper._ekuiper, ArgumentError, PyException, "A call with arguments that a function does not take.");
+create_exception!(
+    ekuiper._ekuiper,
+    ArgumentError,
+    PyException,
+    "Raised for arguments that do not match a function's parameters."
+);
 
 /// A function, its parameters and their kinds.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
@@ -15,15 +20,15 @@ pub(crate) struct Signature {
     name: String,
     function: Py<PyAny>,
     parameters: Vec<Parameter>,
-    /// How many of them have no default.
+    /// The number of parameters without a default.
     required: usize,
-    /// What further arguments are, where there may be any number.
+    /// The kind of `*args`, if the function has one.
     rest: Option<Kind>,
-    /// The parameter that takes the context: its name, and how many others stand
-    /// before it; none where it is passed by name alone.
+    /// The context parameter: its name, and the number of parameters before it;
+    /// `None` if it is keyword-only.
     context: Option<(Py<PyString>, Option<usize>)>,
     aggregate: bool,
-    /// That it is an aggregate was concluded from its parameters.
+    /// Whether `aggregate` was inferred from the parameters.
     inferred: bool,
 }
 
@@ -59,7 +64,7 @@ impl Signature {
         self.aggregate
     }
 
-    /// What surprises who has not asked for an aggregate.
+    /// The hint for an author who did not expect an aggregate.
     pub(crate) fn hint(&self) -> Option<String> {
         let name = &self.name;
         let text =
@@ -71,7 +76,7 @@ impl Signature {
         self.context.is_some()
     }
 
-    /// Why so many arguments are not taken; none where they are.
+    /// The error for a number of arguments; `None` if it is accepted.
     pub(crate) fn refusal(&self, count: usize) -> Option<String> {
         let most = self.parameters.len();
         if count >= self.required && (count <= most || self.rest.is_some()) {
@@ -120,7 +125,7 @@ impl Signature {
         let function = self.function.bind(py);
         match self.context.as_ref().zip(context) {
             None => function.call1(PyTuple::new(py, args)?),
-            // In its place, where all that stand before it are there.
+            // By position, if all parameters before it have arguments.
             Some(((_, Some(place)), context)) if args.len() >= *place => {
                 args.insert(*place, context.into_bound(py));
                 function.call1(PyTuple::new(py, args)?)
@@ -134,7 +139,7 @@ impl Signature {
     }
 }
 
-/// Checks one value against a kind, as its annotation was read.
+/// Checks and converts a value, for a kind as `_annotations.py` describes it.
 #[pyfunction]
 pub(crate) fn check<'py>(kind: &Bound<'py, PyAny>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     Kind::parse(kind)?.check(value).map_err(|wrong| ArgumentError::new_err(wrong.to_string()))

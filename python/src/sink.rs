@@ -11,7 +11,7 @@ use crate::fault::Faults;
 use crate::thread;
 use crate::value::to_python;
 
-/// A sink of the plugin's; the object is made when the engine starts it.
+/// A sink of the plugin, whose object is created when the engine starts it.
 pub(crate) struct PySink {
     name: String,
     make: Arc<Py<PyAny>>,
@@ -19,9 +19,9 @@ pub(crate) struct PySink {
     context: Option<Py<PyAny>>,
     mode: AckMode,
     faults: Faults,
-    /// Absent until it is opened.
+    /// `None` until the sink is opened.
     acking: Option<Arc<Acking>>,
-    /// How many messages it was given.
+    /// The number of messages passed to the sink.
     given: u64,
 }
 
@@ -36,7 +36,7 @@ impl PySink {
         what: &str,
         code: impl FnOnce(Python<'_>, &Py<PyAny>, &Option<Py<PyAny>>) -> PyResult<Py<PyAny>>,
     ) -> Result<()> {
-        let object = self.object.as_ref().ok_or("it was not configured")?;
+        let object = self.object.as_ref().ok_or("the sink was not configured")?;
         Python::attach(|py| {
             let called = thread::returned(py, code(py, object, &self.context));
             let what = || format!("sink {} {what}", self.name);
@@ -46,10 +46,10 @@ impl PySink {
 }
 
 impl Drop for PySink {
-    /// Lets go of everything, whoever keeps the context.
+    /// Releases the sink's resources, even if Python code keeps the context.
     fn drop(&mut self) {
         self.acking.iter().for_each(|acking| acking.end());
-        // Attached, since objects are released at once then.
+        // Attached, so that objects are released immediately.
         Python::attach(|_| (self.object, self.context) = (None, None));
     }
 }
@@ -75,12 +75,12 @@ impl Sink for PySink {
             made.map_err(|error| self.faults.report(py, &format!("sink {} was not started", self.name), error))
         });
         self.context = Some(context?);
-        self.call("was not opened", |py, object, context| object.call_method1(py, "open", (context,)))
+        self.call("failed to open", |py, object, context| object.call_method1(py, "open", (context,)))
     }
 
     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
         self.given += 1;
-        let collected = self.call("did not take a message", |py, object, context| {
+        let collected = self.call("failed to collect a message", |py, object, context| {
             object.call_method1(py, "collect", (context, PyBytes::new(py, data)))
         });
         if let Err(error) = &collected
@@ -89,9 +89,9 @@ impl Sink for PySink {
             && let Some(acking) = &self.acking
             && acking.made() + 1 == self.given
         {
-            // All others are acknowledged, so this is the one that has failed.
-            // An engine would wait for ever for the acknowledgement that the
-            // exception has skipped (fault 10).
+            // All others are acknowledged, so the exception has skipped the
+            // acknowledgement of this message, for which an engine would wait
+            // for ever (fault 10).
             acking.count();
             ctx.ack_error(&error.to_string())?;
         }
@@ -99,7 +99,7 @@ impl Sink for PySink {
     }
 
     fn close(&mut self, _: &SinkContext) -> Result<()> {
-        self.call("was not closed in order", |py, object, context| object.call_method1(py, "close", (context,)))
+        self.call("failed to close", |py, object, context| object.call_method1(py, "close", (context,)))
     }
 
     fn ack_mode(&self) -> AckMode {
@@ -107,7 +107,8 @@ impl Sink for PySink {
     }
 }
 
-/// The object, configured, and whether the SDK acknowledges for it.
+/// Creates and configures the object; also returns whether the SDK acknowledges
+/// for it.
 fn configured(py: Python<'_>, make: &Py<PyAny>, config: &Config) -> PyResult<(Py<PyAny>, bool)> {
     let object = thread::returned(py, make.call0(py))?;
     let automatic = object.bind(py).getattr_opt("_automatic_acks")?;

@@ -1,5 +1,5 @@
-//! A source whose code is Python, in upstream's way: `open` runs on a thread of
-//! its own, and `close` is called from another one, the symbol's, while it does.
+//! A source whose code is Python, called as in the official package: `open` runs
+//! on its own thread, and `close` is called meanwhile from the symbol's thread.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,34 +12,35 @@ use crate::fault::Faults;
 use crate::thread;
 use crate::value::to_python;
 
-/// How long `open` may go on after `close` has returned. Many a source looks
-/// only now and then whether it is to end, and upstream does not wait at all:
-/// then it is left behind, and can emit nothing any more.
+/// The time that `open` has to return after `close` has returned. Many sources
+/// check only occasionally whether they must end, and the official package does
+/// not wait at all. After this time the thread is abandoned, and can no longer
+/// emit.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// A source of the plugin's; the object is made when the engine starts it.
+/// A source of the plugin, whose object is created when the engine starts it.
 pub(crate) struct PySource {
     name: String,
     make: Arc<Py<PyAny>>,
     object: Option<Py<PyAny>>,
-    /// Absent until it is opened.
+    /// `None` until the source is opened.
     context: Option<Py<PyAny>>,
     emitting: Option<Arc<Emitting>>,
     faults: Arc<Faults>,
     has_closed: bool,
 }
 
-/// What `open`'s thread and the stop tell the symbol's thread.
+/// The events that `open`'s thread and the stop report to the symbol's thread.
 #[derive(Default)]
 struct News {
-    state: Mutex<State>,
+    state: Mutex<SourceState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct SourceState {
     stopped: bool,
-    /// Absent while `open` runs.
+    /// The outcome of `open`; `None` while it runs.
     opened: Option<Result<(), String>>,
 }
 
@@ -49,17 +50,17 @@ impl PySource {
         Self { name, make, object: None, context: None, emitting: None, faults, has_closed: false }
     }
 
-    /// Calls `close`, once.
+    /// Calls `close` unless it was called before.
     fn close_object(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.has_closed, true) {
             return Ok(());
         }
-        let object = self.object.as_ref().ok_or("it was not configured")?;
+        let object = self.object.as_ref().ok_or("the source was not configured")?;
         let closed = Python::attach(|py| {
             let closed = object.call_method1(py, "close", (&self.context,));
-            thread::returned(py, closed).map(|_| ()).map_err(|error| {
-                self.faults.report(py, &format!("source {} was not closed in order", self.name), error)
-            })
+            thread::returned(py, closed)
+                .map(|_| ())
+                .map_err(|error| self.faults.report(py, &format!("source {} failed to close", self.name), error))
         });
         self.emitting.iter().for_each(|emitting| emitting.close_has_returned());
         closed
@@ -67,10 +68,10 @@ impl PySource {
 }
 
 impl Drop for PySource {
-    /// Lets go of everything, whoever keeps the context.
+    /// Releases the source's resources, even if Python code keeps the context.
     fn drop(&mut self) {
         self.emitting.iter().for_each(|emitting| emitting.end());
-        // Attached, since objects are released at once then.
+        // Attached, so that objects are released immediately.
         Python::attach(|_| (self.object, self.context) = (None, None));
     }
 }
@@ -95,7 +96,7 @@ impl Source for PySource {
             started.map_err(|error| self.faults.report(py, &format!("source {} failed", self.name), error))
         })?;
         let told = news.clone();
-        // It holds nothing of the source's.
+        // The hook holds no reference to the source.
         let _hook = ctx.on_stop(move || {
             told.lock().stopped = true;
             told.changed.notify_all();
@@ -117,7 +118,7 @@ fn configured(py: Python<'_>, make: &Py<PyAny>, datasource: &str, config: &Confi
 }
 
 impl PySource {
-    /// Runs `open` on a thread of its own, which may be left behind.
+    /// Runs `open` on its own thread, which may be abandoned.
     fn start(&mut self, py: Python<'_>, ctx: &SourceContext, emitting: Arc<Emitting>, news: Arc<News>) -> PyResult<()> {
         let context = context::of_source(py, &self.name, ctx, emitting.clone())?;
         self.context = Some(context.clone_ref(py));
@@ -127,7 +128,7 @@ impl PySource {
             let opened = object.map_or(Ok(py.None()), |object| object.call_method1(py, "open", (context,)));
             let outcome = match thread::returned(py, opened) {
                 Ok(_) => Ok(()),
-                // It may end as it likes.
+                // A stopped source may end with any exception.
                 Err(_) if emitting.is_stopped() => Ok(()),
                 Err(error) if error.is_instance_of::<Stopped>(py) => Ok(()),
                 Err(error) => Err(faults.report(py, &format!("source {name} failed"), error).to_string()),
@@ -137,8 +138,8 @@ impl PySource {
         })
     }
 
-    /// Waits until `open` has returned; when the source is stopped, calls
-    /// `close`, and waits a while longer.
+    /// Waits until `open` has returned. When the source is stopped, calls
+    /// `close` and waits for up to [`PATIENCE`] more.
     fn wait_for_the_end(&mut self, news: &News) -> Result<()> {
         let mut until = None;
         let mut state = news.lock();
@@ -149,7 +150,7 @@ impl PySource {
             state = match until {
                 None if state.stopped => {
                     drop(state);
-                    // What it fails with is in the log.
+                    // An exception of `close` has been logged.
                     let _ = self.close_object();
                     until = Some(Instant::now() + PATIENCE);
                     news.lock()
@@ -160,7 +161,7 @@ impl PySource {
                     if left.is_zero() {
                         let name = &self.name;
                         ekuiper_sdk::tracing::warn!(
-                            "{name}: open goes on though close has returned: it is left behind, and emits nothing more"
+                            "{name}: open has not returned after close: its thread is abandoned and can no longer emit"
                         );
                         return Ok(());
                     }
@@ -172,7 +173,7 @@ impl PySource {
 }
 
 impl News {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SourceState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! Symbols under test: the SDK's own test module around Python objects.
-//! `ekuiper/testing.py` is what authors see.
+//! Tests of symbols: the SDK's test module around Python objects. Authors use it
+//! by `ekuiper/testing.py`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ create_exception!(
     ekuiper.testing,
     SymbolError,
     PyException,
-    "What a symbol under test fails with, as the engine gets it."
+    "The error of a symbol under test, as the engine gets it."
 );
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -31,7 +31,7 @@ fn failed(error: impl Into<BoxError>) -> PyErr {
     SymbolError::new_err(error.into().to_string())
 }
 
-/// A value as it is sent.
+/// Converts a value as a message does.
 fn read(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     let wrong = |error: serde_json::Error| PyValueError::new_err(error.to_string());
     let mut text = Vec::new();
@@ -39,7 +39,7 @@ fn read(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     Format::Json.decode(&text).map_err(wrong)
 }
 
-/// A call's arguments.
+/// Converts a call's arguments.
 fn list(args: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {
     match read(args)? {
         Value::Array(args) => Ok(args),
@@ -74,7 +74,7 @@ impl FunctionTest {
     }
 }
 
-/// A source under test, which runs.
+/// A running source under test.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
 pub(crate) struct SourceTest(Mutex<Option<RunningSource>>);
 
@@ -93,7 +93,7 @@ impl SourceTest {
         py.detach(|| source.open()).map(|running| Self(Mutex::new(Some(running)))).map_err(failed)
     }
 
-    /// The next row and its meta; none where it is over.
+    /// The next row and its meta; `None` if the source has ended.
     fn next(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<PyAny>)>> {
         let next = py.detach(|| lock(&self.0).as_mut().and_then(Iterator::next));
         let Some(tuple) = next.transpose().map_err(failed)? else { return Ok(None) };
@@ -105,7 +105,7 @@ impl SourceTest {
     }
 }
 
-/// A sink under test, which is open.
+/// An open sink under test.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
 pub(crate) struct SinkTest(Mutex<Option<OpenSink>>);
 

@@ -1,6 +1,6 @@
-//! The threads that symbols run on, made by Python's `threading`
-//! (`ekuiper/_threads.py`), so that they are what the interpreter, debuggers
-//! and forked children expect; and what a forked child may not do.
+//! The threads of symbols, created by Python's `threading`
+//! (`ekuiper/_threads.py`), as the interpreter, debuggers and forked children
+//! expect; and the detection of forked children.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,18 +9,18 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-/// What a thread runs.
+/// The code that a thread runs.
 type Run = Box<dyn FnOnce(Python<'_>) + Send>;
 
-/// Starts a daemon thread of this name: one that is left behind does not keep
-/// the process.
+/// Starts a daemon thread with this name, which does not keep the process alive
+/// if it is abandoned.
 pub(crate) fn start(py: Python<'_>, name: &str, run: impl FnOnce(Python<'_>) + Send + 'static) -> PyResult<()> {
     static START: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let job = Py::new(py, Job(Mutex::new(Some(Box::new(run)))))?;
     START.import(py, "ekuiper._threads", "start")?.call1((name, job)).map(|_| ())
 }
 
-/// Starts the thread of a symbol, which enters the interpreter when it has to.
+/// Starts the thread of a symbol, which attaches to the interpreter when needed.
 pub(crate) fn spawn(name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     let started = Python::attach(|py| {
         let started = start(py, name, |py| py.detach(run));
@@ -29,7 +29,7 @@ pub(crate) fn spawn(name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<()>
     started.map_err(io::Error::other)
 }
 
-/// A callable that runs once.
+/// A Python callable that runs its code once.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
 struct Job(Mutex<Option<Run>>);
 
@@ -41,11 +41,11 @@ impl Job {
     }
 }
 
-/// Whether this process is a child that a symbol has forked: the channels are
-/// its parent's.
+/// Whether this process is a child that a symbol has forked. The channels belong
+/// to its parent.
 static FORKED: AtomicBool = AtomicBool::new(false);
 
-/// Called in a child that was forked.
+/// Marks this process as a forked child.
 #[pyfunction]
 pub(crate) fn forked() {
     FORKED.store(true, Ordering::Release);
@@ -56,9 +56,9 @@ pub(crate) fn is_forked() -> bool {
     FORKED.load(Ordering::Relaxed)
 }
 
-/// Passes on what a symbol's code has returned, in the plugin itself. A forked
-/// child that comes back from it would go on as a second plugin, on the first
-/// one's channels: it ends here, as the end of a script would end it.
+/// Passes on the result of a symbol's code. A forked child that returns from it
+/// would continue as a second plugin on the first one's channels: it exits here,
+/// as at the end of a script.
 pub(crate) fn returned<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<T> {
     if is_forked() {
         let error = result.err().map(|error| error.into_value(py));

@@ -72,7 +72,7 @@ def test_a_module_that_no_engine_can_run_asks_for_the_script(folders):
     start = "import sys; sys.path.append(%r); from symbols import app; " % str(folder)
     ran = python(elsewhere, "-c", start + "app.manifest()")
     assert ran.stderr.splitlines()[-1] == (
-        "RuntimeError: plugin snake is made in %s, so it is not known which script the engine is to run: "
+        "RuntimeError: plugin snake is created in %s, so the script for the engine to run is unknown: "
         'name it, as in manifest(executable="snake.py")' % (folder / "symbols.py")
     )
     ran = python(elsewhere, "-c", start + "app.manifest(executable='mian.py')")
@@ -88,7 +88,7 @@ def test_a_session_asks_for_all_of_it(tmp_path):
     ran = python(tmp_path, "-c", start + "app.manifest()")
     assert ran.stderr.splitlines()[-1].endswith('as in manifest(executable="snake.py", path="snake.json")'), ran.stderr
     ran = python(tmp_path, "-c", start + "app.manifest(executable='main.py')")
-    assert "RuntimeError: plugin snake is made in no file: say where to write" in ran.stderr
+    assert "RuntimeError: plugin snake is created in no file: name the manifest" in ran.stderr
     assert not list(tmp_path.iterdir())
     ran = python(tmp_path, "-c", start + "app.manifest(executable='snake.py', path='snake.json')")
     assert ran.returncode == 0, ran.stderr

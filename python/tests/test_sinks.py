@@ -68,7 +68,7 @@ def test_an_exception_is_a_refusal_so_that_nobody_waits_for_ever(caplog):
             with pytest.raises(SymbolError, match="^OSError: disk full$"):
                 test.send({})
         assert test.acks() == ["OSError: disk full"] * 2
-    assert "sink Failing did not take a message" in caplog.text
+    assert "sink Failing failed to collect a message" in caplog.text
 
 
 def test_who_acknowledges_later_is_not_answered_for():
@@ -163,7 +163,7 @@ def test_its_other_parameters_are_the_configurations_fields():
     assert seen == [({"n": 1}, "/x", 1, "test")]
     with pytest.raises(SymbolError, match="^sink keep: config field path is missing$"):
         sink(keep)
-    with pytest.raises(TypeError, match="its function takes a row"):
+    with pytest.raises(TypeError, match="its function must have a parameter that takes a row"):
         sink(lambda: None)
 
 

@@ -492,5 +492,5 @@ def test_only_a_source_has_hooks():
     def asks(ctx: Context):
         return ctx.on_stop(print)
 
-    with pytest.raises(SymbolError, match="only a source that runs is stopped"):
+    with pytest.raises(SymbolError, match="sleep, is_stopped and on_stop need a running source"):
         function(asks).call()

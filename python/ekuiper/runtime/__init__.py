@@ -1,1 +1,1 @@
-"""What runs a plugin."""
+"""The modules that run a plugin, named as in the official package."""

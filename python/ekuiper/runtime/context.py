@@ -1,10 +1,10 @@
-"""The class of contexts: what a symbol is given to work with."""
+"""The base class of contexts, by which symbols reach the engine."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Optional
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Context(object):
-    """A symbol's place in a rule, and its way to the engine."""
+    """The context of a symbol: its rule instance, and its channel to the engine."""
 
     @abstractmethod
     def get_rule_id(self) -> str:
@@ -32,47 +32,47 @@ class Context(object):
 
     @abstractmethod
     def get_logger(self) -> Any:
-        """The symbol's logger: a `logging.Logger` that is a file to write lines to, too."""
+        """The symbol's logger: a `logging.Logger` that is also a writable text file."""
         raise NotImplementedError
 
     @abstractmethod
     def emit(self, message: Any, meta: Optional[Dict[str, Any]] = None) -> None:
-        """Send a row, and facts about it, such as its topic, which a rule reads with `meta(…)`.
-        Waits while the engine is slower. Raises `Stopped` once `close` has returned."""
+        """Sends a row and its metadata, such as its topic, which a rule reads with `meta(…)`.
+        Blocks while the engine is slower. Raises `Stopped` once `close` has returned."""
         raise NotImplementedError
 
     @abstractmethod
     def emit_error(self, error: str) -> None:
-        """Report an error to the engine; the source may go on after it."""
+        """Reports an error to the engine; the source may continue after it."""
         raise NotImplementedError
 
     def sleep(self, seconds: float) -> bool:
-        """Wait in a source; false, at once, when it is stopped."""
+        """Sleeps in a source, and returns true; returns false as soon as the source is stopped."""
         raise NotImplementedError
 
     def is_stopped(self) -> bool:
-        """Whether the source is stopped."""
+        """Whether the source has been stopped."""
         raise NotImplementedError
 
     def on_stop(self, hook: Callable[[], object]) -> StopHook:
-        """Have `hook` called, once, when the source is stopped, to end a wait that only it can
-        end; from another thread, and at once where the source is stopped already. What is
-        returned takes the hook back: by `take_back()`, or at the end of a `with` block. A source
-        that connects again does that for each connection, and so keeps none of the former ones.
-        When the source is over, all hooks are dropped."""
+        """Registers a hook that unblocks a source which blocks in its own I/O. The hook is called
+        once, from another thread, when the source is stopped; immediately if the source is
+        already stopped. The returned `StopHook` unregisters it, by `take_back()` or at the end of
+        a `with` block. A source that reconnects registers one hook per connection, and so keeps
+        none of the former ones. When the source has ended, all hooks are dropped."""
         raise NotImplementedError
 
     @abstractmethod
     def ack_ok(self) -> None:
-        """Acknowledge the oldest message that is not acknowledged yet. Does nothing where the
-        rule does not ask for it."""
+        """Acknowledges the oldest message that is not acknowledged yet. Does nothing if the rule
+        does not ask for acknowledgements."""
         raise NotImplementedError
 
     @abstractmethod
     def ack_error(self, error: str) -> None:
-        """Refuse that message, with a reason."""
+        """Acknowledges the oldest message as failed, with a reason for the engine."""
         raise NotImplementedError
 
     def ack_err(self, error: str) -> None:
-        """The same, by the name that eKuiper's guide gives it."""
+        """An alias of `ack_error`, by the name in eKuiper's guide."""
         self.ack_error(error)

@@ -1,4 +1,4 @@
-"""The contexts that symbols are given."""
+"""The implementation of contexts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .._ekuiper import SinkAcks, SourceEmitter, dumps
 from .._logging import SymbolLogger, logger_of
 from .context import Context
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Optional
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class ContextImpl(Context):
-    """A context. The plugin makes those of its symbols; one that a test makes, from a dict with
-    `ruleId`, `opId` and `instanceId`, sends bytes to the emitters that it is given."""
+    """A context. The plugin creates the contexts of its symbols. A context that a test creates, from
+    a dict with `ruleId`, `opId` and `instanceId`, sends bytes to the emitters that the test sets."""
 
     ack_emitter: Any
 
@@ -29,11 +29,11 @@ class ContextImpl(Context):
         self._symbol = "test"
 
     def set_emitter(self, emitter: Any) -> None:
-        """Where the rows go: something with `send(bytes)`."""
+        """Sets the destination of rows: an object with `send(bytes)`."""
         self.emitter = emitter
 
     def set_ack_emitter(self, emitter: Any) -> None:
-        """Where the acknowledgements go: something with `send(bytes)`."""
+        """Sets the destination of acknowledgements: an object with `send(bytes)`."""
         self.ack_emitter = emitter
 
     def get_rule_id(self) -> str:
@@ -73,7 +73,9 @@ class ContextImpl(Context):
     def _source(self) -> SourceEmitter:
         if type(self.emitter) is SourceEmitter:
             return self.emitter
-        raise RuntimeError("only a source that runs is stopped: a test runs one with ekuiper.testing.source")
+        raise RuntimeError(
+            "sleep, is_stopped and on_stop need a running source: a test runs one with ekuiper.testing.source"
+        )
 
     def ack_ok(self) -> None:
         if type(self.ack_emitter) is SinkAcks:
@@ -97,7 +99,7 @@ def _live(
     acks: Optional[SinkAcks],
     func_id: int = 0,
 ) -> ContextImpl:
-    """The context of a symbol that runs."""
+    """Creates the context of a running symbol."""
     meta = {"ruleId": rule_id, "opId": op_id, "instanceId": instance_id, "funcId": func_id}
     context = ContextImpl(meta)
     context._symbol = symbol

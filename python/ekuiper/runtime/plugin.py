@@ -1,4 +1,4 @@
-"""The plugin and its start, by the official package's names."""
+"""The plugin and its start, named as in the official package."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ..sink import Sink
 from ..source import Source
 from . import shared
 
-# Not imported in vain: it takes a good part of a plugin's start.
+# `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Mapping, Optional
 
 
 class PluginConfig:
-    """A plugin's name and its symbols: for each name something that makes the symbol.
+    """A plugin's name and its symbols: a factory for each symbol's name.
 
-    `supervised` puts a guard process before the plugin: a crash costs a restart of its worker, not
-    the rules."""
+    `supervised` puts a supervisor process before the plugin: a crash costs a restart of its worker,
+    not the rules."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class PluginConfig:
         self.supervised = supervised
 
     def get(self, plugin_type: str, symbol_name: str) -> Any:
-        """What makes a symbol of this kind and name; `KeyError` where there is none."""
+        """The factory of the symbol of this kind and name. Raises `KeyError` if there is none."""
         if plugin_type == shared.TYPE_SOURCE:
             return self.sources[symbol_name]
         if plugin_type == shared.TYPE_SINK:
@@ -50,20 +50,19 @@ conf: PluginConfig
 
 
 def start(c: PluginConfig) -> None:
-    """Serve the engine that has started this process, until it ends or ends the plugin: a signal,
-    Ctrl-C, or its own end. All symbols are closed by then."""
+    """Serves the engine that started this process, until the engine ends or stops the plugin, or
+    until a signal or Ctrl-C. All symbols are closed when this returns."""
     global conf
     conf = c
     _serve.serve(c.name, c.sources, c.sinks, c.functions, supervised=c.supervised)
 
 
 def init_vars(c: PluginConfig) -> None:
-    """Set `logging` up as `start` does: lines on stderr, unless the program has handlers of its
-    own."""
+    """Sets `logging` up as `start` does: to stderr, unless the program has its own handlers."""
     _serve.set_up_log()
 
 
 def command_reply(req: bytes) -> bytes:
-    """Upstream's answer to a control command. Here the Rust core answers them; a test runs its
-    symbols with `ekuiper.testing`."""
-    raise RuntimeError("commands are answered by the plugin's core: run symbols with ekuiper.testing")
+    """Raises `RuntimeError`. In the official package this answers control commands; here the Rust
+    core does, and tests run symbols with `ekuiper.testing`."""
+    raise RuntimeError("the plugin's core answers control commands: run symbols with ekuiper.testing")

@@ -1,4 +1,4 @@
-"""The protocol's words."""
+"""The constants of the protocol."""
 
 CMD_START = "start"
 CMD_STOP = "stop"

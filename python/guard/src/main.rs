@@ -1,14 +1,15 @@
-//! The guard of a supervised plugin in Python: `start` replaces the interpreter
-//! by it, and it runs the script again as its worker. No symbol runs here.
+//! The supervisor of a supervised plugin in Python. `start` replaces the
+//! interpreter by this program, which runs the script again as its worker. No
+//! symbol runs here.
 
 use std::process::ExitCode;
 
 use ekuiper_sdk::prelude::*;
 use serde::Deserialize;
 
-/// What `start` knows of the plugin: this program's first argument.
+/// The plugin as `start` describes it in this program's first argument.
 #[derive(Deserialize)]
-struct Guarded {
+struct PluginDescription {
     name: String,
     sources: Vec<String>,
     sinks: Vec<String>,
@@ -17,7 +18,7 @@ struct Guarded {
     command: Vec<String>,
 }
 
-/// A symbol that only has a name here.
+/// A placeholder for a symbol, of which only the name matters here.
 struct Named;
 
 fn elsewhere<T>() -> Result<T> {
@@ -44,9 +45,9 @@ impl Function for Named {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-    let guarded = arguments.next().and_then(|text| serde_json::from_str::<Guarded>(&text).ok());
-    let Some(Guarded { name, sources, sinks, functions, command }) = guarded else {
-        eprintln!("this is the guard of supervised plugins in Python: ekuiper.plugin.start runs it");
+    let description = arguments.next().and_then(|text| serde_json::from_str::<PluginDescription>(&text).ok());
+    let Some(PluginDescription { name, sources, sinks, functions, command }) = description else {
+        eprintln!("this is the supervisor of supervised plugins in Python: ekuiper.plugin.start runs it");
         return ExitCode::from(2);
     };
     let mut plugin = Plugin::new(name).supervised().worker(command);

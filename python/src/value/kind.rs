@@ -1,4 +1,4 @@
-//! The type of a parameter, from its annotation, and whether a value is of it.
+//! The kind of a parameter, from its annotation, and the check of its arguments.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-/// What a parameter takes.
+/// The kind of values that a parameter takes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     Any,
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     OneOf(Vec<Kind>),
 }
 
-/// A value that is of another type, with its place.
+/// The error for a value of another kind, with its path.
 #[derive(Debug)]
 pub(crate) struct Mismatch {
     path: String,
@@ -64,8 +64,8 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// Reads what `ekuiper/_annotations.py` has made of an annotation: a name,
-    /// or a tuple of a name and what it holds.
+    /// Parses the form that `ekuiper/_annotations.py` gives an annotation: a
+    /// name, or a tuple of a name and the kinds that it holds.
     pub(crate) fn parse(form: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Ok(name) = form.extract::<String>() {
             return Ok(match name.as_str() {
@@ -76,7 +76,7 @@ impl Kind {
                 "float" => Self::Float,
                 "str" => Self::Text,
                 "bytes" => Self::Bytes,
-                other => return Err(PyTypeError::new_err(format!("{other} is no kind of value"))),
+                other => return Err(PyTypeError::new_err(format!("{other} is not a kind of value"))),
             });
         }
         let parts = form.cast::<PyTuple>()?;
@@ -90,8 +90,8 @@ impl Kind {
         })
     }
 
-    /// The value, if it is of this kind. An integer is taken for a float, and
-    /// Base64 for bytes; both are converted.
+    /// Returns the value if it is of this kind. An integer is converted to a
+    /// float, and Base64 text to bytes.
     pub(crate) fn check<'py>(&self, value: Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Mismatch> {
         let py = value.py();
         match self {
@@ -113,7 +113,7 @@ impl Kind {
                     .and_then(|base64| base64.call_method("b64decode", (&value,), Some(&validate(py)?)));
                 match decoded {
                     Ok(bytes) => return Ok(bytes),
-                    Err(_) => return Err(Mismatch::new("expected bytes, got a str that is no Base64".into())),
+                    Err(_) => return Err(Mismatch::new("expected bytes, got a str that is not Base64".into())),
                 }
             }
             Self::List(kind) => {
@@ -126,7 +126,7 @@ impl Kind {
                     return kind.check_values(dict);
                 }
             }
-            // An integer stays one where that is possible.
+            // Prefer kinds that keep an integer an integer.
             Self::OneOf(kinds) => {
                 let is = |kind: &&Kind| !(**kind == Self::Float && value.is_instance_of::<PyInt>());
                 let found = kinds.iter().filter(is).chain(kinds).find_map(|kind| kind.check(value.clone()).ok());
@@ -181,7 +181,7 @@ impl Mismatch {
         Self { path: String::new(), text }
     }
 
-    /// Whether it is a list that was not expected.
+    /// Whether the value is a list where none was expected.
     pub(crate) fn is_of_a_list(&self) -> bool {
         self.text.ends_with("got list")
     }
@@ -192,7 +192,7 @@ impl Mismatch {
     }
 }
 
-/// The longest part of a value that an error quotes, in characters.
+/// The maximum number of characters of a value that an error quotes.
 const QUOTE: usize = 40;
 
 fn described(value: &Bound<'_, PyAny>) -> String {

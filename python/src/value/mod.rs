@@ -1,4 +1,4 @@
-//! Python objects as serde sees them: written by any codec, and made by any.
+//! The conversion between Python objects and messages, by serde, for any codec.
 //!
 //! `write` and `read` are the two directions; `kind` checks a value against a
 //! parameter's annotation.
@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use serde::de::DeserializeSeed;
 
-/// Writes a value as JSON, as it is sent.
+/// Writes a value as JSON, as messages do.
 #[pyfunction]
 pub(crate) fn dumps<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let mut text = Vec::new();
@@ -26,7 +26,7 @@ pub(crate) fn dumps<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyByt
     Ok(PyBytes::new(value.py(), &text))
 }
 
-/// Reads JSON, as it is received.
+/// Reads JSON, as messages do.
 #[pyfunction]
 pub(crate) fn loads<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let wrong = |error: serde_json::Error| PyValueError::new_err(error.to_string());

@@ -1,4 +1,4 @@
-//! To Python: makes objects of whatever a codec reads.
+//! The conversion from a codec to Python objects.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serialize;
 
-/// Reads one value as a Python object.
+/// A seed that reads one value as a Python object.
 #[derive(Clone, Copy)]
 pub(crate) struct Seed<'py>(pub(crate) Python<'py>);
 
@@ -81,7 +81,7 @@ impl<'de, 'py> Visitor<'de> for Seed<'py> {
     }
 }
 
-/// A value of ours as a Python object.
+/// Converts a Rust value to a Python object.
 pub(crate) fn to_python<'py>(py: Python<'py>, value: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
     let wrong = |error: serde_json::Error| pyo3::exceptions::PyValueError::new_err(error.to_string());
     let value = serde_json::to_value(value).map_err(wrong)?;

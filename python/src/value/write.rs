@@ -1,8 +1,8 @@
-//! From Python: a `Serialize` around an object, so that a message is written
-//! straight from it.
+//! The conversion from Python objects: a `Serialize` around an object, from which
+//! a message is written directly.
 //!
-//! What JSON lacks becomes what the guide's table says (`plain` in
-//! `ekuiper/_plain.py`), or an error that names the place within the value.
+//! Types that JSON lacks are converted as the guide's table says (`plain` in
+//! `ekuiper/_plain.py`), or give an error with the path within the value.
 
 use std::fmt;
 
@@ -14,46 +14,46 @@ use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::fault;
 
-/// How deep lists and objects may be within one another: a reader that is
-/// careful takes 128, and a message has levels of its own.
+/// The maximum nesting of lists and objects: careful readers accept 128 levels,
+/// of which the message itself needs some.
 const MAX_DEPTH: usize = 120;
 
-/// The longest path that an error tells whole, in characters.
+/// The longest path that an error quotes in full, in characters.
 const PATH: usize = 120;
 
-/// A Python value on its way out.
+/// A Python value to be encoded.
 pub(crate) struct Written<'a, 'py> {
     value: &'a Bound<'py, PyAny>,
-    place: Place<'a>,
+    path: ValuePath<'a>,
 }
 
 impl<'a, 'py> Written<'a, 'py> {
-    /// The whole of a value.
+    /// Creates the root of a message.
     pub(crate) fn new(value: &'a Bound<'py, PyAny>) -> Self {
         Self::named(None, value)
     }
 
-    /// The whole of a value that is a part of a message, by that part's name.
+    /// Creates a named part of a message, whose paths begin with that name.
     fn named(name: Option<&'a str>, value: &'a Bound<'py, PyAny>) -> Self {
         let (step, depth) = (name.map_or(Step::Whole, Step::Key), name.map_or(0, |_| 1));
-        Self { value, place: Place { up: None, step, within: std::ptr::null_mut(), depth } }
+        Self { value, path: ValuePath { up: None, step, within: std::ptr::null_mut(), depth } }
     }
 }
 
-/// The same for a thread that is not attached to the interpreter: it attaches
-/// while the value is written.
+/// A Python value to be encoded by a thread that is not attached to the
+/// interpreter, and attaches while the value is written.
 pub(crate) struct Detached<'a> {
     value: &'a Py<PyAny>,
     name: Option<&'a str>,
 }
 
 impl<'a> Detached<'a> {
-    /// The whole of a value.
+    /// Creates the root of a message.
     pub(crate) fn new(value: &'a Py<PyAny>) -> Self {
         Self { value, name: None }
     }
 
-    /// The same for a part of a message, whose name errors begin with.
+    /// Creates a named part of a message, whose paths begin with that name.
     pub(crate) fn named(name: &'a str, value: &'a Py<PyAny>) -> Self {
         Self { value, name: Some(name) }
     }
@@ -65,12 +65,12 @@ impl Serialize for Detached<'_> {
     }
 }
 
-/// Where a value stands within the whole; a list on the stack.
+/// The path of a value within the message: a linked list on the stack.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    up: Option<&'a Place<'a>>,
+struct ValuePath<'a> {
+    up: Option<&'a ValuePath<'a>>,
     step: Step<'a>,
-    /// What it is a part of, to find out whether something contains itself.
+    /// The container, to detect one that contains itself.
     within: *mut pyo3::ffi::PyObject,
     depth: usize,
 }
@@ -82,7 +82,7 @@ enum Step<'a> {
     Key(&'a str),
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for ValuePath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(up) = self.up {
             up.fmt(f)?;
@@ -90,13 +90,13 @@ impl fmt::Display for Place<'_> {
         match self.step {
             Step::Whole => Ok(()),
             Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) if self.up.is_none_or(Place::is_whole) => f.write_str(key),
+            Step::Key(key) if self.up.is_none_or(ValuePath::is_whole) => f.write_str(key),
             Step::Key(key) => write!(f, ".{key}"),
         }
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> ValuePath<'a> {
     fn is_whole(&self) -> bool {
         matches!(self.step, Step::Whole)
     }
@@ -106,7 +106,7 @@ impl<'a> Place<'a> {
             return E::custom(text);
         }
         let path = self.to_string();
-        // Both ends of a path that is very long say enough.
+        // Quote both ends of a very long path.
         let length = path.chars().count();
         if length <= PATH {
             return E::custom(format_args!("{path}: {text}"));
@@ -116,24 +116,24 @@ impl<'a> Place<'a> {
         E::custom(format_args!("{begin}…{end}: {text}"))
     }
 
-    /// Goes into a container.
+    /// Checks the depth before a container is entered.
     fn enter<E: Error>(&self, container: &Bound<'_, PyAny>) -> Result<(), E> {
-        let same = |place: &Place<'_>| place.within == container.as_ptr();
+        let same = |path: &ValuePath<'_>| path.within == container.as_ptr();
         if self.depth < MAX_DEPTH {
             return Ok(());
         }
-        let mut place = Some(self);
-        while let Some(here) = place {
+        let mut path = Some(self);
+        while let Some(here) = path {
             if same(here) {
                 return Err(self.fail(format_args!("the {} contains itself", type_name(container))));
             }
-            place = here.up;
+            path = here.up;
         }
         Err(self.fail(format_args!("it is nested deeper than {MAX_DEPTH} levels")))
     }
 
-    fn part<'b>(&'b self, container: &Bound<'_, PyAny>, step: Step<'b>) -> Place<'b> {
-        Place { up: Some(self), step, within: container.as_ptr(), depth: self.depth + 1 }
+    fn part<'b>(&'b self, container: &Bound<'_, PyAny>, step: Step<'b>) -> ValuePath<'b> {
+        ValuePath { up: Some(self), step, within: container.as_ptr(), depth: self.depth + 1 }
     }
 }
 
@@ -143,16 +143,16 @@ fn type_name(value: &Bound<'_, PyAny>) -> String {
 
 impl Serialize for Written<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { value, place } = self;
-        // The types themselves first: comparing pointers is all it takes.
+        let Self { value, path } = self;
+        // Exact types first, which need only a comparison of pointers.
         if let Ok(text) = value.cast_exact::<PyString>() {
-            return write_text(text, place, serializer);
+            return write_text(text, path, serializer);
         }
         if let Ok(number) = value.cast_exact::<PyFloat>() {
-            return write_float(number.value(), place, serializer);
+            return write_float(number.value(), path, serializer);
         }
         if let Ok(number) = value.cast_exact::<PyInt>() {
-            return write_int(number, place, serializer);
+            return write_int(number, path, serializer);
         }
         if value.is_none() {
             return serializer.serialize_unit();
@@ -161,128 +161,136 @@ impl Serialize for Written<'_, '_> {
             return serializer.serialize_bool(flag.is_true());
         }
         if let Ok(dict) = value.cast::<PyDict>() {
-            return write_dict(dict, place, serializer);
+            return write_dict(dict, path, serializer);
         }
         if let Ok(list) = value.cast::<PyList>() {
-            return write_items(value, list.len(), list.iter(), place, serializer);
+            return write_items(value, list.len(), list.iter(), path, serializer);
         }
         if let Ok(tuple) = value.cast::<PyTuple>() {
-            return write_items(value, tuple.len(), tuple.iter(), place, serializer);
+            return write_items(value, tuple.len(), tuple.iter(), path, serializer);
         }
-        write_other(value, place, serializer)
+        write_other(value, path, serializer)
     }
 }
 
-/// Subclasses, bytes, and what `plain` makes of the rest.
-fn write_other<S: Serializer>(value: &Bound<'_, PyAny>, place: &Place<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+/// Writes subclasses, bytes, and all other values as `plain` converts them.
+fn write_other<S: Serializer>(
+    value: &Bound<'_, PyAny>,
+    path: &ValuePath<'_>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     if let Ok(text) = value.cast::<PyString>() {
-        return write_text(text, place, serializer);
+        return write_text(text, path, serializer);
     }
     if let Ok(number) = value.cast::<PyInt>() {
-        return write_int(number, place, serializer);
+        return write_int(number, path, serializer);
     }
     if let Ok(number) = value.cast::<PyFloat>() {
-        return write_float(number.value(), place, serializer);
+        return write_float(number.value(), path, serializer);
     }
     if let Ok(bytes) = value.cast::<PyBytes>() {
-        // MessagePack has bytes; the JSON codec makes Base64 of them.
+        // MessagePack has bytes; the JSON codec writes Base64.
         return serializer.serialize_bytes(bytes.as_bytes());
     }
     if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
         let bytes = value.call_method0("__bytes__").or_else(|_| value.py().get_type::<PyBytes>().call1((value,)));
-        let bytes = bytes.map_err(|error| place.fail(fault::text_of(value.py(), &error)))?;
-        let bytes = bytes.cast::<PyBytes>().map_err(|error| place.fail(error))?;
+        let bytes = bytes.map_err(|error| path.fail(fault::text_of(value.py(), &error)))?;
+        let bytes = bytes.cast::<PyBytes>().map_err(|error| path.fail(error))?;
         return serializer.serialize_bytes(bytes.as_bytes());
     }
-    let plain = plain(value).map_err(|error| unreadable(value, place, &error))?;
-    // Deeper by one, so that what makes itself of itself comes to an end.
-    place.enter(value)?;
-    let place = Place { depth: place.depth + 1, ..*place };
-    Written { value: &plain, place }.serialize(serializer)
+    let plain = plain(value).map_err(|error| unreadable(value, path, &error))?;
+    // One level deeper, so that conversions that nest themselves end.
+    path.enter(value)?;
+    let path = ValuePath { depth: path.depth + 1, ..*path };
+    Written { value: &plain, path }.serialize(serializer)
 }
 
-/// A value of a type that JSON lacks, as one that it has.
+/// Converts a value of a type that JSON lacks into one that it has.
 fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     static PLAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     PLAIN.import(py, "ekuiper._plain", "plain")?.call1((value,))
 }
 
-/// Why there is no plain value, with the place of the field that cannot be read,
-/// where it is one.
-fn unreadable<E: Error>(value: &Bound<'_, PyAny>, place: &Place<'_>, error: &PyErr) -> E {
+/// The error of a conversion, with the path of the field that cannot be read, if
+/// there is one.
+fn unreadable<E: Error>(value: &Bound<'_, PyAny>, path: &ValuePath<'_>, error: &PyErr) -> E {
     let py = value.py();
     let attribute = |name| error.value(py).getattr(name).ok();
     match (attribute("unreadable_field"), error.cause(py)) {
         (Some(field), Some(cause)) => {
-            let field = key_text::<E>(&field, place).unwrap_or_else(|_| field.to_string());
-            place.part(value, Step::Key(&field)).fail(fault::text_of(py, &cause))
+            let field = key_text::<E>(&field, path).unwrap_or_else(|_| field.to_string());
+            path.part(value, Step::Key(&field)).fail(fault::text_of(py, &cause))
         }
-        // `plain` says it in words of its own.
-        _ if attribute("is_unsendable").is_some() => place.fail(error.value(py)),
-        _ => place.fail(fault::text_of(py, error)),
+        // The message of `plain` suffices.
+        _ if attribute("is_unsendable").is_some() => path.fail(error.value(py)),
+        _ => path.fail(fault::text_of(py, error)),
     }
 }
 
-fn write_text<S: Serializer>(text: &Bound<'_, PyString>, place: &Place<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+fn write_text<S: Serializer>(
+    text: &Bound<'_, PyString>,
+    path: &ValuePath<'_>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match text.to_cow() {
         Ok(text) => serializer.serialize_str(&text),
-        Err(_) => Err(place.fail("the text is no valid Unicode: it holds half of a surrogate pair")),
+        Err(_) => Err(path.fail("the text is not valid Unicode: it contains half of a surrogate pair")),
     }
 }
 
-fn write_int<S: Serializer>(number: &Bound<'_, PyInt>, place: &Place<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+fn write_int<S: Serializer>(number: &Bound<'_, PyInt>, path: &ValuePath<'_>, serializer: S) -> Result<S::Ok, S::Error> {
     if let Ok(number) = number.extract::<i64>() {
         return serializer.serialize_i64(number);
     }
     match number.extract::<u64>() {
         Ok(number) => serializer.serialize_u64(number),
-        Err(_) => Err(place.fail("the integer has more than 64 bits: send it as a text or a float")),
+        Err(_) => Err(path.fail("the integer has more than 64 bits: send it as a text or a float")),
     }
 }
 
-fn write_float<S: Serializer>(number: f64, place: &Place<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+fn write_float<S: Serializer>(number: f64, path: &ValuePath<'_>, serializer: S) -> Result<S::Ok, S::Error> {
     if number.is_finite() {
         return serializer.serialize_f64(number);
     }
     let name = if number.is_nan() { "NaN".to_owned() } else { format!("{number}") };
-    Err(place.fail(format_args!("{name} is not a number that a message can hold: send None instead")))
+    Err(path.fail(format_args!("{name} is not a number that a message can hold: send None instead")))
 }
 
 fn write_items<'py, S: Serializer>(
     container: &Bound<'py, PyAny>,
     length: usize,
     items: impl Iterator<Item = Bound<'py, PyAny>>,
-    place: &Place<'_>,
+    path: &ValuePath<'_>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    place.enter(container)?;
+    path.enter(container)?;
     let mut seq = serializer.serialize_seq(Some(length))?;
     let mut written = 0;
     for (index, item) in items.enumerate() {
         if index == length {
             break;
         }
-        seq.serialize_element(&Written { value: &item, place: place.part(container, Step::Index(index)) })?;
+        seq.serialize_element(&Written { value: &item, path: path.part(container, Step::Index(index)) })?;
         written += 1;
     }
     if written < length {
-        return Err(place.fail("the list became shorter while it was written"));
+        return Err(path.fail("the list became shorter while it was written"));
     }
     seq.end()
 }
 
-fn write_dict<S: Serializer>(dict: &Bound<'_, PyDict>, place: &Place<'_>, serializer: S) -> Result<S::Ok, S::Error> {
-    place.enter(dict.as_any())?;
+fn write_dict<S: Serializer>(dict: &Bound<'_, PyDict>, path: &ValuePath<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.enter(dict.as_any())?;
     let length = dict.len();
     let mut map = serializer.serialize_map(Some(length))?;
-    // Whoever adds to it meanwhile, from `__str__` say, must not be met in
-    // iteration, which panics then.
+    // Iteration panics if the dict changes meanwhile, for example in a
+    // `__str__`, so check before each step.
     let mut left = length;
     let mut entries = dict.iter();
     while left > 0 {
         if dict.len() != length {
-            return Err(place.fail("the dict changed while it was written"));
+            return Err(path.fail("the dict changed while it was written"));
         }
         let Some((key, value)) = entries.next() else { break };
         left -= 1;
@@ -290,24 +298,24 @@ fn write_dict<S: Serializer>(dict: &Bound<'_, PyDict>, place: &Place<'_>, serial
             Ok(text) => {
                 let text = text
                     .to_cow()
-                    .map_err(|_| place.fail("a key is no valid Unicode: it holds half of a surrogate pair"))?;
+                    .map_err(|_| path.fail("a key is not valid Unicode: it contains half of a surrogate pair"))?;
                 map.serialize_key(&*text)?;
-                let place = place.part(dict.as_any(), Step::Key(&text));
-                map.serialize_value(&Written { value: &value, place })?;
+                let path = path.part(dict.as_any(), Step::Key(&text));
+                map.serialize_value(&Written { value: &value, path })?;
             }
             Err(_) => {
-                let text = key_text(&key, place)?;
+                let text = key_text(&key, path)?;
                 map.serialize_key(&text)?;
-                let place = place.part(dict.as_any(), Step::Key(&text));
-                map.serialize_value(&Written { value: &value, place })?;
+                let path = path.part(dict.as_any(), Step::Key(&text));
+                map.serialize_value(&Written { value: &value, path })?;
             }
         }
     }
     map.end()
 }
 
-/// A key that is no text, as Python's own `json` writes it.
-fn key_text<E: Error>(key: &Bound<'_, PyAny>, place: &Place<'_>) -> Result<String, E> {
+/// The text of a key that is not a str, as Python's own `json` writes it.
+fn key_text<E: Error>(key: &Bound<'_, PyAny>, path: &ValuePath<'_>) -> Result<String, E> {
     let text = if key.is_none() {
         Ok("null".to_owned())
     } else if let Ok(flag) = key.cast::<PyBool>() {
@@ -325,13 +333,13 @@ fn key_text<E: Error>(key: &Bound<'_, PyAny>, place: &Place<'_>) -> Result<Strin
         own_text::<PyInt>(key)
     } else {
         let name = type_name(key);
-        return Err(place.fail(format_args!("a key is of type {name}: use str, int, float, bool or None")));
+        return Err(path.fail(format_args!("a key is of type {name}: use str, int, float, bool or None")));
     };
-    text.map_err(|error| place.fail(fault::text_of(key.py(), &error)))
+    text.map_err(|error| path.fail(fault::text_of(key.py(), &error)))
 }
 
-/// The text of a number, whatever a subclass, such as an enumeration, makes of
-/// it.
+/// The text of a number by its base type, ignoring overrides of a subclass such as
+/// an enumeration.
 fn own_text<T: PyTypeInfo>(number: &Bound<'_, PyAny>) -> PyResult<String> {
     let text = number.py().get_type::<T>().call_method1("__repr__", (number,))?;
     text.extract()
