@@ -1,4 +1,4 @@
-"""A portable plugin in Python, of functions with annotations: one symbol of each kind."""
+"""A portable plugin in Python, made of functions with annotations: symbols of each kind."""
 
 import itertools
 import time
@@ -21,13 +21,13 @@ def repeat(text: str, times: int = 2) -> str:
 
 @app.function
 def mean(values: List[float]) -> float:
-    """All its parameters are lists: an aggregate."""
+    """An aggregate, since all parameters are lists."""
     return sum(values) / len(values)
 
 
 @app.source
 def ticks(interval: float = 1.0, start: int = 0) -> Iterator[Dict[str, int]]:
-    """A row every `interval` seconds."""
+    """Emits a row every `interval` seconds."""
     for number in itertools.count(start):
         yield {"number": number}
         if interval:
@@ -36,7 +36,7 @@ def ticks(interval: float = 1.0, start: int = 0) -> Iterator[Dict[str, int]]:
 
 @app.sink
 async def print_row(row: Dict[str, Any], refuse: str = "") -> None:
-    """Prints each row; refuses those that have a field of the name `refuse`."""
+    """Prints each row; refuses a row that has a field named by `refuse`."""
     if refuse in row:
         raise ValueError("a row with %s" % refuse)
     print(row)

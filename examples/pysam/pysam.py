@@ -7,7 +7,7 @@ from ekuiper import Context, Function, PluginConfig, Sink, Source, plugin
 
 
 class PyJson(Source):
-    """Emits small rows: one every `interval` milliseconds, `count` of them or without end."""
+    """A source that emits a row every `interval` milliseconds, `count` rows or without end."""
 
     def __init__(self):
         self.interval = 0.5
@@ -24,16 +24,16 @@ class PyJson(Source):
             number += 1
             ctx.emit({"name": "pyjson", "value": number}, None)
             self.stopped.wait(self.interval)
-        # A return closes the channel, with the rows that are still in it.
+        # Returning would close the channel, with the rows that are still in it.
         self.stopped.wait()
 
     def close(self, ctx: Context):
-        """Called from another thread while `open` runs: wakes it up, so that it ends at once."""
+        """Wakes `open`, which returns then; called from another thread while `open` runs."""
         self.stopped.set()
 
 
 class PrintSink(Sink):
-    """Prints what it gets, and acknowledges it where the rule says `requireAck`."""
+    """A sink that prints messages, and acknowledges them if the rule sets `requireAck`."""
 
     def __init__(self):
         self.require_ack = False
@@ -46,7 +46,7 @@ class PrintSink(Sink):
 
     def collect(self, ctx: Context, data: Any):
         print("received:", data.decode("utf-8", "replace"), flush=True)
-        # An engine that did not ask never reads the acks, and the channel fills up.
+        # An engine that did not ask for acks never reads them, and the channel would fill up.
         if self.require_ack:
             ctx.ack_ok()
 
@@ -55,7 +55,7 @@ class PrintSink(Sink):
 
 
 class Revert(Function):
-    """Reverses a text."""
+    """A function that reverses a text."""
 
     def validate(self, args: List[Any]):
         return "" if len(args) == 1 else "revert takes 1 argument, got %d" % len(args)

@@ -1,5 +1,5 @@
-//! What the guide and the README show of plugins, so that it is compiled:
-//! `conformance/tests/guide.rs` finds each of their examples here or in
+//! The examples of plugins in the guide and the README, so that they are
+//! compiled: `conformance/tests/guide.rs` finds each of them here or in
 //! `lines.rs`.
 
 #![allow(dead_code, reason = "most of it is only compiled")]

@@ -1,5 +1,5 @@
-//! A source that reads lines from a TCP server, and connects again whenever
-//! that hangs up.
+//! A source that reads lines from a TCP server, and reconnects whenever the
+//! server closes the connection.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Shutdown, TcpStream};

@@ -1,9 +1,9 @@
-//! What a wrong plugin gets from the compiler: our words, not a page of traits.
+//! The compiler's errors for a wrong plugin, which use this crate's diagnostics
+//! instead of a list of traits.
 //!
 //! The compiler's own text differs between its versions, so only key sentences
-//! are looked for: those that this crate's `#[diagnostic::on_unimplemented]`
-//! gives, and where the compiler has the word itself, the shortest that says
-//! what is wrong.
+//! are checked: those of this crate's `#[diagnostic::on_unimplemented]`, or the
+//! shortest ones of the compiler that state the fault.
 
 #![allow(clippy::unwrap_used, reason = "only tests are here")]
 
@@ -14,8 +14,8 @@ use std::process::Command;
 
 use support::build::artifacts;
 
-/// Compiles a file of the folder `compile_fail` against this crate; what the
-/// compiler said against it.
+/// Compiles a file of the folder `compile_fail` against this crate, and returns
+/// the compiler's errors.
 fn compile(file: &str) -> Result<(), String> {
     let built = artifacts(&["--lib"]);
     let sdk = built.iter().rfind(|artifact| artifact["target"]["name"] == "ekuiper_sdk").unwrap();

@@ -1,5 +1,5 @@
-//! What a plugin's author has to build: no C library, no async runtime, not
-//! much.
+//! The dependencies that a plugin's author has to build: few, without C libraries
+//! or an async runtime.
 
 #![allow(clippy::unwrap_used, reason = "only tests are here")]
 

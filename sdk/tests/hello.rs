@@ -1,4 +1,4 @@
-//! What a plugin says of itself to a host that asks, and what it can do then.
+//! A plugin's hello to a host that asks for one, and the extensions it enables.
 
 #![allow(clippy::unwrap_used, reason = "only tests are here")]
 
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use support::channels::Channel;
 use support::{Plugin, soon, watchdog};
 
-/// A plugin whose host asks.
+/// Starts a plugin whose host asks for a hello.
 fn asked(more: Value) -> (Plugin, Hello) {
     let mut asking = json!({ "hello": 1 });
     asking.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -31,7 +31,7 @@ fn asked(more: Value) -> (Plugin, Hello) {
     (plugin, hello)
 }
 
-/// Starts a function that is to speak this.
+/// Starts a function with this codec.
 fn start(plugin: &mut Plugin, symbol: &str, format: Format) -> Channel {
     let channel = Channel::listen(&plugin.sockets().function(symbol).unwrap());
     assert_eq!(plugin.command(CommandKind::Start, Control::function(symbol).with_format(format)), "ok");

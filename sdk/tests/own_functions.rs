@@ -1,6 +1,6 @@
-//! A plugin under an engine that starts it again without its functions, as a
-//! stock eKuiper does after an update or a crash. The engine here is this test:
-//! it is the plugin's parent, and keeps its sockets.
+//! A plugin under an engine that restarts it without its functions, as a stock
+//! eKuiper does after an update or a crash. This test is the engine: the plugin's
+//! parent, which keeps the functions' sockets.
 
 #![allow(clippy::unwrap_used, reason = "only tests are here")]
 
@@ -21,14 +21,14 @@ use support::{Asked, Channel, eventually, watchdog};
 
 const FUNCTIONS: [&str; 3] = ["echo", "divide", "repeat"];
 
-/// What an engine has: the socket folder, and its end of each channel.
+/// The engine's socket folder, and its end of each channel.
 struct Engine {
     folder: tempfile::TempDir,
     control: Channel,
     functions: Vec<Channel>,
-    /// It restarts plugins by itself, as our host does.
+    /// Whether the engine restarts plugins by itself, as `ekuiper-host` does.
     supervises: bool,
-    /// How often its functions were called.
+    /// The number of calls so far.
     calls: u32,
 }
 
@@ -68,13 +68,13 @@ impl Engine {
         self.control.ask_text(&command.encode().unwrap())
     }
 
-    /// Each function has shaken hands once, and answers.
+    /// Asserts that each function has sent one handshake, and answers.
     #[track_caller]
     fn assert_serves(&mut self) {
         self.call(1);
     }
 
-    /// Each function answers where it was, and has no other connection.
+    /// Asserts that each function answers on its connection, and has no other.
     #[track_caller]
     fn assert_serves_still(&mut self) {
         for channel in &mut self.functions {
@@ -83,7 +83,7 @@ impl Engine {
         self.call(0);
     }
 
-    /// Calls each function, which says this many handshakes before.
+    /// Calls each function, which sends this number of handshakes before.
     #[track_caller]
     fn call(&mut self, handshakes: usize) {
         // A worker that is killed between its answer and its note of that would
@@ -106,7 +106,7 @@ impl Engine {
     }
 }
 
-/// A plugin's process, whoever started it.
+/// A plugin's process, killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -171,15 +171,15 @@ fn a_plugin_behind_a_wrapper_or_a_guard_does_it_too() {
         assert_eq!(channel.next(), Asked::Gone);
     }
     assert_eq!(engine.control.next(), Asked::Gone);
-    let guard = engine.start(Command::new(unruly()).arg(&launch).env("UNRULY_SUPERVISED", "1"));
+    let supervisor = engine.start(Command::new(unruly()).arg(&launch).env("UNRULY_SUPERVISED", "1"));
     engine.assert_serves();
-    // The guard knows of no start, and its next worker needs none.
-    let worker = children(guard.0.id())[0];
+    // The supervisor has seen no start, and its next worker needs none.
+    let worker = children(supervisor.0.id())[0];
     signal(worker, Signal::KILL);
     engine.assert_serves();
     assert_eq!(engine.send_start("divide"), "ok");
     engine.assert_serves_still();
-    let next = children(guard.0.id())[0];
+    let next = children(supervisor.0.id())[0];
     assert_ne!(next, worker);
     signal(next, Signal::KILL);
     engine.assert_serves();
@@ -190,7 +190,7 @@ fn children(pid: u32) -> Vec<i32> {
     std::fs::read_to_string(path).unwrap().split_whitespace().map(|child| child.parse().unwrap()).collect()
 }
 
-/// Not a test: listens where another engine would, and says what comes.
+/// The process of another engine, and not a test: listens and reports handshakes.
 #[test]
 #[ignore = "the other engine of the tests here"]
 fn other_engine() {
@@ -265,7 +265,7 @@ fn an_idle_plugin_does_not_wake_for_a_busy_folder() {
     engine.assert_serves();
 }
 
-/// How often a thread has gone to sleep.
+/// The number of voluntary context switches of a thread.
 fn wakes_of(pid: u32, thread: &str) -> Option<u64> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let is_it =

@@ -1,4 +1,4 @@
-//! The plugin as a process: its handshake, its log, its end.
+//! The plugin as a process: its handshake, its log, and its end.
 
 #![allow(clippy::unwrap_used, reason = "only tests are here")]
 
@@ -338,7 +338,7 @@ fn a_level_and_a_transport_that_are_not_known_are_told_and_replaced() {
     plugin.assert_alive();
 }
 
-/// Another transport would be another language: nobody would ever answer.
+/// A plugin without the requested wire protocol ends, since it would never connect.
 #[test]
 #[cfg(not(feature = "zeromq"))]
 fn a_transport_of_another_wire_that_is_not_built_in_ends_the_plugin() {

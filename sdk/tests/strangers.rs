@@ -1,4 +1,4 @@
-//! Processes that are not the engine, at the sockets of a plugin.
+//! Connections of processes other than the engine to a plugin's sockets.
 
 #![allow(clippy::unwrap_used, reason = "only tests are here")]
 
@@ -20,7 +20,7 @@ use support::{Plugin, eventually, journal, soon, watchdog};
 
 const FORGES: &str = "EKUIPER_TEST_FORGES";
 
-/// What the stranger's process does: sends rows to a sink, again and again.
+/// The stranger's process, which sends rows to a sink repeatedly.
 #[test]
 fn stranger() {
     let Some(path) = std::env::var_os(FORGES) else { return };
@@ -80,7 +80,7 @@ fn a_supervised_sink_takes_no_stranger_s_rows() {
     rows_of_the_engine_only(Plugin::start(&[("UNRULY_SUPERVISED", "1")]));
 }
 
-/// As from a shell: the plugin's parent is not the engine.
+/// A plugin started as from a shell, whose parent is not the engine.
 #[test]
 fn a_sink_that_somebody_else_has_started_takes_the_engine_s_rows() {
     let _watchdog = watchdog();
@@ -91,7 +91,7 @@ fn a_sink_that_somebody_else_has_started_takes_the_engine_s_rows() {
     }));
 }
 
-/// Who is outside of the plugin's pid namespace has no number there.
+/// A process outside the plugin's pid namespace, which has no pid there.
 #[test]
 fn a_sink_in_a_pid_namespace_of_its_own_takes_no_stranger_s_rows() {
     let _watchdog = watchdog();

@@ -1,4 +1,4 @@
-//! A plugin of two processes: what a crash costs, and how it ends.
+//! Supervised plugins: the cost of a crash, and the shutdown.
 
 #![allow(clippy::unwrap_used, reason = "only tests are here")]
 
@@ -20,7 +20,7 @@ use support::plugin::meta;
 use support::processes::{freeze, lives, private_dirty, signal};
 use support::{Asked, Channel, Plugin, drain, eventually, journal, soon, watchdog};
 
-/// The next message, of whoever is connected by then.
+/// The next message, of any connection.
 fn next(pull: &dyn Pull) -> Value {
     loop {
         if let Some(message) = drain(pull) {
@@ -29,7 +29,7 @@ fn next(pull: &dyn Pull) -> Value {
     }
 }
 
-/// The first message of a source that has begun anew.
+/// The first message of a source that has started over.
 fn begins(pull: &dyn Pull) -> Value {
     loop {
         let tuple = next(pull);
@@ -39,7 +39,7 @@ fn begins(pull: &dyn Pull) -> Value {
     }
 }
 
-/// A function, a source and a sink that run, and their engine's ends.
+/// A running function, source and sink, and the engine's ends of their channels.
 struct Busy {
     echo: Channel,
     tuples: Box<dyn Pull>,
@@ -69,13 +69,13 @@ impl Busy {
         assert_eq!(self.ask(json!({ "n": 1 })), json!({}));
     }
 
-    /// Sends a row; its ack.
+    /// Sends a row and returns its ack.
     fn ask(&self, row: Value) -> Value {
         self.rows.send(row.to_string().as_bytes(), soon()).unwrap();
         next(&*self.acks)
     }
 
-    /// Waits until a new worker has everything.
+    /// Waits until a new worker has restored all symbols.
     fn comes_back(&mut self) {
         self.echo.greeted_again();
         begins(&*self.tuples);
@@ -237,8 +237,8 @@ fn a_message_that_the_last_worker_died_with_is_acknowledged_as_failed() {
     assert_eq!(plugin.exit().code(), Some(1));
 }
 
-/// As an update does: the guard is killed, and the next one started at once,
-/// while the sink still has much to do.
+/// An update kills the supervisor and starts the next one immediately, while the
+/// sink still has messages to collect.
 #[test]
 fn the_next_guard_starts_the_sink_while_the_former_worker_collects() {
     let _watchdog = watchdog();
@@ -267,8 +267,8 @@ fn the_next_guard_starts_the_sink_while_the_former_worker_collects() {
     eventually("the former worker ends", || !lives(worker));
 }
 
-/// The engine waits for an acknowledgement of each message, for ever: nobody but
-/// the worker of a killed guard can give it.
+/// The engine waits for each acknowledgement for ever: only the worker of a killed
+/// supervisor can send it.
 #[test]
 fn the_worker_of_a_killed_guard_acknowledges_as_failed_what_it_gives_up() {
     let _watchdog = watchdog();
@@ -291,7 +291,7 @@ fn the_worker_of_a_killed_guard_acknowledges_as_failed_what_it_gives_up() {
     eventually("the worker ends", || !lives(worker));
 }
 
-/// The same for a plugin of one process, which is told to end.
+/// An unsupervised plugin acknowledges as failed when it is stopped by a signal.
 #[test]
 fn a_plugin_without_a_guard_acknowledges_as_failed_what_it_gives_up() {
     let _watchdog = watchdog();
@@ -388,12 +388,12 @@ fn the_guards_memory_is_small() {
     let mut busy = Busy::start(&mut plugin);
     plugin.kill_worker();
     busy.comes_back();
-    let (guard, worker) = (private_dirty(plugin.guard()), private_dirty(plugin.worker()));
-    println!("private memory: guard {guard} KiB, worker {worker} KiB");
-    assert!(guard < 1024, "{guard} KiB");
+    let (supervisor, worker) = (private_dirty(plugin.supervisor()), private_dirty(plugin.worker()));
+    println!("private memory: supervisor {supervisor} KiB, worker {worker} KiB");
+    assert!(supervisor < 1024, "{supervisor} KiB");
 }
 
-/// Waits for the end of a plugin's worker, and checks that it was in order.
+/// Waits for the end of a plugin's worker, and asserts that it was orderly.
 fn assert_ended(plugin: &Plugin, worker: i32, file: &std::path::Path) {
     eventually("the worker ends", || !lives(worker));
     let lines = journal(file);
@@ -488,16 +488,16 @@ fn both_end_with_their_engine() {
         command.args(["-c", r#""$0" "$1" & echo "child $!" >&2; wait"#]).arg(unruly()).arg(launch);
         command
     });
-    let guard = plugin.log.wait_for(&["child "]).strip_prefix("child ").unwrap().parse().unwrap();
+    let supervisor = plugin.log.wait_for(&["child "]).strip_prefix("child ").unwrap().parse().unwrap();
     let busy = Busy::start(&mut plugin);
     plugin.child.kill().unwrap();
     plugin.child.wait().unwrap();
     assert_eq!(plugin.control.next(), Asked::Gone);
-    eventually("the guard ends", || !lives(guard));
+    eventually("the supervisor ends", || !lives(supervisor));
     assert_ended(&plugin, 0, &busy.journal);
 }
 
-/// Where it is the first process of a container.
+/// A supervisor that is the first process of a container reaps orphans.
 #[test]
 fn a_guard_that_adopts_orphans_reaps_them_and_knows_how_its_worker_ended() {
     let _watchdog = watchdog();
@@ -521,13 +521,13 @@ fn a_guard_that_adopts_orphans_reaps_them_and_knows_how_its_worker_ended() {
             tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
         lists.collect::<String>().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     };
-    let guard = children(plugin.child.id())[0];
-    eventually("its worker is its only child", || children(guard).len() == 1);
-    let worker = i32::try_from(children(guard)[0]).unwrap();
+    let supervisor = children(plugin.child.id())[0];
+    eventually("its worker is its only child", || children(supervisor).len() == 1);
+    let worker = i32::try_from(children(supervisor)[0]).unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_raw(worker).unwrap(), Signal::KILL).unwrap();
     plugin.log.wait_for(&["the worker has ended (signal: 9 (SIGKILL))"]);
     busy.comes_back();
-    eventually("its next worker is its only child", || children(guard).len() == 1);
+    eventually("its next worker is its only child", || children(supervisor).len() == 1);
 }
 
 #[test]

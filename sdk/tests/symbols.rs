@@ -1,4 +1,4 @@
-//! Symbols that misbehave, in a plugin that does not.
+//! Misbehaving symbols, whose plugin continues to serve the others.
 
 #![allow(clippy::unwrap_used, reason = "only tests are here")]
 

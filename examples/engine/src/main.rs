@@ -1,5 +1,5 @@
-//! A small engine: it reads a plugin's source, calls a plugin's function on
-//! every row, and writes to a plugin's sink, with acknowledgements.
+//! A small engine that reads a plugin's source, calls a plugin's function for
+//! every row, and writes to a plugin's sink with acknowledgements.
 //!
 //! ```sh
 //! cargo build --release && cp target/release/mirror examples/mirror

@@ -1,5 +1,5 @@
-//! What the guide and the README show of the host, so that it is compiled:
-//! `conformance/tests/guide.rs` finds each of their examples here.
+//! The examples of the host in the guide and the README, so that they are
+//! compiled: `conformance/tests/guide.rs` finds each of them here.
 
 #![allow(dead_code, reason = "it is only compiled")]
 

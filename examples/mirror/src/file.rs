@@ -1,4 +1,5 @@
-//! The sink `file`, also `lines`: appends rows to a file as JSON lines.
+//! The sink `file`, also named `lines`, which appends rows to a file as JSON
+//! lines.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,8 +8,8 @@ use std::path::PathBuf;
 use ekuiper_sdk::prelude::*;
 use serde::Deserialize;
 
-/// Appends to the file at `path`; a message is acknowledged once it is
-/// written.
+/// A sink that appends to the file at `path`. A message is acknowledged once it
+/// is written.
 #[derive(Default)]
 pub(crate) struct FileSink {
     path: PathBuf,

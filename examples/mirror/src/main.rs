@@ -1,5 +1,4 @@
-//! A portable plugin with one symbol of each kind: what it reads, it gives
-//! back.
+//! A portable plugin with a source, sinks and functions.
 
 mod file;
 mod random;
@@ -10,7 +9,7 @@ fn main() -> ExitCode {
     Plugin::new("mirror")
         .source("random", random::RandomSource::default)
         .sink("file", file::FileSink::default)
-        // Under eKuiper 2, `file` is the engine's own sink, which comes first.
+        // Under eKuiper 2, `file` names the engine's built-in sink.
         .sink("lines", file::FileSink::default)
         .function("echo", |value: Value| value)
         .function("revert", revert)
@@ -22,7 +21,7 @@ fn revert(text: String) -> String {
     text.chars().rev().collect()
 }
 
-/// The mean; of nothing there is none.
+/// The mean of the values; `None` without values.
 fn average(values: Vec<f64>) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }

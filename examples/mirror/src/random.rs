@@ -5,7 +5,7 @@ use std::time::Duration;
 use ekuiper_sdk::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Emits a row every `interval`, `count` of them or without end.
+/// A source that emits a row every `interval`, `count` rows or without end.
 #[derive(Default)]
 pub(crate) struct RandomSource {
     settings: Settings,
@@ -16,9 +16,9 @@ pub(crate) struct RandomSource {
 struct Settings {
     /// Milliseconds between two rows.
     interval: u64,
-    /// How many rows; absent: without end.
+    /// The number of rows; absent for no end.
     count: Option<u64>,
-    /// The same seed gives the same rows.
+    /// The seed: equal seeds give equal rows.
     seed: u64,
 }
 

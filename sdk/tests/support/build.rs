@@ -1,4 +1,4 @@
-//! Where cargo has put what a test starts or links.
+//! The artifacts that cargo has built for the tests.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,8 +16,8 @@ pub fn unruly() -> &'static PathBuf {
     })
 }
 
-/// What cargo says about each artifact that it has built, or finds up to date.
-/// The features are those of this test.
+/// Cargo's messages about the artifacts that it has built or found up to date,
+/// with the features of this test.
 pub fn artifacts(target: &[&str]) -> Vec<Value> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.args(["build", "--quiet", "--message-format=json", "--package=ekuiper-sdk", "--no-default-features"]);

@@ -1,4 +1,4 @@
-//! One request channel as a host sees it, and the reading of data channels.
+//! The host's end of a request channel, and the reading of data channels.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use super::soon;
 /// A control or function channel.
 pub struct Channel {
     pub reply: Box<dyn Reply>,
-    /// What the next command answers.
+    /// The answers of commands.
     ticket: Option<Ticket>,
-    /// How many handshakes have come.
+    /// The number of handshakes received.
     pub handshakes: usize,
 }
 
-/// What a plugin did on a request channel.
+/// An event on a request channel.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
     Request(Vec<u8>),
@@ -94,14 +94,14 @@ impl Channel {
         self.call_raw(&encoded(kind, args))
     }
 
-    /// Whether nothing comes for `duration`.
+    /// Whether nothing arrives for `duration`.
     pub fn is_silent_for(&mut self, duration: Duration) -> bool {
         let mut buffer = Vec::new();
         matches!(self.reply.receive(&mut buffer, Some(Instant::now() + duration)), Err(TransportError::Timeout))
     }
 }
 
-/// A call as it stands on the wire.
+/// A call in its wire format.
 pub fn encoded(kind: CallKind, args: &Value) -> Vec<u8> {
     let meta = FunctionMeta { rule_id: "r1".into(), op_id: "o1".into(), instance_id: 2, func_id: 3 };
     let meta = (kind == CallKind::Exec).then(|| EncodedMeta::from(&meta));
@@ -111,7 +111,7 @@ pub fn encoded(kind: CallKind, args: &Value) -> Vec<u8> {
 }
 
 /// The next message of a data or ack channel, as JSON; `None` when its peer
-/// went away.
+/// disconnected.
 pub fn drain(pull: &dyn Pull) -> Option<Value> {
     let mut buffer = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! The host's side, with raw transport sockets: starts the plugin `unruly` and
-//! talks to it. Every wait has a deadline, and every test a watchdog.
+//! A host on raw transport sockets, which starts the plugin `unruly` and talks to
+//! it. Every wait has a deadline, and every test a watchdog.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 
@@ -17,14 +17,14 @@ pub use plugin::{Plugin, exit_of};
 
 use ekuiper_core::transport::Deadline;
 
-/// How long anything may take: far more than it does.
+/// The deadline of every wait, far longer than any takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn soon() -> Deadline {
     Some(Instant::now() + PATIENCE)
 }
 
-/// Waits until `done`, looking often: for what has no event to wait for.
+/// Polls until `done`, for conditions without an event to wait for.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !done() {
@@ -33,12 +33,12 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The lines of a journal, none when there is none.
+/// The lines of a journal; empty if it does not exist.
 pub fn journal(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// Ends a test that hangs in spite of all deadlines.
+/// Ends a test that hangs despite all deadlines.
 pub struct Watchdog(mpsc::Sender<()>);
 
 pub fn watchdog() -> Watchdog {

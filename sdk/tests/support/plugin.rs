@@ -20,7 +20,7 @@ use super::channels::{Asked, Channel};
 use super::processes::lives;
 use super::{PATIENCE, eventually};
 
-/// What the plugin has written to stderr.
+/// The lines that the plugin has written to stderr.
 #[derive(Default)]
 pub struct Log {
     text: Mutex<String>,
@@ -41,7 +41,7 @@ impl Log {
         self.text.lock().unwrap().clone()
     }
 
-    /// Waits for a line that holds all of `words`.
+    /// Waits for a line that contains all of `words`.
     pub fn wait_for(&self, words: &[&str]) -> String {
         let end = Instant::now() + PATIENCE;
         let mut text = self.text.lock().unwrap();
@@ -60,13 +60,13 @@ impl Log {
     }
 }
 
-/// A plugin that runs, in a socket folder of its own.
+/// A running plugin, in its own socket folder.
 pub struct Plugin {
     pub folder: TempDir,
     pub control: Channel,
     pub child: Child,
     pub log: Arc<Log>,
-    /// Its first words.
+    /// The plugin's greeting.
     pub greeting: Vec<u8>,
 }
 
@@ -80,13 +80,13 @@ impl Plugin {
         })
     }
 
-    /// The same by a command line of one's own, made of the plugin's argument.
+    /// Starts the plugin by a custom command, made from its launch argument.
     pub fn start_as(settings: &[(&str, &str)], line: impl FnOnce(&str) -> Command) -> Self {
         Self::start_told(settings, json!({}), HANDSHAKE, line)
     }
 
-    /// The same, told more in its argument; it must greet with `words`, or with
-    /// something that begins so.
+    /// Starts the plugin with further launch options; its greeting must begin
+    /// with `words`.
     pub fn start_told(
         settings: &[(&str, &str)],
         more: Value,
@@ -107,8 +107,8 @@ impl Plugin {
         Self { control, folder, child, log, greeting }
     }
 
-    /// Starts the plugin once more, in the same socket folder, as an engine does
-    /// whose former process of it has ended.
+    /// Starts the plugin again in the same socket folder, as an engine does after
+    /// the end of the previous process.
     pub fn next(mut self, settings: &[(&str, &str)]) -> Self {
         let launch = json!({ "sendTimeout": 1000, "ipcDir": self.folder.path(), "logLevel": "debug" });
         let mut command = Command::new(unruly());
@@ -167,7 +167,7 @@ impl Plugin {
         self.command(CommandKind::Stop, Control::sink(symbol, meta.clone(), Map::new()))
     }
 
-    /// Whether it still carries out commands.
+    /// Asserts that the plugin still executes commands.
     pub fn assert_alive(&mut self) {
         let meta = meta("alive", "probe");
         let (pull, answer) = self.start_source("counter", &meta, json!({}));
@@ -180,7 +180,7 @@ impl Plugin {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for the plugin's end.
     pub fn exit(&mut self) -> ExitStatus {
         exit_of(&mut self.child)
     }
@@ -231,7 +231,7 @@ fn map(config: Value) -> Map<String, Value> {
     config.as_object().unwrap().clone()
 }
 
-/// Lets a symbol go that hangs for want of this file.
+/// Releases a symbol that hangs until this file exists.
 pub fn release(file: &Path) {
     std::fs::write(file, "").unwrap();
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Asked, Channel, Plugin, eventually};
 
-/// Of all processes: pid, parent, whether it has ended and nobody has waited.
+/// All processes: the pid, the parent, and whether it is a zombie.
 fn processes() -> Vec<(i32, i32, bool)> {
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
@@ -29,8 +29,8 @@ pub fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-/// Stops a process, and waits until it does nothing any more: each thread is
-/// stopped by itself, a moment later.
+/// Stops a process, and waits until all its threads have stopped, which happens
+/// one by one, a moment later.
 pub fn freeze(pid: i32) {
     signal(pid, Signal::STOP);
     let is_stopped = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'));
@@ -42,7 +42,7 @@ pub fn freeze(pid: i32) {
     });
 }
 
-/// How many KiB of memory of its own a process has written to.
+/// The private dirty memory of a process, in KiB.
 pub fn private_dirty(pid: i32) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
@@ -55,17 +55,17 @@ impl Plugin {
         Self::start(&[settings, &[("UNRULY_SUPERVISED", "1")]].concat())
     }
 
-    pub fn guard(&self) -> i32 {
+    pub fn supervisor(&self) -> i32 {
         self.child.id().cast_signed()
     }
 
-    /// Its children that live.
+    /// The supervisor's live children.
     pub fn workers(&self) -> Vec<i32> {
-        let children = processes().into_iter().filter(|(_, parent, ended)| *parent == self.guard() && !ended);
+        let children = processes().into_iter().filter(|(_, parent, ended)| *parent == self.supervisor() && !ended);
         children.map(|(pid, ..)| pid).collect()
     }
 
-    /// The worker; waits for it.
+    /// Waits for the worker and returns its pid.
     pub fn worker(&self) -> i32 {
         let mut workers = Vec::new();
         eventually("there is a worker", || {
@@ -76,12 +76,12 @@ impl Plugin {
         workers[0]
     }
 
-    /// How many of its children have ended and were not waited for.
+    /// The number of the supervisor's zombie children.
     pub fn zombies(&self) -> usize {
-        processes().iter().filter(|(_, parent, ended)| *parent == self.guard() && *ended).count()
+        processes().iter().filter(|(_, parent, ended)| *parent == self.supervisor() && *ended).count()
     }
 
-    /// Kills the worker, and waits until the guard has noticed.
+    /// Kills the worker, and waits until the supervisor has noticed.
     pub fn kill_worker(&self) -> i32 {
         let worker = self.worker();
         signal(worker, Signal::KILL);
@@ -89,7 +89,7 @@ impl Plugin {
         worker
     }
 
-    /// Which sockets are there.
+    /// The names of the socket files.
     pub fn socket_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.extension().is_some_and(|end| end == "ipc")).collect()
@@ -97,8 +97,8 @@ impl Plugin {
 }
 
 impl Channel {
-    /// A call as a stock engine makes it: as long as the answer is a
-    /// handshake, it sends it again. Returns also how often it did.
+    /// Calls as a stock engine does, which resends a call as long as the answer
+    /// is a handshake. Also returns the number of times it did.
     pub fn call_stock(&mut self, call: &[u8]) -> (Result<Value, String>, usize) {
         self.send(call);
         let mut again = 0;

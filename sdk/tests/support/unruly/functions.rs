@@ -24,8 +24,8 @@ pub(crate) fn add(plugin: Plugin) -> Plugin {
         .aggregate("count", |values: Vec<Value>| values.len())
 }
 
-/// Writes down that it was executed; ends the whole process the first `times`
-/// times. Returns how often it was executed.
+/// A function that records its execution, and ends the process the first `times`
+/// times. Returns the number of executions.
 fn lethal(file: PathBuf, times: usize) -> Result<usize> {
     File::options().create(true).append(true).open(&file)?.write_all(b"executed\n")?;
     let count = std::fs::read_to_string(&file)?.lines().count();
@@ -35,7 +35,7 @@ fn lethal(file: PathBuf, times: usize) -> Result<usize> {
     Ok(count)
 }
 
-/// Panics whatever it is asked.
+/// A function that panics in every method.
 struct Cross;
 
 impl Function for Cross {

@@ -1,5 +1,5 @@
-//! A plugin whose symbols misbehave on request; the tests start
-//! it as a real process. Built as the example `unruly`.
+//! A plugin whose symbols misbehave on request, built as the example `unruly`.
+//! The tests start it as a real process.
 
 mod functions;
 mod sinks;
@@ -45,17 +45,17 @@ fn milliseconds(variable: &str) -> Option<Duration> {
     std::env::var(variable).ok()?.parse().ok().map(Duration::from_millis)
 }
 
-/// What the tests ask of a symbol.
+/// The configuration by which tests make a symbol misbehave.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Settings {
-    /// A file in which it writes down what is asked of it, a word a line.
+    /// The file in which the symbol records its calls, one word per line.
     journal: Option<PathBuf>,
     /// The method that panics.
     panic_in: String,
     /// The method that fails.
     fail_in: String,
-    /// What it says then; by default which method it was.
+    /// The error's text; by default the method's name.
     fail_text: Option<String>,
     /// The method that ends the whole process, once `release` exists if there
     /// is such a name.
@@ -63,12 +63,12 @@ struct Settings {
     /// The method that hangs, until `release` exists.
     hang_in: String,
     release: Option<PathBuf>,
-    /// What it calls itself in the journal.
+    /// The symbol's name in the journal.
     name: String,
 }
 
 impl Settings {
-    /// What every method does first.
+    /// Executes the first step of every method.
     fn enter(&self, method: &str) -> Result<()> {
         self.note(method)?;
         if self.panic_in == method {
@@ -95,7 +95,7 @@ impl Settings {
     }
 }
 
-/// Hangs, whatever it is told, until the file exists.
+/// Hangs until the file exists, ignoring stops.
 fn wait_for(file: &Path) {
     wait(|| file.exists());
 }

@@ -11,9 +11,9 @@ pub(crate) fn add(plugin: Plugin) -> Plugin {
         .sink("unmakable", || -> Journal { panic!("boom in make") })
 }
 
-/// Writes down each row's `n`. A row may ask for more: `pause` (for so many
-/// milliseconds), `panic`, `fail`, `abort`, `ack` (texts to acknowledge with by
-/// hand).
+/// A sink that records each row's `n`. A row may also have `pause` (a number of
+/// milliseconds), `panic`, `fail`, `abort`, and `ack` (texts to acknowledge with
+/// by hand).
 struct Journal {
     settings: Settings,
     mode: AckMode,

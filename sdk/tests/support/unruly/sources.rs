@@ -17,7 +17,7 @@ pub(crate) fn add(plugin: Plugin) -> Plugin {
         .source("unmakable", || -> Counter { panic!("boom in make") })
 }
 
-/// Emits numbers until it is stopped.
+/// A source that emits numbers until it is stopped.
 #[derive(Default)]
 struct Counter {
     settings: Settings,
@@ -57,7 +57,7 @@ impl Drop for Counter {
     }
 }
 
-/// Emits as fast as the engine takes it, and never looks up.
+/// A source that emits as fast as the engine reads, and never checks for a stop.
 #[derive(Default)]
 struct Flood(Settings);
 
@@ -78,7 +78,7 @@ impl Source for Flood {
     }
 }
 
-/// Waits for something of its own, which `on_stop` ends.
+/// A source that blocks in its own wait, which `on_stop` ends.
 #[derive(Default)]
 struct Waiting(Settings);
 
@@ -106,8 +106,8 @@ impl Source for Waiting {
     }
 }
 
-/// Ends by itself without a tuple, or fails; a hook that it forgets holds its
-/// context.
+/// A source that ends by itself without a tuple, or fails; a forgotten hook holds
+/// its context.
 #[derive(Default)]
 struct Silent(Settings);
 
@@ -124,7 +124,7 @@ impl Source for Silent {
     }
 }
 
-/// Reports an error, goes on, and fails.
+/// A source that reports an error, continues, and fails.
 struct Reporter;
 
 impl Source for Reporter {
