@@ -1,4 +1,4 @@
-"""What the guide shows of Python runs, and its tests pass."""
+"""The guide's examples in Python run, and their tests pass."""
 
 import pathlib
 import re
@@ -14,7 +14,7 @@ GUIDE = pathlib.Path(__file__).parents[2] / "docs/src/python.md"
 
 @pytest.fixture(scope="module")
 def guide():
-    """The names that all its examples define, one after the other."""
+    """The names that the guide's examples define, executed in order."""
     names = {"__name__": "guide", "__file__": "pysam.py"}
     examples = re.findall("^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
     assert len(examples) == 4

@@ -1,4 +1,4 @@
-"""The manifest that a plugin writes: it names the script, whoever asks for it."""
+"""The manifest that a plugin writes, which names the script no matter who calls."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(params=['Plugin("snake")', "Named()"])
 def folders(request, tmp_path):
-    """A plugin's folder, and one from which Python is started."""
+    """A plugin's folder, and the folder in which Python is started."""
     folder, elsewhere = tmp_path / "plugin", tmp_path / "elsewhere"
     folder.mkdir()
     elsewhere.mkdir()

@@ -1,4 +1,4 @@
-"""Sources: the official class in upstream's way, and generators."""
+"""Sources: the official class, called as in the official package, and generators."""
 
 import asyncio
 import contextlib
@@ -196,7 +196,7 @@ def test_a_row_that_cannot_be_sent_costs_that_row(target):
 
 
 class Kept(PyJson):
-    """Its end and its contexts are looked at."""
+    """A source that records its end and its contexts."""
 
     contexts = []
     how = "returns"
@@ -362,7 +362,7 @@ def test_what_is_no_generator():
 
 def test_a_source_leaves_nothing_behind():
     def memory():
-        """Of this process alone, in KiB."""
+        """The memory of this process, in KiB."""
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
 

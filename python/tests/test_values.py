@@ -1,4 +1,4 @@
-"""Values on their way out and in: what each type becomes, and what is refused."""
+"""The conversion of values in both directions: the result for each type, and the refusals."""
 
 import base64
 import collections
@@ -42,7 +42,7 @@ class Nested:
 
 
 class Odd(collections.abc.Mapping):
-    """The item of its key `bad` cannot be read."""
+    """A mapping whose item `bad` cannot be read."""
 
     def __getitem__(self, key):
         if key != "good":
@@ -63,7 +63,7 @@ class Odd(collections.abc.Mapping):
 
 
 class Lazy:
-    """An attribute that comes to no end."""
+    """An object whose attributes never end."""
 
     def __get__(self, instance, owner=None):
         if instance is None:

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn validate_looks_at_the_number_only_and_exec_at_the_types() {
         let mut repeat = function(|text: String, times: u8| text.repeat(times.into()));
-        // What an engine passes: nodes of its syntax tree.
+        // Nodes of the engine's syntax tree.
         let node = json!({ "Name": "a", "StreamName": "demo" });
         assert_eq!(repeat.validate((&node, &node)), Ok(()));
         assert_eq!(repeat.validate((&node,)), Err("takes 2 arguments, got 1".into()));

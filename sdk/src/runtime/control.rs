@@ -15,7 +15,7 @@ use super::channel::Patience;
 use super::engine::Engine;
 use super::live::{Launched, Live, Progress, Stopped, launch};
 use super::supervised::{Inherited, Link, Marks, SupervisorLink};
-use super::{Site, channel, function, functions, log, sink, source, unheard, watchdog};
+use super::{Site, channel, function, functions, log, no_engine, sink, source, watchdog};
 use crate::error::{shortened, text_of};
 use crate::{BoxError, Error, Plugin, Result};
 
@@ -67,7 +67,7 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
     let greeting = site.greeting(plugin.hello().with_everything());
     let name = plugin.name.clone();
     let symbols = begin(plugin, site, bell)?;
-    let on_silence = || log::tell(&unheard::explain(&name, &address));
+    let on_silence = || log::tell(&no_engine::explain(&name, &address));
     let patience = Patience { absence, on_silence: &on_silence };
     let served = channel::serve(&*request, Some(patience), &greeting, &mut Commands(&symbols));
     lock(&symbols).stop_all();
@@ -372,9 +372,9 @@ impl Symbols {
         let Some(body) = self.body(*kind, symbol, control, format, addresses, channel) else { return gone() };
         self.launches += 1;
         let link = self.site.supervisor.as_ref().map(|supervisor| supervisor.link.clone());
-        let farewell = Farewell { link, launch: self.launches };
+        let notice = EndNotice { link, launch: self.launches };
         launch(symbol, &self.plugin.spawn, &self.bell, self.plugin.limits.start_timeout, move |progress| {
-            let _farewell = farewell;
+            let _notice = notice;
             body(progress)
         })
     }
@@ -483,12 +483,12 @@ type Body = Box<dyn FnOnce(&Progress) -> Result<()> + Send>;
 
 /// Reports a symbol's end to the supervisor when dropped, before any other
 /// thread sees that end.
-struct Farewell {
+struct EndNotice {
     link: Option<Arc<Link>>,
     launch: u64,
 }
 
-impl Drop for Farewell {
+impl Drop for EndNotice {
     fn drop(&mut self) {
         self.link.iter().for_each(|link| link.over(self.launch));
     }

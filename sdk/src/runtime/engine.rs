@@ -54,12 +54,12 @@ impl Engine {
 
     /// The options of the control channel, which identify the engine.
     pub(super) fn finding(self, options: &Options) -> Options {
-        admitting(options, Finds(self))
+        admitting(options, FindEngine(self))
     }
 
     /// The options of a socket that admits the engine only.
     pub(super) fn only(self, options: &Options) -> Options {
-        admitting(options, Only(self, Throttle::new()))
+        admitting(options, AdmitEngine(self, Throttle::new()))
     }
 }
 
@@ -70,9 +70,9 @@ fn admitting(options: &Options, admission: impl Admission + 'static) -> Options 
 }
 
 #[derive(Debug)]
-struct Finds(Engine);
+struct FindEngine(Engine);
 
-impl Admission for Finds {
+impl Admission for FindEngine {
     fn admits(&self, process: PeerProcess) -> bool {
         self.0.0.store(word(process), Ordering::Release);
         true
@@ -80,9 +80,9 @@ impl Admission for Finds {
 }
 
 #[derive(Debug)]
-struct Only(Engine, Throttle);
+struct AdmitEngine(Engine, Throttle);
 
-impl Admission for Only {
+impl Admission for AdmitEngine {
     fn admits(&self, process: PeerProcess) -> bool {
         let engine = self.0.0.load(Ordering::Acquire);
         let admitted = [UNKNOWN, word(process)].contains(&engine) || process == PeerProcess::Pid(std::process::id());

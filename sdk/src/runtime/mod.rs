@@ -5,7 +5,7 @@
 //! `functions` connects functions that a stock engine does not start again;
 //! `channel` drives a request channel; `listening` has the sockets of sinks, and
 //! `engine` the process whose rows they accept; `watchdog` notices signals and
-//! the parent's death; `unheard` explains why no engine answers; `bell` wakes
+//! the parent's death; `no_engine` explains why no engine answers; `bell` wakes
 //! the control thread; `log` writes to stderr; `supervised` splits the plugin
 //! into two processes.
 
@@ -18,10 +18,10 @@ mod functions;
 mod listening;
 mod live;
 mod log;
+mod no_engine;
 mod sink;
 mod source;
 mod supervised;
-mod unheard;
 mod watchdog;
 
 pub(crate) use function::answer;
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(limit(&*error), "");
     }
 
-    /// How a plugin in this process would talk.
+    /// The communication of a plugin in this process.
     pub(super) fn site(folder: SocketFolder) -> Site {
         Site {
             transport: transport(None).unwrap(),

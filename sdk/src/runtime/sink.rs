@@ -126,7 +126,7 @@ pub(super) fn live(
 
     let stop = Arc::new(Stop::new()?);
     let mut tally = Tally::new(stop.clone(), reports.then(|| push.clone()));
-    let legacy = Arc::new(Legacy {
+    let handover = Arc::new(Handover {
         site: site.clone(),
         ack,
         pull: pull.clone(),
@@ -134,8 +134,8 @@ pub(super) fn live(
         account: account.clone(),
         is_handed_over: AtomicBool::new(false),
     });
-    if progress.running(stopper(&stop, &legacy, &push, reports))
-        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, &legacy, &mut tally)
+    if progress.running(stopper(&stop, &handover, &push, reports))
+        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, &handover, &mut tally)
     {
         tracing::error!(%error, "the data channel failed");
     }
@@ -143,8 +143,8 @@ pub(super) fn live(
     if let Err(error) = catch_panic(|| sink.close(&ctx)) {
         tracing::error!(error = text_of(&*error), "closing the sink failed");
     }
-    if legacy.is_ending() {
-        legacy.refuse(0);
+    if handover.is_ending() {
+        handover.refuse(0);
     }
     pull.close();
     let _ = push.dispatch(Some(Instant::now()));
@@ -154,10 +154,10 @@ pub(super) fn live(
 }
 
 /// The callbacks with which the control thread stops the sink.
-fn stopper(stop: &Arc<Stop>, legacy: &Arc<Legacy>, push: &Arc<dyn Push>, reports: bool) -> Stopper {
+fn stopper(stop: &Arc<Stop>, handover: &Arc<Handover>, push: &Arc<dyn Push>, reports: bool) -> Stopper {
     let (asked, given_up, counted) = (stop.clone(), stop.clone(), stop.clone());
-    let (legacy, acks, span) = (legacy.clone(), push.clone(), tracing::Span::current());
-    let requires_ack = legacy.ctx.requires_ack();
+    let (handover, acks, span) = (handover.clone(), push.clone(), tracing::Span::current());
+    let requires_ack = handover.ctx.requires_ack();
     let report = {
         let (told, push) = (stop.clone(), push.clone());
         move || {
@@ -188,8 +188,8 @@ fn stopper(stop: &Arc<Stop>, legacy: &Arc<Legacy>, push: &Arc<dyn Push>, reports
             given_up.give_up();
             // Unless the sink's own thread receives and will close it; that
             // thread may also hang in `collect`.
-            if span.in_scope(|| legacy.give_up()) {
-                legacy.pull.close();
+            if span.in_scope(|| handover.give_up()) {
+                handover.pull.close();
             }
         }),
         dealt_with: Some(Box::new(move || counted.collected().collected)),
@@ -199,7 +199,7 @@ fn stopper(stop: &Arc<Stop>, legacy: &Arc<Legacy>, push: &Arc<dyn Push>, reports
 /// The duties of a sink whose plugin shuts down while the engine continues, as
 /// with an update: messages in flight, and acknowledgements for which the engine
 /// waits.
-struct Legacy {
+struct Handover {
     site: Site,
     ack: Address,
     pull: Arc<dyn Pull>,
@@ -208,7 +208,7 @@ struct Legacy {
     is_handed_over: AtomicBool,
 }
 
-impl Legacy {
+impl Handover {
     /// Whether the plugin is shutting down.
     fn is_ending(&self) -> bool {
         self.site.listening.is_over()
@@ -382,10 +382,10 @@ fn collect(
     pull: &dyn Pull,
     acks: &dyn Push,
     stop: &Stop,
-    legacy: &Legacy,
+    handover: &Handover,
     tally: &mut Tally,
 ) -> Result<(), TransportError> {
-    let account = legacy.account.as_deref();
+    let account = handover.account.as_deref();
     let mut message = Vec::new();
     let now_past: Deadline = Some(Instant::now());
     let mut deadline = now_past;
@@ -397,7 +397,7 @@ fn collect(
     let mut on_its_way = None;
     loop {
         if stop.is_given_up() {
-            legacy.give_up();
+            handover.give_up();
             return Ok(());
         }
         let reading = account.map(Account::mark).filter(|_| std::mem::take(&mut readable));
@@ -409,8 +409,8 @@ fn collect(
         reading.inspect(|mark| mark.reading(false));
         match received {
             Ok(PullEvent::Message(_)) => {
-                if on_its_way.is_some() && legacy.is_ending() {
-                    legacy.hand_over();
+                if on_its_way.is_some() && handover.is_ending() {
+                    handover.hand_over();
                 }
                 // `deliver` has logged and acknowledged an error.
                 let is_refused = deliver(sink, ctx, &message).is_err();
@@ -426,8 +426,8 @@ fn collect(
             Ok(PullEvent::Disconnected(peer)) => account.into_iter().for_each(|account| account.disconnected(peer)),
             Err(TransportError::Timeout) if on_its_way.is_some() => {
                 // Drained: no message has arrived for a while.
-                if legacy.is_ending() && !legacy.is_handed_over.load(Ordering::Acquire) {
-                    legacy.hand_over();
+                if handover.is_ending() && !handover.is_handed_over.load(Ordering::Acquire) {
+                    handover.hand_over();
                 } else {
                     return Ok(());
                 }
@@ -454,8 +454,8 @@ fn collect(
         if stop.is_set() {
             if *on_its_way.get_or_insert_with(on_its_way_at_most) == 0 {
                 tracing::warn!("the engine keeps sending after its stop: further messages are not read");
-                if legacy.is_ending() {
-                    legacy.give_up();
+                if handover.is_ending() {
+                    handover.give_up();
                 }
                 return Ok(());
             }

@@ -56,7 +56,7 @@ impl Account {
 /// The supervisor's side: the connection on which the engine sends a sink's
 /// messages.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldConnection {
     pub(super) connection: ConnectionId,
     pub(super) meta: Meta,
     pub(super) descriptor: OwnedFd,
@@ -67,7 +67,7 @@ pub(super) struct Held {
 /// within `patience`, is recorded as taken, for the next worker to acknowledge
 /// as failed. Without `patience`, a message that the engine is about to send
 /// would be lost as the connection closes.
-pub(super) fn settle(mut held: Vec<Held>, marks: &Marks, patience: Duration) {
+pub(super) fn settle(mut held: Vec<HeldConnection>, marks: &Marks, patience: Duration) {
     let give_up = Instant::now() + patience;
     loop {
         held.retain(|held| match marks.known(&held.meta) {
@@ -126,7 +126,7 @@ mod tests {
         /// The worker dies; how many acks the next one owes.
         fn owed(&self, patience: Duration) -> u64 {
             let descriptor = self.worker.try_clone().unwrap().into();
-            let held = Held { connection: ConnectionId(1), meta: self.meta.clone(), descriptor };
+            let held = HeldConnection { connection: ConnectionId(1), meta: self.meta.clone(), descriptor };
             settle(vec![held], &self.marks, patience);
             self.marks.sink(&self.meta, true).unwrap().1
         }

@@ -54,7 +54,7 @@ pub(super) fn tell(socket: &UnixStream, command: &[u8], again: bool) -> io::Resu
 
 /// A message from a worker.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum WorkerReport {
     /// The worker accepts commands.
     Ready,
     /// The answer to the last command, and the number of its launch; 0 if it
@@ -72,7 +72,7 @@ pub(super) enum Said {
 ///
 /// # Errors
 /// The frame is invalid.
-pub(super) fn parse(buffer: &mut Vec<u8>) -> io::Result<Option<Said>> {
+pub(super) fn parse(buffer: &mut Vec<u8>) -> io::Result<Option<WorkerReport>> {
     let Some(([tag, length @ ..], rest)) = buffer.split_first_chunk::<HEAD>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length) as usize;
     let wrong = || io::Error::other("the worker sent an invalid frame");
@@ -81,14 +81,14 @@ pub(super) fn parse(buffer: &mut Vec<u8>) -> io::Result<Option<Said>> {
     }
     let Some(body) = rest.get(..length) else { return Ok(None) };
     let said = match (*tag, body.split_first_chunk::<8>()) {
-        (READY, None) => Said::Ready,
-        (ANSWER, Some((launch, answer))) => Said::Answer(u64::from_le_bytes(*launch), answer.to_vec()),
-        (OVER, Some((launch, []))) => Said::Over(u64::from_le_bytes(*launch)),
+        (READY, None) => WorkerReport::Ready,
+        (ANSWER, Some((launch, answer))) => WorkerReport::Answer(u64::from_le_bytes(*launch), answer.to_vec()),
+        (OVER, Some((launch, []))) => WorkerReport::Over(u64::from_le_bytes(*launch)),
         (HOLD, Some((id, meta))) => {
             let meta = serde_json::from_slice(meta).map_err(|_| wrong())?;
-            Said::Hold(ConnectionId(u64::from_le_bytes(*id)), meta)
+            WorkerReport::Hold(ConnectionId(u64::from_le_bytes(*id)), meta)
         }
-        (LET_GO, Some((id, []))) => Said::LetGo(ConnectionId(u64::from_le_bytes(*id))),
+        (LET_GO, Some((id, []))) => WorkerReport::LetGo(ConnectionId(u64::from_le_bytes(*id))),
         _ => return Err(wrong()),
     };
     buffer.drain(..HEAD + length);
@@ -173,7 +173,7 @@ impl Link {
 mod tests {
     use super::*;
 
-    fn heard(socket: &mut UnixStream) -> Vec<Said> {
+    fn heard(socket: &mut UnixStream) -> Vec<WorkerReport> {
         let mut buffer = Vec::new();
         socket.read_to_end(&mut buffer).unwrap();
         std::iter::from_fn(|| parse(&mut buffer).unwrap()).collect()
@@ -195,7 +195,10 @@ mod tests {
         link.over(7);
         link.close();
         assert_eq!(link.receive(&mut command), None);
-        assert_eq!(heard(&mut supervisor), [Said::Ready, Said::Answer(7, b"ok".to_vec()), Said::Over(7)]);
+        assert_eq!(
+            heard(&mut supervisor),
+            [WorkerReport::Ready, WorkerReport::Answer(7, b"ok".to_vec()), WorkerReport::Over(7)]
+        );
     }
 
     #[test]
@@ -203,7 +206,7 @@ mod tests {
         let mut buffer = vec![ANSWER, 10, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'o'];
         assert_eq!(parse(&mut buffer).unwrap(), None);
         buffer.push(b'k');
-        assert_eq!(parse(&mut buffer).unwrap(), Some(Said::Answer(1, b"ok".to_vec())));
+        assert_eq!(parse(&mut buffer).unwrap(), Some(WorkerReport::Answer(1, b"ok".to_vec())));
         assert!(buffer.is_empty());
         for nonsense in [&[b'X', 0, 0, 0, 0][..], &[ANSWER, 0, 0, 0, 0], &[ANSWER, 255, 255, 255, 255]] {
             assert!(parse(&mut nonsense.to_vec()).is_err(), "{nonsense:?}");

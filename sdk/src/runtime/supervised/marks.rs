@@ -242,7 +242,7 @@ mod tests {
     fn a_call_that_killed_its_worker_is_not_executed_again() {
         let memory = memory();
         assert_eq!(worker(&memory).function(1, false).begin(EXEC), Begin::Execute);
-        // It died; so does the next before the engine has sent it again.
+        // The worker died, and so does the next, before the engine has resent the call.
         let _ = worker(&memory).function(1, false);
         let mut mark = worker(&memory).function(1, false);
         assert_eq!(mark.begin(EXEC), Begin::Unknown);

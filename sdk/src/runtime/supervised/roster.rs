@@ -23,8 +23,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 pub(super) struct Roster {
     live: Vec<Entry>,
     /// The engine's command that was not sent to the worker yet.
-    waiting: Option<Told>,
-    under_way: Option<UnderWay>,
+    waiting: Option<EngineCommand>,
+    in_flight: Option<InFlight>,
 }
 
 #[derive(Debug)]
@@ -46,14 +46,14 @@ enum EntryState {
 
 /// A command of the engine.
 #[derive(Debug)]
-struct Told {
+struct EngineCommand {
     bytes: Vec<u8>,
     /// `None` if the command cannot be decoded: the worker's answer says why.
     what: Option<(CommandKind, Key)>,
 }
 
 #[derive(Debug)]
-struct UnderWay {
+struct InFlight {
     what: Task,
     /// Launches that ended meanwhile, possibly the one in flight.
     over: Vec<u64>,
@@ -61,7 +61,7 @@ struct UnderWay {
 
 #[derive(Debug)]
 enum Task {
-    Engine(Told),
+    Engine(EngineCommand),
     Again(Key),
 }
 
@@ -78,7 +78,7 @@ impl Roster {
     /// no worker.
     pub(super) fn command(&mut self, bytes: Vec<u8>) -> Option<Vec<u8>> {
         let what = Command::decode(&bytes).ok().map(|command| (command.kind, key(&command.control)));
-        self.waiting = Some(Told { bytes, what });
+        self.waiting = Some(EngineCommand { bytes, what });
         self.answer_stop()
     }
 
@@ -88,7 +88,7 @@ impl Roster {
         let told = self.waiting.as_ref()?;
         let Some((CommandKind::Stop, key)) = &told.what else { return None };
         let place = self.missing(key).filter(|_| key.0 != SymbolKind::Function)?;
-        if matches!(&self.under_way, Some(UnderWay { what: Task::Again(other), .. }) if other == key) {
+        if matches!(&self.in_flight, Some(InFlight { what: Task::Again(other), .. }) if other == key) {
             return None;
         }
         self.live.remove(place);
@@ -99,7 +99,7 @@ impl Roster {
     /// The next command for the worker. Live symbols are restored before the
     /// engine's command is executed, which may take long.
     pub(super) fn next(&mut self, now: Instant) -> Option<Order> {
-        if self.under_way.is_some() {
+        if self.in_flight.is_some() {
             return None;
         }
         // Sinks before sources, so that data is received; functions first, since
@@ -130,12 +130,12 @@ impl Roster {
     }
 
     fn begin(&mut self, what: Task) {
-        self.under_way = Some(UnderWay { what, over: Vec::new() });
+        self.in_flight = Some(InFlight { what, over: Vec::new() });
     }
 
     /// Handles a command that could not be sent: it is kept for the next worker.
     pub(super) fn not_told(&mut self) {
-        if let Some(UnderWay { what: Task::Engine(told), .. }) = self.under_way.take() {
+        if let Some(InFlight { what: Task::Engine(told), .. }) = self.in_flight.take() {
             self.waiting = Some(told);
         }
     }
@@ -146,16 +146,16 @@ impl Roster {
             EntryState::Missing { at, .. } => Some(at),
             EntryState::Runs(_) => None,
         });
-        missing.min().filter(|_| self.under_way.is_none())
+        missing.min().filter(|_| self.in_flight.is_none())
     }
 
     /// Handles the worker's answer, and returns the answer for the engine.
     pub(super) fn answered(&mut self, launch: u64, answer: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
-        let UnderWay { what, over } = self.under_way.take()?;
+        let InFlight { what, over } = self.in_flight.take()?;
         let ok = answer == ANSWER_OK;
         let over = over.contains(&launch);
         match what {
-            Task::Engine(Told { bytes, what }) => {
+            Task::Engine(EngineCommand { bytes, what }) => {
                 match what {
                     Some((CommandKind::Start, key)) if ok => self.started(key, bytes, launch, over),
                     Some((CommandKind::Stop, key)) => self.forget(&key),
@@ -200,8 +200,8 @@ impl Roster {
     /// Handles the end of a symbol that has ended by itself or was stopped.
     pub(super) fn over(&mut self, launch: u64) {
         self.live.retain(|entry| !matches!(entry.state, EntryState::Runs(of) if of == launch));
-        if let Some(under_way) = &mut self.under_way {
-            under_way.over.push(launch);
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.over.push(launch);
         }
     }
 
@@ -211,7 +211,7 @@ impl Roster {
         for entry in &mut self.live {
             entry.state = EntryState::Missing { at: now, pause: FIRST_PAUSE };
         }
-        let Some(UnderWay { what: Task::Engine(Told { what, .. }), .. }) = self.under_way.take() else {
+        let Some(InFlight { what: Task::Engine(EngineCommand { what, .. }), .. }) = self.in_flight.take() else {
             let sink = self.waiting.as_ref().and_then(|told| told.what.clone()).map(|(_, key)| key);
             let answer = self.answer_stop();
             return (answer, sink.and_then(|key| self.gone_sink(key)));

@@ -1,4 +1,4 @@
-//! What is started again, and what the engine is answered.
+//! Tests of the roster: the symbols restored, and the answers to the engine.
 
 use ekuiper_core::message::Control;
 use serde_json::Map;
@@ -27,7 +27,7 @@ fn function() -> Vec<u8> {
 
 use CommandKind::{Start, Stop};
 
-/// The engine's command, carried out by a worker.
+/// Executes a command of the engine in a worker.
 fn carry_out(roster: &mut Roster, bytes: &[u8], launch: u64, answer: &str) -> String {
     let now = Instant::now();
     assert_eq!(roster.command(bytes.to_vec()), None);
@@ -36,7 +36,7 @@ fn carry_out(roster: &mut Roster, bytes: &[u8], launch: u64, answer: &str) -> St
     String::from_utf8(roster.answered(launch, answer.into(), now).unwrap()).unwrap()
 }
 
-/// What a new worker is told, which carries it all out.
+/// The commands for a new worker, which executes all of them.
 fn replayed(roster: &mut Roster, launch: &mut u64) -> Vec<Vec<u8>> {
     let now = Instant::now();
     std::iter::from_fn(|| {
@@ -72,7 +72,7 @@ fn what_ended_by_itself_is_not_started_again() {
     let mut roster = Roster::default();
     carry_out(&mut roster, &source(Start, "a"), 1, "ok");
     roster.over(1);
-    // One that ends before its answer has arrived, and one whose
+    // One symbol ends before its answer has arrived; of another the
     // predecessor ends meanwhile.
     roster.command(source(Start, "b"));
     roster.next(Instant::now());
@@ -115,7 +115,7 @@ fn a_stop_needs_no_worker_and_a_start_waits_for_one() {
     carry_out(&mut roster, &source(Start, "a"), 1, "ok");
     carry_out(&mut roster, &sink(Start, "b"), 2, "ok");
     carry_out(&mut roster, &function(), 3, "ok");
-    // A stop that has not been told yet when the worker dies.
+    // A stop that was not sent yet when the worker dies.
     roster.command(sink(Stop, "b"));
     assert_eq!(roster.worker_died("killed", Instant::now()), (Some(b"ok".to_vec()), Some(meta("b"))));
     assert_eq!(roster.command(source(Stop, "a")), Some(b"ok".to_vec()));

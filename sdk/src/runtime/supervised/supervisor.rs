@@ -12,7 +12,7 @@ use ekuiper_core::transport::{Endpoint, Request, TransportError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::account::settle;
-use super::link::Said;
+use super::link::WorkerReport;
 use super::marks::{Marks, UNKNOWN_MESSAGE};
 use super::orphans::Orphans;
 use super::roster::Roster;
@@ -24,7 +24,7 @@ use crate::runtime::control::{self, GRACE};
 use crate::runtime::engine::Engine;
 use crate::runtime::sink::refuse;
 use crate::runtime::watchdog::Ends;
-use crate::runtime::{Site, channel, log, unheard};
+use crate::runtime::{Site, channel, log, no_engine};
 use crate::{Error, Plugin, Result};
 
 /// The maximum time until a worker is ready: as long as an engine waits for a
@@ -146,7 +146,7 @@ enum Event {
 
 /// The events that ended a wait.
 #[derive(Default)]
-struct Heard {
+struct Wakeup {
     end: bool,
     wake: bool,
     /// A child that may be an orphan has ended.
@@ -217,7 +217,7 @@ impl Supervisor {
     }
 
     /// Waits for an event, or until the next deadline.
-    fn wait(&self, ends: &Ends) -> Result<Heard> {
+    fn wait(&self, ends: &Ends) -> Result<Wakeup> {
         let worker = self.worker.as_ref();
         let again = worker.filter(|worker| worker.ready).and_then(|_| self.roster.next_at());
         let deadline = worker.and_then(|worker| worker.deadline);
@@ -236,9 +236,9 @@ impl Supervisor {
                 let (end, child) = (fds[1..ends].iter().any(is), fds[ends..own].iter().any(is));
                 let of_worker = &fds[own..];
                 let (death, worker) = (of_worker.first().is_some_and(is), of_worker.get(1).is_some_and(is));
-                Ok(Heard { end, wake: is(&fds[0]), child, worker, death })
+                Ok(Wakeup { end, wake: is(&fds[0]), child, worker, death })
             }
-            Err(rustix::io::Errno::INTR) => Ok(Heard::default()),
+            Err(rustix::io::Errno::INTR) => Ok(Wakeup::default()),
             Err(error) => Err(format!("the supervisor cannot poll its descriptors: {error}").into()),
         }
     }
@@ -266,7 +266,7 @@ impl Supervisor {
         let mut said = Vec::new();
         let Some(worker) = &mut self.worker else { return Ok(()) };
         let leaves = worker.hear(&mut said);
-        worker.ready |= said.contains(&Said::Ready);
+        worker.ready |= said.contains(&WorkerReport::Ready);
         if !said.is_empty() {
             worker.deadline = None;
         }
@@ -277,20 +277,25 @@ impl Supervisor {
         let pid = worker.pid();
         for said in said {
             match said {
-                Said::Ready => {
+                WorkerReport::Ready => {
                     self.crashes.started(now);
                     tracing::info!(pid, live = self.roster.len(), "the worker is ready");
                     if let Some(courier) = self.courier.take() {
-                        courier.start(self.request.clone(), self.absence, self.greeting.clone(), self.unheard())?;
+                        courier.start(
+                            self.request.clone(),
+                            self.absence,
+                            self.greeting.clone(),
+                            self.report_silence(),
+                        )?;
                     }
                 }
-                Said::Answer(launch, answer) => {
+                WorkerReport::Answer(launch, answer) => {
                     let answer = self.roster.answered(launch, answer, now);
                     answer.into_iter().for_each(|answer| self.answer(answer));
                 }
-                Said::Over(launch) => self.roster.over(launch),
+                WorkerReport::Over(launch) => self.roster.over(launch),
                 // Handled by `Worker::hear`.
-                Said::Hold(..) | Said::LetGo(_) => {}
+                WorkerReport::Hold(..) | WorkerReport::LetGo(_) => {}
             }
         }
         if death { self.bury(now) } else { Ok(()) }
@@ -338,9 +343,9 @@ impl Supervisor {
     }
 
     /// The callback that reports that no engine responds.
-    fn unheard(&self) -> impl Fn() + Send + use<> {
+    fn report_silence(&self) -> impl Fn() + Send + use<> {
         let (name, address) = (self.name.clone(), self.address.clone());
-        move || log::tell(&unheard::explain(&name, &address))
+        move || log::tell(&no_engine::explain(&name, &address))
     }
 
     /// Removes the socket of a sink that a dead worker has left.

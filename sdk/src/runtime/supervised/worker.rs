@@ -15,8 +15,8 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, pidfd_open, pidfd_send_signal};
 
-use super::account::Held;
-use super::link::{self, Said};
+use super::account::HeldConnection;
+use super::link::{self, WorkerReport};
 use super::page;
 use crate::Result;
 
@@ -33,7 +33,7 @@ pub(super) struct Worker {
     /// Received descriptors whose frames have not arrived yet.
     descriptors: VecDeque<OwnedFd>,
     /// The connections of the worker's sinks.
-    held: Vec<Held>,
+    held: Vec<HeldConnection>,
     /// Whether the worker accepts commands.
     pub(super) ready: bool,
     /// The deadline of the worker's next message.
@@ -134,7 +134,7 @@ impl Worker {
 
     /// Appends the worker's messages to `said`, and returns whether it has
     /// closed its socket. A worker that sends an invalid frame is killed.
-    pub(super) fn hear(&mut self, said: &mut Vec<Said>) -> bool {
+    pub(super) fn hear(&mut self, said: &mut Vec<WorkerReport>) -> bool {
         let gone = loop {
             let mut piece = [0; 4096];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
@@ -157,11 +157,12 @@ impl Worker {
         };
         loop {
             match link::parse(&mut self.buffer) {
-                Ok(Some(Said::Hold(connection, meta))) => {
-                    let held = self.descriptors.pop_front().map(|descriptor| Held { connection, meta, descriptor });
+                Ok(Some(WorkerReport::Hold(connection, meta))) => {
+                    let held =
+                        self.descriptors.pop_front().map(|descriptor| HeldConnection { connection, meta, descriptor });
                     self.held.extend(held);
                 }
-                Ok(Some(Said::LetGo(connection))) => self.held.retain(|held| held.connection != connection),
+                Ok(Some(WorkerReport::LetGo(connection))) => self.held.retain(|held| held.connection != connection),
                 Ok(Some(frame)) => said.push(frame),
                 Ok(None) => return gone,
                 Err(error) => {
@@ -186,7 +187,7 @@ impl Worker {
 
     /// Kills and reaps the worker, and returns its status and the connections
     /// that it left.
-    pub(super) fn reap(mut self) -> (io::Result<ExitStatus>, Vec<Held>) {
+    pub(super) fn reap(mut self) -> (io::Result<ExitStatus>, Vec<HeldConnection>) {
         self.kill();
         self.reaped = true;
         let status = self.ended.map_or_else(|| self.child.wait(), Ok);

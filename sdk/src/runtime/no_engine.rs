@@ -30,17 +30,17 @@ fn manifests(folders: impl Iterator<Item = PathBuf>) -> BTreeSet<String> {
 }
 
 fn sentence(plugin: &str, address: &Address, manifests: &BTreeSet<String>) -> String {
-    let nobody = format!("plugin {plugin}: no engine listens at {address}, where the plugin waits for it");
+    let begin = format!("plugin {plugin}: no engine listens at {address}, where the plugin waits for it");
     let files: Vec<_> = manifests.iter().map(|name| format!("{name}.json")).collect();
     if manifests.contains(plugin) {
         format!(
-            "{nobody}. Its manifest {plugin}.json was found: has an engine started the plugin, with this socket folder?"
+            "{begin}. Its manifest {plugin}.json was found: has an engine started the plugin, with this socket folder?"
         )
     } else if files.is_empty() {
-        format!("{nobody}. No manifest was found beside the plugin: an engine listens at the manifest's name")
+        format!("{begin}. No manifest was found beside the plugin: an engine listens at the manifest's name")
     } else {
         format!(
-            "{nobody}. The manifest beside the plugin is {}: an engine listens at the manifest's name, so the plugin \
+            "{begin}. The manifest beside the plugin is {}: an engine listens at the manifest's name, so the plugin \
              must have the same name (Plugin::new, PluginConfig)",
             files.join(", ")
         )
