@@ -63,7 +63,7 @@ class Odd(collections.abc.Mapping):
 
 
 class Lazy:
-    """An object whose attributes never end."""
+    """A descriptor whose reading recurses without end."""
 
     def __get__(self, instance, owner=None):
         if instance is None:

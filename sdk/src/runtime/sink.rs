@@ -30,9 +30,9 @@ const IDLE_ACK_CONNECT: Duration = Duration::from_millis(100);
 /// The maximum number of bytes in flight when a sink is stopped, unless the
 /// system's buffers are larger. An engine that sends more after its stop never
 /// pauses, and would keep the sink running for ever (fault 18).
-const ON_ITS_WAY: u64 = 512 << 10;
+const IN_FLIGHT: u64 = 512 << 10;
 
-/// The minimum and maximum that a message counts towards [`ON_ITS_WAY`]: its
+/// The minimum and maximum that a message counts towards [`IN_FLIGHT`]: its
 /// frame, and the part of a very long message that buffers may hold.
 const LEAST: u64 = 16;
 const MOST: u64 = 256 << 10;
@@ -394,7 +394,7 @@ fn collect(
     // short wait for the next one is over.
     let (mut is_quick, mut has_waited) = (false, false);
     // Set once the sink is stopped: the bytes that it still reads at most.
-    let mut on_its_way = None;
+    let mut in_flight = None;
     loop {
         if stop.is_given_up() {
             handover.give_up();
@@ -409,13 +409,13 @@ fn collect(
         reading.inspect(|mark| mark.reading(false));
         match received {
             Ok(PullEvent::Message(_)) => {
-                if on_its_way.is_some() && handover.is_ending() {
+                if in_flight.is_some() && handover.is_ending() {
                     handover.hand_over();
                 }
                 // `deliver` has logged and acknowledged an error.
                 let is_refused = deliver(sink, ctx, &message).is_err();
                 tally.add(is_refused);
-                if let Some(left) = &mut on_its_way {
+                if let Some(left) = &mut in_flight {
                     *left -= (message.len() as u64).clamp(LEAST, MOST).min(*left);
                 }
                 trim(&mut message);
@@ -424,7 +424,7 @@ fn collect(
             }
             Ok(PullEvent::Connected(peer)) => account.into_iter().for_each(|account| account.connected(pull, peer)),
             Ok(PullEvent::Disconnected(peer)) => account.into_iter().for_each(|account| account.disconnected(peer)),
-            Err(TransportError::Timeout) if on_its_way.is_some() => {
+            Err(TransportError::Timeout) if in_flight.is_some() => {
                 // Drained: no message has arrived for a while.
                 if handover.is_ending() && !handover.is_handed_over.load(Ordering::Acquire) {
                     handover.hand_over();
@@ -452,7 +452,7 @@ fn collect(
             Err(error) => return Err(error),
         }
         if stop.is_set() {
-            if *on_its_way.get_or_insert_with(on_its_way_at_most) == 0 {
+            if *in_flight.get_or_insert_with(in_flight_at_most) == 0 {
                 tracing::warn!("the engine keeps sending after its stop: further messages are not read");
                 if handover.is_ending() {
                     handover.give_up();
@@ -466,12 +466,12 @@ fn collect(
 
 /// The maximum number of bytes in flight when the stop arrived. Data received
 /// before the engine's connection ended is always less.
-fn on_its_way_at_most() -> u64 {
+fn in_flight_at_most() -> u64 {
     let buffers = ["wmem_default", "wmem_max"].map(|name| {
         let set = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok();
         set.and_then(|set| set.trim().parse::<u64>().ok()).unwrap_or(0)
     });
-    buffers.into_iter().max().unwrap_or(0).saturating_mul(2).max(ON_ITS_WAY)
+    buffers.into_iter().max().unwrap_or(0).saturating_mul(2).max(IN_FLIGHT)
 }
 
 /// Passes one message to the sink, and acknowledges it in automatic mode.
