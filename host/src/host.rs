@@ -1,4 +1,4 @@
-//! The host: its plugins, its settings, its end.
+//! The host: its plugins, its settings and its shutdown.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,9 +25,9 @@ use crate::sync::lock;
 use crate::{Error, Result, transports};
 use ekuiper_core::restart::RestartPolicy;
 
-/// Runs portable plugins. Dropping it ends them all.
+/// A host for portable plugins. Dropping the host ends all plugins.
 ///
-/// A plugin is started when one of its symbols is first needed, or by
+/// A plugin starts when one of its symbols is first needed, or with
 /// [`Host::start`].
 pub struct Host {
     members: Mutex<Members>,
@@ -36,7 +36,7 @@ pub struct Host {
     folder: Mutex<Option<OwnFolder>>,
 }
 
-/// The plugins, and who serves what: one changes with the other.
+/// Plugins and the catalog of their symbols, which change together.
 struct Members {
     catalog: Catalog,
     plugins: BTreeMap<String, Arc<Plugin>>,
@@ -44,20 +44,20 @@ struct Members {
 }
 
 impl Host {
-    /// A host with eKuiper's settings and no plugins yet.
+    /// Returns a builder with eKuiper's default settings and no plugins.
     pub fn builder() -> HostBuilder {
         HostBuilder::default()
     }
 
-    /// The plugins, in the order of their names.
+    /// Returns the plugins, sorted by name.
     pub fn packages(&self) -> Vec<Package> {
         lock(&self.members).catalog.packages().cloned().collect()
     }
 
-    /// Starts a plugin now, if it does not run.
+    /// Starts a plugin now, unless it is running.
     ///
     /// # Errors
-    /// There is none of this name, or it cannot be started.
+    /// No plugin has this name, or the plugin cannot be started.
     pub fn start(&self, plugin: &str) -> Result<()> {
         let plugin = self.plugin(plugin)?;
         plugin.running(self.init_deadline()).map(|_| ())
@@ -67,10 +67,10 @@ impl Host {
         Instant::now() + self.init_timeout
     }
 
-    /// Starts all plugins, side by side.
+    /// Starts all plugins in parallel.
     ///
     /// # Errors
-    /// The first failure, in the order of names; the others run.
+    /// The first failure, in the order of names; the other plugins run.
     pub fn start_all(&self) -> Result<()> {
         let plugins = self.plugins();
         std::thread::scope(|scope| {
@@ -79,7 +79,7 @@ impl Host {
                 .iter()
                 .map(|plugin| {
                     let started = std::thread::Builder::new().spawn_scoped(scope, move || start(plugin));
-                    // One after the other where there can be no more threads.
+                    // Sequential where no more threads can be created.
                     started.map_err(|_| start(plugin))
                 })
                 .collect();
@@ -94,7 +94,7 @@ impl Host {
         })
     }
 
-    /// Adds a plugin; it is started when it is first needed.
+    /// Adds a plugin, which starts when it is first needed.
     ///
     /// # Errors
     /// [`Error::DuplicatePlugin`], [`Error::DuplicateSymbol`]: nothing has
@@ -109,12 +109,12 @@ impl Host {
         Ok(())
     }
 
-    /// Removes a plugin: its process is ended in order, once its sinks have
-    /// collected what they were sent. Handles of its symbols return
-    /// [`Error::Stopped`] from then on. Other plugins are not disturbed.
+    /// Removes a plugin: stops its process gracefully, after its sinks have
+    /// collected everything sent to them. From then on, handles of its symbols
+    /// return [`Error::Stopped`]. Other plugins are not affected.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// No plugin has this name.
     pub fn remove(&self, plugin: &str) -> Result<()> {
         let mut members = lock(&self.members);
         let removed = members.plugin(plugin)?;
@@ -127,20 +127,20 @@ impl Host {
 
     /// Replaces the plugin of the package's name by this version of it.
     ///
-    /// The new version is tried first, in a process of its own beside the one
-    /// that runs: it must shake hands, and start every function that has been
-    /// used. Then the old process is ended in order, and the new one goes on
-    /// under the same handles: calls and messages wait meanwhile, at most their
-    /// `send_timeout`. The package must have a folder of its own, or the old
-    /// version could not be started again.
+    /// The host first tries the new version in a separate process beside the
+    /// running one: it must complete the handshake and start every function
+    /// that has been used. Then the old process is stopped gracefully, and the
+    /// new one takes over under the same handles: calls and messages wait
+    /// meanwhile, for at most their `send_timeout`. The package must have a
+    /// folder of its own, or the old version could not be restarted.
     ///
-    /// A plugin of the official SDKs can only be tried up to its handshake
-    /// while another process of it runs. What it still cannot do then is seen
-    /// when it takes over; the old version is started again in that case.
+    /// A plugin on an official SDK can only be tried up to its handshake while
+    /// another process of it runs. A later failure shows when the new version
+    /// takes over; the host then restarts the old version.
     ///
     /// # Errors
-    /// [`Error::Update`] with the reason: the plugin is as it was, and unless
-    /// the new version failed after its trial, its process is the same.
+    /// [`Error::Update`] with the reason: the plugin is unchanged, and unless
+    /// the new version failed after its trial, so is its process.
     /// [`Error::NoSuchPlugin`].
     pub fn update(&self, package: Package) -> Result<()> {
         let plugin = self.plugin(&package.name)?;
@@ -167,31 +167,32 @@ impl Host {
         }
     }
 
-    /// The process id of a plugin, if it runs.
+    /// Returns the process id of a plugin, if it is running.
     pub fn pid(&self, plugin: &str) -> Option<u32> {
         self.plugin(plugin).ok()?.pid()
     }
 
-    /// What is known of a plugin.
+    /// Returns the status of a plugin.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// No plugin has this name.
     pub fn status(&self, plugin: &str) -> Result<Status> {
         Ok(self.plugin(plugin)?.status())
     }
 
-    /// Forgets a plugin's crashes: one that is backing off or broken is
-    /// started now.
+    /// Forgets a plugin's crashes: a plugin that is backing off or broken is
+    /// restarted now.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// No plugin has this name.
     pub fn reset(&self, plugin: &str) -> Result<()> {
         self.plugin(plugin)?.reset();
         Ok(())
     }
 
-    /// What happens to the plugins from now on. A subscriber that does not read
-    /// misses what no longer fits its [queue](HostBuilder::event_queue).
+    /// Subscribes to the events of all plugins from now on. A subscriber that
+    /// does not read misses the events that exceed its
+    /// [queue](HostBuilder::event_queue).
     pub fn events(&self) -> Receiver<Event> {
         self.site.events.subscribe()
     }
@@ -200,25 +201,25 @@ impl Host {
         lock(&self.members).plugin(name)
     }
 
-    /// The plugins, in the order of their names.
+    /// Returns the plugins, sorted by name.
     fn plugins(&self) -> Vec<Arc<Plugin>> {
         lock(&self.members).plugins.values().cloned().collect()
     }
 
-    /// A function; its plugin is started, and so is it.
+    /// Returns a function, after starting its plugin and the function itself.
     ///
     /// # Errors
-    /// No plugin serves it, or it cannot be started.
+    /// No plugin serves the function, or it cannot be started.
     pub fn function(&self, symbol: &str) -> Result<Function> {
         Function::new(self.owner(SymbolKind::Function, symbol)?, symbol)
     }
 
-    /// A source, to be configured and opened.
+    /// Returns the builder of a source.
     pub fn source(&self, symbol: &str) -> SourceBuilder {
         SourceBuilder::new(self.owner(SymbolKind::Source, symbol), symbol)
     }
 
-    /// A sink, to be configured and opened.
+    /// Returns the builder of a sink.
     pub fn sink(&self, symbol: &str) -> SinkBuilder {
         SinkBuilder::new(self.owner(SymbolKind::Sink, symbol), symbol)
     }
@@ -230,13 +231,13 @@ impl Host {
 
     /// Stops all sources and sinks, ends all plugins, and removes the sockets.
     /// Ends every wait on this host's handles. May be called from any thread,
-    /// and again.
+    /// and more than once.
     pub fn shutdown(&self) {
         lock(&self.members).is_shut_down = true;
         let plugins = self.plugins();
         std::thread::scope(|scope| {
             for plugin in &plugins {
-                // One after the other where there can be no more threads.
+                // Sequential where no more threads can be created.
                 if std::thread::Builder::new().spawn_scoped(scope, || plugin.shutdown()).is_err() {
                     plugin.shutdown();
                 }
@@ -258,7 +259,7 @@ impl Drop for Host {
     }
 }
 
-/// Settings of a [`Host`]; names and defaults are eKuiper's.
+/// Settings of a [`Host`], with eKuiper's names and defaults.
 #[derive(Debug, Default)]
 #[must_use = "it does nothing until it is built"]
 pub struct HostBuilder {
@@ -270,157 +271,164 @@ pub struct HostBuilder {
 }
 
 impl HostBuilder {
-    /// A folder of plugins, each in a folder of its own: eKuiper's
+    /// Adds all plugins of a folder that has one folder per plugin: eKuiper's
     /// `plugins/portable`.
     pub fn plugins_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folders.push(folder.into());
         self
     }
 
-    /// The folder of one plugin.
+    /// Adds one plugin, by its folder.
     pub fn plugin(mut self, folder: impl Into<PathBuf>) -> Self {
         self.plugins.push(folder.into());
         self
     }
 
-    /// A plugin that was read already.
+    /// Adds a plugin whose manifest has been read already.
     pub fn package(mut self, package: Package) -> Self {
         self.packages.push(package);
         self
     }
 
-    /// The transport: `uds`, `nng` or `zeromq`. Default: `uds`. Plugins on an
-    /// official SDK do not know `zeromq`, and it needs a folder of mode 0700.
+    /// Sets the transport: `uds`, `nng` or `zeromq`. Default: `uds`. Plugins on
+    /// an official SDK do not support `zeromq`, which needs a folder of mode
+    /// 0700.
     pub fn transport(mut self, name: impl Into<String>) -> Self {
         self.transport = Some(name.into());
         self
     }
 
-    /// The folder of all sockets. Default: a folder of the host's own that
-    /// only this user can enter, and `/tmp` for plugins that know no other
-    /// (the official SDKs').
+    /// Sets the folder of all sockets. Default: a private folder of the host
+    /// that only this user can enter, and `/tmp` for plugins that support no
+    /// other folder (those on an official SDK).
     pub fn ipc_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.options.ipc_dir = Some(folder.into());
         self
     }
 
-    /// The Python interpreter, for plugins in Python. Default: `python`, or
-    /// `python3` where there is no `python`.
+    /// Sets the interpreter of Python plugins. Default: `python`, or `python3`
+    /// where there is no `python`.
     pub fn python_bin(mut self, program: impl Into<String>) -> Self {
         self.options.python_bin = Some(program.into());
         self
     }
 
-    /// How long a plugin may take from its start to its handshake, and a
-    /// symbol for its start. Default: 60 s.
+    /// Sets the maximum time from a plugin's start to its handshake, and for
+    /// the start of a symbol. Default: 60 s.
     pub fn init_timeout(mut self, timeout: Duration) -> Self {
         self.options.init_timeout = timeout;
         self
     }
 
-    /// How long a plugin may take to accept a message. Default: 5 s.
+    /// Sets the maximum time until a plugin accepts a message. Default: 5 s.
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.options.send_timeout = timeout;
         self
     }
 
-    /// How long a plugin may take to answer or to acknowledge. Default: 5 s.
+    /// Sets the maximum time until a plugin answers or acknowledges. Default: 5
+    /// s.
     pub fn recv_timeout(mut self, timeout: Duration) -> Self {
         self.options.recv_timeout = timeout;
         self
     }
 
-    /// What becomes of a plugin that has crashed. Default: see
-    /// [`RestartPolicy`].
+    /// Sets when a crashed plugin is restarted. Default: see [`RestartPolicy`].
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.options.restart = policy;
         self
     }
 
-    /// How long a plugin may take to end before it is killed. Default: 3 s.
+    /// Sets the time from SIGTERM to SIGKILL when a plugin is ended. Default: 3
+    /// s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.grace = grace;
         self
     }
 
-    /// The longest message, in bytes. Default: 64 MiB.
+    /// Sets the maximum length of a message, in bytes. Default: 64 MiB.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.options.max_message = bytes;
         self
     }
 
-    /// How functions' and sources' messages are written where the plugin knows
-    /// more than JSON. Default: MessagePack.
+    /// Sets the format of functions' and sources' messages, where the plugin
+    /// supports more than JSON. Default: MessagePack.
     pub fn format(mut self, format: Format) -> Self {
         self.options.format = format;
         self
     }
 
-    /// How many messages of [`Sink::send_async`](crate::Sink::send_async) may
-    /// have no acknowledgement yet: the next one waits. Default: 1024.
+    /// Sets the maximum number of unacknowledged messages of
+    /// [`Sink::send_async`](crate::Sink::send_async), beyond which sending
+    /// blocks. Default: 1024.
     pub fn ack_window(mut self, messages: u64) -> Self {
         self.options.ack_window = messages;
         self
     }
 
-    /// For how long at most the end of a sink waits until everything that was
-    /// sent has been collected: [`Sink::close`](crate::Sink::close), its drop,
-    /// and an [update](Host::update) of its plugin. Default: 10 minutes.
+    /// Sets the maximum time to drain a sink, until everything that was sent to
+    /// it has been collected: in [`Sink::close`](crate::Sink::close), on its
+    /// drop, and in an [update](Host::update) of its plugin. Default: 10
+    /// minutes.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.options.drain_timeout = timeout;
         self
     }
 
-    /// For how long that wait goes on while the sink makes no progress: the
-    /// longest time that one message may take. Default: 10 s.
+    /// Sets the maximum time to drain a sink without progress: the longest time
+    /// that one message may take. Default: 10 s.
     pub fn drain_stall(mut self, timeout: Duration) -> Self {
         self.options.drain_stall = timeout;
         self
     }
 
-    /// For how long a plugin may pause in the middle of a message, in either
-    /// direction, before its connection is closed. Default: 10 s. libnng has
-    /// no such limit.
+    /// Sets how long a plugin may pause in the middle of a message, in either
+    /// direction, before its connection is closed. Default: 10 s. libnng has no
+    /// such limit.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.options.stall_timeout = timeout;
         self
     }
 
-    /// For how long at most whoever waits for an answer, a tuple or an
-    /// acknowledgement looks for it before it sleeps, where that has paid
-    /// lately (`uds`); zero: never. Default: 20 µs.
+    /// Sets the maximum time to busy-poll for an answer, a tuple or an
+    /// acknowledgement before blocking, where busy-polling has recently paid
+    /// off (`uds`). Zero disables busy-polling. Default: 20 µs.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.options.spin = spin;
         self
     }
 
-    /// How many [events](Host::events) wait for a subscriber that does not
-    /// read; those that come then are dropped for it. Default: 1024.
+    /// Sets how many [events](Host::events) are queued for a subscriber that
+    /// does not read; further events are dropped for this subscriber. Default:
+    /// 1024.
     pub fn event_queue(mut self, events: usize) -> Self {
         self.options.event_queue = events;
         self
     }
 
-    /// How much is kept of a source on an official SDK while nobody reads it,
-    /// in messages and bytes: it cannot wait for longer than a second, as all
-    /// others do. When this is full, the source is started again, and whoever
-    /// reads is told: see [`Error::Overrun`]. Default: 10,000 messages, 64 MiB.
+    /// Sets how much is queued for a source on an official SDK that is not
+    /// read, in messages and bytes. Other sources block; a source on an
+    /// official SDK can do so for only a second. When the queue is full, the
+    /// source is restarted, and its reader gets [`Error::Overrun`]. Default:
+    /// 10,000 messages, 64 MiB.
     pub fn source_queue(mut self, messages: usize, bytes: usize) -> Self {
         self.options.source_queue = Bounds { messages, bytes };
         self
     }
 
-    /// What plugins of our SDK log: `error` to `trace`. Default: `info`.
+    /// Sets the log level of plugins on our SDK: `error` to `trace`. Default:
+    /// `info`.
     pub fn log_level(mut self, level: impl Into<String>) -> Self {
         self.options.log_level = Some(level.into());
         self
     }
 
-    /// Reads the plugins' manifests. Starts nothing yet.
+    /// Reads the plugins' manifests and creates the host. Starts no plugin.
     ///
     /// # Errors
     /// A folder or manifest cannot be read, two plugins share a symbol, the
-    /// transport is not built in, or the socket folder cannot be written.
+    /// transport is not built in, or the socket folder is not writable.
     pub fn build(self) -> Result<Host> {
         let mut catalog = Catalog::default();
         self.folders.iter().try_for_each(|folder| catalog.add_all(folder))?;

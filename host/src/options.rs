@@ -1,4 +1,4 @@
-//! What can be set on a host, with eKuiper's names and defaults.
+//! Settings of a host, with eKuiper's names and defaults.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,39 +12,41 @@ use crate::source::backlog::Bounds;
 /// A host's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// The folder of all sockets; `None`: one of the host's own, and `/tmp`
-    /// for plugins that know no other.
+    /// Folder of all sockets. `None`: a private folder of the host, and `/tmp`
+    /// for plugins that support no other.
     pub(crate) ipc_dir: Option<PathBuf>,
-    /// The interpreter; `None`: `python`, or `python3` where there is none.
+    /// Interpreter of Python plugins. `None`: `python`, or `python3` where there
+    /// is no `python`.
     pub(crate) python_bin: Option<String>,
-    /// From start to handshake, and for the start of a symbol.
+    /// Maximum time from a plugin's start to its handshake, and for the start of
+    /// a symbol.
     pub(crate) init_timeout: Duration,
-    /// Until a plugin takes a message.
+    /// Maximum time until a plugin accepts a message.
     pub(crate) send_timeout: Duration,
-    /// Until a plugin answers a call, a `stop`, or acknowledges.
+    /// Maximum time until a plugin answers a call or a `stop`, or acknowledges a
+    /// message.
     pub(crate) recv_timeout: Duration,
-    /// What becomes of a plugin that has crashed.
+    /// When a crashed plugin is restarted.
     pub(crate) restart: RestartPolicy,
-    /// From SIGTERM to SIGKILL.
+    /// Time from SIGTERM to SIGKILL.
     pub(crate) grace: Duration,
-    /// What plugins that take it from their launch options log.
+    /// Log level of plugins that read it from their launch options.
     pub(crate) log_level: Option<String>,
     pub(crate) max_message: usize,
-    /// How messages are written to and by plugins that know more than JSON.
+    /// Format of messages to and from plugins that support more than JSON.
     pub(crate) format: Format,
-    /// How many messages to a sink may have no acknowledgement yet.
+    /// Maximum number of unacknowledged messages to a sink.
     pub(crate) ack_window: u64,
-    /// For how long a sink is drained at most, and for how long without
-    /// progress.
+    /// Maximum time to drain a sink; `drain_stall`: without progress.
     pub(crate) drain_timeout: Duration,
     pub(crate) drain_stall: Duration,
-    /// For how long a plugin may pause in the middle of a message.
+    /// Maximum pause of a plugin in the middle of a message.
     pub(crate) stall_timeout: Duration,
-    /// For how long a wait looks for what comes before it sleeps.
+    /// Maximum time to busy-poll before blocking.
     pub(crate) spin: Duration,
-    /// How many events wait for a subscriber that does not read.
+    /// Maximum number of events queued for a subscriber that does not read.
     pub(crate) event_queue: usize,
-    /// How much is kept of a source that cannot wait for its reader.
+    /// How much is queued of a source that cannot block until it is read.
     pub(crate) source_queue: Bounds,
 }
 
