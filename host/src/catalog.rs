@@ -274,7 +274,7 @@ mod tests {
         let folder = root.path().join("one");
         let read = || Package::read(&folder).unwrap_err().to_string();
         assert!(
-            read().ends_with("of its 2 JSON files none is one.json: a plugin named one needs a manifest of that name"),
+            read().ends_with("none of its 2 JSON files is one.json, the manifest of a plugin named one"),
             "{}",
             read()
         );

@@ -1,4 +1,4 @@
-//! What can go wrong between an engine and its plugins.
+//! Errors between an engine and its plugins.
 
 mod kind;
 
@@ -13,20 +13,20 @@ use rustix::io::Errno;
 use crate::process::{Exit, LAST_WORDS};
 pub use kind::ErrorKind;
 
-/// The result of this crate's fallible functions.
+/// Result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong. Each text names the plugin and the symbol,
-/// and says what to do where that is known.
+/// Errors of this crate. Each text names the plugin and the symbol, and says
+/// what to do where that is known.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A folder of plugins, or a plugin's folder, cannot be read.
+    /// A plugins folder, or a plugin's folder, cannot be read.
     #[error("cannot read the folder {}: {source}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
     /// A plugin's folder has no manifest.
@@ -34,39 +34,39 @@ pub enum Error {
     NoManifest {
         /// The plugin's folder.
         folder: PathBuf,
-        /// The plugin's name, from its folder.
+        /// The plugin's name, taken from its folder.
         name: String,
-        /// How many JSON files there are in it: none, or several.
+        /// Number of JSON files in the folder: none, or several.
         found: usize,
     },
-    /// A manifest cannot be read, or says something impossible.
+    /// A manifest cannot be read, or is invalid.
     #[error("{}: {source}", path.display())]
     Manifest {
         /// The manifest's path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Two folders have a plugin of one name.
+    /// Two folders contain a plugin of the same name.
     #[error("{}", duplicate(name, first, second))]
     DuplicatePlugin {
         /// The name.
         name: String,
-        /// The folder that was found first.
+        /// The folder found first.
         first: PathBuf,
-        /// The other one.
+        /// The folder found second.
         second: PathBuf,
     },
-    /// Two plugins serve a symbol of one kind and name.
+    /// Two plugins serve a symbol of the same kind and name.
     #[error("{kind} {symbol} is in two plugins, {first} and {second}: remove one, or rename the symbol")]
     DuplicateSymbol {
         /// The symbol's kind.
         kind: SymbolKind,
         /// The symbol's name.
         symbol: String,
-        /// The plugin that was found first.
+        /// The plugin found first.
         first: String,
-        /// The other one.
+        /// The plugin found second.
         second: String,
     },
     /// No plugin serves this symbol.
@@ -76,10 +76,10 @@ pub enum Error {
         kind: SymbolKind,
         /// The symbol's name.
         symbol: String,
-        /// What there is instead.
+        /// The symbols of this kind that the plugins serve.
         known: String,
     },
-    /// There is no plugin of this name.
+    /// No plugin has this name.
     #[error("there is no plugin {0}")]
     NoSuchPlugin(String),
     /// A plugin's executable cannot be run on this machine.
@@ -89,10 +89,10 @@ pub enum Error {
         plugin: String,
         /// Its executable.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// Reason, and what to do.
         reason: String,
     },
-    /// A program that runs the plugin is not installed.
+    /// A program needed to run the plugin is not installed.
     #[error("plugin {plugin}: {program} was not found: {hint}")]
     ProgramNotFound {
         /// The plugin.
@@ -102,97 +102,96 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
-    /// The virtual environment of a Python plugin is not there, or cannot be
-    /// made.
+    /// A Python plugin's virtual environment does not exist, or cannot be
+    /// created.
     #[error("plugin {plugin}: its environment {} {reason}", folder.display())]
     Environment {
         /// The plugin.
         plugin: String,
-        /// The environment.
+        /// The environment's folder.
         folder: PathBuf,
-        /// What is wrong with it, with the installer's last lines.
+        /// Reason, with the installer's last lines.
         reason: String,
     },
-    /// The operating system did not start the plugin.
+    /// The operating system failed to start the plugin.
     #[error("plugin {plugin}: cannot start {command}: {source}")]
     Spawn {
         /// The plugin.
         plugin: String,
         /// The command line.
         command: String,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
-    /// The operating system gives this host no more of something. That is no
-    /// plugin's fault: one that was to be started is started again with a
-    /// growing pause until the shortage is over, and it does not count as a
-    /// crash.
-    #[error("{what}: this host can have no more {resource} ({source}): {remedy}")]
+    /// The host has exhausted a resource of the operating system. A shortage is
+    /// not the plugin's fault: the host retries a start with a growing pause
+    /// until the shortage is over, and does not count it as a crash.
+    #[error("{what}: this host has run out of {resource} ({source}): {remedy}")]
     Shortage {
-        /// What needed it: a plugin, or one of its channels.
+        /// What needed the resource: a plugin, or one of its channels.
         what: String,
-        /// What there is no more of.
+        /// The exhausted resource.
         resource: &'static str,
         /// What to do.
         remedy: &'static str,
-        /// The system's error.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The folder for the sockets cannot be made or written.
+    /// The socket folder cannot be created or written.
     #[error("cannot use {} as the socket folder: {source}; choose another with ipc_dir (--ipc-dir) or TMPDIR", path.display())]
     SocketFolder {
         /// The folder.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
-    /// A transport of this name is not built in.
-    #[error("transport {name} is not built in: this host has {built}")]
+    /// No transport of this name is built in.
+    #[error("unknown transport {name}: this host is built with {built}")]
     UnknownTransport {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The transports that there are.
+        /// The transports that are built in.
         built: String,
     },
     /// A channel cannot be opened or used.
     #[error("{what}: {source}")]
     Transport {
-        /// Which channel, of which plugin and symbol.
+        /// The channel, with its plugin and symbol.
         what: String,
-        /// Why not.
+        /// Reason.
         source: TransportError,
     },
     /// A name, a config or a value cannot be sent.
     #[error("{what}: {source}")]
     Message {
-        /// For what.
+        /// The call or symbol that it belongs to.
         what: String,
-        /// Why not.
+        /// Reason.
         source: ekuiper_core::Error,
     },
-    /// Two sources, sinks or functions come to one socket: the same one was
-    /// opened twice, or two rules and operators make the same name.
+    /// Two sources, sinks or functions need the same socket: one was opened
+    /// twice, or two pairs of rule and operator yield the same name.
     #[error("{}", in_use(wanted, owner, address))]
     InUse {
-        /// What was to be opened.
+        /// The symbol to be opened.
         wanted: String,
-        /// What has the socket.
+        /// The symbol that holds the socket.
         owner: String,
         /// The socket.
         address: String,
     },
-    /// What this caller and another waited for has failed: a batch of calls, or
-    /// a start. The other has the error itself.
+    /// An operation shared with another caller, a batch of calls or a start,
+    /// has failed. The other caller gets the error itself.
     #[error("{text}")]
     Shared {
-        /// The kind of the other error.
+        /// Kind of the other caller's error.
         kind: ErrorKind,
-        /// The other error's words.
+        /// Text of the other caller's error.
         text: String,
     },
-    /// The plugin says itself that it does not serve what its manifest says.
+    /// The plugin reports that it does not serve a symbol of its manifest.
     #[error(
-        "plugin {plugin}: its manifest lists {kind} {symbol}, and the plugin has none: correct the manifest, or build the plugin anew"
+        "plugin {plugin}: its manifest lists {kind} {symbol}, which the plugin does not serve: correct the manifest, or rebuild the plugin"
     )]
     NotServed {
         /// The plugin.
@@ -202,34 +201,34 @@ pub enum Error {
         /// The symbol's name.
         symbol: String,
     },
-    /// The plugin ended before it shook hands.
+    /// The plugin ended before its handshake.
     #[error("plugin {plugin} ended before its handshake ({exit}){}", early(exit, hint))]
     EarlyExit {
         /// The plugin.
         plugin: String,
-        /// How it ended, and what it last wrote.
+        /// How the process ended, and its last output.
         exit: Exit,
-        /// What may be wrong with it; empty where nothing is known.
+        /// Likely cause; empty where none is known.
         hint: String,
     },
-    /// The plugin runs, and did not shake hands in time.
+    /// The plugin runs, but did not complete its handshake in time.
     #[error(
-        "plugin {plugin} did not shake hands within {after:?}{note}: is it a portable plugin, and does it serve the name {plugin}?"
+        "plugin {plugin} did not complete its handshake within {after:?}{note}: is it a portable plugin, and does it serve the name {plugin}?"
     )]
     NoHandshake {
         /// The plugin.
         plugin: String,
-        /// `init_timeout`.
+        /// The host's `init_timeout`.
         after: Duration,
-        /// What it wrote meanwhile, if anything.
+        /// The plugin's output so far, if any.
         note: String,
     },
-    /// The plugin began with something that no plugin says.
-    #[error("plugin {plugin} said {said:?} instead of shaking hands: it does not speak the portable-plugin protocol")]
+    /// The plugin sent something else instead of a handshake.
+    #[error("plugin {plugin} sent {said:?} instead of a handshake: it does not speak the portable-plugin protocol")]
     Garbage {
         /// The plugin.
         plugin: String,
-        /// The beginning of what it said.
+        /// Beginning of what it sent.
         said: String,
     },
     /// The plugin refused a command.
@@ -243,7 +242,7 @@ pub enum Error {
         kind: SymbolKind,
         /// The symbol's name.
         symbol: String,
-        /// The plugin's own words.
+        /// The plugin's error text.
         text: String,
     },
     /// The plugin did not answer in time.
@@ -251,20 +250,20 @@ pub enum Error {
     Timeout {
         /// The plugin.
         plugin: String,
-        /// What was asked of it.
+        /// The unanswered request.
         what: String,
-        /// The deadline that passed.
+        /// The deadline that passed, as a duration.
         after: Duration,
     },
-    /// The plugin died, or its connection ended, after it had been asked and
-    /// before it answered: whether it did what it was asked is unknown.
+    /// The plugin crashed, or its connection ended, between the request and the
+    /// answer: whether the request was carried out is unknown.
     #[error("plugin {plugin}: outcome unknown: {what}: {}", lost(exit))]
     OutcomeUnknown {
         /// The plugin.
         plugin: String,
-        /// What was asked of it.
+        /// The unanswered request.
         what: String,
-        /// How it ended; `None` when its process lives.
+        /// How the process ended; `None` while it is alive.
         exit: Option<Exit>,
     },
     /// The plugin's process has ended.
@@ -272,77 +271,77 @@ pub enum Error {
     Exited {
         /// The plugin.
         plugin: String,
-        /// How it ended, and what it last wrote.
+        /// How the process ended, and its last output.
         exit: Exit,
     },
-    /// The plugin has crashed, and was not back in time.
-    #[error("plugin {plugin} has crashed and is not back yet{}", crashed(exit))]
+    /// The plugin crashed, and was not restarted in time.
+    #[error("plugin {plugin} has crashed and has not been restarted yet{}", crashed(exit))]
     Away {
         /// The plugin.
         plugin: String,
-        /// How it ended, and what it last wrote.
+        /// How the process ended, and its last output.
         exit: Option<Exit>,
     },
-    /// The plugin is being updated, and the new version did not serve in time.
-    #[error("plugin {plugin} is being updated, and its new version does not serve yet")]
+    /// The plugin is being updated, and the new version was not ready in time.
+    #[error("plugin {plugin} is being updated, and its new version is not ready yet")]
     Updating {
         /// The plugin.
         plugin: String,
     },
-    /// The plugin was not updated: the version that it had goes on.
-    #[error("plugin {plugin} was not updated to version {to:?}, version {from:?} goes on: {source}")]
+    /// The plugin was not updated, and stays at its version.
+    #[error("plugin {plugin} was not updated to version {to:?} and stays at version {from:?}: {source}")]
     Update {
         /// The plugin.
         plugin: String,
-        /// The version that it has.
+        /// The version before and after the attempt.
         from: String,
-        /// The version that it should have had.
+        /// The version of the failed update.
         to: String,
-        /// Why not.
+        /// Reason.
         source: Box<Error>,
     },
-    /// The new version of a plugin lacks symbols that are live.
-    #[error("the new version of plugin {plugin} lacks what is live: {symbols}: close them first, or put them back")]
+    /// The new version of a plugin lacks symbols that are in use.
+    #[error(
+        "the new version of plugin {plugin} lacks symbols in use: {symbols}: close them first, or keep them in the new version"
+    )]
     MissingSymbols {
         /// The plugin.
         plugin: String,
-        /// Which: kinds and names.
+        /// Kinds and names of the missing symbols.
         symbols: String,
     },
-    /// The trial of a plugin's new version was broken off.
-    #[error("plugin {plugin} crashed while its new version was tried: try again when it serves")]
+    /// The trial of a plugin's new version was aborted by a crash of the
+    /// running version.
+    #[error("plugin {plugin} crashed during the trial of its new version: retry once it runs again")]
     TrialEnded {
         /// The plugin.
         plugin: String,
     },
-    /// The plugin crashes again and again, and is left alone for a while.
-    #[error(
-        "plugin {plugin} crashes again and again: it is started once more after {pause:?}, or by reset(){}",
-        last(exit)
-    )]
+    /// The plugin crashed too often, and is not restarted for a while.
+    #[error("plugin {plugin} keeps crashing: the host restarts it after {pause:?}, or on reset(){}", last(exit))]
     Broken {
         /// The plugin.
         plugin: String,
-        /// How long it is left alone.
+        /// The pause before the next restart.
         pause: Duration,
-        /// How it last ended, and what it last wrote.
+        /// How the last process ended, and its last output.
         exit: Option<Exit>,
     },
     /// The plugin's process was replaced, because one of its symbols hung and
-    /// held up the others.
-    #[error("plugin {plugin} was replaced: it hung in {hung}")]
+    /// blocked the others.
+    #[error("the process of plugin {plugin} was replaced, because it hung in {hung}")]
     Replaced {
         /// The plugin.
         plugin: String,
-        /// In which command.
+        /// The command in which it hung.
         hung: String,
     },
-    /// The plugin is back after a crash, and this source or sink is not.
-    #[error("{what} could not be started again after a crash: {cause}")]
+    /// The plugin was restarted after a crash, but this source or sink was not.
+    #[error("{what} could not be restarted after a crash: {cause}")]
     NotRestored {
-        /// Which source or sink.
+        /// The source or sink.
         what: String,
-        /// Why not.
+        /// Reason.
         cause: String,
     },
     /// The function reported an error.
@@ -350,42 +349,42 @@ pub enum Error {
     Function {
         /// The function.
         symbol: String,
-        /// Its own words.
+        /// The function's error text.
         text: String,
     },
-    /// The source reported an error. It may go on after it.
+    /// The source reported an error, after which it may continue.
     #[error("{}", said(SymbolKind::Source, symbol, text))]
     Source {
         /// The source.
         symbol: String,
-        /// Its own words.
+        /// The source's error text.
         text: String,
     },
-    /// A source on an official SDK was not read for so long that what it sent
-    /// fills its queue. All that is there has been delivered; what it sent
-    /// after that is lost, and it is started again.
+    /// The queue of a source on an official SDK is full, because nobody read
+    /// it. Everything in the queue has been delivered; what the source sent
+    /// later is lost, and the source is restarted.
     #[error(
-        "source {symbol} sent more than is kept for it ({messages} messages, {bytes} bytes) while nobody read: \
-         what it sent after that is lost, and it is started again; read it faster, or raise source_queue"
+        "the queue of source {symbol} is full ({messages} messages, {bytes} bytes), because nobody read it: \
+         later messages are lost, and the source is restarted; read it faster, or raise source_queue"
     )]
     Overrun {
         /// The source.
         symbol: String,
-        /// How many messages were kept.
+        /// Number of messages in the queue.
         messages: usize,
-        /// Their bytes.
+        /// Size of the queue, in bytes.
         bytes: usize,
     },
-    /// The sink did not take the message.
+    /// The sink rejected the message.
     #[error("{}", said(SymbolKind::Sink, symbol, text))]
     Sink {
         /// The sink.
         symbol: String,
-        /// Its own words.
+        /// The sink's error text.
         text: String,
     },
-    /// A sink has ended, and not everything that was sent to it is known to
-    /// have been collected. The others were.
+    /// A sink has ended, and not all messages sent to it are known to have been
+    /// collected. All others were.
     #[error(
         "plugin {plugin}: {missing} of {sent} messages to sink {symbol} are not known to have been collected: {reason}"
     )]
@@ -394,17 +393,17 @@ pub enum Error {
         plugin: String,
         /// The sink.
         symbol: String,
-        /// How many messages are not known to have been collected. Those whose
-        /// failure was returned to whoever sent them are not among them.
+        /// Number of messages not known to have been collected. Messages whose
+        /// failure was returned to their sender do not count.
         missing: u64,
-        /// How many messages were sent.
+        /// Number of messages sent.
         sent: u64,
-        /// Why, and what to do.
+        /// Reason, and what to do.
         reason: String,
     },
-    /// A sink was closed, and has collected everything that was sent to it
-    /// (but what [`Sink::send`](crate::Sink::send) and the like reported as
-    /// failed); only its stop has failed. It may still run in its plugin.
+    /// A sink has collected everything that was sent to it (except what
+    /// [`Sink::send`](crate::Sink::send) and the like reported as failed), but
+    /// stopping it has failed. The sink may still run in its plugin.
     #[error(
         "plugin {plugin}: sink {symbol} has collected everything ({collected} messages), but was not stopped: {}",
         source.reason()
@@ -414,19 +413,19 @@ pub enum Error {
         plugin: String,
         /// The sink.
         symbol: String,
-        /// How many messages were collected.
+        /// Number of messages collected.
         collected: u64,
-        /// Why it was not stopped.
+        /// Why the sink was not stopped.
         source: Box<Error>,
     },
-    /// The sink did not acknowledge an earlier message: acknowledgements can
-    /// no longer be told apart.
+    /// The sink did not acknowledge an earlier message, so later
+    /// acknowledgements cannot be matched to messages.
     #[error("sink {symbol} did not acknowledge an earlier message: close it and open it again")]
     SinkBroken {
         /// The sink.
         symbol: String,
     },
-    /// A source's or sink's config is not a JSON object.
+    /// The config of a source or sink is not a JSON object.
     #[error("the config of {kind} {symbol} must be a JSON object")]
     Config {
         /// The symbol's kind.
@@ -434,12 +433,12 @@ pub enum Error {
         /// The symbol's name.
         symbol: String,
     },
-    /// The host, or the handle, has been closed.
-    #[error("the host is shut down, or the handle was stopped")]
+    /// The host was shut down, or the handle was stopped.
+    #[error("the host was shut down, or the handle was stopped")]
     Stopped,
 }
 
-/// A transport's error, with what it happened to.
+/// Returns the error of a transport, with the channel it happened on.
 pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Error {
     move |source| match source {
         TransportError::Io { source, .. } if short_of(&source).is_some() => shortage(what, source),
@@ -447,8 +446,8 @@ pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Er
     }
 }
 
-/// What a host has too little of when the system refuses it something so, and
-/// what to do about it.
+/// Returns the resource whose shortage the operating system reports with this
+/// error, and its remedy.
 fn short_of(error: &std::io::Error) -> Option<(&'static str, &'static str)> {
     const FILES: &str = "raise its limit of open files (ulimit -n, LimitNOFILE), or open less at a time";
     const SYSTEM_FILES: &str = "raise the machine's limit of open files (fs.file-max)";
@@ -457,21 +456,21 @@ fn short_of(error: &std::io::Error) -> Option<(&'static str, &'static str)> {
 stacks need (ulimit -v), or start fewer plugins";
     match (Errno::from_io_error(error), error.kind()) {
         (Some(Errno::MFILE), _) => Some(("file descriptors", FILES)),
-        (Some(Errno::NFILE), _) => Some(("file descriptors, nor can others", SYSTEM_FILES)),
+        (Some(Errno::NFILE), _) => Some(("file descriptors, as has the whole machine", SYSTEM_FILES)),
         (Some(Errno::NOMEM | Errno::NOBUFS), _) | (_, io::ErrorKind::OutOfMemory) => Some(("memory", MEMORY)),
         (Some(Errno::AGAIN), _) | (_, io::ErrorKind::WouldBlock) => Some(("processes or threads", PROCESSES)),
         _ => None,
     }
 }
 
-/// The error for what the system has refused.
+/// Returns the error of a shortage.
 fn shortage(what: String, source: std::io::Error) -> Error {
     let (resource, remedy) = short_of(&source).unwrap_or(("resources", "see the system's error"));
     Error::Shortage { what, resource, remedy, source }
 }
 
-/// The error for a plugin that was not started: this host's shortage, or what
-/// `other` makes of it.
+/// Returns the error of a failed start: a shortage, or what `other` makes of
+/// it.
 pub(crate) fn start_error(plugin: &str, source: std::io::Error, other: impl FnOnce(std::io::Error) -> Error) -> Error {
     match short_of(&source) {
         Some(_) => shortage(format!("plugin {plugin}"), source),
@@ -479,8 +478,8 @@ pub(crate) fn start_error(plugin: &str, source: std::io::Error, other: impl FnOn
     }
 }
 
-/// The error for a host that cannot be made: its shortage, or its folder's
-/// fault.
+/// Returns the error of a host that cannot be created: a shortage, or its
+/// socket folder's.
 pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Error {
     move |source| match short_of(&source) {
         Some(_) => shortage("the host cannot start".into(), source),
@@ -489,19 +488,19 @@ pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Erro
 }
 
 impl Error {
-    /// `what` was not started again.
+    /// Returns the error of a symbol that was not restarted.
     pub(crate) fn not_restored(what: String, cause: &Self) -> Self {
         Self::NotRestored { what, cause: cause.reason() }
     }
 
-    /// Whether it is this host's own shortage, and nobody else's fault.
+    /// Returns whether the cause is a shortage of this host.
     pub(crate) fn is_shortage(&self) -> bool {
         matches!(self, Self::Shortage { .. })
     }
 
-    /// The error of a start that a plugin has refused or not answered: this
-    /// host's shortage, if there is one just now. Without descriptors it accepts
-    /// no connection, and a plugin that is not connected starts nothing.
+    /// Turns a start that was refused or not answered into a shortage, if this
+    /// host has one now: without file descriptors it accepts no connection, and
+    /// a plugin that is not connected starts nothing.
     pub(crate) fn or_shortage(self) -> Self {
         if !matches!(self, Self::Refused { .. } | Self::Timeout { .. }) {
             return self;
@@ -512,7 +511,8 @@ impl Error {
         }
     }
 
-    /// What has gone wrong, after words that name the plugin and the symbol.
+    /// Returns the reason alone, to follow a text that names the plugin and the
+    /// symbol.
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::Refused { command, text, .. } => format!("the plugin did not {command} it: {text}"),
@@ -528,8 +528,7 @@ impl Error {
         }
     }
 
-    /// The same, for another caller that it concerns: of the same batch, or of
-    /// the same start.
+    /// Returns this error for another caller of the same batch or start.
     pub(crate) fn for_another_caller(&self) -> Self {
         match self {
             Self::OutcomeUnknown { plugin, what, exit } => {
@@ -575,7 +574,8 @@ impl Error {
     }
 }
 
-/// A symbol's own words, which may begin with its name.
+/// Returns a symbol's error text, which may already begin with the symbol's
+/// name.
 fn said(kind: SymbolKind, symbol: &str, text: &str) -> String {
     let name = format!("{kind} {symbol}: ");
     if text.starts_with(&name) { text.to_owned() } else { name + text }
@@ -593,8 +593,8 @@ fn no_manifest(folder: &Path, name: &str, found: usize) -> String {
     match found {
         0 => format!("{folder} has no manifest: a plugin named {name} needs a file {name}.json there"),
         found => format!(
-            "{folder} has no manifest: of its {found} JSON files none is {name}.json: a plugin named {name} needs a \
-             manifest of that name"
+            "{folder} has no manifest: none of its {found} JSON files is {name}.json, the manifest of a plugin named \
+             {name}"
         ),
     }
 }
@@ -610,7 +610,8 @@ fn duplicate(name: &str, first: &Path, second: &Path) -> String {
     )
 }
 
-/// What a plugin that has ended before its handshake lacks, and what it wrote.
+/// Describes an end before the handshake: the likely cause, and the last
+/// output.
 fn early(exit: &Exit, hint: &str) -> String {
     match (hint.is_empty(), exit.tail.is_empty()) {
         (true, true) => ", it wrote nothing".into(),
@@ -649,7 +650,7 @@ fn lost(exit: &Option<Exit>) -> String {
 mod tests {
     use super::*;
 
-    /// A thread that the system refuses has many causes; the folder is none.
+    /// A refused thread has many causes; the folder is not one of them.
     #[test]
     fn a_hosts_shortage_is_not_its_folders_fault() {
         for (number, limits) in
@@ -692,7 +693,7 @@ mod tests {
             let exit = Some(Exit { code: None, signal: Some(6), tail: tail.into() });
             Error::Broken { plugin: "p".into(), pause: Duration::from_secs(30), exit }.to_string()
         };
-        assert!(broken("").ends_with("or by reset(); it last ended with signal 6 and wrote nothing"), "{}", broken(""));
+        assert!(broken("").ends_with("or on reset(); it last ended with signal 6 and wrote nothing"), "{}", broken(""));
         assert!(broken("boo").ends_with("it last ended with signal 6 and wrote:\nboo"), "{}", broken("boo"));
     }
 }

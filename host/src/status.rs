@@ -1,4 +1,4 @@
-//! What is known of a plugin, and what happens to it.
+//! The state of a plugin, and the events in its life.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -14,89 +14,89 @@ use crate::sync::lock;
 /// The `tracing` target of events.
 const TARGET: &str = "ekuiper_host::event";
 
-/// What a plugin is doing.
+/// State of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PluginState {
-    /// It has not been needed yet.
+    /// The plugin has not been needed yet.
     Idle,
-    /// Its process has been started and has not shaken hands, or its symbols
-    /// are being started again.
+    /// The process has been started and has not completed its handshake, or its
+    /// symbols are being restored.
     Starting,
-    /// It serves.
+    /// The plugin is ready.
     Running,
-    /// Its process is replaced by one of another version.
+    /// The process is being replaced by one of another version.
     Updating,
-    /// It has crashed, and is started again after a pause.
+    /// The plugin crashed, and is restarted after a pause.
     BackingOff,
-    /// It has crashed again and again: it is left alone for a while.
+    /// The plugin crashed too often, and is restarted only after a longer
+    /// pause.
     Broken,
     /// The host is shut down.
     Stopped,
 }
 
-/// A symbol that runs.
+/// A symbol in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LiveSymbol {
-    /// What it is.
+    /// The symbol's kind.
     pub kind: SymbolKind,
-    /// Its name.
+    /// The symbol's name.
     pub name: String,
-    /// For which rule, operator and instance; empty for a function.
+    /// The symbol's rule, operator and instance; empty for a function.
     pub meta: Meta,
 }
 
-/// What is known of a plugin.
+/// Status of a plugin.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// What it is doing.
+    /// Current state.
     pub state: PluginState,
-    /// For how long it has been doing that.
+    /// Time since the state was entered.
     pub since: Duration,
-    /// Its process, if there is one.
+    /// Process id, while the process is alive.
     pub pid: Option<u32>,
-    /// Which process of it that is, from 1; 0 before the first.
+    /// Number of the latest process, from 1; 0 before the first.
     pub generation: u64,
-    /// How often it was started again after a crash.
+    /// Number of restarts after a crash.
     pub restarts: u64,
-    /// How its last process ended, if one has.
+    /// How the last process ended, if one has.
     pub last_exit: Option<Exit>,
-    /// What runs, and is started again after a crash.
+    /// Symbols in use, which are restored after a crash.
     pub live: Vec<LiveSymbol>,
-    /// How much went in and out.
+    /// Counters of calls and messages.
     pub traffic: Traffic,
 }
 
-/// How much went to a plugin and came from it.
+/// Counters of calls to a plugin, and of messages to and from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Calls of functions.
+    /// Function calls.
     pub calls: u64,
-    /// Answers to them, errors included.
+    /// Answers to function calls, including errors.
     pub answers: u64,
     /// Messages to sinks.
     pub messages_out: u64,
-    /// Acknowledgements of them, failures included.
+    /// Acknowledgements of messages, including failures.
     pub acks: u64,
-    /// Messages from sources, errors included.
+    /// Messages from sources, including errors.
     pub messages_in: u64,
-    /// Messages to sinks that are not known to have been collected, and will
-    /// not be: a crash may have lost them, or their sink was closed, stopped or
-    /// shut down before. At most so many are lost. Those whose failure was
-    /// returned to whoever sent them do not count.
+    /// Messages to sinks that will never be known to have been collected,
+    /// because of a crash, or because the sink was closed, stopped or shut down
+    /// before. An upper bound of the messages lost. Messages whose failure was
+    /// returned to their sender do not count.
     pub lost: u64,
-    /// Messages that sinks without acknowledgements did not take, as far as
-    /// their plugins tell: those of our SDKs do.
+    /// Messages rejected by sinks without acknowledgements, as far as their
+    /// plugins report it; plugins on our SDKs do.
     pub refused: u64,
-    /// How often a source on an official SDK had to be started again since
-    /// nobody read what it sent.
+    /// Restarts of sources on an official SDK because nobody read them.
     pub overruns: u64,
 }
 
-/// Counts [`Traffic`].
+/// Counters behind [`Traffic`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) calls: Counter,
@@ -137,118 +137,119 @@ impl Counters {
     }
 }
 
-/// What happened to a plugin.
+/// An event in the life of a plugin.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
     /// The plugin.
     pub plugin: String,
-    /// What happened.
+    /// Kind of the event.
     pub kind: EventKind,
 }
 
-/// See [`Event`].
+/// Kind of an [`Event`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// It serves for the first time.
+    /// The plugin is ready for the first time.
     Started {
-        /// Its process.
+        /// Process id.
         pid: u32,
     },
-    /// Its process ended without having been told to.
+    /// The process ended unexpectedly.
     Crashed {
-        /// How it ended.
+        /// How the process ended.
         exit: Exit,
     },
-    /// It will be started again after this pause.
+    /// The plugin will be restarted after this pause.
     BackingOff {
         /// The pause.
         pause: Duration,
     },
-    /// It has crashed again and again: it is left alone for this long.
+    /// The plugin crashed too often, and will be restarted only after this
+    /// pause.
     Broken {
         /// The pause.
         pause: Duration,
     },
-    /// It could not be started again; that is tried once more.
+    /// A restart failed, and will be retried.
     RestartFailed {
-        /// Why not.
+        /// Reason.
         error: String,
     },
-    /// It, or one of its symbols, could not be started since the operating
-    /// system gives this host no more of something: no crash, tried again
+    /// The plugin, or one of its symbols, could not be started because the host
+    /// has exhausted a resource of the operating system. Not a crash; retried
     /// after this pause.
     Shortage {
-        /// What there is no more of, and what to do.
+        /// The exhausted resource, and what to do.
         error: String,
         /// The pause.
         pause: Duration,
     },
-    /// It serves again, with all its symbols.
+    /// The plugin was restarted, with all its symbols.
     Restored {
-        /// Its new process.
+        /// Process id of the new process.
         pid: u32,
-        /// Since the crash.
+        /// Time since the crash.
         away: Duration,
-        /// How many symbols were started again.
+        /// Number of symbols restored.
         symbols: usize,
     },
-    /// One symbol could not be started again.
+    /// A symbol could not be restored.
     SymbolLost {
-        /// What it is.
+        /// The symbol's kind.
         kind: SymbolKind,
-        /// Its name.
+        /// The symbol's name.
         symbol: String,
-        /// Why not.
+        /// Reason.
         error: String,
     },
-    /// It is replaced by another version.
+    /// The plugin was replaced by another version.
     Updated {
-        /// The version that it had.
+        /// The old version.
         from: String,
-        /// The version that it has.
+        /// The new version.
         to: String,
     },
-    /// It could not be updated: the version that it had goes on.
+    /// An update failed, and the plugin stays at its version.
     UpdateFailed {
-        /// Why not.
+        /// Reason.
         error: String,
     },
-    /// Messages to a sink may be lost: in a crash, or since the sink has ended
-    /// before it was known to have collected them. At most so many.
+    /// Messages to a sink may be lost: in a crash, or because the sink ended
+    /// before it was known to have collected them.
     Lost {
         /// The sink.
         symbol: String,
-        /// How many.
+        /// Upper bound of the number of messages lost.
         messages: u64,
     },
-    /// A source on an official SDK sent more than is kept for it while nobody
-    /// read. It is started again as soon as its reader has come so far.
+    /// The queue of a source on an official SDK is full, because nobody read
+    /// it. The source is restarted once its reader has emptied the queue.
     Overrun {
         /// The source.
         symbol: String,
     },
 }
 
-/// For people.
+/// Formats the event for people.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "plugin {} ", self.plugin)?;
         match &self.kind {
-            EventKind::Started { pid } => write!(f, "serves (pid {pid})"),
+            EventKind::Started { pid } => write!(f, "is ready (pid {pid})"),
             EventKind::Crashed { exit } if exit.tail.is_empty() => write!(f, "crashed ({exit})"),
             EventKind::Crashed { exit } => write!(f, "crashed ({exit}), it last wrote:\n{}", exit.tail),
-            EventKind::BackingOff { pause } if pause.is_zero() => f.write_str("is started again"),
-            EventKind::BackingOff { pause } => write!(f, "is started again after {pause:.0?}"),
-            EventKind::Broken { pause } => write!(f, "crashes again and again: it is left alone for {pause:.0?}"),
-            EventKind::RestartFailed { error } => write!(f, "could not be started again: {error}"),
-            EventKind::Shortage { error, pause } => write!(f, "is started again after {pause:.0?}: {error}"),
+            EventKind::BackingOff { pause } if pause.is_zero() => f.write_str("is being restarted"),
+            EventKind::BackingOff { pause } => write!(f, "will be restarted in {pause:.0?}"),
+            EventKind::Broken { pause } => write!(f, "keeps crashing: it will be restarted in {pause:.0?}"),
+            EventKind::RestartFailed { error } => write!(f, "could not be restarted: {error}"),
+            EventKind::Shortage { error, pause } => write!(f, "will be restarted in {pause:.0?}: {error}"),
             EventKind::Restored { pid, away, symbols } => {
-                write!(f, "serves again after {away:.0?}, with {symbols} symbols (pid {pid})")
+                write!(f, "was restored after {away:.0?}, with {symbols} symbols (pid {pid})")
             }
             EventKind::SymbolLost { kind, symbol, error } => {
-                write!(f, "is back without {kind} {symbol}: {error}")
+                write!(f, "was restored without {kind} {symbol}: {error}")
             }
             EventKind::Updated { from, to } => write!(f, "was updated from version {from:?} to {to:?}"),
             EventKind::UpdateFailed { error } => write!(f, "could not be updated: {error}"),
@@ -256,18 +257,18 @@ impl fmt::Display for Event {
                 write!(f, "may have lost {messages} messages to sink {symbol}")
             }
             EventKind::Overrun { symbol } => {
-                write!(f, "has sent more from source {symbol} than is kept for it while nobody reads")
+                write!(f, "has filled the queue of source {symbol}, which nobody reads")
             }
         }
     }
 }
 
-/// Tells subscribers.
+/// Sends events to subscribers, and logs them.
 #[derive(Debug)]
 pub(crate) struct Events {
     subscribers: Mutex<Vec<SyncSender<Event>>>,
-    /// How many events wait for a subscriber that does not read; those that
-    /// come then are dropped for it.
+    /// Maximum number of events queued for a subscriber that does not read;
+    /// further events are dropped for this subscriber.
     queue: usize,
 }
 

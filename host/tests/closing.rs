@@ -237,7 +237,7 @@ fn the_time_for_what_was_read_is_not_longer_than_a_drain_may_take() {
     all_are_read(&sink, &mut data, 5);
     let error = sink.close().unwrap_err();
     assert!(matches!(error, Error::NotCollected { missing: 5, sent: 5, .. }), "{error}");
-    assert!(error.to_string().contains("a longer drain_timeout waits longer"), "{error}");
+    assert!(error.to_string().contains("raise drain_timeout to wait longer"), "{error}");
 }
 
 #[test]
@@ -408,5 +408,5 @@ fn what_a_close_has_returned_is_not_logged_as_a_drop_s() {
     };
     let lost = "plugin p may have lost 1 messages to sink k";
     assert_eq!(warnings_of(&|sink| assert!(sink.close().is_err())), [lost]);
-    assert_eq!(warnings_of(&drop::<Sink>), [lost, "a sink was dropped, and not closed in order"]);
+    assert_eq!(warnings_of(&drop::<Sink>), [lost, "a dropped sink was not closed gracefully"]);
 }

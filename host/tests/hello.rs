@@ -104,7 +104,7 @@ fn a_symbol_that_only_the_manifest_knows_is_an_error_at_the_start() {
         started.join().unwrap().unwrap_err()
     });
     assert!(matches!(&error, Error::NotServed { symbol, .. } if symbol == "s"), "{error}");
-    assert!(error.to_string().contains("its manifest lists source s, and the plugin has none"), "{error}");
+    assert!(error.to_string().contains("its manifest lists source s, which the plugin does not serve"), "{error}");
     assert_eq!(host.pid("p"), None, "it is not left running");
 }
 

@@ -275,7 +275,7 @@ fn fault_16_a_bad_update_keeps_the_old_version() {
     let error = refused(&lacks, &|| ());
     assert_eq!(
         error.to_string(),
-        "the new version of plugin p lacks what is live: function f: close them first, or put them back"
+        "the new version of plugin p lacks symbols in use: function f: close them first, or keep them in the new version"
     );
     let takes = Version::new(&stage, "takes", &["f", "other"], QUIET);
     let error = refused(&takes, &|| ());
@@ -363,7 +363,7 @@ fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
 
         let mut process = Process::restore(&stage, control_of(&stage, &host, 3));
         let error = update.join().unwrap();
-        let text = r#"plugin p was not updated to version "bad", version "" goes on: plugin p did not start source s: no water"#;
+        let text = r#"plugin p was not updated to version "bad" and stays at version "": plugin p did not start source s: no water"#;
         assert_eq!(error.to_string(), text);
         assert_eq!(expect(&events, update_failed), "plugin p did not start source s: no water");
         // No handle has noticed.

@@ -527,7 +527,7 @@ fn an_update_is_tried_beside_the_running_plugin(transport: &str) {
     let good = std::fs::read_to_string(&script).unwrap();
     std::fs::write(&script, "raise SystemExit('not today')").unwrap();
     let error = host.update(package.clone()).unwrap_err().to_string();
-    assert!(error.contains("\"v1.0.0\" goes on") && error.ends_with("not today"), "{error}");
+    assert!(error.contains("stays at version \"v1.0.0\"") && error.ends_with("not today"), "{error}");
     assert_eq!(host.pid(plugin.name()), Some(former));
     assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
     next(&mut source);

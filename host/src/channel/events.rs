@@ -79,11 +79,11 @@ impl Channel {
                 let said = state.buffer[..state.buffer.len().min(QUOTED)].to_vec();
                 if let Some(others) = state.garbages.pass(Instant::now()) {
                     let said = String::from_utf8_lossy(&said);
-                    tracing::info!(address = %self.address, %said, others, "a connection that speaks no plugin's language");
+                    tracing::info!(address = %self.address, %said, others, "a connection does not speak the plugin protocol");
                 }
                 state.garbage.get_or_insert(said);
             }
-            Arrival::Stale => tracing::debug!(address = %self.address, "an answer nobody waits for was dropped"),
+            Arrival::Stale => tracing::debug!(address = %self.address, "an answer without a call was dropped"),
             _ => {}
         }
         Some(arrival)
@@ -94,7 +94,7 @@ impl Channel {
     fn rival(&self, state: &mut State, connection: ConnectionId) {
         state.introduce(connection);
         if let Some(others) = state.rivals.pass(Instant::now()) {
-            tracing::warn!(address = %self.address, ?connection, others, "the plugin shook hands twice, the second has to wait");
+            tracing::warn!(address = %self.address, ?connection, others, "the plugin connected twice: the second connection waits");
         }
     }
 }

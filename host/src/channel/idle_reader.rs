@@ -158,7 +158,7 @@ impl Shared {
                 Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64())),
                 Err(Errno::INTR) => continue,
                 Err(error) => {
-                    tracing::error!(%error, "the idle_reader cannot wait");
+                    tracing::error!(%error, "the idle reader cannot wait for events");
                     std::thread::sleep(Duration::from_secs(1));
                     continue;
                 }

@@ -235,10 +235,10 @@ impl Running {
                 return Ok(Stopped::Answered);
             }
             if Instant::now() >= give_up {
-                let what = format!("{} {} goes on after its stop", control.plugin_type, control.symbol_name);
+                let what = format!("{} {} still runs after its stop", control.plugin_type, control.symbol_name);
                 return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
             }
-            tracing::debug!(plugin = self.name, symbol = control.symbol_name, "a stop was ignored, it is sent again");
+            tracing::debug!(plugin = self.name, symbol = control.symbol_name, "a stop was ignored: sending it again");
             pause = (pause * 2).min(MAX_STOP_PAUSE);
         }
         Ok(Stopped::WithProcess)
@@ -251,7 +251,7 @@ impl Running {
     fn stop_strays(&self) -> Result<()> {
         let patience = self.site.options.recv_timeout;
         let Some(_alone) = self.stopping_strays.lock(Instant::now() + patience) else {
-            let what = "the stop of a symbol that nobody holds".into();
+            let what = "the stop of a symbol without a handle".into();
             return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
         };
         // One that is not stopped now is a stray again.
@@ -424,7 +424,7 @@ impl Running {
     }
 
     fn replace(&self, hung: &str) {
-        tracing::warn!(plugin = self.name, hung, "the plugin hangs, its process is replaced");
+        tracing::warn!(plugin = self.name, hung, "the plugin hangs: replacing its process");
         self.process.terminate(self.site.options.grace);
     }
 
@@ -492,7 +492,7 @@ impl Running {
                 plugin = self.name,
                 function = symbol,
                 ?failure,
-                "the function's connection has ended, it is started again"
+                "the function's connection ended: restarting the function"
             ),
         }
         let patience = self.site.options.init_timeout;
@@ -522,7 +522,7 @@ impl Running {
                 Error::Timeout { plugin, what: format!("{what} (it is not connected)"), after }
             }
             Failure::NotReady(NotReady::Busy) => {
-                Error::Timeout { plugin, what: format!("{what} (it still works on an earlier call)"), after }
+                Error::Timeout { plugin, what: format!("{what} (it is still executing an earlier call)"), after }
             }
             Failure::AnswerTooLong(length) => {
                 let max = self.site.options.max_message as u64;

@@ -146,7 +146,7 @@ impl Launched {
                 // official SDK has nobody to shake hands with.
                 Some(source) => {
                     let what = format!(
-                        "plugin {name} did not shake hands within {:?}, and with an official SDK it cannot",
+                        "plugin {name} did not complete its handshake within {:?}, and on an official SDK it cannot",
                         self.patience
                     );
                     transport_error(what)(source)

@@ -127,7 +127,7 @@ impl Plugin {
         let name = format!("{}-life", self.name());
         if let Err(error) = std::thread::Builder::new().name(name).spawn(move || plugin.work()) {
             // Nobody else would do it.
-            tracing::error!(plugin = self.name(), %error, "cannot start a thread: this one does its work");
+            tracing::error!(plugin = self.name(), %error, "cannot start a thread, so this one does its work");
             self.work();
         }
     }

@@ -54,7 +54,7 @@ pub(crate) fn interpreter(package: &Package, python: &Path, is_cancelled: &dyn F
         environment.make(python)?;
     } else if let (false, Ok(target)) = (interpreter.exists(), interpreter.read_link()) {
         return Err(environment.fail(format!(
-            "is of an interpreter that does not exist any more, {}: make it again with `python3 -m venv --clear`",
+            "belongs to an interpreter that no longer exists, {}: create it again with `python3 -m venv --clear`",
             target.display()
         )));
     } else if !interpreter.exists() {
@@ -100,7 +100,7 @@ impl Environment<'_> {
             return Ok(());
         }
         let name = &self.package.name;
-        tracing::info!(plugin = name, "making its environment, {}", self.folder.display());
+        tracing::info!(plugin = name, "creating its environment, {}", self.folder.display());
         let began = Instant::now();
         let arguments = |words: &[&str], path: &Path| -> Vec<OsString> {
             words.iter().map(OsString::from).chain([path.into()]).collect()
@@ -127,7 +127,7 @@ impl Environment<'_> {
         File::create_new(self.folder.join(STAMP))
             .and_then(|mut stamp| stamp.write_all(made_from.as_bytes()))
             .map_err(|error| self.fail(format!("is not complete: {error}")))?;
-        tracing::info!(plugin = name, "its environment was made in {:.1?}", began.elapsed());
+        tracing::info!(plugin = name, "its environment was created in {:.1?}", began.elapsed());
         Ok(())
     }
 

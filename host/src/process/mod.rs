@@ -236,7 +236,7 @@ impl Process {
         if self.exit().is_none() {
             self.shared.signal(self.pid, Signal::TERM);
             if self.wait(grace).is_none() {
-                tracing::warn!(pid = self.pid(), ?grace, "the plugin ignored SIGTERM, it is killed");
+                tracing::warn!(pid = self.pid(), ?grace, "the plugin ignored SIGTERM: killing it");
                 self.shared.signal(self.pid, Signal::KILL);
             }
         }

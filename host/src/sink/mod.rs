@@ -147,7 +147,7 @@ impl Sink {
 
     fn alone(&self, deadline: Instant, patience: Duration) -> Result<Held<'_, Sending>> {
         self.sending.lock(deadline).ok_or_else(|| {
-            let what = format!("sink {}: others wait for it", self.session.control.symbol_name);
+            let what = format!("sink {}: earlier calls have not returned", self.session.control.symbol_name);
             Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience }
         })
     }
@@ -202,7 +202,7 @@ impl Sink {
                     && let Some(others) = self.stray_acks.pass(Instant::now())
                 {
                     let sink = &session.control.symbol_name;
-                    tracing::warn!(sink, others, "an acknowledgement of nothing was dropped");
+                    tracing::warn!(sink, others, "an acknowledgement without a message was dropped");
                 }
             }
             let waiting = session.enter(READING)?;
@@ -303,7 +303,7 @@ impl Drop for Sink {
             return;
         }
         if let Err(error) = self.session.stop() {
-            tracing::warn!(%error, "a sink was dropped, and not closed in order");
+            tracing::warn!(%error, "a dropped sink was not closed gracefully");
         }
     }
 }

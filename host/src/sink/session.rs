@@ -344,14 +344,14 @@ impl SinkSession {
         let stop = move || own.iter().for_each(|session| session.stop_unattended(&connection));
         let name = format!("{}-stop", self.control.symbol_name);
         if let Err(error) = std::thread::Builder::new().name(name).spawn(stop) {
-            tracing::warn!(sink = self.control.symbol_name, %error, "cannot start a thread: the stop is waited for");
+            tracing::warn!(sink = self.control.symbol_name, %error, "cannot start a thread, so this one waits for the stop");
             self.stop_unattended(&same);
         }
     }
 
     fn stop_unattended(&self, connection: &SinkConnection) {
         if let Err(error) = self.stop_in(connection) {
-            tracing::warn!(sink = self.control.symbol_name, %error, "a sink that was given up was not stopped");
+            tracing::warn!(sink = self.control.symbol_name, %error, "an abandoned sink was not stopped");
         }
         lock(&self.state).claims = None;
     }
@@ -381,10 +381,10 @@ impl SinkSession {
         let options = &self.plugin.site.options;
         match why {
             Some(Unsettled::Stalled) => {
-                format!("it made no progress for {:?}: a longer drain_stall waits longer", options.drain_stall)
+                format!("it made no progress for {:?}: raise drain_stall to wait longer", options.drain_stall)
             }
             Some(Unsettled::Late) => {
-                format!("that takes longer than {:?}: a longer drain_timeout waits longer", options.drain_timeout)
+                format!("draining took longer than {:?}: raise drain_timeout to wait longer", options.drain_timeout)
             }
             Some(Unsettled::Exited(exit)) => format!("its process ended ({exit})"),
             Some(Unsettled::Disconnected) => "its connection ended before it had read them".into(),
@@ -398,7 +398,7 @@ impl SinkSession {
                 (Some(exit), _) => format!("its process ended ({exit})"),
                 (None, Err(error)) => format!("it was not stopped: {}", error.reason()),
                 // An earlier one.
-                (None, Ok(())) => "its process ended before it had".into(),
+                (None, Ok(())) => "its process ended first".into(),
             },
         }
     }

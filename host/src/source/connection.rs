@@ -127,7 +127,7 @@ impl Reading {
         match event {
             PullEvent::Message(connection) if self.peers.said(connection) => return true,
             PullEvent::Message(connection) => {
-                tracing::debug!(?connection, "a message to a source's channel that is not the source's was dropped");
+                tracing::debug!(?connection, "a message that is not the source's was dropped");
             }
             PullEvent::Connected(connection) => self.peers.came(connection),
             PullEvent::Disconnected(connection) => {
