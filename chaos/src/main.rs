@@ -98,7 +98,7 @@ fn perform(task: &str, options: &Options) -> Result<bool, String> {
 }
 
 fn tools(options: &Options) -> Result<Tools, String> {
-    let own = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+    let own = std::env::current_exe().map_err(|error| format!("cannot find this command's executable: {error}"))?;
     let plugin = own.with_file_name("chaos-plugin");
     if !plugin.exists() {
         return Err(format!("there is no {}: run this by `cargo xtask chaos`, which builds it", plugin.display()));

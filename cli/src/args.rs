@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ekuiper_host::Format;
 
-/// Call, read, feed and run eKuiper portable plugins, with no engine at hand.
+/// Call, read, feed and run eKuiper portable plugins, without an engine.
 ///
-/// PATH is a plugin's folder: it holds the manifest NAME.json and the
-/// executable. A folder that is a Cargo project is built first.
+/// PATH is a plugin's folder: it contains the manifest NAME.json and
+/// the executable. A folder that is a Cargo project is built first.
 #[derive(Debug, Parser)]
 #[command(name = "ekuiper-plugin", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
@@ -19,43 +19,43 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Common {
-    /// How to talk to the plugin [default: uds]
+    /// Transport to the plugin [default: uds]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) transport: Option<String>,
-    /// How messages are written where the plugin knows more than JSON
+    /// Format of messages, where the plugin supports more than JSON
     #[arg(long, global = true, value_name = "NAME", default_value = "messagepack")]
     pub(crate) codec: Codec,
-    /// The folder of all sockets [default: a private one, and /tmp for plugins that know no other]
+    /// Folder of all sockets [default: a private one, and /tmp for plugins that support no other]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) ipc_dir: Option<PathBuf>,
-    /// The interpreter of Python plugins [default: python, else python3]
+    /// Interpreter of Python plugins [default: python, else python3]
     #[arg(long, global = true, value_name = "PROGRAM", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) python_bin: Option<String>,
-    /// From a plugin's start to its handshake
+    /// Maximum time from a plugin's start to its handshake
     #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = patience, allow_negative_numbers = true)]
     pub(crate) init_timeout: Duration,
-    /// Until a plugin takes a message
+    /// Maximum time until a plugin accepts a message
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = patience, allow_negative_numbers = true)]
     pub(crate) send_timeout: Duration,
-    /// Until a plugin answers or acknowledges
+    /// Maximum time until a plugin answers or acknowledges
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = patience, allow_negative_numbers = true)]
     pub(crate) recv_timeout: Duration,
-    /// Until a sink has collected what was sent to it, at its end
+    /// Maximum time to drain a sink at its end: until it has collected everything
     #[arg(long, global = true, value_name = "TIME", default_value = "10m", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) drain_timeout: Duration,
-    /// The same while it makes no progress
+    /// Maximum time to drain a sink without progress
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) drain_stall: Duration,
-    /// What to log to stderr; error also hides what the plugin itself writes
+    /// Log level of stderr; error also hides what the plugin writes
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: LogLevel,
 }
 
-/// How messages are written.
+/// A format of messages.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Codec {
     Json,
@@ -72,7 +72,7 @@ impl Codec {
     }
 }
 
-/// How much is logged.
+/// A log level.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum LogLevel {
     Error,
@@ -92,7 +92,7 @@ pub(crate) enum Command {
     Sink(Sink),
     /// Run a pipeline: source, functions, sink
     Run(Run),
-    /// Measure the transports that are built in, side by side
+    /// Benchmark the built-in transports, side by side
     #[cfg(feature = "bench")]
     Bench(ekuiper_bench::Options),
 }
@@ -104,10 +104,10 @@ pub(crate) struct Call {
     pub(crate) path: PathBuf,
     /// The function's name
     pub(crate) function: String,
-    /// Its arguments, each as JSON: '"text"' 7 '{"a":1}'
+    /// Arguments, each as JSON: '"text"' 7 '{"a":1}'
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     pub(crate) arguments: Vec<String>,
-    /// Call it N times and print rate and latencies instead of the result
+    /// Call the function N times, and print rate and latencies instead of the result
     #[arg(long, value_name = "N", value_parser = repeats, allow_negative_numbers = true)]
     pub(crate) repeat: Option<u64>,
 }
@@ -119,7 +119,7 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// The source's name
     pub(crate) symbol: String,
-    /// The topic or the like to read
+    /// What to read: a topic, for example
     #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) datasource: String,
     /// The source's configuration, a JSON object
@@ -138,10 +138,10 @@ pub(crate) struct Source {
 /// When to stop reading a source.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Limits {
-    /// Stop after this time; fewer tuples than asked for are a failure [default: never]
+    /// Stop after this time; fewer tuples than --count are a failure [default: never]
     #[arg(long, value_name = "TIME", value_parser = patience, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
-    /// Fail after N errors in a row with no row in between; 0: never
+    /// Fail after N consecutive errors without a row in between; 0 disables the limit
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = number, allow_negative_numbers = true)]
     pub(crate) max_errors: u64,
 }
@@ -164,17 +164,17 @@ pub(crate) struct Sink {
 /// `ekuiper-plugin run examples/quickstart.toml`
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The pipeline's TOML file; its paths are relative to it
+    /// The pipeline's TOML file; paths in it are relative to it
     #[arg(value_name = "PIPELINE")]
     pub(crate) file: PathBuf,
-    /// Stop after N tuples, whatever the file says
+    /// Stop after N tuples; overrides the file
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) limits: Limits,
 }
 
-/// How many calls of `--repeat` there may be: the time of each is kept.
+/// Maximum of `--repeat`; the latency of each call is kept in memory.
 const MOST_REPEATS: u64 = 100_000_000;
 
 fn repeats(text: &str) -> Result<u64, String> {
@@ -190,15 +190,15 @@ fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "a whole number".into())
 }
 
-/// A time to wait: without any, nothing could succeed.
+/// Parses a timeout, which cannot be zero.
 fn patience(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("it must be longer than that: no wait at all ends before anything can happen".into()),
+        Duration::ZERO => Err("it must be longer than zero".into()),
         time => Ok(time),
     }
 }
 
-/// A time as eKuiper writes it: `5s`, `500ms`, `1m`; a bare number is
+/// Parses a duration as eKuiper writes it: `5s`, `500ms`, `1m`; a bare number is
 /// milliseconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

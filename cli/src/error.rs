@@ -19,11 +19,11 @@ pub(crate) enum Error {
     Host(#[from] ekuiper_host::Error),
     #[error("{what} is not JSON: {source} in {text}{hint}")]
     Argument { what: String, text: String, hint: String, source: serde_json::Error },
-    #[error("{what} holds {number}, an integer of more than 64 bits: write it as text, or with .0 as a float")]
+    #[error("{what} contains {number}, an integer of more than 64 bits: write it as a string, or as a float with .0")]
     LongInteger { what: String, number: String },
     #[error("{what} must be a JSON object, for example {{\"interval\":10}}; it is {text}")]
     NotAnObject { what: &'static str, text: String },
-    #[error("{} is a file, and PATH is a plugin's folder: unpack a zip first", path.display())]
+    #[error("{} is a file, but PATH must be a plugin's folder: unpack a zip first", path.display())]
     NotAFolder { path: PathBuf },
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
@@ -41,13 +41,13 @@ pub(crate) enum Error {
     Line { line: u64, problem: String, text: String },
     #[error("line {line} of stdin is longer than a message may be ({longest} bytes); it begins with {text}")]
     LongLine { line: u64, longest: usize, text: String },
-    #[error("line {line} of stdin and those after it were not taken: {source}")]
+    #[error("line {line} of stdin and all lines after it were not sent: {source}")]
     Unsent { line: u64, source: Box<Error> },
     #[error("{failed} of {sent} messages to sink {symbol} failed")]
     MessagesFailed { symbol: String, failed: u64, sent: u64 },
     #[error("{failed} of {read} rows failed")]
     RowsFailed { failed: u64, read: u64 },
-    #[error("source {symbol} ended after {count} errors with no row after them")]
+    #[error("source {symbol} ended with {count} errors after its last row")]
     EndedWithErrors { symbol: String, count: u64 },
     #[error("cannot write the result to stdout: {0}")]
     Output(std::io::Error),
@@ -59,7 +59,7 @@ pub(crate) enum Error {
     NoArtifact { path: PathBuf, wanted: String },
     #[error("row {row} has no field {field}, which function {function} takes")]
     MissingField { row: u64, field: String, function: String },
-    #[error("{count} errors in a row and no row in between: --max-errors sets how many are too many; the last: {last}")]
+    #[error("{count} consecutive errors without a row in between: --max-errors sets the limit; the last: {last}")]
     TooManyErrors { count: u64, last: String },
     #[error("source {symbol} gave {got} of {wanted} rows within {after:?}")]
     TooFew { symbol: String, got: u64, wanted: u64, after: Duration },
@@ -67,10 +67,10 @@ pub(crate) enum Error {
     #[error(transparent)]
     Bench(#[from] ekuiper_bench::Error),
     #[cfg(feature = "bench")]
-    #[error("cannot find this program: {0}")]
+    #[error("cannot find this command's executable: {0}")]
     OwnProgram(std::io::Error),
     #[error(
-        "cannot prepare for Ctrl-C: {0}: it needs descriptors and a thread; raise the limit of files (ulimit -n), of processes and threads (ulimit -u), or of memory (ulimit -v)"
+        "cannot install the Ctrl-C handler: {0}: raise the limit of open files (ulimit -n), of processes and threads (ulimit -u), or of memory (ulimit -v)"
     )]
     Signals(std::io::Error),
     #[error(

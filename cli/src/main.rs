@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     init::hear_of_children();
     if let Some(ended) = init::be_init() {
         return ended.unwrap_or_else(|error| {
-            console::tell(format_args!("as process 1, it cannot start itself again: {error}"));
+            console::tell(format_args!("as process 1, the command cannot start its child process: {error}"));
             ExitCode::FAILURE
         });
     }

@@ -28,7 +28,7 @@ fn no_manifest() {
     let zip = bench.path().join("plugin.zip");
     std::fs::write(&zip, "PK").unwrap();
     let error = bench.fails(1, &call(&zip, &[]));
-    assert!(error.ends_with("plugin.zip is a file, and PATH is a plugin's folder: unpack a zip first"), "{error}");
+    assert!(error.ends_with("plugin.zip is a file, but PATH must be a plugin's folder: unpack a zip first"), "{error}");
     let error = bench.fails(1, &call(&bench.path().join("none"), &[]));
     assert!(error.contains("cannot read the folder") && error.contains("No such file"), "{error}");
 }

@@ -189,7 +189,7 @@ fn an_interrupt_ends_the_wait_for_a_sink_and_says_what_it_has_cost() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let said: Vec<String> = stderr.map(Result::unwrap).collect();
     assert!(
-        said.iter().any(|line| line.contains("interrupted: 20 of 20 messages to sink file are of unknown outcome")),
+        said.iter().any(|line| line.contains("interrupted: the outcome of 20 of 20 messages to sink file is unknown")),
         "{said:?}"
     );
     let ran = finish(child);

@@ -166,12 +166,12 @@ fn arguments_that_are_not_json_are_usage_errors_in_bounded_words() {
         ),
         (
             ["call", path, "f", "{a:1}"],
-            "argument 1 is not JSON: key must be a string at line 1 column 2 in {a:1}; a shell takes quotation marks \
-             away: put single ones around it all, as in '{\"a\":1}'",
+            "argument 1 is not JSON: key must be a string at line 1 column 2 in {a:1}; the shell removed the double \
+             quotes: put single quotes around the value, as in '{\"a\":1}'",
         ),
         (
             ["source", path, "f", "--config={a:1}"],
-            "--config is not JSON: key must be a string at line 1 column 2 in {a:1}; a shell takes quotation marks",
+            "--config is not JSON: key must be a string at line 1 column 2 in {a:1}; the shell removed the double quotes",
         ),
         (["source", path, "f", "--config=["], "--config is not JSON: EOF while parsing a list at line 1 column 1 in ["),
         (["source", path, "f", "--config=7"], "--config must be a JSON object, for example {\"interval\":10}; it is 7"),
@@ -281,8 +281,9 @@ def call(request):
         (["call", path, "f", "[{\"a\":18446744073709551616}]"], "argument 1"),
         (["source", path, "s", "--config={\"a\":18446744073709551616}"], "--config"),
     ] {
-        let told =
-            format!("{what} holds {long}, an integer of more than 64 bits: write it as text, or with .0 as a float");
+        let told = format!(
+            "{what} contains {long}, an integer of more than 64 bits: write it as a string, or as a float with .0"
+        );
         assert_eq!(bench.fails(2, &arguments), told);
     }
     let ran = bench.run(&["call", path, "f", "18446744073709551615", "-9223372036854775808", "1e30"]);
@@ -400,8 +401,7 @@ fn errors_without_end_are_folded_and_end_the_command() {
         for (more, count) in [(&[][..], 1000), (&["--max-errors", "50000"][..], 50_000)] {
             let ran = bench.run(&[&arguments[..], more].concat());
             assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
-            let told =
-                format!("{count} errors in a row and no row in between: --max-errors sets how many are too many");
+            let told = format!("{count} consecutive errors without a row in between: --max-errors sets the limit");
             assert!(ran.stderr.contains(&told), "{ran:?}");
             // One, with counts at most once a second, and the end.
             assert!(ran.stderr.contains("more like this)"), "{ran:?}");
@@ -616,11 +616,11 @@ def call(request):
     let text = text
         .replace("[sink]\nsymbol = 'k'\nrequire_ack = true", "[[function]]\nsymbol = 'f'\nargs = ['a']\noutput = 'b'");
     std::fs::write(&calling, text).unwrap();
-    let row = "interrupted: 1 of 1 rows are of unknown outcome";
+    let row = "interrupted: the outcome of 1 of 1 rows is unknown";
     let cases = [
         (
             vec!["sink", path, "k", "--ack"],
-            "interrupted: 1 of 1 messages to sink k are of unknown outcome, and the rest of stdin was not sent",
+            "interrupted: the outcome of 1 of 1 messages to sink k is unknown, and the rest of stdin was not sent",
         ),
         (vec!["run", &acked], row),
         (vec!["run", calling.to_str().unwrap()], row),
@@ -656,7 +656,7 @@ def row(data): return b'{"error":"no room"}'
     for (arguments, told) in [
         (vec!["sink", path, "k", "--ack"], "400 of 400 messages to sink k failed"),
         (vec!["run", &acked], "1 of 1 rows failed"),
-        (vec!["source", path, "s", "--timeout", "2s"], "source s ended after 9 errors with no row after them"),
+        (vec!["source", path, "s", "--timeout", "2s"], "source s ended with 9 errors after its last row"),
     ] {
         let ran = run_with(
             &bench,

@@ -45,7 +45,7 @@ fn json(what: String, text: &str, hint: impl FnOnce(&str) -> String) -> Result<V
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value = serde_json::from_str(text).map_err(|source| {
         let hint = if lost_its_quotes(text) {
-            r#"; a shell takes quotation marks away: put single ones around it all, as in '{"a":1}'"#.into()
+            r#"; the shell removed the double quotes: put single quotes around the value, as in '{"a":1}'"#.into()
         } else {
             hint(text.trim())
         };

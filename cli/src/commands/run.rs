@@ -43,7 +43,7 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
         let unknown = read.saturating_sub(through).saturating_sub(failed - refused);
         if unknown > 0 {
             let (unknown, read) = (grouped(unknown), grouped(read));
-            console::tell(format_args!("interrupted: {unknown} of {read} rows are of unknown outcome"));
+            console::tell(format_args!("interrupted: the outcome of {unknown} of {read} rows is unknown"));
         }
     }
     console::line(format_args!("{summary}"));

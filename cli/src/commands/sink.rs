@@ -47,7 +47,7 @@ pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
         let mut costs = Vec::new();
         if unknown > 0 {
             let (unknown, sent) = (grouped(unknown), grouped(sent));
-            costs.push(format!("{unknown} of {sent} messages to sink {} are of unknown outcome", sink.symbol));
+            costs.push(format!("the outcome of {unknown} of {sent} messages to sink {} is unknown", sink.symbol));
         }
         if !complete {
             costs.push("the rest of stdin was not sent".into());
