@@ -1,30 +1,30 @@
-//! stderr: sentences, what plugins write, and a line of counters below them.
+//! stderr: messages, plugin output, and a line of counters below them.
 //!
-//! Nothing here fails: where stderr is closed or full, what should have gone
-//! there is dropped, and the command does its work.
+//! Nothing here fails: where stderr is closed or full, the output is dropped,
+//! and the command continues.
 
 use std::collections::VecDeque;
 use std::fmt::{Arguments, Display};
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many lines of plugins are kept until their symbols are started.
+/// Maximum number of plugin lines held back until the symbols have started.
 const HELD: usize = 1000;
 
-/// The longest text of an error that is told whole, in bytes.
+/// Maximum length of an error's text, in bytes; longer texts are cut.
 const LONGEST: usize = 8 << 10;
 
 static CONSOLE: Mutex<Console> = Mutex::new(Console { counters: false, output: Output::Held(VecDeque::new()) });
 
 struct Console {
-    /// The line of counters stands there now.
+    /// The line of counters is on the screen.
     counters: bool,
     output: Output,
 }
 
-/// What becomes of the lines that plugins write.
+/// Where the lines of plugins go.
 enum Output {
-    /// They wait: a start that fails tells the last of them with its reason.
+    /// Held back: a failed start reports the last of them with its reason.
     Held(VecDeque<String>),
     Shown,
     Hidden,
@@ -47,8 +47,8 @@ impl Console {
     }
 }
 
-/// Writes a line. It may quote files, arguments and what plugins say: no control
-/// character of theirs reaches a terminal.
+/// Writes a line. The line may quote files, arguments and plugin output: their
+/// control characters never reach a terminal.
 pub(crate) fn line(text: Arguments<'_>) {
     let text = escaped(&text.to_string(), &['\n', '\t']);
     console().write(format!("{text}\n").as_bytes());
@@ -59,7 +59,7 @@ pub(crate) fn bytes(bytes: &[u8]) {
     console().write(bytes);
 }
 
-/// Tells something in the command's own name.
+/// Writes a message in the command's own name.
 pub(crate) fn tell(text: impl Display) {
     let mut text = format!("ekuiper-plugin: {text}");
     if text.len() > LONGEST {
@@ -71,8 +71,8 @@ pub(crate) fn tell(text: impl Display) {
     line(format_args!("{text}"));
 }
 
-/// The text with its control characters, apart from those to `keep`, as Rust
-/// escapes them: `\n`, `\u{1b}`.
+/// Escapes the control characters of a text, except those in `keep`, as Rust
+/// does: `\n`, `\u{1b}`.
 pub(crate) fn escaped(text: &str, keep: &[char]) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -85,24 +85,24 @@ pub(crate) fn escaped(text: &str, keep: &[char]) -> String {
     escaped
 }
 
-/// Draws the line of counters over itself.
+/// Draws the line of counters over the previous one.
 pub(crate) fn counters(text: &str) {
     let mut console = console();
     console.counters = true;
     let _ = std::io::stderr().write_all(format!("\r\x1b[2K{text}").as_bytes());
 }
 
-/// Whether the line of counters stands there.
+/// Returns whether the line of counters is on the screen.
 pub(crate) fn has_counters() -> bool {
     console().counters
 }
 
-/// Takes the line of counters away.
+/// Removes the line of counters.
 pub(crate) fn clear_counters() {
     console().clear();
 }
 
-/// Writes a line that a plugin has written, once those are shown.
+/// Writes a plugin's line, once plugin output is shown.
 pub(crate) fn plugin_line(plugin: &str, text: &str) {
     let mut console = console();
     let line = format!("[{plugin}] {text}\n");
@@ -118,7 +118,8 @@ pub(crate) fn plugin_line(plugin: &str, text: &str) {
     }
 }
 
-/// The symbols are started: shows what plugins have written and will write.
+/// Shows the plugin output held so far and from now on, once the symbols have
+/// started.
 pub(crate) fn show_plugin_output() {
     let mut console = console();
     if let Output::Held(lines) = &mut console.output {
@@ -128,7 +129,7 @@ pub(crate) fn show_plugin_output() {
     }
 }
 
-/// Never shows what plugins write.
+/// Hides plugin output for good.
 pub(crate) fn hide_plugin_output() {
     console().output = Output::Hidden;
 }

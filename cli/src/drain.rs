@@ -1,4 +1,4 @@
-//! The end of a sink: everything that was sent is waited for, with progress on
+//! Closing a sink: waits until everything has been collected, with progress on
 //! stderr.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -11,14 +11,14 @@ use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, grouped};
 
-/// How often the line is drawn on a terminal.
+/// Interval of the progress line on a terminal.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// After how long, and how often, it is written where stderr is no terminal.
+/// Delay and interval of the progress line where stderr is not a terminal.
 const FIRST_LINE: Duration = Duration::from_secs(2);
 const NEXT_LINE: Duration = Duration::from_secs(10);
 
-/// Closes the sink. Returns what is known of what was sent by then.
+/// Closes the sink. Returns its delivery counts, and the outcome.
 pub(crate) fn close(sink: Sink, progress: &mut Progress) -> (Delivery, Result<()>) {
     let stopper = sink.stopper();
     let (done, closed) = channel();
@@ -44,8 +44,8 @@ pub(crate) fn close(sink: Sink, progress: &mut Progress) -> (Delivery, Result<()
     (stopper.delivery(), closed.map_err(Into::into))
 }
 
-/// The failure of the whole: of what was done with the sink, or of its end. The
-/// second of two is told here, unless a signal has caused it.
+/// Combines the failures of using the sink and of closing it. A second failure
+/// is reported here, unless a signal caused it.
 pub(crate) fn both(interrupt: &Interrupt, done: Result<()>, closed: Result<()>) -> Result<()> {
     if let (Err(_), Err(error), false) = (&done, &closed, interrupt.is_set()) {
         console::tell(error);
@@ -53,8 +53,9 @@ pub(crate) fn both(interrupt: &Interrupt, done: Result<()>, closed: Result<()>) 
     done.and(closed)
 }
 
-/// Sends a message, once the plugin is back where it is away after a crash:
-/// nothing was sent then. It returns, or is given up, and the wait ends.
+/// Sends a message, after waiting for the plugin's restart where it has crashed
+/// and nothing was sent. The wait ends with the restart, or with the host's
+/// giving up.
 pub(crate) fn send(
     interrupt: &Interrupt,
     mut send: impl FnMut() -> ekuiper_host::Result<()>,

@@ -1,4 +1,4 @@
-//! What the command itself can fail with.
+//! Errors of the command itself.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use ekuiper_core::text::TextError;
 
 use crate::console;
 
-/// The result of a command.
+/// Result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// How much of a text that is wrong is told, in bytes.
+/// Maximum length of an excerpt of an invalid text, in bytes.
 pub(crate) const EXCERPT: usize = 80;
 
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// The exit code: 2 where the command was called wrongly, else 1.
+    /// Returns the exit code: 2 for a wrong invocation, else 1.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             #[cfg(feature = "bench")]
@@ -90,7 +90,8 @@ impl Error {
         }
     }
 
-    /// Whether it concerns one record, and the next may do better.
+    /// Returns whether the error concerns one record only, so that the next may
+    /// succeed.
     pub(crate) fn concerns_one_record(&self) -> bool {
         use ekuiper_host::Error as Host;
         matches!(
@@ -108,7 +109,7 @@ impl Error {
     }
 }
 
-/// What is wrong with the JSON of one line, with the place in it.
+/// Describes invalid JSON in one line, with the column.
 pub(crate) fn column(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.split_once(" at line ") {
@@ -117,15 +118,15 @@ pub(crate) fn column(error: &serde_json::Error) -> String {
     }
 }
 
-/// What stands around a place (from 1) of a long text; a short one whole. It is
-/// a part of a sentence: ends of lines and the like are escaped.
+/// Returns the part of a long text around a place (from 1), or a whole short
+/// text. The excerpt is part of a sentence, so control characters are escaped.
 pub(crate) fn excerpt(text: &[u8], place: usize) -> String {
     if text.len() <= EXCERPT {
         return console::escaped(&String::from_utf8_lossy(text), &[]);
     }
     let start = place.saturating_sub(EXCERPT / 2).min(text.len() - EXCERPT);
     let piece = String::from_utf8_lossy(&text[start..start + EXCERPT]);
-    // Half of a character at either end.
+    // A cut may split a character at either end.
     let piece = console::escaped(piece.trim_matches('\u{fffd}'), &[]);
     let before = if start > 0 { "…" } else { "" };
     let after = if start + EXCERPT < text.len() { "…" } else { "" };

@@ -1,4 +1,4 @@
-//! Errors that come again and again, told with a count.
+//! Repeated errors, reported with a count.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,23 +6,24 @@ use std::time::{Duration, Instant};
 use crate::console;
 use crate::error::{Error, Result};
 
-/// An error that was told is told again after this time at the earliest.
+/// Minimum time between two reports of the same error.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many lines may come at once; then it is one in each [`INTERVAL`].
+/// Maximum number of lines in a burst, after which there is one line per
+/// [`INTERVAL`].
 const BURST: u32 = 10;
 
-/// How many errors are told apart.
+/// Maximum number of errors that are told apart.
 const KINDS: usize = 16;
 
-/// Errors that concern one record each: told, but not each for itself, and too
-/// many in a row are the end.
+/// Errors that concern one record each: they are reported folded, and too many
+/// consecutive ones are fatal.
 #[derive(Debug)]
 pub(crate) struct RecordErrors {
     folded: Folded,
     count: u64,
     in_a_row: u64,
-    /// How many in a row are too many; 0: never.
+    /// Maximum number of consecutive errors; 0 disables the limit.
     limit: u64,
 }
 
@@ -31,16 +32,16 @@ impl RecordErrors {
         Self { folded: Folded::new(Instant::now()), count: 0, in_a_row: 0, limit }
     }
 
-    /// Takes in an error.
+    /// Adds an error.
     ///
     /// # Errors
-    /// It is the last that may come in a row.
+    /// The limit of consecutive errors is reached.
     pub(crate) fn add(&mut self, error: &Error) -> Result<()> {
         self.add_text("", error.to_string())
     }
 
-    /// Takes in an error of a line of stdin. Those of several lines are the
-    /// same one if their texts are.
+    /// Adds an error of a line of stdin. Errors of different lines are the same
+    /// error if their texts are equal.
     ///
     /// # Errors
     /// As [`RecordErrors::add`].
@@ -59,22 +60,22 @@ impl RecordErrors {
         Ok(())
     }
 
-    /// How many there were.
+    /// Returns the number of errors.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// A record came through.
+    /// Resets the consecutive errors, after a record that succeeded.
     pub(crate) fn reset(&mut self) {
         self.in_a_row = 0;
     }
 
-    /// How many have come since the last record.
+    /// Returns the number of errors since the last record.
     pub(crate) fn in_a_row(&self) -> u64 {
         self.in_a_row
     }
 
-    /// Tells what is due, and when to look again.
+    /// Reports what is due, and returns when to call again.
     pub(crate) fn tell_due(&mut self) -> Option<Duration> {
         tell(self.folded.due(Instant::now()));
         self.folded.is_pending().then_some(INTERVAL)
@@ -91,26 +92,26 @@ fn tell(lines: impl IntoIterator<Item = String>) {
     lines.into_iter().for_each(console::tell);
 }
 
-/// Which lines are to be written, and when. It is told the time.
+/// Decides which lines are written, and when. The time is passed in.
 #[derive(Debug)]
 struct Folded {
-    /// How many lines may be written now.
+    /// Number of lines that may be written now.
     lines: u32,
     counted: Instant,
     kinds: VecDeque<Kind>,
-    /// Those for which there was no line.
+    /// Number of errors for which no line was left.
     others: u64,
     last_other: String,
 }
 
-/// An error that was told.
+/// An error that was reported.
 #[derive(Debug)]
 struct Kind {
-    /// Where it came last.
+    /// Place of the latest occurrence.
     place: String,
     text: String,
     told: Instant,
-    /// How often it has come since.
+    /// Number of occurrences since the last report.
     again: u64,
 }
 
@@ -129,7 +130,7 @@ impl Folded {
         Self { lines: BURST, counted: now, kinds: VecDeque::new(), others: 0, last_other: String::new() }
     }
 
-    /// `place` is told with `text`, and makes no other error of it.
+    /// Adds an error. Its `place` is reported, but does not distinguish errors.
     fn add(&mut self, now: Instant, place: &str, text: &str) -> Vec<String> {
         let mut due = self.due(now);
         if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.text == text) {
@@ -157,7 +158,8 @@ impl Folded {
         if self.lines == BURST {
             self.counted = now;
         }
-        // What has not come again for a while is news when it does.
+        // An error that has not recurred for a while is reported at once when
+        // it does.
         self.kinds.retain(|kind| kind.again > 0 || now.duration_since(kind.told) < INTERVAL);
         let mut lines = Vec::new();
         for kind in &mut self.kinds {
@@ -183,7 +185,7 @@ impl Folded {
         self.others > 0 || self.kinds.iter().any(|kind| kind.again > 0)
     }
 
-    /// What has not been told, in one line.
+    /// Returns everything not yet reported, in one line.
     fn rest(&mut self) -> Option<String> {
         let untold: Vec<usize> = (0..self.kinds.len()).filter(|at| self.kinds[*at].again > 0).collect();
         match untold[..] {

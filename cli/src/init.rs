@@ -1,9 +1,8 @@
-//! The command as the first process of a container: it does its work in a child,
-//! and is what a container's first process has to be. It reaps whatever becomes
-//! its child when its own parent has ended, and passes signals on.
+//! The command as process 1 of a container: it runs its work in a child
+//! process, reaps orphans, which become its children, and forwards signals.
 //!
-//! Not in one process: who waits for any child takes the ends of those that
-//! others wait for.
+//! This needs two processes: a process that waits for any child takes the exit
+//! statuses that its other code waits for.
 #![allow(unsafe_code)] // calls for the terminal and SIGCHLD
 
 use std::io;
@@ -14,29 +13,30 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-/// Does the work of process 1, where this is it. Returns the exit code of the
-/// child that does the command's; `None` where this process is any other.
+/// Does the work of process 1, where this process is it. Returns the exit code
+/// of the child that runs the command; `None` in any other process.
 pub(crate) fn be_init() -> Option<io::Result<ExitCode>> {
     (std::process::id() == 1).then(run)
 }
 
-/// Has the ends of this process's children known to it, also where its parent
-/// has it ignore SIGCHLD: the kernel forgets at once how they ended then.
+/// Resets SIGCHLD, so that this process learns how its children end. A parent
+/// may have passed it on as ignored, in which case the kernel discards their
+/// exit statuses.
 pub(crate) fn hear_of_children() {
     // SAFETY: a system call without memory, before there is another thread.
     unsafe { libc::signal(SIGCHLD, libc::SIG_DFL) };
 }
 
 fn run() -> io::Result<ExitCode> {
-    // Before there is a child, so that no end is missed.
+    // Before the first child, so that no exit is missed.
     let mut signals = Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2])?;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| "ekuiper-plugin".into());
     let mut command = Command::new("/proc/self/exe");
-    // In its own group: what a terminal sends to that of this process is passed
-    // on, and would come twice.
+    // In its own process group: a terminal's signals to this process's group
+    // are forwarded, and would arrive twice.
     command.arg0(name).args(arguments).process_group(0);
-    // It ends with this process, as everything in the container does.
+    // The child ends with this process, as everything in the container does.
     #[allow(clippy::disallowed_methods)]
     let child = Pid::from_child(&command.spawn()?);
     give_terminal(child);
@@ -45,7 +45,7 @@ fn run() -> io::Result<ExitCode> {
             if signal != SIGCHLD
                 && let Some(signal) = Signal::from_named_raw(signal)
             {
-                // Not reaped yet, so the number is its own.
+                // Not reaped yet, so the process id is still the child's.
                 let _ = kill_process(child, signal);
             }
         }
@@ -56,7 +56,7 @@ fn run() -> io::Result<ExitCode> {
     }
 }
 
-/// Reaps every child that has ended; how the one did that does the work.
+/// Reaps every child that has ended; returns the exit status of the worker.
 fn reap(worker: Pid) -> Option<ExitStatus> {
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if pid == worker {
@@ -66,12 +66,12 @@ fn reap(worker: Pid) -> Option<ExitStatus> {
     None
 }
 
-/// Gives the child the terminal, where there is one: nobody else may read it.
+/// Gives the terminal, if any, to the child: no other process may read it.
 fn give_terminal(child: Pid) {
-    // SAFETY: a system call without memory. It fails where there is no
-    // terminal, or where it is another session's.
+    // SAFETY: a system call without memory. It fails without a terminal, or
+    // with one of another session.
     if unsafe { libc::tcsetpgrp(libc::STDIN_FILENO, child.as_raw_nonzero().get()) } == 0 {
-        // It may have been stopped, for reading before.
+        // The child may have been stopped for reading before.
         let _ = kill_process(child, Signal::CONT);
     }
 }

@@ -1,6 +1,6 @@
-//! Ctrl-C, SIGTERM and SIGHUP: an orderly end, and at the second signal an end
-//! at once. One that was ignored when the command started, as by `nohup`, stays
-//! ignored.
+//! Ctrl-C, SIGTERM and SIGHUP: a graceful end at the first signal, an immediate
+//! end at the second. A signal that was ignored when the command started, as by
+//! `nohup`, stays ignored.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,25 +11,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The exit code of a command that was interrupted, as shells have it after
-/// Ctrl-C.
+/// Exit code of an interrupted command, as shells report Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Whether the user has asked for the end.
+/// Whether the user has interrupted the command.
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// A signal has come.
+    /// A signal has arrived.
     is_set: AtomicBool,
-    /// At its end after the first signal.
+    /// Reaches its end at the first signal.
     ended: PipeReader,
 }
 
 impl Interrupt {
-    /// From now on the first signal calls `on_interrupt`, from a thread of its
-    /// own.
+    /// Starts handling signals: the first one calls `on_interrupt`, from a
+    /// separate thread.
     pub(crate) fn watch(on_interrupt: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let ignored = ignored_signals();
         let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
@@ -45,30 +44,31 @@ impl Interrupt {
                 };
                 shared.is_set.store(true, Ordering::SeqCst);
                 drop(open);
-                // Not here: a second signal must be heard meanwhile.
+                // In another thread: a second signal must be handled meanwhile.
                 std::thread::spawn(on_interrupt);
             }
         })?;
         Ok(interrupt)
     }
 
-    /// Whether a signal has come.
+    /// Returns whether a signal has arrived.
     pub(crate) fn is_set(&self) -> bool {
         self.0.is_set.load(Ordering::SeqCst)
     }
 
-    /// Readable, at its end, once a signal has come.
+    /// Returns a descriptor that becomes readable, at end of file, with the
+    /// first signal.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.0.ended.as_fd()
     }
 
-    /// The exit code: success, unless a signal has come.
+    /// Returns the exit code: success, unless a signal has arrived.
     pub(crate) fn exit_code(&self) -> ExitCode {
         if self.is_set() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
     }
 }
 
-/// The signals that this process ignores, a bit each.
+/// Returns the signals that this process ignores, one bit each.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! JSON lines from stdin: their memory bounded, their waits ended by a signal.
+//! JSON lines from stdin: bounded in memory, with waits that a signal ends.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -11,43 +11,43 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use crate::error::{Error, Result, column, excerpt};
 use crate::interrupt::Interrupt;
 
-/// The longest line, in bytes: as long as a message may be.
+/// Returns the maximum length of a line, in bytes: that of a message.
 fn longest() -> usize {
     ekuiper_core::transport::Options::default().max_message
 }
 
-/// How much is read at once, in bytes.
+/// Size of one read, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// Reads stdin.
+/// Reader of the lines of stdin.
 pub(crate) struct Lines<'i> {
-    /// Without the buffer of `std`'s own, which `poll` knows nothing of.
+    /// Unbuffered by `std`, whose buffer `poll` does not see.
     stdin: BufReader<File>,
     interrupt: &'i Interrupt,
     line: Vec<u8>,
-    /// Its number, from 1.
+    /// Number of the current line, from 1.
     number: u64,
 }
 
 impl<'i> Lines<'i> {
     /// # Errors
-    /// There are no more descriptors.
+    /// No more file descriptors are available.
     pub(crate) fn of_stdin(interrupt: &'i Interrupt) -> Result<Self> {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::Stdin)?;
         let stdin = BufReader::with_capacity(PIECE, File::from(stdin));
         Ok(Self { stdin, interrupt, line: Vec::new(), number: 0 })
     }
 
-    /// The number of the line that was read last, from 1.
+    /// Returns the number of the line that was read last, from 1.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The next line that is not empty, as it stands but for a byte order mark,
-    /// checked to be JSON; `None` at the end, and after a signal.
+    /// Returns the next non-empty line, unchanged except for a byte order mark
+    /// and checked to be JSON; `None` at the end and after a signal.
     ///
     /// # Errors
-    /// It cannot be read, is too long, no UTF-8 or no JSON.
+    /// The line cannot be read, is too long, or is not UTF-8 or JSON.
     pub(crate) fn next(&mut self) -> Result<Option<&str>> {
         while self.read()? {
             self.number += 1;
@@ -64,7 +64,7 @@ impl<'i> Lines<'i> {
         Ok(None)
     }
 
-    /// Reads a line, with its end; whether there is one.
+    /// Reads a line with its line ending; returns whether there is one.
     fn read(&mut self) -> Result<bool> {
         self.line.clear();
         let longest = longest();
@@ -94,7 +94,7 @@ impl<'i> Lines<'i> {
         }
     }
 
-    /// Waits for input or its end; false after a signal.
+    /// Waits for input or its end; returns false after a signal.
     fn await_input(&self) -> Result<bool> {
         loop {
             let stdin = PollFd::new(self.stdin.get_ref(), PollFlags::IN);
@@ -110,12 +110,12 @@ impl<'i> Lines<'i> {
     }
 }
 
-/// Whether there is nothing in a line, apart from a byte order mark.
+/// Returns whether a line is empty, apart from a byte order mark.
 fn is_empty(line: &[u8]) -> bool {
     line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii().is_empty()
 }
 
-/// A line's text, without a byte order mark.
+/// Returns a line's text, without a byte order mark.
 fn checked(line: &[u8], number: u64) -> Result<&str> {
     let wrong = |problem: String, at: usize| Error::Line { line: number, problem, text: excerpt(line, at) };
     let text = ekuiper_core::text::decode(line).map_err(|error| match error {
@@ -131,7 +131,7 @@ fn checked(line: &[u8], number: u64) -> Result<&str> {
     }
 }
 
-/// Reads any value as `serde_json::Value` does, and keeps nothing of it.
+/// Parses any value as `serde_json::Value` does, and discards it.
 #[derive(Clone, Copy)]
 struct Checked;
 

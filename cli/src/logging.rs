@@ -1,4 +1,4 @@
-//! Logs to stderr, and what plugins write.
+//! Logging to stderr, and the output of plugins.
 
 use std::fmt::{Debug, Write};
 use std::io;
@@ -14,11 +14,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::args::LogLevel;
 use crate::console;
 
-/// The target of the lines that plugins write.
+/// `tracing` target of the lines that plugins write.
 const PLUGIN: &str = "plugin";
 
 impl LogLevel {
-    /// As the launch options spell it.
+    /// Returns the level's name in the launch options.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -45,20 +45,20 @@ pub(crate) fn init(level: LogLevel) {
         console::hide_plugin_output();
     }
     let level = level.filter();
-    // What happens to a plugin the commands tell themselves.
+    // The commands report the events of plugins themselves.
     let events = if level < LevelFilter::INFO { LevelFilter::OFF } else { level };
     let filter = Targets::new().with_default(level).with_target("ekuiper_host::event", events);
     let log = tracing_subscriber::fmt::layer()
         .with_writer(|| Stderr)
         .with_ansi(false)
-        // It would panic where stderr is closed.
+        // Reporting them would panic where stderr is closed.
         .log_internal_errors(false)
         .with_filter(filter.with_target(PLUGIN, LevelFilter::OFF));
     let output = PluginOutput.with_filter(Targets::new().with_target(PLUGIN, LevelFilter::INFO));
     tracing_subscriber::registry().with(log).with(output).init();
 }
 
-/// Writes whole lines, and never fails.
+/// Writer of whole lines, which never fails.
 struct Stderr;
 
 impl io::Write for Stderr {
@@ -72,7 +72,7 @@ impl io::Write for Stderr {
     }
 }
 
-/// Shows the lines that plugins write.
+/// Layer that shows the lines of plugins.
 struct PluginOutput;
 
 impl<S: Subscriber> Layer<S> for PluginOutput {
@@ -98,7 +98,7 @@ impl Visit for Line {
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == "message" {
-            // A `String` takes all.
+            // Writing to a `String` does not fail.
             let _ = write!(self.text, "{value:?}");
         }
     }

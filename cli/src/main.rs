@@ -1,8 +1,8 @@
-//! The command `ekuiper-plugin`: call, read, feed and run portable plugins
-//! from a shell, with no engine at hand.
+//! The command `ekuiper-plugin`: call, read, feed and run portable plugins from
+//! a shell, without an engine.
 //!
-//! Results go to stdout as JSON, everything else to stderr. Exit codes: 0 it
-//! worked, 1 it failed, 2 it was called wrongly, 130 it was interrupted.
+//! Results go to stdout as JSON, everything else to stderr. Exit codes: 0
+//! success, 1 failure, 2 wrong invocation, 130 interrupted.
 
 mod args;
 mod commands;
@@ -51,12 +51,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and version go to stdout, what is wrong with the command line to
-/// stderr.
+/// Prints help and version to stdout, and errors of the command line to stderr.
 fn tell(answer: &clap::Error) -> ExitCode {
     let is_plain = |argument: std::ffi::OsString| !argument.to_string_lossy().contains(char::is_control);
     let printed = if answer.use_stderr() && !std::env::args_os().all(is_plain) {
-        // It quotes what a terminal must not get.
+        // The text may quote control characters.
         console::line(format_args!("{}", answer.render().to_string().trim_end()));
         Ok(output::Reader::Reads)
     } else {

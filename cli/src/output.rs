@@ -1,4 +1,4 @@
-//! stdout: results, one JSON value a line.
+//! stdout: results, one JSON value per line.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -9,25 +9,24 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::console;
 use crate::error::{Error, Result};
 
-/// Whether somebody reads stdout.
+/// Whether stdout still has a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
     /// The line was written.
     Reads,
-    /// The reader has closed its end, as `head` does: it wants no more, which
-    /// is no failure.
+    /// The reader has closed its end, as `head` does, which is not a failure.
     HasGone,
 }
 
-/// The line of counters may stand where results go.
+/// stdout is a terminal, so the line of counters may be in the way of results.
 static IS_TERMINAL: LazyLock<bool> = LazyLock::new(|| std::io::stdout().is_terminal());
 
-/// Calls `gone`, from a thread of its own, when the reader of stdout closes its
-/// end, though nothing is written there meanwhile.
+/// Calls `gone`, from a separate thread, when the reader of stdout closes its
+/// end, even if nothing is being written.
 pub(crate) fn when_the_reader_has_gone(gone: impl FnOnce() + Send + 'static) -> Result<()> {
     let watch = move || {
         loop {
-            // Nothing is asked for: only errors and the end are told.
+            // No events are requested: errors and the end are reported anyway.
             match poll(&mut [PollFd::new(&std::io::stdout(), PollFlags::empty())], None) {
                 Err(rustix::io::Errno::INTR) => {}
                 Ok(_) => return gone(),
@@ -42,7 +41,7 @@ pub(crate) fn when_the_reader_has_gone(gone: impl FnOnce() + Send + 'static) -> 
 /// Writes a result.
 ///
 /// # Errors
-/// It cannot be written, on a full disk for example.
+/// The write fails, on a full disk for example.
 pub(crate) fn line(result: impl Display) -> Result<Reader> {
     if *IS_TERMINAL {
         console::clear_counters();
@@ -55,7 +54,7 @@ fn write_line(to: &mut impl Write, result: impl Display) -> std::io::Result<()> 
     to.flush()
 }
 
-/// What an outcome says of who reads stdout.
+/// Derives from the outcome of a write whether stdout has a reader.
 pub(crate) fn written(outcome: std::io::Result<()>) -> Result<Reader> {
     match outcome {
         Ok(()) => Ok(Reader::Reads),

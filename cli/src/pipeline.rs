@@ -31,14 +31,14 @@ use serde_json::{Map, Number, Value};
 use crate::console;
 use crate::error::{Error, Result};
 
-/// How large its file may be, in bytes.
+/// Maximum size of the file, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// What is to be run.
+/// A pipeline.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pipeline {
-    /// The plugins' folders.
+    /// Folders of the plugins.
     pub(crate) plugins: Vec<PathBuf>,
     pub(crate) source: SourceStage,
     #[serde(default, rename = "function")]
@@ -61,9 +61,9 @@ pub(crate) struct SourceStage {
 #[serde(deny_unknown_fields)]
 pub(crate) struct FunctionStage {
     pub(crate) symbol: String,
-    /// The fields of the row that are its arguments.
+    /// Fields of the row that are passed as arguments.
     pub(crate) args: Vec<String>,
-    /// The field that gets the result.
+    /// Field that receives the result.
     pub(crate) output: String,
 }
 
@@ -75,14 +75,13 @@ pub(crate) struct SinkStage {
     pub(crate) config: Map<String, Value>,
     #[serde(default)]
     pub(crate) require_ack: bool,
-    /// Rows that the sink took go to stdout as well.
+    /// Whether rows accepted by the sink go to stdout as well.
     #[serde(default)]
     pub(crate) print: bool,
 }
 
 impl Pipeline {
-    /// Reads a pipeline; its plugins' folders become relative to the working
-    /// directory.
+    /// Reads a pipeline; resolves its plugin folders against the file's folder.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let mut bytes = Vec::new();
         File::open(path)
@@ -109,7 +108,7 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Whether rows go to stdout.
+    /// Returns whether rows go to stdout.
     pub(crate) fn prints(&self) -> bool {
         self.sink.as_ref().is_none_or(|stage| stage.print)
     }
@@ -119,8 +118,8 @@ impl Pipeline {
     }
 }
 
-/// What is wrong with the file, in one sentence, with its line and its column in
-/// characters.
+/// Describes what is wrong with the file in one sentence, with line and column
+/// in characters.
 fn misplaced(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
@@ -128,19 +127,19 @@ fn misplaced(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     Error::Pipeline { path: path.to_owned(), line, column, problem: console::escaped(error.message(), &[]) }
 }
 
-/// Reads a symbol's configuration, which plugins are given in JSON: a date is
-/// its text there, and what JSON has no form for is an error.
+/// Deserializes a symbol's configuration, which plugins receive as JSON: a date
+/// becomes a string, and a value without a JSON form is an error.
 fn settings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
     let table = toml::Table::deserialize(deserializer)?;
     fields("", table).map_err(serde::de::Error::custom)
 }
 
-/// The fields of a table whose own path is `prefix`, in JSON.
+/// Converts the fields of a table, whose own path is `prefix`, to JSON.
 fn fields(prefix: &str, table: toml::Table) -> Result<Map<String, Value>, String> {
     table.into_iter().map(|(name, value)| Ok((name.clone(), json(&format!("{prefix}{name}"), value)?))).collect()
 }
 
-/// The value of the field at `path`, in JSON.
+/// Converts the value at `path` to JSON.
 fn json(path: &str, value: toml::Value) -> Result<Value, String> {
     Ok(match value {
         toml::Value::String(text) => text.into(),

@@ -1,4 +1,4 @@
-//! From the PATH that a user gives to a plugin that the host can start.
+//! The plugin at the PATH that a user gives, ready for the host to start.
 //!
 //! A folder that is a Cargo project is built first, as `cargo run` does, and
 //! its program runs in that folder.
@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::console;
 use crate::error::{Error, Result};
 
-/// Reads the plugin at PATH. If it is a Cargo project it is built, with the
-/// transport's feature where it has that.
+/// Reads the plugin at PATH. A Cargo project is built first, with the
+/// transport's feature if it has one.
 pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Package> {
     if path.is_file() {
         return Err(Error::NotAFolder { path: path.to_owned() });
@@ -25,7 +25,7 @@ pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Package> {
     if project.is_file() {
         let failed = |source| Error::Read { path: project.clone(), source };
         let bytes = std::fs::read(&project).map_err(failed)?;
-        // What is wrong with the file, cargo tells better.
+        // cargo reports what is wrong with the file.
         let text = ekuiper_core::text::decode(&bytes).unwrap_or_default();
         let feature = transport.filter(|name| has_feature(text, name));
         package.program = Some(build(&package, feature)?);
@@ -34,12 +34,12 @@ pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Package> {
 }
 
 fn has_feature(project: &str, name: &str) -> bool {
-    // What is wrong with the file, cargo tells better.
+    // cargo reports what is wrong with the file.
     let project: toml::Table = project.parse().unwrap_or_default();
     project.get("features").and_then(|features| features.get(name)).is_some()
 }
 
-/// Builds a Cargo project and returns the program that its manifest names.
+/// Builds a Cargo project, and returns the program that its manifest names.
 fn build(package: &Package, feature: Option<&str>) -> Result<PathBuf> {
     let failed = |source| Error::Cargo { path: package.folder.clone(), source };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -1,14 +1,14 @@
-//! Live counters on stderr, when it is a terminal.
+//! Live counters on stderr, if it is a terminal.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use crate::console;
 
-/// How often the line is drawn again at most.
+/// Minimum time between two redraws.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A line that is drawn over itself.
+/// A line of counters that is redrawn in place.
 #[derive(Debug)]
 pub(crate) struct Progress {
     visible: bool,
@@ -21,18 +21,17 @@ impl Progress {
         Self { visible: std::io::stderr().is_terminal(), started: Instant::now(), drawn: None }
     }
 
-    /// Whether it is drawn at all.
+    /// Returns whether the line is drawn at all.
     pub(crate) fn is_visible(&self) -> bool {
         self.visible
     }
 
-    /// Since the start.
+    /// Returns the time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Draws the counters, unless they stand there and that was done a moment
-    /// ago.
+    /// Redraws the counters, unless the line is on the screen and recent.
     pub(crate) fn update(&mut self, text: impl FnOnce(Duration) -> String) {
         let is_due = || self.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL) || !console::has_counters();
         if self.visible && is_due() {
@@ -48,7 +47,7 @@ impl Drop for Progress {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -61,7 +60,7 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// Per second; 0 when no time has passed.
+/// Returns the rate per second; 0 when no time has passed.
 pub(crate) fn rate(count: u64, elapsed: Duration) -> u64 {
     let seconds = elapsed.as_secs_f64();
     if seconds > 0.0 { (count as f64 / seconds).round() as u64 } else { 0 }

@@ -1,4 +1,4 @@
-//! Reading a source: until its end, a number of rows, a time, or too many
+//! Reading a source until its end, a number of rows, a timeout, or too many
 //! errors.
 
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::folded::RecordErrors;
 use crate::interrupt::Interrupt;
 use crate::output;
 
-/// A source that is read, and the errors on the way of its rows.
+/// A source being read, and the errors of its rows.
 pub(crate) struct Reading {
     source: Source,
     symbol: String,
     wanted: Option<u64>,
     got: u64,
-    /// For how long it is read, and until when.
+    /// The timeout, and the instant when it expires.
     end: Option<(Duration, Instant)>,
     interrupt: Interrupt,
-    /// Whoever was to get the rows has gone.
+    /// The consumer of the rows has gone away.
     has_no_reader: Arc<AtomicBool>,
     pub(crate) errors: RecordErrors,
 }
@@ -35,14 +35,14 @@ impl Reading {
         limits: &Limits,
         interrupt: &Interrupt,
     ) -> Self {
-        // A time that is beyond the clock's is none.
+        // A timeout beyond the clock's range never expires.
         let end = limits.timeout.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
         let errors = RecordErrors::new(limits.max_errors);
         let (symbol, interrupt, has_no_reader) = (symbol.to_owned(), interrupt.clone(), Arc::default());
         Self { source, symbol, wanted, got: 0, end, interrupt, has_no_reader, errors }
     }
 
-    /// From now on it also ends, at once, when the reader of stdout has gone.
+    /// Ends the reading, at once, when the reader of stdout goes away.
     pub(crate) fn ends_with_the_reader_of_stdout(&self) -> Result<()> {
         let (stopper, has_no_reader) = (self.source.stopper(), self.has_no_reader.clone());
         output::when_the_reader_has_gone(move || {
@@ -51,16 +51,17 @@ impl Reading {
         })
     }
 
-    /// Whether it has ended for that reason.
+    /// Returns whether the reading has ended because of that.
     pub(crate) fn has_no_reader(&self) -> bool {
         self.has_no_reader.load(Ordering::SeqCst)
     }
 
-    /// The next row; `None` when that is all. The source's errors are told.
+    /// Returns the next row; `None` at the end. Errors of the source are
+    /// reported.
     ///
     /// # Errors
-    /// It cannot go on; too many errors came in a row; the time is over before
-    /// the number of rows was reached.
+    /// The source cannot continue; there were too many consecutive errors; the
+    /// timeout expired before the requested number of rows.
     pub(crate) fn next(&mut self) -> Result<Option<Tuple>> {
         while self.wanted.is_none_or(|wanted| self.got < wanted) {
             let due = self.errors.tell_due();
@@ -80,10 +81,10 @@ impl Reading {
                     return Ok(Some(tuple));
                 }
                 Ok(None) => break,
-                // Because of the signal, or of the reader.
+                // Caused by the signal, or by the reader that went away.
                 Err(_) if self.interrupt.is_set() || self.has_no_reader() => break,
                 Err(Error::Host(ekuiper_host::Error::Timeout { .. })) if patience.is_some() => {}
-                // The source may go on.
+                // The source may continue.
                 Err(error) if error.concerns_one_record() => self.errors.add(&error)?,
                 Err(error) => return Err(error),
             }

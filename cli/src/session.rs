@@ -1,4 +1,4 @@
-//! What the commands share: a host with the plugins, and an orderly end.
+//! What the commands share: a host with the plugins, and a graceful end.
 
 use std::path::Path;
 use std::sync::mpsc::Receiver;
@@ -13,19 +13,19 @@ use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::plugin_path;
 
-/// How often it is looked for crashes and the like.
+/// Interval of the look for crashes and other events.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A host, and whether the user has interrupted it.
+/// A host, and whether the user has interrupted the command.
 pub(crate) struct Session {
     pub(crate) host: Arc<Host>,
     pub(crate) interrupt: Interrupt,
     events: Arc<Events>,
-    /// Whose waits a signal ends.
+    /// Sinks whose waits a signal ends.
     sinks: Arc<Mutex<Vec<SinkStopper>>>,
 }
 
-/// What happens to the plugins.
+/// Events of the plugins.
 #[derive(Default)]
 struct Events(Mutex<Told>);
 
@@ -36,8 +36,8 @@ struct Told {
 }
 
 impl Events {
-    /// Tells what has happened; how many crashes there were so far. What happens
-    /// after a signal is the plugins' end.
+    /// Reports the events so far; returns the number of crashes. Events after a
+    /// signal belong to the shutdown.
     fn tell(&self, interrupt: &Interrupt) -> u64 {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Told { receiver, crashes } = &mut *told;
@@ -53,9 +53,9 @@ impl Events {
 }
 
 impl Session {
-    /// A host with the plugins at `paths`.
+    /// Creates a host with the plugins at `paths`.
     pub(crate) fn open(common: &Common, paths: &[&Path]) -> Result<Self> {
-        // Refuse what is not built in before building anything.
+        // Refuse an unknown transport before building anything.
         let _ = builder(common).build()?;
         let transport = common.transport.as_deref();
         let packages = paths.iter().map(|path| plugin_path::resolve(path, transport)).collect::<Result<Vec<_>>>()?;
@@ -71,7 +71,7 @@ impl Session {
         Ok(Self { host, interrupt, events: Arc::default(), sinks })
     }
 
-    /// From now on a signal ends whatever waits for this sink.
+    /// Ends the waits for this sink at a signal, from now on.
     pub(crate) fn ends_with_a_signal(&self, sink: &Sink) {
         let stopper = sink.stopper();
         self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push(stopper.clone());
@@ -80,8 +80,8 @@ impl Session {
         }
     }
 
-    /// The symbols are started: from now on what plugins write is shown, and
-    /// their crashes and returns are told.
+    /// Shows plugin output from now on, once the symbols have started, and
+    /// reports crashes and restarts.
     pub(crate) fn tell_what_happens(&self) -> Result<()> {
         console::show_plugin_output();
         self.events.0.lock().unwrap_or_else(PoisonError::into_inner).receiver = Some(self.host.events());
@@ -96,13 +96,13 @@ impl Session {
         Ok(())
     }
 
-    /// Tells what has happened so far, before a summary; how many crashes there
-    /// were.
+    /// Reports the events so far, before a summary; returns the number of
+    /// crashes.
     pub(crate) fn crashes(&self) -> u64 {
         self.events.tell(&self.interrupt)
     }
 
-    /// What a failure comes to: none, when the user's interrupt caused it.
+    /// Turns a failure into success if the user's interrupt caused it.
     pub(crate) fn outcome<T: Default>(&self, result: Result<T>) -> Result<T> {
         match result {
             Err(_) if self.interrupt.is_set() => Ok(T::default()),
@@ -117,7 +117,7 @@ impl Drop for Session {
     }
 }
 
-/// Ends what is waited for.
+/// Ends every wait for the sink.
 fn give_up(sink: &SinkStopper) {
     sink.stop();
     sink.abandon();

@@ -1,5 +1,5 @@
-//! `bench`: the transports that are built in, side by side. The other process
-//! of each measurement is this program once more, by another name.
+//! `bench`: the built-in transports, side by side. The other process of each
+//! measurement is this executable under another name.
 
 use std::process::ExitCode;
 

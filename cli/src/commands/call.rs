@@ -1,4 +1,4 @@
-//! `call`: one call of a function, or many to measure it.
+//! `call`: one function call, or many to measure it.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -32,11 +32,11 @@ fn execute(session: &Session, call: &Call, arguments: Vec<Value>) -> Result<()> 
         None => function.call::<Value>(arguments.as_slice())?,
         Some(count) => measure(&function, &arguments, count)?,
     };
-    // Nobody may be there to read it, which is no failure of the call.
+    // A missing reader of stdout is not a failure of the call.
     output::line(result).map(|_| ())
 }
 
-/// Calls it `count` times, one after the other.
+/// Calls the function `count` times in sequence.
 fn measure(function: &Function, arguments: &[Value], count: u64) -> Result<Value> {
     let mut latencies = Vec::with_capacity(count.min(1 << 20) as usize);
     let mut progress = Progress::start();
@@ -57,8 +57,8 @@ fn measure(function: &Function, arguments: &[Value], count: u64) -> Result<Value
     }))
 }
 
-/// The smallest latency that `percent` of a sorted, non-empty list do not
-/// exceed.
+/// Returns the smallest latency that `percent` of a sorted, non-empty list do
+/// not exceed.
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()

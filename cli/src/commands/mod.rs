@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::args::{Arguments, Command};
 use crate::error::{EXCERPT, Error, Result, excerpt};
 
-/// Carries out the command.
+/// Runs the command.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let common = &arguments.common;
     match &arguments.command {
@@ -27,12 +27,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     }
 }
 
-/// A call's argument, JSON from the command line; the error tells the place.
+/// Parses a call's argument, JSON from the command line; the error names the
+/// place.
 fn argument(number: usize, text: &str) -> Result<Value> {
     json(format!("argument {number}"), text, text_hint)
 }
 
-/// A JSON object from the command line.
+/// Parses a JSON object from the command line.
 fn object(what: &'static str, text: &str) -> Result<Value> {
     match json(what.to_owned(), text, |_| String::new())? {
         value @ Value::Object(_) => Ok(value),
@@ -40,7 +41,8 @@ fn object(what: &'static str, text: &str) -> Result<Value> {
     }
 }
 
-/// A byte order mark may come from a file: `--config "$(cat config.json)"`.
+/// Parses JSON, which may begin with a byte order mark if it comes from a file:
+/// `--config "$(cat config.json)"`.
 fn json(what: String, text: &str, hint: impl FnOnce(&str) -> String) -> Result<Value> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value = serde_json::from_str(text).map_err(|source| {
@@ -58,12 +60,13 @@ fn json(what: String, text: &str, hint: impl FnOnce(&str) -> String) -> Result<V
     }
 }
 
-/// `{"a":"b"}` comes as `{a:b}` where a shell was not told to leave it alone.
+/// Returns whether a text looks like `{a:b}`, which is left of `{"a":"b"}`
+/// where the shell removed the quotes.
 fn lost_its_quotes(text: &str) -> bool {
     text.trim_start().starts_with(['{', '[']) && !text.contains('"')
 }
 
-/// How to write a text as JSON in a shell, where a bare word was written.
+/// Returns a hint how to write a bare word as JSON in a shell.
 fn text_hint(text: &str) -> String {
     let is_number = text.parse::<f64>().is_ok();
     if is_number || text.starts_with(['"', '{', '[']) {
@@ -73,8 +76,8 @@ fn text_hint(text: &str) -> String {
     format!("; text needs quotes: '{}'", quoted.replace('\'', r"'\''"))
 }
 
-/// The first integer in this JSON that 64 bits do not hold: it would be read as
-/// a float, and lose digits.
+/// Returns the first integer of this JSON that does not fit into 64 bits: it
+/// would be read as a float and lose digits.
 fn long_integer(json: &str) -> Option<&str> {
     let mut rest = json;
     while let Some(at) = rest.find(|character: char| matches!(character, '"' | '-' | '0'..='9')) {
@@ -91,7 +94,7 @@ fn long_integer(json: &str) -> Option<&str> {
     None
 }
 
-/// How long the text that this JSON begins with is, in bytes.
+/// Returns the length of the string that this JSON begins with, in bytes.
 fn text_length(json: &str) -> usize {
     let mut is_escaped = false;
     let end = json.bytes().skip(1).position(|byte| {
@@ -102,7 +105,7 @@ fn text_length(json: &str) -> usize {
     end.map_or(json.len(), |end| end + 2)
 }
 
-/// The same of a number.
+/// Returns the length of the number that this JSON begins with, in bytes.
 fn number_length(json: &str) -> usize {
     json.find(|character: char| !matches!(character, '0'..='9' | '-' | '+' | '.' | 'e' | 'E')).unwrap_or(json.len())
 }

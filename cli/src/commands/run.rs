@@ -39,7 +39,7 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     if session.interrupt.is_set() {
         let through = if pipeline.sink.is_some() { counts.delivered.max(counts.acked) } else { counts.written };
         let refused = if pipeline.sink.as_ref().is_some_and(|stage| !stage.require_ack) { counts.refused } else { 0 };
-        // The row under way is one of those.
+        // The row in flight is one of the unknown ones.
         let unknown = read.saturating_sub(through).saturating_sub(failed - refused);
         if unknown > 0 {
             let (unknown, read) = (grouped(unknown), grouped(read));
@@ -59,11 +59,11 @@ struct Counts {
     read: u64,
     calls: u64,
     written: u64,
-    /// Those that the sink has collected, as far as is known.
+    /// Rows known to have been collected by the sink.
     delivered: u64,
     acked: u64,
     failed: u64,
-    /// Those of the failed that the sink has collected.
+    /// Failed rows that the sink has collected.
     refused: u64,
 }
 
@@ -108,7 +108,7 @@ fn flow(
     }
     let flowed = pump(&session.interrupt, pipeline, &stages, &mut reading, sink.as_ref(), counts, progress);
     counts.failed = reading.errors.count();
-    // The source is stopped before its sink is.
+    // The source is stopped before its sink.
     drop(reading);
     let Some(sink) = sink else { return flowed };
     let (delivery, closed) = drain::close(sink, progress);
@@ -150,9 +150,9 @@ fn pump(
                     break;
                 }
             }
-            // Because of the signal.
+            // Caused by the signal.
             Err(_) if interrupt.is_set() => break,
-            // What concerns one row is told, and the next is tried.
+            // An error of one row is reported, and the next row is tried.
             Err(error) if error.concerns_one_record() => reading.errors.add(&error)?,
             Err(error) => return Err(error),
         }
@@ -162,7 +162,7 @@ fn pump(
     Ok(())
 }
 
-/// The row after all functions.
+/// Applies all functions to a row.
 fn apply(stages: &[(&FunctionStage, Function)], mut row: Value, counts: &mut Counts) -> Result<Value> {
     for (stage, function) in stages {
         let arguments = stage.args.iter().map(|field| {

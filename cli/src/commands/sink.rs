@@ -14,11 +14,11 @@ use crate::progress::{Progress, grouped, rate};
 use crate::session::Session;
 use crate::{console, drain};
 
-/// What became of the messages.
+/// Counts of messages by outcome.
 #[derive(Debug, Default)]
 struct Counts {
     sent: u64,
-    /// Those that the sink has collected, as far as is known.
+    /// Messages known to have been collected by the sink.
     delivered: u64,
     acked: u64,
     failed: u64,
@@ -39,10 +39,11 @@ pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
     let fed = session.outcome(fed);
     let Counts { sent, delivered, acked, failed, complete } = counts;
     let _ = session.crashes();
-    // Nobody may be there to read it: what became of the rows decides.
+    // A missing reader of stdout is not a failure: the outcome of the rows
+    // decides.
     let told = output::line(json!({ "sent": sent, "delivered": delivered, "acked": acked, "failed": failed }));
     if session.interrupt.is_set() {
-        // The message under way is one of those.
+        // The message in flight is one of the unknown ones.
         let unknown = sent.saturating_sub(delivered.max(acked)).saturating_sub(if sink.ack { failed } else { 0 });
         let mut costs = Vec::new();
         if unknown > 0 {
@@ -71,7 +72,7 @@ fn feed(session: &Session, sink: ekuiper_host::Sink, acks: bool, counts: &mut Co
     session.ends_with_a_signal(&sink);
     let mut progress = Progress::start();
     let fed = feed_lines(session, &sink, acks, counts, &mut progress);
-    // Whatever has ended that: what was sent is still collected.
+    // However the loop ended, what was sent is still collected.
     let (delivery, closed) = drain::close(sink, &mut progress);
     counts.delivered = delivery.delivered;
     if !acks {
@@ -92,11 +93,11 @@ fn feed_lines(
     let mut lines = Lines::of_stdin(&session.interrupt)?;
     while let Some(line) = lines.next()? {
         counts.sent += 1;
-        // As it stands: the sink gets the user's own spelling.
+        // Unchanged: the sink receives the user's own spelling.
         match drain::send(&session.interrupt, || sink.send_bytes(line.as_bytes())) {
             Ok(()) if acks => counts.acked += 1,
             Ok(()) => {}
-            // Because of the signal.
+            // Caused by the signal.
             Err(_) if session.interrupt.is_set() => return Ok(()),
             Err(error) => {
                 counts.failed += 1;

@@ -23,7 +23,7 @@ pub(super) fn run(common: &Common, source: &Source) -> Result<ExitCode> {
     Ok(session.interrupt.exit_code())
 }
 
-/// How many errors came after the last row.
+/// Prints the tuples; returns the number of errors after the last row.
 fn print(session: &Session, source: &Source, config: serde_json::Value) -> Result<u64> {
     let opened = session.host.source(&source.symbol).datasource(&source.datasource).config(config).open()?;
     session.tell_what_happens()?;
