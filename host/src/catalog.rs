@@ -1,7 +1,7 @@
-//! Which plugins there are, and which of them serves a symbol.
+//! The plugins of a host, and which of them serves a symbol.
 //!
-//! The layout is eKuiper's: `<plugins>/<name>/<name>.json`, beside it the
-//! executable.
+//! The layout is eKuiper's: `<plugins>/<name>/<name>.json`, with the executable
+//! beside it.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,29 +13,29 @@ use ekuiper_core::message::SymbolKind;
 use crate::process::unstartable;
 use crate::{Error, Result};
 
-/// How large a manifest may be, in bytes.
+/// Maximum size of a manifest, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// How many symbols are named in an error.
+/// Maximum number of symbols named in an error.
 const NAMED: usize = 10;
 
-/// A plugin as it lies on disk.
+/// A plugin on disk.
 #[derive(Clone, Debug)]
 pub struct Package {
-    /// Its name: its folder's and its manifest's.
+    /// The plugin's name: that of its folder and of its manifest.
     pub name: String,
-    /// Its folder, absolute.
+    /// The plugin's folder, absolute.
     pub folder: PathBuf,
-    /// What its manifest says.
+    /// The parsed manifest.
     pub manifest: Manifest,
-    /// A program to run instead of the manifest's executable, in the plugin's
-    /// folder: what a build has just made, say.
+    /// A program to run instead of the manifest's executable, with the plugin's
+    /// folder as working directory: a fresh build, for example.
     pub program: Option<PathBuf>,
 }
 
 impl Package {
-    /// Reads the plugin in `folder`. Its name is that of the folder's only
-    /// manifest: `<folder's name>.json`, or the one JSON file that is one.
+    /// Reads the plugin in `folder`. Its name is that of the manifest:
+    /// `<folder's name>.json`, or the only JSON file of the folder.
     ///
     /// # Errors
     /// [`Error::Folder`], [`Error::NoManifest`], [`Error::Manifest`].
@@ -69,7 +69,7 @@ impl Package {
     }
 }
 
-/// Reads a manifest: a file of at most [`LARGEST`].
+/// Reads a manifest of at most [`LARGEST`] bytes.
 fn read(path: &Path) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     if let Some(reason) = unstartable::reason_of_file(path) {
         return Err(format!("the manifest {}", reason.trim_end_matches(", not a program")).into());
@@ -99,12 +99,12 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) struct Catalog {
     packages: BTreeMap<String, Package>,
     owners: BTreeMap<(u8, String), String>,
-    /// Symbols of updates that are under way.
+    /// Symbols of updates in progress.
     reserved: BTreeMap<(u8, String), String>,
 }
 
 impl Catalog {
-    /// Adds a plugin, unless it shares its name, or a symbol, with another.
+    /// Adds a plugin, unless another one has its name or one of its symbols.
     pub(crate) fn add(&mut self, package: Package) -> Result<()> {
         if let Some(first) = self.packages.get(&package.name) {
             let (first, second) = (first.folder.clone(), package.folder);
@@ -135,9 +135,9 @@ impl Catalog {
         folders.into_iter().try_for_each(|folder| self.add(Package::read(folder)?))
     }
 
-    /// Sees to it that no other plugin takes a symbol of `package`, which is to
-    /// [replace](Self::replace) another of its name, or not: until
-    /// [release](Self::release).
+    /// Reserves the symbols of `package` until [release](Self::release), so
+    /// that no other plugin takes them while `package` may
+    /// [replace](Self::replace) its old version.
     pub(crate) fn reserve(&mut self, package: &Package) -> Result<()> {
         self.check_symbols(package)?;
         for kind in SymbolKind::ALL {
@@ -147,7 +147,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Whether no other plugin has, or is about to have, a symbol of `package`.
+    /// Checks that no other plugin has, or has reserved, a symbol of `package`.
     fn check_symbols(&self, package: &Package) -> Result<()> {
         let second = &package.name;
         for kind in SymbolKind::ALL {
@@ -167,7 +167,7 @@ impl Catalog {
         self.reserved.retain(|_, owner| owner != plugin);
     }
 
-    /// The plugin of this name is another from now on, unless it was removed.
+    /// Replaces the plugin of this name, unless it was removed.
     pub(crate) fn replace(&mut self, package: Package) {
         if self.packages.contains_key(&package.name) {
             self.owners.retain(|_, owner| *owner != package.name);
@@ -187,7 +187,7 @@ impl Catalog {
         self.packages.values()
     }
 
-    /// The name of the plugin that serves this symbol.
+    /// Returns the name of the plugin that serves a symbol.
     pub(crate) fn owner(&self, kind: SymbolKind, symbol: &str) -> Result<&str> {
         if let Some(owner) = self.owners.get(&(kind as u8, symbol.to_owned())) {
             return Ok(owner);

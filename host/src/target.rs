@@ -1,11 +1,11 @@
-//! For which rule, operator and instance a source or sink is opened.
+//! The rule, operator and instance for which a source or sink is opened.
 
 use ekuiper_core::message::{Meta, SymbolKind};
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// What the builders of sources and sinks have in common.
+/// Settings common to the builders of sources and sinks.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) kind: SymbolKind,
@@ -28,40 +28,41 @@ impl Target {
         }
     }
 
-    /// For people: `source random of rule1/random/0`.
+    /// Describes the target for people: `source random of rule1/random/0`.
     pub(crate) fn describe(&self) -> String {
         format!("{} {} of {}", self.kind, self.symbol, self.meta)
     }
 }
 
-/// The rule that a symbol works for unless an engine says more. It is named
-/// after this process, so that two hosts on one machine do not meet in `/tmp`.
+/// Returns the rule id used unless the engine sets one. It contains this
+/// process's id, so that two hosts on one machine do not use the same sockets
+/// in `/tmp`.
 pub(crate) fn default_rule() -> String {
     format!("host{}", std::process::id())
 }
 
-/// The setters that the builders of sources and sinks share.
+/// Setters common to the builders of sources and sinks.
 macro_rules! target_setters {
     () => {
-        /// The rule's id. Default: a name of this process.
+        /// Sets the rule's id. Default: a name of this process.
         pub fn rule(mut self, id: impl Into<String>) -> Self {
             self.target.meta.rule_id = id.into();
             self
         }
 
-        /// The operator's id within the rule. Default: the symbol's name.
+        /// Sets the operator's id within the rule. Default: the symbol's name.
         pub fn operator(mut self, id: impl Into<String>) -> Self {
             self.target.meta.op_id = id.into();
             self
         }
 
-        /// The operator's instance. Default: 0.
+        /// Sets the operator's instance. Default: 0.
         pub fn instance(mut self, id: i64) -> Self {
             self.target.meta.instance_id = id;
             self
         }
 
-        /// The configuration, a JSON object. Default: an empty one.
+        /// Sets the configuration, a JSON object. Default: an empty one.
         pub fn config(mut self, config: serde_json::Value) -> Self {
             self.target.config = config;
             self

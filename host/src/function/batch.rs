@@ -1,8 +1,7 @@
-//! Many calls at a time: rows of one caller, and calls that nobody waits for
-//! yet. Both become batches for a plugin that takes them.
+//! Many calls at a time: rows of one caller, and pending calls. Both are sent
+//! as batches to a plugin that supports batches.
 //!
-//! No thread drives them: whoever waits for a result receives what is there,
-//! for all.
+//! No thread drives them: the caller that waits for a result receives for all.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::marker::PhantomData;
@@ -19,20 +18,20 @@ use crate::channel::Failure;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// A batch is sent when it is this long, in bytes: enough for its cost to be
-/// its rows', little enough for both sides to work at the same time.
+/// Size at which a batch is sent, in bytes: large enough to amortize the cost
+/// of a message, small enough for both sides to work in parallel.
 const FULL: usize = 64 << 10;
 
-/// The answer to a batch, once it is there.
+/// Answer to a batch, once it has arrived.
 type Answer = Arc<Mutex<Option<Result<Vec<u8>, Failure>>>>;
 
-/// A batch that is under way.
+/// A batch in flight.
 struct UnderWay {
     id: u64,
     rows: u32,
     connection: FunctionConnection,
     answer: Answer,
-    /// When it is given up.
+    /// Deadline of the answer.
     answer_by: Instant,
 }
 
@@ -60,8 +59,8 @@ impl UnderWay {
         Ok((Self { id, rows, connection, answer, answer_by }, message))
     }
 
-    /// Waits for its answer at most until `deadline`; whether it is there, or
-    /// is given up.
+    /// Waits for the answer, at most until `deadline`; returns whether it has
+    /// arrived, or its deadline has passed.
     fn await_answer(&self, deadline: Instant) -> bool {
         let is_there = || lock(&self.answer).is_some() || Instant::now() >= self.answer_by;
         if !is_there() {
@@ -70,7 +69,7 @@ impl UnderWay {
         is_there()
     }
 
-    /// Waits for its answer.
+    /// Waits for the answer, and returns it.
     fn receive(self, route: &FunctionRoute) -> Result<Received> {
         let patience = route.plugin.site.options.recv_timeout;
         self.await_answer(self.answer_by);
@@ -127,7 +126,7 @@ where
             }
             row = rows.next();
         }
-        // The next batch is on its way before the answer to this one is read.
+        // The next batch is sent before the answer to this one is decoded.
         let received = under_way.take().map(|sent| sent.receive(route)).transpose()?;
         buffer = if batch.rows() > 0 {
             let (sent, buffer) = UnderWay::send(route, connection.clone(), batch, id, Instant::now() + send_timeout)?;
@@ -173,8 +172,7 @@ pub(super) fn call_async<R: DeserializeOwned>(
     Ok(PendingCall { call, result: PhantomData })
 }
 
-/// A call that was made, and its result, once it is there. Dropping it drops
-/// the result.
+/// A call in flight. Dropping it discards the result.
 #[must_use = "its result may be an error"]
 pub struct PendingCall<R> {
     call: Call<R>,
@@ -188,7 +186,7 @@ enum Call<R> {
         pipeline: Arc<Pipeline>,
         number: u64,
     },
-    /// It was waited for.
+    /// `wait` has taken the result.
     Over,
 }
 
@@ -196,8 +194,9 @@ impl<R: DeserializeOwned> PendingCall<R> {
     /// Waits for the result.
     ///
     /// # Errors
-    /// As [`Function::call`](super::Function::call). A call that had not been sent when its process
-    /// ended is not carried out, and fails with [`Error::Exited`].
+    /// As [`Function::call`](super::Function::call). A call that was not sent
+    /// before its process ended is not executed, and fails with
+    /// [`Error::Exited`].
     pub fn wait(mut self) -> Result<R> {
         match std::mem::replace(&mut self.call, Call::Over) {
             Call::Done(result) => result,
@@ -222,28 +221,28 @@ impl<R> Drop for PendingCall<R> {
     }
 }
 
-/// The calls of one function that nobody waits for yet.
+/// The pending calls of one function.
 ///
-/// Whoever has `driver` sends and receives, for all; what it waits for is under
-/// no other lock.
+/// The holder of `driver` sends and receives for all callers; its waits are
+/// under no other lock.
 #[derive(Default)]
 pub(crate) struct Pipeline {
-    /// The batch that has gone, and the number of its first call.
+    /// The batch in flight, and the number of its first call.
     driver: DeadlineLock<Option<(UnderWay, u64)>>,
     gathered: Mutex<Gathered>,
     landed: Mutex<Results>,
 }
 
-/// Calls that have not gone.
+/// Calls that have not been sent.
 #[derive(Default)]
 struct Gathered {
-    /// The number of the last batch.
+    /// Number of the last batch.
     batches: u64,
-    /// The number of the last call.
+    /// Number of the last call.
     calls: u64,
-    /// The last is the one that calls are added to.
+    /// Batches not sent yet; calls are added to the last one.
     waiting: VecDeque<Gathering>,
-    /// The last batch's, for the next.
+    /// Buffer of the last batch, reused by the next.
     buffer: Vec<u8>,
 }
 
@@ -254,15 +253,15 @@ struct Gathering {
     first: u64,
 }
 
-/// Calls that have come back.
+/// Calls that have been answered.
 #[derive(Default)]
 struct Results {
     landed: HashMap<u64, Result<Landed>>,
-    /// Those whose results nobody wants.
+    /// Calls whose results were dropped before they arrived.
     unwanted: HashSet<u64>,
 }
 
-/// What a call has come to, as it is written.
+/// An encoded result, and its format.
 struct Landed {
     format: Format,
     result: Outcome<Vec<u8>>,
@@ -274,7 +273,7 @@ impl Gathered {
         self.batches
     }
 
-    /// Takes in a call: its number, and whether its batch is full.
+    /// Adds a call; returns its number, and whether its batch is full.
     fn add(
         &mut self,
         route: &FunctionRoute,
@@ -305,7 +304,7 @@ impl Pipeline {
         lock(&self.gathered).next_id()
     }
 
-    /// Takes in a call; its number.
+    /// Adds a call; returns its number.
     fn add(
         &self,
         route: &FunctionRoute,
@@ -314,7 +313,7 @@ impl Pipeline {
         until: Instant,
     ) -> Result<u64> {
         let mut driver = self.driver.try_lock();
-        // Nothing keeps it from going out at once if the last has come back.
+        // Once the batch in flight is answered, the next one may be sent.
         if let Some(driver) = &mut driver {
             if let Some((sent, _)) = &**driver {
                 sent.connection.channel.look();
@@ -325,7 +324,8 @@ impl Pipeline {
         }
         let (number, is_full) = lock(&self.gathered).add(route, &connection, args)?;
         if is_full {
-            // What is gathered does not grow without end.
+            // A full batch is sent even if that blocks, so that the memory
+            // stays bounded.
             driver = driver.or_else(|| self.driver.lock(until));
             if let Some(driver) = &mut driver {
                 self.go_on(driver, route, until);
@@ -340,7 +340,7 @@ impl Pipeline {
             None => false,
         };
         drop(driver);
-        // Whoever was driving may have looked before this call was added.
+        // The driver may have checked for calls before this one was added.
         while !has_sent
             && self.has_gathered()
             && let Some(mut driver) = self.driver.try_lock()
@@ -350,7 +350,7 @@ impl Pipeline {
         }
         let mut results = lock(&self.landed);
         match results.landed.remove(&number) {
-            // It could not be sent.
+            // The call could not be sent.
             Some(Err(error)) => Err(error),
             Some(landed) => {
                 results.landed.insert(number, landed);
@@ -400,14 +400,14 @@ impl Pipeline {
         }
     }
 
-    /// Sends what has gathered, after what is under way has come back, if it
-    /// does until the deadline.
+    /// Sends the next batch after the one in flight is answered, if that
+    /// happens by the deadline.
     fn go_on(&self, driver: &mut Option<(UnderWay, u64)>, route: &FunctionRoute, deadline: Instant) {
         if driver.as_ref().is_some_and(|(sent, _)| !sent.await_answer(deadline)) {
             return;
         }
         let back = driver.take();
-        // The next batch is on its way while this one's results are read.
+        // The next batch is in flight while this one's results are decoded.
         self.send(driver, route, deadline);
         let Some((sent, first)) = back else { return };
         let rows = sent.rows;
@@ -417,7 +417,7 @@ impl Pipeline {
         }
     }
 
-    /// Sends those that have gathered.
+    /// Sends the next batch.
     fn send(&self, driver: &mut Option<(UnderWay, u64)>, route: &FunctionRoute, deadline: Instant) {
         let Some(Gathering { connection, batch, id, first }) = lock(&self.gathered).waiting.pop_front() else { return };
         let rows = batch.rows();
@@ -448,7 +448,7 @@ impl Pipeline {
         self.keep(first, std::iter::once(Err(error)).chain(others));
     }
 
-    /// Gives the calls from `first` on their results.
+    /// Stores the results of the calls from `first` on.
     fn keep(&self, first: u64, outcomes: impl Iterator<Item = Result<Landed>>) {
         let mut results = lock(&self.landed);
         for (number, landed) in (first..).zip(outcomes) {

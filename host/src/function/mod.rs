@@ -1,4 +1,4 @@
-//! Calling a plugin's function.
+//! Calls of a plugin's function.
 
 pub(crate) mod batch;
 mod route;
@@ -15,8 +15,8 @@ use crate::target::default_rule;
 use batch::{PendingCall, Pipeline};
 use route::FunctionRoute;
 
-/// A function of a plugin. Cheap to clone; calls of one function are carried
-/// out one after the other, whoever makes them.
+/// A function of a plugin. Cheap to clone; calls of the same function are
+/// executed one at a time, from whichever clone.
 #[derive(Clone)]
 pub struct Function {
     route: Arc<FunctionRoute>,
@@ -44,36 +44,38 @@ impl Function {
         Self { route: Arc::new(FunctionRoute::new(plugin, symbol, meta)), pipeline: Arc::default() }
     }
 
-    /// Its name.
+    /// Returns the function's name.
     pub fn name(&self) -> &str {
         &self.route.symbol
     }
 
-    /// The same function, called for this place in a rule. Default: a rule
-    /// named after this process, with an operator of the function's name.
+    /// Returns the function with the rule, operator and instance that its calls
+    /// carry. Default: a rule named after this process, with an operator of the
+    /// function's name.
     pub fn with_meta(self, meta: FunctionMeta) -> Self {
         Self::for_place(self.route.plugin.clone(), self.route.symbol.clone(), meta)
     }
 
-    /// Calls it: `revert.call::<String>(("hello",))`.
+    /// Calls the function: `revert.call::<String>(("hello",))`.
     ///
     /// # Errors
-    /// [`Error::Function`](crate::Error::Function) with the function's own words, or that there is no
-    /// answer: [`Timeout`](crate::Error::Timeout),
+    /// [`Error::Function`](crate::Error::Function) with the function's error
+    /// text; or there is no answer: [`Timeout`](crate::Error::Timeout),
     /// [`OutcomeUnknown`](crate::Error::OutcomeUnknown) and others.
     pub fn call<R: DeserializeOwned>(&self, args: impl Arguments) -> Result<R> {
         self.route.call(&args)
     }
 
-    /// Calls it for many rows of arguments: an outcome for each, in order, with
-    /// the function's own words where it failed.
+    /// Calls the function for many rows of arguments. Returns one outcome per
+    /// row, in order, with the function's error text where it failed.
     ///
-    /// A plugin of ours gets many rows with each message, and computes while
-    /// the next message is written; another gets a call for each.
+    /// A plugin on our SDK gets many rows per message, and computes them while
+    /// the host encodes the next message; any other plugin gets one call per
+    /// row.
     ///
     /// # Errors
     /// As [`Function::call`], when there is no answer; rows may have been
-    /// computed all the same.
+    /// computed nevertheless.
     pub fn call_many<R, A>(&self, rows: impl IntoIterator<Item = A>) -> Result<Vec<Result<R, String>>>
     where
         R: DeserializeOwned + Send + 'static,
@@ -82,21 +84,22 @@ impl Function {
         batch::call_many(&self.route, &self.pipeline, rows.into_iter())
     }
 
-    /// Calls it, and does not wait for the result: [`PendingCall::wait`] does.
+    /// Sends a call without waiting for the result, which [`PendingCall::wait`]
+    /// returns.
     ///
-    /// To a plugin of ours, the first such call goes out at once, and those
-    /// that are made while it is under way go out together. Another plugin
-    /// gets one call after the other.
+    /// To a plugin on our SDK, the first call is sent at once, and calls made
+    /// while it is in flight are sent as one batch. Any other plugin gets one
+    /// call after the other.
     ///
     /// # Errors
-    /// The arguments cannot be written, or the call cannot be sent: it is not
-    /// carried out then.
+    /// The arguments cannot be encoded, or the call cannot be sent; it is not
+    /// executed then.
     pub fn call_async<R: DeserializeOwned>(&self, args: impl Arguments) -> Result<PendingCall<R>> {
         batch::call_async(&self.route, &self.pipeline, &args)
     }
 
-    /// Asks whether it takes these arguments; plugins check at least their
-    /// number.
+    /// Asks the function whether it accepts these arguments; plugins check at
+    /// least their number.
     ///
     /// # Errors
     /// As [`Function::call`].
@@ -104,7 +107,7 @@ impl Function {
         self.route.ask::<serde::de::IgnoredAny>(CallKind::Validate, &args, None).map(|_| ())
     }
 
-    /// Asks whether it takes all values of a window at once.
+    /// Asks the function whether it takes all values of a window at once.
     ///
     /// # Errors
     /// As [`Function::call`].

@@ -1,4 +1,4 @@
-//! The way of a call to the process that serves its function, and of the answer
+//! Path of a call to the process that serves its function, and of the answer
 //! back.
 
 use std::sync::{Arc, Mutex};
@@ -16,17 +16,17 @@ use crate::plugin::running::Running;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// The longest request buffer that is kept for the next call, in bytes.
+/// Maximum size of a request buffer that is kept for the next call, in bytes.
 const KEEP: usize = 1 << 20;
 
-/// A function of a plugin, called for one place in a rule, through all
-/// processes of the plugin.
+/// A function called for one rule, operator and instance, across all processes
+/// of its plugin.
 pub(crate) struct FunctionRoute {
     pub(super) plugin: Arc<Plugin>,
     pub(super) symbol: Arc<str>,
     pub(super) meta: FunctionMeta,
     pub(super) encoded_meta: EncodedMeta,
-    /// The connection that the last call went to.
+    /// Connection of the last call.
     current: Mutex<Option<FunctionConnection>>,
     buffer: Mutex<Vec<u8>>,
 }
@@ -84,9 +84,9 @@ impl FunctionRoute {
             self.plugin.counters.calls.add(1);
             match connection.channel.exchange(&request, send_by, answer_by, |reply| decode_reply::<R>(format, reply)) {
                 Ok(reply) => break Ok(reply),
-                // Nothing was sent: the next process gets it.
+                // Nothing was sent: retry with the next process.
                 Err(Failure::ProcessEnded) if connection.running.is_over() => self.forget(),
-                // The same, once it is started again.
+                // Nothing was sent: retry once the function is restarted.
                 Err(Failure::Lost) if Instant::now() < send_by => {}
                 Err(failure) => break Err(connection.running.explain(failure, what(), options.recv_timeout)),
             }
@@ -103,8 +103,8 @@ impl FunctionRoute {
         }
     }
 
-    /// Returns the function's connection in the process that serves; waits for
-    /// one after a crash.
+    /// Returns the function's connection in the serving process; after a crash,
+    /// waits for the next one.
     pub(super) fn connection(&self, deadline: Instant) -> Result<FunctionConnection> {
         let mut current = lock(&self.current);
         if let Some(connection) = current.as_ref().filter(|connection| connection.channel.is_usable()) {
@@ -118,7 +118,7 @@ impl FunctionRoute {
         Ok(connection)
     }
 
-    /// The process that runs may be another one.
+    /// Discards the connection: another process may serve now.
     fn forget(&self) {
         *lock(&self.current) = None;
     }
@@ -127,7 +127,7 @@ impl FunctionRoute {
         format!("{kind:?} of function {}", self.symbol)
     }
 
-    /// The function's own error.
+    /// Returns the error that the function reported.
     pub(super) fn failed(&self, text: String) -> Error {
         Error::Function { symbol: self.symbol.to_string(), text: crate::printable::lines(text.trim_end()).into_owned() }
     }

@@ -1,10 +1,10 @@
-//! A process that does not outlive the host: the one way in which the host,
-//! and the command on it, start a process.
+//! Processes that do not outlive the host: the only way in which the host, and
+//! the command built on it, start a process.
 //!
-//! Everything that is started is the leader of a process group of its own, has
-//! a [guard](super::guard), and begins with no signal blocked or ignored,
-//! whatever the host has done to its own signals. A file that cannot be
-//! executed is an error; it is never handed to a shell instead.
+//! Every process is the leader of its own process group, has a
+//! [guard](super::guard), and starts with no signal blocked or ignored,
+//! whatever the host's own signal setup. A file that cannot be executed is an
+//! error; it is never passed to a shell instead.
 #![allow(unsafe_code)] // between fork and exec
 
 use std::ffi::{CString, OsStr, OsString, c_char, c_int};
@@ -22,19 +22,19 @@ use super::command::find_program;
 use super::guard::{self, ProcessGuard, clear_of_stdio};
 
 /// A process that ends with this one, however this one ends: SIGTERM, one
-/// second, SIGKILL, to it and to everything in its process group. Dropped, it
-/// is killed with its group.
+/// second, SIGKILL, to it and to its whole process group. Dropping it kills it
+/// with its group.
 ///
-/// How it ends cannot be known where the rest of this process ignores SIGCHLD,
-/// or waits for any child there is (`waitpid(-1)`).
+/// How it ends cannot be known if other code of this process ignores SIGCHLD,
+/// or waits for any child (`waitpid(-1)`).
 #[derive(Debug)]
 pub struct GuardedProcess {
     pid: Pid,
-    /// Present until the process is waited for.
+    /// Present until the process has been waited for.
     guard: Option<ProcessGuard>,
 }
 
-/// What did not work between fork and exec.
+/// The step between fork and exec that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Step {
@@ -44,8 +44,8 @@ enum Step {
 }
 
 impl GuardedProcess {
-    /// Starts `program` in `folder`, with this process's environment and
-    /// nothing to read. A name without a slash is looked for in `PATH`.
+    /// Starts `program` in `folder`, with this process's environment and an
+    /// empty stdin. A name without a slash is looked up in `PATH`.
     ///
     /// # Errors
     /// The operating system's, for the program, the folder, or the process.
@@ -59,8 +59,8 @@ impl GuardedProcess {
         Self::start_with(program, arguments, folder, None, stdout, stderr).map_err(explain)
     }
 
-    /// The same, with another folder for temporary files where one is given; an
-    /// error is the system's own.
+    /// Starts a program, optionally with another folder for temporary files. An
+    /// error is the operating system's own.
     pub(crate) fn start_with(
         program: &Path,
         arguments: &[OsString],
@@ -77,8 +77,8 @@ impl GuardedProcess {
         let (mut report, reporter) = io::pipe()?;
         let reporter = clear_of_stdio(reporter.into())?;
         let guard = ProcessGuard::start()?;
-        // SAFETY: `be_program` makes system calls on memory that was made
-        // before; no allocation, no lock, no panic.
+        // SAFETY: `be_program` makes system calls on memory allocated before;
+        // no allocation, no lock, no panic.
         let forked = unsafe { guard::fork_quietly(|| be_program(&image, &streams, &guard, reporter.as_fd())) };
         let pid = match forked {
             Ok(pid) => pid,
@@ -91,7 +91,7 @@ impl GuardedProcess {
         let mut started = Self { pid, guard: Some(guard) };
         let mut failure = [0; 5];
         match report.read_exact(&mut failure) {
-            // Its end was closed by the execution.
+            // The execution closed the other end: it succeeded.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(started),
             outcome => {
                 let _ = started.reap();
@@ -106,12 +106,12 @@ impl GuardedProcess {
         }
     }
 
-    /// Its process, and its group.
+    /// Returns the id of the process and of its group.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Waits for its end, and ends what is left of its group.
+    /// Waits for the process's end, and kills the rest of its group.
     ///
     /// # Errors
     /// The operating system cannot tell how it ended.
@@ -120,8 +120,8 @@ impl GuardedProcess {
         self.reap()
     }
 
-    /// Kills what is left of its group, whose leader has ended, and dismisses
-    /// its guard: nothing is left to be done for either.
+    /// Kills the rest of the group, whose leader has ended, and dismisses its
+    /// guard, which has nothing left to do.
     pub(crate) fn end_group(&mut self) {
         if let Some(guard) = &mut self.guard {
             let _ = kill_process_group(self.pid, Signal::KILL);
@@ -129,9 +129,8 @@ impl GuardedProcess {
         }
     }
 
-    /// Kills what is left of its group, and waits for its leader, whose number
-    /// may be another's then, and for its guard: nothing is left of any of
-    /// them.
+    /// Kills the rest of the group, and reaps its leader, whose id may be
+    /// reused from then on, and its guard: nothing is left of any of them.
     pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
         self.end_group();
         let Some(guard) = self.guard.take() else { return Err(Errno::CHILD.into()) };
@@ -148,12 +147,12 @@ impl Drop for GuardedProcess {
     }
 }
 
-/// Until it has executed its program, it would send no SIGCHLD at its end, and
-/// ordinary waits do not see it.
+/// Option to wait for a child that has not executed its program yet: it would
+/// send no SIGCHLD, and ordinary waits do not see it.
 const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
 
-/// Waits until a guarded process has ended; it stays what it is, so that its
-/// number is not given to another. `None` where it is not known how.
+/// Waits until a guarded process has ended, without reaping it, so that its id
+/// is not reused. `None` if how it ended cannot be known.
 pub(crate) fn wait_for_end(pid: Pid) -> Option<WaitIdStatus> {
     loop {
         match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | ANY_CHILD) {
@@ -163,13 +162,13 @@ pub(crate) fn wait_for_end(pid: Pid) -> Option<WaitIdStatus> {
     }
 }
 
-/// Whether a guarded process that is not reaped yet has ended.
+/// Returns whether a guarded process that is not reaped yet has ended.
 pub(crate) fn has_ended(pid: Pid) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG | ANY_CHILD;
     !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
 }
 
-/// In the new process: becomes the program, or says why not.
+/// Turns the new process into the program, or reports why that failed.
 fn be_program(image: &Image, streams: &[OwnedFd; 3], guard: &ProcessGuard, reporter: BorrowedFd<'_>) -> ! {
     let (step, error) = match prepare(streams, guard) {
         Err(error) => (Step::Prepare, error),
@@ -183,8 +182,8 @@ fn be_program(image: &Image, streams: &[OwnedFd; 3], guard: &ProcessGuard, repor
 
 fn prepare(streams: &[OwnedFd; 3], guard: &ProcessGuard) -> io::Result<()> {
     for (stream, number) in streams.iter().zip(0..) {
-        // SAFETY: a system call without memory; nothing of this process uses
-        // what the number stood for.
+        // SAFETY: a system call without memory; nothing in this process uses
+        // the descriptor that is replaced.
         if unsafe { libc::dup2(stream.as_raw_fd(), number) } == -1 {
             return Err(io::Error::last_os_error());
         }
@@ -194,9 +193,9 @@ fn prepare(streams: &[OwnedFd; 3], guard: &ProcessGuard) -> io::Result<()> {
     guard::default_signals()
 }
 
-/// What is executed, as the system calls take it. Not `execvp`, which the
-/// standard library uses: that hands a file that the kernel does not know to
-/// `/bin/sh`, and what a shell says of it helps nobody.
+/// A program, arguments and environment in the form of the system call. Not
+/// `execvp`, which the standard library uses: it passes a file of unknown
+/// format to `/bin/sh`, whose error message is misleading.
 struct Image {
     program: CString,
     folder: CString,
@@ -228,13 +227,13 @@ impl Image {
         })
     }
 
-    /// Returns only if it fails.
+    /// Executes the program; returns only on failure.
     fn execute(&self) -> (Step, io::Error) {
         if let Err(errno) = rustix::process::chdir(&*self.folder) {
             return (Step::EnterFolder, errno.into());
         }
-        // SAFETY: strings that end with a zero, and lists of them that end with
-        // a null; they live as long as this does.
+        // SAFETY: null-terminated strings, and null-terminated lists of them,
+        // which live as long as this does.
         unsafe { libc::execve(self.program.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
         (Step::Execute, io::Error::last_os_error())
     }
@@ -244,7 +243,7 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
     Ok(CString::new(text.as_bytes())?)
 }
 
-/// Strings, and the list of their addresses, which ends with a null.
+/// Strings, and the null-terminated list of their addresses.
 struct Pointers {
     _strings: Vec<CString>,
     addresses: Vec<*const c_char>,
@@ -262,7 +261,7 @@ impl Pointers {
     }
 }
 
-/// Says what to do about a shortage.
+/// Adds to an error of a shortage what to do about it.
 pub(crate) fn explain(error: io::Error) -> io::Error {
     match Errno::from_io_error(&error) {
         Some(Errno::AGAIN | Errno::NOMEM) => io::Error::new(
@@ -289,7 +288,7 @@ mod tests {
         GuardedProcess::start(Path::new(program), &[], Path::new("/"), nothing(), nothing())
     }
 
-    /// In a process of its own: others would have the limit too.
+    /// In a separate process: the limit would apply to other tests too.
     #[test]
     fn a_start_without_its_guard_fails_with_the_reason() {
         const ALONE: &str = "EKUIPER_GUARDED_ALONE";
@@ -302,9 +301,8 @@ mod tests {
             assert!(output.status.success() && said.contains("1 passed"), "{said}");
             return;
         }
-        // Root has no limit, but a thread of it can be somebody without other
-        // processes: the limit stands in the way of the guard, or of the
-        // process itself.
+        // Root has no limit, but a thread of it can be a user without other
+        // processes: the limit then hits the guard, or the process itself.
         let counts: &[u64] = match rustix::process::getuid() {
             user if user.is_root() => {
                 let user = rustix::process::Uid::from_raw(3_141_592);

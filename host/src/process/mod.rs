@@ -1,4 +1,4 @@
-//! A plugin's process: its start, its output, its end.
+//! A plugin's process: its start, its output and its end.
 
 pub(crate) mod command;
 mod environment;
@@ -21,48 +21,49 @@ use crate::{Result, printable};
 use command::CommandLine;
 use guarded::GuardedProcess;
 
-/// How many of its last lines are kept for errors.
+/// Number of a process's last lines that are kept for errors.
 const TAIL_LINES: usize = 20;
 
-/// What a process that had served wrote earlier than this before its end has
-/// nothing to do with that.
+/// Maximum age, at the end of a process that was ready, of output that may
+/// explain the end.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// The longest line that is logged whole, in bytes.
+/// Maximum length of a line in the log, in bytes; longer lines are cut.
 const MAX_LINE: usize = 4096;
 
-/// The longest line that is whole in errors, in bytes.
+/// Maximum length of a line in errors, in bytes; longer lines are cut.
 const MAX_TAIL_LINE: usize = 512;
 
-/// How long the end of the output is waited for after the process's own end.
-/// It normally comes at once; a child may have taken the pipe elsewhere.
+/// Maximum wait for the end of the output after the process's own end. Normally
+/// it comes at once, but a child may have kept the pipe open.
 const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
-/// How long a process's end may follow that of its connections, which is
-/// noticed first.
+/// Maximum time from the end of a process's connections, which is noticed
+/// first, to the end of the process.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(100);
 
-/// How long the account of an end may take; a busy machine is slow with it.
+/// Maximum time to collect how a process ended; it is long only on a busy
+/// machine.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an error waits to be able to say how the process ended: that it
-/// has is said within 100 ms.
+/// Maximum wait of an error for how the process ended, so that the end itself
+/// is reported within 100 ms.
 const REPORT_GRACE: Duration = Duration::from_millis(50);
 
-/// How long a process that is killed, and its guard, may take to be gone: they
-/// are at once, unless the kernel holds the process in a call of its own.
+/// Maximum time for a killed process and its guard to be gone. They are gone at
+/// once, unless the kernel holds the process in a system call.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// How a plugin's process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exit {
-    /// Its exit code, if it ended by itself.
+    /// Exit code, if the process exited by itself.
     pub code: Option<i32>,
-    /// The signal that ended it, if one did.
+    /// Signal that ended the process, if one did.
     pub signal: Option<i32>,
-    /// The last lines of its output, both streams. Of a process that had shaken
-    /// hands: those of its last 5 seconds.
+    /// Last lines of its output, stdout and stderr. Of a process that was
+    /// ready: those of its last 5 seconds.
     pub tail: String,
 }
 
@@ -76,7 +77,7 @@ impl fmt::Display for Exit {
     }
 }
 
-/// A running process, in a group of its own.
+/// A running process, in a process group of its own.
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: Pid,
@@ -91,20 +92,20 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Its last lines, and when they came.
+    /// The last lines, and when they arrived.
     tail: VecDeque<(Instant, String)>,
-    /// It has shaken hands.
+    /// The process has completed its handshake.
     has_served: bool,
     output_ended: bool,
-    /// Its number may be another process's.
+    /// The process id may belong to another process.
     reaped: bool,
     exit: Option<Exit>,
-    /// Its guard has ended too.
+    /// The guard has ended too.
     is_over: bool,
 }
 
 impl State {
-    /// What it has written that may tell of its end.
+    /// Returns the output that may explain the end.
     fn last_words(&self, ended: Instant) -> String {
         self.lines_since(ended.checked_sub(LAST_WORDS).filter(|_| self.has_served))
     }
@@ -116,7 +117,7 @@ impl State {
 }
 
 impl Shared {
-    /// Signals the group, unless its number may be another's by now.
+    /// Signals the process group, unless its id may belong to another by now.
     fn signal(&self, group: Pid, signal: Signal) {
         let state = self.lock();
         if !state.reaped {
@@ -136,8 +137,8 @@ impl Shared {
 }
 
 impl Process {
-    /// Starts a plugin. `on_exit` is called once, from another thread, when
-    /// the process has ended and its end is known.
+    /// Starts a plugin. `on_exit` is called once, from another thread, when the
+    /// process has ended and how is known.
     pub(crate) fn spawn(
         plugin: &str,
         line: &CommandLine,
@@ -151,7 +152,8 @@ impl Process {
         let pid = started.pid();
         tracing::debug!(plugin, pid = pid.as_raw_nonzero().get(), command = line.display(), "plugin started");
 
-        // Without its threads it cannot be looked after: dropped, it is killed.
+        // Without its threads the process cannot be supervised: it is killed on
+        // drop.
         let shared = Arc::new(Shared::default());
         let name = plugin.to_owned();
         let pump = shared.clone();
@@ -159,8 +161,8 @@ impl Process {
         let name = plugin.to_owned();
         let waiter = shared.clone();
         spawn_thread(format!("{plugin}-exit"), move || {
-            // Its end, while its number still names its group: whatever it
-            // started itself goes with it.
+            // Ends the group while the process id still names it: children go
+            // with the process.
             let ended = guarded::wait_for_end(pid);
             let at = Instant::now();
             started.end_group();
@@ -176,8 +178,8 @@ impl Process {
             waiter.lock().exit = Some(exit.clone());
             waiter.changed.notify_all();
             on_exit(&exit);
-            // Its number is given back last: on a busy machine the kernel may
-            // take half a second for that, and nobody is to wait meanwhile.
+            // Reaped last: on a busy machine the kernel may take half a second
+            // for that, and nothing is to wait meanwhile.
             waiter.lock().reaped = true;
             let _ = started.reap();
             waiter.lock().is_over = true;
@@ -191,23 +193,23 @@ impl Process {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// How it ended, if it has.
+    /// Returns how the process ended, if it has.
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.shared.lock().exit.clone()
     }
 
-    /// The last lines that it wrote.
+    /// Returns the last lines of output.
     pub(crate) fn tail(&self) -> String {
         self.shared.lock().lines_since(None)
     }
 
-    /// It has shaken hands: what it writes before is of its start.
+    /// Marks the handshake as complete: earlier output belongs to the start.
     pub(crate) fn serves(&self) {
         self.shared.lock().has_served = true;
     }
 
-    /// Waits for its end. When it has ended in time, how is waited for too: its
-    /// last output may take a moment longer.
+    /// Waits for the process's end. If it ends in time, also waits for how it
+    /// ended, since the last output may arrive a little later.
     pub(crate) fn wait(&self, patience: Duration) -> Option<Exit> {
         let is_known = |state: &State| state.exit.is_some();
         let exit = self.shared.wait_until(Instant::now() + patience, is_known).exit.clone();
@@ -217,21 +219,21 @@ impl Process {
         self.shared.wait_until(Instant::now() + ACCOUNT_TIMEOUT, is_known).exit.clone()
     }
 
-    /// How it ended, for the error of whoever was waiting for it: an account
-    /// that takes longer than [`REPORT_GRACE`] is not waited for.
+    /// Returns how the process ended, for an error; waits for that at most
+    /// [`REPORT_GRACE`].
     pub(crate) fn exit_soon(&self) -> Option<Exit> {
         self.shared.wait_until(Instant::now() + REPORT_GRACE, |state| state.exit.is_some()).exit.clone()
     }
 
-    /// Whether it has ended, though how may not be known yet.
+    /// Returns whether the process has ended, though how may not be known yet.
     fn has_ended(&self) -> bool {
-        // Under the lock: not while its number is given back.
+        // Under the lock, so that the process is not reaped meanwhile.
         let state = self.shared.lock();
         state.reaped || guarded::has_ended(self.pid)
     }
 
-    /// Ends it and its group: SIGTERM, `grace`, SIGKILL. Nothing is left of it
-    /// then.
+    /// Ends the process and its group: SIGTERM, `grace`, SIGKILL. Afterwards
+    /// nothing is left of them.
     pub(crate) fn terminate(&self, grace: Duration) {
         if self.exit().is_none() {
             self.shared.signal(self.pid, Signal::TERM);
@@ -250,7 +252,7 @@ impl Drop for Process {
     }
 }
 
-/// Logs what the plugin writes, and keeps the last of it.
+/// Logs the plugin's output, and keeps its last lines.
 fn pump_output(plugin: &str, output: PipeReader, shared: &Shared) {
     let mut reader = BufReader::new(output);
     let mut line = Vec::new();
@@ -282,7 +284,7 @@ fn shortened(mut line: String) -> String {
     line
 }
 
-/// Reads to the end of the line, and keeps at most [`MAX_LINE`] of it.
+/// Reads a line to its end, and keeps at most [`MAX_LINE`] bytes of it.
 fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<usize> {
     let mut total = 0;
     loop {

@@ -23,13 +23,13 @@ use connection::SinkConnection;
 use session::{READING, Sent, SinkSession};
 use tally::Delivery;
 
-/// After how many messages it is looked whether all were read, where the plugin
-/// does not tell what it has collected, and not more often than after this
-/// time: those that were not are lost when the plugin crashes.
+/// Number of messages between two checks that all were read, for a plugin that
+/// does not report what it has collected; `LOOK_PAUSE` is the minimum time
+/// between two checks. Messages not read yet are lost when the plugin crashes.
 const LOOK_EVERY: u64 = 64;
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A sink that is about to be opened.
+/// Builder of a [`Sink`].
 #[must_use = "it does nothing until it is opened"]
 pub struct SinkBuilder {
     plugin: Result<Arc<Plugin>>,
@@ -44,7 +44,7 @@ impl SinkBuilder {
 
     target_setters!();
 
-    /// Whether each message must be acknowledged before the next is sent.
+    /// Sets whether each message must be acknowledged before the next is sent.
     /// Default: no.
     pub fn require_ack(mut self, require_ack: bool) -> Self {
         self.require_ack = require_ack;
@@ -70,14 +70,15 @@ impl SinkBuilder {
     }
 }
 
-/// A sink that runs. After a crash of its plugin it goes on with the next
+/// A running sink. After a crash of its plugin it continues with the next
 /// process.
 ///
-/// [`Sink::close`] ends it, and says whether everything that was sent was
-/// collected. Dropping it does the same, and can only log what was not.
+/// [`Sink::close`] stops the sink, and returns whether everything sent to it
+/// was collected. Dropping it does the same, but can only log what was not.
 pub struct Sink {
     session: Arc<SinkSession>,
-    /// Held from a message to its ack, so that acks are not confused.
+    /// Held from a message to its acknowledgement, so that acknowledgements
+    /// match their messages.
     sending: DeadlineLock<Sending>,
     stray_acks: Throttle,
     closed: bool,
@@ -85,40 +86,41 @@ pub struct Sink {
 
 #[derive(Default)]
 struct Sending {
-    /// The sink in the process that the last message went to.
+    /// Connection of the last message.
     current: Option<Arc<SinkConnection>>,
-    /// When it was last looked whether all were read.
+    /// Time of the last check that all messages were read.
     looked: Option<Instant>,
     buffer: Vec<u8>,
 }
 
 impl Sink {
-    /// Sends a row, or an array of rows. With acks: returns when it was
-    /// acknowledged.
+    /// Sends a row, or an array of rows. With acknowledgements, returns once
+    /// the message is acknowledged.
     ///
     /// # Errors
-    /// [`Error::Sink`] with the sink's own words when it did not take the
-    /// message; [`Error::Timeout`], [`Error::OutcomeUnknown`] when it did not
+    /// [`Error::Sink`] with the sink's error text when it rejected the message;
+    /// [`Error::Timeout`], [`Error::OutcomeUnknown`] when it did not
     /// acknowledge; [`Error::SinkBroken`] after such a timeout;
-    /// [`Error::Away`], [`Error::Broken`], [`Error::NotRestored`] while its
-    /// plugin has crashed: nothing was sent then. [`Error::Stopped`] once it
-    /// was [stopped](Sink::stopper): a message that was being sent then may
-    /// have been taken.
+    /// [`Error::Away`], [`Error::Broken`], [`Error::NotRestored`] after a crash
+    /// of its plugin, when nothing was sent. [`Error::Stopped`] after a
+    /// [stop](Sink::stopper): a message being sent at that moment may have been
+    /// collected.
     pub fn send(&self, rows: &(impl Serialize + ?Sized)) -> Result<()> {
         let (mut sending, deadline) = self.begin()?;
         self.encode_and_transmit(&mut sending, rows, false, deadline)?.map_or(Ok(()), |sent| sent.wait())
     }
 
-    /// Sends a row, or an array of rows, and does not wait for the
-    /// acknowledgement: [`PendingAck::wait`] does.
+    /// Sends a row, or an array of rows, without waiting for the
+    /// acknowledgement, which [`PendingAck::wait`] does.
     ///
-    /// Up to [`ack_window`](crate::HostBuilder::ack_window) messages may be
-    /// under way to a plugin of ours; another plugin gets one message after the
-    /// other, and so does a sink without acknowledgements.
+    /// To a plugin on our SDK, up to
+    /// [`ack_window`](crate::HostBuilder::ack_window) messages may be in
+    /// flight; any other plugin gets one message at a time, and so does a sink
+    /// without acknowledgements.
     ///
     /// # Errors
-    /// As [`Sink::send`], when it was not sent. With another plugin, what
-    /// became of it is told by [`PendingAck::wait`].
+    /// As [`Sink::send`], when the message was not sent. With any other plugin,
+    /// [`PendingAck::wait`] returns the outcome.
     pub fn send_async(&self, rows: &(impl Serialize + ?Sized)) -> Result<PendingAck> {
         let (mut sending, deadline) = self.begin()?;
         let sent = self.encode_and_transmit(&mut sending, rows, true, deadline)?;
@@ -129,7 +131,7 @@ impl Sink {
         Ok(PendingAck(Pending::Done(sent.wait())))
     }
 
-    /// Sends bytes as they are; the sinks of the official SDKs take any.
+    /// Sends bytes unchanged; sinks on the official SDKs accept any.
     ///
     /// # Errors
     /// As [`Sink::send`].
@@ -138,7 +140,8 @@ impl Sink {
         self.transmit(&mut sending, message, false, deadline)?.map_or(Ok(()), |sent| sent.wait())
     }
 
-    /// Waits until nobody else sends; until when this message is to be sent.
+    /// Waits for exclusive use of the sink; returns it with the deadline of
+    /// this message.
     fn begin(&self) -> Result<(Held<'_, Sending>, Instant)> {
         let patience = self.session.send_timeout();
         let deadline = Instant::now() + patience;
@@ -168,8 +171,8 @@ impl Sink {
         sent
     }
 
-    /// Sends a message; what its acknowledgement is waited for with. With
-    /// `in_company` it may wait for others.
+    /// Sends a message; returns what is needed to wait for its acknowledgement.
+    /// With `in_company` the message may be delayed to be sent in a batch.
     fn transmit(
         &self,
         sending: &mut Sending,
@@ -230,30 +233,30 @@ impl Sink {
                     return Ok(None);
                 }
                 Err(_) if session.is_stopped() => return Err(Error::Stopped),
-                // Nothing was sent, or only a piece that the plugin's end has
-                // swallowed: the next process gets it.
+                // Nothing was sent, or a part that was lost with the process:
+                // retry with the next process.
                 Err(TransportError::Disconnected | TransportError::Closed) if connection.running.is_over() => {}
                 Err(error) => return Err(session.explain(&connection, error, "it takes no message", patience)),
             }
         }
     }
 
-    /// Looks whether all was read, unless that was done a moment ago.
+    /// Checks whether all messages were read, unless the last check is recent.
     fn look(&self, sending: &mut Sending, connection: &SinkConnection) {
         let now = Instant::now();
         if sending.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_PAUSE) {
             sending.looked = Some(now);
-            // What it has lost is told at the end.
+            // Messages lost by then are reported at the end.
             let _ = connection.look(now);
         }
     }
 
     /// Waits until everything that was sent has been collected. A plugin on an
-    /// official SDK does not tell that without acknowledgements: there it is
-    /// waited until its process has read everything.
+    /// official SDK does not report that without acknowledgements; there, waits
+    /// until its process has read everything.
     ///
     /// # Errors
-    /// [`Error::Timeout`]; while its plugin has crashed as [`Sink::send`].
+    /// [`Error::Timeout`]; after a crash of its plugin as [`Sink::send`].
     pub fn flush(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         let _sending = self.alone(deadline, patience)?;
@@ -261,36 +264,37 @@ impl Sink {
         self.session.flush(&connection, deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// What is known of what was sent so far.
+    /// Returns the delivery counts so far.
     pub fn delivery(&self) -> Delivery {
         self.session.delivery()
     }
 
-    /// A handle that ends a wait on this sink from another thread.
+    /// Returns a handle that ends waits on this sink from another thread.
     pub fn stopper(&self) -> SinkStopper {
         SinkStopper(self.session.clone())
     }
 
-    /// Waits until everything that was sent was collected (the sink's `collect`
-    /// has returned for it, or it was acknowledged), then stops the sink. The
-    /// wait goes on as long as there is progress, at most for
-    /// [`drain_timeout`](crate::HostBuilder::drain_timeout), without progress
-    /// for [`drain_stall`](crate::HostBuilder::drain_stall); meanwhile other
-    /// symbols of the plugin start and stop. [`SinkStopper::delivery`] shows the
-    /// progress, and [`SinkStopper::abandon`] ends the wait.
+    /// Drains the sink, waiting until everything that was sent has been
+    /// collected (the sink's `collect` has returned for it, or it was
+    /// acknowledged), then stops it. Draining takes at most
+    /// [`drain_timeout`](crate::HostBuilder::drain_timeout), and at most
+    /// [`drain_stall`](crate::HostBuilder::drain_stall) without progress; other
+    /// symbols of the plugin start and stop meanwhile.
+    /// [`SinkStopper::delivery`] shows the progress, and
+    /// [`SinkStopper::abandon`] ends the wait.
     ///
-    /// A plugin on an official SDK does not tell what it has collected without
-    /// acknowledgements: there it is waited until its process has read
-    /// everything, and for a few seconds at most until it has come to rest.
-    /// What it has read and still not dealt with by then is lost.
+    /// A plugin on an official SDK does not report without acknowledgements
+    /// what it has collected; there, draining waits until its process has read
+    /// everything, and then for a few seconds at most until the process is
+    /// idle. Messages that were read but not processed by then are lost.
     ///
     /// # Errors
     /// [`Error::NotCollected`] with the number of messages that are not known
-    /// to have been collected, those that an earlier crash may have cost
-    /// included. Where the wait was given up, the number is that moment's: the
-    /// host stops the sink in the background, which may still collect some, and
+    /// to have been collected, including those that an earlier crash may have
+    /// lost. When the wait was given up, the number is of that moment: the host
+    /// stops the sink in the background, where it may still collect some, and
     /// opening the same sink again waits for that. [`Error::NotStopped`]:
-    /// everything was collected, and the plugin did not carry out the stop.
+    /// everything was collected, but the plugin did not carry out the stop.
     pub fn close(mut self) -> Result<()> {
         self.closed = true;
         self.session.stop()
@@ -308,40 +312,42 @@ impl Drop for Sink {
     }
 }
 
-/// Ends what somebody waits for on a [`Sink`], from another thread.
+/// Handle that ends waits on a [`Sink`] from another thread.
 #[derive(Clone)]
 pub struct SinkStopper(Arc<SinkSession>);
 
 impl SinkStopper {
-    /// Whoever sends or flushes gets [`Error::Stopped`], now and from now on.
+    /// Makes every current and later send and flush return [`Error::Stopped`].
     /// The sink itself runs until its handle is closed or dropped, and still
-    /// collects what was sent before. A message in the middle of which it was
-    /// stopped does not arrive; one that waited for its acknowledgement does.
+    /// collects what was sent before. A message that was being sent at this
+    /// moment does not arrive; one that was waiting for its acknowledgement
+    /// does.
     pub fn stop(&self) {
         self.0.end();
     }
 
-    /// Ends the wait for what was sent to be collected, now and from now on:
-    /// [`Sink::close`] returns at once with what is not known to be.
+    /// Ends the wait for the sink to collect what was sent, now and from now
+    /// on: [`Sink::close`] returns at once with what is not known to be
+    /// collected.
     pub fn abandon(&self) {
         self.0.abandon();
     }
 
-    /// What is known of what was sent so far.
+    /// Returns the delivery counts so far.
     pub fn delivery(&self) -> Delivery {
         self.0.delivery()
     }
 }
 
-/// A message that was sent, and its acknowledgement, once it is there.
-/// Dropping it drops what became of the message.
+/// A message in flight, whose acknowledgement can be waited for. Dropping it
+/// discards the outcome.
 #[must_use = "the message may not have been taken"]
 pub struct PendingAck(Pending);
 
 enum Pending {
     Sent(Sent),
     Done(Result<()>),
-    /// It was waited for.
+    /// `wait` has taken the outcome.
     Over,
 }
 

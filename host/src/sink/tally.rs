@@ -1,5 +1,4 @@
-//! What became of the messages of one sink, through all processes of its
-//! plugin.
+//! Delivery counts of one sink, across all processes of its plugin.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,34 +6,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::plugin::Plugin;
 use crate::status::EventKind;
 
-/// What is known of the messages that were sent to a sink.
+/// Counts of the messages sent to a sink, by what is known of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
     /// Messages that were sent.
     pub sent: u64,
-    /// Messages that the sink is known to have collected: it has acknowledged
-    /// them, or its plugin has told so. Of a plugin that tells neither (on an
-    /// official SDK, without acknowledgements): that its process is known to
-    /// have read.
+    /// Messages known to have been collected: acknowledged, or reported by the
+    /// plugin. For a plugin that does neither (on an official SDK, without
+    /// acknowledgements): messages known to have been read by its process.
     pub delivered: u64,
-    /// Messages that came to the sink, and that it refused: they are among
-    /// `delivered` too, so the sink has taken `delivered - refused`. Without
-    /// acknowledgements they are known as far as the plugin tells; those of our
+    /// Messages that reached the sink and were rejected: they are included in
+    /// `delivered`, so the sink has accepted `delivered - refused`. Without
+    /// acknowledgements, known as far as the plugin reports it; plugins on our
     /// SDKs do.
     pub refused: u64,
 }
 
-/// Counts [`Delivery`].
+/// Counters behind [`Delivery`].
 pub(crate) struct Tally {
     plugin: Arc<Plugin>,
     symbol: String,
     sent: AtomicU64,
     delivered: AtomicU64,
     refused: AtomicU64,
-    /// How many have failed, and whoever sent them knows.
+    /// Messages whose failure was returned to their sender.
     told: AtomicU64,
-    /// How many are known to be lost, and that was told.
+    /// Messages already reported as lost.
     lost: AtomicU64,
 }
 
@@ -52,44 +50,43 @@ impl Tally {
         Delivery { sent: get(&self.sent).max(delivered), delivered, refused }
     }
 
-    /// A message was sent. Only one thread at a time sends.
+    /// Counts a message as sent. Only one thread at a time sends.
     pub(crate) fn sent(&self) {
         self.sent.store(self.sent.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// So many more were delivered, and so many of them refused.
+    /// Counts messages as delivered, and some of them as refused.
     pub(crate) fn delivered(&self, messages: u64, refused: u64) {
         self.delivered.fetch_add(messages, Ordering::AcqRel);
         self.refused.fetch_add(refused, Ordering::AcqRel);
     }
 
-    /// So many that were read are not known to have been dealt with, and will
-    /// not be.
+    /// Takes back messages that were read, but will never be known to be
+    /// processed.
     pub(crate) fn takes_back(&self, messages: u64) {
         let fewer = |delivered: u64| Some(delivered.saturating_sub(messages));
         let _ = self.delivered.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
     }
 
-    /// So many refusals that nobody else is told of.
+    /// Counts refusals that no sender learns of.
     pub(crate) fn refused_silently(&self, messages: u64) {
         self.plugin.counters.refused.add(messages);
     }
 
-    /// A message has failed, and whoever sent it is told.
+    /// Counts a message whose failure is returned to its sender.
     pub(crate) fn told(&self) {
         self.told.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// How many messages have no known outcome.
+    /// Returns the number of messages without a known outcome.
     fn missing(&self) -> u64 {
         let told = self.told.load(Ordering::Acquire);
         let Delivery { sent, delivered, .. } = self.delivery();
         sent.saturating_sub(delivered).saturating_sub(told)
     }
 
-    /// Nothing more will be known of the messages that were sent so far: those
-    /// that have no known outcome are lost, which is counted and told. How many
-    /// those are.
+    /// Counts and reports all messages without a known outcome as lost, once
+    /// nothing more will be known of them. Returns their number.
     pub(crate) fn give_up(&self) -> u64 {
         let missing = self.missing();
         let lost = missing.saturating_sub(self.lost.swap(missing, Ordering::AcqRel));

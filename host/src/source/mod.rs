@@ -19,7 +19,7 @@ use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 use session::SourceSession;
 
-/// A source that is about to be opened.
+/// Builder of a [`Source`].
 #[must_use = "it does nothing until it is opened"]
 pub struct SourceBuilder {
     plugin: Result<Arc<Plugin>>,
@@ -34,7 +34,7 @@ impl SourceBuilder {
 
     target_setters!();
 
-    /// The topic or the like that the source is to read. Default: none.
+    /// Sets what the source is to read: a topic, for example. Default: empty.
     pub fn datasource(mut self, datasource: impl Into<String>) -> Self {
         self.datasource = datasource.into();
         self
@@ -49,7 +49,7 @@ impl SourceBuilder {
         self.open_as()
     }
 
-    /// Starts the source; its records are read as `M`.
+    /// Starts the source, whose records are decoded as `M`.
     ///
     /// # Errors
     /// As [`SourceBuilder::open`].
@@ -63,16 +63,17 @@ impl SourceBuilder {
     }
 }
 
-/// A source that runs: an iterator over its tuples and errors.
+/// A running source: an iterator over its tuples and errors.
 ///
-/// It ends when the source has ended by itself, or was closed. A record that
-/// cannot be read, and an error that the source reports, are items; it goes on
-/// after them. When its plugin crashes it goes on with the next process; while
-/// the plugin is [broken](Error::Broken), that is an item.
+/// The iterator ends when the source has ended or was closed. A record that
+/// cannot be decoded, and an error that the source reports, are items, after
+/// which the iterator continues. After a crash of the plugin it continues with
+/// the next process; while the plugin is [broken](Error::Broken), that error is
+/// an item.
 ///
-/// A source that is not read has to wait. One on an official SDK waits for a
-/// second at most, and what it sends is kept for its reader meanwhile; when
-/// that is too much, [`Error::Overrun`] is an item, and it is started again.
+/// A source that is not read blocks. A source on an official SDK can do so for
+/// only a second; what it sends is queued meanwhile. When the queue is full,
+/// [`Error::Overrun`] is an item, and the source is restarted.
 ///
 /// Dropping it stops the source.
 pub struct Source<M = Value> {
@@ -84,16 +85,15 @@ pub struct Source<M = Value> {
 }
 
 impl<M: DeserializeOwned> Source<M> {
-    /// The next tuple, waited for at most `patience`.
-    ///
-    /// `Ok(None)`: the source is over.
+    /// Returns the next tuple, waiting for at most `patience`; `Ok(None)` once
+    /// the source has ended.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when none came; [`Error::Source`] and
-    /// [`Error::Message`] for what the source reported or garbled;
-    /// [`Error::Overrun`] after a gap: too little was read;
-    /// [`Error::Broken`] when the plugin crashes again and again,
-    /// [`Error::NotRestored`] when this source did not start again.
+    /// [`Error::Timeout`] when there is none in time; [`Error::Source`] and
+    /// [`Error::Message`] for an error that the source reported and a record
+    /// that cannot be decoded; [`Error::Overrun`] at a gap, because nobody
+    /// read; [`Error::Broken`] when the plugin keeps crashing;
+    /// [`Error::NotRestored`] when this source was not restarted.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Tuple<M>>> {
         self.advance(Some(Instant::now() + patience)).map_err(|error| match error {
             Error::Transport { source: TransportError::Timeout, .. } => {
@@ -144,7 +144,7 @@ impl<M> Source<M> {
         self.session.stop()
     }
 
-    /// A handle that ends the iteration from another thread.
+    /// Returns a handle that ends the iteration from another thread.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.session.clone())
     }
@@ -169,12 +169,12 @@ impl<M> Drop for Source<M> {
     }
 }
 
-/// Ends the iteration over a [`Source`] from another thread.
+/// Handle that ends the iteration over a [`Source`] from another thread.
 #[derive(Clone)]
 pub struct Stopper(Arc<SourceSession>);
 
 impl Stopper {
-    /// The iteration ends; what the source has still sent is dropped.
+    /// Ends the iteration; tuples not read yet are dropped.
     pub fn stop(&self) {
         self.0.end();
     }
