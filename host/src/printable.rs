@@ -1,15 +1,15 @@
-//! What others have said, fit for a log line or an error's text: it can neither
-//! begin a line of its own where there is to be one, nor command a terminal.
+//! Foreign text made safe for a log line or an error's text: it cannot forge a
+//! line, nor control a terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// One line: each control character is escaped, but for the tabulator.
+/// Escapes all control characters but tabs, for a single line.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     escape(text, |character| character == '\t')
 }
 
-/// The same, and lines stay what they are.
+/// Escapes all control characters but tabs and line feeds.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |character| matches!(character, '\t' | '\n'))
 }

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 #[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq")))]
 compile_error!("enable a transport of ekuiper-host: feature \"uds\" (the default), \"nng\" or \"zeromq\"");
 
-/// The transport of this name.
+/// Returns the transport of this name.
 pub(crate) fn by_name(name: &str) -> Result<Arc<dyn Transport>> {
     let built = built();
     let known = built.iter().map(|transport| transport.name()).collect::<Vec<_>>().join(", ");
@@ -19,7 +19,7 @@ pub(crate) fn by_name(name: &str) -> Result<Arc<dyn Transport>> {
         .ok_or_else(|| Error::UnknownTransport { name: name.to_owned(), built: known })
 }
 
-/// The one that is used when nobody chose.
+/// Returns the default transport.
 pub(crate) fn default() -> Result<Arc<dyn Transport>> {
     let first = built().first().map_or("", |transport| transport.name());
     by_name(first)

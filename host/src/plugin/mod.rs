@@ -1,8 +1,8 @@
 //! A plugin of a host: started when first needed, restarted after a crash,
 //! updated, and ended with the host.
 //!
-//! [`lifecycle`] decides, [`worker`] carries out; here is what the handles of
-//! functions, sources and sinks use.
+//! [`lifecycle`] decides, [`worker`] carries out; this module is the interface
+//! for the handles of functions, sources and sinks.
 
 pub(crate) mod restorable;
 pub(crate) mod running;
@@ -35,45 +35,45 @@ use running::Running;
 use startup::Canceller;
 use trial::Trial;
 
-/// How long a shutdown waits for what is under way to end: a start is broken
-/// off, and everything else ends with the process.
+/// Maximum time of a shutdown, which aborts a start and ends everything else
+/// with the process.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A plugin of a host, whether it runs or not.
+/// A plugin of a host, running or not.
 pub(crate) struct Plugin {
     name: String,
     pub(crate) site: Arc<Site>,
     pub(crate) counters: Counters,
-    /// One lock: what the lifecycle decides is always decided on all of it.
-    /// Nothing is waited for, started or ended under it, and no handle's lock
-    /// is taken under it.
+    /// One lock, so that the lifecycle always decides on its whole state. While
+    /// it is held, nothing is waited for, started or ended, and no handle's
+    /// lock is taken.
     inner: Mutex<Inner>,
-    /// Something in `inner` has changed.
+    /// Notified when `inner` changes.
     changed: Condvar,
-    /// Breaks off the start that is under way, and every later one.
+    /// Aborts the start in progress, and every later one.
     canceller: Canceller,
 }
 
 struct Inner {
     lifecycle: Lifecycle<Symbol>,
-    /// What the next process is started from.
+    /// Package of the next process.
     package: Arc<Package>,
-    /// The package of the update that has its turn.
+    /// Package of the update that has its turn.
     candidate: Option<(Caller, Arc<Package>)>,
-    /// The latest process that has shaken hands.
+    /// Latest process that completed its handshake.
     running: Option<Arc<Running>>,
     trial: Option<Arc<Trial>>,
     callers: Caller,
     /// Answers that their callers have not taken yet.
     answers: HashMap<Caller, Result<Arc<Running>>>,
     updates: HashMap<Caller, Result<()>>,
-    /// Work that is not begun.
+    /// Work that has not begun.
     work: VecDeque<Work<Symbol>>,
     has_worker: bool,
-    /// Events that are not told yet.
+    /// Events not sent to subscribers yet.
     events: VecDeque<EventKind>,
     is_telling: bool,
-    /// How many threads end the process.
+    /// Number of threads that are ending the process.
     kills: usize,
 }
 
@@ -117,9 +117,9 @@ impl Plugin {
         &self.name
     }
 
-    /// The process that serves, started if there has been none: callers that
-    /// come while a start is under way share what becomes of it. A restart is
-    /// waited for until `deadline`.
+    /// Returns the serving process, starting the plugin if necessary. Callers
+    /// that come during a start share its outcome. A restart is waited for
+    /// until `deadline`.
     pub(crate) fn running(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Running>> {
         let mut inner = lock(&self.inner);
         if let Some(generation) = inner.lifecycle.serving()
@@ -139,8 +139,8 @@ impl Plugin {
         self.await_answer(deadline, |inner| inner.answers.remove(&caller))
     }
 
-    /// Waits for an answer of the lifecycle, which comes at the deadline at the
-    /// latest, unless it waits for the first start.
+    /// Waits for an answer of the lifecycle, which comes by the deadline, or
+    /// with the end of the first start.
     fn await_answer<T>(self: &Arc<Self>, deadline: Instant, take: impl Fn(&mut Inner) -> Option<T>) -> T {
         let mut inner = lock(&self.inner);
         let mut is_told = false;
@@ -159,7 +159,7 @@ impl Plugin {
         }
     }
 
-    /// Waits until something has changed, or the time is over.
+    /// Waits for a change, or until the time is over.
     fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, patience: Option<Duration>) -> MutexGuard<'a, Inner> {
         match patience {
             Some(patience) => self.changed.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner).0,
@@ -167,29 +167,30 @@ impl Plugin {
         }
     }
 
-    /// Whether it makes sense to wait for the plugin.
+    /// Returns an error if waiting for the plugin is pointless.
     pub(crate) fn check(&self) -> Result<()> {
         lock(&self.inner).lifecycle.check()
     }
 
-    /// Whether the host is shut down, or is being.
+    /// Returns whether the host is shut down, or shutting down.
     pub(crate) fn is_shut_down(&self) -> bool {
         lock(&self.inner).lifecycle.state() == PluginState::Stopped
     }
 
-    /// The error of a caller that has waited for the plugin in vain.
+    /// Returns the error of a caller whose wait for the plugin timed out.
     pub(crate) fn away_error(&self) -> Error {
         lock(&self.inner).lifecycle.away()
     }
 
-    /// Starts a source or a sink, and again after every crash, until it is
+    /// Starts a source or a sink now, and after every crash, until it is
     /// [detached](Self::detach).
     pub(crate) fn attach(self: &Arc<Self>, handle: Arc<dyn Restorable>) -> Result<()> {
-        // First, or a crash between the start and this would leave it out.
+        // Attached first, so that a crash between the start and the attachment
+        // cannot leave the handle out.
         self.handle(Input::Attached(Symbol::Handle(handle.clone())));
         let opened = self.open(&*handle);
         if opened.is_err() {
-            // A restart may have it in its list, or have started it.
+            // A restart may have the handle in its list, or have started it.
             handle.give_up();
         }
         opened
@@ -200,7 +201,7 @@ impl Plugin {
         loop {
             let running = self.running(give_up)?;
             match handle.restore(&running) {
-                // Its process was replaced, or died: not the symbol's fault.
+                // Its process was replaced, or crashed: not the symbol's fault.
                 Err(Error::Replaced { .. } | Error::Exited { .. }) if Instant::now() < give_up => {
                     running.process.wait(self.site.options.grace);
                 }
@@ -210,7 +211,7 @@ impl Plugin {
         }
     }
 
-    /// The handle is closed: its source or sink is not restarted.
+    /// Detaches a closed handle, whose source or sink is no longer restarted.
     pub(crate) fn detach(self: &Arc<Self>, handle: &dyn Restorable) {
         let gone: *const () = std::ptr::from_ref(handle).cast();
         let is_gone = |symbol: &&Symbol| matches!(symbol, Symbol::Handle(other) if Arc::as_ptr(other).cast() == gone);
@@ -220,15 +221,15 @@ impl Plugin {
         }
     }
 
-    /// A function's channel, and the process that it belongs to.
+    /// Returns a function's channel, and the process it belongs to.
     pub(crate) fn function(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<(Arc<Running>, Arc<Channel>)> {
         let (running, channel) = loop {
             let running = self.running(deadline)?;
             match running.function(name) {
                 Ok(channel) => break (running, channel),
-                // The next process has it.
+                // The next process serves the function.
                 Err(_) if running.is_left() => {}
-                // As where a source or a sink is opened.
+                // Retried as in `open`.
                 Err(Error::Replaced { .. } | Error::Exited { .. }) if Instant::now() < deadline => {
                     running.process.wait(self.site.options.grace);
                 }
@@ -248,7 +249,7 @@ impl Plugin {
         self.handle(Input::Reset);
     }
 
-    /// The process id, if it runs.
+    /// Returns the process id, while the process is alive.
     pub(crate) fn pid(&self) -> Option<u32> {
         lock(&self.inner).pid()
     }
@@ -279,14 +280,14 @@ impl Plugin {
         }
     }
 
-    /// Ends the process, or its start; it is not restarted. Whoever comes
-    /// second waits for the first.
+    /// Ends the process, or its start, for good. A concurrent second call waits
+    /// for the first.
     pub(crate) fn shutdown(self: &Arc<Self>) {
         self.handle(Input::Shutdown);
         self.await_end(Instant::now() + END_TIMEOUT);
     }
 
-    /// Ends the process once its sinks have collected what they were sent.
+    /// Ends the process after its sinks have collected everything sent to them.
     pub(crate) fn remove(self: &Arc<Self>) {
         self.handle(Input::Removed);
         let options = &self.site.options;

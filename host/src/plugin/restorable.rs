@@ -1,4 +1,4 @@
-//! What is to run as long as its handle lives, whatever becomes of the process.
+//! What runs as long as its handle lives, across processes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,28 +10,29 @@ use crate::{Error, Result};
 
 /// A source or a sink with a handle.
 pub(crate) trait Restorable: Send + Sync {
-    /// What its plugin is told.
+    /// Control message of the symbol.
     fn control(&self) -> &Control;
 
-    /// Starts it in this process, unless that was done, or its handle was
-    /// closed meanwhile: what is restored is exactly what is live (fault 19).
+    /// Starts the symbol in a process, unless it runs there already or its
+    /// handle was closed meanwhile: exactly what is live is restored (fault
+    /// 19).
     ///
     /// # Errors
-    /// Whatever stands against its start.
+    /// The reason why the symbol cannot be started.
     fn restore(&self, running: &Arc<Running>) -> Result<()>;
 
-    /// It was not opened, and has no handle: whatever of it was started is
-    /// stopped, its addresses are free, and it is not started again.
+    /// Gives up a symbol that was not opened: stops whatever of it was started,
+    /// releases its addresses, and does not start it again.
     fn give_up(&self);
 
-    /// It could not be restored, and its handle is to tell that.
+    /// Records that the symbol could not be restored, so that its handle
+    /// returns the error.
     fn is_lost(&self, cause: &Error);
 
-    /// Its process is to be followed by another: lets what is under way come
-    /// to its end, by the deadline. Nothing new begins in that process any
-    /// more.
+    /// Stops new work in a process that is being replaced, and waits for the
+    /// work in flight, at most until the deadline.
     fn leave(&self, running: &Running, deadline: Instant);
 
-    /// The plugin's state has changed: whoever waits looks again.
+    /// Wakes all waits for the plugin, whose state has changed.
     fn wake(&self);
 }

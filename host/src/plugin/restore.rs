@@ -1,5 +1,4 @@
-//! The symbols of a plugin that are in use, and their start in its next
-//! process.
+//! The symbols of a plugin in use, and their start in its next process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use crate::{Error, Result};
 /// A symbol in use.
 #[derive(Clone)]
 pub(crate) enum Symbol {
-    /// A function that has been used.
+    /// A function that has been called or opened.
     Function(String),
     /// A source or a sink with a handle.
     Handle(Arc<dyn Restorable>),
@@ -33,24 +32,24 @@ impl PartialEq for Symbol {
     }
 }
 
-/// What has become of symbols that were to be restored.
+/// Outcome of restoring symbols.
 #[derive(Default)]
 pub(super) struct Restored {
-    /// How many were.
+    /// Number of symbols restored.
     pub(super) count: usize,
-    /// Those that this host is short of something for.
+    /// Symbols not restored because of a shortage of this host.
     pub(super) postponed: Vec<Symbol>,
 }
 
 impl Plugin {
-    /// Starts symbols in a process: functions, then sinks, then sources, so
-    /// that whoever takes rows is there before those who send them. A symbol
-    /// that does not start is lost, unless the process has ended: then the next
-    /// one gets it. A function that the host is short of something for is
-    /// started when it is called.
+    /// Restores symbols in a process: functions, then sinks, then sources, so
+    /// that consumers of rows start before producers. A symbol that fails to
+    /// start is lost, unless the process has ended, when the next process gets
+    /// it. A function that fails for a shortage of the host is started when it
+    /// is called.
     ///
     /// # Errors
-    /// A strict one fails with the first symbol that does not start.
+    /// A strict restore fails with the first symbol that does not start.
     pub(super) fn restore(
         &self,
         running: &Arc<Running>,
@@ -88,8 +87,8 @@ impl Plugin {
         Ok(restored)
     }
 
-    /// Tells that a symbol could not be started for want of something; how
-    /// long to wait after so many attempts.
+    /// Reports a start that failed for a shortage; returns the pause after this
+    /// many attempts.
     pub(crate) fn is_short(&self, error: &Error, attempts: u32) -> Duration {
         let pause = shortage_pause(&self.site.options.restart, attempts);
         self.tell_shortage(error, pause);
@@ -104,7 +103,7 @@ impl Plugin {
         self.site.events.tell(self.name(), EventKind::SymbolLost { kind, symbol, error: error.reason() });
     }
 
-    /// Sources and sinks with a handle.
+    /// Returns the sources and sinks with a handle.
     pub(super) fn handles(&self) -> Vec<Arc<dyn Restorable>> {
         let symbols = lock(&self.inner).lifecycle.symbols().to_vec();
         let handle = |symbol| match symbol {

@@ -1,5 +1,5 @@
-//! A running plugin process: its symbols started and stopped over the control
-//! channel, its functions' channels.
+//! A running plugin process: starting and stopping its symbols over the control
+//! channel, and the channels of its functions.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,57 +25,60 @@ use crate::site::{Claim, Site};
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// How long a symbol may take to end after it has answered a stop, before it
-/// is told again; it doubles up to [`MAX_STOP_PAUSE`].
+/// Time for a symbol to end after the plugin has answered its stop, before the
+/// stop is repeated; doubles up to [`MAX_STOP_PAUSE`].
 const FIRST_STOP_PAUSE: Duration = Duration::from_millis(20);
 const MAX_STOP_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether a plugin that has not answered a command
-/// takes another one.
+/// Interval of the check whether a plugin that has not answered a command
+/// accepts another one.
 const STRAY_LOOK: Duration = Duration::from_millis(100);
 
-/// What became of a source or a sink that was to be stopped.
+/// Outcome of stopping a source or a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stopped {
-    /// The plugin has answered that.
+    /// The plugin has answered the stop.
     Answered,
-    /// It ends, or is stopped, with its process.
+    /// The symbol ends with its process.
     WithProcess,
 }
 
 /// A running plugin process.
 pub(crate) struct Running {
     pub(crate) name: String,
-    /// Which process of the plugin it is, from 1.
+    /// Number of the process, from 1.
     pub(crate) generation: u64,
     pub(crate) site: Arc<Site>,
     pub(crate) process: Process,
-    /// The folder that its SDK uses.
+    /// Socket folder that the plugin's SDK uses.
     pub(crate) folder: SocketFolder,
     control: Arc<Channel>,
-    /// What it can do beyond eKuiper's protocol; nothing, unless it says so.
+    /// Features beyond eKuiper's protocol; none unless the plugin announced
+    /// them.
     hello: Hello,
     functions: Mutex<HashMap<String, Arc<FunctionSlot>>>,
-    /// Its sockets, whose waits end with it.
+    /// The process's sockets, whose waits end with the process.
     pub(crate) scope: Arc<ProcessScope>,
-    /// Another process is to follow: whatever has not begun waits for it.
+    /// The process is being replaced: whatever has not begun waits for the
+    /// next.
     is_left: AtomicBool,
-    /// A command that was not answered in time: the plugin may hang in it.
+    /// The command that was not answered in time, in which the plugin may hang.
     hung: Mutex<Option<String>>,
-    /// Sources and sinks that are to be stopped before the process is.
+    /// Sources and sinks to be stopped before the process is.
     live: Mutex<Vec<Control>>,
-    /// Sources and sinks that may run and that nobody holds: they were told to
-    /// start or to stop, and it is not known what became of that.
+    /// Sources and sinks that may run without a handle: the outcome of their
+    /// start or stop is unknown.
     strays: Mutex<Vec<Control>>,
-    /// Held while strays are stopped: no start of the same symbol comes
-    /// between.
+    /// Held while strays are stopped, so that no start of the same symbol
+    /// intervenes.
     stopping_strays: DeadlineLock<()>,
-    /// Itself, for the thread that waits until strays can be stopped.
+    /// Weak reference to this, for the thread that waits until strays can be
+    /// stopped.
     own: Weak<Self>,
-    /// Sockets that it listens on, as far as it has not been seen to close
+    /// Sockets on which the process listens, unless it is known to have closed
     /// them.
     sockets: Mutex<Vec<Address>>,
-    /// Its control channel's address; free once the process is retired.
+    /// Address of the control channel, released when the process is retired.
     claim: Mutex<Option<Claim>>,
     _watch: Watch,
 }
@@ -86,11 +89,11 @@ struct FunctionChannel {
     _claim: Claim,
 }
 
-/// A function, or its start: those who come while it is under way share what
-/// becomes of it.
+/// A function, or its start. Callers that come during a start share its
+/// outcome.
 #[derive(Default)]
 struct FunctionSlot {
-    /// How many starts have ended.
+    /// Number of starts that have ended.
     ends: AtomicU64,
     state: DeadlineLock<SlotState>,
 }
@@ -98,12 +101,12 @@ struct FunctionSlot {
 #[derive(Default)]
 struct SlotState {
     function: Option<FunctionChannel>,
-    /// Which start has failed, and why.
+    /// Number of the failed start, and its error.
     failure: Option<(u64, Error)>,
 }
 
 impl FunctionSlot {
-    /// Starts it, for all who wait for that.
+    /// Runs a start, for all callers that wait for it.
     fn start<R>(&self, state: &mut SlotState, start: impl FnOnce(&mut SlotState) -> Result<R>) -> Result<R> {
         state.failure = None;
         let started = start(state);
@@ -115,7 +118,7 @@ impl FunctionSlot {
 
 impl Running {
     /// Starts the plugin's process. `on_exit` is called, from another thread,
-    /// when it has ended.
+    /// when the process has ended.
     pub(crate) fn start(
         package: &Package,
         generation: u64,
@@ -127,7 +130,7 @@ impl Running {
         Ok(Self::new(&package.name, generation, site, started))
     }
 
-    /// A process that has shaken hands.
+    /// Creates the running process, after its handshake.
     pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Arc<Self> {
         let Started { process, control, folder, claim, hello, scope } = started;
         process.serves();
@@ -155,44 +158,45 @@ impl Running {
         running
     }
 
-    /// Whether it is on an official SDK, as far as that can be told: those know
-    /// one socket folder, and ours takes another when it is told one.
+    /// Returns whether the plugin is on an official SDK, judged by its socket
+    /// folder: an official SDK uses a fixed one, and our SDK the one it is
+    /// given.
     pub(crate) fn uses_official_sdk(&self) -> bool {
         self.hello == Hello::default() && self.folder == SocketFolder::new(DEFAULT_FOLDER)
     }
 
-    /// How the messages of its symbols are written.
+    /// Returns the format of messages of symbols of this kind.
     pub(crate) fn format(&self, kind: SymbolKind) -> Format {
         let wanted = self.site.options.format;
-        // A sink is given the engine's bytes as they are, and expects JSON.
+        // A sink is given the engine's bytes unchanged, and expects JSON.
         if kind != SymbolKind::Sink && self.hello.speaks(wanted) { wanted } else { Format::Json }
     }
 
-    /// Whether it can do more than eKuiper's protocol knows.
+    /// Returns whether the plugin supports a feature beyond eKuiper's protocol.
     pub(crate) fn has(&self, feature: Feature) -> bool {
         self.hello.has(feature)
     }
 
-    /// Whether whatever fails with this process goes on with the next: it has
-    /// ended, or another is to follow.
+    /// Returns whether failed operations are to be retried with the next
+    /// process: this one has ended, or is being replaced.
     pub(crate) fn is_over(&self) -> bool {
         self.is_left() || self.process.wait(EXIT_GRACE).is_some()
     }
 
-    /// Whether a symbol could not be started or stopped because the process
-    /// ends, or is left: what has answered lives.
+    /// Returns whether a start or stop failed because the process ends or is
+    /// being replaced; a plugin that has answered is alive.
     pub(crate) fn has_ended_with(&self, error: &Error) -> bool {
         !matches!(error, Error::Refused { .. }) && self.is_ending(None) == Some(true)
     }
 
-    /// Whether another process is to follow.
+    /// Returns whether the process is being replaced.
     pub(crate) fn is_left(&self) -> bool {
         self.is_left.load(Ordering::SeqCst)
     }
 
-    /// Starts a source or a sink; [`Running::stop_symbol`] must follow. Where
-    /// it fails, and the symbol may run all the same, it is stopped as soon as
-    /// the plugin can be told so, and before it is started again.
+    /// Starts a source or a sink; [`Running::stop_symbol`] must follow. If the
+    /// start fails but the symbol may run nevertheless, it is stopped as soon
+    /// as the plugin accepts commands, and before it is started again.
     pub(crate) fn start_symbol(&self, control: &Control) -> Result<()> {
         self.stop_strays()?;
         let started = self.command(CommandKind::Start, control, self.site.options.init_timeout);
@@ -203,9 +207,10 @@ impl Running {
         Ok(())
     }
 
-    /// Stops a source or a sink, and tells it again until it has: the official
-    /// Python SDK answers `ok` to a stop that meets a start, and ignores it
-    /// (fault 13). `has_stopped` waits for the symbol's end, at most so long.
+    /// Stops a source or a sink, and repeats the stop until it takes effect:
+    /// the official Python SDK answers `ok` to a stop during a start, and
+    /// ignores it (fault 13). `has_stopped` waits for the symbol's end, at most
+    /// for the given time.
     pub(crate) fn stop_symbol(
         &self,
         control: &Control,
@@ -244,23 +249,23 @@ impl Running {
         Ok(Stopped::WithProcess)
     }
 
-    /// Stops what may run though nobody holds it.
+    /// Stops the symbols that may run without a handle.
     ///
     /// # Errors
-    /// The plugin takes no command: what was not stopped is stopped later.
+    /// The plugin accepts no command; the remaining strays are stopped later.
     fn stop_strays(&self) -> Result<()> {
         let patience = self.site.options.recv_timeout;
         let Some(_alone) = self.stopping_strays.lock(Instant::now() + patience) else {
             let what = "the stop of a symbol without a handle".into();
             return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
         };
-        // One that is not stopped now is a stray again.
+        // A stray that is not stopped now is added again.
         let strays = std::mem::take(&mut *lock(&self.strays));
         let mut stopped = Ok(());
         for control in strays {
             match &stopped {
                 Ok(()) => match self.command(CommandKind::Stop, &control, patience) {
-                    // It runs no more, or never did.
+                    // The symbol runs no more, or never did.
                     Ok(()) | Err(Error::Refused { .. }) => {}
                     failed => stopped = failed,
                 },
@@ -270,8 +275,8 @@ impl Running {
         stopped
     }
 
-    /// Notes that a source or a sink may run which nobody holds, and has it
-    /// stopped as soon as the plugin can be told so.
+    /// Records a source or a sink that may run without a handle, and has it
+    /// stopped as soon as the plugin accepts commands.
     fn add_stray(&self, control: &Control) {
         if self.scope.is_over() {
             return;
@@ -283,7 +288,7 @@ impl Running {
         let is_first = strays.len() == 1;
         drop(strays);
         if !is_first {
-            // The thread that was started with the first stops all.
+            // The thread started for the first stray stops all.
             return;
         }
         let own = self.own.clone();
@@ -293,7 +298,7 @@ impl Running {
                     return;
                 }
                 if running.control.is_ready() == Some(true) {
-                    // What is not stopped has a thread of its own again.
+                    // A stray that is not stopped gets a new thread.
                     let _ = running.stop_strays();
                     return;
                 }
@@ -303,21 +308,21 @@ impl Running {
             }
         };
         if let Err(error) = std::thread::Builder::new().name(format!("{}-stop", self.name)).spawn(stop) {
-            // The next start stops it.
+            // The next start stops the stray.
             tracing::debug!(plugin = self.name, %error, "cannot start a thread");
         }
     }
 
-    /// Whether a channel of the process has ended because the process does;
-    /// `None` when that is not known by the deadline. Our SDK lets go of the
-    /// control channel first, then closes its symbols, and may take its time.
+    /// Returns whether a channel has ended because its process is ending;
+    /// `None` if that is not known by the deadline. Our SDK closes the control
+    /// channel first, then its symbols, which may take a while.
     pub(crate) fn is_ending(&self, deadline: Deadline) -> Option<bool> {
         if self.is_left() || self.process.wait(Duration::ZERO).is_some() {
             return Some(true);
         }
-        // Then it was neither the process's end, which could be seen, nor the
-        // beginning of one in order. Other transports tell ends in any order,
-        // and other processes of its own may hold its channels.
+        // Otherwise it was neither the end of the process, which would be
+        // visible, nor the start of a graceful one. Other transports report
+        // ends in any order, and child processes may hold the channels open.
         let is_in_order = self.site.transport_name() == "uds";
         if is_in_order && group::lives_alone(self.process.pid()) && self.control.still_has_peer() {
             return Some(false);
@@ -338,7 +343,7 @@ impl Running {
         (until == give_up).then_some(false)
     }
 
-    /// Notes that the process listens at `address` from now on.
+    /// Records that the process listens at `address` from now on.
     pub(crate) fn listens_at(&self, address: &Address) {
         let mut sockets = lock(&self.sockets);
         if !sockets.contains(address) {
@@ -346,12 +351,12 @@ impl Running {
         }
     }
 
-    /// Notes that it has been told to close that socket, and has.
+    /// Records that the process has closed a socket after being told to.
     pub(crate) fn has_closed(&self, address: &Address) {
         lock(&self.sockets).retain(|other| other != address);
     }
 
-    /// Removes the sockets that the process has left behind, if it has ended.
+    /// Removes the sockets that the process left behind, if it has ended.
     pub(crate) fn sweep(&self) {
         if self.process.exit().is_none() {
             return;
@@ -375,7 +380,7 @@ impl Running {
         if let Err(Failure::Timeout) = answer {
             *lock(&self.hung) = Some(what());
             if lock(&self.live).is_empty() && lock(&self.functions).is_empty() {
-                // Nobody else is disturbed.
+                // Other plugins are not affected.
                 self.replace(&what());
             }
         }
@@ -388,7 +393,8 @@ impl Running {
                 self.add_stray(&control);
             }
             match self.explain(failure, what(), patience) {
-                // Nothing that it may have started is left.
+                // The process is gone, and with it whatever it may have
+                // started.
                 Error::OutcomeUnknown { plugin, exit: Some(exit), .. } if kind == CommandKind::Start => {
                     Error::Exited { plugin, exit }
                 }
@@ -407,14 +413,14 @@ impl Running {
         })
     }
 
-    /// A plugin that hangs in one command can carry out no other (fault 18):
-    /// its process is replaced.
+    /// Replaces the process of a plugin that hangs in a command, since it
+    /// cannot execute any other (fault 18).
     fn replace_if_hung(&self) -> Result<()> {
         let mut hung = lock(&self.hung);
         match self.control.is_ready() {
             Some(true) => *hung = None,
             Some(false) => {}
-            // It carries out a command.
+            // The plugin is executing a command.
             None => return Ok(()),
         }
         let Some(what) = hung.clone() else { return Ok(()) };
@@ -428,17 +434,17 @@ impl Running {
         self.process.terminate(self.site.options.grace);
     }
 
-    /// The channel of a function, started if it is not.
+    /// Returns the channel of a function, after starting it if necessary.
     pub(crate) fn function(&self, symbol: &str) -> Result<Arc<Channel>> {
         let slot = lock(&self.functions).entry(symbol.to_owned()).or_default().clone();
         let ended = slot.ends.load(Ordering::SeqCst);
         let patience = self.site.options.init_timeout;
-        // One function's start does not hold up another's.
+        // Per function, so that one start does not block another's.
         let Some(mut state) = slot.state.lock(Instant::now() + patience) else {
             let what = format!("function {symbol} (it is being started)");
             return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
         };
-        // It has ended since this caller came.
+        // The start has ended since this caller began to wait.
         if let Some((end, error)) = &state.failure
             && *end > ended
         {
@@ -465,7 +471,7 @@ impl Running {
         let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what(), Duration::ZERO)?;
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
-        // Read from now on: a plugin may say much there before it answers.
+        // Read from now on: a plugin may send much before it answers.
         let watch = self.site.idle_reader.watch(channel.clone());
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
             let patience = self.site.options.init_timeout;
@@ -475,16 +481,17 @@ impl Running {
         match started {
             Ok(()) => Ok(FunctionChannel { channel, _watch: watch, _claim: claim }),
             Err(error) => {
-                // The idle reader may have it for a moment more: the address is free.
+                // Closed, since the idle reader may hold it a moment longer:
+                // the address is free.
                 channel.close();
                 Err(error.or_shortage())
             }
         }
     }
 
-    /// A function's connection has ended. The official Python SDK ends the
-    /// function then, and a start is all that brings it back; whoever connects
-    /// again by himself gets none.
+    /// Restarts a function whose connection has ended. The official Python SDK
+    /// ends the function then, and only a start brings it back; if the plugin
+    /// reconnects by itself, no start is sent.
     fn bring_back(&self, symbol: &str, channel: &Channel) -> Result<()> {
         match channel.wait_back() {
             Ok(()) | Err(Failure::ProcessEnded) => return Ok(()),
@@ -501,14 +508,14 @@ impl Running {
             ready.map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))
         });
         match started {
-            // The next process has it.
+            // The next process serves the function.
             Err(_) if self.is_over() => Ok(()),
             started => started,
         }
     }
 
-    /// The error for a failed exchange: what was asked, and what became of the
-    /// process.
+    /// Returns the error of a failed exchange: the request, and the state of
+    /// the process.
     pub(crate) fn explain(&self, failure: Failure, what: String, after: Duration) -> Error {
         let plugin = self.name.clone();
         match failure {
@@ -536,13 +543,13 @@ impl Running {
         }
     }
 
-    /// The error for one of the process's channels, other than its control
-    /// channel and its functions': what became of the process, where the
-    /// channel has ended with it.
+    /// Returns the error of one of the process's channels other than its
+    /// control and function channels: the end of the process, if that ended the
+    /// channel.
     pub(crate) fn channel_error(&self, what: String, source: TransportError) -> Error {
         let plugin = || self.name.clone();
         match source {
-            // Its scope was closed: with the process, or with the host.
+            // The scope was closed, with the process or with the host.
             TransportError::Closed => match self.process.wait(EXIT_GRACE) {
                 Some(exit) => Error::Exited { plugin: plugin(), exit },
                 None => Error::Stopped,
@@ -555,13 +562,13 @@ impl Running {
         }
     }
 
-    /// The process has ended: frees the addresses of its control and function
-    /// channels for the next one, whoever still holds this.
+    /// Releases the addresses of the control and function channels of a process
+    /// that has ended, for the next one, even while handles hold this.
     pub(crate) fn retire(&self) {
         self.control.close();
         for slot in std::mem::take(&mut *lock(&self.functions)).into_values() {
-            // A start that is under way ends with the process, and is closed
-            // with the last that holds it.
+            // A start in progress ends with the process, and is closed with its
+            // last reference.
             if let Some(mut state) = slot.state.lock(Instant::now() + EXIT_GRACE)
                 && let Some(function) = state.function.take()
             {
@@ -572,8 +579,8 @@ impl Running {
         self.sweep();
     }
 
-    /// Another process is to follow: nothing new begins in this one, and the
-    /// calls that are under way come to their end, if they do by the deadline.
+    /// Stops new work in a process that is being replaced, and waits for the
+    /// calls in flight, at most until the deadline.
     pub(crate) fn leave(&self, deadline: Instant) {
         self.is_left.store(true, Ordering::SeqCst);
         let slots: Vec<_> = lock(&self.functions).values().cloned().collect();
@@ -586,21 +593,21 @@ impl Running {
         }
     }
 
-    /// Stops sources and sinks, then ends the process. What it has sent can be
-    /// read on.
+    /// Stops sources and sinks, then ends the process. Its output can still be
+    /// read.
     pub(crate) fn end(&self) {
         self.stop_all();
         self.process.terminate(self.site.options.grace);
         self.retire();
     }
 
-    /// The same, and ends every wait for it. What its sinks have collected is
-    /// told until its end.
+    /// Stops sources and sinks, ends every wait for the process, then ends it.
+    /// Reports of its sinks are read until the end.
     pub(crate) fn shutdown(&self) {
         self.stop_all();
         self.scope.close_all_but_reports();
         self.process.terminate(self.site.options.grace);
-        // Where the kernel still holds the process.
+        // In case the kernel still holds the process.
         self.scope.close();
         self.sweep();
     }

@@ -1,5 +1,5 @@
-//! The start of a plugin: its process, its handshake, and which socket folder
-//! its SDK uses.
+//! The start of a plugin: its process, its handshake, and the socket folder
+//! that its SDK uses.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, mpsc};
@@ -23,25 +23,25 @@ use crate::site::{Claim, Site};
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// How long a plugin may take to shake hands when somebody else has its
-/// control address in `/tmp`: one that takes the folder from its launch
+/// Maximum time to the handshake when another process holds the plugin's
+/// control address in `/tmp`. A plugin that takes the folder from its launch
 /// options needs far less, and any other must be refused soon.
 const PATIENCE_IN_A_CLASH: Duration = Duration::from_secs(5);
 
-/// A process that has shaken hands.
+/// A process that completed its handshake.
 pub(crate) struct Started {
     pub(crate) process: Process,
     pub(crate) control: Arc<Channel>,
-    /// The folder that its SDK uses.
+    /// Socket folder that the plugin's SDK uses.
     pub(crate) folder: SocketFolder,
     pub(crate) claim: Claim,
-    /// What the plugin says of itself, if it does.
+    /// The plugin's announcement of its features, if any.
     pub(crate) hello: Option<Hello>,
-    /// Its sockets, whose waits end with it.
+    /// The process's sockets, whose waits end with the process.
     pub(crate) scope: Arc<ProcessScope>,
 }
 
-/// Ends the start that is under way, and every later one.
+/// Aborts the start in progress, and every later one.
 #[derive(Default)]
 pub(crate) struct Canceller(Mutex<Cancelled>);
 
@@ -78,8 +78,8 @@ impl Canceller {
     }
 }
 
-/// Starts a plugin, and waits for its handshake.
-/// `on_exit` is called, from another thread, when its process has ended.
+/// Starts a plugin, and waits for its handshake. `on_exit` is called, from
+/// another thread, when its process has ended.
 pub(crate) fn start(
     package: &Package,
     site: &Arc<Site>,
@@ -91,10 +91,11 @@ pub(crate) fn start(
     launch(package, site, common, None, canceller, on_exit)?.started(package, &site.options)
 }
 
-/// Starts a plugin on a site of its own, while another process of it runs, and
-/// waits for its handshake: there, or in the `common` folder. Where the process
-/// that runs has the control channel in that folder, it is not let in there;
-/// that it has come is all that can be tried, and it is ended then.
+/// Starts a plugin on a separate site, beside a running process of it, and
+/// waits for its handshake: on that site, or in the `common` folder. If the
+/// running process holds the control channel in the common folder, the new
+/// process is not admitted there; its connection attempt is all that can be
+/// tested, after which it is ended.
 pub(crate) fn start_beside(
     former: Option<&Arc<Kin>>,
     package: &Package,
@@ -113,14 +114,14 @@ pub(crate) fn start_beside(
     launched.started(package, &site.options).map(Some)
 }
 
-/// A process that has been started, and what became of its handshake.
+/// A started process, and the outcome of its handshake.
 struct Launched {
     line: CommandLine,
     process: Process,
     scope: Arc<ProcessScope>,
     candidates: Vec<Candidate>,
     handshake: Handshake,
-    /// What stands against listening in the common folder.
+    /// Why the host cannot listen in the common folder.
     clash: Option<TransportError>,
     patience: Duration,
 }
@@ -142,8 +143,8 @@ impl Launched {
                 }
             }
             Handshake::Nobody => match self.clash.take() {
-                // Listened on in the host's own folder alone, one on an
-                // official SDK has nobody to shake hands with.
+                // Without the common folder, a plugin on an official SDK cannot
+                // complete its handshake.
                 Some(source) => {
                     let what = format!(
                         "plugin {name} did not complete its handshake within {:?}, and on an official SDK it cannot",
@@ -153,7 +154,7 @@ impl Launched {
                 }
                 None => self.failure(name),
             },
-            // The other host hangs up on it, which may be what has ended it.
+            // The other host closes its connection, which may be why it ended.
             Handshake::Exited => match (self.failure(name), self.clash.take()) {
                 (error @ Error::EarlyExit { .. }, Some(source)) => transport_error(error.to_string())(source),
                 (error, _) => error,
@@ -169,7 +170,7 @@ impl Launched {
         self.process.terminate(options.grace);
     }
 
-    /// Why there is no handshake, for people.
+    /// Returns the reason of a failed handshake.
     fn failure(&self, name: &str) -> Error {
         let (plugin, process) = (name.to_owned(), &self.process);
         let garbage = match &self.handshake {
@@ -194,7 +195,7 @@ impl Launched {
     }
 }
 
-/// Whether the plugin serves what its manifest says; what it serves beyond that
+/// Checks that the plugin serves what its manifest lists; further symbols
 /// cannot be used.
 fn check_symbols(package: &Package, hello: &Hello) -> Result<()> {
     for kind in SymbolKind::ALL {
@@ -209,8 +210,8 @@ fn check_symbols(package: &Package, hello: &Hello) -> Result<()> {
     Ok(())
 }
 
-/// What a plugin serves that is not in its manifest, for people: a few of them,
-/// however many there are.
+/// Describes the symbols that a plugin serves beyond its manifest, naming a
+/// few.
 fn not_promised(kind: SymbolKind, promised: &[String], served: &[String]) -> Option<String> {
     const NAMED: usize = 5;
     const LETTERS: usize = 40;
@@ -243,7 +244,7 @@ fn launch(
     let options = &site.options;
     let is_cancelled = || canceller.is_set();
     let line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?, &is_cancelled)?;
-    // Without a second folder in question, this one is not the plugin's alone.
+    // Without another candidate folder, this one may not be the plugin's alone.
     let is_private = common.is_some() || former.is_some();
     let scope = site.process_scope(name);
     let (candidates, clash) = listen(name, site, &scope, common)?;
@@ -258,7 +259,8 @@ fn launch(
         });
     }
     let on_exit = move |exit: &Exit| {
-        // Before the waits for its handshake end, and tell only that.
+        // Sent before the waits for the handshake end, which would report only
+        // that.
         let _ = exited.send(Report::Exited);
         own.process_ended();
         on_exit(exit);
@@ -272,7 +274,7 @@ fn launch(
     let deadline = Instant::now() + patience;
     for (index, candidate) in candidates.iter().enumerate() {
         let (channel, report) = (candidate.channel.clone(), report.clone());
-        // Only the plugin reaches a folder of the host's own.
+        // Only the plugin can reach a folder of the host's own.
         let strict = index == 0 && is_private;
         let wait = move || {
             let outcome = channel.wait_ready(deadline, strict);
@@ -286,7 +288,7 @@ fn launch(
     Ok(Launched { line, process, scope, candidates, handshake, clash, patience })
 }
 
-/// What the plugin is told on its command line.
+/// Returns the launch options, passed on the command line.
 fn launch_json(name: &str, site: &Site) -> Result<String> {
     let mut launch = LaunchOptions::default();
     launch.ipc_dir = Some(site.folder.path().to_owned());
@@ -299,9 +301,9 @@ fn launch_json(name: &str, site: &Site) -> Result<String> {
     launch.to_argument().map_err(|source| Error::Message { what: format!("plugin {name}"), source })
 }
 
-/// A plugin dials its control channel in the site's own folder or in the
-/// common one: listens in both. What stands against the second matters only to
-/// a plugin that needs it.
+/// Listens in the site's own folder and in the common one, since a plugin
+/// connects to its control channel in either. A failure in the second matters
+/// only to a plugin that needs it.
 fn listen(
     name: &str,
     site: &Arc<Site>,
@@ -323,7 +325,7 @@ fn listen(
     Ok((candidates, clash))
 }
 
-/// A control channel that the plugin may choose.
+/// A control channel that the plugin may connect to.
 struct Candidate {
     folder: SocketFolder,
     channel: Arc<Channel>,
@@ -334,26 +336,26 @@ enum Report {
     Waited(usize, Result<(), Failure>),
     Exited,
     Cancelled,
-    /// It has come to the channel of the process that runs.
+    /// The process has connected to the channel of the running process.
     Visited,
 }
 
 enum Handshake {
     From(usize),
-    /// With the process that runs.
+    /// The handshake was with the running process.
     WithFormer,
     /// The process has ended.
     Exited,
     Cancelled,
-    /// Somebody in the host's own folder said this instead.
+    /// A connection in the host's own folder sent this instead.
     Garbage(Vec<u8>),
-    /// None by the deadline.
+    /// No handshake by the deadline.
     Nobody,
 }
 
 fn await_handshake(reports: &mpsc::Receiver<Report>, candidates: usize) -> Handshake {
     let mut over = 0;
-    // Every wait has a deadline: as many reports come as there are candidates.
+    // Every wait has a deadline, so there is one report per candidate.
     while over < candidates {
         match reports.recv() {
             Ok(Report::Waited(index, Ok(()))) => return Handshake::From(index),
