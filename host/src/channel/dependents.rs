@@ -1,10 +1,11 @@
-//! The sockets of one plugin process, who may connect to them, and the end of
+//! The sockets of one plugin process: who may connect to them, and the end of
 //! every wait on them.
 //!
-//! Sockets are made here and nowhere else ([`Site`](crate::site::Site) keeps
-//! the transport to itself), so a wait for a process that outlives the process
-//! cannot be written: when the process ends, what it has sent is delivered,
-//! and then each wait ends with [`TransportError::Closed`](ekuiper_core::transport::TransportError). Nor can a socket be
+//! Sockets are created here only ([`Site`](crate::site::Site) keeps the
+//! transport private), so no wait for a process can outlive the process: when
+//! it ends, what it sent is delivered, and then each wait ends with
+//! [`TransportError::Closed`](ekuiper_core::transport::TransportError). Nor can
+//! a socket be created at which another process is taken for the plugin's.
 //! made at which another process is taken for the plugin's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,11 +27,12 @@ pub(crate) struct ProcessScope {
     sockets: Mutex<Vec<Socket>>,
 }
 
-/// A socket of the process's.
+/// A socket to the process.
 enum Socket {
     Reply(Weak<dyn Reply>),
     Pull(Weak<dyn Pull>),
-    /// What sinks acknowledge, or report to have collected.
+    /// Channel on which sinks acknowledge messages, or report what they
+    /// collected.
     Reports(Weak<dyn Pull>),
     Push(Weak<dyn Push>),
 }
@@ -44,7 +46,7 @@ impl Socket {
         }
     }
 
-    /// What the process has sent is still received; nothing can be sent to it.
+    /// Stops sending; what the process has sent is still received.
     fn finish(&self) {
         match self {
             Self::Reply(socket) => socket.upgrade().iter().for_each(|socket| socket.finish()),
@@ -63,33 +65,34 @@ impl Socket {
 }
 
 impl ProcessScope {
-    /// Of a process that is about to be one of `kin`.
+    /// Creates the scope of a process that is about to become one of `kin`.
     pub(crate) fn new(transport: Arc<dyn Transport>, mut options: Options, kin: Arc<Kin>) -> Arc<Self> {
         options.admission = Some(kin.clone());
         Arc::new(Self { transport, options, kin, is_over: AtomicBool::new(false), sockets: Mutex::default() })
     }
 
-    /// The processes that may be at the other end of these sockets.
+    /// Returns the processes that may be at the other end of these sockets.
     pub(crate) fn kin(&self) -> &Arc<Kin> {
         &self.kin
     }
 
-    /// A socket that answers the process's requests at `address`.
+    /// Creates a socket that answers the process's requests at `address`.
     pub(crate) fn reply(&self, address: &Address) -> Result<Arc<dyn Reply>> {
         let socket: Arc<dyn Reply> = Arc::from(self.transport.reply(address, &self.options)?);
         self.add(Socket::Reply(Arc::downgrade(&socket)));
         Ok(socket)
     }
 
-    /// A socket that receives what the process sends to `address`.
+    /// Creates a socket that receives what the process sends to `address`.
     pub(crate) fn pull(&self, address: &Address) -> Result<Arc<dyn Pull>> {
         let socket = self.listen(address)?;
         self.add(Socket::Pull(Arc::downgrade(&socket)));
         Ok(socket)
     }
 
-    /// The same for what a sink acknowledges or reports at `address`: it is
-    /// received until the process has ended, though no other wait goes on.
+    /// Creates a socket for acknowledgements and reports of a sink at
+    /// `address`, which are received until the process has ended, even if every
+    /// other wait was ended.
     pub(crate) fn reports(&self, address: &Address) -> Result<Arc<dyn Pull>> {
         let socket = self.listen(address)?;
         self.add(Socket::Reports(Arc::downgrade(&socket)));
@@ -101,7 +104,7 @@ impl ProcessScope {
         Ok(Arc::from(self.transport.pull(&endpoint, &self.options)?))
     }
 
-    /// A socket that sends to where the process listens.
+    /// Creates a socket that sends to an address at which the process listens.
     pub(crate) fn push(&self, address: &Address) -> Result<Arc<dyn Push>> {
         let endpoint = Endpoint::Dial(address.clone());
         let socket: Arc<dyn Push> = Arc::from(self.transport.push(&endpoint, &self.options)?);
@@ -119,12 +122,12 @@ impl ProcessScope {
         sockets.push(socket);
     }
 
-    /// Whether the process has ended, or nobody waits for it any more.
+    /// Returns whether the process has ended, or every wait for it was ended.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
     }
 
-    /// The process has ended: nothing new will come.
+    /// Records the end of the process: nothing new will arrive.
     pub(crate) fn process_ended(&self) {
         self.take_all().iter().for_each(Socket::finish);
     }
@@ -134,8 +137,8 @@ impl ProcessScope {
         self.take_all().iter().for_each(Socket::close);
     }
 
-    /// Ends every wait but those for what sinks have collected: they end with
-    /// the process.
+    /// Ends every wait except those for reports of sinks, which end with the
+    /// process.
     pub(crate) fn close_all_but_reports(&self) {
         let mut sockets = lock(&self.sockets);
         self.is_over.store(true, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! What comes in on a channel: who it is, and what it means.
+//! Events of a channel: their sender, and their meaning.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -9,11 +9,11 @@ use ekuiper_core::transport::{ConnectionId, ReplyEvent, Ticket, TransportError};
 
 use super::{Channel, Failure, State};
 
-/// How much of a stranger's first words is told, in bytes.
+/// Maximum length of a stranger's first bytes in an error.
 const QUOTED: usize = 80;
 
 impl Channel {
-    /// Takes the next event. Without one by the deadline, fails with the
+    /// Handles the next event. Without one by the deadline, fails with the
     /// reason why no command can be sent.
     pub(super) fn step(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
         match self.reply.receive(&mut state.buffer, Some(deadline)) {
@@ -53,8 +53,8 @@ impl Channel {
         Ok(())
     }
 
-    /// What a request means; nothing, where it was told to whoever has posted
-    /// the command.
+    /// Interprets a request; returns `None` for the answer to a posted command,
+    /// which was passed on.
     fn requested(&self, state: &mut State, ticket: Ticket) -> Option<Arrival> {
         let connection = ticket.connection;
         let arrival = state.end.arrived(ticket, &state.buffer);
@@ -68,7 +68,7 @@ impl Channel {
                 state.tell(Ok(()));
                 return None;
             }
-            // Those to whom something is posted send no keepalives.
+            // Plugins to which commands are posted send no keepalives.
             Arrival::SendAgain if state.posted.is_some() => {
                 state.tell(Err(Failure::OutcomeUnknown));
                 return None;
@@ -89,8 +89,9 @@ impl Channel {
         Some(arrival)
     }
 
-    /// The plugin's processes have shaken hands twice: the second connection
-    /// takes the first one's place when that has ended, as after a reconnect.
+    /// Handles a second connection of the plugin's processes with a handshake:
+    /// it takes the first one's place when that has ended, as after a
+    /// reconnect.
     fn rival(&self, state: &mut State, connection: ConnectionId) {
         state.introduce(connection);
         if let Some(others) = state.rivals.pass(Instant::now()) {
@@ -100,7 +101,7 @@ impl Channel {
 }
 
 impl State {
-    /// Takes note of what a plugin has said of itself.
+    /// Stores what the plugin has announced of itself.
     fn introduce(&mut self, connection: ConnectionId) {
         if let Some(hello) = Hello::decode(&self.buffer) {
             self.hellos.insert(connection, hello);

@@ -1,11 +1,11 @@
-//! One thread per host that reads what plugins send while nobody asks them:
-//! keepalives, acknowledgements that nobody waits for, and the messages of
-//! sources that cannot wait.
+//! One thread per host that reads what plugins send while no caller reads:
+//! keepalives, acknowledgements that nothing waits for, and messages of sources
+//! that cannot block.
 //!
-//! A channel in use is read by whoever uses it, with no thread between; the
-//! idle reader wakes up for it once a second at most, and for an idle host only
-//! when a plugin sends something. A peer that sends a piece of a message and
-//! stops is looked at again when its time is up, since nobody else does.
+//! A channel in use is read by its users, without a thread in between. The idle
+//! reader wakes for it at most once a second, and in an idle host only when a
+//! plugin sends something. A peer that stops in the middle of a message is
+//! checked again at its deadline, since nothing else checks it.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -17,45 +17,46 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
-/// After how long without a use a channel is the idle reader's again.
+/// Time without a use after which the idle reader reads a channel again.
 const USE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How much later than its time is up a peer is looked at.
+/// Margin of a check after a peer's deadline.
 const MARGIN: Duration = Duration::from_millis(10);
 
-/// How often it is looked at for a piece of a message: another piece may come
-/// with the first look, and nothing tells of that.
+/// Number of checks for a partial message: more of it may arrive with the first
+/// check, without another event.
 const LOOKS: u32 = 2;
 
-/// How much of one thing is read at a look, in messages: whoever floods it does
-/// not keep the others waiting.
+/// Maximum number of messages read from one channel at a time, so that a flood
+/// does not delay the others.
 pub(crate) const LOOK_LIMIT: usize = 1024;
 
-/// Something that the idle reader reads while it is idle.
+/// A channel that the idle reader reads while it is idle.
 pub(crate) trait Watched: Send + Sync {
-    /// What polls readable when there is something to read.
+    /// Returns the descriptor that is readable when there is something to read.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 
-    /// A number that changes with every use by others.
+    /// Returns a counter that changes with every use by others.
     fn uses(&self) -> u64;
 
-    /// Reads all that is there, without waiting, and hangs up on a peer whose
-    /// time for the rest of a message is up.
+    /// Reads all that is there without waiting, and disconnects a peer that has
+    /// exceeded its time for the rest of a message.
     fn tend(&self) -> Tended;
 }
 
-/// What became of it.
+/// Outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tended {
-    /// It was read; watch on.
+    /// The channel was read; keep watching.
     Idle,
-    /// The same, and there was nothing whole: the rest must follow in time.
+    /// The channel was read, and holds only a partial message: the rest must
+    /// follow in time.
     Piece,
-    /// Somebody uses it; look again later.
+    /// The channel is in use; check again later.
     InUse,
-    /// Look again then, and not before.
+    /// Check again at this time, and not before.
     Later(Instant),
-    /// It is closed.
+    /// The channel is closed.
     Over,
 }
 
@@ -74,7 +75,8 @@ struct Shared {
 const STOP: u64 = 0;
 
 impl IdleReader {
-    /// Peers may pause for `stall_timeout` in the middle of a message.
+    /// Starts the thread. Peers may pause for `stall_timeout` in the middle of
+    /// a message.
     pub(crate) fn start(stall_timeout: Duration) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -85,7 +87,7 @@ impl IdleReader {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Reads `watched` from now on, until the guard is dropped.
+    /// Reads `watched` from now on, until the returned guard is dropped.
     pub(crate) fn watch(&self, watched: Arc<dyn Watched>) -> Watch {
         let id = self.shared.watch(watched);
         Watch { id, shared: Arc::downgrade(&self.shared) }
@@ -95,14 +97,14 @@ impl IdleReader {
 impl Drop for IdleReader {
     fn drop(&mut self) {
         let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
-        // The last host handle may be dropped by the idle reader's own work.
+        // The idle reader itself may drop the last handle of the host.
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
     }
 }
 
-/// While it lives, the idle reader watches.
+/// Guard that keeps a channel watched.
 pub(crate) struct Watch {
     id: u64,
     shared: Weak<Shared>,
@@ -140,7 +142,7 @@ impl Shared {
     }
 
     fn rearm(&self, id: u64, watched: &dyn Watched) {
-        // Under the lock: not after it was forgotten.
+        // Under the lock, so that a forgotten channel is not added again.
         let all = self.lock();
         if let (true, Some(readiness)) = (all.contains_key(&id), watched.readiness()) {
             let _ = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), once());
@@ -149,7 +151,7 @@ impl Shared {
 
     fn run(&self) {
         let mut agenda = Agenda::default();
-        // Used again: it wakes up while messages flow.
+        // Reused, since the thread wakes often while messages flow.
         let mut ready: Vec<u64> = Vec::with_capacity(16);
         loop {
             ready.clear();
@@ -172,11 +174,11 @@ impl Shared {
         }
     }
 
-    /// Looks at what has something to read, or is due.
+    /// Checks a channel that is readable or due.
     fn look_at(&self, id: u64, agenda: &mut Agenda) {
         let now = Instant::now();
         let former = agenda.0.remove(&id);
-        // Since something has come.
+        // Number of checks since the last event.
         let looks = former.as_ref().filter(|item| item.at <= now).map_or(0, |item| item.looks);
         let Some(watched) = self.lock().get(&id).cloned() else { return };
         let uses = watched.uses();
@@ -188,7 +190,8 @@ impl Shared {
             Tended::Idle => self.rearm(id, &*watched),
             Tended::Piece => {
                 if looks < LOOKS {
-                    // Who is read checks the time of whoever owes something.
+                    // A channel in use checks the deadlines of its peers
+                    // itself.
                     let at = Instant::now() + self.stall_timeout + MARGIN;
                     agenda.add(id, Item { at, uses: None, looks: looks + 1 });
                 }
@@ -201,16 +204,17 @@ impl Shared {
     }
 }
 
-/// What is to be looked at without an event.
+/// Channels to be checked without an event.
 #[derive(Default)]
 struct Agenda(HashMap<u64, Item>);
 
 struct Item {
     at: Instant,
-    /// Somebody used it when it was last looked at: how often it had been used
+    /// Use counter at the last check, if the channel was in use then. If it has
+    /// not changed by the next check, the channel is idle.
     /// by then. Not used meanwhile, it is idle.
     uses: Option<u64>,
-    /// How often a piece of a message has been looked after, this time
+    /// Number of checks for a partial message, including this one.
     /// included.
     looks: u32,
 }
@@ -222,7 +226,7 @@ impl Agenda {
 
     fn timeout(&self) -> Option<Timespec> {
         let next = self.0.values().map(|item| item.at).min()?;
-        // It cannot be too far away to be told.
+        // A wait that is too long to express has no limit.
         next.saturating_duration_since(Instant::now()).try_into().ok()
     }
 

@@ -1,5 +1,5 @@
-//! One control or function channel: commands out, answers in, never confused.
-//! What comes in is told apart in `events`.
+//! One control or function channel, with commands out and answers in, matched
+//! strictly. Incoming events are interpreted in `events`.
 
 pub(crate) mod dependents;
 pub(crate) mod idle_reader;
@@ -24,27 +24,29 @@ use crate::process::EXIT_GRACE;
 use dependents::ProcessScope;
 use idle_reader::{LOOK_LIMIT, Tended, Watched};
 
-/// How long a function's peer may take to connect again by itself, after its
-/// connection has ended: libnng tries again within a second.
+/// Time for a function's peer to reconnect by itself after its connection has
+/// ended: libnng retries within a second.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-/// A listening channel and what is known of its peer.
+/// A listening channel, and what is known of its peer.
 pub(crate) struct Channel {
     address: Address,
     reply: Arc<dyn Reply>,
-    /// Of the process that is to be the peer.
+    /// Scope of the process that is to be the peer.
     scope: Arc<ProcessScope>,
-    /// Whoever exchanges something has it from the command to the answer.
+    /// Held by a caller from its command to the answer.
     state: DeadlineLock<State>,
-    /// How many exchanges there were: tells the idle reader that it is in use.
+    /// Number of exchanges, which tells the idle reader that the channel is in
+    /// use.
     uses: AtomicU64,
-    /// Its peer comes to a start, and to another one if it has gone.
+    /// The plugin connects in response to `start`, and reconnects only after
+    /// another `start`.
     is_function: bool,
-    /// A peer has shaken hands and is connected.
+    /// A peer is connected and has completed its handshake.
     has_peer: AtomicBool,
-    /// Another process is to follow: nothing is sent any more.
+    /// The process is being replaced: nothing more is sent.
     is_left: AtomicBool,
-    /// Every wait on it has been ended.
+    /// Every wait on the channel has been ended.
     is_closed: AtomicBool,
 }
 
@@ -52,76 +54,76 @@ pub(crate) struct Channel {
 struct State {
     end: HostEnd,
     buffer: Vec<u8>,
-    /// When the last peer has gone.
+    /// When the last peer disconnected.
     lost_at: Option<Instant>,
-    /// How many are connected.
+    /// Number of connections.
     connections: usize,
-    /// How many events in a row were not the peer's.
+    /// Number of consecutive events that were not the peer's.
     strangers: usize,
     rivals: Throttle,
     garbages: Throttle,
-    /// What the first stranger said, for the error.
+    /// First bytes of the first stranger, for the error.
     garbage: Option<Vec<u8>>,
-    /// What those said of themselves who are connected.
+    /// What the connected processes have announced of themselves.
     hellos: HashMap<ConnectionId, Hello>,
-    /// A command whose caller has gone on.
+    /// A posted command, which no caller waits for.
     posted: Option<Tell>,
 }
 
-/// Takes the answer: what is in the buffer, or why there is none.
+/// Callback that takes the answer in the buffer, or the failure.
 type Tell = Box<dyn FnOnce(Result<&mut Vec<u8>, Failure>) + Send>;
 
 impl State {
-    /// The peer has sent nothing more so far: each connection is heard in its
-    /// turn, and the others have had several. Who floods the channel does not
-    /// keep anybody from going on.
+    /// Returns whether the peer has sent nothing more so far: connections are
+    /// read in turn, and the others have had several turns. Thus a flood does
+    /// not block the caller.
     fn has_heard_the_peer(&self) -> bool {
         self.strangers > 16 + 2 * self.connections
     }
 
-    /// Takes note of whose event it was.
+    /// Counts an event as the peer's or a stranger's.
     fn count(&mut self, connection: ConnectionId) {
         self.strangers = if self.end.peer() == Some(connection) { 0 } else { self.strangers.saturating_add(1) };
     }
 
-    /// Gives the answer to what was posted, or what there is instead.
+    /// Passes the answer of a posted command, or its failure, to its sender.
     fn tell(&mut self, outcome: Result<(), Failure>) {
         if let Some(posted) = self.posted.take() {
             posted(outcome.map(|()| &mut self.buffer));
         }
     }
 
-    /// Why no command can be sent.
+    /// Returns why no command can be sent.
     fn not_ready(&self) -> NotReady {
         if self.end.peer().is_none() { NotReady::NoPeer } else { NotReady::Busy }
     }
 }
 
-/// Why there is no answer.
+/// Reason for a missing answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Nobody has shaken hands by the deadline, or the peer still works on an
-    /// earlier command. Nothing was sent.
+    /// No peer completed its handshake by the deadline, or the peer is still
+    /// executing an earlier command. Nothing was sent.
     NotReady(NotReady),
-    /// The command was sent, and no answer came by the deadline.
+    /// The command was sent, and no answer arrived by the deadline.
     Timeout,
-    /// The peer went away while the command was out.
+    /// The peer disconnected after the command was sent.
     OutcomeUnknown,
-    /// The peer has gone, and has not come back by itself. Nothing was sent.
+    /// The peer disconnected, and did not reconnect by itself. Nothing was
+    /// sent.
     Lost,
     /// The process has ended. Nothing was sent.
     ProcessEnded,
-    /// The answer is longer than the limit.
+    /// The answer exceeds the maximum length.
     AnswerTooLong(u64),
-    /// Somebody connected and said this instead of a handshake.
+    /// A connection sent this instead of a handshake.
     Garbage(Vec<u8>),
     /// The channel cannot be used.
     Transport(TransportError),
 }
 
 impl Failure {
-    /// Whether the command may be carried out all the same, by a process that
-    /// lives.
+    /// Returns whether a live process may execute the command nevertheless.
     pub(crate) fn may_be_carried_out(&self) -> bool {
         match self {
             Self::NotReady(_) | Self::Lost | Self::ProcessEnded | Self::Garbage(_) => false,
@@ -131,8 +133,7 @@ impl Failure {
 }
 
 impl Channel {
-    /// Listens for a plugin, which may begin with a hello where it was asked
-    /// for one.
+    /// Listens for a plugin, which may begin with a hello if it was asked to.
     pub(crate) fn listen(scope: &Arc<ProcessScope>, address: &Address, end: HostEnd) -> Result<Self, TransportError> {
         Ok(Self {
             address: address.clone(),
@@ -147,13 +148,14 @@ impl Channel {
         })
     }
 
-    /// The same, for the channel of a function.
+    /// Listens for the plugin on the channel of a function.
     pub(crate) fn listen_for_function(scope: &Arc<ProcessScope>, address: &Address) -> Result<Self, TransportError> {
         Ok(Self { is_function: true, ..Self::listen(scope, address, HostEnd::new())? })
     }
 
-    /// Waits until a plugin has shaken hands. With `strict`, the first word
-    /// that is none ends the wait: for a folder that only the plugin reaches.
+    /// Waits until a plugin has completed its handshake. With `strict`, the
+    /// first message that is no handshake ends the wait: for a folder that only
+    /// the plugin can reach.
     pub(crate) fn wait_ready(&self, deadline: Instant, strict: bool) -> Result<(), Failure> {
         let mut state = self.state.lock(deadline).ok_or(Failure::NotReady(NotReady::NoPeer))?;
         while !state.end.is_ready() {
@@ -165,15 +167,15 @@ impl Channel {
         Ok(())
     }
 
-    /// Whether its peer has gone, while its process lives. Before there is one,
-    /// it has.
+    /// Returns whether the peer is disconnected, or has never connected, while
+    /// its process is alive.
     pub(crate) fn is_lost(&self) -> bool {
         !self.has_peer.load(Ordering::SeqCst) && !self.scope.is_over()
     }
 
-    /// Waits until the peer has connected again by itself: not for long.
+    /// Waits a short time for the peer to reconnect by itself.
     pub(crate) fn wait_back(&self) -> Result<(), Failure> {
-        // Whoever uses it waits no longer for the peer.
+        // A user of the channel no longer waits for the peer then.
         let mut state = self.state.lock(Instant::now() + 2 * RECONNECT).ok_or(Failure::NotReady(NotReady::Busy))?;
         while state.end.peer().is_none() {
             let until = state.lost_at.map_or_else(Instant::now, |lost_at| lost_at + RECONNECT);
@@ -182,21 +184,22 @@ impl Channel {
         Ok(())
     }
 
-    /// Whether a command could be sent now; `None` while one is out.
+    /// Returns whether a command could be sent now; `None` while one is in
+    /// flight.
     pub(crate) fn is_ready(&self) -> Option<bool> {
         let mut state = self.state.try_lock()?;
         self.drain(&mut state);
         Some(state.end.is_ready())
     }
 
-    /// Whether a plugin that has shaken hands is connected.
+    /// Returns whether a plugin that has completed its handshake is connected.
     pub(crate) fn has_peer(&self) -> bool {
         self.look();
         self.has_peer.load(Ordering::SeqCst)
     }
 
-    /// Whether the plugin is known to be still connected just now: not while
-    /// another thread uses the channel.
+    /// Returns whether the plugin is known to be connected at this moment;
+    /// false while another thread uses the channel.
     pub(crate) fn still_has_peer(&self) -> bool {
         let Some(mut state) = self.state.try_lock() else { return false };
         state.strangers = 0;
@@ -211,36 +214,36 @@ impl Channel {
         false
     }
 
-    /// What the plugin said of itself, if it did.
+    /// Returns what the plugin has announced of itself, if anything.
     pub(crate) fn hello(&self) -> Option<Hello> {
         let state = self.state.lock(Instant::now() + EXIT_GRACE)?;
         state.hellos.get(&state.end.peer()?).cloned()
     }
 
-    /// Whether nothing is sent on it any more: its process has ended or is
-    /// left, or it is closed.
+    /// Returns whether the channel is no longer used: its process has ended or
+    /// is being replaced, or the channel is closed.
     pub(crate) fn is_over(&self) -> bool {
         self.scope.is_over() || [&self.is_left, &self.is_closed].into_iter().any(|flag| flag.load(Ordering::SeqCst))
     }
 
-    /// Whether the next call may go there as it is.
+    /// Returns whether the next call can use the channel as it is.
     pub(crate) fn is_usable(&self) -> bool {
         !self.is_over() && !self.is_lost()
     }
 
-    /// What a stranger said, if one did.
+    /// Takes the first bytes of a stranger, if there was one.
     pub(crate) fn take_garbage(&self) -> Option<Vec<u8>> {
         self.state.try_lock()?.garbage.take()
     }
 
-    /// Lets the exchange that is under way come to its end, and no other
-    /// begin: whoever wants one is told that the process has ended.
+    /// Waits for the exchange in flight, and refuses later ones as if the
+    /// process had ended.
     pub(crate) fn leave(&self, deadline: Instant) {
         self.is_left.store(true, Ordering::SeqCst);
         drop(self.state.lock(deadline));
     }
 
-    /// Sends a command and gives its answer to `read`.
+    /// Sends a command, and passes its answer to `read`.
     pub(crate) fn exchange<R>(
         &self,
         command: &[u8],
@@ -270,9 +273,10 @@ impl Channel {
         }
     }
 
-    /// Sends a command to a plugin of ours, and does not wait for its answer: `tell` takes that,
-    /// whoever receives it, at the latest whoever uses the channel next or
-    /// [settles](Channel::settle) it.
+    /// Sends a command to a plugin on our SDK without waiting for its answer.
+    /// The answer is passed to `tell` by the thread that receives it: at the
+    /// latest the next one that uses the channel or [settles](Channel::settle)
+    /// it.
     pub(crate) fn post(
         &self,
         command: &[u8],
@@ -290,9 +294,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits, at most until `deadline`, until the answer to what was
-    /// [posted](Channel::post) has been given to whoever wants it; after
-    /// `answer_by` it is given up, and gets nothing more.
+    /// Waits, at most until `deadline`, until the answer to the
+    /// [posted](Channel::post) command has been passed to its sender. After
+    /// `answer_by` the command fails, and a later answer is dropped.
     pub(crate) fn settle(&self, deadline: Instant, answer_by: Instant) {
         self.uses.fetch_add(1, Ordering::Relaxed);
         let Some(mut state) = self.state.lock(deadline) else { return };
@@ -316,21 +320,21 @@ impl Channel {
         self.reply.close();
     }
 
-    /// Takes what is there, if nobody else does.
+    /// Handles the pending events, unless another thread is doing so.
     pub(crate) fn look(&self) {
         if let Some(mut state) = self.state.try_lock() {
             self.drain(&mut state);
         }
     }
 
-    /// Before a command is sent.
+    /// Makes the channel ready for a command.
     fn prepare(&self, state: &mut State, deadline: Instant) -> Result<(), Failure> {
-        // Whatever has queued up goes first: a command answers the latest
-        // request, and is sent once (fault 2).
+        // Pending events first: a command answers the latest request, and is
+        // sent once (fault 2).
         self.drain(state);
         while state.posted.is_some() {
             match self.wait(state, deadline) {
-                // Told to whoever has posted it.
+                // Its sender was told.
                 Ok(_) | Err(Failure::OutcomeUnknown) => {}
                 Err(failure) => return Err(failure),
             }
@@ -354,8 +358,8 @@ impl Channel {
             };
             match self.reply.send(&ticket, command, Some(deadline)) {
                 Ok(()) => return Ok(()),
-                // A request came, or the connection ended, since the last
-                // look: its event tells.
+                // A request arrived, or the connection ended, since the last
+                // event was handled: its own event reports it.
                 Err(TransportError::Misuse(_) | TransportError::Disconnected) => {
                     state.end.cancel_send();
                     self.wait(state, deadline)?;
@@ -371,14 +375,15 @@ impl Channel {
         }
     }
 
-    /// Takes what is there, without waiting.
+    /// Handles the pending events, without waiting.
     fn drain(&self, state: &mut State) {
         let past = Instant::now();
         state.strangers = 0;
         while !state.has_heard_the_peer() && self.step(state, past).is_ok() {}
     }
 
-    /// The same, for whoever waits: strangers do not prolong that.
+    /// Handles the next event of a waiting caller, whose wait strangers do not
+    /// prolong.
     fn wait(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
         let arrival = self.step(state, deadline)?;
         if state.has_heard_the_peer() && Instant::now() >= deadline {
@@ -403,7 +408,7 @@ impl Watched for Channel {
             Some(mut state) => {
                 state.strangers = 0;
                 let mut whole = false;
-                // Whoever floods it is read on at the next look.
+                // The rest of a flood is read at the next check.
                 for _ in 0..LOOK_LIMIT {
                     if state.has_heard_the_peer() {
                         break;

@@ -1,51 +1,51 @@
-//! Which connection to a listening pull socket is the symbol's. Only the
-//! plugin's processes are let in (see `kin`), and they may connect twice: a
-//! second connection's coming, going and words must not be taken for the
-//! first one's. Where a transport cannot tell processes apart (`zeromq`),
-//! neither must a stranger's.
+//! Filter for the connection of a pull socket that belongs to the symbol. Only
+//! the plugin's processes are admitted (see `kin`), and they may connect twice:
+//! the events and messages of a second connection must not be taken for the
+//! first one's. Where a transport cannot identify processes (`zeromq`), neither
+//! must a stranger's.
 
 use ekuiper_core::transport::ConnectionId;
 
-/// The connections of one socket: the plugin's is the first that sends
-/// something, as long as it lives.
+/// The connections of one socket. The plugin's is the first that sends
+/// something, as long as it is connected.
 #[derive(Debug, Default)]
 pub(crate) struct SpeakerFilter {
     connections: Vec<ConnectionId>,
     speaker: Option<ConnectionId>,
     over: bool,
-    /// What any connection says counts.
+    /// Messages of every connection count.
     hears_all: bool,
-    /// How many events in a row were strangers'.
+    /// Number of consecutive events of strangers.
     strangers: usize,
 }
 
 impl SpeakerFilter {
-    /// A filter for a socket at which each message stands for itself and takes
-    /// nothing back: the plugin may send it on another connection than the last,
-    /// before that one's end is known.
+    /// Creates a filter for a socket where each message stands for itself and
+    /// takes nothing back: the plugin may send it on another connection than the
+    /// last, before that one's disconnect is known.
     pub(crate) fn hearing_all() -> Self {
         Self { hears_all: true, ..Self::default() }
     }
 
-    /// Nobody is connected just now.
+    /// Returns whether nothing is connected at this moment.
     pub(crate) fn has_nobody(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// Somebody has connected.
+    /// Adds a connection.
     pub(crate) fn came(&mut self, connection: ConnectionId) {
         self.connections.push(connection);
         self.strangers += 1;
     }
 
-    /// Somebody has sent something; whether that counts.
+    /// Notes a message; returns whether it counts.
     pub(crate) fn said(&mut self, connection: ConnectionId) -> bool {
         let counts = self.hears_all || !self.over && *self.speaker.get_or_insert(connection) == connection;
         self.strangers = if counts { 0 } else { self.strangers.saturating_add(1) };
         counts
     }
 
-    /// Somebody has left.
+    /// Removes a connection.
     pub(crate) fn left(&mut self, connection: ConnectionId) {
         self.connections.retain(|other| *other != connection);
         if self.hears_all {
@@ -57,19 +57,19 @@ impl SpeakerFilter {
         };
     }
 
-    /// Forgets how many events were strangers'.
+    /// Resets the count of strangers' events.
     pub(crate) fn listen_anew(&mut self) {
         self.strangers = 0;
     }
 
-    /// The plugin has sent nothing more so far: each connection is heard in
-    /// its turn, and the others have had several. Who floods the socket does
-    /// not keep anybody from going on.
+    /// Returns whether the plugin has sent nothing more so far: connections are
+    /// read in turn, and the others have had several turns. Thus a flood does
+    /// not block the caller.
     pub(crate) fn has_heard_the_plugin(&self) -> bool {
         self.strangers > 16 + 2 * self.connections.len()
     }
 
-    /// The plugin has left: nothing more will come.
+    /// Returns whether the plugin has disconnected: nothing more will arrive.
     pub(crate) fn is_over(&self) -> bool {
         self.over
     }

@@ -11,18 +11,18 @@ use crate::process::Exit;
 use crate::status::{EventKind, PluginState};
 use crate::{Error, Result};
 
-/// The shortest pause after a shortage of the host's.
+/// Minimum pause after a shortage of the host.
 const MIN_SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The number of a caller that waits for the plugin, or of an update.
 pub(crate) type Caller = u64;
 
-/// What has happened.
+/// An event in a plugin's life.
 #[derive(Debug)]
 pub(crate) enum Input<S> {
-    /// A caller needs the plugin, at most until the deadline.
+    /// A caller needs the plugin, and waits at most until the deadline.
     Wanted { caller: Caller, deadline: Instant },
-    /// A symbol is in use from now on: every later process gets it.
+    /// A symbol is in use from now on, and is restored in every later process.
     Attached(S),
     /// A symbol is no longer in use.
     Detached(S),
@@ -30,11 +30,11 @@ pub(crate) enum Input<S> {
     Started { generation: u64, pid: u32 },
     /// A [`Work::Spawn`] has failed: nothing is left of the process.
     StartFailed { generation: u64, error: Error },
-    /// A process has ended. Comes at any time after its `Spawn`, also before
+    /// A process has ended. Arrives at any time after its `Spawn`, even before
     /// its `Started`, and also when the end was ordered.
     Exited { generation: u64, exit: Exit },
-    /// A [`Work::Restore`] is done. The postponed symbols lack something that
-    /// the host is short of.
+    /// A [`Work::Restore`] is done. The postponed symbols lack a resource that
+    /// the host has exhausted.
     Restored { generation: u64, symbols: usize, postponed: Vec<S> },
     /// A strict [`Work::Restore`] has failed.
     RestoreFailed { generation: u64, error: Error },
@@ -44,13 +44,13 @@ pub(crate) enum Input<S> {
     Retired { generation: u64 },
     /// An update of the plugin waits for its turn, at most until the deadline.
     UpdateWanted { update: Caller, deadline: Instant },
-    /// An update that has its turn is to be tried.
+    /// An update that has its turn begins its trial.
     UpdateBegun { update: Caller },
     /// A [`Work::Try`] is done.
     Tried { update: Caller, outcome: Result<()> },
-    /// An update that has its turn gives it back.
+    /// An update gives its turn back.
     UpdateDone { update: Caller },
-    /// All crashes are to be forgotten, and a pause is to end.
+    /// All crashes are forgotten, and a pause ends.
     Reset,
     /// The plugin is removed from its host.
     Removed,
@@ -60,79 +60,80 @@ pub(crate) enum Input<S> {
     TimePassed,
 }
 
-/// What is to be done.
+/// An order to the caller.
 #[derive(Debug)]
 pub(crate) enum Action<S> {
-    /// Takes time: to be carried out by one thread, in this order.
+    /// Takes time: one thread carries out all work in this order.
     Work(Work<S>),
-    /// To break off the start of a process, or to end the process: at once,
-    /// beside any work.
+    /// Abort the start of a process, or end the process: at once, concurrently
+    /// with any work.
     Kill { generation: u64 },
-    /// To break off a [`Work::Try`]: at once, beside any work.
+    /// Abort a [`Work::Try`]: at once, concurrently with any work.
     EndTrial,
     /// The answer to [`Input::Wanted`]: the generation that serves.
     Answer { caller: Caller, outcome: Result<u64> },
     /// The answer to [`Input::UpdateWanted`].
     Turn { update: Caller, outcome: Result<()> },
-    /// The package of an update is that of the plugin from now on.
+    /// The package of an update becomes that of the plugin.
     Adopt { update: Caller },
     /// The answer to [`Input::UpdateBegun`].
     Updated { update: Caller, outcome: Result<()> },
     /// An event for the host's subscribers.
     Tell(EventKind),
-    /// The sources and sinks that wait for the plugin look at it again.
+    /// Wake the sources and sinks that wait for the plugin.
     Wake,
 }
 
 /// An action that takes time.
 #[derive(Debug, Clone)]
 pub(crate) enum Work<S> {
-    /// To start a process. Answered by `Started` or `StartFailed`.
+    /// Start a process. Answered by `Started` or `StartFailed`.
     Spawn { generation: u64, version: Version },
-    /// To start these symbols in a process; a strict one fails with the first
+    /// Start these symbols in a process; a strict restore fails with the first
     /// symbol. Answered by `Restored` or `RestoreFailed`.
     Restore { generation: u64, symbols: Vec<S>, is_strict: bool },
-    /// To end a process; an orderly end comes after everything in flight.
-    /// Answered by `Drained`.
+    /// End a process; a graceful end waits for the work in flight. Answered by
+    /// `Drained`.
     Drain { generation: u64, is_orderly: bool },
-    /// To start a process of an update beside the one that serves, and to end
-    /// it. Answered by `Tried`.
+    /// Start a process of an update beside the serving one, and end it.
+    /// Answered by `Tried`.
     Try { update: Caller },
-    /// To free what a process held that has ended. Answered by `Retired`.
+    /// Release what a process held that has ended. Answered by `Retired`.
     Retire { generation: u64 },
 }
 
 /// The package that a process is started from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// The plugin's.
+    /// The plugin's package.
     Current,
-    /// That of an update.
+    /// The package of an update.
     Update(Caller),
 }
 
 /// The life of one plugin, from its host's start to its end.
 ///
-/// The order of calls: [`handle`](Self::handle) with an input, then
-/// [`poll_action`](Self::poll_action) until it has none, then
-/// [`poll_timeout`](Self::poll_timeout), at which `handle` is to be called with
+/// Order of calls: [`handle`](Self::handle) with an input, then
+/// [`poll_action`](Self::poll_action) until it returns `None`, then
+/// [`poll_timeout`](Self::poll_timeout), at which `handle` is called with
 /// [`Input::TimePassed`]. Every work is answered by exactly one input. `S` is a
 /// symbol in use.
 ///
-/// The invariants:
+/// Invariants:
 /// - At most one process of the plugin is alive, except for a trial's, and at
-///   most one work is not answered. So no two processes dial one address.
+///   most one work is unanswered. Hence no two processes connect to the same
+///   address.
 /// - A caller is answered once: by its deadline, or by the end of the first
 ///   start, which has a deadline of its own.
-/// - A process serves once all symbols in use have been restored in it, or
-///   were reported as lost or postponed.
+/// - A process serves once all symbols in use have been restored in it, or were
+///   reported as lost or postponed.
 /// - After `Shutdown` nothing is started, and [`is_over`](Self::is_over) holds
 ///   once the outstanding work is answered and the process has ended.
 #[derive(Debug)]
 pub(crate) struct Lifecycle<S> {
     plugin: String,
     policy: RestartPolicy,
-    /// The longest that an update waits for a start or a restart.
+    /// Maximum wait of an update for a start or a restart.
     patience: Duration,
     phase: Phase,
     since: Instant,
@@ -141,20 +142,22 @@ pub(crate) struct Lifecycle<S> {
     /// The latest process may be alive.
     is_alive: bool,
     pid: Option<u32>,
-    /// How the latest process ended, until the lifecycle has dealt with it.
+    /// How the latest process ended, until the lifecycle has handled it.
     exit: Option<Exit>,
-    /// It has crashed, and still holds what the next process needs.
+    /// The latest process has crashed, and still holds addresses that the next
+    /// one needs.
     must_retire: bool,
     last_exit: Option<Exit>,
     restarts: u64,
     crashes: Crashes,
-    /// What the host was short of at the latest start, and how often in a row.
+    /// The latest start failed for this shortage; `shortages` counts
+    /// consecutive ones.
     shortage: Option<Error>,
     shortages: u32,
     symbols: Vec<S>,
     postponed: Option<Postponed<S>>,
     callers: Vec<(Caller, Instant)>,
-    /// The first one has its turn, or gets it next.
+    /// The first update has its turn, or gets it next.
     updates: VecDeque<Update>,
     is_working: bool,
     actions: VecDeque<Action<S>>,
@@ -165,10 +168,10 @@ enum Phase {
     Idle,
     /// A process is being started.
     Starting(Why),
-    /// Symbols are being restored in it.
+    /// Symbols are being restored in the process.
     Restoring(Why),
     Running,
-    /// A process is being ended in order.
+    /// A process is being ended gracefully.
     Draining(Next),
     /// The plugin has crashed, and is restarted after a pause.
     Pausing {
@@ -183,11 +186,11 @@ enum Phase {
 #[derive(Debug)]
 enum Why {
     First,
-    /// The plugin has been away since then.
+    /// The plugin crashed at this time.
     Crash(Instant),
-    /// It is the new version's.
+    /// The new version takes over.
     TakeOver,
-    /// The new version has failed.
+    /// The new version has failed, and the old one is started again.
     GoBack(Error),
 }
 
@@ -199,7 +202,7 @@ enum Next {
     Nothing,
 }
 
-/// Symbols that the host was short of something for.
+/// Symbols not restored because of a shortage of the host.
 #[derive(Debug)]
 struct Postponed<S> {
     symbols: Vec<S>,
@@ -211,33 +214,33 @@ struct Postponed<S> {
 struct Update {
     number: Caller,
     stage: Stage,
-    /// When it is given up, in the stages `Queued` and `Tried`.
+    /// Deadline in the stages `Queued` and `Tried`.
     deadline: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Others are before it.
+    /// Earlier updates are in progress.
     Queued,
-    /// It has its turn.
+    /// The update has its turn.
     Called,
-    /// It is to be tried.
+    /// The trial is requested.
     Begun,
-    /// It is being tried.
+    /// The trial is in progress.
     Trying,
-    /// The trial was broken off.
+    /// The trial was aborted.
     BrokenOff,
     /// The trial has succeeded.
     Tried,
-    /// Its process takes over.
+    /// The process of the new version takes over.
     TakingOver,
-    /// It has been answered.
+    /// The update has been answered.
     Done,
 }
 
 impl<S: Clone + PartialEq> Lifecycle<S> {
-    /// A plugin that has not been needed yet. `patience` is the longest that an
-    /// update waits for a start or a restart.
+    /// Creates the lifecycle of a plugin that has not been needed yet.
+    /// `patience` is the maximum wait of an update for a start or a restart.
     pub(crate) fn new(plugin: &str, policy: RestartPolicy, patience: Duration, now: Instant) -> Self {
         Self {
             plugin: plugin.to_owned(),
@@ -264,8 +267,8 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         }
     }
 
-    /// Takes note of what has happened. `chance`, from 0 to 1, is the jitter of
-    /// a pause that may follow.
+    /// Handles an input. `chance`, from 0 to 1, is the jitter of a pause that
+    /// may follow.
     pub(crate) fn handle(&mut self, input: Input<S>, now: Instant, chance: f64) {
         match input {
             Input::Wanted { caller, deadline } => self.wanted(caller, deadline),
@@ -293,12 +296,13 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         self.expire(now);
     }
 
-    /// The next thing to be done.
+    /// Returns the next action.
     pub(crate) fn poll_action(&mut self) -> Option<Action<S>> {
         self.actions.pop_front()
     }
 
-    /// When something is to be done that no input announces.
+    /// Returns when to call `handle` with [`Input::TimePassed`], if no other
+    /// input comes before.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let callers = self.callers.iter().map(|(_, deadline)| *deadline).filter(|_| !self.is_first_start());
         let updates = self.updates.iter().filter(|update| update.can_expire()).map(|update| update.deadline);
@@ -311,17 +315,17 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         callers.chain(updates).chain(own).min()
     }
 
-    /// The generation that serves, as far as is known.
+    /// Returns the generation that serves, as far as is known.
     pub(crate) fn serving(&self) -> Option<u64> {
         matches!(self.phase, Phase::Running).then_some(self.generation)
     }
 
-    /// The symbols in use.
+    /// Returns the symbols in use.
     pub(crate) fn symbols(&self) -> &[S] {
         &self.symbols
     }
 
-    /// Whether it makes sense to wait for the plugin.
+    /// Returns an error if waiting for the plugin is pointless.
     pub(crate) fn check(&self) -> Result<()> {
         match self.phase {
             Phase::Stopped => Err(Error::Stopped),
@@ -330,7 +334,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         }
     }
 
-    /// The error of a caller that has waited until its deadline.
+    /// Returns the error of a caller that has waited until its deadline.
     pub(crate) fn away(&self) -> Error {
         if self.state() == PluginState::Updating {
             return Error::Updating { plugin: self.plugin.clone() };
@@ -341,12 +345,12 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         Error::Away { plugin: self.plugin.clone(), exit: self.last_exit.clone() }
     }
 
-    /// Whether the plugin is stopped and nothing of it is left.
+    /// Returns whether the plugin is stopped and nothing of it is left.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Stopped) && !self.is_alive && !self.is_working
     }
 
-    /// What the plugin is doing.
+    /// Returns the plugin's state.
     pub(crate) fn state(&self) -> PluginState {
         match &self.phase {
             Phase::Idle => PluginState::Idle,
@@ -363,33 +367,33 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         }
     }
 
-    /// Since when it has been doing that.
+    /// Returns when the state was entered.
     pub(crate) fn since(&self) -> Instant {
         self.since
     }
 
-    /// The number of the latest process, from 1; 0 before the first.
+    /// Returns the number of the latest process, from 1; 0 before the first.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// How often the plugin was restarted after a crash.
+    /// Returns the number of restarts after a crash.
     pub(crate) fn restarts(&self) -> u64 {
         self.restarts
     }
 
-    /// How the latest process that has ended did.
+    /// Returns how the latest ended process ended.
     pub(crate) fn last_exit(&self) -> Option<&Exit> {
         self.last_exit.as_ref()
     }
 
-    /// The process id of the latest process, while it is alive.
+    /// Returns the process id of the latest process, while it is alive.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.pid.filter(|_| self.is_alive && self.exit.is_none())
     }
 }
 
-/// Inputs, one function each.
+/// Handlers, one per input.
 impl<S: Clone + PartialEq> Lifecycle<S> {
     fn wanted(&mut self, caller: Caller, deadline: Instant) {
         match (&self.phase, self.check()) {
@@ -404,7 +408,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         self.work_is_answered(generation);
         self.pid = Some(pid);
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
-            // It has started before it was killed.
+            // The process has started before it was killed.
             Phase::Stopped if self.is_alive => self.actions.push_back(Action::Kill { generation }),
             Phase::Stopped => {}
             Phase::Starting(Why::First) => {
@@ -412,7 +416,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
                 match self.exit.take() {
                     None => self.serve(now),
                     Some(exit) => {
-                        // It has ended before it was said to run.
+                        // The process has ended before its start was reported.
                         self.crashes.started(now);
                         self.crashed(exit, now, now, chance);
                     }
@@ -455,13 +459,12 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
 
     fn exited(&mut self, generation: u64, exit: Exit, now: Instant, chance: f64) {
         if generation != self.generation || !self.is_alive {
-            // Late news.
+            // A late report of an earlier process.
             return;
         }
         self.last_exit = Some(exit.clone());
         match &self.phase {
-            // The work that is under way ends with the process, and is
-            // answered.
+            // The work in progress ends with the process, and is answered.
             Phase::Starting(_) | Phase::Restoring(_) => self.exit = Some(exit),
             Phase::Running => self.crashed(exit, now, now, chance),
             Phase::Draining(_) | Phase::Stopped => self.is_alive = false,
@@ -494,7 +497,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
                 }
                 self.serve(now);
             }
-            // It was a retry, and the process has ended meanwhile.
+            // A retry of postponed symbols, whose process has ended meanwhile.
             phase @ (Phase::Pausing { .. } | Phase::Stopped) => {
                 self.phase = phase;
                 return;
@@ -599,7 +602,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
 
     fn shut_down(&mut self, now: Instant) {
         if self.exit.take().is_some() {
-            // Its end is known: nothing else tells of it.
+            // The end is known, and will not be reported again.
             self.is_alive = false;
         }
         if self.is_alive {
@@ -609,7 +612,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         self.dismiss();
     }
 
-    /// Answers all who wait.
+    /// Answers all waiting callers and updates.
     fn dismiss(&mut self) {
         for (caller, _) in std::mem::take(&mut self.callers) {
             self.answer(caller, Err(Error::Stopped));
@@ -628,7 +631,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
 
 /// Transitions.
 impl<S: Clone + PartialEq> Lifecycle<S> {
-    /// Orders what is due; whether there may be more.
+    /// Orders what is due; returns whether there may be more.
     fn proceed(&mut self, now: Instant) -> bool {
         if let Some(front) = self.updates.front_mut()
             && front.stage == Stage::Queued
@@ -650,7 +653,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
                 self.set_stage(Stage::TakingOver);
                 self.drain(Next::TakeOver, now);
             }
-            // There is no process to replace.
+            // No process is running that would have to be replaced.
             (Phase::Idle | Phase::Pausing { .. }, Some(Stage::Tried)) => {
                 self.adopt();
                 self.update_ends(Ok(()));
@@ -730,7 +733,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         self.work(Work::Drain { generation: self.generation, is_orderly });
     }
 
-    /// The process serves.
+    /// Marks the process as serving.
     fn serve(&mut self, now: Instant) {
         (self.shortage, self.shortages) = (None, 0);
         self.crashes.started(now);
@@ -740,7 +743,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         }
     }
 
-    /// The process has ended without having been told to.
+    /// Handles an unexpected end of the process.
     fn crashed(&mut self, exit: Exit, since: Instant, now: Instant, chance: f64) {
         self.is_alive = false;
         self.must_retire = true;
@@ -828,7 +831,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         }
     }
 
-    /// Answers the update that is under way.
+    /// Answers the update in progress.
     fn update_ends(&mut self, outcome: Result<()>) {
         if let Some(front) = self.updates.front_mut() {
             front.stage = Stage::Done;
@@ -836,7 +839,8 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         }
     }
 
-    /// Whether the callers wait for the first start, whose deadline is theirs.
+    /// Returns whether the callers wait for the first start, whose deadline is
+    /// theirs.
     fn is_first_start(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Starting(Why::First))
     }
@@ -847,25 +851,25 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
 }
 
 impl Update {
-    /// Whether its deadline matters.
+    /// Returns whether the deadline of this stage is checked.
     fn can_expire(&self) -> bool {
         matches!(self.stage, Stage::Queued | Stage::Tried)
     }
 }
 
-/// The pause before the next attempt after so many shortages.
+/// Returns the pause after this many consecutive shortages.
 pub(crate) fn shortage_pause(policy: &RestartPolicy, shortages: u32) -> Duration {
     let pause = policy.first_pause.saturating_mul(1u32.checked_shl(shortages).unwrap_or(u32::MAX));
     pause.clamp(MIN_SHORTAGE_PAUSE, policy.max_pause.max(MIN_SHORTAGE_PAUSE))
 }
 
-/// A phase in which this input cannot come.
+/// Reports an input that cannot come in this phase.
 fn unexpected(phase: Phase, what: &str) -> Phase {
     debug_assert!(false, "{what}: {phase:?}");
     phase
 }
 
-/// The instant after a pause, however long that is.
+/// Returns the instant after a pause of any length.
 fn later(now: Instant, pause: Duration) -> Instant {
     now.checked_add(pause).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400))
 }

@@ -1,5 +1,5 @@
-//! The trial of a plugin's new version, in a process of its own, beside the
-//! one that runs.
+//! The trial of a plugin's new version, in a separate process beside the
+//! running one.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::catalog::Package;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// A trial that is under way.
+/// A trial in progress.
 #[derive(Default)]
 pub(super) struct Trial {
     canceller: Canceller,
@@ -41,7 +41,8 @@ impl Trial {
         }
     }
 
-    /// Whether it goes on, with this process.
+    /// Records the process of the trial; returns false if the trial was
+    /// cancelled.
     fn goes_on(&self, running: &Arc<Running>) -> bool {
         let mut state = lock(&self.state);
         state.running = Some(running.clone());
@@ -56,7 +57,7 @@ impl Inner {
 }
 
 impl Plugin {
-    /// Functions that have been used.
+    /// Returns the functions in use.
     fn functions(&self) -> Vec<String> {
         let inner = lock(&self.inner);
         let name = |symbol: &Symbol| match symbol {
@@ -66,8 +67,8 @@ impl Plugin {
         inner.lifecycle.symbols().iter().filter_map(name).collect()
     }
 
-    /// Sees whether the package of an update works: whether its process shakes
-    /// hands and starts the functions in use. Nothing is left of it then.
+    /// Tests the package of an update: its process must complete the handshake
+    /// and start the functions in use. Afterwards the process is gone.
     pub(super) fn try_out(&self, update: Caller) -> Result<()> {
         let inner = lock(&self.inner);
         let (Some(trial), Some(package)) = (inner.trial.clone(), inner.package_of(update)) else {
@@ -80,14 +81,14 @@ impl Plugin {
         let outcome = self.run_trial(&trial, &package, former.as_deref());
         let mut inner = lock(&self.inner);
         inner.trial = None;
-        // Something may have been opened meanwhile.
+        // More symbols may have been opened meanwhile.
         outcome.and_then(|()| self.lacks_nothing(&inner, &package))
     }
 
     fn run_trial(&self, trial: &Trial, package: &Package, former: Option<&Running>) -> Result<()> {
         let (site, _folder) = self.site.beside()?;
-        // A plugin that knows only the common folder comes to the process that
-        // runs, if that is there.
+        // A plugin that supports only the common folder connects to the running
+        // process, if that listens there.
         let common = self.site.common_folder();
         let host = former.filter(|running| running.folder == common).map(|running| running.scope.kin());
         let common = host.is_none().then_some(common);

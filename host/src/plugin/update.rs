@@ -1,5 +1,4 @@
-//! The replacement of a plugin's running version by another: first the trial,
-//! then the swap, and the way back.
+//! The update of a plugin to another version: trial, replacement, and rollback.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,14 +9,14 @@ use crate::Result;
 use crate::catalog::Package;
 use crate::sync::lock;
 
-/// The turn of an update: no other begins while this lives.
+/// The turn of an update: no other update begins while it exists.
 pub(crate) struct Turn {
     plugin: Arc<Plugin>,
     update: Caller,
 }
 
 impl Plugin {
-    /// Waits for other updates to be over.
+    /// Waits for earlier updates to end.
     pub(crate) fn begin_update(self: &Arc<Self>) -> Result<Turn> {
         let deadline = Instant::now() + self.site.options.init_timeout;
         let mut inner = lock(&self.inner);
@@ -27,15 +26,15 @@ impl Plugin {
         Ok(Turn { plugin: self.clone(), update })
     }
 
-    /// The version that the next process has.
+    /// Returns the version of the next process.
     pub(crate) fn version(&self) -> String {
         lock(&self.inner).package.manifest.version.clone()
     }
 }
 
 impl Turn {
-    /// Replaces the plugin's package, and its process if there is one; or
-    /// leaves all as it is.
+    /// Replaces the plugin's package, and its process if there is one; on
+    /// failure, changes nothing.
     pub(crate) fn update(&self, package: Package) -> Result<()> {
         let Self { plugin, update } = self;
         let mut inner = lock(&plugin.inner);

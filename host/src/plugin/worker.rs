@@ -1,5 +1,5 @@
-//! What carries out a plugin's [lifecycle](super::lifecycle): one thread at a
-//! time, while there is work or a pause.
+//! Executor of a plugin's [lifecycle](super::lifecycle): one thread at a time,
+//! while there is work or a pause.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::{Inner, Plugin};
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// What is done once the lock is free.
+/// What remains to be done after the lock is released.
 #[derive(Default)]
 struct Aftermath {
     kill: Option<Arc<Running>>,
@@ -24,13 +24,13 @@ struct Aftermath {
 }
 
 impl Plugin {
-    /// Tells the lifecycle what has happened, and carries out what follows but
-    /// the work, for which there is a thread.
+    /// Passes an input to the lifecycle, and carries out the resulting actions,
+    /// except the work, which a thread does.
     pub(super) fn handle(self: &Arc<Self>, input: Input<Symbol>) {
         self.handle_locked(lock(&self.inner), input);
     }
 
-    /// See [`Plugin::handle`]; the lock is free afterwards.
+    /// Does the same with the lock held; releases it. See [`Plugin::handle`].
     pub(super) fn handle_locked(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, input: Input<Symbol>) {
         inner.lifecycle.handle(input, Instant::now(), chance());
         let mut aftermath = Aftermath::default();
@@ -47,7 +47,7 @@ impl Plugin {
         self.conclude(aftermath);
     }
 
-    /// Carries out what needs no time, under the lock.
+    /// Carries out an action that takes no time, under the lock.
     fn take(&self, inner: &mut Inner, action: Action<Symbol>, aftermath: &mut Aftermath) {
         match action {
             Action::Work(work) => {
@@ -98,8 +98,8 @@ impl Plugin {
         }
     }
 
-    /// Tells subscribers what has happened, in that order: they may call the
-    /// host.
+    /// Sends events to subscribers, in order and without the lock: they may
+    /// call the host.
     fn tell_events(&self) {
         let mut inner = lock(&self.inner);
         while !inner.is_telling
@@ -126,13 +126,13 @@ impl Plugin {
         let plugin = self.clone();
         let name = format!("{}-life", self.name());
         if let Err(error) = std::thread::Builder::new().name(name).spawn(move || plugin.work()) {
-            // Nobody else would do it.
+            // No other thread would do it.
             tracing::error!(plugin = self.name(), %error, "cannot start a thread, so this one does its work");
             self.work();
         }
     }
 
-    /// Does what there is to do, until there is nothing more.
+    /// Does the work there is, until none is left.
     fn work(self: &Arc<Self>) {
         let mut inner = lock(&self.inner);
         loop {
@@ -157,7 +157,7 @@ impl Plugin {
         }
     }
 
-    /// Does a piece of work; its answer.
+    /// Carries out one work; returns its answer.
     fn carry_out(self: &Arc<Self>, work: Work<Symbol>) -> Input<Symbol> {
         match work {
             Work::Spawn { generation, version } => self.spawn(generation, version),
@@ -165,7 +165,7 @@ impl Plugin {
                 let running = self.process(generation);
                 let running = running.unwrap_or_else(|| unreachable!("symbols are restored in a started process"));
                 let restored = self.restore(&running, symbols, is_strict);
-                // Its end is known before what it has spoiled.
+                // The end of the process is reported before its consequences.
                 self.report_exit(&running);
                 match restored {
                     Ok(restored) => {
@@ -214,27 +214,28 @@ impl Plugin {
         }
     }
 
-    /// The process with this number, once it has shaken hands.
+    /// Returns the process with this number, once it has completed its
+    /// handshake.
     fn process(&self, generation: u64) -> Option<Arc<Running>> {
         lock(&self.inner).running.clone().filter(|running| running.generation == generation)
     }
 
-    /// Tells the lifecycle that a process has ended, if it has: the thread that
-    /// waits for it may tell that later.
+    /// Reports the end of a process to the lifecycle, if it has ended, without
+    /// waiting for the thread that also reports it.
     pub(super) fn report_exit(self: &Arc<Self>, running: &Running) {
         if let Some(exit) = running.process.exit() {
             self.handle(Input::Exited { generation: running.generation, exit });
         }
     }
 
-    /// Ends a process; an orderly end comes after what is in flight, and
-    /// whatever begins meanwhile waits for the next process.
+    /// Ends a process. A graceful end waits for the work in flight; new work
+    /// waits for the next process.
     fn drain(&self, running: &Arc<Running>, is_orderly: bool) {
         let patience = if is_orderly { self.site.options.recv_timeout } else { Duration::ZERO };
         let deadline = Instant::now() + patience;
         running.leave(deadline);
         if is_orderly {
-            // Each takes its time, and none waits for another's.
+            // In parallel: each takes its time.
             std::thread::scope(|scope| {
                 for handle in self.handles() {
                     scope.spawn(move || handle.leave(running, deadline));
@@ -244,7 +245,7 @@ impl Plugin {
         running.end();
     }
 
-    /// Whether a package has all symbols in use.
+    /// Checks that a package has all symbols in use.
     pub(super) fn lacks_nothing(&self, inner: &Inner, package: &crate::catalog::Package) -> Result<()> {
         let name = |symbol: &Symbol| match symbol {
             Symbol::Function(name) => (SymbolKind::Function, name.clone()),
@@ -258,7 +259,7 @@ impl Plugin {
             .filter(|(kind, symbol)| !package.manifest.symbols(*kind).contains(symbol))
             .map(|(kind, symbol)| format!("{kind} {symbol}"))
             .collect();
-        // Several rules may use one.
+        // Several rules may use the same symbol.
         lacking.sort();
         lacking.dedup();
         if lacking.is_empty() {
@@ -268,10 +269,10 @@ impl Plugin {
     }
 }
 
-/// A number from 0 to 1, by chance.
+/// Returns a random number from 0 to 1.
 fn chance() -> f64 {
     let mut bytes = [0; 4];
-    // Without any, the pause is the whole one.
+    // Without random bytes, the pause has its full length.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }

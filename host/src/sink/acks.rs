@@ -1,5 +1,5 @@
-//! The channel on which a sink acknowledges messages, or reports how many it has
-//! collected.
+//! The channel on which a sink acknowledges messages, or reports how many it
+//! has collected.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
@@ -16,47 +16,48 @@ use crate::channel::idle_reader::{LOOK_LIMIT, Tended, Watched};
 use crate::channel::speaker::SpeakerFilter;
 use crate::sync::lock;
 
-/// How it is known that a message was collected.
+/// Evidence that a message was collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receipt {
-    /// The sink acknowledges it.
+    /// The sink acknowledges the message.
     Ack,
-    /// The plugin reports how many were.
+    /// The plugin reports the number of messages collected.
     Report,
-    /// It is not, only that the plugin's process has read it.
+    /// None; only that the plugin's process has read the message.
     Read,
 }
 
-/// What became of a message.
+/// Outcome of waiting for a message's acknowledgement.
 pub(crate) enum Acknowledged {
-    /// The sink's answer: its reason when it did not take the message.
+    /// The sink's answer, with the reason if it rejected the message.
     Answer(std::result::Result<(), String>),
-    /// None that can be read.
+    /// An answer that cannot be decoded.
     Garbage(ekuiper_core::Error),
     /// The connection ended.
     Lost,
-    /// None in time.
+    /// No answer in time.
     Timeout(TransportError),
 }
 
-/// The channel on which a sink acknowledges, or reports what it has collected.
+/// The channel on which a sink acknowledges messages, or reports what it has
+/// collected.
 pub(crate) struct Acks {
     pub(super) pull: Arc<dyn Pull>,
-    /// Whoever waits for an acknowledgement has it, and reads for all.
+    /// Held by a caller that waits for an acknowledgement, and reads for all.
     pub(super) reading: DeadlineLock<Reading>,
     pub(super) refusals_to_tell: Mutex<Refusals>,
-    /// How many came that no message was waiting for.
+    /// Number of acknowledgements without a message.
     pub(super) surplus: AtomicU64,
-    /// How many messages were sent.
+    /// Number of messages sent.
     pub(super) sent: AtomicU64,
-    /// How many of them were acknowledged, collected, or read, as far as that
-    /// is known; grows under `reading`.
+    /// Number of messages known to be acknowledged, collected, or read;
+    /// increases under `reading`.
     pub(super) acked: AtomicU64,
-    /// How many of the others have failed for whoever sent them.
+    /// Number of the other messages whose failure was returned to their sender.
     pub(super) told: AtomicU64,
     pub(super) receipt: Receipt,
     pub(super) tally: Arc<Tally>,
-    /// How many of those were not taken and nobody has asked for.
+    /// Number of rejected messages whose outcome has not been taken.
     pub(super) refusals: AtomicU64,
 }
 
@@ -64,25 +65,25 @@ pub(crate) struct Acks {
 pub(crate) struct Reading {
     buffer: Vec<u8>,
     pub(crate) peers: SpeakerFilter,
-    /// The latest report.
+    /// Latest report.
     report: Collected,
 }
 
-/// What is to be told of messages that were not taken.
+/// Outcomes of rejected messages.
 #[derive(Default)]
 pub(super) struct Refusals {
-    /// The messages that were not taken, by number, until somebody asks.
+    /// Rejected messages, by number, until their outcome is taken.
     pub(super) refused: HashMap<u64, Acknowledged>,
-    /// Those nobody will ask for.
+    /// Messages whose outcome nobody will take.
     pub(super) unwanted: HashSet<u64>,
 }
 
 impl Refusals {
-    /// Takes note of the acknowledgement of the message with this number.
-    /// Whether it is a refusal that somebody may ask for, and whether it is one
-    /// at all.
+    /// Records the acknowledgement of the message with this number. Returns
+    /// whether it is a refusal whose outcome may be taken, and whether it is a
+    /// refusal at all.
     fn acknowledge(&mut self, number: u64, words: &[u8]) -> (bool, bool) {
-        // As plugins mostly say it.
+        // The usual encoding of success.
         let outcome = if words == b"{}" { Ok(Ok(())) } else { decode_ack(words) };
         let is_unwanted = !self.unwanted.is_empty() && self.unwanted.remove(&number);
         let refused = match outcome {
@@ -98,7 +99,7 @@ impl Refusals {
 }
 
 impl Acks {
-    /// The end of a sink that is about to be started.
+    /// Creates the channel of a sink that is about to be started.
     pub(super) fn new(pull: Arc<dyn Pull>, receipt: Receipt, tally: Arc<Tally>) -> Self {
         let reading = Reading {
             // A report counts from the sink's start on.
@@ -120,31 +121,31 @@ impl Acks {
         }
     }
 
-    /// Why the message with this number was not taken.
+    /// Takes the refusal of the message with this number.
     pub(super) fn refused(&self, number: u64) -> Option<Acknowledged> {
         let refused = lock(&self.refusals_to_tell).refused.remove(&number)?;
         self.refusals.fetch_sub(1, Ordering::SeqCst);
         Some(refused)
     }
 
-    /// This many messages were collected, or read.
+    /// Records that the messages up to this number were collected, or read.
     pub(crate) fn reached(&self, number: u64) {
         let known = self.acked.fetch_max(number, Ordering::SeqCst);
         self.tally.delivered(number.saturating_sub(known), 0);
     }
 
-    /// How many messages were collected, or read.
+    /// Returns the number of messages known to be collected, or read.
     pub(crate) fn known(&self) -> u64 {
         self.acked.load(Ordering::SeqCst)
     }
 
-    /// So many messages were read, and are not known to have been dealt with.
+    /// Takes back messages that were read, but are not known to be processed.
     pub(crate) fn takes_back(&self, messages: u64) {
         self.tally.takes_back(messages);
     }
 
-    /// Takes note of a report. One that claims more than was sent is believed
-    /// as far as that goes, and none takes anything back.
+    /// Records a report. A report of more messages than were sent is capped,
+    /// and no report takes anything back.
     fn note(&self, reading: &mut Reading) {
         let report = match Collected::decode(&reading.buffer) {
             Ok(report) => report,
@@ -163,7 +164,8 @@ impl Acks {
         }
     }
 
-    /// Takes what comes next; whether it is an acknowledgement of the sink's.
+    /// Handles the next event; returns whether it is an acknowledgement of the
+    /// sink.
     pub(crate) fn receive(
         &self,
         reading: &mut Reading,
@@ -203,7 +205,7 @@ impl Watched for Acks {
         self.pull.readiness()
     }
 
-    /// Whoever sends reads the acks.
+    /// A sender reads the acknowledgements itself.
     fn uses(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -212,7 +214,7 @@ impl Watched for Acks {
         let Some(mut reading) = self.reading.try_lock() else { return Tended::InUse };
         reading.peers.listen_anew();
         let mut whole = false;
-        // Whoever floods it is read on at the next look.
+        // The rest of a flood is read at the next check.
         for _ in 0..LOOK_LIMIT {
             if reading.peers.has_heard_the_plugin() {
                 break;

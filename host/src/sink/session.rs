@@ -397,8 +397,8 @@ impl SinkSession {
             None => match (connection.and_then(|connection| connection.running.process.exit()), stopped) {
                 (Some(exit), _) => format!("its process ended ({exit})"),
                 (None, Err(error)) => format!("it was not stopped: {}", error.reason()),
-                // An earlier one.
-                (None, Ok(())) => "its process ended first".into(),
+                // The one that had the messages.
+                (None, Ok(())) => "an earlier process of its plugin ended first".into(),
             },
         }
     }
