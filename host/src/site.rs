@@ -1,5 +1,5 @@
 //! What the plugins of one host share: settings, transport, socket folder, and
-//! who uses which address.
+//! the addresses in use.
 
 use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
@@ -20,27 +20,27 @@ use crate::status::Events;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// What all plugins of a host share.
+/// State shared by all plugins of a host.
 pub(crate) struct Site {
     pub(crate) options: Options,
-    /// Its sockets are made by a [`ProcessScope`].
+    /// Private: a [`ProcessScope`] creates the sockets.
     transport: Arc<dyn Transport>,
     pub(crate) idle_reader: Arc<IdleReader>,
-    /// The host's own socket folder.
+    /// The host's socket folder.
     pub(crate) folder: SocketFolder,
-    /// Where sockets that are elsewhere are noted.
+    /// Folder for the notes of sockets elsewhere.
     notes: Option<PathBuf>,
     addresses: Mutex<Addresses>,
-    /// An address is free again.
+    /// Notified when an address is released.
     released: Condvar,
     pub(crate) events: Events,
 }
 
-/// Which addresses are in use.
+/// Addresses in use.
 #[derive(Default)]
 struct Addresses {
     taken: Registry,
-    /// Those of symbols that are being stopped without a caller that waits.
+    /// Addresses of symbols that are being stopped in the background.
     ending: HashSet<Address>,
 }
 
@@ -61,22 +61,22 @@ impl Site {
         self.transport.name()
     }
 
-    /// The sockets of a process that is about to be started.
+    /// Creates the scope of a process that is about to be started.
     pub(crate) fn process_scope(&self, plugin: &str) -> Arc<ProcessScope> {
         ProcessScope::new(self.transport.clone(), self.options.transport(), Kin::new(plugin))
     }
 
-    /// Removes a socket on which nobody listens any more.
+    /// Removes a socket on which no process listens any more.
     pub(crate) fn remove_socket(&self, address: Address) {
-        // Listening takes over what nobody listens on, and nothing else;
-        // closing removes it.
+        // Listening takes over only a socket without a listener; closing
+        // removes it.
         if let Ok(taken_over) = self.transport.pull(&Endpoint::Listen(address), &self.options.transport()) {
             taken_over.close();
         }
     }
 
-    /// A site beside this one, with addresses of its own: for a process that
-    /// is tried while another of the same plugin runs.
+    /// Creates a second site with addresses of its own: for the trial of a
+    /// process while another of the same plugin runs.
     pub(crate) fn beside(&self) -> Result<(Arc<Self>, OwnFolder)> {
         let (folder, own) = own_folder()?;
         let events = Events::new(self.options.event_queue);
@@ -85,20 +85,21 @@ impl Site {
         Ok((site, own))
     }
 
-    /// The folder that plugins use which take none from their launch options.
+    /// Returns the folder of plugins that do not take one from their launch
+    /// options.
     pub(crate) fn common_folder(&self) -> SocketFolder {
         match self.options.ipc_dir {
-            // Only our SDK knows that one, and it takes the folder from its
-            // launch options.
+            // Only our SDK supports this transport, and takes the folder from
+            // its launch options.
             _ if self.transport_name() == "zeromq" => self.folder.clone(),
-            // It was made the host's own.
+            // The folder was configured for all plugins.
             Some(_) => self.folder.clone(),
             None => SocketFolder::new(DEFAULT_FOLDER),
         }
     }
 
-    /// Takes an address for `owner`. One whose symbol is being stopped in the
-    /// background is waited for, at most `patience`.
+    /// Claims an address for `owner`. If its symbol is being stopped in the
+    /// background, waits for that, at most `patience`.
     ///
     /// # Errors
     /// [`Error::InUse`].
@@ -127,17 +128,17 @@ impl Site {
     }
 }
 
-/// An address that nobody else of this host uses meanwhile.
+/// An address claimed within this host.
 pub(crate) struct Claim {
     site: Arc<Site>,
     pub(crate) address: Address,
-    /// What a killed host's sockets are removed by.
+    /// Note by which the sockets of a killed host are removed.
     note: Option<Elsewhere>,
 }
 
 impl Claim {
-    /// Its symbol is being stopped, and no caller waits for that: the next
-    /// claim of the address does.
+    /// Marks the symbol as being stopped in the background, which the next
+    /// claim of the address waits for.
     pub(crate) fn is_ending(&self) {
         lock(&self.site.addresses).ending.insert(self.address.clone());
     }
@@ -145,7 +146,8 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Before the next claim of it, which makes one of the same name.
+        // Before the next claim of the address, which makes a note of the same
+        // name.
         drop(self.note.take());
         let mut addresses = lock(&self.site.addresses);
         addresses.taken.release(&self.address);
@@ -155,17 +157,17 @@ impl Drop for Claim {
     }
 }
 
-/// Makes the folder for a host's own sockets, or uses the one that was given;
-/// its own folder is then only for its notes.
+/// Creates a socket folder, or uses the given one; the host's own folder then
+/// holds only its notes.
 pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Option<OwnFolder>)> {
     own_folder::sweep();
     match given {
         Some(path) => {
             let fail = |source| folder_error(path.to_owned())(source);
             let path = std::path::absolute(path).map_err(fail)?;
-            // Where it is made here, it is only this user's.
+            // Created here, it is accessible to this user only.
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(fail)?;
-            // Writable by this process, whatever its permissions look like.
+            // A test of writing, whatever the permissions look like.
             tempfile::Builder::new().prefix(".ekuiper-").tempfile_in(&path).map_err(fail)?;
             Ok((SocketFolder::new(path), OwnFolder::make().ok()))
         }
@@ -173,7 +175,7 @@ pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Optio
     }
 }
 
-/// Makes a folder that only this user can enter.
+/// Creates a folder that only this user can enter.
 fn own_folder() -> Result<(SocketFolder, OwnFolder)> {
     let fail = folder_error(std::env::temp_dir());
     let folder = OwnFolder::make().map_err(fail)?;
@@ -196,7 +198,7 @@ mod tests {
         let (given, _) = socket_folder(Some(&own.path().join("a/b"))).unwrap();
         assert_eq!(mode(&given), 0o700);
         assert_eq!(mode(&SocketFolder::new(own.path().join("a"))), 0o700);
-        // One that was there is left as it is.
+        // An existing folder is left as it is.
         std::fs::set_permissions(given.path(), PermissionsExt::from_mode(0o755)).unwrap();
         assert_eq!(mode(&socket_folder(Some(given.path())).unwrap().0), 0o755);
         drop(kept);

@@ -6,7 +6,6 @@
 //! it ends, what it sent is delivered, and then each wait ends with
 //! [`TransportError::Closed`](ekuiper_core::transport::TransportError). Nor can
 //! a socket be created at which another process is taken for the plugin's.
-//! made at which another process is taken for the plugin's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};

@@ -212,10 +212,8 @@ struct Item {
     at: Instant,
     /// Use counter at the last check, if the channel was in use then. If it has
     /// not changed by the next check, the channel is idle.
-    /// by then. Not used meanwhile, it is idle.
     uses: Option<u64>,
     /// Number of checks for a partial message, including this one.
-    /// included.
     looks: u32,
 }
 

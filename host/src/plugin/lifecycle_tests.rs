@@ -1,5 +1,6 @@
-//! The lifecycle in a world of its own: any order of exits, starts, updates and
-//! shutdowns, and late news of old generations. No process and no time.
+//! Property test of the lifecycle: any order of exits, starts, updates and
+//! shutdowns, and late reports of earlier generations, without processes or
+//! real time.
 
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
@@ -16,32 +17,33 @@ use crate::Error;
 use crate::process::Exit;
 use crate::status::{EventKind, PluginState};
 
-/// How often the property is tried; `PROPTEST_CASES` says otherwise.
+/// Number of cases; `PROPTEST_CASES` overrides it.
 const CASES: u32 = 1000;
 
-/// How long a caller waits at most, and an update.
+/// Maximum wait of a caller, and of an update.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Something that happens. A number chooses among what there is.
+/// A step of a case. A number selects among the present candidates.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A caller wants the plugin, for so many milliseconds.
+    /// A caller wants the plugin, for this many milliseconds.
     Want(u16),
     Attach,
     Detach(u8),
-    /// The process that is alive dies.
+    /// The live process dies.
     Die,
-    /// The host hears of an end that it has not heard of yet.
+    /// An end that was not reported yet is reported to the host.
     Report(u8),
-    /// The next work is begun, or the one that was begun is finished.
+    /// The next work begins, or the work in progress is finished.
     Work(Fate),
     Update,
-    /// An update that has its turn goes on: it begins, or gives its turn back.
+    /// The update that has its turn proceeds: it begins, or gives its turn
+    /// back.
     GoOn,
     Reset,
     Remove,
     Shutdown,
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Pass(u16),
 }
 
@@ -50,9 +52,9 @@ enum Step {
 enum Fate {
     Succeeds,
     Fails,
-    /// The host is short of something.
+    /// The host has a shortage.
     IsShort,
-    /// The process dies first.
+    /// The process dies before.
     Dies,
 }
 
@@ -92,13 +94,13 @@ fn shortage() -> Error {
     Error::Shortage { what: "plugin p".into(), resource: "descriptors", remedy: "raise the limit", source }
 }
 
-/// A process, as the operating system knows it.
+/// A process, as the operating system sees it.
 #[derive(Debug, Default)]
 struct Process {
     is_dead: bool,
-    /// The host has heard of its end.
+    /// The end was reported to the host.
     is_reported: bool,
-    /// It was told to end, or its start was broken off.
+    /// The process was told to end, or its start was aborted.
     is_killed: bool,
     restored: BTreeSet<u32>,
 }
@@ -112,7 +114,7 @@ enum Stage {
     HasOutcome,
 }
 
-/// How often each thing happened.
+/// Number of occurrences of each event.
 #[derive(Debug, Default)]
 struct Reached(BTreeMap<&'static str, u32>);
 
@@ -126,7 +128,7 @@ struct World {
     life: Lifecycle<u32>,
     now: Instant,
     processes: BTreeMap<u64, Process>,
-    /// Ordered, in this order, and not begun.
+    /// Ordered works that have not begun, in order.
     ordered: VecDeque<Work<u32>>,
     begun: Option<Work<u32>>,
     is_trial_over: bool,
@@ -328,7 +330,7 @@ impl World {
         }
     }
 
-    /// What holds after every input.
+    /// Asserts what holds after every input.
     fn check(&mut self) {
         if self.life.state() == PluginState::Idle {
             self.has_served = false;
@@ -374,7 +376,7 @@ impl World {
         }
     }
 
-    /// Tells how the work has ended that was begun.
+    /// Reports how the work in progress has ended.
     fn answer(&mut self, input: Input<u32>) {
         self.begun = None;
         self.handle(input);
@@ -409,7 +411,8 @@ impl World {
         }
         let error = match fate {
             Fate::Succeeds => {
-                // It may have ended since its handshake, and that be known.
+                // The process may have ended since its handshake, and the end
+                // been reported.
                 return self.answer(Input::Started { generation, pid: 7 });
             }
             Fate::Fails => failure(),
@@ -423,8 +426,7 @@ impl World {
     fn finish_restore(&mut self, generation: u64, symbols: Vec<u32>, is_strict: bool, fate: Fate) {
         let process = self.processes.get_mut(&generation).unwrap();
         process.is_dead |= fate == Fate::Dies;
-        // A work that is under way ends when the process does, whose end is
-        // known then.
+        // A work in progress ends with its process, whose end is known then.
         let has_ended = process.is_dead;
         if has_ended && !process.is_reported {
             self.report(generation);
@@ -443,7 +445,7 @@ impl World {
         self.answer(Input::Restored { generation, symbols: process_count(&symbols, &postponed), postponed });
     }
 
-    /// Lets everything come to its end without any further disturbance.
+    /// Lets everything end without further disturbance.
     fn settle(&mut self) {
         for _ in 0..20 {
             for generation in self.unreported() {
@@ -462,7 +464,7 @@ impl World {
         }
     }
 
-    /// What holds once nothing disturbs it any more.
+    /// Asserts what holds once nothing disturbs the lifecycle any more.
     fn end(mut self) -> Reached {
         self.settle();
         assert!(self.callers.is_empty() && self.updates.is_empty(), "somebody still waits");
@@ -473,7 +475,7 @@ impl World {
             let process = &self.processes[&generation];
             assert!(!process.is_dead);
             if generation > 1 && process.restored.len() < self.attached.len() {
-                // Those that were attached later are opened by their callers.
+                // Symbols attached later are opened by their callers.
                 self.reached.note("attached later");
             }
             self.apply(Step::Want(1));
@@ -492,9 +494,9 @@ fn process_count(symbols: &[u32], postponed: &[u32]) -> usize {
     symbols.len() - postponed.len()
 }
 
-/// At most one process serves; what is in use is restored exactly; every caller
-/// is answered once, by its deadline; nothing is left running. The world checks
-/// that at every step.
+/// At most one process serves; exactly the symbols in use are restored; every
+/// caller is answered once, by its deadline; nothing is left running. The world
+/// asserts that at every step.
 #[test]
 fn a_plugin_lives_as_promised_whatever_happens_in_whatever_order() {
     let cases = std::env::var("PROPTEST_CASES").map_or(CASES, |_| Config::default().cases);
@@ -510,7 +512,7 @@ fn a_plugin_lives_as_promised_whatever_happens_in_whatever_order() {
             Ok(())
         })
         .unwrap();
-    // A property about what does not occur would prove nothing.
+    // A property of events that never occur would prove nothing.
     let expected = [
         "served",
         "not served",

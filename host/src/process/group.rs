@@ -1,42 +1,44 @@
-//! What the kernel tells of a plugin's process group, without a word of the
-//! plugin's: whether it does anything, and whether a process of it ends.
+//! What the kernel reports of a plugin's process group, without the plugin's
+//! cooperation: whether it does anything, and whether one of its processes is
+//! ending.
 
 use std::collections::HashMap;
 use std::str::FromStr;
 
-/// Places in a process's `stat`, after its name, which may hold anything.
+/// Positions in a process's `stat`, after its name, which may contain anything.
 const GROUP: usize = 2;
 const FLAGS: usize = 6;
 
-/// The kernel's flag of a thread that ends (`PF_EXITING`): it has it before its
+/// Kernel flag of a thread that is ending (`PF_EXITING`), set before its
 /// descriptors are closed.
 const EXITING: u32 = 4;
 
-/// A field of the `stat` of a process or a thread.
+/// Returns a field of the `stat` of a process or a thread.
 fn field<T: FromStr>(folder: &str, place: usize) -> Option<T> {
     let stat = std::fs::read_to_string(format!("{folder}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(place)?.parse().ok()
 }
 
-/// Whether a process is the only one of its group, and is not ending. While one
-/// ends, its connections do so one after the other, and it can be seen to.
+/// Returns whether a process is the only one of its group, and is not ending.
+/// While a process ends, its connections end one after the other, and the flag
+/// shows it.
 pub(crate) fn lives_alone(leader: u32) -> bool {
     members(leader) == [leader]
         && field(&format!("/proc/{leader}"), FLAGS).is_some_and(|flags: u32| flags & EXITING == 0)
 }
 
-/// The processes of the group that `leader` leads.
+/// Returns the processes of the group led by `leader`.
 pub(crate) fn members(leader: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return vec![leader] };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| field(&format!("/proc/{pid}"), GROUP).is_some_and(|group: u32| group == leader)).collect()
 }
 
-/// How often the threads of some processes have run.
+/// Activity counter of a set of processes.
 #[derive(Default, PartialEq, Eq)]
 pub(crate) struct Activity {
     turns: HashMap<String, String>,
-    /// One runs just now, or wants to, or is kept from it.
+    /// A thread is running, wants to run, or is kept from running.
     pub(crate) is_busy: bool,
 }
 
@@ -47,8 +49,8 @@ pub(crate) fn activity(members: &[u32]) -> Activity {
         for thread in threads.flatten() {
             let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
             let stat = read("stat");
-            // `T`, `t`: it was stopped by a signal or a debugger, and not by
-            // having nothing to do.
+            // `T`, `t`: stopped by a signal or a debugger, not for lack of
+            // work.
             let states = ['R', 'D', 'T', 't'];
             activity.is_busy |= stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(states));
             activity.turns.insert(thread.path().display().to_string(), read("schedstat"));

@@ -1,17 +1,17 @@
-//! Which processes are a plugin's, and may therefore be at the other end of its
-//! channels; every other process is a stranger, whatever it says.
+//! The processes of a plugin, which may be at the other end of its channels;
+//! every other process is a stranger, whatever it sends.
 //!
 //! A plugin's processes are the one that was started, its process group, and
-//! its descendants: a plugin that a wrapper runs (`conda run`, a shell), or
-//! that has made a session of its own, is one of them as long as everything
-//! between it and the process that was started lives. The host's own process is
-//! trusted too: who runs in it can do anything to it.
+//! its descendants: a plugin run by a wrapper (`conda run`, a shell), or one
+//! that has created its own session, is admitted while every process between it
+//! and the started one is alive. The host's own process is trusted too: its
+//! code can do anything to it anyway.
 //!
-//! What this cannot tell: a process that leaves the group and is no descendant
-//! any more (it was forked twice, and the one between has ended), and one in a
-//! container that somebody else started. Neither is let in. Nor is a process
-//! known that had ended, and was collected by its parent, before its connection
-//! was looked at.
+//! Not recognized: a process that has left the group and is no longer a
+//! descendant (it was forked twice, and the process between has ended), and one
+//! in a container started by somebody else. Neither is admitted. Nor is a
+//! process that had ended, and was reaped by its parent, before its connection
+//! was checked.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ use super::Process;
 use crate::sync::lock;
 use crate::{Result, printable};
 
-/// How long a process of this host's that connects is kept waiting while the
-/// plugin's process is being started, whose number is known a moment after it
-/// runs. Only a start that hangs takes longer.
+/// Maximum time for which a connecting descendant of this host waits while the
+/// plugin's process is being started, whose id is known shortly after it runs.
+/// Only a start that hangs takes longer.
 const START_GRACE: Duration = Duration::from_secs(1);
 
 /// The processes of one start of a plugin.
@@ -40,16 +40,15 @@ pub(crate) struct Kin {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The processes that were started; their groups and descendants belong to
-    /// them.
+    /// The started processes; their groups and descendants belong to them.
     started: Vec<u32>,
-    /// One is being started.
+    /// A process is being started.
     is_starting: bool,
     visitor: Option<Visitor>,
 }
 
-/// A process of the same plugin that is tried beside this one, and may know no
-/// other address.
+/// A process of the same plugin that is tried beside this one, and may support
+/// no other address.
 struct Visitor {
     kin: Arc<Kin>,
     tell: Box<dyn Fn() + Send>,
@@ -62,7 +61,7 @@ impl std::fmt::Debug for Visitor {
 }
 
 impl Kin {
-    /// Nobody yet.
+    /// Creates an empty set of processes.
     pub(crate) fn new(plugin: &str) -> Arc<Self> {
         Arc::new(Self {
             plugin: plugin.to_owned(),
@@ -84,20 +83,20 @@ impl Kin {
         started
     }
 
-    /// Makes a process, its group and its descendants the plugin's, whoever has
-    /// started it.
+    /// Adds a process, its group and its descendants to the plugin, regardless
+    /// of its parent.
     fn let_in(&self, process: u32) {
         lock(&self.state).started.push(process);
     }
 
-    /// The processes that were started have ended: their numbers may be given
-    /// to others, and nobody comes from them any more.
+    /// Removes the started processes, which have ended: their ids may be
+    /// reused.
     pub(crate) fn end(&self) {
         lock(&self.state).started.clear();
     }
 
-    /// Calls `tell` when a process of `kin` connects where this plugin's are
-    /// expected; it is not let in.
+    /// Calls `tell` when a process of `kin` connects to this plugin's channels;
+    /// the process is not admitted.
     pub(crate) fn expect_visitor(&self, kin: &Arc<Kin>, tell: impl Fn() + Send + 'static) {
         lock(&self.state).visitor = Some(Visitor { kin: kin.clone(), tell: Box::new(tell) });
     }
@@ -106,7 +105,7 @@ impl Kin {
         lock(&self.state).visitor.take();
     }
 
-    /// Whether a process is one of the plugin's.
+    /// Returns whether a process is one of the plugin's.
     fn includes(&self, process: u32) -> bool {
         let (started, is_starting) = {
             let state = lock(&self.state);
@@ -115,7 +114,7 @@ impl Kin {
         if belongs(process, &started) {
             return true;
         }
-        // Whoever is not this host's cannot be the one that is being started.
+        // The process being started is a descendant of this host.
         if !is_starting || !process::is_descendant(process, std::process::id()) {
             return false;
         }
@@ -124,7 +123,7 @@ impl Kin {
         belongs(process, &started)
     }
 
-    /// Tells whoever tries another process of the plugin that it is here.
+    /// Notifies the trial that its process has connected here.
     fn is_visited(&self, process: u32) -> bool {
         let expected = lock(&self.state).visitor.as_ref().map(|visitor| visitor.kin.clone());
         if !expected.is_some_and(|kin| kin.includes(process)) {
@@ -140,7 +139,7 @@ impl Kin {
         let Some(others) = self.strangers.pass(Instant::now()) else { return };
         match process {
             Some(pid) => {
-                // It may have been the plugin's, which ends.
+                // The process may have been the plugin's, and is ending.
                 let Ok(name) = std::fs::read(format!("/proc/{pid}/comm")) else {
                     tracing::debug!(plugin = self.plugin, pid, "a connection was closed: its process has ended");
                     return;
@@ -179,7 +178,7 @@ impl Admission for Kin {
 }
 
 fn belongs(process: u32, started: &[u32]) -> bool {
-    // What costs least first: it is nearly always the process itself.
+    // Cheapest check first: nearly always it is the started process itself.
     started.contains(&process)
         || started.iter().any(|leader| process::is_in_group(process, *leader))
         || (!started.is_empty() && process::ancestors(process).any(|ancestor| started.contains(&ancestor)))

@@ -1,15 +1,15 @@
-//! A host's own folder, which only its user can enter, and what becomes of it
-//! when the host is killed: the next host of the same user removes it.
+//! A host's private folder, which only its user can enter, and its removal by
+//! the next host of the same user if the host is killed.
 //!
-//! A host holds a lock on a file in its folder as long as it lives, in whatever
-//! way it ends. So a folder whose lock can be had is nobody's. It is removed
-//! only if everything in it could have been made by a host, and nobody listens
-//! on its sockets. What there can be in it:
+//! A host holds a lock on a file in its folder as long as it lives, however it
+//! ends. Thus a folder whose lock is free is abandoned. It is removed only if
+//! everything in it could have been made by a host, and no process listens on
+//! its sockets. It may contain:
 //!
-//! - the lock's file;
+//! - the lock file;
 //! - sockets;
-//! - for each socket that is elsewhere, a symbolic link to its path: what a
-//!   killed host has left in `/tmp` is removed too;
+//! - for each socket elsewhere, a symbolic link to its path, so that the
+//!   sockets of a killed host in `/tmp` are removed too;
 //! - one folder for the temporary files of an installer.
 
 use std::fs::Permissions;
@@ -26,39 +26,39 @@ use rustix::fs::{
     unlinkat,
 };
 
-/// What its name begins with.
+/// Prefix of the folder's name.
 const PREFIX: &str = "ekuiper-";
 
-/// The file that its owner has locked.
+/// Name of the lock file.
 const LOCK: &str = "lock";
 
-/// The same, before it is.
+/// Name of the lock file before it is locked.
 const NEW_LOCK: &str = "lock.new";
 
-/// What the name of a link to a socket elsewhere begins with; the socket's name
-/// follows.
+/// Prefix of a link to a socket elsewhere; the socket's name follows.
 const ELSEWHERE: &str = ".at-";
 
-/// What the name of the folder for temporary files begins with; the inode of
-/// the lock's file follows, so that a copy of such a folder is none.
+/// Prefix of the folder for temporary files; the inode of the lock file
+/// follows, so that a copy of the folder is not recognized.
 const SCRATCH: &str = "scratch-";
 
-/// The folder; dropped, it is removed with all that is in it.
+/// A host's private folder. Dropping it removes it with its contents.
 #[derive(Debug)]
 pub(crate) struct OwnFolder {
     folder: tempfile::TempDir,
-    /// `None` where the file system knows no locks: nobody else removes it then.
+    /// `None` where the file system has no locks: no other host removes the
+    /// folder then.
     _lock: Option<OwnedFd>,
 }
 
 impl OwnFolder {
-    /// Makes one in the system's folder for temporary files.
+    /// Creates a folder in the system's folder for temporary files.
     pub(crate) fn make() -> io::Result<Self> {
         Self::make_in(&std::env::temp_dir())
     }
 
     fn make_in(parent: &Path) -> io::Result<Self> {
-        // As `mkdtemp` would; tempfile's own default lets everybody in.
+        // As `mkdtemp` does; tempfile's default admits other users.
         let private = Permissions::from_mode(0o700);
         let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(parent)?;
         let at = open_folder(rustix::fs::CWD, folder.path())?;
@@ -68,7 +68,7 @@ impl OwnFolder {
             tracing::debug!(folder = %folder.path().display(), %error, "the socket folder cannot be locked");
             return Ok(Self { folder, _lock: None });
         }
-        // Under the name that others look for it is locked from the beginning.
+        // Locked before it has the name that other hosts look for.
         renameat(&at, NEW_LOCK, &at, LOCK)?;
         Ok(Self { folder, _lock: Some(lock) })
     }
@@ -77,10 +77,10 @@ impl OwnFolder {
         self.folder.path()
     }
 
-    /// Makes a folder in it for temporary files of any kind.
+    /// Creates a subfolder for temporary files.
     pub(crate) fn scratch(&self) -> io::Result<PathBuf> {
         let lock = statat(rustix::fs::CWD, self.path().join(LOCK), AtFlags::SYMLINK_NOFOLLOW).or_else(|_| {
-            // It could not be locked, and nobody else removes it.
+            // The folder is not locked, so no other host removes it.
             statat(rustix::fs::CWD, self.path().join(NEW_LOCK), AtFlags::SYMLINK_NOFOLLOW)
         })?;
         let path = self.path().join(scratch_name(&lock));
@@ -89,14 +89,14 @@ impl OwnFolder {
     }
 }
 
-/// The note in a host's own folder that it uses a socket elsewhere. Dropped, it
-/// is removed.
+/// Note in a host's own folder that it uses a socket elsewhere. Dropping it
+/// removes the note.
 #[derive(Debug)]
 pub(crate) struct Elsewhere(PathBuf);
 
 impl Elsewhere {
-    /// Without the note, a killed host leaves the socket; that is no reason not
-    /// to use it.
+    /// Creates the note. Without it a killed host leaves the socket behind,
+    /// which is no reason not to use the socket.
     pub(crate) fn note(own_folder: &Path, address: &Address) -> Option<Self> {
         let mut name = std::ffi::OsString::from(ELSEWHERE);
         name.push(address.path().file_name()?);
@@ -117,15 +117,14 @@ impl Drop for Elsewhere {
     }
 }
 
-/// Removes the folders that hosts of this user have left behind when they were
-/// killed.
+/// Removes the folders that killed hosts of this user have left behind.
 pub(crate) fn sweep() {
     sweep_in(&std::env::temp_dir());
 }
 
 fn sweep_in(parent: &Path) {
-    // Others' folders, and those that are being made or removed meanwhile, are
-    // no reason to do anything.
+    // Other users' folders, and folders being created or removed, are not an
+    // error.
     let Ok(at) = open_folder(rustix::fs::CWD, parent) else { return };
     let Ok(entries) = Dir::read_from(&at) else { return };
     for entry in entries.flatten() {
@@ -138,7 +137,7 @@ fn sweep_in(parent: &Path) {
     }
 }
 
-/// Whether it was left, and is gone now.
+/// Removes a folder if it is abandoned; returns whether it was.
 fn remove_if_left(parent: &OwnedFd, parent_path: &Path, name: &std::ffi::CStr) -> io::Result<bool> {
     let folder = open_folder(parent.as_fd(), name)?;
     let own = fstat(&folder)?;
@@ -150,13 +149,13 @@ fn remove_if_left(parent: &OwnedFd, parent_path: &Path, name: &std::ffi::CStr) -
             && is_own(found)
             && (found.st_mode & 0o7777, found.st_size, found.st_nlink) == (0o600, 0, 1)
     };
-    // Before it is opened: to open some things is to do something to them.
+    // Checked before it is opened, since opening some files has side effects.
     if !is_lock(&statat(&folder, LOCK, AtFlags::SYMLINK_NOFOLLOW)?) {
         return Ok(false);
     }
     let lock =
         openat(&folder, LOCK, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-    // It is the owner's, or another host is removing it.
+    // Otherwise its owner lives, or another host is removing it.
     flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
     let found = fstat(&lock)?;
     if !is_lock(&found) {
@@ -180,17 +179,17 @@ fn scratch_name(lock: &Stat) -> String {
     format!("{SCRATCH}{:x}", lock.st_ino)
 }
 
-/// What a host has left in its folder, beside the lock's file.
+/// Contents of an abandoned folder, besides the lock file.
 #[derive(Default)]
 struct Left {
     sockets: Vec<Address>,
-    /// The links, and the sockets that they lead to.
+    /// Links, and the sockets they point to.
     elsewhere: Vec<(PathBuf, Address)>,
     scratch: Option<PathBuf>,
 }
 
 impl Left {
-    /// `None` when there is something that no host makes.
+    /// Lists the contents; `None` if there is something that no host creates.
     fn list(folder: &OwnedFd, path: &Path, lock: &Stat) -> io::Result<Option<Self>> {
         let mut left = Self::default();
         for entry in Dir::read_from(folder)? {
@@ -220,7 +219,8 @@ impl Left {
         Ok(Some(left))
     }
 
-    /// Whether all of it is gone. Nothing is removed while somebody listens.
+    /// Removes the contents; returns whether all are gone. Nothing is removed
+    /// while a process listens.
     fn remove(self) -> bool {
         if !self.sockets.iter().all(socket_file::is_stale) {
             return false;
@@ -230,8 +230,8 @@ impl Left {
             return false;
         }
         for (link, socket) in self.elsewhere {
-            // One that is listened on is another process's by now; that is no
-            // reason to keep the link.
+            // A socket with a listener belongs to another process by now; the
+            // link is removed nevertheless.
             if matches!(socket_file::remove_stale(&socket), Ok(true)) {
                 tracing::debug!(%socket, "removed the socket of a host that was killed");
             }
@@ -239,13 +239,13 @@ impl Left {
                 return false;
             }
         }
-        // An installer that is only just ending may still be writing.
+        // An installer that is just ending may still be writing.
         self.scratch.is_none_or(|scratch| std::fs::remove_dir_all(scratch).is_ok())
     }
 }
 
-/// The socket that a link of this name stands for; `None` where no host makes
-/// such a link.
+/// Returns the socket that a link of this name stands for; `None` if no host
+/// creates such a link.
 fn recorded(name: &[u8], target: &Path) -> Option<Address> {
     let socket = name.strip_prefix(ELSEWHERE.as_bytes())?;
     let is_socket = target.is_absolute() && socket.ends_with(b".ipc") && target.file_name()?.as_bytes() == socket;
@@ -262,7 +262,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::time::{Duration, Instant};
 
-    /// As a host leaves it that was killed.
+    /// Creates a folder as a killed host leaves it.
     fn abandoned(parent: &Path) -> std::path::PathBuf {
         let OwnFolder { folder, _lock } = OwnFolder::make_in(parent).unwrap();
         let path = folder.keep();
@@ -277,7 +277,8 @@ mod tests {
         assert_eq!(std::fs::metadata(mine.path()).unwrap().permissions().mode() & 0o777, 0o700);
         drop(UnixListener::bind(mine.path().join("plugin_p.ipc")).unwrap());
         let left = [abandoned(parent.path()), abandoned(parent.path())];
-        // Another test's process may have a copy of the lock until it executes.
+        // Another test's process may hold a copy of the lock until it executes
+        // its program.
         let give_up = Instant::now() + Duration::from_secs(20);
         while left.iter().any(|path| path.exists()) && Instant::now() < give_up {
             sweep_in(parent.path());
@@ -293,13 +294,13 @@ mod tests {
     fn what_is_not_surely_a_hosts_stays() {
         let parent = tempfile::tempdir().unwrap();
         let path = |name: &str| parent.path().join(name);
-        // Being made by another host.
+        // Being created by another host.
         let unlocked = path("ekuiper-unlocked");
         std::fs::create_dir(&unlocked).unwrap();
-        // Somebody's, who has put something there.
+        // With a user's file.
         let used = abandoned(parent.path());
         std::fs::write(used.join("notes"), "mine").unwrap();
-        // With permissions that no host gives.
+        // With permissions that no host sets.
         let open = abandoned(parent.path());
         std::fs::set_permissions(&open, Permissions::from_mode(0o755)).unwrap();
         // Elsewhere.
@@ -319,7 +320,7 @@ mod tests {
         );
     }
 
-    /// A folder with an unlocked lock file, as a host's.
+    /// Creates a folder with an unlocked lock file, as a host's.
     fn looks_left(parent: &Path, name: &str) -> PathBuf {
         let path = parent.join(name);
         std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&path).unwrap();

@@ -18,40 +18,40 @@ use crate::process::EXIT_GRACE;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// How often a sink's socket is looked at after its stop: nothing tells that a
-/// file is gone.
+/// Interval of the check whether a stopped sink has removed its socket, which
+/// no event reports.
 const GONE_PAUSE: Duration = Duration::from_millis(1);
 
-/// For how long at most the reports are read that have come: a stranger may
-/// send without end.
+/// Maximum time to read the pending reports, since a stranger may send without
+/// end.
 const MAX_REPORTS: Duration = Duration::from_secs(1);
 
-/// How long the report may take that follows a stop, where nobody waits for
-/// the stop: it comes at once, unless the plugin hangs.
+/// Maximum time for the report after a stop that no caller waits for. The
+/// report comes at once, unless the plugin hangs.
 const STOP_REPORT: Duration = Duration::from_millis(500);
 
 /// A sink in one process.
 pub(crate) struct SinkConnection {
     pub(crate) running: Arc<Running>,
     pub(crate) receipt: Receipt,
-    /// Whoever sends has it, until the acknowledgement.
+    /// Held by a sender until the acknowledgement.
     pub(crate) turn: DeadlineLock<()>,
-    /// An ack did not come: later ones could be taken for it.
+    /// An acknowledgement is missing: later ones could be mistaken for it.
     is_broken: AtomicBool,
     push: Arc<dyn Push>,
-    /// How many connections there had been when the first message was sent.
+    /// Number of connections when the first message was sent.
     connections: u64,
     pub(crate) acks: Arc<Acks>,
     pub(crate) proof: Proof,
-    /// When its start was answered.
+    /// When the start was answered.
     pub(crate) started: Instant,
     data: Address,
     _watch: Watch,
 }
 
 impl SinkConnection {
-    /// Starts the sink. The order is the protocol's: listen for acks, start,
-    /// dial the data.
+    /// Starts the sink, in the protocol's order: listen for acknowledgements,
+    /// start, connect to the data channel.
     pub(crate) fn start(
         running: &Arc<Running>,
         control: &Control,
@@ -68,8 +68,8 @@ impl SinkConnection {
         let pull = running.scope.reports(ack).map_err(|source| running.channel_error(what.to_owned(), source))?;
         let acks = Arc::new(Acks::new(pull, receipt, tally.clone()));
         // Read from now on: a plugin may send much there before it answers the
-        // start, acks of nothing for instance, and those must not fill the
-        // channel (fault 10).
+        // start, for example acknowledgements without a message, which must not
+        // fill the channel (fault 10).
         let watch = running.site.idle_reader.watch(acks.clone());
         running.listens_at(data);
         if let Err(error) = running.start_symbol(control) {
@@ -116,96 +116,100 @@ impl SinkConnection {
         }))
     }
 
-    /// Whether messages may still go to its process; if so, it may end at any
-    /// time.
+    /// Returns whether messages may be sent to the process, which may end at
+    /// any time.
     pub(crate) fn is_current(&self) -> bool {
         !self.running.scope.is_over() && !self.running.is_left()
     }
 
-    /// Whether an ack has not come.
+    /// Returns whether an acknowledgement is missing.
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::SeqCst)
     }
 
-    /// An ack has not come.
+    /// Records that an acknowledgement is missing.
     pub(crate) fn breaks(&self) {
         self.is_broken.store(true, Ordering::SeqCst);
     }
 
-    /// Whether its process lives.
+    /// Returns whether the process is alive.
     pub(crate) fn is_alive(&self) -> bool {
         self.running.process.exit().is_none()
     }
 
-    /// Sends a message; its number. With `in_company` it may wait a moment for
-    /// others. Only who has the turn may.
+    /// Sends a message; returns its number. With `in_company` the message may
+    /// be delayed to be sent in a batch. The caller holds the turn.
     pub(crate) fn send(
         &self,
         message: &[u8],
         in_company: bool,
         deadline: Deadline,
     ) -> std::result::Result<u64, TransportError> {
-        // Before: its ack may be read before this thread goes on.
+        // Before sending: the acknowledgement may be read before this thread
+        // continues.
         let number = self.sent() + 1;
         self.acks.sent.store(number, Ordering::Release);
         let sent = if in_company { self.push.post(message, deadline) } else { self.push.send(message, deadline) };
         match sent {
             Ok(()) => self.acks.tally.sent(),
-            // Whoever sends has the turn: there is no later one.
+            // The sender holds the turn, so there is no later message.
             Err(_) => self.acks.sent.store(number - 1, Ordering::Release),
         }
         sent.map(|()| number)
     }
 
-    /// How many messages were sent.
+    /// Returns the number of messages sent.
     pub(crate) fn sent(&self) -> u64 {
         self.acks.sent.load(Ordering::Acquire)
     }
 
-    /// How many messages have no known outcome, and nobody was told so.
+    /// Returns the number of messages whose outcome is neither known nor
+    /// returned to their sender.
     pub(crate) fn owed(&self) -> u64 {
         let acks = &self.acks;
         let (told, known) = (acks.told.load(Ordering::SeqCst), acks.acked.load(Ordering::SeqCst));
         self.sent().saturating_sub(known).saturating_sub(told)
     }
 
-    /// Whoever sent a message is told that its outcome will not be known.
+    /// Counts a message whose sender is told that the outcome will not be
+    /// known.
     pub(crate) fn tell_unknown(&self) {
         self.acks.told.fetch_add(1, Ordering::SeqCst);
         self.acks.tally.told();
     }
 
-    /// Whether the first connection still lives, which has had all messages.
+    /// Returns whether the first connection, which got all messages, is still
+    /// alive.
     pub(crate) fn is_connected(&self) -> bool {
         self.push.connect(Some(Instant::now())).is_ok() && self.push.backlog().connections == self.connections
     }
 
-    /// How much the plugin has not read, in no known measure.
+    /// Returns the amount that the plugin has not read, in no fixed unit.
     pub(crate) fn unread(&self) -> Option<u64> {
         self.push.backlog().unread
     }
 
-    /// Lets go of what waits for company.
+    /// Flushes posted messages.
     pub(crate) fn dispatch(&self, deadline: Instant) -> std::result::Result<(), TransportError> {
         self.push.dispatch(Some(deadline))
     }
 
-    /// Reads all reports and acknowledgements that are there, and waits for no
-    /// others.
+    /// Reads all pending reports and acknowledgements, without waiting for
+    /// more.
     pub(crate) fn read_reports(&self) {
         let acks = &self.acks;
-        // Another thread that reads on does so for all.
+        // Another thread that reads does so for all.
         let Some(mut reading) = acks.reading.lock(Instant::now() + EXIT_GRACE) else { return };
         let give_up = Instant::now() + MAX_REPORTS;
         while Instant::now() < give_up && acks.receive(&mut reading, Instant::now()).is_ok() {}
     }
 
-    /// Carries out `stop`, after which a plugin that reports does so at once,
-    /// and waits a moment for that.
+    /// Runs `stop`, after which a reporting plugin sends its report at once,
+    /// and waits briefly for that.
     pub(crate) fn report_after(&self, stop: impl FnOnce()) {
         self.read_reports();
         let deadline = Instant::now() + STOP_REPORT;
-        // Before the stop: nobody else is to take its report.
+        // Locked before the stop, so that no other thread takes its report.
         let Some(mut reading) = self.acks.reading.lock(deadline) else { return stop() };
         stop();
         if self.receipt == Receipt::Report {
@@ -213,21 +217,21 @@ impl SinkConnection {
         }
     }
 
-    /// Waits until all that was sent has been read.
+    /// Waits until everything sent has been read.
     pub(crate) fn flush(&self, deadline: Deadline) -> std::result::Result<(), TransportError> {
         self.push.flush(deadline)
     }
 
-    /// Whatever is there while no ack is due answers no message. Returns how
-    /// many there were.
+    /// Drops acknowledgements that arrived while none was due; returns their
+    /// number.
     pub(crate) fn drop_stray_acks(&self) -> u64 {
         let before = self.acks.surplus.load(Ordering::Relaxed);
         self.acks.tend();
         self.acks.surplus.load(Ordering::Relaxed) - before
     }
 
-    /// Waits for the ack of the message with this number. They come in the
-    /// messages' order.
+    /// Waits for the acknowledgement of the message with this number.
+    /// Acknowledgements arrive in the order of the messages.
     pub(crate) fn await_ack(&self, number: u64, deadline: Instant) -> Acknowledged {
         match self.await_acks(number, deadline) {
             None if self.acks.refusals.load(Ordering::SeqCst) == 0 => Acknowledged::Answer(Ok(())),
@@ -236,19 +240,20 @@ impl SinkConnection {
         }
     }
 
-    /// Waits until at most so many messages have no ack.
+    /// Waits until at most this many messages are unacknowledged.
     pub(crate) fn await_room(&self, unacknowledged: u64, deadline: Instant) -> Option<Acknowledged> {
         let number = self.sent().saturating_sub(unacknowledged);
         self.await_acks(number, deadline)
     }
 
-    /// Waits for all acks up to this number; why some will not come.
+    /// Waits for all acknowledgements up to this number; returns why some are
+    /// missing.
     fn await_acks(&self, number: u64, deadline: Instant) -> Option<Acknowledged> {
         let acks = &self.acks;
         if acks.acked.load(Ordering::SeqCst) >= number {
             return None;
         }
-        // What is not sent has no ack.
+        // A message that is not sent yet is not acknowledged.
         if let Err(TransportError::Timeout) = self.push.dispatch(Some(deadline)) {
             return Some(Acknowledged::Timeout(TransportError::Timeout));
         }
@@ -259,7 +264,7 @@ impl SinkConnection {
             Waited::Late => return Some(Acknowledged::Timeout(TransportError::Timeout)),
         };
         while acks.acked.load(Ordering::SeqCst) < number {
-            // Its end may have been seen before the message was sent.
+            // The end may have been seen before the message was sent.
             if reading.peers.is_over() {
                 return Some(Acknowledged::Lost);
             }
@@ -275,19 +280,19 @@ impl SinkConnection {
         None
     }
 
-    /// Nobody wants to know what became of this message.
+    /// Discards the outcome of a message.
     pub(crate) fn forget(&self, number: u64) {
         if self.acks.acked.load(Ordering::SeqCst) < number {
             lock(&self.acks.refusals_to_tell).unwanted.insert(number);
         }
-        // It may have come meanwhile.
+        // The outcome may have arrived meanwhile.
         if self.acks.acked.load(Ordering::SeqCst) >= number {
             lock(&self.acks.refusals_to_tell).unwanted.remove(&number);
             self.acks.refused(number);
         }
     }
 
-    /// Stops the sink in its process, if that lives.
+    /// Stops the sink in its process, if that is alive.
     pub(crate) fn stop(&self, control: &Control) -> Result<()> {
         let stopped = self.tell_to_stop(control, |patience| is_gone(&self.running, &self.data, patience));
         self.read_reports();
@@ -299,7 +304,7 @@ impl SinkConnection {
         stopped
     }
 
-    /// The same in a process that is about to be ended in order.
+    /// Stops the sink in a process that is about to be ended gracefully.
     pub(crate) fn stop_to_end(&self, control: &Control) -> Result<()> {
         self.tell_to_stop(control, |_| true)
     }
@@ -312,17 +317,17 @@ impl SinkConnection {
         stopped.map(|_| ())
     }
 
-    /// Ends the wait of whoever sends a message, in the middle of it.
+    /// Ends the wait of a sender, in the middle of its message.
     pub(crate) fn cut_off(&self) {
         self.push.close();
     }
 
-    /// Ends the wait of whoever waits for an ack.
+    /// Ends the waits for acknowledgements.
     pub(crate) fn expect_no_acks(&self) {
         self.acks.pull.close();
     }
 
-    /// Ends every wait: its addresses are free then.
+    /// Ends every wait; the addresses are free then.
     pub(crate) fn close(&self) {
         self.push.close();
         self.acks.pull.close();
@@ -330,7 +335,7 @@ impl SinkConnection {
 }
 
 /// Waits until a sink has closed its socket, which removes the file, or its
-/// process has ended. It normally has when it answers.
+/// process has ended. Normally the socket is closed when the stop is answered.
 fn is_gone(running: &Running, address: &Address, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     while address.path().exists() {

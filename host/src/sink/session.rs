@@ -1,5 +1,5 @@
-//! A sink through all processes of its plugin: started again with each, waited
-//! for while there is none, stopped with its handle.
+//! A sink across all processes of its plugin: restarted with each, waited for
+//! while there is none, and stopped with its handle.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -21,25 +21,26 @@ use crate::sync::lock;
 use crate::target::Target;
 use crate::{Error, Result};
 
-/// A sink with a handle, through all processes of its plugin.
+/// A sink with a handle, across all processes of its plugin.
 pub(crate) struct SinkSession {
     pub(crate) plugin: Arc<Plugin>,
     target: Target,
     pub(crate) control: Control,
     pub(crate) require_ack: bool,
     pub(crate) tally: Arc<Tally>,
-    /// Held while it is started or stopped: the one follows the other.
+    /// Held during a start or a stop, so that they do not overlap.
     starting: DeadlineLock<()>,
     pub(crate) state: Mutex<SinkState>,
     changed: Condvar,
-    /// Nothing is to be sent any more.
+    /// Nothing more is to be sent.
     stopped: AtomicBool,
-    /// Nobody is to wait until it has collected what was sent.
+    /// The wait for collection is given up.
     abandoned: AtomicBool,
-    /// Itself, for the thread that stops it when nobody waits for that.
+    /// Weak reference to this, for the thread that stops the sink in the
+    /// background.
     own: Weak<Self>,
-    /// What whoever sends waits for: set before `stopped` is looked at, and
-    /// looked at after that is set.
+    /// What the sender waits for: set before `stopped` is checked, and checked
+    /// after `stopped` is set.
     stage: AtomicU8,
 }
 
@@ -47,18 +48,18 @@ pub(crate) struct SinkSession {
 pub(crate) struct SinkState {
     connection: Option<Arc<SinkConnection>>,
     claims: Option<[Claim; 2]>,
-    /// It could not be started again.
+    /// Why the sink could not be restarted.
     failure: Option<Error>,
     closed: bool,
-    /// How often whoever waits was told to look again.
+    /// Number of times that waiting threads were woken.
     wakes: u64,
 }
 
-/// Nobody waits.
+/// No sender waits.
 const NOTHING: u8 = 0;
-/// That the plugin takes a message.
+/// A sender waits for the plugin to read a message.
 pub(crate) const READING: u8 = 1;
-/// That it acknowledges.
+/// A sender waits for an acknowledgement.
 const ACK: u8 = 2;
 
 impl Restorable for SinkSession {
@@ -92,7 +93,7 @@ impl Restorable for SinkSession {
         if !is_closed {
             return outcome.map(|_| ());
         }
-        // Nobody may have waited for this start to stop it.
+        // No caller may have waited to stop this start.
         let stopped =
             outcome.and_then(|connection| connection.map_or(Ok(()), |connection| connection.stop(&self.control)));
         lock(&self.state).claims = None;
@@ -114,14 +115,14 @@ impl Restorable for SinkSession {
 
     fn leave(&self, running: &Running, deadline: Instant) {
         let patience = Patience::of(&self.plugin.site.options);
-        // One that is being closed comes to its end first.
+        // A close in progress ends first.
         drop(self.starting.lock(patience.until()));
         let connection = lock(&self.state).connection.clone();
         let Some(connection) = connection.filter(|connection| connection.running.generation == running.generation)
         else {
             return;
         };
-        // From a message to its ack.
+        // Held from a message to its acknowledgement.
         drop(connection.turn.lock(deadline));
         let is_over = || self.is_abandoned() || self.plugin.is_shut_down();
         let settled = connection.settle_to_stop(patience, is_over);
@@ -144,7 +145,7 @@ impl Restorable for SinkSession {
 }
 
 impl SinkSession {
-    /// One that is not started yet.
+    /// Creates a session that is not started yet.
     pub(crate) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
         let tally = Arc::new(Tally::new(plugin.clone(), &control.symbol_name));
         Arc::new_cyclic(|own| Self {
@@ -163,7 +164,7 @@ impl SinkSession {
         })
     }
 
-    /// Waits until it is neither started nor stopped by others.
+    /// Waits until no start or stop is in progress.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
         self.starting.lock(Instant::now() + patience).ok_or_else(|| {
             let what = format!("{} (it is being started or stopped)", self.target.describe());
@@ -197,7 +198,7 @@ impl SinkSession {
         SinkConnection::start(running, &self.control, &data, &ack, &self.what(), &self.tally)
     }
 
-    /// Notes what whoever sends waits for from now on.
+    /// Records what the sender waits for from now on.
     pub(crate) fn enter(&self, stage: u8) -> Result<Waiting<'_>> {
         self.stage.store(stage, Ordering::SeqCst);
         let waiting = Waiting(self);
@@ -208,7 +209,7 @@ impl SinkSession {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Ends the wait of whoever sends; nobody sends any more. What was sent
+    /// Ends the wait of the sender, and refuses later messages. What was sent
     /// before is still read.
     pub(crate) fn end(&self) {
         let mut state = lock(&self.state);
@@ -226,7 +227,8 @@ impl SinkSession {
         self.changed.notify_all();
     }
 
-    /// The sink in a process that lives; waits for one after a crash.
+    /// Returns the sink in a live process; after a crash, waits for the next
+    /// one.
     pub(crate) fn connection(&self, deadline: Instant) -> Result<Arc<SinkConnection>> {
         let mut state = lock(&self.state);
         loop {
@@ -255,7 +257,7 @@ impl SinkSession {
         }
     }
 
-    /// Ends the wait until everything was collected.
+    /// Ends the wait for collection.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::SeqCst);
     }
@@ -264,18 +266,18 @@ impl SinkSession {
         self.abandoned.load(Ordering::SeqCst)
     }
 
-    /// What is known of what was sent.
+    /// Returns the delivery counts.
     pub(crate) fn delivery(&self) -> Delivery {
         self.tally.delivery()
     }
 
-    /// Waits until everything that was sent was collected, then stops the sink.
+    /// Waits until everything sent was collected, then stops the sink.
     pub(crate) fn stop(&self) -> Result<()> {
         lock(&self.state).closed = true;
         self.changed.notify_all();
         let starting = match self.begin(self.plugin.site.options.recv_timeout) {
             Ok(starting) => starting,
-            // A start that takes longer stops it itself.
+            // A start that takes longer stops the sink itself.
             Err(error) => {
                 self.plugin.detach(self);
                 let connection = lock(&self.state).connection.clone();
@@ -292,14 +294,14 @@ impl SinkSession {
         let mut settled = Ok(());
         let mut stopped = Ok(());
         if let Some(connection) = &connection {
-            // Where the host is shut down, its process ends, and tells until
+            // If the host is shut down, the process ends, and reports until
             // then what was collected.
             settled = connection.settle_to_stop(Patience::of(&self.plugin.site.options), || self.is_abandoned());
             let is_given_up = matches!(settled, Err(Unsettled::Stalled | Unsettled::Late | Unsettled::Over));
             if is_given_up || self.is_abandoned() {
                 self.plugin.detach(self);
                 connection.report_after(|| self.stop_in_background(connection.clone()));
-                // Of this moment: the stop takes its time, and may change it.
+                // Counted now: the stop takes time, and may change the number.
                 let missing = self.give_up_messages(Some(connection));
                 let why = settled.err().unwrap_or(Unsettled::Over);
                 return match missing {
@@ -311,7 +313,8 @@ impl SinkSession {
         }
         lock(&self.state).claims = None;
         drop(starting);
-        // Not before: while messages are collected it is live for an update.
+        // Not before: while messages are collected, an update must restore the
+        // sink.
         self.plugin.detach(self);
         match self.give_up_messages(connection.as_deref()) {
             0 => stopped.map_err(|error| self.not_stopped(error)),
@@ -319,14 +322,14 @@ impl SinkSession {
         }
     }
 
-    /// Nothing more will be known of what was sent so far. How many messages
-    /// were not collected, as far as is known.
+    /// Writes off the messages without a known outcome. Returns how many
+    /// messages are not known to be collected.
     fn give_up_messages(&self, connection: Option<&SinkConnection>) -> u64 {
         connection.iter().for_each(|connection| connection.write_off());
         self.tally.give_up()
     }
 
-    /// Stops it in this process, where it ends otherwise than with that.
+    /// Stops the sink in a process that is not about to end anyway.
     fn stop_in(&self, connection: &SinkConnection) -> Result<()> {
         let stopped = connection.stop(&self.control);
         stopped.or_else(|error| {
@@ -335,8 +338,8 @@ impl SinkSession {
         })
     }
 
-    /// Stops it in this process, without a caller that waits for that. Its
-    /// addresses are free then; a shutdown of the host ends it.
+    /// Stops the sink in the background. Its addresses are released then; a
+    /// shutdown of the host ends the stop.
     fn stop_in_background(&self, connection: Arc<SinkConnection>) {
         lock(&self.state).claims.iter().flatten().for_each(Claim::is_ending);
         let own = self.own.upgrade();
@@ -375,8 +378,8 @@ impl SinkSession {
         }
     }
 
-    /// Why messages were not collected: what ended the wait for them, else what
-    /// became of the stop in the process that had them last.
+    /// Returns why messages were not collected: what ended the wait for them,
+    /// or else the outcome of the stop in the process that had them last.
     fn reason(&self, why: Option<Unsettled>, connection: Option<&SinkConnection>, stopped: Result<()>) -> String {
         let options = &self.plugin.site.options;
         match why {
@@ -403,7 +406,7 @@ impl SinkSession {
         }
     }
 
-    /// Waits until everything that was sent was collected.
+    /// Waits until everything sent was collected.
     pub(crate) fn flush(&self, connection: &SinkConnection, patience: Duration) -> Result<()> {
         let settled = connection.settle(Patience::only(patience), || {
             self.is_stopped() || self.is_abandoned() || self.plugin.is_shut_down()
@@ -444,7 +447,7 @@ impl SinkSession {
 }
 
 impl SinkSession {
-    /// What became of a message that is to be acknowledged.
+    /// Returns the outcome of a message that is to be acknowledged.
     fn outcome(&self, connection: &SinkConnection, acknowledged: Acknowledged, patience: Duration) -> Result<()> {
         let symbol = || self.control.symbol_name.clone();
         match acknowledged {
@@ -469,7 +472,7 @@ impl SinkSession {
         }
     }
 
-    /// Waits until at most so many messages have no acknowledgement.
+    /// Waits until at most this many messages are unacknowledged.
     pub(crate) fn make_room(&self, connection: &SinkConnection, unacknowledged: u64) -> Result<()> {
         let patience = self.plugin.site.options.recv_timeout;
         let waiting = self.enter(ACK)?;
@@ -479,7 +482,7 @@ impl SinkSession {
     }
 }
 
-/// A message that was sent and is to be acknowledged.
+/// A message in flight that is to be acknowledged.
 pub(crate) struct Sent {
     pub(crate) session: Arc<SinkSession>,
     pub(crate) connection: Arc<SinkConnection>,
@@ -500,7 +503,7 @@ impl Sent {
     }
 }
 
-/// Somebody waits; dropped when it is over.
+/// Guard of a waiting sender.
 pub(crate) struct Waiting<'a>(&'a SinkSession);
 
 impl Drop for Waiting<'_> {

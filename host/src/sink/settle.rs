@@ -1,5 +1,5 @@
-//! The end of a sink in one process: the wait until everything that was sent
-//! is known to have been collected.
+//! Draining a sink in one process: the wait until everything sent is known to
+//! have been collected.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,103 +12,104 @@ use crate::options::Options;
 use crate::process::group::{activity, members};
 use crate::process::{EXIT_GRACE, Exit};
 
-/// How often it is looked whether the wait is over for another reason than
+/// Interval of the check whether the wait is over for another reason than
 /// progress.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// How long a sink of an official SDK may take from the answer to its start,
-/// which comes before its `open`, until it takes messages.
+/// Maximum time of a sink on an official SDK from the answer to its start,
+/// which precedes its `open`, until it takes messages.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// For how long a process must do nothing to be at rest, how often that is
-/// looked at, and for how long at most.
+/// Time without activity after which a process counts as idle; `REST_LOOK` is
+/// the interval of the check, `MAX_REST` the maximum wait.
 const REST: Duration = Duration::from_millis(150);
 const REST_LOOK: Duration = Duration::from_millis(15);
 const MAX_REST: Duration = Duration::from_secs(2);
 
-/// How many messages an official SDK has read at most and not dealt with: in
-/// Go one that is read, those in the socket's queue (mangos, `protocol/xpull`:
-/// 128), and one in `Collect`. Python's has fewer.
+/// Maximum number of messages that a plugin on an official SDK has read and not
+/// processed: in Go one just read, those in the socket's queue (mangos,
+/// `protocol/xpull`: 128), and one in `Collect`. In Python fewer.
 const MAX_HELD: u64 = 130;
 
-/// How long a wait may be.
+/// Limits of a wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// Until when at most.
+    /// Deadline.
     until: Instant,
-    /// For how long at most while nothing changes.
+    /// Maximum time without progress.
     stall: Duration,
 }
 
 impl Patience {
-    /// As the host's options say.
+    /// Returns the limits of the host's options.
     pub(crate) fn of(options: &Options) -> Self {
         let now = Instant::now();
         let far = now + Duration::from_secs(365 * 86_400);
         Self { until: now.checked_add(options.drain_timeout).unwrap_or(far), stall: options.drain_stall }
     }
 
-    /// So long, whatever happens.
+    /// Returns a limit of the total time only.
     pub(crate) fn only(patience: Duration) -> Self {
         Self { until: Instant::now() + patience, stall: patience }
     }
 
-    /// Until when the wait may be.
+    /// Returns the deadline.
     pub(crate) fn until(&self) -> Instant {
         self.until
     }
 }
 
-/// Why a wait was broken off.
+/// Why a wait ended early.
 #[derive(Debug)]
 pub(crate) enum Unsettled {
-    /// Nothing has changed for too long.
+    /// No progress for too long.
     Stalled,
-    /// It has taken too long.
+    /// The deadline has passed.
     Late,
     /// The process has ended.
     Exited(Exit),
-    /// A connection has ended in the process, which lives.
+    /// A connection has ended in a live process.
     Disconnected,
-    /// Nobody is to wait any more.
+    /// The wait was given up.
     Over,
     /// A channel cannot be used.
     Failed(TransportError),
 }
 
-/// What a plugin is known to have dealt with that does not tell that: what its
-/// process had read when it came to rest, once it has answered the stop that
-/// came after. It may have gone on with anything else, or have died with it.
+/// Evidence for a plugin that does not report what it has collected: the
+/// messages its process had read when it became idle, once it has answered the
+/// following stop. It may have been busy with something else since, or have
+/// ended meanwhile.
 #[derive(Default)]
 pub(crate) struct Proof {
-    /// How many messages it had been sent when the wait before its stop was
+    /// Number of messages that had been sent when the wait before the stop was
     /// over.
     awaited: AtomicU64,
-    /// How many are known to be dealt with, or were written off.
+    /// Number of messages known to be processed, or written off.
     settled: AtomicU64,
 }
 
 impl Proof {
-    /// The plugin has answered the stop, and lives.
+    /// Records that the plugin has answered the stop, and is alive.
     fn stopped(&self) {
         self.settled.fetch_max(self.awaited.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// How many of the `read` messages may not have been dealt with; none of
-    /// them when it is asked again.
+    /// Returns how many of the `read` messages may not have been processed; 0
+    /// in a second call.
     fn write_off(&self, read: u64) -> u64 {
         read.saturating_sub(self.settled.swap(read, Ordering::SeqCst)).min(MAX_HELD)
     }
 }
 
 impl SinkConnection {
-    /// Waits until every message has been collected, as far as the plugin tells
-    /// that; else until it was read. `is_over` ends the wait.
+    /// Waits until every message has been collected, or only read if the plugin
+    /// does not report more. `is_over` ends the wait.
     pub(crate) fn settle(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
         let mut left = (u64::MAX, None);
         let mut progress = Instant::now();
         loop {
-            // Before it is looked at what has come of it.
+            // Before the results of the process are checked.
             let exit = self.running.process.exit();
             if exit.is_some() {
                 self.read_reports();
@@ -132,9 +133,9 @@ impl SinkConnection {
         Ok(())
     }
 
-    /// The same before the sink is stopped: where the plugin does not tell what
-    /// it has collected, its process is given time to deal with what it has
-    /// read.
+    /// Waits as `settle` before the sink is stopped. If the plugin does not
+    /// report what it has collected, gives its process time to process what it
+    /// has read.
     pub(crate) fn settle_to_stop(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
         self.settle(patience, &is_over)?;
         if self.receipt == Receipt::Read && self.sent() > 0 {
@@ -144,23 +145,23 @@ impl SinkConnection {
         Ok(())
     }
 
-    /// The plugin has answered the sink's stop.
+    /// Records that the plugin has answered the sink's stop.
     pub(crate) fn has_answered_stop(&self) {
-        // One that has ended since may have ended before it was done.
+        // A process that has ended since may have ended before it was done.
         if self.running.process.wait(Duration::ZERO).is_none() {
             self.proof.stopped();
         }
     }
 
-    /// No more will be known: what was only read, and is not known to have been
-    /// dealt with, was not collected.
+    /// Writes off the messages that were only read, and are not known to be
+    /// processed, once nothing more will be known.
     pub(crate) fn write_off(&self) {
         if self.receipt == Receipt::Read {
             self.acks.takes_back(self.proof.write_off(self.acks.known()));
         }
     }
 
-    /// Waits for news, at most until then.
+    /// Waits for news, at most until the deadline.
     fn settle_on(&self, deadline: Instant) -> Result<(), Unsettled> {
         let looked = match self.receipt {
             Receipt::Read => self.look(deadline).map(|_| ()),
@@ -179,8 +180,9 @@ impl SinkConnection {
 
     /// Reads the next acknowledgement or report.
     fn listen(&self, deadline: Instant) -> Result<(), TransportError> {
-        // What is not sent is not collected. Where the connection is gone, the
-        // rest is not collected either, and what was may still be told.
+        // A message that is not sent is not collected. If the connection is
+        // gone, the rest is not collected either, but earlier messages may
+        // still be reported.
         if let Err(TransportError::Timeout) = self.dispatch(deadline) {
             return Err(TransportError::Timeout);
         }
@@ -193,11 +195,10 @@ impl SinkConnection {
         acks.receive(&mut reading, deadline).map(|_| ())
     }
 
-    /// Notes that everything was read, if that is so by the deadline; whether
-    /// it is.
+    /// Checks by the deadline whether everything was read, and records it.
     ///
     /// # Errors
-    /// The connection has ended: what it had not read is lost.
+    /// The connection has ended: what was not read is lost.
     pub(crate) fn look(&self, deadline: Instant) -> Result<bool, TransportError> {
         let sent = self.sent();
         match self.flush(Some(deadline)) {
@@ -205,7 +206,7 @@ impl SinkConnection {
             Err(TransportError::Timeout) => return Ok(false),
             Err(error) => return Err(error),
         }
-        // Whoever has gone reads no more, and another has not read it either.
+        // A disconnected peer reads no more, and no other peer has read it.
         if !self.is_connected() {
             return Err(TransportError::Disconnected);
         }
@@ -213,11 +214,11 @@ impl SinkConnection {
         Ok(true)
     }
 
-    /// Waits until the sink can have been opened and the plugin's process does
-    /// nothing: what it has read it has dealt with by then, unless it waits for
-    /// something else meanwhile. One that never rests, since it has more to do
-    /// than this sink, is waited for no longer than [`MAX_REST`]. No more can be
-    /// known of an official SDK.
+    /// Waits until the sink can have been opened and the plugin's process is
+    /// idle: what it has read is processed by then, unless it waits for
+    /// something else meanwhile. A process that is never idle, because it has
+    /// more to do than this sink, is waited for at most [`MAX_REST`]. No more
+    /// can be known of an official SDK.
     fn await_rest(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
         let process = &self.running.process;
         let pause = || match process.wait(REST_LOOK) {
@@ -251,7 +252,7 @@ mod tests {
     fn what_is_not_proven_is_written_off_once() {
         let proof = Proof::default();
         proof.awaited.store(10, Ordering::SeqCst);
-        // Its stop was not answered.
+        // The stop was not answered.
         assert_eq!([proof.write_off(10), proof.write_off(10)], [10, 0]);
         proof.awaited.store(20, Ordering::SeqCst);
         proof.stopped();

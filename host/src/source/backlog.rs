@@ -1,15 +1,15 @@
-//! What was read from a source before anybody asked for it.
+//! Messages read from a source before its reader asked for them.
 
 use std::collections::VecDeque;
 
-/// How much is kept for a reader that does not come.
+/// Limits of the messages kept for a reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
 }
 
-/// Messages in their order.
+/// Messages in order.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     messages: VecDeque<Vec<u8>>,
@@ -26,7 +26,7 @@ impl Backlog {
         let message = self.messages.pop_front()?;
         self.bytes -= message.len();
         if self.messages.is_empty() {
-            // It was needed once, and may never be again.
+            // A large buffer may never be needed again.
             self.messages = VecDeque::new();
         }
         Some(message)
@@ -36,12 +36,12 @@ impl Backlog {
         *self = Self::default();
     }
 
-    /// How many there are, and their bytes.
+    /// Returns the number of messages, and their size in bytes.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.messages.len(), self.bytes)
     }
 
-    /// Whether it has come to one of its bounds.
+    /// Returns whether a limit is reached.
     pub(crate) fn is_full(&self, bounds: Bounds) -> bool {
         self.messages.len() >= bounds.messages || self.bytes >= bounds.bytes
     }

@@ -1,14 +1,12 @@
-//! The receiving end of a source's data channel, for one process of its
-//! plugin.
+//! The receiving end of a source's data channel, for one process of its plugin.
 //!
-//! A source that nobody reads waits, as long as it can. One on an official SDK
-//! cannot: in Python it gives up after a second without progress, in Go it
-//! drops what it could not send by then. So for those the idle reader reads what
-//! nobody has read for [`STALL`], into a backlog that readers are given first:
-//! twice what the kernel keeps for the source, so that this can go on, and then
-//! it is held up again. When
-//! the backlog is full, the source is overrun: no more is read, and the reader
-//! is told after what was kept.
+//! A source that is not read blocks. A source on an official SDK cannot: in
+//! Python it gives up after a second without progress, in Go it drops what it
+//! could not send by then. For those, the idle reader moves what was not read
+//! for [`STALL`] into a backlog, which readers get first: twice the size of the
+//! kernel's buffer, so that the source can continue, and then it is blocked
+//! again. When the backlog is full, the source is overrun: no more is read, and
+//! the reader gets the error after the backlog.
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixDatagram;
@@ -27,21 +25,22 @@ use crate::plugin::running::Running;
 use crate::process::EXIT_GRACE;
 use crate::sync::lock;
 
-/// How often it is looked whether somebody still receives.
+/// Interval of the check whether a reader still receives.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
-/// For how long a source on an official SDK may be held up: half of what it
-/// takes.
+/// Maximum time for which a source on an official SDK may be blocked: half of
+/// what it tolerates.
 const STALL: Duration = Duration::from_millis(500);
 
-/// How soon the idle reader looks again when somebody was just reading.
+/// Time until the idle reader checks again after finding a reader active.
 const NEXT_LOOK: Duration = Duration::from_millis(100);
 
-/// For how long the idle reader reads on before the source is held up again.
-/// libnng hands messages over one by one: that none is there means little.
+/// Duration of one run of the idle reader, after which the source is blocked
+/// again. libnng passes messages on one by one, so an empty socket means
+/// little.
 const SPELL: Duration = Duration::from_millis(100);
 
-/// What the shortest message takes of the kernel's buffer, in bytes.
+/// Minimum size of a message in the kernel's buffer, in bytes.
 const LEAST: usize = 768;
 
 pub(crate) struct SourceConnection {
@@ -50,34 +49,35 @@ pub(crate) struct SourceConnection {
     reading: Mutex<Reading>,
     /// The source has connected.
     connected: AtomicBool,
-    /// How much is kept of a source that cannot wait, or is being started.
+    /// Limits of the backlog of a source that cannot block, or is being
+    /// started.
     bounds: Bounds,
-    /// It is on an official SDK.
+    /// The source is on an official SDK.
     cannot_wait: bool,
-    /// Its start is not answered yet: it is read, or its plugin might never
-    /// come to the answer.
+    /// The source's start is not answered yet: the source is read meanwhile, or
+    /// its plugin might never answer.
     is_starting: AtomicBool,
-    /// Called when that was not enough.
+    /// Called when the backlog overflows.
     on_overrun: Box<dyn Fn() + Send + Sync>,
-    /// Its source is started again, at another connection.
+    /// The source is restarted with another connection.
     is_replaced: AtomicBool,
 }
 
 #[derive(Default)]
 struct Reading {
-    /// Read before anybody asked for it.
+    /// Messages read before a reader asked for them.
     backlog: Backlog,
-    /// Since when the source may be waiting for a reader.
+    /// Since when the source may be blocked.
     unread_since: Option<Instant>,
-    /// The idle reader reads on.
+    /// The current run of the idle reader.
     spell: Option<Spell>,
-    /// The backlog is full: the first of what comes after it is lost.
+    /// The backlog is full: the next message is lost.
     overrun: Option<Overrun>,
     peers: SpeakerFilter,
     over: bool,
 }
 
-/// What the idle reader has read at a time.
+/// One run of the idle reader.
 struct Spell {
     until: Instant,
     messages: usize,
@@ -89,14 +89,15 @@ impl Spell {
         Self { until: now + SPELL, messages: 0, bytes: 0 }
     }
 
-    /// Whether all that the kernel may have kept is read: the source goes on.
+    /// Returns whether everything in the kernel's buffer has been read, so that
+    /// the source continues.
     fn is_enough(&self) -> bool {
         let enough = 2 * send_buffer();
         self.bytes >= enough || self.messages >= enough / LEAST
     }
 }
 
-/// How much the kernel keeps for a source that has set nothing else, in bytes.
+/// Returns the kernel's default buffer of a source's socket, in bytes.
 fn send_buffer() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
     *BYTES.get_or_init(|| {
@@ -105,24 +106,24 @@ fn send_buffer() -> usize {
     })
 }
 
-/// How much was kept.
+/// Size of the backlog at an overrun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overrun {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
 }
 
-/// What a reader gets.
+/// What a reader receives.
 pub(crate) enum Received {
     Message,
-    /// No more will come.
+    /// The end: no more messages will arrive.
     End,
-    /// The source had to be ended.
+    /// The overrun that ended the source.
     Overrun(Overrun),
 }
 
 impl Reading {
-    /// Takes note of what has come; whether it is a message of the source's.
+    /// Handles an event; returns whether it is a message of the source.
     fn note(&mut self, event: PullEvent) -> bool {
         match event {
             PullEvent::Message(connection) if self.peers.said(connection) => return true,
@@ -141,7 +142,7 @@ impl Reading {
 
 impl SourceConnection {
     /// Listens for the source. `on_overrun` is called, from the idle reader's
-    /// thread, when it has been overrun.
+    /// thread, when the backlog overflows.
     pub(crate) fn listen(
         running: &Arc<Running>,
         address: &Address,
@@ -162,17 +163,17 @@ impl SourceConnection {
         }))
     }
 
-    /// The source's start is answered. Whether the idle reader is still to watch
-    /// it.
+    /// Records that the source's start is answered. Returns whether the idle
+    /// reader must keep watching the source.
     pub(crate) fn has_started(&self) -> bool {
         self.is_starting.store(false, Ordering::SeqCst);
         self.cannot_wait
     }
 
-    /// The next message, in `buffer`, or why there is none.
+    /// Receives the next message into `buffer`, or returns why there is none.
     ///
     /// # Errors
-    /// The transport's, [`TransportError::Timeout`] for one.
+    /// The transport's, for example [`TransportError::Timeout`].
     pub(crate) fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Received> {
         let mut reading = lock(&self.reading);
         if let Some(message) = reading.backlog.pop() {
@@ -186,7 +187,8 @@ impl SourceConnection {
         Ok(if received { Received::Message } else { Received::End })
     }
 
-    /// The next message from the socket; false when no more will come.
+    /// Receives the next message from the socket; returns false when no more
+    /// will arrive.
     fn await_message(&self, reading: &mut Reading, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<bool> {
         while !reading.over {
             match self.await_event(reading, buffer, deadline) {
@@ -209,7 +211,7 @@ impl SourceConnection {
         if self.cannot_wait {
             let now = Instant::now();
             match self.pull.receive(buffer, Some(now)) {
-                // All is read: the source does not wait.
+                // Everything is read, so the source is not blocked.
                 Err(TransportError::Timeout) => (reading.unread_since, reading.spell) = (None, None),
                 received => return received,
             }
@@ -227,8 +229,8 @@ impl SourceConnection {
         reading.note(event)
     }
 
-    /// Reads what nobody has read, as long as there is something, and until it
-    /// is enough for now.
+    /// Moves unread messages to the backlog, while there are any and the run is
+    /// not over.
     fn spill(&self, reading: &mut Reading, mut spell: Spell) -> Tended {
         let mut buffer = Vec::new();
         reading.peers.listen_anew();
@@ -256,7 +258,8 @@ impl SourceConnection {
                     }
                 }
                 Err(TransportError::Timeout) => {
-                    // Or it is a piece of one: the rest is read when it comes.
+                    // It may also be a partial message: the rest is read when
+                    // it arrives.
                     let whole = spell.messages > 0;
                     reading.spell = Some(spell);
                     return if whole { Tended::Idle } else { Tended::Piece };
@@ -267,7 +270,8 @@ impl SourceConnection {
         Tended::Over
     }
 
-    /// Reads what is there, as far as it is kept: the source waits then.
+    /// Moves pending messages to the backlog until it is full, when the source
+    /// blocks.
     fn read_ahead(&self, reading: &mut Reading) -> Tended {
         let mut buffer = Vec::new();
         let mut whole = false;
@@ -290,8 +294,8 @@ impl SourceConnection {
         Tended::Idle
     }
 
-    /// Reads what the process, which has ended, has sent, and closes the
-    /// socket: its address is free then.
+    /// Reads what a process that has ended has sent, and closes the socket,
+    /// whose address is free then.
     pub(crate) fn retire(&self) {
         let mut reading = self.stop_waiting();
         let mut buffer = Vec::new();
@@ -310,8 +314,9 @@ impl SourceConnection {
         self.pull.close();
     }
 
-    /// Whoever receives sees the end of the source's connection at once. Only
-    /// a stranger's connection may keep it waiting: not for long.
+    /// Stops the current receiver, which sees the end of the source's
+    /// connection at once. Only a stranger's connection may keep it waiting,
+    /// for a short time.
     fn stop_waiting(&self) -> MutexGuard<'_, Reading> {
         let give_up = Instant::now() + EXIT_GRACE;
         while Instant::now() < give_up {
@@ -325,9 +330,9 @@ impl SourceConnection {
         lock(&self.reading)
     }
 
-    /// Drops what was kept, and what still comes, until the source has closed
-    /// its connection, or the deadline; whether it has. One that never was has
-    /// ended.
+    /// Drops the backlog and everything that still arrives, until the source
+    /// has closed its connection, or the deadline. Returns whether the
+    /// connection is closed; one that never existed is.
     pub(crate) fn has_ended(&self, deadline: Instant) -> bool {
         let mut buffer = Vec::new();
         loop {
@@ -347,12 +352,12 @@ impl SourceConnection {
         }
     }
 
-    /// Ends every wait: its address is free then.
+    /// Ends every wait; the address is free then.
     pub(crate) fn close(&self) {
         self.pull.close();
     }
 
-    /// Its source is started again, at another one.
+    /// Returns whether the source is restarted with another connection.
     pub(crate) fn is_replaced(&self) -> bool {
         self.is_replaced.load(Ordering::SeqCst)
     }
@@ -393,7 +398,8 @@ impl Watched for SourceConnection {
                 if former.is_some_and(|former| former.messages > 0) {
                     reading.unread_since = None;
                 }
-                // Something is there: whoever receives has his time for it.
+                // There is something to read, and the reader has its time for
+                // it.
                 let due = *reading.unread_since.get_or_insert(now) + STALL;
                 if now < due {
                     return Tended::Later(due);

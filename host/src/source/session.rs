@@ -1,5 +1,5 @@
-//! A source with a handle, through all processes of its plugin: restarted with
-//! each, and read on where the last one ended.
+//! A source across all processes of its plugin: restarted with each, and read
+//! from where the last one ended.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,12 +22,12 @@ use crate::sync::lock;
 use crate::target::Target;
 use crate::{Error, Result};
 
-/// A source with a handle, through all processes of its plugin.
+/// A source with a handle, across all processes of its plugin.
 pub(super) struct SourceSession {
     pub(super) plugin: Arc<Plugin>,
     pub(super) target: Target,
     pub(super) control: Control,
-    /// Held while it is started or stopped: the one follows the other.
+    /// Held during a start or a stop, so that they do not overlap.
     starting: DeadlineLock<()>,
     state: Mutex<SourceState>,
     changed: Condvar,
@@ -35,19 +35,19 @@ pub(super) struct SourceSession {
 
 #[derive(Default)]
 struct SourceState {
-    /// Those of former processes that are not read to their end, and the
-    /// present one.
+    /// Connections of earlier processes that are not read to their end, and the
+    /// current one.
     connections: VecDeque<Arc<SourceConnection>>,
-    /// The idle reader reads the present one while nobody else does.
+    /// The idle reader reads the current connection while no caller does.
     watch: Option<Watch>,
     claim: Option<Claim>,
-    /// It could not be started again.
+    /// Why the source could not be restarted.
     failure: Option<Error>,
-    /// Nobody reads any more.
+    /// The reader has stopped.
     ended: bool,
-    /// It is not to be started again.
+    /// The source is not to be restarted.
     closed: bool,
-    /// How often whoever waits was told to look again.
+    /// Number of times that waiting threads were woken.
     wakes: u64,
 }
 
@@ -82,7 +82,7 @@ impl Restorable for SourceSession {
         self.changed.notify_all();
     }
 
-    /// What it has sent is read on after its process's end.
+    /// What the source has sent is read after its process's end.
     fn leave(&self, _running: &Running, _deadline: Instant) {}
 
     fn wake(&self) {
@@ -92,7 +92,7 @@ impl Restorable for SourceSession {
 }
 
 impl SourceSession {
-    /// A session that is not started yet.
+    /// Creates a session that is not started yet.
     pub(super) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
         let (starting, state, changed) = Default::default();
         Arc::new(Self { plugin, target, control, starting, state, changed })
@@ -102,7 +102,7 @@ impl SourceSession {
         format!("{} (plugin {})", self.target.describe(), self.plugin.name())
     }
 
-    /// Waits until it is neither started nor stopped by others.
+    /// Waits until no start or stop is in progress.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
         self.starting.lock(Instant::now() + patience).ok_or_else(|| {
             let what = format!("{} (it is being started or stopped)", self.target.describe());
@@ -110,8 +110,8 @@ impl SourceSession {
         })
     }
 
-    /// Starts it in this process; what it sends is read after what the former
-    /// connection holds.
+    /// Starts the source in a process. Its messages are read after those of the
+    /// former connection.
     fn start(&self, running: &Arc<Running>, former: Option<&SourceConnection>) -> Result<()> {
         let started = self.listen(running, former);
         let mut state = lock(&self.state);
@@ -129,7 +129,7 @@ impl SourceSession {
         drop(state);
         self.changed.notify_all();
         if is_closed {
-            // Nobody may have waited for this start to stop it.
+            // No caller may have waited to stop this start.
             let stopped = self.stop_current();
             return outcome.and(stopped);
         }
@@ -166,7 +166,8 @@ impl SourceSession {
         Ok((connection, watch))
     }
 
-    /// The next message, and how it is written; `None` when the source is over.
+    /// Returns the next message's format, with the message in `buffer`; `None`
+    /// when the source has ended.
     pub(super) fn receive(self: &Arc<Self>, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Option<Format>> {
         loop {
             let mut state = lock(&self.state);
@@ -193,7 +194,7 @@ impl SourceSession {
                     }
                 }
                 state = lock(&self.state);
-                // Go on with the next process's, or the next start's.
+                // Continue with the connection of the next process or start.
                 if state.connections.len() > 1 {
                     state.connections.pop_front();
                     continue;
@@ -203,29 +204,29 @@ impl SourceSession {
         }
     }
 
-    /// The source was overrun, and its reader has come to that: it is started
-    /// again, while the reader learns of it.
+    /// Restarts an overrun source whose reader has emptied the queue, and
+    /// returns the error for the reader.
     fn begin_again(self: &Arc<Self>, connection: &Arc<SourceConnection>, overrun: Overrun) -> Error {
         connection.replace();
         let symbol = self.control.symbol_name.clone();
         let (session, former) = (self.clone(), connection.clone());
         let again = move || session.start_again(&former);
         if std::thread::Builder::new().name(format!("{symbol}-again")).spawn(again).is_err() {
-            // Nobody else would do it.
+            // No other thread would do it.
             self.start_again(connection);
         }
         Error::Overrun { symbol, messages: overrun.messages, bytes: overrun.bytes }
     }
 
-    /// Stops the source and starts it in the same process; again and again
-    /// while this host is short of something.
+    /// Stops the source and starts it in the same process; retries while the
+    /// host has a shortage.
     fn start_again(&self, former: &Arc<SourceConnection>) {
         let running = &former.running;
         let mut attempts = 0;
         loop {
             let Ok(starting) = self.begin(self.plugin.site.options.init_timeout) else { return };
             let state = lock(&self.state);
-            // It may have been started in another process meanwhile.
+            // The source may have been started in another process meanwhile.
             let is_current = state.connections.back().is_some_and(|connection| Arc::ptr_eq(connection, former));
             if state.closed || state.ended || !is_current {
                 return;
@@ -248,14 +249,14 @@ impl SourceSession {
                     }
                 }
                 Err(error) if !running.is_over() => return self.is_lost(&error),
-                // With the next process it is started, too.
+                // The next process starts the source, too.
                 _ => return,
             }
         }
     }
 
-    /// Waits for a connection after the first, whose process has ended, or whose
-    /// source is started again.
+    /// Waits for another connection, after the process has ended, or while the
+    /// source is restarted.
     fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, SourceState>, deadline: Deadline) -> Result<()> {
         while !state.ended && state.connections.len() < 2 {
             if let Some(failure) = state.failure.take() {
@@ -299,12 +300,13 @@ impl SourceSession {
         (state.ended, state.closed) = (true, true);
         drop(state);
         self.changed.notify_all();
-        // A start that takes longer stops it itself.
+        // A start that takes longer stops the source itself.
         let _starting = self.begin(self.plugin.site.options.recv_timeout)?;
         self.stop_current()
     }
 
-    /// Stops it in its process. Nobody else starts or stops it.
+    /// Stops the source in its process. The caller excludes other starts and
+    /// stops.
     fn stop_current(&self) -> Result<()> {
         let mut state = lock(&self.state);
         let connections = std::mem::take(&mut state.connections);
@@ -314,7 +316,8 @@ impl SourceSession {
             let running = &connection.running;
             let stopped =
                 running.stop_symbol(&self.control, |patience| connection.has_ended(Instant::now() + patience));
-            // It ends with its process, which a host that is shut down ends.
+            // The source ends with its process, which the shutdown of a host
+            // ends.
             stopped.map(|_| ()).or_else(|error| {
                 if self.plugin.is_shut_down() || running.has_ended_with(&error) { Ok(()) } else { Err(error) }
             })
