@@ -1,10 +1,10 @@
-//! The command line that starts a plugin, and what an error says of one that
-//! does not start.
+//! The command line that starts a plugin, and the error for one that does not
+//! start.
 //!
 //! The forms are eKuiper's (`internal/plugin/portable/runtime`, protocol: the
 //! launch JSON is the last argument, the working directory the executable's).
-//! Nothing is refused because of what it looks like: it is executed, and judged
-//! when that failed.
+//! Nothing is rejected for how it looks: it is executed, and examined only if
+//! that fails.
 
 use std::ffi::OsString;
 use std::io;
@@ -29,8 +29,8 @@ pub(crate) struct CommandLine {
 }
 
 impl CommandLine {
-    /// The command line for a plugin, whose environment is made first if that
-    /// is due; `is_cancelled` ends that.
+    /// Returns the command line of a plugin, after creating its environment if
+    /// necessary; `is_cancelled` aborts that.
     pub(crate) fn new(
         package: &Package,
         python_bin: Option<&str>,
@@ -47,8 +47,8 @@ impl CommandLine {
             }
         };
         if manifest.language == Language::Python {
-            // What is executed is the interpreter, maybe after half an hour of
-            // installing.
+            // The interpreter is executed, possibly after an installation of
+            // half an hour.
             check_script(package, &executable)?;
         }
         let (program, mut args) = match (manifest.language, manifest.conda_env()) {
@@ -74,7 +74,7 @@ impl CommandLine {
         Ok(Self { program, args, directory })
     }
 
-    /// Why it could not be started, for people.
+    /// Returns the error for a program that could not be started.
     pub(crate) fn cannot_start(&self, plugin: &str, source: io::Error) -> Error {
         start_error(plugin, source, |source| match unstartable::reason(&self.program, &self.directory, &source) {
             Some(reason) => self.refuse(plugin, reason),
@@ -82,15 +82,15 @@ impl CommandLine {
         })
     }
 
-    /// Whether it ended before its handshake because of what its `#!` line
-    /// says.
+    /// Returns the error for an end before the handshake that the `#!` line
+    /// explains.
     pub(crate) fn ended_for(&self, plugin: &str, exit: &Exit) -> Option<Error> {
         let reason = unstartable::reason_of_end(&self.program, exit.code?)?;
         Some(self.refuse(plugin, reason))
     }
 
-    /// What may be wrong with a plugin that has ended so before its handshake;
-    /// empty where nothing is known.
+    /// Returns the likely cause of an end before the handshake; empty where
+    /// none is known.
     pub(crate) fn hint(&self, exit: &Exit) -> String {
         let Some(script) = self.script() else {
             return match exit.code == Some(0) && exit.tail.is_empty() {
@@ -98,7 +98,7 @@ impl CommandLine {
                 false => String::new(),
             };
         };
-        // Of a shell or the like the error says nothing of Python.
+        // A shell's error message would not mention Python.
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if !["python", "pypy", "conda"].iter().any(|known| name.contains(known)) {
             return format!(
@@ -106,7 +106,7 @@ impl CommandLine {
                 self.program.display()
             );
         }
-        // One that found nobody to serve ends so too, and says why.
+        // A script that found no engine ends like this too, and says why.
         let serves = || {
             let text = std::fs::read(&script).unwrap_or_default();
             [&b"start("[..], b"run("].iter().any(|call| text.windows(call.len()).any(|found| found == *call))
@@ -117,7 +117,7 @@ impl CommandLine {
         }
     }
 
-    /// The plugin's script, where an interpreter runs it.
+    /// Returns the plugin's script, if an interpreter runs it.
     fn script(&self) -> Option<PathBuf> {
         self.args.len().checked_sub(2).map(|at| PathBuf::from(&self.args[at]))
     }
@@ -130,17 +130,18 @@ impl CommandLine {
         Error::Executable { plugin: plugin.to_owned(), path: self.program.clone(), reason }
     }
 
-    /// The command line as a person would type it, without the launch JSON.
+    /// Returns the command line as typed in a shell, without the launch JSON.
     pub(crate) fn display(&self) -> String {
         let words = self.args.iter().take(self.args.len().saturating_sub(1));
         words.fold(self.program.display().to_string(), |text, word| format!("{text} {}", word.to_string_lossy()))
     }
 }
 
-/// What to do about an interpreter that cannot be started.
+/// Remedy for an interpreter that cannot be started.
 const PYTHON_CURE: &str = "install Python 3, or name the interpreter with python_bin (--python-bin)";
 
-/// Adds what to do about the interpreter, beside what is said already.
+/// Appends the remedy for the interpreter to a reason that has none of its own,
+/// or as an alternative.
 fn with_python_cure(reason: String) -> String {
     match reason.contains(": ") {
         true if reason.starts_with("cannot be reached") => reason,
@@ -149,7 +150,7 @@ fn with_python_cure(reason: String) -> String {
     }
 }
 
-/// Adds what to do about the plugin's own file, where that is not said yet.
+/// Appends the remedy for the plugin's own file to a reason that has none.
 fn with_cure(reason: String) -> String {
     match reason.contains(": ") {
         true => reason,
@@ -184,8 +185,8 @@ fn python(package: &Package, python_bin: Option<&str>) -> Result<PathBuf> {
     }
 }
 
-/// Finds a program as a shell does: a path is what it is, and of a name the
-/// first file in `PATH` that may be executed.
+/// Finds a program as a shell does: a path as it is, a name as the first
+/// executable file in `PATH`.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     if name.contains('/') || [".", ".."].contains(&name) {
         return std::path::absolute(name).ok();
@@ -196,7 +197,7 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     in_path(name).find(is_program)
 }
 
-/// What there is of a name in `PATH`.
+/// Returns the files of this name in `PATH`.
 pub(crate) fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places: Vec<_> = std::env::split_paths(&path).map(|folder| folder.join(name)).collect();

@@ -1,5 +1,5 @@
-//! The virtual environment of a Python plugin: one that its manifest names, or
-//! one that is made in the plugin's folder from its `requirements.txt`.
+//! Virtual environment of a Python plugin: one that its manifest names, or one
+//! created in the plugin's folder from its `requirements.txt`.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -18,32 +18,33 @@ use super::unstartable;
 use crate::catalog::Package;
 use crate::{Error, Result, printable};
 
-/// Where it is made, in the plugin's folder.
+/// Folder of a created environment, in the plugin's folder.
 const FOLDER: &str = ".venv";
 
-/// What it is made from, in the plugin's folder.
+/// Requirements of the environment, in the plugin's folder.
 const REQUIREMENTS: &str = "requirements.txt";
 
-/// Written into it when it is complete: what it was made from.
+/// File in a complete environment that records what it was created from.
 const STAMP: &str = "ekuiper-made-from.txt";
 
-/// How large [`REQUIREMENTS`] may be, in bytes.
+/// Maximum size of [`REQUIREMENTS`], in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// How long an installation may take: large packages are downloaded and built.
+/// Maximum duration of an installation, which may download and build large
+/// packages.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// How many of the installer's last lines an error has.
+/// Number of the installer's last lines in an error.
 const TAIL: usize = 12;
 
-/// How often it is looked whether the installation is to end.
+/// Interval of the check whether the installation is cancelled.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// The environment's interpreter; it is made first where that is due, with
-/// `python`. `is_cancelled` ends that.
+/// Returns the environment's interpreter, after creating the environment with
+/// `python` if necessary. `is_cancelled` aborts the creation.
 ///
 /// # Errors
-/// [`Error::Environment`], with the last lines of what the installer said.
+/// [`Error::Environment`], with the last lines of the installer's output.
 pub(crate) fn interpreter(package: &Package, python: &Path, is_cancelled: &dyn Fn() -> bool) -> Result<PathBuf> {
     let manifest = &package.manifest;
     let named = manifest.env.as_deref().filter(|env| !env.is_empty());
@@ -77,7 +78,8 @@ impl Environment<'_> {
         Error::Environment { plugin: self.package.name.clone(), folder: self.folder.clone(), reason }
     }
 
-    /// Makes it, unless it is there and made from the same.
+    /// Creates the environment, unless it exists and was created from the same
+    /// requirements.
     fn make(&self, python: &Path) -> Result<()> {
         let requirements = self.package.folder.join(REQUIREMENTS);
         let text = match read(&requirements) {
@@ -86,7 +88,8 @@ impl Environment<'_> {
             Err(error) => return Err(self.fail(format!("cannot be made: {}: {error}", requirements.display()))),
         };
         let made_from = format!("{}\n{text}", python.display());
-        // Its interpreter is a link to one that may have been removed.
+        // The environment's interpreter is a link whose target may have been
+        // removed.
         let is_current = || {
             read(&self.folder.join(STAMP)).is_ok_and(|found| found == made_from)
                 && self.folder.join("bin/python").exists()
@@ -94,7 +97,8 @@ impl Environment<'_> {
         if is_current() {
             return Ok(());
         }
-        // Two hosts, or an update beside the running plugin, would meet in it.
+        // Locked: two hosts, or an update beside the running plugin, may create
+        // it at the same time.
         let _turn = self.turn()?;
         if is_current() {
             return Ok(());
@@ -105,13 +109,13 @@ impl Environment<'_> {
         let arguments = |words: &[&str], path: &Path| -> Vec<OsString> {
             words.iter().map(OsString::from).chain([path.into()]).collect()
         };
-        // What it is cleared of must not lie elsewhere.
+        // The folder is cleared first, which must not affect files elsewhere.
         if self.folder.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
             return Err(
                 self.fail("is not a folder, or a symbolic link to one: the host makes it anew, so remove it".into())
             );
         }
-        // What it leaves there when it is killed goes with the folder.
+        // Files that a killed installer leaves are removed with this folder.
         let fail = |error: io::Error| {
             let parent = std::env::temp_dir();
             self.fail(format!("cannot be made: no folder for temporary files in {}: {error}", parent.display()))
@@ -131,7 +135,7 @@ impl Environment<'_> {
         Ok(())
     }
 
-    /// The right to make it, as long as the file is open.
+    /// Acquires the lock of the environment, held while the file is open.
     fn turn(&self) -> Result<File> {
         let path = self.package.folder.join(format!("{FOLDER}.lock"));
         let fail = |error: io::Error| self.fail(format!("cannot be made: {}: {error}", path.display()));
@@ -146,13 +150,13 @@ impl Environment<'_> {
         }
     }
 
-    /// Runs a step; each line that it says is one of the log.
+    /// Runs an installation step, and logs each line of its output.
     fn run(&self, program: &Path, arguments: &[OsString], scratch: &Path) -> Result<()> {
         let step = arguments.iter().take(3).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let fail = |error: io::Error| self.fail(format!("cannot be made: python {step}: {error}"));
         let (output, input) = io::pipe().map_err(fail)?;
         let second = input.try_clone().map_err(fail)?;
-        // Paths in the requirements are the plugin's.
+        // Paths in the requirements are relative to the plugin's folder.
         let folder = &self.package.folder;
         let installer =
             GuardedProcess::start_with(program, arguments, folder, Some(scratch), second, input).map_err(|error| {
@@ -192,7 +196,7 @@ impl Environment<'_> {
         };
         let status = match why {
             Some(why) => {
-                // Killed, with what it has started.
+                // Kills the installer and its children.
                 drop(installer);
                 return Err(why);
             }
@@ -212,9 +216,9 @@ impl Environment<'_> {
     }
 }
 
-/// The text of a regular file: from others a read might never return.
+/// Reads a regular file; reading another kind of file might never return.
 fn read(path: &Path) -> io::Result<String> {
-    // Not to wait for whoever writes to a pipe.
+    // Opening a pipe must not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let found = file.metadata()?;
@@ -227,9 +231,9 @@ fn read(path: &Path) -> io::Result<String> {
     io::read_to_string(file.take(LARGEST))
 }
 
-/// A file that processes of this user, and of the folder's owner, take turns
-/// by. What is at its path is not changed, and not followed elsewhere; nobody
-/// else can hold it.
+/// Opens a lock file for processes of this user, and of the folder's owner. The
+/// file is not changed, symbolic links are not followed, and nobody else can
+/// hold the lock.
 fn open_lock(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let refuse = |reason: &str| Err(io::Error::other(format!("{reason}: remove it")));
@@ -246,7 +250,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
         return refuse(&format!("belongs to user {}", found.uid()));
     }
     if found.mode() & 0o077 != 0 {
-        // Who can open it could hold it.
+        // A user who can open the file could hold the lock.
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
     Ok(file)
@@ -281,7 +285,7 @@ mod tests {
         fs::write(&mark, "").unwrap();
         super::interpreter(&package, &python(), &never).unwrap();
         assert!(mark.exists(), "it was made again");
-        // A comment is another content, and needs no package.
+        // A comment changes the content, and needs no package.
         fs::write(folder.path().join(REQUIREMENTS), "# nothing yet\n").unwrap();
         super::interpreter(&package, &python(), &never).unwrap();
         assert!(!mark.exists(), "it was not made again");
@@ -346,7 +350,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert!(refused().contains("is not a regular file"), "{}", refused());
         fs::remove_file(&lock).unwrap();
-        // What is made anew is cleared first.
+        // The old environment is cleared before it is created again.
         std::os::unix::fs::symlink(elsewhere.path(), folder.path().join(FOLDER)).unwrap();
         assert!(refused().contains("is not a folder, or a symbolic link to one"), "{}", refused());
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");

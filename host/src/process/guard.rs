@@ -1,56 +1,57 @@
-//! The guard of a process group: ends the group when the host is gone without
-//! having ended it, as after SIGKILL.
+//! Guard of a process group: ends the group when the host is gone without having
+//! ended it, as after SIGKILL.
 //!
-//! A plugin cannot be relied on to notice: an idle plugin of the official Go
-//! SDK does not, nor do a plugin's own children, nor what a `conda run`-like
-//! wrapper or an installer runs as its child. A parent-death signal reaches
-//! only the direct child, and fires when the *thread* that spawned it ends. So
-//! each group gets a process that does nothing but wait for the host's end.
+//! A plugin cannot be relied on to notice: an idle plugin on the official Go SDK
+//! does not, nor do a plugin's own children, nor what a wrapper like `conda run`
+//! or an installer runs as its child. A parent-death signal reaches only the
+//! direct child, and fires when the *thread* that spawned it ends. So each group
+//! gets a process that does nothing but wait for the host's end.
 //!
-//! # How it lives
+//! # Life
 //!
-//! [`ProcessGuard::start`] makes a pair of sockets and forks: the guard is a
-//! child of the host. It prepares itself and says so; only then is the group's
-//! leader forked, which tells the guard its number before it executes anything.
-//! So there is no moment at which a process runs that nobody would end.
+//! [`ProcessGuard::start`] creates a pair of sockets and forks: the guard is a
+//! child of the host. The guard prepares itself and reports it; only then is the
+//! group's leader forked, which sends its process id to the guard before it
+//! executes anything. So no process ever runs without a guard.
 //!
-//! The guard has a session of its own, without a terminal, blocks every signal
-//! that can be blocked, stands in `/`, is named [`NAME`], and has one
-//! descriptor: its end of the pair. In particular it has neither the group's
-//! output, which would never end, nor the host's end of another guard's pair,
-//! which would keep that one waiting.
+//! The guard has its own session without a terminal, blocks every signal that
+//! can be blocked, has `/` as its working directory, is named [`NAME`], and has
+//! one descriptor: its end of the pair. In particular it holds neither the
+//! group's output, which would never end, nor the host's end of another guard's
+//! pair, which would keep that guard waiting.
 //!
-//! The guard reads. The end of the stream says that the host is gone, however
-//! it went: SIGTERM to the group, [`GRACE`], SIGKILL. A host that is merely
-//! stopped keeps its descriptors, and its plugins.
+//! The guard reads. The end of the stream means that the host is gone, for
+//! whatever reason: SIGTERM to the group, [`GRACE`], SIGKILL. A host that is
+//! merely stopped keeps its descriptors, and its plugins.
 //!
-//! A host that has dealt with the group ends the guard and waits for it
-//! ([`ProcessGuard::end`]), so that nothing is left of it, not even where no
-//! process reaps orphans. The guard's end raises no SIGCHLD, and an engine that
-//! waits for any child of its own (`waitpid(-1)`) does not get to see it.
+//! A host that has ended the group itself ends the guard and waits for it
+//! ([`ProcessGuard::end`]), so that nothing is left of it, even where no process
+//! reaps orphans. The guard's end raises no SIGCHLD, and is invisible to an
+//! engine that waits for any child (`waitpid(-1)`).
 //!
-//! The group's number cannot be another's meanwhile: the host ends the guard
-//! before it reaps the group's leader. Once the host is gone, init may free the
-//! number; the guard looks every [`LOOK`] whether the group is gone, and the
-//! kernel gives a number out again only after all others.
+//! The group's id cannot be reused meanwhile: the host ends the guard before it
+//! reaps the group's leader. Once the host is gone, init may release the id; the
+//! guard checks every [`LOOK`] whether the group is gone, and the kernel reuses
+//! an id only after all others.
 //!
-//! # What it costs, and what it cannot do
+//! # Costs and limits
 //!
 //! - The guard is a fork of the host: it shows the host's command line and
-//!   resident memory in `ps`. The memory is shared, and what the host changes
-//!   later is kept in its old state for the guard: in the worst case a guard
-//!   holds as much memory as the host had when the plugin was started. Start
-//!   plugins before filling large caches. Each start copies the page tables
-//!   twice (2 ms per 100 MB each, measured), and fails where the system
-//!   refuses to promise that memory (`vm.overcommit_memory=2`).
+//!   resident memory in `ps`. The memory is shared, and pages that the host
+//!   changes later are copied: in the worst case a guard holds as much memory as
+//!   the host had when the plugin was started. Start plugins before filling
+//!   large caches. Each start copies the page tables twice (2 ms per 100 MB
+//!   each, measured), and fails where the system refuses to commit that memory
+//!   (`vm.overcommit_memory=2`).
 //! - A process that leaves the group (`setsid`, `setpgid`: a daemon) is out of
 //!   reach, as it is for the host.
-//! - A process that the host forks without executing anything (Python's
-//!   `multiprocessing` with `fork`, say) holds the host's end of the pair, and
+//! - A process that the host forks without executing a program (for example
+//!   Python's `multiprocessing` with `fork`) holds the host's end of the pair, and
 //!   the guard waits for that process's end too.
-//! - Two things can end a guard before its time: SIGKILL to itself, and the end
-//!   of its container or cgroup, which takes the plugins along.
-//! - Where the host was killed, and no process reaps orphans, what it leaves
+//! - Two things can end a guard early: SIGKILL to itself, and the end of its
+//!   container or cgroup, which ends the plugins too.
+//! - If the host was killed, and no process reaps orphans, the guard and the
+//!   processes it has ended remain as zombies.
 //!   stays as zombies: the guard and what the guard has ended.
 #![allow(unsafe_code)] // after the fork, and for what rustix does not offer
 
@@ -66,17 +67,17 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Pid, Signal};
 use rustix::thread::Timespec;
 
-/// What `ps -o comm` shows; the kernel keeps 15 bytes.
+/// Name shown by `ps -o comm`; the kernel keeps 15 bytes.
 const NAME: &CStr = c"ekuiper-guard";
 
-/// From SIGTERM to SIGKILL, as a number of [`LOOK`]s: one second.
+/// Time from SIGTERM to SIGKILL, as a number of [`LOOK`]s: one second.
 const GRACE: u32 = 100;
 
-/// From one look at the group to the next: 10 ms.
+/// Interval of the check of the group: 10 ms.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// The host's end of a guard's line. Dropped without [`ProcessGuard::end`], it
-/// has the group ended.
+/// The host's end of the connection to a guard. Dropping it without
+/// [`ProcessGuard::end`] makes the guard end the group.
 #[derive(Debug)]
 pub(crate) struct ProcessGuard {
     line: OwnedFd,
@@ -126,26 +127,25 @@ impl ProcessGuard {
         self.pid
     }
 
-    /// Ends the guard of a group that has been dealt with; the guard touches
-    /// nothing. To be called while the group's number is still the group's.
+    /// Ends the guard of a group that has been ended; the guard does nothing
+    /// more. The group's id must still be the group's.
     pub(crate) fn dismiss(&mut self) {
-        // A child of this process that nobody has waited for: the number is its
-        // own.
+        // A child of this process that has not been reaped: the id is its own.
         if !self.is_dismissed && matches!(wait_for(self.pid.as_raw_nonzero().get(), libc::WNOHANG), Ok(None)) {
             let _ = rustix::process::kill_process(self.pid, Signal::KILL);
         }
         self.is_dismissed = true;
     }
 
-    /// The same, and waits for its end: nothing is left of it.
+    /// Ends the guard, and waits until nothing is left of it.
     pub(crate) fn end(mut self) {
         self.dismiss();
         let _ = wait_for(self.pid.as_raw_nonzero().get(), 0);
     }
 }
 
-/// The first three descriptors are replaced in the leader's process before
-/// anything else is done with others.
+/// Moves a descriptor out of the first three, which are replaced in the
+/// leader's process first.
 pub(crate) fn clear_of_stdio(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     if descriptor.as_raw_fd() > 2 {
         return Ok(descriptor);
@@ -162,11 +162,12 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
     }
 }
 
-/// Waits for a child that sends no SIGCHLD, and which ordinary waits therefore
-/// do not see. Returns its wait status; `None` where `options` say not to wait,
-/// and it has not ended.
+/// Waits for a child that sends no SIGCHLD, and is therefore invisible to
+/// ordinary waits. Returns its wait status; `None` if `options` say not to
+/// wait, and it has not ended.
 ///
 /// # Errors
+/// The process is not a child of this one.
 /// It is no child of this process.
 pub(crate) fn wait_for(child: c_int, options: c_int) -> io::Result<Option<c_int>> {
     let mut status = 0;
@@ -183,26 +184,25 @@ pub(crate) fn wait_for(child: c_int, options: c_int) -> io::Result<Option<c_int>
     }
 }
 
-/// Reaps what has become a child of this process of a group whose leader has
-/// been reaped and whose members have all been killed. Processes whose parent
-/// ends become children of process 1, or of the nearest process that adopts
-/// orphans: where that is this one, nobody else knows what they are, and no
-/// other child of this process is touched.
+/// Reaps orphans of a group whose leader has been reaped and whose members have
+/// all been killed. Processes whose parent ends become children of process 1,
+/// or of the nearest process that adopts orphans: if that is this one, no other
+/// code knows them. No other child of this process is touched.
 pub(crate) fn reap_orphans(group: Pid) {
     while let Ok(Some(_)) = wait_for(-group.as_raw_nonzero().get(), 0) {}
 }
 
-// From here on, everything runs in a process that has one thread and a copy of
-// the memory of a process with many: a lock may be held for ever by a thread
-// that is not there. Only system calls are made, on memory of the stack.
+// From here on, everything runs in a process with one thread and a copy of the
+// memory of a process with many: a lock may be held forever by a thread that
+// does not exist. Only system calls are made, on memory of the stack.
 
-/// The guard's life.
+/// Runs the guard.
 fn be_guard(line: BorrowedFd<'_>) -> ! {
     let report = match prepare(line) {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX),
     };
-    // The host may be gone: that is seen below.
+    // The host may be gone, which is noticed below.
     let _ = retry(|| rustix::net::send(line, &[report], SendFlags::NOSIGNAL));
     if report == 0
         && let Some(group) = hear_group(line)
@@ -219,7 +219,7 @@ fn prepare(line: BorrowedFd<'_>) -> io::Result<()> {
     close_all_but(line)
 }
 
-/// The number of the group; `None` when the host is gone before there is one.
+/// Receives the id of the group; `None` if the host is gone before.
 fn hear_group(line: BorrowedFd<'_>) -> Option<Pid> {
     let mut number = [0; 4];
     match retry(|| rustix::net::recv(line, &mut number, RecvFlags::empty())) {
@@ -230,7 +230,7 @@ fn hear_group(line: BorrowedFd<'_>) -> Option<Pid> {
 
 /// Waits for the host's end, and ends the group.
 fn watch(line: BorrowedFd<'_>, group: Pid) {
-    // Nothing more is said: an error is an end too, that of a host which left
+    // Nothing more is sent: an error is an end too, that of a host which left
     // something unread.
     let _ = retry(|| rustix::net::recv(line, &mut [0], RecvFlags::empty()));
     let _ = rustix::process::kill_process_group(group, Signal::TERM);
@@ -243,20 +243,20 @@ fn watch(line: BorrowedFd<'_>, group: Pid) {
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
 }
 
-/// Forks a child that runs `child`. No signal is sent at its end: it is
-/// nobody's business but that of this crate. It begins with every signal
-/// blocked, since a handler of the host's must not run in a copy of it.
+/// Forks a child that runs `child`. Its end sends no signal, since it concerns
+/// only this crate. The child starts with every signal blocked, since a handler
+/// of the host must not run in a copy of it.
 ///
 /// # Safety
-/// `child` must make system calls on memory that was made before, and nothing
-/// else: it must not allocate, lock or panic.
+/// `child` must make system calls on memory allocated before, and nothing else:
+/// it must not allocate, lock or panic.
 pub(crate) unsafe fn fork_quietly(child: impl FnOnce() -> Infallible) -> io::Result<Pid> {
     const ZERO: c_long = 0;
     let former = set_signals(&every_signal())?;
     // Not libc's `fork`: that runs the handlers of `pthread_atfork`, which may
     // do anything.
     // SAFETY: a plain fork, which shares no memory: no flags, the same stack,
-    // nothing to be written. What the child may do is the caller's promise.
+    // nothing to be written. The caller ensures what the child does.
     let outcome = unsafe { libc::syscall(libc::SYS_clone, ZERO, ZERO, ZERO, ZERO, ZERO) };
     if outcome == 0 {
         child();
@@ -266,7 +266,7 @@ pub(crate) unsafe fn fork_quietly(child: impl FnOnce() -> Infallible) -> io::Res
     c_int::try_from(outcome).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw).ok_or(error)
 }
 
-/// A mask of all signals.
+/// Returns a mask of all signals.
 fn every_signal() -> libc::sigset_t {
     let mut all = MaybeUninit::uninit();
     // SAFETY: `sigfillset` writes the set whole, and cannot fail.
@@ -276,7 +276,7 @@ fn every_signal() -> libc::sigset_t {
     }
 }
 
-/// Blocks these signals and no others; returns the former mask.
+/// Blocks exactly these signals; returns the former mask.
 fn set_signals(mask: &libc::sigset_t) -> io::Result<libc::sigset_t> {
     let mut former = MaybeUninit::uninit();
     // SAFETY: both sets live as long as the call.
@@ -287,21 +287,21 @@ fn set_signals(mask: &libc::sigset_t) -> io::Result<libc::sigset_t> {
     }
 }
 
-/// Gives this process the signals' handling that a program expects to start
-/// with: none blocked, none ignored, whatever the host has done for itself. For
-/// a process between fork and exec; a handler would end with exec anyway.
+/// Resets signals to what a program expects at its start: none blocked, none
+/// ignored, whatever the host has set up. For a process between fork and exec,
+/// which resets handlers anyway.
 pub(crate) fn default_signals() -> io::Result<()> {
-    // The last one of Linux, and how many bytes a set of them has there.
+    // The last signal of Linux, and the size of a signal set in bytes.
     const LAST: c_int = 64;
     const SET: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 16 } else { 8 };
-    // The kernel's `struct sigaction` for SIG_DFL, and room: all is zero.
+    // The kernel's `struct sigaction` for SIG_DFL, and room: all zero.
     let default = [0_u64; 8];
     let no_former: *mut u64 = std::ptr::null_mut();
     for signal in 1..=LAST {
-        // Not libc's `sigaction`: newer ones take a lock for SIGABRT. It fails
-        // for SIGKILL and SIGSTOP, which cannot be ignored.
-        // SAFETY: `default` lives as long as the call, and is as long as any
-        // machine's structure.
+        // Not libc's `sigaction`: newer versions take a lock for SIGABRT. The
+        // call fails for SIGKILL and SIGSTOP, which cannot be ignored.
+        // SAFETY: `default` lives as long as the call, and is as long as the
+        // structure of any machine.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), no_former, SET) };
     }
     let mut none = MaybeUninit::uninit();
@@ -328,7 +328,7 @@ fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The same, from the list in `/proc`.
+/// Closes every descriptor but one, from the list in `/proc`.
 fn close_listed_but(kept: BorrowedFd<'_>) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let list = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())?;

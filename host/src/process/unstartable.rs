@@ -1,8 +1,9 @@
-//! Why a program could not be started. The operating system has one number for
-//! many reasons, and names none of the files that it looked for: "No such file
-//! or directory" is what a missing loader comes to, and a carriage return.
+//! Explanation of why a program could not be started. The operating system
+//! reports one error number for many causes, and names none of the files it
+//! looked for: a missing loader and a carriage return both yield "No such file
+//! or directory".
 //!
-//! Nothing here is asked before an execution has failed.
+//! Nothing here is checked before an execution has failed.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,17 +16,18 @@ use rustix::io::Errno;
 
 use super::command::in_path;
 
-/// How many bytes of a script's first line the kernel reads (`BINPRM_BUF_SIZE`).
+/// Number of bytes of a script's first line that the kernel reads
+/// (`BINPRM_BUF_SIZE`).
 const FIRST_LINE: usize = 256;
 
-/// How deep interpreters may be scripts of others: the kernel's limit.
+/// Maximum nesting of interpreters that are scripts, as in the kernel.
 const DEPTH: usize = 5;
 
-/// How many symbolic links a path may lead through: the kernel's limit.
+/// Maximum number of symbolic links in a path, as in the kernel.
 const LINKS: usize = 40;
 
-/// Why `program` could not be executed in `folder`, as a sentence that begins
-/// behind its path; `None` where the error says it itself.
+/// Returns why `program` could not be executed in `folder`, as a clause that
+/// follows its path; `None` if the system's error says it already.
 pub(crate) fn reason(program: &Path, folder: &Path, error: &io::Error) -> Option<String> {
     if let Some(reason) = reason_of_file(program) {
         return Some(reason);
@@ -33,7 +35,8 @@ pub(crate) fn reason(program: &Path, folder: &Path, error: &io::Error) -> Option
     of_content(program, folder, Errno::from_raw_os_error(error.raw_os_error()?), DEPTH)
 }
 
-/// Why the file at `path` can be no program and no script, whatever is in it.
+/// Returns why the file at `path` can be neither a program nor a script,
+/// whatever its content.
 pub(crate) fn reason_of_file(path: &Path) -> Option<String> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() => None,
@@ -60,13 +63,13 @@ pub(crate) fn reason_of_file(path: &Path) -> Option<String> {
     }
 }
 
-/// Why the file at `path` is passed over where programs are looked for.
+/// Returns why the file at `path` is skipped in a search for programs.
 pub(crate) fn reason_of_place(path: &Path) -> Option<String> {
     reason_of_file(path).or_else(|| of_permissions(path))
 }
 
-/// The first folder on the way that cannot be entered, behind at most so many
-/// links.
+/// Returns the first folder on the path that cannot be entered, following at
+/// most this many links.
 fn closed_folder(path: &Path, links: usize) -> Option<PathBuf> {
     let mut folders: Vec<_> = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
     folders.reverse();
@@ -90,7 +93,7 @@ fn this_user() -> String {
     format!("this process's user {}", rustix::process::geteuid().as_raw())
 }
 
-/// Why a file cannot be executed that is there.
+/// Returns why an existing file cannot be executed.
 fn of_content(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Option<String> {
     let of_interpreter = || of_interpreter(path, folder, errno, depth.checked_sub(1)?);
     match errno {
@@ -130,7 +133,7 @@ fn of_permissions(path: &Path) -> Option<String> {
     })
 }
 
-/// What is wrong with what runs it: the loader of a program, or the interpreter
+/// Returns what is wrong with the loader of a program, or with the interpreter
 /// of a script.
 fn of_interpreter(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Option<String> {
     let file = File::open(path).ok()?;
@@ -138,7 +141,7 @@ fn of_interpreter(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Opt
         if let Some(reason) = line.of_carriage_return(path) {
             return Some(reason);
         }
-        // A relative one is looked for where the plugin runs.
+        // A relative path is resolved in the plugin's working directory.
         let interpreter = folder.join(&line.interpreter);
         if let Some(reason) = reason_of_file(&interpreter) {
             return Some(format!(
@@ -146,7 +149,7 @@ fn of_interpreter(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Opt
                 line.interpreter.display()
             ));
         }
-        // To make some other file executable would help nobody.
+        // Making a file of another kind executable would not help.
         if fs::metadata(&interpreter).is_ok_and(|found| found.mode() & 0o111 == 0)
             && !looks_like_a_program(&interpreter)
         {
@@ -175,7 +178,7 @@ fn of_interpreter(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Opt
 }
 
 fn looks_like_a_program(path: &Path) -> bool {
-    // One that cannot be read may be.
+    // A file that cannot be read may be a program.
     File::open(path).map_or(true, |file| {
         let start = read_up_to(&file, 0, 4);
         start.starts_with(b"#!") || start.starts_with(b"\x7fELF")
@@ -203,7 +206,7 @@ fn cure(loader: &Path) -> String {
 /// The first line of a script.
 struct ScriptLine {
     interpreter: PathBuf,
-    /// All that follows, as one.
+    /// The rest of the line, as one argument.
     argument: Vec<u8>,
 }
 
@@ -229,9 +232,8 @@ impl ScriptLine {
     }
 }
 
-/// Why a script's interpreter ended with this exit code before it had begun;
-/// `None` where it is no script, or nothing is known to be wrong with its `#!`
-/// line.
+/// Returns why a script's interpreter exited with this code before it ran the
+/// script; `None` if the file is no script, or its `#!` line seems correct.
 pub(crate) fn reason_of_end(path: &Path, code: i32) -> Option<String> {
     if code == 0 {
         return None;
@@ -240,7 +242,7 @@ pub(crate) fn reason_of_end(path: &Path, code: i32) -> Option<String> {
     if let Some(reason) = line.of_carriage_return(path) {
         return Some(reason);
     }
-    // Those of env, for what it cannot execute and what it does not find.
+    // Exit codes of `env` for a program that it cannot execute or find.
     if ![126, 127].contains(&code) || line.interpreter.file_name()? != "env" {
         return None;
     }
@@ -258,7 +260,7 @@ pub(crate) fn reason_of_end(path: &Path, code: i32) -> Option<String> {
     }
 }
 
-/// Why a file of this content is no program and no script.
+/// Returns why a file with this content is neither a program nor a script.
 fn of_format(path: &Path) -> Option<String> {
     let file = File::open(path).ok()?;
     let start = read_up_to(&file, 0, FIRST_LINE);
@@ -285,7 +287,8 @@ fn of_format(path: &Path) -> Option<String> {
     })
 }
 
-/// ELF: class at 4, byte order at 5, type at 16, machine at 18 (elf(5)).
+/// Explains an ELF header: class at 4, byte order at 5, type at 16, machine at
+/// 18 (elf(5)).
 fn of_elf(header: &[u8]) -> Option<String> {
     const INCOMPLETE: &str = "is not a complete program: build it again";
     let (Some(&order), Some(kind), Some(machine)) = (header.get(5), number(header, 16), number(header, 18)) else {
@@ -308,7 +311,7 @@ fn of_elf(header: &[u8]) -> Option<String> {
     })
 }
 
-/// Rust's names of machines and ELF's numbers of them.
+/// Machines by Rust's name and ELF's number.
 const MACHINES: &[(&str, u16)] = &[
     ("x86_64", 62),
     ("aarch64", 183),
@@ -321,14 +324,14 @@ const MACHINES: &[(&str, u16)] = &[
     ("mips", 8),
 ];
 
-/// The loader that an ELF file of this machine's byte order names.
+/// Returns the loader named by an ELF file of this machine's byte order.
 fn loader(file: &File) -> Option<PathBuf> {
     const PT_INTERP: u64 = 3;
     let header = read_up_to(file, 0, 64);
     if !header.starts_with(b"\x7fELF") {
         return None;
     }
-    // Where the program headers are, and in them type, offset and size.
+    // Position of the program headers; in each of them: type, offset and size.
     let is_64 = header.get(4) == Some(&2);
     let (table, entry, count) = match is_64 {
         true => (word(&header, 32, 8)?, word(&header, 54, 2)?, word(&header, 56, 2)?),
@@ -353,7 +356,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
 }
 
-/// An unsigned number of this machine's byte order.
+/// Reads an unsigned number in this machine's byte order.
 fn word(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     let bytes = bytes.get(at..at + size)?;
     let add = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
@@ -370,7 +373,7 @@ fn trim(text: &[u8]) -> &[u8] {
     &text[start..end]
 }
 
-/// What is there, of at most this many bytes.
+/// Reads at most this many bytes.
 fn read_up_to(file: &File, offset: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let mut filled = 0;
@@ -405,8 +408,8 @@ mod tests {
         assert!(said.contains("/etc/passwd, which is no program: correct the line"), "{said}");
     }
 
-    /// Which folders are closed depends on the user: as root, on a thread that
-    /// is somebody else.
+    /// Access to folders depends on the user: as root, the check runs on a
+    /// thread of another user.
     #[test]
     fn a_closed_folder_behind_links_is_named() {
         let folder = tempfile::tempdir().unwrap();
