@@ -1,43 +1,43 @@
-//! Sinks without acknowledgements that were closed: what was said then, and
-//! whether it agrees with the plugin's record.
+//! Closed sinks without acknowledgements: what closing returned, and whether it
+//! agrees with the plugin's record.
 
 use std::collections::HashSet;
 
-/// What closing a sink said.
+/// Result of closing a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     /// Everything was collected.
     All,
-    /// So many messages are not known to have been, and why.
+    /// This many messages are not known to be collected, with the reason.
     Missing(u64, String),
     /// The host was shut down.
     Nothing,
 }
 
-/// The life of one such sink.
+/// The life of one closed sink.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// The messages that it took.
+    /// Messages that the sink accepted.
     pub taken: Vec<u64>,
-    /// What was said at its end.
+    /// Result of closing it.
     pub said: Said,
     /// Nothing happened that would make the number an estimate.
     pub is_exact: bool,
 }
 
-/// All of a plugin's.
+/// Summary of all closed sinks of a plugin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many were closed.
+    /// Number of closed sinks.
     pub closed: usize,
-    /// How many of them did not collect everything, and said so.
+    /// Number of closed sinks that did not collect everything, and reported it.
     pub lacked: usize,
-    /// How many messages that was.
+    /// Number of messages they did not collect.
     pub missing: u64,
 }
 
-/// Compares them with the numbers that the plugin has recorded; what is wrong,
-/// a sentence each.
+/// Compares the sinks with the numbers that the plugin has recorded; returns
+/// one sentence per violation.
 pub fn check(batches: &[Batch], recorded: &HashSet<u64>) -> (Summary, Vec<String>) {
     let mut summary = Summary::default();
     let mut wrong = Vec::new();

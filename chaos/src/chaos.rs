@@ -1,5 +1,5 @@
-//! The proof by faults: a plan is carried out on real processes under load,
-//! and every promise of the guide ("What is promised") is checked.
+//! The proof by faults: executes a plan on real processes under load, and
+//! checks every promise of the guide ("What is promised").
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ mod report;
 
 pub use report::Report;
 
-/// How long one call, message, start or stop may take before it hangs: far
-/// more than all its deadlines together.
+/// Time after which a call, message, start or stop counts as hung: far more
+/// than all its deadlines together.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
-/// How long what a host had may still be there after its shutdown.
+/// Time by which everything of a host must be gone after its shutdown.
 const GONE_BY: Duration = Duration::from_secs(2);
 
-/// What is found out on one plugin.
+/// Results for one plugin.
 #[derive(Clone, Debug)]
 struct Found {
     who: Who,
@@ -48,7 +48,7 @@ struct Found {
     batches: Summary,
 }
 
-/// Carries out a plan.
+/// Executes a plan.
 ///
 /// # Errors
 /// The run cannot be set up.
@@ -62,7 +62,7 @@ pub fn run(tools: &Tools, plan: &Plan) -> Result<Report, String> {
         restarts: AtomicU64::new(0),
         tuples: AtomicU64::new(0),
     };
-    // One for each post, through all hosts.
+    // One per post, across all hosts.
     let mut sequences: Vec<Sequence> = Post::all(&stage.targets).iter().map(|_| Sequence::default()).collect();
     for (number, epoch) in plan.epochs.iter().enumerate() {
         eprintln!("chaos: host {} of {}, {} faults", number + 1, plan.epochs.len(), epoch.steps.len());
@@ -84,7 +84,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The life of one host.
+    /// Runs one host to its end.
     fn live(&self, host: &Host, epoch: &Epoch, sequences: &mut [Sequence]) {
         let posts = Post::all(&self.stage.targets);
         let events = host.events();
@@ -121,7 +121,7 @@ impl Run<'_> {
                     self.tuples.fetch_add(status.traffic.messages_in, Ordering::Relaxed);
                 }
             }
-            // In the middle of it all.
+            // Under full load.
             host.shutdown();
             let give_up = Instant::now() + BACK_BY;
             for post in &posts {
@@ -136,7 +136,7 @@ impl Run<'_> {
         });
     }
 
-    /// Everybody must get what it wants again.
+    /// Checks that every post succeeds again.
     fn are_all_back(&self, posts: &[Arc<Post>]) {
         let since = Instant::now();
         let mut waiting: Vec<_> = posts.iter().collect();
@@ -152,7 +152,7 @@ impl Run<'_> {
         }
     }
 
-    /// Hears what the host says about its plugins.
+    /// Handles the host's events.
     fn listen(&self, events: &Receiver<Event>, over: &AtomicBool) {
         loop {
             let Event { plugin, kind, .. } = match events.recv_timeout(Duration::from_millis(100)) {
@@ -184,7 +184,7 @@ impl Run<'_> {
         }
     }
 
-    /// Sees to it that nothing hangs.
+    /// Watches for hangs.
     fn watch(&self, posts: &[Arc<Post>], over: &AtomicBool) {
         while !over.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(50));
@@ -194,7 +194,7 @@ impl Run<'_> {
         }
     }
 
-    /// There is no way to go on from here.
+    /// Reports a hang, and ends the process.
     fn hang(&self, text: &str) {
         self.findings.violation(text);
         for (kind, (count, first)) in self.findings.counts() {
@@ -218,7 +218,7 @@ impl Run<'_> {
         }
     }
 
-    /// Compares what the plugin has recorded with what was said.
+    /// Compares the plugin's record with the outcomes.
     fn found(&self, target: &Target) -> Found {
         let mut torn = 0;
         let mut done = HashSet::new();

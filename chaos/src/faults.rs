@@ -1,4 +1,4 @@
-//! Carrying out the faults of a plan.
+//! Execution of the faults of a plan.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,15 +21,15 @@ use crate::stage::STABLE_AFTER;
 use crate::target::{Age, Target};
 use crate::{lock, shortage, survey};
 
-/// How long a plugin may take to be back before the run has failed, on however
-/// busy a machine.
+/// Time for a plugin to be restored before the run fails, however busy the
+/// machine.
 pub(crate) const BACK_BY: Duration = Duration::from_secs(30);
 
-/// The same after a kill in the middle of its start, or while the host could
-/// not start it: with the pause that the host makes, ten times what is promised.
+/// Time for a plugin to be restored after a kill during its start, or while the
+/// host could not start it: including the host's pause, ten times the promise.
 const BACK_FROM_START_BY: Duration = Duration::from_secs(10);
 
-/// How often a state is looked at of which no event tells.
+/// Interval for polling states that no event reports.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// Carries out faults on one plugin of a host.
@@ -40,7 +40,7 @@ pub(crate) struct Injector<'a> {
     pub(crate) findings: &'a Findings,
 }
 
-/// A process of the plugin: nobody else, however its number is used again.
+/// A process of the plugin, safe from a reuse of its id.
 struct Victim {
     pid: u32,
     fd: OwnedFd,
@@ -48,7 +48,7 @@ struct Victim {
 }
 
 impl Injector<'_> {
-    /// Does it, and undoes what can be undone.
+    /// Injects a fault, and reverts what can be reverted.
     pub(crate) fn inject(&self, fault: Fault) {
         self.findings.count(format!("fault: {} ({})", name(fault), self.target.who), "");
         match fault {
@@ -103,7 +103,7 @@ impl Injector<'_> {
         self.posts.iter().filter(|post| post.role == role).for_each(|post| tell(post));
     }
 
-    /// The process, as soon as it serves.
+    /// Returns the process, once it serves.
     fn victim(&self) -> Option<Victim> {
         let give_up = Instant::now() + BACK_BY;
         while Instant::now() < give_up {
@@ -120,7 +120,7 @@ impl Injector<'_> {
         let status = self.host.status(&self.target.name).ok()?;
         let pid = status.pid.filter(|_| status.state == PluginState::Running)?;
         let fd = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
-        // Still its number, now that nobody else can get it.
+        // The id is still the process's, now that it cannot be reused.
         let again = self.host.pid(&self.target.name)?;
         let age = if status.since >= STABLE_AFTER { Age::Stable } else { Age::Young };
         (again == pid).then_some(Victim { pid, fd, age })
@@ -132,22 +132,22 @@ impl Injector<'_> {
         }
     }
 
-    /// Ends it and waits until the next one serves.
+    /// Ends a process, and waits until the next one serves.
     fn end(&self, victim: &Victim, signal: Signal) {
         self.send_off(victim, signal);
         self.await_return(BACK_BY);
     }
 
-    /// Ends it.
+    /// Ends a process.
     fn send_off(&self, victim: &Victim, signal: Signal) {
-        // An orderly end takes its time: it is no crash to be noticed.
+        // A graceful end takes time, and is not a crash to be noticed.
         self.target.kill(victim.pid, signal == Signal::KILL, victim.age, STEADY);
         victim.signal(signal);
         victim.await_end();
         self.target.died();
     }
 
-    /// Waits until the next one serves.
+    /// Waits until the next process serves.
     fn await_return(&self, patience: Duration) {
         let give_up = Instant::now() + patience;
         while !self.target.is_restored() {
@@ -159,7 +159,7 @@ impl Injector<'_> {
         }
     }
 
-    /// Ends it, and the next one before that has served.
+    /// Ends a process, and its successor before that has served.
     fn kill_again(&self, time: u64) {
         let Some(victim) = self.victim() else { return };
         self.send_off(&victim, Signal::KILL);
@@ -175,24 +175,25 @@ impl Injector<'_> {
             std::thread::sleep(LOOK);
         };
         pause(time);
-        // It may have got so far.
+        // The successor may have been restored already.
         let restored = self.target.is_restored();
         let age = if restored { Age::Young } else { Age::Starting };
         self.send_off(&Victim { age, ..next }, Signal::KILL);
         self.await_return(BACK_FROM_START_BY);
     }
 
-    /// A process of the plugin that is not `former`, as soon as there is one.
+    /// Returns a process of the plugin that is not `former`, as soon as there
+    /// is one.
     fn successor(&self, former: u32) -> Option<Victim> {
         let executable = self.target.folder.to_string_lossy();
         let pid = survey::pids_with(&executable).into_iter().find(|pid| *pid != former)?;
         let fd = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
-        // Still it.
+        // Still the same process.
         survey::pids_with(&executable).contains(&pid).then_some(Victim { pid, fd, age: Age::Starting })
     }
 
-    /// Lets the host, which is this process, open nothing more for a while, in
-    /// which the plugin is killed: that is no fault of the plugin's.
+    /// Exhausts the descriptors of the host, which is this process, for a
+    /// while, and kills the plugin meanwhile: not a fault of the plugin.
     fn run_short(&self, time: u64) {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = lock(&ONE_AT_A_TIME);
@@ -202,7 +203,7 @@ impl Injector<'_> {
         self.target.is_short.store(true, Ordering::SeqCst);
         shortage::change();
         let limited = setrlimit(Resource::Nofile, Rlimit { current: Some(open + time % 8), ..all });
-        // Until it is back takes as long as the shortage does.
+        // The restart takes as long as the shortage.
         self.send_off(&Victim { age: Age::Young, ..victim }, Signal::KILL);
         pause(time);
         if limited.and_then(|()| setrlimit(Resource::Nofile, all)).is_err() {
@@ -213,17 +214,18 @@ impl Injector<'_> {
         self.target.is_short.store(false, Ordering::SeqCst);
     }
 
-    /// A process that is neither the host's nor the plugin's, and visits.
+    /// Starts a stranger: a process that is neither the host's nor the
+    /// plugin's.
     fn visitor(&self, stranger: Stranger, time: u64, paths: &[PathBuf]) -> Option<Child> {
         self.findings.count("strangers", "");
         let own = std::env::current_exe().ok()?;
         let command = &mut Command::new(own);
         command.arg("stranger").arg(format!("{stranger:?}")).arg(time.to_string()).args(paths);
-        // Without descriptors nobody comes.
+        // Without descriptors no stranger is started.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()
     }
 
-    /// Waits until a visitor has left, and hears what it was told.
+    /// Waits until a stranger has ended, and reads what it received.
     fn hear(&self, visitor: Child) {
         let heard = visitor.wait_with_output().map(|output| output.stdout).unwrap_or_default();
         for line in String::from_utf8_lossy(&heard).lines() {
@@ -231,12 +233,12 @@ impl Injector<'_> {
         }
     }
 
-    /// Where the plugin's sockets are, if not in `/tmp`.
+    /// Returns the folder of the plugin's sockets, if not `/tmp`.
     fn folder(&self, victim: &Victim) -> PathBuf {
         survey::told_folder(victim.pid).unwrap_or_else(|| "/tmp".into())
     }
 
-    /// Its own and its host's, wherever they are.
+    /// Returns the plugin's and its host's sockets, wherever they are.
     fn sockets(&self, victim: &Victim) -> Vec<PathBuf> {
         let mut sockets = survey::sockets_in(Path::new("/tmp"), &self.target.name);
         if let Some(folder) = survey::told_folder(victim.pid) {
@@ -254,8 +256,8 @@ impl Injector<'_> {
         Some(victim)
     }
 
-    /// No root is needed to let a file grow no further: one more piece of an
-    /// entry fits, then every write fails.
+    /// Limits the file size, which needs no root: one more part of an entry
+    /// fits, then every write fails.
     fn fill_disk(&self, time: u64) {
         let Some(victim) = self.victim() else { return };
         let length = |file| std::fs::metadata(self.target.folder.join(file)).map_or(0, |file| file.len());
@@ -271,7 +273,7 @@ impl Injector<'_> {
 
 impl Victim {
     fn signal(&self, signal: Signal) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = pidfd_send_signal(&self.fd, signal);
     }
 
@@ -281,8 +283,8 @@ impl Victim {
     }
 
     fn limit(&self, limit: Rlimit) {
-        // There is no call for this by descriptor. Its number is its own as
-        // long as the host has not noticed its end, and a signal reaches it.
+        // No system call for this takes a descriptor. The id is the process's
+        // own until the host has noticed its end, and while signals reach it.
         if pidfd_send_signal(&self.fd, Signal::CONT).is_ok() {
             let _ = prlimit(Pid::from_raw(self.pid as i32), Resource::Fsize, limit);
         }
@@ -293,7 +295,7 @@ fn pause(millis: u64) {
     std::thread::sleep(Duration::from_millis(millis));
 }
 
-/// A fault without its numbers.
+/// Returns a fault's name, without its numbers.
 fn name(fault: Fault) -> String {
     fault.to_string().split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().trim().to_owned()
 }

@@ -1,4 +1,4 @@
-//! What is found out on the way: violations, and how often what happened.
+//! Findings of a run: violations, and counts of events.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,10 +9,10 @@ use ekuiper_host::Error;
 use crate::ledger::Outcome;
 use crate::lock;
 
-/// How many violations are kept with their text; all are counted.
+/// Maximum number of violations kept with their text; all are counted.
 const KEPT: usize = 50;
 
-/// Shared by all threads.
+/// Findings shared by all threads.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     violations: Mutex<Vec<String>>,
@@ -20,7 +20,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// A promise was broken.
+    /// Records a violation of a promise.
     pub(crate) fn violation(&self, text: impl Display) {
         eprintln!("VIOLATION: {text}");
         lock(&self.violations).push(text.to_string());
@@ -35,21 +35,21 @@ impl Findings {
         violations
     }
 
-    /// Something happened; the first of a kind is kept with its text.
+    /// Counts an event; the first of its kind is kept with its text.
     pub(crate) fn count(&self, kind: impl Into<String>, text: impl Display) {
         let mut counts = lock(&self.counts);
         let (count, _) = counts.entry(kind.into()).or_insert_with(|| (0, text.to_string()));
         *count += 1;
     }
 
-    /// How often what happened, with the first one's text.
+    /// Returns the count of each kind, with the text of the first event.
     pub(crate) fn counts(&self) -> BTreeMap<String, (u64, String)> {
         lock(&self.counts).clone()
     }
 }
 
-/// The name of an error's variant, and what it says about the call or message
-/// that it was returned for.
+/// Returns the name of an error's variant, and the outcome of the call or
+/// message that it implies.
 pub(crate) fn judge(error: &Error) -> (&'static str, Outcome) {
     match error {
         Error::Function { .. } | Error::Sink { .. } => ("refused by the plugin", Outcome::Unknown),
@@ -59,7 +59,7 @@ pub(crate) fn judge(error: &Error) -> (&'static str, Outcome) {
         Error::Replaced { .. } => ("replaced", Outcome::Unknown),
         Error::Stopped => ("host shut down", Outcome::Unknown),
         Error::Transport { .. } => ("transport", Outcome::Unknown),
-        // These say that nothing was sent.
+        // These mean that nothing was sent.
         Error::Away { .. } => ("away", Outcome::NotSent),
         Error::Broken { .. } => ("broken", Outcome::NotSent),
         Error::NotRestored { .. } => ("not restored", Outcome::NotSent),
@@ -70,12 +70,12 @@ pub(crate) fn judge(error: &Error) -> (&'static str, Outcome) {
         Error::Garbage { .. } => ("garbage", Outcome::Unknown),
         Error::Source { .. } => ("source's own error", Outcome::Unknown),
         Error::NotCollected { .. } => ("not collected", Outcome::Unknown),
-        // Of a close, after which nothing is missing.
+        // Returned by a close that collected everything.
         Error::NotStopped { .. } => ("not stopped", Outcome::Unknown),
         Error::InUse { .. } => ("address in use", Outcome::NotSent),
         Error::Shortage { .. } => ("host short of something", Outcome::Unknown),
-        // What cannot be written, what cannot be read, and an address that
-        // another channel has.
+        // Values that cannot be encoded or decoded, and an address that another
+        // channel has.
         Error::Message { .. } => ("message or address", Outcome::Unknown),
         _ => ("other", Outcome::Unknown),
     }

@@ -1,58 +1,59 @@
-//! What the engine's side knows of each call and message, and whether that
-//! agrees with the plugin's record.
+//! Outcome of each call and message on the engine's side, and whether it agrees
+//! with the plugin's record.
 
 use crate::record::Entry;
 
-/// What the engine's side was told of one call or message.
+/// Outcome of one call or message on the engine's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has not returned.
+    /// The call has not returned.
     Open,
-    /// Done. A function's answer says by which execution.
+    /// Success. A function's answer names its execution.
     Done(Option<(u32, u32)>),
-    /// It failed, and may have been done.
+    /// Failure; it may have been executed.
     Unknown,
-    /// It failed, and was not sent.
+    /// Failure; it was not sent.
     NotSent,
 }
 
-/// All calls of a plugin's functions, or all messages to its sinks. Their
-/// numbers are their places.
+/// All calls of a plugin's functions, or all messages to its sinks. The index
+/// is the number.
 #[derive(Debug, Default)]
 pub struct Ledger {
     outcomes: Vec<Outcome>,
 }
 
-/// What they come to.
+/// Totals by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// All.
+    /// All calls or messages.
     pub asked: usize,
-    /// Done, and said so.
+    /// Successes.
     pub done: usize,
-    /// Failed with "outcome unknown", a time limit, or the plugin's own words.
+    /// Failures with "outcome unknown", a timeout, or the plugin's error.
     pub unknown: usize,
-    /// Failed before they were sent.
+    /// Failures before sending.
     pub not_sent: usize,
-    /// Done according to the record.
+    /// Executions in the plugin's record.
     pub recorded: usize,
 }
 
 impl Ledger {
-    /// A new call: its number.
+    /// Begins a call; returns its number.
     pub fn begin(&mut self) -> u64 {
         self.outcomes.push(Outcome::Open);
         self.outcomes.len() as u64 - 1
     }
 
-    /// Its outcome.
+    /// Records the outcome of a call.
     pub fn end(&mut self, id: u64, outcome: Outcome) {
         if let Some(place) = usize::try_from(id).ok().and_then(|id| self.outcomes.get_mut(id)) {
             *place = outcome;
         }
     }
 
-    /// Compares it with the plugin's record; what is wrong, a sentence each.
+    /// Compares the ledger with the plugin's record; returns one sentence per
+    /// violation.
     pub fn check(&self, what: &str, record: &[Entry]) -> (Totals, Vec<String>) {
         let mut wrong = Vec::new();
         let mut totals = Totals { asked: self.outcomes.len(), recorded: record.len(), ..Totals::default() };

@@ -1,13 +1,14 @@
 //! Two proofs on real processes, runnable by anyone: `cargo xtask chaos`
-//! injects faults under load and checks that no promise is broken; `cargo
-//! xtask soak` checks that memory, descriptors and threads stay flat.
+//! injects faults under load and checks that no promise is broken; `cargo xtask
+//! soak` checks that memory, descriptors and threads stay flat.
 //!
-//! What lives where. Without processes: `plan`, what is done when; `ledger`,
-//! `batches`, `sequence` and `record`, what was asked, said and done; `timing`. With
-//! them: `stage`, the plugins' folders; `target`, what is known of a plugin;
-//! `post` and `load`, those who use it; `faults` and `strangers`, those who
-//! trouble it; `survey`, what the system knows of processes and sockets;
-//! `machine`, whether that is late by itself; `chaos` and `soak`, the proofs.
+//! Code map. Without processes: `plan`, the faults and their times; `ledger`,
+//! `batches`, `sequence` and `record`, what was asked, returned and executed;
+//! `timing`. With processes: `stage`, the plugins' folders; `target`, the state
+//! of a plugin; `post` and `load`, the users of plugins; `faults` and
+//! `strangers`, the disturbances; `survey`, processes and sockets as the system
+//! sees them; `machine`, delays of the machine itself; `chaos` and `soak`, the
+//! proofs.
 
 pub mod batches;
 pub mod chaos;
@@ -33,14 +34,14 @@ mod target;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What the proofs need from outside.
+/// Programs that the proofs need.
 #[derive(Clone, Debug)]
 pub struct Tools {
     /// The plugin on our SDK, built.
     pub plugin: PathBuf,
-    /// A Python that has the official SDK.
+    /// A Python with the official SDK.
     pub python: PathBuf,
-    /// One that has our module; only the soak needs it.
+    /// A Python with our module; only the soak needs it.
     pub module: PathBuf,
 }
 

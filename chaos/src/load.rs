@@ -1,5 +1,5 @@
-//! Those who use the plugins: they call, send and read until the host is shut
-//! down, and check every answer.
+//! Users of the plugins: they call, send and read until the host is shut down,
+//! and check every answer.
 
 mod crowd;
 mod ending;
@@ -19,17 +19,17 @@ use crate::rng::Rng;
 use crate::sequence::{Sequence, Tick};
 use crate::stage::{MANY, TIMEOUT};
 
-/// Between two calls or messages of a post.
+/// Pause between two calls or messages of a post.
 const PACE: Duration = Duration::from_millis(3);
 
-/// How long a call or message may take at most: its two deadlines, and what a
-/// busy machine adds.
+/// Maximum duration of a call or message: its two deadlines, and the delay of a
+/// busy machine.
 const LONGEST: Duration = Duration::from_secs(2 * TIMEOUT.as_secs() + 6);
 
-/// Between two tries of something that fails at once.
+/// Pause between two attempts of something that fails at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// What a function answers.
+/// Answer of a function.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Answer {
     pub(crate) id: u64,
@@ -73,13 +73,13 @@ impl Worker<'_> {
         let (kind, _) = judge(error);
         self.findings.count(format!("{doing}: {kind} ({})", self.post.target.who), error);
         if matches!(error, Error::Message { .. }) {
-            // All that is sent here can be read, and no two channels share an
+            // Everything sent here can be decoded, and no two channels share an
             // address.
             self.findings.violation(format!("{}: {doing}: {kind}: {error}", self.post.name()));
         }
     }
 
-    /// Opens something; `None` when the host is shut down.
+    /// Opens a handle; returns `None` when the host is shut down.
     fn open<T>(&self, open: impl Fn() -> Result<T>) -> Option<T> {
         loop {
             let waits = self.post.waits();
@@ -130,7 +130,7 @@ impl Worker<'_> {
                 functions = again;
             }
             let function = &functions[turn % functions.len()];
-            // Now and then one that does not fit into the kernel's buffers.
+            // Now and then a message exceeds the kernel's buffers.
             let length = if rng.between(0, 199) == 0 { 400_000 } else { rng.between(0, 200) as usize };
             let text = "x".repeat(length);
             let id = lock(&target.calls).begin();
@@ -229,7 +229,7 @@ impl Worker<'_> {
                     }
                     self.post.succeeds(started, Some(tuple.message.pid), &mut seen);
                 }
-                // It counts without end.
+                // The source counts without end.
                 Ok(None) => {
                     over = true;
                     if !self.is_shut_down() {

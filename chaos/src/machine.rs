@@ -1,6 +1,6 @@
-//! Whether the machine itself is late: threads that only sleep notice how long
-//! after its time one is woken. What was measured meanwhile says more about
-//! the machine than about a plugin.
+//! Delays of the machine itself: threads that only sleep measure how late they
+//! are woken. Measurements taken at such a time say more about the machine than
+//! about a plugin.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 use crate::lock;
 use crate::timing::Times;
 
-/// How long they sleep.
+/// Duration of a sleep.
 const NAP: Duration = Duration::from_millis(5);
 
-/// From when on a thread is woken late.
+/// Delay from which a thread counts as woken late.
 pub(crate) const LATE: Duration = Duration::from_millis(10);
 
-/// How many of them there are, so that each processor of a small machine is
-/// likely to be looked at.
+/// Number of threads, so that each processor of a small machine is likely to be
+/// covered.
 pub(crate) const SLEEPERS: usize = 2;
 
-/// What they have noticed.
+/// Delays measured by the threads.
 #[derive(Debug, Default)]
 pub(crate) struct Machine {
-    /// When one should have been woken late, and when it was.
+    /// When a thread should have been woken, and when it was.
     late: Mutex<Vec<(Instant, Instant)>>,
     lags: Mutex<Times>,
 }
 
 impl Machine {
-    /// Sleeps, and looks at the clock, until it is over.
+    /// Sleeps and reads the clock until the run is over.
     pub(crate) fn sleep(&self, over: &AtomicBool) {
         while !over.load(Ordering::SeqCst) {
             let due = Instant::now() + NAP;
@@ -41,12 +41,12 @@ impl Machine {
         }
     }
 
-    /// Whether a thread was late at some time in between.
+    /// Returns whether a thread was woken late in an interval.
     pub(crate) fn was_late(&self, from: Instant, to: Instant) -> bool {
         lock(&self.late).iter().any(|(due, woken)| *due < to && from < *woken)
     }
 
-    /// How late the threads were.
+    /// Returns the delays.
     pub(crate) fn lags(&self) -> Times {
         lock(&self.lags).clone()
     }

@@ -1,5 +1,5 @@
-//! The command line of the proofs; `cargo xtask chaos` and `cargo xtask soak`
-//! build what they need and call this.
+//! Command line of the proofs; `cargo xtask chaos` and `cargo xtask soak` build
+//! what they need and call this.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // For itself: it visits the plugins from processes of their own.
+    // Called by the proof itself, which runs strangers in separate processes.
     if let Some((task, rest)) = arguments.split_first()
         && task == "stranger"
     {
@@ -71,7 +71,7 @@ fn parse(arguments: &[String]) -> Option<(&str, Options)> {
     (rest.is_empty() && ["chaos", "soak", "plan"].contains(&task.as_str())).then_some((task, options))
 }
 
-/// Whether every promise was kept.
+/// Returns whether every promise was kept.
 fn perform(task: &str, options: &Options) -> Result<bool, String> {
     let plan = Plan::new(options.seed, options.time);
     if task == "plan" {

@@ -1,19 +1,19 @@
-//! What is done to whom and when: a pure function of the seed and the time.
+//! The plan of a run, faults by plugin and time: a pure function of the seed
+//! and the duration.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::rng::Rng;
 
-/// How long a host lives at most before it is shut down under load and
-/// replaced.
+/// Maximum life of a host before it is shut down under load and replaced.
 const EPOCH: Duration = Duration::from_secs(60);
 
-/// How long a new host is left alone, and how long before its end nothing is
-/// done to it any more: what was broken must work again by then.
+/// Time without faults at the start of a host and before its end, by which
+/// everything must work again.
 const QUIET: Duration = Duration::from_millis(1500);
 
-/// Which plugin.
+/// A plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Who {
     /// On our SDK.
@@ -25,10 +25,10 @@ pub enum Who {
 }
 
 impl Who {
-    /// Those that are put through faults.
+    /// Plugins of the chaos run.
     pub const ALL: [Self; 2] = [Self::Ours, Self::Python];
 
-    /// Those that must stay flat.
+    /// Plugins of the soak, which must stay flat.
     pub const EVERY: [Self; 3] = [Self::Ours, Self::Python, Self::Module];
 }
 
@@ -42,30 +42,30 @@ impl fmt::Display for Who {
     }
 }
 
-/// Somebody who connects and is no plugin.
+/// A process that connects and is no plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stranger {
     /// Speaks HTTP.
     Http,
-    /// Says that it is of a protocol that nobody there wants.
+    /// Announces an SP protocol that does not match.
     WrongProtocol,
     /// Sends half a header and waits.
     HalfHeader,
     /// Claims a message of 2^50 bytes.
     HugeClaim,
-    /// Shakes hands as the plugin does, and waits for commands.
+    /// Completes the plugin's handshake, and waits for commands.
     Rival,
-    /// The same, again and again, as fast as it can.
+    /// Repeats the handshake as fast as it can.
     Flood,
-    /// Connects and leaves, again and again.
+    /// Connects and disconnects repeatedly.
     Storm,
-    /// Waits for sockets to appear, is there before the plugin, and speaks as
+    /// Waits for sockets to appear, connects before the plugin, and speaks as
     /// the plugin would.
     Ambush,
 }
 
 impl Stranger {
-    /// All kinds.
+    /// All kinds of strangers.
     pub const ALL: [Self; 8] = [
         Self::Http,
         Self::WrongProtocol,
@@ -78,50 +78,50 @@ impl Stranger {
     ];
 }
 
-/// What is done.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// SIGKILL.
     Kill,
     /// SIGTERM, which the host did not send.
     Terminate,
-    /// SIGSTOP, and SIGCONT after so many milliseconds.
+    /// SIGSTOP, and SIGCONT after this many milliseconds.
     Stop(u64),
-    /// SIGSTOP, and SIGKILL after so many milliseconds.
+    /// SIGSTOP, and SIGKILL after this many milliseconds.
     StopAndKill(u64),
-    /// SIGKILL so many times, each as soon as it is back.
+    /// SIGKILL this many times, each as soon as the plugin is restored.
     CrashLoop(u64),
-    /// SIGKILL, and the same to its successor so many milliseconds after that
-    /// has been started: before its handshake, or while its symbols are
-    /// restored.
+    /// SIGKILL, and another one to the successor this many milliseconds after
+    /// its start: before its handshake, or while its symbols are restored.
     KillAgain(u64),
-    /// All its socket files are removed.
+    /// Removal of all the plugin's socket files.
     DeleteSockets,
-    /// The same, and SIGKILL.
+    /// Removal of all the plugin's socket files, and SIGKILL.
     DeleteSocketsAndKill,
-    /// Somebody connects to each of its sockets, for so many milliseconds.
+    /// A stranger at each of the plugin's sockets, for this many milliseconds.
     Visit(Stranger, u64),
-    /// Somebody waits for its sockets for so many milliseconds, and it is
-    /// killed meanwhile: its successor finds a stranger there.
+    /// A stranger that waits for the plugin's sockets for this many
+    /// milliseconds, and a kill meanwhile: the successor finds the stranger
+    /// there.
     Ambush(u64),
-    /// The host can open no more descriptors for so many milliseconds, and the
-    /// plugin is killed meanwhile.
+    /// A shortage of descriptors in the host for this many milliseconds, and a
+    /// kill meanwhile.
     Shortage(u64),
-    /// Its files cannot grow for so many milliseconds.
+    /// The plugin's files cannot grow for this many milliseconds.
     DiskFull(u64),
-    /// Its sinks pause for so many milliseconds in one message.
+    /// The plugin's sinks pause for this many milliseconds in one message.
     SlowSinks(u64),
-    /// Nobody reads its source for so many milliseconds.
+    /// The plugin's source is not read for this many milliseconds.
     SlowReader(u64),
-    /// All its handles are closed and opened again.
+    /// All the plugin's handles are closed and opened again.
     Reopen,
-    /// The same, and SIGKILL so many milliseconds later, while they start.
+    /// All the plugin's handles are closed and opened again, with SIGKILL this
+    /// many milliseconds later, while they start.
     ReopenAndKill(u64),
 }
 
 impl Fault {
-    /// How long it takes until it is over and what it broke has had time to be
-    /// whole again.
+    /// Returns the time until the fault is over and its damage is repaired.
     fn takes(self) -> Duration {
         Duration::from_millis(match self {
             Self::Kill | Self::Terminate | Self::DeleteSocketsAndKill | Self::ReopenAndKill(_) => 1000,
@@ -143,7 +143,7 @@ impl Fault {
             32..=33 => Self::Stop(rng.between(2500, 4500)),
             34..=37 => Self::StopAndKill(rng.between(10, 500)),
             38..=39 => Self::CrashLoop(rng.between(2, 6)),
-            // Python needs as long until it restores anything.
+            // Python needs this long before it restores anything.
             40..=44 => Self::KillAgain(rng.between(0, 10)),
             45..=52 => Self::KillAgain(rng.between(0, 80)),
             53..=54 => Self::DeleteSockets,
@@ -183,35 +183,35 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One fault at its time, from the start of its host.
+/// One fault, with its time from the start of its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// When.
+    /// Time of the fault.
     pub at: Duration,
-    /// To whom.
+    /// The plugin.
     pub who: Who,
-    /// What.
+    /// The fault.
     pub fault: Fault,
 }
 
 /// The life of one host, which ends with its shutdown under load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
-    /// How long it takes in all.
+    /// Duration in total.
     pub length: Duration,
-    /// What happens, in the order of time.
+    /// Faults, in order of time.
     pub steps: Vec<Step>,
 }
 
-/// All that will happen.
+/// The plan of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// One host after the other.
+    /// Hosts, one after the other.
     pub epochs: Vec<Epoch>,
 }
 
 impl Plan {
-    /// The plan of this seed, for so long.
+    /// Returns the plan of this seed and duration.
     pub fn new(seed: u64, total: Duration) -> Self {
         // At least one host is replaced under load.
         let epochs = (total.as_secs_f64() / EPOCH.as_secs_f64()).ceil().max(2.0) as u32;

@@ -1,5 +1,5 @@
-//! A post: one thread that uses one symbol of a plugin, what it is told to do,
-//! and whether it gets on.
+//! A post: one thread that uses one symbol of a plugin, its orders, and its
+//! progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::target::Target;
 
-/// What it uses.
+/// What a post uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// A function that answers at once.
     Fast,
-    /// One that takes its time: there is nearly always a call under way.
+    /// A slow function: a call is nearly always in flight.
     Slow,
     /// A sink with acknowledgements.
     Sink,
@@ -20,7 +20,7 @@ pub(crate) enum Role {
     Source,
     /// Many functions, so that there is much to restore.
     Many,
-    /// A sink that several threads share.
+    /// A sink shared by several threads.
     Crowd,
     /// Sinks without acknowledgements, closed while there is much to collect.
     SlowSink,
@@ -28,7 +28,7 @@ pub(crate) enum Role {
     EndingSource,
 }
 
-/// Those who use each plugin; first those who do so all the time.
+/// Posts of each plugin; first those that are always active.
 pub(crate) const ROLES: [Role; 10] = [
     Role::Fast,
     Role::Fast,
@@ -42,19 +42,19 @@ pub(crate) const ROLES: [Role; 10] = [
     Role::EndingSource,
 ];
 
-/// How many of them use it all the time.
+/// Number of posts that are always active.
 pub(crate) const STEADY: usize = 6;
 
-/// See the module.
+/// State of a post; see the module.
 pub(crate) struct Post {
     pub(crate) target: Arc<Target>,
     pub(crate) role: Role,
     pub(crate) index: usize,
     began: Instant,
-    /// Milliseconds from `began` to the start of what it waits for now, plus
-    /// one; 0: it does not wait.
+    /// Milliseconds from `began` to the start of the current wait, plus one; 0
+    /// without a wait.
     waits_since: AtomicU64,
-    /// The same, of its last success.
+    /// Milliseconds from `began` to the last success, plus one.
     succeeded: AtomicU64,
     reopen: AtomicBool,
     pause: AtomicU64,
@@ -83,7 +83,7 @@ impl Post {
         targets.iter().flat_map(posts).collect()
     }
 
-    /// For people.
+    /// Returns the post's name for people.
     pub(crate) fn name(&self) -> String {
         format!("{} {:?} {}", self.target.who, self.role, self.index)
     }
@@ -92,13 +92,13 @@ impl Post {
         at.saturating_duration_since(self.began).as_millis() as u64 + 1
     }
 
-    /// Something is waited for.
+    /// Marks the start of a wait.
     pub(crate) fn waits(&self) -> Waiting<'_> {
         self.waits_since.store(self.since_beginning(Instant::now()), Ordering::SeqCst);
         Waiting(self)
     }
 
-    /// For how long it has waited.
+    /// Returns the duration of the current wait.
     pub(crate) fn has_waited(&self) -> Duration {
         match self.waits_since.load(Ordering::SeqCst) {
             0 => Duration::ZERO,
@@ -106,18 +106,19 @@ impl Post {
         }
     }
 
-    /// What began at `started` was done by the process `pid`, if that is known.
+    /// Records a success that began at `started`, in the process `pid` if that
+    /// is known.
     pub(crate) fn succeeds(&self, started: Instant, pid: Option<u32>, seen: &mut usize) {
         self.succeeded.store(self.since_beginning(started), Ordering::SeqCst);
         self.target.used(self.index, started, pid, seen);
     }
 
-    /// Whether it did something with success that it began after `at`.
+    /// Returns whether something that began after `at` has succeeded.
     pub(crate) fn has_succeeded_since(&self, at: Instant) -> bool {
         self.succeeded.load(Ordering::SeqCst) > self.since_beginning(at)
     }
 
-    /// It is to close its handle and to open it again.
+    /// Orders the post to close its handle and open it again.
     pub(crate) fn tell_to_reopen(&self) {
         self.reopen.store(true, Ordering::SeqCst);
     }
@@ -126,7 +127,7 @@ impl Post {
         self.reopen.swap(false, Ordering::SeqCst)
     }
 
-    /// It, or its sink, is to pause once, for so many milliseconds.
+    /// Orders the post, or its sink, to pause once, for this many milliseconds.
     pub(crate) fn tell_to_pause(&self, millis: u64) {
         self.pause.store(millis, Ordering::SeqCst);
     }
@@ -136,7 +137,7 @@ impl Post {
     }
 }
 
-/// Until it is dropped, the post waits.
+/// Guard of a waiting post.
 pub(crate) struct Waiting<'a>(&'a Post);
 
 impl Drop for Waiting<'_> {

@@ -1,27 +1,27 @@
-//! The plugins' own record of what they did: a file that they append to, one
-//! write per line, before they answer. No other process has the facts.
+//! Record of what the plugins executed: a file to which they append, one write
+//! per line, before they answer. Only the plugin's process has these facts.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Calls of functions.
+/// Function calls.
 pub const CALLS: &str = "calls.log";
 /// Messages to sinks.
 pub const MESSAGES: &str = "messages.log";
 
-/// What a plugin did.
+/// One execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The call or message.
+    /// Number of the call or message.
     pub id: u64,
-    /// The process that did it.
+    /// Process that executed it.
     pub pid: u32,
-    /// Which one it was of that process.
+    /// Sequence number within that process.
     pub sequence: u32,
 }
 
-/// Where a plugin writes it down.
+/// Writer of a plugin's record.
 #[derive(Debug)]
 pub struct Log(File);
 
@@ -29,7 +29,7 @@ impl Log {
     /// Opens the file.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system's.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         File::options().create(true).append(true).open(path).map(Self)
     }
@@ -37,15 +37,15 @@ impl Log {
     /// Writes an entry, unbuffered.
     ///
     /// # Errors
-    /// The system's; a piece of the entry may have been written.
+    /// The operating system's; part of the entry may have been written.
     pub fn write(&mut self, Entry { id, pid, sequence }: Entry) -> std::io::Result<()> {
-        // Between line feeds: a torn entry before it spoils only itself.
+        // Between line feeds, so that a torn entry spoils only itself.
         self.0.write_all(format!("\n{id} {pid} {sequence};\n").as_bytes())
     }
 }
 
-/// Reads a record: its entries, and how many pieces of entries there are, as a
-/// full disk and a kill leave them.
+/// Reads a record: its entries, and the number of torn entries, as a full disk
+/// and a kill leave them.
 pub fn parse(text: &str) -> (Vec<Entry>, usize) {
     let mut entries = Vec::new();
     let mut torn = 0;

@@ -1,23 +1,22 @@
-//! Whether a source's tuples come in order, once each, and without a gap.
+//! Check that a source's tuples arrive in order, once each, and without a gap.
 
 use std::collections::HashSet;
 
 use serde::Deserialize;
 
-/// What the counting sources emit.
+/// Tuple of the counting sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Tick {
-    /// The process.
+    /// Process id.
     pub pid: u32,
-    /// Which source: the nanosecond of its start, since numbers of processes
-    /// are used again.
+    /// The source: the nanosecond of its start, since process ids are reused.
     pub run: u64,
-    /// Which tuple of that source, from 1.
+    /// Number of the tuple within that source, from 1.
     pub n: u64,
 }
 
-/// The tuples of one handle. Within one run of the source there is no gap; its
-/// process's end, and a start that follows, begin a new run.
+/// The tuples of one handle. Within one run of the source there is no gap; the
+/// end of its process, and a restart, begin a new run.
 #[derive(Debug, Default)]
 pub struct Sequence {
     last: Option<Tick>,
@@ -25,10 +24,10 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// The next tuple.
+    /// Checks the next tuple.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the tuple.
     pub fn take(&mut self, tick: Tick) -> Result<(), String> {
         let last = self.last.replace(tick);
         match last {
@@ -49,12 +48,12 @@ impl Sequence {
         }
     }
 
-    /// The handle was closed: its run is over.
+    /// Ends the run, after the handle was closed.
     pub fn end(&mut self) {
         self.over.extend(self.last.take().map(|last| (last.pid, last.run)));
     }
 
-    /// How many runs there were.
+    /// Returns the number of runs.
     pub fn runs(&self) -> usize {
         self.over.len() + usize::from(self.last.is_some())
     }

@@ -1,6 +1,6 @@
-//! The proof by time: plugins under a moderate load with idle phases, in which
-//! only keepalives come; memory, descriptors and threads must be at the
-//! end what they were after the first minutes.
+//! The proof by time: plugins under moderate load with idle phases, in which
+//! only keepalives arrive; memory, descriptors and threads at the end must be
+//! what they were after the first minutes.
 
 mod user;
 
@@ -16,35 +16,35 @@ use crate::plan::Who;
 use crate::stage::Stage;
 use crate::survey::Usage;
 
-/// One cycle of load and idleness, when there is time enough; the official SDK
-/// sends its keepalives after 5 s.
+/// Duration of one cycle of load and idleness, if the run is long enough; the
+/// official SDK sends its keepalives after 5 s.
 const CYCLE: Duration = Duration::from_secs(40);
 
-/// How many cycles are the warm-up.
+/// Number of warm-up cycles.
 const WARM_UP: usize = 2;
 
-/// How much more memory may be in use at the end, in KiB, besides a twentieth:
-/// allocators keep what they once needed.
+/// Allowed growth of memory, in KiB, in addition to a twentieth: allocators
+/// keep what they once needed.
 const MORE_DIRTY: u64 = 1024;
 const MORE_RSS: u64 = 2048;
 
-/// The same of a plugin in Python, besides that: its allocator takes a MiB at a
-/// time, and two such steps after the warm-up were seen.
+/// Additional allowance for a plugin in Python: its allocator takes a MiB at a
+/// time, and two such steps were observed after the warm-up.
 const PYTHON_ARENAS: u64 = 2048;
 
-/// A process has one thread for messages that wait for company, from the first
-/// one on; when that comes is chance. Whatever is left behind by each cycle is
-/// more than one.
+/// Allowed growth of threads. A process has one thread for posted messages,
+/// from the first one on, which comes at a random time. A leak in each cycle
+/// exceeds this.
 const MORE_THREADS: u64 = 1;
 
-/// What a process used at the end of a cycle.
+/// Usage of a process at the end of a cycle.
 #[derive(Debug)]
 struct Track {
     name: String,
     usage: Vec<Usage>,
 }
 
-/// What a run came to.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Report {
     took: Duration,
@@ -57,10 +57,10 @@ pub struct Report {
     failures: Vec<String>,
 }
 
-/// Runs for so long.
+/// Runs the soak for this long.
 ///
 /// # Errors
-/// The run cannot be set up, or something fails that nobody disturbs.
+/// The run cannot be set up, or an undisturbed operation fails.
 pub fn run(tools: &Tools, time: Duration) -> Result<Report, String> {
     let started = Instant::now();
     let stage = Stage::new(tools, &Who::EVERY).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
@@ -107,8 +107,8 @@ pub fn run(tools: &Tools, time: Duration) -> Result<Report, String> {
 }
 
 impl Track {
-    /// What it used after the warm-up, and at the end: the middle one of three
-    /// cycles, where there are so many.
+    /// Returns the usage after the warm-up, and at the end: the median of three
+    /// cycles, if there are as many.
     fn ends(&self) -> (Usage, Usage) {
         let warm = self.usage.get(WARM_UP..).filter(|warm| !warm.is_empty()).unwrap_or(&self.usage);
         let some = if warm.len() >= 6 { 3 } else { 1 };
@@ -148,12 +148,12 @@ fn middle<'a>(usage: impl Iterator<Item = &'a Usage>) -> Usage {
 }
 
 impl Report {
-    /// What grew or failed, a sentence each.
+    /// Returns what grew or failed, one sentence each.
     pub fn violations(&self) -> &[String] {
         &self.failures
     }
 
-    /// The figures, for machines.
+    /// Returns the figures for machines.
     pub fn json(&self) -> Value {
         let usage = |usage: Usage| {
             json!({

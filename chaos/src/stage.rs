@@ -13,14 +13,14 @@ use crate::plan::Who;
 use crate::target::Target;
 use crate::{Tools, survey};
 
-/// How long a plugin must run before its next crash is one by itself, and is
-/// followed by a restart at once.
+/// Time for which a plugin must run before its next crash counts as isolated,
+/// and is followed by an immediate restart.
 pub(crate) const STABLE_AFTER: Duration = Duration::from_millis(250);
 
-/// How long a call, a message, an acknowledgement may take.
+/// Timeout of a call, a message, and an acknowledgement.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many functions a plugin has so that there is much to restore.
+/// Number of a plugin's functions, so that there is much to restore.
 pub(crate) const MANY: usize = 12;
 
 /// Everything that a run has on disk.
@@ -31,8 +31,8 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes the folders of these plugins; their names are this process's own,
-    /// since the official SDK knows only `/tmp` for its sockets.
+    /// Creates the folders of these plugins. Their names contain this process's
+    /// id, since the official SDK supports only `/tmp` for its sockets.
     pub(crate) fn new(tools: &Tools, who: &[Who]) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("chaos-").tempdir()?;
         let targets = who.iter().map(|who| plugin(folder.path(), *who, tools).map(Arc::new));
@@ -40,7 +40,7 @@ impl Stage {
         Ok(Self { folder, python: tools.python.clone(), targets })
     }
 
-    /// A host that has the plugins.
+    /// Creates a host with the plugins.
     pub(crate) fn host(&self) -> ekuiper_host::Result<Host> {
         let mut policy = RestartPolicy::default();
         policy.stable_after = STABLE_AFTER;
@@ -50,7 +50,7 @@ impl Stage {
         self.targets.iter().fold(builder, |builder, target| builder.plugin(&target.folder)).build()
     }
 
-    /// Processes and sockets of the plugins that are there now.
+    /// Returns the processes and sockets of the plugins that exist now.
     pub(crate) fn remains(&self) -> Vec<String> {
         let mut remains = survey::processes_with(&self.folder.path().to_string_lossy());
         for target in &self.targets {
@@ -68,7 +68,7 @@ fn plugin(root: &Path, who: Who, tools: &Tools) -> std::io::Result<Target> {
     let (language, executable) = match who {
         Who::Ours => ("go", "plugin"),
         Who::Python => ("python", "chaos.py"),
-        // Another interpreter than the host's.
+        // Its interpreter differs from the host's.
         Who::Module => ("go", "module.sh"),
     };
     match who {

@@ -1,5 +1,5 @@
-//! Strangers: they connect to the sockets of a plugin and its host, and are no
-//! plugin and no host, but processes of their own: `chaos stranger`.
+//! Strangers: processes that connect to the sockets of a plugin and its host,
+//! and are neither a plugin nor a host: `chaos stranger`.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use crate::plan::Stranger;
 use crate::survey;
 
-/// The headers of the SP protocols, spelled out.
+/// Headers of the SP protocols, spelled out.
 const REQ: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x30, 0, 0];
 const PUSH: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x50, 0, 0];
 const PULL: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x51, 0, 0];
 const SUBSCRIBE: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x21, 0, 0];
 
-/// A handshake with the number `id`.
+/// Returns a handshake with the request id `id`.
 fn handshake(id: u32) -> Vec<u8> {
     request(id, b"handshake")
 }
@@ -31,9 +31,9 @@ fn frame(content: &[u8]) -> Vec<u8> {
     [&[1][..], &(content.len() as u64).to_be_bytes(), content].concat()
 }
 
-/// Visits sockets for so long, in a process that is nobody's; prints what it is
-/// told that is for the plugin. `arguments`: the kind, the milliseconds, and the
-/// sockets or, for an ambush, the plugin's name and folder.
+/// Visits sockets for this long, in a separate process; prints received data
+/// that is meant for the plugin. `arguments`: the kind, the milliseconds, and
+/// the sockets or, for an ambush, the plugin's name and folder.
 pub fn run(arguments: &[String]) -> Option<()> {
     let [kind, millis, places @ ..] = arguments else { return None };
     let stranger = Stranger::ALL.into_iter().find(|stranger| format!("{stranger:?}") == *kind)?;
@@ -47,7 +47,7 @@ pub fn run(arguments: &[String]) -> Option<()> {
     Some(())
 }
 
-/// Is at each socket of the plugin's as soon as it is there, again and again.
+/// Connects to each of the plugin's sockets as soon as it exists, repeatedly.
 fn ambush<'scope>(scope: &'scope Scope<'scope, '_>, name: &str, folder: &Path, until: Instant) {
     let mut taken = HashSet::new();
     while Instant::now() < until {
@@ -66,7 +66,7 @@ fn ambush<'scope>(scope: &'scope Scope<'scope, '_>, name: &str, folder: &Path, u
     }
 }
 
-/// Says what the plugin would, and answers what is meant for the plugin.
+/// Sends what the plugin would, and answers what is meant for the plugin.
 fn impersonate(path: &Path, until: Instant) -> std::io::Result<()> {
     let mut stream = connect(path)?;
     stream.write_all(&role(path))?;
@@ -95,10 +95,9 @@ fn impersonate(path: &Path, until: Instant) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Prints what somebody was told who should be told nothing; whether there was
-/// something.
+/// Prints data that a stranger must not receive; returns whether there was any.
 fn tell(path: &Path, heard: &[u8]) -> bool {
-    // After the listener's header there is nothing for it.
+    // Nothing is for the stranger after the listener's header.
     let told = heard.strip_prefix(&[0, b'S', b'P', 0]).map_or(heard, |rest| &rest[rest.len().min(4)..]);
     if !told.is_empty() {
         println!("{}: {:?}", path.display(), String::from_utf8_lossy(&told[..told.len().min(200)]));
@@ -108,8 +107,8 @@ fn tell(path: &Path, heard: &[u8]) -> bool {
 
 /// Visits one socket.
 fn visit(path: &Path, stranger: Stranger, until: Instant) {
-    // The socket may go away meanwhile, and whoever listens may hang up: both
-    // are right.
+    // The socket may disappear meanwhile, and its listener may disconnect: both
+    // are correct.
     let _ = match stranger {
         Stranger::Http => linger(path, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", until),
         Stranger::WrongProtocol => linger(path, &SUBSCRIBE, until),
@@ -120,15 +119,15 @@ fn visit(path: &Path, stranger: Stranger, until: Instant) {
         }
         Stranger::Rival => rival(path, until),
         Stranger::Flood if role(path) == REQ => flood(path, until),
-        // To flood a one-way channel as a peer would be to send messages: who
-        // may connect may do that. Garbage it is.
+        // Flooding a one-way channel as a valid peer would be to send messages,
+        // which every admitted process may do. So the data is garbage.
         Stranger::Flood => linger(path, &[0xff; 100_000], until),
         Stranger::Storm => storm(path, until),
         Stranger::Ambush => impersonate(path, until),
     };
 }
 
-/// The header that would be right for a peer of whoever listens there.
+/// Returns the header of a valid peer of the listener.
 fn role(path: &Path) -> [u8; 8] {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.starts_with("plugin_") || name.starts_with("func_") {
@@ -148,7 +147,7 @@ fn connect(path: &Path) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Says something, and stays as long as it may.
+/// Sends data, and stays connected as long as possible.
 fn linger(path: &Path, says: &[u8], until: Instant) -> std::io::Result<()> {
     let mut stream = connect(path)?;
     stream.write_all(says)?;
@@ -156,7 +155,7 @@ fn linger(path: &Path, says: &[u8], until: Instant) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Reads until it is hung up on, or the time is over; what there was.
+/// Reads until a disconnect or the deadline; returns the data.
 fn read(stream: &mut UnixStream, until: Instant) -> std::io::Result<Vec<u8>> {
     let mut all = Vec::new();
     loop {
@@ -167,7 +166,7 @@ fn read(stream: &mut UnixStream, until: Instant) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// Reads once; nothing when it is hung up on, or the time is over.
+/// Reads once; returns nothing after a disconnect or the deadline.
 fn read_some(stream: &mut UnixStream, until: Instant) -> std::io::Result<Vec<u8>> {
     let mut buffer = [0; 4096];
     while Instant::now() < until {
@@ -180,8 +179,8 @@ fn read_some(stream: &mut UnixStream, until: Instant) -> std::io::Result<Vec<u8>
     Ok(Vec::new())
 }
 
-/// Shakes hands, and waits for commands that are meant for the plugin; on a
-/// one-way channel it is silent, and leaves.
+/// Completes a handshake, and waits for commands meant for the plugin; on a
+/// one-way channel, disconnects silently.
 fn rival(path: &Path, until: Instant) -> std::io::Result<()> {
     let mut stream = connect(path)?;
     stream.write_all(&role(path))?;
@@ -192,7 +191,7 @@ fn rival(path: &Path, until: Instant) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Shakes hands as often as it can.
+/// Repeats the handshake as often as possible.
 fn flood(path: &Path, until: Instant) -> std::io::Result<()> {
     let mut stream = connect(path)?;
     stream.write_all(&REQ)?;
@@ -206,7 +205,7 @@ fn flood(path: &Path, until: Instant) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Connects and leaves as often as it can.
+/// Connects and disconnects as often as possible.
 fn storm(path: &Path, until: Instant) -> std::io::Result<()> {
     while Instant::now() < until {
         let mut stream = connect(path)?;

@@ -1,8 +1,8 @@
-//! What the system knows of processes and sockets.
+//! Processes and sockets as the system sees them.
 
 use std::path::{Path, PathBuf};
 
-/// Socket files in a folder whose name contains `part`.
+/// Returns the socket files in a folder whose name contains `part`.
 pub(crate) fn sockets_in(folder: &Path, part: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
     let is_one = |path: &PathBuf| {
@@ -12,12 +12,12 @@ pub(crate) fn sockets_in(folder: &Path, part: &str) -> Vec<PathBuf> {
     entries.filter(is_one).collect()
 }
 
-/// Other processes whose command line contains `part`.
+/// Returns other processes whose command line contains `part`.
 pub(crate) fn processes_with(part: &str) -> Vec<String> {
     found(part).into_iter().map(|(pid, line)| format!("process {pid}: {line}")).collect()
 }
 
-/// Their numbers.
+/// Returns the ids of processes whose command line contains `part`.
 pub(crate) fn pids_with(part: &str) -> Vec<u32> {
     found(part).into_iter().map(|(pid, _)| pid).collect()
 }
@@ -36,7 +36,7 @@ fn found(part: &str) -> Vec<(u32, String)> {
     found
 }
 
-/// The socket folder that a plugin of ours was told: it is in the last
+/// Returns the socket folder that a plugin on our SDK was given in the last
 /// argument of its command line.
 pub(crate) fn told_folder(pid: u32) -> Option<PathBuf> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -45,7 +45,7 @@ pub(crate) fn told_folder(pid: u32) -> Option<PathBuf> {
     Some(told["ipcDir"].as_str()?.into())
 }
 
-/// What a process uses.
+/// Resource usage of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) rss_kib: u64,

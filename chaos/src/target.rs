@@ -1,5 +1,4 @@
-//! What is known of a plugin: what was asked of it, when it was killed, and
-//! when it was back.
+//! State of a plugin: its calls and messages, its kills, and its restarts.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -13,7 +12,7 @@ use crate::plan::Who;
 use crate::shortage;
 use crate::timing::Times;
 
-/// A plugin, through all its processes and hosts.
+/// A plugin, across all its processes and hosts.
 pub(crate) struct Target {
     pub(crate) who: Who,
     pub(crate) name: String,
@@ -21,28 +20,28 @@ pub(crate) struct Target {
     pub(crate) calls: Mutex<Ledger>,
     pub(crate) messages: Mutex<Ledger>,
     pub(crate) batches: Mutex<Vec<Batch>>,
-    /// Sources that ended by themselves, with all their rows.
+    /// Number of sources that ended by themselves, with all their rows.
     pub(crate) ended: AtomicUsize,
     kills: Mutex<Vec<Kill>>,
-    /// How many kills there were, for whoever asks often.
+    /// Number of kills, for frequent queries.
     killed: AtomicUsize,
-    /// How often its files began or ceased not to grow.
+    /// Number of times that its files stopped or resumed growing.
     pub(crate) fillings: AtomicUsize,
-    /// How often its sockets were deleted, which may keep a connection from
-    /// being made.
+    /// Number of times that its sockets were deleted, which may prevent a
+    /// connection.
     pub(crate) deletions: AtomicUsize,
-    /// The host is out of descriptors, and no crash counts.
+    /// The host is short of descriptors, so no crash counts.
     pub(crate) is_short: AtomicBool,
 }
 
 /// How long a process had served when it was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Age {
-    /// Not at all yet.
+    /// Not at all.
     Starting,
-    /// Not long.
+    /// A short time.
     Young,
-    /// Long enough for its end to be one by itself.
+    /// Long enough for its end to count as isolated.
     Stable,
 }
 
@@ -51,22 +50,22 @@ pub(crate) enum Age {
 struct Kill {
     at: Instant,
     pid: u32,
-    /// The process was gone: on a busy machine it takes a while to die.
+    /// When the process was gone: on a busy machine, dying takes a while.
     died: Option<Instant>,
-    /// When the calls failed that were under way.
+    /// When the calls in flight failed.
     failures: Vec<Instant>,
-    /// It has not been given the time to end in order.
+    /// The process was not given time to end gracefully.
     crash: bool,
-    /// It had run for long, too, and the host was short of nothing: its restart
-    /// is at once.
+    /// An isolated crash, while the host had no shortage: its restart is
+    /// immediate.
     single: bool,
-    /// How many shortages had begun or ended by then.
+    /// Shortage counter at the kill.
     shortages: u64,
-    /// It was being started.
+    /// The process was being started.
     starting: bool,
-    /// The host said that all symbols are back.
+    /// Time until the host reported that all symbols are restored.
     restored: Option<Duration>,
-    /// Who has used it again, and when.
+    /// Time until each user used the plugin with success.
     used: Vec<Option<Duration>>,
 }
 
@@ -88,8 +87,8 @@ impl Target {
         }
     }
 
-    /// It is about to be killed, or told to end where that is no `crash`: to be
-    /// called right before. `posts` many use it.
+    /// Records that a process is about to be killed, or told to end if it is no
+    /// `crash`. Called immediately before, with the number of its `posts`.
     pub(crate) fn kill(&self, pid: u32, crash: bool, age: Age, posts: usize) {
         let mut kills = lock(&self.kills);
         kills.push(Kill {
@@ -111,8 +110,8 @@ impl Target {
         self.killed.load(Ordering::SeqCst)
     }
 
-    /// A call that began at `started` has failed just now, because the process
-    /// is gone. Notes how long that took, if it was killed; whether it was.
+    /// Records the failure of a call that began at `started`, because the
+    /// process is gone; returns whether it was killed.
     pub(crate) fn failed(&self, started: Instant) -> bool {
         let now = Instant::now();
         match lock(&self.kills).last_mut() {
@@ -124,16 +123,16 @@ impl Target {
         }
     }
 
-    /// The process that was killed last is gone by now.
+    /// Records that the killed process is gone.
     pub(crate) fn died(&self) {
         if let Some(kill) = lock(&self.kills).last_mut() {
             kill.died = Some(Instant::now());
         }
     }
 
-    /// Until a call that was under way failed: since the kill; the same where
-    /// `on_time` says so of the time between; since the process's end, which
-    /// the end of its sockets precedes.
+    /// Returns the times until calls in flight failed: since the kill; since
+    /// the kill, if `on_time` holds for the interval; and since the process's
+    /// end, which the end of its sockets precedes.
     pub(crate) fn noticed(&self, on_time: impl Fn(Instant, Instant) -> bool) -> Noticed {
         let mut noticed = Noticed::default();
         for kill in lock(&self.kills).iter().filter(|kill| kill.crash) {
@@ -148,7 +147,8 @@ impl Target {
         noticed
     }
 
-    /// The host says that the process `pid` serves with all symbols.
+    /// Records the host's report that the process `pid` serves with all
+    /// symbols.
     pub(crate) fn restored(&self, pid: u32) {
         let now = Instant::now();
         for kill in lock(&self.kills).iter_mut().filter(|kill| kill.restored.is_none() && kill.pid != pid) {
@@ -157,14 +157,14 @@ impl Target {
         }
     }
 
-    /// Whether the host has said so since the last kill.
+    /// Returns whether the host has reported that since the last kill.
     pub(crate) fn is_restored(&self) -> bool {
         lock(&self.kills).last().is_none_or(|kill| kill.restored.is_some())
     }
 
-    /// The `index`th of its users has used it with success, through the
-    /// process `pid`, or, where that is not known, since `started`. `seen` is
-    /// the user's own note.
+    /// Records that the user `index` has used the plugin with success, through
+    /// the process `pid` or, if that is not known, since `started`. `seen` is
+    /// the user's own state.
     pub(crate) fn used(&self, index: usize, started: Instant, pid: Option<u32>, seen: &mut usize) {
         if *seen == self.kills() {
             return;
@@ -182,7 +182,8 @@ impl Target {
         }
     }
 
-    /// After single kills: until the host said that all symbols are back.
+    /// Returns the times, after isolated kills, until the host reported all
+    /// symbols restored.
     pub(crate) fn away(&self, on_time: impl Fn(Instant, Instant) -> bool) -> Away {
         let mut away = Away::default();
         let kills = lock(&self.kills);
@@ -198,7 +199,7 @@ impl Target {
             }
             if let Some(longest) = kill.used.iter().copied().max().flatten()
                 && kill.used.iter().all(Option::is_some)
-                // Not when it was killed once more before.
+                // Not if it was killed again before.
                 && kills.get(index + 1).is_none_or(|next| kill.at + longest < next.at)
             {
                 away.used.add(longest);
@@ -208,7 +209,7 @@ impl Target {
     }
 }
 
-/// Times from a kill to the failure of a call that was under way.
+/// Times from a kill to the failure of a call in flight.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Noticed {
     pub(crate) since_kill: Times,
@@ -223,7 +224,7 @@ pub(crate) struct Away {
     pub(crate) on_time: Times,
     /// Until each of its users had used it with success.
     pub(crate) used: Times,
-    /// The same as `restored` where it was killed before it had been restored:
-    /// with the pause that the host makes between two crashes.
+    /// As `restored`, if it was killed before it had been restored: including
+    /// the host's pause between two crashes.
     pub(crate) after_start: Times,
 }

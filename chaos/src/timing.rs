@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Beyond how many times a promised time the command fails. Below that, the
-/// report says whether the promise held: a machine that others load at the
-/// same time may be late by itself.
+/// Multiple of a promised time beyond which the command fails. Below it, the
+/// report says whether the promise held: a machine under other load may itself
+/// be late.
 pub const LENIENCE: u32 = 10;
 
 /// Times of one kind.
@@ -12,23 +12,23 @@ pub const LENIENCE: u32 = 10;
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    /// One more.
+    /// Adds a time.
     pub fn add(&mut self, time: Duration) {
         self.0.push(time);
     }
 
-    /// All of two.
+    /// Returns the times of both.
     pub fn join(&self, other: &Self) -> Self {
         Self(self.0.iter().chain(&other.0).copied().collect())
     }
 
-    /// How many.
+    /// Returns the number of times.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The time that this part of them, from 0 to 1, does not exceed; of none,
-    /// zero.
+    /// Returns the time that this part of them, from 0 to 1, does not exceed;
+    /// zero without times.
     pub fn quantile(&self, part: f64) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -36,13 +36,13 @@ impl Times {
         sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or_default()
     }
 
-    /// The usual three: p50, p99 and the longest.
+    /// Returns p50, p99 and the maximum.
     pub fn summary(&self) -> [Duration; 3] {
         [0.5, 0.99, 1.0].map(|part| self.quantile(part))
     }
 }
 
-/// A time in milliseconds.
+/// Returns a time in milliseconds.
 pub fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e5).round() / 100.0
 }

@@ -1,6 +1,6 @@
-//! The plugin on our SDK that is put through the faults: functions that say
+//! The plugin on our SDK that is put through the faults: functions that report
 //! which call they answer, a source that counts, sinks that acknowledge what
-//! they have written down. `plugin/chaos.py` is the same on the official SDK.
+//! they have recorded. `plugin/chaos.py` is the same on the official SDK.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,8 +14,8 @@ use serde::Deserialize;
 fn main() -> ExitCode {
     let folder = std::env::current_dir().unwrap_or_default();
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // A file that may not grow is an error for whoever writes to it, not the
-    // end of the process.
+    // A write beyond the file size limit is an error for its caller, and must
+    // not end the process.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
     let record = match Record::open(&folder.join(CALLS)) {
         Ok(record) => Arc::new(record),
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// As many functions as the manifest has besides the others.
+/// Number of functions of the manifest besides the others.
 const MANY: usize = 12;
 
 struct Record {
@@ -62,8 +62,8 @@ impl Record {
     }
 }
 
-/// Called with a number and a text of any length, it says which execution of
-/// which process this is, and how long the text was.
+/// A function of a number and a text of any length: returns its execution, its
+/// process, and the text's length.
 struct Exec {
     record: Arc<Record>,
     takes: Duration,
@@ -79,7 +79,7 @@ impl Function for Exec {
     }
 }
 
-/// Counts, a number every two milliseconds.
+/// A source that counts, one number every two milliseconds.
 #[derive(Default)]
 struct Count;
 
@@ -95,7 +95,7 @@ impl Source for Count {
     }
 }
 
-/// Emits as many rows as it is told to, and ends.
+/// A source that emits as many rows as configured, and ends.
 #[derive(Default)]
 struct Few {
     rows: u64,
@@ -120,7 +120,7 @@ impl Source for Few {
     }
 }
 
-/// Fails, without a row.
+/// A source that fails without a row.
 #[derive(Default)]
 struct Fail;
 
@@ -130,12 +130,13 @@ impl Source for Fail {
     }
 }
 
-/// This process, and a number that no other run of a source of it has.
+/// Returns this process's id, and a number unique to this run of a source.
 fn run_of_a_source() -> Result<(u32, u64)> {
     Ok((std::process::id(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64))
 }
 
-/// Writes down the number of each message. A message may ask for a pause.
+/// A sink that records the number of each message. A message may request a
+/// pause.
 #[derive(Default)]
 struct Keep {
     record: Option<Record>,

@@ -1,4 +1,4 @@
-//! What a run came to: for people, and as one line of JSON.
+//! Result of a run: for people, and as one line of JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use super::Found;
 use crate::timing::{LENIENCE, Times, millis};
 
-/// A crash is noticed within this time, in 99 of 100 cases.
+/// Promised time to notice a crash, in 99 of 100 cases.
 const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 
-/// All symbols are back within this time, in 99 of 100 cases.
+/// Promised time to restore all symbols, in 99 of 100 cases.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Report of a run; see the module.
 #[derive(Debug)]
 pub struct Report {
     pub(super) hosts: usize,
@@ -34,7 +34,7 @@ struct Promise {
     what: &'static str,
     within: Duration,
     times: Times,
-    /// Those between which no sleeping thread was woken late.
+    /// Times during which no sleeping thread was woken late.
     on_time: Times,
 }
 
@@ -68,7 +68,7 @@ impl Report {
         ]
     }
 
-    /// The promises that were broken, a sentence each. A promised time counts
+    /// Returns the broken promises, one sentence each. A promised time counts
     /// only beyond [`LENIENCE`] times itself.
     pub fn violations(&self) -> Vec<String> {
         let late = self.promises().into_iter().filter(Promise::is_violated).map(|promise| {
@@ -78,7 +78,7 @@ impl Report {
         self.violations.iter().cloned().chain(late).collect()
     }
 
-    /// The figures, for machines.
+    /// Returns the figures for machines.
     pub fn json(&self) -> Value {
         let times = |times: &Times| {
             let [p50, p99, max] = times.summary().map(millis);

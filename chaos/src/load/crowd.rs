@@ -11,7 +11,7 @@ use crate::findings::judge;
 use crate::ledger::Outcome;
 use crate::lock;
 
-/// How many there are.
+/// Number of threads.
 const THREADS: usize = 6;
 
 impl Worker<'_> {

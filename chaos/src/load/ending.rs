@@ -11,8 +11,8 @@ use crate::rng::Rng;
 use crate::sequence::{Sequence, Tick};
 
 impl Worker<'_> {
-    /// Reads one after the other to its end, which must come after its last
-    /// row.
+    /// Reads sources to their ends in sequence; each end must come after the
+    /// last row.
     pub(super) fn read_to_the_end(&self, sequence: &mut Sequence) {
         let symbol = self.symbol("few");
         let mut rng = Rng::new(self.post.index as u64);
@@ -30,7 +30,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads one; false when the host is shut down.
+    /// Reads one source; returns false when the host is shut down.
     fn read_rows(&self, mut source: Source<Tick>, rows: u64, sequence: &mut Sequence) -> bool {
         let target = &self.post.target;
         let (started, mut seen, mut last) = (Instant::now(), target.kills(), 0);

@@ -1,5 +1,4 @@
-//! Sinks without acknowledgements that take their time, closed while there is
-//! much to collect.
+//! Slow sinks without acknowledgements, closed while there is much to collect.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -17,8 +16,8 @@ use crate::rng::Rng;
 use crate::shortage;
 
 impl Worker<'_> {
-    /// Opens a sink, sends it more than it can collect meanwhile, and closes
-    /// it, again and again.
+    /// Opens a sink, sends more than it can collect meanwhile, and closes it,
+    /// repeatedly.
     pub(super) fn fill_and_close(&self) {
         let symbol = self.symbol("hold");
         let target = &self.post.target;
@@ -26,7 +25,8 @@ impl Worker<'_> {
         let mut seen = target.kills();
         let open = || -> Result<Sink> { self.host.sink(&symbol).rule(self.rule()).operator("k").open() };
         loop {
-            // First: a socket file may be deleted before the sink dials it.
+            // First, because a socket file may be deleted before the sink
+            // connects to it.
             let before = self.circumstances();
             let Some(sink) = self.open(open) else { return };
             // What was killed or told to end may serve for a moment.
@@ -37,7 +37,7 @@ impl Worker<'_> {
                 let id = lock(&target.messages).begin();
                 let message = json!({ "id": id, "pause": self.post.pause() + rng.between(0, 8) });
                 let sent = self.make("a message to a slow sink", || sink.send(&message));
-                // Whether it was done is said when the sink is closed.
+                // Closing the sink tells whether the message was collected.
                 let outcome = sent.as_ref().map_or_else(|error| judge(error).1, |()| Outcome::Unknown);
                 lock(&target.messages).end(id, outcome);
                 match sent {
@@ -58,7 +58,7 @@ impl Worker<'_> {
                 Ok(()) => self.post.succeeds(started, None, &mut seen),
                 Err(error) => self.count("close a slow sink", &error),
             }
-            // A disk that is full makes failures of what was collected.
+            // A full disk turns collected messages into failures.
             if target.fillings.load(Ordering::SeqCst) == fillings && fillings.is_multiple_of(2) {
                 let is_exact = is_undisturbed && is_settled && !self.is_shut_down() && target.who == Who::Ours;
                 lock(&target.batches).push(Batch { taken, said, is_exact });
@@ -69,10 +69,10 @@ impl Worker<'_> {
         }
     }
 
-    /// What must stay the same for a close to know exactly how many messages
-    /// lack: the process, which the host replaces when it hangs, and which
-    /// collects what it has before it ends; and whatever keeps its reports from
-    /// coming.
+    /// Returns what must stay unchanged for a close to count exactly how many
+    /// messages are missing: the process, which the host replaces when it
+    /// hangs, and which collects what it has before it ends; and whatever
+    /// delays its reports.
     fn circumstances(&self) -> [u64; 4] {
         let target = &self.post.target;
         let deletions = target.deletions.load(Ordering::SeqCst) as u64;
@@ -81,7 +81,7 @@ impl Worker<'_> {
     }
 }
 
-/// What an error of a closing says of the messages.
+/// Returns what the error of a close says of the messages.
 fn said(error: &Error) -> Said {
     match error {
         Error::NotCollected { missing, reason, .. } => Said::Missing(*missing, reason.clone()),

@@ -1,4 +1,4 @@
-//! Who uses a plugin during the soak.
+//! Users of the plugins during the soak.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::load::Answer;
 use crate::sequence::{Sequence, Tick};
 
-/// Between two calls, and two messages, of a plugin.
+/// Pause between two calls, and two messages, to a plugin.
 const PACE: Duration = Duration::from_millis(5);
 
-/// After how many calls sources end.
+/// Number of calls between two sources that end.
 const CHURN: u64 = 20;
 
-/// How long the next row, or the end, may take.
+/// Maximum wait for the next row, or the end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub(super) struct Totals {
     pub(super) ended: AtomicU64,
 }
 
-/// Uses one plugin.
+/// A user of one plugin.
 pub(super) struct User<'a> {
     host: &'a Host,
     name: &'a str,
@@ -42,8 +42,8 @@ impl<'a> User<'a> {
         Ok(Self { host, name, function, sink: sink.map_err(|error| error.to_string())?, totals })
     }
 
-    /// Calls, sends and reads until then. The source, and a second sink, are
-    /// opened and closed each time.
+    /// Calls, sends and reads until the deadline. The source, and a second
+    /// sink, are opened and closed each time.
     pub(super) fn work(&self, until: Instant) -> Result<(), String> {
         let fail = |error: ekuiper_host::Error| format!("{}: {error}", self.name);
         let source = self.host.source(&format!("{}_count", self.name)).rule(format!("{}r", self.name)).operator("c");
@@ -73,8 +73,7 @@ impl<'a> User<'a> {
         source.close().and(second.close()).map_err(fail)
     }
 
-    /// Reads a source that ends, after some rows or without one, and one that
-    /// fails.
+    /// Reads a source that ends, with or without rows, and one that fails.
     fn churn(&self, id: u64) -> Result<(), String> {
         let rows = id / CHURN % 3;
         let source = self.host.source(&format!("{}_few", self.name)).rule(format!("{}e", self.name)).operator("c");
@@ -89,7 +88,7 @@ impl<'a> User<'a> {
         source.close().map_err(|error| error.to_string())?;
         let source = self.host.source(&format!("{}_fail", self.name)).rule(format!("{}f", self.name)).operator("c");
         let mut source = source.open_as::<Tick>().map_err(|error| error.to_string())?;
-        // The error, or the end, as the SDK tells it.
+        // The error, or the end, depending on the SDK.
         match source.next_within(PATIENCE) {
             Ok(None) | Err(Error::Source { .. }) => {}
             Ok(Some(tuple)) => return Err(format!("a source that fails has sent {:?}", tuple.message)),
