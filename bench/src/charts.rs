@@ -1,5 +1,5 @@
-//! A report as SVG charts, one for each subject, on a light card of their own:
-//! they are read as well on a dark page.
+//! Charts of a report as SVG, one per subject, on a light background of their
+//! own that also suits a dark page.
 
 use std::path::Path;
 
@@ -18,16 +18,16 @@ const BORDER: RGBColor = RGBColor(0xd0, 0xd7, 0xde);
 const TEXT: RGBColor = RGBColor(0x1f, 0x23, 0x28);
 const FAINT: RGBColor = RGBColor(0x59, 0x63, 0x6e);
 
-/// What stands above the bars, in pixels.
+/// Height of the area above the bars, in pixels.
 const HEAD: i32 = 68;
-/// A case's own heading.
+/// Height of a case's heading.
 const HEADING: i32 = 30;
-/// From one bar to the next.
+/// Distance between two bars.
 const STEP: i32 = 26;
 const BAR: i32 = 18;
-/// Where bars begin; to the left are the peers' names.
+/// Left edge of the bars, beside the peers' names.
 const LEFT: i32 = 128;
-/// To the right of the longest bar: its figure.
+/// Width to the right of the longest bar, for its figure.
 const RIGHT: i32 = 190;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -47,7 +47,7 @@ pub fn draw_all(report: &Report, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The chart of a subject, as SVG.
+/// Draws the chart of a subject, as SVG.
 fn draw(table: &Table, svg: &mut String) -> Drawn {
     let height = match table.chart {
         Chart::Bars => {
@@ -83,7 +83,7 @@ fn height(case: &Case) -> i32 {
 
 fn bars(area: &Area<'_>, table: &Table, metric: Metric) -> Drawn {
     let (least, greatest) = range(table, metric);
-    // Where a bar of no length would end: a third of the least one's value.
+    // End of a bar of zero length: a third of the smallest value.
     let floor = (least / 3.0).ln();
     let scale = f64::from(WIDTH as i32 - LEFT - RIGHT) / (greatest.ln() - floor).max(1e-9);
     let mut top = HEAD;
@@ -168,7 +168,7 @@ fn point(case: &Case, peer: &str, metric: Metric) -> Option<(f64, f64)> {
     line.summary(metric).map(|summary| (case.place, summary.median))
 }
 
-/// The peers that have a figure, in order.
+/// Returns the peers that have a figure, in order.
 fn names(table: &Table) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for line in table.cases.iter().flat_map(|case| &case.lines) {
@@ -179,7 +179,7 @@ fn names(table: &Table) -> Vec<String> {
     names
 }
 
-/// From the least to the greatest figure of all rounds; both above 0.
+/// Returns the smallest and the greatest figure of all rounds; both above 0.
 fn range(table: &Table, metric: Metric) -> (f64, f64) {
     let all = table.cases.iter().flat_map(|case| &case.lines).flat_map(|line| line.rounds(metric));
     let (least, greatest) = all
@@ -215,7 +215,7 @@ fn unit(metric: Metric) -> &'static str {
     }
 }
 
-/// An axis's number: `10000` is `10k`.
+/// Formats an axis's number: `10000` as `10k`.
 fn short(number: f64) -> String {
     match number {
         number if number >= 1e6 => format!("{}M", whole(number / 1e6)),
@@ -228,7 +228,7 @@ fn whole(number: f64) -> String {
     shown(number).trim_end_matches(".00").trim_end_matches(".0").to_owned()
 }
 
-/// Ours blue, the limit grey, others each its own.
+/// Returns a peer's color: ours blue, the limit grey, each other its own.
 fn color(peer: &str) -> RGBColor {
     match peer {
         "raw" => RGBColor(0x9a, 0xa4, 0xaf),

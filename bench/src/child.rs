@@ -1,5 +1,5 @@
-//! The other process of a measurement: this program once more, as a plugin or
-//! as one of the peers that are no plugins.
+//! The other process of a measurement: this executable again, as a plugin or as
+//! one of the peers that are not plugins.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -8,16 +8,16 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::{Error, Result, peer, plugin};
 
-/// The name by which a program is called that is to be the other process.
+/// Name under which the executable is started as the other process.
 pub const NAME: &str = "bench-plugin";
 
-/// Whether this process was called so.
+/// Returns whether this process was started under that name.
 pub fn is_one() -> bool {
     let own = std::env::args_os().next().unwrap_or_default();
     Path::new(&own).file_name().is_some_and(|name| name == NAME)
 }
 
-/// Does what its arguments say.
+/// Does what the arguments say.
 pub fn run() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let served = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -35,7 +35,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// A child that ends with its owner.
+/// A child process that ends with its owner.
 pub(crate) struct Child(std::process::Child);
 
 impl Child {
@@ -48,7 +48,7 @@ impl Child {
 
     pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
         let what = format!("start {}", Path::new(command.get_program()).display());
-        // Ctrl-C in a terminal is this process's, which ends the other.
+        // Ctrl-C in a terminal goes to this process only, which ends the child.
         command.process_group(0);
         command.spawn().map(Self).map_err(Error::io(what))
     }
@@ -57,7 +57,7 @@ impl Child {
         self.0.id()
     }
 
-    /// Whether it has ended.
+    /// Returns whether the child has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
     }

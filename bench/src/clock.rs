@@ -1,4 +1,4 @@
-//! The loops that measure: calls one after the other, and streams.
+//! Measuring loops: sequential calls, and streams.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,75 +8,76 @@ use crate::metric::{Metric, Sample};
 use crate::statistics::percentile;
 use crate::{Error, Result};
 
-/// How many messages go by between two looks at the clock.
+/// Number of messages between two readings of the clock.
 const LOOK_EVERY: usize = 16;
 
 /// Whether all measurements are to end: a signal is for the whole process.
 static IS_STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// Ends the measurement that is under way, and every later one: each fails with
+/// Ends the measurement in progress, and every later one, with
 /// [`Error::Stopped`].
 pub fn stop() {
     IS_STOPPED.store(true, Ordering::Relaxed);
 }
 
-/// Whether [`stop`] was called.
+/// Returns whether [`stop`] was called.
 pub fn is_stopped() -> bool {
     IS_STOPPED.load(Ordering::Relaxed)
 }
 
 /// # Errors
-/// [`Error::Stopped`].
+/// [`Error::Stopped`] after a call of [`stop`].
 pub(crate) fn go_on() -> Result<()> {
     if is_stopped() { Err(Error::Stopped) } else { Ok(()) }
 }
 
-/// How long each measurement takes.
+/// Duration of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// What is measured.
+    /// Time that is measured.
     pub measured: Duration,
-    /// What goes before, and is not.
+    /// Time before that, which is not measured.
     pub warm_up: Duration,
 }
 
 impl Pace {
-    /// Measures for so long; warms up for a quarter of that.
+    /// Creates a measurement of this duration, with a quarter of it for the
+    /// warm-up.
     pub fn new(measured: Duration) -> Self {
         Self { measured, warm_up: measured / 4 }
     }
 }
 
-/// Calls that were made one after the other.
+/// Results of sequential calls.
 #[derive(Clone, Debug, Default)]
 pub struct Calls {
-    /// The time of each, in nanoseconds.
+    /// Duration of each call, in nanoseconds.
     pub latencies: Vec<u32>,
-    /// From the first to the last of them.
+    /// Time from the first to the last call.
     pub elapsed: Duration,
-    /// How many went before.
+    /// Number of calls before the measurement.
     pub warm_up: u64,
 }
 
-/// Messages that went by.
+/// Results of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Count {
-    /// How many.
+    /// Number of messages.
     pub messages: u64,
-    /// From the first to the last of them.
+    /// Time from the first to the last message.
     pub elapsed: Duration,
-    /// How many went before.
+    /// Number of messages before the measurement.
     pub warm_up: u64,
 }
 
 impl Count {
-    /// Per second.
+    /// Returns the messages per second.
     pub fn rate(&self) -> f64 {
         self.messages as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 }
 
-/// Makes calls one after the other.
+/// Makes sequential calls.
 ///
 /// # Errors
 /// A call's.
@@ -103,7 +104,8 @@ pub fn calls(pace: Pace, mut call: impl FnMut() -> Result<()>) -> Result<Calls> 
     }
 }
 
-/// Takes messages as they come. `next` takes at least one, and says how many.
+/// Receives messages as they arrive. `next` receives at least one, and returns
+/// their number.
 ///
 /// # Errors
 /// Those of `next`.
@@ -111,7 +113,8 @@ pub fn stream(pace: Pace, next: impl FnMut() -> Result<u64>) -> Result<Count> {
     stream_of(pace, LOOK_EVERY, next)
 }
 
-/// The same, with a look at the clock after each `look_every` times.
+/// Receives messages as [`stream`] does, reading the clock after each
+/// `look_every` times.
 ///
 /// # Errors
 /// Those of `next`.
@@ -122,7 +125,7 @@ pub fn stream_of(pace: Pace, look_every: usize, mut next: impl FnMut() -> Result
     Ok(Count { messages, elapsed: start.elapsed(), warm_up })
 }
 
-/// Gives messages for so long, then waits until all were taken: `finish` is
+/// Sends messages for a time, then waits until all were received: `finish` is
 /// part of the time.
 ///
 /// # Errors
@@ -145,7 +148,7 @@ fn burst(time: Duration, look_every: usize, mut message: impl FnMut() -> Result<
     let mut messages = 0;
     while start.elapsed() < time {
         go_on()?;
-        // Looking at the clock costs as much as some messages do.
+        // Reading the clock costs as much as some messages do.
         for _ in 0..look_every {
             messages += message()?;
         }
@@ -153,7 +156,7 @@ fn burst(time: Duration, look_every: usize, mut message: impl FnMut() -> Result<
     Ok(messages)
 }
 
-/// Does `work` on each of so many threads at once; on this one, if it is one.
+/// Runs `work` on this many threads in parallel; on this thread, if it is one.
 fn at_once<T: Send>(threads: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
     if threads == 1 {
         return Ok(vec![work(0)?]);
@@ -168,8 +171,8 @@ fn at_once<T: Send>(threads: usize, work: impl Fn(usize) -> Result<T> + Sync) ->
     })
 }
 
-/// Calls on one or several channels at once, and what they used. `pids` are
-/// the other processes that take part.
+/// Measures calls on one or several channels in parallel, and their resource
+/// usage. `pids` are the other processes involved.
 ///
 /// # Errors
 /// A call's, or a process has ended.
@@ -186,8 +189,8 @@ pub fn latencies(pids: &[u32], channels: usize, work: impl Fn(usize) -> Result<C
     Ok(with_usage(sample, used, warm_up + times.len() as u64, channels))
 }
 
-/// One or several streams at once, and what they used. `size` is a message's
-/// payload in bytes.
+/// Measures one or several streams in parallel, and their resource usage.
+/// `size` is a message's payload in bytes.
 ///
 /// # Errors
 /// A stream's, or a process has ended.
@@ -204,8 +207,8 @@ pub fn streams(
     Ok(with_usage(of_rate(counts.iter().map(Count::rate).sum(), size), used, messages, channels))
 }
 
-/// One stream from or to this thread, and what it used; `None` when there is no
-/// such stream.
+/// Measures one stream from or to this thread, and its resource usage; `None`
+/// if there is no such stream.
 ///
 /// # Errors
 /// The stream's, or a process has ended.
@@ -216,13 +219,13 @@ pub fn streams_here(pids: &[u32], size: usize, work: impl FnOnce() -> Result<Opt
     Ok(Some(with_usage(of_rate(count.rate(), size), used, count.warm_up + count.messages, 1)))
 }
 
-/// The percentiles of sorted times in nanoseconds.
+/// Returns the percentiles of sorted times in nanoseconds.
 pub fn of_latencies(sorted: &[u32]) -> Sample {
     let micros = |percent| f64::from(percentile(sorted, percent)) / 1e3;
     Sample::default().with(Metric::P50, micros(50)).with(Metric::P99, micros(99))
 }
 
-/// A rate of messages of this size.
+/// Returns the rates for messages of this size.
 pub fn of_rate(per_second: f64, size: usize) -> Sample {
     Sample::default()
         .with(Metric::PerSecond, per_second)

@@ -1,55 +1,55 @@
-//! What a measurement can fail with.
+//! Errors of a measurement.
 
-/// The result of a measurement.
+/// Result of a measurement.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A plugin under our host.
+    /// An error of our host or a plugin under it.
     #[error(transparent)]
     Host(#[from] ekuiper_host::Error),
-    /// The operating system refused.
+    /// A failed system call.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         what: String,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
-    /// A peer did not do what it should.
+    /// A peer that did not behave as required.
     #[error("{0}")]
     Peer(String),
-    /// One measurement of many.
+    /// A failure of one measurement of many.
     #[error("{subject}, {case}, {peer}: {source}")]
     Cell {
-        /// What was measured.
+        /// The subject.
         subject: &'static str,
         /// The subject's case.
         case: String,
         /// The peer.
         peer: String,
-        /// Why not.
+        /// Reason.
         source: Box<Error>,
     },
-    /// [`stop`](crate::clock::stop) was called meanwhile.
+    /// An end by [`stop`](crate::clock::stop).
     #[error("the measurement was interrupted")]
     Stopped,
-    /// A name on the command line.
+    /// An unknown name on the command line.
     #[error("there is no {kind} {name}: there are {known}")]
     Unknown {
-        /// Subject or peer.
+        /// Kind of the name: subject or peer.
         kind: &'static str,
         /// The name.
         name: String,
-        /// Those that there are.
+        /// The names that exist.
         known: String,
     },
 }
 
 impl Error {
-    /// For `map_err`: `Error::io("read it")`.
+    /// Returns a function for `map_err`: `Error::io("read it")`.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

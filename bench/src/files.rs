@@ -1,4 +1,4 @@
-//! The files that a run writes: whether they can be is known before the run.
+//! The files that a run writes, checked for writability before the run.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// A file that is open to be written. Dropped before, it is as it was.
+/// A file opened for writing. Dropping it unwritten leaves the file unchanged.
 pub(crate) struct Output {
     file: File,
     path: PathBuf,
-    /// It was made by this, and nothing is in it yet.
+    /// The file was created here, and is empty.
     is_new: bool,
 }
 
 impl Output {
-    /// Opens the file, which keeps what is in it for now.
+    /// Opens the file, keeping its content for now.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = Error::io(format!("write {}", path.display()));
         let mut options = OpenOptions::new();
@@ -29,9 +29,9 @@ impl Output {
         Ok(Self { file, path: path.to_owned(), is_new })
     }
 
-    /// Writes what is to be in it.
+    /// Writes the content.
     pub(crate) fn write(mut self, text: &str) -> Result<()> {
-        // Of a terminal or a pipe nothing is to be taken away.
+        // A terminal or a pipe cannot be truncated.
         let is_file = self.file.metadata().is_ok_and(|found| found.is_file());
         let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
         let written = emptied.and_then(|()| self.file.write_all(text.as_bytes()));
@@ -49,8 +49,7 @@ impl Drop for Output {
     }
 }
 
-/// Makes a folder, if it is not there, and sees whether files can be made in
-/// it.
+/// Creates a folder if necessary, and checks that files can be created in it.
 #[cfg(feature = "charts")]
 pub(crate) fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(Error::io(format!("make {}", path.display())))?;

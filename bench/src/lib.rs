@@ -1,11 +1,11 @@
 //! Transports and peers side by side, in one run: `ekuiper-plugin bench` (the
-//! transports that are built in) and `cargo xtask bench` (the peers too).
+//! built-in transports) and `cargo xtask bench` (the peers too).
 //!
-//! What lives where: `run`, a run; `options`, what can be chosen; `subject`,
-//! what is measured; `peer`, who is; `clock`, the loops that measure;
-//! `machine`, what processes use; `metric` and `statistics`, the figures;
-//! `report`, `table`, `charts` and `files`, the results; `child` and `plugin`, the other
-//! process; `reading`, the record; `step`, the hot path in pieces.
+//! Code map: `run`, a run; `options`, the settings; `subject`, what is
+//! measured; `peer`, the implementations measured; `clock`, the measuring
+//! loops; `machine`, resource usage; `metric` and `statistics`, the figures;
+//! `report`, `table`, `charts` and `files`, the results; `child` and `plugin`,
+//! the other process; `reading`, the record; `step`, the steps of the hot path.
 
 #[cfg(feature = "charts")]
 pub mod charts;
@@ -40,8 +40,9 @@ use peer::ours::{Ours, WAYS};
 use peer::raw::Raw;
 use report::Described;
 
-/// The raw socket, and our transports that are built in. `plugin` is a program
-/// that does what [`child::run`] does when it is called [`child::NAME`].
+/// Returns the raw socket, our built-in transports, and the transports that are
+/// not built in. `plugin` is an executable that does what [`child::run`] does
+/// when started as [`child::NAME`].
 pub fn built_in(plugin: &Path) -> (Vec<Box<dyn Peer>>, Vec<Described>) {
     let plugin = || plugin.to_path_buf();
     let mut peers: Vec<Box<dyn Peer>> = vec![Box::new(Raw::simple(plugin())), Box::new(Raw::best(plugin()))];
@@ -55,13 +56,13 @@ pub fn built_in(plugin: &Path) -> (Vec<Box<dyn Peer>>, Vec<Described>) {
     (peers, skipped)
 }
 
-/// Measures, prints the tables, and writes what the options ask for; whether
-/// all went well. After [`clock::stop`] it prints what there is, and writes
-/// nothing.
+/// Runs the measurements, prints the tables, and writes what the options
+/// request; returns whether all went well. After [`clock::stop`], prints what
+/// there is, and writes nothing.
 ///
 /// # Errors
-/// The options are wrong, or a file cannot be written: that is known before
-/// anything is measured.
+/// The options are wrong, or a file cannot be written; both are checked before
+/// the measurements.
 pub fn bench(options: &Options, peers: Vec<Box<dyn Peer>>, skipped: Vec<Described>) -> Result<bool> {
     if options.charts.is_some() && cfg!(not(feature = "charts")) {
         return Err(Error::Peer("charts are not built in: build with the feature charts".into()));
@@ -91,7 +92,7 @@ pub fn bench(options: &Options, peers: Vec<Box<dyn Peer>>, skipped: Vec<Describe
     Ok(report.failures.is_empty())
 }
 
-/// Prints a report. A reader that has gone has read enough.
+/// Prints a report. A reader that has gone away is not an error.
 fn print(report: &Report) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match write!(stdout, "{report}").and_then(|()| stdout.flush()) {
@@ -102,7 +103,7 @@ fn print(report: &Report) -> Result<()> {
     }
 }
 
-/// Tells how far it is, on stderr: where that is closed, nobody is told.
+/// Reports the progress on stderr, if that is open.
 pub(crate) fn tell(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

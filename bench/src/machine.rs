@@ -1,4 +1,5 @@
-//! What the kernel knows: the machine, and what processes have used.
+//! The machine, and the resource usage of processes, as the kernel reports
+//! them.
 
 use std::fs;
 use std::path::Path;
@@ -7,26 +8,26 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
-/// The unit of CPU time in proc(5): a hundredth of a second on every machine
-/// that Linux has been ported to lately.
+/// Unit of CPU time in proc(5): a hundredth of a second on every machine that
+/// Linux has been ported to recently.
 const USER_HZ: f64 = 100.0;
 
-/// The machine that a report is of.
+/// The machine of a report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// Its processor.
+    /// Processor name.
     pub processor: String,
-    /// How many of them may be used.
+    /// Number of usable processors.
     pub processors: usize,
-    /// Its kernel.
+    /// Kernel version.
     pub kernel: String,
-    /// How many processes wanted to run, on average over a minute before the
-    /// measurement.
+    /// Load average over the minute before the measurement: the number of
+    /// processes that wanted to run.
     pub load_before: f64,
 }
 
 impl Machine {
-    /// This one, now.
+    /// Returns this machine, now.
     pub fn here() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let processor = text("/proc/cpuinfo")
@@ -42,20 +43,20 @@ impl Machine {
     }
 }
 
-/// What some processes have used up to now.
+/// Resource usage of some processes up to now.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// CPU time of all their threads, in seconds.
     pub cpu: f64,
-    /// How often a thread that lives has waited.
+    /// Number of waits of their live threads.
     pub waits: u64,
 }
 
 impl Usage {
-    /// What this process and those of `pids` have used.
+    /// Returns the usage of this process and those of `pids`.
     ///
     /// # Errors
-    /// One of them does not live.
+    /// One of them is not alive.
     pub fn with(pids: &[u32]) -> Result<Self> {
         let mut sum = Self::default();
         for pid in pids.iter().chain([&std::process::id()]) {
@@ -66,14 +67,15 @@ impl Usage {
         Ok(sum)
     }
 
-    /// What was used since.
+    /// Returns the usage since `before`.
     pub fn since(&self, before: &Self) -> Self {
         Self { cpu: self.cpu - before.cpu, waits: self.waits.saturating_sub(before.waits) }
     }
 
     fn of(pid: u32) -> std::io::Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // utime and stime are fields 14 and 15, the name before may hold spaces.
+        // utime and stime are fields 14 and 15; the name before may contain
+        // spaces.
         let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
         let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         let mut waits = 0;
@@ -86,20 +88,20 @@ impl Usage {
     }
 }
 
-/// The resident memory of a process, in MiB.
+/// Returns the resident memory of a process, in MiB.
 ///
 /// # Errors
-/// It does not live.
+/// The process is not alive.
 pub fn resident_mib(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"));
     let status = status.map_err(Error::io(format!("read the memory of process {pid}")))?;
     Ok(field(&status, "VmRSS:").unwrap_or(0) as f64 / 1024.0)
 }
 
-/// The size of a file, in MiB.
+/// Returns the size of a file, in MiB.
 ///
 /// # Errors
-/// There is none.
+/// The file does not exist.
 pub fn file_mib(path: &Path) -> Result<f64> {
     let found = fs::metadata(path).map_err(Error::io(format!("read {}", path.display())))?;
     Ok(found.len() as f64 / (1 << 20) as f64)

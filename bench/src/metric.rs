@@ -1,34 +1,34 @@
-//! The figures of a measurement: their names, units, and which way is better.
+//! Figures of a measurement: their names, units, and which direction is better.
 
 use serde::Serialize;
 
-/// What a figure says.
+/// Kind of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Metric {
-    /// The median time of one call, in microseconds.
+    /// Median latency of a call, in microseconds.
     P50,
-    /// The time that 99 of 100 calls do not exceed, in microseconds.
+    /// Latency that 99 of 100 calls do not exceed, in microseconds.
     P99,
-    /// Calls, tuples, messages or rows per second, all symbols together.
+    /// Calls, tuples, messages or rows per second, of all symbols together.
     PerSecond,
     /// Payload per second, in megabytes (10⁶ bytes).
     MegabytesPerSecond,
     /// CPU time of both processes, in seconds per million messages.
     CpuPerMillion,
-    /// How often a thread of the two processes waited, per message.
+    /// Waits of threads of the two processes, per message.
     Waits,
-    /// From start to handshake, in milliseconds.
+    /// Time from start to handshake, in milliseconds.
     StartMillis,
     /// Resident memory after the handshake, in MiB.
     ResidentMib,
-    /// The program's file, in MiB.
+    /// Size of the executable, in MiB.
     ProgramMib,
 }
 
 impl Metric {
-    /// The column's head, with the unit.
+    /// Returns the column's heading, with the unit.
     pub fn label(self) -> &'static str {
         match self {
             Self::P50 => "p50 µs",
@@ -43,13 +43,13 @@ impl Metric {
         }
     }
 
-    /// Whether less is better.
+    /// Returns whether less is better.
     pub fn less_is_better(self) -> bool {
         !matches!(self, Self::PerSecond | Self::MegabytesPerSecond)
     }
 }
 
-/// The figures of one measurement.
+/// Figures of one measurement.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample(pub Vec<(Metric, f64)>);
 
@@ -60,13 +60,13 @@ impl Sample {
         self
     }
 
-    /// A figure, if there is one.
+    /// Returns a figure, if present.
     pub fn get(&self, metric: Metric) -> Option<f64> {
         self.0.iter().find(|(of, _)| *of == metric).map(|(_, value)| *value)
     }
 }
 
-/// A figure as a person reads it: three or so digits that say something.
+/// Formats a figure for people: about three significant digits.
 pub fn shown(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => grouped(value.round() as i64),
@@ -77,7 +77,7 @@ pub fn shown(value: f64) -> String {
     }
 }
 
-/// A factor as a person reads it: two digits that say something at least.
+/// Formats a factor for people: at least two significant digits.
 pub fn factor(value: f64) -> String {
     match value {
         value if value <= 0.0 || value >= 0.1 => shown(value),
@@ -86,7 +86,7 @@ pub fn factor(value: f64) -> String {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::from(if number < 0 { "-" } else { "" });

@@ -1,4 +1,4 @@
-//! What can be chosen on the command line.
+//! Options of the command line.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::clock::Pace;
 /// What is measured, for how long, and where the results go.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// How often all is measured, each peer in turn
+    /// Rounds, in each of which every peer is measured in turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     pub rounds: u16,
-    /// How long each measurement takes, without its warm-up of a quarter of that
+    /// Seconds per measurement, in addition to a quarter of that as warm-up
     #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = seconds, allow_negative_numbers = true)]
     pub seconds: f64,
-    /// One short round, to see that it works (about a minute)
+    /// One short round, as a check (about a minute)
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     pub quick: bool,
     /// Only this subject: calls, sources, sinks, batches, sizes, call-sizes, many-sources, many-functions, start
@@ -34,18 +34,19 @@ pub struct Options {
 }
 
 impl Options {
-    /// How many rounds there are.
+    /// Returns the number of rounds.
     pub fn rounds(&self) -> u16 {
         if self.quick { 1 } else { self.rounds }
     }
 
-    /// How long each measurement takes.
+    /// Returns the duration of each measurement.
     pub fn pace(&self) -> Pace {
         Pace::new(Duration::from_secs_f64(if self.quick { 0.05 } else { self.seconds }))
     }
 }
 
-/// From a millisecond to ten minutes: each call's time is kept.
+/// Parses a duration of a millisecond to ten minutes; the latency of each call
+/// is kept in memory.
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (1e-3..=600.0).contains(seconds));
     seconds.ok_or_else(|| "a number of seconds from 0.001 to 600, for example 0.5".into())

@@ -1,5 +1,5 @@
-//! The plugin that is measured, on our SDK: `plugin/bench.py` is the same on
-//! the official Python SDK.
+//! The measured plugin, on our SDK; `plugin/bench.py` is the same on the
+//! official Python SDK.
 
 use ekuiper_sdk::prelude::*;
 use serde::Deserialize;
@@ -7,8 +7,8 @@ use serde::Deserialize;
 use crate::peer::CHANNELS;
 use crate::reading::Reading;
 
-/// Serves the engine that has started this process. The plugin's name, which
-/// its symbols' names begin with, is its folder's.
+/// Serves the engine that has started this process. The plugin's name, a prefix
+/// of its symbols' names, is that of its folder.
 pub fn run() -> ExitCode {
     let folder = std::env::current_dir().unwrap_or_default();
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -30,7 +30,7 @@ struct Settings {
     note: String,
 }
 
-/// Emits readings without end, as a struct.
+/// A source of endless readings, as a struct.
 struct Typed(Reading);
 
 impl Source for Typed {
@@ -47,7 +47,7 @@ impl Source for Typed {
     }
 }
 
-/// The same, as values that nobody has declared.
+/// A source of endless readings, as untyped values.
 struct Untyped(Value);
 
 impl Source for Untyped {
@@ -66,7 +66,7 @@ impl Source for Untyped {
     }
 }
 
-/// Reads the rows, and adds up what they say.
+/// A sink that decodes the rows, and sums them up.
 #[derive(Default)]
 struct Rows {
     sum: f64,
@@ -81,7 +81,7 @@ impl Sink for Rows {
     }
 }
 
-/// Takes bytes as they are.
+/// A sink that takes bytes unchanged.
 struct Bytes;
 
 impl Sink for Bytes {

@@ -1,28 +1,28 @@
-//! The record that sources emit and sinks take: what a sensor says, as JSON of
-//! a chosen length.
+//! The record that sources emit and sinks take: a sensor reading, as JSON of a
+//! chosen length.
 
 use serde::{Deserialize, Serialize};
 
-/// The first number: all have as many digits.
+/// The first number; all numbers have as many digits.
 const FIRST: u64 = 1_000_000_000;
 
 /// A sensor's reading.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
-    /// Its number.
+    /// Sequence number.
     pub id: u64,
-    /// In degrees.
+    /// Temperature in degrees.
     pub temperature: f64,
-    /// In percent.
+    /// Humidity in percent.
     pub humidity: f64,
     /// Whether something is wrong.
     pub alarm: bool,
-    /// A text that makes the record as long as it is to be.
+    /// Text that pads the record to its length.
     pub note: String,
 }
 
 impl Reading {
-    /// One with this note.
+    /// Creates a reading with this note.
     pub fn with_note(note: String) -> Self {
         Self { id: FIRST, temperature: 21.625, humidity: 48.25, alarm: false, note }
     }

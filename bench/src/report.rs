@@ -1,4 +1,4 @@
-//! What a run has found.
+//! Results of a run.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,84 +11,84 @@ use crate::subject::Chart;
 /// The peer that all others are compared with.
 pub const REFERENCE: &str = "uds";
 
-/// A run's results.
+/// Results of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What it ran on.
+    /// The machine.
     pub machine: Machine,
-    /// How often each was measured.
+    /// Number of measurements of each.
     pub rounds: u16,
-    /// For how long each time, in seconds.
+    /// Duration of each measurement, in seconds.
     pub seconds: f64,
-    /// Who was measured.
+    /// The peers measured.
     pub peers: Vec<Described>,
-    /// Who was not, and why.
+    /// The peers skipped, with the reason.
     pub skipped: Vec<Described>,
-    /// What was found.
+    /// Results by subject.
     pub subjects: Vec<Table>,
-    /// What went wrong.
+    /// Failures.
     pub failures: Vec<String>,
 }
 
-/// A peer and what there is to say of it.
+/// A peer and its description.
 #[derive(Clone, Debug, Serialize)]
 pub struct Described {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What it is, or why it was left out.
+    /// Description, or the reason why it was skipped.
     pub about: String,
 }
 
-/// A subject's results.
+/// Results of a subject.
 #[derive(Debug)]
 pub struct Table {
-    /// The subject's name.
+    /// Name of the subject.
     pub name: &'static str,
-    /// Its heading.
+    /// Heading.
     pub title: &'static str,
-    /// What is shown.
+    /// Metrics shown.
     pub columns: &'static [Metric],
-    /// How it is drawn.
+    /// Kind of chart.
     pub chart: Chart,
-    /// Its cases.
+    /// Cases.
     pub cases: Vec<Case>,
 }
 
-/// The results of one case.
+/// Results of one case.
 #[derive(Debug)]
 pub struct Case {
-    /// What sets it apart.
+    /// Label of the case.
     pub label: String,
-    /// Where it stands on a chart's axis.
+    /// Position on a chart's axis.
     pub place: f64,
-    /// Each peer's samples, one a round.
+    /// Samples of each peer, one per round.
     pub lines: Vec<Line>,
 }
 
-/// What one peer came to.
+/// Results of one peer.
 #[derive(Debug)]
 pub struct Line {
-    /// The peer.
+    /// Name of the peer.
     pub peer: String,
-    /// One a round.
+    /// One sample per round.
     pub samples: Vec<Sample>,
 }
 
 impl Line {
-    /// A figure of each round.
+    /// Returns the figure of each round.
     pub fn rounds(&self, metric: Metric) -> Vec<f64> {
         self.samples.iter().filter_map(|sample| sample.get(metric)).collect()
     }
 
-    /// What a figure comes to.
+    /// Returns the summary of a figure.
     pub fn summary(&self, metric: Metric) -> Option<Summary> {
         Summary::of(&self.rounds(metric))
     }
 }
 
 impl Case {
-    /// By what factor the reference does better in this figure than `line`;
-    /// less than 1: it does worse.
+    /// Returns the factor by which the reference is better in this figure than
+    /// `line`; less than 1 if it is worse.
     pub fn advantage(&self, line: &Line, metric: Metric) -> Option<f64> {
         let reference = self.lines.iter().find(|line| line.peer == REFERENCE)?.rounds(metric);
         let own = line.rounds(metric);
@@ -97,7 +97,7 @@ impl Case {
 }
 
 impl Report {
-    /// All of it, every round.
+    /// Returns all results of every round.
     pub fn json(&self) -> Value {
         let figures = |case: &Case, line: &Line| {
             let mut metrics: Vec<Metric> =
@@ -146,7 +146,8 @@ impl Report {
 pub(crate) mod tests {
     use super::*;
 
-    /// A report of two peers, the reference five times as good as the other.
+    /// Returns a report of two peers, the reference five times as good as the
+    /// other.
     pub(crate) fn example() -> Report {
         let line = |peer: &str, factor: f64| Line {
             peer: peer.into(),

@@ -1,5 +1,5 @@
-//! A run: each round measures each peer in turn, so that whatever troubles the
-//! machine troubles all.
+//! A run: each round measures each peer in turn, so that disturbances of the
+//! machine affect all.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,15 @@ use crate::report::{Case, Described, Line, REFERENCE, Report, Table};
 use crate::subject::{self, Subject};
 use crate::{Error, Result};
 
-/// Between two measurements: what the former has left behind is gone then.
+/// Pause between two measurements, after which the previous one is cleaned up.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Measures what the options ask for. `skipped` are the peers that cannot be.
+/// Measures what the options request. `skipped` are the peers that cannot be
+/// measured.
 ///
 /// # Errors
-/// The options name a subject or a peer that there is not. What goes wrong in
-/// a measurement is in the report.
+/// The options name an unknown subject or peer. Failed measurements are in the
+/// report.
 pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Described>) -> Result<Report> {
     let mut subjects = subject::all();
     let names: Vec<String> = subjects.iter().map(|subject| subject.name.to_owned()).collect();
@@ -55,7 +56,7 @@ pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Descri
             }
         }
     }
-    // What a peer has no word for is no line.
+    // A peer that does not support a case has no line.
     for case in report.subjects.iter_mut().flat_map(|table| &mut table.cases) {
         case.lines.retain(|line| !line.samples.is_empty());
     }
@@ -76,7 +77,7 @@ fn measure(
         for (peer, line) in peers.iter().zip(&mut results.lines) {
             let measured = clock::go_on().and_then(|()| case.measure(&**peer, options.pace()));
             match measured {
-                // Whatever fails because of that is no failure.
+                // A failure caused by that does not count.
                 Err(_) if clock::is_stopped() => return,
                 Ok(Some(sample)) => line.samples.push(sample),
                 Ok(None) => continue,

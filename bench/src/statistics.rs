@@ -1,18 +1,18 @@
-//! Medians, spreads and ratios: what several rounds come to.
+//! Medians, spreads and ratios of several rounds.
 
-/// What the rounds of one figure come to.
+/// Summary of one figure over several rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// The median of the rounds.
+    /// Median of the rounds.
     pub median: f64,
-    /// The least of them.
+    /// Minimum of the rounds.
     pub least: f64,
-    /// The greatest of them.
+    /// Maximum of the rounds.
     pub greatest: f64,
 }
 
 impl Summary {
-    /// The summary of some rounds; `None` of none.
+    /// Returns the summary of the rounds; `None` without rounds.
     pub fn of(rounds: &[f64]) -> Option<Self> {
         let mut sorted = rounds.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -20,21 +20,22 @@ impl Summary {
         Some(Self { median: middle(&sorted), least, greatest })
     }
 
-    /// Half of the way from the least to the greatest, in percent of the
+    /// Returns half of the range from minimum to maximum, in percent of the
     /// median: "± so much".
     pub fn spread(&self) -> f64 {
         if self.median == 0.0 { 0.0 } else { (self.greatest - self.least) / 2.0 / self.median.abs() * 100.0 }
     }
 }
 
-/// How many times as much the one is as the other: the ratio of each round,
-/// since what troubles the machine troubles both, and of those the median.
+/// Returns the median of the ratios of each round, since a disturbance of the
+/// machine affects both figures of a round.
 pub fn ratio(of: &[f64], to: &[f64]) -> Option<f64> {
     let ratios: Vec<f64> = of.iter().zip(to).filter(|(_, to)| **to != 0.0).map(|(of, to)| of / to).collect();
     Summary::of(&ratios).map(|summary| summary.median)
 }
 
-/// The least value that `percent` of a sorted list do not exceed; 0 of none.
+/// Returns the smallest value that `percent` of a sorted list do not exceed; 0
+/// for an empty list.
 pub fn percentile(sorted: &[u32], percent: usize) -> u32 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_ratio_compares_round_by_round() {
-        // The machine was twice as slow in the second round, for both.
+        // In the second round the machine was twice as slow, for both.
         assert_eq!(ratio(&[80.0, 160.0, 80.0], &[10.0, 20.0, 10.0]), Some(8.0));
         assert_eq!(ratio(&[1.0], &[0.0]), None);
         assert_eq!(ratio(&[1.0, 6.0], &[2.0]), Some(0.5));

@@ -1,5 +1,6 @@
-//! The steps of the hot path, each alone on one thread: Criterion times them,
-//! and `cargo xtask bench --instructions` counts their instructions.
+//! The steps of the hot path, each alone on one thread: Criterion measures
+//! their times, and `cargo xtask bench --instructions` counts their
+//! instructions.
 
 use std::time::{Duration, Instant};
 
@@ -20,14 +21,14 @@ use serde_json::Value;
 use crate::reading::{Reading, text};
 use crate::subject::SIZE;
 
-/// How much a reader of a socket gets at once.
+/// Size of one read of a socket.
 const CHUNK: usize = 64 << 10;
 
 /// A step of the hot path.
 pub struct Step {
-    /// Its name: a group, a slash, what it is.
+    /// Name: a group, a slash, the step.
     pub name: &'static str,
-    /// Takes it once.
+    /// Runs the step once.
     pub take: Box<dyn FnMut()>,
 }
 
@@ -35,15 +36,15 @@ fn step(name: &'static str, take: impl FnMut() + 'static) -> Step {
     Step { name, take: Box::new(take) }
 }
 
-/// The names of all, in order.
+/// Returns the names of all steps, in order.
 pub fn names() -> Vec<&'static str> {
-    // The sockets are made only where they are used.
+    // Sockets are created only where they are used.
     codecs().iter().map(|step| step.name).chain(OTHERS).collect()
 }
 
 const OTHERS: [&str; 5] = ["sp/chunk", "exchange/call", "uds/one-way", "uds/post-64", "uds/there-and-back"];
 
-/// The step of this name, if there is one.
+/// Returns the step of this name, if it exists.
 pub fn by_name(name: &str) -> Option<Step> {
     match name {
         "sp/chunk" => Some(chunk()),
@@ -55,8 +56,8 @@ pub fn by_name(name: &str) -> Option<Step> {
     }
 }
 
-/// A message is written or read: a record of 128 B, a call with a text of
-/// 128 B, a batch of numbers.
+/// Encoding or decoding a message: a record of 128 B, a call with a text of 128
+/// B, a batch of numbers.
 fn codecs() -> Vec<Step> {
     let json = [
         "json/write-tuple",
@@ -140,7 +141,8 @@ fn write_result(format: Format, buffer: &mut Vec<u8>, result: &str) {
     assert!(encode_result(format, buffer, result).is_ok(), "a result is written");
 }
 
-/// A batch of 256 numbers is written, read and answered, and the answer read.
+/// Encoding a batch of 256 numbers, decoding and answering it, and decoding the
+/// answer.
 fn whole_batch(format: Format) -> impl FnMut() {
     const ROWS: u32 = 256;
     let (meta, mut request, mut reply) = (meta(), Vec::new(), Vec::new());
@@ -168,7 +170,7 @@ fn whole_batch(format: Format) -> impl FnMut() {
     }
 }
 
-/// A chunk full of frames of 128 B is taken apart.
+/// Splitting a chunk full of frames of 128 B.
 fn chunk() -> Step {
     let limits = Limits {
         max_message: 64 << 20,
@@ -227,7 +229,7 @@ fn exchange() -> Step {
     })
 }
 
-/// A message of 128 B is sent and received.
+/// Sending and receiving a message of 128 B.
 fn one_way() -> Step {
     let ends = OneWay::open();
     let (message, mut buffer) = (text(SIZE), Vec::new());
@@ -237,7 +239,7 @@ fn one_way() -> Step {
     })
 }
 
-/// 64 messages of 128 B are posted, let go, and received.
+/// Posting, flushing and receiving 64 messages of 128 B.
 fn posted() -> Step {
     let ends = OneWay::open();
     let (message, mut buffer) = (text(SIZE), Vec::new());
@@ -252,7 +254,8 @@ fn posted() -> Step {
     })
 }
 
-/// A request of 128 B is sent, received, answered, and the answer received.
+/// Sending, receiving and answering a request of 128 B, and receiving the
+/// answer.
 fn there_and_back() -> Step {
     let ends = ThereAndBack::open();
     let (message, mut buffer) = (text(SIZE), Vec::new());
@@ -279,7 +282,7 @@ struct ThereAndBack {
     _folder: tempfile::TempDir,
 }
 
-// What opens sockets for a measurement has nobody to tell that they do not.
+// A failure to open sockets for a measurement can only panic.
 #[allow(clippy::unwrap_used)]
 impl OneWay {
     fn open() -> Self {

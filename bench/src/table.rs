@@ -1,4 +1,4 @@
-//! A report as text: Markdown tables that line up in a terminal, too.
+//! A report as text: Markdown tables that also align in a terminal.
 
 use std::fmt::{self, Write};
 
@@ -39,7 +39,7 @@ fn text(table: &Table) -> String {
     let widths: Vec<usize> = (0..rows[0].len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
-    // Names to the left, figures to the right.
+    // Names are left-aligned, figures right-aligned.
     let names = 1 + usize::from(has_cases);
     for (index, row) in rows.iter().enumerate() {
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
@@ -70,7 +70,7 @@ fn row(table: &Table, case: &Case, line: &Line, has_cases: bool) -> Vec<String> 
 fn cell(case: &Case, line: &Line, metric: Metric) -> String {
     let Some(summary) = line.summary(metric) else { return "–".into() };
     let mut cell = shown(summary.median);
-    // Often next to nothing, of which a spread and a factor say nothing.
+    // Often close to zero, where spread and factor mean nothing.
     if metric == Metric::Waits {
         return cell;
     }

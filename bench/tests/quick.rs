@@ -1,5 +1,5 @@
-//! The benchmark works: one short round of everything, whose times nobody
-//! looks at.
+//! Check that the benchmark works: one short round of everything, whose times
+//! are not asserted.
 
 #![cfg(feature = "uds")]
 #![allow(clippy::unwrap_used)]
@@ -36,7 +36,7 @@ fn the_built_in_transports_are_measured() {
     let report = run(&quick(&[]), peers, skipped).unwrap();
     assert_eq!(report.failures, [] as [String; 0]);
     for case in report.subjects.iter().flat_map(|table| &table.cases) {
-        // What has no API yet is no line.
+        // A case that the peer does not support has no line.
         let line = case.lines.iter().find(|line| line.peer == "uds");
         let figures = line.iter().flat_map(|line| &line.samples).flat_map(|sample| &sample.0);
         for (metric, value) in figures {

@@ -1,5 +1,5 @@
-//! Takes one step of the hot path so many times: `cargo xtask bench
-//! --instructions` counts what that costs.
+//! Runs one step of the hot path a given number of times: `cargo xtask bench
+//! --instructions` counts its instructions.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! The other process of the measurements; an engine, or the benchmark, starts
-//! it.
+//! The other process of the measurements, started by an engine or the
+//! benchmark.
 
 use std::process::ExitCode;
 

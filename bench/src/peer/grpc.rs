@@ -1,5 +1,5 @@
-//! gRPC over a Unix socket, with tonic: what another author would have picked.
-//! The service is written by hand, as `tonic-build` writes it.
+//! gRPC over a Unix socket, with tonic: what another author might have chosen.
+//! The service is written by hand, as `tonic-build` would generate it.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,10 @@ use crate::metric::{Metric, Sample};
 use crate::reading::text;
 use crate::{Error, Result};
 
-/// How long the other process may take to serve.
+/// Maximum time for the other process to be ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many rows a batch has.
+/// Number of rows in a batch.
 const ROWS: usize = 1024;
 
 const ECHO: &str = "/bench.Bench/Echo";
@@ -130,7 +130,7 @@ impl UnaryService<Text> for Echo {
     }
 }
 
-/// Gives readings without end; their note is the request's.
+/// Sends endless readings, whose note is the request's.
 struct Read;
 
 impl ServerStreamingService<Text> for Read {
@@ -151,7 +151,7 @@ impl ServerStreamingService<Text> for Read {
     }
 }
 
-/// Takes readings, and adds up what they say.
+/// Receives readings, and sums them up.
 struct Take;
 
 impl ClientStreamingService<Reading> for Take {
@@ -217,7 +217,7 @@ impl UnaryService<Rows> for Compute {
     }
 }
 
-/// The other process.
+/// Runs the other process.
 ///
 /// # Errors
 /// It cannot listen.
@@ -229,8 +229,8 @@ pub(crate) fn serve(path: &Path) -> Result<()> {
     })
 }
 
-/// One thread on each side: with tokio's default of one for each processor the
-/// same calls take longer.
+/// Creates a runtime with one thread on each side: with tokio's default of one
+/// per processor the same calls take longer.
 fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("start tokio"))
 }
@@ -239,25 +239,25 @@ fn failed(error: impl std::fmt::Display) -> Error {
     Error::Peer(format!("gRPC: {error}"))
 }
 
-/// gRPC, ours and the other process.
+/// The peer gRPC, with this process and the other one.
 pub struct GrpcPeer {
     program: PathBuf,
 }
 
-/// A server that runs.
+/// A running server.
 struct Running {
     child: Child,
     folder: tempfile::TempDir,
 }
 
-/// One connection to it.
+/// A connection to the server.
 struct Connection {
     runtime: Runtime,
     grpc: Client<Channel>,
 }
 
 impl GrpcPeer {
-    /// `program` does what [`crate::child::run`] does.
+    /// Creates the peer; `program` does what [`crate::child::run`] does.
     pub fn new(program: PathBuf) -> Self {
         Self { program }
     }
@@ -274,7 +274,7 @@ impl Running {
         [self.child.pid()]
     }
 
-    /// Connects as soon as it listens.
+    /// Connects as soon as the server listens.
     fn connect(&mut self) -> Result<Connection> {
         let runtime = runtime()?;
         let endpoint = format!("unix://{}", self.folder.path().join("grpc").display());
@@ -309,7 +309,8 @@ impl Connection {
         })
     }
 
-    /// Pours copies of a message for so long; how many the other side took.
+    /// Sends copies of a message for this long; returns how many the other side
+    /// received.
     fn pour<M>(&mut self, path: &'static str, message: M, time: Duration) -> Result<(u64, Duration)>
     where
         M: prost::Message + Clone + Send + Sync + 'static,
@@ -342,7 +343,7 @@ impl Connection {
         Ok(Count { messages, elapsed, warm_up })
     }
 
-    /// Sends readings, with at most `window` that are not acknowledged.
+    /// Sends readings, with at most `window` of them unacknowledged.
     fn acknowledged(&mut self, pace: Pace, reading: Reading, window: usize) -> Result<Count> {
         let (sender, receiver) = tokio::sync::mpsc::channel(window);
         let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);

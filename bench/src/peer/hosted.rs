@@ -1,4 +1,4 @@
-//! A plugin under our host, on whatever SDK.
+//! A plugin under our host, on any SDK.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -17,15 +17,15 @@ use crate::metric::{Metric, Sample};
 use crate::reading::{Reading, text};
 use crate::{Error, Result};
 
-/// How long a sink may take to read what it was sent.
+/// Maximum time for a sink to read everything sent to it.
 const FLUSH: Duration = Duration::from_secs(20);
 
 /// What the plugin's process runs.
 #[derive(Clone, Debug)]
 pub enum Program {
-    /// A program of its own.
+    /// An executable.
     Native(PathBuf),
-    /// A script, and its interpreter.
+    /// A script, with its interpreter.
     Python {
         /// The interpreter.
         python: PathBuf,
@@ -43,19 +43,19 @@ impl Program {
     }
 }
 
-/// The plugin that is measured, in a folder of its own, under a host.
+/// The measured plugin, in a folder of its own, under a host.
 pub struct Hosted {
-    // Before the folder: its plugin runs there.
+    // Dropped before the folder, where its plugin runs.
     host: Host,
     name: String,
     _folder: tempfile::TempDir,
 }
 
 impl Hosted {
-    /// Makes the folder, and starts the plugin.
+    /// Creates the folder, and starts the plugin.
     ///
     /// # Errors
-    /// The folder cannot be made, or the plugin does not start.
+    /// The folder cannot be created, or the plugin does not start.
     pub fn start(program: &Program, transport: &str, format: Format) -> Result<Self> {
         let hosted = Self::prepare(program, transport, format)?;
         hosted.host.start(&hosted.name)?;
@@ -63,14 +63,14 @@ impl Hosted {
     }
 
     fn prepare(program: &Program, transport: &str, format: Format) -> Result<Self> {
-        // The official SDKs know only /tmp: no two may have the same names.
+        // Official SDKs support only /tmp, so names must differ.
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("bench{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::tempdir().map_err(Error::io("make a folder for the plugin"))?;
         let own = folder.path().join(&name);
         let failed = || Error::io(format!("make the plugin's folder {}", own.display()));
         fs::create_dir(&own).map_err(failed())?;
-        // By this name the program knows what it is to be.
+        // The name tells the executable what to be.
         let (language, executable) = match program {
             Program::Native(_) => ("go", crate::child::NAME),
             Program::Python { .. } => ("python", "bench.py"),
@@ -103,12 +103,12 @@ impl Hosted {
         Ok(self.host.function(&self.symbol(symbol))?)
     }
 
-    /// Its process.
+    /// Returns the plugin's process.
     fn pids(&self) -> Vec<u32> {
         self.host.pid(&self.name).into_iter().collect()
     }
 
-    /// See [`Peer::calls`](super::Peer::calls).
+    /// Measures calls; see [`Peer::calls`](super::Peer::calls).
     ///
     /// # Errors
     /// The host's.
@@ -125,7 +125,7 @@ impl Hosted {
         Ok(Some(sample))
     }
 
-    /// See [`Peer::source`](super::Peer::source).
+    /// Measures sources; see [`Peer::source`](super::Peer::source).
     ///
     /// # Errors
     /// The host's.
@@ -159,7 +159,7 @@ impl Hosted {
         Ok(Some(sample))
     }
 
-    /// See [`Peer::sink`](super::Peer::sink).
+    /// Measures a sink; see [`Peer::sink`](super::Peer::sink).
     ///
     /// # Errors
     /// The host's.
@@ -190,7 +190,7 @@ impl Hosted {
         })
     }
 
-    /// See [`Peer::bytes`](super::Peer::bytes).
+    /// Measures a sink of bytes; see [`Peer::bytes`](super::Peer::bytes).
     ///
     /// # Errors
     /// The host's.
@@ -204,8 +204,9 @@ impl Hosted {
         clock::streams_here(&self.pids(), size, || clock::feed(pace, send, || Ok(sink.flush(FLUSH)?)).map(Some))
     }
 
-    /// See [`Peer::rows`](super::Peer::rows). The host is given so many rows at
-    /// a time.
+    /// Measures a function over many rows; see
+    /// [`Peer::rows`](super::Peer::rows). The host is given `rows` rows at a
+    /// time.
     ///
     /// # Errors
     /// The host's.
@@ -243,7 +244,8 @@ impl Hosted {
     }
 }
 
-/// See [`Peer::start`](super::Peer::start): the plugin that is measured.
+/// Measures the start of the measured plugin; see
+/// [`Peer::start`](super::Peer::start).
 ///
 /// # Errors
 /// The host's.
@@ -252,7 +254,8 @@ pub fn start(program: &Program, transport: &str, format: Format) -> Measured {
     started(&hosted.host, &hosted.name).map(Some)
 }
 
-/// From the start of a plugin to its handshake, and what it takes then.
+/// Measures the time from a plugin's start to its handshake, and its resource
+/// usage then.
 ///
 /// # Errors
 /// The host's.
@@ -264,20 +267,20 @@ pub fn started(host: &Host, plugin: &str) -> Result<Sample> {
     Ok(Sample::default().with(Metric::StartMillis, millis).with(Metric::ResidentMib, resident_mib(pid)?))
 }
 
-/// A host with this transport.
+/// Returns the builder of a host with this transport.
 pub fn host(transport: &str) -> HostBuilder {
     Host::builder().transport(transport).log_level("error")
 }
 
-/// What is measured has to be right, too.
+/// Checks a result: measured operations must be correct, too.
 pub(crate) fn check(is_right: bool, otherwise: &str) -> Result<()> {
     if is_right { Ok(()) } else { Err(Error::Peer(otherwise.to_owned())) }
 }
 
-/// Whether a transport is built in; if not, why.
+/// Checks whether a transport is built in.
 ///
 /// # Errors
-/// What the host says.
+/// The host's text if it is not.
 pub fn is_built_in(transport: &str) -> Result<(), String> {
     host(transport).build().map(|_| ()).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! mangos, measured by a Go program of its own (`peers/mangos`): both ends are
+//! mangos, measured by a separate Go program (`peers/mangos`): both ends are
 //! bare sockets of the library.
 
 use std::path::{Path, PathBuf};
@@ -26,10 +26,10 @@ struct Figures {
 }
 
 impl Mangos {
-    /// With the program at this path.
+    /// Creates the peer with the program at this path.
     ///
     /// # Errors
-    /// It is not there.
+    /// The program does not exist.
     pub fn new(program: &Path) -> Result<Self, String> {
         if program.is_file() {
             return Ok(Self { program: program.to_owned() });

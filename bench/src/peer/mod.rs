@@ -1,5 +1,5 @@
-//! Who is measured: one file each. A peer does what it can; what it has no
-//! word for, it leaves out.
+//! The peers that are measured, one file each. A peer leaves out what it does
+//! not support.
 
 #[cfg(feature = "peers")]
 pub mod grpc;
@@ -15,16 +15,16 @@ use crate::Result;
 use crate::clock::Pace;
 use crate::metric::Sample;
 
-/// How many channels are measured at once at most.
+/// Maximum number of channels measured in parallel.
 pub const CHANNELS: usize = 8;
 
-/// What a measurement comes to; `None` where the peer has no such thing.
+/// Result of a measurement; `None` if the peer does not support it.
 pub type Measured = Result<Option<Sample>>;
 
-/// In what form a source's records are made and read.
+/// Form in which a source's records are created and decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// A struct that both sides have declared.
+    /// A struct declared on both sides.
     Typed,
     /// A tree of values.
     Value,
@@ -37,11 +37,11 @@ pub enum Ack {
     None,
     /// Each before the next is sent.
     Each,
-    /// With at most so many under way.
+    /// With at most this many unacknowledged.
     Window(usize),
 }
 
-/// The functions that are called for many rows.
+/// Functions called for many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowFunction {
     /// Twice a number.
@@ -50,65 +50,67 @@ pub enum RowFunction {
     Upper,
 }
 
-/// A way to have functions, sources and sinks in another process. Each method
-/// is one measurement, with a process of its own.
+/// A way to run functions, sources and sinks in another process. Each method is
+/// one measurement, with a separate process.
 pub trait Peer {
-    /// Its name in tables and on the command line.
+    /// Returns the name in tables and on the command line.
     fn name(&self) -> &str;
 
-    /// What it is, in a line.
+    /// Returns a description in one line.
     fn about(&self) -> String;
 
-    /// Calls, one after the other on each of `channels` channels at once, of a
-    /// function that gives back its text of `size` bytes.
+    /// Measures sequential calls on each of `channels` parallel channels, of a
+    /// function that returns its text of `size` bytes.
     ///
     /// # Errors
-    /// It does not work.
+    /// The measurement fails.
     fn calls(&self, pace: Pace, size: usize, channels: usize) -> Measured {
         let _ = (pace, size, channels);
         Ok(None)
     }
 
-    /// Records of `size` bytes from each of `channels` sources at once.
+    /// Measures records of `size` bytes from each of `channels` parallel
+    /// sources.
     ///
     /// # Errors
-    /// It does not work.
+    /// The measurement fails.
     fn source(&self, pace: Pace, record: Record, size: usize, channels: usize) -> Measured {
         let _ = (pace, record, size, channels);
         Ok(None)
     }
 
-    /// Records of `size` bytes to a sink that reads them.
+    /// Measures records of `size` bytes to a sink that decodes them.
     ///
     /// # Errors
-    /// It does not work.
+    /// The measurement fails.
     fn sink(&self, pace: Pace, ack: Ack, size: usize) -> Measured {
         let _ = (pace, ack, size);
         Ok(None)
     }
 
-    /// Messages of `size` bytes to a sink that does not look into them.
+    /// Measures messages of `size` bytes to a sink that does not decode them.
     ///
     /// # Errors
-    /// It does not work.
+    /// The measurement fails.
     fn bytes(&self, pace: Pace, size: usize) -> Measured {
         let _ = (pace, size);
         Ok(None)
     }
 
-    /// A function's results for many rows, in the fastest way that there is.
+    /// Measures a function's results for many rows, in the fastest way
+    /// available.
     ///
     /// # Errors
-    /// It does not work.
+    /// The measurement fails.
     fn rows(&self, pace: Pace, function: RowFunction) -> Measured {
         let _ = (pace, function);
         Ok(None)
     }
 
-    /// From start to handshake, and what it takes then.
+    /// Measures the time from start to handshake, and the resource usage then.
     ///
     /// # Errors
-    /// It does not work.
+    /// The measurement fails.
     fn start(&self) -> Measured {
         Ok(None)
     }

@@ -11,11 +11,11 @@ use crate::machine::file_mib;
 use crate::metric::Metric;
 use crate::{Error, Result};
 
-/// How many rows the host is given at a time.
+/// Number of rows that the host is given at a time.
 const ROWS: usize = 65_536;
 
-/// The ways that there may be: each one's name, transport and codec. JSON is
-/// what every peer speaks, and what the others are compared in.
+/// Variants, each with name, transport and codec. JSON is supported by every
+/// peer, so the others are compared in it.
 pub const WAYS: [(&str, &str, Format); 4] = [
     ("uds", "uds", Format::Json),
     ("uds-msgpack", "uds", Format::MessagePack),
@@ -32,7 +32,7 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// In one of the [`WAYS`]; `plugin` is the program that is the plugin.
+    /// Creates one of the [`WAYS`]; `plugin` is the plugin's executable.
     ///
     /// # Errors
     /// Its transport is not built in.
@@ -82,18 +82,18 @@ impl Peer for Ours {
     }
 }
 
-/// The plugin `examples/mirror`, as an author would ship it: how fast it
-/// starts and how large it is.
+/// The plugin `examples/mirror`, as an author would ship it: how fast it starts
+/// and how large it is.
 pub struct Mirror {
     folder: tempfile::TempDir,
     program: PathBuf,
 }
 
 impl Mirror {
-    /// The plugin with this program and this manifest.
+    /// Creates the peer with this executable and this manifest.
     ///
     /// # Errors
-    /// One of them is not there.
+    /// One of the files does not exist.
     pub fn new(program: &Path, manifest: &Path) -> Result<Self> {
         let folder = tempfile::tempdir().map_err(Error::io("make a folder for the plugin"))?;
         for (file, name) in [(program, "mirror"), (manifest, "mirror.json")] {

@@ -1,5 +1,5 @@
-//! A plugin in Python, under our host: on the official SDK, and on our module of
-//! the same classes.
+//! A plugin in Python, under our host: on the official SDK, and on our module
+//! with the same classes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use super::{Ack, Measured, Peer, Record, RowFunction};
 use crate::Result;
 use crate::clock::Pace;
 
-/// How many rows our module is given at a time.
+/// Number of rows that our module is given at a time.
 const ROWS: usize = 4096;
 
 /// The plugin of `plugin/bench.py`.
@@ -19,16 +19,16 @@ pub struct Python {
     name: &'static str,
     transport: &'static str,
     program: Program,
-    /// It has our module.
+    /// Whether it runs on our module.
     is_ours: bool,
 }
 
 impl Python {
-    /// On the official SDK, which this interpreter has, and our host on
-    /// `transport`.
+    /// Creates the peer on the official SDK, installed for this interpreter,
+    /// with our host on `transport`.
     ///
     /// # Errors
-    /// Why it is left out.
+    /// The reason why it is skipped.
     pub fn official(
         name: &'static str,
         transport: &'static str,
@@ -43,10 +43,10 @@ impl Python {
         Ok(Self { name, transport, program, is_ours: false })
     }
 
-    /// On our module, which this interpreter has.
+    /// Creates the peer on our module, installed for this interpreter.
     ///
     /// # Errors
-    /// Why it is left out.
+    /// The reason why it is skipped.
     pub fn module(name: &'static str, python: &Path, script: PathBuf) -> Result<Self, String> {
         hosted::is_built_in("uds")?;
         if !runs(python, "import ekuiper._ekuiper") {
@@ -60,7 +60,7 @@ impl Python {
         Hosted::start(&self.program, self.transport, self.format())
     }
 
-    /// As without anything being chosen.
+    /// Returns the default format.
     fn format(&self) -> Format {
         if self.is_ours { Format::MessagePack } else { Format::Json }
     }
@@ -94,7 +94,7 @@ impl Peer for Python {
 
     fn sink(&self, pace: Pace, ack: Ack, size: usize) -> Measured {
         match ack {
-            // It takes one message at a time.
+            // The official SDK takes one message at a time.
             Ack::Window(_) if !self.is_ours => Ok(None),
             ack => self.started()?.sink(pace, ack, size),
         }
@@ -105,7 +105,7 @@ impl Peer for Python {
     }
 
     fn rows(&self, pace: Pace, function: RowFunction) -> Measured {
-        // A call for each, on the official SDK: no more at a time than the clock
+        // The official SDK gets a call per row, so no more rows than the clock
         // allows.
         self.started()?.rows(pace, function, if self.is_ours { ROWS } else { 64 })
     }

@@ -1,5 +1,5 @@
 //! A Unix socket with SP frames and nothing else: the limit. Both ends are
-//! here; the other process is told by its arguments what it is to do.
+//! here; the other process gets its task as arguments.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,13 +16,13 @@ use crate::clock::{self, Pace};
 use crate::reading::text;
 use crate::{Error, Result};
 
-/// For how long the spinning one looks before it sleeps.
+/// Maximum time to busy-poll before blocking, in the spinning variant.
 const SPIN: Duration = Duration::from_micros(20);
 
-/// How much is read at once, and, where writes are combined, written.
+/// Size of a read, and of a write where writes are combined.
 const CHUNK: usize = 64 << 10;
 
-/// How long the other process may take to connect.
+/// Maximum time for the other process to connect.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A raw socket.
@@ -32,19 +32,19 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// One blocking write and as few blocking reads as there may be, for each
-    /// message.
+    /// Creates the simple variant: one blocking write and as few blocking reads
+    /// as possible per message.
     pub fn simple(program: PathBuf) -> Self {
         Self { program, best: false }
     }
 
-    /// Who waits looks for 20 µs before it sleeps; streams are written 64 KiB
-    /// at a time.
+    /// Creates the fastest variant: busy-polls for 20 µs before blocking, and
+    /// writes streams in chunks of 64 KiB.
     pub fn best(program: PathBuf) -> Self {
         Self { program, best: true }
     }
 
-    /// Starts the other process, with so many connections to it.
+    /// Starts the other process, with this many connections to it.
     fn open(&self, mode: &str, size: usize, channels: usize) -> Result<(Vec<Pipe>, Child)> {
         let folder = tempfile::tempdir().map_err(Error::io("make a folder for the socket"))?;
         let path = folder.path().join("raw");
@@ -73,7 +73,8 @@ impl Raw {
         Ok((pipes, child))
     }
 
-    /// Messages of `size` bytes to the other process; it says when it has them.
+    /// Sends messages of `size` bytes to the other process, which reports when
+    /// it has them.
     fn send(&self, pace: Pace, size: usize) -> Measured {
         let (mut pipes, child) = self.open("sink", size, 1)?;
         let [pipe] = pipes.as_mut_slice() else { return Ok(None) };
@@ -167,10 +168,10 @@ impl Peer for Raw {
     }
 }
 
-/// The other process.
+/// Runs the other process.
 ///
 /// # Errors
-/// The arguments are others, or the socket fails.
+/// The arguments are unknown, or the socket fails.
 pub(crate) fn serve(arguments: &[&str]) -> Result<()> {
     let wrong = || Error::Peer(format!("the raw peer does not know what to do with {arguments:?}"));
     let [mode, best, size, channels, path] = arguments else { return Err(wrong()) };
@@ -180,7 +181,7 @@ pub(crate) fn serve(arguments: &[&str]) -> Result<()> {
         for _ in 0..channels {
             let stream = UnixStream::connect(path).map_err(Error::io("connect to the socket"))?;
             let mut pipe = Pipe::new(stream, *best == "best")?;
-            // The end of the connection is the end of the work.
+            // The work ends with the connection.
             scope.spawn(move || match *mode {
                 "echo" => pipe.echo(),
                 "source" => pipe.pour(size),
@@ -197,7 +198,7 @@ struct Pipe {
     stream: UnixStream,
     best: bool,
     buffer: Vec<u8>,
-    /// Bytes that have arrived and are not used.
+    /// Start of the received bytes not used yet.
     start: usize,
     end: usize,
     outgoing: Vec<u8>,
@@ -226,7 +227,7 @@ impl Pipe {
         }
     }
 
-    /// Answers an empty message: all before it has come.
+    /// Answers an empty message, which follows all others.
     fn drain(&mut self) -> Result<()> {
         loop {
             if self.receive()? == 0 {
@@ -239,20 +240,20 @@ impl Pipe {
         loop {
             self.receive()?;
             self.frame(b"{}");
-            // Together, where more can be acknowledged at once.
+            // Combined, where several can be acknowledged at once.
             if !self.best || !self.has_frame() {
                 self.flush()?;
             }
         }
     }
 
-    /// Sends a message, or keeps it for others where that is the best.
+    /// Sends a message, or queues it in the fastest variant.
     fn put(&mut self, body: &[u8]) -> Result<()> {
         self.frame(body);
         if self.best && self.outgoing.len() < CHUNK { Ok(()) } else { self.flush() }
     }
 
-    /// Sends a message, and what was kept.
+    /// Sends a message, after those that were queued.
     fn write(&mut self, body: &[u8]) -> Result<()> {
         self.frame(body);
         self.flush()
@@ -276,13 +277,14 @@ impl Pipe {
         Ok(())
     }
 
-    /// The next message.
+    /// Returns the next message.
     fn read(&mut self) -> Result<&[u8]> {
         let length = self.receive()?;
         Ok(&self.buffer[self.start - length..self.start])
     }
 
-    /// The next message's length; it ends at `start`.
+    /// Receives the next message; returns its length; the message ends at
+    /// `start`.
     fn receive(&mut self) -> Result<usize> {
         loop {
             if let Some(length) = self.frame_length()

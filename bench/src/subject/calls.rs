@@ -1,4 +1,4 @@
-//! Function calls, one after the other: a text there and back.
+//! Sequential function calls: a text there and back.
 
 use super::{Case, Chart, SIZE, Subject, bytes};
 use crate::metric::Metric;

@@ -1,5 +1,5 @@
-//! What is measured: one file each. A subject has cases, and each case is one
-//! measurement of a peer.
+//! The subjects that are measured, one file each. A subject has cases, and each
+//! case is one measurement of a peer.
 
 mod calls;
 mod rows;
@@ -13,31 +13,31 @@ use crate::clock::Pace;
 use crate::metric::Metric;
 use crate::peer::{Measured, Peer};
 
-/// The usual size of a record or a text, in bytes.
+/// Usual size of a record or a text, in bytes.
 pub const SIZE: usize = 128;
 
-/// Something that is measured.
+/// A subject of the benchmark.
 pub struct Subject {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What it is, as a heading.
+    /// Title, as a heading.
     pub title: &'static str,
-    /// Its cases.
+    /// Cases.
     pub cases: Vec<Case>,
-    /// What is shown of it: the first is what counts.
+    /// Metrics shown, the most important first.
     pub columns: &'static [Metric],
-    /// How it is drawn.
+    /// Kind of chart.
     pub chart: Chart,
-    /// It is measured before all others: a process that has used much memory
-    /// starts others more slowly.
+    /// Whether the subject is measured before all others: a process that has
+    /// used much memory starts others more slowly.
     pub in_a_fresh_process: bool,
 }
 
 /// One measurement of a peer.
 pub struct Case {
-    /// What sets it apart.
+    /// Label of the case.
     pub label: String,
-    /// Where it stands on a chart's axis.
+    /// Position on a chart's axis.
     pub place: f64,
     measure: Box<Measure>,
 }
@@ -49,25 +49,25 @@ impl Case {
         Self { label: label.into(), place, measure: Box::new(measure) }
     }
 
-    /// Measures.
+    /// Runs the measurement.
     ///
     /// # Errors
-    /// It does not work.
+    /// The measurement fails.
     pub fn measure(&self, peer: &dyn Peer, pace: Pace) -> Measured {
         (self.measure)(peer, pace)
     }
 }
 
-/// How a subject is drawn.
+/// Kind of chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chart {
     /// A bar for each peer, for each case.
     Bars,
-    /// A line for each peer, over the cases' places; the axis's name.
+    /// A line for each peer over the cases' positions, with the axis's name.
     Lines(&'static str),
 }
 
-/// All there are, in the order of their tables.
+/// Returns all subjects, in the order of their tables.
 pub fn all() -> Vec<Subject> {
     let mut all = vec![calls::subject(), sources::subject(), sinks::subject(), rows::subject()];
     all.extend(sizes::subjects());
@@ -76,7 +76,7 @@ pub fn all() -> Vec<Subject> {
     all
 }
 
-/// A size as people write it.
+/// Formats a size for people.
 fn bytes(size: usize) -> String {
     match size {
         size if size >= 1 << 20 => format!("{} MiB", size >> 20),

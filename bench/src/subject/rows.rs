@@ -1,4 +1,4 @@
-//! Functions of many rows: how many rows a second.
+//! Functions over many rows: rows per second.
 
 use super::{Case, Chart, Subject};
 use crate::metric::Metric;

@@ -1,10 +1,10 @@
-//! Sinks: rows from the host to a plugin that reads them.
+//! Sinks: rows from the host to a plugin that decodes them.
 
 use super::{Case, Chart, SIZE, Subject};
 use crate::metric::Metric;
 use crate::peer::Ack;
 
-/// How many messages may wait for their acknowledgements.
+/// Maximum number of unacknowledged messages.
 const WINDOW: usize = 256;
 
 pub(super) fn subject() -> Subject {

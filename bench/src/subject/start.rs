@@ -1,4 +1,4 @@
-//! The start of a plugin's process, and what it weighs.
+//! The start of a plugin's process, and its resource usage.
 
 use super::{Case, Chart, Subject};
 use crate::metric::Metric;

@@ -1,4 +1,4 @@
-//! One to eight symbols of one plugin at once.
+//! One to eight symbols of one plugin in parallel.
 
 use super::{Case, Chart, SIZE, Subject};
 use crate::clock::Pace;
