@@ -99,7 +99,7 @@ pub enum Error {
         plugin: String,
         /// The program.
         program: String,
-        /// What to do.
+        /// Remedy.
         hint: &'static str,
     },
     /// A Python plugin's virtual environment does not exist, or cannot be
@@ -132,7 +132,7 @@ pub enum Error {
         what: String,
         /// The exhausted resource.
         resource: &'static str,
-        /// What to do.
+        /// Remedy.
         remedy: &'static str,
         /// The operating system's error.
         source: std::io::Error,

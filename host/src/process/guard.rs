@@ -168,7 +168,6 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
 ///
 /// # Errors
 /// The process is not a child of this one.
-/// It is no child of this process.
 pub(crate) fn wait_for(child: c_int, options: c_int) -> io::Result<Option<c_int>> {
     let mut status = 0;
     loop {
