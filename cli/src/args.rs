@@ -8,8 +8,8 @@ use ekuiper_host::Format;
 
 /// Call, read, feed and run eKuiper portable plugins, without an engine.
 ///
-/// PATH is a plugin's folder: it contains the manifest NAME.json and
-/// the executable. A folder that is a Cargo project is built first.
+/// PATH is a plugin's folder: it contains the manifest NAME.json and the
+/// executable. A folder that is a Cargo project is built first.
 #[derive(Debug, Parser)]
 #[command(name = "ekuiper-plugin", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {

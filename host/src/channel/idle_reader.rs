@@ -83,7 +83,7 @@ impl IdleReader {
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         let shared = Arc::new(Shared { epoll, stop, watched: Mutex::default(), stall_timeout });
         let own = shared.clone();
-        let thread = std::thread::Builder::new().name("ekuiper-idle_reader".into()).spawn(move || own.run())?;
+        let thread = std::thread::Builder::new().name("ekuiper-idle".into()).spawn(move || own.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
