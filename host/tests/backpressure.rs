@@ -1,6 +1,6 @@
-//! Sources on the official SDKs cannot wait for long: what they send while
-//! nobody reads is kept, up to a bound. Puppets in `/tmp`, where those SDKs
-//! are, stand for them; that the real one is content is tested in `interop`.
+//! Sources on the official SDKs, which cannot block for long: what they send
+//! while nobody reads is queued, up to a limit. Puppets in `/tmp`, the folder
+//! of those SDKs, stand in for them; `interop` tests the real ones.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
@@ -17,11 +17,11 @@ use ekuiper_host::{Error, Event, EventKind, Host, HostBuilder, Source};
 use serde_json::{Value, json};
 use support::{PATIENCE, Puppet, Stage};
 
-/// More than the kernel keeps for a connection (some 280), and less than is
-/// kept by default.
+/// More than the kernel's buffer of a connection (some 280), and less than the
+/// default queue.
 const MANY: u64 = 1000;
 
-/// A plugin that knows no socket folder but `/tmp`, in names of its own.
+/// A plugin that supports no socket folder but `/tmp`, with unique names.
 struct Official {
     stage: Stage,
     name: String,
@@ -36,7 +36,7 @@ impl Official {
         Self { stage, name }
     }
 
-    /// A host with the plugin, which has shaken hands.
+    /// Creates a host with the plugin, after its handshake.
     fn started(&self, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
         let host = build(Host::builder().plugin(self.stage.path().join(&self.name))).build().unwrap();
         let control = std::thread::scope(|scope| {
@@ -52,7 +52,7 @@ impl Official {
         SocketFolder::new("/tmp")
     }
 
-    /// Opens the plugin's source: its handle and its puppet.
+    /// Opens the plugin's source; returns its handle and its puppet.
     fn open(&self, host: &Host, control: &mut Puppet) -> (Source, RawPeer) {
         std::thread::scope(|scope| {
             let open = scope.spawn(|| host.source(&format!("s{}", self.name)).rule(&self.name).operator("s").open());
@@ -61,8 +61,8 @@ impl Official {
         })
     }
 
-    /// Carries out the start of the source. A stop may come again before it, as
-    /// long as the end has not been seen.
+    /// Answers the start of the source. A stop may arrive again before it,
+    /// while the end has not been seen.
     fn serve(&self, control: &mut Puppet) -> RawPeer {
         while command(control) == "stop" {
             control.say(b"ok");
@@ -74,7 +74,7 @@ impl Official {
     }
 }
 
-/// The command that comes next.
+/// Returns the next command.
 fn command(control: &mut Puppet) -> String {
     control.hear_json()["cmd"].as_str().unwrap().to_owned()
 }
@@ -87,7 +87,7 @@ fn next(source: &mut Source) -> Value {
     source.next_within(PATIENCE).unwrap().expect("the source goes on").message
 }
 
-/// A source that sends as fast as it can, until it is stopped.
+/// Runs a source that sends as fast as it can, until it is stopped.
 struct Flood(Arc<AtomicBool>);
 
 impl Flood {
@@ -100,7 +100,7 @@ impl Flood {
         Self(is_stopped)
     }
 
-    /// Carries out the stop that comes next.
+    /// Answers the next stop.
     fn stop(self, control: &mut Puppet) {
         assert_eq!(command(control), "stop");
         self.0.store(true, SeqCst);
@@ -117,20 +117,20 @@ fn what_an_official_source_sends_while_nobody_reads_is_kept_in_order() {
     let plugin = Official::new();
     let (host, mut control) = plugin.started(|builder| builder);
     let (mut source, mut peer) = plugin.open(&host, &mut control);
-    // Nobody reads, and yet each is taken.
+    // Nobody reads, and yet each message is accepted.
     for number in 0..MANY {
         peer.write(&tuple(number));
     }
     for number in 0..MANY {
         assert_eq!(next(&mut source), number);
         if number == MANY / 2 {
-            // Behind what is kept.
+            // After the queued messages.
             peer.write(&tuple(MANY));
         }
     }
     assert_eq!(next(&mut source), MANY);
     assert_eq!(host.status(&plugin.name).unwrap().traffic.overruns, 0);
-    // A message that is larger than any buffer comes whole, too.
+    // A message larger than any buffer also arrives whole.
     let long = "x".repeat(3 << 20);
     peer.write(&frame(json!({ "message": long }).to_string().as_bytes()));
     peer.write(&tuple(0));
@@ -148,7 +148,7 @@ fn a_slow_reader_does_not_hold_up_an_official_source() {
     let (mut source, mut peer) = plugin.open(&host, &mut control);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            // It does read, far too slowly: buffers on the way hide that.
+            // The reader is far too slow, which buffers on the way hide.
             for number in 0..5 {
                 assert_eq!(next(&mut source), number);
                 std::thread::sleep(Duration::from_millis(400));
@@ -192,7 +192,8 @@ fn an_official_source_that_is_overrun_is_started_again_after_an_error() {
         }
         assert!((100..110).contains(&kept), "{kept}");
         assert!(error.to_string().contains("raise source_queue"), "{error}");
-        // It is stopped, what it still sends is dropped, and it is started again.
+        // The source is stopped, what it still sends is dropped, and it is
+        // restarted.
         assert!(matches!(source.next_within(Duration::from_millis(50)), Err(Error::Timeout { .. })));
         flood.stop(&mut control);
         let mut peer = plugin.serve(&mut control);
@@ -227,8 +228,8 @@ fn an_official_source_can_be_closed_while_it_is_overrun() {
     host.shutdown();
 }
 
-/// Closes a source whose connection has ended, while the puppet carries out
-/// the stop.
+/// Closes a source whose connection has ended, while the puppet answers the
+/// stop.
 fn close(source: Source, control: &mut Puppet) {
     std::thread::scope(|scope| {
         let closed = scope.spawn(|| source.close());

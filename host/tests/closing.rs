@@ -1,5 +1,5 @@
-//! The end of a source or a sink, whatever its plugin does: what closing it
-//! says.
+//! The end of a source or a sink, for every behaviour of its plugin: what
+//! closing it returns.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
@@ -17,7 +17,8 @@ use support::sinks::{
 };
 use support::{PATIENCE, Puppet, Stage, wait_until};
 
-/// Sends messages to a sink of a plugin that tells nothing, which reads them.
+/// Sends messages to a sink of a plugin that reports nothing, and reads them
+/// there.
 fn all_are_read(sink: &Sink, data: &mut RawPeer, messages: u64) {
     std::thread::scope(|scope| {
         scope.spawn(|| (0..messages).for_each(|number| sink.send(&json!(number)).unwrap()));
@@ -31,7 +32,7 @@ fn signal(host: &Host, signal: Signal) {
     kill_process(Pid::from_raw(host.pid("p").unwrap() as i32).unwrap(), signal).unwrap();
 }
 
-/// Closes a sink that has read five messages, and has `end` happen instead of
+/// Closes a sink that has read five messages, with `end` happening instead of
 /// the stop's answer: nothing was collected, for this reason.
 fn nothing_is_known_to_be_collected(end: impl FnOnce(&Host, &mut Puppet), reason: &str) {
     let stage = Stage::new();
@@ -61,7 +62,8 @@ fn what_a_plugin_that_tells_nothing_is_not_known_to_have_read_is_not_counted_as_
         let closed = scope.spawn(|| sink.close());
         assert_eq!(data.frame(), b"0");
         assert!(!closed.is_finished(), "a message that was not read was counted");
-        // Its connection ends with the others unread; its process lives.
+        // The connection ends with the other messages unread; the process is
+        // alive.
         drop(data);
         std::fs::remove_file(stage.sink_path("r")).unwrap();
         expect_stop(&mut control, "k");
@@ -196,7 +198,7 @@ fn what_was_only_read_when_its_process_ends_before_the_stop_s_answer_is_not_coun
 
 #[test]
 fn what_a_stopped_process_has_only_read_is_not_counted() {
-    // It does nothing, and is not done.
+    // The process is idle, but not done.
     let end = |host: &Host, control: &mut Puppet| {
         signal(host, Signal::STOP);
         assert_eq!(command(control).0, "stop");
@@ -248,7 +250,7 @@ fn what_a_plugin_may_hold_when_it_ends_is_not_counted_though_it_was_read_long_be
     let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
     all_are_read(&sink, &mut data, MESSAGES);
     signal(&host, Signal::KILL);
-    // So many are in an official SDK's queue at most, and in its hands.
+    // The maximum in an official SDK's queue and in its hands.
     let error = sink.close().unwrap_err();
     assert!(matches!(error, Error::NotCollected { missing: 130, sent: MESSAGES, .. }), "{error}");
 }
@@ -279,7 +281,7 @@ fn what_is_reported_on_another_connection_is_counted() {
 fn what_is_reported_while_the_process_ends_is_counted() {
     let stage = Stage::new();
     let (told, end) = (stage.path().join("told"), stage.path().join("end"));
-    // Told to end, it takes its time.
+    // Told to end, the process takes its time.
     let script = format!(
         "trap 'touch {}; until test -e {}; do sleep 0.01; done; exit 0' TERM\nwhile true; do sleep 0.01; done",
         told.display(),
@@ -334,14 +336,14 @@ fn a_source_that_has_ended_by_itself_ends_for_its_reader_without_a_wait() {
     peer.write(&frame(br#"{"message":1,"meta":null}"#));
     assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, 1);
     drop(peer);
-    // No time is given to whatever would wait.
+    // A wait would get no time.
     wait_until("it is over", || matches!(source.next_within(Duration::ZERO), Ok(None)));
     close_while(&mut control, "s", || source.close());
 }
 
 #[test]
 fn a_plugin_that_refuses_a_stop_is_not_waited_for() {
-    // Its end may be seen before the answer is: then once more.
+    // The end may be seen before the answer; then retry.
     let is_refused = (0..20).any(|_| {
         let stage = Stage::new();
         let (host, mut control) = started(&stage);
@@ -350,7 +352,7 @@ fn a_plugin_that_refuses_a_stop_is_not_waited_for() {
             let closed = scope.spawn(|| source.close());
             assert_eq!(command(&mut control).0, "stop");
             control.say(b"not now");
-            // A wait for its end would see it.
+            // A wait for the end would see it.
             signal(&host, Signal::KILL);
             matches!(closed.join().unwrap(), Err(Error::Refused { .. }))
         })
@@ -358,7 +360,7 @@ fn a_plugin_that_refuses_a_stop_is_not_waited_for() {
     assert!(is_refused);
 }
 
-/// The messages of what is logged as a warning, or worse.
+/// Returns the messages logged as a warning, or worse.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 

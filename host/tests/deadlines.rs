@@ -1,5 +1,5 @@
 //! A caller waits no longer than its own deadline, whatever other callers wait
-//! for: time is not measured here, one of them waits for ever.
+//! for. The tests do not measure time: one of the callers waits forever.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
@@ -16,7 +16,7 @@ use support::{Puppet, Stage, wait_until};
 const FOREVER: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(100);
 
-/// Greets as a plugin that takes many calls at a time.
+/// Completes the handshake of a plugin that supports batches.
 fn batching() -> Vec<u8> {
     let mut hello = Hello::new("puppet", "1");
     hello.serves(SymbolKind::Function, "f");
@@ -35,8 +35,8 @@ fn function(stage: &Stage, host: &Host, words: &[u8]) -> (Function, Puppet, Pupp
     })
 }
 
-/// Runs `first`, which waits for ever once `begun`, and meanwhile `others`,
-/// which must come to their end. The host is shut down then.
+/// Runs `first`, which waits forever once `begun`, and meanwhile `others`,
+/// which must end. Then the host is shut down.
 fn while_one_waits<T: Send, R: Send>(
     host: &Host,
     first: impl FnOnce() -> T + Send,
@@ -91,7 +91,7 @@ fn calls_that_are_made_while_another_is_waited_for() {
         },
         || (0..100).map(|number| f.call_async::<Value>((number,))).collect::<Vec<_>>(),
     );
-    // They wait for the one that is out, and are not carried out.
+    // These wait for the call in flight, and are not executed.
     for call in pending {
         assert!(call.unwrap().wait().is_err());
     }
@@ -103,7 +103,7 @@ fn a_result_that_is_there_is_had_while_another_is_waited_for() {
     let builder = stage.builder().plugin(stage.plugin("p", &["f"])).format(ekuiper_host::Format::Json);
     let host = builder.send_timeout(FOREVER).recv_timeout(FOREVER).build().unwrap();
     let (f, _control, mut puppet) = function(&stage, &host, &batching());
-    // The first goes out at once; the second with whoever waits for it.
+    // The first is sent at once; the second by the thread that waits for it.
     let first = f.call_async::<Value>((1,)).unwrap();
     let second = f.call_async::<Value>((2,)).unwrap();
     let batch = puppet.hear_json();
@@ -119,7 +119,7 @@ fn a_result_that_is_there_is_had_while_another_is_waited_for() {
     assert_eq!(outcome.unwrap(), 7);
 }
 
-/// The answer to a batch of one call: 7.
+/// Returns the answer to a batch of one call: 7.
 fn reply(batch: &Value) -> String {
     format!(r#"{{"id":{},"result":[7],"errors":[]}}"#, batch["id"])
 }
@@ -172,7 +172,7 @@ fn an_acknowledgement_that_is_there_is_had_or_dropped_while_another_is_waited_fo
         &host,
         || last.wait(),
         || {
-            // So that it is the first that reads, for all.
+            // So that the first one reads, for all.
             std::thread::sleep(SHORT);
             acks.write(&frame(b"{}"));
             acks.write(&frame(br#"{"error":"no"}"#));
@@ -215,9 +215,9 @@ fn callers_of_a_first_start_share_what_becomes_of_it() {
         let first = scope.spawn(|| host.start("p"));
         wait_until("it is started", || plugin.join("starts").exists());
         let others: Vec<_> = (1..CALLERS).map(|_| scope.spawn(|| host.function("f").map(drop))).collect();
-        // So that most of them wait for it.
+        // So that most of them wait for the first.
         std::thread::sleep(Duration::from_millis(300));
-        // For those that came late, which nobody keeps from another start.
+        // For late callers, which nothing keeps from another start.
         let opened = std::fs::OpenOptions::new().read(true).write(true).open(&go).unwrap();
         std::io::Write::write_all(&mut &opened, &[b'\n'; CALLERS]).unwrap();
         for start in std::iter::once(first).chain(others) {
@@ -242,7 +242,7 @@ fn callers_of_a_functions_start_share_what_becomes_of_it() {
         while callers.iter().any(|caller| !caller.is_finished()) {
             if raw::is_listening(&stage.sockets().function("f").unwrap()) && control.has_something() {
                 control.hear();
-                // So that most of them wait for it.
+                // So that most of them wait for the first.
                 std::thread::sleep(Duration::from_millis(300));
                 control.say(b"the model is gone");
                 starts += 1;

@@ -1,4 +1,4 @@
-//! Function calls and their answers, whatever the plugin does.
+//! Function calls and their answers, for every behaviour of the plugin.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
@@ -10,7 +10,7 @@ use ekuiper_host::{Error, Function, Host};
 use serde_json::{Value, json};
 use support::{PATIENCE, Puppet, Stage};
 
-/// A host with the function `f`, and its puppets.
+/// Creates a host with the function `f`, and its puppets.
 fn started(stage: &Stage, build: impl FnOnce(ekuiper_host::HostBuilder) -> ekuiper_host::HostBuilder) -> Started {
     let host = build(stage.builder().plugin(stage.plugin("p", &["f", "g"]))).build().unwrap();
     let (function, control, puppet) = std::thread::scope(|scope| {
@@ -47,7 +47,7 @@ fn fault_01_idle_channel_stays_alive() {
     }
     let puppet = &mut started.puppet;
     let answer = call_while(&started.function, &json!("x"), || {
-        // The reply is to the latest keepalive, and there is one only.
+        // The reply is to the latest keepalive, and is the only one.
         let call = puppet.hear_json();
         assert_eq!((&call["func"], &call["arg"][0]), (&json!("Exec"), &json!("x")));
         puppet.answer(&json!(1));
@@ -121,7 +121,8 @@ fn a_connection_that_ends_in_a_call_leaves_its_outcome_unknown() {
     let error = error.unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown { exit: None, .. }), "{error}");
     assert_eq!(error.to_string(), "plugin p: outcome unknown: Exec of function f: its connection ended");
-    // Its successor's first word is no answer to it, and the next call works.
+    // The successor's first message is not taken for the answer, and the next
+    // call works.
     started.puppet = Puppet::greet(&stage.sockets().function("f").unwrap());
     let answer = call_while(&started.function, &json!("y"), || {
         assert_eq!(started.puppet.hear_json()["arg"][0], "y");
@@ -137,7 +138,7 @@ fn a_function_whose_connection_ends_is_started_again_for_the_next_call() {
     for round in 0..2 {
         drop(puppet);
         puppet = std::thread::scope(|scope| {
-            // Whoever comes first, it is started once.
+            // Whichever call comes first, the function is started once.
             let calls = [1, 2].map(|number| {
                 let function = function.clone();
                 scope.spawn(move || function.call::<Value>((number,)))
@@ -153,7 +154,7 @@ fn a_function_whose_connection_ends_is_started_again_for_the_next_call() {
             puppet
         });
     }
-    // While it cannot be started, the call says why.
+    // While the function cannot be started, the call returns why.
     drop(puppet);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| function.call::<Value>((1,)));
@@ -183,8 +184,8 @@ fn a_function_that_connects_again_by_itself_is_not_started_again() {
 }
 
 /// mangos, the official Go SDK's socket, repeats its latest request on a new
-/// connection; on the control channel that is its latest answer, and it says
-/// nothing else until it hears something.
+/// connection; on the control channel that is its latest answer, and it sends
+/// nothing else until it receives something.
 #[test]
 fn a_control_connection_that_is_made_anew_with_the_last_answer_goes_on() {
     let stage = Stage::new();
@@ -203,7 +204,7 @@ fn a_control_connection_that_is_made_anew_with_the_last_answer_goes_on() {
         });
         started.control = control;
     }
-    // One that says such a thing without a handshake is not the peer.
+    // A connection that sends such a thing without a handshake is not the peer.
     drop(started.control);
     let mut silent = Puppet::dial(&address);
     (0..100).for_each(|_| silent.say(b"ok"));
@@ -286,7 +287,8 @@ fn nobody_waits_longer_than_the_deadline() {
             });
         }
     });
-    // One after the other would be far more; a busy machine is never that slow.
+    // Sequential calls would take far longer; a busy machine is never that
+    // slow.
     assert!(begin.elapsed() < PATIENCE);
 }
 
@@ -310,7 +312,7 @@ fn an_answer_over_the_limit_is_an_error_and_the_channel_lives_on() {
     assert_eq!(answer.unwrap(), "fine");
 }
 
-/// Handshakes without end at the function's channel, until it is over.
+/// Repeats the handshake on the function's channel until the test is over.
 fn flood(stage: &Stage) -> std::thread::JoinHandle<()> {
     let mut rival = Puppet::greet(&stage.sockets().function("f").unwrap());
     rival.say(b"handshake");
@@ -329,7 +331,7 @@ fn whoever_stops_in_the_middle_of_a_message_is_hung_up_on_though_nobody_calls() 
     });
     assert_eq!(answer.unwrap(), 0);
     for address in [stage.sockets().function("f").unwrap(), stage.sockets().control("p").unwrap()] {
-        // Along with its header, or alone.
+        // Together with its header, or alone.
         let mut hasty = RawPeer::dial(&address);
         hasty.write(&[&REQ[..], piece].concat());
         hasty.expect(&REP);

@@ -1,9 +1,9 @@
 //! What plugins on the official Go SDK need of a host, shown on one that
 //! behaves like them. It answers `start` only once the symbol's channel is
-//! connected, so that whoever waits for that answer must accept meanwhile; and
-//! it executes no function without a rule and an operator.
+//! connected, so a caller that waits for that answer must accept connections
+//! meanwhile; and it executes no function without a rule and an operator.
 //!
-//! The plugin's process is this test's own executable, run again.
+//! The plugin's process is this test's own executable, started again.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
@@ -22,11 +22,11 @@ use ekuiper_host::Host;
 use ekuiper_transport_uds::UdsTransport;
 use serde_json::{Value, json};
 
-/// Where the script that starts the plugin leaves the launch argument.
+/// File in which the script that starts the plugin stores the launch argument.
 const LAUNCH: &str = "EKUIPER_TEST_LAUNCH";
 
-/// How long the plugin waits for a connection. On the host's side it is the
-/// answer to `start` that is waited for, far longer.
+/// Maximum wait of the plugin for a connection. The host waits for the answer
+/// to `start`, far longer.
 const CONNECT: Duration = Duration::from_secs(10);
 
 fn soon() -> Deadline {
@@ -63,7 +63,7 @@ fn a_sink_starts_with_and_without_acks() {
     }
 }
 
-/// A host with the one plugin, and the folder that holds all of it.
+/// Creates a host with the one plugin, and the folder that holds everything.
 fn host() -> (tempfile::TempDir, Host) {
     let folder = tempfile::tempdir().unwrap();
     let plugin = folder.path().join("dialer");
@@ -100,11 +100,11 @@ fn the_plugin() {
         };
         started.map_or_else(|error| error.to_string(), |()| "ok".into()).into_bytes()
     });
-    // The host has gone: so does the plugin, and its symbols with it.
+    // The host is gone, and the plugin ends with its symbols.
     started.unwrap_err();
 }
 
-/// Shakes hands, then answers until the host is gone.
+/// Completes the handshake, then answers until the host is gone.
 fn serve(request: &dyn Request, answer: &dyn Fn(&[u8]) -> Vec<u8>) -> Result<(), TransportError> {
     let connection = request.connect(soon())?;
     request.send(connection, HANDSHAKE, None)?;
@@ -123,10 +123,10 @@ fn serve_on(
     }
 }
 
-/// The sinks that run: a stop closes them.
+/// Running sinks; a stop closes them.
 type Sinks = Mutex<Vec<Arc<dyn Pull>>>;
 
-/// Returns once the symbol's channel is connected, peer's header and all.
+/// Waits until the symbol's channel is connected, including the peer's header.
 fn start(folder: &Path, control: Control, sinks: &Sinks) -> Result<(), TransportError> {
     let (transport, options) = (UdsTransport::new(), Options::default());
     let folder = SocketFolder::new(folder);

@@ -1,4 +1,4 @@
-//! What a plugin says of itself, and what the host makes of it.
+//! The plugin's announcement of its features, and how the host uses it.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
@@ -10,7 +10,7 @@ use ekuiper_host::{Error, Format, Function, Host};
 use serde_json::{Value, json};
 use support::{Puppet, Stage};
 
-/// What the plugin `p` serves by its manifest.
+/// Symbols of the plugin `p` in its manifest.
 fn hello() -> Hello {
     let mut hello = Hello::new("puppet", "1");
     [(SymbolKind::Function, "f"), (SymbolKind::Function, "g"), (SymbolKind::Source, "s"), (SymbolKind::Sink, "k")]
@@ -23,8 +23,8 @@ fn host(stage: &Stage, format: Format) -> Host {
     stage.builder().plugin(stage.plugin("p", &["f", "g"])).format(format).build().unwrap()
 }
 
-/// Greets with these words and starts the function `f`; what its start said,
-/// and its channel's puppet.
+/// Sends this hello and starts the function `f`; returns its start command, and
+/// its channel's puppet.
 fn start(stage: &Stage, host: &Host, words: &[u8]) -> (Function, Puppet, Value) {
     std::thread::scope(|scope| {
         let function = scope.spawn(|| host.function("f").unwrap());
@@ -35,7 +35,7 @@ fn start(stage: &Stage, host: &Host, words: &[u8]) -> (Function, Puppet, Value) 
         let puppet = Puppet::greet(&stage.sockets().function("f").unwrap());
         control.say(b"ok");
         let function = function.join().unwrap();
-        // The host sees its connection's end with its process's.
+        // The host sees the connection's end together with the process's.
         std::mem::forget(control);
         (function, puppet, about)
     })
@@ -51,7 +51,7 @@ fn a_plugin_that_does_not_offer_a_codec_is_not_told_one() {
     }
 }
 
-/// Official SDKs and our first versions: nothing that is newer reaches them.
+/// Official SDKs and our first versions: they receive nothing newer.
 #[test]
 fn a_plugin_that_says_a_plain_handshake_gets_what_it_always_got() {
     let stage = Stage::new();
@@ -59,7 +59,7 @@ fn a_plugin_that_says_a_plain_handshake_gets_what_it_always_got() {
     let (function, mut puppet, about) = start(&stage, &host, b"handshake");
     assert_eq!(about.get("codec"), None);
     std::thread::scope(|scope| {
-        // A batch, and a call that is not waited for, are plain calls.
+        // A batch, and a pending call, are plain calls.
         let called = scope.spawn(|| function.call_many::<u8, _>([(1,), (2,)]).unwrap());
         for number in 1..=2 {
             let call = puppet.hear_json();
@@ -108,7 +108,7 @@ fn a_symbol_that_only_the_manifest_knows_is_an_error_at_the_start() {
     assert_eq!(host.pid("p"), None, "it is not left running");
 }
 
-/// The words of a later version.
+/// The hello of a later version.
 #[test]
 fn what_a_host_does_not_know_it_ignores() {
     let stage = Stage::new();
@@ -119,7 +119,7 @@ fn what_a_host_does_not_know_it_ignores() {
     assert_eq!(about.get("codec"), None);
 }
 
-/// A plugin that takes batches, with JSON to be read here.
+/// A plugin that supports batches, in JSON for readability here.
 fn batching(stage: &Stage) -> (Host, Function, Puppet) {
     let mut hello = hello();
     hello.features = vec![Feature::Batch.name().into()];
@@ -128,7 +128,7 @@ fn batching(stage: &Stage) -> (Host, Function, Puppet) {
     (host, function, puppet)
 }
 
-/// The reply to a batch: the keys have their order.
+/// The reply to a batch: the keys have a fixed order.
 fn reply(id: u64, result: &str, errors: &str) -> String {
     format!(r#"{{"id":{id},"result":{result},"errors":{errors}}}"#)
 }

@@ -1,4 +1,4 @@
-//! Plugins that are added to a host and removed from it while others serve.
+//! Plugins added to a host and removed from it while others serve.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
@@ -54,7 +54,7 @@ fn a_plugin_comes_and_goes_and_others_are_not_disturbed() {
 fn a_plugin_that_cannot_be_added_changes_nothing() {
     let stage = Stage::new();
     let host = stage.builder().package(package(&stage, "p", &["f", "g"])).build().unwrap();
-    // Not even the symbols that it has for itself.
+    // Not even symbols that no other plugin has.
     let refused = host.add(package(&stage, "q", &["e", "g"]));
     assert!(matches!(refused, Err(Error::DuplicateSymbol { .. })), "{refused:?}");
     assert!(matches!(host.function("e"), Err(Error::NoSuchSymbol { .. })));

@@ -1,4 +1,4 @@
-//! Plugins' processes: their starts, side by side, and their ends.
+//! Processes of plugins: their starts in parallel, and their ends.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
@@ -20,7 +20,7 @@ fn fault_09_plugins_start_side_by_side() {
     let host = builder.build().unwrap();
     std::thread::scope(|scope| {
         let start = scope.spawn(|| host.start_all());
-        // Neither shakes hands before both are waited for.
+        // Neither completes its handshake before both are being waited for.
         for plugin in ["one", "two"] {
             wait_until("both are waited for", || stage.sockets().control(plugin).unwrap().path().exists());
         }
@@ -108,7 +108,7 @@ fn what_a_plugin_wrote_long_before_its_end_are_not_its_last_words() {
         let mut control = stage.control("p");
         let puppet = stage.start_function(&mut control, "f");
         function.join().unwrap();
-        // Age is what this is about: a slow machine only adds to it.
+        // Age matters here: a slow machine only adds to it.
         std::thread::sleep(Duration::from_millis(5100));
         std::fs::write(&go, "\n").unwrap();
         let crashed = events.iter().find_map(|event| match event.kind {

@@ -1,5 +1,5 @@
-//! A host that comes to the limit of its open files while sinks are opened,
-//! and while they are started again.
+//! A host that reaches its limit of open files while sinks are opened, and
+//! while they are restarted.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
@@ -17,14 +17,15 @@ fn open(host: &Host, rule: &str) -> Result<Sink> {
     host.sink("k").rule(rule).operator("k").open()
 }
 
-/// The next command, which must be of this kind: the sink's rule.
+/// Returns the rule of the sink in the next command, which must be of this
+/// kind.
 fn hear(control: &mut Puppet, kind: CommandKind) -> String {
     let command = Command::decode(&control.hear()).unwrap();
     assert_eq!(command.kind, kind);
     command.control.meta.rule_id
 }
 
-/// Carries out a start; the sink's rule.
+/// Answers a start; returns the rule of the sink.
 fn serve(stage: &Stage, control: &mut Puppet) -> (String, RawPeer) {
     let rule = hear(control, CommandKind::Start);
     let listener = stage.sink(&rule);
@@ -32,7 +33,8 @@ fn serve(stage: &Stage, control: &mut Puppet) -> (String, RawPeer) {
     (rule, listener.accept_as(PULL, PUSH))
 }
 
-/// Waits for a command, or for the end of a thread; whether it is that.
+/// Waits for a command, or for the end of a thread; returns whether it is the
+/// latter.
 fn is_over<T>(control: &mut Puppet, thread: &ScopedJoinHandle<'_, T>) -> bool {
     let mut is_told = false;
     wait_until("a command comes, or none will", || {
@@ -42,12 +44,12 @@ fn is_over<T>(control: &mut Puppet, thread: &ScopedJoinHandle<'_, T>) -> bool {
     !is_told
 }
 
-/// Opens whatever can still be opened.
+/// Opens as many files as possible.
 fn take_all() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
 
-// One test: the limit is the whole process's.
+// A single test: the limit applies to the whole process.
 #[test]
 fn what_was_not_opened_for_want_of_descriptors_is_stopped_and_has_no_address() {
     let stage = Stage::new();
@@ -67,7 +69,8 @@ fn what_was_not_opened_for_want_of_descriptors_is_stopped_and_has_no_address() {
             let status = host.status("p").unwrap();
             status.generation == 2 && status.state == PluginState::Starting
         });
-        // It waits for that process, and is one of those to be started in it.
+        // The sink waits for the process, and is one of those to be started in
+        // it.
         let opened = scope.spawn(|| open(&host, "second"));
         wait_until("both sinks are live", || host.status("p").unwrap().live.len() == 2);
         let mut control = stage.control("p");
@@ -79,7 +82,7 @@ fn what_was_not_opened_for_want_of_descriptors_is_stopped_and_has_no_address() {
             let _listener = stage.sink(&rule);
             taken.extend(take_all());
             control.say(b"ok");
-            // It runs, and cannot be dialled.
+            // The sink runs, and cannot be connected to.
             assert_eq!(hear(&mut control, CommandKind::Stop), rule);
             std::fs::remove_file(stage.sink_path(&rule)).unwrap();
             control.say(b"ok");
@@ -89,8 +92,8 @@ fn what_was_not_opened_for_want_of_descriptors_is_stopped_and_has_no_address() {
         while !matches!(events.recv_timeout(PATIENCE).unwrap().kind, EventKind::Restored { .. }) {}
         drop(taken);
 
-        // The first is started again, for its handle; the second for its new
-        // one, and only so, at a free address.
+        // The first sink is started again, for its handle; the second for its
+        // new handle, and only so, at a free address.
         let opened = scope.spawn(|| open(&host, "second").map_err(|error| panic!("{error}")));
         let mut served = Vec::new();
         while served.len() < 2 {

@@ -19,12 +19,12 @@ fn other_process() {
     other::act();
 }
 
-/// What a plugin says first on its control or function channel.
+/// First bytes of a plugin on its control or function channel.
 fn handshake() -> Vec<u8> {
     [&REQ[..], &frame(b"\x80\0\0\x01handshake")].concat()
 }
 
-/// What a source or a sink that acknowledges says first.
+/// First bytes of a source, or of a sink that acknowledges.
 fn rows(row: &[u8]) -> Vec<u8> {
     let mut says = PUSH.to_vec();
     (0..100).for_each(|_| says.extend(frame(row)));
@@ -64,8 +64,8 @@ fn who_speaks_first_is_not_the_plugin_for_that() {
             assert_eq!(call.join().unwrap(), word);
         };
         call("one", &mut puppet);
-        // The plugin's connection ends once, and it connects again: nobody has
-        // its place meanwhile.
+        // The plugin's connection ends once, and it connects again: nobody
+        // takes its place meanwhile.
         drop(puppet);
         function.has_said();
         function.expect("hung up");
@@ -110,7 +110,7 @@ fn a_stranger_brings_no_rows_and_no_acknowledgements() {
         acker.expect("hung up");
         acks.write(&frame(br#"{"error":"of this"}"#));
         assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
-        // What is left of them ends with the host.
+        // Their remains end with the host.
         drop((control, data, acks));
         host.shutdown();
     });
@@ -134,7 +134,7 @@ fn a_sink_s_rows_go_to_no_stranger() {
         assert_eq!(control.hear_json()["cmd"], "start");
         control.say(b"ok");
         stranger.expect("hung up");
-        // It was not opened, and is stopped.
+        // The sink was not opened, and is stopped.
         std::fs::remove_file(stage.sink_path("r")).unwrap();
         assert_eq!(control.hear_json()["cmd"], "stop");
         control.say(b"ok");
@@ -144,7 +144,7 @@ fn a_sink_s_rows_go_to_no_stranger() {
     assert!(!stranger.has_said().contains(&"heard something".to_owned()));
 }
 
-/// A plugin whose process is this script: it starts.
+/// A plugin whose process is this script, after its start.
 fn starts(name: &str, script: impl FnOnce(&Stage) -> String) {
     let stage = Stage::new();
     let script = script(&stage);
@@ -167,7 +167,7 @@ fn a_plugin_s_own_processes_are_let_in_whoever_runs_them() {
     });
 }
 
-/// For the inside of two pairs of quotes.
+/// Escapes a text inside two pairs of quotes.
 fn quoted(text: &str) -> String {
     text.replace('"', r#"\\\""#)
 }
@@ -191,7 +191,7 @@ fn a_process_that_another_plugin_started_is_a_stranger() {
     });
 }
 
-/// How many descriptors this process has open.
+/// Returns the number of descriptors of this process.
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -228,7 +228,7 @@ impl tracing::Subscriber for Lines {
     }
 }
 
-/// In a process of its own: what is counted is this process's.
+/// In a separate process, since the test counts this process's descriptors.
 #[test]
 fn a_crowd_of_strangers_costs_no_descriptors_and_one_line_a_second() {
     if std::env::var_os("ALONE").is_none() {
@@ -262,7 +262,7 @@ fn a_crowd_of_strangers_costs_no_descriptors_and_one_line_a_second() {
             assert_eq!(call.join().unwrap(), round);
         }
         let most = most.into_inner();
-        // Those of the process beside it, and one that is just being looked at.
+        // Those of the process beside it, and one that is being checked.
         assert!(most < before + 16, "{most} descriptors instead of {before}");
         wait_until("somebody is told of the strangers", || STRANGERS.load(Ordering::SeqCst) > 0);
         let lines = STRANGERS.load(Ordering::SeqCst);

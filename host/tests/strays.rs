@@ -1,5 +1,5 @@
-//! Starts that fail half-way: no symbol runs that nobody holds, and whoever
-//! waited is told what became of the process.
+//! Starts that fail half-way: no symbol runs without a handle, and waiting
+//! callers learn the fate of the process.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::{Puppet, Stage, wait_until};
 
-/// A host whose plugin has shaken hands.
+/// Creates a host whose plugin has completed its handshake.
 fn started(stage: &Stage, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
     let host = build(stage.builder().plugin(stage.plugin("p", &[]))).build().unwrap();
     let control = start(stage, &host);
@@ -33,13 +33,13 @@ fn open(host: &Host) -> Result<Sink> {
     host.sink("k").rule("r").operator("k").open()
 }
 
-/// The next command, which must be this one.
+/// Receives the next command, which must be this one.
 fn expect(control: &mut Puppet, kind: CommandKind, symbol: &str) {
     let command = Command::decode(&control.hear()).unwrap();
     assert_eq!((command.kind, command.control.symbol_name.as_str()), (kind, symbol));
 }
 
-/// Opens and closes the sink; the plugin is told nothing else.
+/// Opens and closes the sink; the plugin receives no other command.
 fn open_and_close(stage: &Stage, host: &Host, control: &mut Puppet) {
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| open(host));
@@ -60,7 +60,7 @@ fn close(stage: &Stage, control: &mut Puppet, data: RawPeer, sink: Sink) {
     });
 }
 
-/// Carries out the start of the sink.
+/// Answers the start of the sink.
 fn serve(stage: &Stage, control: &mut Puppet) -> RawPeer {
     expect(control, CommandKind::Start, "k");
     let listener = stage.sink("r");
@@ -120,7 +120,7 @@ fn a_sink_whose_process_ends_before_it_is_dialled_is_opened_in_the_next() {
         let opened = scope.spawn(|| open(&host));
         expect(&mut control, CommandKind::Start, "k");
         control.say(b"ok");
-        // Nobody listens where it is to be dialled.
+        // Nobody listens at the address to connect to.
         let pid = host.pid("p").unwrap();
         kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
         wait_until("the next process is started", || {
@@ -141,7 +141,7 @@ fn a_sink_whose_process_ends_before_it_is_dialled_is_opened_in_the_next() {
 #[test]
 fn whoever_sends_while_the_host_is_shut_down_is_told_so() {
     let stage = Stage::new();
-    // It takes its time to end, as one that collects what was sent.
+    // The process takes its time to end, as one that collects what was sent.
     let plugin = stage.script("p", &[], "trap '' TERM; while true; do sleep 0.05; done");
     let host = stage.builder().plugin(plugin).build().unwrap();
     let mut control = start(&stage, &host);
@@ -151,7 +151,7 @@ fn whoever_sends_while_the_host_is_shut_down_is_told_so() {
         let sink = opened.join().unwrap().unwrap();
         scope.spawn(move || while data.try_frame().is_some() {});
         let over = scope.spawn(move || {
-            // Not only the message that was being sent, the next as well.
+            // Not only the message being sent, the next as well.
             let errors = std::iter::from_fn(|| Some(sink.send(&json!({ "a": 1 })))).filter_map(Result::err).take(2);
             errors
                 .map(|error| matches!(error, Error::Stopped).then_some(()).ok_or(error.to_string()))

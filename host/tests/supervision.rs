@@ -1,5 +1,5 @@
-//! A plugin that crashes is back, with exactly what is live, under the same
-//! handles.
+//! A plugin that crashes is restored, with exactly the symbols in use, under
+//! the same handles.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
@@ -20,7 +20,7 @@ fn kill(host: &Host) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
 }
 
-/// The next event of this kind.
+/// Returns the next event of this kind.
 fn expect<T>(events: &Receiver<Event>, pick: impl Fn(EventKind) -> Option<T>) -> T {
     loop {
         let event = events.recv_timeout(PATIENCE).expect("no such event");
@@ -37,7 +37,7 @@ fn await_restored(events: &Receiver<Event>) -> usize {
     })
 }
 
-/// The start command that comes next: the symbol, and its kind.
+/// Returns the symbol and kind of the next start command.
 fn hear_start(control: &mut Puppet) -> (String, String) {
     let command = control.hear_json();
     assert_eq!(command["cmd"], "start");
@@ -45,7 +45,7 @@ fn hear_start(control: &mut Puppet) -> (String, String) {
     (about["symbolName"].as_str().unwrap().to_owned(), about["pluginType"].as_str().unwrap().to_owned())
 }
 
-/// The puppet of the control channel of the next process.
+/// Returns the puppet of the control channel of the next process.
 fn next_control(stage: &Stage, host: &Host, generation: u64) -> Puppet {
     wait_until("the next process is started", || {
         let status = host.status("p").unwrap();
@@ -63,7 +63,7 @@ fn start(stage: &Stage, host: &Host) -> Puppet {
     })
 }
 
-/// Carries out the start of the source `s` of rule `r`.
+/// Answers the start of the source `s` of rule `r`.
 fn serve_source(stage: &Stage, control: &mut Puppet) -> RawPeer {
     assert_eq!(hear_start(control), ("s".into(), "source".into()));
     let peer = stage.source("r", 0);
@@ -71,7 +71,8 @@ fn serve_source(stage: &Stage, control: &mut Puppet) -> RawPeer {
     peer
 }
 
-/// Carries out the start of the sink `k` of rule `r`: its data and its acks.
+/// Answers the start of the sink `k` of rule `r`, with its data and its
+/// acknowledgements.
 fn serve_sink(stage: &Stage, control: &mut Puppet) -> (RawPeer, RawPeer) {
     assert_eq!(hear_start(control), ("k".into(), "sink".into()));
     let _ = std::fs::remove_file(stage.sink_path("r"));
@@ -105,7 +106,7 @@ fn fault_07_every_live_symbol_is_back_under_its_handle() {
     kill(&host);
 
     let mut control = next_control(&stage, &host, 2);
-    // Functions first, then who takes rows, then who sends them.
+    // Functions first, then consumers of rows, then producers.
     let mut puppets = [stage.start_function(&mut control, "f"), stage.start_function(&mut control, "g")];
     let (mut data, mut acks) = serve_sink(&stage, &mut control);
     let mut peer = serve_source(&stage, &mut control);
@@ -194,7 +195,7 @@ fn a_crash_loop_opens_the_breaker_and_a_reset_closes_it() {
     policy.first_pause = Duration::from_millis(1);
     policy.break_after = 3;
     policy.break_pause = Duration::from_secs(3600);
-    // It lives as long as the file is there.
+    // The process lives as long as the file exists.
     let alive = stage.path().join("alive");
     std::fs::write(&alive, "").unwrap();
     let script = format!("while [ -e '{}' ]; do sleep 0.01; done; echo 'no ink' >&2; exit 3", alive.display());
@@ -215,7 +216,7 @@ fn a_crash_loop_opens_the_breaker_and_a_reset_closes_it() {
     let status = host.status("p").unwrap();
     assert_eq!(status.state, PluginState::Broken);
     assert_eq!(status.last_exit.as_ref().unwrap().code, Some(3));
-    // Whoever wants something is told at once.
+    // Callers get the error at once.
     for error in [function.call::<Value>((1,)).unwrap_err(), source.next().unwrap().unwrap_err()] {
         assert!(matches!(error, Error::Broken { .. }), "{error}");
         assert!(error.to_string().ends_with("and wrote:\nno ink"), "{error}");
@@ -285,7 +286,7 @@ fn fault_18_a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another
         control.hear();
         let error = closed.join().unwrap().unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
-        // The function is live: the process stays for now.
+        // The function is in use: the process stays for now.
         assert_eq!(host.pid("p"), Some(pid));
 
         let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().map(drop));
@@ -310,8 +311,7 @@ fn a_source_that_its_plugin_closes_as_it_ends_goes_on_with_the_next_process() {
         let peer = serve_source(&stage, &mut control);
         (opened.join().unwrap(), peer)
     });
-    // An orderly end that takes its time: first no more commands, then the
-    // symbols.
+    // A slow graceful end: first no more commands, then the symbols.
     drop((control, peer));
     let error = source.next_within(Duration::from_millis(300)).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -337,7 +337,7 @@ fn a_second_connection_that_stays_does_not_keep_a_source_from_its_next_process()
     assert!(source.next_within(moment).is_err());
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| source.next().unwrap().unwrap().message);
-        // So that it waits.
+        // So that the call waits.
         std::thread::sleep(moment);
         kill(&host);
         drop((control, peer));
@@ -364,7 +364,7 @@ fn what_a_crash_may_have_cost_a_sink_without_acks_is_counted() {
         sink.send(&json!(number)).unwrap();
         assert_eq!(data.frame(), number.to_string().as_bytes());
     }
-    // All of it was read, and that was looked at: only what an official SDK can
+    // All of it was read, and that was checked: only what an official SDK can
     // hold may be lost.
     sink.flush(PATIENCE).unwrap();
     for number in 0..10 {
@@ -373,8 +373,8 @@ fn what_a_crash_may_have_cost_a_sink_without_acks_is_counted() {
     kill(&host);
     data.hang_up();
     drop(control);
-    // What is sent before the crash is noticed may leave with what was sent
-    // before it, and is lost with that.
+    // A message sent before the crash is noticed may be sent together with an
+    // earlier one, and is lost with it.
     expect(&events, |kind| matches!(kind, EventKind::Crashed { .. }).then_some(()));
     std::thread::scope(|scope| {
         let sent = scope.spawn(|| sink.send(&json!("after")));
@@ -397,20 +397,21 @@ fn a_subscriber_that_does_not_read_misses_what_its_queue_cannot_hold() {
     let (idle, busy) = (host.events(), host.events());
     let _control = start(&stage, &host);
     kill(&host);
-    // The third event; the others are read as they come.
+    // The third event; the others are read as they arrive.
     expect(&busy, |kind| matches!(kind, EventKind::BackingOff { .. }).then_some(()));
     host.shutdown();
     let kept: Vec<_> = idle.try_iter().map(|event| event.kind).collect();
     assert!(matches!(kept[..], [EventKind::Started { .. }, EventKind::Crashed { .. }]), "{kept:?}");
 }
 
-/// The event that a process has crashed, for the time that this takes.
+/// Receives the event that a process has crashed; returns the time that it
+/// takes.
 fn await_crash(events: &Receiver<Event>) {
     expect(events, |kind| matches!(kind, EventKind::Crashed { .. }).then_some(()));
 }
 
-/// Every connection of the process stays open, as where a child of it lives
-/// on: only the process's end tells that nobody will answer.
+/// Every connection of the process stays open, as when a child of it survives:
+/// only the process's end shows that there will be no answer.
 #[test]
 fn a_process_that_ends_while_its_symbols_are_restored_holds_up_none_of_them() {
     let stage = Stage::new();
@@ -437,9 +438,9 @@ fn a_process_that_ends_while_its_symbols_are_restored_holds_up_none_of_them() {
         opened.join().unwrap()
     });
     let mut kept = Vec::new();
-    // How far a restoration comes before the process ends: no start is
-    // answered, the first function's handshake does not come, ..., the sink
-    // is not to be dialled.
+    // Progress of a restoration when the process ends: no start is answered,
+    // the first function's handshake is missing, ..., the sink cannot be
+    // connected to.
     for (round, starts) in (2..).zip(0..5) {
         kill(&host);
         await_crash(&events);
@@ -455,7 +456,7 @@ fn a_process_that_ends_while_its_symbols_are_restored_holds_up_none_of_them() {
             }
         }
         if starts == 4 {
-            // So that the sink is dialled.
+            // So that the sink is connected to.
             assert!(control.is_left_alone_for(Duration::from_millis(50)));
         }
     }
@@ -485,7 +486,7 @@ fn a_first_start_of_a_symbol_ends_with_its_process() {
         ("s", |host| host.source("s").rule("r").operator("s").open().map(drop)),
         ("k", |host| host.sink("k").rule("r").operator("k").open().map(drop)),
     ];
-    // What the process answers before it ends: nothing, and that it has
+    // Answers of the process before it ends: none, and that the symbol has
     // started.
     for (answer, (symbol, open)) in [false, true].into_iter().flat_map(|answer| opens.map(|open| (answer, open))) {
         if answer && symbol == "s" {
@@ -505,7 +506,7 @@ fn a_first_start_of_a_symbol_ends_with_its_process() {
             assert_eq!(hear_start(&mut control).0, symbol);
             if answer {
                 control.say(b"ok");
-                // So that it waits for the handshake, or dials.
+                // So that the host waits for the handshake, or connects.
                 assert!(control.is_left_alone_for(Duration::from_millis(50)));
             }
             kill(&host);
@@ -513,7 +514,7 @@ fn a_first_start_of_a_symbol_ends_with_its_process() {
             host.shutdown();
             assert!(went_on, "the start of {symbol} outlives its process");
             let error = opened.join().unwrap().unwrap_err();
-            // It waits for the next process, which never comes, or the
+            // The call waits for the next process, which never comes, or the
             // shutdown was first.
             assert!(matches!(error, Error::Broken { .. } | Error::Stopped), "{symbol}: {error}");
         });

@@ -1,4 +1,4 @@
-//! Sources and sinks, whatever the plugin does.
+//! Sources and sinks, for every behaviour of the plugin.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
@@ -47,7 +47,7 @@ fn fault_11_tuples_errors_and_garbage_are_told_apart() {
     }
     assert!(matches!(next(), Err(Error::Message { .. })));
     assert_eq!(next().unwrap().unwrap().message, json!({ "a": 2 }));
-    // It ends by itself, and stays over.
+    // The source ends by itself, and stays ended.
     drop(peer);
     assert!(source.next_within(PATIENCE).unwrap().is_none());
     assert!(source.next().is_none());
@@ -68,7 +68,7 @@ fn fault_20_a_slow_reader_slows_the_source_and_nothing_is_dropped() {
                 sent.fetch_add(1, Ordering::SeqCst);
             }
         });
-        // Nobody reads: it comes to a stand, with a few buffers full.
+        // Nobody reads: the source blocks, with a few buffers full.
         let mut seen = usize::MAX;
         while seen != sent.load(Ordering::SeqCst) {
             seen = sent.load(Ordering::SeqCst);
@@ -94,7 +94,7 @@ fn fault_14_instances_do_not_mix_and_collisions_are_refused() {
     assert_eq!(first.next_within(PATIENCE).unwrap().unwrap().message, "first");
     assert_eq!(second.next_within(PATIENCE).unwrap().unwrap().message, "second");
 
-    // Another that comes to the same socket: nothing is started.
+    // Another symbol with the same socket: nothing is started.
     let error = host.source("s").rule("r").operator("s").instance(0).open().err().unwrap().to_string();
     assert!(error.contains("source s of r/s/0") && error.contains("is open already"), "{error}");
     drop((first_peer, second_peer));
@@ -118,7 +118,7 @@ fn fault_10_a_message_is_sent_when_it_was_acknowledged() {
         acks.write(&frame(br#"{"error":"the disk is full"}"#));
         assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: the disk is full");
 
-        // An acknowledgement of nothing answers nothing.
+        // An acknowledgement without a message answers nothing.
         acks.write(&frame(b"{}"));
         acks.write(&frame(br#"{"error":"of nothing"}"#));
         let sent = scope.spawn(|| sink.send(&json!({ "a": 3 })));
@@ -126,7 +126,7 @@ fn fault_10_a_message_is_sent_when_it_was_acknowledged() {
         acks.write(&frame(br#"{"error":"of this"}"#));
         assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
     });
-    // No acknowledgement at all: after that, none can be trusted.
+    // A missing acknowledgement: after that, none can be trusted.
     let error = sink.send(&json!({ "a": 4 })).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     let error = sink.send(&json!({ "a": 5 })).unwrap_err();
@@ -162,7 +162,7 @@ fn a_plugin_that_says_a_plain_handshake_gets_one_message_after_the_other() {
 #[test]
 fn a_stopped_sink_ends_the_wait_for_an_ack_and_is_closed_in_order() {
     let stage = Stage::new();
-    // The deadline is not what ends the wait.
+    // The wait does not end by the deadline.
     let (host, mut control) = started_with(&stage, |builder| builder.recv_timeout(PATIENCE * 3));
     let (sink, mut data, _acks) = open_sink(&stage, &host, &mut control);
     let stopper = sink.stopper();
@@ -201,7 +201,7 @@ fn a_stopped_sink_ends_the_wait_for_a_plugin_that_takes_nothing() {
                 sent.fetch_add(1, Ordering::SeqCst);
             }
         });
-        // Nobody reads: it comes to a stand.
+        // Nobody reads: the sink blocks.
         let mut seen = usize::MAX;
         while seen != sent.load(Ordering::SeqCst) {
             seen = sent.load(Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! Plugins that say much before they answer: whatever they may write to is
-//! read all the while, on each transport.
+//! Plugins that send much before they answer: every channel they may write to
+//! is read all the while, on each transport.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
 mod support;
@@ -14,7 +14,7 @@ use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Push, R
 use ekuiper_host::Host;
 use support::{PATIENCE, Stage, wait_until};
 
-/// Far more than the kernel, or any transport, keeps for a reader.
+/// Far more than the kernel, or any transport, buffers for a reader.
 const MANY: usize = 3000;
 
 fn transports() -> Vec<Arc<dyn Transport>> {
@@ -32,7 +32,7 @@ fn soon() -> Deadline {
     Some(Instant::now() + PATIENCE)
 }
 
-/// A plugin that is played by the test, over one transport.
+/// A plugin that the test plays, over one transport.
 struct Player {
     stage: Stage,
     transport: Arc<dyn Transport>,
@@ -77,8 +77,8 @@ impl Player {
         Ok(socket)
     }
 
-    /// Opens something while the plugin plays; what was opened, and what the
-    /// plugin keeps.
+    /// Opens something while the plugin plays; returns what was opened, and
+    /// what the plugin keeps.
     fn play<T: Send, K: Send>(
         &self,
         open: impl FnOnce(&Host) -> T + Send,
@@ -142,7 +142,7 @@ fn a_sink_that_acknowledges_without_end_before_its_start_is_answered() {
                 Ok((listening, acks))
             },
         );
-        // Without the plugin, it cannot be stopped in order.
+        // Without the plugin, it cannot be stopped gracefully.
         player.host.shutdown();
         drop(opened.unwrap());
     }

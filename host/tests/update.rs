@@ -1,5 +1,5 @@
-//! An update of a plugin: the new version is tried before the old one ends,
-//! and what is live goes on, with the one or with the other (fault 16).
+//! Updates of a plugin: the new version is tried before the old one ends, and
+//! the symbols in use continue with one or the other (fault 16).
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
@@ -24,10 +24,10 @@ fn other_process() {
     other::act();
 }
 
-/// Notes what it was told, then leaves the rest to puppets.
+/// Script that records its arguments, then leaves the rest to puppets.
 const QUIET: &str = r#"printf '%s' "$1" > "launch.new"; mv launch.new "launch.$$"; exec sleep 1000"#;
 
-/// Another version of the plugin `p`, in a folder of its own.
+/// Another version of the plugin `p`, in a separate folder.
 struct Version {
     folder: PathBuf,
 }
@@ -52,7 +52,7 @@ impl Version {
         Package::read(&self.folder).unwrap()
     }
 
-    /// The `ipcDir`s of its processes.
+    /// Returns the `ipcDir`s of its processes.
     fn launches(&self) -> Vec<PathBuf> {
         let files = std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap());
         let launches = files.filter(|file| {
@@ -63,18 +63,18 @@ impl Version {
         told.map(|told| serde_json::from_slice::<Value>(&told).unwrap()["ipcDir"].as_str().unwrap().into()).collect()
     }
 
-    /// The folder that its first process, which is the trial's, is told.
+    /// Returns the folder given to its first process, which is the trial's.
     fn trial_folder(&self) -> SocketFolder {
         wait_until("the new version is tried", || !self.launches().is_empty());
         SocketFolder::new(self.launches().swap_remove(0))
     }
 
-    /// Shakes hands in the trial.
+    /// Completes the handshake in the trial.
     fn on_trial(&self) -> Puppet {
         Puppet::greet(&self.trial_folder().control("p").unwrap())
     }
 
-    /// Passes the trial, with the function `f` live.
+    /// Passes the trial, with the function `f` in use.
     fn pass(&self) {
         let mut control = self.on_trial();
         assert_eq!(hear(&mut control), ("start".into(), "f".into()));
@@ -85,7 +85,7 @@ impl Version {
     }
 }
 
-/// The next command: what it is, and for which symbol.
+/// Returns the kind and symbol of the next command.
 fn hear(control: &mut Puppet) -> (String, String) {
     let command = control.hear_json();
     let about: Value = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
@@ -102,7 +102,7 @@ struct Process {
 }
 
 impl Process {
-    /// Carries out the start of all.
+    /// Answers the start of all symbols.
     fn restore(stage: &Stage, mut control: Puppet) -> Self {
         let function = stage.start_function(&mut control, "f");
         let (data, acks) = serve_sink(stage, &mut control);
@@ -112,7 +112,7 @@ impl Process {
         Self { control, function, data, acks, source }
     }
 
-    /// Carries out the stop of the sink and the source.
+    /// Answers the stop of the sink and the source.
     fn stop(mut self, stage: &Stage) {
         assert_eq!(hear(&mut self.control), ("stop".into(), "k".into()));
         let _ = std::fs::remove_file(stage.sink_path("r"));
@@ -121,7 +121,7 @@ impl Process {
         self.control.say(b"ok");
     }
 
-    /// Does what each symbol is for.
+    /// Uses each symbol.
     fn works(&mut self, handles: &mut Handles, word: &str) {
         std::thread::scope(|scope| {
             let call = scope.spawn(|| handles.function.call::<Value>((word,)));
@@ -153,7 +153,7 @@ struct Handles {
     source: Source,
 }
 
-/// So that a test that has failed is soon over.
+/// So that a failed test ends soon.
 fn builder(stage: &Stage) -> HostBuilder {
     stage.builder().init_timeout(PATIENCE / 2)
 }
@@ -172,13 +172,13 @@ fn start(stage: &Stage, host: &Host) -> (Handles, Process) {
     })
 }
 
-/// The control channel of the process of this generation.
+/// Returns the control channel of the process of this generation.
 fn control_of(stage: &Stage, host: &Host, generation: u64) -> Puppet {
     wait_until("the next process is started", || host.status("p").unwrap().generation == generation);
     stage.control("p")
 }
 
-/// The reason of a failed update.
+/// Returns the reason of a failed update.
 fn reason(error: Error) -> Error {
     match error {
         Error::Update { plugin, source, .. } if plugin == "p" => *source,
@@ -207,7 +207,8 @@ fn kill(host: &Host) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
 }
 
-/// Shuts down without the stops of what is live, which no puppet would answer.
+/// Shuts down without the stops of symbols in use, which no puppet would
+/// answer.
 fn end(host: &Host) {
     kill(host);
     host.shutdown();
@@ -270,7 +271,7 @@ fn fault_16_a_bad_update_keeps_the_old_version() {
     });
     assert!(matches!(&error, Error::OutcomeUnknown { .. } | Error::Exited { .. }), "{error}");
 
-    // These are not even started.
+    // These versions are not even started.
     let lacks = Version::new(&stage, "lacks", &["g"], QUIET);
     let error = refused(&lacks, &|| ());
     assert_eq!(
@@ -282,7 +283,7 @@ fn fault_16_a_bad_update_keeps_the_old_version() {
     assert!(matches!(error, Error::DuplicateSymbol { .. }), "{error}");
     assert!(lacks.launches().is_empty() && takes.launches().is_empty());
 
-    // Nor does anything of theirs stay.
+    // Nor does anything of theirs remain.
     assert!(matches!(host.function("g"), Err(Error::NoSuchSymbol { .. })));
     assert!(host.packages().iter().all(|package| package.manifest.version.is_empty()));
     end(&host);
@@ -302,11 +303,11 @@ fn fault_16_a_good_update_goes_on_under_the_same_handles() {
         good.pass();
         wait_until("the swap has begun", || host.status("p").unwrap().state == PluginState::Updating);
         assert!(is_gone(&good.trial_folder()));
-        // Whatever begins now waits for the new version.
+        // New work waits for the new version.
         let (function, sink) = (handles.function.clone(), handles.sink.clone());
         let call = scope.spawn(move || function.call::<Value>(("early",)));
         let sent = scope.spawn(move || sink.send("early"));
-        // What the old one has sent last is not lost.
+        // The last messages of the old version are not lost.
         process.source.write(&frame(br#"{"message":"last"}"#));
         process.stop(&stage);
         let mut process = Process::restore(&stage, control_of(&stage, &host, 2));
@@ -326,7 +327,7 @@ fn fault_16_a_good_update_goes_on_under_the_same_handles() {
         let happened: Vec<_> = events.try_iter().map(|event| event.to_string()).collect();
         assert!(happened.iter().all(|event| !event.contains("crashed") && !event.contains("lost")), "{happened:?}");
         assert_eq!(happened.last().unwrap(), r#"plugin p was updated from version "" to "good""#);
-        // Its new function can be called.
+        // The new function can be called.
         let g = scope.spawn(|| host.function("g").map(drop));
         let _g = stage.start_function(&mut process.control, "g");
         g.join().unwrap().unwrap();
@@ -343,7 +344,7 @@ fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
     let bad = Version::new(&stage, "bad", &["f"], QUIET);
     std::thread::scope(|scope| {
         let update = scope.spawn(|| host.update(bad.package()).unwrap_err());
-        // It waits all the time.
+        // The caller waits all the time.
         let reader = scope.spawn(move || {
             let next = source.next_within(PATIENCE).unwrap().unwrap().message;
             (next, source)
@@ -355,7 +356,7 @@ fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
         let (_data, _acks) = serve_sink(&stage, &mut control);
         assert_eq!(hear(&mut control), ("start".into(), "s".into()));
         control.say(b"no water");
-        // It is ended in order.
+        // The process is ended gracefully.
         assert_eq!(hear(&mut control), ("stop".into(), "k".into()));
         let _ = std::fs::remove_file(stage.sink_path("r"));
         control.say(b"ok");
@@ -389,14 +390,15 @@ fn a_version_that_knows_only_the_common_folder_is_seen_there() {
     let mut dials_when_told = dialling(address.path(), &says);
     let told = stage.path().join("told");
     dials_when_told["after"] = told.to_str().unwrap().into();
-    // On trial it dials the common folder; the next process is a puppet's.
+    // In the trial it connects to the common folder; the next process is a
+    // puppet's.
     let (note, _) = QUIET.split_once("; exec").unwrap();
     let script = format!("{note}\nif mkdir tried; then exec {}; fi\nexec sleep 1000", other::command(dials_when_told));
     let good = Version::new(&stage, "good", &["f"], &script);
     std::thread::scope(|scope| {
         let update = scope.spawn(|| host.update(good.package()));
         good.trial_folder();
-        // Somebody else is not taken for the new version.
+        // Another process is not taken for the new version.
         let stranger = Other::start(&dialling(address.path(), &says));
         (0..3).for_each(|_| stranger.expect("hung up"));
         assert!(!is_gone(&good.trial_folder()));
@@ -412,8 +414,7 @@ fn a_version_that_knows_only_the_common_folder_is_seen_there() {
     });
 }
 
-/// Updates while something is under way in `process`, which `finish` brings to
-/// its end.
+/// Updates during an operation in `process`, which `finish` brings to its end.
 fn update_meets(stage: &Stage, host: &Host, mut process: Process, finish: impl FnOnce(&mut Process)) -> Process {
     let good = Version::new(stage, "good", &["f"], QUIET);
     std::thread::scope(|scope| {
