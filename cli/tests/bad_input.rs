@@ -1,5 +1,5 @@
-//! Whatever is wrong, the command says so in one sentence, in bounded time,
-//! and leaves nothing behind.
+//! Bad input: the command reports every problem in one sentence, in bounded
+//! time, and leaves nothing behind.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::{Bench, example, finish, liar, write_program};
 
-/// Calls the function `f` of a plugin.
+/// Returns the arguments of a call of a plugin's function `f`.
 fn call<'a>(plugin: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["call", plugin.to_str().unwrap(), "f", "1"];
     arguments.extend(more);
@@ -65,7 +65,7 @@ fn an_executable_that_cannot_run() {
     assert!(error.contains("is not executable: chmod +x"), "{error}");
 }
 
-/// What the operating system says of these names no file, and often the wrong
+/// The operating system's error for these names no file, and often the wrong
 /// one.
 #[test]
 fn a_program_whose_loader_or_interpreter_is_missing() {
@@ -104,7 +104,7 @@ fn a_program_whose_loader_or_interpreter_is_missing() {
     }
     let error = refused(b"#!/usr/bin/env no-such-snake\n");
     assert!(error.contains("names the interpreter no-such-snake, which is nowhere in PATH"), "{error}");
-    // A script's interpreter may be a script, whose own is missing.
+    // A script's interpreter may be a script whose own interpreter is missing.
     let middle = folder.join("middle");
     write_program(&middle, b"#!/no/such/interpreter\n");
     let error = refused(format!("#!{}\n", middle.display()).as_bytes());
@@ -154,7 +154,7 @@ fn a_file_that_is_no_program() {
     assert!(error.contains("is a folder, not a program"), "{error}");
 }
 
-/// As a user who is not root, who may enter every folder.
+/// As a user other than root, who may enter every folder.
 #[test]
 fn a_program_that_this_user_may_not_reach() {
     if !rustix::process::getuid().is_root() {
@@ -217,7 +217,7 @@ fn a_program_on_a_file_system_without_execution() {
     assert!(ran.stderr.contains("run lies on a file system that is mounted noexec"), "{ran:?}");
 }
 
-/// In a folder where everybody may make files, and remove only their own.
+/// In a folder where every user may create files, and remove only their own.
 #[test]
 fn a_stale_socket_of_another_user() {
     if !rustix::process::getuid().is_root() {
@@ -267,7 +267,8 @@ fn a_python_that_is_no_interpreter() {
         assert!(error.starts_with(&format!("plugin {snake}: {python} {said}")), "{error}");
         assert!(error.ends_with("or name the interpreter with python_bin (--python-bin)"), "{error}");
     }
-    // By its name, it is passed over, as a shell does, and told all the same.
+    // By its name, the file is skipped, as in a shell, but mentioned in the
+    // error.
     let mut command = bench.command(&call(&folder, &["--python-bin", "python"]));
     let ran = finish(command.env("PATH", place).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     assert!(ran.stderr.contains(&format!("{} is not executable", file.display())), "{ran:?}");
@@ -297,7 +298,7 @@ fn a_python_that_is_no_interpreter() {
     assert!(error.contains("snake.py does not exist: build the plugin, or correct \"executable\""), "{error}");
 }
 
-/// It defines its symbols, and ends without serving them.
+/// The script defines its symbols, and ends without serving them.
 #[test]
 fn a_python_script_that_starts_nothing() {
     let bench = Bench::new();
@@ -319,7 +320,7 @@ fn a_python_script_that_starts_nothing() {
     }
 }
 
-/// What it writes is shown, and neither fills a terminal nor commands it.
+/// The plugin's output is shown, and neither floods nor controls a terminal.
 #[test]
 fn a_plugin_that_writes_much_and_oddly_before_it_fails() {
     let bench = Bench::new();
@@ -351,7 +352,7 @@ fn a_misspelt_field_of_a_manifest() {
     assert!(ran.stderr.contains("does not exist: build the plugin"), "{ran:?}");
 }
 
-/// It has no end, and is not read to it.
+/// The file has no end, and is not read to it.
 #[test]
 fn a_pipeline_that_is_no_file_of_a_users() {
     let bench = Bench::new();
@@ -359,7 +360,7 @@ fn a_pipeline_that_is_no_file_of_a_users() {
     assert!(error.starts_with("/dev/zero: it is larger than a pipeline may be (16 MiB)"), "{error}");
 }
 
-/// Numbers that make no sense are usage errors, before anything is started.
+/// Nonsensical numbers are usage errors, before anything is started.
 #[test]
 fn numbers_of_options_that_make_no_sense() {
     let bench = Bench::new();
@@ -419,7 +420,7 @@ fn a_python_that_does_not_exist() {
 fn fault_09_a_plugin_that_exits_at_once() {
     let bench = Bench::new();
     let folder = bench.script("echo preparing; echo 'no licence' >&2; exit 3");
-    // The default init timeout is a minute: it must not be waited for.
+    // The default init timeout is a minute, which the test must not wait for.
     let error = bench.fails(1, &call(&folder, &[]));
     assert!(error.contains("ended before its handshake (exit code 3)"), "{error}");
     assert!(error.contains("preparing") && error.ends_with("no licence"), "{error}");
@@ -441,7 +442,7 @@ fn fault_09_a_plugin_that_exits_at_once() {
 #[test]
 fn a_plugin_that_never_shakes_hands() {
     let bench = Bench::new();
-    // A child of its own, too: the whole group must go.
+    // With a child of its own: the whole group must go.
     let folder = bench.script("echo thinking; sh -c 'sleep 600' & sleep 600");
     let error = bench.fails(1, &call(&folder, &["--init-timeout", "500ms"]));
     assert!(error.contains("did not complete its handshake within 500ms (it wrote: thinking)"), "{error}");
@@ -530,7 +531,7 @@ fn pipelines_that_are_wrong() {
         std::fs::write(&file, text).unwrap();
         bench.fails(1, &["run", file.to_str().unwrap()])
     };
-    // Each is one sentence.
+    // Each error is one sentence.
     for (text, told) in [
         (
             "plugins = ['p']\n[source]\nsymbol = 's'\ncuont = 5\n",
@@ -583,7 +584,7 @@ fn an_unknown_transport() {
     assert!(error.starts_with("unknown transport pigeon: this host is built with uds"), "{error}");
 }
 
-/// Known at once, not after minutes of measuring.
+/// Reported at once, not after minutes of measuring.
 #[test]
 fn results_of_a_measurement_that_could_not_be_written() {
     let bench = Bench::new();
@@ -594,8 +595,8 @@ fn results_of_a_measurement_that_could_not_be_written() {
     }
 }
 
-/// By a signal: no process and no file is left, an older file is as it was, and
-/// what was measured is printed.
+/// Interrupted by a signal: no process and no file is left, an older file is
+/// unchanged, and what was measured is printed.
 #[test]
 fn a_measurement_that_is_interrupted() {
     use std::io::BufRead;
@@ -649,7 +650,7 @@ fn an_address_that_another_live_host_uses() {
     );
     assert!(socket.exists(), "the first host's socket is left alone");
 
-    // An interrupt ends the first in the middle of its start.
+    // An interrupt ends the first command in the middle of its start.
     rustix::process::kill_process(rustix::process::Pid::from_child(&first), rustix::process::Signal::INT).unwrap();
     let first = finish(first);
     assert_eq!(first.code, Some(130), "{first:?}");
@@ -661,7 +662,7 @@ fn an_address_that_another_live_host_uses() {
 fn wrong_arguments_are_told_in_the_functions_own_words() {
     let bench = Bench::new();
     let mirror = example("mirror");
-    // The build's progress stands before the sentence.
+    // The build's progress precedes the sentence.
     let last = |arguments: &[&str]| {
         let ran = bench.run(arguments);
         assert_eq!(ran.code, Some(1), "{ran:?}");

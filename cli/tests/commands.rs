@@ -1,5 +1,5 @@
-//! What the commands do with a good plugin: `examples/mirror`, built as a user
-//! would have it built.
+//! The commands with a correct plugin: `examples/mirror`, built as a user would
+//! build it.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use support::{Bench, Ran, example, finish, liar, write_program};
 
 impl Ran {
-    /// Its output as JSON lines, of a command that succeeded.
+    /// Returns the output of a successful command as JSON lines.
     fn lines(&self) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -72,7 +72,7 @@ fn source_prints_tuples() {
     let config = r#"{"interval":1}"#;
     let lines = bench.run(&["source", &mirror, "random", "--count", "5", "--config", config]).lines();
     assert_eq!(lines.iter().map(|row| row["count"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
-    // One that ends by itself; with meta.
+    // A source that ends by itself; with meta.
     let config = r#"{"interval":1,"count":2}"#;
     let lines = bench.run(&["source", &mirror, "random", "--meta", "--config", config]).lines();
     assert_eq!(lines.len(), 2);
@@ -93,7 +93,7 @@ fn source_ends_with_its_reader_and_with_an_interrupt() {
         assert!(line.starts_with("{\"count\":1,"), "{line}");
         if interrupt {
             kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-            // Read on, or the pipe ends it first.
+            // Read on, or the pipe ends the command first.
             std::io::copy(&mut output, &mut std::io::sink()).unwrap();
         }
         drop(output);
@@ -123,8 +123,8 @@ fn sink_counts_what_became_of_each_line() {
     bench.assert_nothing_is_left();
 }
 
-/// A pipe of one page that nobody reads, and both its ends: a sink that writes
-/// to it collects no more than the first short rows.
+/// Creates a pipe of one page that nobody reads, with both ends: a sink that
+/// writes to it collects no more than the first short rows.
 fn pipe(bench: &Bench) -> (String, File) {
     let path = bench.path().join("pipe");
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -133,7 +133,7 @@ fn pipe(bench: &Bench) -> (String, File) {
     (path.display().to_string(), end)
 }
 
-/// Feeds the sink `file` so many rows that are longer than the pipe.
+/// Feeds the sink `file` this many rows that are longer than the pipe.
 fn feed(bench: &Bench, path: &str, options: &[&str], rows: usize) -> Child {
     let (mirror, config) = (example("mirror"), json!({ "path": path }).to_string());
     let mut command = bench.command(&[&["sink", &mirror, "file", "--config", &config][..], options].concat());
@@ -149,7 +149,7 @@ fn a_sink_that_is_slower_than_its_rows_come_gets_them_all() {
     let (path, end) = pipe(&bench);
     let child = feed(&bench, &path, &[], 40);
     let mut rows = BufReader::new(end).lines();
-    // Longer than whatever gives up after a second.
+    // Longer than anything that gives up after a second.
     std::thread::sleep(Duration::from_millis(2500));
     (0..40).for_each(|_| assert!(rows.next().unwrap().unwrap().len() > 5000));
     let ran = finish(child);
@@ -163,7 +163,7 @@ fn what_a_sink_does_not_collect_is_said_with_its_number() {
     let bench = Bench::new();
     let (path, end) = pipe(&bench);
     let child = feed(&bench, &path, &["--drain-stall", "300ms"], 20);
-    // It collects these, and what fits into buffers.
+    // The sink collects these, and what fits into buffers.
     let mut rows = BufReader::new(end).lines();
     (0..3).for_each(|_| assert!(rows.next().unwrap().unwrap().len() > 5000));
     let ran = finish(child);
@@ -226,7 +226,7 @@ fn the_end_of_a_pipeline_waits_for_its_sink_and_says_what_was_not_collected() {
     let ran = bench.run(&["run", file.to_str().unwrap()]);
     assert_eq!((ran.code, &summary(&ran)["delivered"]), (Some(0), &json!(200)), "{ran:?}");
     bench.assert_nothing_is_left();
-    // It has both ends, and ends with the test.
+    // Both ends of the pipe end with the test.
     drop(reader);
 }
 
@@ -343,7 +343,7 @@ fn a_conda_plugin_runs_in_its_environment_and_leaves_no_child() {
     let manifest = json!({ "language": "python", "executable": format!("{name}.py"), "virtualEnvType": "conda",
                            "env": "myenv", "functions": ["f"] });
     std::fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
-    // As conda does, it stays, with the interpreter as its child.
+    // Like conda, the wrapper stays, with the interpreter as its child.
     let programs = bench.path().join("bin");
     std::fs::create_dir(&programs).unwrap();
     write_program(

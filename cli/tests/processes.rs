@@ -1,5 +1,5 @@
-//! What becomes of the processes that the command starts, when it is killed and
-//! where it is a container's first process.
+//! Processes that the command starts, when the command is killed, and when it
+//! is process 1 of a container.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Bench, finish, write_program};
 
-/// Only a mistake takes so long.
+/// Maximum time of any wait, which only a bug exceeds.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -25,7 +25,8 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The number that a script has written to a file, with the end of its line.
+/// Returns the number that a script has written to a file, with the line
+/// ending.
 fn number(path: &Path) -> Option<Pid> {
     let text = std::fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))?;
     Pid::from_raw(text.trim().parse().ok()?)
@@ -51,8 +52,8 @@ fn the_build_of_a_plugin_ends_with_a_killed_command() {
     wait_for("cargo and what it runs are gone", || pids.iter().all(|pid| is_gone(*pid)).then_some(()));
 }
 
-/// The command as the first process of a container; `None` where this system
-/// gives none to this user.
+/// Returns the command as process 1 of a container; `None` where this user
+/// cannot have one on this system.
 fn first_process(bench: &Bench, arguments: &[&str]) -> Option<Command> {
     const CONTAINER: &[&str] = &["-pf", "--mount-proc", "--kill-child"];
     let options: &[&[&str]] = match rustix::process::getuid().is_root() {
@@ -99,14 +100,14 @@ fn the_first_process_of_a_container_passes_signals_on() {
     wait_for("the plugin runs", || folder.join("ready").exists().then_some(()));
     let children = format!("/proc/{0}/task/{0}/children", container.id());
     let first = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
-    // What a container is stopped with.
+    // The signal that stops a container.
     kill_process(Pid::from_raw(first).unwrap(), Signal::TERM).unwrap();
     let ran = finish(container);
     assert_eq!(ran.code, Some(130), "{ran:?}");
     bench.assert_nothing_is_left();
 }
 
-/// As under a parent that wants to hear nothing of its children.
+/// As under a parent that ignores its children's ends.
 #[test]
 fn how_a_plugin_ended_is_known_where_sigchld_was_ignored() {
     let bench = Bench::new();
@@ -120,8 +121,8 @@ fn how_a_plugin_ended_is_known_where_sigchld_was_ignored() {
     assert!(said.contains("exit code 3"), "{said}");
 }
 
-/// An installer leaves whatever it likes in its folder for temporary files: that
-/// goes with it, or with the next command where this one was killed.
+/// Whatever an installer leaves in its folder for temporary files is removed
+/// with the folder, or by the next command if this one was killed.
 #[test]
 fn what_an_interrupted_installer_leaves_is_removed() {
     for (signal, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {

@@ -1,5 +1,5 @@
 //! The command among other programs of a shell: whatever its standard streams
-//! are, there is no panic, and what is wrong is said in bounded words.
+//! are, it does not panic, and reports errors in a bounded text.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod support;
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::{Bench, MESSAGEPACK, Ran, finish, speaker};
 
-/// What the plugin here does when nothing else matters.
+/// The plugin's behaviour where nothing else matters.
 const PLAIN: &str = r#"
 def source(push):
     for n in range(3):
@@ -23,17 +23,17 @@ def row(data): pass
 def call(request): return b'{"state":true,"result":"' + b"x" * 20 + b'"}'
 "#;
 
-/// A pipe whose reader has gone.
+/// Returns a pipe whose reader has gone away.
 fn closed() -> Stdio {
     std::io::pipe().unwrap().1.into()
 }
 
-/// A file on a disk that is full.
+/// Returns a file on a full disk.
 fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// The command with each way to give a result, with its exit code.
+/// Returns the command in each way that gives a result.
 fn commands<'a>(plugin: &'a str, pipeline: &'a str) -> Vec<Vec<&'a str>> {
     vec![
         vec!["call", plugin, "f", "1"],
@@ -54,11 +54,11 @@ fn pipeline(bench: &Bench, plugin: &str, more: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Runs it with these streams, and lines for a sink.
+/// Runs the command with these streams, and lines for a sink.
 fn run_with(bench: &Bench, arguments: &[&str], stdout: Stdio, stderr: Stdio, lines: &[u8]) -> Ran {
     let mut command = bench.command(arguments);
     let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().unwrap();
-    // It may end before it has read all.
+    // The command may end before it has read all.
     let _ = child.stdin.take().unwrap().write_all(lines);
     finish(child)
 }
@@ -182,20 +182,21 @@ fn arguments_that_are_not_json_are_usage_errors_in_bounded_words() {
         assert!(error.starts_with(told) && error.len() < 300, "{error}");
     }
     assert!(!plugin.join("started").exists());
-    // With a byte order mark, of a file that was put there.
+    // With a byte order mark, from a file inserted by the shell.
     let error = bench.fails(1, &["source", path, "no", "--config", "\u{feff}{}"]);
     assert!(error.starts_with("there is no source no"), "{error}");
 }
 
-/// A sink with acks gets these bytes; what the command said and its code.
+/// Feeds these bytes to a sink with acknowledgements; returns the command's
+/// output and exit code.
 fn fed(bench: &Bench, plugin: &Path, lines: &[u8]) -> (Option<i32>, String, String) {
     let arguments = ["sink", plugin.to_str().unwrap(), "k", "--ack"];
     let Ran { code, stdout, stderr } = run_with(bench, &arguments, Stdio::piped(), Stdio::piped(), lines);
     (code, stdout, stderr)
 }
 
-/// A text as other encodings have it, with and without a mark, in both orders of
-/// bytes; with their names.
+/// Returns a text in other encodings, with and without a byte order mark, in
+/// both byte orders, with their names.
 fn encoded(text: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut encoded = Vec::new();
     for text in [text.to_owned(), format!("\u{feff}{text}")] {
@@ -242,7 +243,7 @@ def call(request): return json.dumps({"state": False, "result": "\x1b[2J\x9b1m\x
         (vec!["call", path, "f", "1"], "", TOLD),
         (vec!["call", path, CLEAR], "", TOLD),
         (vec!["call", CLEAR, "f"], "", TOLD),
-        // Whole sequences are left out of what the parser of options quotes.
+        // The option parser omits whole escape sequences from its quotes.
         (vec!["call", path, "f", &option], "", r"\u{7}\u{8}"),
         (vec![CLEAR], "", r"\u{7}\u{8}"),
         (vec!["source", path, "s"], "", TOLD),
@@ -258,7 +259,7 @@ def call(request): return json.dumps({"state": False, "result": "\x1b[2J\x9b1m\x
         let is_bad = |character: char| character.is_control() && character != '\n';
         assert!(!ran.stderr.contains(is_bad) && ran.stderr.contains(told), "{arguments:?}: {:?}", ran.stderr);
     }
-    // The end of a line within an argument is a part of the sentence.
+    // A line ending within an argument is part of the sentence.
     let error = bench.fails(2, &["call", path, "f", "{\"a\":\n\tb}"]);
     assert_eq!(error, r#"argument 1 is not JSON: expected value at line 2 column 2 in {"a":\n\tb}"#);
     bench.assert_nothing_is_left();
@@ -288,7 +289,7 @@ def call(request):
     }
     let ran = bench.run(&["call", path, "f", "18446744073709551615", "-9223372036854775808", "1e30"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "18446744073709551615\n"), "{ran:?}");
-    // A sink gets what stands there.
+    // A sink gets the text unchanged.
     let (code, _, stderr) = fed(&bench, &plugin, format!("{{\"a\":{long}}}\n").as_bytes());
     assert_eq!(code, Some(0));
     assert!(stderr.contains(&format!("row {{\"a\":{long}}}")), "{stderr}");
@@ -323,7 +324,8 @@ fn lines_that_are_wrong_are_told_with_their_number_and_cut() {
         // The plugin may complain that nothing was sent to it.
         assert!(stderr.lines().any(|line| line.starts_with(&told)), "{text:x?}: {stderr}");
     }
-    // Marks of files that were put together, Windows' ends of lines, no end.
+    // Byte order marks of concatenated files, Windows' line endings, no line
+    // ending.
     let (code, stdout, stderr) =
         fed(&bench, &plugin, b"\xef\xbb\xbf{\"a\":1}\r\n\r\n\xef\xbb\xbf{\"a\":2}\r\n{\"a\":3}");
     assert_eq!((code, stdout), (Some(0), acked(3)), "{stderr}");
@@ -383,7 +385,7 @@ def call(request): return b"" if b"Validate" in request else b"\x82\xa5state\xc3
     bench.assert_nothing_is_left();
 }
 
-/// Sends what cannot be read, as fast as it is taken.
+/// Source that sends invalid data as fast as it is read.
 const FLOOD: &str = "
 def source(push):
     while not stopped.is_set():
@@ -397,18 +399,19 @@ fn errors_without_end_are_folded_and_end_the_command() {
     let plugin = plugin.to_str().unwrap();
     let pipeline = pipeline(&bench, plugin, "count = 3\n");
     for arguments in [["source", plugin, "s", "--count", "3"], ["run", &pipeline, "--count", "3", "--timeout=1h"]] {
-        // By default, and after so many.
+        // By default, and with another limit.
         for (more, count) in [(&[][..], 1000), (&["--max-errors", "50000"][..], 50_000)] {
             let ran = bench.run(&[&arguments[..], more].concat());
             assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
             let told = format!("{count} consecutive errors without a row in between: --max-errors sets the limit");
             assert!(ran.stderr.contains(&told), "{ran:?}");
-            // One, with counts at most once a second, and the end.
+            // One line, repeated with counts at most once a second, and the
+            // end.
             assert!(ran.stderr.contains("more like this)"), "{ran:?}");
             assert!(ran.stderr.len() < 20_000 && ran.stderr.lines().count() < 60, "{ran:?}");
         }
     }
-    // Without a limit time ends it.
+    // Without a limit, the timeout ends it.
     let ran = bench.run(&["source", plugin, "s", "--count", "3", "--max-errors", "0", "--timeout", "300ms"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("source s gave 0 of 3 rows within 300ms"), "{ran:?}");
@@ -460,7 +463,8 @@ def call(request):
     assert_eq!(stderr, format!("[{name}] row {{\"a\":1}}\n[{name}] row {{\"a\":2}}\n"));
     let ran = bench.run(&["source", path, "s"]);
     assert_eq!((ran.stdout.as_str(), ran.stderr), ("{}\n", format!("[{name}] source prints\n")));
-    // At the level info they are not shown twice; at the level error not at all.
+    // At the level info the lines are not shown twice; at the level error not
+    // at all.
     let ran = bench.run(&["call", path, "f", "--log-level", "info"]);
     assert_eq!(ran.stdout, "7\n");
     assert!(ran.stderr.matches("call prints").count() >= 1, "{ran:?}");
@@ -470,7 +474,7 @@ def call(request):
     );
     let ran = bench.run(&["source", path, "s", "--log-level", "error"]);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("{}\n", ""));
-    // One that does not start says why once.
+    // A plugin that does not start reports the reason once.
     let bench = Bench::new();
     let broken = speaker(&bench, "b'handshake'", "raise RuntimeError('it is broken')");
     let error = bench.fails(1, &["source", broken.to_str().unwrap(), "s"]);
@@ -499,7 +503,7 @@ def call(request):
         for signal in heard_signals() {
             let mut command = bench.command(&arguments);
             command.args(["--recv-timeout", "120s"]);
-            // It stays open: who types has not ended it.
+            // stdin stays open: a person who types has not ended it.
             let (stdin, mut typed) = std::io::pipe().unwrap();
             typed.write_all(b"{}\n").unwrap();
             let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -515,7 +519,7 @@ def call(request):
             drop(typed);
             let rest = reader.join().unwrap();
             assert_eq!(ran.code, Some(130), "{arguments:?}: {rest}");
-            // What there is to tell.
+            // The expected report.
             match arguments[0] {
                 "sink" => {
                     assert!(ran.stdout.contains("\"acked\":0,") && ran.stdout.ends_with("\"sent\":1}\n"), "{ran:?}")
@@ -547,7 +551,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     bench.assert_nothing_is_left();
 }
 
-/// Reads until this text has come.
+/// Reads until this text has arrived.
 fn await_text(from: &mut impl Read, text: &str) {
     let (mut read, mut piece) = (Vec::new(), [0; 4096]);
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
@@ -667,7 +671,7 @@ def row(data): return b'{"error":"no room"}'
         );
         assert_eq!(ran.code, Some(1), "{arguments:?}: {ran:?}");
         assert_eq!(ran.stderr.lines().last(), Some(&*format!("ekuiper-plugin: {told}")), "{ran:?}");
-        // Equal ones of several lines are one.
+        // Equal errors of several lines are reported once.
         let same = ran.stderr.lines().filter(|line| line.contains("sink k: no room")).count();
         assert!(same < 60, "{ran:?}");
         bench.assert_nothing_is_left();

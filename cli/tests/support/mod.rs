@@ -1,5 +1,5 @@
-//! Runs the real command on plugins that tests write, and looks at what it
-//! leaves behind.
+//! Runs the real command on plugins written by tests, and checks what it leaves
+//! behind.
 #![allow(dead_code)] // each test file uses its part
 
 use std::os::unix::fs::PermissionsExt;
@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-/// How long one command may take: it is bounded by its own deadlines, this
-/// only keeps a mistake from hanging the tests.
+/// Maximum time of one command: its own deadlines bound it, and this only keeps
+/// a bug from hanging the tests.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// A folder of a test's own: its plugins, and `TMPDIR` of its commands.
+/// A test's folder: its plugins, and `TMPDIR` of its commands.
 pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
 
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -38,13 +38,13 @@ impl Bench {
         self.folder.path()
     }
 
-    /// A name that no other test's plugin has in `/tmp`.
+    /// Returns a plugin name that is unique in `/tmp`.
     pub(crate) fn unique(&self, name: &str) -> String {
         let own = self.path().file_name().unwrap().to_string_lossy().replace('.', "");
         format!("{name}{own}")
     }
 
-    /// A plugin's folder with a manifest and no executable.
+    /// Creates a plugin's folder with a manifest and no executable.
     pub(crate) fn plugin(&self, name: &str, manifest: &str) -> PathBuf {
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).unwrap();
@@ -52,8 +52,8 @@ impl Bench {
         folder
     }
 
-    /// A plugin whose executable is this script for `sh`, with the function
-    /// `f`.
+    /// Creates a plugin whose executable is this script for `sh`, with the
+    /// function `f`.
     pub(crate) fn script(&self, script: &str) -> PathBuf {
         let manifest = r#"{"language":"go","executable":"run","functions":["f"]}"#;
         let folder = self.plugin(&self.unique("script"), manifest);
@@ -61,7 +61,7 @@ impl Bench {
         folder
     }
 
-    /// The command, with everything temporary in this folder.
+    /// Returns the command, with everything temporary in this folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ekuiper-plugin"));
         command.args(arguments).env("TMPDIR", self.path().join("tmp")).stdin(Stdio::null());
@@ -73,8 +73,8 @@ impl Bench {
         finish(self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    /// The command fails with this exit code, and says why in one sentence;
-    /// nothing is left behind. Returns the sentence.
+    /// Runs a command that must fail with this exit code, report the reason in
+    /// one sentence, and leave nothing behind. Returns the sentence.
     pub(crate) fn fails(&self, code: i32, arguments: &[&str]) -> String {
         let ran = self.run(arguments);
         assert_eq!(ran.code, Some(code), "{ran:?}");
@@ -86,19 +86,20 @@ impl Bench {
         sentence.to_owned()
     }
 
-    /// The process of a plugin that a command here runs.
+    /// Returns the process of a plugin that a command of this bench runs.
     pub(crate) fn plugin_process(&self, name: &str) -> Pid {
         let is_it = |line: &str| line.split(' ').next().is_some_and(|program| program.ends_with(name));
         let found = processes_of(self.path()).into_iter().find(|(_, line)| is_it(line));
         found.unwrap_or_else(|| panic!("{name} does not run")).0
     }
 
-    /// Whether a process runs that was started with a path in this folder.
+    /// Returns whether a process runs that was started with a path in this
+    /// folder.
     pub(crate) fn has_processes(&self) -> bool {
         !processes_of(self.path()).is_empty()
     }
 
-    /// No socket, no folder, no process.
+    /// Asserts that no socket, no folder and no process is left.
     pub(crate) fn assert_nothing_is_left(&self) {
         let left: Vec<_> =
             std::fs::read_dir(self.path().join("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -137,7 +138,7 @@ pub(crate) fn write_program(path: &Path, content: &[u8]) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The processes that were started with a path in this folder.
+/// Returns the processes that were started with a path in this folder.
 fn processes_of(folder: &Path) -> Vec<(Pid, String)> {
     let folder = folder.to_string_lossy();
     let mut found = Vec::new();
@@ -153,8 +154,8 @@ fn processes_of(folder: &Path) -> Vec<(Pid, String)> {
     found
 }
 
-/// A plugin or a pipeline in the folder `examples` of the checkout. Its build,
-/// which no command's deadline bounds, is not left to the command.
+/// Returns a plugin or a pipeline in the folder `examples` of the checkout,
+/// after building it here, where no command's deadline applies.
 pub(crate) fn example(name: &str) -> String {
     static BUILT: std::sync::Once = std::sync::Once::new();
     BUILT.call_once(|| {
@@ -164,8 +165,8 @@ pub(crate) fn example(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).to_string_lossy().into_owned()
 }
 
-/// A plugin in Python that speaks SP and says what it likes: `say` is called
-/// with each command and returns the next request.
+/// Creates a plugin in Python that speaks SP and sends anything: `say` is
+/// called with each command and returns the next request.
 pub(crate) fn liar(bench: &Bench, first: &str, say: &str) -> PathBuf {
     let name = bench.unique("liar");
     let manifest = format!(r#"{{"language":"python","executable":"{name}.py","functions":["f"]}}"#);
@@ -198,11 +199,11 @@ channel(folder + "/plugin_{name}.ipc", {first}, say)
     folder
 }
 
-/// A plugin in Python that speaks SP and has the source `s`, the sink `k` and
-/// the function `f`. `hello` is what it begins its control channel with;
+/// Creates a plugin in Python that speaks SP and has the source `s`, the sink
+/// `k` and the function `f`. `hello` is the start of its control channel;
 /// `body` defines `source(push)`, `row(data)` and `call(request)`, as far as
-/// they are used: `push` sends a message, `call` returns the reply. `stopped` is
-/// set when the source is to stop.
+/// they are used: `push` sends a message, `call` returns the reply. `stopped`
+/// is set when the source is to stop.
 pub(crate) fn speaker(bench: &Bench, hello: &str, body: &str) -> PathBuf {
     let name = bench.unique("speaker");
     let manifest =
@@ -281,7 +282,7 @@ serve(folder + "/plugin_{name}.ipc", {hello}, control)
     folder
 }
 
-/// A hello with which a plugin agrees to MessagePack.
+/// A hello by which a plugin agrees to MessagePack.
 pub(crate) const MESSAGEPACK: &str = "b'handshake ' + json.dumps({\"sdk\": \"test\", \"version\": \"1\", \"symbols\": \
                                       {\"sources\": [\"s\"], \"sinks\": [\"k\"], \"functions\": [\"f\"]}, \
                                       \"codecs\": [\"messagepack\"], \"features\": []}).encode()";

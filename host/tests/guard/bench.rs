@@ -1,6 +1,6 @@
-//! A host in a process of its own, the plugins that it runs, and what is left
-//! of them: every process that descends from it carries the bench's folder in
-//! its environment, its guards too.
+//! A host in a separate process, the plugins it runs, and what remains of them:
+//! every process that descends from it has the bench's folder in its
+//! environment, including its guards.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 use ekuiper_host::Host;
 use rustix::process::{Pid, Signal};
 
-/// Names the bench's folder to the host, and marks all that descends from it.
+/// Variable with the bench's folder, which marks all descendants of the host.
 const MARK: &str = "EKUIPER_GUARD_BENCH";
 
-/// In the environment of a process that starts a host and adopts orphans.
+/// Variable of a process that starts a host and adopts orphans.
 const ADOPTER: &str = "EKUIPER_GUARD_ADOPTER";
 
-/// What a host says begins so; the test harness writes to the same pipe.
+/// Prefix of the host's lines; the test harness writes to the same pipe.
 const SAYS: &str = "host: ";
 
-/// How long anything may take: only a mistake takes so long.
+/// Maximum time of any wait, which only a bug exceeds.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// A program that is being written cannot be executed, and a process that is
-/// just being forked may hold it open: one at a time.
+/// Held during a fork: a program that is being written cannot be executed, and
+/// a process that is being forked may hold it open.
 static FORK: Mutex<()> = Mutex::new(());
 
-/// A test's own folder, with its plugins and its hosts' temporary files.
+/// A test's folder, with its plugins and its hosts' temporary files.
 pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
@@ -40,7 +40,7 @@ pub(crate) struct HostProcess {
     output: BufReader<ChildStdout>,
 }
 
-/// A process, as `/proc/<pid>/stat` has it.
+/// A process, as in `/proc/<pid>/stat`.
 #[derive(Debug)]
 #[allow(dead_code)] // for people
 pub(crate) struct Found {
@@ -75,7 +75,7 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    /// A name that nobody else has in `/tmp`.
+    /// Returns a name that is unique in `/tmp`.
     pub(crate) fn unique(&self, name: &str) -> String {
         format!("{name}{}", self.own())
     }
@@ -84,7 +84,7 @@ impl Bench {
         self.folder.path().file_name().unwrap().to_string_lossy().replace('.', "")
     }
 
-    /// A plugin's folder, with its manifest.
+    /// Creates a plugin's folder, with its manifest.
     pub(crate) fn plugin(&self, name: &str, manifest: &str) -> PathBuf {
         let folder = self.path("plugins").join(name);
         std::fs::create_dir(&folder).unwrap();
@@ -92,8 +92,9 @@ impl Bench {
         folder
     }
 
-    /// A plugin that is a script for `sh` in its own folder, and never shakes
-    /// hands. It makes the file `ready` there. Returns its name.
+    /// Creates a plugin that is a script for `sh` in its own folder, and never
+    /// completes its handshake. The script creates the file `ready` there.
+    /// Returns its name.
     pub(crate) fn script(&self, name: &str, script: &str) -> String {
         let name = self.unique(name);
         let manifest = format!(r#"{{"language":"go","executable":"run","functions":["f{name}"]}}"#);
@@ -108,22 +109,22 @@ impl Bench {
         wait_for(&format!("{plugin} is ready"), || ready.exists().then_some(()));
     }
 
-    /// A process in the role of a host of all plugins of this bench.
+    /// Starts a process in the role of a host of all plugins of this bench.
     pub(crate) fn host(&self) -> HostProcess {
         self.start(Command::new(std::env::current_exe().unwrap()))
     }
 
-    /// A host that begins with every signal blocked and ignored, but for what
-    /// this argument of `env` says.
+    /// Starts a host with every signal blocked and ignored, except as this
+    /// argument of `env` says.
     pub(crate) fn deaf_host(&self, kept: &str) -> HostProcess {
         let mut command = Command::new("env");
         command.args(["--block-signal", "--ignore-signal", kept]).arg(std::env::current_exe().unwrap());
         self.start(command)
     }
 
-    /// A host whose orphans become children of a process that, as many a
-    /// container's first, waits for its own child alone; it is the one that is
-    /// returned.
+    /// Starts a host whose orphans become children of a process that, like
+    /// process 1 of many containers, waits for its own child alone; returns
+    /// that process.
     pub(crate) fn adopter(&self) -> HostProcess {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(ADOPTER, "");
@@ -148,8 +149,8 @@ impl Bench {
         HostProcess { child, input, output }
     }
 
-    /// All processes of this bench. A zombie is none: nothing of it is left but
-    /// its number.
+    /// Returns all processes of this bench, without zombies, of which only the
+    /// process id is left.
     pub(crate) fn processes(&self) -> Vec<Found> {
         let mark = format!("{MARK}={}", self.folder.path().display()).into_bytes();
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
@@ -171,7 +172,7 @@ impl Bench {
         wait_for(&format!("there are {count} guards"), || Some(self.guards()).filter(|found| found.len() == count))
     }
 
-    /// Waits until there is no process but these.
+    /// Waits until only these processes are left.
     pub(crate) fn wait_nothing_but(&self, kept: &[u32]) {
         let mut left = Vec::new();
         let deadline = Instant::now() + WATCHDOG;
@@ -188,7 +189,8 @@ impl Bench {
 }
 
 impl Drop for Bench {
-    /// What a failed test leaves running, and the sockets of killed hosts.
+    /// Ends what a failed test leaves running, and removes the sockets of
+    /// killed hosts.
     fn drop(&mut self) {
         for found in self.processes() {
             let _ = rustix::process::kill_process(Pid::from_raw(found.pid).unwrap(), Signal::KILL);
@@ -207,7 +209,7 @@ impl HostProcess {
         self.child.id()
     }
 
-    /// Has it start a plugin, without waiting for the handshake.
+    /// Orders the host to start a plugin, without waiting for the handshake.
     pub(crate) fn start(&mut self, plugin: &str) {
         self.tell(&format!("start {plugin}"));
     }
@@ -216,13 +218,13 @@ impl HostProcess {
         writeln!(self.input, "{order}").unwrap();
     }
 
-    /// Gives an order and returns what it says next.
+    /// Sends an order to the host, and returns its next line.
     pub(crate) fn ask(&mut self, order: &str) -> String {
         self.tell(order);
         self.hear()
     }
 
-    /// What it says next.
+    /// Returns the host's next line.
     pub(crate) fn hear(&mut self) -> String {
         let mut line = String::new();
         loop {
@@ -236,7 +238,7 @@ impl HostProcess {
         }
     }
 
-    /// `kill -9`; returns once it is gone.
+    /// Kills the host with SIGKILL; returns once it is gone.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -250,8 +252,8 @@ impl Drop for HostProcess {
     }
 }
 
-/// The life of a host, if this process is to be one: it does what it is told,
-/// until nobody tells it any more.
+/// Acts as a host, if this process is one: follows orders until there are no
+/// more.
 pub(crate) fn be_a_host() {
     let Some(folder) = std::env::var_os(MARK) else { return };
     if std::env::var_os(ADOPTER).is_some() {
@@ -307,13 +309,13 @@ fn say(text: &str) {
     println!("{SAYS}{text}");
 }
 
-/// The Python with the official SDK that `cargo xtask tools` sets up.
+/// Returns the Python with the official SDK that `cargo xtask tools` sets up.
 pub(crate) fn official_python() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/python/bin/python");
     path.exists().then_some(path)
 }
 
-/// Waits for something to be there.
+/// Waits until there is a result.
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WATCHDOG;
     loop {
@@ -325,7 +327,7 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// Between two looks at what announces itself to nobody.
+/// Pauses between two polls of something that no event reports.
 fn pause() {
     std::thread::sleep(Duration::from_millis(5));
 }
@@ -336,12 +338,12 @@ pub(crate) fn write_program(path: &Path, content: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A process that is more than a zombie.
+/// Returns a process that is not a zombie.
 pub(crate) fn found(proc: &Path) -> Option<Found> {
     stat(proc).filter(|found| found.state != "Z")
 }
 
-/// The zombies among a process's children.
+/// Returns the zombies among a process's children.
 pub(crate) fn zombies(parent: u32) -> Vec<Found> {
     let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| stat(&entry.path()));
     all.filter(|found| i64::from(found.parent) == i64::from(parent) && found.state == "Z").collect()

@@ -1,5 +1,5 @@
-//! Nothing survives a host, however it ends: its plugins' process groups, with
-//! what they started, end with it, and so do their guards.
+//! Nothing survives a host, however it ends: its plugins' process groups end
+//! with it, with the processes they started, and so do their guards.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
 
 mod bench;
@@ -13,7 +13,7 @@ use std::time::Instant;
 use bench::{Bench, be_a_host, found, official_python, wait_for, write_program, zombies};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Not a test: the other tests start this program again, as a host.
+/// Not a test: the other tests start this executable again, as a host.
 #[test]
 fn in_the_role_of_a_host() {
     be_a_host();
@@ -119,7 +119,7 @@ fn an_orderly_host_leaves_nothing() {
     bench.wait_guards(1);
     host.tell("shutdown");
     while host.hear() != "shut down" {}
-    // At once: who ends after it may be looked for.
+    // At once: a process that ends after it may be looked for.
     let left: Vec<_> =
         bench.processes().into_iter().filter(|found| u32::try_from(found.pid) != Ok(host.pid())).collect();
     assert!(left.is_empty(), "{left:#?}");
@@ -159,7 +159,8 @@ fn a_guard_keeps_nothing_of_its_hosts_and_hears_no_signal() {
     let bench = Bench::new();
     let names: Vec<_> = (0..8).map(|number| bench.script(&format!("p{number}"), FAMILY)).collect();
     let mut host = bench.host();
-    // All at once, so that each is forked while others have their pipes open.
+    // All in parallel, so that each is forked while others have their pipes
+    // open.
     names.iter().for_each(|name| host.start(name));
     names.iter().for_each(|name| bench.wait_ready(name));
     let all = bench.processes();
@@ -179,7 +180,7 @@ fn a_guard_keeps_nothing_of_its_hosts_and_hears_no_signal() {
             kill_process(Pid::from_raw(guard.pid).unwrap(), signal).unwrap();
         }
     }
-    // All the same, they do their work.
+    // Nevertheless, they do their work.
     host.kill();
     bench.wait_nothing_but(&[]);
 }
@@ -219,8 +220,8 @@ fn a_host_that_adopts_orphans_reaps_its_guards() {
     });
 }
 
-/// Where process 1 of a container waits for its own child alone, a guard that
-/// is nobody's child but its stays a zombie for ever.
+/// If process 1 of a container waits only for its own child, a guard that is
+/// nobody else's child stays a zombie forever.
 #[test]
 fn guards_leave_no_zombie_where_nobody_reaps_orphans() {
     let bench = Bench::new();
@@ -231,7 +232,7 @@ fn guards_leave_no_zombie_where_nobody_reaps_orphans() {
         assert!(host.hear().contains("exit code 3"));
     }
     bench.wait_guards(0);
-    // All that it has is the host, which waits for its own children.
+    // The only child is the host, which waits for its own children.
     let adopted = zombies(host.pid());
     assert!(adopted.is_empty(), "{adopted:#?}");
     let host_pid = wait_for("the host", || bench.processes().into_iter().find(|it| it.parent as u32 == host.pid()));
@@ -239,15 +240,15 @@ fn guards_leave_no_zombie_where_nobody_reaps_orphans() {
     assert_eq!(host.ask("shutdown"), "shut down");
 }
 
-/// What a plugin has started and left becomes the host's child where that
-/// adopts orphans, as process 1 does; nobody else would know what it is.
+/// Orphans of a plugin become the host's children if the host adopts orphans,
+/// as process 1 does; no other code would know them.
 #[test]
 fn a_host_that_adopts_orphans_reaps_those_of_its_plugins_and_no_others() {
     let bench = Bench::new();
     let name = bench.script("family", FAMILY);
     let mut host = bench.host();
     assert_eq!(host.ask("adopt"), "adopts");
-    // Its own child, which it has not waited for.
+    // The host's own child, which it has not waited for.
     assert_eq!(host.ask("bear"), "born");
     host.start(&name);
     bench.wait_ready(&name);
@@ -272,7 +273,7 @@ fn a_plugin_starts_with_default_signals_whatever_its_host_has_done_to_its_own() 
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim_start_matches(':');
         u64::from_str_radix(line.trim(), 16).unwrap()
     };
-    // How a plugin has ended cannot be known where SIGCHLD is ignored.
+    // How a plugin has ended cannot be known if SIGCHLD is ignored.
     for (kept, ended) in [("--default-signal=CHLD", "exit code 3"), ("--ignore-signal=CHLD", "exit status unknown")] {
         let name = bench.script(&format!("clean{}", kept.len()), "cat /proc/self/status > status\nexit 3");
         let mut host = bench.deaf_host(kept);
@@ -300,7 +301,7 @@ fn the_installer_of_an_environment_ends_with_a_killed_host() {
         bench.plugin(&name, r#"{"language":"python","executable":"p.py","functions":["f"],"virtualEnvType":"venv"}"#);
     std::fs::write(folder.join("p.py"), "").unwrap();
     std::fs::write(folder.join("requirements.txt"), "./package\n").unwrap();
-    // pip itself runs this, in a process of its own, and needs nothing else.
+    // pip itself runs this, in a separate process, and needs nothing else.
     let package = folder.join("package");
     std::fs::create_dir(&package).unwrap();
     let project = "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n";
@@ -357,7 +358,7 @@ fn the_folder_of_a_killed_host_goes_with_the_next_host() {
     bench.wait_ready(&name);
     let left = folders();
     assert!(left.len() == 1 && std::fs::read_dir(&left[0]).unwrap().count() > 1, "with its sockets: {left:?}");
-    // One that lives keeps its own, whoever comes.
+    // A live host keeps its own folder, whichever host comes.
     let mut living = bench.host();
     assert_eq!(living.ask("ping"), "pong");
     let both = folders();
@@ -376,8 +377,8 @@ fn the_folder_of_a_killed_host_goes_with_the_next_host() {
     assert_eq!(folders(), [] as [PathBuf; 0]);
 }
 
-/// A plugin on the official SDK with a function `f<name>` that reverses a
-/// text, and a child process that would not end by itself. Returns its name.
+/// Creates a plugin on the official SDK with a function `f<name>` that reverses
+/// a text, and a child process that would not end by itself. Returns its name.
 fn python_plugin(bench: &Bench, name: &str, environment: &str) -> Option<String> {
     if official_python().is_none() {
         tell("SKIPPED: plugins of the official Python SDK: cargo xtask tools sets it up");
@@ -410,8 +411,8 @@ if __name__ == "__main__":
     Some(name)
 }
 
-/// The same behind a wrapper that runs python as its child, as `conda run`
-/// does.
+/// Creates the same plugin behind a wrapper that runs python as its child, as
+/// `conda run` does.
 fn conda_plugin(bench: &Bench) -> Option<String> {
     write_program(&bench.path("bin/conda"), "#!/bin/sh\n# run -n ENVIRONMENT COMMAND…\nshift 3\n\"$@\"\nexit $?\n");
     python_plugin(bench, "conda", r#","virtualEnvType":"conda","env":"demo""#)
@@ -421,7 +422,7 @@ fn example(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path)
 }
 
-/// The plugin in Rust.
+/// Builds the plugin in Rust.
 fn build_mirror() -> PathBuf {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--message-format=json-render-diagnostics", "--manifest-path"])
@@ -436,7 +437,7 @@ fn build_mirror() -> PathBuf {
     programs.find_map(|message| message["executable"].as_str().map(PathBuf::from)).unwrap()
 }
 
-/// Where the harness does not hide it.
+/// Prints a text past the harness, which would hide it.
 fn tell(text: &str) {
     std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
 }

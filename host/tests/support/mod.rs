@@ -1,5 +1,5 @@
-//! A host with a plugin whose process does nothing, and puppets that say what
-//! a test tells them on the plugin's channels.
+//! A host with a plugin whose process does nothing, and puppets that the test
+//! plays on the plugin's channels.
 #![allow(dead_code, clippy::disallowed_methods)] // each test file uses its part
 
 pub(crate) mod other;
@@ -14,7 +14,7 @@ use ekuiper_core::message::Meta;
 use ekuiper_host::{Host, HostBuilder};
 use serde_json::Value;
 
-/// How long anything may take before the test has failed.
+/// Maximum time of any wait before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A folder with plugins and sockets.
@@ -33,13 +33,13 @@ impl Stage {
         self.folder.path()
     }
 
-    /// A plugin that serves these functions, the source `s` and the sink `k`,
-    /// through puppets alone.
+    /// Creates a plugin that serves these functions, the source `s` and the
+    /// sink `k` through puppets only.
     pub(crate) fn plugin(&self, name: &str, functions: &[&str]) -> PathBuf {
         self.script(name, functions, "exec sleep 1000")
     }
 
-    /// The same, with another script as its process.
+    /// Creates such a plugin with another script as its process.
     pub(crate) fn script(&self, name: &str, functions: &[&str], script: &str) -> PathBuf {
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).unwrap();
@@ -53,7 +53,8 @@ impl Stage {
         folder
     }
 
-    /// A plugin with the source `s<name>`, and another script as its process.
+    /// Creates a plugin with the source `s<name>`, and another script as its
+    /// process.
     pub(crate) fn named(&self, name: &str, script: &str) -> PathBuf {
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).unwrap();
@@ -73,13 +74,13 @@ impl Stage {
         SocketFolder::new(self.path().join("sockets"))
     }
 
-    /// The puppet of a plugin's control channel, after its handshake.
+    /// Returns the puppet of a plugin's control channel, after its handshake.
     pub(crate) fn control(&self, plugin: &str) -> Puppet {
         Puppet::greet(&self.sockets().control(plugin).unwrap())
     }
 
-    /// Carries out the start of a function: its channel's puppet, after both
-    /// handshakes.
+    /// Answers the start of a function; returns the puppet of its channel,
+    /// after both handshakes.
     pub(crate) fn start_function(&self, control: &mut Puppet, symbol: &str) -> Puppet {
         let command = control.hear_json();
         assert_eq!(command["cmd"], "start");
@@ -90,12 +91,12 @@ impl Stage {
         function
     }
 
-    /// The peer of a source's data channel.
+    /// Returns the peer of a source's data channel.
     pub(crate) fn source(&self, rule: &str, instance: i64) -> RawPeer {
         RawPeer::dial_as(&self.sockets().data(&meta(rule, "s", instance)).unwrap(), PUSH, PULL)
     }
 
-    /// The peer that a sink's data channel waits for.
+    /// Returns the listener for a sink's data channel.
     pub(crate) fn sink(&self, rule: &str) -> RawListener {
         RawListener::bind(&self.sockets().data(&meta(rule, "k", 0)).unwrap())
     }
@@ -104,7 +105,7 @@ impl Stage {
         self.sockets().data(&meta(rule, "k", 0)).unwrap().path().to_owned()
     }
 
-    /// The peer of a sink's acknowledgements.
+    /// Returns the peer of a sink's acknowledgements.
     pub(crate) fn acks(&self, rule: &str) -> RawPeer {
         RawPeer::dial_as(&self.sockets().ack(&meta(rule, "k", 0)).unwrap(), PUSH, PULL)
     }
@@ -127,9 +128,9 @@ pub(crate) struct Puppet {
 }
 
 impl Puppet {
-    /// Connects as soon as somebody listens.
+    /// Connects as soon as the host listens.
     pub(crate) fn dial(address: &Address) -> Self {
-        // A socket that is bound and does not listen yet refuses.
+        // A socket that is bound and does not listen yet refuses connections.
         wait_until("somebody listens", || is_listening(address));
         Self { peer: RawPeer::dial_as(address, REQ, REP), request: 0x8000_0000 }
     }
@@ -140,20 +141,20 @@ impl Puppet {
         puppet
     }
 
-    /// Connects once more, as a socket that repeats its latest request there.
+    /// Connects again, as a socket that repeats its latest request there.
     pub(crate) fn dial_again(self, address: &Address) -> Self {
         let request = self.request - 1;
         self.peer.hang_up();
         Self { request, ..Self::dial(address) }
     }
 
-    /// The next request.
+    /// Sends the next request.
     pub(crate) fn say(&mut self, words: &[u8]) {
         self.request += 1;
         self.peer.write(&frame(&[&self.request.to_be_bytes()[..], words].concat()));
     }
 
-    /// The reply to the latest request.
+    /// Receives the reply to the latest request.
     pub(crate) fn hear(&mut self) -> Vec<u8> {
         let reply = self.peer.frame();
         assert_eq!(reply[..4], self.request.to_be_bytes(), "a reply to another request");
@@ -164,12 +165,14 @@ impl Puppet {
         serde_json::from_slice(&self.hear()).unwrap()
     }
 
-    /// Whether there is something to hear, or the host has hung up.
+    /// Returns whether there is something to receive, or the host has
+    /// disconnected.
     pub(crate) fn has_something(&mut self) -> bool {
         self.peer.has_something()
     }
 
-    /// Whether the host hangs up, or says anything, in this time.
+    /// Returns whether the host neither disconnects nor sends anything in this
+    /// time.
     pub(crate) fn is_left_alone_for(&mut self, time: Duration) -> bool {
         let time = Instant::now() + time;
         while Instant::now() < time {
@@ -181,7 +184,7 @@ impl Puppet {
         true
     }
 
-    /// Shakes hands again and again, as fast as it can, until it is hung up on.
+    /// Repeats the handshake as fast as it can, until it is disconnected.
     pub(crate) fn flood(self) {
         let handshakes: Vec<u8> = (1u32..1000)
             .flat_map(|step| {
@@ -198,7 +201,7 @@ impl Puppet {
     }
 }
 
-/// Waits for what another thread or process does.
+/// Waits for an effect of another thread or process.
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !done() {

@@ -1,6 +1,6 @@
-//! Processes that are not the host's: what runs in the host's own process is
-//! trusted, and a stranger in a test must be somebody else. Each is the test's
-//! own binary, which runs its test `other_process` alone.
+//! Processes other than the host's: code in the host's own process is trusted,
+//! so a stranger in a test must be another process. Each is the test's own
+//! binary, which runs its test `other_process` alone.
 
 #![allow(clippy::disallowed_methods)] // tests start their own
 
@@ -17,9 +17,10 @@ use super::PATIENCE;
 
 const ORDER: &str = "EKUIPER_TEST_OTHER";
 
-/// What such a process does. It waits for the file `after`, if one is given,
-/// connects to `dial` as soon as somebody listens there, and says `says`; or it
-/// listens at `listen`. It stays until its standard input ends, unless `stays`.
+/// Returns the orders of such a process. It waits for the file `after`, if one
+/// is given, connects to `dial` as soon as a process listens there, and sends
+/// `says`; or it listens at `listen`. It stays until its standard input ends,
+/// unless `stays`.
 pub(crate) fn dialling(path: &Path, says: &[u8]) -> Value {
     json!({ "dial": path, "says": says })
 }
@@ -28,14 +29,14 @@ pub(crate) fn listening(path: &Path, says: &[u8]) -> Value {
     json!({ "listen": path, "says": says })
 }
 
-/// The command of a shell that does that, in a script.
+/// Returns the shell command of such a process, for a script.
 pub(crate) fn command(mut order: Value) -> String {
     order["stays"] = true.into();
     let binary = std::env::current_exe().unwrap();
     format!("env {ORDER}='{order}' {} --exact other_process --nocapture", binary.display())
 }
 
-/// Another process; killed when dropped.
+/// Another process, killed on drop.
 pub(crate) struct Other {
     child: Child,
     _stdin: ChildStdin,
@@ -58,7 +59,7 @@ impl Other {
         Self { _stdin: child.stdin.take().unwrap(), child, said }
     }
 
-    /// Waits until it says this.
+    /// Waits until the process prints this.
     pub(crate) fn expect(&self, wanted: &str) {
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -71,7 +72,7 @@ impl Other {
         }
     }
 
-    /// What it has said since it was last listened to.
+    /// Returns what the process has printed since the last call.
     pub(crate) fn has_said(&self) -> Vec<String> {
         self.said.try_iter().collect()
     }
@@ -84,7 +85,8 @@ impl Drop for Other {
     }
 }
 
-/// What the test `other_process` does; nothing when it is run with the others.
+/// Runs the test `other_process`, which does nothing when it is run with the
+/// others.
 pub(crate) fn act() {
     let Ok(order) = std::env::var(ORDER) else { return };
     let order: Value = serde_json::from_str(&order).unwrap();
@@ -130,7 +132,7 @@ fn dial(path: &Path, says: &[u8]) -> UnixStream {
     }
 }
 
-/// How many bytes come before the other side hangs up.
+/// Returns the number of bytes received before the other side disconnects.
 fn read_to_the_end(stream: &mut UnixStream) -> usize {
     let mut heard = Vec::new();
     let _ = stream.read_to_end(&mut heard);

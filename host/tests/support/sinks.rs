@@ -1,4 +1,4 @@
-//! A plugin whose process does nothing, with a source and a sink that a test
+//! A plugin whose process does nothing, with a source and a sink that the test
 //! plays.
 #![allow(clippy::unwrap_used)] // these are tests, helpers included
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::{Puppet, Stage};
 
-/// For how long nothing may happen.
+/// Time in which nothing may happen.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(100);
 
-/// A host whose plugin has shaken hands.
+/// Creates a host whose plugin has completed its handshake.
 pub(crate) fn started(stage: &Stage) -> (Host, Puppet) {
     started_with(stage, |builder| builder.recv_timeout(Duration::from_millis(500)))
 }
@@ -30,7 +30,7 @@ pub(crate) fn started_with(stage: &Stage, build: impl FnOnce(HostBuilder) -> Hos
     (host, control)
 }
 
-/// The command that comes next, and its control message.
+/// Returns the next command, and its control message.
 pub(crate) fn command(control: &mut Puppet) -> (String, Value) {
     let command = control.hear_json();
     let about = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
@@ -44,7 +44,7 @@ pub(crate) fn expect_stop(control: &mut Puppet, symbol: &str) {
     control.say(b"ok");
 }
 
-/// Opens an instance of the source `s`: its handle and its puppet.
+/// Opens an instance of the source `s`; returns its handle and its puppet.
 pub(crate) fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, instance: i64) -> (Source, RawPeer) {
     std::thread::scope(|scope| {
         let open =
@@ -52,9 +52,9 @@ pub(crate) fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, inst
         let (kind, about) = command(control);
         assert_eq!((kind.as_str(), &about["pluginType"]), ("start", &json!("source")));
         assert_eq!(about["meta"], json!({ "ruleId": "r", "opId": "s", "instanceId": instance }));
-        // The handshake was plain: nothing that is newer reaches the plugin.
+        // The handshake was plain: the plugin receives nothing newer.
         assert_eq!(about.get("codec"), None);
-        // Where the protocol says it, and where the official SDKs look.
+        // Where the protocol has it, and where the official SDKs look.
         assert_eq!((&about["dataSource"], &about["config"]["datasource"]), (&json!("topic"), &json!("topic")));
         let peer = stage.source("r", instance);
         control.say(b"ok");
@@ -73,7 +73,7 @@ pub(crate) fn open_sink_without_acks(stage: &Stage, host: &Host, control: &mut P
     })
 }
 
-/// Closes a handle while the puppet carries out the stop.
+/// Closes a handle while the puppet answers the stop.
 pub(crate) fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce() -> ekuiper_host::Result<()> + Send) {
     std::thread::scope(|scope| {
         let closed = scope.spawn(close);
@@ -82,8 +82,8 @@ pub(crate) fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce
     });
 }
 
-/// A host whose plugin, which ours made, reports what its sink collects; with
-/// another script as its process.
+/// Creates a host whose plugin, on our SDK, reports what its sink collects,
+/// with another script as its process.
 pub(crate) fn started_reporting(stage: &Stage, script: &str) -> (Host, Puppet) {
     let host = stage.builder().plugin(stage.script("p", &[], script)).build().unwrap();
     let control = std::thread::scope(|scope| {
