@@ -13,7 +13,7 @@ use ekuiper_transport_ipc::wait::io_error;
 use nng::{Dialer, Socket};
 
 use crate::census::Census;
-use crate::endpoint::url;
+use crate::socket::url;
 
 /// Pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);

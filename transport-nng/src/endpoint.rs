@@ -1,51 +1,17 @@
-//! Creating libnng sockets, and giving them an address.
+//! A socket at its address, until it is closed.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::{ConnectionId, Endpoint, Options, Result, TransportError};
-use ekuiper_transport_ipc::wait::{Closing, io_error};
-use nng::options::{Options as _, ReconnectMaxTime, ReconnectMinTime, RecvMaxSize};
-use nng::{Pipe, PipeEvent, Protocol, RawSocket, Socket};
-use rustix::io::Errno;
+use ekuiper_core::transport::{Endpoint, Options, Result};
+use ekuiper_transport_ipc::wait::Closing;
+use nng::{Pipe, PipeEvent, Socket};
 
 use crate::census::Census;
 use crate::dial::{self, Persistence};
 use crate::gatekeeper::Gatekeeper;
 use crate::listen::{Listening, Supply};
-
-/// libnng's own redial interval: never, see `dial`.
-const NEVER: Duration = Duration::from_secs(10 * 24 * 3600);
-
-/// Maximum message length that libnng can be configured with; 0 means any
-/// length.
-const LARGEST: u64 = u32::MAX as u64;
-
-/// Returns a connection id that is new in this process.
-pub(crate) fn next_connection() -> ConnectionId {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Creates a socket that takes messages of up to `max_message` bytes.
-pub(crate) fn open(protocol: Protocol, max_message: u64, address: &Address) -> Result<Socket> {
-    let make = || -> nng::Result<Socket> {
-        let socket = match protocol {
-            // Request ids and backtraces are inspected and chosen here.
-            Protocol::Req0 | Protocol::Rep0 => RawSocket::new(protocol)?.socket,
-            _ => Socket::new(protocol)?,
-        };
-        socket.set_opt::<RecvMaxSize>(max_message.clamp(1, LARGEST) as usize)?;
-        socket.set_opt::<ReconnectMinTime>(Some(NEVER))?;
-        socket.set_opt::<ReconnectMaxTime>(Some(NEVER))?;
-        Ok(socket)
-    };
-    make().map_err(|error| nng_error("create a socket for", address, error))
-}
+use crate::socket::nng_error;
 
 /// A libnng socket that listens or dials, with the means to close it.
 #[derive(Debug)]
@@ -118,30 +84,4 @@ pub(crate) fn count(
         }
     });
     told.map_err(|error| nng_error("create a socket for", address, error))
-}
-
-/// Returns the path as a URL for libnng.
-pub(crate) fn url(path: &Path) -> io::Result<String> {
-    let text = path.to_str().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "the path is not UTF-8, which the nng crate requires")
-    })?;
-    Ok(format!("ipc://{text}"))
-}
-
-pub(crate) fn nng_error(action: &'static str, address: &Address, error: nng::Error) -> TransportError {
-    // An error of the operating system is worded as in every other transport.
-    let kind = match error {
-        nng::Error::PermissionDenied => return io_error(action, address, Errno::ACCESS.into()),
-        nng::Error::EntryNotFound => return io_error(action, address, Errno::NOENT.into()),
-        nng::Error::OutOfMemory => return io_error(action, address, Errno::NOMEM.into()),
-        nng::Error::InvalidInput | nng::Error::AddressInvalid => io::ErrorKind::InvalidInput,
-        nng::Error::AddressInUse => return TransportError::AddressInUse(address.clone()),
-        nng::Error::Closed => return TransportError::Closed,
-        nng::Error::SystemErr(code) => {
-            let source = i32::try_from(code).map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error);
-            return io_error(action, address, source);
-        }
-        _ => io::ErrorKind::Other,
-    };
-    io_error(action, address, io::Error::new(kind, error))
 }

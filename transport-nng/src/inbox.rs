@@ -11,9 +11,10 @@ use nng::{Message, Pipe, Protocol};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use crate::endpoint::{Wire, nng_error, open};
+use crate::endpoint::Wire;
 use crate::ffi;
 use crate::roster::{Arrival, Roster, Sender};
+use crate::socket::{nng_error, open};
 
 /// The receiving side of a socket.
 #[derive(Debug)]

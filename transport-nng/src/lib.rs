@@ -6,7 +6,7 @@
 //! own descriptors in between, so that a deadline and closing end every wait.
 //! libnng's threads only record connection events. Modules:
 //!
-//! - `endpoint`: creating and closing sockets;
+//! - `socket`, `endpoint`: creating and closing sockets;
 //! - `listen`, `watch`: listening without touching foreign files, and
 //!   recovering a stuck listener;
 //! - `dial`, `census`: connecting with retries;
@@ -83,6 +83,7 @@ mod push;
 mod reply;
 mod request;
 mod roster;
+mod socket;
 mod watch;
 
 use ekuiper_core::address::Address;

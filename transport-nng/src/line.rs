@@ -22,9 +22,10 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::census::Census;
 use crate::dial::{self, Persistence};
-use crate::endpoint::{count, next_connection, open};
+use crate::endpoint::count;
 use crate::ffi;
 use crate::flag::Flag;
+use crate::socket::{next_connection, open};
 
 /// Maximum wait of `close` for messages that libnng has accepted and not
 /// written yet.

@@ -35,9 +35,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with};
 
 use crate::census::Census;
-use crate::endpoint::{nng_error, url};
 use crate::line::Line;
 use crate::outlets::Outlets;
+use crate::socket::{nng_error, url};
 use crate::watch;
 
 /// The header of a protocol (PAIR) that no socket of this project speaks.

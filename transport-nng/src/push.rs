@@ -12,10 +12,10 @@ use nng::Message;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::census::Census;
-use crate::endpoint::nng_error;
 use crate::line::{LINGER, Line, Stage};
 use crate::listen::{Listening, Supply};
 use crate::outlets::{Outlets, Present, progress};
+use crate::socket::nng_error;
 
 /// First pause of `flush` between two queries of the system; it doubles up to
 /// [`MAX_FLUSH_PAUSE`].

@@ -17,10 +17,10 @@ use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, Protocol};
 use rustix::event::{PollFd, PollFlags};
 
-use crate::endpoint::nng_error;
 use crate::ffi;
 use crate::inbox::{Inbox, Incoming};
 use crate::roster::Sender;
+use crate::socket::nng_error;
 
 /// Minimum excess over the limit up to which an oversize request is received
 /// and reported; the actual bound is the larger of this and the limit itself.

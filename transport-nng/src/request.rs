@@ -12,9 +12,9 @@ use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_f
 use nng::{Message, Protocol};
 use rustix::event::{PollFd, PollFlags};
 
-use crate::endpoint::nng_error;
 use crate::ffi;
 use crate::line::{LINGER, Line, Sent, Stage};
+use crate::socket::nng_error;
 
 #[derive(Debug)]
 pub(crate) struct NngRequest {

@@ -13,8 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ekuiper_core::transport::ConnectionId;
 use nng::{Message, Pipe, PipeEvent, Socket};
 
-use crate::endpoint::next_connection;
 use crate::flag::Flag;
+use crate::socket::next_connection;
 
 /// The connection events of a socket, written by libnng's threads and read by
 /// the thread that receives.
