@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Result};
 use ekuiper_transport_ipc::wait::Closing;
 use nng::{Pipe, PipeEvent, Socket};
@@ -11,7 +10,6 @@ use crate::census::Census;
 use crate::dial::{self, Persistence};
 use crate::gatekeeper::Gatekeeper;
 use crate::listen::{Listening, Supply};
-use crate::socket::nng_error;
 
 /// A libnng socket that listens or dials, with the means to close it.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ impl Wire {
         let address = endpoint.address();
         let closing = Arc::new(Closing::new(address)?);
         let census = Arc::new(Census::new(matches!(endpoint, Endpoint::Listen(_))));
-        count(&socket, address, &census, options, notify)?;
+        Gatekeeper::install(&socket, address, &census, options, notify)?;
         let mut listening = None;
         match endpoint {
             Endpoint::Listen(address) => {
@@ -64,24 +62,4 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Makes libnng report to `census` and `notify` the connections of `socket`
-/// that `options` admit.
-pub(crate) fn count(
-    socket: &Socket,
-    address: &Address,
-    census: &Arc<Census>,
-    options: &Options,
-    notify: impl Fn(Pipe, PipeEvent) + Send + Sync + 'static,
-) -> Result<()> {
-    let counted = census.clone();
-    let gatekeeper = Gatekeeper::new(options, census);
-    let told = socket.pipe_notify(move |pipe, event| {
-        if gatekeeper.lets_through(pipe, event) {
-            notify(pipe, event);
-            counted.notify(pipe, event);
-        }
-    });
-    told.map_err(|error| nng_error("create a socket for", address, error))
 }

@@ -8,13 +8,15 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ekuiper_core::transport::{Options, PeerProcess};
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{Options, PeerProcess, Result};
 use nng::options::Options as _;
 use nng::options::transport::ipc::PeerPid;
-use nng::{Pipe, PipeEvent};
+use nng::{Pipe, PipeEvent, Socket};
 
 use crate::census::Census;
 use crate::ffi;
+use crate::socket::nng_error;
 
 /// The filter between libnng's threads and the users of connection events.
 #[derive(Debug)]
@@ -26,12 +28,28 @@ pub(crate) struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    pub(crate) fn new(options: &Options, census: &Arc<Census>) -> Self {
-        Self { options: options.clone(), census: census.clone(), refused: Mutex::default() }
+    /// Makes libnng report to `census` and `notify` the connections of `socket`
+    /// that `options` admit.
+    pub(crate) fn install(
+        socket: &Socket,
+        address: &Address,
+        census: &Arc<Census>,
+        options: &Options,
+        notify: impl Fn(Pipe, PipeEvent) + Send + Sync + 'static,
+    ) -> Result<()> {
+        let counted = census.clone();
+        let gatekeeper = Self { options: options.clone(), census: census.clone(), refused: Mutex::default() };
+        let told = socket.pipe_notify(move |pipe, event| {
+            if gatekeeper.lets_through(pipe, event) {
+                notify(pipe, event);
+                counted.notify(pipe, event);
+            }
+        });
+        told.map_err(|error| nng_error("create a socket for", address, error))
     }
 
     /// Whether the event should be passed on.
-    pub(crate) fn lets_through(&self, pipe: Pipe, event: PipeEvent) -> bool {
+    fn lets_through(&self, pipe: Pipe, event: PipeEvent) -> bool {
         match event {
             PipeEvent::AddPre if !self.admits(pipe) => {
                 self.refused().insert(pipe);

@@ -22,9 +22,9 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::census::Census;
 use crate::dial::{self, Persistence};
-use crate::endpoint::count;
 use crate::ffi;
 use crate::flag::Flag;
+use crate::gatekeeper::Gatekeeper;
 use crate::socket::{next_connection, open};
 
 /// Maximum wait of `close` for messages that libnng has accepted and not
@@ -101,7 +101,7 @@ impl Line {
         let outgoing = ffi::outgoing(&socket).map_err(fail)?;
         let party = Arc::new(Party::new().map_err(fail)?);
         let told = party.clone();
-        count(&socket, address, census, options, move |pipe, event| told.notify(pipe, event))?;
+        Gatekeeper::install(&socket, address, census, options, move |pipe, event| told.notify(pipe, event))?;
         Ok(Self { socket, outgoing, party, dialling: None })
     }
 
