@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nng::{Listener, Pipe, PipeEvent};
 
-use crate::watch;
+use crate::arrivals;
 
 /// The set of a socket's connections, maintained by libnng's threads.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Census {
         drop(count);
         self.changed.notify_all();
         if self.listens && event == PipeEvent::AddPost {
-            watch::ask();
+            arrivals::report();
         }
     }
 

@@ -7,8 +7,8 @@
 //! libnng's threads only record connection events. Modules:
 //!
 //! - `socket`, `endpoint`: creating and closing sockets;
-//! - `listen`, `watch`: listening without touching foreign files, and
-//!   recovering a stuck listener;
+//! - `listen`, `watch`, `arrivals`: listening without touching foreign files,
+//!   and recovering a stuck listener;
 //! - `dial`, `census`: connecting with retries;
 //! - `ffi`, `flag`: descriptors to wait on;
 //! - `gatekeeper`: which connections are admitted;
@@ -68,6 +68,7 @@
 //! - When a peer resets its connection (it disconnects with unread data of
 //!   ours), libnng may drop data of that peer that it has not read.
 
+mod arrivals;
 mod census;
 mod dial;
 mod endpoint;

@@ -1,24 +1,22 @@
 //! The watcher thread, one per process: checks all listeners, for the reason
 //! given in `listen`. It ends with the last listener.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::throttle::Throttle;
 
+use crate::arrivals;
 use crate::listen::Listening;
 
 /// Interval between two checks of each listener without new peers.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-static WATCH: Mutex<Watcher> = Mutex::new(Watcher { listeners: Vec::new(), running: false, asked: false });
-static ASKED: Condvar = Condvar::new();
+static WATCH: Mutex<Watcher> = Mutex::new(Watcher { listeners: Vec::new(), running: false });
 
 struct Watcher {
     listeners: Vec<Weak<Listening>>,
     running: bool,
-    /// Whether a peer has connected to any listener.
-    asked: bool,
 }
 
 fn watch() -> MutexGuard<'static, Watcher> {
@@ -36,20 +34,12 @@ pub(crate) fn over(listening: &Arc<Listening>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Records that a peer has connected.
-pub(crate) fn ask() {
-    watch().asked = true;
-    ASKED.notify_one();
-}
-
 fn run() {
     let mut next = Instant::now() + INTERVAL;
     loop {
+        arrivals::wait(next.saturating_duration_since(Instant::now()));
         let live: Vec<Arc<Listening>> = {
-            let left = next.saturating_duration_since(Instant::now());
-            let waited = ASKED.wait_timeout_while(watch(), left, |watch| !watch.asked);
-            let (mut watch, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            watch.asked = false;
+            let mut watch = watch();
             watch.listeners.retain(|listener| listener.upgrade().is_some_and(|listener| !listener.is_closed()));
             if watch.listeners.is_empty() {
                 watch.running = false;
