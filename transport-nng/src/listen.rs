@@ -38,7 +38,7 @@ use crate::census::Census;
 use crate::line::Line;
 use crate::outlets::Outlets;
 use crate::socket::{nng_error, url};
-use crate::watch;
+use crate::watch::{self, WatchedListener};
 
 /// The header of a protocol (PAIR) that no socket of this project speaks.
 const STRANGER: [u8; 8] = *b"\0SP\0\0\x10\0\0";
@@ -151,59 +151,6 @@ impl Listening {
         drop(self.lock().take());
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closing.check().is_err()
-    }
-
-    /// Installs a new door if a peer has connected through the current one: a
-    /// door with connections could not be closed without harm if it got stuck.
-    pub(crate) fn renew(&self) -> Result<()> {
-        let mut place = self.lock();
-        let Some(place) = place.as_mut() else { return Ok(()) };
-        let accepted = self.census.accepted();
-        if accepted == place.accepted || place.retired.len() >= MAX_RETIRED {
-            return Ok(());
-        }
-        let Some(former) = self.replace(place)? else { return Ok(()) };
-        place.accepted = accepted;
-        // No peer can find the old door any more. A peer that has found it was
-        // accepted before a probe that connects now, or never will be.
-        match self.lets_in(&former, LONG_PATIENCE) {
-            Ok(()) => place.retire(former, None),
-            Err(_stranger) => former.end(),
-        }
-        Ok(())
-    }
-
-    /// Installs a new door if the current one is stuck, and closes old ones
-    /// without connections.
-    pub(crate) fn inspect(&self) -> Result<()> {
-        let mut place = self.lock();
-        let Some(place) = place.as_mut() else { return Ok(()) };
-        place.retired.retain(|Retired { listener, since, .. }| {
-            let needed = since.elapsed() < RETIREMENT || self.census.has_connections_of(*listener);
-            if !needed {
-                listener.close();
-            }
-            needed
-        });
-        if let Supply::Lines(outlets) = &self.supply {
-            outlets.prune();
-        }
-        if let Err(stranger) = self.lets_in(&place.door, PATIENCE)
-            && let Some(former) = self.replace(place)?
-        {
-            tracing::debug!(address = %self.address, "libnng's listener is stuck: replacing it");
-            if self.census.has_connections_of(former.listener) {
-                place.retire(former, Some(stranger));
-            } else {
-                // Peers that wait behind it in vain will redial.
-                former.end();
-            }
-        }
-        Ok(())
-    }
-
     /// Installs a new door and returns the old one. `None` when the file is no
     /// longer ours.
     fn replace(&self, place: &mut Doors) -> Result<Option<Door>> {
@@ -242,6 +189,61 @@ impl Listening {
                 Ok(0) | Err(_) => return Ok(()),
             }
         }
+    }
+}
+
+impl WatchedListener for Listening {
+    fn is_closed(&self) -> bool {
+        self.closing.check().is_err()
+    }
+
+    /// Installs a new door if a peer has connected through the current one: a
+    /// door with connections could not be closed without harm if it got stuck.
+    fn renew(&self) -> Result<()> {
+        let mut place = self.lock();
+        let Some(place) = place.as_mut() else { return Ok(()) };
+        let accepted = self.census.accepted();
+        if accepted == place.accepted || place.retired.len() >= MAX_RETIRED {
+            return Ok(());
+        }
+        let Some(former) = self.replace(place)? else { return Ok(()) };
+        place.accepted = accepted;
+        // No peer can find the old door any more. A peer that has found it was
+        // accepted before a probe that connects now, or never will be.
+        match self.lets_in(&former, LONG_PATIENCE) {
+            Ok(()) => place.retire(former, None),
+            Err(_stranger) => former.end(),
+        }
+        Ok(())
+    }
+
+    /// Installs a new door if the current one is stuck, and closes old ones
+    /// without connections.
+    fn inspect(&self) -> Result<()> {
+        let mut place = self.lock();
+        let Some(place) = place.as_mut() else { return Ok(()) };
+        place.retired.retain(|Retired { listener, since, .. }| {
+            let needed = since.elapsed() < RETIREMENT || self.census.has_connections_of(*listener);
+            if !needed {
+                listener.close();
+            }
+            needed
+        });
+        if let Supply::Lines(outlets) = &self.supply {
+            outlets.prune();
+        }
+        if let Err(stranger) = self.lets_in(&place.door, PATIENCE)
+            && let Some(former) = self.replace(place)?
+        {
+            tracing::debug!(address = %self.address, "libnng's listener is stuck: replacing it");
+            if self.census.has_connections_of(former.listener) {
+                place.retire(former, Some(stranger));
+            } else {
+                // Peers that wait behind it in vain will redial.
+                former.end();
+            }
+        }
+        Ok(())
     }
 }
 

@@ -5,17 +5,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::throttle::Throttle;
+use ekuiper_core::transport::Result;
 
 use crate::arrivals;
-use crate::listen::Listening;
 
 /// Interval between two checks of each listener without new peers.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// A listener as the watcher sees it.
+pub(crate) trait WatchedListener: Send + Sync {
+    /// Whether the listener needs no more checks.
+    fn is_closed(&self) -> bool;
+
+    /// Prepares the listener for its next peer if one has connected since the
+    /// previous call.
+    ///
+    /// # Errors
+    /// As listening.
+    fn renew(&self) -> Result<()>;
+
+    /// Repairs the listener if it is stuck; called every [`INTERVAL`].
+    ///
+    /// # Errors
+    /// As listening.
+    fn inspect(&self) -> Result<()>;
+}
+
 static WATCH: Mutex<Watcher> = Mutex::new(Watcher { listeners: Vec::new(), running: false });
 
 struct Watcher {
-    listeners: Vec<Weak<Listening>>,
+    listeners: Vec<Weak<dyn WatchedListener>>,
     running: bool,
 }
 
@@ -24,9 +43,10 @@ fn watch() -> MutexGuard<'static, Watcher> {
 }
 
 /// Watches `listening` until it is closed.
-pub(crate) fn over(listening: &Arc<Listening>) -> std::io::Result<()> {
+pub(crate) fn over(listening: &Arc<impl WatchedListener + 'static>) -> std::io::Result<()> {
     let mut watch = watch();
-    watch.listeners.push(Arc::downgrade(listening));
+    let listener = Arc::downgrade(listening);
+    watch.listeners.push(listener);
     if !watch.running {
         std::thread::Builder::new().name("nng watch".into()).spawn(run)?;
         watch.running = true;
@@ -38,7 +58,7 @@ fn run() {
     let mut next = Instant::now() + INTERVAL;
     loop {
         arrivals::wait(next.saturating_duration_since(Instant::now()));
-        let live: Vec<Arc<Listening>> = {
+        let live: Vec<Arc<dyn WatchedListener>> = {
             let mut watch = watch();
             watch.listeners.retain(|listener| listener.upgrade().is_some_and(|listener| !listener.is_closed()));
             if watch.listeners.is_empty() {
