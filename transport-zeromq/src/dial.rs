@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use zeromq::{DealerSocket, Socket, SocketEvent, SocketOptions, SocketRecv, SocketSend, ZmqMessage};
 
 use crate::engine::{self, at_once};
-use crate::hub::Hub;
-use crate::socket::{LINGER, next_connection};
+use crate::hub::{Hub, LINGER};
+use crate::peer::next_connection;
 use crate::{folder, words};
 
 /// Pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ekuiper_core::address::Address;
@@ -18,6 +18,9 @@ use tokio::sync::Notify;
 use crate::flag::Flag;
 use crate::peer::Peer;
 use crate::words::{self, ID, Role, WINDOW, Word};
+
+/// Maximum wait of a closed socket until its peers have received what was sent.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// Maximum number of stored connections that began and ended while no thread
 /// received, without a message: they must not cost unbounded memory.

@@ -23,8 +23,8 @@ use zeromq::util::PeerIdentity;
 use zeromq::{MultiPeerBackend, RouterSocket, Socket, SocketEvent, SocketRecv, SocketSend, ZmqMessage};
 
 use crate::engine::{self, at_once};
-use crate::hub::Hub;
-use crate::socket::{LINGER, next_connection};
+use crate::hub::{Hub, LINGER};
+use crate::peer::next_connection;
 use crate::{folder, words};
 
 /// Capacity of the `zeromq` crate's event queue; further events are lost.

@@ -1,11 +1,18 @@
 //! The state of one connection.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use ekuiper_core::transport::ConnectionId;
 
 use crate::words::{Count, WINDOW};
+
+/// Returns a connection id that is new in this process.
+pub(crate) fn next_connection() -> ConnectionId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// Received messages, and the amount in flight in both directions.
 #[derive(Debug)]

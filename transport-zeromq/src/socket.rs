@@ -1,28 +1,18 @@
 //! The parts that sockets of all roles share: the hub, and listening or
 //! dialling.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::transport::{ConnectionId, Endpoint, Options, Result, TransportError};
+use ekuiper_core::transport::{Endpoint, Options, Result, TransportError};
 
 use crate::dial;
-use crate::hub::Hub;
+use crate::hub::{Hub, LINGER};
 use crate::listen::Listening;
 use crate::words::Role;
 
-/// Maximum wait of a closed socket until its peers have received what was sent.
-pub(crate) const LINGER: Duration = Duration::from_secs(1);
-
 /// Additional time for the task to end after that.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// Returns a connection id that is new in this process.
-pub(crate) fn next_connection() -> ConnectionId {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed))
-}
 
 /// The state that the four patterns have in common.
 #[derive(Debug)]
