@@ -11,6 +11,7 @@ use serde::ser::{
 
 use super::bytes::text;
 use super::key::Key;
+use super::number::{check, too_large};
 use super::plain;
 
 /// A value whose numbers are checked while it is encoded; with `TEXT`, as text
@@ -147,18 +148,6 @@ impl<S: Serializer, const TEXT: bool> Serializer for FiniteSerializer<S, TEXT> {
     fn is_human_readable(&self) -> bool {
         self.0.is_human_readable()
     }
-}
-
-pub(super) fn check<E: Error>(value: f64) -> Result<(), E> {
-    if value.is_finite() {
-        Ok(())
-    } else {
-        Err(E::custom(format_args!("{value} is not a number that a message can hold")))
-    }
-}
-
-fn too_large<E: Error>(value: impl std::fmt::Display) -> E {
-    E::custom(format_args!("{value} is not a number that a message can hold: it needs more than 64 bits"))
 }
 
 macro_rules! elements {

@@ -3,7 +3,7 @@
 
 use serde::ser::{Error, Impossible, Serialize, Serializer};
 
-use super::finite::check;
+use super::number::check;
 
 /// A map key; an error unless it is text, a number, a bool or bytes.
 pub(super) struct Key<'a, T: ?Sized>(pub(super) &'a T);

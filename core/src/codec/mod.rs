@@ -15,6 +15,7 @@ mod finite;
 mod json;
 mod key;
 mod messagepack;
+mod number;
 mod place;
 mod plain;
 mod reader;

@@ -12,7 +12,7 @@ use serde::de::{DeserializeOwned, Error as _};
 
 use super::args::{ArgWriter, Args, Arguments};
 use super::envelope::{close_array, push_array, push_key, push_map, push_open_array};
-use super::function::{EncodedMeta, Outcome};
+use super::function::{EncodedMeta, Outcome, decode_reply};
 use crate::codec::{Array, Format, Reader};
 use crate::{Error, Result};
 
@@ -288,7 +288,7 @@ fn read_batch_reply<'a, R>(
     let wrong = |source| Error::Message { what: "the reply to a batch", source };
     if !is_batch_reply(format, bytes) {
         // The batch as a whole failed.
-        return match super::decode_reply::<serde::de::IgnoredAny>(format, bytes)? {
+        return match decode_reply::<serde::de::IgnoredAny>(format, bytes)? {
             Err(text) => Ok(Err(text)),
             Ok(_) => Err(wrong(serde_json::Error::custom("it has one result for all rows"))),
         };

@@ -13,8 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SymbolKind;
-use super::control::HANDSHAKE;
+use super::control::{HANDSHAKE, SymbolKind};
 use crate::codec::Format;
 
 /// A capability of a plugin beyond eKuiper's protocol.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{HEADER, Protocol};
+use super::backtrace::MAX_WORDS;
+use super::header::{HEADER, Protocol};
 
 /// Length of a frame's header: the type byte `01` and a 64-bit big-endian
 /// length.
@@ -20,7 +21,7 @@ const MAX_CONTENT: u64 = isize::MAX as u64 - FRAME_HEADER as u64;
 
 /// Number of bytes of an oversize message that are kept: enough for a
 /// backtrace.
-const HEAD: usize = super::MAX_WORDS * 4;
+const HEAD: usize = MAX_WORDS * 4;
 
 /// Limits on a peer's messages and pauses.
 #[derive(Clone, Debug)]
