@@ -9,7 +9,7 @@
 //! message whose sender's deadline has passed. Modules:
 //!
 //! - `dial`, `listen`, `acceptor`: making connections;
-//! - `link`, `finish`: writing frames to one connection, reading bytes from it;
+//! - `link`: writing frames to one connection, reading bytes from it;
 //! - `outbox`, `flusher`: batches of posted frames;
 //! - `inbox`: receiving from many connections in turn;
 //! - `spin`: busy-polling before blocking;
@@ -20,7 +20,6 @@
 
 mod acceptor;
 mod dial;
-mod finish;
 mod flusher;
 mod inbox;
 mod link;

@@ -12,7 +12,6 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 
-use crate::finish;
 use crate::spin::Spinner;
 use ekuiper_transport_ipc::unread::unread;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
@@ -116,7 +115,7 @@ impl Link {
                 Err(Errno::AGAIN) if !begun => return Ok(Written::Nothing),
                 Err(Errno::AGAIN) if has_passed(deadline) => {
                     self.unfinished.store(true, Ordering::Release);
-                    return match finish::in_background(self.clone(), [head, tail].concat(), stall) {
+                    return match finish_in_background(self.clone(), [head, tail].concat(), stall) {
                         Ok(()) => Ok(Written::All),
                         Err(_) => Err(TransportError::Disconnected),
                     };
@@ -145,13 +144,13 @@ impl Link {
     }
 
     /// Records that the frame was finished in the background.
-    pub(crate) fn finished(&self) {
+    fn finished(&self) {
         self.unfinished.store(false, Ordering::Release);
     }
 
     /// Records that the peer was gone before the frame was finished: the
     /// connection is over.
-    pub(crate) fn cut_off(&self) {
+    fn cut_off(&self) {
         self.cut_off.store(true, Ordering::Release);
         self.shutdown();
     }
@@ -238,4 +237,38 @@ impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
+}
+
+/// Writes `rest` to `link` on a new thread; until it is done, the link takes no
+/// other frame. Closes the connection if the peer pauses for `stall`.
+///
+/// A long message to a slow peer can only be cut off by closing its connection.
+/// So if a call's deadline passes in the middle of one, this temporary thread
+/// writes the rest: the message counts as accepted, like one in the kernel's
+/// buffer.
+fn finish_in_background(link: Arc<Link>, rest: Vec<u8>, stall: Duration) -> io::Result<()> {
+    std::thread::Builder::new().name("ekuiper-finish".into()).spawn(move || match finish(&link, &rest, stall) {
+        Ok(()) => link.finished(),
+        Err(reason) => {
+            tracing::debug!(connection = link.id.0, %reason, "connection closed in the middle of a message");
+            link.cut_off();
+        }
+    })?;
+    Ok(())
+}
+
+fn finish(link: &Link, mut rest: &[u8], stall: Duration) -> rustix::io::Result<()> {
+    while !rest.is_empty() {
+        match link.send(rest, &[]) {
+            Ok(count) => rest = &rest[count..],
+            Err(Errno::INTR) => {}
+            // This wait also ends when either side closes the connection.
+            Err(Errno::AGAIN) => {
+                let give_up = Instant::now().checked_add(stall);
+                wait_for(&mut [PollFd::new(link, PollFlags::OUT)], give_up).map_err(|_| Errno::TIMEDOUT)?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
