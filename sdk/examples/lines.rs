@@ -51,8 +51,8 @@ impl Lines {
     fn read(&self, ctx: &SourceContext) -> Result<()> {
         let stream = TcpStream::connect(&self.address)?;
         let closing = stream.try_clone()?;
-        // Ends the wait for a line. The guard takes the hook back when this
-        // function returns: no former connection is kept.
+        // Ends the wait for a line. Dropping the `StopHook` when this function
+        // returns unregisters the hook: no former connection is kept.
         let _hook = ctx.on_stop(move || {
             let _ = closing.shutdown(Shutdown::Both);
         });
