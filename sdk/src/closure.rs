@@ -10,40 +10,8 @@ use serde_json::Value;
 
 use crate::error::located;
 use crate::output::{Output, Reply};
-use crate::raw::RawFunction;
+use crate::raw_function::{BoxedFunction, IntoFunction, RawFunction};
 use crate::{Error, Function, FunctionContext, Result};
-
-/// A function of a plugin, with its concrete type erased.
-pub struct BoxedFunction(pub(crate) Box<dyn RawFunction>);
-
-/// A type that can be a plugin's function: a closure (or `fn`) of up to 12
-/// arguments that implement `DeserializeOwned`, whose result is an [`Output`];
-/// or a [`Function`].
-///
-/// After its arguments a closure may take the call's context, which is not an
-/// argument of the call: `|text: String, ctx: &FunctionContext| …`.
-///
-/// All rules share one instance of a closure and its captured state. Its calls
-/// are sequential.
-///
-/// Arguments are owned: `String`, not `&str`. Captures must be `Send` and
-/// `'static`: `move |…|`.
-///
-/// Only the number of arguments is checked when a rule is created, since the
-/// engine then passes nodes of its syntax tree, not values. Their types are
-/// checked by each call, whose error names the argument's position and both
-/// types.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be a plugin's function",
-    label = "not a function that a plugin can serve",
-    note = "a closure takes up to 12 owned arguments that implement `DeserializeOwned`, each with its type written down: `|text: String, times: u32| …`",
-    note = "after these it may take `ctx: &FunctionContext`",
-    note = "and returns a number, text, `Value`, list or map of such, `Json(anything that implements Serialize)`, or a `Result` of one of these"
-)]
-pub trait IntoFunction<Marker> {
-    #[doc(hidden)]
-    fn into_function(self, aggregate: bool) -> BoxedFunction;
-}
 
 struct Closure<F, Signature> {
     function: F,

@@ -144,25 +144,27 @@
 //!
 //! # What lives where
 //!
-//! [`Plugin`] is the builder; [`Source`], [`Sink`] and [`Function`] are the
+//! [`Plugin`] is the builder of a `definition`, which `runtime` runs: the process
+//! that serves an engine, or the two of a supervised plugin. [`Source`], [`Sink`] and [`Function`] are the
 //! traits that an author implements; the contexts are their connection to the
-//! engine; `closure` and `output` make functions of closures; [`raw`] is the
-//! interface beneath all functions; `runtime` is the process that serves an
-//! engine, or the two of a supervised plugin; [`testing`] runs symbols without
-//! an engine.
+//! engine; `closure` and `output` make functions of closures; `raw_function` is
+//! the interface beneath all functions, and [`raw`] its public part; [`testing`]
+//! runs symbols without an engine.
 
 mod closure;
 mod config;
 mod context;
+mod definition;
 mod error;
 mod output;
+mod panic;
 mod plugin;
 pub mod raw;
+mod raw_function;
 mod runtime;
 mod symbol;
 pub mod testing;
 
-pub use closure::IntoFunction;
 pub use config::Config;
 pub use context::{FunctionContext, SinkContext, SourceContext, StopHook};
 pub use ekuiper_core::codec::Bytes;
@@ -170,6 +172,7 @@ pub use ekuiper_core::message::{FunctionMeta, Tuple};
 pub use error::{BoxError, Error, Result};
 pub use output::{Json, Output};
 pub use plugin::Plugin;
+pub use raw_function::IntoFunction;
 pub use serde_json::{Value, json};
 pub use symbol::{AckMode, Function, Sink, Source};
 /// The logging crate, re-exported so that a plugin need not depend on it.

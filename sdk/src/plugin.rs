@@ -1,85 +1,29 @@
 //! The builder of a plugin: its symbols and its limits.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ekuiper_core::message::{Hello, SymbolKind};
+use ekuiper_core::message::SymbolKind;
 
-use crate::closure::{BoxedFunction, IntoFunction};
-use crate::raw::RawFunction;
+use crate::definition::Definition;
+use crate::raw_function::{BoxedFunction, IntoFunction};
 use crate::{Sink, Source, runtime};
-
-pub(crate) type SourceFactory = Arc<dyn Fn() -> Box<dyn Source> + Send + Sync>;
-pub(crate) type SinkFactory = Arc<dyn Fn() -> Box<dyn Sink> + Send + Sync>;
-pub(crate) type SharedFunction = Arc<Mutex<Box<dyn RawFunction>>>;
-
-/// The code that a symbol's thread runs.
-type Run = Box<dyn FnOnce() + Send>;
-
-/// Spawns a symbol's thread under a name.
-pub(crate) type Spawn = Arc<dyn Fn(&str, Run) -> io::Result<()> + Send + Sync>;
 
 /// A plugin: its name, its symbols and its limits.
 ///
 /// The symbols' names are those in the plugin's manifest.
 #[must_use = "a plugin does nothing until `run` is called"]
 pub struct Plugin {
-    pub(crate) name: String,
-    pub(crate) sources: BTreeMap<String, SourceFactory>,
-    pub(crate) sinks: BTreeMap<String, SinkFactory>,
-    pub(crate) functions: BTreeMap<String, SharedFunction>,
-    /// The functions that may be retried once after a crash.
-    pub(crate) idempotent: BTreeSet<String>,
-    pub(crate) limits: Limits,
-    pub(crate) supervised: bool,
-    /// The worker's command line, where it differs from this process's.
-    pub(crate) worker: Option<Vec<String>>,
-    pub(crate) spawn: Spawn,
-    /// The author's first mistake, reported by `run`.
-    mistake: Option<String>,
-}
-
-/// The timeouts and sizes of a plugin.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) start_timeout: Duration,
-    pub(crate) stop_timeout: Duration,
-    pub(crate) host_absence: Duration,
-    pub(crate) max_message: usize,
-    pub(crate) spin: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            start_timeout: Duration::from_secs(10),
-            stop_timeout: Duration::from_secs(3),
-            host_absence: Duration::from_secs(10),
-            max_message: ekuiper_core::transport::Options::default().max_message,
-            spin: ekuiper_core::transport::Options::default().spin,
-        }
-    }
+    definition: Definition,
 }
 
 impl Plugin {
     /// Creates a plugin without symbols. Its name is that of its manifest's
     /// file, and of the folder that it is installed in.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            sources: BTreeMap::new(),
-            sinks: BTreeMap::new(),
-            functions: BTreeMap::new(),
-            idempotent: BTreeSet::new(),
-            limits: Limits::default(),
-            supervised: false,
-            worker: None,
-            spawn: Arc::new(|name, run| std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)),
-            mistake: None,
-        }
+        Self { definition: Definition::new(name.into()) }
     }
 
     /// Adds a source; `make` creates an instance for each rule that uses it.
@@ -89,8 +33,8 @@ impl Plugin {
         make: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self {
         let name = name.into();
-        self.check(SymbolKind::Source, &name, self.sources.contains_key(&name));
-        self.sources.insert(name, Arc::new(move || Box::new(make())));
+        self.check(SymbolKind::Source, &name, self.definition.sources.contains_key(&name));
+        self.definition.sources.insert(name, Arc::new(move || Box::new(make())));
         self
     }
 
@@ -101,8 +45,8 @@ impl Plugin {
         make: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self {
         let name = name.into();
-        self.check(SymbolKind::Sink, &name, self.sinks.contains_key(&name));
-        self.sinks.insert(name, Arc::new(move || Box::new(make())));
+        self.check(SymbolKind::Sink, &name, self.definition.sinks.contains_key(&name));
+        self.definition.sinks.insert(name, Arc::new(move || Box::new(make())));
         self
     }
 
@@ -118,8 +62,8 @@ impl Plugin {
     }
 
     fn add_function(mut self, name: String, function: BoxedFunction) -> Self {
-        self.check(SymbolKind::Function, &name, self.functions.contains_key(&name));
-        self.functions.insert(name, Arc::new(Mutex::new(function.0)));
+        self.check(SymbolKind::Function, &name, self.definition.functions.contains_key(&name));
+        self.definition.functions.insert(name, Arc::new(Mutex::new(function.0)));
         self
     }
 
@@ -127,7 +71,7 @@ impl Plugin {
     /// worker of a [supervised](Plugin::supervised) plugin died is retried once
     /// instead of answered with an error.
     pub fn idempotent(mut self, name: impl Into<String>) -> Self {
-        self.idempotent.insert(name.into());
+        self.definition.idempotent.insert(name.into());
         self
     }
 
@@ -151,7 +95,7 @@ impl Plugin {
     /// processes: load large data in a source's or sink's constructor, or at a
     /// function's first call.
     pub fn supervised(mut self) -> Self {
-        self.supervised = true;
+        self.definition.supervised = true;
         self
     }
 
@@ -160,7 +104,7 @@ impl Plugin {
     /// language bindings whose supervisor is a separate program that declares
     /// the symbols' names only. The worker calls `supervised` and `run` too.
     pub fn worker(mut self, command: Vec<String>) -> Self {
-        self.worker = Some(command);
+        self.definition.worker = Some(command);
         self
     }
 
@@ -172,7 +116,7 @@ impl Plugin {
         mut self,
         spawn: impl Fn(&str, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.spawn = Arc::new(spawn);
+        self.definition.spawn = Arc::new(spawn);
         self
     }
 
@@ -180,7 +124,7 @@ impl Plugin {
     /// `configure`, and a sink's `open`. The engine's other starts and stops
     /// wait meanwhile. Default: 10 s.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.start_timeout = timeout;
+        self.definition.limits.start_timeout = timeout;
         self
     }
 
@@ -188,14 +132,14 @@ impl Plugin {
     /// `collect`, and `close`. A symbol that takes longer is abandoned as hung.
     /// Default: 3 s, less than the 5 s that hosts wait.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.stop_timeout = timeout;
+        self.definition.limits.stop_timeout = timeout;
         self
     }
 
     /// Sets the maximum time without a host on the control channel, after which
     /// the plugin ends itself. Default: 10 s.
     pub fn host_absence(mut self, absence: Duration) -> Self {
-        self.limits.host_absence = absence;
+        self.definition.limits.host_absence = absence;
         self
     }
 
@@ -203,7 +147,7 @@ impl Plugin {
     /// Sending a longer one is an error. Default: 64 MiB. The Go engine's own
     /// limit may be lower.
     pub fn max_message(mut self, bytes: usize) -> Self {
-        self.limits.max_message = bytes;
+        self.definition.limits.max_message = bytes;
         self
     }
 
@@ -211,7 +155,7 @@ impl Plugin {
     /// message before blocking, when recent busy-polling has paid off (`uds`
     /// only). Zero disables busy-polling. Default: 20 µs.
     pub fn spin(mut self, spin: Duration) -> Self {
-        self.limits.spin = spin;
+        self.definition.limits.spin = spin;
         self
     }
 
@@ -223,34 +167,7 @@ impl Plugin {
         } else {
             return;
         };
-        self.mistake.get_or_insert(mistake);
-    }
-
-    /// The author's mistake, if there is one.
-    pub(crate) fn mistake(&self) -> Option<String> {
-        let empty = self.sources.is_empty() && self.sinks.is_empty() && self.functions.is_empty();
-        let stray = self.idempotent.iter().find(|name| !self.functions.contains_key(*name));
-        let stray =
-            stray.map(|name| format!("{name:?} is declared idempotent, but no function of that name was added"));
-        self.mistake.clone().or_else(|| empty.then(|| "no source, sink or function was added".into())).or(stray)
-    }
-
-    /// The plugin's hello, for a host that asks for one.
-    pub(crate) fn hello(&self) -> Hello {
-        let mut hello = Hello::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        for kind in SymbolKind::ALL {
-            self.names(kind).into_iter().for_each(|name| hello.serves(kind, name));
-        }
-        hello
-    }
-
-    /// The names of the plugin's symbols of one kind.
-    pub(crate) fn names(&self, kind: SymbolKind) -> Vec<&str> {
-        match kind {
-            SymbolKind::Source => self.sources.keys().map(String::as_str).collect(),
-            SymbolKind::Sink => self.sinks.keys().map(String::as_str).collect(),
-            SymbolKind::Function => self.functions.keys().map(String::as_str).collect(),
-        }
+        self.definition.mistake.get_or_insert(mistake);
     }
 
     /// Serves the engine that started this process, until the engine ends or
@@ -261,13 +178,13 @@ impl Plugin {
     /// engine. Logs go to stderr.
     pub fn run(self) -> ExitCode {
         let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-        runtime::run(self, arguments.collect())
+        runtime::run(self.definition, arguments.collect())
     }
 
     /// Runs as [`run`](Plugin::run) does, with explicit arguments: for a plugin
     /// that is a script, the arguments after the script's name.
     pub fn run_with(self, arguments: Vec<String>) -> ExitCode {
-        runtime::run(self, arguments)
+        runtime::run(self.definition, arguments)
     }
 }
 
@@ -277,13 +194,19 @@ mod tests {
 
     #[test]
     fn mistakes_are_found() {
-        assert_eq!(Plugin::new("p").mistake().unwrap(), "no source, sink or function was added");
+        assert_eq!(Plugin::new("p").definition.mistake().unwrap(), "no source, sink or function was added");
         let plugin = Plugin::new("p").function("f", || 1).aggregate("f", || 2);
-        assert_eq!(plugin.mistake().unwrap(), "function \"f\" is added twice");
+        assert_eq!(plugin.definition.mistake().unwrap(), "function \"f\" is added twice");
         let plugin = Plugin::new("p").function("a/b", || 1);
-        assert_eq!(plugin.mistake().unwrap(), "function name \"a/b\" is empty, or contains a slash or a NUL");
+        assert_eq!(
+            plugin.definition.mistake().unwrap(),
+            "function name \"a/b\" is empty, or contains a slash or a NUL"
+        );
         let plugin = Plugin::new("p").idempotent("g").function("f", || 1);
-        assert_eq!(plugin.mistake().unwrap(), "\"g\" is declared idempotent, but no function of that name was added");
-        assert_eq!(Plugin::new("p").idempotent("f").function("f", || 1).mistake(), None);
+        assert_eq!(
+            plugin.definition.mistake().unwrap(),
+            "\"g\" is declared idempotent, but no function of that name was added"
+        );
+        assert_eq!(Plugin::new("p").idempotent("f").function("f", || 1).definition.mistake(), None);
     }
 }

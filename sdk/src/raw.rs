@@ -4,77 +4,7 @@
 //!
 //! In Rust, use a closure or a [`Function`](crate::Function) instead.
 
-use ekuiper_core::message::Mark;
 pub use ekuiper_core::message::{Arg, Args, BatchReply, Rows};
 
-use crate::closure::{BoxedFunction, IntoFunction};
-use crate::error::text_of;
 pub use crate::output::Reply;
-use crate::runtime::catch_panic;
-use crate::{FunctionContext, Result};
-
-/// A function as the SDK's threads call it.
-pub trait RawFunction: Send {
-    /// Refuses calls that can never succeed: see
-    /// [`Function::validate`](crate::Function::validate).
-    ///
-    /// # Errors
-    /// The author's error; the engine refuses the rule with its text.
-    fn validate(&mut self, args: &Args<'_>) -> Result<()>;
-
-    /// Computes the result and puts it into `reply`. The arguments are known to
-    /// be well-formed only once they have been read to their end, by
-    /// [`Args::read`] up to `None`, [`Args::is_over`] or [`Args::all`].
-    ///
-    /// # Errors
-    /// The author's error, which becomes the call's result.
-    fn exec(&mut self, args: &mut Args<'_>, ctx: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()>;
-
-    /// Computes the result of each row of a batch. The default calls
-    /// [`exec`](Self::exec) for each row; an implementation that replaces it
-    /// must put a result or an error for each row, in order.
-    ///
-    /// # Errors
-    /// The batch as a whole cannot be read.
-    fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
-        while let Some(mut row) = rows.next_row()? {
-            let mark = reply.mark();
-            let done = catch_panic(|| self.exec(&mut row, ctx, &mut Reply::to_row(reply)));
-            settle(reply, mark, done);
-            rows.go_on(row)?;
-        }
-        Ok(())
-    }
-
-    /// Whether each argument is the array of a window's values.
-    fn is_aggregate(&self) -> bool;
-
-    /// Whether the function uses its context. If false, the context is not
-    /// decoded.
-    fn needs_context(&self) -> bool {
-        true
-    }
-}
-
-/// Ensures that a row has exactly one result or error.
-#[inline]
-fn settle(reply: &mut BatchReply<'_>, mark: Mark, done: Result<()>) {
-    if let Err(error) = done {
-        reply.reset(mark);
-        reply.error(text_of(&*error));
-    }
-}
-
-/// A wrapper that makes a [`RawFunction`] a plugin's function.
-pub struct Raw<F>(pub F);
-
-/// The marker that distinguishes a [`RawFunction`] from a closure.
-#[doc(hidden)]
-pub struct ByRaw;
-
-impl<F: RawFunction + 'static> IntoFunction<ByRaw> for Raw<F> {
-    /// Ignores `aggregate`: [`RawFunction::is_aggregate`] decides.
-    fn into_function(self, _: bool) -> BoxedFunction {
-        BoxedFunction(Box::new(self.0))
-    }
-}
+pub use crate::raw_function::{Raw, RawFunction};

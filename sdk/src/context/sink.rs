@@ -12,7 +12,7 @@ use ekuiper_core::transport::TransportError;
 use serde::de::{DeserializeOwned, Error as _};
 use tracing::Span;
 
-use super::Outlet;
+use super::outlet::Outlet;
 use crate::error::{located, shortened, text_of};
 use crate::{AckMode, Error, Result};
 

@@ -12,9 +12,9 @@ use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 use tracing::Span;
 
-use super::{Outlet, trim};
+use super::outlet::{Outlet, trim};
 use crate::error::shortened;
-use crate::runtime::catch_panic;
+use crate::panic::catch_panic;
 use crate::{Error, Result};
 
 /// The context of a source: its rule instance, its channel to the engine, and

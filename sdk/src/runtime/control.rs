@@ -16,8 +16,9 @@ use super::engine::Engine;
 use super::live::{Launched, Live, Progress, Stopped, launch};
 use super::supervised::{Inherited, Link, Marks, SupervisorLink};
 use super::{Site, channel, function, functions, log, no_engine, sink, source, watchdog};
+use crate::definition::Definition;
 use crate::error::{shortened, text_of};
-use crate::{BoxError, Error, Plugin, Result};
+use crate::{BoxError, Error, Result};
 
 /// The maximum duration of the plugin's shutdown: less than the 3 s from SIGTERM
 /// to SIGKILL in `ekuiper-host`.
@@ -33,7 +34,7 @@ struct Entry {
 }
 
 pub(super) struct Symbols {
-    plugin: Plugin,
+    plugin: Definition,
     site: Site,
     bell: Arc<Bell>,
     /// The symbols that run or hang. While one hangs, starts of its instance
@@ -51,7 +52,7 @@ pub(super) struct Symbols {
 
 /// Serves the control channel until the host, a signal or the parent's death
 /// ends the plugin.
-pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
+pub(super) fn serve(plugin: Definition, site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
     let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
     let request: Arc<dyn Request> =
@@ -82,7 +83,7 @@ pub(super) fn serve(plugin: Plugin, site: Site) -> Result<()> {
 
 /// Serves the supervisor until the supervisor, its death or a signal ends the
 /// worker.
-pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Result<()> {
+pub(super) fn work(plugin: Definition, mut site: Site, inherited: Inherited) -> Result<()> {
     name_process();
     let marks = Arc::new(Marks::new(&inherited.memory, plugin.functions.len())?);
     let link = Arc::new(Link::new(inherited));
@@ -114,7 +115,7 @@ pub(super) fn work(plugin: Plugin, mut site: Site, inherited: Inherited) -> Resu
 
 /// Creates the table of symbols, and starts to connect functions that the
 /// engine may not start again.
-fn begin(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Result<Arc<Mutex<Symbols>>> {
+fn begin(plugin: Definition, site: Site, bell: Arc<Bell>) -> Result<Arc<Mutex<Symbols>>> {
     let names: Vec<_> = plugin.functions.keys().cloned().collect();
     let symbols = Arc::new(Mutex::new(Symbols::new(plugin, site.clone(), bell)));
     if site.forgets {
@@ -160,7 +161,7 @@ pub(super) fn refuse(text: &str, reply: &mut Vec<u8>) {
 }
 
 impl Symbols {
-    pub(super) fn new(plugin: Plugin, site: Site, bell: Arc<Bell>) -> Self {
+    pub(super) fn new(plugin: Definition, site: Site, bell: Arc<Bell>) -> Self {
         let (entries, addresses, dialled) = (HashMap::new(), Registry::default(), HashMap::new());
         Self { plugin, site, bell, entries, addresses, dialled, launches: 0, again: false, refusals: Throttle::new() }
     }

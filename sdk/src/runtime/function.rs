@@ -10,11 +10,12 @@ use ekuiper_core::transport::Request;
 
 use super::live::{Progress, Stopper};
 use super::supervised::{Begin, FunctionMark, UNKNOWN_CALL};
-use super::{Site, catch_panic, channel};
+use super::{Site, channel};
+use crate::definition::SharedFunction;
 use crate::error::text_of;
 use crate::output::Reply;
-use crate::plugin::SharedFunction;
-use crate::raw::RawFunction;
+use crate::panic::catch_panic;
+use crate::raw_function::RawFunction;
 use crate::{Error, FunctionContext, Result};
 
 /// Runs a function on its thread, on the given channel or a new one, until it

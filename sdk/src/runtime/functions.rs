@@ -209,14 +209,15 @@ mod tests {
     use super::super::bell::Bell;
     use super::super::tests::site;
     use super::*;
-    use crate::Plugin;
+    use crate::definition::Definition;
 
     #[test]
     fn one_look_takes_all_notices_of_other_peoples_files() {
         let folder = tempfile::tempdir().unwrap();
         let site = site(SocketFolder::new(folder.path()));
         let address = site.folder.function("f").unwrap();
-        let symbols = Arc::new(Mutex::new(Symbols::new(Plugin::new("test"), site.clone(), Arc::<Bell>::default())));
+        let symbols =
+            Arc::new(Mutex::new(Symbols::new(Definition::new("test".into()), site.clone(), Arc::<Bell>::default())));
         let ours = address.path().file_name().unwrap().to_owned();
         let sockets = HashMap::from([(ours.clone(), ("f".to_owned(), address))]);
         let finder = Finder { symbols, site, sockets };

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bell::{Bell, Heed};
-use super::catch_panic;
+use crate::definition::Spawn;
 use crate::error::text_of;
-use crate::plugin::Spawn;
+use crate::panic::catch_panic;
 use crate::{BoxError, Result};
 
 /// The share of the stop timeout after which a symbol's channels are closed.
@@ -265,7 +265,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(20);
 
     fn spawn() -> Spawn {
-        crate::Plugin::new("test").spawn
+        crate::definition::Definition::new("test".into()).spawn
     }
 
     fn nothing() -> Stopper {

@@ -28,8 +28,6 @@ pub(crate) use function::answer;
 pub(crate) use sink::deliver;
 pub(crate) use source::run as run_source;
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -39,8 +37,9 @@ use ekuiper_core::message::{HANDSHAKE, Hello};
 use ekuiper_core::transport::{Options, Transport};
 use rustix::io::Errno;
 
+use crate::Result;
+use crate::definition::Definition;
 use crate::error::text_of;
-use crate::{Error, Plugin, Result};
 use engine::Engine;
 use listening::Listening;
 
@@ -74,7 +73,7 @@ impl Site {
     }
 }
 
-pub(crate) fn run(plugin: Plugin, arguments: Vec<String>) -> ExitCode {
+pub(crate) fn run(plugin: Definition, arguments: Vec<String>) -> ExitCode {
     let name = plugin.name.clone();
     if let Some(mistake) = plugin.mistake() {
         log::tell(&format!("plugin {name}: {mistake}"));
@@ -194,26 +193,6 @@ fn light(transport: Arc<dyn Transport>) -> Arc<dyn Transport> {
     transport
 }
 
-/// Runs an author's code, and converts a panic into an error.
-pub(crate) fn catch_panic<T>(code: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| Err(Error::Panic(panic_text(panic)).into()))
-}
-
-fn panic_text(panic: Box<dyn Any + Send>) -> String {
-    let panic = match panic.downcast::<&str>() {
-        Ok(text) => return (*text).to_owned(),
-        Err(panic) => panic,
-    };
-    match panic.downcast::<String>() {
-        Ok(text) => *text,
-        Err(panic) => {
-            // Dropping an unknown payload might panic again.
-            std::mem::forget(panic);
-            "without a text".into()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +203,7 @@ mod tests {
         assert!(limit(&*error).contains("ulimit -u"));
         let error: crate::BoxError = std::io::Error::from(Errno::MFILE).into();
         assert!(limit(&*error).contains("ulimit -n"));
-        let error: crate::BoxError = Error::Panic("x".into()).into();
+        let error: crate::BoxError = crate::Error::Panic("x".into()).into();
         assert_eq!(limit(&*error), "");
     }
 
@@ -240,27 +219,6 @@ mod tests {
             is_asked: false,
             forgets: true,
         }
-    }
-
-    #[test]
-    fn any_panic_is_an_error() {
-        struct Bomb;
-        impl Drop for Bomb {
-            fn drop(&mut self) {
-                panic!("again");
-            }
-        }
-        let text = |code: fn()| {
-            catch_panic(|| {
-                code();
-                Ok(())
-            })
-            .unwrap_err()
-            .to_string()
-        };
-        assert_eq!(text(|| panic!("boom")), "panicked: boom");
-        assert_eq!(text(|| panic!("{} is odd", 3)), "panicked: 3 is odd");
-        assert_eq!(text(|| std::panic::panic_any(Bomb)), "panicked: without a text");
     }
 
     fn name(wanted: Option<&str>) -> Result<&'static str, String> {

@@ -11,13 +11,14 @@ use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Push, Transpo
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::Site;
 use super::live::{Progress, Stopper};
 use super::source::Channel;
 use super::supervised::{Account, UNKNOWN_MESSAGE};
-use super::{Site, catch_panic};
 use crate::context::{Outlet, trim};
+use crate::definition::SinkFactory;
 use crate::error::text_of;
-use crate::plugin::SinkFactory;
+use crate::panic::catch_panic;
 use crate::{Config, Error, Result, Sink, SinkContext};
 
 /// The maximum wait for the engine to accept the ack channel, where it asks for

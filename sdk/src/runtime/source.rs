@@ -8,11 +8,12 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::{Endpoint, Push, TransportError};
 
+use super::Site;
 use super::live::{Progress, Stopper};
-use super::{Site, catch_panic};
 use crate::context::Outlet;
+use crate::definition::SourceFactory;
 use crate::error::text_of;
-use crate::plugin::SourceFactory;
+use crate::panic::catch_panic;
 use crate::{Config, Error, Result, Source, SourceContext};
 
 /// The maximum wait for the engine to accept the data channel. The engine

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::test_meta;
-use crate::closure::{BoxedFunction, IntoFunction};
+use super::meta::test_meta;
+use crate::raw_function::{BoxedFunction, IntoFunction};
 use crate::runtime::answer;
 
 /// Creates a test of a function, as added by

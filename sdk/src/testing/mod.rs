@@ -39,16 +39,10 @@
 //! ```
 
 mod function;
+mod meta;
 mod sink;
 mod source;
 
 pub use function::{FunctionTest, aggregate, function};
 pub use sink::{OpenSink, SinkTest, sink};
 pub use source::{RunningSource, SourceTest, source};
-
-use ekuiper_core::message::Meta;
-
-/// The rule, operator and instance of a symbol under test.
-fn test_meta() -> Meta {
-    Meta { rule_id: "test".into(), op_id: "test".into(), instance_id: 0 }
-}

@@ -7,9 +7,10 @@ use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::test_meta;
+use super::meta::test_meta;
 use crate::context::Outlet;
-use crate::runtime::{catch_panic, deliver};
+use crate::panic::catch_panic;
+use crate::runtime::deliver;
 use crate::{Config, Result, Sink, SinkContext};
 
 /// Creates a test of a sink.

@@ -8,9 +8,10 @@ use ekuiper_core::message::{SourceMessage, Tuple};
 use ekuiper_core::transport::TransportError;
 use serde_json::Value;
 
-use super::test_meta;
+use super::meta::test_meta;
 use crate::context::Outlet;
-use crate::runtime::{catch_panic, run_source};
+use crate::panic::catch_panic;
+use crate::runtime::run_source;
 use crate::{Config, Result, Source, SourceContext};
 
 /// The maximum wait for a source's next tuple, and for its end.

@@ -18,6 +18,7 @@ use super::orphans::Orphans;
 use super::roster::Roster;
 use super::worker::Worker;
 use super::{marks, page};
+use crate::definition::Definition;
 use crate::error::text_of;
 use crate::runtime::channel::Patience;
 use crate::runtime::control::{self, GRACE};
@@ -25,7 +26,7 @@ use crate::runtime::engine::Engine;
 use crate::runtime::sink::refuse;
 use crate::runtime::watchdog::Ends;
 use crate::runtime::{Site, channel, log, no_engine};
-use crate::{Error, Plugin, Result};
+use crate::{Error, Result};
 
 /// The maximum time until a worker is ready: as long as an engine waits for a
 /// plugin's handshake.
@@ -48,7 +49,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Supervises the plugin until the host, a signal, the parent's death or a crash
 /// loop ends it.
-pub(in crate::runtime) fn supervise(plugin: Plugin, mut site: Site) -> Result<()> {
+pub(in crate::runtime) fn supervise(plugin: Definition, mut site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
     let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
     let memory = page::memory(marks::words(plugin.functions.len()))?;
