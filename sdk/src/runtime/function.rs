@@ -8,9 +8,10 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::{BatchReply, Call, CallKind, HANDSHAKE, Rows, encode_error, encode_result};
 use ekuiper_core::transport::Request;
 
+use super::channel;
 use super::live::{Progress, Stopper};
+use super::site::Site;
 use super::supervised::{Begin, FunctionMark, UNKNOWN_CALL};
-use super::{Site, channel};
 use crate::definition::SharedFunction;
 use crate::error::text_of;
 use crate::output::Reply;

@@ -28,8 +28,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::Site;
-use super::control::{Symbols, lock};
+use super::site::Site;
+use super::symbols::{Symbols, lock};
 use crate::Result;
 
 /// The maximum time for which connecting to a socket is retried: an engine may
@@ -207,7 +207,7 @@ mod tests {
     use ekuiper_core::address::SocketFolder;
 
     use super::super::bell::Bell;
-    use super::super::tests::site;
+    use super::super::site::tests::site;
     use super::*;
     use crate::definition::Definition;
 

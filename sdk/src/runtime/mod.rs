@@ -1,16 +1,18 @@
 //! The process that serves an engine: launch, control channel, orderly shutdown.
 //!
-//! `control` starts and stops symbols; `live` is a symbol's thread as the
-//! control thread sees it; `source`, `sink` and `function` run on that thread;
+//! `control` reads the commands, `command` names what one addresses, and
+//! `symbols` starts and stops symbols; `live` is a symbol's thread as the control
+//! thread sees it; `source`, `sink` and `function` run on that thread;
 //! `functions` connects functions that a stock engine does not start again;
-//! `channel` drives a request channel; `listening` has the sockets of sinks, and
-//! `engine` the process whose rows they accept; `watchdog` notices signals and
-//! the parent's death; `no_engine` explains why no engine answers; `bell` wakes
-//! the control thread; `log` writes to stderr; `supervised` splits the plugin
-//! into two processes.
+//! `channel` drives a request channel; `site` is what all of them communicate
+//! by: `listening` has the sockets of sinks, and `engine` the process whose rows
+//! they accept; `watchdog` notices signals and the parent's death; `no_engine`
+//! explains why no engine answers; `bell` wakes the control thread; `log` writes
+//! to stderr; `supervised` splits the plugin into two processes.
 
 mod bell;
 mod channel;
+mod command;
 mod control;
 mod engine;
 mod function;
@@ -20,8 +22,10 @@ mod live;
 mod log;
 mod no_engine;
 mod sink;
+mod site;
 mod source;
 mod supervised;
+mod symbols;
 mod watchdog;
 
 pub(crate) use function::answer;
@@ -33,7 +37,7 @@ use std::sync::Arc;
 
 use ekuiper_core::address::{DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::launch::LaunchOptions;
-use ekuiper_core::message::{HANDSHAKE, Hello};
+use ekuiper_core::message::Hello;
 use ekuiper_core::transport::{Options, Transport};
 use rustix::io::Errno;
 
@@ -42,36 +46,13 @@ use crate::definition::Definition;
 use crate::error::text_of;
 use engine::Engine;
 use listening::Listening;
+use site::Site;
 
 #[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq")))]
 compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the default), \"nng\" or \"zeromq\"");
 
 /// The transport with a different wire protocol; `uds` and `nng` share one.
 const OTHER_WIRE: &str = "zeromq";
-
-/// The means by which this plugin communicates.
-#[derive(Clone)]
-struct Site {
-    transport: Arc<dyn Transport>,
-    folder: SocketFolder,
-    options: Options,
-    engine: Engine,
-    listening: Listening,
-    /// `None` where no supervisor restarts this process.
-    supervisor: Option<supervised::SupervisorLink>,
-    /// Whether the host has asked for a hello.
-    is_asked: bool,
-    /// Whether the host may omit starts of functions when it restarts this
-    /// plugin.
-    forgets: bool,
-}
-
-impl Site {
-    /// The first message of each connection of the control channel.
-    fn greeting(&self, hello: Hello) -> Vec<u8> {
-        if self.is_asked { hello.encode() } else { HANDSHAKE.to_vec() }
-    }
-}
 
 pub(crate) fn run(plugin: Definition, arguments: Vec<String>) -> ExitCode {
     let name = plugin.name.clone();
@@ -115,7 +96,7 @@ pub(crate) fn run(plugin: Definition, arguments: Vec<String>) -> ExitCode {
         Some(Some(inherited)) => control::work(plugin, site, inherited),
         Some(None) => {
             site.transport = light(site.transport);
-            supervised::supervise(plugin, site)
+            supervised::supervisor::supervise(plugin, site)
         }
     };
     match served {
@@ -205,20 +186,6 @@ mod tests {
         assert!(limit(&*error).contains("ulimit -n"));
         let error: crate::BoxError = crate::Error::Panic("x".into()).into();
         assert_eq!(limit(&*error), "");
-    }
-
-    /// The communication of a plugin in this process.
-    pub(super) fn site(folder: SocketFolder) -> Site {
-        Site {
-            transport: transport(None).unwrap(),
-            folder,
-            options: Options::default(),
-            engine: Engine::new(),
-            listening: Listening::new(std::time::Duration::from_secs(20)),
-            supervisor: None,
-            is_asked: false,
-            forgets: true,
-        }
     }
 
     fn name(wanted: Option<&str>) -> Result<&'static str, String> {

@@ -11,8 +11,8 @@ use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Push, Transpo
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Site;
 use super::live::{Progress, Stopper};
+use super::site::Site;
 use super::source::Channel;
 use super::supervised::{Account, UNKNOWN_MESSAGE};
 use crate::context::{Outlet, trim};

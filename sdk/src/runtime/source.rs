@@ -8,8 +8,8 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::{Endpoint, Push, TransportError};
 
-use super::Site;
 use super::live::{Progress, Stopper};
+use super::site::Site;
 use crate::context::Outlet;
 use crate::definition::SourceFactory;
 use crate::error::text_of;

@@ -5,6 +5,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SendFlags, send};
@@ -12,8 +13,11 @@ use rustix::process::{PidfdFlags, getpid, getppid, pidfd_open};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::bell::Bell;
-use super::control::GRACE;
 use crate::Result;
+
+/// The maximum duration of the plugin's shutdown: less than the 3 s from SIGTERM
+/// to SIGKILL in `ekuiper-host`.
+pub(super) const GRACE: Duration = Duration::from_millis(2400);
 
 /// The descriptors that poll readable when the plugin must shut down.
 pub(super) struct Ends {

@@ -13,7 +13,7 @@ mod marks;
 mod orphans;
 mod page;
 mod roster;
-mod supervisor;
+pub(super) mod supervisor;
 mod worker;
 
 use std::sync::Arc;
@@ -22,7 +22,6 @@ pub(super) use account::Account;
 pub(super) use link::Link;
 pub(super) use marks::{Begin, FunctionMark, Marks, UNKNOWN_CALL, UNKNOWN_MESSAGE};
 pub(super) use page::{Inherited, inherited};
-pub(super) use supervisor::supervise;
 
 /// A worker's connection to its supervisor, as used by its symbols.
 #[derive(Clone)]

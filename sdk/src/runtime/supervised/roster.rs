@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Meta, SymbolKind};
 
-use crate::runtime::control::{Key, key, title};
+use crate::runtime::command::{Key, key, title};
 
 /// The delay before the first retry of a symbol that could not be restored; it
 /// doubles with each retry.

@@ -21,11 +21,11 @@ use super::{marks, page};
 use crate::definition::Definition;
 use crate::error::text_of;
 use crate::runtime::channel::Patience;
-use crate::runtime::control::{self, GRACE};
 use crate::runtime::engine::Engine;
 use crate::runtime::sink::refuse;
-use crate::runtime::watchdog::Ends;
-use crate::runtime::{Site, channel, log, no_engine};
+use crate::runtime::site::Site;
+use crate::runtime::watchdog::{Ends, GRACE};
+use crate::runtime::{channel, command, log, no_engine};
 use crate::{Error, Result};
 
 /// The maximum time until a worker is ready: as long as an engine waits for a
@@ -465,7 +465,7 @@ impl channel::Answer for Courier {
     }
 
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
-        control::refuse(text, reply);
+        command::refuse(text, reply);
     }
 
     fn sent(&mut self) {

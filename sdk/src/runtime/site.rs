@@ -1,0 +1,55 @@
+//! The means by which a plugin's process communicates.
+
+use std::sync::Arc;
+
+use ekuiper_core::address::SocketFolder;
+use ekuiper_core::message::{HANDSHAKE, Hello};
+use ekuiper_core::transport::{Options, Transport};
+
+use super::engine::Engine;
+use super::listening::Listening;
+use super::supervised::SupervisorLink;
+
+/// The transport, the addresses and the launch options of this process.
+#[derive(Clone)]
+pub(super) struct Site {
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) folder: SocketFolder,
+    pub(super) options: Options,
+    pub(super) engine: Engine,
+    pub(super) listening: Listening,
+    /// `None` where no supervisor restarts this process.
+    pub(super) supervisor: Option<SupervisorLink>,
+    /// Whether the host has asked for a hello.
+    pub(super) is_asked: bool,
+    /// Whether the host may omit starts of functions when it restarts this
+    /// plugin.
+    pub(super) forgets: bool,
+}
+
+impl Site {
+    /// The first message of each connection of the control channel.
+    pub(super) fn greeting(&self, hello: Hello) -> Vec<u8> {
+        if self.is_asked { hello.encode() } else { HANDSHAKE.to_vec() }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::runtime::transport;
+
+    /// The site of a plugin in this process.
+    pub(in crate::runtime) fn site(folder: SocketFolder) -> Site {
+        Site {
+            transport: transport(None).unwrap(),
+            folder,
+            options: Options::default(),
+            engine: Engine::new(),
+            listening: Listening::new(std::time::Duration::from_secs(20)),
+            supervisor: None,
+            is_asked: false,
+            forgets: true,
+        }
+    }
+}
