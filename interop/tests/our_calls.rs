@@ -4,7 +4,9 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use ekuiper_host::{Bytes, Error, Format, Function, Host};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ekuiper_host::{Bytes, Error, Format, Function, Host, Package};
 use ekuiper_interop::guard::{Process, Watchdog};
 use ekuiper_interop::plugins::{Mirror, OfficialPython};
 use rustix::process::Signal;
@@ -21,6 +23,7 @@ ekuiper_interop::over_each_transport! {
     both_codecs_carry_the_same_values,
     typed_records_come_through_a_source,
     a_crash_ends_what_is_in_flight_and_the_next_call_is_carried_out,
+    an_update_costs_none_of_many_calls,
     an_official_plugin_gets_one_call_after_the_other,
     messages_under_way_are_acknowledged_each_for_itself,
     a_crash_makes_unknown_what_is_under_way_to_a_sink,
@@ -229,6 +232,42 @@ fn a_crash_ends_what_is_in_flight_and_the_next_call_is_carried_out(transport: &s
             assert_eq!(echo.call_async::<u32>((6,)).unwrap().wait().unwrap(), 6);
         }
     });
+}
+
+fn an_update_costs_none_of_many_calls(transport: &str) {
+    const UPDATES: usize = 6;
+    let _watchdog = Watchdog::start();
+    let versions = [Mirror::new(), Mirror::new()];
+    let host = host(&versions[0], transport, Format::MessagePack);
+    let echo = host.function("echo").unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let many = scope.spawn(|| {
+            let mut batches = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                let text = "x".repeat(1000);
+                let outcomes = echo.call_many::<String, _>((0..200).map(|_| (&text,))).unwrap();
+                assert!(outcomes.iter().all(|outcome| outcome.as_ref() == Ok(&text)));
+                batches += 1;
+            }
+            batches
+        });
+        let pending = scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                let calls: Vec<_> = (0..20).map(|number| echo.call_async::<u32>((number,)).unwrap()).collect();
+                for (number, call) in (0..).zip(calls) {
+                    assert_eq!(call.wait().unwrap(), number);
+                }
+            }
+        });
+        for turn in 1..=UPDATES {
+            host.update(Package::read(versions[turn % 2].folder()).unwrap()).unwrap();
+        }
+        is_over.store(true, Ordering::SeqCst);
+        pending.join().unwrap();
+        assert!(many.join().unwrap() > UPDATES);
+    });
+    host.shutdown();
 }
 
 fn an_official_plugin_gets_one_call_after_the_other(transport: &str) {

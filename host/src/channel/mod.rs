@@ -236,11 +236,12 @@ impl Channel {
         self.state.try_lock()?.garbage.take()
     }
 
-    /// Waits for the exchange in flight, and refuses later ones as if the
-    /// process had ended.
+    /// Waits for the exchange in flight, [posted](Channel::post) ones included,
+    /// and refuses later ones as if the process had ended.
     pub(crate) fn leave(&self, deadline: Instant) {
         self.is_left.store(true, Ordering::SeqCst);
-        drop(self.state.lock(deadline));
+        // The answer may still come after the deadline.
+        self.settle(deadline, deadline + EXIT_GRACE);
     }
 
     /// Sends a command, and passes its answer to `read`.
