@@ -10,7 +10,7 @@ use ekuiper_core::message::SymbolKind;
 use ekuiper_core::transport::TransportError;
 use rustix::io::Errno;
 
-use crate::process::{Exit, LAST_WORDS};
+use crate::process::exit::{Exit, LAST_WORDS};
 pub use kind::ErrorKind;
 
 /// Result of this crate's fallible functions.

@@ -8,13 +8,13 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::manifest::Language;
 
-use super::Exit;
 use super::environment;
+use super::exit::Exit;
+use super::search::{find_program, in_path};
 use super::unstartable;
 use crate::catalog::Package;
 use crate::error::start_error;
@@ -185,25 +185,6 @@ fn python(package: &Package, python_bin: Option<&str>) -> Result<PathBuf> {
     }
 }
 
-/// Finds a program as a shell does: a path as it is, a name as the first
-/// executable file in `PATH`.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    if name.contains('/') || [".", ".."].contains(&name) {
-        return std::path::absolute(name).ok();
-    }
-    let is_program = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    in_path(name).find(is_program)
-}
-
-/// Returns the files of this name in `PATH`.
-pub(crate) fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places: Vec<_> = std::env::split_paths(&path).map(|folder| folder.join(name)).collect();
-    places.into_iter().filter(|place| place.symlink_metadata().is_ok())
-}
-
 fn check_script(package: &Package, script: &Path) -> Result<()> {
     match unstartable::reason_of_file(script) {
         Some(reason) => {
@@ -216,6 +197,8 @@ fn check_script(package: &Package, script: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn package(folder: &Path, rest: &str) -> Package {

@@ -268,7 +268,7 @@ mod tests {
     }
 
     fn python() -> PathBuf {
-        crate::process::command::find_program("python3").expect("the tests need python3")
+        crate::process::search::find_program("python3").expect("the tests need python3")
     }
 
     #[test]

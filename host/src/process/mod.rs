@@ -2,15 +2,16 @@
 
 pub(crate) mod command;
 mod environment;
+pub(crate) mod exit;
 pub(crate) mod group;
 mod guard;
 pub(crate) mod guarded;
 pub(crate) mod kin;
 pub(crate) mod own_folder;
+mod search;
 pub(crate) mod unstartable;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{BufRead, BufReader, PipeReader};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,14 +20,12 @@ use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
 use crate::{Result, printable};
 use command::CommandLine;
+pub use exit::Exit;
+use exit::LAST_WORDS;
 use guarded::GuardedProcess;
 
 /// Number of a process's last lines that are kept for errors.
 const TAIL_LINES: usize = 20;
-
-/// Maximum age, at the end of a process that was ready, of output that may
-/// explain the end.
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Maximum length of a line in the log, in bytes; longer lines are cut.
 const MAX_LINE: usize = 4096;
@@ -53,29 +52,6 @@ const REPORT_GRACE: Duration = Duration::from_millis(50);
 /// Maximum time for a killed process and its guard to be gone. They are gone at
 /// once, unless the kernel holds the process in a system call.
 const KILL_GRACE: Duration = Duration::from_secs(2);
-
-/// How a plugin's process ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Exit {
-    /// Exit code, if the process exited by itself.
-    pub code: Option<i32>,
-    /// Signal that ended the process, if one did.
-    pub signal: Option<i32>,
-    /// Last lines of its output, stdout and stderr. Of a process that was
-    /// ready: those of its last 5 seconds.
-    pub tail: String,
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.code, self.signal) {
-            (Some(code), _) => write!(f, "exit code {code}"),
-            (_, Some(signal)) => write!(f, "signal {signal}"),
-            _ => f.write_str("exit status unknown"),
-        }
-    }
-}
 
 /// A running process, in a process group of its own.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
 use rustix::io::Errno;
 
-use super::command::in_path;
+use super::search::in_path;
 
 /// Number of bytes of a script's first line that the kernel reads
 /// (`BINPRM_BUF_SIZE`).
@@ -249,7 +249,7 @@ pub(crate) fn reason_of_end(path: &Path, code: i32) -> Option<String> {
     let argument = String::from_utf8_lossy(&line.argument);
     let is_option = |word: &&str| word.starts_with('-') || word.contains('=');
     let name = argument.split_ascii_whitespace().find(|word| !is_option(word))?;
-    match super::command::find_program(name) {
+    match super::search::find_program(name) {
         Some(_) => None,
         None => Some(match in_path(name).find_map(|path| Some((reason_of_place(&path)?, path))) {
             Some((reason, path)) => format!("is run by the interpreter {}, which {reason}", path.display()),

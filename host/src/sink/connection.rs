@@ -10,7 +10,7 @@ use ekuiper_core::transport::{Deadline, Push, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 
 use super::acks::{Acknowledged, Acks, Receipt};
-use super::settle::Proof;
+use super::proof::Proof;
 use super::tally::Tally;
 use crate::channel::idle_reader::{Watch, Watched};
 use crate::plugin::running::{Running, Stopped};

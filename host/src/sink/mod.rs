@@ -2,6 +2,7 @@
 
 mod acks;
 mod connection;
+mod proof;
 mod session;
 mod settle;
 pub(crate) mod tally;

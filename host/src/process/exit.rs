@@ -1,0 +1,31 @@
+//! The end of a plugin's process, as its errors tell it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Maximum age, at the end of a process that was ready, of output that may
+/// explain the end.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How a plugin's process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exit {
+    /// Exit code, if the process exited by itself.
+    pub code: Option<i32>,
+    /// Signal that ended the process, if one did.
+    pub signal: Option<i32>,
+    /// Last lines of its output, stdout and stderr. Of a process that was
+    /// ready: those of its last 5 seconds.
+    pub tail: String,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}"),
+            (_, Some(signal)) => write!(f, "signal {signal}"),
+            _ => f.write_str("exit status unknown"),
+        }
+    }
+}
