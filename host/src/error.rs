@@ -137,6 +137,17 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// The operating system refuses something that depends neither on a plugin
+    /// nor on its files: a thread, a pipe, an event queue.
+    #[error("{what} cannot get {resource}: {source}")]
+    System {
+        /// What needs it: the host, or a plugin's process.
+        what: String,
+        /// What the system refuses.
+        resource: &'static str,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// The socket folder cannot be created or written.
     #[error("cannot use {} as the socket folder: {source}; choose another with ipc_dir (--ipc-dir) or TMPDIR", path.display())]
     SocketFolder {
@@ -478,6 +489,15 @@ pub(crate) fn start_error(plugin: &str, source: std::io::Error, other: impl FnOn
     }
 }
 
+/// Returns the error of something that the system refuses: a shortage, or
+/// [`Error::System`].
+pub(crate) fn system_error(what: String, resource: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| match short_of(&source) {
+        Some(_) => shortage(what, source),
+        None => Error::System { what, resource, source },
+    }
+}
+
 /// Returns the error of a host that cannot be created: a shortage, or its
 /// socket folder's.
 pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Error {
@@ -661,6 +681,18 @@ mod tests {
         }
         let error = folder_error("/tmp".into())(std::io::Error::from_raw_os_error(libc::EACCES)).to_string();
         assert!(error.contains("ipc_dir"), "{error}");
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_no_fault_of_a_folder_or_a_program() {
+        let refused = |number| {
+            let error = system_error("the host".into(), "an event queue")(std::io::Error::from_raw_os_error(number));
+            (error.kind(), error.to_string())
+        };
+        let (kind, text) = refused(libc::EPERM);
+        assert_eq!(kind, ErrorKind::System);
+        assert!(text.starts_with("the host cannot get an event queue: Operation not permitted"), "{text}");
+        assert_eq!(refused(libc::EMFILE).0, ErrorKind::Shortage);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ekuiper_core::message::SymbolKind;
 
 use crate::catalog::{Catalog, Package};
 use crate::channel::idle_reader::IdleReader;
-use crate::error::folder_error;
+use crate::error::system_error;
 use crate::function::Function;
 use crate::options::Options;
 use crate::plugin::Plugin;
@@ -440,7 +440,7 @@ impl HostBuilder {
         };
         let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
         let idle_reader =
-            IdleReader::start(self.options.stall_timeout).map_err(folder_error(folder.path().to_owned()))?;
+            IdleReader::start(self.options.stall_timeout).map_err(system_error("the host".into(), "an idle reader"))?;
         let idle_reader = Arc::new(idle_reader);
         let events = Events::new(self.options.event_queue);
         let site = Site::new(self.options, transport, idle_reader, (folder, own.as_ref()), events);

@@ -41,6 +41,7 @@ kinds! {
     Environment
     Spawn
     Shortage
+    System
     SocketFolder
     UnknownTransport
     Transport

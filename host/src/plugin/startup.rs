@@ -14,7 +14,7 @@ use ekuiper_core::transport::TransportError;
 use crate::catalog::Package;
 use crate::channel::dependents::ProcessScope;
 use crate::channel::{Channel, Failure};
-use crate::error::transport_error;
+use crate::error::{system_error, transport_error};
 use crate::options::Options;
 use crate::process::command::CommandLine;
 use crate::process::kin::Kin;
@@ -281,7 +281,7 @@ fn launch(
             let _ = report.send(Report::Waited(index, outcome));
         };
         let spawned = std::thread::Builder::new().name(format!("{name}-handshake")).spawn(wait);
-        spawned.map_err(|source| line.cannot_start(name, source))?;
+        spawned.map_err(system_error(format!("plugin {name}"), "a thread"))?;
     }
     let handshake = await_handshake(&reports, candidates.len());
     canceller.is_over();

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
+use crate::error::system_error;
 use crate::{Result, printable};
 use command::CommandLine;
 pub use exit::Exit;
@@ -120,9 +121,9 @@ impl Process {
         line: &CommandLine,
         on_exit: impl FnOnce(&Exit) + Send + 'static,
     ) -> Result<Self> {
-        let fail = |source| line.cannot_start(plugin, source);
-        let (output, writer) = std::io::pipe().map_err(fail)?;
-        let second = writer.try_clone().map_err(fail)?;
+        let refused = |resource| system_error(format!("plugin {plugin}"), resource);
+        let (output, writer) = std::io::pipe().map_err(refused("a pipe"))?;
+        let second = writer.try_clone().map_err(refused("a pipe"))?;
         let mut started = GuardedProcess::start_with(&line.program, &line.args, &line.directory, None, second, writer)
             .map_err(|error| line.cannot_start(plugin, error))?;
         let pid = started.pid();
@@ -133,7 +134,8 @@ impl Process {
         let shared = Arc::new(Shared::default());
         let name = plugin.to_owned();
         let pump = shared.clone();
-        spawn_thread(format!("{plugin}-output"), move || pump_output(&name, output, &pump)).map_err(fail)?;
+        spawn_thread(format!("{plugin}-output"), move || pump_output(&name, output, &pump))
+            .map_err(refused("a thread"))?;
         let name = plugin.to_owned();
         let waiter = shared.clone();
         spawn_thread(format!("{plugin}-exit"), move || {
@@ -161,7 +163,7 @@ impl Process {
             waiter.lock().is_over = true;
             waiter.changed.notify_all();
         })
-        .map_err(fail)?;
+        .map_err(refused("a thread"))?;
         Ok(Self { pid, shared })
     }
 
