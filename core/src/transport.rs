@@ -174,9 +174,6 @@ pub enum PeerProcess {
     Elsewhere(Option<u64>),
 }
 
-/// Maximum batching delay of a [posted](Push::post) message.
-pub const LINGER: Duration = Duration::from_micros(100);
-
 /// Identifies one connection of one socket; never reused for another
 /// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -219,8 +216,8 @@ pub trait Push: Send + Sync {
     /// Sends a message that may be batched: under load, several messages are
     /// written together. A batch is flushed by the next [`send`](Push::send),
     /// [`dispatch`](Push::dispatch) or [`flush`](Push::flush), when it is full,
-    /// or at the latest after [`LINGER`]. A message that follows a pause is
-    /// written at once.
+    /// or after at most 100 µs. A message that follows a pause is written at
+    /// once.
     ///
     /// The default implementation calls [`send`](Push::send); a transport may
     /// keep it.

@@ -3,9 +3,9 @@
 //!
 //! The first batched message starts the thread; it blocks while no message is
 //! posted anywhere. Otherwise it checks each socket's clock once per
-//! [`LINGER`], without a lock: posting does not wake the thread for each
-//! message, and a sender that fills its batches faster than that never meets
-//! it.
+//! [`BATCHING_DELAY`], without a lock: posting does not wake the thread for
+//! each message, and a sender that fills its batches faster than that never
+//! meets it.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -13,13 +13,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::transport::{Deadline, LINGER};
+use ekuiper_core::transport::Deadline;
 use ekuiper_transport_ipc::wait::earlier;
 
 use crate::acceptor::STACK;
 
-/// The batching delay: a little less than promised, since waking takes time.
-const WAIT: Duration = Duration::from_micros(LINGER.as_micros() as u64 * 4 / 5);
+/// Maximum batching delay of a posted message, as `Push::post` promises it.
+const BATCHING_DELAY: Duration = Duration::from_micros(100);
+
+/// Interval between two checks: a little less, since waking takes time.
+const WAIT: Duration = Duration::from_micros(BATCHING_DELAY.as_micros() as u64 * 4 / 5);
 
 /// Maximum pause before a retry of a connection that had no room; the first
 /// pause is [`WAIT`], and it doubles. A caller that posts more than fits waits
