@@ -5,6 +5,7 @@
 //!   `folder_lock` that no other user can hold;
 //! - [`connect`]: one attempt to connect to a socket file;
 //! - [`wait`]: waits for descriptors, ended by a deadline or by closing;
+//! - [`flag`]: a flag that can be waited for like a descriptor;
 //! - [`unread`]: the amount of sent data that the peer has not read;
 //! - [`lock`]: a mutex with the same kind of wait, also used by the host;
 //! - [`process`]: the process at the other end of a connection.
@@ -12,6 +13,7 @@
 //! Not here: the bytes on a connection, which are each transport's own.
 
 mod connect;
+pub mod flag;
 mod folder_lock;
 pub mod lock;
 pub mod process;

@@ -10,7 +10,7 @@
 //! - `listen`, `watch`, `arrivals`: listening without touching foreign files,
 //!   and recovering a stuck listener;
 //! - `dial`, `census`: connecting with retries;
-//! - `ffi`, `flag`: descriptors to wait on;
+//! - `ffi`: descriptors to wait on;
 //! - `gatekeeper`: which connections are admitted;
 //! - `roster`: connection events in order with messages;
 //! - `inbox`: receiving messages and events in order;
@@ -73,7 +73,6 @@ mod census;
 mod dial;
 mod endpoint;
 mod ffi;
-mod flag;
 mod gatekeeper;
 mod inbox;
 mod line;

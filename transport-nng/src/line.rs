@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{ConnectionId, Options, Result};
+use ekuiper_transport_ipc::flag::Flag;
 use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, PipeEvent, Protocol, Socket};
 use rustix::event::{PollFd, PollFlags};
@@ -23,7 +24,6 @@ use rustix::event::{PollFd, PollFlags};
 use crate::census::Census;
 use crate::dial::{self, Persistence};
 use crate::ffi;
-use crate::flag::Flag;
 use crate::gatekeeper::Gatekeeper;
 use crate::socket::{next_connection, open};
 

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Options, Result};
+use ekuiper_transport_ipc::flag::Flag;
 use ekuiper_transport_ipc::wait::io_error;
 use nng::{Message, Protocol};
 
 use crate::census::Census;
-use crate::flag::Flag;
 use crate::line::{Line, Sent, Stage};
 
 /// Maximum length of a message from a PULL peer: every message is too long.

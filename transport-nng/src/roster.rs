@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ekuiper_core::transport::ConnectionId;
+use ekuiper_transport_ipc::flag::Flag;
 use nng::{Message, Pipe, PipeEvent, Socket};
 
-use crate::flag::Flag;
 use crate::socket::next_connection;
 
 /// The connection events of a socket, written by libnng's threads and read by

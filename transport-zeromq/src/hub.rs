@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Backlog, ConnectionId, Deadline, Result, TransportError};
+use ekuiper_transport_ipc::flag::Flag;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error};
 use tokio::sync::Notify;
 
-use crate::flag::Flag;
 use crate::peer::Peer;
 use crate::words::{self, ID, Role, WINDOW, Word};
 

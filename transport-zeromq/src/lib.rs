@@ -72,7 +72,6 @@
 
 mod dial;
 mod engine;
-mod flag;
 mod folder;
 mod hub;
 mod listen;

@@ -9,19 +9,25 @@ use rustix::event::{EventfdFlags, eventfd};
 /// An event descriptor. Setting, clearing and the state that it signals must be
 /// under one lock.
 #[derive(Debug)]
-pub(crate) struct Flag(OwnedFd);
+pub struct Flag(OwnedFd);
 
 impl Flag {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Creates a clear flag.
+    ///
+    /// # Errors
+    /// The process or the system has no free descriptor.
+    pub fn new() -> io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    pub(crate) fn raise(&self) {
+    /// Sets the flag.
+    pub fn raise(&self) {
         // A full counter is readable too: errors do not matter here.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    pub(crate) fn lower(&self) {
+    /// Clears the flag.
+    pub fn lower(&self) {
         // Nothing to read: the flag was clear already.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
