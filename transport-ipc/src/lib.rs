@@ -8,7 +8,8 @@
 //! - [`flag`]: a flag that can be waited for like a descriptor;
 //! - [`unread`]: the amount of sent data that the peer has not read;
 //! - [`lock`]: a mutex with the same kind of wait, also used by the host;
-//! - [`process`]: the process at the other end of a connection.
+//! - [`process`]: the process at the other end of a connection;
+//! - [`random`]: the jitter of restart pauses, for the host and the SDK.
 //!
 //! Not here: the bytes on a connection, which are each transport's own.
 
@@ -17,6 +18,7 @@ pub mod flag;
 mod folder_lock;
 pub mod lock;
 pub mod process;
+pub mod random;
 pub mod socket_file;
 pub mod unread;
 pub mod wait;

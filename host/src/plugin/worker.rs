@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::SymbolKind;
+use ekuiper_transport_ipc::random::jitter;
 
 use super::lifecycle::{Action, Input, Version, Work};
 use super::restore::Symbol;
@@ -32,7 +33,7 @@ impl Plugin {
 
     /// Does the same with the lock held; releases it. See [`Plugin::handle`].
     pub(super) fn handle_locked(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, input: Input<Symbol>) {
-        inner.lifecycle.handle(input, Instant::now(), chance());
+        inner.lifecycle.handle(input, Instant::now(), jitter());
         let mut aftermath = Aftermath::default();
         while let Some(action) = inner.lifecycle.poll_action() {
             self.take(&mut inner, action, &mut aftermath);
@@ -267,12 +268,4 @@ impl Plugin {
         }
         Err(Error::MissingSymbols { plugin: self.name().to_owned(), symbols: lacking.join(", ") })
     }
-}
-
-/// Returns a random number from 0 to 1.
-fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    // Without random bytes, the pause has its full length.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }

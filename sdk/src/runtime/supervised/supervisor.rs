@@ -9,6 +9,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::message::Meta;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
 use ekuiper_core::transport::{Endpoint, Request, TransportError};
+use ekuiper_transport_ipc::random::jitter;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::account::settle;
@@ -327,7 +328,7 @@ impl Supervisor {
     /// # Errors
     /// The worker is in a crash loop: the supervisor ends with this error.
     fn crashed(&mut self, how: &str, now: Instant) -> Result<()> {
-        match self.crashes.crashed(now, chance()) {
+        match self.crashes.crashed(now, jitter()) {
             Verdict::After(pause) => {
                 self.start_at = Some(now + pause);
                 Ok(())
@@ -470,15 +471,5 @@ impl channel::Answer for Courier {
 
     fn sent(&mut self) {
         self.tell(Event::Sent);
-    }
-}
-
-/// A random number from 0 to 1, so that plugins that died together do not
-/// restart together.
-fn chance() -> f64 {
-    let mut byte = [0];
-    match rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::NONBLOCK) {
-        Ok(_) => f64::from(byte[0]) / 255.0,
-        Err(_) => 0.5,
     }
 }
