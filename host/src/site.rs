@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
-use ekuiper_core::transport::{Endpoint, Transport};
+use ekuiper_core::transport::Transport;
 
 use crate::channel::dependents::ProcessScope;
 use crate::channel::idle_reader::IdleReader;
@@ -64,15 +64,6 @@ impl Site {
     /// Creates the scope of a process that is about to be started.
     pub(crate) fn process_scope(&self, plugin: &str) -> Arc<ProcessScope> {
         ProcessScope::new(self.transport.clone(), self.options.transport(), Kin::new(plugin))
-    }
-
-    /// Removes a socket on which no process listens any more.
-    pub(crate) fn remove_socket(&self, address: Address) {
-        // Listening takes over only a socket without a listener; closing
-        // removes it.
-        if let Ok(taken_over) = self.transport.pull(&Endpoint::Listen(address), &self.options.transport()) {
-            taken_over.close();
-        }
     }
 
     /// Creates a second site with addresses of its own: for the trial of a

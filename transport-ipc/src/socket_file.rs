@@ -113,11 +113,21 @@ pub fn is_stale(address: &Address) -> bool {
 ///
 /// # Errors
 /// As [`SocketFile::claim`].
-pub fn remove_stale(address: &Address) -> Result<bool> {
+pub fn remove_own_stale(address: &Address) -> Result<bool> {
     let is_own = |found: std::fs::Metadata| found.uid() == rustix::process::geteuid().as_raw();
     if !std::fs::symlink_metadata(address.path()).is_ok_and(is_own) {
         return Ok(false);
     }
+    remove_stale(address)
+}
+
+/// Removes the socket at `address` if it has no listener and
+/// [`SocketFile::claim`] would take it over: for root, any user's. Returns
+/// whether the path is free.
+///
+/// # Errors
+/// As [`SocketFile::claim`].
+pub fn remove_stale(address: &Address) -> Result<bool> {
     match clear(address)? {
         Cleared::Free(_) => Ok(true),
         Cleared::Live(probe) => {

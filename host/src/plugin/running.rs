@@ -12,6 +12,7 @@ use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, Hello, SymbolKind};
 use ekuiper_core::transport::{Deadline, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::socket_file;
 
 use super::startup::{self, Canceller, Started};
 use crate::catalog::Package;
@@ -361,9 +362,9 @@ impl Running {
         if self.process.exit().is_none() {
             return;
         }
-        let sockets = std::mem::take(&mut *lock(&self.sockets));
-        let left = sockets.into_iter().filter(|address| address.path().exists());
-        left.for_each(|address| self.site.remove_socket(address));
+        for address in std::mem::take(&mut *lock(&self.sockets)) {
+            let _ = socket_file::remove_stale(&address);
+        }
     }
 
     fn command(&self, kind: CommandKind, control: &Control, patience: Duration) -> Result<()> {

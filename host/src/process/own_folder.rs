@@ -225,14 +225,14 @@ impl Left {
         if !self.sockets.iter().all(socket_file::is_stale) {
             return false;
         }
-        let is_gone = |address: &Address| matches!(socket_file::remove_stale(address), Ok(true));
+        let is_gone = |address: &Address| matches!(socket_file::remove_own_stale(address), Ok(true));
         if !self.sockets.iter().all(is_gone) {
             return false;
         }
         for (link, socket) in self.elsewhere {
             // A socket with a listener belongs to another process by now; the
             // link is removed nevertheless.
-            if matches!(socket_file::remove_stale(&socket), Ok(true)) {
+            if matches!(socket_file::remove_own_stale(&socket), Ok(true)) {
                 tracing::debug!(%socket, "removed the socket of a host that was killed");
             }
             if std::fs::remove_file(link).is_err() {

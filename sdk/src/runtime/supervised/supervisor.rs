@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::message::Meta;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
-use ekuiper_core::transport::{Endpoint, Request, TransportError};
+use ekuiper_core::transport::{Request, TransportError};
 use ekuiper_transport_ipc::random::jitter;
+use ekuiper_transport_ipc::socket_file;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::account::settle;
@@ -353,14 +354,7 @@ impl Supervisor {
     /// Removes the socket of a sink that a dead worker has left.
     fn sweep(&self, meta: &Meta) {
         let Ok(address) = self.site.folder.data(meta) else { return };
-        if !address.path().exists() {
-            return;
-        }
-        // Listening takes over a socket only if no process listens on it;
-        // closing removes the socket.
-        if let Ok(taken_over) = self.site.transport.pull(&Endpoint::Listen(address), &self.site.options) {
-            taken_over.close();
-        }
+        let _ = socket_file::remove_stale(&address);
     }
 
     fn explain(&self, ended: Result<(), TransportError>) -> Result<()> {
