@@ -15,6 +15,8 @@
 //! and SDKs that must not happen here; the list is in the guide,
 //! `docs/src/faults.md`.
 
+#![deny(unnameable_types)]
+
 pub mod address;
 pub mod codec;
 mod error;

@@ -23,6 +23,6 @@ pub use control::{ANSWER_OK, Command, CommandKind, Control, HANDSHAKE, Meta, Sym
 pub use function::{
     Call, CallKind, EncodedMeta, FunctionMeta, Outcome, decode_reply, encode_call, encode_error, encode_result,
 };
-pub use hello::{Feature, Hello};
+pub use hello::{Feature, Hello, Symbols};
 pub use rows::encode_rows;
 pub use source::{SourceMessage, Tuple, encode_source_error, encode_tuple};
