@@ -33,6 +33,8 @@
 //! | `site` | what all plugins of a host share |
 //! | `error`, `status`, `options`, `target`, `sync`, `printable` | words for all |
 
+#![deny(unnameable_types)]
+
 mod catalog;
 mod channel;
 mod error;
@@ -52,9 +54,10 @@ mod transports;
 
 pub use catalog::Package;
 pub use ekuiper_core::Error as MessageError;
-pub use ekuiper_core::codec::{Bytes, Format};
+pub use ekuiper_core::address::Address;
+pub use ekuiper_core::codec::{Bytes, Error as CodecError, Format};
 pub use ekuiper_core::manifest::{Language, Manifest};
-pub use ekuiper_core::message::{Arguments, FunctionMeta, Meta, SymbolKind, Tuple};
+pub use ekuiper_core::message::{ArgWriter, Arguments, FunctionMeta, Meta, SymbolKind, Tuple};
 pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
 pub use error::{Error, ErrorKind, Result};

@@ -151,6 +151,8 @@
 //! the interface beneath all functions, and [`raw`] its public part; [`testing`]
 //! runs symbols without an engine.
 
+#![deny(unnameable_types)]
+
 mod closure;
 mod config;
 mod context;
@@ -167,8 +169,11 @@ pub mod testing;
 
 pub use config::Config;
 pub use context::{FunctionContext, SinkContext, SourceContext, StopHook};
-pub use ekuiper_core::codec::Bytes;
+pub use ekuiper_core::Error as MessageError;
+pub use ekuiper_core::address::Address;
+pub use ekuiper_core::codec::{Bytes, Error as CodecError};
 pub use ekuiper_core::message::{FunctionMeta, Tuple};
+pub use ekuiper_core::transport::TransportError;
 pub use error::{BoxError, Error, Result};
 pub use output::{Json, Output};
 pub use plugin::Plugin;

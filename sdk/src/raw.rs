@@ -4,7 +4,12 @@
 //!
 //! In Rust, use a closure or a [`Function`](crate::Function) instead.
 
-pub use ekuiper_core::message::{Arg, Args, BatchReply, Rows};
+pub use ekuiper_core::codec::Format;
+pub use ekuiper_core::message::{Arg, Args, BatchReply, Mark, Rows};
 
+#[doc(hidden)]
+pub use crate::closure::{ByTrait, WithContext};
 pub use crate::output::Reply;
-pub use crate::raw_function::{Raw, RawFunction};
+#[doc(hidden)]
+pub use crate::raw_function::ByRaw;
+pub use crate::raw_function::{BoxedFunction, Raw, RawFunction};
