@@ -56,9 +56,11 @@ impl Injector<'_> {
             Fault::Terminate => self.kill(Signal::TERM),
             Fault::Stop(time) => {
                 let Some(victim) = self.victim() else { return };
+                self.target.stops.fetch_add(1, Ordering::SeqCst);
                 victim.signal(Signal::STOP);
                 pause(time);
                 victim.signal(Signal::CONT);
+                self.target.stops.fetch_add(1, Ordering::SeqCst);
             }
             Fault::StopAndKill(time) => {
                 let Some(victim) = self.victim() else { return };

@@ -30,6 +30,8 @@ pub(crate) struct Target {
     /// Number of times that its sockets were deleted, which may prevent a
     /// connection.
     pub(crate) deletions: AtomicUsize,
+    /// Number of times that it was stopped or resumed by a signal.
+    pub(crate) stops: AtomicUsize,
     /// The host is short of descriptors, so no crash counts.
     pub(crate) is_short: AtomicBool,
 }
@@ -83,6 +85,7 @@ impl Target {
             killed: AtomicUsize::new(0),
             fillings: AtomicUsize::new(0),
             deletions: AtomicUsize::new(0),
+            stops: AtomicUsize::new(0),
             is_short: AtomicBool::new(false),
         }
     }
