@@ -370,7 +370,7 @@ fn a_stopped_sink_collects_what_was_sent_however_long_that_takes() {
     acks.close();
     assert_eq!(plugin.stop_sink("journal", &rule), "ok");
     // The answer did not wait for all rows, and meanwhile others are served.
-    plugin.log.wait_for(&["stopped: what was sent before is still being collected"]);
+    plugin.log.wait_for(&["stopped: messages sent before the stop are still being collected"]);
     plugin.assert_alive();
     // The same instance begins after the end of the former.
     let (_push, _acks, answer) = plugin.start_sink("journal", &rule, config);
