@@ -153,6 +153,7 @@
 
 #![deny(unnameable_types)]
 
+mod ack_mode;
 mod closure;
 mod config;
 mod context;
@@ -167,6 +168,7 @@ mod runtime;
 mod symbol;
 pub mod testing;
 
+pub use ack_mode::AckMode;
 pub use config::Config;
 pub use context::{FunctionContext, SinkContext, SourceContext, StopHook};
 pub use ekuiper_core::Error as MessageError;
@@ -179,7 +181,7 @@ pub use output::{Json, Output};
 pub use plugin::Plugin;
 pub use raw_function::IntoFunction;
 pub use serde_json::{Value, json};
-pub use symbol::{AckMode, Function, Sink, Source};
+pub use symbol::{Function, Sink, Source};
 /// The logging crate, re-exported so that a plugin need not depend on it.
 pub use tracing;
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::ack_mode::AckMode;
 use crate::{Config, FunctionContext, Result, SinkContext, SourceContext};
 
 /// A source, which sends tuples to the engine. Each rule that uses it has its
@@ -63,18 +64,6 @@ pub trait Source: Send {
         let _ = ctx;
         Ok(())
     }
-}
-
-/// How messages are acknowledged, where the engine asks for it (`requireAck`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AckMode {
-    /// The SDK acknowledges with the result of `collect`, unless the sink has
-    /// acknowledged the message by hand.
-    #[default]
-    Automatic,
-    /// The sink acknowledges by hand, possibly after `collect` has returned. The
-    /// SDK never acknowledges for it, not even when `collect` fails.
-    Manual,
 }
 
 /// A sink, which collects messages from the engine. Each rule that uses it has

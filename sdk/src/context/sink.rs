@@ -13,8 +13,9 @@ use serde::de::{DeserializeOwned, Error as _};
 use tracing::Span;
 
 use super::outlet::Outlet;
+use crate::ack_mode::AckMode;
 use crate::error::{located, shortened, text_of};
-use crate::{AckMode, Error, Result};
+use crate::{Error, Result};
 
 /// The context of a sink: its rule instance, and its acknowledgements.
 ///
