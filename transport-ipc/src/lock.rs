@@ -48,6 +48,7 @@ impl<T> DeadlineLock<T> {
     }
 
     /// Acquires the lock if it is free.
+    #[inline]
     pub fn try_lock(&self) -> Option<Held<'_, T>> {
         let value = match self.value.try_lock() {
             Ok(value) => value,
@@ -88,13 +89,19 @@ impl<T> DeadlineLock<T> {
     /// # Errors
     /// [`TransportError::Closed`], [`TransportError::Timeout`].
     pub fn lock_open(&self, closing: &Closing, deadline: Deadline) -> Result<Held<'_, T>> {
-        match self.lock_unless(deadline, || closing.check().is_err()) {
+        closing.check()?;
+        // The usual case, on the way of every message.
+        if let Some(held) = self.try_lock() {
+            return Ok(held);
+        }
+        match self.wait(deadline, || closing.check().is_err()) {
             Waited::Held(held) => Ok(held),
             Waited::Done => Err(TransportError::Closed),
             Waited::Late => Err(TransportError::Timeout),
         }
     }
 
+    #[cold]
     fn wait(&self, deadline: Deadline, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
         let mut queue = self.queue();
         let _waiting = Waiting::begin(&self.waiting);
@@ -178,6 +185,7 @@ impl<T> DerefMut for Held<'_, T> {
 }
 
 impl<T> Drop for Held<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         drop(self.value.take());
         fence(Ordering::SeqCst);
