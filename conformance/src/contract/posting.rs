@@ -1,6 +1,7 @@
 //! Posted messages, which may be batched: the promises of `post`, and those of
 //! `send` that it keeps. A transport whose `post` is its `send` passes as well.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -214,9 +215,20 @@ pub fn posting_to_the_next_peer(f: &Fixture) {
     let push = f.push(&f.dial("data"));
     for round in 0..10u8 {
         let pull = f.pull(&f.listen("data"));
-        join(&*push, &*pull);
         let mut buffer = Vec::new();
         let give_up = Instant::now() + PATIENCE;
+        // A push may notice only when it sends that its former peer has gone.
+        let is_connected = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_connected.load(Ordering::SeqCst) {
+                    let _ = push.post(&[round; 300], shortly());
+                }
+            });
+            let event = pull.receive(&mut buffer, soon());
+            is_connected.store(true, Ordering::SeqCst);
+            assert!(matches!(event, Ok(PullEvent::Connected(_))), "{event:?}");
+        });
         thread::scope(|scope| {
             let posting = scope.spawn(|| {
                 for _ in 0..1000 {
