@@ -3,6 +3,7 @@
 //! process, whose limit it changes and whose log it reads.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, PullEvent, Transport, TransportError};
 use ekuiper_transport_uds::UdsTransport;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
@@ -67,14 +69,19 @@ fn a_shortage_is_told_once_a_second_and_passes() {
             (UdsTransport::new().pull(&endpoint, &Options::default()).unwrap(), address)
         })
         .collect();
+    // The peers' own ends: a connection takes no more of this process's
+    // descriptors then, but for the one that it is accepted with.
+    let ends: Vec<_> = pulls.iter().map(|_| socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap()).collect();
     let former = getrlimit(Resource::Nofile);
     let mut limit = former;
     limit.current = Some(64);
     setrlimit(Resource::Nofile, limit).unwrap();
-    let mut full: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-    // Descriptors for the peers' own ends.
-    full.truncate(full.len() - pulls.len());
-    let peers: Vec<_> = pulls.iter().map(|(_, address)| UnixStream::connect(address.path()).unwrap()).collect();
+    let full: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    let connected = |(end, (_, address)): (OwnedFd, &(_, Address))| {
+        connect(&end, &SocketAddrUnix::new(address.path()).unwrap()).unwrap();
+        UnixStream::from(end)
+    };
+    let peers: Vec<_> = ends.into_iter().zip(&pulls).map(connected).collect();
     let since = Instant::now();
     while ATTEMPTS.load(Ordering::SeqCst) < 40 {
         assert!(since.elapsed() < Duration::from_secs(60), "nobody tries to accept again");
