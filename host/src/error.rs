@@ -480,31 +480,31 @@ fn shortage(what: String, source: std::io::Error) -> Error {
     Error::Shortage { what, resource, remedy, source }
 }
 
+/// Returns the error of something that the system refuses to `what`: a
+/// shortage, or what `other` makes of it.
+fn refused(what: String, source: std::io::Error, other: impl FnOnce(String, std::io::Error) -> Error) -> Error {
+    match short_of(&source) {
+        Some(_) => shortage(what, source),
+        None => other(what, source),
+    }
+}
+
 /// Returns the error of a failed start: a shortage, or what `other` makes of
 /// it.
 pub(crate) fn start_error(plugin: &str, source: std::io::Error, other: impl FnOnce(std::io::Error) -> Error) -> Error {
-    match short_of(&source) {
-        Some(_) => shortage(format!("plugin {plugin}"), source),
-        None => other(source),
-    }
+    refused(format!("plugin {plugin}"), source, |_, source| other(source))
 }
 
 /// Returns the error of something that the system refuses: a shortage, or
 /// [`Error::System`].
 pub(crate) fn system_error(what: String, resource: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| match short_of(&source) {
-        Some(_) => shortage(what, source),
-        None => Error::System { what, resource, source },
-    }
+    move |source| refused(what, source, |what, source| Error::System { what, resource, source })
 }
 
 /// Returns the error of a host that cannot be created: a shortage, or its
 /// socket folder's.
 pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| match short_of(&source) {
-        Some(_) => shortage("the host cannot start".into(), source),
-        None => Error::SocketFolder { path, source },
-    }
+    move |source| refused("the host cannot start".into(), source, |_, source| Error::SocketFolder { path, source })
 }
 
 impl Error {

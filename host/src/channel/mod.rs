@@ -18,7 +18,7 @@ use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
-use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
 use crate::process::EXIT_GRACE;
 use dependents::ProcessScope;
@@ -244,6 +244,18 @@ impl Channel {
         self.settle(deadline, deadline + EXIT_GRACE);
     }
 
+    /// Sends a command, whose answer is then due.
+    fn begin(&self, command: &[u8], send_by: Instant) -> Result<Held<'_, State>, Failure> {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state.lock(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
+        if self.is_left.load(Ordering::SeqCst) {
+            return Err(Failure::ProcessEnded);
+        }
+        self.prepare(&mut state, send_by)?;
+        self.send(&mut state, command, send_by)?;
+        Ok(state)
+    }
+
     /// Sends a command, and passes its answer to `read`.
     pub(crate) fn exchange<R>(
         &self,
@@ -252,13 +264,7 @@ impl Channel {
         answer_by: Instant,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Failure> {
-        self.uses.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state.lock(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
-        if self.is_left.load(Ordering::SeqCst) {
-            return Err(Failure::ProcessEnded);
-        }
-        self.prepare(&mut state, send_by)?;
-        self.send(&mut state, command, send_by)?;
+        let mut state = self.begin(command, send_by)?;
         loop {
             match self.wait(&mut state, answer_by) {
                 Ok(Some(Arrival::Answer)) => return Ok(read(&state.buffer)),
@@ -284,13 +290,7 @@ impl Channel {
         send_by: Instant,
         tell: impl FnOnce(Result<&mut Vec<u8>, Failure>) + Send + 'static,
     ) -> Result<(), Failure> {
-        self.uses.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state.lock(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
-        if self.is_left.load(Ordering::SeqCst) {
-            return Err(Failure::ProcessEnded);
-        }
-        self.prepare(&mut state, send_by)?;
-        self.send(&mut state, command, send_by)?;
+        let mut state = self.begin(command, send_by)?;
         state.posted = Some(Box::new(tell));
         Ok(())
     }
