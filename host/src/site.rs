@@ -130,7 +130,7 @@ pub(crate) struct Claim {
 impl Claim {
     /// Marks the symbol as being stopped in the background, which the next
     /// claim of the address waits for.
-    pub(crate) fn is_ending(&self) {
+    pub(crate) fn mark_ending(&self) {
         lock(&self.site.addresses).ending.insert(self.address.clone());
     }
 }

@@ -262,7 +262,7 @@ fn a_crowd_of_strangers_costs_no_descriptors_and_one_line_a_second() {
             assert_eq!(call.join().unwrap(), round);
         }
         let most = most.into_inner();
-        // Those of the process beside it, and one that is being checked.
+        // The connections of the other process, and one that is being checked.
         assert!(most < before + 16, "{most} descriptors instead of {before}");
         wait_until("somebody is told of the strangers", || STRANGERS.load(Ordering::SeqCst) > 0);
         let lines = STRANGERS.load(Ordering::SeqCst);

@@ -483,7 +483,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
                 }
                 let pid = self.pid.unwrap_or_default();
                 match why {
-                    Why::First => {}
+                    Why::First => unreachable!("nothing is restored in the first process"),
                     Why::Crash(crashed) => {
                         self.restarts += 1;
                         let away = now.saturating_duration_since(crashed);
@@ -515,7 +515,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
 
     fn ended_in_restore(&mut self, why: Why, exit: Exit, now: Instant, chance: f64) {
         match why {
-            Why::First => self.crashed(exit, now, now, chance),
+            Why::First => unreachable!("nothing is restored in the first process"),
             Why::Crash(since) => self.crashed(exit, since, now, chance),
             Why::TakeOver => {
                 let error = Error::Exited { plugin: self.plugin.clone(), exit };

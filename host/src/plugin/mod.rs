@@ -78,9 +78,19 @@ struct Inner {
 }
 
 impl Inner {
+    /// Returns the package of the update that has its turn, if it is this one.
+    fn package_of(&self, update: Caller) -> Option<Arc<Package>> {
+        self.candidate.as_ref().filter(|(number, _)| *number == update).map(|(_, package)| package.clone())
+    }
+
     fn next_caller(&mut self) -> Caller {
         self.callers += 1;
         self.callers
+    }
+
+    fn pid(&self) -> Option<u32> {
+        let running = self.running.as_ref().filter(|running| running.generation == self.lifecycle.generation());
+        self.lifecycle.pid().filter(|_| running.is_some_and(|running| running.process.exit().is_none()))
     }
 }
 
@@ -257,14 +267,13 @@ impl Plugin {
     pub(crate) fn status(&self) -> Status {
         let inner = lock(&self.inner);
         let lifecycle = &inner.lifecycle;
-        let name = |symbol: &Symbol| match symbol {
-            Symbol::Function(name) => {
-                LiveSymbol { kind: SymbolKind::Function, name: name.clone(), meta: Default::default() }
-            }
-            Symbol::Handle(handle) => {
-                let control = handle.control();
-                LiveSymbol { kind: control.plugin_type, name: control.symbol_name.clone(), meta: control.meta.clone() }
-            }
+        let name = |symbol: &Symbol| LiveSymbol {
+            kind: symbol.kind(),
+            name: symbol.name().to_owned(),
+            meta: match symbol {
+                Symbol::Function(_) => Default::default(),
+                Symbol::Handle(handle) => handle.control().meta.clone(),
+            },
         };
         let mut live: Vec<_> = lifecycle.symbols().iter().map(name).collect();
         live.sort_by_key(|symbol| symbol.kind != SymbolKind::Function);
@@ -310,12 +319,5 @@ impl Plugin {
         let running = inner.running.take();
         drop(inner);
         drop(running);
-    }
-}
-
-impl Inner {
-    fn pid(&self) -> Option<u32> {
-        let running = self.running.as_ref().filter(|running| running.generation == self.lifecycle.generation());
-        self.lifecycle.pid().filter(|_| running.is_some_and(|running| running.process.exit().is_none()))
     }
 }

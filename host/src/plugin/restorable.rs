@@ -27,7 +27,7 @@ pub(crate) trait Restorable: Send + Sync {
 
     /// Records that the symbol could not be restored, so that its handle
     /// returns the error.
-    fn is_lost(&self, cause: &Error);
+    fn mark_lost(&self, cause: &Error);
 
     /// Stops new work in a process that is being replaced, and waits for the
     /// work in flight, at most until the deadline.

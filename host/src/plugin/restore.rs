@@ -22,6 +22,22 @@ pub(crate) enum Symbol {
     Handle(Arc<dyn Restorable>),
 }
 
+impl Symbol {
+    pub(super) fn kind(&self) -> SymbolKind {
+        match self {
+            Self::Function(_) => SymbolKind::Function,
+            Self::Handle(handle) => handle.control().plugin_type,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Function(name) => name,
+            Self::Handle(handle) => &handle.control().symbol_name,
+        }
+    }
+}
+
 impl PartialEq for Symbol {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -56,10 +72,10 @@ impl Plugin {
         mut symbols: Vec<Symbol>,
         is_strict: bool,
     ) -> Result<Restored> {
-        symbols.sort_by_key(|symbol| match symbol {
-            Symbol::Function(_) => 0,
-            Symbol::Handle(handle) if handle.control().plugin_type == SymbolKind::Source => 2,
-            Symbol::Handle(_) => 1,
+        symbols.sort_by_key(|symbol| match symbol.kind() {
+            SymbolKind::Function => 0,
+            SymbolKind::Sink => 1,
+            SymbolKind::Source => 2,
         });
         let mut restored = Restored::default();
         for symbol in symbols {
@@ -72,15 +88,17 @@ impl Plugin {
                 (Err(error), _) if is_strict => return Err(error),
                 (Err(error), Symbol::Function(_)) if error.is_shortage() => self.tell_shortage(&error, Duration::ZERO),
                 (Err(error), symbol) if error.is_shortage() => {
-                    self.is_short(&error, 0);
+                    self.report_shortage(&error, 0);
                     restored.postponed.push(symbol);
                 }
                 (Err(error), _) if running.has_ended_with(&error) => return Ok(restored),
-                (Err(error), Symbol::Function(name)) => self.tell_lost(SymbolKind::Function, name, &error),
-                (Err(error), Symbol::Handle(handle)) => {
-                    handle.is_lost(&error);
-                    let control = handle.control();
-                    self.tell_lost(control.plugin_type, control.symbol_name.clone(), &error);
+                (Err(error), symbol) => {
+                    if let Symbol::Handle(handle) = &symbol {
+                        handle.mark_lost(&error);
+                    }
+                    let (kind, symbol) = (symbol.kind(), symbol.name().to_owned());
+                    let event = EventKind::SymbolLost { kind, symbol, error: error.reason() };
+                    self.site.events.tell(self.name(), event);
                 }
             }
         }
@@ -89,7 +107,7 @@ impl Plugin {
 
     /// Reports a start that failed for a shortage; returns the pause after this
     /// many attempts.
-    pub(crate) fn is_short(&self, error: &Error, attempts: u32) -> Duration {
+    pub(crate) fn report_shortage(&self, error: &Error, attempts: u32) -> Duration {
         let pause = shortage_pause(&self.site.options.restart, attempts);
         self.tell_shortage(error, pause);
         pause
@@ -97,10 +115,6 @@ impl Plugin {
 
     fn tell_shortage(&self, error: &Error, pause: Duration) {
         self.site.events.tell(self.name(), EventKind::Shortage { error: error.to_string(), pause });
-    }
-
-    fn tell_lost(&self, kind: SymbolKind, symbol: String, error: &Error) {
-        self.site.events.tell(self.name(), EventKind::SymbolLost { kind, symbol, error: error.reason() });
     }
 
     /// Returns the sources and sinks with a handle.

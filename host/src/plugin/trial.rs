@@ -7,11 +7,10 @@ use std::time::Instant;
 use ekuiper_core::message::{CallKind, Outcome, SymbolKind, decode_reply, encode_call};
 use serde::de::IgnoredAny;
 
+use super::Plugin;
 use super::lifecycle::Caller;
-use super::restore::Symbol;
 use super::running::Running;
 use super::startup::{self, Canceller};
-use super::{Inner, Plugin};
 use crate::catalog::Package;
 use crate::sync::lock;
 use crate::{Error, Result};
@@ -50,21 +49,12 @@ impl Trial {
     }
 }
 
-impl Inner {
-    fn package_of(&self, update: Caller) -> Option<Arc<Package>> {
-        self.candidate.as_ref().filter(|(number, _)| *number == update).map(|(_, package)| package.clone())
-    }
-}
-
 impl Plugin {
     /// Returns the functions in use.
     fn functions(&self) -> Vec<String> {
         let inner = lock(&self.inner);
-        let name = |symbol: &Symbol| match symbol {
-            Symbol::Function(name) => Some(name.clone()),
-            Symbol::Handle(_) => None,
-        };
-        inner.lifecycle.symbols().iter().filter_map(name).collect()
+        let functions = inner.lifecycle.symbols().iter().filter(|symbol| symbol.kind() == SymbolKind::Function);
+        functions.map(|symbol| symbol.name().to_owned()).collect()
     }
 
     /// Tests the package of an update: its process must complete the handshake

@@ -4,7 +4,6 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::message::SymbolKind;
 use ekuiper_transport_ipc::random::jitter;
 
 use super::lifecycle::{Action, Input, Version, Work};
@@ -194,10 +193,11 @@ impl Plugin {
 
     fn spawn(self: &Arc<Self>, generation: u64, version: Version) -> Input<Symbol> {
         let inner = lock(&self.inner);
-        let package = match (version, &inner.candidate) {
-            (Version::Update(update), Some((number, package))) if *number == update => package.clone(),
-            _ => inner.package.clone(),
+        let candidate = match version {
+            Version::Update(update) => inner.package_of(update),
+            Version::Current => None,
         };
+        let package = candidate.unwrap_or_else(|| inner.package.clone());
         drop(inner);
         let plugin = Arc::downgrade(self);
         let on_exit = move |exit: &_| {
@@ -223,7 +223,7 @@ impl Plugin {
 
     /// Reports the end of a process to the lifecycle, if it has ended, without
     /// waiting for the thread that also reports it.
-    pub(super) fn report_exit(self: &Arc<Self>, running: &Running) {
+    fn report_exit(self: &Arc<Self>, running: &Running) {
         if let Some(exit) = running.process.exit() {
             self.handle(Input::Exited { generation: running.generation, exit });
         }
@@ -248,17 +248,14 @@ impl Plugin {
 
     /// Checks that a package has all symbols in use.
     pub(super) fn lacks_nothing(&self, inner: &Inner, package: &crate::catalog::Package) -> Result<()> {
-        let name = |symbol: &Symbol| match symbol {
-            Symbol::Function(name) => (SymbolKind::Function, name.clone()),
-            Symbol::Handle(handle) => {
-                let control = handle.control();
-                (control.plugin_type, control.symbol_name.clone())
-            }
+        let is_served = |symbol: &Symbol| {
+            let served = package.manifest.symbols(symbol.kind());
+            served.iter().any(|name| name == symbol.name())
         };
-        let symbols = inner.lifecycle.symbols().iter().map(name);
+        let symbols = inner.lifecycle.symbols().iter();
         let mut lacking: Vec<String> = symbols
-            .filter(|(kind, symbol)| !package.manifest.symbols(*kind).contains(symbol))
-            .map(|(kind, symbol)| format!("{kind} {symbol}"))
+            .filter(|symbol| !is_served(symbol))
+            .map(|symbol| format!("{} {}", symbol.kind(), symbol.name()))
             .collect();
         // Several rules may use the same symbol.
         lacking.sort();

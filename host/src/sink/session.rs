@@ -106,7 +106,7 @@ impl Restorable for SinkSession {
         }
     }
 
-    fn is_lost(&self, cause: &Error) {
+    fn mark_lost(&self, cause: &Error) {
         let mut state = lock(&self.state);
         state.failure = Some(Error::not_restored(self.what(), cause));
         state.wakes += 1;
@@ -341,7 +341,7 @@ impl SinkSession {
     /// Stops the sink in the background. Its addresses are released then; a
     /// shutdown of the host ends the stop.
     fn stop_in_background(&self, connection: Arc<SinkConnection>) {
-        lock(&self.state).claims.iter().flatten().for_each(Claim::is_ending);
+        lock(&self.state).claims.iter().flatten().for_each(Claim::mark_ending);
         let own = self.own.upgrade();
         let same = connection.clone();
         let stop = move || own.iter().for_each(|session| session.stop_unattended(&connection));

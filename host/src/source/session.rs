@@ -75,7 +75,7 @@ impl Restorable for SourceSession {
         }
     }
 
-    fn is_lost(&self, cause: &Error) {
+    fn mark_lost(&self, cause: &Error) {
         let mut state = lock(&self.state);
         state.failure = Some(Error::not_restored(self.what(), cause));
         state.wakes += 1;
@@ -242,13 +242,13 @@ impl SourceSession {
             drop(starting);
             match started {
                 Err(error) if error.is_shortage() => {
-                    let pause = self.plugin.is_short(&error, attempts);
+                    let pause = self.plugin.report_shortage(&error, attempts);
                     attempts += 1;
                     if running.process.wait(pause).is_some() {
                         return;
                     }
                 }
-                Err(error) if !running.is_over() => return self.is_lost(&error),
+                Err(error) if !running.is_over() => return self.mark_lost(&error),
                 // The next process starts the source, too.
                 _ => return,
             }
