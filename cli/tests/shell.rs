@@ -501,30 +501,14 @@ def call(request):
         [vec!["call", path, "f"], vec!["source", path, "s"], vec!["sink", path, "k"], vec!["run", &pipeline]];
     for arguments in commands {
         for signal in heard_signals() {
-            let mut command = bench.command(&arguments);
-            command.args(["--recv-timeout", "120s"]);
-            // stdin stays open: a person who types has not ended it.
-            let (stdin, mut typed) = std::io::pipe().unwrap();
-            typed.write_all(b"{}\n").unwrap();
-            let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            let mut stderr = child.stderr.take().unwrap();
-            await_text(&mut stderr, "ready");
-            kill_process(Pid::from_child(&child), signal).unwrap();
-            let reader = std::thread::spawn(move || {
-                let mut rest = Vec::new();
-                let _ = stderr.read_to_end(&mut rest);
-                String::from_utf8_lossy(&rest).into_owned()
-            });
-            let ran = finish(child);
-            drop(typed);
-            let rest = reader.join().unwrap();
-            assert_eq!(ran.code, Some(130), "{arguments:?}: {rest}");
+            let ran = interrupted(&bench, &arguments, b"{}\n", signal);
+            assert_eq!(ran.code, Some(130), "{arguments:?}: {}", ran.stderr);
             // The expected report.
             match arguments[0] {
                 "sink" => {
                     assert!(ran.stdout.contains("\"acked\":0,") && ran.stdout.ends_with("\"sent\":1}\n"), "{ran:?}")
                 }
-                "run" => assert!(rest.contains("\"read\":0"), "{rest}"),
+                "run" => assert!(ran.stderr.contains("\"read\":0"), "{ran:?}"),
                 _ => assert_eq!(ran.stdout, ""),
             }
             bench.assert_nothing_is_left();
