@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
 use ekuiper_host::{Error, Host, Sink};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use support::logged::Logged;
 use support::sinks::{
     A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, open_source, started, started_reporting,
     started_with,
@@ -360,39 +360,6 @@ fn a_plugin_that_refuses_a_stop_is_not_waited_for() {
     assert!(is_refused);
 }
 
-/// Returns the messages logged as a warning, or worse.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Message(String);
-        impl tracing::field::Visit for Message {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
-            }
-        }
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        self.0.lock().unwrap().push(message.0);
-    }
-}
-
 #[test]
 fn what_a_close_has_returned_is_not_logged_as_a_drop_s() {
     let stage = Stage::new();
@@ -401,12 +368,12 @@ fn what_a_close_has_returned_is_not_logged_as_a_drop_s() {
         let (sink, data) = open_sink_without_acks(&stage, &host, &mut control);
         sink.send(&json!(1)).unwrap();
         sink.stopper().abandon();
-        let warnings = Warnings::default();
+        let warnings = Logged::at(tracing::Level::WARN);
         tracing::subscriber::with_default(warnings.clone(), || end(sink));
         drop(data);
         std::fs::remove_file(stage.sink_path("r")).unwrap();
         expect_stop(&mut control, "k");
-        warnings.0.lock().unwrap().clone()
+        warnings.messages()
     };
     let lost = "plugin p may have lost 1 messages to sink k";
     assert_eq!(warnings_of(&|sink| assert!(sink.close().is_err())), [lost]);

@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use ekuiper_conformance::raw::{PULL, PUSH, REQ, frame};
 use ekuiper_core::message::Meta;
 use ekuiper_host::{Error, Host};
 use serde_json::{Value, json};
+use support::logged::Logged;
 use support::other::{self, Other, dialling, listening};
 use support::{PATIENCE, Puppet, Stage, wait_until};
 
@@ -196,38 +196,6 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Counts the lines of a kind.
-struct Lines;
-
-static STRANGERS: AtomicUsize = AtomicUsize::new(0);
-
-impl tracing::Subscriber for Lines {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::INFO
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Message(bool);
-        impl tracing::field::Visit for Message {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
-                self.0 |= field.name() == "message" && format!("{value:?}").contains("not one of the plugin's");
-            }
-        }
-        let mut message = Message(false);
-        event.record(&mut message);
-        STRANGERS.fetch_add(usize::from(message.0), Ordering::SeqCst);
-    }
-}
-
 /// In a separate process, since the test counts this process's descriptors.
 #[test]
 fn a_crowd_of_strangers_costs_no_descriptors_and_one_line_a_second() {
@@ -237,7 +205,9 @@ fn a_crowd_of_strangers_costs_no_descriptors_and_one_line_a_second() {
         let output = alone.args(["--exact", name, "--nocapture"]).env("ALONE", "").output().unwrap();
         return assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    tracing::subscriber::set_global_default(Lines).unwrap();
+    let logged = Logged::at(tracing::Level::INFO);
+    tracing::subscriber::set_global_default(logged.clone()).unwrap();
+    let told = || logged.messages().iter().filter(|message| message.contains("not one of the plugin's")).count();
     let stage = Stage::new();
     let host = host(&stage);
     std::thread::scope(|scope| {
@@ -264,8 +234,8 @@ fn a_crowd_of_strangers_costs_no_descriptors_and_one_line_a_second() {
         let most = most.into_inner();
         // The connections of the other process, and one that is being checked.
         assert!(most < before + 16, "{most} descriptors instead of {before}");
-        wait_until("somebody is told of the strangers", || STRANGERS.load(Ordering::SeqCst) > 0);
-        let lines = STRANGERS.load(Ordering::SeqCst);
+        wait_until("somebody is told of the strangers", || told() > 0);
+        let lines = told();
         assert!(lines as u64 <= since.elapsed().as_secs() + 2, "{lines} lines in {:?}", since.elapsed());
     });
 }

@@ -2,6 +2,7 @@
 //! plays on the plugin's channels.
 #![allow(dead_code, clippy::disallowed_methods)] // each test file uses its part
 
+pub(crate) mod logged;
 pub(crate) mod other;
 pub(crate) mod sinks;
 
