@@ -113,12 +113,20 @@ impl Process {
     }
 
     /// Answers the stop of the sink and the source.
-    fn stop(mut self, stage: &Stage) {
+    fn stop(self, stage: &Stage) {
+        self.stop_after(stage, || {});
+    }
+
+    /// The same, and runs `work` before: once a stop is told, new work waits
+    /// for the next process.
+    fn stop_after<R>(mut self, stage: &Stage, work: impl FnOnce() -> R) -> R {
         assert_eq!(hear(&mut self.control), ("stop".into(), "k".into()));
+        let outcome = work();
         let _ = std::fs::remove_file(stage.sink_path("r"));
         self.control.say(b"ok");
         assert_eq!(hear(&mut self.control), ("stop".into(), "s".into()));
         self.control.say(b"ok");
+        outcome
     }
 
     /// Uses each symbol.
@@ -303,13 +311,14 @@ fn fault_16_a_good_update_goes_on_under_the_same_handles() {
         good.pass();
         wait_until("the swap has begun", || host.status("p").unwrap().state == PluginState::Updating);
         assert!(is_gone(&good.trial_folder()));
-        // New work waits for the new version.
-        let (function, sink) = (handles.function.clone(), handles.sink.clone());
-        let call = scope.spawn(move || function.call::<Value>(("early",)));
-        let sent = scope.spawn(move || sink.send("early"));
         // The last messages of the old version are not lost.
         process.source.write(&frame(br#"{"message":"last"}"#));
-        process.stop(&stage);
+        // New work waits for the new version.
+        let (function, sink) = (handles.function.clone(), handles.sink.clone());
+        let (call, sent) = process.stop_after(&stage, || {
+            let call = scope.spawn(move || function.call::<Value>(("early",)));
+            (call, scope.spawn(move || sink.send("early")))
+        });
         let mut process = Process::restore(&stage, control_of(&stage, &host, 2));
         assert_eq!(process.function.hear_json()["arg"][0], "early");
         process.function.answer(&json!("new"));
