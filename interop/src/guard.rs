@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use ekuiper_host::{Source, Tuple};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -19,6 +20,33 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// By when that is.
 pub fn soon() -> Instant {
     Instant::now() + PATIENCE
+}
+
+/// Receives a source's next row.
+///
+/// # Panics
+/// None comes.
+pub fn next(source: &mut Source) -> Tuple {
+    source.next_within(PATIENCE).unwrap().expect("the source goes on")
+}
+
+/// Waits until a file has so many lines, and returns them: a sink without acks
+/// has no other event.
+///
+/// # Panics
+/// It has fewer.
+pub fn lines_of(path: &Path, count: usize) -> Vec<String> {
+    let give_up = soon();
+    loop {
+        let text = std::fs::read_to_string(path);
+        if let Ok(text) = &text
+            && text.lines().count() >= count
+        {
+            return text.lines().map(str::to_owned).collect();
+        }
+        assert!(Instant::now() < give_up, "only this has come: {text:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// How long a test may take in all, its turn included.

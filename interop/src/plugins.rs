@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ekuiper_host::{Host, HostBuilder, Package};
 use serde_json::json;
 
-use crate::guard::{self, sockets_in_tmp};
+use crate::guard::{self, Watchdog, sockets_in_tmp};
 use crate::tools;
 
 /// A plugin for the official Python SDK (`plugins/official/main.py`) whose
@@ -22,6 +22,23 @@ impl OfficialPython {
     /// Makes the folder.
     pub fn new() -> Self {
         Self::on(tools::python(), true)
+    }
+
+    /// Runs a test, watched, with a host that has the plugin and eKuiper's
+    /// settings. What the test has open is closed, the host shut down, and
+    /// nothing may be left.
+    pub fn run(transport: &str, test: impl FnOnce(&Self, &Host)) {
+        Self::run_with(transport, |builder| builder, test);
+    }
+
+    /// The same, on a host with other settings.
+    pub fn run_with(transport: &str, set: impl FnOnce(HostBuilder) -> HostBuilder, test: impl FnOnce(&Self, &Host)) {
+        let _watchdog = Watchdog::start();
+        let plugin = Self::new();
+        let host = set(plugin.host_builder(transport)).build().unwrap();
+        test(&plugin, &host);
+        host.shutdown();
+        plugin.assert_clean();
     }
 
     /// The same plugin on our module `ekuiper`, without `ghost` in its manifest:

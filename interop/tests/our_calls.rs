@@ -271,18 +271,15 @@ fn an_update_costs_none_of_many_calls(transport: &str) {
 }
 
 fn an_official_plugin_gets_one_call_after_the_other(transport: &str) {
-    let _watchdog = Watchdog::start();
-    let plugin = OfficialPython::new();
-    let host = plugin.host(transport);
-    let revert: Function = host.function(&plugin.symbol("revert")).unwrap();
-    let outcomes = revert.call_many::<String, _>([("ab",), ("cd",)]).unwrap();
-    assert_eq!(outcomes, [Ok("ba".into()), Ok("dc".into())]);
-    let calls: Vec<_> = ["ab", "cd"].map(|text| revert.call_async::<String>((text,)).unwrap()).into();
-    assert_eq!(calls.into_iter().map(|call| call.wait().unwrap()).collect::<Vec<_>>(), ["ba", "dc"]);
-    let fail = host.function(&plugin.symbol("fail")).unwrap();
-    assert!(fail.call_many::<Value, _>([(1,)]).unwrap()[0].is_err());
-    host.shutdown();
-    plugin.assert_clean();
+    OfficialPython::run(transport, |plugin, host| {
+        let revert: Function = host.function(&plugin.symbol("revert")).unwrap();
+        let outcomes = revert.call_many::<String, _>([("ab",), ("cd",)]).unwrap();
+        assert_eq!(outcomes, [Ok("ba".into()), Ok("dc".into())]);
+        let calls: Vec<_> = ["ab", "cd"].map(|text| revert.call_async::<String>((text,)).unwrap()).into();
+        assert_eq!(calls.into_iter().map(|call| call.wait().unwrap()).collect::<Vec<_>>(), ["ba", "dc"]);
+        let fail = host.function(&plugin.symbol("fail")).unwrap();
+        assert!(fail.call_many::<Value, _>([(1,)]).unwrap()[0].is_err());
+    });
 }
 
 fn messages_under_way_are_acknowledged_each_for_itself(transport: &str) {
@@ -356,16 +353,12 @@ fn a_crash_makes_unknown_what_is_under_way_to_a_sink(transport: &str) {
 }
 
 fn an_official_sink_gets_one_message_after_the_other(transport: &str) {
-    let _watchdog = Watchdog::start();
-    let plugin = OfficialPython::new();
-    let host = plugin.host(transport);
-    let sink = host.sink(&plugin.symbol("picky")).rule(plugin.rule("1")).require_ack(true).open().unwrap();
-    let pending: Vec<_> = (0..5).map(|number| sink.send_async(&json!({ "n": number })).unwrap()).collect();
-    for (number, ack) in pending.into_iter().enumerate() {
-        let outcome = ack.wait();
-        assert!(matches!(outcome, Ok(()) | Err(Error::Sink { .. })), "{number}: {outcome:?}");
-    }
-    drop(sink);
-    host.shutdown();
-    plugin.assert_clean();
+    OfficialPython::run(transport, |plugin, host| {
+        let sink = host.sink(&plugin.symbol("picky")).rule(plugin.rule("1")).require_ack(true).open().unwrap();
+        let pending: Vec<_> = (0..5).map(|number| sink.send_async(&json!({ "n": number })).unwrap()).collect();
+        for (number, ack) in pending.into_iter().enumerate() {
+            let outcome = ack.wait();
+            assert!(matches!(outcome, Ok(()) | Err(Error::Sink { .. })), "{number}: {outcome:?}");
+        }
+    });
 }

@@ -3,8 +3,8 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use ekuiper_host::{Error, Host, HostBuilder, Source, Tuple};
-use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, sockets_in};
+use ekuiper_host::{Error, Host, HostBuilder};
+use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, next, sockets_in};
 use ekuiper_interop::plugins::Mirror;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -40,10 +40,6 @@ fn sockets(mirror: &Mirror) -> std::path::PathBuf {
 
 fn assert_clean(mirror: &Mirror) {
     assert_eq!(sockets_in(&sockets(mirror)), [] as [std::path::PathBuf; 0]);
-}
-
-fn next(source: &mut Source) -> Tuple {
-    source.next_within(PATIENCE).unwrap().expect("the source goes on")
 }
 
 fn our_source(transport: &str) {

@@ -8,17 +8,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ekuiper_host::{Error, Host, Source, Tuple};
-use ekuiper_interop::guard::{PATIENCE, Process, Turn, Watchdog, sockets_in_tmp, unique};
+use ekuiper_host::{Error, Host, Tuple};
+use ekuiper_interop::guard::{PATIENCE, Process, Turn, Watchdog, lines_of, next, sockets_in_tmp, unique};
 use ekuiper_interop::peer::Peer;
 use ekuiper_interop::plugins::OfficialPython;
 use ekuiper_interop::tools;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-fn next(source: &mut Source) -> Tuple {
-    source.next_within(PATIENCE).unwrap().expect("the source goes on")
-}
 
 /// What a plugin's users see of it, line by line.
 fn transcript(plugin: &OfficialPython) -> Vec<String> {
@@ -83,13 +79,7 @@ fn transcript(plugin: &OfficialPython) -> Vec<String> {
         keep.send(&json!({ "number": number, "text": "ü" })).unwrap();
     }
     keep.close().unwrap();
-    // Nothing tells when a sink without acks has taken the last one.
-    let kept = ekuiper_interop::guard::soon();
-    while std::fs::read_to_string(&file).unwrap_or_default().lines().count() < 100 {
-        assert!(std::time::Instant::now() < kept, "rows are missing");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    note("kept", format!("{:?}", std::fs::read_to_string(&file).unwrap()));
+    note("kept", format!("{:?}", lines_of(&file, 100)));
     host.shutdown();
     plugin.assert_clean();
     lines
