@@ -11,9 +11,10 @@ use ekuiper_core::message::{
     BatchReply, BatchWriter, Call, CallKind, EncodedMeta, FunctionMeta, HANDSHAKE, Rows, SourceMessage,
     decode_batch_reply, decode_reply, encode_call, encode_result, encode_tuple,
 };
-use ekuiper_core::sp::{Backtrace, Connection, Event, Limits, Protocol, frame_header};
+use ekuiper_core::sp::{Connection, Event, Limits, Protocol, frame_header};
 use ekuiper_core::transport::{
-    ConnectionId, Deadline, Endpoint, Options, Pull, PullEvent, Push, Reply, ReplyEvent, Request, Ticket, Transport,
+    ConnectionId, Deadline, Endpoint, Options, Pull, PullEvent, Push, Reply, ReplyEvent, Request, RequestId, Ticket,
+    Transport,
 };
 use ekuiper_transport_uds::UdsTransport;
 use serde_json::Value;
@@ -216,8 +217,8 @@ fn exchange() -> Step {
     let mut serial = 0;
     let mut request = move || {
         serial += 1;
-        let backtrace = Backtrace::new(&(0x8000_0000 | serial as u32).to_be_bytes()).unwrap_or_default();
-        Ticket { connection, serial, backtrace }
+        let request = RequestId::new(&(0x8000_0000 | serial as u32).to_be_bytes()).unwrap_or_default();
+        Ticket { connection, serial, request }
     };
     assert_eq!(host.arrived(request(), HANDSHAKE), Arrival::Handshake, "the host has a plugin");
     step("exchange/call", move || {

@@ -25,6 +25,7 @@ mod json;
 pub mod launch;
 pub mod manifest;
 pub mod message;
+mod request_id;
 pub mod restart;
 pub mod sp;
 pub mod text;

@@ -54,7 +54,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::sp::Backtrace;
+pub use crate::request_id::RequestId;
 
 /// The result of a transport's operations.
 pub type Result<T, E = TransportError> = std::result::Result<T, E>;
@@ -188,10 +188,9 @@ pub struct Ticket {
     /// The request's place in the order in which the socket received its
     /// requests: a later request has a higher serial.
     pub serial: u64,
-    /// The bytes that the answer must carry back unchanged. A request that its
-    /// sender repeats has the same backtrace; every other request of the
-    /// connection has a different one.
-    pub backtrace: Backtrace,
+    /// The request's identity. A request that its sender repeats has the same
+    /// id; every other request of the connection has a different one.
+    pub request: RequestId,
 }
 
 /// Sends messages one way, to its peers in turn.

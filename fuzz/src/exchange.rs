@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use ekuiper_core::exchange::{Arrival, Departure, HostEnd, NotReady};
 use ekuiper_core::message::HANDSHAKE;
-use ekuiper_core::sp::Backtrace;
-use ekuiper_core::transport::{ConnectionId, Ticket};
+use ekuiper_core::transport::{ConnectionId, RequestId, Ticket};
 
 /// The machine says what a bookkeeper of all that happened says; above all,
 /// something counts as an answer only when it is a new request of the
@@ -97,8 +96,8 @@ impl Book {
             .entry(connection)
             .and_modify(|id| *id = if repeats { *id } else { self.serial })
             .or_insert(self.serial);
-        let backtrace = Backtrace::new(&(id as u32 | 1 << 31).to_be_bytes()).expect("one word");
-        Ticket { connection, serial: self.serial, backtrace }
+        let request = RequestId::new(&(id as u32 | 1 << 31).to_be_bytes()).expect("one word");
+        Ticket { connection, serial: self.serial, request }
     }
 
     fn arrived(&mut self, ticket: &Ticket, body: &[u8]) -> Arrival {
@@ -116,7 +115,7 @@ impl Book {
             }
             self.greeted.push(connection);
         }
-        let repeated = |out: &Out| out.to.connection == connection && out.to.backtrace == ticket.backtrace;
+        let repeated = |out: &Out| out.to.connection == connection && out.to.request == ticket.request;
         if self.out.as_ref().is_some_and(repeated) {
             return Arrival::Stale;
         }

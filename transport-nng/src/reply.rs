@@ -4,14 +4,16 @@
 //! the request's words into the message's header, and sends an answer with such
 //! a header to that connection. Which requests can be answered is tracked here.
 
+#![allow(clippy::disallowed_methods, reason = "the transport that makes the ids")]
+
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::sp::{Backtrace, MAX_WORDS};
+use ekuiper_core::sp::MAX_WORDS;
 use ekuiper_core::transport::{
-    ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, Result, Ticket, TransportError,
+    ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, RequestId, Result, Ticket, TransportError,
 };
 use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, Protocol};
@@ -75,8 +77,8 @@ impl NngReply {
 
     fn judge(&self, sender: Sender, message: &Message, buffer: &mut Vec<u8>) -> Option<Got> {
         let (number, words) = message.as_header().as_slice().split_first_chunk::<4>()?;
-        let backtrace = Backtrace::new(words)?;
-        let ticket = self.desk().ticket(sender, *number, backtrace);
+        let request = RequestId::new(words)?;
+        let ticket = self.desk().ticket(sender, *number, request);
         if message.len() > self.max_message {
             return Some(Got::Oversized(ticket, message.len() as u64));
         }
@@ -124,7 +126,7 @@ impl Reply for NngReply {
         // arrive before this call returns.
         let number = self.desk().take(ticket, |pipe| self.inbox.is_present(pipe))?;
         message.as_mut_header().push_back(&number);
-        message.as_mut_header().push_back(ticket.backtrace.as_bytes());
+        message.as_mut_header().push_back(ticket.request.as_bytes());
         let sent = self.transmit(message, deadline);
         if matches!(sent, Err(TransportError::Timeout)) {
             self.desk().give_back(ticket);
@@ -148,11 +150,11 @@ impl Reply for NngReply {
 impl OpenRequests {
     /// Creates a ticket for the request, which supersedes its connection's
     /// earlier one.
-    fn ticket(&mut self, sender: Sender, number: [u8; 4], backtrace: Backtrace) -> Ticket {
+    fn ticket(&mut self, sender: Sender, number: [u8; 4], request: RequestId) -> Ticket {
         self.serial += 1;
         let peer = ReplyConnection { pipe: sender.pipe, number, open: self.serial };
         self.peers.insert(sender.id, peer);
-        Ticket { connection: sender.id, serial: self.serial, backtrace }
+        Ticket { connection: sender.id, serial: self.serial, request }
     }
 
     /// Takes the right to answer, and returns the answer's destination.

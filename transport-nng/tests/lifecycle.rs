@@ -228,11 +228,11 @@ fn with_retry_a_request_is_sent_again_under_its_id() {
             let mut buffer = Vec::new();
             let first = request(&*reply, &mut buffer);
             let second = request(&*reply, &mut buffer);
-            assert_eq!((buffer.as_slice(), second.backtrace), (&b"again"[..], first.backtrace));
+            assert_eq!((buffer.as_slice(), second.request), (&b"again"[..], first.request));
             drop(reply);
             let reply = nng().reply(&place.at("r"), &Options::default()).unwrap();
             let third = request(&*reply, &mut buffer);
-            assert_eq!((buffer.as_slice(), third.backtrace), (&b"again"[..], first.backtrace));
+            assert_eq!((buffer.as_slice(), third.request), (&b"again"[..], first.request));
             reply.send(&third, b"yes", soon()).unwrap();
             // Serves until the requester has received the answer.
             let _ = reply.receive(&mut buffer, Some(Instant::now() + A_WHILE));

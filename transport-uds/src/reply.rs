@@ -1,14 +1,16 @@
 //! REP: receives requests, and answers each on the connection it came from.
 
+#![allow(clippy::disallowed_methods, reason = "the transport that makes the ids")]
+
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::sp::{Backtrace, BacktraceFault, MAX_WORDS, Protocol};
+use ekuiper_core::sp::{BacktraceFault, MAX_WORDS, Protocol, split_backtrace};
 use ekuiper_core::transport::{
-    ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, Result, Ticket, TransportError,
+    ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, RequestId, Result, Ticket, TransportError,
 };
 use rustix::event::{PollFd, PollFlags};
 
@@ -62,7 +64,7 @@ impl UdsReply {
 
     /// Creates a ticket for the request, which supersedes its connection's
     /// earlier one.
-    fn ticket(&self, link: &Arc<Link>, backtrace: Backtrace) -> Ticket {
+    fn ticket(&self, link: &Arc<Link>, request: RequestId) -> Ticket {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&link.id).cloned();
         let peer = known.unwrap_or_else(|| {
@@ -72,7 +74,7 @@ impl UdsReply {
             peer
         });
         peer.open.store(serial, Ordering::Release);
-        Ticket { connection: link.id, serial, backtrace }
+        Ticket { connection: link.id, serial, request }
     }
 
     fn judge(&self, link: &Arc<Link>, content: Content<'_>) -> Verdict<Got> {
@@ -80,12 +82,12 @@ impl UdsReply {
             Content::Message(bytes) => (bytes, None),
             Content::Oversized(head, length) => (head, Some(length)),
         };
-        match Backtrace::split(bytes) {
+        match split_backtrace(bytes) {
             Err(BacktraceFault::Malformed) => Verdict::Close,
             Err(BacktraceFault::TooManyHops) => Verdict::Drop,
-            Ok((backtrace, _)) => {
-                let ticket = self.ticket(link, backtrace);
-                let words = backtrace.as_bytes().len();
+            Ok((request, _)) => {
+                let ticket = self.ticket(link, request);
+                let words = request.as_bytes().len();
                 let length = oversize.map_or(bytes.len() as u64, |length| length) - words as u64;
                 if length > self.options.max_message as u64 {
                     return Verdict::Tell(Got::Oversized(ticket, length));
@@ -101,7 +103,7 @@ impl UdsReply {
         let stall = self.options.stall_timeout;
         let mut is_late = false;
         loop {
-            match peer.link.write(ticket.backtrace.as_bytes(), body, closing, stall, deadline, &mut spinner) {
+            match peer.link.write(ticket.request.as_bytes(), body, closing, stall, deadline, &mut spinner) {
                 Ok(Written::All) => return Ok(()),
                 Ok(Written::Gone) => {
                     // The error may be due to closing.

@@ -1,11 +1,14 @@
 //! REP: receives requests, and answers each on the connection it came from.
 
+#![allow(clippy::disallowed_methods, reason = "the transport that makes the ids")]
+
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::sp::Backtrace;
-use ekuiper_core::transport::{Deadline, Endpoint, Options, Reply, ReplyEvent, Result, Ticket, TransportError};
+use ekuiper_core::transport::{
+    Deadline, Endpoint, Options, Reply, ReplyEvent, RequestId, Result, Ticket, TransportError,
+};
 
 use crate::hub::Event;
 use crate::socket::{Common, Turnstile};
@@ -22,7 +25,7 @@ pub(crate) struct ZeromqReply {
 /// A received request.
 struct Asked {
     serial: u64,
-    backtrace: Backtrace,
+    request: RequestId,
     /// The request's length, if it exceeds the limit.
     too_long: Option<u64>,
 }
@@ -43,7 +46,7 @@ impl ZeromqReply {
             buffer.clear();
             buffer.extend_from_slice(body);
         }
-        Asked { serial, backtrace: Backtrace::new(id).unwrap_or_default(), too_long }
+        Asked { serial, request: RequestId::new(id).unwrap_or_default(), too_long }
     }
 }
 
@@ -53,7 +56,7 @@ impl Reply for ZeromqReply {
         let event = self.common.hub.receive(deadline, |peer, message| self.judge(&mut peer.open, message, buffer))?;
         Ok(match event {
             Event::Message(connection, asked) => {
-                let ticket = Ticket { connection, serial: asked.serial, backtrace: asked.backtrace };
+                let ticket = Ticket { connection, serial: asked.serial, request: asked.request };
                 match asked.too_long {
                     None => ReplyEvent::Request(ticket),
                     Some(length) => ReplyEvent::Oversized(ticket, length),
@@ -67,7 +70,7 @@ impl Reply for ZeromqReply {
     fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
         self.common.hub.closing.check()?;
         self.common.check_length(body)?;
-        self.common.hub.send(data(ticket.backtrace.as_bytes(), body), deadline, |state| {
+        self.common.hub.send(data(ticket.request.as_bytes(), body), deadline, |state| {
             let at = state.peers.iter().position(|peer| peer.id == ticket.connection && !peer.is_gone);
             let at = at.ok_or(TransportError::Disconnected)?;
             let peer = &mut state.peers[at];

@@ -3,11 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::message::{HANDSHAKE, Hello};
-use crate::sp::Backtrace;
-use crate::transport::{ConnectionId, Ticket};
-
-/// The bit that is set in the id of every request.
-const ID_BIT: u32 = 1 << 31;
+use crate::transport::{ConnectionId, RequestId, Ticket};
 
 /// The host's end of one control or function channel.
 ///
@@ -31,7 +27,7 @@ pub struct HostEnd {
     hears_hello: bool,
     peer: Option<ConnectionId>,
     /// The latest request of the current or the former peer.
-    latest: Option<Backtrace>,
+    latest: Option<RequestId>,
     connections: BTreeMap<ConnectionId, Link>,
 }
 
@@ -55,9 +51,9 @@ enum Command {
     #[default]
     None,
     /// A caller waits for the answer.
-    Waiting(Backtrace),
+    Waiting(RequestId),
     /// The caller gave up: the answer, when it arrives, is dropped.
-    Abandoned(Backtrace),
+    Abandoned(RequestId),
 }
 
 /// The meaning of an arrived request.
@@ -136,25 +132,25 @@ impl HostEnd {
             // Only in the first message of a connection: an answer may begin
             // with any bytes.
             greets |= self.hears_hello && Hello::decode(body).is_some();
-            greets |= is_first && self.latest.is_some_and(|latest| follows(&latest, &ticket.backtrace));
+            greets |= is_first && self.latest.is_some_and(|latest| ticket.request.repeats_or_follows(&latest));
             if !greets {
                 return Arrival::Garbage;
             }
             link.greeted = Some(ticket.serial);
         }
         if let Command::Waiting(answered) | Command::Abandoned(answered) = link.command
-            && answered == ticket.backtrace
+            && answered == ticket.request
         {
             return Arrival::Stale;
         }
-        let backtrace = ticket.backtrace;
+        let request = ticket.request;
         link.pending = Some(ticket);
         // Whatever the request is, the command is no longer in flight: it was
         // answered or, if it crossed a keepalive, never seen.
         let command = std::mem::take(&mut link.command);
         let is_peer = *self.peer.get_or_insert(connection) == connection;
         if is_peer {
-            self.latest = Some(backtrace);
+            self.latest = Some(request);
         }
         match (is_peer, greets, command) {
             (false, true, _) => Arrival::Rival,
@@ -190,7 +186,7 @@ impl HostEnd {
         self.begin_check()?;
         let link = self.peer.and_then(|peer| self.connections.get_mut(&peer)).ok_or(NotReady::NoPeer)?;
         let ticket = link.pending.take().ok_or(NotReady::Busy)?;
-        link.command = Command::Waiting(ticket.backtrace);
+        link.command = Command::Waiting(ticket.request);
         Ok(ticket)
     }
 
@@ -228,17 +224,6 @@ impl HostEnd {
     }
 }
 
-/// Whether `request` is `latest` repeated, or its sender's next one.
-fn follows(latest: &Backtrace, request: &Backtrace) -> bool {
-    let (Some((way, latest_id)), Some((other_way, id))) =
-        (latest.as_bytes().split_last_chunk::<4>(), request.as_bytes().split_last_chunk::<4>())
-    else {
-        return false;
-    };
-    let (latest_id, id) = (u32::from_be_bytes(*latest_id), u32::from_be_bytes(*id));
-    way == other_way && (id == latest_id || id == latest_id.wrapping_add(1) | ID_BIT)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,8 +250,8 @@ mod tests {
 
         fn request_with_id(&mut self, connection: ConnectionId, id: u32, body: &[u8]) -> Arrival {
             self.serial += 1;
-            let backtrace = Backtrace::new(&(id | ID_BIT).to_be_bytes()).unwrap();
-            self.end.arrived(Ticket { connection, serial: self.serial, backtrace }, body)
+            let request = RequestId::new(&(id | 1 << 31).to_be_bytes()).unwrap();
+            self.end.arrived(Ticket { connection, serial: self.serial, request }, body)
         }
     }
 
@@ -429,16 +414,9 @@ mod tests {
             assert_eq!(channel.request_with_id(stranger, id, b"ok"), Arrival::Garbage, "{id}");
             assert_eq!(channel.request_with_id(stranger, 8, b"ok"), Arrival::Garbage, "not its first word");
         }
-        let other_way = Backtrace::new(&[0, 0, 0, 1, 0x80, 0, 0, 8]).unwrap();
-        let ticket = Ticket { connection: C, serial: 99, backtrace: other_way };
+        let request = RequestId::new(&[0, 0, 0, 1, 0x80, 0, 0, 8]).unwrap();
+        let ticket = Ticket { connection: C, serial: 99, request };
         assert_eq!(channel.end.arrived(ticket, b"ok"), Arrival::Garbage, "the same id, of somebody else");
-    }
-
-    #[test]
-    fn the_id_after_the_last_is_the_first() {
-        let ids = [u32::MAX, ID_BIT].map(|id| Backtrace::new(&id.to_be_bytes()).unwrap());
-        assert!(follows(&ids[0], &ids[1]));
-        assert!(!follows(&ids[1], &ids[0]));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod connection;
 mod header;
 mod request;
 
-pub use backtrace::{Backtrace, BacktraceFault, MAX_WORDS};
+pub use backtrace::{BacktraceFault, MAX_WORDS, split_backtrace};
 pub use connection::{Connection, Event, FRAME_HEADER, Limits, SpError, frame_header};
 pub use header::{HEADER, Protocol};
 pub use request::Requester;

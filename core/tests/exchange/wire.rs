@@ -1,8 +1,10 @@
 //! A model of the transport: connections, and the host's reply socket.
 
+#![allow(clippy::disallowed_methods, reason = "a transport")]
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use ekuiper_core::sp::Backtrace;
+use ekuiper_core::sp::split_backtrace;
 use ekuiper_core::transport::{ConnectionId, Ticket, TransportError};
 
 /// The data in flight on a connection, per direction and in order.
@@ -94,8 +96,8 @@ impl Wire {
         let (connection, packet, serial) = self.inbox.pop_front()?;
         let Some(packet) = packet else { return Some(Event::Disconnected(connection)) };
         self.open.entry(connection).and_modify(|open| *open = serial.max(*open)).or_insert(serial);
-        let (backtrace, body) = Backtrace::split(&packet).expect("plugins and strangers speak SP");
-        Some(Event::Request(Ticket { connection, serial, backtrace }, body.to_vec()))
+        let (request, body) = split_backtrace(&packet).expect("plugins and strangers speak SP");
+        Some(Event::Request(Ticket { connection, serial, request }, body.to_vec()))
     }
 
     /// Answers a request, as [`ekuiper_core::transport::Reply::send`]
@@ -110,7 +112,7 @@ impl Wire {
             return Err(TransportError::Misuse("already answered, or superseded by a later request"));
         }
         self.open.remove(&ticket.connection);
-        pipe.to_plugin.push_back([ticket.backtrace.as_bytes(), body].concat());
+        pipe.to_plugin.push_back([ticket.request.as_bytes(), body].concat());
         Ok(())
     }
 }
