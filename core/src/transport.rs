@@ -49,7 +49,7 @@
 //! waits until a thread that is receiving has its reply.
 
 use std::fmt;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -299,15 +299,6 @@ pub trait Pull: Send + Sync {
     /// A descriptor that polls readable when there may be something to receive;
     /// `None` when the transport has none.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
-
-    /// A duplicate of a connection's descriptor. Its holder can still read the
-    /// unread data after this process has died. The duplicate does not keep
-    /// open a connection that is closed in order. `None` when the connection is
-    /// gone, or the transport has no descriptors.
-    fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
-        let _ = connection;
-        None
-    }
 
     /// Removes the socket file of a listening socket at once: no new peer can
     /// connect, and another process can listen at the address. Existing

@@ -9,6 +9,7 @@
 //! - [`unread`]: the amount of sent data that the peer has not read;
 //! - [`lock`]: a mutex with the same kind of wait, also used by the host;
 //! - [`process`]: the process at the other end of a connection;
+//! - [`retained`]: connections that outlive the process that receives on them;
 //! - [`random`]: the jitter of restart pauses, for the host and the SDK.
 //!
 //! Not here: the bytes on a connection, which are each transport's own.
@@ -19,6 +20,7 @@ mod folder_lock;
 pub mod lock;
 pub mod process;
 pub mod random;
+pub mod retained;
 pub mod socket_file;
 pub mod unread;
 pub mod wait;

@@ -163,7 +163,7 @@ impl Inbox {
     }
 
     /// Duplicates a connection's descriptor.
-    pub(crate) fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
+    pub(crate) fn duplicate(&self, connection: ConnectionId) -> Option<OwnedFd> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.all.iter().find(|link| link.id == connection)?;
         link.as_fd().try_clone_to_owned().ok()

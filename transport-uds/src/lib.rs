@@ -34,6 +34,7 @@ mod spin;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Result, Transport};
+use ekuiper_transport_ipc::retained::{RetainedPull, RetainedTransport};
 
 /// The transport that speaks SP over Unix domain sockets.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,5 +66,11 @@ impl Transport for UdsTransport {
 
     fn reply(&self, address: &Address, options: &Options) -> Result<Box<dyn Reply>> {
         Ok(Box::new(reply::UdsReply::new(address, options)?))
+    }
+}
+
+impl RetainedTransport for UdsTransport {
+    fn retained_pull(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn RetainedPull>> {
+        Ok(Box::new(pull::UdsPull::new(endpoint, options)?))
     }
 }

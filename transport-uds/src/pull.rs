@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use ekuiper_core::sp::Protocol;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Pull, PullEvent, Result};
+use ekuiper_transport_ipc::retained::RetainedPull;
 
 use crate::inbox::{Content, Inbox, Incoming, Verdict};
 
@@ -34,10 +35,6 @@ impl Pull for UdsPull {
         Some(self.0.readiness())
     }
 
-    fn descriptor(&self, connection: ConnectionId) -> Option<OwnedFd> {
-        self.0.descriptor(connection)
-    }
-
     fn stop_listening(&self) {
         self.0.stop_listening();
     }
@@ -52,6 +49,12 @@ impl Pull for UdsPull {
 
     fn close(&self) {
         self.0.close();
+    }
+}
+
+impl RetainedPull for UdsPull {
+    fn retain(&self, connection: ConnectionId) -> Option<OwnedFd> {
+        self.0.duplicate(connection)
     }
 }
 
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_sees_what_is_unread_and_keeps_nothing_open() {
+    fn what_is_retained_sees_what_is_unread_and_keeps_nothing_open() {
         let folder = tempfile::tempdir().unwrap();
         let address = Address::new(folder.path().join("data.ipc")).unwrap();
         let (options, soon) = (Options::default(), Some(Instant::now() + Duration::from_secs(10)));
@@ -111,13 +114,13 @@ mod tests {
         let push = UdsPush::new(&Endpoint::Dial(address), &options).unwrap();
         push.connect(soon).unwrap();
         let PullEvent::Connected(connection) = pull.receive(&mut Vec::new(), soon).unwrap() else { panic!("no peer") };
-        let held = pull.descriptor(connection).unwrap();
-        assert!(pull.descriptor(ConnectionId(u64::MAX)).is_none());
+        let held = pull.retain(connection).unwrap();
+        assert!(pull.retain(ConnectionId(u64::MAX)).is_none());
         push.send(b"abc", soon).unwrap();
         let mut unread = [0; 100];
         assert_eq!(rustix::io::read(&held, &mut unread), Ok(9 + 3));
         pull.close();
-        assert!(pull.descriptor(connection).is_none());
+        assert!(pull.retain(connection).is_none());
         assert_eq!(rustix::io::read(&held, &mut unread), Ok(0));
         assert!(push.send(b"abc", Some(Instant::now())).is_err(), "the peer sees the end");
     }

@@ -18,6 +18,7 @@ use ekuiper_transport_ipc::process;
 use ekuiper_transport_ipc::wait::wait_for;
 use rustix::event::{PollFd, PollFlags};
 
+use super::built_in::DataSocket;
 use crate::{Error, Result};
 
 /// The pause after the first attempt; it doubles up to [`MAX_PAUSE`].
@@ -66,12 +67,15 @@ impl Listening {
         &self,
         address: &Address,
         abandoned: &AtomicBool,
-        listen: impl Fn() -> Result<Box<dyn Pull>, TransportError>,
-    ) -> Result<Arc<dyn Pull>> {
+        listen: impl Fn() -> Result<DataSocket, TransportError>,
+    ) -> Result<DataSocket> {
         let (end, mut pause) = (Instant::now() + self.patience, FIRST_PAUSE);
         loop {
             let in_use = match listen() {
-                Ok(pull) => return Ok(self.add(Arc::from(pull))),
+                Ok(socket) => {
+                    self.add(&socket.0);
+                    return Ok(socket);
+                }
                 Err(TransportError::AddressInUse(in_use)) => in_use,
                 Err(source) => return Err(Error::Transport { what: format!("data channel {address}"), source }.into()),
             };
@@ -96,14 +100,13 @@ impl Listening {
         }
     }
 
-    fn add(&self, pull: Arc<dyn Pull>) -> Arc<dyn Pull> {
+    fn add(&self, pull: &Arc<dyn Pull>) {
         let mut state = self.lock();
         state.open.retain(|open| open.strong_count() > 0);
-        state.open.push(Arc::downgrade(&pull));
+        state.open.push(Arc::downgrade(pull));
         if state.is_over {
             pull.stop_listening();
         }
-        pull
     }
 
     /// Whether the plugin is shutting down.

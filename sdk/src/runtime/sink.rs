@@ -88,7 +88,8 @@ pub(super) fn live(
     progress.waits(move || abandons.store(true, Ordering::Release));
     let (listen, options) = (Endpoint::Listen(data.clone()), site.engine.only(&site.options));
     // The engine dials the data address as soon as it has the answer.
-    let pull = site.listening.listen(&data, &abandoned, || site.transport.pull(&listen, &options))?;
+    let (pull, retained) =
+        site.listening.listen(&data, &abandoned, || site.transport.data_socket(&listen, &options))?;
     let fail = |what: String| move |source| Error::Transport { what, source };
     let push = site.transport.push(&Endpoint::Dial(ack.clone()), &site.options);
     let push: Arc<dyn Push> = Arc::from(push.map_err(fail(format!("ack channel {ack}")))?);
@@ -103,7 +104,7 @@ pub(super) fn live(
     let (account, owed) = supervisor
         .and_then(|supervisor| {
             let (mark, owed) = supervisor.marks.sink(&control.meta, again)?;
-            Some((Arc::new(Account::new(mark, supervisor.link.clone(), control.meta.clone())), owed))
+            Some((Arc::new(Account::new(mark, supervisor.link.clone(), control.meta.clone(), retained)), owed))
         })
         .unzip();
     let acks = Acks { channel: Channel(push.clone()), account: account.clone() };
@@ -423,7 +424,7 @@ fn collect(
                 has_waited = false;
                 deadline = now_past;
             }
-            Ok(PullEvent::Connected(peer)) => account.into_iter().for_each(|account| account.connected(pull, peer)),
+            Ok(PullEvent::Connected(peer)) => account.into_iter().for_each(|account| account.connected(peer)),
             Ok(PullEvent::Disconnected(peer)) => account.into_iter().for_each(|account| account.disconnected(peer)),
             Err(TransportError::Timeout) if in_flight.is_some() => {
                 // Drained: no message has arrived for a while.

@@ -1,11 +1,10 @@
 //! The means by which a plugin's process communicates.
 
-use std::sync::Arc;
-
 use ekuiper_core::address::SocketFolder;
 use ekuiper_core::message::{HANDSHAKE, Hello};
-use ekuiper_core::transport::{Options, Transport};
+use ekuiper_core::transport::Options;
 
+use super::built_in::BuiltIn;
 use super::engine::Engine;
 use super::listening::Listening;
 use super::supervised::SupervisorLink;
@@ -13,7 +12,7 @@ use super::supervised::SupervisorLink;
 /// The transport, the addresses and the launch options of this process.
 #[derive(Clone)]
 pub(super) struct Site {
-    pub(super) transport: Arc<dyn Transport>,
+    pub(super) transport: BuiltIn,
     pub(super) folder: SocketFolder,
     pub(super) options: Options,
     pub(super) engine: Engine,
@@ -37,12 +36,11 @@ impl Site {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::runtime::transport;
 
     /// The site of a plugin in this process.
     pub(in crate::runtime) fn site(folder: SocketFolder) -> Site {
         Site {
-            transport: transport(None).unwrap(),
+            transport: BuiltIn::choose(None).unwrap(),
             folder,
             options: Options::default(),
             engine: Engine::new(),

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Meta;
-use ekuiper_core::transport::{ConnectionId, Pull};
+use ekuiper_core::transport::ConnectionId;
+use ekuiper_transport_ipc::retained::RetainedPull;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
@@ -19,12 +20,19 @@ pub(in crate::runtime) struct Account {
     mark: SinkMark,
     link: Arc<Link>,
     meta: Meta,
+    /// The sink's data channel; `None` where its connections cannot be held.
+    pull: Option<Arc<dyn RetainedPull>>,
     held: Mutex<Vec<ConnectionId>>,
 }
 
 impl Account {
-    pub(in crate::runtime) fn new(mark: SinkMark, link: Arc<Link>, meta: Meta) -> Self {
-        Self { mark, link, meta, held: Mutex::default() }
+    pub(in crate::runtime) fn new(
+        mark: SinkMark,
+        link: Arc<Link>,
+        meta: Meta,
+        pull: Option<Arc<dyn RetainedPull>>,
+    ) -> Self {
+        Self { mark, link, meta, pull, held: Mutex::default() }
     }
 
     pub(in crate::runtime) fn mark(&self) -> &SinkMark {
@@ -32,8 +40,8 @@ impl Account {
     }
 
     /// Records that the engine has connected.
-    pub(in crate::runtime) fn connected(&self, pull: &dyn Pull, connection: ConnectionId) {
-        if let Some(descriptor) = pull.descriptor(connection) {
+    pub(in crate::runtime) fn connected(&self, connection: ConnectionId) {
+        if let Some(descriptor) = self.pull.as_ref().and_then(|pull| pull.retain(connection)) {
             self.link.hold(connection, &self.meta, &descriptor);
             self.held.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
