@@ -64,7 +64,7 @@ impl Official {
     /// Answers the start of the source. A stop may arrive again before it,
     /// while the end has not been seen.
     fn serve(&self, control: &mut Puppet) -> RawPeer {
-        while command(control) == "stop" {
+        while control.command().0 == "stop" {
             control.say(b"ok");
         }
         let meta = Meta { rule_id: self.name.clone(), op_id: "s".into(), instance_id: 0 };
@@ -72,11 +72,6 @@ impl Official {
         control.say(b"ok");
         peer
     }
-}
-
-/// Returns the next command.
-fn command(control: &mut Puppet) -> String {
-    control.hear_json()["cmd"].as_str().unwrap().to_owned()
 }
 
 fn tuple(number: u64) -> Vec<u8> {
@@ -102,7 +97,7 @@ impl Flood {
 
     /// Answers the next stop.
     fn stop(self, control: &mut Puppet) {
-        assert_eq!(command(control), "stop");
+        assert_eq!(control.command().0, "stop");
         self.0.store(true, SeqCst);
         control.say(b"ok");
     }
@@ -219,7 +214,7 @@ fn an_official_source_can_be_closed_while_it_is_overrun() {
         while !closed.is_finished() {
             // As in `serve`.
             if !control.is_left_alone_for(Duration::from_millis(1)) {
-                assert_eq!(command(&mut control), "stop");
+                assert_eq!(control.command().0, "stop");
                 control.say(b"ok");
             }
         }
@@ -233,7 +228,7 @@ fn an_official_source_can_be_closed_while_it_is_overrun() {
 fn close(source: Source, control: &mut Puppet) {
     std::thread::scope(|scope| {
         let closed = scope.spawn(|| source.close());
-        assert_eq!(command(control), "stop");
+        assert_eq!(control.command().0, "stop");
         control.say(b"ok");
         closed.join().unwrap().unwrap();
     });

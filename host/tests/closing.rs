@@ -6,16 +6,15 @@ mod support;
 
 use std::time::Duration;
 
-use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
+use ekuiper_conformance::raw::{RawPeer, frame};
 use ekuiper_host::{Error, Host, Sink};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use support::logged::Logged;
 use support::sinks::{
-    A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, open_source, started, started_reporting,
-    started_with,
+    A_MOMENT, close_sink, close_while, open_sink_without_acks, open_source, started, started_reporting, started_with,
 };
-use support::{PATIENCE, Puppet, Stage, wait_until};
+use support::{PATIENCE, Puppet, Stage, kill, signal, wait_until};
 
 /// Sends messages to a sink of a plugin that reports nothing, and reads them
 /// there.
@@ -26,10 +25,6 @@ fn all_are_read(sink: &Sink, data: &mut RawPeer, messages: u64) {
     });
     sink.flush(PATIENCE).unwrap();
     assert_eq!(sink.delivery().delivered, messages);
-}
-
-fn signal(host: &Host, signal: Signal) {
-    kill_process(Pid::from_raw(host.pid("p").unwrap() as i32).unwrap(), signal).unwrap();
 }
 
 /// Closes a sink that has read five messages, with `end` happening instead of
@@ -65,8 +60,8 @@ fn what_a_plugin_that_tells_nothing_is_not_known_to_have_read_is_not_counted_as_
         // The connection ends with the other messages unread; the process is
         // alive.
         drop(data);
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        expect_stop(&mut control, "k");
+        stage.remove_sink();
+        control.expect_stop("k");
         let error = closed.join().unwrap().unwrap_err();
         assert!(
             error.to_string().contains("5 of 5 messages to sink k are not known to have been collected"),
@@ -87,9 +82,9 @@ fn a_sink_of_a_plugin_that_tells_nothing_is_given_time_for_what_it_has_read() {
     std::thread::scope(|scope| {
         let closed = scope.spawn(|| sink.close());
         // The official Go SDK answers a start before the sink is open.
-        assert_eq!(command(&mut control).0, "stop");
+        control.expect("stop", "k");
         assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        stage.remove_sink();
         control.say(b"ok");
         closed.join().unwrap().unwrap();
     });
@@ -106,8 +101,7 @@ fn what_a_plugin_that_tells_nothing_has_read_is_not_counted_when_it_ends_before_
         let closed = scope.spawn(|| sink.close());
         (0..5).for_each(|number| assert_eq!(data.frame(), number.to_string().into_bytes()));
         wait_until("all is known to be read", || stopper.delivery().delivered == 5);
-        let pid = Pid::from_raw(host.pid("p").unwrap() as i32).unwrap();
-        kill_process(pid, Signal::KILL).unwrap();
+        kill(&host);
         let error = closed.join().unwrap().unwrap_err().to_string();
         assert!(
             error.contains("5 of 5 messages to sink k are not known to have been collected: its process ended"),
@@ -134,22 +128,18 @@ fn a_sink_that_is_given_up_is_closed_at_once_and_stopped_in_the_background() {
         assert!(error.to_string().contains("are not known to have been collected: the wait for it"), "{error}");
         // The same sink is opened again once it is stopped.
         let open = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
-        let (kind, about) = command(&mut control);
-        assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!("k")));
+        control.expect("stop", "k");
         std::thread::sleep(A_MOMENT);
         assert!(!open.is_finished(), "{:?}", open.join().map(|opened| opened.map(|_| ())));
         assert_eq!(data.frame(), b"1");
         drop(data);
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
+        stage.remove_sink();
         control.say(b"ok");
-        assert_eq!(command(&mut control).0, "start");
-        let listener = stage.sink("r");
-        control.say(b"ok");
-        let data = listener.accept_as(PULL, PUSH);
+        control.expect("start", "k");
+        let data = stage.answer_sink(&mut control);
         let again = open.join().unwrap().unwrap();
         drop(data);
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        close_while(&mut control, "k", || again.close());
+        close_sink(&stage, &mut control, again);
     });
 }
 
@@ -162,7 +152,7 @@ fn a_sink_that_has_collected_everything_and_is_not_stopped_says_both() {
     assert_eq!(data.frame(), b"1");
     std::thread::scope(|scope| {
         let closed = scope.spawn(|| sink.close());
-        assert_eq!(command(&mut control).0, "stop");
+        control.expect("stop", "k");
         control.say(b"not now");
         let error = closed.join().unwrap().unwrap_err();
         let text = error.to_string();
@@ -190,8 +180,8 @@ fn a_sink_that_is_open_is_not_opened_again() {
 #[test]
 fn what_was_only_read_when_its_process_ends_before_the_stop_s_answer_is_not_counted() {
     let end = |host: &Host, control: &mut Puppet| {
-        assert_eq!(command(control).0, "stop");
-        signal(host, Signal::KILL);
+        control.expect("stop", "k");
+        kill(host);
     };
     nothing_is_known_to_be_collected(end, "its process ended (signal 9)");
 }
@@ -201,7 +191,7 @@ fn what_a_stopped_process_has_only_read_is_not_counted() {
     // The process is idle, but not done.
     let end = |host: &Host, control: &mut Puppet| {
         signal(host, Signal::STOP);
-        assert_eq!(command(control).0, "stop");
+        control.expect("stop", "k");
     };
     nothing_is_known_to_be_collected(end, "its process ended (signal 9)");
 }
@@ -211,7 +201,7 @@ fn what_was_only_read_when_the_host_is_shut_down_is_not_counted() {
     let end = |host: &Host, control: &mut Puppet| {
         std::thread::scope(|scope| {
             scope.spawn(|| host.shutdown());
-            expect_stop(control, "k");
+            control.expect_stop("k");
         });
     };
     nothing_is_known_to_be_collected(end, "ended");
@@ -249,7 +239,7 @@ fn what_a_plugin_may_hold_when_it_ends_is_not_counted_though_it_was_read_long_be
     let (host, mut control) = started(&stage);
     let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
     all_are_read(&sink, &mut data, MESSAGES);
-    signal(&host, Signal::KILL);
+    kill(&host);
     // The maximum in an official SDK's queue and in its hands.
     let error = sink.close().unwrap_err();
     assert!(matches!(error, Error::NotCollected { missing: 130, sent: MESSAGES, .. }), "{error}");
@@ -270,8 +260,8 @@ fn what_is_reported_on_another_connection_is_counted() {
         for collected in ["2", "5"] {
             stage.acks("r").write(&frame(format!("{{\"collected\":{collected}}}").as_bytes()));
         }
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        expect_stop(&mut control, "k");
+        stage.remove_sink();
+        control.expect_stop("k");
         closed.join().unwrap().unwrap();
     });
     assert_eq!(host.status("p").unwrap().traffic.lost, 0);
@@ -296,7 +286,7 @@ fn what_is_reported_while_the_process_ends_is_counted() {
     std::thread::scope(|scope| {
         scope.spawn(|| host.shutdown());
         let closed = scope.spawn(|| sink.close());
-        expect_stop(&mut control, "k");
+        control.expect_stop("k");
         wait_until("it is told to end", || told.exists());
         reports.write(&frame(br#"{"collected":5}"#));
         wait_until("the report is read", || stopper.delivery().delivered == 5);
@@ -321,7 +311,7 @@ fn what_is_reported_at_the_stop_is_counted_though_the_wait_was_given_up() {
     std::thread::scope(|scope| {
         let closed = scope.spawn(|| sink.close());
         // The stop is not answered.
-        assert_eq!(command(&mut control).0, "stop");
+        control.expect("stop", "k");
         reports.write(&frame(br#"{"collected":3}"#));
         let error = closed.join().unwrap().unwrap_err();
         assert!(matches!(error, Error::NotCollected { missing: 2, sent: 5, .. }), "{error}");
@@ -350,10 +340,10 @@ fn a_plugin_that_refuses_a_stop_is_not_waited_for() {
         let (source, _peer) = open_source(&stage, &host, &mut control, 0);
         std::thread::scope(|scope| {
             let closed = scope.spawn(|| source.close());
-            assert_eq!(command(&mut control).0, "stop");
+            control.expect("stop", "s");
             control.say(b"not now");
             // A wait for the end would see it.
-            signal(&host, Signal::KILL);
+            kill(&host);
             matches!(closed.join().unwrap(), Err(Error::Refused { .. }))
         })
     });
@@ -371,8 +361,8 @@ fn what_a_close_has_returned_is_not_logged_as_a_drop_s() {
         let warnings = Logged::at(tracing::Level::WARN);
         tracing::subscriber::with_default(warnings.clone(), || end(sink));
         drop(data);
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        expect_stop(&mut control, "k");
+        stage.remove_sink();
+        control.expect_stop("k");
         warnings.messages()
     };
     let lost = "plugin p may have lost 1 messages to sink k";

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ekuiper_conformance::raw::{REP, REQ, RawPeer, frame};
 use ekuiper_host::{Error, Function, Host};
 use serde_json::{Value, json};
-use support::{PATIENCE, Puppet, Stage};
+use support::{PATIENCE, Puppet, Stage, call_while};
 
 /// Creates a host with the function `f`, and its puppets.
 fn started(stage: &Stage, build: impl FnOnce(ekuiper_host::HostBuilder) -> ekuiper_host::HostBuilder) -> Started {
@@ -27,15 +27,6 @@ struct Started {
     control: Puppet,
     puppet: Puppet,
     host: Host,
-}
-
-/// Makes a call while the puppet acts.
-fn call_while(function: &Function, argument: &Value, act: impl FnOnce()) -> Result<Value, Error> {
-    std::thread::scope(|scope| {
-        let call = scope.spawn(|| function.call::<Value>((argument,)));
-        act();
-        call.join().unwrap()
-    })
 }
 
 #[test]

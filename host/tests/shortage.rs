@@ -8,26 +8,23 @@ use std::fs::File;
 use std::thread::ScopedJoinHandle;
 
 use ekuiper_conformance::raw::{PULL, PUSH, RawPeer};
-use ekuiper_core::message::{Command, CommandKind};
 use ekuiper_host::{Error, EventKind, Host, PluginState, Result, Sink};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
-use support::{PATIENCE, Puppet, Stage, wait_until};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::Value;
+use support::{PATIENCE, Puppet, Stage, kill, wait_until};
 
 fn open(host: &Host, rule: &str) -> Result<Sink> {
     host.sink("k").rule(rule).operator("k").open()
 }
 
-/// Returns the rule of the sink in the next command, which must be of this
-/// kind.
-fn hear(control: &mut Puppet, kind: CommandKind) -> String {
-    let command = Command::decode(&control.hear()).unwrap();
-    assert_eq!(command.kind, kind);
-    command.control.meta.rule_id
+/// Returns the rule of a command's sink.
+fn rule_of(about: Value) -> String {
+    about["meta"]["ruleId"].as_str().unwrap().to_owned()
 }
 
 /// Answers a start; returns the rule of the sink.
 fn serve(stage: &Stage, control: &mut Puppet) -> (String, RawPeer) {
-    let rule = hear(control, CommandKind::Start);
+    let rule = rule_of(control.expect("start", "k"));
     let listener = stage.sink(&rule);
     control.say(b"ok");
     (rule, listener.accept_as(PULL, PUSH))
@@ -63,8 +60,7 @@ fn what_was_not_opened_for_want_of_descriptors_is_stopped_and_has_no_address() {
         drop((data, control));
         std::fs::remove_file(stage.sink_path("first")).unwrap();
 
-        let pid = host.pid("p").unwrap();
-        kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+        kill(&host);
         wait_until("the next process is started", || {
             let status = host.status("p").unwrap();
             status.generation == 2 && status.state == PluginState::Starting
@@ -78,12 +74,12 @@ fn what_was_not_opened_for_want_of_descriptors_is_stopped_and_has_no_address() {
         setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..limit }).unwrap();
         let mut taken = Vec::new();
         while !is_over(&mut control, &opened) {
-            let rule = hear(&mut control, CommandKind::Start);
+            let rule = rule_of(control.expect("start", "k"));
             let _listener = stage.sink(&rule);
             taken.extend(take_all());
             control.say(b"ok");
             // The sink runs, and cannot be connected to.
-            assert_eq!(hear(&mut control, CommandKind::Stop), rule);
+            assert_eq!(rule_of(control.expect("stop", "k")), rule);
             std::fs::remove_file(stage.sink_path(&rule)).unwrap();
             control.say(b"ok");
         }
@@ -107,7 +103,7 @@ fn what_was_not_opened_for_want_of_descriptors_is_stopped_and_has_no_address() {
         assert_eq!(served.iter().map(|(rule, _)| rule).collect::<Vec<_>>(), ["first", "second"]);
         for (sink, rule) in [(first, "first"), (second.unwrap(), "second")] {
             let closed = scope.spawn(|| sink.close());
-            assert_eq!(hear(&mut control, CommandKind::Stop), rule);
+            assert_eq!(rule_of(control.expect("stop", "k")), rule);
             std::fs::remove_file(stage.sink_path(rule)).unwrap();
             control.say(b"ok");
             closed.join().unwrap().unwrap();

@@ -49,7 +49,7 @@ fn who_speaks_first_is_not_the_plugin_for_that() {
         let opened = scope.spawn(|| host.function("f").unwrap());
         control.expect("hung up");
         let mut control = stage.control("p");
-        assert_eq!(control.hear_json()["cmd"], "start");
+        control.expect("start", "f");
         function.expect("hung up");
         let mut puppet = Puppet::greet(&stage.sockets().function("f").unwrap());
         control.say(b"ok");
@@ -87,7 +87,7 @@ fn a_stranger_brings_no_rows_and_no_acknowledgements() {
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().unwrap());
         let mut control = stage.control("p");
-        assert_eq!(control.hear_json()["cmd"], "start");
+        control.expect("start", "s");
         forger.expect("hung up");
         let mut source = stage.source("r", 0);
         control.say(b"ok");
@@ -98,11 +98,10 @@ fn a_stranger_brings_no_rows_and_no_acknowledgements() {
         assert_eq!(opened.next_within(PATIENCE).unwrap().unwrap().message, "real");
 
         let sink = scope.spawn(|| host.sink("k").rule("r").operator("k").require_ack(true).open().unwrap());
-        assert_eq!(control.hear_json()["cmd"], "start");
+        control.expect("start", "k");
         acker.expect("hung up");
-        let (listener, mut acks) = (stage.sink("r"), stage.acks("r"));
-        control.say(b"ok");
-        let mut data = listener.accept_as(PULL, PUSH);
+        let mut acks = stage.acks("r");
+        let mut data = stage.answer_sink(&mut control);
         let sink = sink.join().unwrap();
         let sent = scope.spawn(move || sink.send(&json!(1)));
         data.frame();
@@ -131,13 +130,12 @@ fn a_sink_s_rows_go_to_no_stranger() {
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
         let mut control = stage.control("p");
-        assert_eq!(control.hear_json()["cmd"], "start");
+        control.expect("start", "k");
         control.say(b"ok");
         stranger.expect("hung up");
         // The sink was not opened, and is stopped.
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        assert_eq!(control.hear_json()["cmd"], "stop");
-        control.say(b"ok");
+        stage.remove_sink();
+        control.expect_stop("k");
         let error = opened.join().unwrap().err().unwrap();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
     });

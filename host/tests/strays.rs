@@ -6,66 +6,31 @@ mod support;
 
 use std::time::Duration;
 
-use ekuiper_conformance::raw::{PULL, PUSH, RawPeer};
-use ekuiper_core::message::{Command, CommandKind};
 use ekuiper_host::{Error, Host, HostBuilder, PluginState, Result, Sink};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::{Puppet, Stage, wait_until};
+use support::sinks::close_sink;
+use support::{Puppet, Stage, kill, wait_until};
 
 /// Creates a host whose plugin has completed its handshake.
 fn started(stage: &Stage, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
     let host = build(stage.builder().plugin(stage.plugin("p", &[]))).build().unwrap();
-    let control = start(stage, &host);
+    let control = stage.start(&host);
     (host, control)
-}
-
-fn start(stage: &Stage, host: &Host) -> Puppet {
-    std::thread::scope(|scope| {
-        let start = scope.spawn(|| host.start("p"));
-        let control = stage.control("p");
-        start.join().unwrap().unwrap();
-        control
-    })
 }
 
 fn open(host: &Host) -> Result<Sink> {
     host.sink("k").rule("r").operator("k").open()
 }
 
-/// Receives the next command, which must be this one.
-fn expect(control: &mut Puppet, kind: CommandKind, symbol: &str) {
-    let command = Command::decode(&control.hear()).unwrap();
-    assert_eq!((command.kind, command.control.symbol_name.as_str()), (kind, symbol));
-}
-
 /// Opens and closes the sink; the plugin receives no other command.
 fn open_and_close(stage: &Stage, host: &Host, control: &mut Puppet) {
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| open(host));
-        let data = serve(stage, control);
+        let data = stage.serve_sink(control);
         let sink = opened.join().unwrap().unwrap();
-        close(stage, control, data, sink);
-    });
-}
-
-fn close(stage: &Stage, control: &mut Puppet, data: RawPeer, sink: Sink) {
-    std::thread::scope(|scope| {
-        let closed = scope.spawn(|| sink.close());
-        expect(control, CommandKind::Stop, "k");
         drop(data);
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        control.say(b"ok");
-        closed.join().unwrap().unwrap();
+        close_sink(stage, control, sink);
     });
-}
-
-/// Answers the start of the sink.
-fn serve(stage: &Stage, control: &mut Puppet) -> RawPeer {
-    expect(control, CommandKind::Start, "k");
-    let listener = stage.sink("r");
-    control.say(b"ok");
-    listener.accept_as(PULL, PUSH)
 }
 
 #[test]
@@ -75,22 +40,20 @@ fn a_start_that_is_answered_too_late_is_followed_by_a_stop() {
     std::thread::scope(|scope| {
         // Without another symbol its process would be replaced.
         let source = scope.spawn(|| host.source("s").rule("r").operator("s").open());
-        expect(&mut control, CommandKind::Start, "s");
+        control.expect("start", "s");
         control.say(b"ok");
         let _source = source.join().unwrap().unwrap();
 
         let opened = scope.spawn(|| open(&host));
-        expect(&mut control, CommandKind::Start, "k");
+        control.expect("start", "k");
         let error = opened.join().unwrap().err().unwrap();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
         control.say(b"ok");
-        expect(&mut control, CommandKind::Stop, "k");
-        control.say(b"ok");
+        control.expect_stop("k");
 
         open_and_close(&stage, &host, &mut control);
         let closed = scope.spawn(|| host.shutdown());
-        expect(&mut control, CommandKind::Stop, "s");
-        control.say(b"ok");
+        control.expect_stop("s");
         closed.join().unwrap();
     });
 }
@@ -101,14 +64,13 @@ fn a_start_whose_answer_is_lost_is_followed_by_a_stop() {
     let (host, mut control) = started(&stage, |builder| builder);
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| open(&host));
-        expect(&mut control, CommandKind::Start, "k");
+        control.expect("start", "k");
         drop(control);
         let error = opened.join().unwrap().err().unwrap();
         assert!(matches!(error, Error::OutcomeUnknown { exit: None, .. }), "{error}");
     });
     let mut control = stage.control("p");
-    expect(&mut control, CommandKind::Stop, "k");
-    control.say(b"ok");
+    control.expect_stop("k");
     open_and_close(&stage, &host, &mut control);
 }
 
@@ -118,11 +80,10 @@ fn a_sink_whose_process_ends_before_it_is_dialled_is_opened_in_the_next() {
     let (host, mut control) = started(&stage, |builder| builder);
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| open(&host));
-        expect(&mut control, CommandKind::Start, "k");
+        control.expect("start", "k");
         control.say(b"ok");
         // Nobody listens at the address to connect to.
-        let pid = host.pid("p").unwrap();
-        kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+        kill(&host);
         wait_until("the next process is started", || {
             let status = host.status("p").unwrap();
             status.generation == 2 && status.state == PluginState::Starting
@@ -132,9 +93,10 @@ fn a_sink_whose_process_ends_before_it_is_dialled_is_opened_in_the_next() {
         if opened.is_finished() {
             panic!("{}", opened.join().unwrap().err().unwrap());
         }
-        let data = serve(&stage, &mut control);
+        let data = stage.serve_sink(&mut control);
         let sink = opened.join().unwrap().unwrap();
-        close(&stage, &mut control, data, sink);
+        drop(data);
+        close_sink(&stage, &mut control, sink);
     });
 }
 
@@ -144,10 +106,10 @@ fn whoever_sends_while_the_host_is_shut_down_is_told_so() {
     // The process takes its time to end, as one that collects what was sent.
     let plugin = stage.script("p", &[], "trap '' TERM; while true; do sleep 0.05; done");
     let host = stage.builder().plugin(plugin).build().unwrap();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| open(&host));
-        let mut data = serve(&stage, &mut control);
+        let mut data = stage.serve_sink(&mut control);
         let sink = opened.join().unwrap().unwrap();
         scope.spawn(move || while data.try_frame().is_some() {});
         let over = scope.spawn(move || {
@@ -158,8 +120,7 @@ fn whoever_sends_while_the_host_is_shut_down_is_told_so() {
                 .collect::<Vec<_>>()
         });
         let closed = scope.spawn(|| host.shutdown());
-        expect(&mut control, CommandKind::Stop, "k");
-        control.say(b"ok");
+        control.expect_stop("k");
         closed.join().unwrap();
         assert_eq!(over.join().unwrap(), [Ok(()), Ok(())]);
     });

@@ -8,41 +8,16 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ekuiper_conformance::eventually;
-use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
+use ekuiper_conformance::raw::frame;
 use ekuiper_host::{Error, Event, EventKind, Host, PluginState, RestartPolicy};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::{PATIENCE, Puppet, Stage, wait_until};
-
-fn kill(host: &Host) {
-    wait_until("it runs", || host.pid("p").is_some());
-    let pid = host.pid("p").unwrap();
-    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
-}
-
-/// Returns the next event of this kind.
-fn expect<T>(events: &Receiver<Event>, pick: impl Fn(EventKind) -> Option<T>) -> T {
-    loop {
-        let event = events.recv_timeout(PATIENCE).expect("no such event");
-        if let Some(picked) = pick(event.kind) {
-            return picked;
-        }
-    }
-}
+use support::{PATIENCE, Puppet, Stage, await_event, kill, send_acked, wait_until};
 
 fn await_restored(events: &Receiver<Event>) -> usize {
-    expect(events, |kind| match kind {
+    await_event(events, |kind| match kind {
         EventKind::Restored { symbols, .. } => Some(symbols),
         _ => None,
     })
-}
-
-/// Returns the symbol and kind of the next start command.
-fn hear_start(control: &mut Puppet) -> (String, String) {
-    let command = control.hear_json();
-    assert_eq!(command["cmd"], "start");
-    let about: Value = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
-    (about["symbolName"].as_str().unwrap().to_owned(), about["pluginType"].as_str().unwrap().to_owned())
 }
 
 /// Returns the puppet of the control channel of the next process.
@@ -54,39 +29,12 @@ fn next_control(stage: &Stage, host: &Host, generation: u64) -> Puppet {
     stage.control("p")
 }
 
-fn start(stage: &Stage, host: &Host) -> Puppet {
-    std::thread::scope(|scope| {
-        let start = scope.spawn(|| host.start("p"));
-        let control = stage.control("p");
-        start.join().unwrap().unwrap();
-        control
-    })
-}
-
-/// Answers the start of the source `s` of rule `r`.
-fn serve_source(stage: &Stage, control: &mut Puppet) -> RawPeer {
-    assert_eq!(hear_start(control), ("s".into(), "source".into()));
-    let peer = stage.source("r", 0);
-    control.say(b"ok");
-    peer
-}
-
-/// Answers the start of the sink `k` of rule `r`, with its data and its
-/// acknowledgements.
-fn serve_sink(stage: &Stage, control: &mut Puppet) -> (RawPeer, RawPeer) {
-    assert_eq!(hear_start(control), ("k".into(), "sink".into()));
-    let _ = std::fs::remove_file(stage.sink_path("r"));
-    let (listener, acks) = (stage.sink("r"), stage.acks("r"));
-    control.say(b"ok");
-    (listener.accept_as(PULL, PUSH), acks)
-}
-
 #[test]
 fn fault_07_every_live_symbol_is_back_under_its_handle() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &["f", "g"])).build().unwrap();
     let events = host.events();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let (f, g, source, sink) = std::thread::scope(|scope| {
         let opened = scope.spawn(|| {
             let (f, g) = (host.function("f").unwrap(), host.function("g").unwrap());
@@ -96,10 +44,10 @@ fn fault_07_every_live_symbol_is_back_under_its_handle() {
         });
         let _f = stage.start_function(&mut control, "f");
         let _g = stage.start_function(&mut control, "g");
-        let mut peer = serve_source(&stage, &mut control);
+        let mut peer = stage.serve_source(&mut control);
         // Sent before the crash, read after it.
         peer.write(&frame(br#"{"message":"before","meta":{}}"#));
-        serve_sink(&stage, &mut control);
+        stage.serve_sink_with_acks(&mut control);
         opened.join().unwrap()
     });
     assert_eq!(host.status("p").unwrap().live.len(), 4);
@@ -108,8 +56,8 @@ fn fault_07_every_live_symbol_is_back_under_its_handle() {
     let mut control = next_control(&stage, &host, 2);
     // Functions first, then consumers of rows, then producers.
     let mut puppets = [stage.start_function(&mut control, "f"), stage.start_function(&mut control, "g")];
-    let (mut data, mut acks) = serve_sink(&stage, &mut control);
-    let mut peer = serve_source(&stage, &mut control);
+    let (mut data, mut acks) = stage.serve_sink_with_acks(&mut control);
+    let mut peer = stage.serve_source(&mut control);
     assert_eq!(await_restored(&events), 4);
 
     std::thread::scope(|scope| {
@@ -119,10 +67,7 @@ fn fault_07_every_live_symbol_is_back_under_its_handle() {
             puppet.answer(&json!("back"));
             assert_eq!(call.join().unwrap().unwrap(), "back");
         }
-        let sent = scope.spawn(|| sink.send(&json!([1])));
-        assert_eq!(data.frame(), b"[1]");
-        acks.write(&frame(b"{}"));
-        sent.join().unwrap().unwrap();
+        send_acked(&sink, &json!([1]), &mut data, &mut acks, b"{}").unwrap();
     });
     peer.write(&frame(br#"{"message":"after","meta":{}}"#));
     let mut source = source;
@@ -145,10 +90,10 @@ fn fault_19_what_is_closed_meanwhile_is_not_restored() {
     };
     let host = stage.builder().plugin(stage.plugin("p", &["f"])).restart(policy).build().unwrap();
     let events = host.events();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let source = std::thread::scope(|scope| {
         let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().unwrap());
-        let _peer = serve_source(&stage, &mut control);
+        let _peer = stage.serve_source(&mut control);
         opened.join().unwrap()
     });
     kill(&host);
@@ -164,7 +109,7 @@ fn fault_19_what_is_closed_meanwhile_is_not_restored() {
 fn fault_06_a_call_that_a_crash_meets_is_unknown_at_once_and_not_made_again() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &["f"])).build().unwrap();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     std::thread::scope(|scope| {
         let function = scope.spawn(|| host.function("f").unwrap());
         let mut puppet = stage.start_function(&mut control, "f");
@@ -202,17 +147,17 @@ fn a_crash_loop_opens_the_breaker_and_a_reset_closes_it() {
     let plugin = stage.script("p", &["f"], &script);
     let host = stage.builder().plugin(plugin).restart(policy).recv_timeout(Duration::from_millis(300)).build().unwrap();
     let events = host.events();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let (function, mut source) = std::thread::scope(|scope| {
         let opened =
             scope.spawn(|| (host.function("f").unwrap(), host.source("s").rule("r").operator("s").open().unwrap()));
         let _f = stage.start_function(&mut control, "f");
-        let _peer = serve_source(&stage, &mut control);
+        let _peer = stage.serve_source(&mut control);
         opened.join().unwrap()
     });
     std::fs::remove_file(&alive).unwrap();
     drop(control);
-    expect(&events, |kind| matches!(kind, EventKind::Broken { .. }).then_some(()));
+    await_event(&events, |kind| matches!(kind, EventKind::Broken { .. }).then_some(()));
     let status = host.status("p").unwrap();
     assert_eq!(status.state, PluginState::Broken);
     assert_eq!(status.last_exit.as_ref().unwrap().code, Some(3));
@@ -227,7 +172,7 @@ fn a_crash_loop_opens_the_breaker_and_a_reset_closes_it() {
     host.reset("p").unwrap();
     let mut control = next_control(&stage, &host, generation);
     let mut puppet = stage.start_function(&mut control, "f");
-    let mut peer = serve_source(&stage, &mut control);
+    let mut peer = stage.serve_source(&mut control);
     await_restored(&events);
     peer.write(&frame(br#"{"message":"back","meta":{}}"#));
     assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, "back");
@@ -243,10 +188,10 @@ fn a_crash_loop_opens_the_breaker_and_a_reset_closes_it() {
 fn a_message_whose_ack_a_crash_has_cost_is_unknown_and_the_sink_goes_on() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let (sink, (mut data, acks)) = std::thread::scope(|scope| {
         let opened = scope.spawn(|| host.sink("k").rule("r").operator("k").require_ack(true).open().unwrap());
-        let served = serve_sink(&stage, &mut control);
+        let served = stage.serve_sink_with_acks(&mut control);
         (opened.join().unwrap(), served)
     });
     std::thread::scope(|scope| {
@@ -259,7 +204,7 @@ fn a_message_whose_ack_a_crash_has_cost_is_unknown_and_the_sink_goes_on() {
 
         let sent = scope.spawn(|| sink.send(&json!(2)));
         let mut control = next_control(&stage, &host, 2);
-        let (mut data, mut acks) = serve_sink(&stage, &mut control);
+        let (mut data, mut acks) = stage.serve_sink_with_acks(&mut control);
         assert_eq!(data.frame(), b"2");
         acks.write(&frame(b"{}"));
         sent.join().unwrap().unwrap();
@@ -272,7 +217,7 @@ fn fault_18_a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another
     let stage = Stage::new();
     let builder = stage.builder().plugin(stage.plugin("p", &["f"]));
     let host = builder.recv_timeout(Duration::from_millis(200)).build().unwrap();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let pid = host.pid("p").unwrap();
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| {
@@ -280,7 +225,7 @@ fn fault_18_a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another
             (function, host.source("s").rule("r").operator("s").open().unwrap())
         });
         let _f = stage.start_function(&mut control, "f");
-        let _peer = serve_source(&stage, &mut control);
+        let _peer = stage.serve_source(&mut control);
         let (_function, source) = opened.join().unwrap();
         let closed = scope.spawn(move || source.close());
         control.hear();
@@ -292,7 +237,7 @@ fn fault_18_a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another
         let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().map(drop));
         let mut control = next_control(&stage, &host, 2);
         let _f = stage.start_function(&mut control, "f");
-        let peer = serve_source(&stage, &mut control);
+        let peer = stage.serve_source(&mut control);
         control.hear();
         drop(peer);
         control.say(b"ok");
@@ -305,10 +250,10 @@ fn fault_18_a_plugin_that_hangs_in_a_stop_is_replaced_when_that_holds_up_another
 fn a_source_that_its_plugin_closes_as_it_ends_goes_on_with_the_next_process() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let (mut source, peer) = std::thread::scope(|scope| {
         let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().unwrap());
-        let peer = serve_source(&stage, &mut control);
+        let peer = stage.serve_source(&mut control);
         (opened.join().unwrap(), peer)
     });
     // A slow graceful end: first no more commands, then the symbols.
@@ -317,7 +262,7 @@ fn a_source_that_its_plugin_closes_as_it_ends_goes_on_with_the_next_process() {
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     kill(&host);
     let mut control = next_control(&stage, &host, 2);
-    let mut peer = serve_source(&stage, &mut control);
+    let mut peer = stage.serve_source(&mut control);
     peer.write(&frame(br#"{"message":"back","meta":{}}"#));
     assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, "back");
 }
@@ -326,10 +271,10 @@ fn a_source_that_its_plugin_closes_as_it_ends_goes_on_with_the_next_process() {
 fn a_second_connection_that_stays_does_not_keep_a_source_from_its_next_process() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let (mut source, peer) = std::thread::scope(|scope| {
         let opened = scope.spawn(|| host.source("s").rule("r").operator("s").open().unwrap());
-        let peer = serve_source(&stage, &mut control);
+        let peer = stage.serve_source(&mut control);
         (opened.join().unwrap(), peer)
     });
     let _second = stage.source("r", 0);
@@ -342,7 +287,7 @@ fn a_second_connection_that_stays_does_not_keep_a_source_from_its_next_process()
         kill(&host);
         drop((control, peer));
         let mut control = next_control(&stage, &host, 2);
-        let mut peer = serve_source(&stage, &mut control);
+        let mut peer = stage.serve_source(&mut control);
         peer.write(&frame(br#"{"message":"back","meta":{}}"#));
         assert_eq!(reader.join().unwrap(), "back");
         host.shutdown();
@@ -354,10 +299,10 @@ fn what_a_crash_may_have_cost_a_sink_without_acks_is_counted() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &[])).build().unwrap();
     let events = host.events();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let (sink, (mut data, _acks)) = std::thread::scope(|scope| {
         let opened = scope.spawn(|| host.sink("k").rule("r").operator("k").open().unwrap());
-        let served = serve_sink(&stage, &mut control);
+        let served = stage.serve_sink_with_acks(&mut control);
         (opened.join().unwrap(), served)
     });
     for number in 0..200 {
@@ -375,15 +320,15 @@ fn what_a_crash_may_have_cost_a_sink_without_acks_is_counted() {
     drop(control);
     // A message sent before the crash is noticed may be sent together with an
     // earlier one, and is lost with it.
-    expect(&events, |kind| matches!(kind, EventKind::Crashed { .. }).then_some(()));
+    await_event(&events, |kind| matches!(kind, EventKind::Crashed { .. }).then_some(()));
     std::thread::scope(|scope| {
         let sent = scope.spawn(|| sink.send(&json!("after")));
         let mut control = next_control(&stage, &host, 2);
-        let (mut data, _acks) = serve_sink(&stage, &mut control);
+        let (mut data, _acks) = stage.serve_sink_with_acks(&mut control);
         assert_eq!(data.frame(), b"\"after\"");
         sent.join().unwrap().unwrap();
     });
-    let lost = expect(&events, |kind| match kind {
+    let lost = await_event(&events, |kind| match kind {
         EventKind::Lost { messages, .. } => Some(messages),
         _ => None,
     });
@@ -395,10 +340,10 @@ fn a_subscriber_that_does_not_read_misses_what_its_queue_cannot_hold() {
     let stage = Stage::new();
     let host = stage.builder().plugin(stage.plugin("p", &[])).event_queue(2).build().unwrap();
     let (idle, busy) = (host.events(), host.events());
-    let _control = start(&stage, &host);
+    let _control = stage.start(&host);
     kill(&host);
     // The third event; the others are read as they arrive.
-    expect(&busy, |kind| matches!(kind, EventKind::BackingOff { .. }).then_some(()));
+    await_event(&busy, |kind| matches!(kind, EventKind::BackingOff { .. }).then_some(()));
     host.shutdown();
     let kept: Vec<_> = idle.try_iter().map(|event| event.kind).collect();
     assert!(matches!(kept[..], [EventKind::Started { .. }, EventKind::Crashed { .. }]), "{kept:?}");
@@ -407,7 +352,7 @@ fn a_subscriber_that_does_not_read_misses_what_its_queue_cannot_hold() {
 /// Receives the event that a process has crashed; returns the time that it
 /// takes.
 fn await_crash(events: &Receiver<Event>) {
-    expect(events, |kind| matches!(kind, EventKind::Crashed { .. }).then_some(()));
+    await_event(events, |kind| matches!(kind, EventKind::Crashed { .. }).then_some(()));
 }
 
 /// Every connection of the process stays open, as when a child of it survives:
@@ -425,7 +370,7 @@ fn a_process_that_ends_while_its_symbols_are_restored_holds_up_none_of_them() {
     let builder = builder.init_timeout(forever).send_timeout(forever).recv_timeout(forever);
     let host = builder.build().unwrap();
     let events = host.events();
-    let mut control = start(&stage, &host);
+    let mut control = stage.start(&host);
     let (f, _g, _source, _sink) = std::thread::scope(|scope| {
         let opened = scope.spawn(|| {
             let (f, g) = (host.function("f").unwrap(), host.function("g").unwrap());
@@ -433,8 +378,8 @@ fn a_process_that_ends_while_its_symbols_are_restored_holds_up_none_of_them() {
             (f, g, source, host.sink("k").rule("r").operator("k").open().unwrap())
         });
         let _functions = [stage.start_function(&mut control, "f"), stage.start_function(&mut control, "g")];
-        let _source = serve_source(&stage, &mut control);
-        let _sink = serve_sink(&stage, &mut control);
+        let _source = stage.serve_source(&mut control);
+        let _sink = stage.serve_sink_with_acks(&mut control);
         opened.join().unwrap()
     });
     let mut kept = Vec::new();
@@ -447,7 +392,7 @@ fn a_process_that_ends_while_its_symbols_are_restored_holds_up_none_of_them() {
         kept.push(control);
         control = next_control(&stage, &host, round);
         for (number, symbol) in ["f", "g", "k"].into_iter().enumerate().take(starts.min(3)) {
-            assert_eq!(hear_start(&mut control).0, symbol);
+            control.expect("start", symbol);
             if number + 1 < starts {
                 if symbol != "k" {
                     kept.push(Puppet::greet(&stage.sockets().function(symbol).unwrap()));
@@ -465,8 +410,8 @@ fn a_process_that_ends_while_its_symbols_are_restored_holds_up_none_of_them() {
     kept.push(control);
     let mut control = next_control(&stage, &host, 7);
     let mut puppets = [stage.start_function(&mut control, "f"), stage.start_function(&mut control, "g")];
-    let _sink = serve_sink(&stage, &mut control);
-    let _source = serve_source(&stage, &mut control);
+    let _sink = stage.serve_sink_with_acks(&mut control);
+    let _source = stage.serve_source(&mut control);
     assert_eq!(await_restored(&events), 4);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| f.call::<Value>((7,)));
@@ -500,10 +445,10 @@ fn a_first_start_of_a_symbol_ends_with_its_process() {
         let builder = stage.builder().plugin(stage.plugin("p", &["f"])).restart(policy);
         let builder = builder.init_timeout(forever).send_timeout(forever).recv_timeout(forever);
         let host = builder.build().unwrap();
-        let mut control = start(&stage, &host);
+        let mut control = stage.start(&host);
         std::thread::scope(|scope| {
             let opened = scope.spawn(|| open(&host));
-            assert_eq!(hear_start(&mut control).0, symbol);
+            control.expect("start", symbol);
             if answer {
                 control.say(b"ok");
                 // So that the host waits for the handshake, or connects.

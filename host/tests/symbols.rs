@@ -6,28 +6,13 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ekuiper_conformance::raw::{PULL, PUSH, RawPeer, frame};
-use ekuiper_host::{Error, Host, HostBuilder, PluginState, RestartPolicy, Sink};
-use rustix::process::{Pid, Signal, kill_process};
+use ekuiper_conformance::raw::frame;
+use ekuiper_host::{Error, HostBuilder, PluginState, RestartPolicy};
 use serde_json::json;
 use support::sinks::{
-    A_MOMENT, close_while, command, expect_stop, open_sink_without_acks, open_source, started, started_with,
+    A_MOMENT, close_sink, close_while, open_sink, open_sink_without_acks, open_source, started, started_with,
 };
-use support::{PATIENCE, Puppet, Stage, wait_until};
-
-fn open_sink(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer, RawPeer) {
-    std::thread::scope(|scope| {
-        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").require_ack(true).open());
-        let (kind, about) = command(control);
-        assert_eq!((kind.as_str(), &about["config"]["requireAck"]), ("start", &json!(true)));
-        assert_eq!(about.get("codec"), None);
-        // As the official SDKs do: both channels before the answer.
-        let (listener, acks) = (stage.sink("r"), stage.acks("r"));
-        control.say(b"ok");
-        let data = listener.accept_as(PULL, PUSH);
-        (open.join().unwrap().unwrap(), data, acks)
-    })
-}
+use support::{PATIENCE, Stage, kill, send_acked, wait_until};
 
 #[test]
 fn fault_11_tuples_errors_and_garbage_are_told_apart() {
@@ -107,25 +92,17 @@ fn fault_10_a_message_is_sent_when_it_was_acknowledged() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
     let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
-    std::thread::scope(|scope| {
-        let sent = scope.spawn(|| sink.send(&json!([{ "a": 1 }])));
-        assert_eq!(data.frame(), br#"[{"a":1}]"#);
-        acks.write(&frame(b"{}"));
-        sent.join().unwrap().unwrap();
+    send_acked(&sink, &json!([{ "a": 1 }]), &mut data, &mut acks, b"{}").unwrap();
 
-        let sent = scope.spawn(|| sink.send(&json!({ "a": 2 })));
-        data.frame();
-        acks.write(&frame(br#"{"error":"the disk is full"}"#));
-        assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: the disk is full");
+    let error =
+        send_acked(&sink, &json!({ "a": 2 }), &mut data, &mut acks, br#"{"error":"the disk is full"}"#).unwrap_err();
+    assert_eq!(error.to_string(), "sink k: the disk is full");
 
-        // An acknowledgement without a message answers nothing.
-        acks.write(&frame(b"{}"));
-        acks.write(&frame(br#"{"error":"of nothing"}"#));
-        let sent = scope.spawn(|| sink.send(&json!({ "a": 3 })));
-        data.frame();
-        acks.write(&frame(br#"{"error":"of this"}"#));
-        assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
-    });
+    // An acknowledgement without a message answers nothing.
+    acks.write(&frame(b"{}"));
+    acks.write(&frame(br#"{"error":"of nothing"}"#));
+    let error = send_acked(&sink, &json!({ "a": 3 }), &mut data, &mut acks, br#"{"error":"of this"}"#).unwrap_err();
+    assert_eq!(error.to_string(), "sink k: of this");
     // A missing acknowledgement: after that, none can be trusted.
     let error = sink.send(&json!({ "a": 4 })).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -133,8 +110,7 @@ fn fault_10_a_message_is_sent_when_it_was_acknowledged() {
     assert!(matches!(error, Error::SinkBroken { .. }), "{error}");
     data.frame();
     drop(data);
-    std::fs::remove_file(stage.sink_path("r")).unwrap();
-    close_while(&mut control, "k", || sink.close());
+    close_sink(&stage, &mut control, sink);
 }
 
 #[test]
@@ -155,8 +131,7 @@ fn a_plugin_that_says_a_plain_handshake_gets_one_message_after_the_other() {
         assert_eq!(second.wait().unwrap_err().to_string(), "sink k: full");
     });
     drop(data);
-    std::fs::remove_file(stage.sink_path("r")).unwrap();
-    close_while(&mut control, "k", || sink.close());
+    close_sink(&stage, &mut control, sink);
 }
 
 #[test]
@@ -179,8 +154,7 @@ fn a_stopped_sink_ends_the_wait_for_an_ack_and_is_closed_in_order() {
         assert!(matches!(error, Error::Stopped), "{error}");
         stopper.stop();
     }
-    std::fs::remove_file(stage.sink_path("r")).unwrap();
-    close_while(&mut control, "k", || sink.close());
+    close_sink(&stage, &mut control, sink);
     assert_eq!(data.try_frame(), None, "nothing but its end came after the first message");
 }
 
@@ -213,10 +187,10 @@ fn a_stopped_sink_ends_the_wait_for_a_plugin_that_takes_nothing() {
         assert!(matches!(error, Error::Stopped), "{error}");
     });
     drop(data);
-    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    stage.remove_sink();
     std::thread::scope(|scope| {
         let closed = scope.spawn(|| sink.close());
-        expect_stop(&mut control, "k");
+        control.expect_stop("k");
         let error = closed.join().unwrap().unwrap_err();
         let all = sent.load(Ordering::SeqCst) as u64;
         assert!(matches!(error, Error::NotCollected { missing, sent, .. } if (missing, sent) == (all, all)), "{error}");
@@ -236,8 +210,8 @@ fn a_sink_that_was_stopped_between_messages_still_gets_all_that_was_sent() {
         std::thread::sleep(A_MOMENT);
         assert!(!closed.is_finished(), "it is drained first");
         assert_eq!(data.frame(), b"1");
-        std::fs::remove_file(stage.sink_path("r")).unwrap();
-        expect_stop(&mut control, "k");
+        stage.remove_sink();
+        control.expect_stop("k");
         closed.join().unwrap().unwrap();
     });
 }
@@ -253,8 +227,7 @@ fn a_stopped_sink_ends_the_wait_for_a_plugin_that_has_crashed() {
     let build = |builder: HostBuilder| builder.send_timeout(PATIENCE * 3).restart(policy);
     let (host, mut control) = started_with(&stage, build);
     let (sink, _data) = open_sink_without_acks(&stage, &host, &mut control);
-    let pid = Pid::from_raw(host.pid("p").unwrap() as i32).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
+    kill(&host);
     wait_until("the crash is noticed", || host.status("p").unwrap().state != PluginState::Running);
     let stopper = sink.stopper();
     std::thread::scope(|scope| {
@@ -312,10 +285,7 @@ fn a_second_connection_to_an_ack_socket_acknowledges_nothing() {
     let (host, mut control) = started(&stage);
     let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
     std::thread::scope(|scope| {
-        let sent = scope.spawn(|| sink.send(&json!(1)));
-        data.frame();
-        acks.write(&frame(b"{}"));
-        sent.join().unwrap().unwrap();
+        send_acked(&sink, &json!(1), &mut data, &mut acks, b"{}").unwrap();
 
         let sent = scope.spawn(|| sink.send(&json!(2)));
         data.frame();
@@ -330,8 +300,7 @@ fn a_second_connection_to_an_ack_socket_acknowledges_nothing() {
         assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
     });
     drop(data);
-    std::fs::remove_file(stage.sink_path("r")).unwrap();
-    close_while(&mut control, "k", || sink.close());
+    close_sink(&stage, &mut control, sink);
 }
 
 #[test]
@@ -339,18 +308,12 @@ fn no_ack_is_waited_for_that_cannot_come() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
     let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
-    std::thread::scope(|scope| {
-        let sent = scope.spawn(|| sink.send(&json!(1)));
-        data.frame();
-        acks.write(&frame(b"{}"));
-        sent.join().unwrap().unwrap();
-    });
+    send_acked(&sink, &json!(1), &mut data, &mut acks, b"{}").unwrap();
     drop(acks);
     let error = sink.send(&json!(2)).unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
     drop(data);
-    std::fs::remove_file(stage.sink_path("r")).unwrap();
-    close_while(&mut control, "k", || sink.close());
+    close_sink(&stage, &mut control, sink);
 }
 
 #[test]
@@ -361,28 +324,19 @@ fn a_flooder_at_a_source_s_or_an_ack_socket_holds_nobody_up() {
     let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
     peer.write(&frame(br#"{"message":0}"#));
     assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, 0);
-    std::thread::scope(|scope| {
-        let sent = scope.spawn(|| sink.send(&json!(0)));
-        data.frame();
-        acks.write(&frame(b"{}"));
-        sent.join().unwrap().unwrap();
-    });
+    send_acked(&sink, &json!(0), &mut data, &mut acks, b"{}").unwrap();
     let flooders = [stage.source("r", 0), stage.acks("r")];
     let flooders = flooders.map(|flooder| std::thread::spawn(move || flooder.flood(&frame(b"{}").repeat(1000))));
     for number in 1..20 {
         peer.write(&frame(format!(r#"{{"message":{number}}}"#).as_bytes()));
         assert_eq!(source.next_within(PATIENCE).unwrap().unwrap().message, number);
-        std::thread::scope(|scope| {
-            let sent = scope.spawn(|| sink.send(&json!(number)));
-            data.frame();
-            acks.write(&frame(br#"{"error":"of this"}"#));
-            assert_eq!(sent.join().unwrap().unwrap_err().to_string(), "sink k: of this");
-        });
+        let error = send_acked(&sink, &json!(number), &mut data, &mut acks, br#"{"error":"of this"}"#).unwrap_err();
+        assert_eq!(error.to_string(), "sink k: of this");
     }
     let error = source.next_within(A_MOMENT).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     drop((peer, data));
-    std::fs::remove_file(stage.sink_path("r")).unwrap();
+    stage.remove_sink();
     close_while(&mut control, "s", || source.close());
     close_while(&mut control, "k", || sink.close());
     flooders.into_iter().for_each(|flooder| flooder.join().unwrap());

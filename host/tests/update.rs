@@ -6,18 +6,14 @@ mod support;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use ekuiper_conformance::raw::{PULL, PUSH, REQ, RawPeer, frame};
+use ekuiper_conformance::raw::{REQ, RawPeer, frame};
 use ekuiper_core::address::SocketFolder;
-use ekuiper_host::{
-    Error, Event, EventKind, Function, Host, HostBuilder, Package, PluginState, RestartPolicy, Sink, Source,
-};
-use rustix::process::{Pid, Signal, kill_process};
+use ekuiper_host::{Error, EventKind, Function, Host, HostBuilder, Package, PluginState, RestartPolicy, Sink, Source};
 use serde_json::{Value, json};
 use support::other::{self, Other, dialling};
-use support::{PATIENCE, Puppet, Stage, wait_until};
+use support::{PATIENCE, Puppet, Stage, await_event, call_while, kill, send_acked, wait_until};
 
 #[test]
 fn other_process() {
@@ -77,19 +73,12 @@ impl Version {
     /// Passes the trial, with the function `f` in use.
     fn pass(&self) {
         let mut control = self.on_trial();
-        assert_eq!(hear(&mut control), ("start".into(), "f".into()));
+        control.expect("start", "f");
         let mut function = Puppet::greet(&self.trial_folder().function("f").unwrap());
         control.say(b"ok");
         assert_eq!(function.hear_json()["func"], "IsAggregate");
         function.answer(&json!(false));
     }
-}
-
-/// Returns the kind and symbol of the next command.
-fn hear(control: &mut Puppet) -> (String, String) {
-    let command = control.hear_json();
-    let about: Value = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
-    (command["cmd"].as_str().unwrap().to_owned(), about["symbolName"].as_str().unwrap().to_owned())
 }
 
 /// A process of the plugin `p`, with its three symbols.
@@ -105,10 +94,8 @@ impl Process {
     /// Answers the start of all symbols.
     fn restore(stage: &Stage, mut control: Puppet) -> Self {
         let function = stage.start_function(&mut control, "f");
-        let (data, acks) = serve_sink(stage, &mut control);
-        assert_eq!(hear(&mut control), ("start".into(), "s".into()));
-        let source = stage.source("r", 0);
-        control.say(b"ok");
+        let (data, acks) = stage.serve_sink_with_acks(&mut control);
+        let source = stage.serve_source(&mut control);
         Self { control, function, data, acks, source }
     }
 
@@ -120,38 +107,25 @@ impl Process {
     /// The same, and runs `work` before: once a stop is told, new work waits
     /// for the next process.
     fn stop_after<R>(mut self, stage: &Stage, work: impl FnOnce() -> R) -> R {
-        assert_eq!(hear(&mut self.control), ("stop".into(), "k".into()));
+        self.control.expect("stop", "k");
         let outcome = work();
         let _ = std::fs::remove_file(stage.sink_path("r"));
         self.control.say(b"ok");
-        assert_eq!(hear(&mut self.control), ("stop".into(), "s".into()));
-        self.control.say(b"ok");
+        self.control.expect_stop("s");
         outcome
     }
 
     /// Uses each symbol.
     fn works(&mut self, handles: &mut Handles, word: &str) {
-        std::thread::scope(|scope| {
-            let call = scope.spawn(|| handles.function.call::<Value>((word,)));
+        let answer = call_while(&handles.function, &json!(word), || {
             assert_eq!(self.function.hear_json()["arg"][0], word);
             self.function.answer(&json!(word));
-            assert_eq!(call.join().unwrap().unwrap(), word);
-            let sent = scope.spawn(|| handles.sink.send(word));
-            assert_eq!(self.data.frame(), json!(word).to_string().as_bytes());
-            self.acks.write(&frame(b"{}"));
-            sent.join().unwrap().unwrap();
         });
+        assert_eq!(answer.unwrap(), word);
+        send_acked(&handles.sink, &json!(word), &mut self.data, &mut self.acks, b"{}").unwrap();
         self.source.write(&frame(json!({ "message": word }).to_string().as_bytes()));
         assert_eq!(handles.source.next_within(PATIENCE).unwrap().unwrap().message, word);
     }
-}
-
-fn serve_sink(stage: &Stage, control: &mut Puppet) -> (RawPeer, RawPeer) {
-    assert_eq!(hear(control), ("start".into(), "k".into()));
-    let _ = std::fs::remove_file(stage.sink_path("r"));
-    let (listener, acks) = (stage.sink("r"), stage.acks("r"));
-    control.say(b"ok");
-    (listener.accept_as(PULL, PUSH), acks)
 }
 
 /// An engine's handles of the plugin's symbols.
@@ -194,25 +168,11 @@ fn reason(error: Error) -> Error {
     }
 }
 
-fn expect<T>(events: &Receiver<Event>, pick: impl Fn(EventKind) -> Option<T>) -> T {
-    loop {
-        let event = events.recv_timeout(PATIENCE).expect("no such event");
-        if let Some(picked) = pick(event.kind) {
-            return picked;
-        }
-    }
-}
-
 fn update_failed(kind: EventKind) -> Option<String> {
     match kind {
         EventKind::UpdateFailed { error } => Some(error),
         _ => None,
     }
-}
-
-fn kill(host: &Host) {
-    let pid = host.pid("p").unwrap();
-    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
 }
 
 /// Shuts down without the stops of symbols in use, which no puppet would
@@ -244,7 +204,7 @@ fn fault_16_a_bad_update_keeps_the_old_version() {
         let status = host.status("p").unwrap();
         assert_eq!((status.state, status.generation, status.restarts), (PluginState::Running, 1, 0));
         process.works(&mut handles, &error.to_string());
-        assert_eq!(expect(&events, update_failed), error.to_string());
+        assert_eq!(await_event(&events, update_failed), error.to_string());
         error
     };
 
@@ -260,7 +220,7 @@ fn fault_16_a_bad_update_keeps_the_old_version() {
     let refuses = Version::new(&stage, "refuses", &["f"], QUIET);
     let error = refused(&refuses, &|| {
         let mut control = refuses.on_trial();
-        assert_eq!(hear(&mut control), ("start".into(), "f".into()));
+        control.expect("start", "f");
         control.say(b"no ink");
     });
     assert!(matches!(&error, Error::Refused { text, .. } if text == "no ink"), "{error}");
@@ -273,7 +233,7 @@ fn fault_16_a_bad_update_keeps_the_old_version() {
     );
     let error = refused(&dies, &|| {
         let mut control = dies.on_trial();
-        assert_eq!(hear(&mut control), ("start".into(), "f".into()));
+        control.expect("start", "f");
         std::fs::write(dies.folder.join("die"), "").unwrap();
         drop(control);
     });
@@ -362,11 +322,11 @@ fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
         process.stop(&stage);
         let mut control = control_of(&stage, &host, 2);
         let _f = stage.start_function(&mut control, "f");
-        let (_data, _acks) = serve_sink(&stage, &mut control);
-        assert_eq!(hear(&mut control), ("start".into(), "s".into()));
+        let (_data, _acks) = stage.serve_sink_with_acks(&mut control);
+        control.expect("start", "s");
         control.say(b"no water");
         // The process is ended gracefully.
-        assert_eq!(hear(&mut control), ("stop".into(), "k".into()));
+        control.expect("stop", "k");
         let _ = std::fs::remove_file(stage.sink_path("r"));
         control.say(b"ok");
         drop(control);
@@ -375,7 +335,7 @@ fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
         let error = update.join().unwrap();
         let text = r#"plugin p was not updated to version "bad" and stays at version "": plugin p did not start source s: no water"#;
         assert_eq!(error.to_string(), text);
-        assert_eq!(expect(&events, update_failed), "plugin p did not start source s: no water");
+        assert_eq!(await_event(&events, update_failed), "plugin p did not start source s: no water");
         // No handle has noticed.
         process.source.write(&frame(br#"{"message":"again"}"#));
         let (next, source) = reader.join().unwrap();

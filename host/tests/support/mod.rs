@@ -7,12 +7,14 @@ pub(crate) mod other;
 pub(crate) mod sinks;
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use ekuiper_conformance::raw::{PULL, PUSH, REP, REQ, RawListener, RawPeer, frame, is_listening};
 use ekuiper_core::address::{Address, SocketFolder};
 use ekuiper_core::message::Meta;
-use ekuiper_host::{Host, HostBuilder};
+use ekuiper_host::{Event, EventKind, Function, Host, HostBuilder, Result, Sink};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Maximum time of any wait before the test fails.
@@ -83,13 +85,60 @@ impl Stage {
     /// Answers the start of a function; returns the puppet of its channel,
     /// after both handshakes.
     pub(crate) fn start_function(&self, control: &mut Puppet, symbol: &str) -> Puppet {
-        let command = control.hear_json();
-        assert_eq!(command["cmd"], "start");
-        let about: Value = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
-        assert_eq!((&about["symbolName"], &about["pluginType"]), (&symbol.into(), &"func".into()));
+        let about = control.expect("start", symbol);
+        assert_eq!(about["pluginType"], "func");
         let function = Puppet::greet(&self.sockets().function(symbol).unwrap());
         control.say(b"ok");
         function
+    }
+
+    /// Starts the process of the plugin `p`; returns the puppet of its control
+    /// channel, after its handshake.
+    pub(crate) fn start(&self, host: &Host) -> Puppet {
+        std::thread::scope(|scope| {
+            let start = scope.spawn(|| host.start("p"));
+            let control = self.control("p");
+            start.join().unwrap().unwrap();
+            control
+        })
+    }
+
+    /// Answers the start of the source `s` of rule `r`.
+    pub(crate) fn serve_source(&self, control: &mut Puppet) -> RawPeer {
+        let about = control.expect("start", "s");
+        assert_eq!(about["pluginType"], "source");
+        let peer = self.source("r", about["meta"]["instanceId"].as_i64().unwrap());
+        control.say(b"ok");
+        peer
+    }
+
+    /// Answers the start of the sink `k` of rule `r`; returns its data channel.
+    pub(crate) fn serve_sink(&self, control: &mut Puppet) -> RawPeer {
+        control.expect("start", "k");
+        self.answer_sink(control)
+    }
+
+    /// Answers the start of a sink with acks, as the official SDKs do: both
+    /// channels before the answer. Returns its data and its acknowledgements.
+    pub(crate) fn serve_sink_with_acks(&self, control: &mut Puppet) -> (RawPeer, RawPeer) {
+        control.expect("start", "k");
+        let acks = self.acks("r");
+        (self.answer_sink(control), acks)
+    }
+
+    /// The same, after the start was received.
+    pub(crate) fn answer_sink(&self, control: &mut Puppet) -> RawPeer {
+        // A process that was killed has left its socket.
+        let _ = std::fs::remove_file(self.sink_path("r"));
+        let listener = self.sink("r");
+        control.say(b"ok");
+        listener.accept_as(PULL, PUSH)
+    }
+
+    /// Removes the socket of the sink `k`, as its plugin does when it is
+    /// stopped.
+    pub(crate) fn remove_sink(&self) {
+        std::fs::remove_file(self.sink_path("r")).unwrap();
     }
 
     /// Returns the peer of a source's data channel.
@@ -166,6 +215,27 @@ impl Puppet {
         serde_json::from_slice(&self.hear()).unwrap()
     }
 
+    /// Receives the next command; returns its kind and its control message.
+    pub(crate) fn command(&mut self) -> (String, Value) {
+        let command = self.hear_json();
+        let about = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
+        (command["cmd"].as_str().unwrap().to_owned(), about)
+    }
+
+    /// Receives the next command, which must be this one; returns its control
+    /// message.
+    pub(crate) fn expect(&mut self, kind: &str, symbol: &str) -> Value {
+        let (next, about) = self.command();
+        assert_eq!((next.as_str(), &about["symbolName"]), (kind, &symbol.into()));
+        about
+    }
+
+    /// Answers the next command, which must be a `stop`.
+    pub(crate) fn expect_stop(&mut self, symbol: &str) {
+        self.expect("stop", symbol);
+        self.say(b"ok");
+    }
+
     /// Returns whether there is something to receive, or the host has
     /// disconnected.
     pub(crate) fn has_something(&mut self) -> bool {
@@ -199,6 +269,52 @@ impl Puppet {
     /// Answers a call with a result.
     pub(crate) fn answer(&mut self, result: &Value) {
         self.say(serde_json::json!({ "state": true, "result": result }).to_string().as_bytes());
+    }
+}
+
+/// Sends a signal to the process of the plugin `p`, once it runs.
+pub(crate) fn signal(host: &Host, signal: Signal) {
+    wait_until("it runs", || host.pid("p").is_some());
+    kill_process(Pid::from_raw(host.pid("p").unwrap().cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// Kills the process of the plugin `p`.
+pub(crate) fn kill(host: &Host) {
+    signal(host, Signal::KILL);
+}
+
+/// Calls a function while its puppet acts.
+pub(crate) fn call_while(function: &Function, argument: &Value, act: impl FnOnce()) -> Result<Value> {
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| function.call::<Value>((argument,)));
+        act();
+        call.join().unwrap()
+    })
+}
+
+/// Sends a message to a sink with acks, whose puppet answers with this.
+pub(crate) fn send_acked(
+    sink: &Sink,
+    message: &Value,
+    data: &mut RawPeer,
+    acks: &mut RawPeer,
+    ack: &[u8],
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sink.send(message));
+        assert_eq!(data.frame(), message.to_string().as_bytes());
+        acks.write(&frame(ack));
+        sent.join().unwrap()
+    })
+}
+
+/// Returns the next event that is picked; others are passed over.
+pub(crate) fn await_event<T>(events: &Receiver<Event>, pick: impl Fn(EventKind) -> Option<T>) -> T {
+    loop {
+        let event = events.recv_timeout(PATIENCE).expect("no such event");
+        if let Some(picked) = pick(event.kind) {
+            return picked;
+        }
     }
 }
 

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use ekuiper_conformance::raw::{PULL, PUSH, RawPeer};
+use ekuiper_conformance::raw::RawPeer;
 use ekuiper_core::message::{Hello, SymbolKind};
 use ekuiper_host::{Host, HostBuilder, Sink, Source};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Puppet, Stage};
 
@@ -21,27 +21,8 @@ pub(crate) fn started(stage: &Stage) -> (Host, Puppet) {
 
 pub(crate) fn started_with(stage: &Stage, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
     let host = build(stage.builder().plugin(stage.plugin("p", &[]))).build().unwrap();
-    let control = std::thread::scope(|scope| {
-        let start = scope.spawn(|| host.start("p"));
-        let control = stage.control("p");
-        start.join().unwrap().unwrap();
-        control
-    });
+    let control = stage.start(&host);
     (host, control)
-}
-
-/// Returns the next command, and its control message.
-pub(crate) fn command(control: &mut Puppet) -> (String, Value) {
-    let command = control.hear_json();
-    let about = serde_json::from_str(command["arg"].as_str().unwrap()).unwrap();
-    (command["cmd"].as_str().unwrap().to_owned(), about)
-}
-
-/// Answers the next command, which must be a `stop`.
-pub(crate) fn expect_stop(control: &mut Puppet, symbol: &str) {
-    let (kind, about) = command(control);
-    assert_eq!((kind.as_str(), &about["symbolName"]), ("stop", &json!(symbol)));
-    control.say(b"ok");
 }
 
 /// Opens an instance of the source `s`; returns its handle and its puppet.
@@ -49,8 +30,8 @@ pub(crate) fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, inst
     std::thread::scope(|scope| {
         let open =
             scope.spawn(|| host.source("s").rule("r").operator("s").instance(instance).datasource("topic").open());
-        let (kind, about) = command(control);
-        assert_eq!((kind.as_str(), &about["pluginType"]), ("start", &json!("source")));
+        let about = control.expect("start", "s");
+        assert_eq!(about["pluginType"], "source");
         assert_eq!(about["meta"], json!({ "ruleId": "r", "opId": "s", "instanceId": instance }));
         // The handshake was plain: the plugin receives nothing newer.
         assert_eq!(about.get("codec"), None);
@@ -65,19 +46,36 @@ pub(crate) fn open_source(stage: &Stage, host: &Host, control: &mut Puppet, inst
 pub(crate) fn open_sink_without_acks(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer) {
     std::thread::scope(|scope| {
         let open = scope.spawn(|| host.sink("k").rule("r").operator("k").open());
-        assert_eq!(command(control).0, "start");
-        let listener = stage.sink("r");
-        control.say(b"ok");
-        let data = listener.accept_as(PULL, PUSH);
+        let data = stage.serve_sink(control);
         (open.join().unwrap().unwrap(), data)
     })
+}
+
+/// Opens the sink `k` with acks; returns its handle, its data and its
+/// acknowledgements.
+pub(crate) fn open_sink(stage: &Stage, host: &Host, control: &mut Puppet) -> (Sink, RawPeer, RawPeer) {
+    std::thread::scope(|scope| {
+        let open = scope.spawn(|| host.sink("k").rule("r").operator("k").require_ack(true).open());
+        let about = control.expect("start", "k");
+        assert_eq!((&about["config"]["requireAck"], about.get("codec")), (&json!(true), None));
+        // As the official SDKs do: both channels before the answer.
+        let acks = stage.acks("r");
+        let data = stage.answer_sink(control);
+        (open.join().unwrap().unwrap(), data, acks)
+    })
+}
+
+/// Closes the sink `k`, whose connection has ended.
+pub(crate) fn close_sink(stage: &Stage, control: &mut Puppet, sink: Sink) {
+    stage.remove_sink();
+    close_while(control, "k", || sink.close());
 }
 
 /// Closes a handle while the puppet answers the stop.
 pub(crate) fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce() -> ekuiper_host::Result<()> + Send) {
     std::thread::scope(|scope| {
         let closed = scope.spawn(close);
-        expect_stop(control, symbol);
+        control.expect_stop(symbol);
         closed.join().unwrap().unwrap();
     });
 }
