@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::sync::lock;
 use ekuiper_host::{Event, EventKind, Host};
 
+use crate::Tools;
 use crate::batches::{self, Summary};
 use crate::faults::{BACK_BY, Injector};
 use crate::findings::Findings;
@@ -21,7 +23,6 @@ use crate::record::{CALLS, MESSAGES, parse};
 use crate::sequence::Sequence;
 use crate::stage::Stage;
 use crate::target::{Away, Noticed, Target};
-use crate::{Tools, lock};
 
 mod report;
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::sync::lock;
 use ekuiper_host::{Host, PluginState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -19,7 +20,7 @@ use crate::post::{Post, Role, STEADY};
 use crate::record::{CALLS, MESSAGES};
 use crate::stage::STABLE_AFTER;
 use crate::target::{Age, Target};
-use crate::{lock, shortage, survey};
+use crate::{shortage, survey};
 
 /// Time for a plugin to be restored before the run fails, however busy the
 /// machine.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Mutex;
 
+use ekuiper_core::sync::lock;
 use ekuiper_host::Error;
 
 use crate::ledger::Outcome;
-use crate::lock;
 
 /// Maximum number of violations kept with their text; all are counted.
 const KEPT: usize = 50;

@@ -32,7 +32,6 @@ mod survey;
 mod target;
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Programs that the proofs need.
 #[derive(Clone, Debug)]
@@ -43,8 +42,4 @@ pub struct Tools {
     pub python: PathBuf,
     /// A Python with our module; only the soak needs it.
     pub module: PathBuf,
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

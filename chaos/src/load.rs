@@ -7,13 +7,13 @@ mod slow;
 
 use std::time::{Duration, Instant};
 
+use ekuiper_core::sync::lock;
 use ekuiper_host::{Error, Function, Host, Result, Sink, Source};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::findings::{Findings, judge};
 use crate::ledger::Outcome;
-use crate::lock;
 use crate::post::{Post, Role};
 use crate::rng::Rng;
 use crate::sequence::{Sequence, Tick};

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::lock;
 use crate::timing::Times;
+use ekuiper_core::sync::lock;
 
 /// Duration of a sleep.
 const NAP: Duration = Duration::from_millis(5);

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::batches::Batch;
 use crate::ledger::Ledger;
-use crate::lock;
 use crate::plan::Who;
 use crate::shortage;
 use crate::timing::Times;
+use ekuiper_core::sync::lock;
 
 /// A plugin, across all its processes and hosts.
 pub(crate) struct Target {

@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 use std::fmt::{Arguments, Display};
 use std::io::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use ekuiper_core::sync::lock;
 
 /// Maximum number of plugin lines held back until the symbols have started.
 const HELD: usize = 1000;
@@ -31,7 +33,7 @@ enum Output {
 }
 
 fn console() -> MutexGuard<'static, Console> {
-    CONSOLE.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&CONSOLE)
 }
 
 impl Console {

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ekuiper_core::sync::lock;
 use ekuiper_host::{Event, EventKind, Host, HostBuilder, Sink, SinkStopper};
 
 use crate::args::Common;
@@ -39,7 +40,7 @@ impl Events {
     /// Reports the events so far; returns the number of crashes. Events after a
     /// signal belong to the shutdown.
     fn tell(&self, interrupt: &Interrupt) -> u64 {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.0);
         let Told { receiver, crashes } = &mut *told;
         for event in receiver.iter().flat_map(Receiver::try_iter) {
             if interrupt.is_set() {
@@ -64,7 +65,7 @@ impl Session {
         let sinks: Arc<Mutex<Vec<SinkStopper>>> = Arc::default();
         let (ended, stopped) = (host.clone(), sinks.clone());
         let on_interrupt = move || {
-            stopped.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(give_up);
+            lock(&stopped).iter().for_each(give_up);
             ended.shutdown();
         };
         let interrupt = Interrupt::watch(on_interrupt).map_err(Error::Signals)?;
@@ -74,7 +75,7 @@ impl Session {
     /// Ends the waits for this sink at a signal, from now on.
     pub(crate) fn ends_with_a_signal(&self, sink: &Sink) {
         let stopper = sink.stopper();
-        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push(stopper.clone());
+        lock(&self.sinks).push(stopper.clone());
         if self.interrupt.is_set() {
             give_up(&stopper);
         }
@@ -84,7 +85,7 @@ impl Session {
     /// reports crashes and restarts.
     pub(crate) fn tell_what_happens(&self) -> Result<()> {
         console::show_plugin_output();
-        self.events.0.lock().unwrap_or_else(PoisonError::into_inner).receiver = Some(self.host.events());
+        lock(&self.events.0).receiver = Some(self.host.events());
         let (events, interrupt) = (self.events.clone(), self.interrupt.clone());
         let look = move || {
             loop {

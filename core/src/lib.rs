@@ -5,8 +5,8 @@
 //! channels, the plugin's [manifest] and [launch options](launch), the SP wire
 //! format as [state machines](sp), the [inverted request/reply
 //! conversation](exchange), the transport [contract](transport), the [restart
-//! policy](restart) of a crashed process, and the [rate limit](throttle) of
-//! repeated log lines.
+//! policy](restart) of a crashed process, the [rate limit](throttle) of repeated
+//! log lines, and the workspace's way to [lock](sync).
 //!
 //! Not here: sockets, threads, clocks and processes. Code that depends on time
 //! is given an [`Instant`](std::time::Instant) by its caller.
@@ -28,6 +28,7 @@ pub mod message;
 mod request_id;
 pub mod restart;
 pub mod sp;
+pub mod sync;
 pub mod text;
 pub mod throttle;
 pub mod transport;

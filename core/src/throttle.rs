@@ -4,8 +4,10 @@
 //! each kind of line: a peer that repeats something a thousand times a second
 //! writes one line a second to this process's log.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// Minimum time between two lines of one kind.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +42,7 @@ impl Throttle {
     /// Returns how many lines were suppressed since the last one if the line
     /// may be written now, `None` otherwise.
     pub fn pass(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
             state.held_back += 1;
             return None;

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
@@ -17,7 +17,7 @@ use crate::options::Options;
 use crate::process::kin::Kin;
 use crate::process::own_folder::{self, Elsewhere, OwnFolder};
 use crate::status::Events;
-use crate::sync::lock;
+use crate::sync::{lock, wait};
 use crate::{Error, Result};
 
 /// State shared by all plugins of a host.
@@ -114,7 +114,7 @@ impl Site {
                 let taken = if is_ending { format!("{taken}, which is still being stopped,") } else { taken };
                 return Err(Error::InUse { wanted: owner, owner: taken, address: address.to_string() });
             }
-            addresses = self.released.wait_timeout(addresses, left).unwrap_or_else(PoisonError::into_inner).0;
+            addresses = wait(&self.released, addresses, Some(left));
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
+use ekuiper_core::sync::lock;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
 use ekuiper_sdk::{Error, FunctionContext, SinkContext, SourceContext};
@@ -55,7 +56,7 @@ impl Emitting {
     }
 
     fn hooks(&self) -> MutexGuard<'_, HashMap<u64, ekuiper_sdk::StopHook>> {
-        self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.hooks)
     }
 
     fn on_stop(self: &Arc<Self>, hook: Py<PyAny>) -> StopHook {
@@ -72,7 +73,7 @@ impl Emitting {
     }
 
     fn ctx(&self) -> Option<SourceContext> {
-        self.ctx.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.ctx).clone()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -86,7 +87,7 @@ impl Emitting {
     /// Ends the source's use of its channel.
     pub(crate) fn end(&self) {
         self.close_has_returned();
-        let ctx = self.ctx.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ctx = lock(&self.ctx).take();
         drop(ctx);
         let hooks = std::mem::take(&mut *self.hooks());
         drop(hooks);
@@ -235,7 +236,7 @@ impl Acking {
     }
 
     fn ctx(&self) -> Option<SinkContext> {
-        self.ctx.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.ctx).clone()
     }
 
     pub(crate) fn made(&self) -> u64 {
@@ -249,7 +250,7 @@ impl Acking {
 
     /// Ends the sink's acknowledgements.
     pub(crate) fn end(&self) {
-        let ctx = self.ctx.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ctx = lock(&self.ctx).take();
         drop(ctx);
     }
 

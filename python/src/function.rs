@@ -2,8 +2,9 @@
 //! function with its parameters.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use ekuiper_core::sync::lock;
 use ekuiper_sdk::raw::{Args, BatchReply, RawFunction, Reply, Rows};
 use ekuiper_sdk::{BoxError, FunctionContext, FunctionMeta, Result};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -54,7 +55,7 @@ impl PyFunction {
     }
 
     fn callee(&self, py: Python<'_>) -> PyResult<Callee> {
-        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut object = lock(&self.object);
         if let Some(callee) = &*object {
             return Ok(callee.clone());
         }
@@ -66,7 +67,7 @@ impl PyFunction {
             Ok(signature) => Callee::Plain(Arc::new(signature.clone().unbind())),
             Err(_) => Callee::Object(Arc::new(made)),
         };
-        object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        object = lock(&self.object);
         *object = Some(callee.clone());
         Ok(callee)
     }
@@ -157,7 +158,7 @@ impl RawFunction for PyFunction {
     }
 
     fn needs_context(&self) -> bool {
-        match &*self.object.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*lock(&self.object) {
             Some(Callee::Plain(signature)) => signature.get().wants_context(),
             Some(Callee::Object(_)) | None => true,
         }

@@ -1,9 +1,10 @@
 //! A source whose code is Python, called as in the official package: `open` runs
 //! on its own thread, and `close` is called meanwhile from the symbol's thread.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::sync::{lock, wait};
 use ekuiper_sdk::{Config, Result, Source, SourceContext};
 use pyo3::prelude::*;
 
@@ -155,7 +156,7 @@ impl PySource {
                     until = Some(Instant::now() + PATIENCE);
                     news.lock()
                 }
-                None => news.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => wait(&news.changed, state, None),
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
@@ -165,7 +166,7 @@ impl PySource {
                         );
                         return Ok(());
                     }
-                    news.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    wait(&news.changed, state, Some(left))
                 }
             };
         }
@@ -174,6 +175,6 @@ impl PySource {
 
 impl News {
     fn lock(&self) -> MutexGuard<'_, SourceState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -1,9 +1,10 @@
 //! Tests of symbols: the SDK's test module around Python objects. Authors use it
 //! by `ekuiper/testing.py`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ekuiper_core::codec::Format;
+use ekuiper_core::sync::lock;
 use ekuiper_sdk::raw::Raw;
 use ekuiper_sdk::testing::{self, OpenSink, RunningSource};
 use ekuiper_sdk::{BoxError, Value};
@@ -22,10 +23,6 @@ create_exception!(
     PyException,
     "The error of a symbol under test, as the engine gets it."
 );
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn failed(error: impl Into<BoxError>) -> PyErr {
     SymbolError::new_err(error.into().to_string())

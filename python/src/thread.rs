@@ -3,9 +3,10 @@
 //! expect; and the detection of forked children.
 
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use ekuiper_core::sync::lock;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -36,7 +37,7 @@ struct Job(Mutex<Option<Run>>);
 #[pymethods]
 impl Job {
     fn __call__(&self, py: Python<'_>) {
-        let run = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let run = lock(&self.0).take();
         run.into_iter().for_each(|run| run(py));
     }
 }

@@ -4,9 +4,10 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
+use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::{Deadline, Result, TransportError};
 
 use crate::wait::Closing;
@@ -116,20 +117,20 @@ impl<T> DeadlineLock<T> {
                 return Waited::Held(held);
             }
             queue = match deadline {
-                None => self.returned.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                None => wait(&self.returned, queue, None),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Waited::Late;
                     }
-                    self.returned.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+                    wait(&self.returned, queue, Some(left))
                 }
             };
         }
     }
 
     fn queue(&self) -> MutexGuard<'_, ()> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// Wakes all waiting threads, so that they check their condition again.

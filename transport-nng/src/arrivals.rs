@@ -1,8 +1,10 @@
 //! The news that a peer has connected to a listener: from libnng's threads,
 //! which count connections, to the watcher thread.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
+
+use ekuiper_core::sync::{lock, wait_while};
 
 /// Whether a peer has connected since the watcher last looked.
 static ARRIVED: Mutex<bool> = Mutex::new(false);
@@ -10,14 +12,11 @@ static CHANGED: Condvar = Condvar::new();
 
 /// Reports that a peer has connected to any listener.
 pub(crate) fn report() {
-    *ARRIVED.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    *lock(&ARRIVED) = true;
     CHANGED.notify_one();
 }
 
 /// Waits for a report since the previous call, for at most `timeout`.
 pub(crate) fn wait(timeout: Duration) {
-    let arrived = ARRIVED.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = CHANGED.wait_timeout_while(arrived, timeout, |arrived| !*arrived);
-    let (mut arrived, _) = waited.unwrap_or_else(PoisonError::into_inner);
-    *arrived = false;
+    *wait_while(&CHANGED, lock(&ARRIVED), timeout, |arrived| !*arrived) = false;
 }

@@ -1,9 +1,10 @@
 //! The connections that libnng's threads report for a socket.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use ekuiper_core::sync::{lock, wait, wait_while};
 use nng::{Listener, Pipe, PipeEvent};
 
 use crate::arrivals;
@@ -34,7 +35,7 @@ impl Census {
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.count)
     }
 
     /// Handles libnng's event about a connection; called on libnng's thread.
@@ -66,14 +67,13 @@ impl Census {
     pub(crate) fn wait_for_departure(&self) {
         let mut count = self.lock();
         while !count.present.is_empty() && !count.closed {
-            count = self.changed.wait(count).unwrap_or_else(PoisonError::into_inner);
+            count = wait(&self.changed, count, None);
         }
     }
 
     /// Waits for `pause`, or until closing.
     pub(crate) fn rest(&self, pause: Duration) {
-        let count = self.lock();
-        let _ = self.changed.wait_timeout_while(count, pause, |count| !count.closed);
+        drop(wait_while(&self.changed, self.lock(), pause, |count| !count.closed));
     }
 
     pub(crate) fn has_connections_of(&self, listener: Listener) -> bool {

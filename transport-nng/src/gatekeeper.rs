@@ -6,9 +6,10 @@
 //! of the socket, and is not reported further.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Options, PeerProcess, Result};
 use nng::options::Options as _;
 use nng::options::transport::ipc::PeerPid;
@@ -62,7 +63,7 @@ impl Gatekeeper {
     }
 
     fn refused(&self) -> MutexGuard<'_, HashSet<Pipe>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.refused)
     }
 
     fn admits(&self, pipe: Pipe) -> bool {

@@ -11,10 +11,11 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Options, Result};
 use ekuiper_transport_ipc::flag::Flag;
 use ekuiper_transport_ipc::wait::{io_error, wait_for};
@@ -164,7 +165,7 @@ impl Party {
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.progress)
     }
 
     pub(crate) fn stage(&self) -> Stage {

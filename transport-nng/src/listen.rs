@@ -19,10 +19,11 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, MAX_PATH};
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Result, TransportError};
 use ekuiper_transport_ipc::socket_file::SocketFile;
 use ekuiper_transport_ipc::wait::{Closing, io_error, wait_for};
@@ -142,7 +143,7 @@ impl Listening {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Doors>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.place)
     }
 
     /// Removes the file. The socket may be closed only after this call, since

@@ -1,9 +1,10 @@
 //! The connections of a PUSH socket, each with its own line.
 
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Options, Result};
 use ekuiper_transport_ipc::flag::Flag;
 use ekuiper_transport_ipc::wait::io_error;
@@ -55,7 +56,7 @@ impl Outlets {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lines)
     }
 
     /// Adds a line for a new listener.

@@ -8,10 +8,11 @@
 
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::MAX_WORDS;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{
     ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, RequestId, Result, Ticket, TransportError,
 };
@@ -72,7 +73,7 @@ impl NngReply {
     }
 
     fn desk(&self) -> MutexGuard<'_, OpenRequests> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.desk)
     }
 
     fn judge(&self, sender: Sender, message: &Message, buffer: &mut Vec<u8>) -> Option<Got> {

@@ -1,11 +1,12 @@
 //! REQ: dials, sends one request at a time, receives its reply.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
@@ -70,7 +71,7 @@ impl NngRequest {
     fn redial(&self, state: &mut RequestState) -> Result<Arc<Ask>> {
         self.hang_up(state);
         let ask = Arc::new(Ask::new(&self.address, &self.options)?);
-        let mut shared = self.ask.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.ask);
         // `close` takes the current one and must not miss a later one.
         self.closing.check()?;
         *shared = Some(ask.clone());
@@ -79,7 +80,7 @@ impl NngRequest {
     }
 
     fn hang_up(&self, state: &mut RequestState) {
-        self.ask.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.ask).take();
         if let Some(ask) = state.ask.take() {
             ask.line.end();
         }
@@ -236,7 +237,7 @@ impl Request for NngRequest {
     fn close(&self) {
         if self.closing.close() {
             self.state.look_again();
-            let ask = self.ask.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let ask = lock(&self.ask).take();
             if let Some(ask) = ask {
                 ask.line.linger(Instant::now() + LINGER);
                 ask.line.end();

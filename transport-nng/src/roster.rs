@@ -8,8 +8,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
 use ekuiper_transport_ipc::flag::Flag;
 use nng::{Message, Pipe, PipeEvent, Socket};
@@ -73,7 +74,7 @@ impl Roster {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     /// Handles libnng's event about a connection; called on libnng's thread.

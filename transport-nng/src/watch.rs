@@ -1,9 +1,10 @@
 //! The watcher thread, one per process: checks all listeners, for the reason
 //! given in `listen`. It ends with the last listener.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::sync::lock;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::Result;
 
@@ -39,7 +40,7 @@ struct Watcher {
 }
 
 fn watch() -> MutexGuard<'static, Watcher> {
-    WATCH.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&WATCH)
 }
 
 /// Watches `listening` until it is closed.

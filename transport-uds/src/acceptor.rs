@@ -13,10 +13,11 @@ use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
+use ekuiper_core::sync::lock;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options};
 use ekuiper_transport_ipc::process;
@@ -122,7 +123,7 @@ struct Arrivals {
 
 impl Arrivals {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Newcomer>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     fn put(&self, newcomer: Newcomer) {
@@ -177,7 +178,7 @@ const CONNECTION: u64 = 1 << 63;
 impl Acceptor {
     fn of_this_process() -> io::Result<Arc<Self>> {
         static ONLY: Mutex<Option<Arc<Acceptor>>> = Mutex::new(None);
-        let mut only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut only = lock(&ONLY);
         if let Some(acceptor) = &*only {
             return Ok(acceptor.clone());
         }
@@ -189,7 +190,7 @@ impl Acceptor {
     }
 
     fn lock(&self) -> MutexGuard<'_, AcceptorState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn add(&self, listening: Listening) -> io::Result<u64> {

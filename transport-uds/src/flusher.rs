@@ -10,9 +10,10 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::Deadline;
 use ekuiper_transport_ipc::wait::earlier;
 
@@ -140,7 +141,7 @@ pub(crate) fn watch(poster: Weak<dyn Poster>) -> io::Result<()> {
 
 impl Flusher {
     fn lock(&self) -> MutexGuard<'_, FlusherState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn run(&self) {
@@ -166,8 +167,8 @@ impl Flusher {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         state.is_asleep = left.is_none_or(|left| left > WAIT);
         state = match left {
-            None => self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(left) => self.bell.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            None => wait(&self.bell, state, None),
+            Some(left) => wait(&self.bell, state, Some(left)),
         };
         state.is_asleep = false;
         state

@@ -2,11 +2,12 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
 use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::io::Errno;
@@ -164,7 +165,7 @@ impl Inbox {
 
     /// Duplicates a connection's descriptor.
     pub(crate) fn duplicate(&self, connection: ConnectionId) -> Option<OwnedFd> {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = lock(&self.links);
         let link = links.all.iter().find(|link| link.id == connection)?;
         link.as_fd().try_clone_to_owned().ok()
     }
@@ -178,7 +179,7 @@ impl Inbox {
     /// connections, and waits for that.
     pub(crate) fn hand_over(&self, deadline: Deadline) {
         self.stop_listening();
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = lock(&self.links);
         links.is_leaving = true;
         let links = links.all.clone();
         links.iter().for_each(|link| link.send_no_more());
@@ -201,7 +202,7 @@ impl Inbox {
             if let Some(listener) = &self.listener {
                 listener.close();
             }
-            for link in self.links.lock().unwrap_or_else(PoisonError::into_inner).all.drain(..) {
+            for link in lock(&self.links).all.drain(..) {
                 link.shutdown();
             }
         }
@@ -430,7 +431,7 @@ impl Inbox {
             return;
         }
         let link = Arc::new(link);
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = lock(&self.links);
         links.all.push(link.clone());
         if links.is_leaving {
             link.send_no_more();
@@ -447,7 +448,7 @@ impl Inbox {
     fn forget(&self, link: &Arc<Link>) {
         let _ = epoll::delete(&self.epoll, link);
         link.shutdown();
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).all.retain(|other| other.id != link.id);
+        lock(&self.links).all.retain(|other| other.id != link.id);
     }
 }
 

@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use ekuiper_core::address::{Address, MAX_PATH};
 use ekuiper_core::sp::{Limits, Protocol};
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Options, Result};
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
@@ -51,7 +52,7 @@ impl Listener {
 
     /// Removes the file: no new peer can connect.
     pub(crate) fn remove_file(&self) {
-        drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(lock(&self.file).take());
     }
 
     /// Removes the file, and refuses peers that connect nevertheless.

@@ -2,10 +2,11 @@
 //! for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Deadline, Result};
 use ekuiper_transport_ipc::wait::Closing;
 
@@ -29,7 +30,7 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.all)
     }
 
     pub(crate) fn made(&self) -> u64 {

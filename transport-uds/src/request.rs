@@ -1,10 +1,11 @@
 //! REQ: dials, sends one request at a time, receives its reply.
 
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol, Requester};
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
 
@@ -70,7 +71,7 @@ impl UdsRequest {
     }
 
     fn set_link(&self, link: Option<Arc<Link>>) {
-        let mut shared = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.link);
         if let (Some(link), Err(_)) = (&link, self.closing.check()) {
             // The socket may have been closed already.
             link.shutdown();

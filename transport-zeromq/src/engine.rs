@@ -4,10 +4,11 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use ekuiper_core::sync::lock;
 use tokio::runtime::{Builder, Handle};
 
 /// The handle of the thread's runtime, once it runs.
@@ -19,7 +20,7 @@ static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
 /// There is a single thread, so no other task sees the steps of a task between
 /// two waits. `listen` relies on that when it disconnects a peer.
 pub(crate) fn handle() -> io::Result<Handle> {
-    let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut handle = lock(&HANDLE);
     if let Some(handle) = &*handle {
         return Ok(handle.clone());
     }

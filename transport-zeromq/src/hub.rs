@@ -6,11 +6,12 @@
 //! it waits for anything else.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ekuiper_core::address::Address;
+use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::{Backlog, ConnectionId, Deadline, Result, TransportError};
 use ekuiper_transport_ipc::flag::Flag;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error};
@@ -89,7 +90,7 @@ impl Hub {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, HubState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A descriptor that polls readable while there may be something to
@@ -108,11 +109,11 @@ impl Hub {
         deadline: Deadline,
     ) -> Result<MutexGuard<'a, HubState>> {
         match deadline {
-            None => Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
+            None => Ok(wait(&self.changed, state, None)),
             Some(_) if has_passed(deadline) => Err(TransportError::Timeout),
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                Ok(self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0)
+                Ok(wait(&self.changed, state, Some(left)))
             }
         }
     }

@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ekuiper_core::address::Address;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Result};
 use ekuiper_transport_ipc::socket_file::SocketFile;
 use ekuiper_transport_ipc::wait::io_error;
@@ -66,7 +67,7 @@ impl Listening {
 
     /// Removes the file: no new peer can connect.
     pub(crate) fn remove_file(&self) {
-        drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(lock(&self.file).take());
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::sync::lock;
 use prost::bytes::Bytes;
 use tokio::runtime::Runtime;
 use tokio_stream::{Stream, StreamExt};
@@ -392,7 +393,7 @@ impl Peer for GrpcPeer {
         let connections = running.connections(channels)?;
         let message = Text { text: text(size) };
         let sample = clock::latencies(&running.pids(), channels, |index| {
-            let mut connection = connections[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut connection = lock(&connections[index]);
             clock::calls(pace, || {
                 let given: Text = connection.call(ECHO, message.clone())?;
                 check(given == message, "gRPC gave back another text")
@@ -409,7 +410,7 @@ impl Peer for GrpcPeer {
         let connections = running.connections(channels)?;
         let note = crate::reading::Reading::of_size(size).note;
         let sample = clock::streams(&running.pids(), channels, size, |index| {
-            let mut connection = connections[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut connection = lock(&connections[index]);
             let Connection { runtime, grpc } = &mut *connection;
             let mut readings = runtime.block_on(async {
                 grpc.ready().await.map_err(failed)?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::{FRAME_HEADER, frame_header};
+use ekuiper_core::sync::lock;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::hosted::check;
@@ -109,7 +110,7 @@ impl Peer for Raw {
         let message = text(size);
         let pipes: Vec<_> = pipes.into_iter().map(std::sync::Mutex::new).collect();
         let sample = clock::latencies(&[child.pid()], channels, |index| {
-            let mut pipe = pipes[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut pipe = lock(&pipes[index]);
             clock::calls(pace, || {
                 pipe.write(message.as_bytes())?;
                 check(pipe.read()? == message.as_bytes(), "the raw peer gave back other bytes")
@@ -125,7 +126,7 @@ impl Peer for Raw {
         let (pipes, child) = self.open("source", size, channels)?;
         let pipes: Vec<_> = pipes.into_iter().map(std::sync::Mutex::new).collect();
         let sample = clock::streams(&[child.pid()], channels, size, |index| {
-            let mut pipe = pipes[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut pipe = lock(&pipes[index]);
             clock::stream(pace, || {
                 check(pipe.read()?.len() == size, "the raw peer sent another message")?;
                 Ok(1)

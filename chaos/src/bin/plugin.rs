@@ -4,10 +4,11 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use chaos::record::{CALLS, Entry, Log, MESSAGES};
+use ekuiper_core::sync::lock;
 use ekuiper_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -57,7 +58,7 @@ impl Record {
     fn write(&self, id: u64) -> Result<Entry> {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { id, pid: std::process::id(), sequence };
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).write(entry)?;
+        lock(&self.log).write(entry)?;
         Ok(entry)
     }
 }

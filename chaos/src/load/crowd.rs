@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ekuiper_core::sync::lock;
 use ekuiper_host::{Error, Result, Sink};
 use serde_json::json;
 
 use super::{PACE, Worker};
 use crate::findings::judge;
 use crate::ledger::Outcome;
-use crate::lock;
 
 /// Number of threads.
 const THREADS: usize = 6;

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use ekuiper_core::sync::lock;
 use ekuiper_host::{Error, Result, Sink};
 use serde_json::json;
 
@@ -10,7 +11,6 @@ use super::Worker;
 use crate::batches::{Batch, Said};
 use crate::findings::judge;
 use crate::ledger::Outcome;
-use crate::lock;
 use crate::plan::Who;
 use crate::rng::Rng;
 use crate::shortage;

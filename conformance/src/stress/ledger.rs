@@ -1,8 +1,10 @@
 //! The fate of each message of a round of one-way channels.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+
+use ekuiper_core::sync::lock;
 
 use super::body::Stamp;
 
@@ -54,8 +56,4 @@ impl Ledger {
     pub(super) fn unwanted(&self) -> Vec<Stamp> {
         lock(&self.refused).intersection(&lock(&self.received)).copied().collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap()
 }

@@ -10,12 +10,14 @@
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
+
+use crate::sync::lock;
 
 /// Time without a use after which the idle reader reads a channel again.
 const USE_PAUSE: Duration = Duration::from_secs(1);
@@ -120,7 +122,7 @@ impl Drop for Watch {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn Watched>>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watched)
     }
 
     fn watch(&self, watched: Arc<dyn Watched>) -> u64 {

@@ -17,7 +17,7 @@ mod update;
 mod worker;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::SymbolKind;
@@ -26,7 +26,7 @@ use crate::catalog::Package;
 use crate::channel::Channel;
 use crate::site::Site;
 use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
-use crate::sync::lock;
+use crate::sync::{lock, wait};
 use crate::{Error, Result};
 use lifecycle::{Caller, Input, Lifecycle, Work};
 use restorable::Restorable;
@@ -172,8 +172,8 @@ impl Plugin {
     /// Waits for a change, or until the time is over.
     fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, patience: Option<Duration>) -> MutexGuard<'a, Inner> {
         match patience {
-            Some(patience) => self.changed.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            Some(patience) => wait(&self.changed, inner, Some(patience)),
+            None => wait(&self.changed, inner, None),
         }
     }
 

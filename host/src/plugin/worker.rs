@@ -1,7 +1,7 @@
 //! Executor of a plugin's [lifecycle](super::lifecycle): one thread at a time,
 //! while there is work or a pause.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_transport_ipc::random::jitter;
@@ -11,7 +11,7 @@ use super::restore::Symbol;
 use super::running::Running;
 use super::trial::Trial;
 use super::{Inner, Plugin};
-use crate::sync::lock;
+use crate::sync::{lock, wait};
 use crate::{Error, Result};
 
 /// What remains to be done after the lock is released.
@@ -152,7 +152,7 @@ impl Plugin {
                 self.handle_locked(inner, Input::TimePassed);
                 inner = lock(&self.inner);
             } else {
-                inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+                inner = wait(&self.changed, inner, Some(left));
             }
         }
     }

@@ -13,7 +13,7 @@
 //! process that had ended, and was reaped by its parent, before its connection
 //! was checked.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::throttle::Throttle;
@@ -21,7 +21,7 @@ use ekuiper_core::transport::{Admission, PeerProcess};
 use ekuiper_transport_ipc::process;
 
 use super::Process;
-use crate::sync::lock;
+use crate::sync::{lock, wait_while};
 use crate::{Result, printable};
 
 /// Maximum time for which a connecting descendant of this host waits while the
@@ -118,8 +118,9 @@ impl Kin {
         if !is_starting || !process::is_descendant(process, std::process::id()) {
             return false;
         }
-        let waited = self.changed.wait_timeout_while(lock(&self.state), START_GRACE, |state| state.is_starting);
-        let started = waited.unwrap_or_else(PoisonError::into_inner).0.started.clone();
+        let state = wait_while(&self.changed, lock(&self.state), START_GRACE, |state| state.is_starting);
+        let started = state.started.clone();
+        drop(state);
         belongs(process, &started)
     }
 

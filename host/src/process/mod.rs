@@ -13,12 +13,13 @@ pub(crate) mod unstartable;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, PipeReader};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
 use crate::error::system_error;
+use crate::sync::{lock, wait_while};
 use crate::{Result, printable};
 use command::CommandLine;
 pub use exit::Exit;
@@ -103,13 +104,12 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn wait_until(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(self.lock(), left, |state| !done(state));
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        wait_while(&self.changed, self.lock(), left, |state| !done(state))
     }
 }
 

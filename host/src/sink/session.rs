@@ -2,7 +2,7 @@
 //! while there is none, and stopped with its handle.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Control;
@@ -17,7 +17,7 @@ use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
 use crate::site::Claim;
-use crate::sync::lock;
+use crate::sync::{lock, wait};
 use crate::target::Target;
 use crate::{Error, Result};
 
@@ -252,7 +252,7 @@ impl SinkSession {
             }
             state = lock(&self.state);
             if state.wakes == seen {
-                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                state = wait(&self.changed, state, Some(left));
             }
         }
     }

@@ -2,7 +2,7 @@
 //! from where the last one ended.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::codec::Format;
@@ -18,7 +18,7 @@ use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
 use crate::site::Claim;
 use crate::status::EventKind;
-use crate::sync::lock;
+use crate::sync::{lock, wait};
 use crate::target::Target;
 use crate::{Error, Result};
 
@@ -270,13 +270,13 @@ impl SourceSession {
                 continue;
             }
             state = match deadline {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => wait(&self.changed, state, None),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(transport_error(self.what())(TransportError::Timeout));
                     }
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    wait(&self.changed, state, Some(left))
                 }
             };
         }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Meta, encode_source_error, encode_tuple};
+use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 use tracing::Span;
@@ -48,11 +49,6 @@ struct End {
     hooks: BTreeMap<u64, Hook>,
     /// The number of the next hook.
     next_hook: u64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic in the author's code cannot leave these half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SourceContext {
@@ -153,7 +149,7 @@ impl SourceContext {
             if left.is_zero() {
                 return true;
             }
-            end = self.0.stopping.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0;
+            end = wait(&self.0.stopping, end, Some(left));
         }
         false
     }

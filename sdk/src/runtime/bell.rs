@@ -1,8 +1,10 @@
 //! The wakeup of the control thread, which waits for its symbols and for the
 //! plugin's shutdown.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
+
+use ekuiper_core::sync::{lock, wait};
 
 /// A wakeup, rung by each thread that changes a state for which the control
 /// thread waits.
@@ -15,7 +17,7 @@ pub(super) struct Bell {
 
 impl Bell {
     fn lock(&self) -> MutexGuard<'_, bool> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ending)
     }
 
     /// Wakes the waiting thread to check its condition again.
@@ -48,7 +50,7 @@ impl Bell {
             if left.is_zero() || (*ending && heed == Heed::End) {
                 return false;
             }
-            ending = self.rung.wait_timeout(ending, left).unwrap_or_else(PoisonError::into_inner).0;
+            ending = wait(&self.rung, ending, Some(left));
         }
     }
 }

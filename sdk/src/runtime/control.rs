@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Request, TransportError};
 
 use super::bell::Bell;
@@ -10,7 +11,7 @@ use super::channel::Patience;
 use super::engine::Engine;
 use super::site::Site;
 use super::supervised::{Inherited, Link, Marks, SupervisorLink};
-use super::symbols::{Symbols, lock};
+use super::symbols::Symbols;
 use super::{channel, command, functions, log, no_engine, watchdog};
 use crate::definition::Definition;
 use crate::{Error, Result};

@@ -1,11 +1,12 @@
 //! A running function: its channel and its thread, which receives, executes and
 //! answers calls.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{BatchReply, Call, CallKind, HANDSHAKE, Rows, encode_error, encode_result};
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::Request;
 
 use super::channel;
@@ -41,7 +42,7 @@ pub(super) fn live(
         return Ok(());
     }
     // A previous thread of this function has ended, or is about to.
-    let mut function = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut function = lock(shared);
     channel::serve(&*request, None, HANDSHAKE, &mut Server { function: &mut **function, format, mark })
         .map_err(fail)?;
     Ok(())

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Admission, PeerProcess};
 use ekuiper_transport_ipc::process;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -29,7 +30,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use super::site::Site;
-use super::symbols::{Symbols, lock};
+use super::symbols::Symbols;
 use crate::Result;
 
 /// The maximum time for which connecting to a socket is retried: an engine may

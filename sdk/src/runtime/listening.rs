@@ -9,10 +9,11 @@
 //! process waits for an address in use longer than any plugin takes to end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Pull, TransportError};
 use ekuiper_transport_ipc::process;
 use ekuiper_transport_ipc::wait::wait_for;
@@ -54,7 +55,7 @@ impl Listening {
     }
 
     fn lock(&self) -> MutexGuard<'_, ListeningState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Listens at `address` by `listen`, once no other process does.

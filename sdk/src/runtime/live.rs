@@ -1,7 +1,7 @@
 //! A symbol on its own thread: its start, its stop, and its abandonment when it
 //! hangs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::bell::{Bell, Heed};
@@ -9,6 +9,7 @@ use crate::definition::Spawn;
 use crate::error::text_of;
 use crate::panic::catch_panic;
 use crate::{BoxError, Result};
+use ekuiper_core::sync::lock;
 
 /// The share of the stop timeout after which a symbol's channels are closed.
 const GENTLY: f64 = 0.6;
@@ -77,7 +78,7 @@ struct SymbolState {
 
 impl Cell {
     fn lock(&self) -> MutexGuard<'_, SymbolState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,7 +2,7 @@
 //! one command at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ekuiper_core::address::{Address, Registry};
@@ -44,11 +44,6 @@ pub(super) struct Symbols {
     /// Whether the current start restores a symbol of a previous worker.
     again: bool,
     refusals: Throttle,
-}
-
-/// Locks the table, also after a panic of another thread that held it.
-pub(super) fn lock(symbols: &Mutex<Symbols>) -> MutexGuard<'_, Symbols> {
-    symbols.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Symbols {

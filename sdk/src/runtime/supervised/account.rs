@@ -2,10 +2,11 @@
 //! dies is acknowledged.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Meta;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
 use ekuiper_transport_ipc::retained::RetainedPull;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,19 +44,19 @@ impl Account {
     pub(in crate::runtime) fn connected(&self, connection: ConnectionId) {
         if let Some(descriptor) = self.pull.as_ref().and_then(|pull| pull.retain(connection)) {
             self.link.hold(connection, &self.meta, &descriptor);
-            self.held.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            lock(&self.held).push(connection);
         }
     }
 
     /// Records that a connection has ended in order.
     pub(in crate::runtime) fn disconnected(&self, connection: ConnectionId) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| *held != connection);
+        lock(&self.held).retain(|held| *held != connection);
         self.link.let_go(connection);
     }
 
     /// Records that the sink has ended in order, with no acknowledgement due.
     pub(in crate::runtime) fn over(&self) {
-        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        let held = std::mem::take(&mut *lock(&self.held));
         held.into_iter().for_each(|connection| self.link.let_go(connection));
         self.mark.over();
     }

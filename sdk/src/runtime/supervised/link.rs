@@ -8,9 +8,10 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use ekuiper_core::message::Meta;
+use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
@@ -110,7 +111,7 @@ impl Link {
     /// Sends a frame. Errors are ignored: the end of the supervisor is noticed
     /// by `receive`.
     fn say(&self, tag: u8, parts: &[&[u8]]) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = lock(&self.writing);
         let _ = send(&self.socket, tag, parts);
     }
 
@@ -139,7 +140,7 @@ impl Link {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = lock(&self.writing);
         let sent = sendmsg(&self.socket, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL);
         if let Ok(sent) = sent {
             let _ = (&self.socket).write_all(&frame[sent..]);

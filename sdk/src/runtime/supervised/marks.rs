@@ -7,11 +7,12 @@
 //! that were not acknowledged, with an error: their outcome is unknown.
 
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Call, CallKind, Meta};
+use ekuiper_core::sync::lock;
 
 use super::page;
 
@@ -83,7 +84,7 @@ impl Marks {
     /// `again`.
     pub(in crate::runtime) fn sink(&self, meta: &Meta, again: bool) -> Option<(SinkMark, u64)> {
         let key = key(meta);
-        let _placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _placing = lock(&self.placing);
         let Some(slot) = self.sink_of(key).or_else(|| self.sink_of(0)) else {
             tracing::warn!("more than {SINKS} sinks: messages of this one are not acknowledged if the worker crashes");
             return None;
