@@ -166,7 +166,7 @@ fn a_sink_that_has_collected_everything_and_is_not_stopped_says_both() {
 fn a_sink_that_is_open_is_not_opened_again() {
     let stage = Stage::new();
     let (host, mut control) = started(&stage);
-    let (_sink, _data) = open_sink_without_acks(&stage, &host, &mut control);
+    let (sink, data) = open_sink_without_acks(&stage, &host, &mut control);
     let open =
         |rule: &str, operator: &str| host.sink("k").rule(rule).operator(operator).open().map(|_| ()).unwrap_err();
     let error = open("r", "k");
@@ -175,6 +175,8 @@ fn a_sink_that_is_open_is_not_opened_again() {
     let live = &host.status("p").unwrap().live[0];
     let meta: &ekuiper_host::Meta = &live.meta;
     assert_eq!(meta.rule_id, "r");
+    drop(data);
+    close_sink(&stage, &mut control, sink);
 }
 
 #[test]

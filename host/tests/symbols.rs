@@ -103,12 +103,38 @@ fn fault_10_a_message_is_sent_when_it_was_acknowledged() {
     acks.write(&frame(br#"{"error":"of nothing"}"#));
     let error = send_acked(&sink, &json!({ "a": 3 }), &mut data, &mut acks, br#"{"error":"of this"}"#).unwrap_err();
     assert_eq!(error.to_string(), "sink k: of this");
-    // A missing acknowledgement: after that, none can be trusted.
+    drop(data);
+    close_sink(&stage, &mut control, sink);
+}
+
+#[test]
+fn fault_10_after_a_missing_acknowledgement_none_is_trusted() {
+    let stage = Stage::new();
+    let (host, mut control) = started_with(&stage, |builder| builder.recv_timeout(Duration::from_secs(2)));
+    let (sink, mut data, acks) = open_sink(&stage, &host, &mut control);
     let error = sink.send(&json!({ "a": 4 })).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     let error = sink.send(&json!({ "a": 5 })).unwrap_err();
     assert!(matches!(error, Error::SinkBroken { .. }), "{error}");
     data.frame();
+    drop((data, acks));
+    close_sink(&stage, &mut control, sink);
+}
+
+#[test]
+fn acknowledgements_from_before_a_message_do_not_count_for_it() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
+    for round in 0..10 {
+        // More than the idle reader reads at a time: it is still reading when
+        // the message is sent. Not before the first message, whose answer shows
+        // that the connection is read.
+        acks.write(&frame(b"{}").repeat(if round == 0 { 0 } else { 3000 }));
+        let error =
+            send_acked(&sink, &json!({ "round": round }), &mut data, &mut acks, br#"{"error":"of this"}"#).unwrap_err();
+        assert_eq!(error.to_string(), "sink k: of this", "in round {round}");
+    }
     drop(data);
     close_sink(&stage, &mut control, sink);
 }

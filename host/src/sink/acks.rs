@@ -46,7 +46,7 @@ pub(crate) struct Acks {
     /// Held by a caller that waits for an acknowledgement, and reads for all.
     pub(super) reading: DeadlineLock<Reading>,
     pub(super) refusals_to_tell: Mutex<Refusals>,
-    /// Number of acknowledgements without a message.
+    /// Number of acknowledgements without a message that were not logged yet.
     pub(super) surplus: AtomicU64,
     /// Number of messages sent.
     pub(super) sent: AtomicU64,
@@ -198,6 +198,39 @@ impl Acks {
         }
         Ok(false)
     }
+
+    /// Reads what has arrived, without waiting; `None` if there may be more.
+    fn read_pending(&self, reading: &mut Reading) -> Option<Tended> {
+        reading.peers.listen_anew();
+        let mut whole = false;
+        for _ in 0..LOOK_LIMIT {
+            if reading.peers.has_heard_the_plugin() {
+                return Some(Tended::Idle);
+            }
+            match self.receive(reading, Instant::now()) {
+                Ok(is_ack) => whole |= is_ack,
+                Err(TransportError::Timeout) => return Some(if whole { Tended::Idle } else { Tended::Piece }),
+                Err(_) => return Some(Tended::Over),
+            }
+        }
+        None
+    }
+
+    /// Drops the acknowledgements that have arrived while no message was
+    /// unacknowledged. Returns how many were dropped since the last call, or
+    /// `None` if not all could be read by the deadline.
+    pub(super) fn drop_stray(&self, deadline: Instant) -> Option<u64> {
+        // The idle reader may be about to read one: sent meanwhile, the message
+        // would count as acknowledged by it.
+        let mut reading = self.reading.lock(deadline)?;
+        while self.read_pending(&mut reading).is_none() {
+            if Instant::now() >= deadline {
+                return None;
+            }
+        }
+        let is_usual = self.surplus.load(Ordering::Relaxed) == 0;
+        Some(if is_usual { 0 } else { self.surplus.swap(0, Ordering::Relaxed) })
+    }
 }
 
 impl Watched for Acks {
@@ -212,19 +245,7 @@ impl Watched for Acks {
 
     fn tend(&self) -> Tended {
         let Some(mut reading) = self.reading.try_lock() else { return Tended::InUse };
-        reading.peers.listen_anew();
-        let mut whole = false;
         // The rest of a flood is read at the next check.
-        for _ in 0..LOOK_LIMIT {
-            if reading.peers.has_heard_the_plugin() {
-                break;
-            }
-            match self.receive(&mut reading, Instant::now()) {
-                Ok(is_ack) => whole |= is_ack,
-                Err(TransportError::Timeout) => return if whole { Tended::Idle } else { Tended::Piece },
-                Err(_) => return Tended::Over,
-            }
-        }
-        Tended::Idle
+        self.read_pending(&mut reading).unwrap_or(Tended::Idle)
     }
 }

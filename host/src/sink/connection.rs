@@ -12,7 +12,7 @@ use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 use super::acks::{Acknowledged, Acks, Receipt};
 use super::proof::Proof;
 use super::tally::Tally;
-use crate::channel::idle_reader::{Watch, Watched};
+use crate::channel::idle_reader::Watch;
 use crate::plugin::running::{Running, Stopped};
 use crate::process::EXIT_GRACE;
 use crate::sync::lock;
@@ -220,14 +220,6 @@ impl SinkConnection {
     /// Waits until everything sent has been read.
     pub(crate) fn flush(&self, deadline: Deadline) -> std::result::Result<(), TransportError> {
         self.push.flush(deadline)
-    }
-
-    /// Drops acknowledgements that arrived while none was due; returns their
-    /// number.
-    pub(crate) fn drop_stray_acks(&self) -> u64 {
-        let before = self.acks.surplus.load(Ordering::Relaxed);
-        self.acks.tend();
-        self.acks.surplus.load(Ordering::Relaxed) - before
     }
 
     /// Waits for the acknowledgement of the message with this number.

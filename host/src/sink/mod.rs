@@ -201,12 +201,8 @@ impl Sink {
                 in_company &= connection.running.has(Feature::AckWindow);
                 let window = if in_company { session.plugin.site.options.ack_window.max(1) - 1 } else { 0 };
                 session.make_room(&connection, window)?;
-                if !in_company
-                    && connection.drop_stray_acks() > 0
-                    && let Some(others) = self.stray_acks.pass(Instant::now())
-                {
-                    let sink = &session.control.symbol_name;
-                    tracing::warn!(sink, others, "an acknowledgement without a message was dropped");
+                if !in_company {
+                    self.drop_stray_acks(&connection, deadline, patience)?;
                 }
             }
             let waiting = session.enter(READING)?;
@@ -240,6 +236,23 @@ impl Sink {
                 Err(error) => return Err(session.explain(&connection, error, "it takes no message", patience)),
             }
         }
+    }
+
+    /// Drops the acknowledgements that have arrived without a message, so that
+    /// none counts for the next one.
+    fn drop_stray_acks(&self, connection: &SinkConnection, deadline: Instant, patience: Duration) -> Result<()> {
+        let session = &*self.session;
+        let Some(dropped) = connection.acks.drop_stray(deadline) else {
+            let problem = "acknowledgements without a message keep coming";
+            return Err(session.explain(connection, TransportError::Timeout, problem, patience));
+        };
+        if dropped > 0
+            && let Some(others) = self.stray_acks.pass(Instant::now())
+        {
+            let sink = &session.control.symbol_name;
+            tracing::warn!(sink, dropped, others, "acknowledgements without a message were dropped");
+        }
+        Ok(())
     }
 
     /// Checks whether all messages were read, unless the last check is recent.

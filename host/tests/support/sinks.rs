@@ -9,14 +9,14 @@ use ekuiper_core::message::{Hello, SymbolKind};
 use ekuiper_host::{Host, HostBuilder, Sink, Source};
 use serde_json::json;
 
-use super::{Puppet, Stage};
+use super::{PATIENCE, Puppet, Stage};
 
 /// Time in which nothing may happen.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(100);
 
 /// Creates a host whose plugin has completed its handshake.
 pub(crate) fn started(stage: &Stage) -> (Host, Puppet) {
-    started_with(stage, |builder| builder.recv_timeout(Duration::from_millis(500)))
+    started_with(stage, |builder| builder.recv_timeout(PATIENCE))
 }
 
 pub(crate) fn started_with(stage: &Stage, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
