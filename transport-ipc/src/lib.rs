@@ -8,6 +8,8 @@
 //! - [`flag`]: a flag that can be waited for like a descriptor;
 //! - [`unread`]: the amount of sent data that the peer has not read;
 //! - [`lock`]: a mutex with the same kind of wait, also used by the host;
+//! - [`receiving`]: one receiver at a time, and what it gets;
+//! - [`open_request`]: which request can be answered;
 //! - [`process`]: the process at the other end of a connection;
 //! - [`retained`]: connections that outlive the process that receives on them;
 //! - [`random`]: the jitter of restart pauses, for the host and the SDK.
@@ -18,8 +20,10 @@ mod connect;
 pub mod flag;
 mod folder_lock;
 pub mod lock;
+pub mod open_request;
 pub mod process;
 pub mod random;
+pub mod receiving;
 pub mod retained;
 pub mod socket_file;
 pub mod unread;

@@ -1,10 +1,11 @@
 //! Receiving messages and connection events in order.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::Arc;
 
 use ekuiper_core::address::Address;
-use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
+use ekuiper_core::transport::{Deadline, Endpoint, Options, Result, TransportError};
+use ekuiper_transport_ipc::receiving::{Incoming, ReceiverLock};
 use ekuiper_transport_ipc::wait::{earlier, has_passed, io_error, timeout};
 use nng::options::{Options as _, RecvBufferSize};
 use nng::{Message, Pipe, Protocol};
@@ -28,14 +29,7 @@ pub(crate) struct Inbox {
     _incoming: OwnedFd,
     /// Locked by the thread that receives. A message whose connection must be
     /// reported first.
-    held: Mutex<Option<(Sender, Message)>>,
-}
-
-/// The result of receiving.
-pub(crate) enum Incoming<T> {
-    Message(ConnectionId, T),
-    Connected(ConnectionId),
-    Disconnected(ConnectionId),
+    held: ReceiverLock<Option<(Sender, Message)>>,
 }
 
 impl Inbox {
@@ -56,7 +50,7 @@ impl Inbox {
             epoll::add(&epoll, source, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
                 .map_err(|errno| fail(errno.into()))?;
         }
-        Ok(Self { address: address.clone(), wire, roster, epoll, _incoming: incoming, held: Mutex::new(None) })
+        Ok(Self { address: address.clone(), wire, roster, epoll, _incoming: incoming, held: ReceiverLock::default() })
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -78,14 +72,7 @@ impl Inbox {
         deadline: Deadline,
         mut judge: impl FnMut(Sender, Message) -> Option<T>,
     ) -> Result<Incoming<T>> {
-        let mut held = match self.held.try_lock() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                self.wire.closing.check()?;
-                return Err(TransportError::Misuse("another thread is receiving on this socket"));
-            }
-        };
+        let mut held = self.held.enter(&self.wire.closing)?;
         loop {
             self.wire.closing.check()?;
             while let Some(arrival) = self.next(&mut held)? {

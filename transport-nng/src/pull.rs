@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use ekuiper_core::transport::{Deadline, Endpoint, Options, Pull, PullEvent, Result};
 use nng::Protocol;
 
-use crate::inbox::{Inbox, Incoming};
+use crate::inbox::Inbox;
 
 #[derive(Debug)]
 pub(crate) struct NngPull {
@@ -31,11 +31,7 @@ impl Pull for NngPull {
             buffer.extend_from_slice(&message);
             Some(())
         })?;
-        Ok(match incoming {
-            Incoming::Message(connection, ()) => PullEvent::Message(connection),
-            Incoming::Connected(connection) => PullEvent::Connected(connection),
-            Incoming::Disconnected(connection) => PullEvent::Disconnected(connection),
-        })
+        Ok(incoming.into())
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

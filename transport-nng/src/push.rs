@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result, TransportError};
+use ekuiper_transport_ipc::receiving::check_length;
 use ekuiper_transport_ipc::unread::unread_at;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 use nng::Message;
@@ -104,9 +105,7 @@ impl Push for NngPush {
     }
 
     fn send(&self, body: &[u8], deadline: Deadline) -> Result<()> {
-        if body.len() > self.max_message {
-            return Err(TransportError::TooLong { length: body.len() as u64, max: self.max_message as u64 });
-        }
+        check_length(body, self.max_message)?;
         let mut message = Message::from(body);
         loop {
             self.closing.check()?;

@@ -9,6 +9,7 @@ use ekuiper_core::sp::Requester;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::receiving::check_length;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 use nng::{Message, Protocol};
 use rustix::event::{PollFd, PollFlags};
@@ -193,9 +194,7 @@ impl Request for NngRequest {
     }
 
     fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()> {
-        if body.len() > self.options.max_message {
-            return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
-        }
+        check_length(body, self.options.max_message)?;
         let mut state = self.state.lock_open(&self.closing, deadline)?;
         let stage = state.ask.as_ref().map(|ask| ask.line.party.stage());
         if !matches!(stage, Some(Stage::Up(_, id)) if id == connection) {

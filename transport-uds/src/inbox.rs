@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
@@ -17,6 +17,7 @@ use crate::dial::Dialer;
 use crate::link::Link;
 use crate::listen::Listener;
 use crate::spin::Spinner;
+use ekuiper_transport_ipc::receiving::{Incoming, ReceiverLock};
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout, wait_for};
 
 /// Maximum time for a peer's header, in total (libnng's value).
@@ -38,7 +39,7 @@ pub(crate) struct Inbox {
     epoll: OwnedFd,
     /// The connections; locked by the thread that receives, and not needed by
     /// others.
-    reader: Mutex<(Reader, Spinner)>,
+    reader: ReceiverLock<(Reader, Spinner)>,
     /// The links, for closing while another thread has the reader.
     links: Mutex<Links>,
     listener: Option<Listener>,
@@ -96,13 +97,6 @@ pub(crate) enum Verdict<T> {
     Close,
 }
 
-/// The result of receiving.
-pub(crate) enum Incoming<T> {
-    Message(ConnectionId, T),
-    Connected(ConnectionId),
-    Disconnected(ConnectionId),
-}
-
 /// The result of one round.
 enum Served<T> {
     Incoming(Incoming<T>),
@@ -148,7 +142,7 @@ impl Inbox {
             }
             Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address, options)),
         }
-        let reader = Mutex::new((reader, spinner));
+        let reader = ReceiverLock::new((reader, spinner));
         let max_connections = options.max_connections;
         let budget = options.max_message.saturating_mul(2).saturating_add(max_connections.saturating_mul(SPARE));
         let links = Mutex::default();
@@ -216,14 +210,7 @@ impl Inbox {
         deadline: Deadline,
         mut judge: impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
     ) -> Result<Incoming<T>> {
-        let mut guard = match self.reader.try_lock() {
-            Ok(reader) => reader,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                self.closing.check()?;
-                return Err(TransportError::Misuse("another thread is receiving on this socket"));
-            }
-        };
+        let mut guard = self.reader.enter(&self.closing)?;
         let (reader, spinner) = &mut *guard;
         let mut waited = false;
         let mut rounds = LATE_ROUNDS;

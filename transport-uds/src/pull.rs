@@ -6,7 +6,7 @@ use ekuiper_core::sp::Protocol;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Pull, PullEvent, Result};
 use ekuiper_transport_ipc::retained::RetainedPull;
 
-use crate::inbox::{Content, Inbox, Incoming, Verdict};
+use crate::inbox::{Content, Inbox, Verdict};
 
 #[derive(Debug)]
 pub(crate) struct UdsPull(Inbox);
@@ -24,11 +24,7 @@ impl Pull for UdsPull {
             Content::Message(_) => Verdict::Deliver((), 0),
             Content::Oversized(..) => Verdict::Close,
         })?;
-        Ok(match incoming {
-            Incoming::Message(connection, ()) => PullEvent::Message(connection),
-            Incoming::Connected(connection) => PullEvent::Connected(connection),
-            Incoming::Disconnected(connection) => PullEvent::Disconnected(connection),
-        })
+        Ok(incoming.into())
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

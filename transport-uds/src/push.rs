@@ -15,6 +15,7 @@ use crate::listen::Listener;
 use crate::outbox::Gone;
 use crate::peers::{Links, Peers, Terms};
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::receiving::check_length;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
 /// First pause of `flush` between two checks; it doubles up to
@@ -121,9 +122,7 @@ impl Socket {
     }
 
     fn send(&self, body: &[u8], deadline: Deadline, may_wait: bool) -> Result<()> {
-        if body.len() > self.options.max_message {
-            return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
-        }
+        check_length(body, self.options.max_message)?;
         let terms = Terms {
             closing: &self.closing,
             stall: self.options.stall_timeout,

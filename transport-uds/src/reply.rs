@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ekuiper_core::address::Address;
@@ -14,10 +13,12 @@ use ekuiper_core::transport::{
 };
 use rustix::event::{PollFd, PollFlags};
 
-use crate::inbox::{Content, Inbox, Incoming, Verdict};
+use crate::inbox::{Content, Inbox, Verdict};
 use crate::link::{Link, Written};
 use crate::spin::Spinner;
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::open_request::{OpenRequest, Tickets};
+use ekuiper_transport_ipc::receiving::{Asked, Incoming, check_length};
 use ekuiper_transport_ipc::wait::{has_passed, wait_for};
 
 /// Maximum length of an oversize request that is skipped; a longer one ends its
@@ -28,7 +29,7 @@ const SKIP_UP_TO: u64 = 1 << 30;
 pub(crate) struct UdsReply {
     inbox: Inbox,
     options: Options,
-    serial: AtomicU64,
+    tickets: Tickets,
     peers: RwLock<BTreeMap<ConnectionId, Arc<ReplyConnection>>>,
 }
 
@@ -36,15 +37,9 @@ pub(crate) struct UdsReply {
 #[derive(Debug)]
 struct ReplyConnection {
     link: Arc<Link>,
-    /// The serial of the request that can be answered; 0 when there is none.
-    open: AtomicU64,
+    open: OpenRequest,
     /// Held while an answer is written, so that frames do not mix.
     writing: DeadlineLock<Spinner>,
-}
-
-enum Got {
-    Request(Ticket),
-    Oversized(Ticket, u64),
 }
 
 impl UdsReply {
@@ -57,7 +52,7 @@ impl UdsReply {
         Ok(Self {
             inbox: Inbox::new(Protocol::Reply, &endpoint, options, max, skip)?,
             options: options.clone(),
-            serial: AtomicU64::new(0),
+            tickets: Tickets::default(),
             peers: RwLock::default(),
         })
     }
@@ -65,19 +60,17 @@ impl UdsReply {
     /// Creates a ticket for the request, which supersedes its connection's
     /// earlier one.
     fn ticket(&self, link: &Arc<Link>, request: RequestId) -> Ticket {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&link.id).cloned();
         let peer = known.unwrap_or_else(|| {
             let writing = DeadlineLock::new(Spinner::new(self.options.spin));
-            let peer = Arc::new(ReplyConnection { link: link.clone(), open: AtomicU64::new(0), writing });
+            let peer = Arc::new(ReplyConnection { link: link.clone(), open: OpenRequest::default(), writing });
             self.peers.write().unwrap_or_else(PoisonError::into_inner).insert(link.id, peer.clone());
             peer
         });
-        peer.open.store(serial, Ordering::Release);
-        Ticket { connection: link.id, serial, request }
+        self.tickets.issue(&peer.open, link.id, request)
     }
 
-    fn judge(&self, link: &Arc<Link>, content: Content<'_>) -> Verdict<Got> {
+    fn judge(&self, link: &Arc<Link>, content: Content<'_>) -> Verdict<Asked> {
         let (bytes, oversize) = match content {
             Content::Message(bytes) => (bytes, None),
             Content::Oversized(head, length) => (head, Some(length)),
@@ -90,9 +83,9 @@ impl UdsReply {
                 let words = request.as_bytes().len();
                 let length = oversize.map_or(bytes.len() as u64, |length| length) - words as u64;
                 if length > self.options.max_message as u64 {
-                    return Verdict::Tell(Got::Oversized(ticket, length));
+                    return Verdict::Tell(Asked::Oversized(ticket, length));
                 }
-                Verdict::Deliver(Got::Request(ticket), words)
+                Verdict::Deliver(Asked::Request(ticket), words)
             }
         }
     }
@@ -130,35 +123,22 @@ impl UdsReply {
 impl Reply for UdsReply {
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<ReplyEvent> {
         let incoming = self.inbox.receive(buffer, deadline, |link, content| self.judge(link, content))?;
-        Ok(match incoming {
-            Incoming::Message(_, Got::Request(ticket)) => ReplyEvent::Request(ticket),
-            Incoming::Message(_, Got::Oversized(ticket, length)) => ReplyEvent::Oversized(ticket, length),
-            Incoming::Connected(connection) => ReplyEvent::Connected(connection),
-            Incoming::Disconnected(connection) => {
-                self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&connection);
-                ReplyEvent::Disconnected(connection)
-            }
-        })
+        if let Incoming::Disconnected(connection) = &incoming {
+            self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(connection);
+        }
+        Ok(incoming.into())
     }
 
     fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {
         self.inbox.closing().check()?;
-        if body.len() > self.options.max_message {
-            return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
-        }
+        check_length(body, self.options.max_message)?;
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         let peer = peers.get(&ticket.connection).cloned().ok_or(TransportError::Disconnected)?;
         drop(peers);
-        // Taken before the answer is sent: the connection's next request may
-        // arrive before this call returns.
-        if peer.open.compare_exchange(ticket.serial, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            return Err(TransportError::Misuse("the request was already answered, or superseded by a later one"));
-        }
+        peer.open.take(ticket)?;
         let sent = self.write(&peer, ticket, body, deadline);
         if matches!(sent, Err(TransportError::Timeout)) {
-            // The request can still be answered, unless a later one arrived
-            // meanwhile.
-            let _ = peer.open.compare_exchange(0, ticket.serial, Ordering::AcqRel, Ordering::Acquire);
+            peer.open.give_back(ticket);
         }
         sent
     }

@@ -14,6 +14,7 @@ use crate::inbox::limits;
 use crate::link::{Link, Written};
 use crate::spin::Spinner;
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::receiving::check_length;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 
 /// Number of reads before the deadline is checked again: more than the kernel's
@@ -184,9 +185,7 @@ impl Request for UdsRequest {
     }
 
     fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()> {
-        if body.len() > self.options.max_message {
-            return Err(TransportError::TooLong { length: body.len() as u64, max: self.options.max_message as u64 });
-        }
+        check_length(body, self.options.max_message)?;
         let mut state = self.state.lock_open(&self.closing, deadline)?;
         if state.peer.as_ref().is_none_or(|peer| peer.link.id != connection) {
             return Err(TransportError::Disconnected);

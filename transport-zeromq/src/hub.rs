@@ -14,6 +14,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::{Backlog, ConnectionId, Deadline, Result, TransportError};
 use ekuiper_transport_ipc::flag::Flag;
+use ekuiper_transport_ipc::receiving::Incoming;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error};
 use tokio::sync::Notify;
 
@@ -57,14 +58,6 @@ pub(crate) struct HubState {
     is_over: bool,
     /// Whether the flag is set.
     is_flagged: bool,
-}
-
-/// An item to receive.
-#[derive(Debug)]
-pub(crate) enum Event<T> {
-    Message(ConnectionId, T),
-    Connected(ConnectionId),
-    Disconnected(ConnectionId),
 }
 
 impl Hub {
@@ -213,22 +206,22 @@ impl Hub {
         &self,
         deadline: Deadline,
         mut read: impl FnMut(&mut Peer, &[u8]) -> T,
-    ) -> Result<Event<T>> {
+    ) -> Result<Incoming<T>> {
         let mut state = self.lock();
         loop {
             self.closing.check()?;
             match state.next() {
-                Some(Event::Message(id, at)) => {
+                Some(Incoming::Message(id, at)) => {
                     let peer = &mut state.peers[at];
                     let message = peer.take().unwrap_or_default();
                     let outcome = read(peer, &message);
                     if peer.is_to_be_told() {
                         self.task.notify_one();
                     }
-                    return Ok(Event::Message(id, outcome));
+                    return Ok(Incoming::Message(id, outcome));
                 }
-                Some(Event::Connected(id)) => return Ok(Event::Connected(id)),
-                Some(Event::Disconnected(id)) => return Ok(Event::Disconnected(id)),
+                Some(Incoming::Connected(id)) => return Ok(Incoming::Connected(id)),
+                Some(Incoming::Disconnected(id)) => return Ok(Incoming::Disconnected(id)),
                 None => {}
             }
             if std::mem::take(&mut state.is_flagged) {
@@ -430,19 +423,19 @@ impl HubState {
 
     /// Returns the next event; for a message, its connection and that peer's
     /// index.
-    fn next(&mut self) -> Option<Event<usize>> {
+    fn next(&mut self) -> Option<Incoming<usize>> {
         if let Some(newcomer) = self.peers.iter_mut().find(|peer| !peer.is_announced) {
             newcomer.is_announced = true;
-            return Some(Event::Connected(newcomer.id));
+            return Some(Incoming::Connected(newcomer.id));
         }
         let at = self.in_turn().find(|at| self.peers[*at].has_mail() || self.peers[*at].is_gone)?;
         let id = self.peers[at].id;
         if self.peers[at].has_mail() {
             self.turn = at + 1;
-            return Some(Event::Message(id, at));
+            return Some(Incoming::Message(id, at));
         }
         self.remove(at);
-        Some(Event::Disconnected(id))
+        Some(Incoming::Disconnected(id))
     }
 
     fn remove(&mut self, at: usize) {

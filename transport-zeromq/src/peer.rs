@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use ekuiper_core::transport::ConnectionId;
+use ekuiper_transport_ipc::open_request::OpenRequest;
 
 use crate::words::{Count, WINDOW};
 
@@ -23,8 +24,7 @@ pub(crate) struct Peer {
     /// Whether the connection has ended; the peer is kept until its messages
     /// are taken.
     pub(crate) is_gone: bool,
-    /// The serial of the request that can be answered; 0 when there is none.
-    pub(crate) open: u64,
+    pub(crate) open: OpenRequest,
     /// Received messages that were not taken yet.
     inbox: VecDeque<Bytes>,
     received: Count,
@@ -43,7 +43,7 @@ impl Peer {
             id,
             is_announced: false,
             is_gone: false,
-            open: 0,
+            open: OpenRequest::default(),
             inbox: VecDeque::new(),
             received: nothing,
             taken: nothing,

@@ -3,35 +3,31 @@
 use std::os::fd::BorrowedFd;
 
 use ekuiper_core::transport::{Deadline, Endpoint, Options, Pull, PullEvent, Result};
+use ekuiper_transport_ipc::receiving::ReceiverLock;
 
-use crate::hub::Event;
-use crate::socket::{Common, Turnstile};
+use crate::socket::Common;
 use crate::words::Role;
 
 #[derive(Debug)]
 pub(crate) struct ZeromqPull {
     common: Common,
-    receiving: Turnstile,
+    receiving: ReceiverLock,
 }
 
 impl ZeromqPull {
     pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Self> {
-        Ok(Self { common: Common::new(Role::Pull, endpoint, options)?, receiving: Turnstile::default() })
+        Ok(Self { common: Common::new(Role::Pull, endpoint, options)?, receiving: ReceiverLock::default() })
     }
 }
 
 impl Pull for ZeromqPull {
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent> {
-        let _receiving = self.receiving.pass(&self.common.hub)?;
-        let event = self.common.hub.receive(deadline, |_, message| {
+        let _receiving = self.receiving.enter(&self.common.hub.closing)?;
+        let incoming = self.common.hub.receive(deadline, |_, message| {
             buffer.clear();
             buffer.extend_from_slice(message);
         })?;
-        Ok(match event {
-            Event::Message(connection, ()) => PullEvent::Message(connection),
-            Event::Connected(connection) => PullEvent::Connected(connection),
-            Event::Disconnected(connection) => PullEvent::Disconnected(connection),
-        })
+        Ok(incoming.into())
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

@@ -1,6 +1,7 @@
 //! PUSH: sends each message to the next peer in turn that has room.
 
 use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result};
+use ekuiper_transport_ipc::receiving::check_length;
 
 use crate::socket::Common;
 use crate::words::{Role, data};
@@ -21,7 +22,7 @@ impl Push for ZeromqPush {
 
     fn send(&self, body: &[u8], deadline: Deadline) -> Result<()> {
         self.0.hub.closing.check()?;
-        self.0.check_length(body)?;
+        check_length(body, self.0.max_message)?;
         self.0.hub.send(data(b"", body), deadline, |state| Ok(state.next_with_room()))
     }
 

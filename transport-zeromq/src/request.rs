@@ -6,9 +6,10 @@ use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Request, Result, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::receiving::{ReceiverLock, check_length};
 use ekuiper_transport_ipc::wait::{earlier, has_passed, io_error};
 
-use crate::socket::{Common, Turnstile};
+use crate::socket::Common;
 use crate::words::{Role, data};
 
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub(crate) struct ZeromqRequest {
     common: Common,
     /// Whether an unanswered request is sent again.
     repeats: bool,
-    receiving: Turnstile,
+    receiving: ReceiverLock,
     asked: DeadlineLock<Asked>,
 }
 
@@ -39,7 +40,7 @@ impl ZeromqRequest {
         Ok(Self {
             common: Common::new(Role::Request, &Endpoint::Dial(address.clone()), options)?,
             repeats: options.retry.is_some(),
-            receiving: Turnstile::default(),
+            receiving: ReceiverLock::default(),
             asked: DeadlineLock::new(Asked { requester, connection: ConnectionId(0), body: Vec::new() }),
         })
     }
@@ -111,7 +112,7 @@ impl Request for ZeromqRequest {
 
     fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()> {
         self.common.hub.closing.check()?;
-        self.common.check_length(body)?;
+        check_length(body, self.common.max_message)?;
         let hub = &self.common.hub;
         let mut asked = self.asked.lock_open(&hub.closing, deadline)?;
         let mut state = hub.lock();
@@ -136,7 +137,7 @@ impl Request for ZeromqRequest {
     }
 
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
-        let _receiving = self.receiving.pass(&self.common.hub)?;
+        let _receiving = self.receiving.enter(&self.common.hub.closing)?;
         let mut asked = self.asked.lock_open(&self.common.hub.closing, deadline)?;
         if !asked.requester.is_waiting() {
             return Err(TransportError::Misuse("no request is in flight"));

@@ -1,10 +1,10 @@
 //! The parts that sockets of all roles share: the hub, and listening or
 //! dialling.
 
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ekuiper_core::transport::{Endpoint, Options, Result, TransportError};
+use ekuiper_core::transport::{Endpoint, Options, Result};
 
 use crate::dial;
 use crate::hub::{Hub, LINGER};
@@ -37,17 +37,6 @@ impl Common {
         Ok(Self { hub, max_message, listening })
     }
 
-    /// Fails if `body` is longer than the limit.
-    ///
-    /// # Errors
-    /// [`TransportError::TooLong`] when it is.
-    pub(crate) fn check_length(&self, body: &[u8]) -> Result<()> {
-        if body.len() <= self.max_message {
-            return Ok(());
-        }
-        Err(TransportError::TooLong { length: body.len() as u64, max: self.max_message as u64 })
-    }
-
     /// Stops listening, if the socket listens.
     pub(crate) fn stop_listening(&self) {
         self.listening.iter().for_each(Listening::remove_file);
@@ -72,27 +61,5 @@ impl Common {
 impl Drop for Common {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// A lock that admits one receiver at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Turnstile(Mutex<()>);
-
-impl Turnstile {
-    /// Admits the caller as the receiver.
-    ///
-    /// # Errors
-    /// [`TransportError::Misuse`] while another thread receives.
-    pub(crate) fn pass(&self, hub: &Hub) -> Result<MutexGuard<'_, ()>> {
-        hub.closing.check()?;
-        match self.0.try_lock() {
-            Ok(passed) => Ok(passed),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                hub.closing.check()?;
-                Err(TransportError::Misuse("another thread is receiving on this socket"))
-            }
-        }
     }
 }
