@@ -10,6 +10,7 @@ use ekuiper_core::message::SymbolKind;
 use ekuiper_core::transport::TransportError;
 use rustix::io::Errno;
 
+use crate::printable::counted;
 use crate::process::exit::{Exit, LAST_WORDS};
 pub use kind::ErrorKind;
 
@@ -416,8 +417,8 @@ pub enum Error {
     /// [`Sink::send`](crate::Sink::send) and the like reported as failed), but
     /// stopping it has failed. The sink may still run in its plugin.
     #[error(
-        "plugin {plugin}: sink {symbol} has collected everything ({collected} messages), but was not stopped: {}",
-        source.reason()
+        "plugin {plugin}: sink {symbol} has collected {}, but was not stopped: {}",
+        collected_of(*collected, *sent), source.reason()
     )]
     NotStopped {
         /// The plugin.
@@ -426,6 +427,8 @@ pub enum Error {
         symbol: String,
         /// Number of messages collected.
         collected: u64,
+        /// Number of messages sent.
+        sent: u64,
         /// Why the sink was not stopped.
         source: Box<Error>,
     },
@@ -601,6 +604,18 @@ fn said(kind: SymbolKind, symbol: &str, text: &str) -> String {
     if text.starts_with(&name) { text.to_owned() } else { name + text }
 }
 
+/// Describes what a sink has collected, when only messages are missing whose
+/// sender was told so.
+fn collected_of(collected: u64, sent: u64) -> String {
+    match sent.saturating_sub(collected) {
+        0 => format!("everything ({})", counted(sent, "message")),
+        unknown => {
+            let sent = counted(sent, "message");
+            format!("{collected} of {sent} ({unknown} of unknown outcome, as reported before)")
+        }
+    }
+}
+
 fn in_use(wanted: &str, owner: &str, address: &str) -> String {
     if wanted == owner {
         return format!("{wanted} is open already: close it first, or open another instance");
@@ -707,8 +722,13 @@ mod tests {
             symbol: symbol(),
             text: "not now".into(),
         };
-        let stopped =
-            Error::NotStopped { plugin: plugin(), symbol: symbol(), collected: 1, source: Box::new(refused()) };
+        let stopped = Error::NotStopped {
+            plugin: plugin(),
+            symbol: symbol(),
+            collected: 1,
+            sent: 1,
+            source: Box::new(refused()),
+        };
         let lost = Error::not_restored("sink slow of r/o/0 (plugin p)".into(), &refused());
         let transport =
             Error::Transport { what: "sink slow of r/o/0 (plugin p)".into(), source: TransportError::Disconnected };

@@ -376,8 +376,11 @@ impl HostBuilder {
         self
     }
 
-    /// Sets the maximum time to drain a sink without progress: the longest time
-    /// that one message may take. Default: 10 s.
+    /// Sets the maximum time to drain a sink without progress: no message is
+    /// known to have been collected (or read, if that is all that is known),
+    /// and the plugin's process does not work. Its work counts if the plugin
+    /// reports nothing, or has no other source or sink; a row that waits
+    /// without any work must not take longer than this. Default: 10 s.
     pub fn drain_stall(mut self, timeout: Duration) -> Self {
         self.options.drain_stall = timeout;
         self

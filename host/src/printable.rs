@@ -1,8 +1,13 @@
-//! Foreign text made safe for a log line or an error's text: it cannot forge a
-//! line, nor control a terminal.
+//! Text for a log line or an error: foreign text, which cannot forge a line, nor
+//! control a terminal; and numbers of things.
 
 use std::borrow::Cow;
 use std::fmt::Write;
+
+/// Formats a number of things: `1 message`, `2 messages`.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
 
 /// Escapes all control characters but tabs, for a single line.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {

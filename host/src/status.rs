@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ekuiper_core::message::{Meta, SymbolKind};
 
+use crate::printable::counted;
 use crate::process::exit::Exit;
 use crate::sync::lock;
 
@@ -246,7 +247,7 @@ impl fmt::Display for Event {
             EventKind::RestartFailed { error } => write!(f, "could not be restarted: {error}"),
             EventKind::Shortage { error, pause } => write!(f, "will be restarted in {pause:.0?}: {error}"),
             EventKind::Restored { pid, away, symbols } => {
-                write!(f, "was restored after {away:.0?}, with {symbols} symbols (pid {pid})")
+                write!(f, "was restored after {away:.0?}, with {} (pid {pid})", counted(*symbols as u64, "symbol"))
             }
             EventKind::SymbolLost { kind, symbol, error } => {
                 write!(f, "was restored without {kind} {symbol}: {error}")
@@ -254,7 +255,7 @@ impl fmt::Display for Event {
             EventKind::Updated { from, to } => write!(f, "was updated from version {from:?} to {to:?}"),
             EventKind::UpdateFailed { error } => write!(f, "could not be updated: {error}"),
             EventKind::Lost { symbol, messages } => {
-                write!(f, "may have lost {messages} messages to sink {symbol}")
+                write!(f, "may have lost {} to sink {symbol}", counted(*messages, "message"))
             }
             EventKind::Overrun { symbol } => {
                 write!(f, "has filled the queue of source {symbol}, which nobody reads")

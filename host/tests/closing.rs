@@ -12,7 +12,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use support::logged::Logged;
 use support::sinks::{
-    A_MOMENT, close_sink, close_while, open_sink_without_acks, open_source, started, started_reporting, started_with,
+    A_MOMENT, close_sink, close_while, open_sink, open_sink_without_acks, open_source, started, started_as,
+    started_reporting, started_with,
 };
 use support::{PATIENCE, Puppet, Stage, kill, signal, wait_until};
 
@@ -158,7 +159,7 @@ fn a_sink_that_has_collected_everything_and_is_not_stopped_says_both() {
         let text = error.to_string();
         let Error::NotStopped { collected: 1, source, .. } = error else { panic!("{text}") };
         assert!(matches!(*source, Error::Refused { .. }), "{source}");
-        assert!(text.contains("sink k has collected everything (1 messages)") && text.contains("not now"), "{text}");
+        assert!(text.contains("sink k has collected everything (1 message)") && text.contains("not now"), "{text}");
     });
 }
 
@@ -367,7 +368,106 @@ fn what_a_close_has_returned_is_not_logged_as_a_drop_s() {
         control.expect_stop("k");
         warnings.messages()
     };
-    let lost = "plugin p may have lost 1 messages to sink k";
+    let lost = "plugin p may have lost 1 message to sink k";
     assert_eq!(warnings_of(&|sink| assert!(sink.close().is_err())), [lost]);
     assert_eq!(warnings_of(&drop::<Sink>), [lost, "a dropped sink was not closed gracefully"]);
+}
+
+/// Opens a sink of a plugin that works as long as `busy` exists and sends it a
+/// message, which it does not read.
+fn open_busy_sink(stage: &Stage, script: &str) -> (Host, Puppet, Sink, RawPeer) {
+    let (host, mut control) =
+        started_as(stage, script, |builder| builder.drain_stall(A_MOMENT * 5).drain_timeout(PATIENCE));
+    let (sink, data) = open_sink_without_acks(stage, &host, &mut control);
+    sink.send(&json!(1)).unwrap();
+    (host, control, sink, data)
+}
+
+/// A plugin that reports nothing shows its progress by its work.
+#[test]
+fn a_sink_of_a_process_that_works_is_waited_for() {
+    let stage = Stage::new();
+    let busy = stage.path().join("busy");
+    std::fs::write(&busy, "").unwrap();
+    let script = format!("while test -e {}; do :; done\nexec sleep 1000", busy.display());
+    let (_host, mut control, sink, mut data) = open_busy_sink(&stage, &script);
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        // Longer than it may make no progress.
+        std::thread::sleep(A_MOMENT * 20);
+        assert!(!closed.is_finished(), "{:?}", closed.join());
+        assert_eq!(data.frame(), b"1");
+        // Longer than a process is waited for that only wakes up now and then.
+        std::thread::sleep(A_MOMENT * 35);
+        assert!(!control.has_something(), "it was stopped while it worked");
+        std::fs::remove_file(&busy).unwrap();
+        control.expect("stop", "k");
+        drop(data);
+        stage.remove_sink();
+        control.say(b"ok");
+        closed.join().unwrap().unwrap();
+    });
+}
+
+/// The official SDKs send keepalives, also while a symbol hangs.
+#[test]
+fn keepalives_are_no_work() {
+    let stage = Stage::new();
+    // Wakes up with each keepalive.
+    let (host, mut control, sink, _data) = open_busy_sink(&stage, "while true; do sleep 0.05; done");
+    let error = std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        while !closed.is_finished() {
+            control.say(b"handshake");
+            std::thread::sleep(A_MOMENT / 5);
+        }
+        closed.join().unwrap().unwrap_err().to_string()
+    });
+    assert!(error.contains("it made no progress for 500ms"), "{error}");
+    drop(host);
+}
+
+/// A sink that fails closes its channel itself, with what it has read.
+#[test]
+fn what_a_sink_has_read_that_ends_by_itself_is_not_counted() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, mut data) = open_sink_without_acks(&stage, &host, &mut control);
+    all_are_read(&sink, &mut data, 5);
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(|| sink.close());
+        drop(data);
+        stage.remove_sink();
+        control.expect_stop("k");
+        let error = closed.join().unwrap().unwrap_err().to_string();
+        let told = "5 of 5 messages to sink k are not known to have been collected: its connection ended";
+        assert!(error.contains(told), "{error}");
+    });
+}
+
+/// A stop that is not answered is no end of the process, though the host ends
+/// it then.
+#[test]
+fn a_stop_that_is_not_answered_has_failed() {
+    let stage = Stage::new();
+    let (host, mut control) = started_with(&stage, |builder| builder.recv_timeout(A_MOMENT * 5).grace(A_MOMENT));
+    let (sink, mut data, mut acks) = open_sink(&stage, &host, &mut control);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(move || {
+            let first = sink.send(&json!(1));
+            // The second message is not acknowledged.
+            (first, sink.send(&json!(2)), sink)
+        });
+        assert_eq!(data.frame(), b"1");
+        acks.write(&frame(b"{}"));
+        let (first, second, sink) = sent.join().unwrap();
+        assert!(first.is_ok() && matches!(second, Err(Error::Timeout { .. })), "{first:?} {second:?}");
+        let error = sink.close().unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::NotStopped { collected: 1, sent: 2, .. }), "{text}");
+        assert!(
+            text.contains("sink k has collected 1 of 2 messages (1 of unknown outcome, as reported before)"),
+            "{text}"
+        );
+    });
 }

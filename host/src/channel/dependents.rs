@@ -7,7 +7,7 @@
 //! [`TransportError::Closed`](ekuiper_core::transport::TransportError). Nor can
 //! a socket be created at which another process is taken for the plugin's.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use ekuiper_core::address::Address;
@@ -24,6 +24,8 @@ pub(crate) struct ProcessScope {
     /// The process has ended, or every wait for it was ended.
     is_over: AtomicBool,
     sockets: Mutex<Vec<Socket>>,
+    /// Number of handshakes and keepalives on its channels.
+    greetings: AtomicU64,
 }
 
 /// A socket to the process.
@@ -67,7 +69,8 @@ impl ProcessScope {
     /// Creates the scope of a process that is about to become one of `kin`.
     pub(crate) fn new(transport: Arc<dyn Transport>, mut options: Options, kin: Arc<Kin>) -> Arc<Self> {
         options.admission = Some(kin.clone());
-        Arc::new(Self { transport, options, kin, is_over: AtomicBool::new(false), sockets: Mutex::default() })
+        let (is_over, greetings) = (AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(Self { transport, options, kin, is_over, sockets: Mutex::default(), greetings })
     }
 
     /// Returns the processes that may be at the other end of these sockets.
@@ -124,6 +127,16 @@ impl ProcessScope {
     /// Returns whether the process has ended, or every wait for it was ended.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
+    }
+
+    /// Counts a handshake or a keepalive.
+    pub(super) fn has_greeted(&self) {
+        self.greetings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of handshakes and keepalives on its channels.
+    pub(crate) fn greetings(&self) -> u64 {
+        self.greetings.load(Ordering::Relaxed)
     }
 
     /// Records the end of the process: nothing new will arrive.

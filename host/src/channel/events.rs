@@ -63,6 +63,9 @@ impl Channel {
             state.lost_at = None;
             self.has_peer.store(true, Ordering::SeqCst);
         }
+        if matches!(arrival, Arrival::Handshake | Arrival::SendAgain) {
+            self.scope.has_greeted();
+        }
         match arrival {
             Arrival::Answer if state.posted.is_some() => {
                 state.tell(Ok(()));

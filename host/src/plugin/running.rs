@@ -190,6 +190,20 @@ impl Running {
         !matches!(error, Error::Refused { .. }) && self.is_ending(None) == Some(true)
     }
 
+    /// Returns whether a stop failed because the process ends: the symbol has
+    /// ended with it. A process that did not answer in time was alive, and is
+    /// ended because of that: the stop has failed, as on an SDK that answers
+    /// that it cannot stop the symbol.
+    pub(crate) fn has_ended_before(&self, error: &Error) -> bool {
+        !matches!(error, Error::Timeout { .. } | Error::Replaced { .. }) && self.has_ended_with(error)
+    }
+
+    /// Returns whether the process runs no source or sink but this one, so that
+    /// its work is that one's. Functions work only while they are called.
+    pub(crate) fn runs_only(&self, control: &Control) -> bool {
+        lock(&self.live).iter().all(|other| other == control)
+    }
+
     /// Returns whether the process is being replaced.
     pub(crate) fn is_left(&self) -> bool {
         self.is_left.load(Ordering::SeqCst)
@@ -241,7 +255,7 @@ impl Running {
                 return Ok(Stopped::Answered);
             }
             if Instant::now() >= give_up {
-                let what = format!("{} {} still runs after its stop", control.plugin_type, control.symbol_name);
+                let what = format!("{} {}: it still runs after its stop", control.plugin_type, control.symbol_name);
                 return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
             }
             tracing::debug!(plugin = self.name, symbol = control.symbol_name, "a stop was ignored: sending it again");

@@ -37,9 +37,12 @@ pub(crate) fn members(leader: u32) -> Vec<u32> {
 /// Activity counter of a set of processes.
 #[derive(Default, PartialEq, Eq)]
 pub(crate) struct Activity {
-    turns: HashMap<String, String>,
-    /// A thread is running, wants to run, or is kept from running.
-    pub(crate) is_busy: bool,
+    /// How often and how long each thread has run.
+    pub(crate) turns: HashMap<String, String>,
+    /// A thread runs, wants to run, or waits for a disk.
+    pub(crate) is_working: bool,
+    /// A signal or a debugger has stopped a thread, for no lack of work.
+    pub(crate) is_stopped: bool,
 }
 
 pub(crate) fn activity(members: &[u32]) -> Activity {
@@ -49,10 +52,9 @@ pub(crate) fn activity(members: &[u32]) -> Activity {
         for thread in threads.flatten() {
             let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
             let stat = read("stat");
-            // `T`, `t`: stopped by a signal or a debugger, not for lack of
-            // work.
-            let states = ['R', 'D', 'T', 't'];
-            activity.is_busy |= stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(states));
+            let is_in = |states: [char; 2]| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(states));
+            activity.is_working |= is_in(['R', 'D']);
+            activity.is_stopped |= is_in(['T', 't']);
             activity.turns.insert(thread.path().display().to_string(), read("schedstat"));
         }
     }
@@ -69,16 +71,16 @@ mod tests {
     #[allow(clippy::disallowed_methods)] // it does not outlive this test
     fn a_process_that_a_signal_has_stopped_is_not_at_rest() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let is_busy = |child: &std::process::Child| activity(&[child.id()]).is_busy;
+        let now = |child: &std::process::Child| activity(&[child.id()]);
         let give_up = Instant::now() + Duration::from_secs(20);
-        while is_busy(&child) {
+        while now(&child).is_working {
             assert!(Instant::now() < give_up, "it does not sleep");
         }
         kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
         waitpid(Some(Pid::from_child(&child)), WaitOptions::UNTRACED).unwrap();
-        let is_busy = is_busy(&child);
+        let now = now(&child);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(is_busy);
+        assert!(now.is_stopped && !now.is_working);
     }
 }

@@ -131,7 +131,7 @@ impl Acks {
     /// Records that the messages up to this number were collected, or read.
     pub(crate) fn reached(&self, number: u64) {
         let known = self.acked.fetch_max(number, Ordering::SeqCst);
-        self.tally.delivered(number.saturating_sub(known), 0);
+        self.tally.collected(number.saturating_sub(known), 0);
     }
 
     /// Returns the number of messages known to be collected, or read.
@@ -157,7 +157,7 @@ impl Acks {
         };
         self.reached(report.collected.min(self.sent.load(Ordering::Acquire)));
         let refused = report.refused.saturating_sub(reading.report.refused);
-        self.tally.delivered(0, refused);
+        self.tally.collected(0, refused);
         self.tally.refused_silently(refused);
         if report.collected > reading.report.collected {
             reading.report = report;
@@ -186,7 +186,7 @@ impl Acks {
                     }
                     self.acked.store(acked + 1, Ordering::SeqCst);
                     self.reading.look_again();
-                    self.tally.delivered(1, u64::from(is_refusal));
+                    self.tally.collected(1, u64::from(is_refusal));
                 } else {
                     self.surplus.fetch_add(1, Ordering::Relaxed);
                 }

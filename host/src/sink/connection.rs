@@ -45,6 +45,7 @@ pub(crate) struct SinkConnection {
     pub(crate) proof: Proof,
     /// When the start was answered.
     pub(crate) started: Instant,
+    pub(super) control: Control,
     data: Address,
     _watch: Watch,
 }
@@ -111,6 +112,7 @@ impl SinkConnection {
             push,
             acks,
             proof: Proof::default(),
+            control: control.clone(),
             data: data.clone(),
             _watch: watch,
         }))

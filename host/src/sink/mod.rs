@@ -6,6 +6,7 @@ mod proof;
 mod session;
 mod settle;
 pub(crate) mod tally;
+mod work;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -292,15 +293,17 @@ impl Sink {
     /// collected (the sink's `collect` has returned for it, or it was
     /// acknowledged), then stops it. Draining takes at most
     /// [`drain_timeout`](crate::HostBuilder::drain_timeout), and at most
-    /// [`drain_stall`](crate::HostBuilder::drain_stall) without progress; other
-    /// symbols of the plugin start and stop meanwhile.
+    /// [`drain_stall`](crate::HostBuilder::drain_stall) without progress, which
+    /// includes work of the plugin's process; other symbols of the plugin start
+    /// and stop meanwhile.
     /// [`SinkStopper::delivery`] shows the progress, and
     /// [`SinkStopper::abandon`] ends the wait.
     ///
     /// A plugin on an official SDK does not report without acknowledgements
     /// what it has collected; there, draining waits until its process has read
-    /// everything, and then for a few seconds at most until the process is
-    /// idle. Messages that were read but not processed by then are lost.
+    /// everything, and then until the process is idle: for a few seconds at
+    /// most if the process only wakes up now and then, or has other sources or
+    /// sinks. Messages that were read but not processed by then are lost.
     ///
     /// # Errors
     /// [`Error::NotCollected`] with the number of messages that are not known

@@ -333,7 +333,7 @@ impl SinkSession {
     fn stop_in(&self, connection: &SinkConnection) -> Result<()> {
         let stopped = connection.stop(&self.control);
         stopped.or_else(|error| {
-            let ends = self.plugin.is_shut_down() || connection.running.has_ended_with(&error);
+            let ends = self.plugin.is_shut_down() || connection.running.has_ended_before(&error);
             if ends { Ok(()) } else { Err(error) }
         })
     }
@@ -360,10 +360,12 @@ impl SinkSession {
     }
 
     fn not_stopped(&self, error: Error) -> Error {
+        let delivery = self.delivery();
         Error::NotStopped {
             plugin: self.plugin.name().to_owned(),
             symbol: self.control.symbol_name.clone(),
-            collected: self.delivery().delivered,
+            collected: delivery.delivered + delivery.refused,
+            sent: delivery.sent,
             source: Box::new(error),
         }
     }
@@ -390,7 +392,7 @@ impl SinkSession {
                 format!("draining took longer than {:?}: raise drain_timeout to wait longer", options.drain_timeout)
             }
             Some(Unsettled::Exited(exit)) => format!("its process ended ({exit})"),
-            Some(Unsettled::Disconnected) => "its connection ended before it had read them".into(),
+            Some(Unsettled::Disconnected) => "its connection ended before it had collected them".into(),
             Some(Unsettled::Over) => "the wait for it was given up".into(),
             Some(Unsettled::Failed(TransportError::Closed)) if self.is_stopped() => {
                 "it was stopped in the middle of a message".into()

@@ -8,6 +8,7 @@ use ekuiper_core::transport::TransportError;
 
 use super::acks::Receipt;
 use super::connection::SinkConnection;
+use super::work::{Looks, Work};
 use crate::options::Options;
 use crate::process::group::{activity, members};
 use crate::process::{EXIT_GRACE, Exit};
@@ -21,7 +22,8 @@ const SLICE: Duration = Duration::from_millis(50);
 const OPENING: Duration = Duration::from_secs(2);
 
 /// Time without activity after which a process counts as idle; `REST_LOOK` is
-/// the interval of the check, `MAX_REST` the maximum wait.
+/// the interval of the check, `MAX_REST` the maximum wait for a process that
+/// only wakes up now and then, or that has other sources or sinks.
 const REST: Duration = Duration::from_millis(150);
 const REST_LOOK: Duration = Duration::from_millis(15);
 const MAX_REST: Duration = Duration::from_secs(2);
@@ -77,6 +79,7 @@ impl SinkConnection {
     pub(crate) fn settle(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
         let mut left = (u64::MAX, None);
         let mut progress = Instant::now();
+        let mut work = None;
         loop {
             // Before the results of the process are checked.
             let exit = self.running.process.exit();
@@ -90,6 +93,8 @@ impl SinkConnection {
             let still = (self.owed(), self.unread());
             if still != left {
                 (left, progress) = (still, now);
+            } else if self.is_known_by_its_work() && work.get_or_insert_with(|| Work::new(&self.running)).goes_on(now) {
+                progress = now;
             }
             match exit {
                 Some(exit) => return Err(Unsettled::Exited(exit)),
@@ -109,6 +114,14 @@ impl SinkConnection {
         self.settle(patience, &is_over)?;
         if self.receipt == Receipt::Read && self.sent() > 0 {
             self.await_rest(patience, is_over)?;
+            // A sink that has failed closes its channel itself, with what it
+            // has read and not processed.
+            if !self.is_connected() {
+                return match self.running.process.wait(EXIT_GRACE) {
+                    Some(exit) => Err(Unsettled::Exited(exit)),
+                    None => Err(Unsettled::Disconnected),
+                };
+            }
             self.proof.awaited.store(self.sent(), Ordering::SeqCst);
         }
         Ok(())
@@ -183,11 +196,21 @@ impl SinkConnection {
         Ok(true)
     }
 
+    /// Returns whether the work of the plugin's process is progress of this
+    /// sink: the plugin tells nothing else, or has no other source or sink.
+    fn is_known_by_its_work(&self) -> bool {
+        self.receipt == Receipt::Read || self.has_the_process_to_itself()
+    }
+
+    fn has_the_process_to_itself(&self) -> bool {
+        self.running.runs_only(&self.control)
+    }
+
     /// Waits until the sink can have been opened and the plugin's process is
     /// idle: what it has read is processed by then, unless it waits for
-    /// something else meanwhile. A process that is never idle, because it has
-    /// more to do than this sink, is waited for at most [`MAX_REST`]. No more
-    /// can be known of an official SDK.
+    /// something else meanwhile. A process that only wakes up now and then, or
+    /// that has other sources or sinks, may never be idle: it is waited for at
+    /// most [`MAX_REST`]. No more can be known of an official SDK.
     fn await_rest(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<(), Unsettled> {
         let process = &self.running.process;
         let pause = || match process.wait(REST_LOOK) {
@@ -202,10 +225,13 @@ impl SinkConnection {
         let give_up = Instant::now() + MAX_REST;
         let members = members(process.pid());
         let (mut before, mut since) = (activity(&members), Instant::now());
-        while since.elapsed() < REST && Instant::now() < give_up {
+        let mut looks = Looks::default();
+        let is_at_work = |looks: &Looks| self.has_the_process_to_itself() && looks.are_at_work();
+        while since.elapsed() < REST && (Instant::now() < give_up || is_at_work(&looks)) {
             pause()?;
             let now = activity(&members);
-            if now.is_busy || now != before {
+            looks.add(now.is_working);
+            if now.is_working || now.is_stopped || now != before {
                 (before, since) = (now, Instant::now());
             }
         }

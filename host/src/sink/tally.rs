@@ -12,15 +12,23 @@ use crate::status::EventKind;
 pub struct Delivery {
     /// Messages that were sent.
     pub sent: u64,
-    /// Messages known to have been collected: acknowledged, or reported by the
-    /// plugin. For a plugin that does neither (on an official SDK, without
-    /// acknowledgements): messages known to have been read by its process.
+    /// Messages known to have been collected and not refused: acknowledged, or
+    /// reported by the plugin. For a plugin that does neither (on an official
+    /// SDK, without acknowledgements): messages known to have been read by its
+    /// process.
     pub delivered: u64,
-    /// Messages that reached the sink and were rejected: they are included in
-    /// `delivered`, so the sink has accepted `delivered - refused`. Without
+    /// Messages that reached the sink and were rejected. Without
     /// acknowledgements, known as far as the plugin reports it; plugins on our
     /// SDKs do.
     pub refused: u64,
+}
+
+impl Delivery {
+    /// Returns the number of messages whose outcome is not known (yet):
+    /// `sent - delivered - refused`.
+    pub fn unknown(&self) -> u64 {
+        self.sent.saturating_sub(self.delivered).saturating_sub(self.refused)
+    }
 }
 
 /// Counters behind [`Delivery`].
@@ -28,7 +36,8 @@ pub(crate) struct Tally {
     plugin: Arc<Plugin>,
     symbol: String,
     sent: AtomicU64,
-    delivered: AtomicU64,
+    /// Messages known to have been collected, rejected ones included.
+    collected: AtomicU64,
     refused: AtomicU64,
     /// Messages whose failure was returned to their sender.
     told: AtomicU64,
@@ -40,14 +49,16 @@ impl Tally {
     pub(crate) fn new(plugin: Arc<Plugin>, symbol: &str) -> Self {
         let zero = AtomicU64::default;
         let symbol = symbol.to_owned();
-        Self { plugin, symbol, sent: zero(), delivered: zero(), refused: zero(), told: zero(), lost: zero() }
+        Self { plugin, symbol, sent: zero(), collected: zero(), refused: zero(), told: zero(), lost: zero() }
     }
 
     pub(crate) fn delivery(&self) -> Delivery {
         let get = |count: &AtomicU64| count.load(Ordering::Acquire);
-        // In this order: what is delivered was sent before.
-        let (refused, delivered) = (get(&self.refused), get(&self.delivered));
-        Delivery { sent: get(&self.sent).max(delivered), delivered, refused }
+        // In this order: what is refused was collected, and what is collected
+        // was sent before.
+        let refused = get(&self.refused);
+        let collected = get(&self.collected).max(refused);
+        Delivery { sent: get(&self.sent).max(collected), delivered: collected - refused, refused }
     }
 
     /// Counts a message as sent. Only one thread at a time sends.
@@ -55,17 +66,17 @@ impl Tally {
         self.sent.store(self.sent.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// Counts messages as delivered, and some of them as refused.
-    pub(crate) fn delivered(&self, messages: u64, refused: u64) {
-        self.delivered.fetch_add(messages, Ordering::AcqRel);
+    /// Counts messages as collected, and some of them as refused.
+    pub(crate) fn collected(&self, messages: u64, refused: u64) {
+        self.collected.fetch_add(messages, Ordering::AcqRel);
         self.refused.fetch_add(refused, Ordering::AcqRel);
     }
 
     /// Takes back messages that were read, but will never be known to be
     /// processed.
     pub(crate) fn takes_back(&self, messages: u64) {
-        let fewer = |delivered: u64| Some(delivered.saturating_sub(messages));
-        let _ = self.delivered.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
+        let fewer = |collected: u64| Some(collected.saturating_sub(messages));
+        let _ = self.collected.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
     }
 
     /// Counts refusals that no sender learns of.
@@ -81,8 +92,7 @@ impl Tally {
     /// Returns the number of messages without a known outcome.
     fn missing(&self) -> u64 {
         let told = self.told.load(Ordering::Acquire);
-        let Delivery { sent, delivered, .. } = self.delivery();
-        sent.saturating_sub(delivered).saturating_sub(told)
+        self.delivery().unknown().saturating_sub(told)
     }
 
     /// Counts and reports all messages without a known outcome as lost, once

@@ -319,7 +319,7 @@ impl SourceSession {
             // The source ends with its process, which the shutdown of a host
             // ends.
             stopped.map(|_| ()).or_else(|error| {
-                if self.plugin.is_shut_down() || running.has_ended_with(&error) { Ok(()) } else { Err(error) }
+                if self.plugin.is_shut_down() || running.has_ended_before(&error) { Ok(()) } else { Err(error) }
             })
         });
         connections.iter().for_each(|connection| connection.close());

@@ -20,7 +20,17 @@ pub(crate) fn started(stage: &Stage) -> (Host, Puppet) {
 }
 
 pub(crate) fn started_with(stage: &Stage, build: impl FnOnce(HostBuilder) -> HostBuilder) -> (Host, Puppet) {
-    let host = build(stage.builder().plugin(stage.plugin("p", &[]))).build().unwrap();
+    started_as(stage, "exec sleep 1000", build)
+}
+
+/// Creates a host whose plugin has completed its handshake, with this script as
+/// its process.
+pub(crate) fn started_as(
+    stage: &Stage,
+    script: &str,
+    build: impl FnOnce(HostBuilder) -> HostBuilder,
+) -> (Host, Puppet) {
+    let host = build(stage.builder().plugin(stage.script("p", &[], script))).build().unwrap();
     let control = stage.start(&host);
     (host, control)
 }

@@ -1,0 +1,90 @@
+//! Whether a plugin's process works, as far as the kernel shows: progress of a
+//! sink that cannot tell its own.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::plugin::running::Running;
+use crate::process::group::{activity, members};
+
+/// Interval of the look at the process.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Interval of the look for the processes of the plugin's group.
+const LOOK_FOR_MEMBERS: Duration = Duration::from_secs(1);
+
+/// Number of looks within which a keepalive explains what the process did: the
+/// official SDKs send one every 5 s, also while a symbol hangs.
+const EXPLAINED: usize = 4;
+
+/// What a plugin's process has done since the last look.
+pub(super) struct Work<'a> {
+    running: &'a Running,
+    members: Vec<u32>,
+    turns: HashMap<String, String>,
+    looked: Instant,
+    looked_for_members: Instant,
+    /// Number of keepalives at the latest looks, the last one first.
+    greetings: [u64; EXPLAINED],
+    /// The process did something before the last look. The keepalive that
+    /// explains it may be read a moment later.
+    did: bool,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(running: &'a Running) -> Self {
+        let (members, now) = (members(running.process.pid()), Instant::now());
+        let (turns, greetings) = (activity(&members).turns, [running.scope.greetings(); EXPLAINED]);
+        Self { running, members, turns, looked: now, looked_for_members: now, greetings, did: false }
+    }
+
+    /// Returns whether the process has done something lately that no keepalive
+    /// explains.
+    pub(super) fn goes_on(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.looked) < LOOK {
+            return false;
+        }
+        self.looked = now;
+        if now.duration_since(self.looked_for_members) >= LOOK_FOR_MEMBERS {
+            (self.looked_for_members, self.members) = (now, members(self.running.process.pid()));
+        }
+        let activity = activity(&self.members);
+        let did = activity.is_working || activity.turns != self.turns;
+        self.turns = activity.turns;
+        self.greetings.rotate_right(1);
+        let oldest = std::mem::replace(&mut self.greetings[0], self.running.scope.greetings());
+        std::mem::replace(&mut self.did, did) && oldest == self.greetings[0]
+    }
+}
+
+/// The latest looks at a process, one bit each: whether it was at work.
+#[derive(Default)]
+pub(super) struct Looks(u64);
+
+impl Looks {
+    pub(super) fn add(&mut self, is_working: bool) {
+        self.0 = self.0 << 1 | u64::from(is_working);
+    }
+
+    /// Returns whether the process was at work in half of the latest looks:
+    /// more than a thread that only wakes up now and then.
+    pub(super) fn are_at_work(&self) -> bool {
+        self.0.count_ones() * 2 >= u64::BITS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_at_work_if_it_works_half_of_the_time() {
+        let looked = |is_working: fn(u32) -> bool| {
+            let mut looks = Looks::default();
+            (0..200).for_each(|look| looks.add(is_working(look)));
+            looks.are_at_work()
+        };
+        assert!(looked(|_| true) && looked(|look| look % 2 == 0));
+        assert!(!looked(|look| look % 3 == 0) && !looked(|look| look < 100));
+    }
+}
