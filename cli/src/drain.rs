@@ -53,26 +53,11 @@ pub(crate) fn both(interrupt: &Interrupt, done: Result<()>, closed: Result<()>) 
     done.and(closed)
 }
 
-/// Sends a message, after waiting for the plugin's restart where it has crashed
-/// and nothing was sent. The wait ends with the restart, or with the host's
-/// giving up.
-pub(crate) fn send(
-    interrupt: &Interrupt,
-    mut send: impl FnMut() -> ekuiper_host::Result<()>,
-) -> ekuiper_host::Result<()> {
-    loop {
-        match send() {
-            Err(ekuiper_host::Error::Away { .. }) if !interrupt.is_set() => {}
-            outcome => return outcome,
-        }
-    }
-}
-
 fn waiting(stopper: &SinkStopper) -> String {
-    let Delivery { sent, delivered, .. } = stopper.delivery();
-    let left = sent.saturating_sub(delivered);
-    if left == 0 {
+    let delivery = stopper.delivery();
+    if delivery.unknown() == 0 {
         return "waiting until the sink has stopped".into();
     }
-    format!("waiting until the sink has collected {} more of {} messages", grouped(left), grouped(sent))
+    let (left, sent) = (grouped(delivery.unknown()), grouped(delivery.sent));
+    format!("waiting until the sink has collected {left} more of {sent} messages")
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ekuiper_core::text::TextError;
 
 use crate::console;
+use crate::progress::counted;
 
 /// Result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -43,11 +44,14 @@ pub(crate) enum Error {
     LongLine { line: u64, longest: usize, text: String },
     #[error("line {line} of stdin and all lines after it were not sent: {source}")]
     Unsent { line: u64, source: Box<Error> },
-    #[error("{failed} of {sent} messages to sink {symbol} failed")]
-    MessagesFailed { symbol: String, failed: u64, sent: u64 },
-    #[error("{failed} of {read} rows failed")]
-    RowsFailed { failed: u64, read: u64 },
-    #[error("source {symbol} ended with {count} errors after its last row")]
+    #[error("the outcome of line {line} of stdin is unknown, and the lines after it were not sent: {source}")]
+    Unanswered { line: u64, source: Box<Error> },
+    #[error("sink {symbol} breaks again and again: its connection ends before it has acknowledged a message{}", cause(last.as_deref()))]
+    KeepsBreaking { symbol: String, last: Option<Box<Error>> },
+    /// Rows that were not delivered, or errors of a source.
+    #[error("{0}")]
+    NotDelivered(String),
+    #[error("source {symbol} ended with {} after its last row", counted(*count, "error"))]
     EndedWithErrors { symbol: String, count: u64 },
     #[error("cannot write the result to stdout: {0}")]
     Output(std::io::Error),
@@ -79,7 +83,18 @@ pub(crate) enum Error {
     Thread(std::io::Error),
 }
 
+/// Describes why a sink was not opened again.
+fn cause(error: Option<&Error>) -> String {
+    error.map_or_else(String::new, |error| format!("; it could not be opened again: {error}"))
+}
+
 impl Error {
+    /// Returns whether another try is pointless for now: the host has given up
+    /// the plugin.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Host(ekuiper_host::Error::Broken { .. } | ekuiper_host::Error::Stopped))
+    }
+
     /// Returns the exit code: 2 for a wrong invocation, else 1.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -21,7 +21,6 @@ const KINDS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct RecordErrors {
     folded: Folded,
-    count: u64,
     in_a_row: u64,
     /// Maximum number of consecutive errors; 0 disables the limit.
     limit: u64,
@@ -29,7 +28,7 @@ pub(crate) struct RecordErrors {
 
 impl RecordErrors {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { folded: Folded::new(Instant::now()), count: 0, in_a_row: 0, limit }
+        Self { folded: Folded::new(Instant::now()), in_a_row: 0, limit }
     }
 
     /// Adds an error.
@@ -50,7 +49,6 @@ impl RecordErrors {
     }
 
     fn add_text(&mut self, place: &str, text: String) -> Result<()> {
-        self.count += 1;
         self.in_a_row += 1;
         tell(self.folded.add(Instant::now(), place, &text));
         if self.limit > 0 && self.in_a_row >= self.limit {
@@ -58,11 +56,6 @@ impl RecordErrors {
             return Err(Error::TooManyErrors { count: self.in_a_row, last: text });
         }
         Ok(())
-    }
-
-    /// Returns the number of errors.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
     }
 
     /// Resets the consecutive errors, after a record that succeeded.
@@ -116,8 +109,13 @@ struct Kind {
 }
 
 impl Kind {
+    /// Returns a line for the latest occurrence, with the number of those that
+    /// were not reported before it.
     fn line(&mut self) -> String {
-        format!("{} ({} more like this)", self.whole(), std::mem::take(&mut self.again))
+        match std::mem::take(&mut self.again) {
+            0 | 1 => self.whole(),
+            again => format!("{} ({} more like this)", self.whole(), again - 1),
+        }
     }
 
     fn whole(&self) -> String {
@@ -221,10 +219,10 @@ mod tests {
         lines.extend(folded.rest());
         let times = [
             "",
+            " (99998 more like this)",
             " (99999 more like this)",
-            " (100000 more like this)",
-            " (100000 more like this)",
-            " (50000 more like this)",
+            " (99999 more like this)",
+            " (49999 more like this)",
         ];
         assert_eq!(lines, times.map(|times| format!("null{times}")));
         assert!(folded.rest().is_none() && !folded.is_pending());
@@ -261,7 +259,7 @@ mod tests {
         assert_eq!(folded.add(start + INTERVAL * 3, "", "0"), ["0"]);
         assert!(folded.add(start + INTERVAL * 3, "", "0").is_empty());
         assert!(folded.due(start + INTERVAL * 3).is_empty());
-        assert_eq!(folded.due(start + INTERVAL * 4), ["0 (1 more like this)"]);
+        assert_eq!(folded.due(start + INTERVAL * 4), ["0"]);
     }
 
     #[test]
@@ -270,7 +268,7 @@ mod tests {
         let mut folded = Folded::new(start);
         assert_eq!(folded.add(start, "line 1: ", "full"), ["line 1: full"]);
         assert!(folded.add(start, "line 2: ", "full").is_empty());
-        assert_eq!(folded.rest().as_deref(), Some("line 2: full (1 more like this)"));
+        assert_eq!(folded.rest().as_deref(), Some("line 2: full"));
         for number in 0..30 {
             folded.add(start, "", &number.to_string());
             folded.add(start, "", &number.to_string());

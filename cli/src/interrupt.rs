@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -54,6 +56,16 @@ impl Interrupt {
     /// Returns whether a signal has arrived.
     pub(crate) fn is_set(&self) -> bool {
         self.0.is_set.load(Ordering::SeqCst)
+    }
+
+    /// Waits for this time, or until a signal arrives.
+    pub(crate) fn wait(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let left = || until.saturating_duration_since(Instant::now());
+        while !self.is_set() && !left().is_zero() {
+            let timeout = Timespec::try_from(left()).ok();
+            let _ = poll(&mut [PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)], timeout.as_ref());
+        }
     }
 
     /// Returns a descriptor that becomes readable, at end of file, with the

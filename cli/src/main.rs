@@ -9,6 +9,7 @@ mod commands;
 mod console;
 mod drain;
 mod error;
+mod feeding;
 mod folded;
 mod init;
 mod interrupt;
@@ -19,6 +20,7 @@ mod pipeline;
 mod plugin_path;
 mod progress;
 mod reading;
+mod rows;
 mod session;
 
 use std::process::ExitCode;

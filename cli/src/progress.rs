@@ -60,6 +60,11 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// Formats a number of things: `1 error`, `1,234 errors`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// Returns the rate per second; 0 when no time has passed.
 pub(crate) fn rate(count: u64, elapsed: Duration) -> u64 {
     let seconds = elapsed.as_secs_f64();
@@ -73,6 +78,7 @@ mod tests {
     #[test]
     fn numbers_are_grouped_by_thousands() {
         assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([counted(1, "row"), counted(1000, "row")], ["1 row", "1,000 rows"]);
         assert_eq!(rate(10, Duration::from_millis(500)), 20);
         assert_eq!(rate(10, Duration::ZERO), 0);
     }

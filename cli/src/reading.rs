@@ -19,6 +19,8 @@ pub(crate) struct Reading {
     symbol: String,
     wanted: Option<u64>,
     got: u64,
+    /// Number of errors that the source reported.
+    source_errors: u64,
     /// The timeout, and the instant when it expires.
     end: Option<(Duration, Instant)>,
     interrupt: Interrupt,
@@ -39,7 +41,7 @@ impl Reading {
         let end = limits.timeout.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
         let errors = RecordErrors::new(limits.max_errors);
         let (symbol, interrupt, has_no_reader) = (symbol.to_owned(), interrupt.clone(), Arc::default());
-        Self { source, symbol, wanted, got: 0, end, interrupt, has_no_reader, errors }
+        Self { source, symbol, wanted, got: 0, source_errors: 0, end, interrupt, has_no_reader, errors }
     }
 
     /// Ends the reading, at once, when the reader of stdout goes away.
@@ -49,6 +51,11 @@ impl Reading {
             has_no_reader.store(true, Ordering::SeqCst);
             stopper.stop();
         })
+    }
+
+    /// Returns the number of errors that the source reported.
+    pub(crate) fn source_errors(&self) -> u64 {
+        self.source_errors
     }
 
     /// Returns whether the reading has ended because of that.
@@ -85,7 +92,10 @@ impl Reading {
                 Err(_) if self.interrupt.is_set() || self.has_no_reader() => break,
                 Err(Error::Host(ekuiper_host::Error::Timeout { .. })) if patience.is_some() => {}
                 // The source may continue.
-                Err(error) if error.concerns_one_record() => self.errors.add(&error)?,
+                Err(error) if error.concerns_one_record() => {
+                    self.source_errors += 1;
+                    self.errors.add(&error)?;
+                }
                 Err(error) => return Err(error),
             }
         }

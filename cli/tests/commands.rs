@@ -116,7 +116,10 @@ fn sink_counts_what_became_of_each_line() {
         let mut command = bench.command(&arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"{\"a\":1}\n\n{\"a\":2}\n").unwrap();
-        assert_eq!(finish(child).lines(), [json!({ "sent": 2, "delivered": 2, "acked": acked, "failed": 0 })]);
+        assert_eq!(
+            finish(child).lines(),
+            [json!({ "sent": 2, "delivered": 2, "acked": acked, "failed": 0, "unknown": 0 })]
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"a\":2}\n");
         std::fs::remove_file(&path).unwrap();
     }
@@ -153,7 +156,7 @@ fn a_sink_that_is_slower_than_its_rows_come_gets_them_all() {
     std::thread::sleep(Duration::from_millis(2500));
     (0..40).for_each(|_| assert!(rows.next().unwrap().unwrap().len() > 5000));
     let ran = finish(child);
-    assert_eq!(ran.lines(), [json!({ "sent": 40, "delivered": 40, "acked": 0, "failed": 0 })]);
+    assert_eq!(ran.lines(), [json!({ "sent": 40, "delivered": 40, "acked": 0, "failed": 0, "unknown": 0 })]);
     assert!(ran.stderr.contains("waiting until the sink has collected "), "{ran:?}");
     bench.assert_nothing_is_left();
 }
@@ -195,7 +198,7 @@ fn an_interrupt_ends_the_wait_for_a_sink_and_says_what_it_has_cost() {
     let ran = finish(child);
     assert_eq!(
         (ran.code, ran.stdout.as_str()),
-        (Some(130), "{\"acked\":0,\"delivered\":0,\"failed\":0,\"sent\":20}\n")
+        (Some(130), "{\"acked\":0,\"delivered\":0,\"failed\":0,\"sent\":20,\"unknown\":20}\n")
     );
     bench.assert_nothing_is_left();
 }
@@ -217,7 +220,7 @@ fn the_end_of_a_pipeline_waits_for_its_sink_and_says_what_was_not_collected() {
     };
     let ran = bench.run(&["run", file.to_str().unwrap(), "--drain-stall", "300ms"]);
     let (counts, delivered) = (summary(&ran), summary(&ran)["delivered"].as_u64().unwrap());
-    assert_eq!((ran.code, &counts["written"]), (Some(1), &json!(200)), "{ran:?}");
+    assert_eq!((ran.code, &counts["sent"]), (Some(1), &json!(200)), "{ran:?}");
     assert!(delivered < 200, "{counts}");
     let text = format!("{} of 200 messages to sink file are not known to have been collected", 200 - delivered);
     assert!(ran.stderr.contains(&text), "{ran:?}");
@@ -239,7 +242,7 @@ fn a_line_that_is_not_json_ends_the_sink_with_its_place() {
     child.stdin.take().unwrap().write_all(b"{\"a\":1}\n{\"a\":\n{\"a\":3}\n").unwrap();
     let ran = finish(child);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert_eq!(ran.stdout, "{\"acked\":1,\"delivered\":1,\"failed\":0,\"sent\":1}\n");
+    assert_eq!(ran.stdout, "{\"acked\":1,\"delivered\":1,\"failed\":0,\"sent\":1,\"unknown\":0}\n");
     assert!(ran.stderr.contains("line 2 of stdin is not JSON"), "{ran:?}");
     bench.assert_nothing_is_left();
 }
@@ -257,7 +260,16 @@ fn the_quickstart_runs() {
         assert_eq!(row["reversed"], name.chars().rev().collect::<String>());
     }
     let summary: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
-    for (field, value) in [("read", 5), ("calls", 10), ("written", 5), ("delivered", 5), ("acked", 5), ("failed", 0)] {
+    for (field, value) in [
+        ("read", 5),
+        ("calls", 10),
+        ("sent", 5),
+        ("unknown", 0),
+        ("errors", 0),
+        ("delivered", 5),
+        ("acked", 5),
+        ("failed", 0),
+    ] {
         assert_eq!(summary[field], value, "{summary}");
     }
     bench.assert_nothing_is_left();

@@ -80,11 +80,11 @@ fn feed_official_python(transport: &str) {
     let folder = folder.to_str().unwrap();
     let input = "{\"a\":1}\n{\"a\":\"bad\"}\n{\"a\":3}\n";
     let counts = printed(transport, &["sink", folder, &plugin.symbol("print"), "--ack"], input);
-    assert_eq!(counts, [json!({ "sent": 3, "delivered": 3, "acked": 3, "failed": 0 })]);
+    assert_eq!(counts, [json!({ "sent": 3, "delivered": 3, "acked": 3, "failed": 0, "unknown": 0 })]);
     let refused = run(transport, &["sink", folder, &plugin.symbol("picky"), "--ack"], input);
     assert_eq!(refused.status.code(), Some(1));
     let counts: Value = serde_json::from_slice(&refused.stdout).unwrap();
-    assert_eq!(counts, json!({ "sent": 3, "delivered": 3, "acked": 2, "failed": 1 }));
+    assert_eq!(counts, json!({ "sent": 3, "delivered": 2, "acked": 2, "failed": 1, "unknown": 0 }));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("line 2") && said.contains("I do not like that"), "{said}");
     plugin.assert_clean();
@@ -100,7 +100,7 @@ fn the_example_pysam(transport: &str) {
     let rows = printed(transport, &["source", pysam, "pyjson", "--count", "5", "--config", r#"{"interval":1}"#], "");
     assert_eq!(rows.len(), 5);
     let counts = printed(transport, &["sink", pysam, "print", "--ack"], "{\"a\":1}\n{\"a\":2}\n");
-    assert_eq!(counts, [json!({ "sent": 2, "delivered": 2, "acked": 2, "failed": 0 })]);
+    assert_eq!(counts, [json!({ "sent": 2, "delivered": 2, "acked": 2, "failed": 0, "unknown": 0 })]);
     assert!(!Path::new("/tmp/plugin_pysam.ipc").exists());
 }
 

@@ -3,16 +3,18 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use ekuiper_host::{Function, Sink, Tuple};
+use ekuiper_host::{Function, Tuple};
 use serde_json::{Value, json};
 
 use crate::args::{Common, Limits, Run};
 use crate::error::{Error, Result};
+use crate::feeding::Feeding;
 use crate::interrupt::Interrupt;
 use crate::output::{self, Reader};
 use crate::pipeline::{FunctionStage, Pipeline};
-use crate::progress::{Progress, grouped, rate};
+use crate::progress::{Progress, counted, grouped, rate};
 use crate::reading::Reading;
+use crate::rows::Rows;
 use crate::session::Session;
 use crate::{console, drain};
 
@@ -28,50 +30,72 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     drop(progress);
     let flowed = session.outcome(flowed);
     let seconds = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
-    let per_second = rate(counts.read, elapsed);
+    let rows = counts.rows();
+    debug_assert_eq!(counts.read, rows.all(), "each row is in one final state: {counts:?}");
+    let acked = counts.acked(&pipeline);
     let crashes = session.crashes();
     let summary = json!({
-        "read": counts.read, "calls": counts.calls, "written": counts.written, "delivered": counts.delivered,
-        "acked": counts.acked, "failed": counts.failed, "crashes": crashes, "seconds": seconds,
-        "per_second": per_second,
+        "read": rows.all(), "calls": counts.calls, "sent": counts.sent.all(), "delivered": rows.delivered,
+        "acked": acked, "failed": rows.failed, "unknown": rows.unknown, "errors": counts.errors, "crashes": crashes,
+        "seconds": seconds, "per_second": rate(rows.all(), elapsed),
     });
-    let Counts { read, failed, .. } = counts;
-    if session.interrupt.is_set() {
-        let through = if pipeline.sink.is_some() { counts.delivered.max(counts.acked) } else { counts.written };
-        let refused = if pipeline.sink.as_ref().is_some_and(|stage| !stage.require_ack) { counts.refused } else { 0 };
-        // The row in flight is one of the unknown ones.
-        let unknown = read.saturating_sub(through).saturating_sub(failed - refused);
-        if unknown > 0 {
-            let (unknown, read) = (grouped(unknown), grouped(read));
-            console::tell(format_args!("interrupted: the outcome of {unknown} of {read} rows is unknown"));
-        }
+    if let (true, Some(uncertainty)) = (session.interrupt.is_set(), rows.uncertainty("rows")) {
+        console::tell(format_args!("interrupted: {uncertainty}"));
     }
     console::line(format_args!("{summary}"));
     flowed?;
-    if failed > 0 && !session.interrupt.is_set() {
-        return Err(Error::RowsFailed { failed, read });
+    if session.interrupt.is_set() {
+        return Ok(session.interrupt.exit_code());
     }
-    Ok(session.interrupt.exit_code())
+    // The row that a reader of stdout has missed is not a failure.
+    let rows = if counts.has_no_reader { Rows { unknown: 0, ..rows } } else { rows };
+    let errors = (counts.errors > 0)
+        .then(|| format!("source {} reported {}", pipeline.source.symbol, counted(counts.errors, "error")));
+    let problems: Vec<_> = rows.problem("rows").into_iter().chain(errors).collect();
+    if problems.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::NotDelivered(problems.join(", and "))) }
 }
 
 #[derive(Debug, Default)]
 struct Counts {
+    /// Rows of the source.
     read: u64,
+    /// Rows that were sent to the sink or, without one, printed.
+    sent: Rows,
+    /// Rows that were not.
+    unsent: Rows,
+    /// Function calls that succeeded.
     calls: u64,
-    written: u64,
-    /// Rows known to have been collected by the sink.
-    delivered: u64,
-    acked: u64,
-    failed: u64,
-    /// Failed rows that the sink has collected.
-    refused: u64,
+    /// Errors that the source reported.
+    errors: u64,
+    /// The reader of stdout has gone away.
+    has_no_reader: bool,
 }
 
 impl Counts {
-    fn line(&self, per_second: u64) -> String {
-        let Self { read, calls, written, acked, failed, .. } = self;
-        let [read, calls, written, acked, per_second] = [*read, *calls, *written, *acked, per_second].map(grouped);
-        format!("read {read}, calls {calls}, written {written}, acked {acked}, failed {failed}, {per_second}/s")
+    fn rows(&self) -> Rows {
+        let mut rows = self.sent;
+        rows += self.unsent;
+        rows
+    }
+
+    /// Counts a row that is not sent. If a signal caused that, a function may
+    /// have been carried out for it.
+    fn lose(&mut self, interrupt: &Interrupt) {
+        match interrupt.is_set() {
+            true => self.unsent.unknown += 1,
+            false => self.unsent.failed += 1,
+        }
+    }
+
+    fn acked(&self, pipeline: &Pipeline) -> u64 {
+        if pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack) { self.sent.delivered } else { 0 }
+    }
+
+    fn line(&self, pipeline: &Pipeline, per_second: u64) -> String {
+        let acked = self.acked(pipeline);
+        let all = [self.read, self.calls, self.sent.all(), acked, self.rows().failed, per_second];
+        let [read, calls, sent, acked, failed, per_second] = all.map(grouped);
+        format!("read {read}, calls {calls}, sent {sent}, acked {acked}, failed {failed}, {per_second}/s")
     }
 }
 
@@ -90,14 +114,12 @@ fn flow(
         function.validate(vec![Value::Null; stage.args.len()].as_slice())?;
         stages.push((stage, function));
     }
-    let sink = match &pipeline.sink {
+    let mut feeding = match &pipeline.sink {
         None => None,
-        Some(stage) => {
+        Some(stage) => Some(Feeding::open(session, &stage.symbol, || {
             let config = Value::Object(stage.config.clone());
-            let sink = host.sink(&stage.symbol).config(config).require_ack(stage.require_ack).open()?;
-            session.ends_with_a_signal(&sink);
-            Some(sink)
-        }
+            host.sink(&stage.symbol).config(config).require_ack(stage.require_ack).open()
+        })?),
     };
     let config = Value::Object(pipeline.source.config.clone());
     let source = host.source(&pipeline.source.symbol).datasource(&pipeline.source.datasource).config(config).open()?;
@@ -106,64 +128,106 @@ fn flow(
     if pipeline.prints() {
         reading.ends_with_the_reader_of_stdout()?;
     }
-    let flowed = pump(&session.interrupt, pipeline, &stages, &mut reading, sink.as_ref(), counts, progress);
-    counts.failed = reading.errors.count();
+    let flowed = pump(session, pipeline, &stages, &mut reading, feeding.as_mut(), counts, progress);
+    counts.errors = reading.source_errors();
+    counts.has_no_reader = reading.has_no_reader();
     // The source is stopped before its sink.
     drop(reading);
-    let Some(sink) = sink else { return flowed };
-    let (delivery, closed) = drain::close(sink, progress);
-    counts.delivered = delivery.delivered;
-    if !pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack) {
-        counts.refused = delivery.refused;
-        counts.failed += delivery.refused;
-    }
+    let Some(feeding) = feeding else { return flowed };
+    let (sent, closed) = feeding.close(progress);
+    counts.sent = sent;
     drain::both(&session.interrupt, flowed, closed)
 }
 
 /// Moves rows from the source to the sink.
 fn pump(
-    interrupt: &Interrupt,
+    session: &Session,
     pipeline: &Pipeline,
     stages: &[(&FunctionStage, Function)],
     reading: &mut Reading,
-    sink: Option<&Sink>,
+    mut feeding: Option<&mut Feeding<'_>>,
     counts: &mut Counts,
     progress: &mut Progress,
 ) -> Result<()> {
-    let acks = pipeline.sink.as_ref().is_some_and(|stage| stage.require_ack);
-    let prints = pipeline.prints();
-    let pass = |tuple: Tuple, counts: &mut Counts| {
-        let row = apply(stages, tuple.message, counts)?;
-        if let Some(sink) = sink {
-            drain::send(interrupt, || sink.send(&row))?;
-        }
-        if prints { output::line(row) } else { Ok(Reader::Reads) }
-    };
+    let interrupt = &session.interrupt;
     while let Some(tuple) = reading.next()? {
         counts.read += 1;
-        match pass(tuple, counts) {
-            Ok(reader) => {
-                reading.errors.reset();
-                counts.written += 1;
-                counts.acked += u64::from(acks);
-                if reader == Reader::HasGone {
-                    break;
-                }
-            }
+        let passed = pass(interrupt, pipeline, stages, tuple, feeding.as_deref_mut(), counts);
+        if let Some(feeding) = &feeding {
+            counts.sent = feeding.rows();
+        }
+        match passed {
+            Ok(Reader::Reads) => reading.errors.reset(),
+            Ok(Reader::HasGone) => break,
             // Caused by the signal.
             Err(_) if interrupt.is_set() => break,
             // An error of one row is reported, and the next row is tried.
             Err(error) if error.concerns_one_record() => reading.errors.add(&error)?,
             Err(error) => return Err(error),
         }
-        counts.failed = reading.errors.count();
-        progress.update(|elapsed| counts.line(rate(counts.read, elapsed)));
+        progress.update(|elapsed| counts.line(pipeline, rate(counts.read, elapsed)));
     }
     Ok(())
 }
 
+/// Passes a row through the functions to the sink and to stdout, and counts
+/// what becomes of it.
+fn pass(
+    interrupt: &Interrupt,
+    pipeline: &Pipeline,
+    stages: &[(&FunctionStage, Function)],
+    tuple: Tuple,
+    feeding: Option<&mut Feeding<'_>>,
+    counts: &mut Counts,
+) -> Result<Reader> {
+    let row = match apply(interrupt, stages, tuple.message, counts) {
+        Ok(row) => row,
+        Err(error) => {
+            counts.lose(interrupt);
+            return Err(error);
+        }
+    };
+    let has_sink = feeding.is_some();
+    if let Some(feeding) = feeding {
+        feeding.send(|sink| sink.send(&row)).map_err(|failure| {
+            if !failure.was_sent {
+                counts.lose(interrupt);
+            }
+            failure.error
+        })?;
+    }
+    if !pipeline.prints() {
+        return Ok(Reader::Reads);
+    }
+    let printed = output::line(row);
+    if !has_sink {
+        match printed {
+            Ok(Reader::Reads) => counts.sent.delivered += 1,
+            Ok(Reader::HasGone) => counts.sent.unknown += 1,
+            Err(_) => counts.sent.failed += 1,
+        }
+    }
+    printed
+}
+
+/// Calls a function. After a crash of its plugin it waits for the restart, and
+/// ends with the host's giving up.
+fn call(interrupt: &Interrupt, function: &Function, arguments: &[Value]) -> ekuiper_host::Result<Value> {
+    loop {
+        match function.call(arguments) {
+            Err(ekuiper_host::Error::Away { .. }) if !interrupt.is_set() => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Applies all functions to a row.
-fn apply(stages: &[(&FunctionStage, Function)], mut row: Value, counts: &mut Counts) -> Result<Value> {
+fn apply(
+    interrupt: &Interrupt,
+    stages: &[(&FunctionStage, Function)],
+    mut row: Value,
+    counts: &mut Counts,
+) -> Result<Value> {
     for (stage, function) in stages {
         let arguments = stage.args.iter().map(|field| {
             row.get(field).cloned().ok_or_else(|| Error::MissingField {
@@ -173,7 +237,7 @@ fn apply(stages: &[(&FunctionStage, Function)], mut row: Value, counts: &mut Cou
             })
         });
         let arguments = arguments.collect::<Result<Vec<Value>>>()?;
-        let result: Value = function.call(arguments)?;
+        let result: Value = call(interrupt, function, &arguments)?;
         counts.calls += 1;
         if let Value::Object(fields) = &mut row {
             fields.insert(stage.output.clone(), result);

@@ -7,52 +7,41 @@ use serde_json::json;
 use super::object;
 use crate::args::{Common, Sink};
 use crate::error::{Error, Result};
+use crate::feeding::Feeding;
 use crate::folded::RecordErrors;
 use crate::lines::Lines;
 use crate::output;
 use crate::progress::{Progress, grouped, rate};
+use crate::rows::Rows;
 use crate::session::Session;
 use crate::{console, drain};
-
-/// Counts of messages by outcome.
-#[derive(Debug, Default)]
-struct Counts {
-    sent: u64,
-    /// Messages known to have been collected by the sink.
-    delivered: u64,
-    acked: u64,
-    failed: u64,
-    /// All of stdin was read.
-    complete: bool,
-}
 
 pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
     let config = object("--config", &sink.config)?;
     let session = Session::open(common, &[&sink.path])?;
-    let opened = session.host.sink(&sink.symbol).config(config).require_ack(sink.ack).open();
-    let Some(opened) = session.outcome(opened.map(Some).map_err(Error::from))? else {
-        return Ok(session.interrupt.exit_code());
+    let open = || session.host.sink(&sink.symbol).config(config.clone()).require_ack(sink.ack).open();
+    let opened = session.outcome(Feeding::open(&session, &sink.symbol, open).map(Some))?;
+    // All of stdin was sent.
+    let mut complete = false;
+    let (rows, fed) = match opened {
+        Some(feeding) => feed(&session, feeding, sink.ack, &mut complete),
+        // A signal came first.
+        None => (Rows::default(), Ok(())),
     };
-    session.tell_what_happens()?;
-    let mut counts = Counts::default();
-    let fed = feed(&session, opened, sink.ack, &mut counts);
     let fed = session.outcome(fed);
-    let Counts { sent, delivered, acked, failed, complete } = counts;
+    let Rows { delivered, failed, unknown } = rows;
+    let acked = if sink.ack { delivered } else { 0 };
     let _ = session.crashes();
+    let summary = json!({
+        "sent": rows.all(), "delivered": delivered, "acked": acked, "failed": failed, "unknown": unknown,
+    });
     // A missing reader of stdout is not a failure: the outcome of the rows
     // decides.
-    let told = output::line(json!({ "sent": sent, "delivered": delivered, "acked": acked, "failed": failed }));
+    let told = output::line(summary);
+    let plural = format!("messages to sink {}", sink.symbol);
     if session.interrupt.is_set() {
-        // The message in flight is one of the unknown ones.
-        let unknown = sent.saturating_sub(delivered.max(acked)).saturating_sub(if sink.ack { failed } else { 0 });
-        let mut costs = Vec::new();
-        if unknown > 0 {
-            let (unknown, sent) = (grouped(unknown), grouped(sent));
-            costs.push(format!("the outcome of {unknown} of {sent} messages to sink {} is unknown", sink.symbol));
-        }
-        if !complete {
-            costs.push("the rest of stdin was not sent".into());
-        }
+        let rest = if rows.all() == 0 { "nothing was sent" } else { "the rest of stdin was not sent" };
+        let costs: Vec<_> = rows.uncertainty(&plural).into_iter().chain((!complete).then(|| rest.into())).collect();
         if !costs.is_empty() {
             console::tell(format_args!("interrupted: {}", costs.join(", and ")));
         }
@@ -62,59 +51,45 @@ pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
     }
     fed?;
     told?;
-    if failed > 0 {
-        return Err(Error::MessagesFailed { symbol: sink.symbol.clone(), failed, sent });
+    match rows.problem(&plural) {
+        Some(problem) => Err(Error::NotDelivered(problem)),
+        None => Ok(ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn feed(session: &Session, sink: ekuiper_host::Sink, acks: bool, counts: &mut Counts) -> Result<()> {
-    session.ends_with_a_signal(&sink);
+fn feed(session: &Session, mut feeding: Feeding<'_>, acks: bool, complete: &mut bool) -> (Rows, Result<()>) {
     let mut progress = Progress::start();
-    let fed = feed_lines(session, &sink, acks, counts, &mut progress);
+    let fed = session.tell_what_happens().and_then(|()| feed_lines(session, &mut feeding, acks, &mut progress));
+    *complete = matches!(fed, Ok(true));
     // However the loop ended, what was sent is still collected.
-    let (delivery, closed) = drain::close(sink, &mut progress);
-    counts.delivered = delivery.delivered;
-    if !acks {
-        counts.failed += delivery.refused;
-    }
-    drain::both(&session.interrupt, fed, closed)
+    let (rows, closed) = feeding.close(&mut progress);
+    (rows, drain::both(&session.interrupt, fed.map(|_| ()), closed))
 }
 
-/// Sends the lines of stdin.
-fn feed_lines(
-    session: &Session,
-    sink: &ekuiper_host::Sink,
-    acks: bool,
-    counts: &mut Counts,
-    progress: &mut Progress,
-) -> Result<()> {
+/// Sends the lines of stdin; returns whether all of them were sent.
+fn feed_lines(session: &Session, feeding: &mut Feeding<'_>, acks: bool, progress: &mut Progress) -> Result<bool> {
     let mut errors = RecordErrors::new(0);
     let mut lines = Lines::of_stdin(&session.interrupt)?;
     while let Some(line) = lines.next()? {
-        counts.sent += 1;
         // Unchanged: the sink receives the user's own spelling.
-        match drain::send(&session.interrupt, || sink.send_bytes(line.as_bytes())) {
-            Ok(()) if acks => counts.acked += 1,
-            Ok(()) => {}
+        if let Err(failure) = feeding.send(|sink| sink.send_bytes(line.as_bytes())) {
             // Caused by the signal.
-            Err(_) if session.interrupt.is_set() => return Ok(()),
-            Err(error) => {
-                counts.failed += 1;
-                let error = Error::from(error);
-                let line = lines.number();
-                if !error.concerns_one_record() {
-                    return Err(Error::Unsent { line, source: Box::new(error) });
-                }
-                errors.add_at(line, &error)?;
+            if session.interrupt.is_set() {
+                return Ok(false);
+            }
+            let (line, error) = (lines.number(), failure.error);
+            match failure.was_sent {
+                false => return Err(Error::Unsent { line, source: Box::new(error) }),
+                true if error.concerns_one_record() => errors.add_at(line, &error)?,
+                true => return Err(Error::Unanswered { line, source: Box::new(error) }),
             }
         }
         progress.update(|elapsed| {
-            let Counts { sent, acked, failed, .. } = counts;
-            let rate = grouped(rate(*sent, elapsed));
-            format!("sent {}, acked {}, failed {failed}, {rate}/s", grouped(*sent), grouped(*acked))
+            let rows = feeding.rows();
+            let rate = grouped(rate(rows.all(), elapsed));
+            let acked = grouped(if acks { rows.delivered } else { 0 });
+            format!("sent {}, acked {acked}, failed {}, {rate}/s", grouped(rows.all()), grouped(rows.failed))
         });
     }
-    counts.complete = !session.interrupt.is_set();
-    Ok(())
+    Ok(!session.interrupt.is_set())
 }

@@ -99,6 +99,15 @@ impl Bench {
         !processes_of(self.path()).is_empty()
     }
 
+    /// Waits until no such process runs.
+    pub(crate) fn wait_for_processes(&self) {
+        let deadline = std::time::Instant::now() + WATCHDOG;
+        while self.has_processes() {
+            assert!(std::time::Instant::now() < deadline, "left running: {:?}", processes_of(self.path()));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Asserts that no socket, no folder and no process is left.
     pub(crate) fn assert_nothing_is_left(&self) {
         let left: Vec<_> =
