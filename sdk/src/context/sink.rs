@@ -32,6 +32,9 @@ struct Inner {
     mode: AckMode,
     /// The number of messages passed to the sink and not acknowledged yet.
     owed: AtomicU64,
+    /// The number of messages that were acknowledged as failed in place of the
+    /// sink, and that the sink may still acknowledge.
+    given_up: AtomicU64,
     surplus: Throttle,
     unsent: Throttle,
     failures: Throttle,
@@ -46,6 +49,7 @@ impl SinkContext {
             outlet,
             mode,
             owed: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
             surplus: Throttle::default(),
             unsent: Throttle::default(),
             failures: Throttle::default(),
@@ -120,8 +124,13 @@ impl SinkContext {
 
     fn ack(&self, outcome: Result<(), String>) -> Result<(), Error> {
         let Some(outlet) = &self.0.outlet else { return Ok(()) };
-        let owed = self.0.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1));
-        if owed.is_err() {
+        let takes_one = |count: &AtomicU64| {
+            count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1)).is_ok()
+        };
+        if !takes_one(&self.0.owed) {
+            if takes_one(&self.0.given_up) {
+                return Ok(());
+            }
             if let Some(others) = self.0.surplus.pass(Instant::now()) {
                 tracing::warn!(others, "a surplus acknowledgement was dropped: each message is acknowledged once");
             }
@@ -142,7 +151,12 @@ impl SinkContext {
     /// Takes over the messages that the sink has not acknowledged, and returns
     /// their number: later acknowledgements of the sink are dropped.
     pub(crate) fn give_up(&self) -> u64 {
-        if self.requires_ack() { self.0.owed.swap(0, Ordering::AcqRel) } else { 0 }
+        if !self.requires_ack() {
+            return 0;
+        }
+        let owed = self.0.owed.swap(0, Ordering::AcqRel);
+        self.0.given_up.fetch_add(owed, Ordering::AcqRel);
+        owed
     }
 
     /// Records that a message is about to be passed to the sink.
@@ -240,5 +254,28 @@ mod tests {
         assert!(error.starts_with("the message field [1].a: invalid type: string \"x\", expected u8"), "{error}");
         let error = rows::<Row>(br#"{"b":1}"#).unwrap_err();
         assert!(error.starts_with("the message field a: missing field `a`"), "{error}");
+    }
+
+    struct Taken;
+
+    impl Outlet for Taken {
+        fn send(&self, _: &[u8]) -> Result<(), TransportError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_acknowledged_in_place_of_the_sink_is_no_surplus_of_it() {
+        let ctx = SinkContext::new(Meta::default(), Some(Box::new(Taken)), AckMode::Manual);
+        // A warning passes once a second.
+        let has_warned = || ctx.0.surplus.pass(Instant::now()).is_none();
+        ctx.begin();
+        // The plugin is told to end while the sink collects the message.
+        assert_eq!(ctx.give_up(), 1);
+        ctx.ack_ok().unwrap();
+        assert!(!has_warned());
+        let ctx = SinkContext::new(Meta::default(), Some(Box::new(Taken)), AckMode::Manual);
+        ctx.ack_ok().unwrap();
+        assert!(ctx.0.surplus.pass(Instant::now()).is_none(), "a real one is logged");
     }
 }
