@@ -62,7 +62,7 @@ pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
 pub use error::{Error, ErrorKind, Result};
 pub use function::Function;
-pub use function::batch::PendingCall;
+pub use function::pending::PendingCall;
 pub use host::{Host, HostBuilder};
 pub use process::Exit;
 pub use process::guarded::GuardedProcess;

@@ -5,6 +5,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
+use std::task::Waker;
 use std::time::Instant;
 
 use ekuiper_core::sync::{lock, wait};
@@ -18,12 +19,18 @@ use crate::wait::Closing;
 pub struct DeadlineLock<T> {
     /// The value; this mutex is only tried, never waited for.
     value: Mutex<T>,
-    /// The number of waiting threads.
+    /// The number of waiting threads and wakers.
     waiting: AtomicUsize,
-    /// Held by a thread that is about to wait, so that it cannot miss a
-    /// release.
-    queue: Mutex<()>,
+    /// Held by a thread that is about to wait, so that it cannot miss a release.
+    queue: Mutex<Queue>,
     returned: Condvar,
+}
+
+/// Who waits for a release.
+#[derive(Debug, Default)]
+struct Queue {
+    threads: usize,
+    tasks: Vec<Waker>,
 }
 
 /// The outcome of a wait for a lock, or for a condition that its holder may
@@ -58,6 +65,37 @@ impl<T> DeadlineLock<T> {
             Err(TryLockError::WouldBlock) => return None,
         };
         Some(Held { lock: self, value: Some(value) })
+    }
+
+    /// Acquires the lock if it is free, and otherwise has `waker` woken once it
+    /// is.
+    pub fn try_lock_or_wake(&self, waker: &Waker) -> Option<Held<'_, T>> {
+        if let Some(held) = self.try_lock() {
+            return Some(held);
+        }
+        self.wake_on_release(waker);
+        // It may have been released meanwhile; the waker is woken then.
+        self.try_lock()
+    }
+
+    /// Has `waker` woken by the next release. Only a holder of the lock can
+    /// know that there will be one.
+    pub fn wake_on_release(&self, waker: &Waker) {
+        let mut queue = self.queue();
+        if !queue.tasks.iter().any(|other| other.will_wake(waker)) {
+            queue.tasks.push(waker.clone());
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        // Pairs with the fence on release, as for a waiting thread.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Wakes the tasks that wait for a release, though the lock stays held: for
+    /// a holder that has done what some of them wait for.
+    pub fn wake_tasks(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.released();
+        }
     }
 
     /// Acquires the lock; `None` when it is held by other threads until the
@@ -103,25 +141,42 @@ impl<T> DeadlineLock<T> {
     }
 
     #[cold]
-    fn wait(&self, deadline: Deadline, mut done: impl FnMut() -> bool) -> Waited<'_, T> {
+    fn wait(&self, deadline: Deadline, done: impl FnMut() -> bool) -> Waited<'_, T> {
         let mut queue = self.queue();
-        let _waiting = Waiting::begin(&self.waiting);
+        queue.threads += 1;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence on release: either the releasing thread sees
+        // that a thread waits, or the next attempt here sees that the value is
+        // free.
+        fence(Ordering::SeqCst);
+        let (mut queue, waited) = self.wait_in(queue, deadline, done);
+        queue.threads -= 1;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        waited
+    }
+
+    fn wait_in<'a>(
+        &'a self,
+        mut queue: MutexGuard<'a, Queue>,
+        deadline: Deadline,
+        mut done: impl FnMut() -> bool,
+    ) -> (MutexGuard<'a, Queue>, Waited<'a, T>) {
         loop {
             if done() {
                 // This thread may have been woken for the value: wake another
                 // one.
                 self.returned.notify_one();
-                return Waited::Done;
+                return (queue, Waited::Done);
             }
             if let Some(held) = self.try_lock() {
-                return Waited::Held(held);
+                return (queue, Waited::Held(held));
             }
             queue = match deadline {
                 None => wait(&self.returned, queue, None),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return Waited::Late;
+                        return (queue, Waited::Late);
                     }
                     wait(&self.returned, queue, Some(left))
                 }
@@ -129,8 +184,20 @@ impl<T> DeadlineLock<T> {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, ()> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         lock(&self.queue)
+    }
+
+    #[cold]
+    fn released(&self) {
+        let mut queue = self.queue();
+        let tasks = std::mem::take(&mut queue.tasks);
+        self.waiting.fetch_sub(tasks.len(), Ordering::Relaxed);
+        if queue.threads > 0 {
+            self.returned.notify_one();
+        }
+        drop(queue);
+        tasks.into_iter().for_each(Waker::wake);
     }
 
     /// Wakes all waiting threads, so that they check their condition again.
@@ -140,26 +207,6 @@ impl<T> DeadlineLock<T> {
             drop(self.queue());
             self.returned.notify_all();
         }
-    }
-}
-
-/// Counts a waiting thread while it exists.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn begin(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence on release: either the releasing thread sees
-        // that a thread waits, or the next attempt here sees that the value is
-        // free.
-        fence(Ordering::SeqCst);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -191,8 +238,7 @@ impl<T> Drop for Held<'_, T> {
         drop(self.value.take());
         fence(Ordering::SeqCst);
         if self.lock.waiting.load(Ordering::Relaxed) > 0 {
-            drop(self.lock.queue());
-            self.lock.returned.notify_one();
+            self.lock.released();
         }
     }
 }
@@ -242,6 +288,66 @@ mod tests {
             }
         });
         assert_eq!(*count.lock(soon()).unwrap(), 120_000);
+    }
+
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn tasks_are_woken_by_a_release() {
+        let turn = DeadlineLock::new(());
+        let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let woken = || count.0.load(Ordering::SeqCst);
+        drop(turn.try_lock_or_wake(&waker).unwrap());
+        assert_eq!(woken(), 0, "it was free");
+        let held = turn.try_lock().unwrap();
+        assert!(turn.try_lock_or_wake(&waker).is_none());
+        assert!(turn.try_lock_or_wake(&waker).is_none());
+        assert_eq!(woken(), 0);
+        drop(held);
+        assert_eq!(woken(), 1, "once, though it asked twice");
+        drop(turn.try_lock());
+        assert_eq!(woken(), 1);
+        assert_eq!(turn.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn no_task_is_forgotten() {
+        struct Unpark(std::thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let count = DeadlineLock::new(0);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let count = &count;
+                scope.spawn(move || {
+                    let waker = Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
+                    for _ in 0..20_000 {
+                        let mut held = if number % 2 == 0 {
+                            count.lock(soon()).unwrap()
+                        } else {
+                            loop {
+                                if let Some(held) = count.try_lock_or_wake(&waker) {
+                                    break held;
+                                }
+                                std::thread::park_timeout(Duration::from_secs(60));
+                            }
+                        };
+                        *held += 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*count.lock(soon()).unwrap(), 80_000);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct BatchWriter {
     buffer: Vec<u8>,
     /// The position of the number of rows, in MessagePack.
     place: usize,
+    /// The position of the first row.
+    first: usize,
     rows: u32,
 }
 
@@ -52,7 +54,27 @@ impl BatchWriter {
                 place = push_open_array(&mut buffer);
             }
         }
-        Self { format, buffer, place, rows: 0 }
+        let first = buffer.len();
+        Self { format, buffer, place, first, rows: 0 }
+    }
+
+    /// Removes the rows that are not to be kept. `ends` has the
+    /// [length](BatchWriter::length) of the batch after each of its rows.
+    pub fn retain(&mut self, ends: &[usize], mut keep: impl FnMut(usize) -> bool) {
+        let (mut start, mut end_kept) = (self.first, self.first);
+        self.rows = 0;
+        for (row, &end) in ends.iter().enumerate() {
+            if keep(row) {
+                // The first row has no comma before it.
+                let comma = self.format == Format::Json && self.rows == 0 && row > 0;
+                let from = start + usize::from(comma);
+                self.buffer.copy_within(from..end, end_kept);
+                end_kept += end - from;
+                self.rows += 1;
+            }
+            start = end;
+        }
+        self.buffer.truncate(end_kept);
     }
 
     /// Adds a row.

@@ -16,6 +16,14 @@ impl Channel {
     /// Handles the next event. Without one by the deadline, fails with the
     /// reason why no command can be sent.
     pub(super) fn step(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
+        let handled = self.handle_next(state, deadline);
+        if !state.tasks.is_empty() && !matches!(handled, Err(Failure::NotReady(_))) {
+            std::mem::take(&mut state.tasks).into_iter().for_each(|task| self.state.wake_on_release(&task));
+        }
+        handled
+    }
+
+    fn handle_next(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
         match self.reply.receive(&mut state.buffer, Some(deadline)) {
             Ok(ReplyEvent::Connected(connection)) => {
                 self.connected(state, connection);
@@ -23,9 +31,12 @@ impl Channel {
             }
             Ok(ReplyEvent::Disconnected(connection)) => self.disconnected(state, connection).map(|()| None),
             Ok(ReplyEvent::Oversized(ticket, length)) => oversized(state, ticket, length),
-            Ok(ReplyEvent::Request(ticket)) => Ok(self.requested(state, ticket)),
+            Ok(ReplyEvent::Request(ticket)) => Ok(Some(self.requested(state, ticket))),
             Err(TransportError::Timeout) => Err(Failure::NotReady(state.not_ready())),
-            Err(TransportError::Closed) => Err(Failure::ProcessEnded),
+            Err(TransportError::Closed) => {
+                state.tell(Err(Failure::OutcomeUnknown));
+                Err(Failure::ProcessEnded)
+            }
             Err(error) => Err(Failure::Transport(error)),
         }
     }
@@ -53,9 +64,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Interprets a request; returns `None` for the answer to a posted command,
-    /// which was passed on.
-    fn requested(&self, state: &mut State, ticket: Ticket) -> Option<Arrival> {
+    /// Interprets a request. The answer to a posted command is passed on.
+    fn requested(&self, state: &mut State, ticket: Ticket) -> Arrival {
         let connection = ticket.connection;
         let arrival = state.end.arrived(ticket, &state.buffer);
         state.count(connection);
@@ -67,15 +77,8 @@ impl Channel {
             self.scope.has_greeted();
         }
         match arrival {
-            Arrival::Answer if state.posted.is_some() => {
-                state.tell(Ok(()));
-                return None;
-            }
-            // Plugins to which commands are posted send no keepalives.
-            Arrival::SendAgain if state.posted.is_some() => {
-                state.tell(Err(Failure::OutcomeUnknown));
-                return None;
-            }
+            Arrival::Answer if state.posted.is_some() => state.tell(Ok(())),
+            Arrival::SendAgain if state.posted.is_some() => self.send_posted_again(state),
             Arrival::Handshake => state.introduce(connection),
             Arrival::Rival => self.rival(state, connection),
             Arrival::Garbage => {
@@ -89,7 +92,7 @@ impl Channel {
             Arrival::Stale => tracing::debug!(address = %self.address, "an answer without a call was dropped"),
             _ => {}
         }
-        Some(arrival)
+        arrival
     }
 
     /// Handles a second connection of the plugin's processes with a handshake:

@@ -6,11 +6,17 @@
 //! reader wakes for it at most once a second, and in an idle host only when a
 //! plugin sends something. A peer that stops in the middle of a message is
 //! checked again at its deadline, since nothing else checks it.
+//!
+//! Tasks wait here, too: a channel with [attention](Watch::attention) is read
+//! as soon as there is something to read, which wakes the tasks that wait for
+//! it, and a [timer](IdleReader::wake_at) wakes a task at its deadline.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::{Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -41,6 +47,12 @@ pub(crate) trait Watched: Send + Sync {
     /// Returns a counter that changes with every use by others.
     fn uses(&self) -> u64;
 
+    /// Returns whether a task waits for the channel: it is read at once, even
+    /// if it is in use.
+    fn has_waiting_task(&self) -> bool {
+        false
+    }
+
     /// Reads all that is there without waiting, and disconnects a peer that has
     /// exceeded its time for the rest of a message.
     fn tend(&self) -> Tended;
@@ -69,21 +81,47 @@ pub(crate) struct IdleReader {
 
 struct Shared {
     epoll: OwnedFd,
-    stop: OwnedFd,
-    watched: Mutex<HashMap<u64, Arc<dyn Watched>>>,
+    /// Ends a wait of the thread: it is to stop, or there is an earlier timer.
+    kick: OwnedFd,
+    stops: AtomicBool,
+    watched: Mutex<HashMap<u64, Entry>>,
+    timers: Mutex<Timers>,
     stall_timeout: Duration,
 }
 
-const STOP: u64 = 0;
+#[derive(Clone)]
+struct Entry {
+    watched: Arc<dyn Watched>,
+    /// The next message wakes the thread.
+    is_armed: Arc<AtomicBool>,
+}
+
+/// Wakers by the time at which they are woken, with a number that makes the
+/// time unique.
+#[derive(Default)]
+struct Timers {
+    wakers: BTreeMap<(Instant, u64), Waker>,
+    /// When the thread looks at the timers next; `None`: not before it is
+    /// kicked.
+    next_look: Option<Instant>,
+}
+
+const KICK: u64 = 0;
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(KICK + 1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 impl IdleReader {
     /// Starts the thread. Peers may pause for `stall_timeout` in the middle of
     /// a message.
     pub(crate) fn start(stall_timeout: Duration) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        let shared = Arc::new(Shared { epoll, stop, watched: Mutex::default(), stall_timeout });
+        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &kick, epoll::EventData::new_u64(KICK), epoll::EventFlags::IN)?;
+        let (stops, watched, timers) = Default::default();
+        let shared = Arc::new(Shared { epoll, kick, stops, watched, timers, stall_timeout });
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("ekuiper-idle".into()).spawn(move || own.run())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -94,11 +132,28 @@ impl IdleReader {
         let id = self.shared.watch(watched);
         Watch { id, shared: Arc::downgrade(&self.shared) }
     }
+
+    /// Wakes `waker` at this time, unless the returned guard is dropped before.
+    pub(crate) fn wake_at(&self, at: Instant, waker: Waker) -> Timer {
+        let key = (at, next_id());
+        let mut timers = lock(&self.shared.timers);
+        timers.wakers.insert(key, waker);
+        let is_early = timers.next_look.is_none_or(|look| at < look);
+        if is_early {
+            timers.next_look = Some(at);
+        }
+        drop(timers);
+        if is_early {
+            self.shared.kick();
+        }
+        Timer { key, shared: Arc::downgrade(&self.shared) }
+    }
 }
 
 impl Drop for IdleReader {
     fn drop(&mut self) {
-        let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
+        self.shared.stops.store(true, Ordering::SeqCst);
+        self.shared.kick();
         // The idle reader itself may drop the last handle of the host.
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
@@ -112,6 +167,49 @@ pub(crate) struct Watch {
     shared: Weak<Shared>,
 }
 
+impl Watch {
+    /// Returns a handle for tasks that wait for the channel.
+    pub(crate) fn attention(&self) -> Arc<Attention> {
+        Arc::new(Attention { id: self.id, shared: self.shared.clone() })
+    }
+}
+
+/// Has a watched channel read as soon as there is something to read.
+pub(crate) struct Attention {
+    id: u64,
+    shared: Weak<Shared>,
+}
+
+impl Attention {
+    /// Has the next message read at once.
+    pub(crate) fn arm(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.arm(self.id);
+        }
+    }
+}
+
+/// For a channel that was in use when there was something to read.
+impl Wake for Attention {
+    fn wake(self: Arc<Self>) {
+        self.arm();
+    }
+}
+
+/// Guard of a waker that is woken at a certain time.
+pub(crate) struct Timer {
+    key: (Instant, u64),
+    shared: Weak<Shared>,
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            lock(&shared.timers).wakers.remove(&self.key);
+        }
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
@@ -121,32 +219,39 @@ impl Drop for Watch {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn Watched>>> {
+    fn kick(&self) {
+        // A full counter is readable, too.
+        let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
         lock(&self.watched)
     }
 
     fn watch(&self, watched: Arc<dyn Watched>) -> u64 {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(STOP + 1);
-        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let id = next_id();
         let mut all = self.lock();
         if let Some(readiness) = watched.readiness() {
             let _ = epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), once());
         }
-        all.insert(id, watched);
+        all.insert(id, Entry { watched, is_armed: Arc::new(AtomicBool::new(true)) });
         id
     }
 
     fn forget(&self, id: u64) {
-        let watched = self.lock().remove(&id);
-        if let Some(readiness) = watched.as_ref().and_then(|watched| watched.readiness()) {
+        let entry = self.lock().remove(&id);
+        if let Some(readiness) = entry.as_ref().and_then(|entry| entry.watched.readiness()) {
             let _ = epoll::delete(&self.epoll, readiness);
         }
     }
 
-    fn rearm(&self, id: u64, watched: &dyn Watched) {
+    fn arm(&self, id: u64) {
         // Under the lock, so that a forgotten channel is not added again.
         let all = self.lock();
-        if let (true, Some(readiness)) = (all.contains_key(&id), watched.readiness()) {
+        if let Some(entry) = all.get(&id)
+            && !entry.is_armed.swap(true, Ordering::SeqCst)
+            && let Some(readiness) = entry.watched.readiness()
+        {
             let _ = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), once());
         }
     }
@@ -158,7 +263,7 @@ impl Shared {
         loop {
             ready.clear();
             let mut space = [const { MaybeUninit::uninit() }; 16];
-            match epoll::wait(&self.epoll, &mut space, agenda.timeout().as_ref()) {
+            match epoll::wait(&self.epoll, &mut space, self.timeout(&agenda).as_ref()) {
                 Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64())),
                 Err(Errno::INTR) => continue,
                 Err(error) => {
@@ -167,13 +272,39 @@ impl Shared {
                     continue;
                 }
             }
-            if ready.contains(&STOP) {
+            if ready.contains(&KICK) {
+                let _ = rustix::io::read(&self.kick, &mut [0; 8]);
+            }
+            if self.stops.load(Ordering::SeqCst) {
                 return;
             }
+            self.ring();
             for id in agenda.due(Instant::now()).into_iter().chain(ready.iter().copied()) {
                 self.look_at(id, &mut agenda);
             }
         }
+    }
+
+    /// Returns how long to wait for an event: until the next check or timer.
+    fn timeout(&self, agenda: &Agenda) -> Option<Timespec> {
+        let mut timers = lock(&self.timers);
+        let first = timers.wakers.first_key_value().map(|((at, _), _)| *at);
+        let next = first.into_iter().chain(agenda.next()).min();
+        timers.next_look = next;
+        // A wait that is too long to express has no limit.
+        next?.saturating_duration_since(Instant::now()).try_into().ok()
+    }
+
+    /// Wakes the wakers whose time has come.
+    fn ring(&self) {
+        let mut timers = lock(&self.timers);
+        if timers.wakers.is_empty() {
+            return;
+        }
+        let later = timers.wakers.split_off(&(Instant::now(), u64::MAX));
+        let due = std::mem::replace(&mut timers.wakers, later);
+        drop(timers);
+        due.into_values().for_each(Waker::wake);
     }
 
     /// Checks a channel that is readable or due.
@@ -182,14 +313,16 @@ impl Shared {
         let former = agenda.0.remove(&id);
         // Number of checks since the last event.
         let looks = former.as_ref().filter(|item| item.at <= now).map_or(0, |item| item.looks);
-        let Some(watched) = self.lock().get(&id).cloned() else { return };
+        let Some(Entry { watched, is_armed }) = self.lock().get(&id).cloned() else { return };
+        is_armed.store(false, Ordering::SeqCst);
         let uses = watched.uses();
         let in_use = Item { at: now + USE_PAUSE, uses: Some(uses), looks: 0 };
-        if former.and_then(|item| item.uses).is_some_and(|before| before != uses) {
+        let is_used = former.and_then(|item| item.uses).is_some_and(|before| before != uses);
+        if is_used && !watched.has_waiting_task() {
             return agenda.add(id, in_use);
         }
         match watched.tend() {
-            Tended::Idle => self.rearm(id, &*watched),
+            Tended::Idle => self.arm(id),
             Tended::Piece => {
                 if looks < LOOKS {
                     // A channel in use checks the deadlines of its peers
@@ -197,7 +330,7 @@ impl Shared {
                     let at = Instant::now() + self.stall_timeout + MARGIN;
                     agenda.add(id, Item { at, uses: None, looks: looks + 1 });
                 }
-                self.rearm(id, &*watched);
+                self.arm(id);
             }
             Tended::InUse => agenda.add(id, in_use),
             Tended::Later(at) => agenda.add(id, Item { at, uses: None, looks: 0 }),
@@ -224,10 +357,8 @@ impl Agenda {
         self.0.insert(id, item);
     }
 
-    fn timeout(&self) -> Option<Timespec> {
-        let next = self.0.values().map(|item| item.at).min()?;
-        // A wait that is too long to express has no limit.
-        next.saturating_duration_since(Instant::now()).try_into().ok()
+    fn next(&self) -> Option<Instant> {
+        self.0.values().map(|item| item.at).min()
     }
 
     fn due(&self, now: Instant) -> Vec<u64> {
@@ -262,6 +393,34 @@ mod tests {
             self.1.send(count).unwrap();
             Tended::Idle
         }
+    }
+
+    struct Told(mpsc::Sender<Instant>);
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(Instant::now());
+        }
+    }
+
+    #[test]
+    fn timers_wake_in_their_order_unless_they_are_dropped() {
+        let idle_reader = IdleReader::start(Duration::from_secs(10)).unwrap();
+        let (sender, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Told(sender)));
+        let start = Instant::now();
+        let at = [80, 20, 50].map(|after| start + Duration::from_millis(after));
+        let timers = at.map(|at| idle_reader.wake_at(at, waker.clone()));
+        let [last, _first, dropped] = timers;
+        drop(dropped);
+        let woken = || told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(woken() >= at[1]);
+        assert!(woken() >= at[0], "the one at 50 ms was dropped");
+        drop(last);
+        assert!(lock(&idle_reader.shared.timers).wakers.is_empty());
+        // One in the past is woken, too.
+        let _past = idle_reader.wake_at(start, waker.clone());
+        woken();
     }
 
     #[test]

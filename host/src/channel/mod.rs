@@ -9,8 +9,9 @@ mod events;
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
@@ -18,11 +19,11 @@ use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
-use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
+use ekuiper_transport_ipc::lock::{DeadlineLock, Held, Waited};
 
 use crate::process::EXIT_GRACE;
 use dependents::ProcessScope;
-use idle_reader::{LOOK_LIMIT, Tended, Watched};
+use idle_reader::{Attention, LOOK_LIMIT, Tended, Watch, Watched};
 
 /// Time for a function's peer to reconnect by itself after its connection has
 /// ended: libnng retries within a second.
@@ -48,6 +49,10 @@ pub(crate) struct Channel {
     is_left: AtomicBool,
     /// Every wait on the channel has been ended.
     is_closed: AtomicBool,
+    /// Has the idle reader read the channel at once.
+    attention: OnceLock<Arc<Attention>>,
+    /// A task waits for the next event.
+    has_waiting_task: AtomicBool,
 }
 
 #[derive(Default)]
@@ -67,7 +72,17 @@ struct State {
     /// What the connected processes have announced of themselves.
     hellos: HashMap<ConnectionId, Hello>,
     /// A posted command, which no caller waits for.
-    posted: Option<Tell>,
+    posted: Option<Posted>,
+    /// Tasks to be woken by the next event.
+    tasks: Vec<Waker>,
+}
+
+/// A command whose answer no caller waits for.
+struct Posted {
+    tell: Tell,
+    /// The command, if it may have to be sent again: a plugin on an official
+    /// SDK may send a keepalive that crosses it.
+    command: Option<Vec<u8>>,
 }
 
 /// Callback that takes the answer in the buffer, or the failure.
@@ -89,7 +104,7 @@ impl State {
     /// Passes the answer of a posted command, or its failure, to its sender.
     fn tell(&mut self, outcome: Result<(), Failure>) {
         if let Some(posted) = self.posted.take() {
-            posted(outcome.map(|()| &mut self.buffer));
+            (posted.tell)(outcome.map(|()| &mut self.buffer));
         }
     }
 
@@ -145,12 +160,27 @@ impl Channel {
             has_peer: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            attention: OnceLock::new(),
+            has_waiting_task: AtomicBool::new(false),
         })
     }
 
     /// Listens for the plugin on the channel of a function.
     pub(crate) fn listen_for_function(scope: &Arc<ProcessScope>, address: &Address) -> Result<Self, TransportError> {
         Ok(Self { is_function: true, ..Self::listen(scope, address, HostEnd::new())? })
+    }
+
+    /// Lets tasks wait for the channel, which the idle reader watches.
+    pub(crate) fn allow_tasks(&self, watch: &Watch) {
+        let _ = self.attention.set(watch.attention());
+    }
+
+    /// Has the next event handled at once, for the tasks that wait for it.
+    pub(crate) fn attend(&self) {
+        self.has_waiting_task.store(true, Ordering::SeqCst);
+        if let Some(attention) = self.attention.get() {
+            attention.arm();
+        }
     }
 
     /// Waits until a plugin has completed its handshake. With `strict`, the
@@ -244,6 +274,62 @@ impl Channel {
         self.settle(deadline, deadline + EXIT_GRACE);
     }
 
+    /// [Posts](Channel::post) a command without waiting for anything. If that
+    /// is not possible now, returns false, and wakes `waker` when it may be.
+    /// With `may_cross`, the plugin may be sending a keepalive.
+    pub(crate) fn try_post(
+        &self,
+        command: &[u8],
+        may_cross: bool,
+        waker: &Waker,
+        tell: impl FnOnce(Result<&mut Vec<u8>, Failure>) + Send + 'static,
+    ) -> Result<bool, Failure> {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        let Some(mut state) = self.state.try_lock_or_wake(waker) else { return Ok(false) };
+        if self.is_left.load(Ordering::SeqCst) {
+            return Err(Failure::ProcessEnded);
+        }
+        let past = Instant::now();
+        match self.prepare(&mut state, past).and_then(|()| self.send(&mut state, command, past)) {
+            Ok(()) => {
+                let command = may_cross.then(|| command.to_vec());
+                state.posted = Some(Posted { tell: Box::new(tell), command });
+                Ok(true)
+            }
+            Err(Failure::NotReady(NotReady::Busy)) => {
+                state.tasks.push(waker.clone());
+                drop(state);
+                self.attend();
+                Ok(false)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Gives up the wait for the answer to the [posted](Channel::post) command.
+    /// Returns false if the channel is in use; `waker` is woken then when it is
+    /// not.
+    pub(crate) fn try_expire(&self, waker: &Waker) -> bool {
+        let Some(mut state) = self.state.try_lock_or_wake(waker) else { return false };
+        self.drain(&mut state);
+        if state.posted.is_some() {
+            state.end.abandon();
+            state.tell(Err(Failure::Timeout));
+        }
+        true
+    }
+
+    /// Has `waker` woken when the channel is not in use any more.
+    pub(crate) fn wake_on_release(&self, waker: &Waker) {
+        self.state.wake_on_release(waker);
+    }
+
+    /// Wakes the threads that [settle](Channel::settle_unless), so that they
+    /// check again whether what they wait for is done.
+    pub(crate) fn look_again(&self) {
+        self.state.look_again();
+    }
+
     /// Sends a command, whose answer is then due.
     fn begin(&self, command: &[u8], send_by: Instant) -> Result<Held<'_, State>, Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
@@ -291,7 +377,7 @@ impl Channel {
         tell: impl FnOnce(Result<&mut Vec<u8>, Failure>) + Send + 'static,
     ) -> Result<(), Failure> {
         let mut state = self.begin(command, send_by)?;
-        state.posted = Some(Box::new(tell));
+        state.posted = Some(Posted { tell: Box::new(tell), command: None });
         Ok(())
     }
 
@@ -299,8 +385,14 @@ impl Channel {
     /// [posted](Channel::post) command has been passed to its sender. After
     /// `answer_by` the command fails, and a later answer is dropped.
     pub(crate) fn settle(&self, deadline: Instant, answer_by: Instant) {
+        self.settle_unless(deadline, answer_by, || false);
+    }
+
+    /// [Settles](Channel::settle) the channel, unless another thread does what
+    /// this one waits for.
+    pub(crate) fn settle_unless(&self, deadline: Instant, answer_by: Instant, done: impl FnMut() -> bool) {
         self.uses.fetch_add(1, Ordering::Relaxed);
-        let Some(mut state) = self.state.lock(deadline) else { return };
+        let Waited::Held(mut state) = self.state.lock_unless(deadline, done) else { return };
         while state.posted.is_some() {
             match self.wait(&mut state, deadline.min(answer_by)) {
                 Ok(_) => {}
@@ -309,7 +401,6 @@ impl Channel {
                     state.tell(Err(Failure::Timeout));
                 }
                 Err(Failure::NotReady(_)) => return,
-                Err(Failure::ProcessEnded) => state.tell(Err(Failure::OutcomeUnknown)),
                 Err(failure) => state.tell(Err(failure)),
             }
         }
@@ -340,7 +431,24 @@ impl Channel {
                 Err(failure) => return Err(failure),
             }
         }
+        // This caller may hold the channel for long.
+        self.state.wake_tasks();
         Ok(())
+    }
+
+    /// Sends a posted command again, which crossed a keepalive.
+    fn send_posted_again(&self, state: &mut State) {
+        let command = state.posted.as_mut().and_then(|posted| posted.command.take());
+        let sent = match &command {
+            Some(command) => self.send(state, command, Instant::now()),
+            // Plugins on our SDK send no keepalives.
+            None => Err(Failure::OutcomeUnknown),
+        };
+        match (sent, &mut state.posted) {
+            (Ok(()), Some(posted)) => posted.command = command,
+            (Ok(()), None) => {}
+            (Err(failure), _) => state.tell(Err(failure)),
+        }
     }
 
     fn send(&self, state: &mut State, command: &[u8], deadline: Instant) -> Result<(), Failure> {
@@ -403,13 +511,23 @@ impl Watched for Channel {
         self.uses.load(Ordering::Relaxed)
     }
 
-    /// Reads keepalives while no call does (fault 1).
+    fn has_waiting_task(&self) -> bool {
+        self.has_waiting_task.load(Ordering::SeqCst)
+    }
+
+    /// Reads keepalives while no call does (fault 1), and answers that tasks
+    /// wait for.
     fn tend(&self) -> Tended {
-        match self.state.try_lock() {
+        let state = match self.attention.get().filter(|_| self.has_waiting_task()) {
+            Some(attention) => self.state.try_lock_or_wake(&Waker::from(attention.clone())),
+            None => self.state.try_lock(),
+        };
+        match state {
             Some(mut state) => {
                 state.strangers = 0;
                 let mut whole = false;
                 // The rest of a flood is read at the next check.
+                let mut tended = Tended::Idle;
                 for _ in 0..LOOK_LIMIT {
                     if state.has_heard_the_peer() {
                         break;
@@ -417,11 +535,20 @@ impl Watched for Channel {
                     match self.step(&mut state, Instant::now()) {
                         Ok(arrival) => whole |= arrival.is_some(),
                         Err(Failure::OutcomeUnknown) => whole = true,
-                        Err(Failure::NotReady(_)) => return if whole { Tended::Idle } else { Tended::Piece },
-                        Err(_) => return Tended::Over,
+                        Err(Failure::NotReady(_)) => {
+                            tended = if whole { Tended::Idle } else { Tended::Piece };
+                            break;
+                        }
+                        Err(_) => {
+                            tended = Tended::Over;
+                            break;
+                        }
                     }
                 }
-                Tended::Idle
+                if state.posted.is_none() && state.tasks.is_empty() {
+                    self.has_waiting_task.store(false, Ordering::SeqCst);
+                }
+                tended
             }
             None => Tended::InUse,
         }

@@ -1,10 +1,12 @@
 //! Calls of a plugin's function.
 
-pub(crate) mod batch;
+mod command;
+mod many;
+pub(crate) mod pending;
+mod pipeline;
 mod route;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use ekuiper_core::message::{Arguments, CallKind, FunctionMeta};
 use serde::de::DeserializeOwned;
@@ -12,7 +14,8 @@ use serde::de::DeserializeOwned;
 use crate::Result;
 use crate::plugin::Plugin;
 use crate::target::default_rule;
-use batch::{PendingCall, Pipeline};
+use pending::PendingCall;
+use pipeline::Pipeline;
 use route::FunctionRoute;
 
 /// A function of a plugin. Cheap to clone; calls of the same function are
@@ -34,14 +37,14 @@ impl std::fmt::Debug for Function {
 
 impl Function {
     pub(crate) fn new(plugin: Arc<Plugin>, symbol: &str) -> Result<Self> {
-        plugin.function(symbol, Instant::now() + plugin.site.options.init_timeout)?;
         // The official Go SDK executes nothing without a rule and an operator.
         let meta = FunctionMeta { rule_id: default_rule(), op_id: symbol.to_owned(), ..FunctionMeta::default() };
-        Ok(Self::for_place(plugin, symbol.into(), meta))
+        Ok(Self::of(FunctionRoute::open(plugin, symbol, meta)?))
     }
 
-    fn for_place(plugin: Arc<Plugin>, symbol: Arc<str>, meta: FunctionMeta) -> Self {
-        Self { route: Arc::new(FunctionRoute::new(plugin, symbol, meta)), pipeline: Arc::default() }
+    fn of(route: FunctionRoute) -> Self {
+        let route = Arc::new(route);
+        Self { pipeline: Pipeline::new(route.clone()), route }
     }
 
     /// Returns the function's name.
@@ -53,7 +56,7 @@ impl Function {
     /// carry. Default: a rule named after this process, with an operator of the
     /// function's name.
     pub fn with_meta(self, meta: FunctionMeta) -> Self {
-        Self::for_place(self.route.plugin.clone(), self.route.symbol.clone(), meta)
+        Self::of(self.route.with_meta(meta))
     }
 
     /// Calls the function: `revert.call::<String>(("hello",))`.
@@ -81,21 +84,22 @@ impl Function {
         R: DeserializeOwned + Send + 'static,
         A: Arguments,
     {
-        batch::call_many(&self.route, &self.pipeline, rows.into_iter())
+        many::call_many(&self.route, rows.into_iter())
     }
 
-    /// Sends a call without waiting for the result, which [`PendingCall::wait`]
-    /// returns.
+    /// Makes a call without waiting for anything. [`PendingCall`] is a future of
+    /// its result, and [`PendingCall::wait`] blocks for it.
     ///
-    /// To a plugin on our SDK, the first call is sent at once, and calls made
-    /// while it is in flight are sent as one batch. Any other plugin gets one
-    /// call after the other.
+    /// Calls are made at once, in their order, whether or not anything waits
+    /// for their results. To a plugin on our SDK, calls made while one is in
+    /// flight are sent as one batch; any other plugin gets one call after the
+    /// other.
     ///
     /// # Errors
-    /// The arguments cannot be encoded, or the call cannot be sent; it is not
-    /// executed then.
+    /// The arguments cannot be encoded.
     pub fn call_async<R: DeserializeOwned>(&self, args: impl Arguments) -> Result<PendingCall<R>> {
-        batch::call_async(&self.route, &self.pipeline, &args)
+        let (command, row) = self.pipeline.add(&args)?;
+        Ok(PendingCall::new(self.pipeline.clone(), command, row))
     }
 
     /// Asks the function whether it accepts these arguments; plugins check at

@@ -1,6 +1,7 @@
 //! Path of a call to the process that serves its function, and of the answer
 //! back.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -26,9 +27,17 @@ pub(crate) struct FunctionRoute {
     pub(super) symbol: Arc<str>,
     pub(super) meta: FunctionMeta,
     pub(super) encoded_meta: EncodedMeta,
-    /// Connection of the last call.
-    current: Mutex<Option<FunctionConnection>>,
+    current: Mutex<Current>,
     buffer: Mutex<Vec<u8>>,
+    /// Number of the last batch.
+    batches: AtomicU64,
+}
+
+/// Connection of the last call.
+struct Current {
+    connection: FunctionConnection,
+    /// Another process may serve now.
+    is_forgotten: bool,
 }
 
 /// A function in one process of its plugin.
@@ -49,9 +58,26 @@ impl FunctionConnection {
 }
 
 impl FunctionRoute {
-    pub(super) fn new(plugin: Arc<Plugin>, symbol: Arc<str>, meta: FunctionMeta) -> Self {
+    /// Starts the function, and its plugin.
+    pub(super) fn open(plugin: Arc<Plugin>, symbol: &str, meta: FunctionMeta) -> Result<Self> {
+        let (running, channel) = plugin.function(symbol, Instant::now() + plugin.site.options.init_timeout)?;
+        Ok(Self::new(plugin, symbol.into(), meta, FunctionConnection { running, channel }))
+    }
+
+    fn new(plugin: Arc<Plugin>, symbol: Arc<str>, meta: FunctionMeta, connection: FunctionConnection) -> Self {
         let encoded_meta = EncodedMeta::from(&meta);
-        Self { plugin, symbol, meta, encoded_meta, current: Mutex::default(), buffer: Mutex::default() }
+        let current = Mutex::new(Current { connection, is_forgotten: false });
+        let (buffer, batches) = Default::default();
+        Self { plugin, symbol, meta, encoded_meta, current, buffer, batches }
+    }
+
+    /// Returns the same function with another rule, operator and instance.
+    pub(super) fn with_meta(&self, meta: FunctionMeta) -> Self {
+        Self::new(self.plugin.clone(), self.symbol.clone(), meta, self.latest())
+    }
+
+    pub(super) fn next_batch(&self) -> u64 {
+        self.batches.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Makes a call, and waits for its answer.
@@ -106,21 +132,31 @@ impl FunctionRoute {
     /// Returns the function's connection in the serving process; after a crash,
     /// waits for the next one.
     pub(super) fn connection(&self, deadline: Instant) -> Result<FunctionConnection> {
-        let mut current = lock(&self.current);
-        if let Some(connection) = current.as_ref().filter(|connection| connection.channel.is_usable()) {
-            return Ok(connection.clone());
+        if let Some(connection) = self.usable() {
+            return Ok(connection);
         }
-        *current = None;
-        drop(current);
         let (running, channel) = self.plugin.function(&self.symbol, deadline)?;
         let connection = FunctionConnection { running, channel };
-        *lock(&self.current) = Some(connection.clone());
+        *lock(&self.current) = Current { connection: connection.clone(), is_forgotten: false };
         Ok(connection)
+    }
+
+    /// Returns the connection of the last call, if the next one can use it as
+    /// it is.
+    pub(super) fn usable(&self) -> Option<FunctionConnection> {
+        let current = lock(&self.current);
+        let is_usable = !current.is_forgotten && current.connection.channel.is_usable();
+        is_usable.then(|| current.connection.clone())
+    }
+
+    /// Returns the connection of the last call.
+    pub(super) fn latest(&self) -> FunctionConnection {
+        lock(&self.current).connection.clone()
     }
 
     /// Discards the connection: another process may serve now.
     fn forget(&self) {
-        *lock(&self.current) = None;
+        lock(&self.current).is_forgotten = true;
     }
 
     pub(super) fn what(&self, kind: CallKind) -> String {

@@ -488,6 +488,7 @@ impl Running {
         let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
         // Read from now on: a plugin may send much before it answers.
         let watch = self.site.idle_reader.watch(channel.clone());
+        channel.allow_tasks(&watch);
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
             let patience = self.site.options.init_timeout;
             let ready = channel.wait_ready(Instant::now() + patience, false);

@@ -91,3 +91,26 @@ fn errors_out_of_order_are_refused() {
         assert!(decoded.is_err(), "{errors}: {decoded:?}");
     }
 }
+
+#[test]
+fn what_is_left_of_a_batch_is_as_if_the_rest_had_never_been_there() {
+    let meta = EncodedMeta::from(&FunctionMeta::default());
+    for format in BOTH {
+        for kept in 0..1 << 4 {
+            let is_kept = |row: usize| kept & 1 << row != 0;
+            let mut all = BatchWriter::new(format, Vec::new(), 7, &meta);
+            let mut some = BatchWriter::new(format, Vec::new(), 7, &meta);
+            let mut ends = Vec::new();
+            for row in 0..4 {
+                all.row(&("x".repeat(row * 20), row)).unwrap();
+                ends.push(all.length());
+                if is_kept(row) {
+                    some.row(&("x".repeat(row * 20), row)).unwrap();
+                }
+            }
+            all.retain(&ends, is_kept);
+            assert_eq!((all.rows(), all.length()), (some.rows(), some.length()));
+            assert_eq!(all.finish(), some.finish(), "{format:?} {kept:04b}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! A call in flight: a future, or a value that can be waited for.
+
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use serde::de::DeserializeOwned;
+
+use super::command::Command;
+use super::pipeline::Pipeline;
+use crate::Result;
+
+/// A call in flight: a future of its result.
+///
+/// It is made at once, whether anything waits for it or not, after all calls
+/// that were made before. The future needs no particular runtime: the host
+/// wakes it. Dropping it discards the result, and a call that was not sent by
+/// then is not executed.
+#[must_use = "its result may be an error"]
+pub struct PendingCall<R> {
+    pipeline: Arc<Pipeline>,
+    command: Arc<Command>,
+    row: usize,
+    /// Other tasks had a turn to make calls, which are sent together.
+    has_yielded: bool,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<R> PendingCall<R> {
+    pub(super) fn new(pipeline: Arc<Pipeline>, command: Arc<Command>, row: usize) -> Self {
+        Self { pipeline, command, row, has_yielded: false, result: PhantomData }
+    }
+}
+
+impl<R: DeserializeOwned> PendingCall<R> {
+    /// Blocks until the result is there, and returns it.
+    ///
+    /// # Errors
+    /// As [`Function::call`](super::Function::call). A call that was not sent
+    /// before its process ended is made in the next one.
+    pub fn wait(self) -> Result<R> {
+        self.pipeline.wait(&self.command);
+        self.outcome().expect("a settled command has an outcome for each call")
+    }
+
+    fn outcome(&self) -> Option<Result<R>> {
+        self.command.outcome(&self.pipeline.route, self.row)
+    }
+}
+
+impl<R: DeserializeOwned> Future for PendingCall<R> {
+    type Output = Result<R>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.command.is_settled() {
+            if !std::mem::replace(&mut self.has_yielded, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.pipeline.spin(&self.command);
+        }
+        if !self.command.is_settled() && self.command.wake_when_settled(self.row, context.waker()) {
+            self.pipeline.attend(&self.command);
+            return Poll::Pending;
+        }
+        Poll::Ready(self.outcome().expect("a settled command has an outcome for each call"))
+    }
+}
+
+impl<R> Drop for PendingCall<R> {
+    fn drop(&mut self) {
+        self.command.drop_call(self.row);
+    }
+}
