@@ -207,3 +207,36 @@ impl Default for Counting {
         Self::new()
     }
 }
+
+/// The folder of the plugin that keeps account of what it executes
+/// (`plugins/ledger.rs`).
+pub struct Ledger(tempfile::TempDir);
+
+impl Ledger {
+    /// Makes the folder.
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("ledger");
+        fs::create_dir(&folder).unwrap();
+        symlink(tools::ledger(), folder.join("ledger")).unwrap();
+        let manifest = json!({
+            "version": "v1.0.0",
+            "language": "rust",
+            "executable": "ledger",
+            "functions": ["note", "slow", "noted", "begun", "crash"],
+        });
+        fs::write(folder.join("ledger.json"), manifest.to_string()).unwrap();
+        Self(root)
+    }
+
+    /// The plugin's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.0.path().join("ledger")
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new()
+    }
+}

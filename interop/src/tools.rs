@@ -90,6 +90,12 @@ pub fn counting() -> &'static Path {
     PROGRAM.get_or_init(|| example("counting"))
 }
 
+/// The plugin that keeps account of what it executes (`plugins/ledger.rs`).
+pub fn ledger() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| example("ledger"))
+}
+
 fn example(name: &str) -> PathBuf {
     cargo_build(&["-p", "ekuiper-interop", "--example", name]).remove(name).expect("cargo builds the plugin")
 }
