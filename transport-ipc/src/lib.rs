@@ -9,6 +9,7 @@
 //! - [`unread`]: the amount of sent data that the peer has not read;
 //! - [`lock`]: a mutex with the same kind of wait, also used by the host;
 //! - [`receiving`]: one receiver at a time, and what it gets;
+//! - [`request`]: the socket that sends requests, without its wire;
 //! - [`open_request`]: which request can be answered;
 //! - [`process`]: the process at the other end of a connection;
 //! - [`retained`]: connections that outlive the process that receives on them;
@@ -24,6 +25,7 @@ pub mod open_request;
 pub mod process;
 pub mod random;
 pub mod receiving;
+pub mod request;
 pub mod retained;
 pub mod socket_file;
 pub mod unread;

@@ -114,7 +114,7 @@ impl Transport for NngTransport {
     }
 
     fn request(&self, address: &Address, options: &Options) -> Result<Box<dyn Request>> {
-        Ok(Box::new(request::NngRequest::new(address, options)?))
+        Ok(Box::new(request::NngRequest::socket(address, options)?))
     }
 
     fn reply(&self, address: &Address, options: &Options) -> Result<Box<dyn Reply>> {

@@ -1,16 +1,16 @@
-//! REQ: dials, sends one request at a time, receives its reply.
+//! REQ: dials, sends one request at a time, receives its reply. The wire of
+//! `ekuiper_transport_ipc`'s request socket.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
 use ekuiper_core::sync::lock;
-use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
-use ekuiper_transport_ipc::lock::DeadlineLock;
-use ekuiper_transport_ipc::receiving::check_length;
-use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
+use ekuiper_core::transport::{ConnectionId, Deadline, Options, Result, TransportError};
+use ekuiper_transport_ipc::request::{RequestSocket, RequestWire};
+use ekuiper_transport_ipc::wait::{Closing, has_passed, io_error, wait_for};
 use nng::{Message, Protocol};
 use rustix::event::{PollFd, PollFlags};
 
@@ -23,84 +23,41 @@ pub(crate) struct NngRequest {
     address: Address,
     options: Options,
     closing: Closing,
-    state: DeadlineLock<RequestState>,
-    /// Locked by the thread that receives: a second one is refused, not kept
-    /// waiting.
-    receiving: Mutex<()>,
-    /// The ask, for closing while another thread has the state.
+    /// The ask, for closing while another thread has the socket.
     ask: Mutex<Option<Arc<Ask>>>,
 }
 
 /// A line and its replies.
 #[derive(Debug)]
-struct Ask {
+pub(crate) struct Ask {
     line: Line,
     /// Readable while there is a reply to receive.
     incoming: OwnedFd,
 }
 
-#[derive(Debug)]
-struct RequestState {
-    ask: Option<Arc<Ask>>,
-    requester: Requester,
-    /// The latest request's body, kept if it may have to be sent again.
-    body: Vec<u8>,
-}
-
 impl NngRequest {
-    pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
-        let mut seed = [0; 4];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
-        let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
-        let request = Self {
+    pub(crate) fn socket(address: &Address, options: &Options) -> Result<RequestSocket<Self>> {
+        let wire = Self {
             address: address.clone(),
             options: options.clone(),
             closing: Closing::new(address)?,
-            state: DeadlineLock::new(RequestState { ask: None, requester, body: Vec::new() }),
-            receiving: Mutex::default(),
             ask: Mutex::default(),
         };
         // Dials from now on, like the other sockets.
-        let mut state = request.state.lock_open(&request.closing, None)?;
-        request.redial(&mut state)?;
-        drop(state);
-        Ok(request)
+        let ask = wire.redial(&mut None)?;
+        RequestSocket::new(address, options, wire, Some(ask))
     }
 
     /// Begins a new connection; the former one is closed.
-    fn redial(&self, state: &mut RequestState) -> Result<Arc<Ask>> {
-        self.hang_up(state);
+    fn redial(&self, current: &mut Option<Arc<Ask>>) -> Result<Arc<Ask>> {
+        self.hang_up(current);
         let ask = Arc::new(Ask::new(&self.address, &self.options)?);
         let mut shared = lock(&self.ask);
         // `close` takes the current one and must not miss a later one.
         self.closing.check()?;
         *shared = Some(ask.clone());
-        state.ask = Some(ask.clone());
+        *current = Some(ask.clone());
         Ok(ask)
-    }
-
-    fn hang_up(&self, state: &mut RequestState) {
-        lock(&self.ask).take();
-        if let Some(ask) = state.ask.take() {
-            ask.line.end();
-        }
-    }
-
-    /// Ensures that there is a connection.
-    fn connected(&self, state: &mut RequestState, deadline: Deadline) -> Result<ConnectionId> {
-        loop {
-            self.closing.check()?;
-            let ask = match &state.ask {
-                Some(ask) => ask.clone(),
-                None => self.redial(state)?,
-            };
-            match ask.line.party.stage() {
-                Stage::Up(_, id) => return Ok(id),
-                Stage::Over => self.hang_up(state),
-                Stage::Waiting | Stage::Coming(_) => self.wait(&[&ask.line.party.begun], deadline, deadline)?,
-            }
-        }
     }
 
     /// Waits for one of `sources`, until `until`.
@@ -114,9 +71,53 @@ impl NngRequest {
         self.closing.check()?;
         if waited.is_err() && has_passed(deadline) { Err(TransportError::Timeout) } else { Ok(()) }
     }
+}
 
-    fn transmit(&self, state: &mut RequestState, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
-        let ask = state.ask.clone().ok_or(TransportError::Disconnected)?;
+impl RequestWire for NngRequest {
+    type Link = Option<Arc<Ask>>;
+
+    fn closing(&self) -> &Closing {
+        &self.closing
+    }
+
+    fn connected(&self, current: &mut Self::Link, deadline: Deadline) -> Result<ConnectionId> {
+        loop {
+            self.closing.check()?;
+            let ask = match current {
+                Some(ask) => ask.clone(),
+                None => self.redial(current)?,
+            };
+            match ask.line.party.stage() {
+                Stage::Up(_, id) => return Ok(id),
+                Stage::Over => self.hang_up(current),
+                Stage::Waiting | Stage::Coming(_) => self.wait(&[&ask.line.party.begun], deadline, deadline)?,
+            }
+        }
+    }
+
+    fn drop_replies(&self, current: &mut Self::Link) {
+        if let Some(ask) = current {
+            // libnng detects the connection's end only when everything before
+            // it has been received: replies that no caller waits for.
+            while let Ok(Some(_)) = ask.try_receive() {}
+        }
+    }
+
+    fn prepare(&self, current: &mut Self::Link, connection: ConnectionId) -> Result<()> {
+        let stage = current.as_ref().map(|ask| ask.line.party.stage());
+        let is_up = matches!(stage, Some(Stage::Up(_, id)) if id == connection);
+        if is_up { Ok(()) } else { Err(TransportError::Disconnected) }
+    }
+
+    fn transmit(
+        &self,
+        current: &mut Self::Link,
+        _: ConnectionId,
+        id: [u8; 4],
+        body: &[u8],
+        deadline: Deadline,
+    ) -> Result<()> {
+        let ask = current.clone().ok_or(TransportError::Disconnected)?;
         let mut message = Message::from(body);
         message.as_mut_header().push_back(&id);
         loop {
@@ -131,123 +132,50 @@ impl NngRequest {
         }
     }
 
-    /// Sends the latest request again, with the same id, on a new connection if
-    /// needed.
-    fn repeat(&self, state: &mut RequestState, deadline: Deadline) -> Result<()> {
-        loop {
-            self.connected(state, deadline)?;
-            let Some(id) = state.requester.resend(Instant::now()) else { return Ok(()) };
-            let body = std::mem::take(&mut state.body);
-            let sent = self.transmit(state, id, &body, deadline);
-            state.body = body;
-            match sent {
-                Err(TransportError::Disconnected) => self.hang_up(state),
-                sent => return sent,
+    fn take_reply(
+        &self,
+        current: &mut Self::Link,
+        requester: &mut Requester,
+        buffer: &mut Vec<u8>,
+        _: bool,
+    ) -> Result<bool> {
+        let ask = current.as_ref().ok_or(TransportError::Disconnected)?;
+        // Checked first: a reply that arrived before the end is then available.
+        let is_over = ask.line.party.stage() == Stage::Over;
+        let received = || ask.try_receive().map_err(|error| nng_error("receive at", &self.address, error));
+        while let Some(message) = received()? {
+            if let Some(body) = requester.accept(&message) {
+                buffer.clear();
+                buffer.extend_from_slice(body);
+                return Ok(true);
             }
         }
+        if is_over { Err(TransportError::Disconnected) } else { Ok(false) }
     }
 
-    fn await_reply(&self, state: &mut RequestState, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
-        loop {
-            self.closing.check()?;
-            let ask = state.ask.clone();
-            // Checked first: a reply that arrived before the end is then
-            // available.
-            let over = ask.as_ref().is_none_or(|ask| ask.line.party.stage() == Stage::Over);
-            if let Some(ask) = &ask {
-                let received = || ask.try_receive().map_err(|error| nng_error("receive at", &self.address, error));
-                while let Some(message) = received()? {
-                    if let Some(body) = state.requester.accept(&message) {
-                        buffer.clear();
-                        buffer.extend_from_slice(body);
-                        return Ok(());
-                    }
-                }
-            }
-            if over && self.options.retry.is_none() {
-                self.hang_up(state);
-                return Err(TransportError::Disconnected);
-            }
-            if has_passed(deadline) {
-                return Err(TransportError::Timeout);
-            }
-            let resend_at = state.requester.resend_at();
-            match &ask {
-                Some(ask) if !over && !has_passed(resend_at) => {
-                    self.wait(&[&ask.incoming, &ask.line.party.over], earlier(deadline, resend_at), deadline)?;
-                }
-                _ => self.repeat(state, deadline)?,
-            }
+    fn await_reply(&self, current: &mut Self::Link, until: Deadline) -> bool {
+        if let Some(ask) = current {
+            // Whether it ends by closing or at the deadline: both are checked.
+            let _ = self.wait(&[&ask.incoming, &ask.line.party.over], until, until);
         }
-    }
-}
-
-impl Request for NngRequest {
-    fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
-        let mut state = self.state.lock_open(&self.closing, deadline)?;
-        if let (Some(ask), false) = (&state.ask, state.requester.is_waiting()) {
-            // libnng detects the connection's end only when everything before
-            // it has been received: replies that no caller waits for.
-            while let Ok(Some(_)) = ask.try_receive() {}
-        }
-        self.connected(&mut state, deadline)
+        true
     }
 
-    fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()> {
-        check_length(body, self.options.max_message)?;
-        let mut state = self.state.lock_open(&self.closing, deadline)?;
-        let stage = state.ask.as_ref().map(|ask| ask.line.party.stage());
-        if !matches!(stage, Some(Stage::Up(_, id)) if id == connection) {
-            return Err(TransportError::Disconnected);
+    fn hang_up(&self, current: &mut Self::Link) {
+        lock(&self.ask).take();
+        if let Some(ask) = current.take() {
+            ask.line.end();
         }
-        let id = state.requester.begin(Instant::now());
-        if self.options.retry.is_some() {
-            state.body.clear();
-            state.body.extend_from_slice(body);
-        }
-        let sent = self.transmit(&mut state, id, body, deadline);
-        if sent.is_err() {
-            state.requester.cancel();
-        }
-        sent
-    }
-
-    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
-        let _receiving = match self.receiving.try_lock() {
-            Ok(receiving) => receiving,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                self.closing.check()?;
-                return Err(TransportError::Misuse("another thread is receiving on this socket"));
-            }
-        };
-        let mut entered = self.state.lock_open(&self.closing, deadline)?;
-        let state = &mut *entered;
-        if !state.requester.is_waiting() {
-            return Err(TransportError::Misuse("no request is in flight"));
-        }
-        let received = self.await_reply(state, buffer, deadline);
-        if received.is_err() {
-            state.requester.cancel();
-        }
-        received
     }
 
     fn close(&self) {
         if self.closing.close() {
-            self.state.look_again();
             let ask = lock(&self.ask).take();
             if let Some(ask) = ask {
                 ask.line.linger(Instant::now() + LINGER);
                 ask.line.end();
             }
         }
-    }
-}
-
-impl Drop for NngRequest {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 

@@ -61,7 +61,7 @@ impl Transport for UdsTransport {
     }
 
     fn request(&self, address: &Address, options: &Options) -> Result<Box<dyn Request>> {
-        Ok(Box::new(request::UdsRequest::new(address, options)?))
+        Ok(Box::new(request::UdsRequest::socket(address, options)?))
     }
 
     fn reply(&self, address: &Address, options: &Options) -> Result<Box<dyn Reply>> {

@@ -1,21 +1,21 @@
-//! REQ: dials, sends one request at a time, receives its reply.
+//! REQ: dials, sends one request at a time, receives its reply. The wire of
+//! `ekuiper_transport_ipc`'s request socket.
 
-use std::sync::{Arc, Mutex, TryLockError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol, Requester};
 use ekuiper_core::sync::lock;
-use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
+use ekuiper_core::transport::{ConnectionId, Deadline, Options, Result, TransportError};
+use ekuiper_transport_ipc::request::{RequestSocket, RequestWire};
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::dial::Dialer;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
 use crate::spin::Spinner;
-use ekuiper_transport_ipc::lock::DeadlineLock;
-use ekuiper_transport_ipc::receiving::check_length;
-use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, wait_for};
 
 /// Number of reads before the deadline is checked again: more than the kernel's
 /// buffer holds.
@@ -23,23 +23,18 @@ const MAX_READS: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct UdsRequest {
-    options: Options,
     limits: Limits,
+    /// Maximum pause within a message of a peer that is connected.
+    stall: Duration,
     closing: Closing,
-    state: DeadlineLock<RequestState>,
     /// The link, for closing while another thread has the state.
     link: Mutex<Option<Arc<Link>>>,
-    /// Held by the thread that waits for the reply.
-    receiving: Mutex<()>,
 }
 
 #[derive(Debug)]
-struct RequestState {
+pub(crate) struct RequestState {
     dialer: Dialer,
     peer: Option<RequestConnection>,
-    requester: Requester,
-    /// The latest request's body, kept if it may have to be sent again.
-    body: Vec<u8>,
     spinner: Spinner,
     /// The spinner of waits for room for a long request.
     write_spinner: Spinner,
@@ -52,23 +47,17 @@ struct RequestConnection {
 }
 
 impl UdsRequest {
-    pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
-        let mut seed = [0; 4];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
-        let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
-        let [spinner, write_spinner] = [(); 2].map(|()| Spinner::new(options.spin));
-        let dialer = Dialer::new(address, options);
-        let state = RequestState { dialer, peer: None, requester, body: Vec::new(), spinner, write_spinner };
-        Ok(Self {
+    pub(crate) fn socket(address: &Address, options: &Options) -> Result<RequestSocket<Self>> {
+        let wire = Self {
             // A reply is its body and four bytes of id.
             limits: limits(options, (options.max_message as u64).saturating_add(4), 0),
-            options: options.clone(),
+            stall: options.stall_timeout,
             closing: Closing::new(address)?,
-            state: DeadlineLock::new(state),
             link: Mutex::default(),
-            receiving: Mutex::default(),
-        })
+        };
+        let [spinner, write_spinner] = [(); 2].map(|()| Spinner::new(options.spin));
+        let state = RequestState { dialer: Dialer::new(address, options), peer: None, spinner, write_spinner };
+        RequestSocket::new(address, options, wire, state)
     }
 
     fn set_link(&self, link: Option<Arc<Link>>) {
@@ -82,12 +71,28 @@ impl UdsRequest {
         }
     }
 
-    fn hang_up(&self, state: &mut RequestState) {
-        state.peer = None;
-        self.set_link(None);
+    /// Waits for a peer, or for the time to dial, until `until`.
+    ///
+    /// # Errors
+    /// [`TransportError::Timeout`] only when `deadline` has passed.
+    fn wait(&self, peer: Option<(&RequestConnection, PollFlags)>, until: Deadline, deadline: Deadline) -> Result<()> {
+        let waited = match peer {
+            // Closing ends the connection, and thereby this wait.
+            Some((peer, flags)) => wait_for(&mut [PollFd::new(&peer.link, flags)], until),
+            None => wait_for(&mut [PollFd::new(&self.closing, PollFlags::IN)], until),
+        };
+        self.closing.check()?;
+        if waited.is_err() && has_passed(deadline) { Err(TransportError::Timeout) } else { Ok(()) }
+    }
+}
+
+impl RequestWire for UdsRequest {
+    type Link = RequestState;
+
+    fn closing(&self) -> &Closing {
+        &self.closing
     }
 
-    /// Ensures a connection whose header has arrived.
     fn connected(&self, state: &mut RequestState, deadline: Deadline) -> Result<ConnectionId> {
         loop {
             self.closing.check()?;
@@ -120,25 +125,23 @@ impl UdsRequest {
         }
     }
 
-    /// Waits for a peer, or for the time to dial, until `until`.
-    ///
-    /// # Errors
-    /// [`TransportError::Timeout`] only when `deadline` has passed.
-    fn wait(&self, peer: Option<(&RequestConnection, PollFlags)>, until: Deadline, deadline: Deadline) -> Result<()> {
-        let waited = match peer {
-            // Closing ends the connection, and thereby this wait.
-            Some((peer, flags)) => wait_for(&mut [PollFd::new(&peer.link, flags)], until),
-            None => wait_for(&mut [PollFd::new(&self.closing, PollFlags::IN)], until),
-        };
-        self.closing.check()?;
-        if waited.is_err() && has_passed(deadline) { Err(TransportError::Timeout) } else { Ok(()) }
+    fn prepare(&self, state: &mut RequestState, connection: ConnectionId) -> Result<()> {
+        let is_present = state.peer.as_ref().is_some_and(|peer| peer.link.id == connection);
+        if is_present { Ok(()) } else { Err(TransportError::Disconnected) }
     }
 
-    fn transmit(&self, state: &mut RequestState, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
+    fn transmit(
+        &self,
+        state: &mut RequestState,
+        _: ConnectionId,
+        id: [u8; 4],
+        body: &[u8],
+        deadline: Deadline,
+    ) -> Result<()> {
         let mut is_late = false;
         loop {
             let peer = state.peer.as_ref().ok_or(TransportError::Disconnected)?;
-            let (stall, spinner) = (self.options.stall_timeout, &mut state.write_spinner);
+            let (stall, spinner) = (self.stall, &mut state.write_spinner);
             match peer.link.write(&id, body, &self.closing, stall, deadline, spinner) {
                 Ok(Written::All) => return Ok(()),
                 // There may be room, but for the rest of an earlier request.
@@ -161,122 +164,32 @@ impl UdsRequest {
         }
     }
 
-    /// Sends the latest request again, with the same id, on a new connection if
-    /// needed.
-    fn repeat(&self, state: &mut RequestState, deadline: Deadline) -> Result<()> {
-        loop {
-            self.connected(state, deadline)?;
-            let Some(id) = state.requester.resend(Instant::now()) else { return Ok(()) };
-            let body = std::mem::take(&mut state.body);
-            let sent = self.transmit(state, id, &body, deadline);
-            state.body = body;
-            match sent {
-                Err(TransportError::Disconnected) => {}
-                sent => return sent,
-            }
-        }
-    }
-}
-
-impl Request for UdsRequest {
-    fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
-        let mut state = self.state.lock_open(&self.closing, deadline)?;
-        self.connected(&mut state, deadline)
+    fn take_reply(
+        &self,
+        state: &mut RequestState,
+        requester: &mut Requester,
+        buffer: &mut Vec<u8>,
+        looks: bool,
+    ) -> Result<bool> {
+        let peer = state.peer.as_mut().ok_or(TransportError::Disconnected)?;
+        peer.reply(requester, buffer, looks).map_err(|_| TransportError::Disconnected)
     }
 
-    fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()> {
-        check_length(body, self.options.max_message)?;
-        let mut state = self.state.lock_open(&self.closing, deadline)?;
-        if state.peer.as_ref().is_none_or(|peer| peer.link.id != connection) {
-            return Err(TransportError::Disconnected);
-        }
-        let id = state.requester.begin(Instant::now());
-        if self.options.retry.is_some() {
-            state.body.clear();
-            state.body.extend_from_slice(body);
-        }
-        let sent = self.transmit(&mut state, id, body, deadline);
-        if sent.is_err() {
-            state.requester.cancel();
-        }
-        sent
+    fn await_reply(&self, state: &mut RequestState, until: Deadline) -> bool {
+        // The next read returns a connection's end again.
+        let peer = state.peer.as_mut();
+        peer.is_none_or(|peer| peer.await_bytes(&mut state.spinner, &self.closing, until).unwrap_or(true))
     }
 
-    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
-        let _receiving = match self.receiving.try_lock() {
-            Ok(receiving) => receiving,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                self.closing.check()?;
-                return Err(TransportError::Misuse("another thread is receiving on this socket"));
-            }
-        };
-        let mut entered = self.state.lock_open(&self.closing, deadline)?;
-        let state = &mut *entered;
-        if !state.requester.is_waiting() {
-            return Err(TransportError::Misuse("no request is in flight"));
-        }
-        let received = self.await_reply(state, buffer, deadline);
-        if received.is_err() {
-            state.requester.cancel();
-        }
-        received
+    fn hang_up(&self, state: &mut RequestState) {
+        state.peer = None;
+        self.set_link(None);
     }
 
     fn close(&self) {
         if self.closing.close() {
             self.set_link(None);
         }
-        self.state.look_again();
-    }
-}
-
-impl UdsRequest {
-    fn await_reply(&self, state: &mut RequestState, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
-        let mut waited = false;
-        loop {
-            self.closing.check()?;
-            let arrived = match &mut state.peer {
-                Some(peer) => peer.reply(&mut state.requester, buffer, waited),
-                None => Err(TransportError::Disconnected),
-            };
-            match arrived {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(_) => {
-                    // The error may be due to closing.
-                    self.closing.check()?;
-                    self.hang_up(state);
-                    if self.options.retry.is_none() {
-                        return Err(TransportError::Disconnected);
-                    }
-                    self.repeat(state, deadline)?;
-                    continue;
-                }
-            }
-            if waited && has_passed(deadline) {
-                return Err(TransportError::Timeout);
-            }
-            let resend_at = state.requester.resend_at();
-            if has_passed(resend_at) {
-                self.repeat(state, deadline)?;
-                continue;
-            }
-            waited = true;
-            if let Some(peer) = &mut state.peer
-                && !has_passed(deadline)
-            {
-                let until = earlier(deadline, resend_at);
-                // The next read returns a connection's end again.
-                waited = peer.await_bytes(&mut state.spinner, &self.closing, until).unwrap_or(true);
-            }
-        }
-    }
-}
-
-impl Drop for UdsRequest {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 

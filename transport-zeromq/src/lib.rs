@@ -113,7 +113,7 @@ impl Transport for ZeromqTransport {
     }
 
     fn request(&self, address: &Address, options: &Options) -> Result<Box<dyn Request>> {
-        Ok(Box::new(request::ZeromqRequest::new(address, options)?))
+        Ok(Box::new(request::ZeromqRequest::socket(address, options)?))
     }
 
     fn reply(&self, address: &Address, options: &Options) -> Result<Box<dyn Reply>> {

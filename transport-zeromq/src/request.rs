@@ -1,120 +1,42 @@
-//! REQ: dials, sends one request at a time, receives its reply.
-
-use std::time::Instant;
+//! REQ: dials, sends one request at a time, receives its reply. The wire of
+//! `ekuiper_transport_ipc`'s request socket.
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
-use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Request, Result, TransportError};
-use ekuiper_transport_ipc::lock::DeadlineLock;
-use ekuiper_transport_ipc::receiving::{ReceiverLock, check_length};
-use ekuiper_transport_ipc::wait::{earlier, has_passed, io_error};
+use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
+use ekuiper_transport_ipc::request::{RequestSocket, RequestWire};
+use ekuiper_transport_ipc::wait::Closing;
 
 use crate::socket::Common;
 use crate::words::{Role, data};
 
 #[derive(Debug)]
-pub(crate) struct ZeromqRequest {
-    common: Common,
-    /// Whether an unanswered request is sent again.
-    repeats: bool,
-    receiving: ReceiverLock,
-    asked: DeadlineLock<Asked>,
-}
+pub(crate) struct ZeromqRequest(Common);
 
-/// The latest request.
+/// The connection that the latest request was sent on.
 #[derive(Debug)]
-struct Asked {
-    requester: Requester,
-    /// The connection that the request was sent on.
-    connection: ConnectionId,
-    /// The request's body, kept if it may have to be sent again.
-    body: Vec<u8>,
-}
+pub(crate) struct AskedOn(ConnectionId);
 
 impl ZeromqRequest {
-    pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
-        let mut seed = [0; 4];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
-        let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
-        Ok(Self {
-            common: Common::new(Role::Request, &Endpoint::Dial(address.clone()), options)?,
-            repeats: options.retry.is_some(),
-            receiving: ReceiverLock::default(),
-            asked: DeadlineLock::new(Asked { requester, connection: ConnectionId(0), body: Vec::new() }),
-        })
-    }
-
-    fn transmit(&self, connection: ConnectionId, id: [u8; 4], body: &[u8], deadline: Deadline) -> Result<()> {
-        let hub = &self.common.hub;
-        hub.send(data(&id, body), deadline, |state| {
-            let at = state.peers.iter().position(|peer| peer.id == connection && !peer.is_gone);
-            let at = at.ok_or(TransportError::Disconnected)?;
-            Ok(state.peers[at].has_room().then_some(at))
-        })
-    }
-
-    /// Sends the latest request again, with the same id, on a new connection if
-    /// needed.
-    fn repeat(&self, asked: &mut Asked, deadline: Deadline) -> Result<()> {
-        loop {
-            let connection = self.common.hub.connect(deadline)?;
-            let Some(id) = asked.requester.resend(Instant::now()) else { return Ok(()) };
-            asked.connection = connection;
-            match self.transmit(connection, id, &asked.body, deadline) {
-                Err(TransportError::Disconnected) => {}
-                sent => return sent,
-            }
-        }
-    }
-
-    fn await_reply(&self, asked: &mut Asked, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
-        let hub = &self.common.hub;
-        let mut state = hub.lock();
-        loop {
-            hub.closing.check()?;
-            let requester = &mut asked.requester;
-            let found = hub.take_from(&mut state, asked.connection, |message| {
-                let body = requester.accept(message)?;
-                buffer.clear();
-                buffer.extend_from_slice(body);
-                Some(())
-            });
-            if found.is_some() {
-                return Ok(());
-            }
-            let is_over = state.peer(asked.connection).is_none_or(|peer| peer.is_gone);
-            if is_over && !self.repeats {
-                return Err(TransportError::Disconnected);
-            }
-            if has_passed(deadline) {
-                return Err(TransportError::Timeout);
-            }
-            let resend_at = asked.requester.resend_at();
-            if is_over || has_passed(resend_at) {
-                drop(state);
-                self.repeat(asked, deadline)?;
-                state = hub.lock();
-            } else {
-                state = match hub.wait(state, earlier(deadline, resend_at)) {
-                    Ok(state) => state,
-                    Err(_) => hub.lock(),
-                };
-            }
-        }
+    pub(crate) fn socket(address: &Address, options: &Options) -> Result<RequestSocket<Self>> {
+        let common = Common::new(Role::Request, &Endpoint::Dial(address.clone()), options)?;
+        RequestSocket::new(address, options, Self(common), AskedOn(ConnectionId(0)))
     }
 }
 
-impl Request for ZeromqRequest {
-    fn connect(&self, deadline: Deadline) -> Result<ConnectionId> {
-        self.common.hub.connect(deadline)
+impl RequestWire for ZeromqRequest {
+    type Link = AskedOn;
+
+    fn closing(&self) -> &Closing {
+        &self.0.hub.closing
     }
 
-    fn send(&self, connection: ConnectionId, body: &[u8], deadline: Deadline) -> Result<()> {
-        self.common.hub.closing.check()?;
-        check_length(body, self.common.max_message)?;
-        let hub = &self.common.hub;
-        let mut asked = self.asked.lock_open(&hub.closing, deadline)?;
+    fn connected(&self, _: &mut AskedOn, deadline: Deadline) -> Result<ConnectionId> {
+        self.0.hub.connect(deadline)
+    }
+
+    fn prepare(&self, _: &mut AskedOn, connection: ConnectionId) -> Result<()> {
+        let hub = &self.0.hub;
         let mut state = hub.lock();
         if state.peer(connection).is_none_or(|peer| peer.is_gone) {
             return Err(TransportError::Disconnected);
@@ -122,40 +44,58 @@ impl Request for ZeromqRequest {
         // Messages that have arrived by now are replies to no request.
         hub.take_from::<()>(&mut state, connection, |_| None);
         state.forget_the_gone();
-        drop(state);
-        let id = asked.requester.begin(Instant::now());
-        asked.connection = connection;
-        if self.repeats {
-            asked.body.clear();
-            asked.body.extend_from_slice(body);
-        }
-        let sent = self.transmit(connection, id, body, deadline);
-        if sent.is_err() {
-            asked.requester.cancel();
-        }
-        sent
+        Ok(())
     }
 
-    fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
-        let _receiving = self.receiving.enter(&self.common.hub.closing)?;
-        let mut asked = self.asked.lock_open(&self.common.hub.closing, deadline)?;
-        if !asked.requester.is_waiting() {
-            return Err(TransportError::Misuse("no request is in flight"));
+    fn transmit(
+        &self,
+        on: &mut AskedOn,
+        connection: ConnectionId,
+        id: [u8; 4],
+        body: &[u8],
+        deadline: Deadline,
+    ) -> Result<()> {
+        on.0 = connection;
+        self.0.hub.send(data(&id, body), deadline, |state| {
+            let at = state.peers.iter().position(|peer| peer.id == connection && !peer.is_gone);
+            let at = at.ok_or(TransportError::Disconnected)?;
+            Ok(state.peers[at].has_room().then_some(at))
+        })
+    }
+
+    fn take_reply(&self, on: &mut AskedOn, requester: &mut Requester, buffer: &mut Vec<u8>, _: bool) -> Result<bool> {
+        let hub = &self.0.hub;
+        let mut state = hub.lock();
+        let found = hub.take_from(&mut state, on.0, |message| {
+            let body = requester.accept(message)?;
+            buffer.clear();
+            buffer.extend_from_slice(body);
+            Some(())
+        });
+        let is_over = state.peer(on.0).is_none_or(|peer| peer.is_gone);
+        match found {
+            None if is_over => Err(TransportError::Disconnected),
+            found => Ok(found.is_some()),
         }
-        let received = self.await_reply(&mut asked, buffer, deadline);
-        if received.is_err() {
-            asked.requester.cancel();
+    }
+
+    fn await_reply(&self, on: &mut AskedOn, until: Deadline) -> bool {
+        let hub = &self.0.hub;
+        let state = hub.lock();
+        // Under the lock, so that nothing arrives between the check and the
+        // wait.
+        let has_nothing = state.peer(on.0).is_some_and(|peer| !peer.has_mail() && !peer.is_gone);
+        if has_nothing && hub.closing.check().is_ok() {
+            drop(hub.wait(state, until));
         }
-        received
+        true
+    }
+
+    fn hang_up(&self, _: &mut AskedOn) {
+        // Only ended connections are hung up, and the hub knows of them.
     }
 
     fn close(&self) {
-        self.common.close_and(|| self.asked.look_again());
-    }
-}
-
-impl Drop for ZeromqRequest {
-    fn drop(&mut self) {
-        self.close();
+        self.0.close();
     }
 }

@@ -43,18 +43,12 @@ impl Common {
     }
 
     /// Removes the file, ends every wait, and lets the peers receive what was
-    /// sent. `wake` wakes threads that do not wait in the hub.
-    pub(crate) fn close_and(&self, wake: impl FnOnce()) {
+    /// sent.
+    pub(crate) fn close(&self) {
         self.stop_listening();
         if self.hub.close() {
-            wake();
             self.hub.await_end(Instant::now() + LINGER + GRACE);
         }
-    }
-
-    /// Closes a socket all of whose threads wait in the hub.
-    pub(crate) fn close(&self) {
-        self.close_and(|| ());
     }
 }
 
