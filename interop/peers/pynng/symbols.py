@@ -7,10 +7,22 @@ the host.
 
 import json
 import time
+from contextlib import suppress
 
 import pynng
 
-from channels import Deadline, Failure, dial_push, exchange, expect_handshake, explained, listen, receive, send
+from channels import (
+    DATA_MS,
+    Deadline,
+    Failure,
+    dial_push,
+    exchange,
+    expect_handshake,
+    explained,
+    listen,
+    receive,
+    send,
+)
 from host import compact
 
 # How long a sink without acks has for what is still on its way. The engine gives it nothing.
@@ -54,6 +66,14 @@ def receive_json(sock, count, deadline, messages):
             raise Failure(f"a message is not JSON: {message[:200]!r}") from error
 
 
+def drain(sock):
+    """Receives until every peer has disconnected."""
+    deadline = Deadline(DATA_MS)
+    while sock.pipes and not deadline.over:
+        with suppress(pynng.Timeout):
+            receive(sock, Deadline(10))
+
+
 class Symbols:
     def __init__(self, host, files):
         self.host = host
@@ -73,7 +93,10 @@ class Symbols:
                 receive_json(data, count, Deadline(timeout_ms), tuples)
             except Failure as error:
                 failure = error
-        stop = self.host.finish(control)
+            # The engine closes its end first, as the peer on mangos does. libnng's nng_close can
+            # wait for ever while a message is arriving (nanomsg/nng#1543).
+            stop = self.host.finish(control)
+            drain(data)
         if failure:
             raise Failure(f"{len(tuples)} of {count} messages were received, then: {failure} (stop: {stop})")
         return {"tuples": tuples, "start": "ok", "stop": stop}
