@@ -6,6 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use ekuiper_core::Chain;
+
 use crate::{Error, Result, peer, plugin};
 
 /// Name under which the executable is started as the other process.
@@ -29,7 +31,7 @@ pub fn run() -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            crate::tell(format_args!("{NAME}: {error}"));
+            crate::tell(format_args!("{NAME}: {}", Chain(&error)));
             ExitCode::FAILURE
         }
     }

@@ -11,7 +11,7 @@ pub enum Error {
     #[error(transparent)]
     Host(#[from] ekuiper_host::Error),
     /// A failed system call.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}")]
     Io {
         /// The attempted operation.
         what: String,
@@ -22,7 +22,7 @@ pub enum Error {
     #[error("{0}")]
     Peer(String),
     /// A failure of one measurement of many.
-    #[error("{subject}, {case}, {peer}: {source}")]
+    #[error("{subject}, {case}, {peer} failed")]
     Cell {
         /// The subject.
         subject: &'static str,

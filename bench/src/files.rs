@@ -58,6 +58,8 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use ekuiper_core::Chain;
+
     use super::*;
 
     #[test]
@@ -72,7 +74,7 @@ mod tests {
         Output::open(&path).unwrap().write("results").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "results");
         for wrong in [folder.path(), Path::new("/no/such/folder/file")] {
-            let error = Output::open(wrong).map(|_| ()).unwrap_err().to_string();
+            let error = Chain(&Output::open(wrong).map(|_| ()).unwrap_err()).to_string();
             assert!(error.starts_with(&format!("cannot write {}: ", wrong.display())), "{error}");
         }
     }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
+
 use crate::clock;
 use crate::machine::Machine;
 use crate::options::Options;
@@ -84,8 +86,9 @@ fn measure(
                 Err(source) => {
                     let (case, peer) = (case.label.clone(), peer.name().to_owned());
                     let failure = Error::Cell { subject: subject.name, case, peer, source: Box::new(source) };
+                    let failure = Chain(&failure).to_string();
                     crate::tell(format_args!("FAILED: {failure}"));
-                    failures.push(failure.to_string());
+                    failures.push(failure);
                 }
             }
             std::thread::sleep(PAUSE);

@@ -68,8 +68,8 @@ fn a_subject_or_a_peer_that_there_is_not_is_refused() {
 fn a_peer_that_fails_is_told_and_the_others_go_on() {
     let (peers, skipped) = built_in(Path::new("/bin/false"));
     let report = run(&quick(&["start", "calls"]), peers, skipped).unwrap();
-    assert!(report.failures.iter().any(|text| text.starts_with("calls, a text of 128 B, raw: ")), "{report:?}");
-    assert!(report.failures.iter().any(|text| text.starts_with("start, start, uds: ")), "{report:?}");
+    assert!(report.failures.iter().any(|text| text.starts_with("calls, a text of 128 B, raw failed: ")), "{report:?}");
+    assert!(report.failures.iter().any(|text| text.starts_with("start, start, uds failed: ")), "{report:?}");
 }
 
 #[cfg(feature = "peers")]

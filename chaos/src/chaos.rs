@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::sync::lock;
 use ekuiper_host::{Event, EventKind, Host};
 
@@ -67,7 +68,7 @@ pub fn run(tools: &Tools, plan: &Plan) -> Result<Report, String> {
     let mut sequences: Vec<Sequence> = Post::all(&stage.targets).iter().map(|_| Sequence::default()).collect();
     for (number, epoch) in plan.epochs.iter().enumerate() {
         eprintln!("chaos: host {} of {}, {} faults", number + 1, plan.epochs.len(), epoch.steps.len());
-        let host = stage.host().map_err(|error| format!("cannot make a host: {error}"))?;
+        let host = stage.host().map_err(|error| format!("cannot make a host: {}", Chain(&error)))?;
         run.live(&host, epoch, &mut sequences);
         drop(host);
         run.is_clean();

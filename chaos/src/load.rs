@@ -7,6 +7,7 @@ mod slow;
 
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::sync::lock;
 use ekuiper_host::{Error, Function, Host, Result, Sink, Source};
 use serde::Deserialize;
@@ -71,11 +72,11 @@ impl Worker<'_> {
 
     fn count(&self, doing: &str, error: &Error) {
         let (kind, _) = judge(error);
-        self.findings.count(format!("{doing}: {kind} ({})", self.post.target.who), error);
+        self.findings.count(format!("{doing}: {kind} ({})", self.post.target.who), Chain(error));
         if matches!(error, Error::Message { .. }) {
             // Everything sent here can be decoded, and no two channels share an
             // address.
-            self.findings.violation(format!("{}: {doing}: {kind}: {error}", self.post.name()));
+            self.findings.violation(format!("{}: {doing}: {kind}: {}", self.post.name(), Chain(error)));
         }
     }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use serde_json::{Value, json};
 use user::{Totals, User};
 
@@ -64,7 +65,7 @@ pub struct Report {
 pub fn run(tools: &Tools, time: Duration) -> Result<Report, String> {
     let started = Instant::now();
     let stage = Stage::new(tools, &Who::EVERY).map_err(|error| format!("cannot make the plugins' folders: {error}"))?;
-    let host = stage.host().map_err(|error| error.to_string())?;
+    let host = stage.host().map_err(|error| Chain(&error).to_string())?;
     let cycle = CYCLE.min(time / 6);
     let totals = Totals::default();
     let users = stage.targets.iter().map(|target| User::new(&host, &target.name, &totals));
@@ -89,7 +90,7 @@ pub fn run(tools: &Tools, time: Duration) -> Result<Report, String> {
     }
     let mut failures = Vec::new();
     for target in &stage.targets {
-        let status = host.status(&target.name).map_err(|error| error.to_string())?;
+        let status = host.status(&target.name).map_err(|error| Chain(&error).to_string())?;
         if status.restarts > 0 {
             failures.push(format!("{} was restarted {} times: {:?}", target.who, status.restarts, status.last_exit));
         }

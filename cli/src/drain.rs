@@ -4,6 +4,7 @@
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_host::{Delivery, Sink, SinkStopper};
 
 use crate::console;
@@ -48,7 +49,7 @@ pub(crate) fn close(sink: Sink, progress: &mut Progress) -> (Delivery, Result<()
 /// is reported here, unless a signal caused it.
 pub(crate) fn both(interrupt: &Interrupt, done: Result<()>, closed: Result<()>) -> Result<()> {
     if let (Err(_), Err(error), false) = (&done, &closed, interrupt.is_set()) {
-        console::tell(error);
+        console::tell(Chain(error));
     }
     done.and(closed)
 }

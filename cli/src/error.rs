@@ -18,44 +18,44 @@ pub(crate) const EXCERPT: usize = 80;
 pub(crate) enum Error {
     #[error(transparent)]
     Host(#[from] ekuiper_host::Error),
-    #[error("{what} is not JSON: {source} in {text}{hint}")]
-    Argument { what: String, text: String, hint: String, source: serde_json::Error },
+    #[error("{what} is not JSON: {problem} in {text}{hint}")]
+    Argument { what: String, problem: serde_json::Error, text: String, hint: String },
     #[error("{what} contains {number}, an integer of more than 64 bits: write it as a string, or as a float with .0")]
     LongInteger { what: String, number: String },
     #[error("{what} must be a JSON object, for example {{\"interval\":10}}; it is {text}")]
     NotAnObject { what: &'static str, text: String },
     #[error("{} is a file, but PATH must be a plugin's folder: unpack a zip first", path.display())]
     NotAFolder { path: PathBuf },
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Text { path: PathBuf, source: TextError },
     #[error("{}, line {line}, column {column}: {problem}", path.display())]
     Pipeline { path: PathBuf, line: usize, column: usize, problem: String },
     #[error("{}: {text}", path.display())]
     PipelineField { path: PathBuf, text: String },
-    #[error("cannot read stdin: {0}")]
-    Stdin(std::io::Error),
-    #[error("stdin is not JSON lines: {0}")]
-    StdinText(TextError),
+    #[error("cannot read stdin")]
+    Stdin(#[source] std::io::Error),
+    #[error("stdin is not JSON lines")]
+    StdinText(#[source] TextError),
     #[error("line {line} of stdin {problem}, in {text}")]
     Line { line: u64, problem: String, text: String },
     #[error("line {line} of stdin is longer than a message may be ({longest} bytes); it begins with {text}")]
     LongLine { line: u64, longest: usize, text: String },
-    #[error("line {line} of stdin and all lines after it were not sent: {source}")]
+    #[error("line {line} of stdin and all lines after it were not sent")]
     Unsent { line: u64, source: Box<Error> },
-    #[error("the outcome of line {line} of stdin is unknown, and the lines after it were not sent: {source}")]
+    #[error("the outcome of line {line} of stdin is unknown, and the lines after it were not sent")]
     Unanswered { line: u64, source: Box<Error> },
-    #[error("sink {symbol} breaks again and again: its connection ends before it has acknowledged a message{}", cause(last.as_deref()))]
-    KeepsBreaking { symbol: String, last: Option<Box<Error>> },
+    #[error("sink {symbol} breaks again and again: its connection ends before it has acknowledged a message")]
+    KeepsBreaking { symbol: String, source: Option<Box<Error>> },
     /// Rows that were not delivered, or errors of a source.
     #[error("{0}")]
     NotDelivered(String),
     #[error("source {symbol} ended with {} after its last row", counted(*count, "error"))]
     EndedWithErrors { symbol: String, count: u64 },
-    #[error("cannot write the result to stdout: {0}")]
-    Output(std::io::Error),
-    #[error("cannot run cargo to build {}: {source}", path.display())]
+    #[error("cannot write the result to stdout")]
+    Output(#[source] std::io::Error),
+    #[error("cannot run cargo to build {}", path.display())]
     Cargo { path: PathBuf, source: std::io::Error },
     #[error("{} does not build: cargo's messages are above", path.display())]
     Build { path: PathBuf },
@@ -71,21 +71,14 @@ pub(crate) enum Error {
     #[error(transparent)]
     Bench(#[from] ekuiper_bench::Error),
     #[cfg(feature = "bench")]
-    #[error("cannot find this command's executable: {0}")]
-    OwnProgram(std::io::Error),
+    #[error("cannot find this command's executable")]
+    OwnProgram(#[source] std::io::Error),
     #[error(
-        "cannot install the Ctrl-C handler: {0}: raise the limit of open files (ulimit -n), of processes and threads (ulimit -u), or of memory (ulimit -v)"
+        "cannot install the Ctrl-C handler: raise the limit of open files (ulimit -n), of processes and threads (ulimit -u), or of memory (ulimit -v)"
     )]
-    Signals(std::io::Error),
-    #[error(
-        "cannot start a thread: {0}: raise the limit of processes and threads (ulimit -u), or of memory (ulimit -v)"
-    )]
-    Thread(std::io::Error),
-}
-
-/// Describes why a sink was not opened again.
-fn cause(error: Option<&Error>) -> String {
-    error.map_or_else(String::new, |error| format!("; it could not be opened again: {error}"))
+    Signals(#[source] std::io::Error),
+    #[error("cannot start a thread: raise the limit of processes and threads (ulimit -u), or of memory (ulimit -v)")]
+    Thread(#[source] std::io::Error),
 }
 
 impl Error {

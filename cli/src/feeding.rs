@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ekuiper_core::Chain;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
 use ekuiper_host::Sink;
 
@@ -92,7 +93,7 @@ impl<'s> Feeding<'s> {
         let (delivery, closed) = drain::close(sink, &mut Progress::start());
         self.former += delivery.into();
         if let Err(error) = closed {
-            tracing::info!(sink = self.symbol, %error, "a sink that broke was not closed in order");
+            tracing::info!(sink = self.symbol, error = %Chain(&error), "a sink that broke was not closed in order");
         }
     }
 
@@ -104,7 +105,7 @@ impl<'s> Feeding<'s> {
         let mut last = None;
         loop {
             let Verdict::After(pause) = self.breaks.crashed(Instant::now(), 0.0) else {
-                return Err(Error::KeepsBreaking { symbol: self.symbol.clone(), last });
+                return Err(Error::KeepsBreaking { symbol: self.symbol.clone(), source: last });
             };
             self.session.interrupt.wait(pause);
             match self.start() {

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
+
 use crate::console;
 use crate::error::{Error, Result};
 
@@ -36,7 +38,7 @@ impl RecordErrors {
     /// # Errors
     /// The limit of consecutive errors is reached.
     pub(crate) fn add(&mut self, error: &Error) -> Result<()> {
-        self.add_text("", error.to_string())
+        self.add_text("", Chain(error).to_string())
     }
 
     /// Adds an error of a line of stdin. Errors of different lines are the same
@@ -45,7 +47,7 @@ impl RecordErrors {
     /// # Errors
     /// As [`RecordErrors::add`].
     pub(crate) fn add_at(&mut self, line: u64, error: &Error) -> Result<()> {
-        self.add_text(&format!("line {line}: "), error.to_string())
+        self.add_text(&format!("line {line}: "), Chain(error).to_string())
     }
 
     fn add_text(&mut self, place: &str, text: String) -> Result<()> {

@@ -26,6 +26,7 @@ mod session;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ekuiper_core::Chain;
 
 fn main() -> ExitCode {
     #[cfg(feature = "bench")]
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     match commands::run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            console::tell(&error);
+            console::tell(Chain(&error));
             ExitCode::from(error.exit_code())
         }
     }
@@ -65,7 +66,7 @@ fn tell(answer: &clap::Error) -> ExitCode {
     };
     match printed {
         Err(error) if !answer.use_stderr() => {
-            console::tell(&error);
+            console::tell(Chain(&error));
             ExitCode::from(error.exit_code())
         }
         _ => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2)),

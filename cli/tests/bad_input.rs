@@ -462,7 +462,7 @@ fn a_plugin_that_answers_garbage() {
     let say = "threading.Thread(target=channel, args=(folder + '/func_f.ipc', b'handshake', lambda call: b'<html>'), \
                daemon=True).start(); return b'ok'";
     let error = bench.fails(1, &call(&liar(&bench, "b'handshake'", say), &[]));
-    assert!(error.contains("function f: the function's reply is not valid"), "{error}");
+    assert!(error.contains("Validate of function f failed: the function's reply is not valid"), "{error}");
 }
 
 #[test]
@@ -674,7 +674,7 @@ fn wrong_arguments_are_told_in_the_functions_own_words() {
         "ekuiper-plugin: function revert: takes 1 argument, got 2"
     );
     let error = last(&["call", &mirror, "revert", "5"]);
-    assert!(error.starts_with("ekuiper-plugin: function revert: argument 1"), "{error}");
+    assert!(error.starts_with("ekuiper-plugin: function revert: invalid argument 1"), "{error}");
     let error = last(&["source", &mirror, "random", "--config", r#"{"interval":"soon"}"#]);
     assert!(error.contains("config field interval"), "{error}");
 }

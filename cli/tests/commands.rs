@@ -335,7 +335,7 @@ fn rows_that_a_function_refuses_are_counted_and_the_rest_goes_on() {
     std::fs::write(&file, text).unwrap();
     let ran = bench.run(&["run", file.to_str().unwrap()]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert_eq!(ran.stderr.matches("function revert: argument 1").count(), 3, "{ran:?}");
+    assert_eq!(ran.stderr.matches("function revert: invalid argument 1").count(), 3, "{ran:?}");
     let mut last = ran.stderr.lines().rev();
     assert_eq!(last.next(), Some("ekuiper-plugin: 3 of 3 rows failed"), "{ran:?}");
     let summary: Value = serde_json::from_str(last.next().unwrap()).unwrap();

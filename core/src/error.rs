@@ -1,4 +1,5 @@
 //! The errors of this crate: an invalid message, name, manifest or address.
+//! [`Chain`](crate::Chain) shows one with its cause.
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -8,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A message does not have the form that the protocol prescribes.
-    #[error("{what} is not valid: {source}")]
+    #[error("{what} is not valid")]
     Message {
         /// The kind of message.
         what: &'static str,
@@ -16,7 +17,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A value cannot be encoded as part of a message.
-    #[error("cannot encode {what}: {source}")]
+    #[error("cannot encode {what}")]
     Encode {
         /// The kind of message.
         what: &'static str,
@@ -67,14 +68,14 @@ pub enum Error {
         wanted: String,
     },
     /// The manifest is not JSON, or a field has the wrong type.
-    #[error("the manifest is not valid: {0}")]
+    #[error("the manifest is not valid")]
     ManifestSyntax(#[source] serde_json::Error),
     /// The manifest describes a plugin that no host can run.
     #[error("the manifest is not valid: {0}")]
     Manifest(String),
     /// The launch options, the plugin's one argument, are not a JSON object.
     #[error(
-        "the launch options are not a JSON object: {source} (a host passes them as the plugin's only argument, for example '{{\"sendTimeout\":1000}}'; got {text:?})"
+        "the launch options are not a JSON object (a host passes them as the plugin's only argument, for example '{{\"sendTimeout\":1000}}'; got {text:?})"
     )]
     LaunchOptions {
         /// The argument that was passed.

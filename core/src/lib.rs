@@ -18,6 +18,7 @@
 #![deny(unnameable_types)]
 
 pub mod address;
+mod chain;
 pub mod codec;
 mod error;
 pub mod exchange;
@@ -33,4 +34,5 @@ pub mod text;
 pub mod throttle;
 pub mod transport;
 
+pub use chain::Chain;
 pub use error::{Error, Result};

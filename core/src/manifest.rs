@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        Manifest::parse(text).unwrap_err().to_string()
+        crate::Chain(&Manifest::parse(text).unwrap_err()).to_string()
     }
 
     #[test]

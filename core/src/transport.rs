@@ -447,7 +447,7 @@ pub enum TransportError {
     #[error("{0} exists and is not a socket: remove it, or choose another socket folder")]
     NotASocket(Address),
     /// The operating system or the transport's library reported an error.
-    #[error("cannot {action} {address}: {source}")]
+    #[error("cannot {action} {address}")]
     Io {
         /// The operation that was tried.
         action: &'static str,

@@ -207,6 +207,8 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
+    use ekuiper_core::Chain;
+
     use super::*;
 
     fn plugin(root: &Path, folder: &str, manifest: &str, functions: &str) {
@@ -272,7 +274,7 @@ mod tests {
         plugin(root.path(), "one", "two.json", "");
         plugin(root.path(), "one", "three.json", "");
         let folder = root.path().join("one");
-        let read = || Package::read(&folder).unwrap_err().to_string();
+        let read = || Chain(&Package::read(&folder).unwrap_err()).to_string();
         assert!(
             read().ends_with("none of its 2 JSON files is one.json, the manifest of a plugin named one"),
             "{}",

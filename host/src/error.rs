@@ -2,10 +2,12 @@
 
 mod kind;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ekuiper_core::Chain;
 use ekuiper_core::message::SymbolKind;
 use ekuiper_core::transport::TransportError;
 use rustix::io::Errno;
@@ -18,12 +20,13 @@ pub use kind::ErrorKind;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Errors of this crate. Each text names the plugin and the symbol, and says
-/// what to do where that is known.
+/// what to do where that is known. The cause is not part of the text:
+/// [`Chain`] shows both.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A plugins folder, or a plugin's folder, cannot be read.
-    #[error("cannot read the folder {}: {source}", path.display())]
+    #[error("cannot read the folder {}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -41,7 +44,7 @@ pub enum Error {
         found: usize,
     },
     /// A manifest cannot be read, or is invalid.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     Manifest {
         /// The manifest's path.
         path: PathBuf,
@@ -115,7 +118,7 @@ pub enum Error {
         reason: String,
     },
     /// The operating system failed to start the plugin.
-    #[error("plugin {plugin}: cannot start {command}: {source}")]
+    #[error("plugin {plugin}: cannot start {command}")]
     Spawn {
         /// The plugin.
         plugin: String,
@@ -127,7 +130,7 @@ pub enum Error {
     /// The host has exhausted a resource of the operating system. A shortage is
     /// not the plugin's fault: the host retries a start with a growing pause
     /// until the shortage is over, and does not count it as a crash.
-    #[error("{what}: this host has run out of {resource} ({source}): {remedy}")]
+    #[error("{what}: this host has run out of {resource}: {remedy}")]
     Shortage {
         /// What needed the resource: a plugin, or one of its channels.
         what: String,
@@ -140,7 +143,7 @@ pub enum Error {
     },
     /// The operating system refuses something that depends neither on a plugin
     /// nor on its files: a thread, a pipe, an event queue.
-    #[error("{what} cannot get {resource}: {source}")]
+    #[error("{what} cannot get {resource}")]
     System {
         /// What needs it: the host, or a plugin's process.
         what: String,
@@ -150,7 +153,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The socket folder cannot be created or written.
-    #[error("cannot use {} as the socket folder: {source}; choose another with ipc_dir (--ipc-dir) or TMPDIR", path.display())]
+    #[error("cannot use {} as the socket folder (choose another with ipc_dir, --ipc-dir or TMPDIR)", path.display())]
     SocketFolder {
         /// The folder.
         path: PathBuf,
@@ -166,7 +169,7 @@ pub enum Error {
         built: String,
     },
     /// A channel cannot be opened or used.
-    #[error("{what}: {source}")]
+    #[error("{what}: the channel failed")]
     Transport {
         /// The channel, with its plugin and symbol.
         what: String,
@@ -174,7 +177,7 @@ pub enum Error {
         source: TransportError,
     },
     /// A name, a config or a value cannot be sent.
-    #[error("{what}: {source}")]
+    #[error("{what} failed")]
     Message {
         /// The call or symbol that it belongs to.
         what: String,
@@ -301,7 +304,7 @@ pub enum Error {
         plugin: String,
     },
     /// The plugin was not updated, and stays at its version.
-    #[error("plugin {plugin} was not updated to version {to:?} and stays at version {from:?}: {source}")]
+    #[error("plugin {plugin} was not updated to version {to:?} and stays at version {from:?}")]
     Update {
         /// The plugin.
         plugin: String,
@@ -417,8 +420,8 @@ pub enum Error {
     /// [`Sink::send`](crate::Sink::send) and the like reported as failed), but
     /// stopping it has failed. The sink may still run in its plugin.
     #[error(
-        "plugin {plugin}: sink {symbol} has collected {}, but was not stopped: {}",
-        collected_of(*collected, *sent), source.reason()
+        "plugin {plugin}: sink {symbol} has collected {}, but was not stopped",
+        collected_of(*collected, *sent)
     )]
     NotStopped {
         /// The plugin.
@@ -430,7 +433,7 @@ pub enum Error {
         /// Number of messages sent.
         sent: u64,
         /// Why the sink was not stopped.
-        source: Box<Error>,
+        source: Reason,
     },
     /// The sink did not acknowledge an earlier message, so later
     /// acknowledgements cannot be matched to messages.
@@ -450,6 +453,23 @@ pub enum Error {
     /// The host was shut down, or the handle was stopped.
     #[error("the host was shut down, or the handle was stopped")]
     Stopped,
+}
+
+/// The error that is the cause of another one, without the names that the other
+/// one gives already.
+#[derive(Debug)]
+pub struct Reason(pub Box<Error>);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.reason_alone())
+    }
+}
+
+impl std::error::Error for Reason {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.reasons_cause()
+    }
 }
 
 /// Returns the error of a transport, with the channel it happened on.
@@ -529,14 +549,21 @@ impl Error {
             return self;
         }
         match std::fs::File::open("/dev/null") {
-            Err(source) if short_of(&source).is_some() => shortage(self.to_string(), source),
+            Err(source) if short_of(&source).is_some() => shortage(Chain(&self).to_string(), source),
             _ => self,
         }
     }
 
-    /// Returns the reason alone, to follow a text that names the plugin and the
-    /// symbol.
+    /// Returns the reason alone, with its causes, to follow a text that names
+    /// the plugin and the symbol.
     pub(crate) fn reason(&self) -> String {
+        match self.reasons_cause() {
+            Some(cause) => format!("{}: {}", self.reason_alone(), Chain(cause)),
+            None => self.reason_alone(),
+        }
+    }
+
+    fn reason_alone(&self) -> String {
         match self {
             Self::Refused { command, text, .. } => format!("the plugin did not {command} it: {text}"),
             Self::Timeout { after, what, .. } => {
@@ -548,6 +575,16 @@ impl Error {
             Self::Transport { source, .. } => source.to_string(),
             Self::Message { source, .. } => source.to_string(),
             other => other.to_string(),
+        }
+    }
+
+    /// Returns the cause of [`reason_alone`](Error::reason_alone).
+    fn reasons_cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        use std::error::Error;
+        match self {
+            Self::Transport { source, .. } => source.source(),
+            Self::Message { source, .. } => source.source(),
+            other => other.source(),
         }
     }
 
@@ -592,7 +629,7 @@ impl Error {
             },
             Self::Function { symbol, text } => Self::Function { symbol: symbol.clone(), text: text.clone() },
             Self::Stopped => Self::Stopped,
-            other => Self::Shared { kind: other.kind(), text: other.to_string() },
+            other => Self::Shared { kind: other.kind(), text: Chain(other).to_string() },
         }
     }
 }
@@ -702,7 +739,7 @@ mod tests {
     fn what_the_system_refuses_is_no_fault_of_a_folder_or_a_program() {
         let refused = |number| {
             let error = system_error("the host".into(), "an event queue")(std::io::Error::from_raw_os_error(number));
-            (error.kind(), error.to_string())
+            (error.kind(), Chain(&error).to_string())
         };
         let (kind, text) = refused(libc::EPERM);
         assert_eq!(kind, ErrorKind::System);
@@ -727,14 +764,14 @@ mod tests {
             symbol: symbol(),
             collected: 1,
             sent: 1,
-            source: Box::new(refused()),
+            source: Reason(Box::new(refused())),
         };
         let lost = Error::not_restored("sink slow of r/o/0 (plugin p)".into(), &refused());
         let transport =
             Error::Transport { what: "sink slow of r/o/0 (plugin p)".into(), source: TransportError::Disconnected };
         let cut_off = Error::not_restored("sink slow of r/o/0 (plugin p)".into(), &transport);
         for error in [stopped, lost, cut_off] {
-            let text = error.to_string();
+            let text = Chain(&error).to_string();
             assert_eq!((text.matches("slow").count(), text.matches("plugin p").count()), (1, 1), "{text}");
         }
     }

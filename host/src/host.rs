@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::SymbolKind;
 
@@ -161,7 +162,7 @@ impl Host {
             }
             Err(Error::Stopped) => Err(Error::Stopped),
             Err(source) => {
-                self.site.events.tell(plugin.name(), EventKind::UpdateFailed { error: source.to_string() });
+                self.site.events.tell(plugin.name(), EventKind::UpdateFailed { error: Chain(&source).to_string() });
                 Err(Error::Update { plugin: plugin.name().to_owned(), from, to, source: Box::new(source) })
             }
         }

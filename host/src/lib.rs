@@ -53,14 +53,14 @@ mod target;
 mod transports;
 
 pub use catalog::Package;
-pub use ekuiper_core::Error as MessageError;
 pub use ekuiper_core::address::Address;
 pub use ekuiper_core::codec::{Bytes, Error as CodecError, Format};
 pub use ekuiper_core::manifest::{Language, Manifest};
 pub use ekuiper_core::message::{ArgWriter, Arguments, FunctionMeta, Meta, SymbolKind, Tuple};
 pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
-pub use error::{Error, ErrorKind, Result};
+pub use ekuiper_core::{Chain, Error as MessageError};
+pub use error::{Error, ErrorKind, Reason, Result};
 pub use function::Function;
 pub use function::pending::PendingCall;
 pub use host::{Host, HostBuilder};

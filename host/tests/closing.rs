@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{RawPeer, frame};
-use ekuiper_host::{Error, Host, Sink};
+use ekuiper_host::{Chain, Error, Host, Sink};
 use rustix::process::Signal;
 use serde_json::json;
 use support::logged::Logged;
@@ -156,9 +156,9 @@ fn a_sink_that_has_collected_everything_and_is_not_stopped_says_both() {
         control.expect("stop", "k");
         control.say(b"not now");
         let error = closed.join().unwrap().unwrap_err();
-        let text = error.to_string();
+        let text = Chain(&error).to_string();
         let Error::NotStopped { collected: 1, source, .. } = error else { panic!("{text}") };
-        assert!(matches!(*source, Error::Refused { .. }), "{source}");
+        assert!(matches!(*source.0, Error::Refused { .. }), "{source}");
         assert!(text.contains("sink k has collected everything (1 message)") && text.contains("not now"), "{text}");
     });
 }

@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use ekuiper_conformance::raw::{REP, REQ, RawPeer, frame};
-use ekuiper_host::{Error, Function, Host};
+use ekuiper_host::{Chain, Error, Function, Host};
 use serde_json::{Value, json};
 use support::{PATIENCE, Puppet, Stage, call_while};
 
@@ -70,7 +70,7 @@ fn fault_03_an_answer_may_begin_like_a_handshake() {
         puppet.hear();
         puppet.say(b"handshake failed, says the plugin");
     });
-    let error = error.unwrap_err().to_string();
+    let error = Chain(&error.unwrap_err()).to_string();
     assert!(error.contains("the function's reply is not valid"), "{error}");
     assert!(puppet.is_left_alone_for(Duration::from_millis(50)), "it was not sent again");
 }
@@ -95,7 +95,7 @@ fn fault_04_a_second_answer_answers_nothing() {
         let start = scope.spawn(|| started.host.function("g"));
         control.hear();
         control.say(b"there is no g");
-        let error = start.join().unwrap().unwrap_err().to_string();
+        let error = Chain(&start.join().unwrap().unwrap_err()).to_string();
         assert_eq!(error, "plugin p did not start function g: there is no g");
     });
 }
@@ -151,7 +151,7 @@ fn a_function_whose_connection_ends_is_started_again_for_the_next_call() {
         let call = scope.spawn(|| function.call::<Value>((1,)));
         control.hear();
         control.say(b"the model is gone");
-        let error = call.join().unwrap().unwrap_err().to_string();
+        let error = Chain(&call.join().unwrap().unwrap_err()).to_string();
         assert_eq!(error, "plugin p did not start function f: the model is gone");
     });
 }
@@ -190,7 +190,7 @@ fn a_control_connection_that_is_made_anew_with_the_last_answer_goes_on() {
             assert_eq!(control.hear_json()["cmd"], "start");
             assert!(!start.is_finished(), "what was repeated answers nothing");
             control.say(answer.as_bytes());
-            let error = start.join().unwrap().unwrap_err().to_string();
+            let error = Chain(&start.join().unwrap().unwrap_err()).to_string();
             assert_eq!(error, format!("plugin p did not start function g: {answer}"));
         });
         started.control = control;
@@ -292,9 +292,9 @@ fn an_answer_over_the_limit_is_an_error_and_the_channel_lives_on() {
         puppet.hear();
         puppet.answer(&json!("x".repeat(5000)));
     });
-    let error = error.unwrap_err().to_string();
+    let error = Chain(&error.unwrap_err()).to_string();
     assert!(error.contains("Exec of function f") && error.contains("longer than the limit of 2000"), "{error}");
-    let error = started.function.call::<Value>(("x".repeat(5000),)).unwrap_err().to_string();
+    let error = Chain(&started.function.call::<Value>(("x".repeat(5000),)).unwrap_err()).to_string();
     assert!(error.contains("longer than the limit of 2000"), "{error}");
     let answer = call_while(&started.function, &json!(2), || {
         assert_eq!(puppet.hear_json()["arg"][0], 2);

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use ekuiper_core::message::{Feature, Hello, SymbolKind};
-use ekuiper_host::{Error, Format, Function, Host};
+use ekuiper_host::{Chain, Error, Format, Function, Host};
 use serde_json::{Value, json};
 use support::{Puppet, Stage};
 
@@ -153,10 +153,10 @@ fn a_batch_is_one_command_and_its_reply_must_be_its_own() {
         (r#"{"state":true,"result":[1,2,3]}"#.into(), "one result for all rows"),
         (r#"{"state":false,"result":"cannot"}"#.into(), "cannot"),
     ] {
-        let error = call(&|_| wrong.clone()).unwrap_err().to_string();
+        let error = Chain(&call(&|_| wrong.clone()).unwrap_err()).to_string();
         assert!(error.contains(text), "{error}");
     }
-    let error = call(&|id| reply(id, "[1,2]", "[]")).unwrap_err().to_string();
+    let error = Chain(&call(&|id| reply(id, "[1,2]", "[]")).unwrap_err()).to_string();
     assert!(error.contains("answers 2 of 3 rows"), "{error}");
     assert!(call(&|id| reply(id, "[1,2,3]", "[]")).is_ok(), "the channel lives");
 }

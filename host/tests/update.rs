@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ekuiper_conformance::raw::{REQ, RawPeer, frame};
 use ekuiper_core::address::SocketFolder;
-use ekuiper_host::{Error, EventKind, Function, Host, HostBuilder, Package, PluginState, RestartPolicy, Sink, Source};
+use ekuiper_host::{
+    Chain, Error, EventKind, Function, Host, HostBuilder, Package, PluginState, RestartPolicy, Sink, Source,
+};
 use serde_json::{Value, json};
 use support::other::{self, Other, dialling};
 use support::{PATIENCE, Puppet, Stage, await_event, call_while, kill, send_acked, wait_until};
@@ -204,7 +206,7 @@ fn fault_16_a_bad_update_keeps_the_old_version() {
         let status = host.status("p").unwrap();
         assert_eq!((status.state, status.generation, status.restarts), (PluginState::Running, 1, 0));
         process.works(&mut handles, &error.to_string());
-        assert_eq!(await_event(&events, update_failed), error.to_string());
+        assert_eq!(await_event(&events, update_failed), Chain(&error).to_string());
         error
     };
 
@@ -334,7 +336,7 @@ fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
         let mut process = Process::restore(&stage, control_of(&stage, &host, 3));
         let error = update.join().unwrap();
         let text = r#"plugin p was not updated to version "bad" and stays at version "": plugin p did not start source s: no water"#;
-        assert_eq!(error.to_string(), text);
+        assert_eq!(Chain(&error).to_string(), text);
         assert_eq!(await_event(&events, update_failed), "plugin p did not start source s: no water");
         // No handle has noticed.
         process.source.write(&frame(br#"{"message":"again"}"#));

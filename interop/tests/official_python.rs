@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ekuiper_host::{Error, EventKind, Function, Host, Sink, Source};
+use ekuiper_host::{Chain, Error, EventKind, Function, Host, Sink, Source};
 use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, lines_of, next, sockets_in_tmp};
 use ekuiper_interop::plugins::OfficialPython;
 use rustix::process::Signal;
@@ -461,7 +461,7 @@ fn an_update_is_tried_beside_the_running_plugin(transport: &str) {
         let script = package.folder.join("main.py");
         let good = std::fs::read_to_string(&script).unwrap();
         std::fs::write(&script, "raise SystemExit('not today')").unwrap();
-        let error = host.update(package.clone()).unwrap_err().to_string();
+        let error = Chain(&host.update(package.clone()).unwrap_err()).to_string();
         assert!(error.contains("stays at version \"v1.0.0\"") && error.ends_with("not today"), "{error}");
         assert_eq!(host.pid(plugin.name()), Some(former));
         assert_reverts(&revert);
@@ -469,7 +469,7 @@ fn an_update_is_tried_beside_the_running_plugin(transport: &str) {
 
         // It shakes hands, and then lacks the function: seen when it takes over.
         std::fs::write(&script, good.replace("revert=Revert", "reverse=Revert")).unwrap();
-        let error = host.update(package.clone()).unwrap_err().to_string();
+        let error = Chain(&host.update(package.clone()).unwrap_err()).to_string();
         assert!(error.contains("did not start function"), "{error}");
         assert_reverts(&revert);
         sink.send(&json!({})).unwrap();

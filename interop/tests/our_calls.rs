@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ekuiper_host::{Bytes, Error, Format, Function, Host, Package};
+use ekuiper_host::{Bytes, Chain, Error, Format, Function, Host, Package};
 use ekuiper_interop::guard::{Process, Watchdog};
 use ekuiper_interop::plugins::{Mirror, OfficialPython};
 use rustix::process::Signal;
@@ -75,7 +75,7 @@ fn a_bad_row_harms_no_other(transport: &str) {
         assert_eq!(text(2), "takes 1 argument, got 0");
         assert_eq!(text(4), "takes 1 argument, got 2");
         // One that cannot be sent: nothing is.
-        let error = revert.call_many::<String, _>([(1.0,), (f64::NAN,)]).unwrap_err().to_string();
+        let error = Chain(&revert.call_many::<String, _>([(1.0,), (f64::NAN,)]).unwrap_err()).to_string();
         assert!(error.contains("NaN"), "{error}");
         assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
     });
@@ -90,7 +90,7 @@ fn rows_of_any_number_and_size(transport: &str) {
             let outcomes = echo.call_many::<String, _>(texts.iter().map(|text| (text,))).unwrap();
             assert!(outcomes.into_iter().map(Result::unwrap).eq(texts));
         }
-        let error = echo.call_many::<Value, _>([("x".repeat(65 << 20),)]).unwrap_err().to_string();
+        let error = Chain(&echo.call_many::<Value, _>([("x".repeat(65 << 20),)]).unwrap_err()).to_string();
         assert!(error.contains("longer than the limit"), "{error}");
         assert_eq!(echo.call::<u8>((1,)).unwrap(), 1);
     });

@@ -3,7 +3,7 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use ekuiper_host::{Error, Host, HostBuilder};
+use ekuiper_host::{Chain, Error, Host, HostBuilder};
 use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, next, sockets_in};
 use ekuiper_interop::plugins::Mirror;
 use rustix::process::Signal;
@@ -109,14 +109,14 @@ fn odd_values_are_values_or_errors_and_the_channels_live_on(transport: &str) {
     echo.call::<Value>((deep(500),)).unwrap_err();
     lives();
     for number in [f64::NAN, f64::INFINITY] {
-        let error = echo.call::<Value>((number,)).unwrap_err().to_string();
+        let error = Chain(&echo.call::<Value>((number,)).unwrap_err()).to_string();
         assert!(error.contains("cannot encode"), "{error}");
     }
     lives();
     // As long as a message may be, and longer.
     let long = "x".repeat((64 << 20) - 1000);
     assert!(echo.call::<String>((&long,)).unwrap() == long);
-    let error = echo.call::<String>(("x".repeat(64 << 20),)).unwrap_err().to_string();
+    let error = Chain(&echo.call::<String>(("x".repeat(64 << 20),)).unwrap_err()).to_string();
     assert!(error.contains("longer than the limit"), "{error}");
     lives();
 
@@ -126,7 +126,8 @@ fn odd_values_are_values_or_errors_and_the_channels_live_on(transport: &str) {
         let refused = sink.send_bytes(bytes);
         assert!(matches!(refused, Ok(()) | Err(Error::Sink { .. })), "{refused:?}");
     }
-    assert!(sink.send(&json!("x".repeat(65 << 20))).unwrap_err().to_string().contains("longer than the limit"));
+    let error = Chain(&sink.send(&json!("x".repeat(65 << 20))).unwrap_err()).to_string();
+    assert!(error.contains("longer than the limit"), "{error}");
     sink.send(&json!({ "n": 1 })).unwrap();
     assert!(std::fs::read_to_string(&file).unwrap().ends_with("{\"n\":1}\n"));
     sink.close().unwrap();

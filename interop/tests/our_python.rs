@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ekuiper_host::{Error, Host, Tuple};
+use ekuiper_host::{Chain, Error, Host, Tuple};
 use ekuiper_interop::guard::{PATIENCE, Process, Turn, Watchdog, lines_of, next, sockets_in_tmp, unique};
 use ekuiper_interop::peer::Peer;
 use ekuiper_interop::plugins::OfficialPython;
@@ -111,9 +111,10 @@ fn an_error_of_each_kind_as_a_user_meets_it() {
     let plugin = OfficialPython::on_ours();
     let host = plugin.host("uds");
     let fail = host.function(&plugin.symbol("fail")).unwrap();
-    let error = fail.call::<Value>(("seven",)).unwrap_err().to_string();
+    let error = Chain(&fail.call::<Value>(("seven",)).unwrap_err()).to_string();
     assert!(error.ends_with(": ValueError: no luck with seven"), "{error}");
-    let keep = host.sink(&plugin.symbol("keep")).rule(plugin.rule("1")).open().err().unwrap().to_string();
+    let keep = host.sink(&plugin.symbol("keep")).rule(plugin.rule("1")).open().err().unwrap();
+    let keep = Chain(&keep).to_string();
     assert!(keep.ends_with("KeyError: 'path'"), "{keep}");
     host.shutdown();
 
@@ -121,14 +122,14 @@ fn an_error_of_each_kind_as_a_user_meets_it() {
     let manifest = plugin.folder().join(format!("{}.json", plugin.name()));
     let honest = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, honest.replace("_revert", "_inverse")).unwrap();
-    let error = plugin.host("uds").start(plugin.name()).unwrap_err().to_string();
+    let error = Chain(&plugin.host("uds").start(plugin.name()).unwrap_err()).to_string();
     assert!(error.contains(&plugin.symbol("inverse")), "{error}");
     std::fs::write(&manifest, honest).unwrap();
 
     let script = plugin.folder().join("main.py");
     let good = std::fs::read_to_string(&script).unwrap();
     std::fs::write(&script, format!("import nowhere_at_all\n{good}")).unwrap();
-    let error = plugin.host("uds").start(plugin.name()).unwrap_err().to_string();
+    let error = Chain(&plugin.host("uds").start(plugin.name()).unwrap_err()).to_string();
     assert!(error.contains("ModuleNotFoundError: No module named 'nowhere_at_all'"), "{error}");
 }
 
@@ -182,7 +183,7 @@ fn the_host_makes_the_plugins_environment() {
     let requirements = plugin.folder().join("requirements.txt");
     std::fs::write(&requirements, "/no/such/wheel-1.0-py3-none-any.whl\n").unwrap();
     let host = || plugin.host_builder("uds").python_bin(tools::python().display().to_string()).build().unwrap();
-    let error = host().start(plugin.name()).unwrap_err().to_string();
+    let error = Chain(&host().start(plugin.name()).unwrap_err()).to_string();
     assert!(error.contains("pip install failed") && error.contains("/no/such/wheel-1.0"), "{error}");
 
     // As the guide has it: the wheel lies in the plugin's folder.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
+use ekuiper_core::Chain;
 use ekuiper_core::sync::lock;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
@@ -26,8 +27,7 @@ create_exception!(ekuiper, Stopped, PyException, "Raised after a symbol was stop
 fn raise(error: Error) -> PyErr {
     match error {
         Error::Stopped => Stopped::new_err(error.to_string()),
-        Error::Transport { what, source } => PyRuntimeError::new_err(format!("{what}: {source}")),
-        error => PyRuntimeError::new_err(error.to_string()),
+        error => PyRuntimeError::new_err(Chain(&error).to_string()),
     }
 }
 
@@ -135,7 +135,7 @@ fn unsendable(error: &Error) -> Option<String> {
         Error::Message(error) => {
             Some(std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string))
         }
-        Error::Transport { source: source @ TransportError::TooLong { .. }, .. } => Some(source.to_string()),
+        Error::Transport { source: source @ TransportError::TooLong { .. }, .. } => Some(Chain(source).to_string()),
         _ => None,
     }
 }

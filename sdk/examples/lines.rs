@@ -37,7 +37,7 @@ impl Source for Lines {
             if let Err(error) = self.read(ctx)
                 && !ctx.is_stopped()
             {
-                ctx.emit_error(&error.to_string())?;
+                ctx.emit_error(&Chain(&*error).to_string())?;
             }
             if !ctx.sleep(Duration::from_millis(self.pause)) {
                 return Ok(());

@@ -8,7 +8,7 @@ use ekuiper_core::message::{Arg, Args};
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
-use crate::error::located;
+use crate::error::{located, without_useless_place};
 use crate::output::{Output, Reply};
 use crate::raw_function::{BoxedFunction, IntoFunction, RawFunction};
 use crate::{Error, Function, FunctionContext, Result};
@@ -47,7 +47,7 @@ fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Er
                 path.map_or((String::new(), source), located)
             }
         };
-        Error::Argument { position, field, source }
+        Error::Argument { position, field, source: without_useless_place(source) }
     })
 }
 
@@ -211,11 +211,11 @@ mod tests {
         assert_eq!(repeat.call::<String>(("ab", 2)), Ok("abab".into()));
         assert_eq!(
             repeat.call::<String>(("ab", "two")),
-            Err("argument 2: invalid type: string \"two\", expected u8".into())
+            Err("invalid argument 2: invalid type: string \"two\", expected u8".into())
         );
         assert_eq!(
             repeat.call::<String>(("ab", 300)),
-            Err("argument 2: invalid value: integer `300`, expected u8".into())
+            Err("invalid argument 2: invalid value: integer `300`, expected u8".into())
         );
         assert_eq!(repeat.call::<String>(("ab", 2, 3)), Err("takes 2 arguments, got 3".into()));
     }
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(function(|text: String| text).call::<String>((bytes(),)), Ok("Acg=".into()));
         assert_eq!(
             reversed.call::<Value>(("no base64",)),
-            Err("argument 1: invalid type: string \"no base64\", expected a sequence".into())
+            Err("invalid argument 1: invalid type: string \"no base64\", expected a sequence".into())
         );
     }
 
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(xs.call::<Vec<i64>>((json!([{ "x": 1 }]),)), Ok(vec![1]));
         assert_eq!(
             xs.call::<Value>((json!([{ "x": 1 }, { "x": true }]),)),
-            Err("argument 1 field [1].x: invalid type: boolean `true`, expected i64".into())
+            Err("invalid argument 1 field [1].x: invalid type: boolean `true`, expected i64".into())
         );
     }
 
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(label.validate((1, 2)), Ok(()));
         assert_eq!(label.validate((1, 2, 3)), Err("takes 2 arguments, got 3".into()));
         let error = label.call::<String>(("a", "b")).unwrap_err();
-        assert_eq!(error, "argument 2: invalid type: string \"b\", expected u8");
+        assert_eq!(error, "invalid argument 2: invalid type: string \"b\", expected u8");
         fn named(values: Vec<f64>, ctx: &FunctionContext) -> Result<String> {
             Ok(format!("{} of {}", values.len(), ctx.rule_id()))
         }

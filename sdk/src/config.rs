@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// field. Every error names the field, with its path.
 ///
 /// ```
-/// use ekuiper_sdk::{Config, json};
+/// use ekuiper_sdk::{Chain, Config, json};
 /// use serde::Deserialize;
 ///
 /// #[derive(Deserialize)]
@@ -26,8 +26,8 @@ use crate::{Error, Result};
 /// assert_eq!(config.field_or("retries", 3)?, 3);
 ///
 /// let config = Config::try_from(json!({ "server": { "port": "mqtt" } }))?;
-/// let error = config.parse::<Settings>().err().map(|error| error.to_string());
-/// assert_eq!(error.as_deref(), Some("config field server.port: invalid type: string \"mqtt\", expected u16"));
+/// let error = config.parse::<Settings>().err().map(|error| Chain(&error).to_string());
+/// assert_eq!(error.as_deref(), Some("invalid config field server.port: invalid type: string \"mqtt\", expected u16"));
 /// # Ok::<(), ekuiper_sdk::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -123,6 +123,7 @@ impl TryFrom<Value> for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::text_of;
     use serde::Deserialize;
     use serde_json::json;
 
@@ -144,7 +145,7 @@ mod tests {
     }
 
     fn refused(value: Value) -> String {
-        config(value).parse::<Settings>().unwrap_err().to_string()
+        text_of(&config(value).parse::<Settings>().unwrap_err())
     }
 
     #[test]
@@ -153,19 +154,22 @@ mod tests {
         assert_eq!((settings.server.port, settings.brokers.len()), (7, 0));
         assert_eq!(
             refused(json!({"server": {"port": "x"}})),
-            "config field server.port: invalid type: string \"x\", expected u16"
+            "invalid config field server.port: invalid type: string \"x\", expected u16"
         );
         assert_eq!(
             refused(json!({"server": {"port": 1}, "brokers": [{"port": 1}, {"port": 70000}]})),
-            "config field brokers[1].port: invalid value: integer `70000`, expected u16"
+            "invalid config field brokers[1].port: invalid value: integer `70000`, expected u16"
         );
-        assert!(refused(json!({"server": {"port": 1}, "sever": 1})).starts_with("config field sever: unknown field"));
+        assert!(
+            refused(json!({"server": {"port": 1}, "sever": 1}))
+                .starts_with("invalid config field sever: unknown field")
+        );
     }
 
     #[test]
     fn a_missing_field_is_named_with_its_path() {
-        assert_eq!(refused(json!({})), "config field server: missing field `server`");
-        assert_eq!(refused(json!({"server": {}})), "config field server.port: missing field `port`");
+        assert_eq!(refused(json!({})), "invalid config field server: missing field `server`");
+        assert_eq!(refused(json!({"server": {}})), "invalid config field server.port: missing field `port`");
     }
 
     #[test]
@@ -174,11 +178,11 @@ mod tests {
         assert_eq!(config.field::<u8>("a").unwrap(), 1);
         assert_eq!(config.optional::<u8>("n").unwrap(), None);
         assert_eq!(config.field_or("z", 5).unwrap(), 5);
-        assert_eq!(config.field::<u8>("z").unwrap_err().to_string(), "config field z: missing field `z`");
-        let error = config.field::<Server>("s").unwrap_err().to_string();
-        assert!(error.starts_with("config field s.port: invalid type"), "{error}");
-        let error = config.optional::<Vec<u8>>("l").unwrap_err().to_string();
-        assert!(error.starts_with("config field l[1]: invalid type"), "{error}");
+        assert_eq!(text_of(&config.field::<u8>("z").unwrap_err()), "invalid config field z: missing field `z`");
+        let error = text_of(&config.field::<Server>("s").unwrap_err());
+        assert!(error.starts_with("invalid config field s.port: invalid type"), "{error}");
+        let error = text_of(&config.optional::<Vec<u8>>("l").unwrap_err());
+        assert!(error.starts_with("invalid config field l[1]: invalid type"), "{error}");
     }
 
     #[test]
@@ -194,14 +198,14 @@ mod tests {
         }
         let Keys { key, keys } = config.parse().unwrap();
         assert_eq!((&key, &keys["a"].0), (&vec![0, 255], &vec![0, 255]));
-        let error = config.field::<Vec<u8>>("text").unwrap_err().to_string();
-        assert_eq!(error, "config field text: invalid type: string \"no base64\", expected a sequence");
+        let error = text_of(&config.field::<Vec<u8>>("text").unwrap_err());
+        assert_eq!(error, "invalid config field text: invalid type: string \"no base64\", expected a sequence");
     }
 
     #[test]
     fn only_an_object_is_a_config() {
         assert!(config(json!(null)).is_empty());
-        let error = Config::try_from(json!([1])).unwrap_err().to_string();
-        assert_eq!(error, "config: invalid type: sequence, expected a map");
+        let error = text_of(&Config::try_from(json!([1])).unwrap_err());
+        assert_eq!(error, "invalid config: invalid type: sequence, expected a map");
     }
 }

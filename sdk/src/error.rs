@@ -1,5 +1,6 @@
 //! The errors of a plugin, and their texts for the engine.
 
+use ekuiper_core::Chain;
 use serde_json::error::Category;
 
 /// Any error: `?` in an author's method converts every error type into it.
@@ -16,7 +17,7 @@ pub enum Error {
     #[error("the symbol is stopped")]
     Stopped,
     /// A field of the configuration is missing or has another type.
-    #[error("config{}: {}", field_text(field), reason(source))]
+    #[error("invalid config{}", field_text(field))]
     Config {
         /// The field's path, such as `server.port` or `brokers[2]`; empty for
         /// the configuration as a whole.
@@ -33,7 +34,7 @@ pub enum Error {
         got: usize,
     },
     /// An argument has another type than the function takes.
-    #[error("argument {position}{}: {}", field_text(field), reason(source))]
+    #[error("invalid argument {position}{}", field_text(field))]
     Argument {
         /// The argument's position, from 1.
         position: usize,
@@ -43,7 +44,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A sink's message is not JSON rows.
-    #[error("the message{}: {source}", field_text(field))]
+    #[error("invalid message{}", field_text(field))]
     Rows {
         /// The path of the wrong value, such as `[3].name`; empty for the
         /// message as a whole.
@@ -57,9 +58,9 @@ pub enum Error {
     Message(#[from] ekuiper_core::Error),
     /// A channel failed: it cannot be opened, or the message is longer than
     /// [`Plugin::max_message`](crate::Plugin::max_message).
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Transport {
-        /// The channel, or the operation that failed.
+        /// The channel or the operation, and that it failed.
         what: String,
         /// The transport's error.
         source: ekuiper_core::transport::TransportError,
@@ -73,13 +74,12 @@ fn field_text(field: &str) -> String {
     if field.is_empty() { String::new() } else { format!(" field {field}") }
 }
 
-/// An error's text without its line and column where these say nothing: a
-/// single value has one line.
-fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
+/// The error without its line and column where these say nothing: a single
+/// value has one line.
+pub(crate) fn without_useless_place(error: serde_json::Error) -> serde_json::Error {
     match error.classify() {
-        Category::Data => without_place(&text).to_owned(),
-        _ => text,
+        Category::Data => serde::de::Error::custom(without_place(&error.to_string())),
+        _ => error,
     }
 }
 
@@ -118,18 +118,7 @@ const MAX_TEXT: usize = 16 << 10;
 /// The text of an error for the engine: with its causes, at most [`MAX_TEXT`]
 /// bytes, never empty.
 pub(crate) fn text_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Many errors already end with the text of their cause.
-        if !text.contains(without_place(&more)) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    shortened(text)
+    shortened(Chain(error).to_string())
 }
 
 /// An error text with the limits of [`text_of`].
@@ -158,14 +147,14 @@ mod tests {
     fn causes_are_told_once() {
         let io = || std::io::Error::other("disk full");
         assert_eq!(text_of(&Outer(io())), "cannot write the row: disk full");
-        let quoting = Error::Transport {
+        let unsent = Error::Transport {
             what: "the tuple was not sent".into(),
             source: ekuiper_core::transport::TransportError::Timeout,
         };
-        assert_eq!(text_of(&quoting), "the tuple was not sent: timed out");
-        let source = serde_json::from_str::<String>("7").unwrap_err();
+        assert_eq!(text_of(&unsent), "the tuple was not sent: timed out");
+        let source = without_useless_place(serde_json::from_str::<String>("7").unwrap_err());
         let argument = Error::Argument { position: 1, field: String::new(), source };
-        assert_eq!(text_of(&argument), "argument 1: invalid type: integer `7`, expected a string");
+        assert_eq!(text_of(&argument), "invalid argument 1: invalid type: integer `7`, expected a string");
     }
 
     #[test]

@@ -34,7 +34,7 @@
 //!
 //! impl Source for Counter {
 //!     fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
-//!         // A wrong field is named: "config field interval: invalid type: …"
+//!         // A wrong field is named: "invalid config field interval: invalid type: …"
 //!         self.settings = config.parse()?;
 //!         Ok(())
 //!     }
@@ -91,7 +91,8 @@
 //!   within 2.4 s; the exit code is 0.
 //! - A handshake is sent once per connection and nothing is sent while idle. An
 //!   answer goes to the connection that asked, or is dropped.
-//! - An error's text reaches the engine with its causes, up to 16 KiB.
+//! - An error's text reaches the engine with its causes, up to 16 KiB; [`Chain`]
+//!   makes such a text.
 //!
 //! # Surviving crashes
 //!
@@ -171,11 +172,11 @@ pub mod testing;
 pub use ack_mode::AckMode;
 pub use config::Config;
 pub use context::{FunctionContext, SinkContext, SourceContext, StopHook};
-pub use ekuiper_core::Error as MessageError;
 pub use ekuiper_core::address::Address;
 pub use ekuiper_core::codec::{Bytes, Error as CodecError};
 pub use ekuiper_core::message::{FunctionMeta, Tuple};
 pub use ekuiper_core::transport::TransportError;
+pub use ekuiper_core::{Chain, Error as MessageError};
 pub use error::{BoxError, Error, Result};
 pub use output::{Json, Output};
 pub use plugin::Plugin;
@@ -190,7 +191,7 @@ pub mod prelude {
     pub use std::process::ExitCode;
 
     pub use crate::{
-        AckMode, Bytes, Config, Function, FunctionContext, Json, Plugin, Result, Sink, SinkContext, Source,
+        AckMode, Bytes, Chain, Config, Function, FunctionContext, Json, Plugin, Result, Sink, SinkContext, Source,
         SourceContext, Value, json, tracing,
     };
 }

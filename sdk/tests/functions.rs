@@ -42,8 +42,14 @@ fn whatever_goes_wrong_is_an_answer_and_the_channel_lives() {
     refused(repeat.call_raw(br#"{"func":"Exec","arg":["a",1]}"#), "the function call has no context");
     refused(repeat.call_raw(br#"{"func":"Exec","arg":null}"#), "the function call has no context");
     refused(repeat.call(CallKind::Exec, &json!(["a"])), "takes 2 arguments, got 1");
-    refused(repeat.call(CallKind::Exec, &json!(["a", "b"])), "argument 2: invalid type: string \"b\", expected usize");
-    refused(repeat.call(CallKind::Exec, &json!([["a"], 1])), "argument 1: invalid type: sequence, expected a string");
+    refused(
+        repeat.call(CallKind::Exec, &json!(["a", "b"])),
+        "invalid argument 2: invalid type: string \"b\", expected usize",
+    );
+    refused(
+        repeat.call(CallKind::Exec, &json!([["a"], 1])),
+        "invalid argument 1: invalid type: sequence, expected a string",
+    );
     refused(
         repeat.call(CallKind::Exec, &json!(["a", 100_000])),
         "the answer of 100026 bytes is longer than the limit of 100000",

@@ -71,7 +71,7 @@ fn calls_and_their_errors_in_messagepack() {
     assert_eq!(call(&mut repeat, CallKind::IsAggregate, &[]), Ok(json!(false)));
     assert_eq!(call(&mut repeat, CallKind::Exec, &[json!("ab")]), Err("takes 2 arguments, got 1".into()));
     let error = call(&mut repeat, CallKind::Exec, &[json!("ab"), json!("x")]).unwrap_err();
-    assert_eq!(error, "argument 2: invalid type: string \"x\", expected usize");
+    assert_eq!(error, "invalid argument 2: invalid type: string \"x\", expected usize");
     for garbage in [&b""[..], b"{}", b"\x81\xa4func", b"\xc1", b"\x81\xa4func\xa4Exec\xff"] {
         let error = decode_reply::<Value>(format, &repeat.ask(garbage)).unwrap().unwrap_err();
         assert!(error.contains("the function's request is not valid"), "{error}");
@@ -107,7 +107,7 @@ fn a_batch_runs_each_row_and_a_panic_is_one_rows_error() {
         } else {
             assert_eq!((&outcomes[0], &outcomes[3]), (&Ok("abab".into()), &Ok("cd".into())));
             assert_eq!(outcomes[2], Err("takes 2 arguments, got 3".into()));
-            assert!(outcomes[1].as_ref().unwrap_err().starts_with("argument 2: invalid value"), "{outcomes:?}");
+            assert!(outcomes[1].as_ref().unwrap_err().starts_with("invalid argument 2: invalid value"), "{outcomes:?}");
         }
     }
 }

@@ -110,7 +110,7 @@ fn a_source_whose_data_channel_nobody_accepts_is_refused() {
     let mut plugin = Plugin::start(&[]);
     let control = Control::source("silent", meta("r1", "s"), "", Map::new());
     let answer = plugin.command(CommandKind::Start, control);
-    assert!(answer.starts_with("data channel ") && answer.ends_with("r1_s_0.ipc: timed out"), "{answer}");
+    assert!(answer.starts_with("data channel ") && answer.ends_with("r1_s_0.ipc failed: timed out"), "{answer}");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_refused_start_says_why_and_leaves_nothing_behind() {
     let mut plugin = Plugin::start(&[]);
     let meta = meta("r1", "s");
     let (_, _, answer) = plugin.start_sink("journal", &meta, json!({ "journal": 7 }));
-    assert!(answer.starts_with("config field journal: invalid type"), "{answer}");
+    assert!(answer.starts_with("invalid config field journal: invalid type"), "{answer}");
     let (_, _, answer) = plugin.start_sink("journal", &meta, json!({ "fail_in": "open" }));
     assert_eq!(answer, "open failed");
     assert!(!plugin.sockets().data(&meta).unwrap().path().exists());

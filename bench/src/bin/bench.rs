@@ -12,6 +12,7 @@ use ekuiper_bench::peer::ours::Mirror;
 use ekuiper_bench::peer::python::Python;
 use ekuiper_bench::report::Described;
 use ekuiper_bench::{Error, Options, Result, bench, built_in, child};
+use ekuiper_core::Chain;
 
 /// Measures our transports, and what else there is, side by side.
 #[derive(Debug, Parser)]
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("ekuiper-bench: {error}");
+            eprintln!("ekuiper-bench: {}", Chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -58,7 +59,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     let mirror = arguments.mirror.clone().unwrap_or_else(|| own.with_file_name("mirror"));
     let manifest = sources.join("../examples/mirror/mirror.json");
-    let mirror = Mirror::new(&mirror, &manifest).map_err(|error| format!("{error}: `cargo build --release -p mirror`"));
+    let mirror = Mirror::new(&mirror, &manifest)
+        .map_err(|error| format!("{}: `cargo build --release -p mirror`", Chain(&error)));
     add("mirror", mirror.map(|mirror| Box::new(mirror) as _));
     add("mangos", Mangos::new(&arguments.mangos).map(|mangos| Box::new(mangos) as _));
     let script = sources.join("plugin/bench.py");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_host::{Format, Function, Host, HostBuilder, PendingAck};
 use serde_json::json;
 
@@ -282,7 +283,7 @@ pub(crate) fn check(is_right: bool, otherwise: &str) -> Result<()> {
 /// # Errors
 /// The host's text if it is not.
 pub fn is_built_in(transport: &str) -> Result<(), String> {
-    host(transport).build().map(|_| ()).map_err(|error| error.to_string())
+    host(transport).build().map(|_| ()).map_err(|error| Chain(&error).to_string())
 }
 
 #[cfg(test)]

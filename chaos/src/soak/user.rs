@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_host::{Error, Function, Host, Sink};
 use serde_json::json;
 
@@ -37,15 +38,15 @@ pub(super) struct User<'a> {
 
 impl<'a> User<'a> {
     pub(super) fn new(host: &'a Host, name: &'a str, totals: &'a Totals) -> Result<Self, String> {
-        let function = host.function(&format!("{name}_fast")).map_err(|error| error.to_string())?;
+        let function = host.function(&format!("{name}_fast")).map_err(|error| Chain(&error).to_string())?;
         let sink = host.sink(&format!("{name}_keep")).rule(format!("{name}s")).operator("k").require_ack(true).open();
-        Ok(Self { host, name, function, sink: sink.map_err(|error| error.to_string())?, totals })
+        Ok(Self { host, name, function, sink: sink.map_err(|error| Chain(&error).to_string())?, totals })
     }
 
     /// Calls, sends and reads until the deadline. The source, and a second
     /// sink, are opened and closed each time.
     pub(super) fn work(&self, until: Instant) -> Result<(), String> {
-        let fail = |error: ekuiper_host::Error| format!("{}: {error}", self.name);
+        let fail = |error: ekuiper_host::Error| format!("{}: {}", self.name, Chain(&error));
         let source = self.host.source(&format!("{}_count", self.name)).rule(format!("{}r", self.name)).operator("c");
         let mut source = source.open_as::<Tick>().map_err(fail)?;
         let second = self.host.sink(&format!("{}_keep", self.name)).rule(format!("{}t", self.name)).operator("k");
@@ -77,24 +78,25 @@ impl<'a> User<'a> {
     fn churn(&self, id: u64) -> Result<(), String> {
         let rows = id / CHURN % 3;
         let source = self.host.source(&format!("{}_few", self.name)).rule(format!("{}e", self.name)).operator("c");
-        let mut source = source.config(json!({ "rows": rows })).open_as::<Tick>().map_err(|error| error.to_string())?;
+        let mut source =
+            source.config(json!({ "rows": rows })).open_as::<Tick>().map_err(|error| Chain(&error).to_string())?;
         let mut read = 0;
-        while source.next_within(PATIENCE).map_err(|error| error.to_string())?.is_some() {
+        while source.next_within(PATIENCE).map_err(|error| Chain(&error).to_string())?.is_some() {
             read += 1;
         }
         if read != rows {
             return Err(format!("a source of {rows} rows has ended after {read}"));
         }
-        source.close().map_err(|error| error.to_string())?;
+        source.close().map_err(|error| Chain(&error).to_string())?;
         let source = self.host.source(&format!("{}_fail", self.name)).rule(format!("{}f", self.name)).operator("c");
-        let mut source = source.open_as::<Tick>().map_err(|error| error.to_string())?;
+        let mut source = source.open_as::<Tick>().map_err(|error| Chain(&error).to_string())?;
         // The error, or the end, depending on the SDK.
         match source.next_within(PATIENCE) {
             Ok(None) | Err(Error::Source { .. }) => {}
             Ok(Some(tuple)) => return Err(format!("a source that fails has sent {:?}", tuple.message)),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Chain(&error).to_string()),
         }
-        source.close().map_err(|error| error.to_string())?;
+        source.close().map_err(|error| Chain(&error).to_string())?;
         self.totals.ended.fetch_add(2, Ordering::Relaxed);
         Ok(())
     }

@@ -45,14 +45,14 @@ fn object(what: &'static str, text: &str) -> Result<Value> {
 /// `--config "$(cat config.json)"`.
 fn json(what: String, text: &str, hint: impl FnOnce(&str) -> String) -> Result<Value> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let value = serde_json::from_str(text).map_err(|source| {
+    let value = serde_json::from_str(text).map_err(|problem| {
         let hint = if lost_its_quotes(text) {
             r#"; the shell removed the double quotes: put single quotes around the value, as in '{"a":1}'"#.into()
         } else {
             hint(text.trim())
         };
-        let text = excerpt(text.as_bytes(), if source.line() > 1 { 0 } else { source.column() });
-        Error::Argument { what: what.clone(), text, hint, source }
+        let text = excerpt(text.as_bytes(), if problem.line() > 1 { 0 } else { problem.column() });
+        Error::Argument { what: what.clone(), problem, text, hint }
     })?;
     match long_integer(text) {
         Some(number) => Err(Error::LongInteger { what, number: excerpt(number.as_bytes(), 0) }),

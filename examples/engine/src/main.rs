@@ -8,7 +8,7 @@
 
 use std::process::ExitCode;
 
-use ekuiper_host::{Host, Result};
+use ekuiper_host::{Chain, Host, Result};
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match run(plugin, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("engine: {error}");
+            eprintln!("engine: {}", Chain(&error));
             ExitCode::FAILURE
         }
     }

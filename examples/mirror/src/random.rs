@@ -70,7 +70,7 @@ fn word(state: &mut u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ekuiper_sdk::testing;
+    use ekuiper_sdk::{Chain, testing};
 
     #[test]
     fn rows_are_numbered_and_end() {
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_wrong_config_is_named() {
         let source = testing::source(RandomSource::default()).config(json!({ "interval": "soon" }));
-        let error = source.take(1).unwrap_err().to_string();
-        assert!(error.starts_with("config field interval:"), "{error}");
+        let error = Chain(&*source.take(1).unwrap_err()).to_string();
+        assert!(error.starts_with("invalid config field interval:"), "{error}");
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
 
 use crate::process::Exit;
@@ -757,13 +758,13 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         if error.is_shortage() {
             let pause = shortage_pause(&self.policy, self.shortages);
             self.shortages += 1;
-            self.tell(EventKind::Shortage { error: error.to_string(), pause });
+            self.tell(EventKind::Shortage { error: Chain(&error).to_string(), pause });
             self.shortage = Some(error);
             self.enter(Phase::Pausing { until: later(now, pause), is_broken: false, crashed }, now);
             return;
         }
         (self.shortage, self.shortages) = (None, 0);
-        self.tell(EventKind::RestartFailed { error: error.to_string() });
+        self.tell(EventKind::RestartFailed { error: Chain(&error).to_string() });
         self.pause(crashed, now, chance);
     }
 

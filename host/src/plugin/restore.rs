@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ekuiper_core::Chain;
 use ekuiper_core::message::SymbolKind;
 
 use super::Plugin;
@@ -114,7 +115,7 @@ impl Plugin {
     }
 
     fn tell_shortage(&self, error: &Error, pause: Duration) {
-        self.site.events.tell(self.name(), EventKind::Shortage { error: error.to_string(), pause });
+        self.site.events.tell(self.name(), EventKind::Shortage { error: Chain(error).to_string(), pause });
     }
 
     /// Returns the sources and sinks with a handle.

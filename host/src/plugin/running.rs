@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::codec::Format;
 use ekuiper_core::exchange::NotReady;
@@ -324,7 +325,7 @@ impl Running {
         };
         if let Err(error) = std::thread::Builder::new().name(format!("{}-stop", self.name)).spawn(stop) {
             // The next start stops the stray.
-            tracing::debug!(plugin = self.name, %error, "cannot start a thread");
+            tracing::debug!(plugin = self.name, error = %Chain(&error), "cannot start a thread");
         }
     }
 
@@ -637,7 +638,7 @@ impl Running {
                 break;
             }
             if let Err(error) = self.command(CommandKind::Stop, &control, left) {
-                tracing::warn!(plugin = self.name, %error, "a symbol was not stopped");
+                tracing::warn!(plugin = self.name, error = %Chain(&error), "a symbol was not stopped");
             }
         }
     }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::address::SocketFolder;
 use ekuiper_core::exchange::HostEnd;
 use ekuiper_core::launch::LaunchOptions;
@@ -156,7 +157,7 @@ impl Launched {
             },
             // The other host closes its connection, which may be why it ended.
             Handshake::Exited => match (self.failure(name), self.clash.take()) {
-                (error @ Error::EarlyExit { .. }, Some(source)) => transport_error(error.to_string())(source),
+                (error @ Error::EarlyExit { .. }, Some(source)) => transport_error(Chain(&error).to_string())(source),
                 (error, _) => error,
             },
             _ => self.failure(name),

@@ -4,6 +4,7 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_transport_ipc::random::jitter;
 
 use super::lifecycle::{Action, Input, Version, Work};
@@ -127,7 +128,7 @@ impl Plugin {
         let name = format!("{}-life", self.name());
         if let Err(error) = std::thread::Builder::new().name(name).spawn(move || plugin.work()) {
             // No other thread would do it.
-            tracing::error!(plugin = self.name(), %error, "cannot start a thread, so this one does its work");
+            tracing::error!(plugin = self.name(), error = %Chain(&error), "cannot start a thread, so this one does its work");
             self.work();
         }
     }

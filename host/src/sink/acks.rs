@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use ekuiper_core::Chain;
 use ekuiper_core::message::{Collected, decode_ack};
 use ekuiper_core::transport::{Pull, PullEvent, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
@@ -150,7 +151,7 @@ impl Acks {
         let report = match Collected::decode(&reading.buffer) {
             Ok(report) => report,
             Err(error) => {
-                tracing::debug!(%error, "not a report");
+                tracing::debug!(error = %Chain(&error), "not a report");
                 self.surplus.fetch_add(1, Ordering::Relaxed);
                 return;
             }

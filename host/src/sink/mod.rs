@@ -11,6 +11,7 @@ mod work;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::message::{Control, Feature, SymbolKind};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
@@ -324,7 +325,7 @@ impl Drop for Sink {
             return;
         }
         if let Err(error) = self.session.stop() {
-            tracing::warn!(%error, "a dropped sink was not closed gracefully");
+            tracing::warn!(error = %Chain(&error), "a dropped sink was not closed gracefully");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
@@ -13,6 +14,7 @@ use super::acks::Acknowledged;
 use super::connection::SinkConnection;
 use super::settle::{Patience, Unsettled};
 use super::tally::{Delivery, Tally};
+use crate::error::Reason;
 use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
@@ -102,7 +104,7 @@ impl Restorable for SinkSession {
 
     fn give_up(&self) {
         if let Err(error) = self.stop() {
-            tracing::warn!(%error, "a sink that was not opened was not stopped");
+            tracing::warn!(error = %Chain(&error), "a sink that was not opened was not stopped");
         }
     }
 
@@ -127,7 +129,7 @@ impl Restorable for SinkSession {
         let is_over = || self.is_abandoned() || self.plugin.is_shut_down();
         let settled = connection.settle_to_stop(patience, is_over);
         if let Err(error) = connection.stop_to_end(&self.control) {
-            tracing::warn!(sink = self.control.symbol_name, %error, "a sink was not stopped before the update");
+            tracing::warn!(sink = self.control.symbol_name, error = %Chain(&error), "a sink was not stopped before the update");
         }
         if let Err(reason) = settled {
             tracing::warn!(
@@ -347,14 +349,14 @@ impl SinkSession {
         let stop = move || own.iter().for_each(|session| session.stop_unattended(&connection));
         let name = format!("{}-stop", self.control.symbol_name);
         if let Err(error) = std::thread::Builder::new().name(name).spawn(stop) {
-            tracing::warn!(sink = self.control.symbol_name, %error, "cannot start a thread, so this one waits for the stop");
+            tracing::warn!(sink = self.control.symbol_name, error = %Chain(&error), "cannot start a thread, so this one waits for the stop");
             self.stop_unattended(&same);
         }
     }
 
     fn stop_unattended(&self, connection: &SinkConnection) {
         if let Err(error) = self.stop_in(connection) {
-            tracing::warn!(sink = self.control.symbol_name, %error, "an abandoned sink was not stopped");
+            tracing::warn!(sink = self.control.symbol_name, error = %Chain(&error), "an abandoned sink was not stopped");
         }
         lock(&self.state).claims = None;
     }
@@ -366,7 +368,7 @@ impl SinkSession {
             symbol: self.control.symbol_name.clone(),
             collected: delivery.delivered + delivery.refused,
             sent: delivery.sent,
-            source: Box::new(error),
+            source: Reason(Box::new(error)),
         }
     }
 
@@ -398,7 +400,7 @@ impl SinkSession {
                 "it was stopped in the middle of a message".into()
             }
             Some(Unsettled::Failed(TransportError::Closed)) => "the host is shut down".into(),
-            Some(Unsettled::Failed(error)) => error.to_string(),
+            Some(Unsettled::Failed(error)) => Chain(&error).to_string(),
             None => match (connection.and_then(|connection| connection.running.process.exit()), stopped) {
                 (Some(exit), _) => format!("its process ended ({exit})"),
                 (None, Err(error)) => format!("it was not stopped: {}", error.reason()),

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
 use ekuiper_core::transport::{Deadline, TransportError};
@@ -164,7 +165,7 @@ impl<M> Drop for Source<M> {
             return;
         }
         if let Err(error) = self.session.stop() {
-            tracing::warn!(%error, "a source was not stopped");
+            tracing::warn!(error = %Chain(&error), "a source was not stopped");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SymbolKind};
 use ekuiper_core::transport::{Deadline, TransportError};
@@ -71,7 +72,7 @@ impl Restorable for SourceSession {
 
     fn give_up(&self) {
         if let Err(error) = self.stop() {
-            tracing::warn!(%error, "a source that was not opened was not stopped");
+            tracing::warn!(error = %Chain(&error), "a source that was not opened was not stopped");
         }
     }
 

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use ekuiper_host::Host;
+use ekuiper_host::{Chain, Host};
 use rustix::process::{Pid, Signal};
 
 /// Variable with the bench's folder, which marks all descendants of the host.
@@ -278,12 +278,12 @@ pub(crate) fn be_a_host() {
                     let (host, name) = (&host, name.to_owned());
                     scope.spawn(move || match host.start(&name) {
                         Ok(()) => say(&format!("{name} is ready")),
-                        Err(error) => say(&error.to_string().replace('\n', " ")),
+                        Err(error) => say(&Chain(&error).to_string().replace('\n', " ")),
                     });
                 }
                 "call" => {
                     let result = host.function(name).and_then(|function| function.call::<String>(("hello",)));
-                    say(&result.unwrap_or_else(|error| error.to_string()));
+                    say(&result.unwrap_or_else(|error| Chain(&error).to_string()));
                 }
                 "ping" => say("pong"),
                 "shutdown" => {

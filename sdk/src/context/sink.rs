@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use ekuiper_core::Chain;
 use ekuiper_core::codec::{Adapted, Format};
 use ekuiper_core::message::{Meta, encode_ack};
 use ekuiper_core::throttle::Throttle;
@@ -185,7 +186,7 @@ impl SinkContext {
             Ok(()) | Err(Error::Stopped) => {}
             Err(error) => {
                 if let Some(others) = self.0.unsent.pass(Instant::now()) {
-                    tracing::error!(%error, others, "a message was not acknowledged");
+                    tracing::error!(error = %Chain(&error), others, "a message was not acknowledged");
                 }
             }
         }
@@ -225,7 +226,7 @@ mod tests {
     }
 
     fn rows<T: DeserializeOwned>(data: &[u8]) -> Result<Vec<T>, String> {
-        SinkContext::new(Meta::default(), None, AckMode::Automatic).rows(data).map_err(|error| error.to_string())
+        SinkContext::new(Meta::default(), None, AckMode::Automatic).rows(data).map_err(|error| text_of(&error))
     }
 
     #[test]
@@ -238,22 +239,25 @@ mod tests {
         assert_eq!(frames(br#"{"jpeg":"/9g="}"#), Ok(vec![[("jpeg".into(), vec![255, 216])].into()]));
         assert_eq!(
             frames(br#"{"jpeg":"no base64"}"#),
-            Err("the message field jpeg: invalid type: string \"no base64\", expected a sequence at line 1 column 19"
+            Err("invalid message field jpeg: invalid type: string \"no base64\", expected a sequence at line 1 column 19"
                 .into())
         );
     }
 
     #[test]
     fn whatever_else_is_an_error_with_its_place() {
-        assert_eq!(rows::<Value>(b"7"), Err("the message: it is neither a JSON object nor an array of rows".into()));
+        assert_eq!(
+            rows::<Value>(b"7"),
+            Err("invalid message: it is neither a JSON object nor an array of rows".into())
+        );
         assert!(rows::<Value>(b"").is_err());
         assert!(rows::<Value>(b"\xff\xfe").is_err());
         let error = rows::<Value>(b"{\"a\":\"\xff\"}").unwrap_err();
-        assert!(error.starts_with("the message field a: invalid unicode"), "{error}");
+        assert!(error.starts_with("invalid message field a: invalid unicode"), "{error}");
         let error = rows::<Row>(br#"[{"a":1},{"a":"x"}]"#).unwrap_err();
-        assert!(error.starts_with("the message field [1].a: invalid type: string \"x\", expected u8"), "{error}");
+        assert!(error.starts_with("invalid message field [1].a: invalid type: string \"x\", expected u8"), "{error}");
         let error = rows::<Row>(br#"{"b":1}"#).unwrap_err();
-        assert!(error.starts_with("the message field a: missing field `a`"), "{error}");
+        assert!(error.starts_with("invalid message field a: missing field `a`"), "{error}");
     }
 
     struct Taken;

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// ends the plugin.
 pub(super) fn serve(plugin: Definition, site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
-    let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
+    let fail = |source| Error::Transport { what: format!("control channel {address} failed"), source };
     let request: Arc<dyn Request> =
         Arc::from(site.transport.request(&address, &site.engine.finding(&site.options)).map_err(fail)?);
     let bell = Arc::new(Bell::default());

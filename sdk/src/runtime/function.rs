@@ -31,7 +31,7 @@ pub(super) fn live(
     mark: Option<FunctionMark>,
     progress: &Progress,
 ) -> Result<()> {
-    let fail = |source| Error::Transport { what: format!("function channel {address}"), source };
+    let fail = |source| Error::Transport { what: format!("function channel {address} failed"), source };
     let request: Arc<dyn Request> = Arc::from(match channel {
         Some(connected) => connected,
         None => site.transport.request(&address, &site.options).map_err(fail)?,

@@ -78,7 +78,9 @@ impl Listening {
                     return Ok(socket);
                 }
                 Err(TransportError::AddressInUse(in_use)) => in_use,
-                Err(source) => return Err(Error::Transport { what: format!("data channel {address}"), source }.into()),
+                Err(source) => {
+                    return Err(Error::Transport { what: format!("data channel {address} failed"), source }.into());
+                }
             };
             if abandoned.load(Ordering::Acquire) || self.is_over() {
                 return Err(format!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::address::Address;
 use ekuiper_core::message::{Collected, Control, encode_ack};
 use ekuiper_core::transport::{Deadline, Endpoint, Pull, PullEvent, Push, TransportError};
@@ -92,13 +93,13 @@ pub(super) fn live(
         site.listening.listen(&data, &abandoned, || site.transport.data_socket(&listen, &options))?;
     let fail = |what: String| move |source| Error::Transport { what, source };
     let push = site.transport.push(&Endpoint::Dial(ack.clone()), &site.options);
-    let push: Arc<dyn Push> = Arc::from(push.map_err(fail(format!("ack channel {ack}")))?);
+    let push: Arc<dyn Push> = Arc::from(push.map_err(fail(format!("ack channel {ack} failed")))?);
     let patience = if requires_ack { ACK_CONNECT } else { IDLE_ACK_CONNECT };
     let waiting = push.clone();
     progress.waits(move || waiting.close());
     let connected = push.connect(Some(Instant::now() + patience));
     if requires_ack {
-        connected.map_err(fail(format!("ack channel {ack}")))?;
+        connected.map_err(fail(format!("ack channel {ack} failed")))?;
     }
     let supervisor = site.supervisor.as_ref().filter(|_| requires_ack);
     let (account, owed) = supervisor
@@ -113,7 +114,7 @@ pub(super) fn live(
         tracing::error!(messages = owed, "messages in flight when the previous worker died are acknowledged as failed");
     }
     for _ in 0..owed {
-        acks.send(&encode_ack(Err(UNKNOWN_MESSAGE))).map_err(fail(format!("ack channel {ack}")))?;
+        acks.send(&encode_ack(Err(UNKNOWN_MESSAGE))).map_err(fail(format!("ack channel {ack} failed")))?;
     }
     let outlet = requires_ack.then(|| Box::new(acks) as Box<dyn Outlet>);
     let opened = catch_panic(|| Ok(sink.ack_mode())).and_then(|ack_mode| {
@@ -139,7 +140,7 @@ pub(super) fn live(
     if progress.running(stopper(&stop, &handover, &push, reports))
         && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, &handover, &mut tally)
     {
-        tracing::error!(%error, "the data channel failed");
+        tracing::error!(error = %Chain(&error), "the data channel failed");
     }
     tally.report(Instant::now() + LAST_REPORT);
     if let Err(error) = catch_panic(|| sink.close(&ctx)) {
@@ -273,7 +274,9 @@ impl Handover {
                 messages = owed + unread,
                 "the plugin is shutting down: unacknowledged messages are acknowledged as failed"
             ),
-            Err(error) => tracing::debug!(%error, messages = owed + unread, "cannot acknowledge messages as failed"),
+            Err(error) => {
+                tracing::debug!(error = %Chain(&error), messages = owed + unread, "cannot acknowledge messages as failed")
+            }
         }
     }
 }

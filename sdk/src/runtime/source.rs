@@ -55,7 +55,7 @@ pub(super) fn live(
     let config = Config::from(control.config.clone().unwrap_or_default());
     catch_panic(|| source.configure(control.datasource(), &config))?;
     let push = site.transport.push(&Endpoint::Dial(data.clone()), &site.options);
-    let fail = |source| Error::Transport { what: format!("data channel {data}"), source };
+    let fail = |source| Error::Transport { what: format!("data channel {data} failed"), source };
     let push: Arc<dyn Push> = Arc::from(push.map_err(fail)?);
     // The engine detects the source's end by the end of its connection, so
     // connect even if no tuple is ever sent.

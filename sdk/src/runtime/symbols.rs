@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ekuiper_core::Chain;
 use ekuiper_core::address::{Address, Registry};
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, SymbolKind};
@@ -141,7 +142,7 @@ impl Symbols {
         let channel = match self.dialled.remove(function).map_or_else(dial, Ok) {
             Ok(channel) => channel,
             Err(error) => {
-                tracing::debug!(symbol = function, %error, "not connected");
+                tracing::debug!(symbol = function, error = %Chain(&error), "not connected");
                 return true;
             }
         };
@@ -150,7 +151,7 @@ impl Symbols {
                 self.dialled.insert(function.to_owned(), channel);
                 return false;
             }
-            Err(error) => tracing::debug!(symbol = function, %error, "not connected"),
+            Err(error) => tracing::debug!(symbol = function, error = %Chain(&error), "not connected"),
             Ok(_) => {
                 tracing::debug!(
                     symbol = function,

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::meta::test_meta;
+use crate::error::text_of;
 use crate::raw_function::{BoxedFunction, IntoFunction};
 use crate::runtime::answer;
 
@@ -73,16 +74,16 @@ impl FunctionTest {
     ) -> Result<R, String> {
         let (mut request, mut reply) = (Vec::new(), Vec::new());
         // Converted as the codec converts them, bytes for example.
-        Format::Json.encode(&mut request, &args).map_err(|error| error.to_string())?;
-        let args = match Format::Json.decode(&request).map_err(|error| error.to_string())? {
+        Format::Json.encode(&mut request, &args).map_err(|error| text_of(&error))?;
+        let args = match Format::Json.decode(&request).map_err(|error| text_of(&error))? {
             Value::Array(args) => args,
             Value::Null => Vec::new(),
             other => vec![other],
         };
         request.clear();
         let meta = meta.map(EncodedMeta::from);
-        encode_call(Format::Json, &mut request, kind, &args, meta.as_ref()).map_err(|error| error.to_string())?;
+        encode_call(Format::Json, &mut request, kind, &args, meta.as_ref()).map_err(|error| text_of(&error))?;
         answer(&mut *self.0.0, Format::Json, &request, &mut reply);
-        decode_reply(Format::Json, &reply).map_err(|error| error.to_string())?
+        decode_reply(Format::Json, &reply).map_err(|error| text_of(&error))?
     }
 }

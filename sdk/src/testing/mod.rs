@@ -8,7 +8,7 @@
 //!
 //! let mut revert = testing::function(|text: String| text.chars().rev().collect::<String>());
 //! assert_eq!(revert.call::<String>(("hello",)), Ok("olleh".into()));
-//! assert_eq!(revert.call::<String>((7,)), Err("argument 1: invalid type: integer `7`, expected a string".into()));
+//! assert_eq!(revert.call::<String>((7,)), Err("invalid argument 1: invalid type: integer `7`, expected a string".into()));
 //!
 //! struct Count;
 //! impl Source for Count {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::meta::test_meta;
 use crate::context::Outlet;
+use crate::error::text_of;
 use crate::panic::catch_panic;
 use crate::runtime::deliver;
 use crate::{Config, Result, Sink, SinkContext};
@@ -96,7 +97,7 @@ impl OpenSink {
     /// The acknowledgements since the last call, as the engine gets them; empty
     /// where it does not ask for them.
     pub fn acks(&self) -> Vec<Result<(), String>> {
-        let read = |ack: Vec<u8>| decode_ack(&ack).unwrap_or_else(|error| Err(error.to_string()));
+        let read = |ack: Vec<u8>| decode_ack(&ack).unwrap_or_else(|error| Err(text_of(&error)));
         self.acks.try_iter().map(read).collect()
     }
 

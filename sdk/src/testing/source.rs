@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::meta::test_meta;
 use crate::context::Outlet;
+use crate::error::text_of;
 use crate::panic::catch_panic;
 use crate::runtime::run_source;
 use crate::{Config, Result, Source, SourceContext};
@@ -130,7 +131,7 @@ impl Iterator for RunningSource {
                 return Some(match SourceMessage::decode(Format::Json, &message) {
                     Ok(SourceMessage::Tuple(tuple)) => Ok(tuple),
                     Ok(SourceMessage::Error(text)) => Err(text),
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => Err(text_of(&error)),
                 });
             }
             Ok(None) | Err(mpsc::RecvTimeoutError::Disconnected) => None,
@@ -228,8 +229,8 @@ mod tests {
         let (source, _) = scripted(|_| Ok(()), |_| Err("cannot close".into()));
         assert_eq!(source.take(1).unwrap_err().to_string(), "cannot close");
         let (source, _) = scripted(|_| Ok(()), |_| Ok(()));
-        let error = source.config(json!({ "n": "x" })).take(1).unwrap_err().to_string();
-        assert!(error.starts_with("config field n: invalid type"), "{error}");
+        let error = text_of(&*source.config(json!({ "n": "x" })).take(1).unwrap_err());
+        assert!(error.starts_with("invalid config field n: invalid type"), "{error}");
         let (source, _) = scripted(|_| Ok(()), |_| Ok(()));
         assert!(source.config(json!([])).open().is_err());
     }

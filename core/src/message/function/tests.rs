@@ -186,7 +186,7 @@ fn replies_survive() {
 fn fault_17_nan_is_an_error_in_a_result_and_in_an_argument() {
     for format in [Json, MessagePack] {
         let mut buffer = b"before".to_vec();
-        let error = encode_result(format, &mut buffer, &f64::NAN).unwrap_err().to_string();
+        let error = crate::Chain(&encode_result(format, &mut buffer, &f64::NAN).unwrap_err()).to_string();
         assert!(error.contains("NaN"), "{error}");
         assert_eq!(buffer, b"before");
         assert!(encode_call(format, &mut buffer, CallKind::Exec, &[f64::INFINITY], None).is_err());

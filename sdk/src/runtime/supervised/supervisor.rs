@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::Chain;
 use ekuiper_core::address::Address;
 use ekuiper_core::message::Meta;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
@@ -53,7 +54,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// loop ends it.
 pub(in crate::runtime) fn supervise(plugin: Definition, mut site: Site) -> Result<()> {
     let address = site.folder.control(&plugin.name)?;
-    let fail = |source| Error::Transport { what: format!("control channel {address}"), source };
+    let fail = |source| Error::Transport { what: format!("control channel {address} failed"), source };
     let memory = page::memory(marks::words(plugin.functions.len()))?;
     let marks = Marks::new(&memory, plugin.functions.len())?;
     site.engine = Engine::shared(marks.engine());
@@ -198,10 +199,13 @@ impl Supervisor {
             self.start_at = None;
             match Worker::start(self.command.as_deref(), &self.memory, READY) {
                 Ok(worker) => self.worker = Some(worker),
-                Err(error) if self.courier.is_some() => return Err(format!("cannot start its worker: {error}").into()),
+                Err(error) if self.courier.is_some() => {
+                    return Err(format!("cannot start its worker: {}", text_of(&*error)).into());
+                }
                 Err(error) => {
+                    let error = text_of(&*error);
                     tracing::error!(error, "cannot start a worker");
-                    self.crashed(&error.to_string(), now)?;
+                    self.crashed(&error, now)?;
                 }
             }
         }
@@ -210,7 +214,7 @@ impl Supervisor {
         {
             worker.deadline = Some(now + self.patience);
             if let Err(error) = worker.tell(&order.command, order.again) {
-                tracing::error!(%error, "cannot send a command to the worker, which is killed");
+                tracing::error!(error = %Chain(&error), "cannot send a command to the worker, which is killed");
                 self.roster.not_told();
                 worker.leave(LEAVE);
                 worker.kill();
@@ -364,9 +368,8 @@ impl Supervisor {
                 tracing::warn!("no host has been connected to {address} for {absence:?}: the plugin shuts down");
                 Ok(())
             }
-            ended => {
-                Ok(ended.map_err(|source| Error::Transport { what: format!("control channel {address}"), source })?)
-            }
+            ended => Ok(ended
+                .map_err(|source| Error::Transport { what: format!("control channel {address} failed"), source })?),
         }
     }
 
@@ -414,7 +417,7 @@ impl Supervisor {
                 tracing::error!(%meta, messages = owed, "messages in flight when the worker died are acknowledged as failed")
             }
             Err(error) => {
-                tracing::debug!(%meta, %error, "messages in flight when the worker died cannot be acknowledged")
+                tracing::debug!(%meta, error = %Chain(&error), "messages in flight when the worker died cannot be acknowledged")
             }
         }
     }

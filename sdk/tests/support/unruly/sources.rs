@@ -131,7 +131,7 @@ impl Source for Reporter {
     fn open(&mut self, ctx: &SourceContext) -> Result<()> {
         ctx.emit_error("a \"bad\" record")?;
         if let Err(error) = ctx.emit(&f64::NAN) {
-            ctx.emit_error(&error.to_string())?;
+            ctx.emit_error(&Chain(&error).to_string())?;
         }
         ctx.emit(&json!({ "still": "here" }))?;
         Err("the sensor is gone".into())
