@@ -471,3 +471,28 @@ fn a_stop_that_is_not_answered_has_failed() {
         );
     });
 }
+
+/// A plugin that is told to end refuses commands that it has not carried out.
+#[test]
+fn a_process_is_ended_once_its_sinks_are_stopped_whoever_stops_them() {
+    let stage = Stage::new();
+    let told = stage.path().join("told");
+    let script = format!("trap 'touch {}; exit 0' TERM\nwhile true; do sleep 0.01; done", told.display());
+    let (host, mut control) = started_as(&stage, &script, |builder| builder.recv_timeout(PATIENCE).grace(PATIENCE));
+    let (sink, data) = open_sink_without_acks(&stage, &host, &mut control);
+    sink.stopper().abandon();
+    // The sink is stopped in the background.
+    sink.close().unwrap();
+    control.expect("stop", "k");
+    std::thread::scope(|scope| {
+        // As two callers do at the end of a command.
+        let ended = [scope.spawn(|| host.shutdown()), scope.spawn(|| host.shutdown())];
+        std::thread::sleep(A_MOMENT * 3);
+        assert!(!told.exists(), "the process is told to end while it stops the sink");
+        drop(data);
+        stage.remove_sink();
+        control.say(b"ok");
+        wait_until("it is told to end", || told.exists());
+        ended.into_iter().for_each(|ended| ended.join().unwrap());
+    });
+}

@@ -2,7 +2,7 @@
 //! channel, and the channels of its functions.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ use crate::{Error, Result};
 /// stop is repeated; doubles up to [`MAX_STOP_PAUSE`].
 const FIRST_STOP_PAUSE: Duration = Duration::from_millis(20);
 const MAX_STOP_PAUSE: Duration = Duration::from_millis(200);
+
+/// Interval of the check whether all stops are over.
+const STOPPING_LOOK: Duration = Duration::from_millis(5);
 
 /// Interval of the check whether a plugin that has not answered a command
 /// accepts another one.
@@ -68,6 +71,10 @@ pub(crate) struct Running {
     hung: Mutex<Option<String>>,
     /// Sources and sinks to be stopped before the process is.
     live: Mutex<Vec<Control>>,
+    /// Number of callers that stop symbols now.
+    stopping: AtomicUsize,
+    /// All symbols were told to stop, as the process is about to be ended.
+    has_told_all: AtomicBool,
     /// Sources and sinks that may run without a handle: the outcome of their
     /// start or stop is unknown.
     strays: Mutex<Vec<Control>>,
@@ -149,6 +156,8 @@ impl Running {
             is_left: AtomicBool::new(false),
             hung: Mutex::default(),
             live: Mutex::default(),
+            stopping: AtomicUsize::new(0),
+            has_told_all: AtomicBool::new(false),
             strays: Mutex::default(),
             stopping_strays: DeadlineLock::default(),
             own: own.clone(),
@@ -232,12 +241,15 @@ impl Running {
         control: &Control,
         mut has_stopped: impl FnMut(Duration) -> bool,
     ) -> Result<Stopped> {
+        let stopping = self.begin_stop();
         let mut live = lock(&self.live);
         let before = live.len();
         live.retain(|other| other != control);
-        let is_told_by_others = live.len() == before && self.is_left();
+        let is_ended = self.is_left() || self.has_told_all.load(Ordering::SeqCst);
+        let is_told_by_others = live.len() == before && is_ended;
         drop(live);
         if is_told_by_others {
+            drop(stopping);
             self.process.wait(self.site.options.grace);
             return Ok(Stopped::WithProcess);
         }
@@ -629,9 +641,29 @@ impl Running {
         self.sweep();
     }
 
+    /// Records that a caller stops symbols, until its guard is dropped.
+    fn begin_stop(&self) -> Stopping<'_> {
+        self.stopping.fetch_add(1, Ordering::SeqCst);
+        Stopping(&self.stopping)
+    }
+
+    /// Stops all symbols that no other caller stops, then waits for those
+    /// callers: a process that is ended meanwhile would refuse.
     fn stop_all(&self) {
         let deadline = Instant::now() + self.site.options.grace;
-        let live = std::mem::take(&mut *lock(&self.live));
+        self.stop_rest(deadline);
+        while self.stopping.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            if self.process.wait(STOPPING_LOOK).is_some() {
+                return;
+            }
+        }
+    }
+
+    fn stop_rest(&self, deadline: Instant) {
+        let _stopping = self.begin_stop();
+        let mut live = lock(&self.live);
+        self.has_told_all.store(true, Ordering::SeqCst);
+        let live = std::mem::take(&mut *live);
         for control in live {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.process.exit().is_some() {
@@ -641,6 +673,15 @@ impl Running {
                 tracing::warn!(plugin = self.name, error = %Chain(&error), "a symbol was not stopped");
             }
         }
+    }
+}
+
+/// Guard of a caller that stops symbols.
+struct Stopping<'a>(&'a AtomicUsize);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
