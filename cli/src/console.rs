@@ -8,6 +8,7 @@ use std::fmt::{Arguments, Display};
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard};
 
+use ekuiper_core::printable;
 use ekuiper_core::sync::lock;
 
 /// Maximum number of plugin lines held back until the symbols have started.
@@ -49,16 +50,13 @@ impl Console {
     }
 }
 
-/// Writes a line. The line may quote files, arguments and plugin output: their
-/// control characters never reach a terminal.
+/// Writes a text. It may quote files, arguments and plugin output: their
+/// control characters never reach a terminal, and their further lines are
+/// indented, so that none passes for one of the command's own.
 pub(crate) fn line(text: Arguments<'_>) {
-    let text = escaped(&text.to_string(), &['\n', '\t']);
+    let text = text.to_string();
+    let text = printable::lines(&text).replace('\n', "\n  ");
     console().write(format!("{text}\n").as_bytes());
-}
-
-/// Writes whole lines.
-pub(crate) fn bytes(bytes: &[u8]) {
-    console().write(bytes);
 }
 
 /// Writes a message in the command's own name.
@@ -71,20 +69,6 @@ pub(crate) fn tell(text: impl Display) {
         text += &format!("… ({length} bytes)");
     }
     line(format_args!("{text}"));
-}
-
-/// Escapes the control characters of a text, except those in `keep`, as Rust
-/// does: `\n`, `\u{1b}`.
-pub(crate) fn escaped(text: &str, keep: &[char]) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() && !keep.contains(&character) {
-            escaped.extend(character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
 }
 
 /// Draws the line of counters over the previous one.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ekuiper_core::printable;
 use ekuiper_core::text::TextError;
 
-use crate::console;
 use crate::progress::counted;
 
 /// Result of a command.
@@ -130,12 +130,12 @@ pub(crate) fn column(error: &serde_json::Error) -> String {
 /// text. The excerpt is part of a sentence, so control characters are escaped.
 pub(crate) fn excerpt(text: &[u8], place: usize) -> String {
     if text.len() <= EXCERPT {
-        return console::escaped(&String::from_utf8_lossy(text), &[]);
+        return printable::excerpt(&String::from_utf8_lossy(text)).into_owned();
     }
     let start = place.saturating_sub(EXCERPT / 2).min(text.len() - EXCERPT);
     let piece = String::from_utf8_lossy(&text[start..start + EXCERPT]);
     // A cut may split a character at either end.
-    let piece = console::escaped(piece.trim_matches('\u{fffd}'), &[]);
+    let piece = printable::excerpt(piece.trim_matches('\u{fffd}'));
     let before = if start > 0 { "…" } else { "" };
     let after = if start + EXCERPT < text.len() { "…" } else { "" };
     format!("{before}{piece}{after} ({} bytes)", text.len())

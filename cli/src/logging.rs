@@ -58,12 +58,12 @@ pub(crate) fn init(level: LogLevel) {
     tracing_subscriber::registry().with(log).with(output).init();
 }
 
-/// Writer of whole lines, which never fails.
+/// Writer of one message at a time, which never fails.
 struct Stderr;
 
 impl io::Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        console::bytes(bytes);
+        console::line(format_args!("{}", String::from_utf8_lossy(bytes).trim_end()));
         Ok(bytes.len())
     }
 

@@ -56,7 +56,8 @@ fn main() -> ExitCode {
 
 /// Prints help and version to stdout, and errors of the command line to stderr.
 fn tell(answer: &clap::Error) -> ExitCode {
-    let is_plain = |argument: std::ffi::OsString| !argument.to_string_lossy().contains(char::is_control);
+    let is_plain =
+        |argument: std::ffi::OsString| !argument.to_string_lossy().contains(ekuiper_core::printable::is_unprintable);
     let printed = if answer.use_stderr() && !std::env::args_os().all(is_plain) {
         // The text may quote control characters.
         console::line(format_args!("{}", answer.render().to_string().trim_end()));

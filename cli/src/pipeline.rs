@@ -24,11 +24,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ekuiper_core::text;
+use ekuiper_core::{printable, text};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
 
-use crate::console;
 use crate::error::{Error, Result};
 
 /// Maximum size of the file, in bytes.
@@ -124,7 +123,7 @@ fn misplaced(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
-    Error::Pipeline { path: path.to_owned(), line, column, problem: console::escaped(error.message(), &[]) }
+    Error::Pipeline { path: path.to_owned(), line, column, problem: printable::excerpt(error.message()).into_owned() }
 }
 
 /// Deserializes a symbol's configuration, which plugins receive as JSON: a date

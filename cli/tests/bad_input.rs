@@ -309,9 +309,9 @@ fn a_python_script_that_starts_nothing() {
         ("", "(exit code 0), it wrote nothing: SCRIPT must call plugin.start(…), or its Plugin's run(), at its end"),
         (
             "print('hi')",
-            "(exit code 0): SCRIPT must call plugin.start(…), or its Plugin's run(), at its end; it last wrote:\nhi",
+            "(exit code 0): SCRIPT must call plugin.start(…), or its Plugin's run(), at its end; it last wrote:\n  hi",
         ),
-        ("import sys\nif 0: plugin.start(c)\nprint('no broker')", "(exit code 0), it last wrote:\nno broker"),
+        ("import sys\nif 0: plugin.start(c)\nprint('no broker')", "(exit code 0), it last wrote:\n  no broker"),
         ("import sys\nsys.exit(3)", "(exit code 3), it wrote nothing"),
     ] {
         std::fs::write(&script, text).unwrap();
@@ -326,7 +326,7 @@ fn a_plugin_that_writes_much_and_oddly_before_it_fails() {
     let bench = Bench::new();
     let error =
         bench.fails(1, &call(&bench.script("printf 'a\\033[2Jb\\rc\\n'; head -c 3000000 /dev/zero; exit 5"), &[]));
-    assert!(error.contains("it last wrote:\na\\u{1b}[2Jb\\rc\n"), "{error}");
+    assert!(error.contains("it last wrote:\n  a\\u{1b}[2Jb\\rc\n"), "{error}");
     assert!(error.len() < 2000 && error.ends_with('…'), "{}", error.len());
 }
 

@@ -5,10 +5,11 @@
 mod support;
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::{Bench, Ran, finish, speaker};
 
@@ -240,4 +241,22 @@ def row(data): pass
     assert_eq!(ran.stderr.lines().last(), Some("ekuiper-plugin: source s reported 1 error"), "{ran:?}");
     let counts = "\"errors\":1,\"failed\":0,";
     assert!(ran.stderr.contains(counts) && ran.stderr.contains("\"read\":1,"), "{ran:?}");
+}
+
+/// A command that is interrupted before its sink is open has a summary too.
+#[test]
+fn a_signal_before_the_sink_is_open_gives_a_summary() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", "def listen(path, acks): time.sleep(600)");
+    let mut command = bench.command(&["sink", plugin.to_str().unwrap(), "k", "--log-level", "debug"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("plugin started")));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let told = lines.any(|line| line == "ekuiper-plugin: interrupted: nothing was sent");
+    let ran = finish(child);
+    let counts = "{\"acked\":0,\"delivered\":0,\"failed\":0,\"sent\":0,\"unknown\":0}\n";
+    assert_eq!((ran.code, ran.stdout.as_str(), told), (Some(130), counts, true));
+    bench.assert_nothing_is_left();
 }

@@ -224,18 +224,21 @@ fn an_input_of_a_byte_order_mark_alone_is_empty() {
 
 #[test]
 fn control_characters_of_inputs_do_not_reach_the_terminal() {
-    const CLEAR: &str = "\u{1b}[2J\u{9b}1m\u{7}\u{8}";
-    const TOLD: &str = r"\u{1b}[2J\u{9b}1m\u{7}\u{8}";
+    const CLEAR: &str = "\u{1b}[2J\u{9b}1m\u{7}\u{8}\u{202e}";
+    const TOLD: &str = r"\u{1b}[2J\u{9b}1m\u{7}\u{8}\u{202e}";
     let bench = Bench::new();
     let body = r#"
 def source(push):
-    push(json.dumps({"error": "\x1b[2J\x9b1m\x07\x08"}).encode())
-def row(data): return json.dumps({"error": "\x1b[2J\x9b1m\x07\x08"}).encode()
-def call(request): return json.dumps({"state": False, "result": "\x1b[2J\x9b1m\x07\x08"}).encode()
+    push(json.dumps({"error": said}).encode())
+def row(data):
+    print('log' + said[:-6], flush=True)
+    return json.dumps({"error": said}).encode()
+def call(request): return json.dumps({"state": False, "result": said}).encode()
+said = "\x1b[2J\x9b1m\x07\x08\u202e\nekuiper-plugin: forged\u2028ekuiper-plugin: forged"
 "#;
     let plugin = speaker(&bench, "b'handshake'", body);
     let path = plugin.to_str().unwrap();
-    let bad_key = pipeline(&bench, path, "\"\\u001b[2J\\u009b1m\\u0007\\b\" = 1\n");
+    let bad_key = pipeline(&bench, path, "\"\\u001b[2J\\u009b1m\\u0007\\b\\u202e\" = 1\n");
     let option = format!("--{CLEAR}");
     let config = format!("--config={CLEAR}");
     for (arguments, lines, told) in [
@@ -256,7 +259,8 @@ def call(request): return json.dumps({"state": False, "result": "\x1b[2J\x9b1m\x
     ] {
         let ran = run_with(&bench, &arguments, Stdio::piped(), Stdio::piped(), lines.as_bytes());
         assert!(ran.code.is_some_and(|code| code > 0), "{ran:?}");
-        let is_bad = |character: char| character.is_control() && character != '\n';
+        let is_bad = |character: char| character != '\n' && ekuiper_core::printable::is_unprintable(character);
+        assert!(!ran.stderr.contains("\nekuiper-plugin: forged"), "{ran:?}");
         assert!(!ran.stderr.contains(is_bad) && ran.stderr.contains(told), "{arguments:?}: {:?}", ran.stderr);
     }
     // A line ending within an argument is part of the sentence.

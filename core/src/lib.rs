@@ -26,6 +26,7 @@ mod json;
 pub mod launch;
 pub mod manifest;
 pub mod message;
+pub mod printable;
 mod request_id;
 pub mod restart;
 pub mod sp;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use ekuiper_core::Chain;
 use ekuiper_core::message::SymbolKind;
+use ekuiper_core::printable::lines;
 use ekuiper_core::transport::TransportError;
 use rustix::io::Errno;
 
-use crate::printable::counted;
+use crate::counted::counted;
 use crate::process::exit::{Exit, LAST_WORDS};
 pub use kind::ErrorKind;
 
@@ -634,11 +635,11 @@ impl Error {
     }
 }
 
-/// Returns a symbol's error text, which may already begin with the symbol's
-/// name.
+/// Returns a symbol's error text, made printable. It may already begin with the
+/// symbol's name.
 fn said(kind: SymbolKind, symbol: &str, text: &str) -> String {
-    let name = format!("{kind} {symbol}: ");
-    if text.starts_with(&name) { text.to_owned() } else { name + text }
+    let (name, text) = (format!("{kind} {symbol}: "), lines(text.trim_end()));
+    if text.starts_with(&name) { text.into_owned() } else { name + &text }
 }
 
 /// Describes what a sink has collected, when only messages are missing whose

@@ -31,18 +31,18 @@
 //! | `channel` | commands and their answers, idle reading, and the sockets whose waits end with a process |
 //! | `process` | how processes are started, and ended when the host is gone |
 //! | `site` | what all plugins of a host share |
-//! | `error`, `status`, `options`, `target`, `sync`, `printable` | words for all |
+//! | `error`, `status`, `options`, `target`, `sync`, `counted` | words for all |
 
 #![deny(unnameable_types)]
 
 mod catalog;
 mod channel;
+mod counted;
 mod error;
 mod function;
 mod host;
 mod options;
 mod plugin;
-mod printable;
 mod process;
 mod sink;
 mod site;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ekuiper_core::message::{Meta, SymbolKind};
 
-use crate::printable::counted;
+use crate::counted::counted;
 use crate::process::exit::Exit;
 use crate::sync::lock;
 

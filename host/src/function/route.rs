@@ -165,6 +165,6 @@ impl FunctionRoute {
 
     /// Returns the error that the function reported.
     pub(super) fn failed(&self, text: String) -> Error {
-        Error::Function { symbol: self.symbol.to_string(), text: crate::printable::lines(text.trim_end()).into_owned() }
+        Error::Function { symbol: self.symbol.to_string(), text }
     }
 }

@@ -437,7 +437,7 @@ impl Running {
             command: kind.to_string(),
             kind: control.plugin_type,
             symbol: control.symbol_name.clone(),
-            text: crate::printable::lines(String::from_utf8_lossy(&answer).trim_end()).into_owned(),
+            text: ekuiper_core::printable::lines(String::from_utf8_lossy(&answer).trim_end()).into_owned(),
         })
     }
 

@@ -16,7 +16,7 @@ use super::guarded::{self, GuardedProcess};
 use super::own_folder::OwnFolder;
 use super::unstartable;
 use crate::catalog::Package;
-use crate::{Error, Result, printable};
+use crate::{Error, Result};
 
 /// Folder of a created environment, in the plugin's folder.
 const FOLDER: &str = ".venv";
@@ -169,7 +169,7 @@ impl Environment<'_> {
         let reader = std::thread::Builder::new().name("environment".into()).spawn(move || {
             let mut tail = VecDeque::new();
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                let line = printable::one_line(String::from_utf8_lossy(&line).trim_end()).into_owned();
+                let line = ekuiper_core::printable::one_line(String::from_utf8_lossy(&line).trim_end()).into_owned();
                 if !line.is_empty() {
                     tracing::info!(plugin = name, "{line}");
                     tail.push_back(line);

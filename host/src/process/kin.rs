@@ -21,8 +21,8 @@ use ekuiper_core::transport::{Admission, PeerProcess};
 use ekuiper_transport_ipc::process;
 
 use super::Process;
+use crate::Result;
 use crate::sync::{lock, wait_while};
-use crate::{Result, printable};
 
 /// Maximum time for which a connecting descendant of this host waits while the
 /// plugin's process is being started, whose id is known shortly after it runs.
@@ -151,7 +151,7 @@ impl Kin {
                     pid,
                     others,
                     "a connection was closed: the process at its other end ({}) is not one of the plugin's",
-                    printable::one_line(name.trim_end_matches('\n')),
+                    ekuiper_core::printable::one_line(name.trim_end_matches('\n')),
                 );
             }
             None => tracing::warn!(

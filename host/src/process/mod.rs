@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
+use crate::Result;
 use crate::error::system_error;
 use crate::sync::{lock, wait_while};
-use crate::{Result, printable};
 use command::CommandLine;
 pub use exit::Exit;
 use exit::LAST_WORDS;
@@ -241,7 +241,7 @@ fn pump_output(plugin: &str, output: PipeReader, shared: &Shared) {
             Ok(_) => {}
         }
         let text = String::from_utf8_lossy(&line);
-        let text = printable::one_line(text.trim_end());
+        let text = ekuiper_core::printable::one_line(text.trim_end());
         tracing::info!(target: "plugin", plugin, "{text}");
         let mut state = shared.lock();
         if state.tail.len() == TAIL_LINES {
