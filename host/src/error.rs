@@ -451,8 +451,8 @@ pub enum Error {
         /// The symbol's name.
         symbol: String,
     },
-    /// The host was shut down, or the handle was stopped.
-    #[error("the host was shut down, or the handle was stopped")]
+    /// The host was shut down, the plugin was removed, or the handle was stopped.
+    #[error("the host was shut down, the plugin was removed, or the handle was stopped")]
     Stopped,
 }
 

@@ -39,7 +39,8 @@ fn a_plugin_comes_and_goes_and_others_are_not_disturbed() {
 
     host.remove("q").unwrap();
     assert!(test_kill_process(pid).is_err(), "its process has ended");
-    assert!(matches!(function.call::<Value>((1,)), Err(Error::Stopped)));
+    let error = function.call::<Value>((1,)).unwrap_err();
+    assert!(matches!(error, Error::Stopped) && error.to_string().contains("the plugin was removed"), "{error}");
     assert!(matches!(host.function("g"), Err(Error::NoSuchSymbol { .. })));
     assert!(matches!(host.remove("q"), Err(Error::NoSuchPlugin(_))));
     assert_eq!((host.packages().len(), host.pid("p")), (1, served));
