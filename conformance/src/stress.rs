@@ -11,9 +11,11 @@ pub mod requests;
 
 mod body;
 mod ledger;
+mod message_stage;
 mod pulling;
 mod pushing;
 mod replying;
+mod request_stage;
 mod requesting;
 mod rng;
 mod wait;

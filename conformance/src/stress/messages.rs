@@ -4,31 +4,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ekuiper_core::transport::{Endpoint, Options};
-
 use super::body::MAX_MESSAGE;
 use super::ledger::Ledger;
+use super::message_stage::MessageStage;
 use super::{Rng, Strictness, pulling, pushing, repeat};
 use crate::{Fixture, eventually, options};
-
-/// The setup of a round.
-pub(super) struct Stage<'a> {
-    pub(super) fixture: &'a Fixture,
-    pub(super) options: Options,
-    /// Whether the sending sockets listen; all sockets share one address.
-    pub(super) pushes_listen: bool,
-    /// Whether the receivers stay: flushed messages must then arrive.
-    pub(super) is_lossless: bool,
-    /// The instant at which the senders create their last socket.
-    pub(super) until: Instant,
-    pub(super) ledger: Ledger,
-}
-
-impl Stage<'_> {
-    pub(super) fn endpoint(&self, listens: bool) -> Endpoint {
-        if listens { self.fixture.listen("data") } else { self.fixture.dial("data") }
-    }
-}
 
 /// Several sending sockets dial one receiving socket.
 pub fn stress_of_pushes_that_dial(f: &Fixture) {
@@ -50,7 +30,7 @@ pub(super) fn round_of_pushes_that_listen(fixture: &Fixture, strictness: Strictn
 
 fn round(fixture: &Fixture, strictness: Strictness, rng: &mut Rng, pushes_listen: bool) {
     let many = rng.between(1, 3);
-    let stage = Stage {
+    let stage = MessageStage {
         fixture,
         options: options(|options| options.max_message = MAX_MESSAGE),
         pushes_listen,

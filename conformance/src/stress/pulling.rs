@@ -8,12 +8,12 @@ use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, TransportError};
 
 use super::body::Stamp;
 use super::ledger::Ledger;
-use super::messages::Stage;
+use super::message_stage::MessageStage;
 use super::wait::Wait;
 use super::{Rng, end};
 
 /// Receives until everything was sent and has arrived.
-pub(super) fn receive(stage: &Stage<'_>, mut rng: Rng) {
+pub(super) fn receive(stage: &MessageStage<'_>, mut rng: Rng) {
     loop {
         let endpoint = stage.endpoint(!stage.pushes_listen);
         let pull = stage.fixture.transport().pull(&endpoint, &stage.options).unwrap();

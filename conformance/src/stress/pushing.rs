@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use ekuiper_core::transport::{Push, TransportError};
 
 use super::body::{MAX_MESSAGE, Stamp, length};
-use super::messages::Stage;
+use super::message_stage::MessageStage;
 use super::wait::Wait;
 use super::{Rng, end};
 
 /// Sends until the round's time is over, and asserts at the end that a receiver
 /// is reached.
-pub(super) fn send(stage: &Stage<'_>, mut rng: Rng) {
+pub(super) fn send(stage: &MessageStage<'_>, mut rng: Rng) {
     loop {
         let endpoint = stage.endpoint(stage.pushes_listen);
         let push = stage.fixture.transport().push(&endpoint, &stage.options).unwrap();
@@ -52,7 +52,7 @@ enum Ending {
 }
 
 struct Sender<'a> {
-    stage: &'a Stage<'a>,
+    stage: &'a MessageStage<'a>,
     push: &'a dyn Push,
     socket: u32,
     /// The messages that the socket has accepted.

@@ -8,15 +8,12 @@ use std::time::{Duration, Instant};
 use ekuiper_core::transport::{ConnectionId, Reply, ReplyEvent, Ticket, TransportError};
 
 use super::body::{Stamp, length};
-use super::requests::{PLACE, Stage};
+use super::request_stage::{ANSWER_IS_OPTIONAL, PLACE, RequestStage};
 use super::wait::Wait;
 use super::{Rng, end};
 
-/// The bit of a thread's number that marks its requests as needing no answer.
-pub(super) const ANSWER_IS_OPTIONAL: u32 = 1 << 31;
-
 /// Answers until no requester is left.
-pub(super) fn answer(stage: &Stage<'_>, mut rng: Rng) {
+pub(super) fn answer(stage: &RequestStage<'_>, mut rng: Rng) {
     // Whichever socket receives a request, it is received once.
     let asked = Mutex::default();
     loop {

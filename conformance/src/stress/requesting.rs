@@ -8,14 +8,13 @@ use std::time::Instant;
 use ekuiper_core::transport::{ConnectionId, Request, Result, TransportError};
 
 use super::body::{Stamp, length};
-use super::replying::ANSWER_IS_OPTIONAL;
-use super::requests::{PLACE, Stage};
+use super::request_stage::{ANSWER_IS_OPTIONAL, PLACE, RequestStage};
 use super::wait::Wait;
 use super::{Rng, end};
 
 /// Sends requests until the round's time is over, and asserts at the end that
 /// they are answered.
-pub(super) fn ask(stage: &Stage<'_>, mut rng: Rng) {
+pub(super) fn ask(stage: &RequestStage<'_>, mut rng: Rng) {
     loop {
         let request = stage.fixture.transport().request(&stage.fixture.at(PLACE), &stage.options).unwrap();
         let asker = Asker {
@@ -38,7 +37,7 @@ pub(super) fn ask(stage: &Stage<'_>, mut rng: Rng) {
 }
 
 struct Asker<'a> {
-    stage: &'a Stage<'a>,
+    stage: &'a RequestStage<'a>,
     request: &'a dyn Request,
     socket: u32,
     threads: u32,

@@ -5,28 +5,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::transport::Options;
-
 use super::body::MAX_MESSAGE;
+use super::request_stage::{PLACE, RequestStage};
 use super::{Rng, Strictness, repeat, replying, requesting};
 use crate::{Fixture, options};
-
-/// The name of the address that all sockets use.
-pub(super) const PLACE: &str = "reply";
-
-/// The setup of a round.
-pub(super) struct Stage<'a> {
-    pub(super) fixture: &'a Fixture,
-    pub(super) options: Options,
-    pub(super) answerer_stays: bool,
-    /// Whether connections may end although no requester has closed them.
-    pub(super) may_disconnect: bool,
-    /// The instant at which the last sockets are created.
-    pub(super) until: Instant,
-    /// Whether all requesters have ended.
-    pub(super) all_asked: AtomicBool,
-    pub(super) sockets: AtomicU32,
-}
 
 /// Several requesting sockets use one replying socket.
 pub fn stress_of_requests_and_replies(f: &Fixture) {
@@ -35,7 +17,7 @@ pub fn stress_of_requests_and_replies(f: &Fixture) {
 
 pub(super) fn round(fixture: &Fixture, strictness: Strictness, rng: &mut Rng) {
     let answerer_stays = rng.chance(50);
-    let stage = Stage {
+    let stage = RequestStage {
         fixture,
         options: options(|options| options.max_message = MAX_MESSAGE),
         answerer_stays,
