@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use ekuiper_core::manifest::Manifest;
 use ekuiper_core::message::SymbolKind;
 
-use crate::process::unstartable;
+use crate::program::unstartable;
 use crate::{Error, Result};
 
 /// Maximum size of a manifest, in bytes.

@@ -44,6 +44,7 @@ mod host;
 mod options;
 mod plugin;
 mod process;
+mod program;
 mod sink;
 mod site;
 mod source;

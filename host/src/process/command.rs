@@ -14,10 +14,10 @@ use ekuiper_core::manifest::Language;
 
 use super::environment;
 use super::exit::Exit;
-use super::search::{find_program, in_path};
-use super::unstartable;
 use crate::catalog::Package;
 use crate::error::start_error;
+use crate::program::search::{find_program, in_path};
+use crate::program::unstartable;
 use crate::{Error, Result};
 
 /// A program, its arguments and its working directory.

@@ -14,8 +14,8 @@ use rustix::io::Errno;
 
 use super::guarded::{self, GuardedProcess};
 use super::own_folder::OwnFolder;
-use super::unstartable;
 use crate::catalog::Package;
+use crate::program::unstartable;
 use crate::{Error, Result};
 
 /// Folder of a created environment, in the plugin's folder.
@@ -268,7 +268,7 @@ mod tests {
     }
 
     fn python() -> PathBuf {
-        crate::process::search::find_program("python3").expect("the tests need python3")
+        crate::program::search::find_program("python3").expect("the tests need python3")
     }
 
     #[test]

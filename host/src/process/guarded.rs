@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 
 use super::guard::{self, ProcessGuard, clear_of_stdio};
-use super::search::find_program;
+use crate::program::search::find_program;
 
 /// A process that ends with this one, however this one ends: SIGTERM, one
 /// second, SIGKILL, to it and to its whole process group. Dropping it kills it

@@ -8,8 +8,6 @@ mod guard;
 pub(crate) mod guarded;
 pub(crate) mod kin;
 pub(crate) mod own_folder;
-mod search;
-pub(crate) mod unstartable;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, PipeReader};
