@@ -8,12 +8,15 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_reply, split_batch_reply};
 use serde::de::DeserializeOwned;
 
-use super::pipeline::FULL;
 use super::route::{FunctionConnection, FunctionRoute};
 use crate::channel::Failure;
 use crate::plugin::running::Running;
 use crate::sync::lock;
 use crate::{Error, Result};
+
+/// Size at which a batch is sent, in bytes: large enough to amortize the cost
+/// of a message, small enough for both sides to work in parallel.
+pub(super) const FULL: usize = 64 << 10;
 
 /// How calls are encoded for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

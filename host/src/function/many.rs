@@ -7,7 +7,7 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_batch_reply};
 use serde::de::DeserializeOwned;
 
-use super::pipeline::FULL;
+use super::command::FULL;
 use super::route::{FunctionConnection, FunctionRoute};
 use crate::channel::Failure;
 use crate::sync::lock;

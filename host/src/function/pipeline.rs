@@ -25,10 +25,6 @@ use crate::channel::idle_reader::Timer;
 use crate::sync::{lock, wait};
 use crate::{Error, Result};
 
-/// Size at which a batch is sent, in bytes: large enough to amortize the cost
-/// of a message, small enough for both sides to work in parallel.
-pub(super) const FULL: usize = 64 << 10;
-
 /// Minimum time between two checks of a thread that waits for a channel in use.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
