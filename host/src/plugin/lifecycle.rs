@@ -285,7 +285,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             Input::Drained { generation } => self.drained(generation, now),
             Input::Retired { generation } => self.work_is_answered(generation),
             Input::UpdateWanted { update, deadline } => self.update_wanted(update, deadline),
-            Input::UpdateBegun { update } => self.move_update(update, Stage::Called, Stage::Begun),
+            Input::UpdateBegun { update } => self.update_begun(update),
             Input::Tried { update, outcome } => self.tried(update, outcome, now),
             Input::UpdateDone { update } => self.updates.retain(|other| other.number != update),
             Input::Reset => self.reset(now),
@@ -558,18 +558,30 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         self.updates.push_back(Update { number: update, stage: Stage::Queued, deadline });
     }
 
-    fn move_update(&mut self, update: Caller, from: Stage, to: Stage) {
+    fn update_begun(&mut self, update: Caller) {
         match self.updates.front_mut().filter(|front| front.number == update) {
-            Some(front) if front.stage == from => front.stage = to,
-            // The plugin was stopped meanwhile.
-            _ => self.actions.push_back(Action::Updated { update, outcome: Err(Error::Stopped) }),
+            Some(front) => {
+                debug_assert_eq!(front.stage, Stage::Called, "an update begins once, when it has its turn");
+                front.stage = Stage::Begun;
+            }
+            None => {
+                debug_assert_eq!(
+                    self.state(),
+                    PluginState::Stopped,
+                    "an update keeps its turn unless all are dismissed"
+                );
+                self.actions.push_back(Action::Updated { update, outcome: Err(Error::Stopped) });
+            }
         }
     }
 
     fn tried(&mut self, update: Caller, outcome: Result<()>, now: Instant) {
         self.is_working = false;
         let deadline = now + self.patience;
-        let Some(front) = self.updates.front_mut().filter(|front| front.number == update) else { return };
+        let Some(front) = self.updates.front_mut().filter(|front| front.number == update) else {
+            debug_assert_eq!(self.state(), PluginState::Stopped, "an update keeps its turn unless all are dismissed");
+            return;
+        };
         match (front.stage, outcome) {
             (Stage::Trying, Ok(())) => (front.stage, front.deadline) = (Stage::Tried, deadline),
             (Stage::Trying, Err(error)) => self.update_ends(Err(error)),
@@ -577,8 +589,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
                 let plugin = self.plugin.clone();
                 self.update_ends(Err(Error::TrialEnded { plugin }));
             }
-            // The plugin was stopped meanwhile.
-            _ => {}
+            (stage, _) => unreachable!("an update was tried in stage {stage:?}"),
         }
     }
 
@@ -668,7 +679,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             }
             (Phase::Idle | Phase::Running | Phase::Pausing { .. }, Some(Stage::Begun)) => {
                 self.set_stage(Stage::Trying);
-                let update = self.updates.front().map_or(0, |front| front.number);
+                let update = self.update_in_progress();
                 self.work(Work::Try { update });
             }
             (Phase::Running, _) => return self.retry_postponed(now),
@@ -716,10 +727,9 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         debug_assert!(!self.is_alive && !self.is_working, "one process at a time: {:?}", self.phase);
         self.generation += 1;
         (self.is_alive, self.pid, self.exit) = (true, None, None);
-        let update = self.updates.front().map(|front| front.number);
-        let version = match (&why, update) {
-            (Why::TakeOver, Some(update)) => Version::Update(update),
-            _ => Version::Current,
+        let version = match why {
+            Why::TakeOver => Version::Update(self.update_in_progress()),
+            Why::First | Why::Crash(_) | Why::GoBack(_) => Version::Current,
         };
         self.enter(Phase::Starting(why), now);
         self.work(Work::Spawn { generation: self.generation, version });
@@ -827,9 +837,14 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
     }
 
     fn adopt(&mut self) {
-        if let Some(front) = self.updates.front() {
-            self.actions.push_back(Action::Adopt { update: front.number });
-        }
+        let update = self.update_in_progress();
+        self.actions.push_back(Action::Adopt { update });
+    }
+
+    /// Returns the update that has its turn.
+    fn update_in_progress(&self) -> Caller {
+        let front = self.updates.front();
+        front.unwrap_or_else(|| unreachable!("an update keeps its turn until its answer")).number
     }
 
     /// Answers the update in progress.

@@ -549,10 +549,7 @@ impl Running {
         let plugin = self.name.clone();
         match failure {
             Failure::OutcomeUnknown => Error::OutcomeUnknown { plugin, what, exit: self.process.exit_soon() },
-            Failure::ProcessEnded => match self.process.wait(EXIT_GRACE) {
-                Some(exit) => Error::Exited { plugin, exit },
-                None => Error::Stopped,
-            },
+            Failure::ProcessEnded => self.closed_error(),
             Failure::Timeout => Error::Timeout { plugin, what, after },
             Failure::NotReady(NotReady::NoPeer) | Failure::Lost => {
                 Error::Timeout { plugin, what: format!("{what} (it is not connected)"), after }
@@ -578,16 +575,22 @@ impl Running {
     pub(crate) fn channel_error(&self, what: String, source: TransportError) -> Error {
         let plugin = || self.name.clone();
         match source {
-            // The scope was closed, with the process or with the host.
-            TransportError::Closed => match self.process.wait(EXIT_GRACE) {
-                Some(exit) => Error::Exited { plugin: plugin(), exit },
-                None => Error::Stopped,
-            },
+            TransportError::Closed => self.closed_error(),
             TransportError::Disconnected => match self.process.exit_soon() {
                 Some(exit) => Error::Exited { plugin: plugin(), exit },
                 None => transport_error(what)(TransportError::Disconnected),
             },
             source => transport_error(what)(source),
+        }
+    }
+
+    /// Returns the error of a channel that was closed on this side: with the
+    /// process, or, while that is alive, because the host is shut down or the
+    /// channel's handle was stopped.
+    fn closed_error(&self) -> Error {
+        match self.process.wait(EXIT_GRACE) {
+            Some(exit) => Error::Exited { plugin: self.name.clone(), exit },
+            None => Error::Stopped,
         }
     }
 

@@ -177,8 +177,7 @@ impl Launched {
         let garbage = match &self.handshake {
             Handshake::Cancelled => return Error::Stopped,
             Handshake::Exited => {
-                let unknown = || Exit { code: None, signal: None, tail: process.tail() };
-                let exit = process.wait(EXIT_GRACE).unwrap_or_else(unknown);
+                let exit = process.wait(EXIT_GRACE).unwrap_or_else(|| Exit::unknown(process.tail()));
                 let reason = self.line.ended_for(name, &exit);
                 return reason.unwrap_or_else(|| Error::EarlyExit { plugin, hint: self.line.hint(&exit), exit });
             }

@@ -85,7 +85,10 @@ impl Plugin {
         let started = startup::start_beside(host, package, &site, common, &trial.canceller)?;
         let Some(started) = started else { return Ok(()) };
         let running = Running::new(self.name(), 0, &site, started);
-        let outcome = if trial.goes_on(&running) { self.try_functions(&running) } else { Err(Error::Stopped) };
+        let outcome = match trial.goes_on(&running) {
+            true => self.try_functions(&running),
+            false => Err(Error::TrialEnded { plugin: self.name().to_owned() }),
+        };
         running.end();
         outcome
     }

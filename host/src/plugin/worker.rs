@@ -72,9 +72,9 @@ impl Plugin {
                 inner.updates.insert(update, outcome);
             }
             Action::Adopt { update } => {
-                if let Some((_, package)) = inner.candidate.take_if(|(number, _)| *number == update) {
-                    inner.package = package;
-                }
+                let candidate = inner.candidate.take_if(|(number, _)| *number == update);
+                let candidate = candidate.unwrap_or_else(|| unreachable!("an update keeps its turn until its answer"));
+                inner.package = candidate.1;
             }
             Action::Tell(event) => inner.events.push_back(event),
             Action::Wake => aftermath.is_changed = true,
@@ -164,7 +164,6 @@ impl Plugin {
             Work::Spawn { generation, version } => self.spawn(generation, version),
             Work::Restore { generation, symbols, is_strict } => {
                 let running = self.process(generation);
-                let running = running.unwrap_or_else(|| unreachable!("symbols are restored in a started process"));
                 let restored = self.restore(&running, symbols, is_strict);
                 // The end of the process is reported before its consequences.
                 self.report_exit(&running);
@@ -176,17 +175,14 @@ impl Plugin {
                 }
             }
             Work::Drain { generation, is_orderly } => {
-                if let Some(running) = self.process(generation) {
-                    self.drain(&running, is_orderly);
-                    self.report_exit(&running);
-                }
+                let running = self.process(generation);
+                self.drain(&running, is_orderly);
+                self.report_exit(&running);
                 Input::Drained { generation }
             }
             Work::Try { update } => Input::Tried { update, outcome: self.try_out(update) },
             Work::Retire { generation } => {
-                if let Some(running) = self.process(generation) {
-                    running.retire();
-                }
+                self.process(generation).retire();
                 Input::Retired { generation }
             }
         }
@@ -194,12 +190,13 @@ impl Plugin {
 
     fn spawn(self: &Arc<Self>, generation: u64, version: Version) -> Input<Symbol> {
         let inner = lock(&self.inner);
-        let candidate = match version {
+        let package = match version {
             Version::Update(update) => inner.package_of(update),
-            Version::Current => None,
+            Version::Current => Some(inner.package.clone()),
         };
-        let package = candidate.unwrap_or_else(|| inner.package.clone());
         drop(inner);
+        // The plugin was stopped meanwhile, and the update has given up.
+        let Some(package) = package else { return Input::StartFailed { generation, error: Error::Stopped } };
         let plugin = Arc::downgrade(self);
         let on_exit = move |exit: &_| {
             if let Some(plugin) = plugin.upgrade() {
@@ -216,10 +213,10 @@ impl Plugin {
         }
     }
 
-    /// Returns the process with this number, once it has completed its
-    /// handshake.
-    fn process(&self, generation: u64) -> Option<Arc<Running>> {
-        lock(&self.inner).running.clone().filter(|running| running.generation == generation)
+    /// Returns the process of a work that follows its start.
+    fn process(&self, generation: u64) -> Arc<Running> {
+        let running = lock(&self.inner).running.clone().filter(|running| running.generation == generation);
+        running.unwrap_or_else(|| unreachable!("only a process that was started is restored, drained or retired"))
     }
 
     /// Reports the end of a process to the lifecycle, if it has ended, without

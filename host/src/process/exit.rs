@@ -20,6 +20,13 @@ pub struct Exit {
     pub tail: String,
 }
 
+impl Exit {
+    /// Returns the exit of a process of which only the output is known.
+    pub(crate) fn unknown(tail: String) -> Self {
+        Self { code: None, signal: None, tail }
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.code, self.signal) {

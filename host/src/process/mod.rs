@@ -184,15 +184,17 @@ impl Process {
         self.shared.lock().has_served = true;
     }
 
-    /// Waits for the process's end. If it ends in time, also waits for how it
-    /// ended, since the last output may arrive a little later.
+    /// Waits for the process's end; `None` if it is still alive. If it ends in
+    /// time, also waits for how it ended, since the last output may arrive a
+    /// little later.
     pub(crate) fn wait(&self, patience: Duration) -> Option<Exit> {
         let is_known = |state: &State| state.exit.is_some();
         let exit = self.shared.wait_until(Instant::now() + patience, is_known).exit.clone();
         if exit.is_some() || !self.has_ended() {
             return exit;
         }
-        self.shared.wait_until(Instant::now() + ACCOUNT_TIMEOUT, is_known).exit.clone()
+        let state = self.shared.wait_until(Instant::now() + ACCOUNT_TIMEOUT, is_known);
+        Some(state.exit.clone().unwrap_or_else(|| Exit::unknown(state.lines_since(None))))
     }
 
     /// Returns how the process ended, for an error; waits for that at most

@@ -365,8 +365,6 @@ pub struct PendingAck(Pending);
 enum Pending {
     Sent(Sent),
     Done(Result<()>),
-    /// `wait` has taken the outcome.
-    Over,
 }
 
 impl PendingAck {
@@ -375,10 +373,10 @@ impl PendingAck {
     /// # Errors
     /// As [`Sink::send`].
     pub fn wait(mut self) -> Result<()> {
-        match std::mem::replace(&mut self.0, Pending::Over) {
+        // What stays behind has nothing to forget.
+        match std::mem::replace(&mut self.0, Pending::Done(Ok(()))) {
             Pending::Sent(sent) => sent.wait(),
             Pending::Done(outcome) => outcome,
-            Pending::Over => Err(Error::Stopped),
         }
     }
 }
