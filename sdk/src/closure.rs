@@ -25,8 +25,11 @@ fn count(expected: usize, args: &Args<'_>) -> Result<(), Error> {
 }
 
 fn arguments<'a>(args: &Args<'a>) -> Result<Vec<Arg<'a>>, Error> {
-    let wrong = |source| ekuiper_core::Error::Message { what: "the function's arguments", source };
-    Ok(args.all().map_err(wrong)?)
+    Ok(args.all().map_err(wrong_arguments)?)
+}
+
+fn wrong_arguments(source: serde_json::Error) -> ekuiper_core::Error {
+    ekuiper_core::Error::Message { what: "the function's arguments", source }
 }
 
 /// Reads an argument; an error has its position and path.
@@ -58,11 +61,8 @@ fn mismatch<T>(expected: usize, args: &Args<'_>, check: impl FnOnce(&[Arg<'_>]) 
     }
     match arguments(args).and_then(|all| check(&all)) {
         Err(error) => error,
-        Ok(_) => Error::Argument {
-            position: expected,
-            field: String::new(),
-            source: serde_json::Error::custom("it is not written properly"),
-        },
+        // No single argument is wrong: something between or behind them is.
+        Ok(_) => wrong_arguments(serde_json::Error::custom("they are not written properly")).into(),
     }
 }
 
