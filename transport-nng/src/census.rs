@@ -21,12 +21,19 @@ pub(crate) struct Census {
 
 #[derive(Debug, Default)]
 struct Count {
-    /// The connections, and the listener that accepted each one.
-    present: HashMap<Pipe, Option<Listener>>,
+    present: HashMap<Pipe, Present>,
     /// The number of connections so far that spoke our protocol.
     accepted: u64,
     /// Whether waits have ended for good.
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Present {
+    /// The listener that accepted the connection.
+    listener: Option<Listener>,
+    /// Whether it spoke our protocol: the probes of `listen` never do.
+    joined: bool,
 }
 
 impl Census {
@@ -42,8 +49,13 @@ impl Census {
     pub(crate) fn notify(&self, pipe: Pipe, event: PipeEvent) {
         let mut count = self.lock();
         match event {
-            PipeEvent::AddPre => drop(count.present.insert(pipe, pipe.listener())),
-            PipeEvent::AddPost => count.accepted += 1,
+            PipeEvent::AddPre => {
+                count.present.insert(pipe, Present { listener: pipe.listener(), joined: false });
+            }
+            PipeEvent::AddPost => {
+                count.accepted += 1;
+                count.present.get_mut(&pipe).into_iter().for_each(|present| present.joined = true);
+            }
             PipeEvent::RemovePost => drop(count.present.remove(&pipe)),
             _ => {}
         }
@@ -54,9 +66,15 @@ impl Census {
         }
     }
 
-    /// Whether a listening socket has reached this limit.
-    pub(crate) fn is_full(&self, max_connections: usize) -> bool {
-        self.listens && self.lock().present.len() >= max_connections
+    /// Whether the socket listens.
+    pub(crate) fn listens(&self) -> bool {
+        self.listens
+    }
+
+    /// The number of connections of a listening socket that speak our protocol;
+    /// 0 for a socket that dials.
+    pub(crate) fn joined(&self) -> usize {
+        if self.listens { self.lock().present.values().filter(|present| present.joined).count() } else { 0 }
     }
 
     pub(crate) fn accepted(&self) -> u64 {
@@ -77,7 +95,7 @@ impl Census {
     }
 
     pub(crate) fn has_connections_of(&self, listener: Listener) -> bool {
-        self.lock().present.values().any(|of| *of == Some(listener))
+        self.lock().present.values().any(|present| present.listener == Some(listener))
     }
 
     /// Ends every wait. An action of [`Census::unless_closed`] has finished

@@ -41,10 +41,20 @@ impl Gatekeeper {
         let counted = census.clone();
         let gatekeeper = Self { options: options.clone(), census: census.clone(), refused: Mutex::default() };
         let told = socket.pipe_notify(move |pipe, event| {
-            if gatekeeper.lets_through(pipe, event) {
-                notify(pipe, event);
-                counted.notify(pipe, event);
+            if !gatekeeper.lets_through(pipe, event) {
+                return;
             }
+            if !counted.listens() {
+                notify(pipe, event);
+                return counted.notify(pipe, event);
+            }
+            // Counted before the user is told: an event tells how much room is
+            // left.
+            counted.notify(pipe, event);
+            if event == PipeEvent::AddPost {
+                gatekeeper.keep_the_limit(pipe);
+            }
+            notify(pipe, event);
         });
         told.map_err(|error| nng_error("create a socket for", address, error))
     }
@@ -66,8 +76,17 @@ impl Gatekeeper {
         lock(&self.refused)
     }
 
+    /// Closes a connection that was accepted at the same moment as the last one
+    /// that there was room for.
+    fn keep_the_limit(&self, pipe: Pipe) {
+        if self.census.joined() > self.options.max_connections {
+            tracing::debug!(?pipe, "connection closed: too many connections");
+            ffi::close(pipe);
+        }
+    }
+
     fn admits(&self, pipe: Pipe) -> bool {
-        if self.census.is_full(self.options.max_connections) {
+        if self.census.listens() && self.census.joined() >= self.options.max_connections {
             tracing::debug!(?pipe, "connection closed: too many connections");
             return false;
         }
