@@ -125,6 +125,7 @@ impl<W: RequestWire> RequestSocket<W> {
 
     /// Sends the latest request again, with the same id, on a new connection if
     /// needed.
+    #[cold]
     fn repeat(&self, state: &mut RequestState<W::Link>, deadline: Deadline) -> Result<()> {
         loop {
             let connection = self.wire.connected(&mut state.link, deadline)?;

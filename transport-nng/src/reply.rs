@@ -17,7 +17,7 @@ use ekuiper_core::transport::{
     ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, RequestId, Result, Ticket, TransportError,
 };
 use ekuiper_transport_ipc::open_request::{OpenRequest, Tickets};
-use ekuiper_transport_ipc::receiving::{Asked, Incoming, check_length};
+use ekuiper_transport_ipc::receiving::{Asked, check_length};
 use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, Protocol};
 use rustix::event::{PollFd, PollFlags};
@@ -106,10 +106,11 @@ impl NngReply {
 impl Reply for NngReply {
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<ReplyEvent> {
         let incoming = self.inbox.receive(deadline, |sender, message| self.judge(sender, &message, buffer))?;
-        if let Incoming::Disconnected(connection) = &incoming {
+        let event = incoming.into();
+        if let ReplyEvent::Disconnected(connection) = &event {
             lock(&self.peers).remove(connection);
         }
-        Ok(incoming.into())
+        Ok(event)
     }
 
     fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {

@@ -18,7 +18,7 @@ use crate::link::{Link, Written};
 use crate::spin::Spinner;
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::open_request::{OpenRequest, Tickets};
-use ekuiper_transport_ipc::receiving::{Asked, Incoming, check_length};
+use ekuiper_transport_ipc::receiving::{Asked, check_length};
 use ekuiper_transport_ipc::wait::{has_passed, wait_for};
 
 /// Maximum length of an oversize request that is skipped; a longer one ends its
@@ -123,10 +123,11 @@ impl UdsReply {
 impl Reply for UdsReply {
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<ReplyEvent> {
         let incoming = self.inbox.receive(buffer, deadline, |link, content| self.judge(link, content))?;
-        if let Incoming::Disconnected(connection) = &incoming {
+        let event = incoming.into();
+        if let ReplyEvent::Disconnected(connection) = &event {
             self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(connection);
         }
-        Ok(incoming.into())
+        Ok(event)
     }
 
     fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()> {

@@ -89,6 +89,7 @@ impl UdsRequest {
 impl RequestWire for UdsRequest {
     type Link = RequestState;
 
+    #[inline]
     fn closing(&self) -> &Closing {
         &self.closing
     }
@@ -125,6 +126,7 @@ impl RequestWire for UdsRequest {
         }
     }
 
+    #[inline]
     fn prepare(&self, state: &mut RequestState, connection: ConnectionId) -> Result<()> {
         let is_present = state.peer.as_ref().is_some_and(|peer| peer.link.id == connection);
         if is_present { Ok(()) } else { Err(TransportError::Disconnected) }
@@ -164,6 +166,7 @@ impl RequestWire for UdsRequest {
         }
     }
 
+    #[inline]
     fn take_reply(
         &self,
         state: &mut RequestState,
@@ -175,6 +178,7 @@ impl RequestWire for UdsRequest {
         peer.reply(requester, buffer, looks).map_err(|_| TransportError::Disconnected)
     }
 
+    #[inline]
     fn await_reply(&self, state: &mut RequestState, until: Deadline) -> bool {
         // The next read returns a connection's end again.
         let peer = state.peer.as_mut();
