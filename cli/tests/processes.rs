@@ -6,24 +6,10 @@ mod support;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
+use ekuiper_conformance::{wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Bench, finish, write_program};
-
-/// Maximum time of any wait, which only a bug exceeds.
-const WATCHDOG: Duration = Duration::from_secs(60);
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + WATCHDOG;
-    loop {
-        match look() {
-            Some(found) => return found,
-            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-            None => panic!("not within {WATCHDOG:?}: {what}"),
-        }
-    }
-}
 
 /// Returns the number that a script has written to a file, with the line
 /// ending.
@@ -49,7 +35,7 @@ fn the_build_of_a_plugin_ends_with_a_killed_command() {
     let pids = ["cargo", "compiler"].map(|name| wait_for(name, || number(&folder.join(name))));
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_for("cargo and what it runs are gone", || pids.iter().all(|pid| is_gone(*pid)).then_some(()));
+    wait_until("cargo and what it runs are gone", || pids.iter().all(|pid| is_gone(*pid)));
 }
 
 /// Returns the command as process 1 of a container; `None` where this user
@@ -97,7 +83,7 @@ fn the_first_process_of_a_container_passes_signals_on() {
     let folder = bench.script("echo ready >ready; exec sleep 86400");
     let Some(mut command) = first_process(&bench, &["call", folder.to_str().unwrap(), "f"]) else { return };
     let container = command.spawn().unwrap();
-    wait_for("the plugin runs", || folder.join("ready").exists().then_some(()));
+    wait_until("the plugin runs", || folder.join("ready").exists());
     let children = format!("/proc/{0}/task/{0}/children", container.id());
     let first = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
     // The signal that stops a container.
@@ -143,7 +129,7 @@ fn what_an_interrupted_installer_leaves_is_removed() {
         let ran = finish(child);
         assert_eq!(ran.code, code, "{ran:?}");
         if signal == Signal::KILL {
-            wait_for("the installer's end", || (!bench.has_processes()).then_some(()));
+            wait_until("the installer's end", || !bench.has_processes());
             let next = bench.fails(1, &["call", bench.script("exit 3").to_str().unwrap(), "f"]);
             assert!(next.contains("exit code 3"), "{next}");
         }

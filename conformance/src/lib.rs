@@ -91,6 +91,31 @@ pub fn eventually(mut wanted: impl FnMut() -> bool) -> bool {
     true
 }
 
+/// Maximum time that a test waits for an effect of another thread or process.
+const EFFECT: Duration = Duration::from_secs(60);
+
+/// Polls until `look` finds something that no event reports.
+///
+/// # Panics
+/// Nothing was found within a minute.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + EFFECT;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < give_up, "not within {EFFECT:?}: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Polls until `done`, like [`wait_for`].
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    wait_for(what, || done().then_some(()));
+}
+
 /// Asserts that `$result` is an error of this shape.
 macro_rules! assert_error {
     ($result:expr, $pattern:pat $(, $($what:tt)+)?) => {

@@ -7,8 +7,8 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
+use ekuiper_conformance::wait_until;
 use ekuiper_interop::guard::{Turn, Watchdog};
 use ekuiper_interop::plugins::OfficialPython;
 use ekuiper_interop::tools;
@@ -149,25 +149,17 @@ fn the_sockets_of_a_killed_command_are_removed_by_the_next(transport: &str) {
         let mut killed = command(&plugin, words, symbol);
         killed.stdin.as_ref().unwrap().write_all(b"{\"a\":1}\n").unwrap();
         let id = killed.id();
-        eventually(|| sockets_in_tmp(id, plugin.name()).len() == sockets);
+        wait_until("it has its sockets", || sockets_in_tmp(id, plugin.name()).len() == sockets);
         let all = sockets_in_tmp(id, plugin.name());
         killed.kill().unwrap();
         killed.wait().unwrap();
         // A moment later nobody listens any more. A plugin that is told may have
         // removed its own.
-        eventually(|| all.iter().all(|path| UnixStream::connect(path).is_err()));
+        wait_until("nobody listens", || all.iter().all(|path| UnixStream::connect(path).is_err()));
         assert!(sockets_in_tmp(id, plugin.name()).len() >= 2, "{words:?}: of {all:?} hardly one is left");
         let called = command(&next, &["call", "\"hello\""], "revert").wait_with_output().unwrap();
         assert!(called.status.success());
         assert_eq!(sockets_in_tmp(id, plugin.name()), [] as [PathBuf; 0], "{words:?}");
-    }
-}
-
-fn eventually(done: impl Fn() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < give_up, "not within a minute");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -10,10 +10,11 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ekuiper_conformance::wait_until;
 use ekuiper_host::{Delivery, Error, Event, EventKind, Host, HostBuilder, Package, PluginState, Sink};
-use ekuiper_interop::guard::{PATIENCE, Watchdog, soon};
+use ekuiper_interop::guard::{PATIENCE, Watchdog};
 use ekuiper_interop::plugins::Mirror;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::pipe::fcntl_setpipe_size;
@@ -77,14 +78,6 @@ fn send(sink: &Sink, rows: u64) {
 fn host(mirror: &Mirror, transport: &str, set: impl FnOnce(HostBuilder) -> HostBuilder) -> Host {
     let builder = Host::builder().transport(transport).plugin(mirror.folder());
     set(builder.ipc_dir(mirror.scratch().join("s")).drain_stall(PATIENCE)).build().unwrap()
-}
-
-fn eventually(what: &str, done: impl Fn() -> bool) {
-    let give_up = soon();
-    while !done() {
-        assert!(Instant::now() < give_up, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// How many messages were told to be lost.
@@ -169,7 +162,7 @@ fn a_crash_while_a_sink_is_drained_is_told_with_the_number(transport: &str) {
     std::thread::scope(|scope| {
         let closed = scope.spawn(|| sink.close());
         assert_eq!(pipe.next(), 0);
-        eventually("a row is told to be collected", || stopper.delivery().delivered > 0);
+        wait_until("a row is told to be collected", || stopper.delivery().delivered > 0);
         let pid = host.pid("mirror").unwrap();
         kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
         let error = closed.join().unwrap().unwrap_err();
@@ -270,7 +263,7 @@ fn what_is_collected_while_the_host_shuts_down_is_counted(transport: &str) {
     send(&sink, ROWS);
     std::thread::scope(|scope| {
         let shut_down = scope.spawn(|| host.shutdown());
-        eventually("the host is being shut down", || host.status("mirror").unwrap().state == PluginState::Stopped);
+        wait_until("the host is being shut down", || host.status("mirror").unwrap().state == PluginState::Stopped);
         (0..ROWS).for_each(|number| assert_eq!(pipe.next(), number));
         shut_down.join().unwrap();
     });

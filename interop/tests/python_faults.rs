@@ -19,7 +19,7 @@ use serde_json::json;
 
 use support::channels::{Channel, encoded};
 use support::plugin::meta;
-use support::{Asked, Plugin, drain, eventually, journal, soon, watchdog};
+use support::{Asked, Plugin, drain, journal, soon, wait_until, watchdog};
 
 fn start() -> Plugin {
     Plugin::start_as(&[("PYTHONDONTWRITEBYTECODE", "1")], |launch| {
@@ -144,7 +144,7 @@ fn fault_13_a_stop_right_after_the_start_stops() {
         drop(pull);
         let (_push, _acks, answer) = plugin.start_sink("journal", &rule, json!({}));
         assert_eq!((answer.as_str(), plugin.stop_sink("journal", &rule).as_str()), ("ok", "ok"));
-        eventually("each open has its close", || {
+        wait_until("each open has its close", || {
             let lines = journal(&file);
             let count = |what: &str| lines.iter().filter(|line| *line == what).count();
             (count("open"), count("close")) == (round, round)
@@ -167,7 +167,7 @@ fn fault_15_it_ends_with_its_parent_and_closes_its_symbols() {
     let line = plugin.log.wait_for(&["child "]);
     let pid: i32 = line.rsplit(' ').next().unwrap().parse().unwrap();
     plugin.child.kill().unwrap();
-    eventually("the plugin ends", || {
+    wait_until("the plugin ends", || {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
     });
     assert_eq!(journal(&file), ["open", "close"]);
@@ -183,7 +183,7 @@ fn signals_close_all_symbols_in_order_and_start_returns() {
         let (_pull, _) = plugin.start_source("counter", &meta("r1", "s"), json!({ "journal": file }));
         let (_push, _acks, _) = plugin.start_sink("journal", &meta("r1", "k"), json!({ "journal": file }));
         let _echo = plugin.start_function("echo");
-        eventually("both are open", || journal(&file).len() == 2);
+        wait_until("both are open", || journal(&file).len() == 2);
         plugin.signal(signal);
         plugin.assert_exit_0();
         assert_eq!(journal(&file)[2..], ["close", "close"]);

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use support::build::unruly;
 use support::processes::signal;
-use support::{Asked, Channel, eventually, watchdog};
+use support::{Asked, Channel, wait_until, watchdog};
 
 const FUNCTIONS: [&str; 3] = ["echo", "divide", "repeat"];
 
@@ -248,7 +248,7 @@ fn an_idle_plugin_does_not_wake_for_a_busy_folder() {
     let mut engine = Engine::new();
     let plugin = engine.start_unruly();
     let wakes = || wakes_of(plugin.0.id(), "functions");
-    eventually("the thread waits", || wakes().is_some());
+    wait_until("the thread waits", || wakes().is_some());
     let before = wakes().unwrap();
     let (start, file) = (Instant::now(), engine.folder.path().join("file"));
     let mut made = 0;

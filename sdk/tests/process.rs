@@ -17,7 +17,7 @@ use serde_json::json;
 use support::build::unruly;
 use support::channels::Channel;
 use support::plugin::{meta, release};
-use support::{Asked, Plugin, drain, eventually, exit_of, journal, soon, watchdog};
+use support::{Asked, Plugin, drain, exit_of, journal, soon, wait_until, watchdog};
 
 /// Starts two sources, a sink and a function, each with its journal's name.
 fn busy(plugin: &mut Plugin) -> (Vec<Box<dyn std::any::Any>>, std::path::PathBuf) {
@@ -85,7 +85,7 @@ fn sigterm_ends_a_plugin_in_the_middle_of_anything() {
     assert_eq!(answer, "ok");
     push.send(br#"{"n":1}"#, soon()).unwrap();
     let stuck = plugin.file("stuck");
-    eventually("the sink hangs", || journal(&stuck).contains(&"row 1".into()));
+    wait_until("the sink hangs", || journal(&stuck).contains(&"row 1".into()));
     let (_held, file) = busy(&mut plugin);
     // And a start that does not end.
     let hanging = json!({ "hang_in": "configure", "release": never, "journal": plugin.file("starting") });
@@ -94,7 +94,7 @@ fn sigterm_ends_a_plugin_in_the_middle_of_anything() {
     let command = ekuiper_core::message::Command { kind: ekuiper_core::message::CommandKind::Start, control };
     plugin.control.send(&command.encode().unwrap());
     let starting = plugin.file("starting");
-    eventually("the start hangs", || journal(&starting).contains(&"configure".into()));
+    wait_until("the start hangs", || journal(&starting).contains(&"configure".into()));
     plugin.signal(Signal::TERM);
     plugin.assert_exit_0();
     assert_orderly(&journal(&file));
@@ -118,7 +118,7 @@ fn the_death_of_its_parent_ends_it_in_order() {
     plugin.child.kill().unwrap();
     plugin.child.wait().unwrap();
     assert_eq!(plugin.control.next(), Asked::Gone);
-    eventually("the plugin ends", || match kill_process(Pid::from_raw(pid).unwrap(), Signal::CONT) {
+    wait_until("the plugin ends", || match kill_process(Pid::from_raw(pid).unwrap(), Signal::CONT) {
         Err(_) => true,
         // An orphan whose new parent does not wait for it stays as a zombie.
         Ok(()) => std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")),
@@ -318,7 +318,7 @@ fn a_log_that_nobody_reads_harms_nothing() {
     plugin.child.kill().unwrap();
     // Its parent may be another shell, which lives as long as it does.
     plugin.control.reply.close();
-    eventually("it ends in order", || journal(&file).contains(&"sink close".into()));
+    wait_until("it ends in order", || journal(&file).contains(&"sink close".into()));
     assert_orderly(&journal(&file));
 }
 

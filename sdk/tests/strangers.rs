@@ -16,7 +16,7 @@ use serde_json::json;
 
 use support::build::unruly;
 use support::plugin::meta;
-use support::{Plugin, eventually, journal, soon, watchdog};
+use support::{Plugin, journal, soon, wait_until, watchdog};
 
 const FORGES: &str = "EKUIPER_TEST_FORGES";
 
@@ -62,7 +62,7 @@ fn rows_of_the_engine_only(mut plugin: Plugin) {
     for number in 1..=100 {
         push.send(json!({ "n": number }).to_string().as_bytes(), soon()).unwrap();
     }
-    eventually("the engine's rows are there", || journal(&file).contains(&"sink row 100".to_owned()));
+    wait_until("the engine's rows are there", || journal(&file).contains(&"sink row 100".to_owned()));
     let lines = journal(&file);
     assert!(!lines.contains(&"sink row 666".to_owned()), "a stranger's row was taken: {lines:?}");
     assert_eq!(lines.iter().filter(|line| line.starts_with("sink row")).count(), 100);

@@ -18,7 +18,7 @@ use support::build::unruly;
 use support::channels::encoded;
 use support::plugin::meta;
 use support::processes::{freeze, lives, private_dirty, signal};
-use support::{Asked, Channel, Plugin, drain, eventually, journal, soon, watchdog};
+use support::{Asked, Channel, Plugin, drain, journal, soon, wait_until, watchdog};
 
 /// The next message, of any connection.
 fn next(pull: &dyn Pull) -> Value {
@@ -249,7 +249,7 @@ fn the_next_guard_starts_the_sink_while_the_former_worker_collects() {
     let (rows, _acks, answer) = plugin.start_sink("journal", &meta, config);
     assert_eq!(answer, "ok");
     (0..3).for_each(|n| rows.send(format!("{{\"n\":{n}}}").as_bytes(), soon()).unwrap());
-    eventually("the sink is busy", || journal(&plugin.file("journal")).contains(&"former row 0".into()));
+    wait_until("the sink is busy", || journal(&plugin.file("journal")).contains(&"former row 0".into()));
     let worker = plugin.worker();
     plugin.signal(Signal::KILL);
     plugin.exit();
@@ -263,8 +263,8 @@ fn the_next_guard_starts_the_sink_while_the_former_worker_collects() {
     let data = Endpoint::Dial(next.sockets().data(&meta).unwrap());
     let rows = UdsTransport::new().push(&data, &Options::default()).unwrap();
     rows.send(br#"{"n":7}"#, soon()).unwrap();
-    eventually("the next one collects", || journal(&next.file("journal")).contains(&"next row 7".into()));
-    eventually("the former worker ends", || !lives(worker));
+    wait_until("the next one collects", || journal(&next.file("journal")).contains(&"next row 7".into()));
+    wait_until("the former worker ends", || !lives(worker));
 }
 
 /// The engine waits for each acknowledgement for ever: only the worker of a killed
@@ -282,13 +282,13 @@ fn the_worker_of_a_killed_guard_acknowledges_as_failed_what_it_gives_up() {
     rows.send(br#"{"n":0}"#, soon()).unwrap();
     assert_eq!(next(&*acks), json!({}));
     [r#"{"n":1}"#, r#"{"n":2}"#].iter().for_each(|row| rows.send(row.as_bytes(), soon()).unwrap());
-    eventually("the sink is busy", || journal(&plugin.file("journal")).contains(&"sink row 1".into()));
+    wait_until("the sink is busy", || journal(&plugin.file("journal")).contains(&"sink row 1".into()));
     let worker = plugin.worker();
     plugin.signal(Signal::KILL);
     let reasons = [next(&*acks), next(&*acks)].map(|ack| ack["error"].as_str().unwrap().to_owned());
     assert!(reasons[0].starts_with("outcome unknown"), "{reasons:?}");
     assert!(reasons[1].starts_with("not collected"), "{reasons:?}");
-    eventually("the worker ends", || !lives(worker));
+    wait_until("the worker ends", || !lives(worker));
 }
 
 /// An unsupervised plugin acknowledges as failed when it is stopped by a signal.
@@ -303,7 +303,7 @@ fn a_plugin_without_a_guard_acknowledges_as_failed_what_it_gives_up() {
     let (rows, acks, answer) = plugin.start_sink("journal", &meta("r1", "out"), config);
     assert_eq!(answer, "ok");
     rows.send(br#"{"n":0}"#, soon()).unwrap();
-    eventually("the sink is busy", || journal(&plugin.file("journal")).contains(&"sink row 0".into()));
+    wait_until("the sink is busy", || journal(&plugin.file("journal")).contains(&"sink row 0".into()));
     plugin.signal(Signal::TERM);
     let ack = next(&*acks);
     assert!(ack["error"].as_str().unwrap().starts_with("outcome unknown"), "{ack}");
@@ -366,7 +366,7 @@ fn while_there_is_no_worker_stops_are_carried_out_and_starts_wait() {
     std::fs::remove_file(&hold).unwrap();
     assert_eq!(plugin.control.next(), Asked::Request(b"ok".to_vec()));
     echo.greeted_again();
-    eventually("the late source opens", || journal(&file).contains(&"late open".into()));
+    wait_until("the late source opens", || journal(&file).contains(&"late open".into()));
     assert_eq!(journal(&file).iter().filter(|line| *line == "source open" || *line == "sink open").count(), 2);
 }
 
@@ -395,7 +395,7 @@ fn the_guards_memory_is_small() {
 
 /// Waits for the end of a plugin's worker, and asserts that it was orderly.
 fn assert_ended(plugin: &Plugin, worker: i32, file: &std::path::Path) {
-    eventually("the worker ends", || !lives(worker));
+    wait_until("the worker ends", || !lives(worker));
     let lines = journal(file);
     let at = |line: &str| lines.iter().position(|other| other == line).unwrap_or_else(|| panic!("{line}: {lines:?}"));
     assert!(at("source close") < at("sink close"), "{lines:?}");
@@ -493,7 +493,7 @@ fn both_end_with_their_engine() {
     plugin.child.kill().unwrap();
     plugin.child.wait().unwrap();
     assert_eq!(plugin.control.next(), Asked::Gone);
-    eventually("the supervisor ends", || !lives(supervisor));
+    wait_until("the supervisor ends", || !lives(supervisor));
     assert_ended(&plugin, 0, &busy.journal);
 }
 
@@ -522,12 +522,12 @@ fn a_guard_that_adopts_orphans_reaps_them_and_knows_how_its_worker_ended() {
         lists.collect::<String>().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     };
     let supervisor = children(plugin.child.id())[0];
-    eventually("its worker is its only child", || children(supervisor).len() == 1);
+    wait_until("its worker is its only child", || children(supervisor).len() == 1);
     let worker = i32::try_from(children(supervisor)[0]).unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_raw(worker).unwrap(), Signal::KILL).unwrap();
     plugin.log.wait_for(&["the worker has ended (signal: 9 (SIGKILL))"]);
     busy.comes_back();
-    eventually("its next worker is its only child", || children(supervisor).len() == 1);
+    wait_until("its next worker is its only child", || children(supervisor).len() == 1);
 }
 
 #[test]

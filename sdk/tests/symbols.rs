@@ -13,7 +13,7 @@ use ekuiper_transport_uds::UdsTransport;
 use serde_json::{Map, json};
 
 use support::plugin::{meta, release};
-use support::{Asked, Plugin, drain, eventually, journal, soon, watchdog};
+use support::{Asked, Plugin, drain, journal, soon, wait_until, watchdog};
 
 #[test]
 fn close_has_run_when_a_stop_is_answered() {
@@ -126,7 +126,7 @@ fn sources_that_end_by_themselves_leave_nothing_behind() {
         while drain(&*pull).is_some() {}
     }
     // No other start is needed for that.
-    eventually("its descriptors are closed", || open(&plugin) == before);
+    wait_until("its descriptors are closed", || open(&plugin) == before);
 }
 
 #[test]
@@ -254,8 +254,8 @@ fn one_that_does_not_stop_is_refused_and_holds_up_nobody() {
     plugin.assert_alive();
     // Until it has ended after all.
     release(&go);
-    eventually("it closes", || journal(&file).contains(&"close".into()));
-    eventually("it can be started", || plugin.command(CommandKind::Start, control.clone()) == "ok");
+    wait_until("it closes", || journal(&file).contains(&"close".into()));
+    wait_until("it can be started", || plugin.command(CommandKind::Start, control.clone()) == "ok");
     assert_eq!(plugin.stop_source("counter", &rule), "ok");
 }
 
@@ -275,9 +275,9 @@ fn one_that_does_not_start_is_refused_and_ends_when_it_can() {
     plugin.assert_alive();
     release(&go);
     // It is told to end, and closes what it has opened.
-    eventually("it closes", || journal(&file).contains(&"close".into()));
+    wait_until("it closes", || journal(&file).contains(&"close".into()));
     drop(acks);
-    eventually("it can be started", || {
+    wait_until("it can be started", || {
         let (_push, _acks, answer) = plugin.start_sink("journal", &rule, json!({}));
         answer == "ok"
     });
@@ -325,7 +325,7 @@ fn a_sink_acknowledges_when_asked_and_only_then() {
     for row in [json!({ "n": 1 }), json!({ "n": 2, "fail": "no" }), json!({ "n": 3, "ack": ["", ""] })] {
         push.send(row.to_string().as_bytes(), soon()).unwrap();
     }
-    eventually("it has taken all", || journal(&file).contains(&"row 3".into()));
+    wait_until("it has taken all", || journal(&file).contains(&"row 3".into()));
     assert_eq!(plugin.stop_sink("journal", &rule), "ok");
     assert_eq!(drain(&*acks), None, "it came and went without a word");
 }
@@ -395,7 +395,7 @@ fn a_sink_that_is_still_collecting_is_not_started_twice() {
     assert_eq!(plugin.stop_sink("journal", &rule), "ok");
     let answer = plugin.command(CommandKind::Start, Control::sink("journal", rule.clone(), Map::new()));
     assert_eq!(answer, "sink journal (r1/s/0) is still collecting messages sent before its stop: start it later");
-    eventually("it is over", || {
+    wait_until("it is over", || {
         plugin.command(CommandKind::Start, Control::sink("journal", rule.clone(), Map::new())) == "ok"
     });
 }

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ekuiper_conformance::wait_for;
 use ekuiper_host::{Chain, Host};
 use rustix::process::{Pid, Signal};
 
@@ -313,18 +314,6 @@ fn say(text: &str) {
 pub(crate) fn official_python() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/python/bin/python");
     path.exists().then_some(path)
-}
-
-/// Waits until there is a result.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + WATCHDOG;
-    loop {
-        match look() {
-            Some(found) => return found,
-            None if Instant::now() < deadline => pause(),
-            None => panic!("not within {WATCHDOG:?}: {what}"),
-        }
-    }
 }
 
 /// Pauses between two polls of something that no event reports.

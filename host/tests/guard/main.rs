@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use bench::{Bench, be_a_host, found, official_python, wait_for, write_program, zombies};
+use bench::{Bench, be_a_host, found, official_python, write_program, zombies};
+use ekuiper_conformance::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Not a test: the other tests start this executable again, as a host.

@@ -11,6 +11,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use ekuiper_conformance::raw::{PULL, PUSH, REP, REQ, RawListener, RawPeer, frame, is_listening};
+pub(crate) use ekuiper_conformance::wait_until;
 use ekuiper_core::address::{Address, SocketFolder};
 use ekuiper_core::message::Meta;
 use ekuiper_host::{Event, EventKind, Function, Host, HostBuilder, Result, Sink};
@@ -315,14 +316,5 @@ pub(crate) fn await_event<T>(events: &Receiver<Event>, pick: impl Fn(EventKind) 
         if let Some(picked) = pick(event.kind) {
             return picked;
         }
-    }
-}
-
-/// Waits for an effect of another thread or process.
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < give_up, "it never came that {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }

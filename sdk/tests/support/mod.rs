@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 pub use channels::{Asked, Channel, drain};
+pub use ekuiper_conformance::wait_until;
 pub use plugin::{Plugin, exit_of};
 
 use ekuiper_core::transport::Deadline;
@@ -22,15 +23,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn soon() -> Deadline {
     Some(Instant::now() + PATIENCE)
-}
-
-/// Polls until `done`, for conditions without an event to wait for.
-pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// The lines of a journal; empty if it does not exist.

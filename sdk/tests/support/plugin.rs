@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::build::unruly;
 use super::channels::{Asked, Channel};
 use super::processes::lives;
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, wait_until};
 
 /// The lines that the plugin has written to stderr.
 #[derive(Default)]
@@ -201,7 +201,7 @@ impl Drop for Plugin {
         // A worker that goes on writes into the folder that is being removed.
         for worker in workers {
             let _ = kill_process(Pid::from_raw(worker).unwrap(), Signal::KILL);
-            eventually("the worker ends", || !lives(worker));
+            wait_until("the worker ends", || !lives(worker));
         }
         if std::thread::panicking() {
             eprintln!("the plugin's log:\n{}", self.log.text());
@@ -212,7 +212,7 @@ impl Drop for Plugin {
 /// Waits for a process's end.
 pub fn exit_of(child: &mut Child) -> ExitStatus {
     let mut status = None;
-    eventually("the process ends", || {
+    wait_until("the process ends", || {
         status = child.try_wait().unwrap();
         status.is_some()
     });

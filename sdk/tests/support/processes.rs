@@ -6,7 +6,7 @@ use ekuiper_core::message::HANDSHAKE;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Asked, Channel, Plugin, eventually};
+use super::{Asked, Channel, Plugin, wait_until};
 
 /// All processes: the pid, the parent, and whether it is a zombie.
 fn processes() -> Vec<(i32, i32, bool)> {
@@ -34,7 +34,7 @@ pub fn signal(pid: i32, signal: Signal) {
 pub fn freeze(pid: i32) {
     signal(pid, Signal::STOP);
     let is_stopped = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'));
-    eventually("all threads are stopped", || {
+    wait_until("all threads are stopped", || {
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
         threads
             .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok())
@@ -68,7 +68,7 @@ impl Plugin {
     /// Waits for the worker and returns its pid.
     pub fn worker(&self) -> i32 {
         let mut workers = Vec::new();
-        eventually("there is a worker", || {
+        wait_until("there is a worker", || {
             workers = self.workers();
             !workers.is_empty()
         });
@@ -85,7 +85,7 @@ impl Plugin {
     pub fn kill_worker(&self) -> i32 {
         let worker = self.worker();
         signal(worker, Signal::KILL);
-        eventually("the worker ends", || !processes().iter().any(|(pid, ..)| *pid == worker));
+        wait_until("the worker ends", || !processes().iter().any(|(pid, ..)| *pid == worker));
         worker
     }
 
