@@ -43,7 +43,8 @@ impl Events {
         let mut told = lock(&self.0);
         let Told { receiver, crashes } = &mut *told;
         for event in receiver.iter().flat_map(Receiver::try_iter) {
-            if interrupt.is_set() {
+            // The first start may be told late.
+            if interrupt.is_set() || matches!(event.kind, EventKind::Started { .. }) {
                 continue;
             }
             *crashes += u64::from(matches!(event.kind, EventKind::Crashed { .. }));

@@ -130,7 +130,7 @@ fn flow(
     }
     let flowed = pump(session, pipeline, &stages, &mut reading, feeding.as_mut(), counts, progress);
     counts.errors = reading.source_errors();
-    counts.has_no_reader = reading.has_no_reader();
+    counts.has_no_reader |= reading.has_no_reader();
     // The source is stopped before its sink.
     drop(reading);
     let Some(feeding) = feeding else { return flowed };
@@ -158,7 +158,10 @@ fn pump(
         }
         match passed {
             Ok(Reader::Reads) => reading.errors.reset(),
-            Ok(Reader::HasGone) => break,
+            Ok(Reader::HasGone) => {
+                counts.has_no_reader = true;
+                break;
+            }
             // Caused by the signal.
             Err(_) if interrupt.is_set() => break,
             // An error of one row is reported, and the next row is tried.
