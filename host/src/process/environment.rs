@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::guarded::{self, GuardedProcess};
+use super::guarded::{self, GuardedProcess, NotStarted};
 use super::own_folder::OwnFolder;
 use crate::catalog::Package;
+use crate::error::{start_error, system_error};
 use crate::program::unstartable;
 use crate::{Error, Result};
 
@@ -74,6 +75,18 @@ struct Environment<'a> {
 }
 
 impl Environment<'_> {
+    /// Returns the error of a file that the environment needs.
+    fn file_error(&self, what: &Path, error: io::Error) -> Error {
+        start_error(&self.package.name, error, |error| {
+            self.fail(format!("cannot be made: {}: {error}", what.display()))
+        })
+    }
+
+    /// Returns the error of something that the system refuses.
+    fn refused(&self, resource: &'static str) -> impl FnOnce(io::Error) -> Error {
+        system_error(format!("the installer of plugin {}", self.package.name), resource)
+    }
+
     fn fail(&self, reason: String) -> Error {
         Error::Environment { plugin: self.package.name.clone(), folder: self.folder.clone(), reason }
     }
@@ -85,7 +98,7 @@ impl Environment<'_> {
         let text = match read(&requirements) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(self.fail(format!("cannot be made: {}: {error}", requirements.display()))),
+            Err(error) => return Err(self.file_error(&requirements, error)),
         };
         let made_from = format!("{}\n{text}", python.display());
         // The environment's interpreter is a link whose target may have been
@@ -117,8 +130,10 @@ impl Environment<'_> {
         }
         // Files that a killed installer leaves are removed with this folder.
         let fail = |error: io::Error| {
-            let parent = std::env::temp_dir();
-            self.fail(format!("cannot be made: no folder for temporary files in {}: {error}", parent.display()))
+            start_error(name, error, |error| {
+                let parent = std::env::temp_dir();
+                self.fail(format!("cannot be made: no folder for temporary files in {}: {error}", parent.display()))
+            })
         };
         let own = OwnFolder::make().map_err(fail)?;
         let scratch = own.scratch().map_err(fail)?;
@@ -130,7 +145,7 @@ impl Environment<'_> {
         }
         File::create_new(self.folder.join(STAMP))
             .and_then(|mut stamp| stamp.write_all(made_from.as_bytes()))
-            .map_err(|error| self.fail(format!("is not complete: {error}")))?;
+            .map_err(|error| start_error(name, error, |error| self.fail(format!("is not complete: {error}"))))?;
         tracing::info!(plugin = name, "its environment was created in {:.1?}", began.elapsed());
         Ok(())
     }
@@ -138,7 +153,7 @@ impl Environment<'_> {
     /// Acquires the lock of the environment, held while the file is open.
     fn turn(&self) -> Result<File> {
         let path = self.package.folder.join(format!("{FOLDER}.lock"));
-        let fail = |error: io::Error| self.fail(format!("cannot be made: {}: {error}", path.display()));
+        let fail = |error: io::Error| self.file_error(&path, error);
         let file = open_lock(&path).map_err(fail)?;
         loop {
             match file.try_lock() {
@@ -153,18 +168,20 @@ impl Environment<'_> {
     /// Runs an installation step, and logs each line of its output.
     fn run(&self, program: &Path, arguments: &[OsString], scratch: &Path) -> Result<()> {
         let step = arguments.iter().take(3).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        let fail = |error: io::Error| self.fail(format!("cannot be made: python {step}: {error}"));
-        let (output, input) = io::pipe().map_err(fail)?;
-        let second = input.try_clone().map_err(fail)?;
+        let (output, input) = io::pipe().map_err(self.refused("a pipe"))?;
+        let second = input.try_clone().map_err(self.refused("a pipe"))?;
         // Paths in the requirements are relative to the plugin's folder.
         let folder = &self.package.folder;
-        let installer =
-            GuardedProcess::start_with(program, arguments, folder, Some(scratch), second, input).map_err(|error| {
-                match unstartable::reason(program, folder, &error) {
+        let installer = GuardedProcess::start_with(program, arguments, folder, Some(scratch), second, input);
+        let installer = installer.map_err(|failure| match failure {
+            NotStarted::System(resource, error) => self.refused(resource)(error),
+            NotStarted::Program(error) => {
+                start_error(&self.package.name, error, |error| match unstartable::reason(program, folder, &error) {
                     Some(reason) => self.fail(format!("cannot be made: {} {reason}", program.display())),
-                    None => fail(guarded::explain(error)),
-                }
-            })?;
+                    None => self.fail(format!("cannot be made: python {step}: {error}")),
+                })
+            }
+        })?;
         let name = self.package.name.clone();
         let reader = std::thread::Builder::new().name("environment".into()).spawn(move || {
             let mut tail = VecDeque::new();
@@ -180,7 +197,7 @@ impl Environment<'_> {
             }
             tail
         });
-        let reader = reader.map_err(fail)?;
+        let reader = reader.map_err(self.refused("a thread"))?;
         let give_up = Instant::now() + PATIENCE;
         let why = loop {
             if guarded::has_ended(installer.pid()) {

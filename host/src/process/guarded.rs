@@ -43,6 +43,15 @@ enum Step {
     Execute,
 }
 
+/// Why a process was not started.
+#[derive(Debug)]
+pub(crate) enum NotStarted {
+    /// The system refuses something that every start needs.
+    System(&'static str, io::Error),
+    /// The program cannot be executed in its folder.
+    Program(io::Error),
+}
+
 impl GuardedProcess {
     /// Starts `program` in `folder`, with this process's environment and an
     /// empty stdin. A name without a slash is looked up in `PATH`.
@@ -56,11 +65,13 @@ impl GuardedProcess {
         stdout: impl Into<OwnedFd>,
         stderr: impl Into<OwnedFd>,
     ) -> io::Result<Self> {
-        Self::start_with(program, arguments, folder, None, stdout, stderr).map_err(explain)
+        Self::start_with(program, arguments, folder, None, stdout, stderr).map_err(|failure| match failure {
+            NotStarted::System(_, error) | NotStarted::Program(error) => explain(error),
+        })
     }
 
-    /// Starts a program, optionally with another folder for temporary files. An
-    /// error is the operating system's own.
+    /// Starts a program, optionally with another folder for temporary files. The
+    /// errors are the operating system's own.
     pub(crate) fn start_with(
         program: &Path,
         arguments: &[OsString],
@@ -68,15 +79,17 @@ impl GuardedProcess {
         scratch: Option<&Path>,
         stdout: impl Into<OwnedFd>,
         stderr: impl Into<OwnedFd>,
-    ) -> io::Result<Self> {
-        let image = Image::new(program, arguments, folder, scratch)?;
-        let nothing: OwnedFd = std::fs::File::open("/dev/null")?.into();
+    ) -> Result<Self, NotStarted> {
+        let refused = |resource| move |error| NotStarted::System(resource, error);
+        let image = Image::new(program, arguments, folder, scratch).map_err(NotStarted::Program)?;
+        let nothing: OwnedFd = std::fs::File::open("/dev/null").map_err(refused("/dev/null"))?.into();
         let streams = [nothing, stdout.into(), stderr.into()].map(clear_of_stdio);
         let [stdin, stdout, stderr] = streams;
-        let streams = [stdin?, stdout?, stderr?];
-        let (mut report, reporter) = io::pipe()?;
-        let reporter = clear_of_stdio(reporter.into())?;
-        let guard = ProcessGuard::start()?;
+        let streams: io::Result<_> = (|| Ok([stdin?, stdout?, stderr?]))();
+        let streams = streams.map_err(refused("a descriptor"))?;
+        let (mut report, reporter) = io::pipe().map_err(refused("a pipe"))?;
+        let reporter = clear_of_stdio(reporter.into()).map_err(refused("a descriptor"))?;
+        let guard = ProcessGuard::start().map_err(refused("a guard process"))?;
         // SAFETY: `be_program` makes system calls on memory allocated before;
         // no allocation, no lock, no panic.
         let forked = unsafe { guard::fork_quietly(|| be_program(&image, &streams, &guard, reporter.as_fd())) };
@@ -84,7 +97,7 @@ impl GuardedProcess {
             Ok(pid) => pid,
             Err(error) => {
                 guard.end();
-                return Err(error);
+                return Err(NotStarted::System("a process", error));
             }
         };
         drop((streams, reporter));
@@ -95,12 +108,16 @@ impl GuardedProcess {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(started),
             outcome => {
                 let _ = started.reap();
-                outcome?;
+                outcome.map_err(refused("the outcome of its start"))?;
                 let [step, errno @ ..] = failure;
                 let error = io::Error::from_raw_os_error(c_int::from_ne_bytes(errno));
-                Err(match step == Step::EnterFolder as u8 {
-                    true => io::Error::new(error.kind(), format!("its folder {}: {error}", folder.display())),
-                    false => error,
+                Err(match step {
+                    step if step == Step::Prepare as u8 => NotStarted::System("a process group and signals", error),
+                    step if step == Step::EnterFolder as u8 => NotStarted::Program(io::Error::new(
+                        error.kind(),
+                        format!("its folder {}: {error}", folder.display()),
+                    )),
+                    _ => NotStarted::Program(error),
                 })
             }
         }
@@ -262,7 +279,7 @@ impl Pointers {
 }
 
 /// Adds to an error of a shortage what to do about it.
-pub(crate) fn explain(error: io::Error) -> io::Error {
+fn explain(error: io::Error) -> io::Error {
     match Errno::from_io_error(&error) {
         Some(Errno::AGAIN | Errno::NOMEM) => io::Error::new(
             error.kind(),
@@ -288,17 +305,24 @@ mod tests {
         GuardedProcess::start(Path::new(program), &[], Path::new("/"), nothing(), nothing())
     }
 
-    /// In a separate process: the limit would apply to other tests too.
+    /// Returns whether this is the process of one test, since its limits would
+    /// apply to other tests too; otherwise runs the test in one.
+    fn is_alone(test: &str) -> bool {
+        const ALONE: &str = "EKUIPER_GUARDED_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return true;
+        }
+        let (own, test) = (std::env::current_exe().unwrap(), format!("process::guarded::tests::{test}"));
+        #[allow(clippy::disallowed_methods)] // it is this test's own
+        let output = std::process::Command::new(own).args(["--exact", &test]).env(ALONE, "").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        false
+    }
+
     #[test]
     fn a_start_without_its_guard_fails_with_the_reason() {
-        const ALONE: &str = "EKUIPER_GUARDED_ALONE";
-        if std::env::var_os(ALONE).is_none() {
-            let own = std::env::current_exe().unwrap();
-            let test = "process::guarded::tests::a_start_without_its_guard_fails_with_the_reason";
-            #[allow(clippy::disallowed_methods)] // it is this test's own
-            let output = std::process::Command::new(own).args(["--exact", test]).env(ALONE, "").output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        if !is_alone("a_start_without_its_guard_fails_with_the_reason") {
             return;
         }
         // Root has no limit, but a thread of it can be a user without other
@@ -318,6 +342,38 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
             assert!(error.to_string().contains("it needs two processes"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_no_fault_of_the_program() {
+        if !is_alone("what_the_system_refuses_is_no_fault_of_the_program") {
+            return;
+        }
+        let try_start = |program, streams: [OwnedFd; 2]| {
+            let [stdout, stderr] = streams;
+            GuardedProcess::start_with(Path::new(program), &[], Path::new("/"), None, stdout, stderr)
+        };
+        let mut refusals = Vec::new();
+        for spare in 0..100 {
+            let streams = [nothing(), nothing()];
+            let lowest = nothing().as_raw_fd();
+            let former = rustix::process::getrlimit(Resource::Nofile);
+            let current = Some(lowest.unsigned_abs().into()).map(|lowest: u64| lowest + spare);
+            rustix::process::setrlimit(Resource::Nofile, Rlimit { current, ..former }).unwrap();
+            let started = try_start("/bin/true", streams);
+            rustix::process::setrlimit(Resource::Nofile, former).unwrap();
+            match started {
+                Ok(_) => break,
+                Err(NotStarted::System(resource, error)) => {
+                    assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+                    refusals.push(resource);
+                }
+                Err(NotStarted::Program(error)) => panic!("with {spare} descriptors the program is at fault: {error}"),
+            }
+        }
+        assert!(refusals.contains(&"a pipe") && refusals.contains(&"a guard process"), "{refusals:?}");
+        let wrong = try_start("/no/such/program", [nothing(), nothing()]);
+        assert!(matches!(wrong, Err(NotStarted::Program(_))), "{wrong:?}");
     }
 
     #[test]

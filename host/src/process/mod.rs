@@ -22,7 +22,7 @@ use crate::sync::{lock, wait_while};
 use command::CommandLine;
 pub use exit::Exit;
 use exit::LAST_WORDS;
-use guarded::GuardedProcess;
+use guarded::{GuardedProcess, NotStarted};
 
 /// Number of a process's last lines that are kept for errors.
 const TAIL_LINES: usize = 20;
@@ -123,7 +123,10 @@ impl Process {
         let (output, writer) = std::io::pipe().map_err(refused("a pipe"))?;
         let second = writer.try_clone().map_err(refused("a pipe"))?;
         let mut started = GuardedProcess::start_with(&line.program, &line.args, &line.directory, None, second, writer)
-            .map_err(|error| line.cannot_start(plugin, error))?;
+            .map_err(|failure| match failure {
+                NotStarted::System(resource, error) => refused(resource)(error),
+                NotStarted::Program(error) => line.cannot_start(plugin, error),
+            })?;
         let pid = started.pid();
         tracing::debug!(plugin, pid = pid.as_raw_nonzero().get(), command = line.display(), "plugin started");
 
