@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
+use crate::Result;
+use crate::error::system_error;
 use crate::sync::lock;
 
 /// Time without a use after which the idle reader reads a channel again.
@@ -127,10 +129,14 @@ impl IdleReader {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Reads `watched` from now on, until the returned guard is dropped.
-    pub(crate) fn watch(&self, watched: Arc<dyn Watched>) -> Watch {
-        let id = self.shared.watch(watched);
-        Watch { id, shared: Arc::downgrade(&self.shared) }
+    /// Reads `watched`, a channel of `what`, from now on, until the returned
+    /// guard is dropped.
+    ///
+    /// # Errors
+    /// The system refuses to watch one more channel.
+    pub(crate) fn watch(&self, what: &str, watched: Arc<dyn Watched>) -> Result<Watch> {
+        let id = self.shared.watch(watched).map_err(system_error(what.to_owned(), "an entry of the event queue"))?;
+        Ok(Watch { id, shared: Arc::downgrade(&self.shared) })
     }
 
     /// Wakes `waker` at this time, unless the returned guard is dropped before.
@@ -228,19 +234,20 @@ impl Shared {
         lock(&self.watched)
     }
 
-    fn watch(&self, watched: Arc<dyn Watched>) -> u64 {
+    fn watch(&self, watched: Arc<dyn Watched>) -> std::io::Result<u64> {
         let id = next_id();
         let mut all = self.lock();
         if let Some(readiness) = watched.readiness() {
-            let _ = epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), once());
+            epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), once())?;
         }
         all.insert(id, Entry { watched, is_armed: Arc::new(AtomicBool::new(true)) });
-        id
+        Ok(id)
     }
 
     fn forget(&self, id: u64) {
         let entry = self.lock().remove(&id);
         if let Some(readiness) = entry.as_ref().and_then(|entry| entry.watched.readiness()) {
+            // A closed channel has left the queue by itself.
             let _ = epoll::delete(&self.epoll, readiness);
         }
     }
@@ -252,7 +259,10 @@ impl Shared {
             && !entry.is_armed.swap(true, Ordering::SeqCst)
             && let Some(readiness) = entry.watched.readiness()
         {
-            let _ = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), once());
+            // A closed channel has left the queue by itself, and is forgotten
+            // soon; nothing else fails for a channel that was added.
+            let armed = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), once());
+            debug_assert!(matches!(armed, Ok(()) | Err(Errno::NOENT | Errno::BADF)), "{armed:?}");
         }
     }
 
@@ -428,12 +438,38 @@ mod tests {
         let idle_reader = IdleReader::start(Duration::from_secs(10)).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         let (sender, seen) = mpsc::channel();
-        let watch = idle_reader.watch(Arc::new(Pipe(reader, sender)));
+        let watch = idle_reader.watch("a test", Arc::new(Pipe(reader, sender))).unwrap();
         for count in 1..4 {
             rustix::io::write(&writer, &vec![0; count]).unwrap();
             assert_eq!(seen.recv_timeout(Duration::from_secs(10)).unwrap(), count);
         }
         drop(watch);
         assert!(seen.recv_timeout(Duration::from_secs(10)).is_err(), "the pipe's reader is dropped");
+    }
+
+    /// A file, which no event queue takes.
+    struct Unwatchable(std::fs::File);
+
+    impl Watched for Unwatchable {
+        fn readiness(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+
+        fn uses(&self) -> u64 {
+            0
+        }
+
+        fn tend(&self) -> Tended {
+            unreachable!("it is not watched")
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_an_error() {
+        let idle_reader = IdleReader::start(Duration::from_secs(10)).unwrap();
+        let file = Unwatchable(std::fs::File::open("/proc/self/exe").unwrap());
+        let Err(error) = idle_reader.watch("plugin p", Arc::new(file)) else { panic!("it is watched") };
+        assert!(matches!(error, crate::Error::System { .. }), "{error:?}");
+        assert_eq!(error.to_string(), "plugin p cannot get an entry of the event queue");
     }
 }

@@ -136,12 +136,17 @@ impl Running {
         on_exit: impl FnOnce(&Exit) + Send + 'static,
     ) -> Result<Arc<Self>> {
         let started = startup::start(package, site, canceller, on_exit)?;
-        Ok(Self::new(&package.name, generation, site, started))
+        Self::new(&package.name, generation, site, started)
     }
 
     /// Creates the running process, after its handshake.
-    pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// Its control channel cannot be watched: the process is ended.
+    pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Result<Arc<Self>> {
         let Started { process, control, folder, claim, hello, scope } = started;
+        let watched = site.idle_reader.watch(&format!("plugin {name}"), control.clone());
+        let watch = watched.inspect_err(|_| process.terminate(site.options.grace))?;
         process.serves();
         let running = Arc::new_cyclic(|own| Self {
             name: name.to_owned(),
@@ -149,7 +154,7 @@ impl Running {
             site: site.clone(),
             process,
             folder,
-            control: control.clone(),
+            control,
             hello: hello.unwrap_or_default(),
             functions: Mutex::default(),
             scope,
@@ -163,10 +168,10 @@ impl Running {
             own: own.clone(),
             sockets: Mutex::default(),
             claim: Mutex::new(Some(claim)),
-            _watch: site.idle_reader.watch(control),
+            _watch: watch,
         });
         tracing::info!(plugin = running.name, pid = running.process.pid(), "plugin is ready");
-        running
+        Ok(running)
     }
 
     /// Returns whether the plugin is on an official SDK, judged by its socket
@@ -500,7 +505,7 @@ impl Running {
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
         // Read from now on: a plugin may send much before it answers.
-        let watch = self.site.idle_reader.watch(channel.clone());
+        let watch = self.site.idle_reader.watch(&what(), channel.clone()).inspect_err(|_| channel.close())?;
         channel.allow_tasks(&watch);
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
             let patience = self.site.options.init_timeout;

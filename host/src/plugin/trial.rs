@@ -84,7 +84,7 @@ impl Plugin {
         let common = host.is_none().then_some(common);
         let started = startup::start_beside(host, package, &site, common, &trial.canceller)?;
         let Some(started) = started else { return Ok(()) };
-        let running = Running::new(self.name(), 0, &site, started);
+        let running = Running::new(self.name(), 0, &site, started)?;
         let outcome = match trial.goes_on(&running) {
             true => self.try_functions(&running),
             false => Err(Error::TrialEnded { plugin: self.name().to_owned() }),

@@ -71,7 +71,7 @@ impl SinkConnection {
         // Read from now on: a plugin may send much there before it answers the
         // start, for example acknowledgements without a message, which must not
         // fill the channel (fault 10).
-        let watch = running.site.idle_reader.watch(acks.clone());
+        let watch = running.site.idle_reader.watch(what, acks.clone()).inspect_err(|_| acks.pull.close())?;
         running.listens_at(data);
         if let Err(error) = running.start_symbol(control) {
             acks.pull.close();

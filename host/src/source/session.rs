@@ -159,7 +159,8 @@ impl SourceSession {
             plugin.site.events.tell(plugin.name(), EventKind::Overrun { symbol: symbol.clone() });
         });
         let connection = connection.map_err(|source| running.channel_error(self.what(), source))?;
-        let watch = running.site.idle_reader.watch(connection.clone());
+        let watch = running.site.idle_reader.watch(&self.what(), connection.clone());
+        let watch = watch.inspect_err(|_| connection.close())?;
         if let Err(error) = running.start_symbol(&self.control) {
             connection.close();
             return Err(error);
