@@ -462,7 +462,7 @@ fn a_plugin_that_answers_garbage() {
     let say = "threading.Thread(target=channel, args=(folder + '/func_f.ipc', b'handshake', lambda call: b'<html>'), \
                daemon=True).start(); return b'ok'";
     let error = bench.fails(1, &call(&liar(&bench, "b'handshake'", say), &[]));
-    assert!(error.contains("Validate of function f failed: the function's reply is not valid"), "{error}");
+    assert!(error.contains("argument check of function f failed: the function's reply is not valid"), "{error}");
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn a_connection_that_ends_in_a_call_leaves_its_outcome_unknown() {
     });
     let error = error.unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown { exit: None, .. }), "{error}");
-    assert_eq!(error.to_string(), "plugin p: outcome unknown: Exec of function f: its connection ended");
+    assert_eq!(error.to_string(), "plugin p: outcome unknown: the call of function f: its connection ended");
     // The successor's first message is not taken for the answer, and the next
     // call works.
     started.puppet = Puppet::greet(&stage.sockets().function("f").unwrap());
@@ -293,7 +293,10 @@ fn an_answer_over_the_limit_is_an_error_and_the_channel_lives_on() {
         puppet.answer(&json!("x".repeat(5000)));
     });
     let error = Chain(&error.unwrap_err()).to_string();
-    assert!(error.contains("Exec of function f") && error.contains("longer than the limit of 2000"), "{error}");
+    assert!(
+        error.contains("the answer to the call of function f") && error.contains("longer than the limit of 2000"),
+        "{error}"
+    );
     let error = Chain(&started.function.call::<Value>(("x".repeat(5000),)).unwrap_err()).to_string();
     assert!(error.contains("longer than the limit of 2000"), "{error}");
     let answer = call_while(&started.function, &json!(2), || {

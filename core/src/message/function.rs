@@ -1,5 +1,7 @@
 //! Requests to functions, and their replies.
 
+use std::fmt;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -23,6 +25,18 @@ pub enum CallKind {
     /// [`BatchWriter`](super::BatchWriter). Sent only to a plugin that has
     /// offered it.
     Batch,
+}
+
+/// The request in a message for people: "call of function f".
+impl fmt::Display for CallKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Validate => "argument check",
+            Self::Exec => "call",
+            Self::IsAggregate => "aggregate query",
+            Self::Batch => "batch of calls",
+        })
+    }
 }
 
 impl CallKind {

@@ -160,7 +160,7 @@ impl FunctionRoute {
     }
 
     pub(super) fn what(&self, kind: CallKind) -> String {
-        format!("{kind:?} of function {}", self.symbol)
+        format!("the {kind} of function {}", self.symbol)
     }
 
     /// Returns the error that the function reported.

@@ -96,7 +96,7 @@ impl Plugin {
     fn try_functions(&self, running: &Running) -> Result<()> {
         let options = &self.site.options;
         for symbol in self.functions() {
-            let what = || format!("{:?} of function {symbol}", CallKind::IsAggregate);
+            let what = || format!("the {} of function {symbol}", CallKind::IsAggregate);
             let message = |source| Error::Message { what: what(), source };
             let channel = running.function(&symbol)?;
             let mut request = Vec::new();
