@@ -1,21 +1,21 @@
 //! Errors between an engine and its plugins.
 
 mod kind;
+mod refused;
+mod words;
 
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ekuiper_core::Chain;
 use ekuiper_core::message::SymbolKind;
-use ekuiper_core::printable::lines;
 use ekuiper_core::transport::TransportError;
-use rustix::io::Errno;
 
-use crate::counted::counted;
-use crate::process::exit::{Exit, LAST_WORDS};
+use crate::process::exit::Exit;
 pub use kind::ErrorKind;
+pub(crate) use refused::{folder_error, start_error, system_error, transport_error};
+use words::{collected_of, crashed, duplicate, early, in_use, last, lost, no_manifest, said, tail};
 
 /// Result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -473,86 +473,10 @@ impl std::error::Error for Reason {
     }
 }
 
-/// Returns the error of a transport, with the channel it happened on.
-pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Error {
-    move |source| match source {
-        TransportError::Io { source, .. } if short_of(&source).is_some() => shortage(what, source),
-        source => Error::Transport { what, source },
-    }
-}
-
-/// Returns the resource whose shortage the operating system reports with this
-/// error, and its remedy.
-fn short_of(error: &std::io::Error) -> Option<(&'static str, &'static str)> {
-    const FILES: &str = "raise its limit of open files (ulimit -n, LimitNOFILE), or open less at a time";
-    const SYSTEM_FILES: &str = "raise the machine's limit of open files (fs.file-max)";
-    const MEMORY: &str = "raise its limit of memory (ulimit -v, memory.max), or start fewer plugins";
-    const PROCESSES: &str = "raise its limit of processes and threads (ulimit -u, pids.max), or of memory, which their \
-stacks need (ulimit -v), or start fewer plugins";
-    match (Errno::from_io_error(error), error.kind()) {
-        (Some(Errno::MFILE), _) => Some(("file descriptors", FILES)),
-        (Some(Errno::NFILE), _) => Some(("file descriptors, as has the whole machine", SYSTEM_FILES)),
-        (Some(Errno::NOMEM | Errno::NOBUFS), _) | (_, io::ErrorKind::OutOfMemory) => Some(("memory", MEMORY)),
-        (Some(Errno::AGAIN), _) | (_, io::ErrorKind::WouldBlock) => Some(("processes or threads", PROCESSES)),
-        _ => None,
-    }
-}
-
-/// Returns the error of a shortage.
-fn shortage(what: String, source: std::io::Error) -> Error {
-    let (resource, remedy) = short_of(&source).unwrap_or(("resources", "see the system's error"));
-    Error::Shortage { what, resource, remedy, source }
-}
-
-/// Returns the error of something that the system refuses to `what`: a
-/// shortage, or what `other` makes of it.
-fn refused(what: String, source: std::io::Error, other: impl FnOnce(String, std::io::Error) -> Error) -> Error {
-    match short_of(&source) {
-        Some(_) => shortage(what, source),
-        None => other(what, source),
-    }
-}
-
-/// Returns the error of a failed start: a shortage, or what `other` makes of
-/// it.
-pub(crate) fn start_error(plugin: &str, source: std::io::Error, other: impl FnOnce(std::io::Error) -> Error) -> Error {
-    refused(format!("plugin {plugin}"), source, |_, source| other(source))
-}
-
-/// Returns the error of something that the system refuses: a shortage, or
-/// [`Error::System`].
-pub(crate) fn system_error(what: String, resource: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| refused(what, source, |what, source| Error::System { what, resource, source })
-}
-
-/// Returns the error of a host that cannot be created: a shortage, or its
-/// socket folder's.
-pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| refused("the host cannot start".into(), source, |_, source| Error::SocketFolder { path, source })
-}
-
 impl Error {
     /// Returns the error of a symbol that was not restarted.
     pub(crate) fn not_restored(what: String, cause: &Self) -> Self {
         Self::NotRestored { what, cause: cause.reason() }
-    }
-
-    /// Returns whether the cause is a shortage of this host.
-    pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self, Self::Shortage { .. })
-    }
-
-    /// Turns a start that was refused or not answered into a shortage, if this
-    /// host has one now: without file descriptors it accepts no connection, and
-    /// a plugin that is not connected starts nothing.
-    pub(crate) fn or_shortage(self) -> Self {
-        if !matches!(self, Self::Refused { .. } | Self::Timeout { .. }) {
-            return self;
-        }
-        match std::fs::File::open("/dev/null") {
-            Err(source) if short_of(&source).is_some() => shortage(Chain(&self).to_string(), source),
-            _ => self,
-        }
     }
 
     /// Returns the reason alone, with its causes, to follow a text that names
@@ -635,118 +559,9 @@ impl Error {
     }
 }
 
-/// Returns a symbol's error text, made printable. It may already begin with the
-/// symbol's name.
-fn said(kind: SymbolKind, symbol: &str, text: &str) -> String {
-    let (name, text) = (format!("{kind} {symbol}: "), lines(text.trim_end()));
-    if text.starts_with(&name) { text.into_owned() } else { name + &text }
-}
-
-/// Describes what a sink has collected, when only messages are missing whose
-/// sender was told so.
-fn collected_of(collected: u64, sent: u64) -> String {
-    match sent.saturating_sub(collected) {
-        0 => format!("everything ({})", counted(sent, "message")),
-        unknown => {
-            let sent = counted(sent, "message");
-            format!("{collected} of {sent} ({unknown} of unknown outcome, as reported before)")
-        }
-    }
-}
-
-fn in_use(wanted: &str, owner: &str, address: &str) -> String {
-    if wanted == owner {
-        return format!("{wanted} is open already: close it first, or open another instance");
-    }
-    format!("{wanted} and {owner} would both use {address}: rename one of them, or give the rules different ids")
-}
-
-fn no_manifest(folder: &Path, name: &str, found: usize) -> String {
-    let folder = folder.display();
-    match found {
-        0 => format!("{folder} has no manifest: a plugin named {name} needs a file {name}.json there"),
-        found => format!(
-            "{folder} has no manifest: none of its {found} JSON files is {name}.json, the manifest of a plugin named \
-             {name}"
-        ),
-    }
-}
-
-fn duplicate(name: &str, first: &Path, second: &Path) -> String {
-    let (first, second) = (first.display(), second.display());
-    if first.to_string() == second.to_string() {
-        return format!("plugin {name} in {first} is given twice: leave one out");
-    }
-    format!(
-        "plugin {name} is in two folders, {first} and {second}: leave one out, or give it another name \
-         (its manifest's file, and what its program says)"
-    )
-}
-
-/// Describes an end before the handshake: the likely cause, and the last
-/// output.
-fn early(exit: &Exit, hint: &str) -> String {
-    match (hint.is_empty(), exit.tail.is_empty()) {
-        (true, true) => ", it wrote nothing".into(),
-        (true, _) => tail(exit),
-        (_, true) => format!(", it wrote nothing: {hint}"),
-        _ => format!(": {hint}; it last wrote:\n{}", exit.tail),
-    }
-}
-
-fn tail(exit: &Exit) -> String {
-    match exit.tail.as_str() {
-        "" => format!(", it wrote nothing in its last {LAST_WORDS:?}"),
-        tail => format!(", it last wrote:\n{tail}"),
-    }
-}
-
-fn crashed(exit: &Option<Exit>) -> String {
-    exit.as_ref().map_or_else(String::new, |exit| format!(" ({exit}){}", tail(exit)))
-}
-
-fn last(exit: &Option<Exit>) -> String {
-    exit.as_ref().map_or_else(String::new, |exit| match exit.tail.as_str() {
-        "" => format!("; it last ended with {exit} and wrote nothing"),
-        tail => format!("; it last ended with {exit} and wrote:\n{tail}"),
-    })
-}
-
-fn lost(exit: &Option<Exit>) -> String {
-    match exit {
-        Some(exit) => format!("it ended ({exit}){}", tail(exit)),
-        None => "its connection ended".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A refused thread has many causes; the folder is not one of them.
-    #[test]
-    fn a_hosts_shortage_is_not_its_folders_fault() {
-        for (number, limits) in
-            [(libc::EAGAIN, ["ulimit -u", "ulimit -v"]), (libc::EMFILE, ["ulimit -n", "LimitNOFILE"])]
-        {
-            let error = folder_error("/tmp".into())(std::io::Error::from_raw_os_error(number)).to_string();
-            assert!(limits.iter().all(|limit| error.contains(limit)) && !error.contains("ipc_dir"), "{error}");
-        }
-        let error = folder_error("/tmp".into())(std::io::Error::from_raw_os_error(libc::EACCES)).to_string();
-        assert!(error.contains("ipc_dir"), "{error}");
-    }
-
-    #[test]
-    fn what_the_system_refuses_is_no_fault_of_a_folder_or_a_program() {
-        let refused = |number| {
-            let error = system_error("the host".into(), "an event queue")(std::io::Error::from_raw_os_error(number));
-            (error.kind(), Chain(&error).to_string())
-        };
-        let (kind, text) = refused(libc::EPERM);
-        assert_eq!(kind, ErrorKind::System);
-        assert!(text.starts_with("the host cannot get an event queue: Operation not permitted"), "{text}");
-        assert_eq!(refused(libc::EMFILE).0, ErrorKind::Shortage);
-    }
 
     #[test]
     fn no_error_names_a_symbol_twice_before_its_reason() {
