@@ -496,3 +496,25 @@ fn a_process_is_ended_once_its_sinks_are_stopped_whoever_stops_them() {
         ended.into_iter().for_each(|ended| ended.join().unwrap());
     });
 }
+
+/// A stop that is not answered ends neither the shutdown nor the close.
+#[test]
+fn a_shutdown_ends_though_a_stop_is_not_answered() {
+    for acks in [true, false] {
+        let stage = Stage::new();
+        let (host, mut control) = started_with(&stage, |builder| builder.recv_timeout(PATIENCE).grace(A_MOMENT));
+        let sink = match acks {
+            true => open_sink(&stage, &host, &mut control).0,
+            false => open_sink_without_acks(&stage, &host, &mut control).0,
+        };
+        sink.stopper().abandon();
+        // Not dropped, which would wait too.
+        let host: &'static Host = Box::leak(Box::new(host));
+        let ended = [
+            std::thread::spawn(|| host.shutdown()),
+            std::thread::spawn(|| host.shutdown()),
+            std::thread::spawn(|| drop(sink.close())),
+        ];
+        wait_until("the shutdown ends", || ended.iter().all(|ended| ended.is_finished()));
+    }
+}

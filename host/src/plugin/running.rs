@@ -671,8 +671,9 @@ impl Running {
         let _stopping = self.begin_stop();
         let mut live = lock(&self.live);
         self.has_told_all.store(true, Ordering::SeqCst);
-        let live = std::mem::take(&mut *live);
-        for control in live {
+        let rest = std::mem::take(&mut *live);
+        drop(live);
+        for control in rest {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.process.exit().is_some() {
                 break;
