@@ -30,6 +30,7 @@ mod pump;
 pub mod raw;
 pub mod stress;
 mod suite;
+pub mod support;
 pub mod wire;
 
 pub use exception::Exception;

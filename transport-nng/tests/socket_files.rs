@@ -137,7 +137,7 @@ fn a_folder_that_cannot_be_used_is_a_clear_error() {
         assert!(error.contains("missing/s.ipc") && error.contains("No such file"), "{error}");
         // A dialler waits for the listener.
         let push = nng().push(&Endpoint::Dial(at.clone()), &Options::default()).unwrap();
-        std::fs::create_dir(place.0.path().join("missing")).unwrap();
+        std::fs::create_dir(place.path().join("missing")).unwrap();
         let pull = listen(&at).unwrap();
         push.send(b"hello", soon()).unwrap();
         assert_eq!(message(&*pull), b"hello");
@@ -148,7 +148,7 @@ fn a_folder_that_cannot_be_used_is_a_clear_error() {
 fn paths_up_to_the_systems_limit_work() {
     watched(|| {
         let place = TestFolder::new();
-        let room = ekuiper_core::address::MAX_PATH - place.0.path().as_os_str().len() - 1;
+        let room = ekuiper_core::address::MAX_PATH - place.path().as_os_str().len() - 1;
         let at = place.at(&"x".repeat(room));
         let pull = listen(&at).unwrap();
         works(&*pull, &at);

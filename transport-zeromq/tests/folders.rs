@@ -11,7 +11,7 @@ use ekuiper_core::transport::*;
 use support::*;
 
 fn set_mode(place: &TestFolder, mode: u32) {
-    std::fs::set_permissions(place.0.path(), PermissionsExt::from_mode(mode)).unwrap();
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(mode)).unwrap();
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_folder_that_others_can_enter_is_refused() {
                     matches!(&error, TransportError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
                 );
                 assert!(text.contains("can be entered by other users") && text.contains("mode 0700"), "{text}");
-                assert!(text.contains(place.0.path().to_str().unwrap()), "{text}");
+                assert!(text.contains(place.path().to_str().unwrap()), "{text}");
             }
             assert_eq!(place.names(), Vec::<String>::new());
         }
@@ -55,7 +55,7 @@ fn a_folder_that_others_can_enter_is_refused() {
 fn a_folder_may_come_later() {
     watched(|| {
         let place = TestFolder::new();
-        let folder = place.0.path().join("later");
+        let folder = place.path().join("later");
         let at = Address::new(folder.join("s")).unwrap();
         let push = push(&at);
         std::fs::create_dir(&folder).unwrap();

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use ekuiper_core::transport::{ReplyEvent, TransportError};
 
-use super::{asked, couple, fill, message, pair};
+use super::{asked, couple, fill, pair};
+use crate::support::message;
 use crate::{Fixture, assert_error, eventually, past, pattern, punctual, shortly, soon};
 
 /// Every wait for a peer ends at its deadline, and not before.

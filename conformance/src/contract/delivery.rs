@@ -4,7 +4,8 @@ use std::thread;
 
 use ekuiper_core::transport::{ConnectionId, PullEvent};
 
-use super::{asked, couple, join, message, pair};
+use super::{asked, couple, join, pair};
+use crate::support::message;
 use crate::{Fixture, pattern, soon};
 
 /// Lengths around every internal threshold.

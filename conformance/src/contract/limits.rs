@@ -2,7 +2,8 @@
 
 use ekuiper_core::transport::{PullEvent, ReplyEvent, TransportError};
 
-use super::{asked, introduce, join, message};
+use super::{asked, introduce, join};
+use crate::support::message;
 use crate::{Fixture, assert_error, options, pattern, soon};
 
 /// The longest message passes; a longer one is an error at its sender, has no

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, Push, Reply, ReplyEvent, Request, Ticket};
 
+use crate::support::request;
 use crate::{Fixture, soon};
 
 /// Creates a push that dials and a pull that listens, connected to each other.
@@ -37,16 +38,6 @@ fn join(push: &dyn Push, pull: &dyn Pull) -> ConnectionId {
             other => panic!("expected a connection, got {other:?}"),
         }
     })
-}
-
-/// Returns the next message of a pull socket, and skips connection events.
-pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
-    let mut buffer = Vec::new();
-    loop {
-        if let PullEvent::Message(_) = pull.receive(&mut buffer, soon()).unwrap() {
-            return buffer;
-        }
-    }
 }
 
 /// Creates a request socket and a reply socket, connected to each other.
@@ -71,11 +62,7 @@ fn introduce(request: &dyn Request, reply: &dyn Reply) -> ConnectionId {
 /// Returns the next request of a reply socket, and skips connection events.
 fn asked(reply: &dyn Reply) -> (Ticket, Vec<u8>) {
     let mut buffer = Vec::new();
-    loop {
-        if let ReplyEvent::Request(ticket) = reply.receive(&mut buffer, soon()).unwrap() {
-            return (ticket, buffer);
-        }
-    }
+    (request(reply, &mut buffer), buffer)
 }
 
 /// Sends until there is no more room; returns the number of messages sent.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::{PullEvent, Push, TransportError};
 
-use super::{join, message, pair};
+use super::{join, pair};
+use crate::support::message;
 use crate::{Fixture, PATIENCE, assert_error, eventually, options, past, pattern, punctual, shortly, soon};
 
 /// Posts until there is no more room; returns the number of messages posted.

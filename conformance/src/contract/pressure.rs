@@ -5,7 +5,8 @@ use std::thread;
 
 use ekuiper_core::transport::{PullEvent, TransportError};
 
-use super::{fill, join, message, pair};
+use super::{fill, join, pair};
+use crate::support::message;
 use crate::{Fixture, PATIENCE, assert_error, past, pattern, shortly, soon};
 
 /// Accepted messages arrive, refused ones do not, and the sender continues

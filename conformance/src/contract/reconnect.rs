@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::{Deadline, PullEvent, ReplyEvent, TransportError};
 
-use super::{asked, introduce, join, message};
+use super::{asked, introduce, join};
 use crate::pump::{PullPump, ReplyPump};
+use crate::support::message;
 use crate::{Fixture, assert_error, eventually, soon};
 
 /// Maximum time from the listener's return until every dialler has reconnected.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use ekuiper_core::transport::{PullEvent, ReplyEvent};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::{asked, introduce, join, message};
+use super::{asked, introduce, join};
 use crate::raw::RawPeer;
+use crate::support::message;
 use crate::{Fixture, eventually, past, soon};
 
 /// Returns the number of this process's open descriptors.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ekuiper_core::transport::{Admission, Endpoint, Options, PeerProcess, PullEvent, Push, ReplyEvent, TransportError};
 
-use super::{asked, introduce, join, message};
+use super::{asked, introduce, join};
+use crate::support::message;
 use crate::{Fixture, assert_error, eventually, options, past, shortly, soon};
 
 /// Admits this process only, and records every process that it was asked about.

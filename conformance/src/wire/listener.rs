@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::Fixture;
-use crate::contract::message;
 use crate::contract::resources::descriptors;
 use crate::pump::ReplyPump;
 use crate::raw::{PULL, PUSH, REP, REQ, RawPeer, frame};
+use crate::support::message;
 
 /// Closing disconnects peers that were never received from, even while another
 /// thread still holds the closed socket.

@@ -1,65 +1,24 @@
-//! Shared test support: folders, deadlines, a watchdog, and a peer that writes
-//! and reads ZMTP byte by byte.
+//! Shared test support: sockets, and a peer that writes and reads ZMTP byte by
+//! byte.
 // Clippy takes only functions with #[test] for tests.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
+pub(crate) use ekuiper_conformance::PATIENCE;
+pub(crate) use ekuiper_conformance::soon;
+pub(crate) use ekuiper_conformance::support::{TestFolder, message, watched};
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::*;
 use ekuiper_transport_zeromq::ZeromqTransport;
-use tempfile::TempDir;
-
-/// Long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-pub(crate) fn soon() -> Deadline {
-    Some(Instant::now() + PATIENCE)
-}
-
-/// Runs a test, and ends the process if the test hangs.
-pub(crate) fn watched(test: impl FnOnce()) {
-    let (alive, ended) = mpsc::channel::<()>();
-    std::thread::spawn(move || {
-        if ended.recv_timeout(PATIENCE * 3) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("the test hangs");
-            std::process::abort();
-        }
-    });
-    test();
-    drop(alive);
-}
-
-pub(crate) struct TestFolder(pub(crate) TempDir);
-
-impl TestFolder {
-    pub(crate) fn new() -> Self {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        Self(tempfile::Builder::new().permissions(mode).tempdir().unwrap())
-    }
-
-    pub(crate) fn at(&self, name: &str) -> Address {
-        Address::new(self.0.path().join(name)).unwrap()
-    }
-
-    /// Returns the names of the files in the folder.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.0.path()).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-}
 
 pub(crate) fn zeromq() -> ZeromqTransport {
     ZeromqTransport::new()
 }
 
 pub(crate) fn options(max_message: usize) -> Options {
-    let mut options = Options::default();
-    options.max_message = max_message;
-    options
+    ekuiper_conformance::options(|options| options.max_message = max_message)
 }
 
 pub(crate) fn pull(address: &Address) -> Box<dyn Pull> {
@@ -68,16 +27,6 @@ pub(crate) fn pull(address: &Address) -> Box<dyn Pull> {
 
 pub(crate) fn push(address: &Address) -> Box<dyn Push> {
     zeromq().push(&Endpoint::Dial(address.clone()), &Options::default()).unwrap()
-}
-
-/// Returns the next message of a PULL; skips connection events.
-pub(crate) fn message(pull: &dyn Pull) -> Vec<u8> {
-    let mut buffer = Vec::new();
-    loop {
-        if let PullEvent::Message(_) = pull.receive(&mut buffer, soon()).unwrap() {
-            return buffer;
-        }
-    }
 }
 
 pub(crate) fn next(pull: &dyn Pull) -> PullEvent {
