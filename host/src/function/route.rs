@@ -165,6 +165,6 @@ impl FunctionRoute {
 
     /// Returns the error that the function reported.
     pub(super) fn failed(&self, text: String) -> Error {
-        Error::Function { symbol: self.symbol.to_string(), text }
+        Error::Function { symbol: self.symbol.to_string(), text: text.trim_end().to_owned() }
     }
 }

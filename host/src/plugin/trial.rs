@@ -108,7 +108,7 @@ impl Plugin {
             let reply = channel.exchange(&request, send_by, answer_by, read);
             let reply = reply.map_err(|failure| running.explain(failure, what(), options.recv_timeout))?;
             if let Outcome::Err(text) = reply.map_err(message)? {
-                return Err(Error::Function { symbol, text });
+                return Err(Error::Function { symbol, text: text.trim_end().to_owned() });
             }
         }
         Ok(())
