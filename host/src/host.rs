@@ -10,6 +10,7 @@ use ekuiper_core::Chain;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::SymbolKind;
 
+use crate::background::Task;
 use crate::catalog::{Catalog, Package};
 use crate::channel::idle_reader::IdleReader;
 use crate::error::system_error;
@@ -213,6 +214,20 @@ impl Host {
     /// No plugin serves the function, or it cannot be started.
     pub fn function(&self, symbol: &str) -> Result<Function> {
         Function::new(self.owner(SymbolKind::Function, symbol)?, symbol)
+    }
+
+    /// The same in a thread of the host, for a caller that must not block.
+    ///
+    /// # Errors
+    /// As [`Host::function`].
+    pub fn function_async(&self, symbol: &str) -> Task<Result<Function>> {
+        match self.owner(SymbolKind::Function, symbol) {
+            Ok(plugin) => {
+                let symbol = symbol.to_owned();
+                self.site.background.start(move || Function::new(plugin, &symbol))
+            }
+            Err(error) => Task::done(Err(error)),
+        }
     }
 
     /// Returns the builder of a source.

@@ -35,6 +35,7 @@
 
 #![deny(unnameable_types)]
 
+mod background;
 mod catalog;
 mod channel;
 mod counted;
@@ -53,6 +54,7 @@ mod sync;
 mod target;
 mod transports;
 
+pub use background::Task;
 pub use catalog::Package;
 pub use ekuiper_core::address::Address;
 pub use ekuiper_core::codec::{Bytes, Error as CodecError, Format};
@@ -69,5 +71,6 @@ pub use process::Exit;
 pub use process::guarded::GuardedProcess;
 pub use sink::tally::Delivery;
 pub use sink::{PendingAck, Sink, SinkBuilder, SinkStopper};
+pub use source::stream::AsyncSource;
 pub use source::{Source, SourceBuilder, Stopper};
 pub use status::{Event, EventKind, LiveSymbol, PluginState, Status, Traffic};

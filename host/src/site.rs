@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
 use ekuiper_core::transport::Transport;
 
+use crate::background::Background;
 use crate::channel::dependents::ProcessScope;
 use crate::channel::idle_reader::IdleReader;
 use crate::error::folder_error;
@@ -26,6 +27,7 @@ pub(crate) struct Site {
     /// Private: a [`ProcessScope`] creates the sockets.
     transport: Arc<dyn Transport>,
     pub(crate) idle_reader: Arc<IdleReader>,
+    pub(crate) background: Background,
     /// The host's socket folder.
     pub(crate) folder: SocketFolder,
     /// Folder for the notes of sockets elsewhere.
@@ -53,8 +55,8 @@ impl Site {
         events: Events,
     ) -> Arc<Self> {
         let notes = own.map(|own| own.path().to_owned());
-        let (addresses, released) = Default::default();
-        Arc::new(Self { options, transport, idle_reader, folder, notes, addresses, released, events })
+        let (background, addresses, released) = Default::default();
+        Arc::new(Self { options, transport, idle_reader, background, folder, notes, addresses, released, events })
     }
 
     pub(crate) fn transport_name(&self) -> &'static str {

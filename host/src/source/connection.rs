@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
@@ -19,7 +20,7 @@ use ekuiper_core::transport::{Deadline, Pull, PullEvent, Result, TransportError}
 use rustix::net::sockopt::socket_send_buffer_size;
 
 use super::backlog::{Backlog, Bounds};
-use crate::channel::idle_reader::{LOOK_LIMIT, Tended, Watched};
+use crate::channel::idle_reader::{Attention, LOOK_LIMIT, Tended, Watch, Watched};
 use crate::channel::speaker::SpeakerFilter;
 use crate::plugin::running::Running;
 use crate::process::EXIT_GRACE;
@@ -61,6 +62,14 @@ pub(crate) struct SourceConnection {
     on_overrun: Box<dyn Fn() + Send + Sync>,
     /// The source is restarted with another connection.
     is_replaced: AtomicBool,
+    /// The task that waits for a message.
+    task: Mutex<Option<Waker>>,
+    /// Has the idle reader notice the next message.
+    attention: OnceLock<Arc<Attention>>,
+    /// Whether the source has ended with its process, once that is known.
+    verdict: OnceLock<bool>,
+    /// A thread finds that out.
+    is_judged: AtomicBool,
 }
 
 #[derive(Default)]
@@ -160,14 +169,52 @@ impl SourceConnection {
             is_starting: AtomicBool::new(true),
             on_overrun: Box::new(on_overrun),
             is_replaced: AtomicBool::new(false),
+            task: Mutex::default(),
+            attention: OnceLock::new(),
+            verdict: OnceLock::new(),
+            is_judged: AtomicBool::new(false),
         }))
     }
 
-    /// Records that the source's start is answered. Returns whether the idle
-    /// reader must keep watching the source.
-    pub(crate) fn has_started(&self) -> bool {
+    /// Lets a task wait for the source, which the idle reader watches.
+    pub(crate) fn allow_task(&self, watch: &Watch) {
+        let _ = self.attention.set(watch.attention());
+    }
+
+    /// Has `waker` woken when there is something to receive.
+    pub(crate) fn wake_task(&self, waker: &Waker) {
+        *lock(&self.task) = Some(waker.clone());
+        if let Some(attention) = self.attention.get() {
+            attention.arm();
+        }
+    }
+
+    /// Returns whether the end was received.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_replaced() || self.reading.try_lock().is_ok_and(|reading| reading.over)
+    }
+
+    /// Returns whether the source has ended because its process is ending;
+    /// `None` if that is not known by the deadline.
+    pub(crate) fn is_process_ending(&self, deadline: Deadline) -> Option<bool> {
+        self.verdict.get().copied().or_else(|| self.running.is_ending(deadline))
+    }
+
+    /// Returns whether a thread is to find out whether the process is ending,
+    /// which takes time; once.
+    pub(crate) fn is_judge_wanted(&self) -> bool {
+        !self.is_replaced() && !self.is_judged.swap(true, Ordering::SeqCst)
+    }
+
+    /// Finds out whether the process is ending.
+    pub(crate) fn judge(&self) {
+        let is_ending = self.running.is_ending(None).unwrap_or(false);
+        let _ = self.verdict.set(is_ending);
+    }
+
+    /// Records that the source's start is answered.
+    pub(crate) fn has_started(&self) {
         self.is_starting.store(false, Ordering::SeqCst);
-        self.cannot_wait
     }
 
     /// Receives the next message into `buffer`, or returns why there is none.
@@ -377,6 +424,8 @@ impl Watched for SourceConnection {
     }
 
     fn tend(&self) -> Tended {
+        let task = lock(&self.task).take();
+        task.into_iter().for_each(Waker::wake);
         let mut reading = match self.reading.try_lock() {
             Ok(reading) => reading,
             Err(TryLockError::WouldBlock) => return Tended::Later(Instant::now() + NEXT_LOOK),

@@ -1,24 +1,28 @@
 //! Reading from a plugin's source.
 
 pub(crate) mod backlog;
+pub(crate) mod stream;
+
 mod connection;
 mod session;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::Chain;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
 use ekuiper_core::transport::{Deadline, TransportError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::background::Task;
 use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 use session::SourceSession;
+use stream::AsyncSource;
 
 /// Builder of a [`Source`].
 #[must_use = "it does nothing until it is opened"]
@@ -50,6 +54,18 @@ impl SourceBuilder {
         self.open_as()
     }
 
+    /// Starts the source in a thread of the host, for a caller that must not
+    /// block. Dropping the future stops the source.
+    ///
+    /// # Errors
+    /// As [`SourceBuilder::open`].
+    pub fn open_async<M: DeserializeOwned + Send + 'static>(self) -> Task<Result<AsyncSource<M>>> {
+        match &self.plugin {
+            Ok(plugin) => plugin.site.background.clone().start(move || self.open_as().map(Source::into_async)),
+            Err(_) => Task::done(self.open_as().map(Source::into_async)),
+        }
+    }
+
     /// Starts the source, whose records are decoded as `M`.
     ///
     /// # Errors
@@ -76,7 +92,7 @@ impl SourceBuilder {
 /// only a second; what it sends is queued meanwhile. When the queue is full,
 /// [`Error::Overrun`] is an item, and the source is restarted.
 ///
-/// Dropping it stops the source.
+/// Dropping it stops the source, without waiting for that.
 pub struct Source<M = Value> {
     session: Arc<SourceSession>,
     buffer: Vec<u8>,
@@ -109,7 +125,21 @@ impl<M: DeserializeOwned> Source<M> {
         if self.over {
             return Ok(None);
         }
-        match self.session.receive(&mut self.buffer, deadline) {
+        let received = self.session.receive(&mut self.buffer, deadline);
+        self.take(received)
+    }
+
+    /// Returns the next tuple, or wakes the task when it may be there.
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Result<Option<Tuple<M>>>> {
+        if self.over {
+            return Poll::Ready(Ok(None));
+        }
+        let received = ready!(self.session.poll_receive(&mut self.buffer, context));
+        Poll::Ready(self.take(received))
+    }
+
+    fn take(&mut self, received: Result<Option<Format>>) -> Result<Option<Tuple<M>>> {
+        match received {
             Ok(Some(format)) => {
                 self.session.plugin.counters.messages_in.add(1);
                 self.decode(format).map(Some)
@@ -145,6 +175,18 @@ impl<M> Source<M> {
         self.session.stop()
     }
 
+    /// Returns the source as a stream.
+    pub fn into_async(self) -> AsyncSource<M> {
+        AsyncSource::new(self)
+    }
+
+    /// Stops the source in a thread of the host.
+    fn close_async(mut self) -> Task<Result<()>> {
+        self.closed = true;
+        let session = self.session.clone();
+        session.plugin.site.background.clone().start(move || session.stop())
+    }
+
     /// Returns a handle that ends the iteration from another thread.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.session.clone())
@@ -161,11 +203,8 @@ impl<M: DeserializeOwned> Iterator for Source<M> {
 
 impl<M> Drop for Source<M> {
     fn drop(&mut self) {
-        if self.closed {
-            return;
-        }
-        if let Err(error) = self.session.stop() {
-            tracing::warn!(error = %Chain(&error), "a source was not stopped");
+        if !self.closed {
+            self.session.stop_later();
         }
     }
 }

@@ -2,7 +2,8 @@
 //! from where the last one ended.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
@@ -19,7 +20,7 @@ use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
 use crate::site::Claim;
 use crate::status::EventKind;
-use crate::sync::{lock, wait};
+use crate::sync::{Changed, lock};
 use crate::target::Target;
 use crate::{Error, Result};
 
@@ -31,7 +32,7 @@ pub(super) struct SourceSession {
     /// Held during a start or a stop, so that they do not overlap.
     starting: DeadlineLock<()>,
     state: Mutex<SourceState>,
-    changed: Condvar,
+    changed: Changed,
 }
 
 #[derive(Default)]
@@ -117,8 +118,8 @@ impl SourceSession {
         let started = self.listen(running, former);
         let mut state = lock(&self.state);
         let outcome = started.map(|(connection, watch)| {
-            let is_watched = connection.has_started();
-            state.watch = (is_watched && !state.ended).then_some(watch);
+            connection.has_started();
+            state.watch = (!state.ended).then_some(watch);
             if state.ended {
                 connection.close();
             }
@@ -150,7 +151,8 @@ impl SourceSession {
         let mut state = lock(&self.state);
         if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
             state.claim = None;
-            state.claim = Some(running.site.claim(address.clone(), self.what(), Duration::ZERO)?);
+            let patience = running.site.options.init_timeout;
+            state.claim = Some(running.site.claim(address.clone(), self.what(), patience)?);
         }
         drop(state);
         let (plugin, symbol) = (self.plugin.clone(), self.control.symbol_name.clone());
@@ -161,6 +163,7 @@ impl SourceSession {
         let connection = connection.map_err(|source| running.channel_error(self.what(), source))?;
         let watch = running.site.idle_reader.watch(&self.what(), connection.clone());
         let watch = watch.inspect_err(|_| connection.close())?;
+        connection.allow_task(&watch);
         if let Err(error) = running.start_symbol(&self.control) {
             connection.close();
             return Err(error);
@@ -189,7 +192,7 @@ impl SourceSession {
                     if lock(&self.state).ended {
                         return Ok(None);
                     }
-                    match connection.running.is_ending(deadline) {
+                    match connection.is_process_ending(deadline) {
                         Some(true) => {}
                         Some(false) => return Ok(None),
                         None => return Err(transport_error(self.what())(TransportError::Timeout)),
@@ -204,6 +207,56 @@ impl SourceSession {
             }
             self.await_restart(state, deadline)?;
         }
+    }
+
+    /// Returns the next message's format as [`receive`](Self::receive) does, or
+    /// wakes the task when it may be there.
+    pub(super) fn poll_receive(
+        self: &Arc<Self>,
+        buffer: &mut Vec<u8>,
+        context: &Context<'_>,
+    ) -> Poll<Result<Option<Format>>> {
+        let mut is_registered = false;
+        loop {
+            match self.receive(buffer, Some(Instant::now())) {
+                Err(Error::Transport { source: TransportError::Timeout, .. }) if is_registered => {
+                    return Poll::Pending;
+                }
+                Err(Error::Transport { source: TransportError::Timeout, .. }) => {
+                    // Before the last attempt, so that no change is missed.
+                    self.wake_task(context.waker());
+                    is_registered = true;
+                }
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    /// Has `waker` woken when there may be a message, or the end.
+    fn wake_task(self: &Arc<Self>, waker: &Waker) {
+        self.changed.wake(waker);
+        let Some(connection) = lock(&self.state).connections.front().cloned() else { return };
+        if !connection.is_over() {
+            connection.wake_task(waker);
+        } else if connection.is_judge_wanted() {
+            let session = self.clone();
+            self.plugin.site.background.run(move || {
+                connection.judge();
+                session.changed.notify_all();
+            });
+        }
+    }
+
+    /// Stops the source without waiting for it: the next source at its address
+    /// does.
+    pub(super) fn stop_later(self: &Arc<Self>) {
+        self.begin_stop();
+        let session = self.clone();
+        self.plugin.site.background.run(move || {
+            if let Err(error) = session.stop() {
+                tracing::warn!(%error, "a source was not stopped");
+            }
+        });
     }
 
     /// Restarts an overrun source whose reader has emptied the queue, and
@@ -272,13 +325,13 @@ impl SourceSession {
                 continue;
             }
             state = match deadline {
-                None => wait(&self.changed, state, None),
+                None => self.changed.wait(state, None),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(transport_error(self.what())(TransportError::Timeout));
                     }
-                    wait(&self.changed, state, Some(left))
+                    self.changed.wait(state, Some(left))
                 }
             };
         }
@@ -296,12 +349,19 @@ impl SourceSession {
         connections.iter().for_each(|connection| connection.close());
     }
 
-    pub(super) fn stop(&self) -> Result<()> {
+    /// Ends the iteration, and has later starts at the address wait for the stop
+    /// that follows.
+    fn begin_stop(&self) {
         self.plugin.detach(self);
         let mut state = lock(&self.state);
         (state.ended, state.closed) = (true, true);
+        state.claim.iter().for_each(Claim::mark_ending);
         drop(state);
         self.changed.notify_all();
+    }
+
+    pub(super) fn stop(&self) -> Result<()> {
+        self.begin_stop();
         // A start that takes longer stops the source itself.
         let _starting = self.begin(self.plugin.site.options.recv_timeout)?;
         self.stop_current()

@@ -1,0 +1,236 @@
+//! Work for callers that must not block: threads of the host do what may, and
+//! end when there is no more.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::sync::{lock, wait, wait_while};
+
+/// Maximum number of threads: work beyond it waits.
+const MAX_THREADS: usize = 32;
+
+/// Time for which a thread without work is kept.
+const IDLE: Duration = Duration::from_secs(1);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads of a host, which are started when there is work for them.
+#[derive(Clone, Default)]
+pub(crate) struct Background(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Notified when there is work, or when some has ended.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    /// Number of [closings](Background::close_later) that have not ended.
+    closings: usize,
+}
+
+impl Background {
+    /// Does the work in another thread; where none can be started, in this one.
+    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        let mut state = lock(&self.0.state);
+        state.jobs.push_back(Box::new(work));
+        if state.idle >= state.jobs.len() {
+            return self.0.changed.notify_all();
+        }
+        if state.threads >= MAX_THREADS {
+            return;
+        }
+        state.threads += 1;
+        let others = state.threads - 1;
+        drop(state);
+        let shared = self.0.clone();
+        let started = std::thread::Builder::new().name("ekuiper-work".into()).spawn(move || shared.work());
+        if let Err(error) = started {
+            lock(&self.0.state).threads -= 1;
+            if others == 0 {
+                tracing::warn!(%error, "cannot start a thread, so this one does its work");
+                while let Some(job) = { lock(&self.0.state).jobs.pop_front() } {
+                    job();
+                }
+            }
+        }
+    }
+
+    /// The same, for work that is to end before the host is shut down.
+    pub(crate) fn close_later(&self, work: impl FnOnce() + Send + 'static) {
+        lock(&self.0.state).closings += 1;
+        let closing = Closing(self.0.clone());
+        self.run(move || {
+            let _closing = closing;
+            work();
+        });
+    }
+
+    /// Waits until all [closings](Background::close_later) have ended.
+    pub(crate) fn await_closings(&self) {
+        let mut state = lock(&self.0.state);
+        while state.closings > 0 {
+            state = wait(&self.0.changed, state, None);
+        }
+    }
+
+    /// Does the work in another thread, and returns the future of its result.
+    pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
+        let slot = Arc::new(Slot { state: Mutex::new(SlotState { result: None, waker: None }) });
+        let own = slot.clone();
+        self.run(move || {
+            let result = catch_unwind(AssertUnwindSafe(work));
+            let mut state = lock(&own.state);
+            state.result = Some(result);
+            let waker = state.waker.take();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
+        });
+        Task(slot)
+    }
+}
+
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        lock(&self.0.state).closings -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                // The thread goes on with the next; a task passes the panic on.
+                let _ = catch_unwind(AssertUnwindSafe(job));
+                state = lock(&self.state);
+                continue;
+            }
+            state.idle += 1;
+            state = wait_while(&self.changed, state, IDLE, |state| state.jobs.is_empty());
+            state.idle -= 1;
+            if state.jobs.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+/// A future of what a thread of the host is doing. It is done whether or not
+/// anything waits for it; dropping the future drops the result.
+#[must_use = "its result may be an error"]
+pub struct Task<T>(Arc<Slot<T>>);
+
+struct Slot<T> {
+    state: Mutex<SlotState<T>>,
+}
+
+struct SlotState<T> {
+    result: Option<std::thread::Result<T>>,
+    waker: Option<Waker>,
+}
+
+impl<T> Task<T> {
+    /// Returns the future of a result that is there.
+    pub(crate) fn done(result: T) -> Self {
+        Self(Arc::new(Slot { state: Mutex::new(SlotState { result: Some(Ok(result)), waker: None }) }))
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    /// # Panics
+    /// The work has panicked, or the future has completed before.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let mut state = lock(&self.0.state);
+        match state.result.take() {
+            Some(Ok(result)) => Poll::Ready(result),
+            Some(Err(panic)) => {
+                drop(state);
+                resume_unwind(panic)
+            }
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Barrier, mpsc};
+
+    #[test]
+    fn work_is_done_side_by_side_and_closings_are_waited_for() {
+        let background = Background::default();
+        let (barrier, done) = (Arc::new(Barrier::new(9)), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..8 {
+            let (barrier, done) = (barrier.clone(), done.clone());
+            background.close_later(move || {
+                barrier.wait();
+                done.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        barrier.wait();
+        background.await_closings();
+        assert_eq!(done.load(Ordering::SeqCst), 8);
+        // More than there may be threads, one of which panics.
+        let (sender, ended) = mpsc::channel();
+        for number in 0..100 {
+            let sender = sender.clone();
+            background.run(move || {
+                sender.send(number).unwrap();
+                assert_ne!(number, 50, "this one is to panic");
+            });
+        }
+        let mut numbers: Vec<_> = (0..100).map(|_| ended.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..100));
+        assert!(lock(&background.0.state).threads <= MAX_THREADS);
+    }
+
+    #[test]
+    fn a_task_is_a_future_of_its_result() {
+        struct Unpark(std::thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let background = Background::default();
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let (go, may_go) = mpsc::channel::<()>();
+        let mut task = background.start(move || {
+            may_go.recv().unwrap();
+            7
+        });
+        assert!(Pin::new(&mut task).poll(&mut context).is_pending());
+        go.send(()).unwrap();
+        let result = loop {
+            match Pin::new(&mut task).poll(&mut context) {
+                Poll::Ready(result) => break result,
+                Poll::Pending => std::thread::park_timeout(Duration::from_secs(60)),
+            }
+        };
+        assert_eq!(result, 7);
+    }
+}
