@@ -49,7 +49,7 @@
 //! waits until a thread that is receiving has its reply.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -244,6 +244,13 @@ pub trait Push: Send + Sync {
     /// # Errors
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn flush(&self, deadline: Deadline) -> Result<()>;
+
+    /// Returns what polls writable when a message that timed out may have room.
+    ///
+    /// The default implementation knows of nothing; a transport may keep it.
+    fn room(&self) -> Option<Arc<dyn AsFd + Send + Sync>> {
+        None
+    }
 
     /// Reports what was sent and not read yet. Costs system calls, and never
     /// blocks.

@@ -41,8 +41,11 @@ struct State {
 impl Background {
     /// Does the work in another thread; where none can be started, in this one.
     pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        // What it logs goes where the caller's logs go.
+        let subscriber = tracing::dispatcher::get_default(Clone::clone);
+        let job = move || tracing::dispatcher::with_default(&subscriber, work);
         let mut state = lock(&self.0.state);
-        state.jobs.push_back(Box::new(work));
+        state.jobs.push_back(Box::new(job));
         if state.idle >= state.jobs.len() {
             return self.0.changed.notify_all();
         }
@@ -65,14 +68,15 @@ impl Background {
         }
     }
 
-    /// The same, for work that is to end before the host is shut down.
-    pub(crate) fn close_later(&self, work: impl FnOnce() + Send + 'static) {
+    /// Does work that is to end before the host is shut down, and returns the
+    /// future of its result.
+    pub(crate) fn close_later<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
         lock(&self.0.state).closings += 1;
         let closing = Closing(self.0.clone());
-        self.run(move || {
+        self.start(move || {
             let _closing = closing;
-            work();
-        });
+            work()
+        })
     }
 
     /// Waits until all [closings](Background::close_later) have ended.
@@ -85,7 +89,7 @@ impl Background {
 
     /// Does the work in another thread, and returns the future of its result.
     pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
-        let slot = Arc::new(Slot { state: Mutex::new(SlotState { result: None, waker: None }) });
+        let slot = Arc::new(Slot::new(None));
         let own = slot.clone();
         self.run(move || {
             let result = catch_unwind(AssertUnwindSafe(work));
@@ -93,6 +97,7 @@ impl Background {
             state.result = Some(result);
             let waker = state.waker.take();
             drop(state);
+            own.done.notify_all();
             waker.into_iter().for_each(Waker::wake);
         });
         Task(slot)
@@ -137,6 +142,7 @@ pub struct Task<T>(Arc<Slot<T>>);
 
 struct Slot<T> {
     state: Mutex<SlotState<T>>,
+    done: Condvar,
 }
 
 struct SlotState<T> {
@@ -144,10 +150,31 @@ struct SlotState<T> {
     waker: Option<Waker>,
 }
 
+impl<T> Slot<T> {
+    fn new(result: Option<std::thread::Result<T>>) -> Self {
+        Self { state: Mutex::new(SlotState { result, waker: None }), done: Condvar::new() }
+    }
+}
+
 impl<T> Task<T> {
+    /// Blocks until the work is done.
+    pub(crate) fn wait(self) -> T {
+        let mut state = lock(&self.0.state);
+        loop {
+            match state.result.take() {
+                Some(Ok(result)) => return result,
+                Some(Err(panic)) => {
+                    drop(state);
+                    resume_unwind(panic)
+                }
+                None => state = wait(&self.0.done, state, None),
+            }
+        }
+    }
+
     /// Returns the future of a result that is there.
     pub(crate) fn done(result: T) -> Self {
-        Self(Arc::new(Slot { state: Mutex::new(SlotState { result: Some(Ok(result)), waker: None }) }))
+        Self(Arc::new(Slot::new(Some(Ok(result)))))
     }
 }
 
@@ -184,10 +211,10 @@ mod tests {
         let (barrier, done) = (Arc::new(Barrier::new(9)), Arc::new(AtomicUsize::new(0)));
         for _ in 0..8 {
             let (barrier, done) = (barrier.clone(), done.clone());
-            background.close_later(move || {
+            drop(background.close_later(move || {
                 barrier.wait();
                 done.fetch_add(1, Ordering::SeqCst);
-            });
+            }));
         }
         barrier.wait();
         background.await_closings();

@@ -246,10 +246,12 @@ impl Host {
     }
 
     /// Stops all sources and sinks, ends all plugins, and removes the sockets.
-    /// Ends every wait on this host's handles. May be called from any thread,
+    /// Ends every wait on this host's handles. Sinks that were dropped are
+    /// drained first. May be called from any thread,
     /// and more than once.
     pub fn shutdown(&self) {
         lock(&self.members).is_shut_down = true;
+        self.site.background.await_closings();
         let plugins = self.plugins();
         std::thread::scope(|scope| {
             for plugin in &plugins {

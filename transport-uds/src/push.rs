@@ -1,5 +1,6 @@
 //! PUSH: sends each message to the next peer in turn that has room.
 
+use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -253,6 +254,14 @@ impl Push for UdsPush {
             let until = earlier(deadline, Some(Instant::now() + pause));
             let _ = wait_for(&mut [PollFd::new(&socket.closing, PollFlags::IN)], until);
             pause = (pause * 2).min(MAX_FLUSH_PAUSE);
+        }
+    }
+
+    fn room(&self) -> Option<Arc<dyn AsFd + Send + Sync>> {
+        // With several peers, any may have room.
+        match &self.0.links.lock()[..] {
+            [link] => Some(link.clone()),
+            _ => None,
         }
     }
 

@@ -46,6 +46,11 @@ pub(crate) trait Watched: Send + Sync {
     /// Returns the descriptor that is readable when there is something to read.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Returns whether the descriptor is to be writable instead.
+    fn wants_room(&self) -> bool {
+        false
+    }
+
     /// Returns a counter that changes with every use by others.
     fn uses(&self) -> u64;
 
@@ -238,7 +243,7 @@ impl Shared {
         let id = next_id();
         let mut all = self.lock();
         if let Some(readiness) = watched.readiness() {
-            epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), once())?;
+            epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), once(&*watched))?;
         }
         all.insert(id, Entry { watched, is_armed: Arc::new(AtomicBool::new(true)) });
         Ok(id)
@@ -261,7 +266,7 @@ impl Shared {
         {
             // A closed channel has left the queue by itself, and is forgotten
             // soon; nothing else fails for a channel that was added.
-            let armed = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), once());
+            let armed = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), once(&*entry.watched));
             debug_assert!(matches!(armed, Ok(()) | Err(Errno::NOENT | Errno::BADF)), "{armed:?}");
         }
     }
@@ -376,8 +381,9 @@ impl Agenda {
     }
 }
 
-fn once() -> epoll::EventFlags {
-    epoll::EventFlags::IN | epoll::EventFlags::ONESHOT
+fn once(watched: &dyn Watched) -> epoll::EventFlags {
+    let event = if watched.wants_room() { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
+    event | epoll::EventFlags::ONESHOT
 }
 
 #[cfg(test)]

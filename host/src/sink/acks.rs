@@ -1,10 +1,11 @@
 //! The channel on which a sink acknowledges messages, or reports how many it
 //! has collected.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Waker;
 use std::time::Instant;
 
 use ekuiper_core::Chain;
@@ -13,7 +14,7 @@ use ekuiper_core::transport::{Pull, PullEvent, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
 
 use super::tally::Tally;
-use crate::channel::idle_reader::{LOOK_LIMIT, Tended, Watched};
+use crate::channel::idle_reader::{Attention, LOOK_LIMIT, Tended, Watch, Watched};
 use crate::channel::speaker::SpeakerFilter;
 use crate::sync::lock;
 
@@ -60,6 +61,45 @@ pub(crate) struct Acks {
     pub(super) tally: Arc<Tally>,
     /// Number of rejected messages whose outcome has not been taken.
     pub(super) refusals: AtomicU64,
+    tasks: Tasks,
+    /// Has the idle reader read the next acknowledgement at once.
+    attention: OnceLock<Arc<Attention>>,
+}
+
+/// Tasks that wait for acknowledgements.
+struct Tasks {
+    /// Their wakers, by the number of the message.
+    wakers: Mutex<BTreeMap<u64, Vec<Waker>>>,
+    /// The lowest of these numbers: `u64::MAX` when nothing waits.
+    first: AtomicU64,
+}
+
+impl Tasks {
+    fn add(&self, number: u64, waker: &Waker) {
+        let mut wakers = lock(&self.wakers);
+        let of_number = wakers.entry(number).or_default();
+        if !of_number.iter().any(|other| other.will_wake(waker)) {
+            of_number.push(waker.clone());
+        }
+        self.first.fetch_min(number, Ordering::SeqCst);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.load(Ordering::SeqCst) == u64::MAX
+    }
+
+    /// Wakes the tasks that wait for messages up to this number.
+    fn wake(&self, number: u64) {
+        if self.first.load(Ordering::SeqCst) > number {
+            return;
+        }
+        let mut wakers = lock(&self.wakers);
+        let later = wakers.split_off(&number.saturating_add(1));
+        let due = std::mem::replace(&mut *wakers, later);
+        self.first.store(wakers.keys().next().copied().unwrap_or(u64::MAX), Ordering::SeqCst);
+        drop(wakers);
+        due.into_values().flatten().for_each(Waker::wake);
+    }
 }
 
 #[derive(Default)]
@@ -119,7 +159,25 @@ impl Acks {
             receipt,
             tally,
             refusals: zero(),
+            tasks: Tasks { wakers: Mutex::default(), first: AtomicU64::new(u64::MAX) },
+            attention: OnceLock::new(),
         }
+    }
+
+    /// Lets tasks wait for acknowledgements, which the idle reader watches.
+    pub(super) fn allow_tasks(&self, watch: &Watch) {
+        let _ = self.attention.set(watch.attention());
+    }
+
+    /// Has `waker` woken when the message with this number is acknowledged, or
+    /// never will be.
+    pub(super) fn wake_task(&self, number: u64, waker: &Waker) {
+        self.tasks.add(number, waker);
+        if let Some(attention) = self.attention.get() {
+            attention.arm();
+        }
+        // It may have been acknowledged meanwhile.
+        self.tasks.wake(self.known());
     }
 
     /// Takes the refusal of the message with this number.
@@ -172,7 +230,13 @@ impl Acks {
         reading: &mut Reading,
         deadline: Instant,
     ) -> std::result::Result<bool, TransportError> {
-        match self.pull.receive(&mut reading.buffer, Some(deadline))? {
+        let received = self.pull.receive(&mut reading.buffer, Some(deadline));
+        if let Err(error) = &received
+            && !matches!(error, TransportError::Timeout)
+        {
+            self.tasks.wake(u64::MAX);
+        }
+        match received? {
             PullEvent::Message(connection) if reading.peers.said(connection) => {
                 if self.receipt == Receipt::Report {
                     self.note(reading);
@@ -186,6 +250,7 @@ impl Acks {
                         self.refusals.fetch_add(1, Ordering::SeqCst);
                     }
                     self.acked.store(acked + 1, Ordering::SeqCst);
+                    self.tasks.wake(acked + 1);
                     self.reading.look_again();
                     self.tally.collected(1, u64::from(is_refusal));
                 } else {
@@ -195,7 +260,10 @@ impl Acks {
             }
             PullEvent::Message(_) => {}
             PullEvent::Connected(connection) => reading.peers.came(connection),
-            PullEvent::Disconnected(connection) => reading.peers.left(connection),
+            PullEvent::Disconnected(connection) => {
+                reading.peers.left(connection);
+                self.tasks.wake(u64::MAX);
+            }
         }
         Ok(false)
     }
@@ -244,8 +312,16 @@ impl Watched for Acks {
         self.sent.load(Ordering::Relaxed)
     }
 
+    fn has_waiting_task(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
     fn tend(&self) -> Tended {
-        let Some(mut reading) = self.reading.try_lock() else { return Tended::InUse };
+        let reading = match self.attention.get().filter(|_| self.has_waiting_task()) {
+            Some(attention) => self.reading.try_lock_or_wake(&Waker::from(attention.clone())),
+            None => self.reading.try_lock(),
+        };
+        let Some(mut reading) = reading else { return Tended::InUse };
         // The rest of a flood is read at the next check.
         self.read_pending(&mut reading).unwrap_or(Tended::Idle)
     }

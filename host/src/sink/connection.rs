@@ -1,5 +1,6 @@
 //! The sending end of a sink, for one process of its plugin.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
 use super::acks::{Acknowledged, Acks, Receipt};
 use super::proof::Proof;
 use super::tally::Tally;
-use crate::channel::idle_reader::Watch;
+use crate::channel::idle_reader::{Watch, Watched};
 use crate::plugin::running::{Running, Stopped};
 use crate::process::EXIT_GRACE;
 use crate::sync::lock;
@@ -72,6 +73,7 @@ impl SinkConnection {
         // start, for example acknowledgements without a message, which must not
         // fill the channel (fault 10).
         let watch = running.site.idle_reader.watch(what, acks.clone()).inspect_err(|_| acks.pull.close())?;
+        acks.allow_tasks(&watch);
         running.listens_at(data);
         if let Err(error) = running.start_symbol(control) {
             acks.pull.close();
@@ -191,6 +193,11 @@ impl SinkConnection {
         self.push.backlog().unread
     }
 
+    /// Returns what polls writable when there may be room for a message.
+    pub(crate) fn room(&self) -> Option<Arc<dyn AsFd + Send + Sync>> {
+        self.push.room()
+    }
+
     /// Flushes posted messages.
     pub(crate) fn dispatch(&self, deadline: Instant) -> std::result::Result<(), TransportError> {
         self.push.dispatch(Some(deadline))
@@ -222,6 +229,15 @@ impl SinkConnection {
     /// Waits until everything sent has been read.
     pub(crate) fn flush(&self, deadline: Deadline) -> std::result::Result<(), TransportError> {
         self.push.flush(deadline)
+    }
+
+    /// Returns whether the message with this number is acknowledged, after
+    /// reading what has arrived.
+    pub(crate) fn is_acknowledged(&self, number: u64) -> bool {
+        self.acks.known() >= number || {
+            self.acks.tend();
+            self.acks.known() >= number
+        }
     }
 
     /// Waits for the acknowledgement of the message with this number.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
@@ -14,6 +15,7 @@ use super::acks::Acknowledged;
 use super::connection::SinkConnection;
 use super::settle::{Patience, Unsettled};
 use super::tally::{Delivery, Tally};
+use crate::background::Task;
 use crate::error::Reason;
 use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
@@ -38,6 +40,8 @@ pub(crate) struct SinkSession {
     stopped: AtomicBool,
     /// The wait for collection is given up.
     abandoned: AtomicBool,
+    /// The handle was dropped: how the close ends is logged.
+    unattended: AtomicBool,
     /// Weak reference to this, for the thread that stops the sink in the
     /// background.
     own: Weak<Self>,
@@ -162,6 +166,7 @@ impl SinkSession {
             changed: Condvar::new(),
             stopped: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
+            unattended: AtomicBool::new(false),
             stage: AtomicU8::new(NOTHING),
         })
     }
@@ -257,6 +262,34 @@ impl SinkSession {
                 state = wait(&self.changed, state, Some(left));
             }
         }
+    }
+
+    /// Returns the sink in the serving process, if there is one now.
+    pub(crate) fn live_connection(&self) -> Option<Arc<SinkConnection>> {
+        let state = lock(&self.state);
+        let connection = state.connection.clone().filter(|_| !state.closed && !self.is_stopped());
+        connection.filter(|connection| connection.is_alive() && !connection.running.is_left())
+    }
+
+    /// Has a thread close the sink, which the next sink at its addresses waits
+    /// for, and the shutdown of the host.
+    pub(crate) fn close_later(&self, close: impl FnOnce() -> Result<()> + Send + 'static) -> Task<Result<()>> {
+        lock(&self.state).claims.iter().flatten().for_each(Claim::mark_ending);
+        let own = self.own.clone();
+        self.plugin.site.background.close_later(move || {
+            let closed = close();
+            let unattended = own.upgrade().filter(|session| session.unattended.load(Ordering::SeqCst));
+            if let (Err(error), Some(session)) = (&closed, unattended) {
+                let sink = &session.control.symbol_name;
+                tracing::warn!(sink, error = %Chain(error), "a dropped sink was not closed gracefully");
+            }
+            closed
+        })
+    }
+
+    /// Records that nobody waits for the outcome of the close.
+    pub(crate) fn leave_unattended(&self) {
+        self.unattended.store(true, Ordering::SeqCst);
     }
 
     /// Ends the wait for collection.
@@ -452,7 +485,12 @@ impl SinkSession {
 
 impl SinkSession {
     /// Returns the outcome of a message that is to be acknowledged.
-    fn outcome(&self, connection: &SinkConnection, acknowledged: Acknowledged, patience: Duration) -> Result<()> {
+    pub(crate) fn outcome(
+        &self,
+        connection: &SinkConnection,
+        acknowledged: Acknowledged,
+        patience: Duration,
+    ) -> Result<()> {
         let symbol = || self.control.symbol_name.clone();
         match acknowledged {
             Acknowledged::Answer(outcome) => {
@@ -494,6 +532,36 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// Returns the outcome if it is known, or what finds out why there is none;
+    /// `None` if the acknowledgement may still come.
+    pub(crate) fn try_outcome(&self) -> Option<std::result::Result<Result<()>, Task<Result<()>>>> {
+        let session = &self.session;
+        let patience = session.plugin.site.options.recv_timeout;
+        match self.connection.await_ack(self.number, Instant::now()) {
+            Acknowledged::Timeout(TransportError::Timeout) if !session.is_stopped() => None,
+            answer @ Acknowledged::Answer(_) => Some(Ok(session.outcome(&self.connection, answer, patience))),
+            lost => {
+                self.connection.tell_unknown();
+                let (session, connection) = (session.clone(), self.connection.clone());
+                let explain = move || session.outcome(&connection, lost, patience);
+                Some(Err(self.session.plugin.site.background.start(explain)))
+            }
+        }
+    }
+
+    /// Has `waker` woken when the message is acknowledged, or never will be.
+    pub(crate) fn wake_task(&self, waker: &Waker) {
+        self.connection.acks.wake_task(self.number, waker);
+    }
+
+    /// Returns the error of a message that was not acknowledged in time.
+    pub(crate) fn give_up(&self) -> Error {
+        let patience = self.session.plugin.site.options.recv_timeout;
+        self.connection.tell_unknown();
+        self.connection.breaks();
+        self.session.explain(&self.connection, TransportError::Timeout, "it does not acknowledge", patience)
+    }
+
     pub(crate) fn wait(&self) -> Result<()> {
         let session = &*self.session;
         let patience = session.plugin.site.options.recv_timeout;

@@ -1,7 +1,7 @@
 //! Reading from a plugin's source.
 
+pub(crate) mod async_source;
 pub(crate) mod backlog;
-pub(crate) mod stream;
 
 mod connection;
 mod session;
@@ -21,8 +21,8 @@ use crate::background::Task;
 use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
+use async_source::AsyncSource;
 use session::SourceSession;
-use stream::AsyncSource;
 
 /// Builder of a [`Source`].
 #[must_use = "it does nothing until it is opened"]

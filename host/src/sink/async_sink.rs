@@ -1,0 +1,344 @@
+//! A sink for tasks.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::transport::TransportError;
+use serde::Serialize;
+
+use super::acks::Acknowledged;
+use super::connection::SinkConnection;
+use super::pending::PendingAck;
+use super::sender::Attempt;
+use super::session::Sent;
+use super::tally::Delivery;
+use super::{Sink, SinkStopper};
+use crate::background::Task;
+use crate::channel::idle_reader::{Tended, Timer, Watch, Watched};
+use crate::sync::lock;
+use crate::{Error, Result};
+
+/// Interval of the check whether there is room, where no event tells.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
+
+/// A running sink for tasks of any runtime: what [`Sink`] is for threads. The
+/// host wakes the tasks.
+///
+/// It is a [`futures` sink](futures_sink::Sink) of rows, or arrays of rows:
+/// `ready` waits while the plugin takes nothing, or while the window of
+/// unacknowledged messages is full; `flush` until everything was sent, and
+/// acknowledged where the sink requires that; `close` until everything was
+/// collected, and the sink was stopped. An error of `ready` or `flush` may be
+/// that of an earlier message; the sink can be used further.
+/// [`AsyncSink::post`] gives each message's outcome.
+///
+/// Dropping it never blocks: the host drains and stops the sink.
+pub struct AsyncSink {
+    /// Absent once the sink is being closed.
+    sink: Option<Sink>,
+    stopper: SinkStopper,
+    /// The message that was not sent yet.
+    queued: Option<Queued>,
+    /// Messages sent through [`futures_sink::Sink`], in their order.
+    acks: VecDeque<PendingAck>,
+    closing: Option<Task<Result<()>>>,
+}
+
+/// A message that was not sent yet.
+struct Queued {
+    message: Vec<u8>,
+    since: Instant,
+    wait: Option<Wait>,
+    /// A thread waits for what no event tells, and has the message.
+    task: Option<Task<Result<Option<Sent>>>>,
+}
+
+/// Guards of what wakes the task.
+struct Wait {
+    _room: Option<Watch>,
+    _timer: Timer,
+}
+
+/// Wakes a task when a connection has room.
+struct Room {
+    connection: Arc<dyn AsFd + Send + Sync>,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Watched for Room {
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.connection.as_fd())
+    }
+
+    fn wants_room(&self) -> bool {
+        true
+    }
+
+    fn uses(&self) -> u64 {
+        0
+    }
+
+    fn tend(&self) -> Tended {
+        let task = lock(&self.task).take();
+        task.into_iter().for_each(Waker::wake);
+        Tended::Over
+    }
+}
+
+impl Queued {
+    fn new(message: Vec<u8>) -> Self {
+        Self { message, since: Instant::now(), wait: None, task: None }
+    }
+}
+
+impl AsyncSink {
+    pub(super) fn new(sink: Sink) -> Self {
+        let stopper = sink.stopper();
+        Self { sink: Some(sink), stopper, queued: None, acks: VecDeque::new(), closing: None }
+    }
+
+    /// Sends a row, or an array of rows, as soon as the plugin takes it; the
+    /// result is the future of its acknowledgement, which is there at once for
+    /// a sink without acknowledgements. If the future is dropped, the message
+    /// is not sent, unless it was.
+    ///
+    /// # Errors
+    /// As [`Sink::send_async`].
+    pub async fn post(&mut self, rows: &(impl Serialize + ?Sized)) -> Result<PendingAck> {
+        poll_fn(|context| self.poll_queued(context)).await?;
+        let message = self.encode(rows)?;
+        let mut posting = Posting { sink: self, queued: Some(Queued::new(message)) };
+        let sent = poll_fn(|context| posting.poll(context)).await?;
+        Ok(sent.map_or_else(|| PendingAck::known(Ok(())), PendingAck::of))
+    }
+
+    /// Drains the sink, and stops it, as [`Sink::close`] does. It is done
+    /// whether or not the future is awaited.
+    ///
+    /// # Errors
+    /// As [`Sink::close`]; or a message that was accepted could not be sent.
+    pub fn close(mut self) -> Task<Result<()>> {
+        self.begin_close();
+        self.closing.take().unwrap_or_else(|| Task::done(Ok(())))
+    }
+
+    /// Has a thread of the host send what was accepted, and close the sink.
+    fn begin_close(&mut self) {
+        let Some(mut sink) = self.sink.take() else { return };
+        sink.closed = true;
+        let (sender, queued) = (sink.sender.clone(), self.queued.take());
+        let close = move || {
+            let sent = match queued {
+                None => Ok(()),
+                Some(Queued { task: Some(task), .. }) => task.wait().map(|_| ()),
+                Some(Queued { message, .. }) => sender
+                    .begin()
+                    .and_then(|(mut sending, deadline)| sender.transmit(&mut sending, &message, true, deadline))
+                    .map(|_| ()),
+            };
+            let closed = sender.session.stop();
+            sent.and(closed)
+        };
+        self.closing = Some(sink.session().close_later(close));
+    }
+
+    /// Returns the delivery counts so far.
+    pub fn delivery(&self) -> Delivery {
+        self.stopper.delivery()
+    }
+
+    /// Returns a handle that ends waits on this sink from elsewhere.
+    pub fn stopper(&self) -> SinkStopper {
+        self.stopper.clone()
+    }
+
+    fn open(&self) -> Result<&Sink> {
+        self.sink.as_ref().ok_or(Error::Stopped)
+    }
+
+    fn encode(&self, rows: &(impl Serialize + ?Sized)) -> Result<Vec<u8>> {
+        let sink = self.open()?;
+        let mut message = Vec::new();
+        ekuiper_core::message::encode_rows(&mut message, rows)
+            .map_err(|source| Error::Message { what: sink.session().what(), source })?;
+        Ok(message)
+    }
+
+    /// Sends the message that was accepted and not sent.
+    fn poll_queued(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let Some(mut queued) = self.queued.take() else { return Poll::Ready(Ok(())) };
+        match self.poll_transmit(&mut queued, context) {
+            Poll::Ready(sent) => {
+                self.acks.extend(sent?.map(PendingAck::of));
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                self.queued = Some(queued);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_transmit(&self, queued: &mut Queued, context: &mut Context<'_>) -> Poll<Result<Option<Sent>>> {
+        let sink = match self.open() {
+            Ok(sink) => sink,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        let session = sink.session();
+        let mut is_registered = false;
+        loop {
+            if let Some(task) = &mut queued.task {
+                return Pin::new(task).poll(context);
+            }
+            if queued.wait.take().is_some() && session.is_stopped() {
+                return Poll::Ready(Err(Error::Stopped));
+            }
+            let options = &session.plugin.site.options;
+            match sink.sender.try_transmit(&queued.message) {
+                Attempt::Sent(sent) => return Poll::Ready(Ok(sent)),
+                Attempt::NoRoom(connection) => {
+                    if queued.since.elapsed() >= options.send_timeout {
+                        let problem = "it takes no message";
+                        let error = TransportError::Timeout;
+                        return Poll::Ready(Err(session.explain(&connection, error, problem, options.send_timeout)));
+                    }
+                    queued.wait = Some(self.await_room(&connection, queued.since + options.send_timeout, context));
+                    return Poll::Pending;
+                }
+                Attempt::WindowFull(connection, number) => {
+                    if queued.since.elapsed() >= options.recv_timeout {
+                        let late = Acknowledged::Timeout(TransportError::Timeout);
+                        return Poll::Ready(session.outcome(&connection, late, options.recv_timeout).map(|()| None));
+                    }
+                    let idle_reader = &session.plugin.site.idle_reader;
+                    let timer = idle_reader.wake_at(queued.since + options.recv_timeout, context.waker().clone());
+                    queued.wait = Some(Wait { _room: None, _timer: timer });
+                    if is_registered {
+                        return Poll::Pending;
+                    }
+                    // Before the last attempt, so that no acknowledgement is
+                    // missed.
+                    connection.acks.wake_task(number, context.waker());
+                    is_registered = true;
+                }
+                Attempt::Unclear => {
+                    let (sender, message) = (sink.sender.clone(), std::mem::take(&mut queued.message));
+                    let transmit = move || {
+                        let (mut sending, deadline) = sender.begin()?;
+                        sender.transmit(&mut sending, &message, true, deadline)
+                    };
+                    queued.task = Some(session.plugin.site.background.start(transmit));
+                }
+            }
+        }
+    }
+
+    fn await_room(&self, connection: &SinkConnection, until: Instant, context: &Context<'_>) -> Wait {
+        let idle_reader = &connection.running.site.idle_reader;
+        let waker = context.waker();
+        let room = connection
+            .room()
+            .map(|connection| idle_reader.watch(Arc::new(Room { connection, task: Mutex::new(Some(waker.clone())) })));
+        let at = if room.is_some() { until } else { Instant::now() + ROOM_PAUSE };
+        Wait { _room: room, _timer: idle_reader.wake_at(at, waker.clone()) }
+    }
+
+    /// Takes the outcomes of the oldest messages, as far as they are known.
+    fn poll_known(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        while self.acks.front().is_some_and(PendingAck::is_known) {
+            ready!(self.poll_first(context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let Some(first) = self.acks.front_mut() else { return Poll::Ready(Ok(())) };
+        let outcome = ready!(Pin::new(first).poll(context));
+        self.acks.pop_front();
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for AsyncSink {
+    fn drop(&mut self) {
+        if let Some(sink) = &self.sink {
+            sink.session().leave_unattended();
+            self.begin_close();
+        }
+    }
+}
+
+/// A message that is sent by one future.
+struct Posting<'a> {
+    sink: &'a mut AsyncSink,
+    queued: Option<Queued>,
+}
+
+impl Posting<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Sent>>> {
+        let queued = self.queued.as_mut().expect("it is polled until it is sent");
+        let sent = ready!(self.sink.poll_transmit(queued, context));
+        self.queued = None;
+        Poll::Ready(sent)
+    }
+}
+
+impl Drop for Posting<'_> {
+    /// A thread that sends the message cannot be told not to: the next message
+    /// waits for it.
+    fn drop(&mut self) {
+        self.sink.queued = self.queued.take().filter(|queued| queued.task.is_some());
+    }
+}
+
+impl<T: Serialize> futures_sink::Sink<T> for AsyncSink {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_known(context))?;
+        self.poll_queued(context)
+    }
+
+    /// # Errors
+    /// The rows cannot be encoded.
+    fn start_send(mut self: Pin<&mut Self>, rows: T) -> Result<()> {
+        let message = self.encode(&rows)?;
+        // Usually it is sent at once.
+        match self.open()?.sender.try_transmit(&message) {
+            Attempt::Sent(sent) => self.acks.extend(sent.map(PendingAck::of)),
+            _ => self.queued = Some(Queued::new(message)),
+        }
+        Ok(())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_queued(context))?;
+        while !self.acks.is_empty() {
+            ready!(self.poll_first(context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.closing.is_none() {
+            ready!(self.poll_queued(context))?;
+            while !self.acks.is_empty() {
+                ready!(self.poll_first(context))?;
+            }
+        }
+        self.begin_close();
+        match &mut self.closing {
+            Some(closing) => {
+                let closed = ready!(Pin::new(closing).poll(context));
+                self.closing = Some(Task::done(Ok(())));
+                Poll::Ready(closed)
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The sending side of a sink's handle: one message after the other, to
+//! whichever process serves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ekuiper_core::message::Feature;
+use ekuiper_core::throttle::Throttle;
+use ekuiper_core::transport::TransportError;
+use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
+use serde::Serialize;
+
+use super::acks::Receipt;
+use super::connection::SinkConnection;
+use super::session::{READING, Sent, SinkSession};
+use crate::{Error, Result};
+
+/// Number of messages between two checks that all were read, for a plugin that
+/// does not report what it has collected; `LOOK_PAUSE` is the minimum time
+/// between two checks. Messages not read yet are lost when the plugin crashes.
+const LOOK_EVERY: u64 = 64;
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+pub(super) struct Sender {
+    pub(super) session: Arc<SinkSession>,
+    /// Held from a message to its acknowledgement, so that acknowledgements
+    /// match their messages.
+    sending: DeadlineLock<Sending>,
+    stray_acks: Throttle,
+}
+
+#[derive(Default)]
+pub(super) struct Sending {
+    /// Connection of the last message.
+    current: Option<Arc<SinkConnection>>,
+    /// Time of the last check that all messages were read.
+    looked: Option<Instant>,
+    buffer: Vec<u8>,
+}
+
+/// What became of an attempt to send a message without waiting.
+pub(super) enum Attempt {
+    /// It was sent; with what is needed to wait for its acknowledgement.
+    Sent(Option<Sent>),
+    /// The connection has no room.
+    NoRoom(Arc<SinkConnection>),
+    /// The message with this number must be acknowledged first.
+    WindowFull(Arc<SinkConnection>, u64),
+    /// It takes a wait of another kind, or fails.
+    Unclear,
+}
+
+impl Sender {
+    pub(super) fn new(session: Arc<SinkSession>) -> Self {
+        Self { session, sending: DeadlineLock::default(), stray_acks: Throttle::new() }
+    }
+
+    /// Tries to send a message without waiting.
+    pub(super) fn try_transmit(&self, message: &[u8]) -> Attempt {
+        let session = &*self.session;
+        let Some(mut sending) = self.sending.try_lock() else { return Attempt::Unclear };
+        let is_usable = |connection: &Arc<SinkConnection>| {
+            connection.is_current() && !connection.is_broken() && !session.is_stopped()
+        };
+        let current = sending.current.clone().or_else(|| session.live_connection());
+        let Some(connection) = current.filter(is_usable) else { return Attempt::Unclear };
+        let Some(_turn) = connection.turn.try_lock() else { return Attempt::Unclear };
+        if connection.running.is_left() {
+            return Attempt::Unclear;
+        }
+        let past = Instant::now();
+        let mut in_company = true;
+        if session.require_ack {
+            in_company = connection.running.has(Feature::AckWindow);
+            let window = if in_company { session.plugin.site.options.ack_window.max(1) - 1 } else { 0 };
+            let first = connection.sent().saturating_sub(window);
+            if !connection.is_acknowledged(first) {
+                return Attempt::WindowFull(connection.clone(), first);
+            }
+            if !in_company && self.drop_stray_acks(&connection, past, Duration::ZERO).is_err() {
+                return Attempt::Unclear;
+            }
+        }
+        match connection.send(message, in_company, Some(past)) {
+            Ok(number) => {
+                session.plugin.counters.messages_out.add(1);
+                if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
+                    self.look(&mut sending, &connection);
+                }
+                sending.current = Some(connection.clone());
+                let sent = Sent { session: self.session.clone(), connection: connection.clone(), number };
+                Attempt::Sent(session.require_ack.then_some(sent))
+            }
+            Err(TransportError::Timeout) => Attempt::NoRoom(connection.clone()),
+            Err(_) => Attempt::Unclear,
+        }
+    }
+
+    /// Waits for exclusive use of the sink; returns it with the deadline of
+    /// this message.
+    pub(super) fn begin(&self) -> Result<(Held<'_, Sending>, Instant)> {
+        let patience = self.session.send_timeout();
+        let deadline = Instant::now() + patience;
+        Ok((self.alone(deadline, patience)?, deadline))
+    }
+
+    pub(super) fn alone(&self, deadline: Instant, patience: Duration) -> Result<Held<'_, Sending>> {
+        self.sending.lock(deadline).ok_or_else(|| {
+            let what = format!("sink {}: earlier calls have not returned", self.session.control.symbol_name);
+            Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience }
+        })
+    }
+
+    pub(super) fn encode_and_transmit(
+        &self,
+        sending: &mut Sending,
+        rows: &(impl Serialize + ?Sized),
+        in_company: bool,
+        deadline: Instant,
+    ) -> Result<Option<Sent>> {
+        let mut buffer = std::mem::take(&mut sending.buffer);
+        buffer.clear();
+        let encoded = ekuiper_core::message::encode_rows(&mut buffer, rows)
+            .map_err(|source| Error::Message { what: self.session.what(), source });
+        let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company, deadline));
+        sending.buffer = buffer;
+        sent
+    }
+
+    /// Sends a message; returns what is needed to wait for its acknowledgement.
+    /// With `in_company` the message may be delayed to be sent in a batch.
+    pub(super) fn transmit(
+        &self,
+        sending: &mut Sending,
+        message: &[u8],
+        in_company: bool,
+        deadline: Instant,
+    ) -> Result<Option<Sent>> {
+        let session = &*self.session;
+        let patience = session.send_timeout();
+        loop {
+            let current = sending
+                .current
+                .take()
+                .filter(|connection| connection.is_current() && !connection.is_broken() && !session.is_stopped());
+            let connection = current.map_or_else(|| session.connection(deadline), Ok)?;
+            let Some(_turn) = connection.turn.lock(deadline) else { continue };
+            if connection.running.is_left() {
+                continue;
+            }
+            if connection.is_broken() {
+                return Err(Error::SinkBroken { symbol: session.control.symbol_name.clone() });
+            }
+            let mut in_company = in_company;
+            if session.require_ack {
+                in_company &= connection.running.has(Feature::AckWindow);
+                let window = if in_company { session.plugin.site.options.ack_window.max(1) - 1 } else { 0 };
+                session.make_room(&connection, window)?;
+                if !in_company {
+                    self.drop_stray_acks(&connection, deadline, patience)?;
+                }
+            }
+            let waiting = session.enter(READING)?;
+            let sent = match session.require_ack {
+                true => connection.send(message, in_company, Some(deadline)).map(Some),
+                false => connection.send(message, true, Some(deadline)).map(|number| {
+                    if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
+                        self.look(sending, &connection);
+                    }
+                    None
+                }),
+            };
+            drop(waiting);
+            match sent {
+                Ok(number) => {
+                    session.plugin.counters.messages_out.add(1);
+                    sending.current = Some(connection.clone());
+                    if let Some(number) = number {
+                        return Ok(Some(Sent {
+                            session: self.session.clone(),
+                            connection: connection.clone(),
+                            number,
+                        }));
+                    }
+                    return Ok(None);
+                }
+                Err(_) if session.is_stopped() => return Err(Error::Stopped),
+                // Nothing was sent, or a part that was lost with the process:
+                // retry with the next process.
+                Err(TransportError::Disconnected | TransportError::Closed) if connection.running.is_over() => {}
+                Err(error) => return Err(session.explain(&connection, error, "it takes no message", patience)),
+            }
+        }
+    }
+
+    /// Drops the acknowledgements that have arrived without a message, so that
+    /// none counts for the next one.
+    fn drop_stray_acks(&self, connection: &SinkConnection, deadline: Instant, patience: Duration) -> Result<()> {
+        let session = &*self.session;
+        let Some(dropped) = connection.acks.drop_stray(deadline) else {
+            let problem = "acknowledgements without a message keep coming";
+            return Err(session.explain(connection, TransportError::Timeout, problem, patience));
+        };
+        if dropped > 0
+            && let Some(others) = self.stray_acks.pass(Instant::now())
+        {
+            let sink = &session.control.symbol_name;
+            tracing::warn!(sink, dropped, others, "acknowledgements without a message were dropped");
+        }
+        Ok(())
+    }
+
+    /// Checks whether all messages were read, unless the last check is recent.
+    fn look(&self, sending: &mut Sending, connection: &SinkConnection) {
+        let now = Instant::now();
+        if sending.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_PAUSE) {
+            sending.looked = Some(now);
+            // Messages lost by then are reported at the end.
+            let _ = connection.look(now);
+        }
+    }
+}
