@@ -254,7 +254,7 @@ impl SourceSession {
         let session = self.clone();
         self.plugin.site.background.run(move || {
             if let Err(error) = session.stop() {
-                tracing::warn!(%error, "a source was not stopped");
+                tracing::warn!(error = %Chain(&error), "a source was not stopped");
             }
         });
     }
