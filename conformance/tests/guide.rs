@@ -125,7 +125,12 @@ fn lines(text: &str) -> String {
 
 #[test]
 fn every_example_in_rust_is_compiled() {
-    let compiled = ["sdk/examples/guide.rs", "sdk/examples/lines.rs", "examples/engine/tests/guide.rs"];
+    let compiled = [
+        "sdk/examples/guide.rs",
+        "sdk/examples/lines.rs",
+        "examples/engine/tests/guide.rs",
+        "examples/engine-async/tests/guide.rs",
+    ];
     let compiled = compiled.map(|path| format!("\n{}", lines(&std::fs::read_to_string(root().join(path)).unwrap())));
     for (page, example) in examples("rust") {
         // This example is about a transport that does not exist.
