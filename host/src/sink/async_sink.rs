@@ -241,9 +241,11 @@ impl AsyncSink {
     fn await_room(&self, connection: &SinkConnection, until: Instant, context: &Context<'_>) -> Wait {
         let idle_reader = &connection.running.site.idle_reader;
         let waker = context.waker();
-        let room = connection
-            .room()
-            .map(|connection| idle_reader.watch(Arc::new(Room { connection, task: Mutex::new(Some(waker.clone())) })));
+        // What cannot be watched is looked at again and again.
+        let room = connection.room().and_then(|room| {
+            let room = Room { connection: room, task: Mutex::new(Some(waker.clone())) };
+            idle_reader.watch("room for a message", Arc::new(room)).ok()
+        });
         let at = if room.is_some() { until } else { Instant::now() + ROOM_PAUSE };
         Wait { _room: room, _timer: idle_reader.wake_at(at, waker.clone()) }
     }
