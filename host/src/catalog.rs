@@ -41,7 +41,8 @@ impl Package {
     /// [`Error::Folder`], [`Error::NoManifest`], [`Error::Manifest`].
     pub fn read(folder: impl AsRef<Path>) -> Result<Self> {
         let given = folder.as_ref();
-        let folder = given.canonicalize().map_err(|source| Error::Folder { path: given.to_owned(), source })?;
+        let folder =
+            given.canonicalize().map_err(|source| Error::Folder { path: given.to_owned(), source: source.into() })?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let path = folder.join(format!("{name}.json"));
         if path.symlink_metadata().is_ok() {
@@ -58,7 +59,10 @@ impl Package {
     }
 
     fn with_manifest(folder: PathBuf, name: String, path: &Path) -> Result<Self> {
-        let fail = |source| Error::Manifest { path: path.to_owned(), source };
+        let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Manifest {
+            path: path.to_owned(),
+            source: source.into(),
+        };
         let bytes = read(path).map_err(fail)?;
         let text = ekuiper_core::text::decode(&bytes).map_err(|error| fail(error.into()))?;
         let manifest = Manifest::parse(text).map_err(|error| fail(error.into()))?;
@@ -83,7 +87,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>
 }
 
 fn json_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let fail = |source| Error::Folder { path: folder.to_owned(), source };
+    let fail = |source: std::io::Error| Error::Folder { path: folder.to_owned(), source: source.into() };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
@@ -123,7 +127,7 @@ impl Catalog {
 
     /// Adds every plugin in a folder of plugins.
     pub(crate) fn add_all(&mut self, folder: &Path) -> Result<()> {
-        let fail = |source| Error::Folder { path: folder.to_owned(), source };
+        let fail = |source: std::io::Error| Error::Folder { path: folder.to_owned(), source: source.into() };
         let mut folders = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(fail)? {
             let path = entry.map_err(fail)?.path();

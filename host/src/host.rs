@@ -164,7 +164,7 @@ impl Host {
             Err(Error::Stopped) => Err(Error::Stopped),
             Err(source) => {
                 self.site.events.tell(plugin.name(), EventKind::UpdateFailed { error: Chain(&source).to_string() });
-                Err(Error::Update { plugin: plugin.name().to_owned(), from, to, source: Box::new(source) })
+                Err(Error::Update { plugin: plugin.name().to_owned(), from, to, source: source.into() })
             }
         }
     }
@@ -461,7 +461,7 @@ impl HostBuilder {
         };
         let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
         let idle_reader =
-            IdleReader::start(self.options.stall_timeout).map_err(system_error("the host".into(), "an idle reader"))?;
+            IdleReader::start(self.options.stall_timeout).map_err(system_error("the host", "an idle reader"))?;
         let idle_reader = Arc::new(idle_reader);
         let events = Events::new(self.options.event_queue);
         let site = Site::new(self.options, transport, idle_reader, (folder, own.as_ref()), events);

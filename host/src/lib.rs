@@ -63,7 +63,7 @@ pub use ekuiper_core::message::{ArgWriter, Arguments, FunctionMeta, Meta, Symbol
 pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
 pub use ekuiper_core::{Chain, Error as MessageError};
-pub use error::{Error, ErrorKind, Reason, Result};
+pub use error::{Error, ErrorDelivery, ErrorKind, Reason, Result, Subject};
 pub use function::Function;
 pub use function::pending::PendingCall;
 pub use host::{Host, HostBuilder};

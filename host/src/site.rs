@@ -19,7 +19,7 @@ use crate::process::kin::Kin;
 use crate::process::own_folder::{self, Elsewhere, OwnFolder};
 use crate::status::Events;
 use crate::sync::{lock, wait};
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// State shared by all plugins of a host.
 pub(crate) struct Site {
@@ -96,11 +96,11 @@ impl Site {
     ///
     /// # Errors
     /// [`Error::InUse`].
-    pub(crate) fn claim(self: &Arc<Self>, address: Address, owner: String, patience: Duration) -> Result<Claim> {
+    pub(crate) fn claim(self: &Arc<Self>, address: Address, owner: Subject, patience: Duration) -> Result<Claim> {
         let give_up = Instant::now() + patience;
         let mut addresses = lock(&self.addresses);
         loop {
-            let taken = match addresses.taken.claim(&address, &owner) {
+            let taken = match addresses.taken.claim(&address, owner.words()) {
                 Ok(()) => {
                     let is_elsewhere = |own: &&PathBuf| !address.path().starts_with(own);
                     let own = self.notes.as_ref().filter(is_elsewhere);
@@ -108,7 +108,7 @@ impl Site {
                     return Ok(Claim { site: self.clone(), address, note });
                 }
                 Err(ekuiper_core::Error::Collision { owner, .. }) => owner,
-                Err(source) => return Err(Error::Message { what: owner, source }),
+                Err(source) => return Err(Error::Message { what: owner.not_sent(), source: source.into() }),
             };
             let is_ending = addresses.ending.contains(&address);
             let left = give_up.saturating_duration_since(Instant::now());

@@ -3,7 +3,7 @@
 use ekuiper_core::message::{Meta, SymbolKind};
 use serde_json::{Map, Value};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// Settings common to the builders of sources and sinks.
 #[derive(Clone, Debug)]
@@ -20,12 +20,17 @@ impl Target {
         Self { kind, symbol: symbol.to_owned(), meta, config: Value::Object(Map::new()) }
     }
 
-    pub(crate) fn config(&self) -> Result<Map<String, Value>> {
+    pub(crate) fn config(&self, plugin: &str) -> Result<Map<String, Value>> {
         match &self.config {
             Value::Object(config) => Ok(config.clone()),
             Value::Null => Ok(Map::new()),
-            _ => Err(Error::Config { kind: self.kind, symbol: self.symbol.clone() }),
+            _ => Err(Error::Config { plugin: plugin.to_owned(), kind: self.kind, symbol: self.symbol.clone() }),
         }
+    }
+
+    /// Returns the subject of an error of the target.
+    pub(crate) fn subject(&self, plugin: &str) -> Subject {
+        Subject::from(format!("{} (plugin {plugin})", self.describe())).about(plugin, Some(&self.symbol))
     }
 
     /// Describes the target for people: `source random of rule1/random/0`.

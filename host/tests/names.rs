@@ -23,15 +23,15 @@ fn call(function: &Function, row: &[(&str, f64)]) -> Result<f64, ErrorKind> {
     function.call(Row(row)).map_err(|error| error.kind())
 }
 
-fn message(error: Error) -> Option<MessageError> {
+fn message(error: &Error) -> Option<&MessageError> {
     if let Error::Message { source, .. } = error { Some(source) } else { None }
 }
 
-fn transport(error: Error) -> Option<TransportError> {
+fn transport(error: &Error) -> Option<&TransportError> {
     if let Error::Transport { source, .. } = error { Some(source) } else { None }
 }
 
-fn address(error: TransportError) -> Option<Address> {
+fn address(error: &TransportError) -> Option<&Address> {
     match error {
         TransportError::AddressInUse(address)
         | TransportError::NotASocket(address)
@@ -43,10 +43,10 @@ fn address(error: TransportError) -> Option<Address> {
 #[test]
 fn the_parts_of_errors_and_the_arguments_of_calls() {
     let at = Address::new("/tmp/x.ipc").unwrap();
-    let error = Error::Transport { what: "x".into(), source: TransportError::AddressInUse(at.clone()) };
-    assert_eq!(transport(error).and_then(address), Some(at));
+    let error = Error::Transport { what: "x".into(), source: TransportError::AddressInUse(at.clone()).into() };
+    assert_eq!(transport(&error).and_then(address), Some(&at));
     let unknown = || MessageError::UnknownCodec { name: "x".into() };
-    let error = Error::Message { what: "x".into(), source: unknown() };
-    assert_eq!(message(error).unwrap().to_string(), unknown().to_string());
+    let error = Error::Message { what: "x".into(), source: unknown().into() };
+    assert_eq!(message(&error).unwrap().to_string(), unknown().to_string());
     let _ = call;
 }

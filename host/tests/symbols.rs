@@ -367,3 +367,26 @@ fn a_flooder_at_a_source_s_or_an_ack_socket_holds_nobody_up() {
     close_while(&mut control, "k", || sink.close());
     flooders.into_iter().for_each(|flooder| flooder.join().unwrap());
 }
+
+#[test]
+fn a_shutdown_is_told_apart_from_the_end_of_a_source() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (mut ended, peer) = open_source(&stage, &host, &mut control, 0);
+    drop(peer);
+    assert!(ended.next().is_none(), "it has ended by itself");
+    let (mut source, peer) = open_source(&stage, &host, &mut control, 1);
+    std::thread::scope(|scope| {
+        let shutdown = scope.spawn(|| host.shutdown());
+        let reader = scope.spawn(move || [source.next(), source.next()]);
+        control.expect("stop", "s");
+        // It ends while its process lives.
+        drop(peer);
+        wait_until("the reader knows", || reader.is_finished());
+        let [last, end] = reader.join().unwrap();
+        assert!(matches!(last, Some(Err(Error::Stopped))), "{last:?}");
+        assert!(end.is_none(), "{end:?}");
+        drop(control);
+        shutdown.join().unwrap();
+    });
+}

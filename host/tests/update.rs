@@ -165,7 +165,7 @@ fn control_of(stage: &Stage, host: &Host, generation: u64) -> Puppet {
 /// Returns the reason of a failed update.
 fn reason(error: Error) -> Error {
     match error {
-        Error::Update { plugin, source, .. } if plugin == "p" => *source,
+        Error::Update { plugin, source, .. } if plugin == "p" => (*source).clone(),
         error => panic!("another error: {error}"),
     }
 }

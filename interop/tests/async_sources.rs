@@ -229,11 +229,12 @@ fn a_shutdown_ends_a_stream(transport: &str) {
             std::thread::sleep(Duration::from_millis(50));
             host.shutdown();
         });
+        let mut last = Ok(());
         while let Some(item) = source.next().await {
-            if let Err(error) = item {
-                assert!(matches!(error, Error::Stopped), "{error}");
-            }
+            assert!(last.is_ok(), "nothing follows {last:?}");
+            last = item.map(|_| ());
         }
+        assert!(matches!(last, Err(Error::Stopped)), "a shutdown is not the source's own end: {last:?}");
         shutdown.join().unwrap();
         drop(source);
     });

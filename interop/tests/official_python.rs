@@ -208,7 +208,7 @@ fn a_sources_error_has_its_text(transport: &str) {
         let mut source = host.source(&plugin.symbol("faulty")).rule(plugin.rule("1")).open().unwrap();
         assert_eq!(next(&mut source).message, json!({ "row": 1 }));
         match source.next_within(PATIENCE) {
-            Err(Error::Source { symbol, text }) => {
+            Err(Error::Source { symbol, text, .. }) => {
                 assert_eq!((symbol, text.as_str()), (plugin.symbol("faulty"), "the sensor is gone"));
             }
             other => panic!("{other:?}"),

@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
-use crate::Result;
 use crate::error::system_error;
 use crate::sync::lock;
+use crate::{Result, Subject};
 
 /// Time without a use after which the idle reader reads a channel again.
 const USE_PAUSE: Duration = Duration::from_secs(1);
@@ -139,8 +139,8 @@ impl IdleReader {
     ///
     /// # Errors
     /// The system refuses to watch one more channel.
-    pub(crate) fn watch(&self, what: &str, watched: Arc<dyn Watched>) -> Result<Watch> {
-        let id = self.shared.watch(watched).map_err(system_error(what.to_owned(), "an entry of the event queue"))?;
+    pub(crate) fn watch(&self, what: &Subject, watched: Arc<dyn Watched>) -> Result<Watch> {
+        let id = self.shared.watch(watched).map_err(system_error(what.clone(), "an entry of the event queue"))?;
         Ok(Watch { id, shared: Arc::downgrade(&self.shared) })
     }
 
@@ -444,7 +444,7 @@ mod tests {
         let idle_reader = IdleReader::start(Duration::from_secs(10)).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         let (sender, seen) = mpsc::channel();
-        let watch = idle_reader.watch("a test", Arc::new(Pipe(reader, sender))).unwrap();
+        let watch = idle_reader.watch(&"a test".into(), Arc::new(Pipe(reader, sender))).unwrap();
         for count in 1..4 {
             rustix::io::write(&writer, &vec![0; count]).unwrap();
             assert_eq!(seen.recv_timeout(Duration::from_secs(10)).unwrap(), count);
@@ -474,7 +474,7 @@ mod tests {
     fn what_cannot_be_watched_is_an_error() {
         let idle_reader = IdleReader::start(Duration::from_secs(10)).unwrap();
         let file = Unwatchable(std::fs::File::open("/proc/self/exe").unwrap());
-        let Err(error) = idle_reader.watch("plugin p", Arc::new(file)) else { panic!("it is watched") };
+        let Err(error) = idle_reader.watch(&"plugin p".into(), Arc::new(file)) else { panic!("it is watched") };
         assert!(matches!(error, crate::Error::System { .. }), "{error:?}");
         assert_eq!(error.to_string(), "plugin p cannot get an entry of the event queue");
     }

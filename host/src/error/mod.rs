@@ -1,11 +1,14 @@
 //! Errors between an engine and its plugins.
 
+mod facts;
 mod kind;
 mod refused;
+mod subject;
 mod words;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ekuiper_core::Chain;
@@ -15,6 +18,7 @@ use ekuiper_core::transport::TransportError;
 use crate::process::exit::Exit;
 pub use kind::ErrorKind;
 pub(crate) use refused::{folder_error, start_error, system_error, transport_error};
+pub use subject::{ErrorDelivery, Subject};
 use words::{collected_of, crashed, duplicate, early, in_use, last, lost, no_manifest, said, tail};
 
 /// Result of this crate's fallible functions.
@@ -23,7 +27,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Errors of this crate. Each text names the plugin and the symbol, and says
 /// what to do where that is known. The cause is not part of the text:
 /// [`Chain`] shows both.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A plugins folder, or a plugin's folder, cannot be read.
@@ -32,7 +36,7 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
         /// Reason.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// A plugin's folder has no manifest.
     #[error("{}", no_manifest(folder, name, *found))]
@@ -50,7 +54,7 @@ pub enum Error {
         /// The manifest's path.
         path: PathBuf,
         /// Reason.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Two folders contain a plugin of the same name.
     #[error("{}", duplicate(name, first, second))]
@@ -126,7 +130,7 @@ pub enum Error {
         /// The command line.
         command: String,
         /// Reason.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The host has exhausted a resource of the operating system. A shortage is
     /// not the plugin's fault: the host retries a start with a growing pause
@@ -134,24 +138,24 @@ pub enum Error {
     #[error("{what}: this host has run out of {resource}: {remedy}")]
     Shortage {
         /// What needed the resource: a plugin, or one of its channels.
-        what: String,
+        what: Subject,
         /// The exhausted resource.
         resource: &'static str,
         /// Remedy.
         remedy: &'static str,
         /// The operating system's error.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The operating system refuses something that depends neither on a plugin
     /// nor on its files: a thread, a pipe, an event queue.
     #[error("{what} cannot get {resource}")]
     System {
         /// What needs it: the host, or a plugin's process.
-        what: String,
+        what: Subject,
         /// What the system refuses.
         resource: &'static str,
         /// The system's error.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The socket folder cannot be created or written.
     #[error("cannot use {} as the socket folder (choose another with ipc_dir, --ipc-dir or TMPDIR)", path.display())]
@@ -159,7 +163,7 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
         /// Reason.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// No transport of this name is built in.
     #[error("unknown transport {name}: this host is built with {built}")]
@@ -173,37 +177,28 @@ pub enum Error {
     #[error("{what}: the channel failed")]
     Transport {
         /// The channel, with its plugin and symbol.
-        what: String,
+        what: Subject,
         /// Reason.
-        source: TransportError,
+        source: Arc<TransportError>,
     },
     /// A name, a config or a value cannot be sent.
     #[error("{what} failed")]
     Message {
         /// The call or symbol that it belongs to.
-        what: String,
+        what: Subject,
         /// Reason.
-        source: ekuiper_core::Error,
+        source: Arc<ekuiper_core::Error>,
     },
     /// Two sources, sinks or functions need the same socket: one was opened
     /// twice, or two pairs of rule and operator yield the same name.
-    #[error("{}", in_use(wanted, owner, address))]
+    #[error("{}", in_use(wanted.words(), owner, address))]
     InUse {
         /// The symbol to be opened.
-        wanted: String,
+        wanted: Subject,
         /// The symbol that holds the socket.
         owner: String,
         /// The socket.
         address: String,
-    },
-    /// An operation shared with another caller, a batch of calls or a start,
-    /// has failed. The other caller gets the error itself.
-    #[error("{text}")]
-    Shared {
-        /// Kind of the other caller's error.
-        kind: ErrorKind,
-        /// Text of the other caller's error.
-        text: String,
     },
     /// The plugin reports that it does not serve a symbol of its manifest.
     #[error(
@@ -267,7 +262,7 @@ pub enum Error {
         /// The plugin.
         plugin: String,
         /// The unanswered request.
-        what: String,
+        what: Subject,
         /// The deadline that passed, as a duration.
         after: Duration,
     },
@@ -278,7 +273,7 @@ pub enum Error {
         /// The plugin.
         plugin: String,
         /// The unanswered request.
-        what: String,
+        what: Subject,
         /// How the process ended; `None` while it is alive.
         exit: Option<Exit>,
     },
@@ -314,7 +309,7 @@ pub enum Error {
         /// The version of the failed update.
         to: String,
         /// Reason.
-        source: Box<Error>,
+        source: Arc<Error>,
     },
     /// The new version of a plugin lacks symbols that are in use.
     #[error(
@@ -356,13 +351,15 @@ pub enum Error {
     #[error("{what} could not be restarted after a crash: {cause}")]
     NotRestored {
         /// The source or sink.
-        what: String,
+        what: Subject,
         /// Reason.
         cause: String,
     },
     /// The function reported an error.
     #[error("{}", said(SymbolKind::Function, symbol, text))]
     Function {
+        /// The plugin.
+        plugin: String,
         /// The function.
         symbol: String,
         /// The function's error text.
@@ -371,6 +368,8 @@ pub enum Error {
     /// The source reported an error, after which it may continue.
     #[error("{}", said(SymbolKind::Source, symbol, text))]
     Source {
+        /// The plugin.
+        plugin: String,
         /// The source.
         symbol: String,
         /// The source's error text.
@@ -384,6 +383,8 @@ pub enum Error {
          later messages are lost, and the source is restarted; read it faster, or raise source_queue"
     )]
     Overrun {
+        /// The plugin.
+        plugin: String,
         /// The source.
         symbol: String,
         /// Number of messages in the queue.
@@ -394,6 +395,8 @@ pub enum Error {
     /// The sink rejected the message.
     #[error("{}", said(SymbolKind::Sink, symbol, text))]
     Sink {
+        /// The plugin.
+        plugin: String,
         /// The sink.
         symbol: String,
         /// The sink's error text.
@@ -440,12 +443,16 @@ pub enum Error {
     /// acknowledgements cannot be matched to messages.
     #[error("sink {symbol} did not acknowledge an earlier message: close it and open it again")]
     SinkBroken {
+        /// The plugin.
+        plugin: String,
         /// The sink.
         symbol: String,
     },
     /// The config of a source or sink is not a JSON object.
     #[error("the config of {kind} {symbol} must be a JSON object")]
     Config {
+        /// The plugin.
+        plugin: String,
         /// The symbol's kind.
         kind: SymbolKind,
         /// The symbol's name.
@@ -458,8 +465,8 @@ pub enum Error {
 
 /// The error that is the cause of another one, without the names that the other
 /// one gives already.
-#[derive(Debug)]
-pub struct Reason(pub Box<Error>);
+#[derive(Clone, Debug)]
+pub struct Reason(pub Arc<Error>);
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -475,7 +482,7 @@ impl std::error::Error for Reason {
 
 impl Error {
     /// Returns the error of a symbol that was not restarted.
-    pub(crate) fn not_restored(what: String, cause: &Self) -> Self {
+    pub(crate) fn not_restored(what: Subject, cause: &Self) -> Self {
         Self::NotRestored { what, cause: cause.reason() }
     }
 
@@ -492,7 +499,8 @@ impl Error {
         match self {
             Self::Refused { command, text, .. } => format!("the plugin did not {command} it: {text}"),
             Self::Timeout { after, what, .. } => {
-                let problem = what.split_once(": ").map_or_else(String::new, |(_, problem)| format!(": {problem}"));
+                let problem =
+                    what.words().split_once(": ").map_or_else(String::new, |(_, problem)| format!(": {problem}"));
                 format!("the plugin did not answer within {after:?}{problem}")
             }
             Self::OutcomeUnknown { exit, .. } => format!("outcome unknown: {}", lost(exit)),
@@ -512,51 +520,6 @@ impl Error {
             other => other.source(),
         }
     }
-
-    /// Returns this error for another caller of the same batch or start.
-    pub(crate) fn for_another_caller(&self) -> Self {
-        match self {
-            Self::OutcomeUnknown { plugin, what, exit } => {
-                Self::OutcomeUnknown { plugin: plugin.clone(), what: what.clone(), exit: exit.clone() }
-            }
-            Self::Timeout { plugin, what, after } => {
-                Self::Timeout { plugin: plugin.clone(), what: what.clone(), after: *after }
-            }
-            Self::Exited { plugin, exit } => Self::Exited { plugin: plugin.clone(), exit: exit.clone() },
-            Self::Shortage { what, resource, remedy, source } => Self::Shortage {
-                what: what.clone(),
-                resource,
-                remedy,
-                source: match source.raw_os_error() {
-                    Some(number) => std::io::Error::from_raw_os_error(number),
-                    None => std::io::Error::new(source.kind(), source.to_string()),
-                },
-            },
-            Self::EarlyExit { plugin, exit, hint } => {
-                Self::EarlyExit { plugin: plugin.clone(), exit: exit.clone(), hint: hint.clone() }
-            }
-            Self::NoHandshake { plugin, after, note } => {
-                Self::NoHandshake { plugin: plugin.clone(), after: *after, note: note.clone() }
-            }
-            Self::Garbage { plugin, said } => Self::Garbage { plugin: plugin.clone(), said: said.clone() },
-            Self::NotServed { plugin, kind, symbol } => {
-                Self::NotServed { plugin: plugin.clone(), kind: *kind, symbol: symbol.clone() }
-            }
-            Self::Executable { plugin, path, reason } => {
-                Self::Executable { plugin: plugin.clone(), path: path.clone(), reason: reason.clone() }
-            }
-            Self::Refused { plugin, command, kind, symbol, text } => Self::Refused {
-                plugin: plugin.clone(),
-                command: command.clone(),
-                kind: *kind,
-                symbol: symbol.clone(),
-                text: text.clone(),
-            },
-            Self::Function { symbol, text } => Self::Function { symbol: symbol.clone(), text: text.clone() },
-            Self::Stopped => Self::Stopped,
-            other => Self::Shared { kind: other.kind(), text: Chain(other).to_string() },
-        }
-    }
 }
 
 #[cfg(test)]
@@ -566,7 +529,7 @@ mod tests {
     #[test]
     fn no_error_names_a_symbol_twice_before_its_reason() {
         let (symbol, plugin) = (|| "slow".to_owned(), || "p".to_owned());
-        let own = |text: &str| Error::Sink { symbol: symbol(), text: text.into() }.to_string();
+        let own = |text: &str| Error::Sink { plugin: plugin(), symbol: symbol(), text: text.into() }.to_string();
         assert_eq!([own("sink slow: it is full"), own("it is full")], ["sink slow: it is full"; 2]);
         let refused = || Error::Refused {
             plugin: plugin(),
@@ -580,11 +543,13 @@ mod tests {
             symbol: symbol(),
             collected: 1,
             sent: 1,
-            source: Reason(Box::new(refused())),
+            source: Reason(refused().into()),
         };
         let lost = Error::not_restored("sink slow of r/o/0 (plugin p)".into(), &refused());
-        let transport =
-            Error::Transport { what: "sink slow of r/o/0 (plugin p)".into(), source: TransportError::Disconnected };
+        let transport = Error::Transport {
+            what: "sink slow of r/o/0 (plugin p)".into(),
+            source: TransportError::Disconnected.into(),
+        };
         let cut_off = Error::not_restored("sink slow of r/o/0 (plugin p)".into(), &transport);
         for error in [stopped, lost, cut_off] {
             let text = Chain(&error).to_string();

@@ -8,13 +8,14 @@ use ekuiper_core::Chain;
 use ekuiper_core::transport::TransportError;
 use rustix::io::Errno;
 
-use super::Error;
+use super::{Error, Subject};
 
 /// Returns the error of a transport, with the channel it happened on.
-pub(crate) fn transport_error(what: String) -> impl FnOnce(TransportError) -> Error {
+pub(crate) fn transport_error(what: impl Into<Subject>) -> impl FnOnce(TransportError) -> Error {
+    let what = what.into();
     move |source| match source {
         TransportError::Io { source, .. } if short_of(&source).is_some() => shortage(what, source),
-        source => Error::Transport { what, source },
+        source => Error::Transport { what, source: source.into() },
     }
 }
 
@@ -36,14 +37,14 @@ stacks need (ulimit -v), or start fewer plugins";
 }
 
 /// Returns the error of a shortage.
-fn shortage(what: String, source: std::io::Error) -> Error {
+fn shortage(what: Subject, source: std::io::Error) -> Error {
     let (resource, remedy) = short_of(&source).unwrap_or(("resources", "see the system's error"));
-    Error::Shortage { what, resource, remedy, source }
+    Error::Shortage { what, resource, remedy, source: source.into() }
 }
 
 /// Returns the error of something that the system refuses to `what`: a
 /// shortage, or what `other` makes of it.
-fn refused(what: String, source: std::io::Error, other: impl FnOnce(String, std::io::Error) -> Error) -> Error {
+fn refused(what: Subject, source: std::io::Error, other: impl FnOnce(Subject, std::io::Error) -> Error) -> Error {
     match short_of(&source) {
         Some(_) => shortage(what, source),
         None => other(what, source),
@@ -53,19 +54,21 @@ fn refused(what: String, source: std::io::Error, other: impl FnOnce(String, std:
 /// Returns the error of a failed start: a shortage, or what `other` makes of
 /// it.
 pub(crate) fn start_error(plugin: &str, source: std::io::Error, other: impl FnOnce(std::io::Error) -> Error) -> Error {
-    refused(format!("plugin {plugin}"), source, |_, source| other(source))
+    refused(Subject::of_plugin(plugin).not_sent(), source, |_, source| other(source))
 }
 
 /// Returns the error of something that the system refuses: a shortage, or
 /// [`Error::System`].
-pub(crate) fn system_error(what: String, resource: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| refused(what, source, |what, source| Error::System { what, resource, source })
+pub(crate) fn system_error(what: impl Into<Subject>, resource: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    let what = what.into().not_sent();
+    move |source| refused(what, source, |what, source| Error::System { what, resource, source: source.into() })
 }
 
 /// Returns the error of a host that cannot be created: a shortage, or its
 /// socket folder's.
 pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| refused("the host cannot start".into(), source, |_, source| Error::SocketFolder { path, source })
+    let what = Subject::from("the host cannot start").not_sent();
+    move |source| refused(what, source, |_, source| Error::SocketFolder { path, source: source.into() })
 }
 
 impl Error {
@@ -82,7 +85,11 @@ impl Error {
             return self;
         }
         match std::fs::File::open("/dev/null") {
-            Err(source) if short_of(&source).is_some() => shortage(Chain(&self).to_string(), source),
+            Err(source) if short_of(&source).is_some() => {
+                let what = Subject::from(Chain(&self).to_string());
+                let about = self.plugin().map(|plugin| what.clone().about(plugin, self.symbol()));
+                shortage(about.unwrap_or(what), source)
+            }
             _ => self,
         }
     }
@@ -109,7 +116,7 @@ mod tests {
     #[test]
     fn what_the_system_refuses_is_no_fault_of_a_folder_or_a_program() {
         let refused = |number| {
-            let error = system_error("the host".into(), "an event queue")(std::io::Error::from_raw_os_error(number));
+            let error = system_error("the host", "an event queue")(std::io::Error::from_raw_os_error(number));
             (error.kind(), Chain(&error).to_string())
         };
         let (kind, text) = refused(libc::EPERM);

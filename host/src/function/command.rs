@@ -174,7 +174,10 @@ impl Command {
         if !self.shape.is_batch {
             return Ok(Answer { format, reply, outcomes: Vec::new() });
         }
-        let message = |source| Error::Message { what: route.what(CallKind::Batch), source };
+        let message = |source: ekuiper_core::Error| Error::Message {
+            what: route.what(CallKind::Batch).answered(),
+            source: source.into(),
+        };
         let split = split_batch_reply(format, &reply, self.id, self.rows() as u32).map_err(message)?;
         let outcomes = split.map_err(|text| route.failed(text))?;
         let start = reply.as_ptr().addr();
@@ -215,9 +218,12 @@ impl Command {
     pub(super) fn outcome<R: DeserializeOwned>(&self, route: &FunctionRoute, row: usize) -> Option<Result<R>> {
         let answer = match self.outcome.get()? {
             Ok(answer) => answer,
-            Err(error) => return Some(Err(error.for_another_caller())),
+            Err(error) => return Some(Err(error.clone())),
         };
-        let message = |source| Error::Message { what: route.what(CallKind::Exec), source };
+        let message = |source: ekuiper_core::Error| Error::Message {
+            what: route.what(CallKind::Exec).answered(),
+            source: source.into(),
+        };
         if !self.shape.is_batch {
             return Some(match decode_reply(answer.format, &answer.reply) {
                 Ok(outcome) => outcome.map_err(|text| route.failed(text)),

@@ -96,7 +96,10 @@ struct Received {
 impl Received {
     fn decode<R: DeserializeOwned>(&self, route: &FunctionRoute) -> Result<Vec<Outcome<R>>> {
         let decoded = decode_batch_reply(self.format, &self.reply, self.id, self.rows);
-        let message = |source| Error::Message { what: route.what(CallKind::Batch), source };
+        let message = |source: ekuiper_core::Error| Error::Message {
+            what: route.what(CallKind::Batch).answered(),
+            source: source.into(),
+        };
         decoded.map_err(message)?.map_err(|text| route.failed(text))
     }
 }
@@ -122,7 +125,7 @@ where
         let mut batch = BatchWriter::new(format, buffer, id, &route.encoded_meta);
         while let Some(args) = row.take_if(|_| batch.length() < FULL) {
             if let Err(source) = batch.row(&args) {
-                return Err(Error::Message { what: route.what(CallKind::Batch), source });
+                return Err(Error::Message { what: route.what(CallKind::Batch).not_sent(), source: source.into() });
             }
             row = rows.next();
         }

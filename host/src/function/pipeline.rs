@@ -115,7 +115,7 @@ impl Pipeline {
         let shape = Shape::of(&connection);
         let mut queue = lock(&self.queue);
         let what = || self.route.what(if shape.is_batch { CallKind::Batch } else { CallKind::Exec });
-        let wrong = |source| Error::Message { what: what(), source };
+        let wrong = |source: ekuiper_core::Error| Error::Message { what: what().not_sent(), source: source.into() };
         if let Some(last) = queue.waiting.back().filter(|last| last.shape == shape)
             && let Some(row) = last.add(args).transpose().map_err(wrong)?
         {
@@ -426,7 +426,7 @@ impl Pipeline {
         let commands: Vec<_> = queue.waiting.drain(..due).collect();
         drop(queue);
         for command in commands {
-            command.fail(error.for_another_caller());
+            command.fail(error.clone());
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::channel::{Channel, Failure};
 use crate::plugin::Plugin;
 use crate::plugin::running::Running;
 use crate::sync::lock;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// Maximum size of a request buffer that is kept for the next call, in bytes.
 const KEEP: usize = 1 << 20;
@@ -92,7 +92,7 @@ impl FunctionRoute {
         meta: Option<&EncodedMeta>,
     ) -> Result<R> {
         let what = || self.what(kind);
-        let message = |source| Error::Message { what: what(), source };
+        let message = |what: Subject, source: ekuiper_core::Error| Error::Message { what, source: source.into() };
         let options = &self.plugin.site.options;
         let now = Instant::now();
         let (send_by, answer_by) = (now + options.send_timeout, now + options.recv_timeout);
@@ -105,7 +105,7 @@ impl FunctionRoute {
             let format = connection.format();
             request.clear();
             if let Err(source) = encode_call(format, &mut request, kind, args, meta) {
-                break Err(message(source));
+                break Err(message(what().not_sent(), source));
             }
             self.plugin.counters.calls.add(1);
             match connection.channel.exchange(&request, send_by, answer_by, |reply| decode_reply::<R>(format, reply)) {
@@ -125,7 +125,7 @@ impl FunctionRoute {
         match reply {
             Ok(Outcome::Ok(result)) => Ok(result),
             Ok(Err(text)) => Err(self.failed(text)),
-            Err(source) => Err(message(source)),
+            Err(source) => Err(message(what().answered(), source)),
         }
     }
 
@@ -159,12 +159,16 @@ impl FunctionRoute {
         lock(&self.current).is_forgotten = true;
     }
 
-    pub(super) fn what(&self, kind: CallKind) -> String {
-        format!("the {kind} of function {}", self.symbol)
+    pub(super) fn what(&self, kind: CallKind) -> Subject {
+        Subject::from(format!("the {kind} of function {}", self.symbol)).about(self.plugin.name(), Some(&self.symbol))
     }
 
     /// Returns the error that the function reported.
     pub(super) fn failed(&self, text: String) -> Error {
-        Error::Function { symbol: self.symbol.to_string(), text: text.trim_end().to_owned() }
+        Error::Function {
+            plugin: self.plugin.name().to_owned(),
+            symbol: self.symbol.to_string(),
+            text: text.trim_end().to_owned(),
+        }
     }
 }

@@ -341,7 +341,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             return Error::Updating { plugin: self.plugin.clone() };
         }
         if let Some(shortage) = &self.shortage {
-            return shortage.for_another_caller();
+            return shortage.clone();
         }
         Error::Away { plugin: self.plugin.clone(), exit: self.last_exit.clone() }
     }
@@ -444,7 +444,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             Phase::Stopped => {}
             Phase::Starting(Why::First) => {
                 for (caller, _) in std::mem::take(&mut self.callers) {
-                    self.answer(caller, Err(error.for_another_caller()));
+                    self.answer(caller, Err(error.clone()));
                 }
                 self.enter(Phase::Idle, now);
             }

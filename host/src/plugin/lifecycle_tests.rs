@@ -91,7 +91,12 @@ fn failure() -> Error {
 
 fn shortage() -> Error {
     let source = std::io::Error::from_raw_os_error(24);
-    Error::Shortage { what: "plugin p".into(), resource: "descriptors", remedy: "raise the limit", source }
+    Error::Shortage {
+        what: "plugin p".into(),
+        resource: "descriptors",
+        remedy: "raise the limit",
+        source: source.into(),
+    }
 }
 
 /// A process, as the operating system sees it.

@@ -25,7 +25,7 @@ use crate::process::group;
 use crate::process::{EXIT_GRACE, Exit, Process};
 use crate::site::{Claim, Site};
 use crate::sync::lock;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// Time for a symbol to end after the plugin has answered its stop, before the
 /// stop is repeated; doubles up to [`MAX_STOP_PAUSE`].
@@ -120,7 +120,7 @@ impl FunctionSlot {
         state.failure = None;
         let started = start(state);
         let end = self.ends.fetch_add(1, Ordering::SeqCst) + 1;
-        state.failure = started.as_ref().err().map(|error| (end, error.for_another_caller()));
+        state.failure = started.as_ref().err().map(|error| (end, error.clone()));
         started
     }
 }
@@ -145,7 +145,7 @@ impl Running {
     /// Its control channel cannot be watched: the process is ended.
     pub(crate) fn new(name: &str, generation: u64, site: &Arc<Site>, started: Started) -> Result<Arc<Self>> {
         let Started { process, control, folder, claim, hello, scope } = started;
-        let watched = site.idle_reader.watch(&format!("plugin {name}"), control.clone());
+        let watched = site.idle_reader.watch(&Subject::of_plugin(name), control.clone());
         let watch = watched.inspect_err(|_| process.terminate(site.options.grace))?;
         process.serves();
         let running = Arc::new_cyclic(|own| Self {
@@ -273,7 +273,8 @@ impl Running {
                 return Ok(Stopped::Answered);
             }
             if Instant::now() >= give_up {
-                let what = format!("{} {}: it still runs after its stop", control.plugin_type, control.symbol_name);
+                let words = format!("{} {}: it still runs after its stop", control.plugin_type, control.symbol_name);
+                let what = Subject::from(words).about(&self.name, Some(&control.symbol_name));
                 return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
             }
             tracing::debug!(plugin = self.name, symbol = control.symbol_name, "a stop was ignored: sending it again");
@@ -289,7 +290,7 @@ impl Running {
     fn stop_strays(&self) -> Result<()> {
         let patience = self.site.options.recv_timeout;
         let Some(_alone) = self.stopping_strays.lock(Instant::now() + patience) else {
-            let what = "the stop of a symbol without a handle".into();
+            let what = Subject::from("the stop of a symbol without a handle").about(&self.name, None).not_sent();
             return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
         };
         // A stray that is not stopped now is added again.
@@ -400,21 +401,22 @@ impl Running {
     }
 
     fn command(&self, kind: CommandKind, control: &Control, patience: Duration) -> Result<()> {
-        let what = || format!("{kind} {} {}", control.plugin_type, control.symbol_name);
+        let words = || format!("{kind} {} {}", control.plugin_type, control.symbol_name);
+        let what = || Subject::from(words()).about(&self.name, Some(&control.symbol_name));
         let reports =
             control.plugin_type == SymbolKind::Sink && !control.requires_ack() && self.has(Feature::Collected);
         let control = control.clone().with_format(self.format(control.plugin_type)).with_reports(reports);
         let encoded = Command { kind, control: control.clone() }
             .encode()
-            .map_err(|source| Error::Message { what: what(), source })?;
+            .map_err(|source| Error::Message { what: what().not_sent(), source: source.into() })?;
         self.replace_if_hung()?;
         let now = Instant::now();
         let answer = self.control.exchange(&encoded, now + patience, now + patience, <[u8]>::to_vec);
         if let Err(Failure::Timeout) = answer {
-            *lock(&self.hung) = Some(what());
+            *lock(&self.hung) = Some(words());
             if lock(&self.live).is_empty() && lock(&self.functions).is_empty() {
                 // Other plugins are not affected.
-                self.replace(&what());
+                self.replace(&words());
             }
         }
         let answer = answer.map_err(|failure| {
@@ -474,14 +476,14 @@ impl Running {
         let patience = self.site.options.init_timeout;
         // Per function, so that one start does not block another's.
         let Some(mut state) = slot.state.lock(Instant::now() + patience) else {
-            let what = format!("function {symbol} (it is being started)");
+            let what = self.function_subject(symbol, format!("function {symbol} (it is being started)")).not_sent();
             return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
         };
         // The start has ended since this caller began to wait.
         if let Some((end, error)) = &state.failure
             && *end > ended
         {
-            return Err(error.for_another_caller());
+            return Err(error.clone());
         }
         match state.function.as_ref().map(|function| function.channel.clone()) {
             Some(channel) if channel.is_lost() => {
@@ -499,8 +501,8 @@ impl Running {
     }
 
     fn start_function(&self, symbol: &str) -> Result<FunctionChannel> {
-        let what = || format!("function {symbol} of plugin {}", self.name);
-        let message = |source| Error::Message { what: what(), source };
+        let what = || self.function_subject(symbol, format!("function {symbol} of plugin {}", self.name)).not_sent();
+        let message = |source: ekuiper_core::Error| Error::Message { what: what(), source: source.into() };
         let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what(), Duration::ZERO)?;
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
@@ -510,7 +512,13 @@ impl Running {
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
             let patience = self.site.options.init_timeout;
             let ready = channel.wait_ready(Instant::now() + patience, false);
-            ready.map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))
+            ready.map_err(|failure| {
+                self.explain(
+                    failure,
+                    self.function_subject(symbol, format!("the handshake of function {symbol}")),
+                    patience,
+                )
+            })
         });
         match started {
             Ok(()) => Ok(FunctionChannel { channel, _watch: watch, _claim: claim }),
@@ -539,7 +547,13 @@ impl Running {
         let patience = self.site.options.init_timeout;
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
             let ready = channel.wait_ready(Instant::now() + patience, false);
-            ready.map_err(|failure| self.explain(failure, format!("the handshake of function {symbol}"), patience))
+            ready.map_err(|failure| {
+                self.explain(
+                    failure,
+                    self.function_subject(symbol, format!("the handshake of function {symbol}")),
+                    patience,
+                )
+            })
         });
         match started {
             // The next process serves the function.
@@ -550,34 +564,41 @@ impl Running {
 
     /// Returns the error of a failed exchange: the request, and the state of
     /// the process.
-    pub(crate) fn explain(&self, failure: Failure, what: String, after: Duration) -> Error {
+    pub(crate) fn explain(&self, failure: Failure, what: Subject, after: Duration) -> Error {
         let plugin = self.name.clone();
         match failure {
             Failure::OutcomeUnknown => Error::OutcomeUnknown { plugin, what, exit: self.process.exit_soon() },
             Failure::ProcessEnded => self.closed_error(),
             Failure::Timeout => Error::Timeout { plugin, what, after },
             Failure::NotReady(NotReady::NoPeer) | Failure::Lost => {
-                Error::Timeout { plugin, what: format!("{what} (it is not connected)"), after }
+                let what = what.in_words(format!("{what} (it is not connected)")).not_sent();
+                Error::Timeout { plugin, what, after }
             }
             Failure::NotReady(NotReady::Busy) => {
-                Error::Timeout { plugin, what: format!("{what} (it is still executing an earlier call)"), after }
+                let what = what.in_words(format!("{what} (it is still executing an earlier call)")).not_sent();
+                Error::Timeout { plugin, what, after }
             }
             Failure::AnswerTooLong(length) => {
                 let max = self.site.options.max_message as u64;
-                transport_error(format!("plugin {plugin}: the answer to {what}"))(TransportError::TooLong {
-                    length,
-                    max,
-                })
+                let what = what.in_words(format!("plugin {plugin}: the answer to {what}")).answered();
+                transport_error(what)(TransportError::TooLong { length, max })
             }
             Failure::Garbage(said) => Error::Garbage { plugin, said: String::from_utf8_lossy(&said).into_owned() },
-            Failure::Transport(source) => self.channel_error(format!("plugin {plugin}: {what}"), source),
+            Failure::Transport(source) => {
+                let what = what.in_words(format!("plugin {plugin}: {what}"));
+                self.channel_error(what, source)
+            }
         }
+    }
+
+    fn function_subject(&self, symbol: &str, words: String) -> Subject {
+        Subject::from(words).about(&self.name, Some(symbol))
     }
 
     /// Returns the error of one of the process's channels other than its
     /// control and function channels: the end of the process, if that ended the
     /// channel.
-    pub(crate) fn channel_error(&self, what: String, source: TransportError) -> Error {
+    pub(crate) fn channel_error(&self, what: Subject, source: TransportError) -> Error {
         let plugin = || self.name.clone();
         match source {
             TransportError::Closed => self.closed_error(),

@@ -22,7 +22,7 @@ use crate::process::kin::Kin;
 use crate::process::{EXIT_GRACE, Exit, Process};
 use crate::site::{Claim, Site};
 use crate::sync::lock;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// Maximum time to the handshake when another process holds the plugin's
 /// control address in `/tmp`. A plugin that takes the folder from its launch
@@ -147,17 +147,20 @@ impl Launched {
                 // Without the common folder, a plugin on an official SDK cannot
                 // complete its handshake.
                 Some(source) => {
-                    let what = format!(
+                    let words = format!(
                         "plugin {name} did not complete its handshake within {:?}, and on an official SDK it cannot",
                         self.patience
                     );
-                    transport_error(what)(source)
+                    transport_error(Subject::of_plugin(name).in_words(words).not_sent())(source)
                 }
                 None => self.failure(name),
             },
             // The other host closes its connection, which may be why it ended.
             Handshake::Exited => match (self.failure(name), self.clash.take()) {
-                (error @ Error::EarlyExit { .. }, Some(source)) => transport_error(Chain(&error).to_string())(source),
+                (error @ Error::EarlyExit { .. }, Some(source)) => {
+                    let words = Chain(&error).to_string();
+                    transport_error(Subject::of_plugin(name).in_words(words).not_sent())(source)
+                }
                 (error, _) => error,
             },
             _ => self.failure(name),
@@ -281,7 +284,7 @@ fn launch(
             let _ = report.send(Report::Waited(index, outcome));
         };
         let spawned = std::thread::Builder::new().name(format!("{name}-handshake")).spawn(wait);
-        spawned.map_err(system_error(format!("plugin {name}"), "a thread"))?;
+        spawned.map_err(system_error(Subject::of_plugin(name), "a thread"))?;
     }
     let handshake = await_handshake(&reports, candidates.len());
     canceller.is_over();
@@ -298,7 +301,9 @@ fn launch_json(name: &str, site: &Site) -> Result<String> {
     if site.transport_name() != "uds" {
         launch.transport = Some(site.transport_name().to_owned());
     }
-    launch.to_argument().map_err(|source| Error::Message { what: format!("plugin {name}"), source })
+    launch
+        .to_argument()
+        .map_err(|source| Error::Message { what: Subject::of_plugin(name).not_sent(), source: source.into() })
 }
 
 /// Listens in the site's own folder and in the common one, since a plugin
@@ -310,11 +315,11 @@ fn listen(
     scope: &Arc<ProcessScope>,
     common: Option<SocketFolder>,
 ) -> Result<(Vec<Candidate>, Option<TransportError>)> {
-    let what = || format!("plugin {name}");
+    let what = || Subject::of_plugin(name).not_sent();
     let mut candidates = Vec::new();
     let mut clash = None;
     for folder in std::iter::once(site.folder.clone()).chain(common) {
-        let address = folder.control(name).map_err(|source| Error::Message { what: what(), source })?;
+        let address = folder.control(name).map_err(|source| Error::Message { what: what(), source: source.into() })?;
         let claim = site.claim(address, what(), Duration::ZERO)?;
         match Channel::listen(scope, &claim.address, HostEnd::hearing_hello()) {
             Ok(channel) => candidates.push(Candidate { folder, channel: Arc::new(channel), claim }),

@@ -13,7 +13,7 @@ use super::running::Running;
 use super::startup::{self, Canceller};
 use crate::catalog::Package;
 use crate::sync::lock;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// A trial in progress.
 #[derive(Default)]
@@ -96,8 +96,9 @@ impl Plugin {
     fn try_functions(&self, running: &Running) -> Result<()> {
         let options = &self.site.options;
         for symbol in self.functions() {
-            let what = || format!("the {} of function {symbol}", CallKind::IsAggregate);
-            let message = |source| Error::Message { what: what(), source };
+            let words = || format!("the {} of function {symbol}", CallKind::IsAggregate);
+            let what = || Subject::from(words()).about(self.name(), Some(&symbol));
+            let message = |source: ekuiper_core::Error| Error::Message { what: what(), source: source.into() };
             let channel = running.function(&symbol)?;
             let mut request = Vec::new();
             let format = running.format(SymbolKind::Function);
@@ -108,7 +109,11 @@ impl Plugin {
             let reply = channel.exchange(&request, send_by, answer_by, read);
             let reply = reply.map_err(|failure| running.explain(failure, what(), options.recv_timeout))?;
             if let Outcome::Err(text) = reply.map_err(message)? {
-                return Err(Error::Function { symbol, text: text.trim_end().to_owned() });
+                return Err(Error::Function {
+                    plugin: self.name().to_owned(),
+                    symbol,
+                    text: text.trim_end().to_owned(),
+                });
             }
         }
         Ok(())

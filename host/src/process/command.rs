@@ -78,7 +78,7 @@ impl CommandLine {
     pub(crate) fn cannot_start(&self, plugin: &str, source: io::Error) -> Error {
         start_error(plugin, source, |source| match unstartable::reason(&self.program, &self.directory, &source) {
             Some(reason) => self.refuse(plugin, reason),
-            None => Error::Spawn { plugin: plugin.to_owned(), command: self.display(), source },
+            None => Error::Spawn { plugin: plugin.to_owned(), command: self.display(), source: source.into() },
         })
     }
 

@@ -17,7 +17,7 @@ use super::own_folder::OwnFolder;
 use crate::catalog::Package;
 use crate::error::{start_error, system_error};
 use crate::program::unstartable;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// Folder of a created environment, in the plugin's folder.
 const FOLDER: &str = ".venv";
@@ -84,7 +84,11 @@ impl Environment<'_> {
 
     /// Returns the error of something that the system refuses.
     fn refused(&self, resource: &'static str) -> impl FnOnce(io::Error) -> Error {
-        system_error(format!("the installer of plugin {}", self.package.name), resource)
+        {
+            let name = &self.package.name;
+            let what = Subject::from(format!("the installer of plugin {name}")).about(name, None);
+            system_error(what, resource)
+        }
     }
 
     fn fail(&self, reason: String) -> Error {

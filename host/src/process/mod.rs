@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
-use crate::Result;
 use crate::error::system_error;
 use crate::sync::{lock, wait_while};
+use crate::{Result, Subject};
 use command::CommandLine;
 pub use exit::Exit;
 use exit::LAST_WORDS;
@@ -119,7 +119,7 @@ impl Process {
         line: &CommandLine,
         on_exit: impl FnOnce(&Exit) + Send + 'static,
     ) -> Result<Self> {
-        let refused = |resource| system_error(format!("plugin {plugin}"), resource);
+        let refused = |resource| system_error(Subject::of_plugin(plugin), resource);
         let (output, writer) = std::io::pipe().map_err(refused("a pipe"))?;
         let second = writer.try_clone().map_err(refused("a pipe"))?;
         let mut started = GuardedProcess::start_with(&line.program, &line.args, &line.directory, None, second, writer)

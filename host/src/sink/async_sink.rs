@@ -165,7 +165,7 @@ impl AsyncSink {
         let sink = self.open()?;
         let mut message = Vec::new();
         ekuiper_core::message::encode_rows(&mut message, rows)
-            .map_err(|source| Error::Message { what: sink.session().what(), source })?;
+            .map_err(|source| Error::Message { what: sink.session().what().not_sent(), source: source.into() })?;
         Ok(message)
     }
 
@@ -244,7 +244,7 @@ impl AsyncSink {
         // What cannot be watched is looked at again and again.
         let room = connection.room().and_then(|room| {
             let room = Room { connection: room, task: Mutex::new(Some(waker.clone())) };
-            idle_reader.watch("room for a message", Arc::new(room)).ok()
+            idle_reader.watch(&"room for a message".into(), Arc::new(room)).ok()
         });
         let at = if room.is_some() { until } else { Instant::now() + ROOM_PAUSE };
         Wait { _room: room, _timer: idle_reader.wake_at(at, waker.clone()) }

@@ -17,7 +17,7 @@ use crate::channel::idle_reader::{Watch, Watched};
 use crate::plugin::running::{Running, Stopped};
 use crate::process::EXIT_GRACE;
 use crate::sync::lock;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// Interval of the check whether a stopped sink has removed its socket, which
 /// no event reports.
@@ -59,7 +59,7 @@ impl SinkConnection {
         control: &Control,
         data: &Address,
         ack: &Address,
-        what: &str,
+        what: &Subject,
         tally: &Arc<Tally>,
     ) -> Result<Arc<Self>> {
         let receipt = match control.requires_ack() {
@@ -67,7 +67,8 @@ impl SinkConnection {
             false if running.has(Feature::Collected) => Receipt::Report,
             false => Receipt::Read,
         };
-        let pull = running.scope.reports(ack).map_err(|source| running.channel_error(what.to_owned(), source))?;
+        let pull =
+            running.scope.reports(ack).map_err(|source| running.channel_error(what.clone().not_sent(), source))?;
         let acks = Arc::new(Acks::new(pull, receipt, tally.clone()));
         // Read from now on: a plugin may send much there before it answers the
         // start, for example acknowledgements without a message, which must not
@@ -89,11 +90,12 @@ impl SinkConnection {
             .map_err(|source| match source {
                 TransportError::Timeout => {
                     let (kind, symbol) = (control.plugin_type, &control.symbol_name);
-                    let what = format!("{kind} {symbol}: it was started, and does not listen at {data}");
+                    let words = format!("{kind} {symbol}: it was started, and does not listen at {data}");
+                    let what = what.in_words(words);
                     let after = running.site.options.send_timeout;
                     Error::Timeout { plugin: running.name.clone(), what, after }.or_shortage()
                 }
-                source => running.channel_error(what.to_owned(), source),
+                source => running.channel_error(what.clone(), source),
             });
         let push = match opened {
             Ok(push) => push,

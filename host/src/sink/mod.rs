@@ -70,7 +70,7 @@ impl SinkBuilder {
     pub fn open(self) -> Result<Sink> {
         let Self { plugin, target, require_ack } = self;
         let plugin = plugin?;
-        let mut config = target.config()?;
+        let mut config = target.config(plugin.name())?;
         if require_ack {
             config.insert("requireAck".into(), true.into());
         }

@@ -106,7 +106,8 @@ impl Sender {
 
     pub(super) fn alone(&self, deadline: Instant, patience: Duration) -> Result<Held<'_, Sending>> {
         self.sending.lock(deadline).ok_or_else(|| {
-            let what = format!("sink {}: earlier calls have not returned", self.session.control.symbol_name);
+            let words = format!("sink {}: earlier calls have not returned", self.session.control.symbol_name);
+            let what = self.session.what().in_words(words).not_sent();
             Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience }
         })
     }
@@ -121,7 +122,7 @@ impl Sender {
         let mut buffer = std::mem::take(&mut sending.buffer);
         buffer.clear();
         let encoded = ekuiper_core::message::encode_rows(&mut buffer, rows)
-            .map_err(|source| Error::Message { what: self.session.what(), source });
+            .map_err(|source| Error::Message { what: self.session.what().not_sent(), source: source.into() });
         let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company, deadline));
         sending.buffer = buffer;
         sent
@@ -149,7 +150,8 @@ impl Sender {
                 continue;
             }
             if connection.is_broken() {
-                return Err(Error::SinkBroken { symbol: session.control.symbol_name.clone() });
+                let (plugin, symbol) = (session.plugin.name().to_owned(), session.control.symbol_name.clone());
+                return Err(Error::SinkBroken { plugin, symbol });
             }
             let mut in_company = in_company;
             if session.require_ack {

@@ -23,7 +23,7 @@ use crate::plugin::running::Running;
 use crate::site::Claim;
 use crate::sync::{lock, wait};
 use crate::target::Target;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// A sink with a handle, across all processes of its plugin.
 pub(crate) struct SinkSession {
@@ -174,13 +174,14 @@ impl SinkSession {
     /// Waits until no start or stop is in progress.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
         self.starting.lock(Instant::now() + patience).ok_or_else(|| {
-            let what = format!("{} (it is being started or stopped)", self.target.describe());
+            let words = format!("{} (it is being started or stopped)", self.target.describe());
+            let what = self.what().in_words(words).not_sent();
             Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
         })
     }
 
-    pub(crate) fn what(&self) -> String {
-        format!("{} (plugin {})", self.target.describe(), self.plugin.name())
+    pub(crate) fn what(&self) -> Subject {
+        self.target.subject(self.plugin.name())
     }
 
     fn start(&self, running: &Arc<Running>, former: Option<&SinkConnection>) -> Result<Arc<SinkConnection>> {
@@ -189,7 +190,8 @@ impl SinkSession {
             former.close();
             self.give_up_messages(Some(former));
         }
-        let message = |source| Error::Message { what: self.what(), source };
+        let message =
+            |source: ekuiper_core::Error| Error::Message { what: self.what().not_sent(), source: source.into() };
         let data = running.folder.data(&self.target.meta).map_err(message)?;
         let ack = running.folder.ack(&self.target.meta).map_err(message)?;
         let former = lock(&self.state).claims.take();
@@ -401,7 +403,7 @@ impl SinkSession {
             symbol: self.control.symbol_name.clone(),
             collected: delivery.delivered + delivery.refused,
             sent: delivery.sent,
-            source: Reason(Box::new(error)),
+            source: Reason(error.into()),
         }
     }
 
@@ -451,7 +453,8 @@ impl SinkSession {
         let plugin = || self.plugin.name().to_owned();
         settled.map_err(|reason| match reason {
             Unsettled::Stalled | Unsettled::Late => {
-                let what = format!("sink {}: it has not collected all that was sent", self.control.symbol_name);
+                let words = format!("sink {}: it has not collected all that was sent", self.control.symbol_name);
+                let what = self.what().in_words(words);
                 Error::Timeout { plugin: plugin(), what, after: patience }
             }
             Unsettled::Exited(exit) => Error::Exited { plugin: plugin(), exit },
@@ -476,7 +479,8 @@ impl SinkSession {
         match (error, connection.running.process.exit()) {
             (TransportError::Timeout, Some(exit)) => Error::Exited { plugin, exit },
             (TransportError::Timeout, None) => {
-                Error::Timeout { plugin, what: format!("sink {}: {problem}", self.control.symbol_name), after }
+                let words = format!("sink {}: {problem}", self.control.symbol_name);
+                Error::Timeout { plugin, what: self.what().in_words(words), after }
             }
             (error, _) => connection.running.channel_error(self.what(), error),
         }
@@ -495,15 +499,18 @@ impl SinkSession {
         match acknowledged {
             Acknowledged::Answer(outcome) => {
                 self.plugin.counters.acks.add(1);
-                outcome.map_err(|text| Error::Sink { symbol: symbol(), text })
+                let plugin = self.plugin.name();
+                outcome.map_err(|text| Error::Sink { plugin: plugin.to_owned(), symbol: symbol(), text })
             }
-            Acknowledged::Garbage(source) => Err(Error::Message { what: self.what(), source }),
+            Acknowledged::Garbage(source) => {
+                Err(Error::Message { what: self.what().answered(), source: source.into() })
+            }
             _ if self.is_stopped() => Err(Error::Stopped),
             Acknowledged::Lost => {
                 connection.breaks();
                 Err(Error::OutcomeUnknown {
                     plugin: self.plugin.name().to_owned(),
-                    what: format!("a message to sink {}", symbol()),
+                    what: self.what().in_words(format!("a message to sink {}", symbol())),
                     exit: connection.running.process.exit_soon(),
                 })
             }

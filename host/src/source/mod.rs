@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
-use ekuiper_core::transport::{Deadline, TransportError};
+use ekuiper_core::transport::Deadline;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result};
 use async_source::AsyncSource;
-use session::SourceSession;
+use session::{Received, SourceSession};
 
 /// Builder of a [`Source`].
 #[must_use = "it does nothing until it is opened"]
@@ -73,7 +73,7 @@ impl SourceBuilder {
     pub fn open_as<M: DeserializeOwned>(self) -> Result<Source<M>> {
         let Self { plugin, target, datasource } = self;
         let plugin = plugin?;
-        let control = Control::source(&target.symbol, target.meta.clone(), &datasource, target.config()?);
+        let control = Control::source(&target.symbol, target.meta.clone(), &datasource, target.config(plugin.name())?);
         let session = SourceSession::new(plugin.clone(), target, control);
         plugin.attach(session.clone())?;
         Ok(Source { session, buffer: Vec::new(), over: false, closed: false, record: PhantomData })
@@ -82,7 +82,9 @@ impl SourceBuilder {
 
 /// A running source: an iterator over its tuples and errors.
 ///
-/// The iterator ends when the source has ended or was closed. A record that
+/// The iterator ends when the source has ended or was [stopped](Stopper::stop).
+/// When the host is shut down or the plugin is removed, [`Error::Stopped`] is
+/// the last item. A record that
 /// cannot be decoded, and an error that the source reports, are items, after
 /// which the iterator continues. After a crash of the plugin it continues with
 /// the next process; while the plugin is [broken](Error::Broken), that error is
@@ -110,20 +112,20 @@ impl<M: DeserializeOwned> Source<M> {
     /// [`Error::Message`] for an error that the source reported and a record
     /// that cannot be decoded; [`Error::Overrun`] at a gap, because nobody
     /// read; [`Error::Broken`] when the plugin keeps crashing;
-    /// [`Error::NotRestored`] when this source was not restarted.
+    /// [`Error::NotRestored`] when this source was not restarted;
+    /// [`Error::Stopped`], once, when the host is shut down or the plugin is
+    /// removed.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Tuple<M>>> {
-        self.advance(Some(Instant::now() + patience)).map_err(|error| match error {
-            Error::Transport { source: TransportError::Timeout, .. } => {
-                let what = self.session.target.describe();
-                Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience }
-            }
-            error => error,
+        self.advance(Some(Instant::now() + patience)).unwrap_or_else(|| {
+            let what = self.session.what().in_words(self.session.target.describe());
+            Err(Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience })
         })
     }
 
-    fn advance(&mut self, deadline: Deadline) -> Result<Option<Tuple<M>>> {
+    /// Returns the next tuple, or `None` when the deadline has passed.
+    fn advance(&mut self, deadline: Deadline) -> Option<Result<Option<Tuple<M>>>> {
         if self.over {
-            return Ok(None);
+            return Some(Ok(None));
         }
         let received = self.session.receive(&mut self.buffer, deadline);
         self.take(received)
@@ -135,32 +137,35 @@ impl<M: DeserializeOwned> Source<M> {
             return Poll::Ready(Ok(None));
         }
         let received = ready!(self.session.poll_receive(&mut self.buffer, context));
-        Poll::Ready(self.take(received))
+        self.take(received).map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn take(&mut self, received: Result<Option<Format>>) -> Result<Option<Tuple<M>>> {
-        match received {
-            Ok(Some(format)) => {
+    fn take(&mut self, received: Result<Received>) -> Option<Result<Option<Tuple<M>>>> {
+        Some(match received {
+            Ok(Received::Message(format)) => {
                 self.session.plugin.counters.messages_in.add(1);
                 self.decode(format).map(Some)
             }
-            Ok(None) => {
+            Ok(Received::End) => {
                 self.over = true;
                 Ok(None)
             }
+            Ok(Received::Nothing) => return None,
             Err(error) => {
                 self.over = matches!(error, Error::Stopped);
                 Err(error)
             }
-        }
+        })
     }
 
     fn decode(&self, format: Format) -> Result<Tuple<M>> {
         let symbol = || self.session.control.symbol_name.clone();
         match SourceMessage::decode(format, &self.buffer) {
             Ok(SourceMessage::Tuple(tuple)) => Ok(tuple),
-            Ok(SourceMessage::Error(text)) => Err(Error::Source { symbol: symbol(), text }),
-            Err(source) => Err(Error::Message { what: self.session.what(), source }),
+            Ok(SourceMessage::Error(text)) => {
+                Err(Error::Source { plugin: self.session.plugin.name().to_owned(), symbol: symbol(), text })
+            }
+            Err(source) => Err(Error::Message { what: self.session.what().answered(), source: source.into() }),
         }
     }
 }
@@ -197,7 +202,8 @@ impl<M: DeserializeOwned> Iterator for Source<M> {
     type Item = Result<Tuple<M>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.advance(None).transpose()
+        // Without a deadline, there is always an outcome.
+        self.advance(None)?.transpose()
     }
 }
 

@@ -12,9 +12,8 @@ use ekuiper_core::message::{Control, SymbolKind};
 use ekuiper_core::transport::{Deadline, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
-use super::connection::{Overrun, Received, SourceConnection};
+use super::connection::{self, Overrun, SourceConnection};
 use crate::channel::idle_reader::Watch;
-use crate::error::transport_error;
 use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
@@ -22,7 +21,7 @@ use crate::site::Claim;
 use crate::status::EventKind;
 use crate::sync::{Changed, lock};
 use crate::target::Target;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 /// A source with a handle, across all processes of its plugin.
 pub(super) struct SourceSession {
@@ -51,6 +50,16 @@ struct SourceState {
     closed: bool,
     /// Number of times that waiting threads were woken.
     wakes: u64,
+}
+
+/// What a reader receives from a source.
+pub(super) enum Received {
+    /// A message in this format.
+    Message(Format),
+    /// The source has ended, or its reader has stopped.
+    End,
+    /// Nothing by the deadline.
+    Nothing,
 }
 
 impl Restorable for SourceSession {
@@ -100,14 +109,15 @@ impl SourceSession {
         Arc::new(Self { plugin, target, control, starting, state, changed })
     }
 
-    pub(super) fn what(&self) -> String {
-        format!("{} (plugin {})", self.target.describe(), self.plugin.name())
+    pub(super) fn what(&self) -> Subject {
+        self.target.subject(self.plugin.name())
     }
 
     /// Waits until no start or stop is in progress.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
         self.starting.lock(Instant::now() + patience).ok_or_else(|| {
-            let what = format!("{} (it is being started or stopped)", self.target.describe());
+            let words = format!("{} (it is being started or stopped)", self.target.describe());
+            let what = self.what().in_words(words).not_sent();
             Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
         })
     }
@@ -147,7 +157,8 @@ impl SourceSession {
             former.retire();
         }
         let address = running.folder.data(&self.target.meta);
-        let address = address.map_err(|source| Error::Message { what: self.what(), source })?;
+        let address =
+            address.map_err(|source| Error::Message { what: self.what().not_sent(), source: source.into() })?;
         let mut state = lock(&self.state);
         if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
             state.claim = None;
@@ -160,7 +171,7 @@ impl SourceSession {
             plugin.counters.overruns.add(1);
             plugin.site.events.tell(plugin.name(), EventKind::Overrun { symbol: symbol.clone() });
         });
-        let connection = connection.map_err(|source| running.channel_error(self.what(), source))?;
+        let connection = connection.map_err(|source| running.channel_error(self.what().not_sent(), source))?;
         let watch = running.site.idle_reader.watch(&self.what(), connection.clone());
         let watch = watch.inspect_err(|_| connection.close())?;
         connection.allow_task(&watch);
@@ -171,31 +182,36 @@ impl SourceSession {
         Ok((connection, watch))
     }
 
-    /// Returns the next message's format, with the message in `buffer`; `None`
-    /// when the source has ended.
-    pub(super) fn receive(self: &Arc<Self>, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Option<Format>> {
+    /// Receives the next message into `buffer`.
+    pub(super) fn receive(self: &Arc<Self>, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Received> {
         loop {
             let mut state = lock(&self.state);
             if state.ended {
-                return Ok(None);
+                return Ok(Received::End);
             }
             if let Some(connection) = state.connections.front().cloned() {
                 drop(state);
                 if !connection.is_replaced() {
-                    let received = connection.receive(buffer, deadline);
-                    match received.map_err(|source| connection.running.channel_error(self.what(), source))? {
-                        Received::Message => return Ok(Some(connection.running.format(SymbolKind::Source))),
-                        Received::Overrun(overrun) => return Err(self.begin_again(&connection, overrun)),
-                        Received::End => {}
+                    match connection.receive(buffer, deadline) {
+                        Ok(connection::Received::Message) => {
+                            return Ok(Received::Message(connection.running.format(SymbolKind::Source)));
+                        }
+                        Ok(connection::Received::Overrun(overrun)) => {
+                            return Err(self.begin_again(&connection, overrun));
+                        }
+                        Ok(connection::Received::End) => {}
+                        Err(TransportError::Timeout) => return Ok(Received::Nothing),
+                        Err(source) => return Err(connection.running.channel_error(self.what(), source)),
                     }
                     // Ended by the handle, by itself, or with its process?
                     if lock(&self.state).ended {
-                        return Ok(None);
+                        return Ok(Received::End);
                     }
                     match connection.is_process_ending(deadline) {
                         Some(true) => {}
-                        Some(false) => return Ok(None),
-                        None => return Err(transport_error(self.what())(TransportError::Timeout)),
+                        Some(false) if self.plugin.is_shut_down() => return Err(Error::Stopped),
+                        Some(false) => return Ok(Received::End),
+                        None => return Ok(Received::Nothing),
                     }
                 }
                 state = lock(&self.state);
@@ -205,24 +221,24 @@ impl SourceSession {
                     continue;
                 }
             }
-            self.await_restart(state, deadline)?;
+            if !self.await_restart(state, deadline)? {
+                return Ok(Received::Nothing);
+            }
         }
     }
 
-    /// Returns the next message's format as [`receive`](Self::receive) does, or
-    /// wakes the task when it may be there.
+    /// Receives the next message as [`receive`](Self::receive) does, or wakes
+    /// the task when it may be there.
     pub(super) fn poll_receive(
         self: &Arc<Self>,
         buffer: &mut Vec<u8>,
         context: &Context<'_>,
-    ) -> Poll<Result<Option<Format>>> {
+    ) -> Poll<Result<Received>> {
         let mut is_registered = false;
         loop {
             match self.receive(buffer, Some(Instant::now())) {
-                Err(Error::Transport { source: TransportError::Timeout, .. }) if is_registered => {
-                    return Poll::Pending;
-                }
-                Err(Error::Transport { source: TransportError::Timeout, .. }) => {
+                Ok(Received::Nothing) if is_registered => return Poll::Pending,
+                Ok(Received::Nothing) => {
                     // Before the last attempt, so that no change is missed.
                     self.wake_task(context.waker());
                     is_registered = true;
@@ -270,7 +286,12 @@ impl SourceSession {
             // No other thread would do it.
             self.start_again(connection);
         }
-        Error::Overrun { symbol, messages: overrun.messages, bytes: overrun.bytes }
+        Error::Overrun {
+            plugin: self.plugin.name().to_owned(),
+            symbol,
+            messages: overrun.messages,
+            bytes: overrun.bytes,
+        }
     }
 
     /// Stops the source and starts it in the same process; retries while the
@@ -311,8 +332,8 @@ impl SourceSession {
     }
 
     /// Waits for another connection, after the process has ended, or while the
-    /// source is restarted.
-    fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, SourceState>, deadline: Deadline) -> Result<()> {
+    /// source is restarted. Returns false when the deadline has passed.
+    fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, SourceState>, deadline: Deadline) -> Result<bool> {
         while !state.ended && state.connections.len() < 2 {
             if let Some(failure) = state.failure.take() {
                 return Err(failure);
@@ -329,13 +350,13 @@ impl SourceSession {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return Err(transport_error(self.what())(TransportError::Timeout));
+                        return Ok(false);
                     }
                     self.changed.wait(state, Some(left))
                 }
             };
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Ends the iteration; the source runs until it is stopped.
