@@ -211,7 +211,7 @@ fn unit(metric: Metric) -> &'static str {
         Metric::MegabytesPerSecond => "MB/s",
         Metric::StartMillis => "ms",
         Metric::ResidentMib | Metric::ProgramMib => "MiB",
-        Metric::CpuPerMillion | Metric::Waits => "",
+        Metric::CpuPerMillion | Metric::Waits | Metric::Threads | Metric::Descriptors => "",
     }
 }
 

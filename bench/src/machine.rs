@@ -98,6 +98,26 @@ pub fn resident_mib(pid: u32) -> Result<f64> {
     Ok(field(&status, "VmRSS:").unwrap_or(0) as f64 / 1024.0)
 }
 
+/// Returns the number of this process's threads.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn threads() -> Result<usize> {
+    entries("/proc/self/task")
+}
+
+/// Returns the number of this process's descriptors.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn descriptors() -> Result<usize> {
+    entries("/proc/self/fd")
+}
+
+fn entries(folder: &str) -> Result<usize> {
+    Ok(fs::read_dir(folder).map_err(Error::io(format!("read {folder}")))?.count())
+}
+
 /// Returns the size of a file, in MiB.
 ///
 /// # Errors

@@ -19,6 +19,10 @@ pub enum Metric {
     CpuPerMillion,
     /// Waits of threads of the two processes, per message.
     Waits,
+    /// Threads of this process.
+    Threads,
+    /// Descriptors of this process.
+    Descriptors,
     /// Time from start to handshake, in milliseconds.
     StartMillis,
     /// Resident memory after the handshake, in MiB.
@@ -37,6 +41,8 @@ impl Metric {
             Self::MegabytesPerSecond => "MB/s",
             Self::CpuPerMillion => "CPU s per million",
             Self::Waits => "waits per message",
+            Self::Threads => "threads",
+            Self::Descriptors => "descriptors",
             Self::StartMillis => "start ms",
             Self::ResidentMib => "resident MiB",
             Self::ProgramMib => "program MiB",

@@ -19,7 +19,7 @@ use crate::reading::{Reading, text};
 use crate::{Error, Result};
 
 /// Maximum time for a sink to read everything sent to it.
-const FLUSH: Duration = Duration::from_secs(20);
+pub(super) const FLUSH: Duration = Duration::from_secs(20);
 
 /// What the plugin's process runs.
 #[derive(Clone, Debug)]
@@ -47,8 +47,8 @@ impl Program {
 /// The measured plugin, in a folder of its own, under a host.
 pub struct Hosted {
     // Dropped before the folder, where its plugin runs.
-    host: Host,
-    name: String,
+    pub(super) host: Host,
+    pub(super) name: String,
     _folder: tempfile::TempDir,
 }
 
@@ -96,16 +96,16 @@ impl Hosted {
         Ok(Self { host: builder.build()?, name, _folder: folder })
     }
 
-    fn symbol(&self, symbol: &str) -> String {
+    pub(super) fn symbol(&self, symbol: &str) -> String {
         format!("{}_{symbol}", self.name)
     }
 
-    fn function(&self, symbol: &str) -> Result<Function> {
+    pub(super) fn function(&self, symbol: &str) -> Result<Function> {
         Ok(self.host.function(&self.symbol(symbol))?)
     }
 
     /// Returns the plugin's process.
-    fn pids(&self) -> Vec<u32> {
+    pub(super) fn pids(&self) -> Vec<u32> {
         self.host.pid(&self.name).into_iter().collect()
     }
 

@@ -5,6 +5,8 @@
 pub mod grpc;
 pub mod hosted;
 #[cfg(feature = "peers")]
+mod hosted_ways;
+#[cfg(feature = "peers")]
 pub mod mangos;
 pub mod ours;
 #[cfg(feature = "peers")]
@@ -48,6 +50,34 @@ pub enum RowFunction {
     Double,
     /// A text of 16 bytes in capitals.
     Upper,
+}
+
+/// Ways to use a host, from threads and from tasks.
+#[cfg(feature = "peers")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Blocking calls, one after the other.
+    Call,
+    /// The same calls, each in a thread of tokio's for blocking work.
+    SpawnBlocking,
+    /// Blocking calls of so many rows.
+    CallMany(usize),
+    /// Awaited calls, with so many in flight.
+    CallAsync(usize),
+    /// A source as an iterator.
+    Source,
+    /// A source as a stream.
+    AsyncSource,
+    /// A source as a stream of chunks of so many rows.
+    Chunks(usize),
+    /// A sink, blocking.
+    Sink,
+    /// A sink fed by a task.
+    AsyncSink,
+    /// A sink with acknowledgements, blocking, with so many unacknowledged.
+    SinkAcks(usize),
+    /// A sink with acknowledgements, fed by a task.
+    AsyncSinkAcks,
 }
 
 /// A way to run functions, sources and sinks in another process. Each method is
@@ -104,6 +134,26 @@ pub trait Peer {
     /// The measurement fails.
     fn rows(&self, pace: Pace, function: RowFunction) -> Measured {
         let _ = (pace, function);
+        Ok(None)
+    }
+
+    /// Measures a way to use the host, with messages of `size` bytes.
+    ///
+    /// # Errors
+    /// The measurement fails.
+    #[cfg(feature = "peers")]
+    fn way(&self, pace: Pace, way: Way, size: usize) -> Measured {
+        let _ = (pace, way, size);
+        Ok(None)
+    }
+
+    /// Counts what so many open sources cost the host's process.
+    ///
+    /// # Errors
+    /// The measurement fails.
+    #[cfg(feature = "peers")]
+    fn handles(&self, sources: usize) -> Measured {
+        let _ = sources;
         Ok(None)
     }
 

@@ -77,6 +77,16 @@ impl Peer for Ours {
         self.started()?.rows(pace, function, ROWS)
     }
 
+    #[cfg(feature = "peers")]
+    fn way(&self, pace: Pace, way: super::Way, size: usize) -> Measured {
+        self.started()?.way(pace, way, size)
+    }
+
+    #[cfg(feature = "peers")]
+    fn handles(&self, sources: usize) -> Measured {
+        self.started()?.handles(sources)
+    }
+
     fn start(&self) -> Measured {
         hosted::start(&self.program, self.transport, self.format)
     }

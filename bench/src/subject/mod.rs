@@ -2,12 +2,16 @@
 //! case is one measurement of a peer.
 
 mod calls;
+#[cfg(feature = "peers")]
+mod handles;
 mod rows;
 mod sinks;
 mod sizes;
 mod sources;
 mod start;
 mod symbols;
+#[cfg(feature = "peers")]
+mod ways;
 
 use crate::clock::Pace;
 use crate::metric::Metric;
@@ -72,6 +76,8 @@ pub fn all() -> Vec<Subject> {
     let mut all = vec![calls::subject(), sources::subject(), sinks::subject(), rows::subject()];
     all.extend(sizes::subjects());
     all.extend(symbols::subjects());
+    #[cfg(feature = "peers")]
+    all.extend([ways::subject(), handles::subject()]);
     all.push(start::subject());
     all
 }
