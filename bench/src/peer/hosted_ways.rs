@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::hosted::{FLUSH, Hosted, check};
 use super::{Measured, Way};
+use crate::Error;
 use crate::clock::{self, Pace};
 use crate::machine::{descriptors, threads};
 use crate::metric::{Metric, Sample};
 use crate::reading::{Reading, text};
-use crate::Error;
 
 /// Number of messages that a task awaits between two looks at the clock.
 const BURST: u64 = 64;
