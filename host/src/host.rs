@@ -224,7 +224,7 @@ impl Host {
         match self.owner(SymbolKind::Function, symbol) {
             Ok(plugin) => {
                 let symbol = symbol.to_owned();
-                self.site.background.start(move || Function::new(plugin, &symbol))
+                self.site.openings.start(move || Function::new(plugin, &symbol))
             }
             Err(error) => Task::done(Err(error)),
         }

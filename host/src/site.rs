@@ -27,7 +27,10 @@ pub(crate) struct Site {
     /// Private: a [`ProcessScope`] creates the sockets.
     transport: Arc<dyn Transport>,
     pub(crate) idle_reader: Arc<IdleReader>,
+    /// Threads for what ends by itself.
     pub(crate) background: Background,
+    /// Threads for what may wait until handles are closed, which the others do.
+    pub(crate) openings: Background,
     /// The host's socket folder.
     pub(crate) folder: SocketFolder,
     /// Folder for the notes of sockets elsewhere.
@@ -44,6 +47,8 @@ struct Addresses {
     taken: Registry,
     /// Addresses of symbols that are being stopped in the background.
     ending: HashSet<Address>,
+    /// Number of times that waiting claims were woken.
+    wakes: u64,
 }
 
 impl Site {
@@ -55,8 +60,19 @@ impl Site {
         events: Events,
     ) -> Arc<Self> {
         let notes = own.map(|own| own.path().to_owned());
-        let (background, addresses, released) = Default::default();
-        Arc::new(Self { options, transport, idle_reader, background, folder, notes, addresses, released, events })
+        let (background, openings, addresses, released) = Default::default();
+        Arc::new(Self {
+            options,
+            transport,
+            idle_reader,
+            background,
+            openings,
+            folder,
+            notes,
+            addresses,
+            released,
+            events,
+        })
     }
 
     pub(crate) fn transport_name(&self) -> &'static str {
@@ -91,14 +107,31 @@ impl Site {
         }
     }
 
-    /// Claims an address for `owner`. If its symbol is being stopped in the
-    /// background, waits for that, at most `patience`.
+    /// Claims an address for `owner`.
     ///
     /// # Errors
     /// [`Error::InUse`].
-    pub(crate) fn claim(self: &Arc<Self>, address: Address, owner: Subject, patience: Duration) -> Result<Claim> {
-        let give_up = Instant::now() + patience;
+    pub(crate) fn claim(self: &Arc<Self>, address: Address, owner: Subject) -> Result<Claim> {
+        self.claim_place(address, owner, [Duration::ZERO; 2], &|| false)
+    }
+
+    /// Claims an address for `owner`, once its holder has released it: waits at
+    /// most the first time while the holder is being stopped, and the second
+    /// whatever it does. `is_over` ends the wait, and is asked again when a
+    /// plugin's state changes.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Stopped`].
+    pub(crate) fn claim_place(
+        self: &Arc<Self>,
+        address: Address,
+        owner: Subject,
+        [while_ending, patience]: [Duration; 2],
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Claim> {
+        let since = Instant::now();
         let mut addresses = lock(&self.addresses);
+        let mut seen = None;
         loop {
             let taken = match addresses.taken.claim(&address, owner.words()) {
                 Ok(()) => {
@@ -111,13 +144,30 @@ impl Site {
                 Err(source) => return Err(Error::Message { what: owner.not_sent(), source: source.into() }),
             };
             let is_ending = addresses.ending.contains(&address);
-            let left = give_up.saturating_duration_since(Instant::now());
-            if !is_ending || left.is_zero() {
+            let patience = if is_ending { while_ending.max(patience) } else { patience };
+            let left = patience.saturating_sub(since.elapsed());
+            if left.is_zero() {
                 let taken = if is_ending { format!("{taken}, which is still being stopped,") } else { taken };
                 return Err(Error::InUse { wanted: owner, owner: taken, address: address.to_string() });
             }
+            // Without the lock: it is a plugin that is asked.
+            if seen != Some(addresses.wakes) {
+                seen = Some(addresses.wakes);
+                drop(addresses);
+                if is_over() {
+                    return Err(Error::Stopped);
+                }
+                addresses = lock(&self.addresses);
+                continue;
+            }
             addresses = wait(&self.released, addresses, Some(left));
         }
+    }
+
+    /// Has waiting claims check whether their wait is over.
+    pub(crate) fn wake_claims(&self) {
+        lock(&self.addresses).wakes += 1;
+        self.released.notify_all();
     }
 }
 
@@ -207,7 +257,7 @@ mod tests {
         let events = Events::new(options.event_queue);
         let transport = crate::transports::default().unwrap();
         let site = Site::new(options, transport, idle_reader, (folder.clone(), Some(&own)), events);
-        let claim = site.claim(folder.control("p").unwrap(), "plugin p".into(), Duration::ZERO).unwrap();
+        let claim = site.claim(folder.control("p").unwrap(), "plugin p".into()).unwrap();
         let note = own.path().join(".at-plugin_p.ipc");
         assert_eq!(std::fs::read_link(&note).ok().as_deref(), Some(claim.address.path()));
         drop(claim);

@@ -1,5 +1,7 @@
 //! The rule, operator and instance for which a source or sink is opened.
 
+use std::time::Duration;
+
 use ekuiper_core::message::{Meta, SymbolKind};
 use serde_json::{Map, Value};
 
@@ -12,12 +14,20 @@ pub(crate) struct Target {
     pub(crate) symbol: String,
     pub(crate) meta: Meta,
     pub(crate) config: Value,
+    /// Maximum wait for the place of the target, if it is taken.
+    pub(crate) wait_for_place: Duration,
 }
 
 impl Target {
     pub(crate) fn new(kind: SymbolKind, symbol: &str) -> Self {
         let meta = Meta { rule_id: default_rule(), op_id: symbol.to_owned(), instance_id: 0 };
-        Self { kind, symbol: symbol.to_owned(), meta, config: Value::Object(Map::new()) }
+        Self {
+            kind,
+            symbol: symbol.to_owned(),
+            meta,
+            config: Value::Object(Map::new()),
+            wait_for_place: Duration::ZERO,
+        }
     }
 
     pub(crate) fn config(&self, plugin: &str) -> Result<Map<String, Value>> {
@@ -70,6 +80,15 @@ macro_rules! target_setters {
         /// Sets the configuration, a JSON object. Default: an empty one.
         pub fn config(mut self, config: serde_json::Value) -> Self {
             self.target.config = config;
+            self
+        }
+
+        /// Sets the maximum time to wait while the place, the rule, operator and
+        /// instance, is taken by another handle: by the one that this one is to
+        /// replace, for example. Default: zero, which waits only for a handle
+        /// that is being closed or was dropped, at most `init_timeout`.
+        pub fn wait_for_place(mut self, patience: std::time::Duration) -> Self {
+            self.target.wait_for_place = patience;
             self
         }
     };

@@ -390,3 +390,24 @@ fn a_shutdown_is_told_apart_from_the_end_of_a_source() {
         shutdown.join().unwrap();
     });
 }
+
+#[test]
+fn a_wait_for_a_place_has_an_end() {
+    let stage = Stage::new();
+    let (host, mut control) = started(&stage);
+    let (sink, _data) = open_sink_without_acks(&stage, &host, &mut control);
+    let open = |patience| host.sink("k").rule("r").wait_for_place(patience).open().map(|_| ()).unwrap_err();
+    assert!(matches!(open(A_MOMENT), Error::InUse { .. }));
+    // Every wait ends with the host.
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| open(PATIENCE * 100));
+        std::thread::sleep(A_MOMENT);
+        assert!(!waits.is_finished());
+        drop(control);
+        host.shutdown();
+        wait_until("the wait ends", || waits.is_finished());
+        let error = waits.join().unwrap();
+        assert!(matches!(error, Error::Stopped), "{error}");
+    });
+    drop(sink);
+}

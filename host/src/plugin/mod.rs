@@ -20,14 +20,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::address::Address;
 use ekuiper_core::message::SymbolKind;
 
 use crate::catalog::Package;
 use crate::channel::Channel;
-use crate::site::Site;
+use crate::site::{Claim, Site};
 use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
 use crate::sync::{lock, wait};
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 use lifecycle::{Caller, Input, Lifecycle, Work};
 use restorable::Restorable;
 use restore::Symbol;
@@ -175,6 +176,14 @@ impl Plugin {
             Some(patience) => wait(&self.changed, inner, Some(patience)),
             None => wait(&self.changed, inner, None),
         }
+    }
+
+    /// Claims an address for a source or a sink; waits at most `patience` while
+    /// another handle has it, and at most `init_timeout` while that is being
+    /// stopped.
+    pub(crate) fn claim_place(&self, address: Address, owner: Subject, patience: Duration) -> Result<Claim> {
+        let while_ending = self.site.options.init_timeout;
+        self.site.claim_place(address, owner, [while_ending, patience], &|| self.is_shut_down())
     }
 
     /// Returns an error if waiting for the plugin is pointless.

@@ -503,7 +503,7 @@ impl Running {
     fn start_function(&self, symbol: &str) -> Result<FunctionChannel> {
         let what = || self.function_subject(symbol, format!("function {symbol} of plugin {}", self.name)).not_sent();
         let message = |source: ekuiper_core::Error| Error::Message { what: what(), source: source.into() };
-        let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what(), Duration::ZERO)?;
+        let claim = self.site.claim(self.folder.function(symbol).map_err(message)?, what())?;
         let channel = Channel::listen_for_function(&self.scope, &claim.address);
         let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
         // Read from now on: a plugin may send much before it answers.

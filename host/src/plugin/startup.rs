@@ -320,7 +320,7 @@ fn listen(
     let mut clash = None;
     for folder in std::iter::once(site.folder.clone()).chain(common) {
         let address = folder.control(name).map_err(|source| Error::Message { what: what(), source: source.into() })?;
-        let claim = site.claim(address, what(), Duration::ZERO)?;
+        let claim = site.claim(address, what())?;
         match Channel::listen(scope, &claim.address, HostEnd::hearing_hello()) {
             Ok(channel) => candidates.push(Candidate { folder, channel: Arc::new(channel), claim }),
             Err(error) if candidates.is_empty() => return Err(transport_error(what())(error)),

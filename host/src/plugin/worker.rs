@@ -115,6 +115,7 @@ impl Plugin {
     }
 
     fn wake_symbols(&self) {
+        self.site.wake_claims();
         let symbols = lock(&self.inner).lifecycle.symbols().to_vec();
         for symbol in symbols {
             if let Symbol::Handle(handle) = symbol {

@@ -57,7 +57,7 @@ impl SinkBuilder {
     /// As [`SinkBuilder::open`].
     pub fn open_async(self) -> Task<Result<AsyncSink>> {
         match &self.plugin {
-            Ok(plugin) => plugin.site.background.clone().start(move || self.open().map(Sink::into_async)),
+            Ok(plugin) => plugin.site.openings.clone().start(move || self.open().map(Sink::into_async)),
             Err(_) => Task::done(self.open().map(Sink::into_async)),
         }
     }
@@ -66,7 +66,8 @@ impl SinkBuilder {
     ///
     /// # Errors
     /// No plugin serves it; the plugin cannot be started, or refuses; another
-    /// channel has the same address.
+    /// channel has the same address, or another handle has the
+    /// [place](Self::wait_for_place).
     pub fn open(self) -> Result<Sink> {
         let Self { plugin, target, require_ack } = self;
         let plugin = plugin?;
@@ -76,6 +77,7 @@ impl SinkBuilder {
         }
         let control = Control::sink(&target.symbol, target.meta.clone(), config);
         let session = SinkSession::new(plugin.clone(), target, control);
+        session.take_place()?;
         plugin.attach(session.clone())?;
         Ok(Sink { sender: Arc::new(Sender::new(session)), closed: false })
     }

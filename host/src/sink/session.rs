@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
+use ekuiper_core::address::Address;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
@@ -190,21 +191,39 @@ impl SinkSession {
             former.close();
             self.give_up_messages(Some(former));
         }
+        let [data, ack] = self.claim(running, Duration::ZERO)?;
+        SinkConnection::start(running, &self.control, &data, &ack, &self.what(), &self.tally)
+    }
+
+    /// Claims the sink's addresses, waiting while another handle has them.
+    /// Before the sink is attached: a restart of the plugin does not wait for
+    /// it.
+    pub(crate) fn take_place(&self) -> Result<()> {
+        let running = self.plugin.running(Instant::now() + self.plugin.site.options.init_timeout)?;
+        self.claim(&running, self.target.wait_for_place).map(|_| ())
+    }
+
+    /// Claims the addresses in the socket folder of a process, unless that is
+    /// done; returns those of data and acknowledgements. See
+    /// [`Plugin::claim_place`] for `patience`.
+    fn claim(&self, running: &Running, patience: Duration) -> Result<[Address; 2]> {
         let message =
             |source: ekuiper_core::Error| Error::Message { what: self.what().not_sent(), source: source.into() };
         let data = running.folder.data(&self.target.meta).map_err(message)?;
         let ack = running.folder.ack(&self.target.meta).map_err(message)?;
-        let former = lock(&self.state).claims.take();
-        let claims = match former.filter(|[claim, _]| claim.address == data) {
-            Some(claims) => claims,
-            None => {
-                let patience = running.site.options.init_timeout;
-                let claim = |address: &_| running.site.claim(Clone::clone(address), self.what(), patience);
-                [claim(&data)?, claim(&ack)?]
-            }
-        };
-        lock(&self.state).claims = Some(claims);
-        SinkConnection::start(running, &self.control, &data, &ack, &self.what(), &self.tally)
+        let mut state = lock(&self.state);
+        if state.claims.as_ref().is_none_or(|[claim, _]| claim.address != data) {
+            state.claims = None;
+            drop(state);
+            let since = Instant::now();
+            let claim = |address: &Address| {
+                let left = patience.saturating_sub(since.elapsed());
+                self.plugin.claim_place(address.clone(), self.what(), left)
+            };
+            let claims = [claim(&data)?, claim(&ack)?];
+            lock(&self.state).claims = Some(claims);
+        }
+        Ok([data, ack])
     }
 
     /// Records what the sender waits for from now on.

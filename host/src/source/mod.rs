@@ -49,7 +49,8 @@ impl SourceBuilder {
     ///
     /// # Errors
     /// No plugin serves it; the plugin cannot be started, or refuses; another
-    /// channel has the same address.
+    /// channel has the same address, or another handle has the
+    /// [place](Self::wait_for_place).
     pub fn open(self) -> Result<Source> {
         self.open_as()
     }
@@ -61,7 +62,7 @@ impl SourceBuilder {
     /// As [`SourceBuilder::open`].
     pub fn open_async<M: DeserializeOwned + Send + 'static>(self) -> Task<Result<AsyncSource<M>>> {
         match &self.plugin {
-            Ok(plugin) => plugin.site.background.clone().start(move || self.open_as().map(Source::into_async)),
+            Ok(plugin) => plugin.site.openings.clone().start(move || self.open_as().map(Source::into_async)),
             Err(_) => Task::done(self.open_as().map(Source::into_async)),
         }
     }
@@ -75,6 +76,7 @@ impl SourceBuilder {
         let plugin = plugin?;
         let control = Control::source(&target.symbol, target.meta.clone(), &datasource, target.config(plugin.name())?);
         let session = SourceSession::new(plugin.clone(), target, control);
+        session.take_place()?;
         plugin.attach(session.clone())?;
         Ok(Source { session, buffer: Vec::new(), over: false, closed: false, record: PhantomData })
     }

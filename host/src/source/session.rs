@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
+use ekuiper_core::address::Address;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SymbolKind};
 use ekuiper_core::transport::{Deadline, TransportError};
@@ -113,6 +114,30 @@ impl SourceSession {
         self.target.subject(self.plugin.name())
     }
 
+    /// Claims the source's address, waiting while another handle has it. Before
+    /// the source is attached: a restart of the plugin does not wait for it.
+    pub(super) fn take_place(&self) -> Result<()> {
+        let running = self.plugin.running(Instant::now() + self.plugin.site.options.init_timeout)?;
+        self.claim(&running, self.target.wait_for_place).map(|_| ())
+    }
+
+    /// Claims the address in the socket folder of a process, unless that is
+    /// done; returns the address. See
+    /// [`Plugin::claim_place`] for `patience`.
+    fn claim(&self, running: &Running, patience: Duration) -> Result<Address> {
+        let address = running.folder.data(&self.target.meta);
+        let address =
+            address.map_err(|source| Error::Message { what: self.what().not_sent(), source: source.into() })?;
+        let mut state = lock(&self.state);
+        if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
+            state.claim = None;
+            drop(state);
+            let claim = self.plugin.claim_place(address.clone(), self.what(), patience)?;
+            lock(&self.state).claim = Some(claim);
+        }
+        Ok(address)
+    }
+
     /// Waits until no start or stop is in progress.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
         self.starting.lock(Instant::now() + patience).ok_or_else(|| {
@@ -156,16 +181,7 @@ impl SourceSession {
         if let Some(former) = former {
             former.retire();
         }
-        let address = running.folder.data(&self.target.meta);
-        let address =
-            address.map_err(|source| Error::Message { what: self.what().not_sent(), source: source.into() })?;
-        let mut state = lock(&self.state);
-        if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
-            state.claim = None;
-            let patience = running.site.options.init_timeout;
-            state.claim = Some(running.site.claim(address.clone(), self.what(), patience)?);
-        }
-        drop(state);
+        let address = self.claim(running, Duration::ZERO)?;
         let (plugin, symbol) = (self.plugin.clone(), self.control.symbol_name.clone());
         let connection = SourceConnection::listen(running, &address, move || {
             plugin.counters.overruns.add(1);
