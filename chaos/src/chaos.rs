@@ -98,9 +98,12 @@ impl Run<'_> {
                 scope.spawn(move || self.machine.sleep(is_over));
             }
             scope.spawn(move || self.watch(watched, is_over));
-            for (post, sequence) in posts.iter().zip(sequences) {
+            let (of_tasks, others): (Vec<_>, Vec<_>) =
+                posts.iter().map(|post| &**post).zip(sequences).partition(|(post, _)| post.role.is_task());
+            for (post, sequence) in others {
                 scope.spawn(move || load::work(host, post, sequence, &self.findings));
             }
+            scope.spawn(move || load::tasks::run(host, of_tasks, &self.findings, &self.machine));
             let began = Instant::now();
             std::thread::scope(|scope| {
                 for step in &epoch.steps {
@@ -252,6 +255,7 @@ impl Run<'_> {
             tuples: self.tuples.load(Ordering::Relaxed),
             runs: sequences.iter().map(Sequence::runs).sum(),
             lags: self.machine.lags(),
+            beats: self.machine.beats(),
             counts: self.findings.counts(),
             violations: self.findings.violations(),
         }

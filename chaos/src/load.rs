@@ -4,6 +4,7 @@
 mod crowd;
 mod ending;
 mod slow;
+pub(crate) mod tasks;
 
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,7 @@ pub(crate) fn work(host: &Host, post: &Post, sequence: &mut Sequence, findings: 
         Role::SlowSink => worker.fill_and_close(),
         Role::Source => worker.read(sequence),
         Role::EndingSource => worker.read_to_the_end(sequence),
+        Role::TaskCalls | Role::TaskSink | Role::TaskSource => unreachable!("the engine on tasks has these"),
     }
     post.over.store(true, std::sync::atomic::Ordering::SeqCst);
 }

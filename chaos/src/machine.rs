@@ -25,9 +25,36 @@ pub(crate) struct Machine {
     /// When a thread should have been woken, and when it was.
     late: Mutex<Vec<(Instant, Instant)>>,
     lags: Mutex<Times>,
+    /// When a heartbeat of the engine on tasks was due, and when it came.
+    beats: Mutex<Vec<(Instant, Instant)>>,
+}
+
+/// How late the heartbeats of the engine on tasks were.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beats {
+    pub(crate) all: Times,
+    /// Those during which no sleeping thread was woken late.
+    pub(crate) on_time: Times,
 }
 
 impl Machine {
+    /// Records a heartbeat.
+    pub(crate) fn beat(&self, due: Instant, came: Instant) {
+        lock(&self.beats).push((due, came));
+    }
+
+    /// Returns how late the heartbeats were.
+    pub(crate) fn beats(&self) -> Beats {
+        let mut beats = Beats::default();
+        for (due, came) in lock(&self.beats).iter() {
+            beats.all.add(came.saturating_duration_since(*due));
+            if *came - *due < LATE || !self.was_late(*due, *came) {
+                beats.on_time.add(came.saturating_duration_since(*due));
+            }
+        }
+        beats
+    }
+
     /// Sleeps and reads the clock until the run is over.
     pub(crate) fn sleep(&self, over: &AtomicBool) {
         while !over.load(Ordering::SeqCst) {
@@ -60,7 +87,8 @@ mod tests {
     fn overlaps_are_found() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let machine = Machine { late: Mutex::new(vec![(at(10), at(30))]), lags: Mutex::default() };
+        let machine =
+            Machine { late: Mutex::new(vec![(at(10), at(30))]), lags: Mutex::default(), beats: Mutex::default() };
         assert!(
             machine.was_late(at(0), at(11)) && machine.was_late(at(29), at(40)) && machine.was_late(at(15), at(16))
         );

@@ -26,10 +26,23 @@ pub(crate) enum Role {
     SlowSink,
     /// Sources that end by themselves.
     EndingSource,
+    /// Many calls at a time, of a task.
+    TaskCalls,
+    /// A sink with acknowledgements, of a task.
+    TaskSink,
+    /// A source, of a task.
+    TaskSource,
+}
+
+impl Role {
+    /// Returns whether a task of the engine on tasks has the post.
+    pub(crate) fn is_task(self) -> bool {
+        matches!(self, Self::TaskCalls | Self::TaskSink | Self::TaskSource)
+    }
 }
 
 /// Posts of each plugin; first those that are always active.
-pub(crate) const ROLES: [Role; 10] = [
+pub(crate) const ROLES: [Role; 13] = [
     Role::Fast,
     Role::Fast,
     Role::Slow,
@@ -40,6 +53,9 @@ pub(crate) const ROLES: [Role; 10] = [
     Role::Crowd,
     Role::SlowSink,
     Role::EndingSource,
+    Role::TaskCalls,
+    Role::TaskSink,
+    Role::TaskSource,
 ];
 
 /// Number of posts that are always active.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Found;
+use crate::machine::Beats;
 use crate::timing::{LENIENCE, Times, millis};
 
 /// Promised time to notice a crash, in 99 of 100 cases.
@@ -14,6 +15,10 @@ const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 
 /// Promised time to restore all symbols, in 99 of 100 cases.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
+
+/// Promised lateness of a heartbeat beside the tasks of an engine, in 99 of 100
+/// cases.
+const BEAT_WITHIN: Duration = Duration::from_millis(5);
 
 /// Report of a run; see the module.
 #[derive(Debug)]
@@ -25,6 +30,7 @@ pub struct Report {
     pub(super) tuples: u64,
     pub(super) runs: usize,
     pub(super) lags: Times,
+    pub(super) beats: Beats,
     pub(super) counts: BTreeMap<String, (u64, String)>,
     pub(super) violations: Vec<String>,
 }
@@ -49,7 +55,7 @@ impl Promise {
 }
 
 impl Report {
-    fn promises(&self) -> [Promise; 2] {
+    fn promises(&self) -> [Promise; 3] {
         let all =
             |pick: fn(&Found) -> &Times| self.found.iter().fold(Times::default(), |all, found| all.join(pick(found)));
         [
@@ -64,6 +70,12 @@ impl Report {
                 within: BACK_WITHIN,
                 times: all(|found| &found.away.restored),
                 on_time: all(|found| &found.away.on_time),
+            },
+            Promise {
+                what: "heartbeat beside tasks",
+                within: BEAT_WITHIN,
+                times: self.beats.all.clone(),
+                on_time: self.beats.on_time.clone(),
             },
         ]
     }
@@ -107,7 +119,7 @@ impl Report {
                 (found.who.to_string(), figures)
             })
             .collect();
-        let [noticed, back] = self.promises();
+        let [noticed, back, beat] = self.promises();
         json!({
             "seconds": self.took.as_secs(),
             "hosts": self.hosts,
@@ -127,6 +139,9 @@ impl Report {
             "back": times(&back.times),
             "back_holds": back.holds(&back.times),
             "back_on_time": times(&back.on_time),
+            "beat": times(&beat.times),
+            "beat_holds": beat.holds(&beat.times),
+            "beat_on_time": times(&beat.on_time),
             "machine_late": times(&self.lags),
             "plugins": plugins,
             "counts": self.counts.iter().map(|(kind, (count, _))| (kind.clone(), (*count).into()))
