@@ -28,6 +28,7 @@ ekuiper_interop::over_each_transport_of_ours! {
     a_sink_goes_on_after_a_crash,
     a_dropped_sink_is_drained_without_blocking,
     a_source_is_forwarded_to_a_sink,
+    a_stop_ends_the_wait_for_a_plugin_that_takes_nothing,
 }
 
 mod official {
@@ -294,6 +295,41 @@ fn a_source_is_forwarded_to_a_sink(transport: &str) {
             assert_eq!(numbers(&path), (1..=2000).collect::<Vec<_>>(), "{runtime}");
         });
     });
+}
+
+fn a_stop_ends_the_wait_for_a_plugin_that_takes_nothing(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    // Longer than a test may take.
+    let forever = Duration::from_secs(3600);
+    let builder = Host::builder().transport(transport).plugin(mirror.folder());
+    let host = builder.send_timeout(forever).recv_timeout(forever).build().unwrap();
+    for acks in [false, true] {
+        on_each_runtime(async |runtime| {
+            let pipe = Pipe::new(mirror.scratch().join(format!("stopped{runtime}{acks}")));
+            let mut sink = open(&host, &pipe.path, acks).await;
+            let filler = "x".repeat(5000);
+            fill(&mut sink, &filler).await;
+            let stopper = sink.stopper();
+            let stop = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                stopper.stop();
+                stopper.abandon();
+            });
+            // Until one of them waits.
+            let stopped = loop {
+                if let Err(error) = sink.feed(json!({ "filler": filler })).await {
+                    break error;
+                }
+            };
+            assert!(matches!(stopped, Error::Stopped), "{runtime} {acks}: {stopped}");
+            stop.join().unwrap();
+            drop(sink);
+            // The plugin's sink writes on, and stops.
+            drop(pipe);
+        });
+    }
+    host.shutdown();
 }
 
 fn an_official_sink_gets_one_message_after_the_other(transport: &str) {

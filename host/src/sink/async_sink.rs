@@ -208,7 +208,8 @@ impl AsyncSink {
                         return Poll::Ready(Err(session.explain(&connection, error, problem, options.send_timeout)));
                     }
                     queued.wait = Some(self.await_room(&connection, queued.since + options.send_timeout, context));
-                    return Poll::Pending;
+                    session.wake_task(context.waker());
+                    return if session.is_stopped() { Poll::Ready(Err(Error::Stopped)) } else { Poll::Pending };
                 }
                 Attempt::WindowFull(connection, number) => {
                     if queued.since.elapsed() >= options.recv_timeout {
@@ -224,6 +225,10 @@ impl AsyncSink {
                     // Before the last attempt, so that no acknowledgement is
                     // missed.
                     connection.acks.wake_task(number, context.waker());
+                    session.wake_task(context.waker());
+                    if session.is_stopped() {
+                        return Poll::Ready(Err(Error::Stopped));
+                    }
                     is_registered = true;
                 }
                 Attempt::Unclear => {

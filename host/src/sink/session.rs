@@ -2,7 +2,7 @@
 //! while there is none, and stopped with its handle.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
 use crate::site::Claim;
-use crate::sync::{lock, wait};
+use crate::sync::{Changed, lock};
 use crate::target::Target;
 use crate::{Error, Result, Subject};
 
@@ -36,7 +36,7 @@ pub(crate) struct SinkSession {
     /// Held during a start or a stop, so that they do not overlap.
     starting: DeadlineLock<()>,
     pub(crate) state: Mutex<SinkState>,
-    changed: Condvar,
+    changed: Changed,
     /// Nothing more is to be sent.
     stopped: AtomicBool,
     /// The wait for collection is given up.
@@ -164,7 +164,7 @@ impl SinkSession {
             control,
             starting: DeadlineLock::default(),
             state: Mutex::default(),
-            changed: Condvar::new(),
+            changed: Changed::default(),
             stopped: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             unattended: AtomicBool::new(false),
@@ -237,6 +237,11 @@ impl SinkSession {
         self.stopped.load(Ordering::SeqCst)
     }
 
+    /// Has `waker` woken when the sink is stopped, or its connection changes.
+    pub(crate) fn wake_task(&self, waker: &Waker) {
+        self.changed.wake(waker);
+    }
+
     /// Ends the wait of the sender, and refuses later messages. What was sent
     /// before is still read.
     pub(crate) fn end(&self) {
@@ -280,7 +285,7 @@ impl SinkSession {
             }
             state = lock(&self.state);
             if state.wakes == seen {
-                state = wait(&self.changed, state, Some(left));
+                state = self.changed.wait(state, Some(left));
             }
         }
     }
