@@ -16,6 +16,9 @@ use super::function::{EncodedMeta, Outcome, decode_reply};
 use crate::codec::{Array, Format, Reader};
 use crate::{Error, Result};
 
+/// The end of a batch in JSON.
+const END: &[u8] = b"]}";
+
 /// The encoder of a batch, row after row.
 #[derive(Debug)]
 pub struct BatchWriter {
@@ -59,20 +62,22 @@ impl BatchWriter {
     }
 
     /// Removes the rows that are not to be kept. `ends` has the
-    /// [length](BatchWriter::length) of the batch after each of its rows.
-    pub fn retain(&mut self, ends: &[usize], mut keep: impl FnMut(usize) -> bool) {
+    /// [length](BatchWriter::length) of the batch after each of its rows, also
+    /// afterwards: a removed row has no length.
+    pub fn retain(&mut self, ends: &mut [usize], mut keep: impl FnMut(usize) -> bool) {
         let (mut start, mut end_kept) = (self.first, self.first);
         self.rows = 0;
-        for (row, &end) in ends.iter().enumerate() {
-            if keep(row) {
+        for (row, end) in ends.iter_mut().enumerate() {
+            if *end > start && keep(row) {
                 // The first row has no comma before it.
-                let comma = self.format == Format::Json && self.rows == 0 && row > 0;
+                let comma = self.format == Format::Json && self.rows == 0 && start > self.first;
                 let from = start + usize::from(comma);
-                self.buffer.copy_within(from..end, end_kept);
-                end_kept += end - from;
+                self.buffer.copy_within(from..*end, end_kept);
+                end_kept += *end - from;
                 self.rows += 1;
             }
-            start = end;
+            start = *end;
+            *end = end_kept;
         }
         self.buffer.truncate(end_kept);
     }
@@ -115,11 +120,26 @@ impl BatchWriter {
 
     /// Returns the encoded message.
     pub fn finish(mut self) -> Vec<u8> {
+        self.lend()
+    }
+
+    /// Returns the encoded message, to be [taken back](BatchWriter::take_back)
+    /// if it cannot be sent.
+    pub fn lend(&mut self) -> Vec<u8> {
         match self.format {
-            Format::Json => self.buffer.extend_from_slice(b"]}"),
+            Format::Json => self.buffer.extend_from_slice(END),
             Format::MessagePack => close_array(&mut self.buffer, self.place, self.rows),
         }
-        self.buffer
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Takes back the message that it has [lent](BatchWriter::lend): rows can
+    /// be added and removed again.
+    pub fn take_back(&mut self, message: Vec<u8>) {
+        self.buffer = message;
+        if self.format == Format::Json {
+            self.buffer.truncate(self.buffer.len() - END.len());
+        }
     }
 }
 

@@ -108,8 +108,15 @@ fn what_is_left_of_a_batch_is_as_if_the_rest_had_never_been_there() {
                     some.row(&("x".repeat(row * 20), row)).unwrap();
                 }
             }
-            all.retain(&ends, is_kept);
+            // In two steps, between which it was lent.
+            all.retain(&mut ends, |row| is_kept(row) || row % 2 == 1);
+            let message = all.lend();
+            all.take_back(message);
+            all.retain(&mut ends, is_kept);
             assert_eq!((all.rows(), all.length()), (some.rows(), some.length()));
+            for batch in [&mut all, &mut some] {
+                batch.row(&("more",)).unwrap();
+            }
             assert_eq!(all.finish(), some.finish(), "{format:?} {kept:04b}");
         }
     }
