@@ -385,6 +385,15 @@ impl HostBuilder {
         self
     }
 
+    /// Sets the maximum size of the calls of
+    /// [`Function::call_async`] that wait to be sent, in bytes, of all
+    /// functions together: beyond, it fails with [`Error::QueueFull`].
+    /// Default: 64 MiB.
+    pub fn call_queue(mut self, bytes: usize) -> Self {
+        self.options.call_queue = bytes;
+        self
+    }
+
     /// Sets the maximum time to drain a sink, until everything that was sent to
     /// it has been collected: in [`Sink::close`](crate::Sink::close), on its
     /// drop, and in an [update](Host::update) of its plugin. Default: 10

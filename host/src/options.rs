@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) format: Format,
     /// Maximum number of unacknowledged messages to a sink.
     pub(crate) ack_window: u64,
+    /// Maximum size of the calls that wait to be sent, in bytes.
+    pub(crate) call_queue: usize,
     /// Maximum time to drain a sink; `drain_stall`: without progress.
     pub(crate) drain_timeout: Duration,
     pub(crate) drain_stall: Duration,
@@ -64,6 +66,7 @@ impl Default for Options {
             max_message: transport::Options::default().max_message,
             format: Format::MessagePack,
             ack_window: 1024,
+            call_queue: 64 << 20,
             drain_timeout: Duration::from_secs(600),
             drain_stall: Duration::from_secs(10),
             stall_timeout: transport::Options::default().stall_timeout,

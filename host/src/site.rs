@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub(crate) struct Site {
     pub(crate) background: Background,
     /// Threads for what may wait until handles are closed, which the others do.
     pub(crate) openings: Background,
+    /// Bytes of the calls that wait to be sent.
+    pub(crate) waiting_calls: AtomicUsize,
     /// The host's socket folder.
     pub(crate) folder: SocketFolder,
     /// Folder for the notes of sockets elsewhere.
@@ -60,13 +63,14 @@ impl Site {
         events: Events,
     ) -> Arc<Self> {
         let notes = own.map(|own| own.path().to_owned());
-        let (background, openings, addresses, released) = Default::default();
+        let (background, openings, waiting_calls, addresses, released) = Default::default();
         Arc::new(Self {
             options,
             transport,
             idle_reader,
             background,
             openings,
+            waiting_calls,
             folder,
             notes,
             addresses,

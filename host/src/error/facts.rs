@@ -25,6 +25,8 @@ impl Error {
             | Self::Garbage { plugin, .. }
             | Self::Refused { plugin, .. }
             | Self::Timeout { plugin, .. }
+            | Self::Expired { plugin, .. }
+            | Self::QueueFull { plugin, .. }
             | Self::OutcomeUnknown { plugin, .. }
             | Self::Exited { plugin, .. }
             | Self::Away { plugin, .. }
@@ -64,6 +66,8 @@ impl Error {
             | Self::NoSuchSymbol { symbol, .. }
             | Self::NotServed { symbol, .. }
             | Self::Refused { symbol, .. }
+            | Self::Expired { symbol, .. }
+            | Self::QueueFull { symbol, .. }
             | Self::Function { symbol, .. }
             | Self::Source { symbol, .. }
             | Self::Overrun { symbol, .. }
@@ -111,7 +115,7 @@ impl Error {
     ///
     /// | delivery | errors |
     /// |---|---|
-    /// | [`NotSent`](ErrorDelivery::NotSent) | those of folders, manifests, names, configs and starts of a plugin; [`Away`](Error::Away), [`Broken`](Error::Broken), [`Updating`](Error::Updating), [`Replaced`](Error::Replaced), [`NotRestored`](Error::NotRestored), [`SinkBroken`](Error::SinkBroken); an update that was not carried out |
+    /// | [`NotSent`](ErrorDelivery::NotSent) | those of folders, manifests, names, configs and starts of a plugin; [`Expired`](Error::Expired), [`QueueFull`](Error::QueueFull), [`Away`](Error::Away), [`Broken`](Error::Broken), [`Updating`](Error::Updating), [`Replaced`](Error::Replaced), [`NotRestored`](Error::NotRestored), [`SinkBroken`](Error::SinkBroken); an update that was not carried out |
     /// | [`Answered`](ErrorDelivery::Answered) | [`Function`](Error::Function), [`Source`](Error::Source), [`Sink`](Error::Sink), [`Refused`](Error::Refused), [`NotStopped`](Error::NotStopped) |
     /// | [`Unknown`](ErrorDelivery::Unknown) | [`OutcomeUnknown`](Error::OutcomeUnknown), [`Exited`](Error::Exited), [`Overrun`](Error::Overrun), [`NotCollected`](Error::NotCollected), [`Stopped`](Error::Stopped) |
     /// | depends on the request | [`Timeout`](Error::Timeout): `NotSent` if no plugin was connected, or an earlier request took the time; [`Message`](Error::Message): `NotSent` if a value could not be encoded, `Answered` if the answer could not be decoded; [`Transport`](Error::Transport), [`Shortage`](Error::Shortage) |
@@ -142,6 +146,8 @@ impl Error {
             | Self::EarlyExit { .. }
             | Self::NoHandshake { .. }
             | Self::Garbage { .. }
+            | Self::Expired { .. }
+            | Self::QueueFull { .. }
             | Self::Away { .. }
             | Self::Updating { .. }
             | Self::Update { .. }

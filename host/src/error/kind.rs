@@ -51,6 +51,8 @@ kinds! {
     Garbage
     Refused
     Timeout
+    Expired
+    QueueFull
     OutcomeUnknown
     Exited
     Away

@@ -266,6 +266,31 @@ pub enum Error {
         /// The deadline that passed, as a duration.
         after: Duration,
     },
+    /// A call's deadline passed while it waited behind earlier calls, or for
+    /// its plugin: it was not executed.
+    #[error(
+        "plugin {plugin}: function {symbol} was not called: the deadline of {after:?} passed before the call was sent"
+    )]
+    Expired {
+        /// The plugin.
+        plugin: String,
+        /// The function.
+        symbol: String,
+        /// The deadline that passed, as a duration.
+        after: Duration,
+    },
+    /// Too many calls wait to be sent: this one was not made.
+    #[error(
+        "plugin {plugin}: function {symbol} was not called: the calls that wait have reached the limit of {limit} bytes (call_queue): make fewer at a time, or raise the limit"
+    )]
+    QueueFull {
+        /// The plugin.
+        plugin: String,
+        /// The function.
+        symbol: String,
+        /// The host's `call_queue`, in bytes.
+        limit: usize,
+    },
     /// The plugin crashed, or its connection ended, between the request and the
     /// answer: whether the request was carried out is unknown.
     #[error("plugin {plugin}: outcome unknown: {what}: {}", lost(exit))]

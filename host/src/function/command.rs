@@ -1,13 +1,16 @@
 //! A message with one or more calls, from the first call to their outcomes.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
+use std::time::Instant;
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_reply, split_batch_reply};
 use serde::de::DeserializeOwned;
 
+use super::options::{Due, Terms};
 use super::route::{FunctionConnection, FunctionRoute};
 use crate::channel::Failure;
 use crate::plugin::running::Running;
@@ -39,11 +42,16 @@ impl Shape {
 /// support batches.
 pub(super) struct Command {
     pub(super) shape: Shape,
+    pub(super) terms: Terms,
     id: u64,
     /// The process that it was encoded for.
     pub(super) origin: Arc<Running>,
     content: Mutex<Content>,
     outcome: OnceLock<Result<Answer>>,
+    /// Calls have errors of their own.
+    has_errors: AtomicBool,
+    /// Why it is sent a second time.
+    first_failure: OnceLock<Error>,
 }
 
 struct Content {
@@ -52,20 +60,29 @@ struct Content {
     ends: Vec<usize>,
     calls: Vec<Call>,
     reply: Option<Result<Vec<u8>, Failure>>,
+    /// Bytes counted as [waiting](crate::site::Site::waiting_calls).
+    waiting: usize,
+    /// The first deadline of its calls.
+    first_due: Option<Instant>,
+    /// The message, once it was sent, if it may be sent again.
+    sent: Option<Vec<u8>>,
 }
 
 enum Body {
     /// A batch to which calls are added.
     Open(BatchWriter),
-    /// The encoded message.
+    /// The encoded message of a single call.
     Sealed(Vec<u8>),
-    /// The message is being sent, or was.
-    Taken,
+    /// The message is being sent, or was; with the writer of a batch.
+    Taken(Option<BatchWriter>),
 }
 
 #[derive(Default)]
 struct Call {
     waker: Option<Waker>,
+    due: Option<Due>,
+    /// Outcome of this call alone.
+    error: Option<Box<Error>>,
     /// Nobody wants its result.
     is_dropped: bool,
     /// It was dropped before the message was sent.
@@ -80,62 +97,163 @@ struct Answer {
 }
 
 impl Command {
-    pub(super) fn batch(shape: Shape, id: u64, batch: BatchWriter, made_for: FunctionConnection) -> Self {
-        Self::new(shape, id, Body::Open(batch), made_for)
+    pub(super) fn batch(shape: Shape, terms: Terms, id: u64, batch: BatchWriter, made_for: FunctionConnection) -> Self {
+        Self::new(shape, terms, id, Body::Open(batch), made_for)
     }
 
     /// Creates the message of a single call.
-    pub(super) fn call(shape: Shape, message: Vec<u8>, made_for: FunctionConnection) -> Self {
-        let command = Self::new(shape, 0, Body::Sealed(message), made_for);
-        lock(&command.content).calls.push(Call::default());
+    pub(super) fn call(
+        shape: Shape,
+        terms: Terms,
+        message: Vec<u8>,
+        due: Option<Due>,
+        made_for: FunctionConnection,
+    ) -> Self {
+        let length = message.len();
+        let command = Self::new(shape, terms, 0, Body::Sealed(message), made_for);
+        command.enter(&mut lock(&command.content), due, length);
         command
     }
 
-    fn new(shape: Shape, id: u64, body: Body, made_for: FunctionConnection) -> Self {
-        let content = Mutex::new(Content { body, ends: Vec::new(), calls: Vec::new(), reply: None });
-        Self { shape, id, origin: made_for.running, content, outcome: OnceLock::new() }
+    fn new(shape: Shape, terms: Terms, id: u64, body: Body, made_for: FunctionConnection) -> Self {
+        let content =
+            Content { body, ends: Vec::new(), calls: Vec::new(), reply: None, waiting: 0, first_due: None, sent: None };
+        let content = Mutex::new(content);
+        let (outcome, has_errors, first_failure) = Default::default();
+        Self { shape, terms, id, origin: made_for.running, content, outcome, has_errors, first_failure }
     }
 
     /// Adds a call, unless the batch is full, or being sent. Returns the call's
     /// number.
-    pub(super) fn add(&self, args: &impl Arguments) -> Option<ekuiper_core::Result<usize>> {
+    pub(super) fn add(&self, args: &impl Arguments, due: Option<Due>) -> Option<ekuiper_core::Result<usize>> {
         let mut content = lock(&self.content);
         let Content { body: Body::Open(batch), ends, calls, .. } = &mut *content else { return None };
-        if batch.length() >= FULL {
+        let before = batch.length();
+        if before >= FULL || calls.len() >= self.terms.max_rows || self.first_failure.get().is_some() {
             return None;
         }
-        Some(batch.row(args).map(|()| {
-            ends.push(batch.length());
-            calls.push(Call::default());
-            calls.len() - 1
-        }))
+        if let Err(error) = batch.row(args) {
+            return Some(Err(error));
+        }
+        let (row, length) = (calls.len(), batch.length());
+        ends.push(length);
+        self.enter(&mut content, due, length - before);
+        Some(Ok(row))
+    }
+
+    /// Notes a call of this length.
+    fn enter(&self, content: &mut Content, due: Option<Due>, length: usize) {
+        content.calls.push(Call { due, ..Call::default() });
+        if let Some(due) = due {
+            content.first_due = Some(content.first_due.map_or(due.at, |first| first.min(due.at)));
+        }
+        let waiting = length + size_of::<Call>();
+        content.waiting += waiting;
+        self.origin.site.waiting_calls.fetch_add(waiting, Ordering::Relaxed);
+    }
+
+    /// Notes that the calls do not wait any more.
+    fn leave(&self, content: &mut Content) {
+        self.origin.site.waiting_calls.fetch_sub(std::mem::take(&mut content.waiting), Ordering::Relaxed);
     }
 
     /// Returns the message, without the calls that were dropped; `None` if no
-    /// call is left. No call can be added from then on.
+    /// call is left. No call can be added from then on, unless the message is
+    /// [put back](Command::put_back).
     pub(super) fn seal(&self) -> Option<Vec<u8>> {
         let mut content = lock(&self.content);
         let Content { body, ends, calls, .. } = &mut *content;
         if calls.iter().all(|call| call.is_dropped) {
-            *body = Body::Taken;
+            *body = Body::Taken(None);
+            self.leave(&mut content);
             return None;
         }
-        match std::mem::replace(body, Body::Taken) {
+        let (taken, message) = match std::mem::replace(body, Body::Taken(None)) {
             Body::Open(mut batch) => {
-                if calls.iter().any(|call| call.is_dropped) {
+                if calls.iter().any(|call| call.is_dropped && !call.is_left_out) {
                     calls.iter_mut().for_each(|call| call.is_left_out = call.is_dropped);
                     batch.retain(ends, |row| !calls[row].is_left_out);
                 }
-                Some(batch.finish())
+                let message = batch.lend();
+                (Some(batch), Some(message))
             }
-            Body::Sealed(message) => Some(message),
-            Body::Taken => None,
-        }
+            Body::Sealed(message) => (None, Some(message)),
+            Body::Taken(batch) => (batch, None),
+        };
+        *body = Body::Taken(taken);
+        message
     }
 
     /// Takes a message back that could not be sent.
     pub(super) fn put_back(&self, message: Vec<u8>) {
-        lock(&self.content).body = Body::Sealed(message);
+        let body = &mut lock(&self.content).body;
+        *body = match std::mem::replace(body, Body::Taken(None)) {
+            Body::Taken(Some(mut batch)) => {
+                batch.take_back(message);
+                Body::Open(batch)
+            }
+            _ => Body::Sealed(message),
+        };
+    }
+
+    /// Notes that the message was sent. Returns its buffer, unless it may have
+    /// to be sent again.
+    pub(super) fn sent(&self, message: Vec<u8>) -> Option<Vec<u8>> {
+        let mut content = lock(&self.content);
+        self.leave(&mut content);
+        if self.terms.is_idempotent && !self.is_settled() {
+            content.sent = Some(message);
+            return None;
+        }
+        Some(message)
+    }
+
+    /// Makes the command one to be sent again after this failure, if it may be
+    /// executed twice, and was not sent twice before.
+    ///
+    /// # Errors
+    /// The failure.
+    pub(super) fn repeat(&self, failure: Error) -> Result<()> {
+        let message = lock(&self.content).sent.take();
+        match message.filter(|_| !self.is_settled() && self.first_failure.get().is_none()) {
+            Some(message) => {
+                tracing::debug!(error = %failure, "an idempotent call is made again");
+                let _ = self.first_failure.set(failure);
+                self.put_back(message);
+                Ok(())
+            }
+            None => Err(failure),
+        }
+    }
+
+    /// Fails the calls whose deadline has passed. Returns the wakers of those
+    /// that wait, and the next deadline.
+    pub(super) fn expire(&self, now: Instant, route: &FunctionRoute, is_sent: bool) -> (Vec<Waker>, Option<Instant>) {
+        let mut content = lock(&self.content);
+        if self.is_settled() || content.first_due.is_none_or(|first| now < first) {
+            let next = content.first_due.filter(|_| !self.is_settled());
+            return (Vec::new(), next);
+        }
+        let is_sent = is_sent || matches!(content.body, Body::Taken(_)) || self.first_failure.get().is_some();
+        let (mut wakers, mut next) = (Vec::new(), None);
+        for call in content.calls.iter_mut().filter(|call| !call.is_dropped) {
+            let Some(due) = call.due else { continue };
+            if now < due.at {
+                next = Some(next.map_or(due.at, |next: Instant| next.min(due.at)));
+                continue;
+            }
+            call.error = Some(Box::new(route.expired(due.after, is_sent)));
+            call.is_dropped = true;
+            wakers.extend(call.waker.take());
+            self.has_errors.store(true, Ordering::SeqCst);
+        }
+        content.first_due = next;
+        (wakers, next)
+    }
+
+    /// Returns the deadline of a call.
+    pub(super) fn due(&self, row: usize) -> Option<Instant> {
+        lock(&self.content).calls[row].due.map(|due| due.at)
     }
 
     /// Returns the number of calls that are sent.
@@ -194,28 +312,46 @@ impl Command {
         Ok(Answer { format, reply, outcomes })
     }
 
-    /// Gives each call this error.
+    /// Gives each call this error; if the command was sent once before, the
+    /// error of that.
     pub(super) fn fail(&self, error: Error) {
-        self.settle(Err(error));
+        let first = self.first_failure.get().cloned();
+        self.settle(Err(first.unwrap_or(error)));
     }
 
     fn settle(&self, outcome: Result<Answer>) {
         // A command is settled once.
         let _ = self.outcome.set(outcome);
         let mut content = lock(&self.content);
-        content.body = Body::Taken;
+        content.body = Body::Taken(None);
+        content.sent = None;
+        self.leave(&mut content);
         let wakers: Vec<_> = content.calls.iter_mut().filter_map(|call| call.waker.take()).collect();
         drop(content);
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Returns whether the calls have their outcomes.
+    /// Returns whether all calls have their outcomes.
     pub(super) fn is_settled(&self) -> bool {
         self.outcome.get().is_some()
     }
 
+    /// Returns whether a call has its outcome.
+    pub(super) fn is_over(&self, row: usize) -> bool {
+        self.is_settled() || self.own_error(row).is_some()
+    }
+
+    /// Returns the outcome of a call alone.
+    fn own_error(&self, row: usize) -> Option<Error> {
+        let has_errors = self.has_errors.load(Ordering::SeqCst);
+        has_errors.then(|| lock(&self.content).calls[row].error.as_deref().cloned())?
+    }
+
     /// Returns the outcome of a call, if it is there.
     pub(super) fn outcome<R: DeserializeOwned>(&self, route: &FunctionRoute, row: usize) -> Option<Result<R>> {
+        if let Some(error) = self.own_error(row) {
+            return Some(Err(error));
+        }
         let answer = match self.outcome.get()? {
             Ok(answer) => answer,
             Err(error) => return Some(Err(error.clone())),
@@ -243,7 +379,7 @@ impl Command {
     pub(super) fn wake_when_settled(&self, row: usize, waker: &Waker) -> bool {
         let mut content = lock(&self.content);
         // Checked under the lock, which whoever settles takes afterwards.
-        if self.is_settled() {
+        if self.is_settled() || content.calls[row].error.is_some() {
             return false;
         }
         match &mut content.calls[row].waker {
@@ -255,7 +391,17 @@ impl Command {
 
     /// Drops a call: it is not sent, if it was not yet.
     pub(super) fn drop_call(&self, row: usize) {
+        if self.is_settled() {
+            return;
+        }
         let call = &mut lock(&self.content).calls[row];
         (call.is_dropped, call.waker) = (true, None);
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        let waiting = self.content.get_mut().unwrap_or_else(PoisonError::into_inner).waiting;
+        self.origin.site.waiting_calls.fetch_sub(waiting, Ordering::Relaxed);
     }
 }

@@ -2,10 +2,12 @@
 
 mod command;
 mod many;
+pub(crate) mod options;
 pub(crate) mod pending;
 mod pipeline;
 mod route;
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use ekuiper_core::message::{Arguments, CallKind, FunctionMeta};
@@ -14,16 +16,42 @@ use serde::de::DeserializeOwned;
 use crate::Result;
 use crate::plugin::Plugin;
 use crate::target::default_rule;
+use options::CallOptions;
 use pending::PendingCall;
 use pipeline::Pipeline;
 use route::FunctionRoute;
 
 /// A function of a plugin. Cheap to clone; calls of the same function are
 /// executed one at a time, from whichever clone.
+///
+/// Two are equal if they call the same function of the same plugin for the same
+/// rule, operator and instance, with the same options.
 #[derive(Clone)]
 pub struct Function {
     route: Arc<FunctionRoute>,
     pipeline: Arc<Pipeline>,
+    options: CallOptions,
+    /// A call needs nothing but the default options.
+    is_plain: bool,
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.route.plugin, &other.route.plugin)
+            && self.route.symbol == other.route.symbol
+            && self.route.meta == other.route.meta
+            && self.options == other.options
+    }
+}
+
+impl Eq for Function {}
+
+impl Hash for Function {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.route.plugin).hash(state);
+        self.route.symbol.hash(state);
+        self.route.meta.hash(state);
+    }
 }
 
 impl std::fmt::Debug for Function {
@@ -44,7 +72,7 @@ impl Function {
 
     fn of(route: FunctionRoute) -> Self {
         let route = Arc::new(route);
-        Self { pipeline: Pipeline::new(route.clone()), route }
+        Self { pipeline: Pipeline::new(route.clone()), route, options: CallOptions::default(), is_plain: true }
     }
 
     /// Returns the function's name.
@@ -56,7 +84,24 @@ impl Function {
     /// carry. Default: a rule named after this process, with an operator of the
     /// function's name.
     pub fn with_meta(self, meta: FunctionMeta) -> Self {
-        Self::of(self.route.with_meta(meta))
+        Self::of(self.route.with_meta(meta)).with_options(self.options)
+    }
+
+    /// Returns the same function, whose calls have these options: their
+    /// deadlines, whether they may be executed twice, and how many are sent
+    /// together.
+    pub fn with_options(self, options: CallOptions) -> Self {
+        Self { options, is_plain: options.is_default(), ..self }
+    }
+
+    /// Returns a handle that ends every wait on this function from another
+    /// thread: on this handle, its clones, and what
+    /// [`with_options`](Function::with_options) has made of them. A
+    /// [`call`](Function::call) that was made before the first such handle
+    /// still waits for its answer.
+    pub fn stopper(&self) -> FunctionStopper {
+        self.pipeline.allow_stop();
+        FunctionStopper(self.pipeline.clone())
     }
 
     /// Calls the function: `revert.call::<String>(("hello",))`.
@@ -66,7 +111,10 @@ impl Function {
     /// text; or there is no answer: [`Timeout`](crate::Error::Timeout),
     /// [`OutcomeUnknown`](crate::Error::OutcomeUnknown) and others.
     pub fn call<R: DeserializeOwned>(&self, args: impl Arguments) -> Result<R> {
-        self.route.call(&args)
+        if self.is_plain && !self.pipeline.has_stopper() {
+            return self.route.call(&args);
+        }
+        self.call_async(args)?.wait()
     }
 
     /// Calls the function for many rows of arguments. Returns one outcome per
@@ -96,9 +144,10 @@ impl Function {
     /// other.
     ///
     /// # Errors
-    /// The arguments cannot be encoded.
+    /// The arguments cannot be encoded;
+    /// [`QueueFull`](crate::Error::QueueFull), when too many calls wait.
     pub fn call_async<R: DeserializeOwned>(&self, args: impl Arguments) -> Result<PendingCall<R>> {
-        let (command, row) = self.pipeline.add(&args)?;
+        let (command, row) = self.pipeline.add(&args, &self.options)?;
         Ok(PendingCall::new(self.pipeline.clone(), command, row))
     }
 
@@ -117,5 +166,17 @@ impl Function {
     /// As [`Function::call`].
     pub fn is_aggregate(&self) -> Result<bool> {
         self.route.ask(CallKind::IsAggregate, &(), None)
+    }
+}
+
+/// Handle that ends the waits on a [`Function`] from another thread.
+#[derive(Clone)]
+pub struct FunctionStopper(Arc<Pipeline>);
+
+impl FunctionStopper {
+    /// Ends every wait with [`Error::Stopped`](crate::Error::Stopped), and
+    /// refuses every later call. Calls that were not sent are not executed.
+    pub fn stop(&self) {
+        self.0.stop();
     }
 }

@@ -1,5 +1,6 @@
 //! A call in flight: a future, or a value that can be waited for.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +28,13 @@ pub struct PendingCall<R> {
     result: PhantomData<fn() -> R>,
 }
 
+impl<R> fmt::Debug for PendingCall<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_over = self.command.is_over(self.row);
+        f.debug_struct("PendingCall").field("is_over", &is_over).finish_non_exhaustive()
+    }
+}
+
 impl<R> PendingCall<R> {
     pub(super) fn new(pipeline: Arc<Pipeline>, command: Arc<Command>, row: usize) -> Self {
         Self { pipeline, command, row, has_yielded: false, result: PhantomData }
@@ -40,7 +48,7 @@ impl<R: DeserializeOwned> PendingCall<R> {
     /// As [`Function::call`](super::Function::call). A call that was not sent
     /// before its process ended is made in the next one.
     pub fn wait(self) -> Result<R> {
-        self.pipeline.wait(&self.command);
+        self.pipeline.wait(&self.command, self.row);
         self.outcome().expect("a settled command has an outcome for each call")
     }
 
@@ -53,14 +61,14 @@ impl<R: DeserializeOwned> Future for PendingCall<R> {
     type Output = Result<R>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.command.is_settled() {
+        if !self.command.is_over(self.row) {
             if !std::mem::replace(&mut self.has_yielded, true) {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
             self.pipeline.spin(&self.command);
         }
-        if !self.command.is_settled() && self.command.wake_when_settled(self.row, context.waker()) {
+        if !self.command.is_over(self.row) && self.command.wake_when_settled(self.row, context.waker()) {
             self.pipeline.attend(&self.command);
             return Poll::Pending;
         }

@@ -9,7 +9,7 @@
 //! thread that lives no longer than that.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use ekuiper_core::message::{Arguments, BatchWriter, CallKind, encode_call};
 use ekuiper_core::transport::TransportError;
 
 use super::command::{Command, Shape};
+use super::options::{CallOptions, Terms};
 use super::route::{FunctionConnection, FunctionRoute};
 use crate::channel::Failure;
 use crate::channel::idle_reader::Timer;
@@ -46,6 +47,9 @@ pub(crate) struct Pipeline {
     /// Goes on when woken.
     waker: Waker,
     spin: Spin,
+    /// Its waits can be [ended](Pipeline::stop) from elsewhere.
+    has_stopper: AtomicBool,
+    is_stopped: AtomicBool,
 }
 
 #[derive(Default)]
@@ -61,6 +65,8 @@ struct Queue {
     /// the number of commands that waited then: they fail with it.
     send_by: Option<(Instant, usize)>,
     timer: Option<(Instant, Timer)>,
+    /// The first deadline of a call, or one that was.
+    first_due: Option<Instant>,
     /// Number of threads that wait for a change.
     threads: usize,
 }
@@ -106,18 +112,63 @@ impl Pipeline {
             turns: AtomicUsize::new(0),
             waker: Waker::from(Arc::new(GoOn(own.clone()))),
             spin: Spin::default(),
+            has_stopper: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
         })
     }
 
+    /// Returns whether its waits can be ended from elsewhere.
+    pub(super) fn has_stopper(&self) -> bool {
+        self.has_stopper.load(Ordering::Relaxed)
+    }
+
+    /// Lets its waits be ended from elsewhere.
+    pub(super) fn allow_stop(&self) {
+        self.has_stopper.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
+    }
+
+    /// Ends every wait, and refuses every later call.
+    pub(super) fn stop(&self) {
+        let mut queue = lock(&self.queue);
+        self.is_stopped.store(true, Ordering::SeqCst);
+        let flight = queue.in_flight.clone();
+        let commands: Vec<_> =
+            queue.waiting.drain(..).chain(flight.iter().map(|flight| flight.command.clone())).collect();
+        drop(queue);
+        commands.iter().for_each(|command| command.fail(Error::Stopped));
+        self.tell_change(lock(&self.queue));
+        if let Some(flight) = flight {
+            flight.connection.channel.look_again();
+        }
+    }
+
     /// Adds a call; returns its command, and its number in that.
-    pub(super) fn add(self: &Arc<Self>, args: &impl Arguments) -> Result<(Arc<Command>, usize)> {
+    pub(super) fn add(self: &Arc<Self>, args: &impl Arguments, options: &CallOptions) -> Result<(Arc<Command>, usize)> {
         let connection = self.route.latest();
         let shape = Shape::of(&connection);
+        let site = &self.route.plugin.site;
+        let (terms, due) = (Terms::of(options, &site.options), options.due());
         let mut queue = lock(&self.queue);
+        if self.is_stopped() {
+            return Err(Error::Stopped);
+        }
+        if site.waiting_calls.load(Ordering::Relaxed) >= site.options.call_queue {
+            return Err(self.route.queue_full());
+        }
+        if let Some(due) = due
+            && queue.first_due.is_none_or(|first| due.at < first)
+        {
+            queue.first_due = Some(due.at);
+            self.set_timer(&mut queue, due.at);
+        }
         let what = || self.route.what(if shape.is_batch { CallKind::Batch } else { CallKind::Exec });
         let wrong = |source: ekuiper_core::Error| Error::Message { what: what().not_sent(), source: source.into() };
-        if let Some(last) = queue.waiting.back().filter(|last| last.shape == shape)
-            && let Some(row) = last.add(args).transpose().map_err(wrong)?
+        if let Some(last) = queue.waiting.back().filter(|last| last.shape == shape && last.terms == terms)
+            && let Some(row) = last.add(args, due).transpose().map_err(wrong)?
         {
             return Ok((last.clone(), row));
         }
@@ -125,15 +176,15 @@ impl Pipeline {
         let command = if shape.is_batch {
             let id = self.route.next_batch();
             let batch = BatchWriter::new(shape.format, buffer, id, &self.route.encoded_meta);
-            let command = Command::batch(shape, id, batch, connection);
-            command.add(args).transpose().map_err(wrong)?;
+            let command = Command::batch(shape, terms, id, batch, connection);
+            command.add(args, due).transpose().map_err(wrong)?;
             command
         } else {
             let mut message = buffer;
             message.clear();
             encode_call(shape.format, &mut message, CallKind::Exec, args, Some(&self.route.encoded_meta))
                 .map_err(wrong)?;
-            Command::call(shape, message, connection)
+            Command::call(shape, terms, message, due, connection)
         };
         let command = Arc::new(command);
         queue.waiting.push_back(command.clone());
@@ -159,26 +210,29 @@ impl Pipeline {
         }
     }
 
-    /// Waits until a command has its outcome.
-    pub(super) fn wait(self: &Arc<Self>, command: &Command) {
-        while !command.is_settled() {
+    /// Waits until a call has its outcome.
+    pub(super) fn wait(self: &Arc<Self>, command: &Command, row: usize) {
+        let due = command.due(row);
+        while !command.is_over(row) {
             let queue = lock(&self.queue);
             match queue.in_flight.clone().filter(|flight| !flight.command.has_reply()) {
                 Some(Flight { connection, answer_by, .. }) => {
                     drop(queue);
-                    let until = answer_by.max(Instant::now() + LOOK_PAUSE);
-                    connection.channel.settle_unless(until, answer_by, || command.is_settled());
+                    // The wait may have been ended from elsewhere.
+                    let look = Instant::now() + LOOK_PAUSE;
+                    let until = due.map_or(look, |due| due.min(look));
+                    connection.channel.settle_unless(until, answer_by, || command.is_over(row));
                     self.advance();
                 }
-                None => self.await_change(queue, command),
+                None => self.await_change(queue, command, row),
             }
         }
     }
 
     /// Waits until another thread has sent a command, or has read an outcome.
-    fn await_change(&self, mut queue: MutexGuard<'_, Queue>, command: &Command) {
+    fn await_change(&self, mut queue: MutexGuard<'_, Queue>, command: &Command, row: usize) {
         queue.threads += 1;
-        while !command.is_settled() && queue.in_flight.as_ref().is_none_or(|flight| flight.command.has_reply()) {
+        while !command.is_over(row) && queue.in_flight.as_ref().is_none_or(|flight| flight.command.has_reply()) {
             queue = wait(&self.changed, queue, None);
         }
         queue.threads -= 1;
@@ -225,6 +279,11 @@ impl Pipeline {
     fn go_on(self: &Arc<Self>) -> bool {
         let mut queue = lock(&self.queue);
         let now = Instant::now();
+        if queue.first_due.is_some_and(|first| first <= now) {
+            drop(queue);
+            self.expire(now);
+            return true;
+        }
         let landed = match queue.in_flight.take() {
             None => None,
             Some(flight) => match flight.command.take_reply() {
@@ -260,6 +319,28 @@ impl Pipeline {
         }
         self.tell_change(lock(&self.queue));
         true
+    }
+
+    /// Fails the calls whose deadline has passed.
+    fn expire(&self, now: Instant) {
+        let mut queue = lock(&self.queue);
+        let flight = queue.in_flight.clone();
+        let in_flight = flight.iter().map(|flight| (&flight.command, true));
+        let (mut wakers, mut first) = (Vec::new(), None);
+        for (command, is_sent) in queue.waiting.iter().map(|command| (command, false)).chain(in_flight) {
+            let (woken, next) = command.expire(now, &self.route, is_sent);
+            wakers.extend(woken);
+            first = first.into_iter().chain(next).min();
+        }
+        queue.first_due = first;
+        if let Some(first) = first {
+            self.set_timer(&mut queue, first);
+        }
+        self.tell_change(queue);
+        wakers.into_iter().for_each(Waker::wake);
+        if let Some(flight) = flight {
+            flight.connection.channel.look_again();
+        }
     }
 
     /// Sends the first waiting command, if that is possible now.
@@ -299,10 +380,13 @@ impl Pipeline {
         match posted {
             Ok(true) => {
                 self.route.plugin.counters.calls.add(command.rows() as u64);
-                queue.waiting.pop_front();
+                // It may have been stopped meanwhile.
+                if queue.waiting.front().is_some_and(|first| Arc::ptr_eq(first, &command)) {
+                    queue.waiting.pop_front();
+                }
                 queue.send_by = None;
-                queue.buffer = message;
-                let answer_by = Instant::now() + options.recv_timeout;
+                queue.buffer = command.sent(message).unwrap_or_default();
+                let answer_by = Instant::now() + command.terms.patience(command.rows());
                 self.set_timer(&mut queue, answer_by);
                 let is_awaited = !queue.waiting.is_empty() || command.has_waker();
                 let channel = connection.channel.clone();
@@ -340,6 +424,7 @@ impl Pipeline {
 
     /// Goes on at this time, at the latest.
     fn set_timer(&self, queue: &mut Queue, at: Instant) {
+        let at = queue.first_due.map_or(at, |first| first.min(at));
         let is_due = |(set, _): &(Instant, Timer)| *set <= Instant::now();
         if queue.timer.as_ref().is_none_or(|timer| is_due(timer) || timer.0 > at) {
             let timer = self.route.plugin.site.idle_reader.wake_at(at, self.waker.clone());
@@ -374,7 +459,12 @@ impl Pipeline {
         match trouble {
             Trouble::NoAnswer(Flight { command, connection, .. }, failure) => {
                 let what = self.route.what(command.shape.kind());
-                command.fail(connection.running.explain(failure, what, options.recv_timeout));
+                let is_lost = matches!(failure, Failure::OutcomeUnknown);
+                let error = connection.running.explain(failure, what, command.terms.patience(command.rows()));
+                match if is_lost { command.repeat(error) } else { Err(error) } {
+                    Ok(()) => lock(&self.queue).waiting.push_front(command),
+                    Err(error) => command.fail(error),
+                }
                 connection.channel.look_again();
             }
             Trouble::Connect => self.connect(),

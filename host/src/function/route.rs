@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{
@@ -161,6 +161,21 @@ impl FunctionRoute {
 
     pub(super) fn what(&self, kind: CallKind) -> Subject {
         Subject::from(format!("the {kind} of function {}", self.symbol)).about(self.plugin.name(), Some(&self.symbol))
+    }
+
+    /// Returns the error of a call whose deadline has passed.
+    pub(super) fn expired(&self, after: Duration, is_sent: bool) -> Error {
+        let plugin = self.plugin.name().to_owned();
+        if is_sent {
+            return Error::Timeout { plugin, what: self.what(CallKind::Exec), after };
+        }
+        Error::Expired { plugin, symbol: self.symbol.to_string(), after }
+    }
+
+    /// Returns the error of a call that finds no room among those that wait.
+    pub(super) fn queue_full(&self) -> Error {
+        let plugin = self.plugin.name().to_owned();
+        Error::QueueFull { plugin, symbol: self.symbol.to_string(), limit: self.plugin.site.options.call_queue }
     }
 
     /// Returns the error that the function reported.

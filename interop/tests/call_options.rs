@@ -1,0 +1,294 @@
+//! Calls with deadlines, calls that may be made twice, calls that too many wait
+//! before, and waits that are ended.
+
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ekuiper_host::{CallOptions, Error, ErrorKind, Function, FunctionMeta, Host, HostBuilder, PendingCall};
+use ekuiper_interop::guard::Watchdog;
+use ekuiper_interop::plugins::{Ledger, OfficialPython};
+
+ekuiper_interop::over_each_transport! {
+    a_call_whose_deadline_passes_before_it_is_sent_is_not_executed,
+    a_call_whose_deadline_passes_later_disturbs_no_other,
+    the_time_of_an_answer_grows_with_the_batch,
+    an_idempotent_call_is_made_once_more_after_a_crash,
+    a_stopper_ends_every_wait,
+    calls_that_wait_are_bounded,
+    an_official_plugin_keeps_deadlines,
+    functions_are_equal_when_they_call_the_same,
+}
+
+fn builder(transport: &str, ledger: &Ledger) -> HostBuilder {
+    let builder = Host::builder().transport(transport).plugin(ledger.folder());
+    builder.recv_timeout(Duration::from_secs(60)).send_timeout(Duration::from_secs(60))
+}
+
+fn with_ledger(transport: &str, test: impl Fn(&Host)) {
+    let _watchdog = Watchdog::start();
+    let ledger = Ledger::new();
+    let host = builder(transport, &ledger).build().unwrap();
+    test(&host);
+    host.shutdown();
+}
+
+fn noted(host: &Host) -> Vec<u64> {
+    host.function("noted").unwrap().call((0,)).unwrap()
+}
+
+fn begun(host: &Host) -> u64 {
+    host.function("begun").unwrap().call((0,)).unwrap()
+}
+
+fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while !is_true() {
+        assert!(Instant::now() < give_up, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What calls of `held` wait for.
+struct Gate(tempfile::TempDir);
+
+impl Gate {
+    fn closed() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("open")
+    }
+
+    fn open(&self) {
+        std::fs::write(self.path(), "").unwrap();
+    }
+}
+
+/// A file that is there.
+const OPEN: &str = "/";
+
+/// Makes a call of `held`, and waits until it is being executed.
+fn begin(host: &Host, held: &Function, number: u64, gate: &Gate) -> PendingCall<u64> {
+    let before = begun(host);
+    let call = held.call_async((number, gate.path())).unwrap();
+    wait_until("the call is executed", || begun(host) > before);
+    call
+}
+
+fn within(milliseconds: u64) -> CallOptions {
+    CallOptions::new().deadline(Duration::from_millis(milliseconds))
+}
+
+fn a_call_whose_deadline_passes_before_it_is_sent_is_not_executed(transport: &str) {
+    with_ledger(transport, |host| {
+        let held = host.function("held").unwrap();
+        let hurried = held.clone().with_options(within(50));
+        // Behind a call of the same function.
+        let gate = Gate::closed();
+        let first = begin(host, &held, 1, &gate);
+        let mut expired = hurried.call_async::<u64>((2, OPEN)).unwrap();
+        let next = held.call_async::<u64>((3, OPEN)).unwrap();
+        let error = futures::executor::block_on(&mut expired).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Expired);
+        let text = error.to_string();
+        assert!(["ledger", "held", "50ms", "was not called"].iter().all(|part| text.contains(part)), "{text}");
+        // The same, waited for by a thread.
+        let error = hurried.call::<u64>((4, OPEN)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
+        gate.open();
+        assert_eq!((first.wait().unwrap(), next.wait().unwrap()), (1, 3));
+        assert_eq!(noted(host), [1, 3]);
+        // Behind a call that holds the channel when they are about to be sent.
+        let patient = held.clone().with_options(within(1500));
+        let (gate, second) = (Gate::closed(), Gate::closed());
+        let first = begin(host, &held, 5, &gate);
+        std::thread::scope(|scope| {
+            let blocking = scope.spawn(|| held.call::<u64>((6, second.path())).unwrap());
+            std::thread::sleep(Duration::from_millis(100));
+            let mut expired = patient.call_async::<u64>((7, OPEN)).unwrap();
+            let next = held.call_async::<u64>((8, OPEN)).unwrap();
+            gate.open();
+            // Whether it is sent in time is up to the other thread.
+            let result = futures::executor::block_on(&mut expired);
+            second.open();
+            assert_eq!((first.wait().unwrap(), blocking.join().unwrap(), next.wait().unwrap()), (5, 6, 8));
+            let is_expired = result.is_err_and(|error| error.kind() == ErrorKind::Expired);
+            assert_eq!(noted(host).contains(&7), !is_expired);
+        });
+    });
+}
+
+fn a_call_whose_deadline_passes_later_disturbs_no_other(transport: &str) {
+    with_ledger(transport, |host| {
+        let held = host.function("held").unwrap();
+        let hurried = held.clone().with_options(within(3000));
+        for (number, is_future) in [(1, true), (3, false)] {
+            let gate = Gate::closed();
+            let late = begin(host, &hurried, number, &gate);
+            let next = held.call_async::<u64>((number + 1, OPEN)).unwrap();
+            let result = if is_future { futures::executor::block_on(late) } else { late.wait() };
+            gate.open();
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            assert!(error.to_string().contains("within 3s"), "{error}");
+            assert_eq!(next.wait().unwrap(), number + 1);
+        }
+        assert_eq!(noted(host), [1, 2, 3, 4]);
+        // The answer is late, and the call had no deadline.
+        let hurried = held.clone().with_options(CallOptions::new().answer_within(Duration::from_millis(300)));
+        let gate = Gate::closed();
+        let late = hurried.call_async::<u64>((5, gate.path())).unwrap();
+        let next = held.call_async::<u64>((6, OPEN)).unwrap();
+        let error = late.wait().unwrap_err();
+        gate.open();
+        assert!(error.kind() == ErrorKind::Timeout && error.to_string().contains("within 300ms"), "{error}");
+        assert_eq!(next.wait().unwrap(), 6);
+    });
+}
+
+fn the_time_of_an_answer_grows_with_the_batch(transport: &str) {
+    with_ledger(transport, |host| {
+        let slow = host.function("slow").unwrap();
+        let options = CallOptions::new().answer_within(Duration::from_millis(500)).per_row(Duration::from_secs(5));
+        let patient = slow.clone().with_options(options);
+        // The first is in flight while the others are made.
+        let calls: Vec<_> = (2..22u64).map(|number| patient.call_async::<u64>((number, 50)).unwrap()).collect();
+        for (number, call) in (2..).zip(calls) {
+            assert_eq!(call.wait().unwrap(), number);
+        }
+    });
+}
+
+fn lines(file: &Path) -> usize {
+    std::fs::read_to_string(file).unwrap().lines().count()
+}
+
+fn an_idempotent_call_is_made_once_more_after_a_crash(transport: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    with_ledger(transport, |host| {
+        let once = host.function("crash_until").unwrap();
+        let twice = once.clone().with_options(CallOptions::new().idempotent(true));
+        let call = |function: &Function, name: &str, crashes: usize| {
+            let _ = std::fs::remove_file(file(name));
+            let result = function.call_async::<u64>((7, file(name), crashes)).unwrap().wait();
+            host.reset("ledger").unwrap();
+            (result, lines(&file(name)))
+        };
+        let (result, made) = call(&once, "a", 1);
+        assert!(matches!(result, Err(Error::OutcomeUnknown { .. })) && made == 1, "{result:?} {made}");
+        let (result, made) = call(&twice, "b", 1);
+        assert!(matches!(result, Ok(7)) && made == 2, "{result:?} {made}");
+        let (result, made) = call(&twice, "c", 100);
+        assert!(matches!(result, Err(Error::OutcomeUnknown { .. })) && made == 2, "{result:?} {made}");
+        // A blocking call, and others around it.
+        let _ = std::fs::remove_file(file("d"));
+        let after: Vec<_> = {
+            let first = twice.call_async::<u64>((8, file("d"), 1usize)).unwrap();
+            let after = (9..12u64).map(|number| twice.call_async::<u64>((number, file("d"), 1usize)).unwrap());
+            std::iter::once(first).chain(after).collect()
+        };
+        assert_eq!(twice.call::<u64>((12, file("d"), 1)).unwrap(), 12);
+        assert!(after.into_iter().map(|call| call.wait().unwrap()).eq(8..12));
+        assert_eq!(noted(host), [8, 9, 10, 11, 12]);
+    });
+}
+
+fn a_stopper_ends_every_wait(transport: &str) {
+    with_ledger(transport, |host| {
+        let held = host.function("held").unwrap();
+        let other = host.function("held").unwrap();
+        let stopper = held.stopper();
+        let (before, gate) = (begun(host), Gate::closed());
+        std::thread::scope(|scope| {
+            let blocking = scope.spawn(|| held.call::<u64>((1, gate.path())));
+            wait_until("the call is executed", || begun(host) > before);
+            let pending: Vec<_> = (2..5u64).map(|number| held.call_async::<u64>((number, OPEN)).unwrap()).collect();
+            let tasks = scope.spawn(|| futures::executor::block_on(futures::future::join_all(pending)));
+            let queued = scope.spawn(|| held.clone().with_options(within(60_000)).call::<u64>((5, OPEN)));
+            std::thread::sleep(Duration::from_millis(100));
+            stopper.stop();
+            for result in tasks.join().unwrap().into_iter().chain([blocking.join().unwrap(), queued.join().unwrap()]) {
+                assert!(matches!(result, Err(Error::Stopped)), "{result:?}");
+            }
+            // None of them has waited for the call that is executed.
+            gate.open();
+        });
+        assert!(matches!(held.call::<u64>((6, OPEN)), Err(Error::Stopped)));
+        assert!(matches!(held.call_async::<u64>((6, OPEN)), Err(Error::Stopped)));
+        assert_eq!(other.call::<u64>((7, OPEN)).unwrap(), 7);
+        assert_eq!(noted(host), [1, 7]);
+    });
+}
+
+fn calls_that_wait_are_bounded(transport: &str) {
+    const LIMIT: usize = 1 << 20;
+    let _watchdog = Watchdog::start();
+    let ledger = Ledger::new();
+    let host = builder(transport, &ledger).call_queue(LIMIT).build().unwrap();
+    let (held, long) = (host.function("held").unwrap(), "x".repeat(10_000));
+    for round in 0..2 {
+        let gate = Gate::closed();
+        let first = begin(&host, &held, 1, &gate);
+        let mut made = Vec::new();
+        let error = loop {
+            // The function fails; what counts is the length of the argument.
+            match held.call_async::<u64>((&long, OPEN)) {
+                Ok(call) => made.push(call),
+                Err(error) => break error,
+            }
+            assert!(made.len() < 1000, "as many as one likes");
+        };
+        assert_eq!(error.kind(), ErrorKind::QueueFull);
+        assert!(error.to_string().contains("1048576 bytes"), "{error}");
+        assert!((90..=106).contains(&made.len()), "{}", made.len());
+        // The limit is the host's.
+        let other = host.function("note").unwrap();
+        assert_eq!(other.call_async::<u64>((1,)).unwrap_err().kind(), ErrorKind::QueueFull);
+        gate.open();
+        assert_eq!(first.wait().unwrap(), 1);
+        // Dropped or answered, they make room.
+        if round == 0 {
+            made.clear();
+        }
+        assert!(made.into_iter().all(|call| call.wait().unwrap_err().kind() == ErrorKind::Function));
+    }
+    host.shutdown();
+}
+
+fn an_official_plugin_keeps_deadlines(transport: &str) {
+    OfficialPython::run(transport, |plugin, host| {
+        let revert = host.function(&plugin.symbol("revert")).unwrap();
+        let options = CallOptions::new().deadline(Duration::from_secs(60)).idempotent(true).batch_rows(3);
+        let revert = revert.with_options(options);
+        assert_eq!(revert.call::<String>(("ab",)).unwrap(), "ba");
+        let calls: Vec<_> =
+            (0..20).map(|number| revert.call_async::<String>((format!("{number:02}"),)).unwrap()).collect();
+        for (number, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.wait().unwrap(), format!("{number:02}").chars().rev().collect::<String>());
+        }
+        let hurried = revert.with_options(within(0));
+        assert_eq!(hurried.call::<String>(("ab",)).unwrap_err().kind(), ErrorKind::Expired);
+    });
+}
+
+fn functions_are_equal_when_they_call_the_same(transport: &str) {
+    with_ledger(transport, |host| {
+        let function = |symbol| host.function(symbol).unwrap();
+        let of_rule = |rule: &str| FunctionMeta { rule_id: rule.into(), ..FunctionMeta::default() };
+        let note = function("note");
+        assert_eq!(note, function("note"));
+        assert_eq!(note, note.clone());
+        assert_ne!(note, function("slow"));
+        assert_ne!(note, note.clone().with_meta(of_rule("a")));
+        assert_eq!(note.clone().with_meta(of_rule("a")), function("note").with_meta(of_rule("a")));
+        assert_ne!(note, note.clone().with_options(within(1)));
+        let all = [note.clone(), function("note"), function("slow"), note.clone().with_meta(of_rule("a"))];
+        assert_eq!(HashSet::from(all).len(), 3);
+    });
+}
