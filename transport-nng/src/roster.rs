@@ -4,8 +4,12 @@
 //! one is taken. So it detects a connection's end only after the last message
 //! was taken, and a departure that is reported after the current message is in
 //! order.
+//!
+//! It reports ends on a thread of their own (`pipe_destroy` in core/pipe.c): the
+//! end of a connection that ends at once may be reported before `AddPost`, its
+//! beginning.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard};
@@ -29,12 +33,17 @@ pub(crate) struct Roster {
 #[derive(Debug, Default)]
 struct Entries {
     present: HashMap<Pipe, Entry>,
+    /// Connections that have ended before `AddPost`, and were announced by
+    /// their first message.
+    overtaken: HashSet<Pipe>,
     notices: VecDeque<Notice>,
 }
 
 #[derive(Debug)]
 struct Entry {
     id: ConnectionId,
+    /// Whether libnng has accepted the connection's protocol.
+    joined: bool,
     /// Whether the connection has been, or is being, reported as connected.
     announced: bool,
 }
@@ -80,33 +89,51 @@ impl Roster {
     /// Handles libnng's event about a connection; called on libnng's thread.
     pub(crate) fn notify(&self, pipe: Pipe, event: PipeEvent) {
         let mut entries = self.lock();
+        let entries = &mut *entries;
         match event {
             // The connection's protocol has not been checked yet: do not report
             // it.
             PipeEvent::AddPre => {
-                entries.present.insert(pipe, Entry { id: next_connection(), announced: false });
+                let entry = Entry { id: next_connection(), joined: false, announced: false };
+                entries.present.insert(pipe, entry);
             }
-            PipeEvent::AddPost if entries.present.get(&pipe).is_some_and(|entry| !entry.announced) => {
-                entries.notices.push_back(Notice::Came(pipe));
-                self.news.raise();
-            }
-            PipeEvent::RemovePost => {
-                let before = entries.notices.len();
-                entries.notices.retain(|notice| *notice != Notice::Came(pipe));
-                // A connection with another protocol was never reported.
-                let was_here = entries.notices.len() < before;
-                let visits = entries.notices.iter().filter(|notice| matches!(notice, Notice::Visited(_))).count();
-                let notice = match entries.present.remove(&pipe) {
-                    Some(Entry { id, announced: true }) => Some(Notice::Went(id)),
-                    Some(Entry { id, .. }) if was_here && visits < MAX_VISITS => Some(Notice::Visited(id)),
-                    _ => None,
-                };
-                if let Some(notice) = notice {
-                    entries.notices.push_back(notice);
-                    self.news.raise();
+            PipeEvent::AddPost => match entries.present.get_mut(&pipe) {
+                Some(entry) => {
+                    entry.joined = true;
+                    if !entry.announced {
+                        self.report(entries, Notice::Came(pipe));
+                    }
                 }
-            }
+                None if entries.overtaken.remove(&pipe) => {}
+                None => self.report_visit(entries, next_connection()),
+            },
+            PipeEvent::RemovePost => match entries.present.remove(&pipe) {
+                Some(Entry { id, joined, announced: true }) => {
+                    if !joined {
+                        entries.overtaken.insert(pipe);
+                    }
+                    self.report(entries, Notice::Went(id));
+                }
+                Some(Entry { id, joined: true, announced: false }) => {
+                    entries.notices.retain(|notice| *notice != Notice::Came(pipe));
+                    self.report_visit(entries, id);
+                }
+                // A connection with another protocol, or `AddPost` follows.
+                Some(Entry { joined: false, announced: false, .. }) | None => {}
+            },
             _ => {}
+        }
+    }
+
+    fn report(&self, entries: &mut Entries, notice: Notice) {
+        entries.notices.push_back(notice);
+        self.news.raise();
+    }
+
+    fn report_visit(&self, entries: &mut Entries, id: ConnectionId) {
+        let visits = entries.notices.iter().filter(|notice| matches!(notice, Notice::Visited(_))).count();
+        if visits < MAX_VISITS {
+            self.report(entries, Notice::Visited(id));
         }
     }
 
@@ -166,5 +193,83 @@ impl Roster {
 impl AsFd for Roster {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.news.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use nng::Protocol;
+
+    use super::*;
+
+    /// A connection of libnng's own, for its name.
+    fn pipe() -> (Socket, Socket, Pipe) {
+        let [pull, push] = [Protocol::Pull0, Protocol::Push0].map(|protocol| Socket::new(protocol).unwrap());
+        let (came, pipes) = mpsc::channel();
+        pull.pipe_notify(move |pipe, event| {
+            if event == PipeEvent::AddPost {
+                let _ = came.send(pipe);
+            }
+        })
+        .unwrap();
+        let url = format!("inproc://{:?}", std::thread::current().id());
+        pull.listen(&url).unwrap();
+        push.dial(&url).unwrap();
+        let pipe = pipes.recv().unwrap();
+        (pull, push, pipe)
+    }
+
+    fn told(roster: &Roster, socket: &Socket) -> Vec<Arrival> {
+        std::iter::from_fn(|| roster.next(socket).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_visit_is_reported_in_whichever_order_libnng_tells_of_it() {
+        let (pull, _push, pipe) = pipe();
+        let [before, joined, after] = [PipeEvent::AddPre, PipeEvent::AddPost, PipeEvent::RemovePost];
+        for order in [[before, joined, after], [before, after, joined]] {
+            let roster = Roster::new().unwrap();
+            order.into_iter().for_each(|event| roster.notify(pipe, event));
+            let told = told(&roster, &pull);
+            let [Arrival::Connected(came), Arrival::Disconnected(went)] = told[..] else {
+                panic!("{order:?}: {told:?}")
+            };
+            assert_eq!(came, went);
+            assert!(roster.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_connection_that_its_message_has_announced_is_reported_once() {
+        let (pull, push, pipe) = pipe();
+        let roster = Roster::new().unwrap();
+        roster.notify(pipe, PipeEvent::AddPre);
+        push.send(b"message".as_slice()).unwrap();
+        let give_up = Instant::now() + Duration::from_secs(20);
+        let first = loop {
+            if let Some(first) = roster.next(&pull).unwrap() {
+                break first;
+            }
+            assert!(Instant::now() < give_up);
+            std::thread::yield_now();
+        };
+        assert!(matches!(first, Arrival::First(..)), "{first:?}");
+        roster.notify(pipe, PipeEvent::RemovePost);
+        roster.notify(pipe, PipeEvent::AddPost);
+        let told = told(&roster, &pull);
+        assert!(matches!(told[..], [Arrival::Disconnected(_)]), "{told:?}");
+        assert!(roster.lock().overtaken.is_empty());
+    }
+
+    #[test]
+    fn a_connection_with_another_protocol_is_not_reported() {
+        let (pull, _push, pipe) = pipe();
+        let roster = Roster::new().unwrap();
+        roster.notify(pipe, PipeEvent::AddPre);
+        roster.notify(pipe, PipeEvent::RemovePost);
+        assert!(told(&roster, &pull).is_empty());
     }
 }
