@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const MESSAGES: u64 = 5_000;
+const MESSAGES: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Serialize, Deserialize)]
