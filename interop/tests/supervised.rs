@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ekuiper_host::Host;
-use ekuiper_interop::guard::{Process, Turn, Watchdog, sockets_in_tmp, soon, unique};
+use ekuiper_interop::guard::{PATIENCE, Process, Turn, Watchdog, sockets_in_tmp, soon, unique};
 use ekuiper_interop::peer::Peer;
 use ekuiper_interop::plugins::Mirror;
 use rustix::process::Signal;
@@ -28,6 +28,8 @@ struct Rule {
     mirror: Mirror,
     process: Process,
     rule: String,
+    /// How long each step of a turn may take.
+    patience: Duration,
     _turn: Turn,
     _watchdog: Watchdog,
 }
@@ -39,7 +41,8 @@ impl Rule {
         let mirror = make();
         let launch = json!({ "plugin": "mirror", "command": [mirror.program()], "cwd": mirror.folder() });
         let process = Process::of(peer.ask("launch", launch)["pid"].as_u64().unwrap().try_into().unwrap());
-        let mut rule = Self { peer, mirror, process, rule: unique("rule"), _turn: turn, _watchdog: watchdog };
+        let rule = unique("rule");
+        let mut rule = Self { peer, mirror, process, rule, patience: PATIENCE, _turn: turn, _watchdog: watchdog };
         rule.peer.ask("function", json!({ "symbol": "revert" }));
         let (tuples, acks, rows) = (rule.url("in_0"), rule.url("out_0_ack"), rule.url("out_0"));
         let file = rule.mirror.scratch().join("rows");
@@ -63,7 +66,7 @@ impl Rule {
 
     /// One turn of the rule: the tuple's number.
     fn turn(&mut self) -> Result<u64, String> {
-        let timeout = 2000;
+        let timeout = u64::try_from(self.patience.as_millis()).unwrap();
         let tuple = self.peer.try_ask("receive", json!({ "id": "tuples", "count": 1, "timeout_ms": timeout }))?;
         let tuple: Value = serde_json::from_str(tuple["messages"][0]["text"].as_str().unwrap()).unwrap();
         let name = tuple["message"]["name"].as_str().unwrap();
@@ -160,6 +163,8 @@ fn without_a_guard_the_rule_is_dead(peer: Peer) {
     let library = peer.library();
     let mut rule = Rule::start(peer, Mirror::new);
     rule.turn().unwrap();
+    // It ends the turn for which there is nothing.
+    rule.patience = Duration::from_secs(1);
     rule.process.signal(Signal::KILL);
     rule.process.ended();
     // What had left before the end is still there to be read.

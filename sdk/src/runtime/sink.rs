@@ -394,7 +394,6 @@ fn collect(
     let mut message = Vec::new();
     let now_past: Deadline = Some(Instant::now());
     let mut deadline = now_past;
-    let mut readable = false;
     // Whether the last message soon followed the one before, and whether a
     // short wait for the next one is over.
     let (mut is_quick, mut has_waited) = (false, false);
@@ -405,13 +404,13 @@ fn collect(
             handover.give_up();
             return Ok(());
         }
-        let reading = account.map(Account::mark).filter(|_| std::mem::take(&mut readable));
-        reading.inspect(|mark| mark.reading(true));
         let received = pull.receive(&mut message, deadline);
-        if let (Some(account), Ok(PullEvent::Message(_))) = (account, &received) {
-            account.mark().taken();
+        if let Some(mark) = account.map(Account::mark) {
+            match received {
+                Ok(PullEvent::Message(_)) => mark.taken(),
+                _ => mark.read_nothing(),
+            }
         }
-        reading.inspect(|mark| mark.reading(false));
         match received {
             Ok(PullEvent::Message(_)) => {
                 if in_flight.is_some() && handover.is_ending() {
@@ -449,7 +448,7 @@ fn collect(
                     deadline = Some(Instant::now() + SHORT);
                 } else {
                     let start = Instant::now();
-                    (deadline, readable) = stop.or_readable(pull, tally.patience());
+                    deadline = stop.or_readable(pull, account, tally.patience());
                     is_quick = start.elapsed() < SHORT;
                 }
             }
@@ -535,19 +534,19 @@ impl Stop {
     }
 
     /// Waits for a message, the stop, or the end of `patience`. Returns the
-    /// deadline of the next receive, and whether there is data to read.
-    fn or_readable(&self, pull: &dyn Pull, patience: Option<Duration>) -> (Deadline, bool) {
+    /// deadline of the next receive.
+    fn or_readable(&self, pull: &dyn Pull, account: Option<&Account>, patience: Option<Duration>) -> Deadline {
         let now = Instant::now();
-        match pull.readiness() {
-            None => (Some(now + patience.unwrap_or(SLICE).min(SLICE)), false),
-            Some(readiness) => {
-                let mut fds =
-                    [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
-                // An interruption is harmless: the next receive decides.
-                let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
-                let _ = poll(&mut fds, timeout.as_ref());
-                (Some(now), fds[0].revents().contains(PollFlags::IN))
-            }
+        let Some(readiness) = pull.readiness() else {
+            return Some(now + patience.unwrap_or(SLICE).min(SLICE));
+        };
+        let mut fds = [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
+        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        match account {
+            Some(account) => account.wait(fds, timeout.as_ref()),
+            // An interruption is harmless: the next receive decides.
+            None => drop(poll(&mut fds, timeout.as_ref())),
         }
+        Some(now)
     }
 }

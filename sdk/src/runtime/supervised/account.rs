@@ -10,7 +10,7 @@ use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
 use ekuiper_transport_ipc::retained::RetainedPull;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
 use super::link::Link;
 use super::marks::{Marks, SinkMark};
@@ -23,7 +23,9 @@ pub(in crate::runtime) struct Account {
     meta: Meta,
     /// The sink's data channel; `None` where its connections cannot be held.
     pull: Option<Arc<dyn RetainedPull>>,
-    held: Mutex<Vec<ConnectionId>>,
+    /// The connections that the supervisor holds. Only the sink's thread locks
+    /// it, also while it waits.
+    held: Mutex<Vec<(ConnectionId, OwnedFd)>>,
 }
 
 impl Account {
@@ -44,20 +46,40 @@ impl Account {
     pub(in crate::runtime) fn connected(&self, connection: ConnectionId) {
         if let Some(descriptor) = self.pull.as_ref().and_then(|pull| pull.retain(connection)) {
             self.link.hold(connection, &self.meta, &descriptor);
-            lock(&self.held).push(connection);
+            lock(&self.held).push((connection, descriptor));
+        }
+    }
+
+    /// Waits for an event of `others`, or of the latest connection. Records that
+    /// a message is about to be read if a part of one has arrived: should the
+    /// worker die, a record that meant the beginning or the end of a connection
+    /// would be acknowledged as well, and the engine would take that
+    /// acknowledgement for its next message's.
+    pub(in crate::runtime) fn wait(&self, others: [PollFd<'_>; 2], timeout: Option<&Timespec>) {
+        let held = lock(&self.held);
+        let [readiness, stop] = others;
+        // An interruption is harmless: the next receive decides.
+        let Some((_, connection)) = held.last() else {
+            let _ = poll(&mut [readiness, stop], timeout);
+            return;
+        };
+        let mut fds = [readiness, stop, PollFd::new(connection, PollFlags::IN | PollFlags::RDHUP)];
+        let _ = poll(&mut fds, timeout);
+        if fds[2].revents() == PollFlags::IN {
+            self.mark.reading();
         }
     }
 
     /// Records that a connection has ended in order.
     pub(in crate::runtime) fn disconnected(&self, connection: ConnectionId) {
-        lock(&self.held).retain(|held| *held != connection);
+        lock(&self.held).retain(|(held, _)| *held != connection);
         self.link.let_go(connection);
     }
 
     /// Records that the sink has ended in order, with no acknowledgement due.
     pub(in crate::runtime) fn over(&self) {
         let held = std::mem::take(&mut *lock(&self.held));
-        held.into_iter().for_each(|connection| self.link.let_go(connection));
+        held.into_iter().for_each(|(connection, _)| self.link.let_go(connection));
         self.mark.over();
     }
 }
@@ -82,7 +104,7 @@ pub(super) fn settle(mut held: Vec<HeldConnection>, marks: &Marks, patience: Dur
         held.retain(|held| match marks.known(&held.meta) {
             Some(mark) => {
                 if mark.was_reading() || unread(&held.descriptor) {
-                    mark.lost();
+                    mark.taken();
                     return false;
                 }
                 // The engine waits for the ack of a message that was taken.
@@ -92,7 +114,7 @@ pub(super) fn settle(mut held: Vec<HeldConnection>, marks: &Marks, patience: Dur
         });
         let left = give_up.saturating_duration_since(Instant::now());
         if held.is_empty() || left.is_zero() {
-            return;
+            break;
         }
         let mut fds: Vec<_> = held.iter().map(|held| PollFd::new(&held.descriptor, PollFlags::IN)).collect();
         let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
@@ -100,6 +122,14 @@ pub(super) fn settle(mut held: Vec<HeldConnection>, marks: &Marks, patience: Dur
         let ended: Vec<_> = fds.iter().map(|fd| fd.revents().contains(PollFlags::HUP)).collect();
         let mut ended = ended.into_iter();
         held.retain(|held| !ended.next().unwrap_or(false) || unread(&held.descriptor));
+    }
+    for held in held {
+        // From now on the engine cannot send: no message arrives unseen between
+        // the last look and the end.
+        let _ = shutdown(&held.descriptor, Shutdown::Read);
+        if unread(&held.descriptor) {
+            marks.known(&held.meta).iter().for_each(SinkMark::taken);
+        }
     }
 }
 
@@ -113,6 +143,9 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::super::page::Inherited;
     use super::super::{marks, page};
     use super::*;
 
@@ -145,8 +178,8 @@ mod tests {
 
     #[test]
     fn what_was_not_read_is_owed_an_ack() {
+        assert_eq!(Sink::new().0.owed(Duration::ZERO), 0);
         let (mut sink, _) = Sink::new();
-        assert_eq!(sink.owed(Duration::ZERO), 0);
         sink.engine.write_all(b"message").unwrap();
         assert_eq!(sink.owed(LONG), 1);
     }
@@ -154,10 +187,10 @@ mod tests {
     #[test]
     fn what_was_being_read_is_owed_one_ack() {
         let (sink, mark) = Sink::new();
-        mark.reading(true);
+        mark.reading();
         assert_eq!(sink.owed(LONG), 1);
         let (mut sink, mark) = Sink::new();
-        mark.reading(true);
+        mark.reading();
         sink.engine.write_all(b"message").unwrap();
         assert_eq!(sink.owed(LONG), 1);
     }
@@ -167,6 +200,38 @@ mod tests {
         let (sink, mark) = Sink::new();
         mark.taken();
         assert_eq!(sink.owed(LONG), 1);
+        // Killed as soon as the message that it was reading was taken.
+        let (sink, mark) = Sink::new();
+        mark.reading();
+        mark.taken();
+        assert_eq!(sink.owed(LONG), 1);
+    }
+
+    #[test]
+    fn only_a_message_is_recorded_as_being_read() {
+        let (mut sink, mark) = Sink::new();
+        let (supervisor, socket) = UnixStream::pair().unwrap();
+        let memory = page::memory(1).unwrap();
+        let link = Arc::new(Link::new(Inherited { socket, memory }));
+        let account = Account::new(mark, link, sink.meta.clone(), None);
+        let held = sink.worker.try_clone().unwrap().into();
+        lock(&account.held).push((ConnectionId(1), held));
+        let readable = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
+        let others = || [PollFd::new(&readable, PollFlags::IN), PollFd::new(&supervisor, PollFlags::IN)];
+        let now = Timespec::default();
+        // Another connection has begun or ended.
+        account.wait(others(), Some(&now));
+        assert!(!account.mark.was_reading());
+        sink.engine.write_all(b"message").unwrap();
+        account.wait(others(), Some(&now));
+        assert!(account.mark.was_reading());
+        account.mark.read_nothing();
+        // The connection has ended.
+        sink.worker.set_nonblocking(true).unwrap();
+        std::io::Read::read(&mut sink.worker, &mut [0; 10]).unwrap();
+        sink.engine = UnixStream::pair().unwrap().0;
+        account.wait(others(), Some(&now));
+        assert!(!account.mark.was_reading());
     }
 
     #[test]
@@ -176,6 +241,23 @@ mod tests {
         let sender = std::thread::spawn(move || engine.write_all(b"message"));
         assert_eq!(sink.owed(LONG), 1);
         sender.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_the_engine_could_send_is_owed_an_ack() {
+        for _ in 0..500 {
+            let (mut sink, _) = Sink::new();
+            let mut engine = std::mem::replace(&mut sink.engine, UnixStream::pair().unwrap().0);
+            let start = Arc::new(std::sync::Barrier::new(2));
+            let starts = start.clone();
+            let sender = std::thread::spawn(move || {
+                starts.wait();
+                engine.write_all(b"message").is_ok()
+            });
+            start.wait();
+            let owed = sink.owed(Duration::ZERO);
+            assert_eq!(owed, u64::from(sender.join().unwrap()));
+        }
     }
 
     #[test]

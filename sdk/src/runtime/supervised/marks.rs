@@ -89,7 +89,7 @@ impl Marks {
             tracing::warn!("more than {SINKS} sinks: messages of this one are not acknowledged if the worker crashes");
             return None;
         };
-        slot[3].store(0, Ordering::Relaxed);
+        slot[1].fetch_and(!READING, Ordering::Relaxed);
         if !again || slot[0].load(Ordering::Acquire) != key {
             slot[1].store(0, Ordering::Relaxed);
             slot[2].store(0, Ordering::Relaxed);
@@ -179,30 +179,35 @@ impl FunctionMark {
     }
 }
 
-/// The messages of a sink. Its slot holds the sink's key, the numbers of
-/// messages taken and acknowledged, and whether one is being read.
+/// The bit of the word of taken messages that says that one more is being read.
+/// It is cleared by the store that counts the message: a worker that dies in
+/// between has either read it or taken it, never both.
+const READING: u64 = 1;
+
+/// The messages of a sink. Its slot holds the sink's key, twice the number of
+/// messages taken, with [`READING`], and the number of messages acknowledged.
 pub(in crate::runtime) struct SinkMark(&'static [AtomicU64]);
 
 impl SinkMark {
-    /// Records whether a message is being read and was not counted yet.
-    pub(in crate::runtime) fn reading(&self, reading: bool) {
-        self.0[3].store(reading.into(), Ordering::Release);
+    /// Records that a message is about to be read: part of it has arrived.
+    pub(in crate::runtime) fn reading(&self) {
+        self.0[1].fetch_or(READING, Ordering::AcqRel);
+    }
+
+    /// Records that no message was read.
+    pub(in crate::runtime) fn read_nothing(&self) {
+        self.0[1].fetch_and(!READING, Ordering::AcqRel);
     }
 
     /// Whether the worker died while it was reading.
     pub(super) fn was_reading(&self) -> bool {
-        self.0[3].load(Ordering::Acquire) != 0
+        self.0[1].load(Ordering::Acquire) & READING != 0
     }
 
-    /// Counts a message that was lost with the worker, unread.
-    pub(super) fn lost(&self) {
-        self.reading(false);
-        self.taken();
-    }
-
-    /// Counts a message that was taken.
+    /// Counts a message that was taken, and ends its reading.
     pub(in crate::runtime) fn taken(&self) {
-        self.0[1].fetch_add(1, Ordering::AcqRel);
+        let next = |word: u64| Some((word | READING).wrapping_add(1));
+        let _ = self.0[1].fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
     /// Counts an acknowledgement that is about to be sent. It is counted before:
@@ -220,7 +225,8 @@ impl SinkMark {
 
     /// The number of messages taken and not acknowledged.
     pub(super) fn owed(&self) -> u64 {
-        self.0[1].load(Ordering::Acquire).saturating_sub(self.0[2].load(Ordering::Acquire))
+        let taken = self.0[1].load(Ordering::Acquire) / 2;
+        taken.saturating_sub(self.0[2].load(Ordering::Acquire))
     }
 }
 

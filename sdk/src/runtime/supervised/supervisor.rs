@@ -322,10 +322,11 @@ impl Supervisor {
             self.sweep(&sink);
         }
         answer.into_iter().for_each(|answer| self.answer(answer));
-        // The next worker starts meanwhile, if there is one.
-        let goes_on = self.crashed(&how, now).and_then(|()| self.act(now));
+        // Before the next worker starts: an engine that has its answer to a call
+        // sends the result to the sink, and must not find the dead worker's
+        // connection.
         settle(held, &self.marks, SETTLE);
-        goes_on
+        self.crashed(&how, now)
     }
 
     /// Schedules the start of the next worker.
