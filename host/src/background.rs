@@ -1,5 +1,9 @@
-//! Work for callers that must not block: threads of the host do what may, and
-//! end when there is no more.
+//! Threads of the host that do what may block, for callers that must not: tasks,
+//! and the drop of a handle. They start when there is work, and end when there
+//! is no more.
+//!
+//! Work begins in the order in which it was added. So it may wait for earlier
+//! work, but not for later, for which no thread may be left.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,7 +14,7 @@ use std::time::Duration;
 
 use crate::sync::{lock, wait, wait_while};
 
-/// Maximum number of threads: work beyond it waits.
+/// Maximum number of threads: further work waits until one is free.
 const MAX_THREADS: usize = 32;
 
 /// Time for which a thread without work is kept.
@@ -39,13 +43,15 @@ struct State {
 }
 
 impl Background {
-    /// Does the work in another thread; where none can be started, in this one.
+    /// Has a thread do the work. If there is none, and none can be started, this
+    /// one does it.
     pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
         // What it logs goes where the caller's logs go.
         let subscriber = tracing::dispatcher::get_default(Clone::clone);
         let job = move || tracing::dispatcher::with_default(&subscriber, work);
         let mut state = lock(&self.0.state);
         state.jobs.push_back(Box::new(job));
+        // Each job that has not begun has an idle thread.
         if state.idle >= state.jobs.len() {
             return self.0.changed.notify_all();
         }
@@ -68,8 +74,8 @@ impl Background {
         }
     }
 
-    /// Does work that is to end before the host is shut down, and returns the
-    /// future of its result.
+    /// Has a thread do work for which the host's shutdown
+    /// [waits](Background::await_closings); returns the future of its result.
     pub(crate) fn close_later<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
         lock(&self.0.state).closings += 1;
         let closing = Closing(self.0.clone());
@@ -87,7 +93,7 @@ impl Background {
         }
     }
 
-    /// Does the work in another thread, and returns the future of its result.
+    /// Has a thread do the work; returns the future of its result.
     pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
         let slot = Arc::new(Slot::new(None));
         let own = slot.clone();
@@ -104,6 +110,7 @@ impl Background {
     }
 }
 
+/// Guard of work for which the host's shutdown waits.
 struct Closing(Arc<Shared>);
 
 impl Drop for Closing {
@@ -135,8 +142,8 @@ impl Shared {
     }
 }
 
-/// A future of what a thread of the host is doing. It is done whether or not
-/// anything waits for it; dropping the future drops the result.
+/// Future of work that a thread of the host does. The work is done whether or
+/// not the future is awaited; dropping the future drops the result.
 #[must_use = "its result may be an error"]
 pub struct Task<T>(Arc<Slot<T>>);
 

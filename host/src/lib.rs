@@ -20,18 +20,19 @@
 //! # }
 //! ```
 //!
-//! The code map, from the engine down. Each wing uses those below it, and none
-//! above:
+//! The modules, from the engine's side down; each uses those below it:
 //!
-//! | wing | holds |
+//! | module | holds |
 //! |---|---|
 //! | [`host`](Host), `catalog` | the host, and which plugin serves a symbol |
-//! | `function`, `source`, `sink` | the handles of an engine, and what becomes of them in each process |
+//! | `function`, `source`, `sink` | the handles of an engine, for threads and for tasks, and their part in each process |
 //! | `plugin` | the life of one plugin: `lifecycle` decides, `worker` carries out; `startup`, `running`: one process of it |
-//! | `channel` | commands and their answers, idle reading, and the sockets whose waits end with a process |
-//! | `process` | how processes are started, and ended when the host is gone |
 //! | `site` | what all plugins of a host share |
-//! | `error`, `status`, `options`, `target`, `sync`, `counted` | words for all |
+//! | `channel` | commands and their answers, idle reading, and the sockets whose waits end with a process |
+//! | `process`, `program` | how processes are started, and ended when the host is gone; program files |
+//! | `background` | threads for what may block, for callers that must not |
+//! | `transports` | the transports that are built in |
+//! | `error`, `status`, `options`, `target`, `sync`, `counted` | used by all of them |
 
 #![deny(unnameable_types)]
 

@@ -28,9 +28,10 @@ pub(crate) struct Site {
     /// Private: a [`ProcessScope`] creates the sockets.
     transport: Arc<dyn Transport>,
     pub(crate) idle_reader: Arc<IdleReader>,
-    /// Threads for what ends by itself.
+    /// Threads that close handles, and that do for tasks what may block.
     pub(crate) background: Background,
-    /// Threads for what may wait until handles are closed, which the others do.
+    /// Threads that open handles. Not those of `background`: an open may wait
+    /// for a close, for which waiting opens would leave no thread.
     pub(crate) openings: Background,
     /// Bytes of the calls that wait to be sent.
     pub(crate) waiting_calls: AtomicUsize,

@@ -7,7 +7,8 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
-/// A condition variable that a task can wait for, too.
+/// A condition variable for threads and for one task: a later task's waker
+/// replaces the former one's. A handle is polled by one task at a time.
 #[derive(Default)]
 pub(crate) struct Changed {
     condvar: Condvar,

@@ -130,7 +130,7 @@ impl ProcessScope {
     }
 
     /// Counts a handshake or a keepalive.
-    pub(super) fn has_greeted(&self) {
+    pub(super) fn count_greeting(&self) {
         self.greetings.fetch_add(1, Ordering::Relaxed);
     }
 

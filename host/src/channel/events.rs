@@ -14,7 +14,8 @@ const QUOTED: usize = 80;
 
 impl Channel {
     /// Handles the next event. Without one by the deadline, fails with the
-    /// reason why no command can be sent.
+    /// reason why no command can be sent. An event wakes the tasks that wait,
+    /// once the channel is free.
     pub(super) fn step(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
         let handled = self.handle_next(state, deadline);
         if !state.tasks.is_empty() && !matches!(handled, Err(Failure::NotReady(_))) {
@@ -74,7 +75,7 @@ impl Channel {
             self.has_peer.store(true, Ordering::SeqCst);
         }
         if matches!(arrival, Arrival::Handshake | Arrival::SendAgain) {
-            self.scope.has_greeted();
+            self.scope.count_greeting();
         }
         match arrival {
             Arrival::Answer if state.posted.is_some() => state.tell(Ok(())),

@@ -1,15 +1,15 @@
 //! One thread per host that reads what plugins send while no caller reads:
 //! keepalives, acknowledgements that nothing waits for, and messages of sources
-//! that cannot block.
+//! that cannot block. Tasks are woken here, too.
 //!
-//! A channel in use is read by its users, without a thread in between. The idle
-//! reader wakes for it at most once a second, and in an idle host only when a
-//! plugin sends something. A peer that stops in the middle of a message is
+//! A channel that threads use is read by them, without a thread in between. The
+//! idle reader wakes for it at most once a second, and in an idle host only when
+//! a plugin sends something. A peer that stops in the middle of a message is
 //! checked again at its deadline, since nothing else checks it.
 //!
-//! Tasks wait here, too: a channel with [attention](Watch::attention) is read
-//! as soon as there is something to read, which wakes the tasks that wait for
-//! it, and a [timer](IdleReader::wake_at) wakes a task at its deadline.
+//! For a task, the channel is [armed](Armer): it is read as soon as there is
+//! something to read and no thread uses it, which wakes the tasks that wait for
+//! it. A [timer](IdleReader::wake_at) wakes a task at its deadline.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::MaybeUninit;
@@ -60,8 +60,8 @@ pub(crate) trait Watched: Send + Sync {
         false
     }
 
-    /// Reads all that is there without waiting, and disconnects a peer that has
-    /// exceeded its time for the rest of a message.
+    /// Reads all that is there without waiting, or wakes the task that does, and
+    /// disconnects a peer that has exceeded its time for the rest of a message.
     fn tend(&self) -> Tended;
 }
 
@@ -179,19 +179,19 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Returns a handle for tasks that wait for the channel.
-    pub(crate) fn attention(&self) -> Arc<Attention> {
-        Arc::new(Attention { id: self.id, shared: self.shared.clone() })
+    /// Returns what arms the idle reader for the channel.
+    pub(crate) fn armer(&self) -> Arc<Armer> {
+        Arc::new(Armer { id: self.id, shared: self.shared.clone() })
     }
 }
 
-/// Has a watched channel read as soon as there is something to read.
-pub(crate) struct Attention {
+/// Arms the idle reader for a watched channel, for a task that waits for it.
+pub(crate) struct Armer {
     id: u64,
     shared: Weak<Shared>,
 }
 
-impl Attention {
+impl Armer {
     /// Has the next message read at once.
     pub(crate) fn arm(&self) {
         if let Some(shared) = self.shared.upgrade() {
@@ -200,8 +200,9 @@ impl Attention {
     }
 }
 
-/// For a channel that was in use when there was something to read.
-impl Wake for Attention {
+/// Waker for a channel that was in use when there was something to read: armed
+/// again once it is free.
+impl Wake for Armer {
     fn wake(self: Arc<Self>) {
         self.arm();
     }
@@ -243,7 +244,7 @@ impl Shared {
         let id = next_id();
         let mut all = self.lock();
         if let Some(readiness) = watched.readiness() {
-            epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), once(&*watched))?;
+            epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), oneshot(&*watched))?;
         }
         all.insert(id, Entry { watched, is_armed: Arc::new(AtomicBool::new(true)) });
         Ok(id)
@@ -266,7 +267,7 @@ impl Shared {
         {
             // A closed channel has left the queue by itself, and is forgotten
             // soon; nothing else fails for a channel that was added.
-            let armed = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), once(&*entry.watched));
+            let armed = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), oneshot(&*entry.watched));
             debug_assert!(matches!(armed, Ok(()) | Err(Errno::NOENT | Errno::BADF)), "{armed:?}");
         }
     }
@@ -293,7 +294,7 @@ impl Shared {
             if self.stops.load(Ordering::SeqCst) {
                 return;
             }
-            self.ring();
+            self.wake_due();
             for id in agenda.due(Instant::now()).into_iter().chain(ready.iter().copied()) {
                 self.look_at(id, &mut agenda);
             }
@@ -311,7 +312,7 @@ impl Shared {
     }
 
     /// Wakes the wakers whose time has come.
-    fn ring(&self) {
+    fn wake_due(&self) {
         let mut timers = lock(&self.timers);
         if timers.wakers.is_empty() {
             return;
@@ -381,7 +382,7 @@ impl Agenda {
     }
 }
 
-fn once(watched: &dyn Watched) -> epoll::EventFlags {
+fn oneshot(watched: &dyn Watched) -> epoll::EventFlags {
     let event = if watched.wants_room() { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
     event | epoll::EventFlags::ONESHOT
 }

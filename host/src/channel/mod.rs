@@ -1,5 +1,10 @@
-//! One control or function channel, with commands out and answers in, matched
-//! strictly. Incoming events are interpreted in `events`.
+//! One control or function channel: commands go out, and answers come in.
+//!
+//! A thread sends a command and waits for its answer
+//! ([`exchange`](Channel::exchange)), or posts it ([`post`](Channel::post), for
+//! tasks [`try_post`](Channel::try_post)): then whichever thread reads the
+//! answer passes it on. Which request is the answer to which command is decided
+//! by [`HostEnd`]; `events` passes it what arrives.
 
 pub(crate) mod dependents;
 pub(crate) mod idle_reader;
@@ -23,7 +28,7 @@ use ekuiper_transport_ipc::lock::{DeadlineLock, Held, Waited};
 
 use crate::process::EXIT_GRACE;
 use dependents::ProcessScope;
-use idle_reader::{Attention, LOOK_LIMIT, Tended, Watch, Watched};
+use idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
 
 /// Time for a function's peer to reconnect by itself after its connection has
 /// ended: libnng retries within a second.
@@ -35,10 +40,12 @@ pub(crate) struct Channel {
     reply: Arc<dyn Reply>,
     /// Scope of the process that is to be the peer.
     scope: Arc<ProcessScope>,
-    /// Held by a caller from its command to the answer.
+    /// Held by [`exchange`](Channel::exchange) from its command to the answer;
+    /// by a caller that posts, only until the command is sent. Tasks and the
+    /// idle reader only try it.
     state: DeadlineLock<State>,
-    /// Number of exchanges, which tells the idle reader that the channel is in
-    /// use.
+    /// Number of exchanges, posts and waits, which tells the idle reader that
+    /// the channel is in use.
     uses: AtomicU64,
     /// The plugin connects in response to `start`, and reconnects only after
     /// another `start`.
@@ -49,8 +56,8 @@ pub(crate) struct Channel {
     is_left: AtomicBool,
     /// Every wait on the channel has been ended.
     is_closed: AtomicBool,
-    /// Has the idle reader read the channel at once.
-    attention: OnceLock<Arc<Attention>>,
+    /// Absent where no task waits: in a control channel.
+    armer: OnceLock<Arc<Armer>>,
     /// A task waits for the next event.
     has_waiting_task: AtomicBool,
 }
@@ -89,10 +96,10 @@ struct Posted {
 type Tell = Box<dyn FnOnce(Result<&mut Vec<u8>, Failure>) + Send>;
 
 impl State {
-    /// Returns whether the peer has sent nothing more so far: connections are
-    /// read in turn, and the others have had several turns. Thus a flood does
-    /// not block the caller.
-    fn has_heard_the_peer(&self) -> bool {
+    /// Returns whether there is nothing of the peer to read: connections are
+    /// read in turn, and the others have had several turns since its last event.
+    /// Thus a flood of strangers does not keep a caller beyond its deadline.
+    fn is_peer_silent(&self) -> bool {
         self.strangers > 16 + 2 * self.connections
     }
 
@@ -160,7 +167,7 @@ impl Channel {
             has_peer: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            attention: OnceLock::new(),
+            armer: OnceLock::new(),
             has_waiting_task: AtomicBool::new(false),
         })
     }
@@ -170,16 +177,17 @@ impl Channel {
         Ok(Self { is_function: true, ..Self::listen(scope, address, HostEnd::new())? })
     }
 
-    /// Lets tasks wait for the channel, which the idle reader watches.
-    pub(crate) fn allow_tasks(&self, watch: &Watch) {
-        let _ = self.attention.set(watch.attention());
+    /// Lets tasks wait for the channel, which the idle reader watches for them.
+    pub(crate) fn enable_tasks(&self, watch: &Watch) {
+        let _ = self.armer.set(watch.armer());
     }
 
-    /// Has the next event handled at once, for the tasks that wait for it.
-    pub(crate) fn attend(&self) {
+    /// Has the idle reader handle the next event as soon as no thread uses the
+    /// channel: a task waits for it.
+    pub(crate) fn arm_idle_reader(&self) {
         self.has_waiting_task.store(true, Ordering::SeqCst);
-        if let Some(attention) = self.attention.get() {
-            attention.arm();
+        if let Some(armer) = self.armer.get() {
+            armer.arm();
         }
     }
 
@@ -203,9 +211,10 @@ impl Channel {
         !self.has_peer.load(Ordering::SeqCst) && !self.scope.is_over()
     }
 
-    /// Waits a short time for the peer to reconnect by itself.
-    pub(crate) fn wait_back(&self) -> Result<(), Failure> {
-        // A user of the channel no longer waits for the peer then.
+    /// Waits for the peer to reconnect by itself, at most [`RECONNECT`] from the
+    /// end of its connection.
+    pub(crate) fn await_reconnect(&self) -> Result<(), Failure> {
+        // A caller that holds the channel gives up the peer before that.
         let mut state = self.state.lock(Instant::now() + 2 * RECONNECT).ok_or(Failure::NotReady(NotReady::Busy))?;
         while state.end.peer().is_none() {
             let until = state.lost_at.map_or_else(Instant::now, |lost_at| lost_at + RECONNECT);
@@ -299,7 +308,7 @@ impl Channel {
             Err(Failure::NotReady(NotReady::Busy)) => {
                 state.tasks.push(waker.clone());
                 drop(state);
-                self.attend();
+                self.arm_idle_reader();
                 Ok(false)
             }
             Err(failure) => Err(failure),
@@ -431,7 +440,8 @@ impl Channel {
                 Err(failure) => return Err(failure),
             }
         }
-        // This caller may hold the channel for long.
+        // Answers to posted commands are read by now, and this caller may hold
+        // the channel for long.
         self.state.wake_tasks();
         Ok(())
     }
@@ -488,14 +498,14 @@ impl Channel {
     fn drain(&self, state: &mut State) {
         let past = Instant::now();
         state.strangers = 0;
-        while !state.has_heard_the_peer() && self.step(state, past).is_ok() {}
+        while !state.is_peer_silent() && self.step(state, past).is_ok() {}
     }
 
     /// Handles the next event of a waiting caller, whose wait strangers do not
     /// prolong.
     fn wait(&self, state: &mut State, deadline: Instant) -> Result<Option<Arrival>, Failure> {
         let arrival = self.step(state, deadline)?;
-        if state.has_heard_the_peer() && Instant::now() >= deadline {
+        if state.is_peer_silent() && Instant::now() >= deadline {
             return Err(Failure::NotReady(state.not_ready()));
         }
         Ok(arrival)
@@ -518,8 +528,8 @@ impl Watched for Channel {
     /// Reads keepalives while no call does (fault 1), and answers that tasks
     /// wait for.
     fn tend(&self) -> Tended {
-        let state = match self.attention.get().filter(|_| self.has_waiting_task()) {
-            Some(attention) => self.state.try_lock_or_wake(&Waker::from(attention.clone())),
+        let state = match self.armer.get().filter(|_| self.has_waiting_task()) {
+            Some(armer) => self.state.try_lock_or_wake(&Waker::from(armer.clone())),
             None => self.state.try_lock(),
         };
         match state {
@@ -529,7 +539,7 @@ impl Watched for Channel {
                 // The rest of a flood is read at the next check.
                 let mut tended = Tended::Idle;
                 for _ in 0..LOOK_LIMIT {
-                    if state.has_heard_the_peer() {
+                    if state.is_peer_silent() {
                         break;
                     }
                     match self.step(&mut state, Instant::now()) {

@@ -58,14 +58,14 @@ impl SpeakerFilter {
     }
 
     /// Resets the count of strangers' events.
-    pub(crate) fn listen_anew(&mut self) {
+    pub(crate) fn reset_strangers(&mut self) {
         self.strangers = 0;
     }
 
-    /// Returns whether the plugin has sent nothing more so far: connections are
-    /// read in turn, and the others have had several turns. Thus a flood does
-    /// not block the caller.
-    pub(crate) fn has_heard_the_plugin(&self) -> bool {
+    /// Returns whether there is nothing of the plugin to read: connections are
+    /// read in turn, and the others have had several turns since its last event.
+    /// Thus a flood of strangers does not keep a caller beyond its deadline.
+    pub(crate) fn is_plugin_silent(&self) -> bool {
         self.strangers > 16 + 2 * self.connections.len()
     }
 
@@ -129,11 +129,11 @@ mod tests {
         peers.came(STRANGER);
         peers.said(PLUGIN);
         (0..20).for_each(|_| assert!(!peers.said(STRANGER)));
-        assert!(!peers.has_heard_the_plugin());
+        assert!(!peers.is_plugin_silent());
         peers.said(STRANGER);
-        assert!(peers.has_heard_the_plugin());
+        assert!(peers.is_plugin_silent());
         peers.said(PLUGIN);
-        assert!(!peers.has_heard_the_plugin());
+        assert!(!peers.is_plugin_silent());
     }
 
     #[test]

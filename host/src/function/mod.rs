@@ -100,7 +100,7 @@ impl Function {
     /// [`call`](Function::call) that was made before the first such handle
     /// still waits for its answer.
     pub fn stopper(&self) -> FunctionStopper {
-        self.pipeline.allow_stop();
+        self.pipeline.enable_stop();
         FunctionStopper(self.pipeline.clone())
     }
 

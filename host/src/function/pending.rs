@@ -23,7 +23,8 @@ pub struct PendingCall<R> {
     pipeline: Arc<Pipeline>,
     command: Arc<Command>,
     row: usize,
-    /// Other tasks had a turn to make calls, which are sent together.
+    /// The task has yielded once, before it busy-polls: other tasks could make
+    /// calls, which are sent together.
     has_yielded: bool,
     result: PhantomData<fn() -> R>,
 }
@@ -69,7 +70,7 @@ impl<R: DeserializeOwned> Future for PendingCall<R> {
             self.pipeline.spin(&self.command);
         }
         if !self.command.is_over(self.row) && self.command.wake_when_settled(self.row, context.waker()) {
-            self.pipeline.attend(&self.command);
+            self.pipeline.arm_idle_reader(&self.command);
             return Poll::Pending;
         }
         Poll::Ready(self.outcome().expect("a settled command has an outcome for each call"))

@@ -1,12 +1,13 @@
-//! The calls of a function that no thread waits for in the transport: gathered
-//! while one message is in flight, and sent in their order.
+//! The async calls of a function. One [`Command`] is in flight at a time; calls
+//! made meanwhile are gathered in the next, and sent in their order.
 //!
-//! A pipeline is never waited for, and has no thread. It [goes
-//! on](Pipeline::advance) whenever something has happened that it may wait for:
-//! a call was made, an answer was read (by any thread that uses the channel, or
-//! by the idle reader), the channel is free again, a time is over. What may
-//! block (a crash to be explained, a function to be started again) is done by a
-//! thread that lives no longer than that.
+//! A pipeline has no thread, and does not block. It [advances](Pipeline::advance)
+//! in the thread of each event that it may wait for: a call was made, an answer
+//! was read (by any thread that uses the channel, or by the idle reader), the
+//! channel is free again, a deadline has passed. What may block (to find out how
+//! a process ended, to start a function again) is a [`Recovery`], for which a
+//! thread is started; only where none can be started does the advancing one
+//! block.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -41,10 +42,10 @@ pub(crate) struct Pipeline {
     queue: Mutex<Queue>,
     /// Notified when a command was sent or has an outcome.
     changed: Condvar,
-    /// Number of requests to go on that were not met; the thread that makes the
-    /// first goes on for all.
+    /// Number of calls of [`advance`](Pipeline::advance) that are not dealt with;
+    /// the thread that makes the first deals with all.
     turns: AtomicUsize,
-    /// Goes on when woken.
+    /// Advances the pipeline.
     waker: Waker,
     spin: Spin,
     /// Its waits can be [ended](Pipeline::stop) from elsewhere.
@@ -59,7 +60,7 @@ struct Queue {
     in_flight: Option<Flight>,
     /// Buffer of the last command, reused by the next.
     buffer: Vec<u8>,
-    /// A thread does what may block; nothing is sent meanwhile.
+    /// A recovery is in progress; nothing is sent meanwhile.
     is_recovering: bool,
     /// When the first waiting command must be sent, once that was tried, and
     /// the number of commands that waited then: they fail with it.
@@ -78,8 +79,8 @@ struct Flight {
     answer_by: Instant,
 }
 
-/// What needs a thread that may block.
-enum Trouble {
+/// Why the pipeline needs a thread that may block.
+enum Recovery {
     /// The function is to be connected again; nothing was sent.
     Connect,
     /// The first waiting command could not be sent.
@@ -88,10 +89,11 @@ enum Trouble {
     NoAnswer(Flight, Failure),
 }
 
-/// Wakes a pipeline, unless it is gone.
-struct GoOn(Weak<Pipeline>);
+/// Waker that advances a pipeline, unless it is gone. The pipeline holds it, so
+/// the reference is weak.
+struct AdvanceOnWake(Weak<Pipeline>);
 
-impl Wake for GoOn {
+impl Wake for AdvanceOnWake {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -110,7 +112,7 @@ impl Pipeline {
             queue: Mutex::default(),
             changed: Condvar::new(),
             turns: AtomicUsize::new(0),
-            waker: Waker::from(Arc::new(GoOn(own.clone()))),
+            waker: Waker::from(Arc::new(AdvanceOnWake(own.clone()))),
             spin: Spin::default(),
             has_stopper: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
@@ -123,7 +125,7 @@ impl Pipeline {
     }
 
     /// Lets its waits be ended from elsewhere.
-    pub(super) fn allow_stop(&self) {
+    pub(super) fn enable_stop(&self) {
         self.has_stopper.store(true, Ordering::SeqCst);
     }
 
@@ -189,10 +191,11 @@ impl Pipeline {
         let command = Arc::new(command);
         queue.waiting.push_back(command.clone());
         match queue.in_flight.clone() {
-            // Nobody may wait for the answer that this call waits for.
+            // This call is sent after the answer, which nothing else may wait
+            // for.
             Some(flight) => {
                 drop(queue);
-                flight.connection.channel.attend();
+                flight.connection.channel.arm_idle_reader();
             }
             None => {
                 drop(queue);
@@ -202,11 +205,12 @@ impl Pipeline {
         Ok((command, 0))
     }
 
-    /// Has the answer to this command read as soon as it is there.
-    pub(super) fn attend(&self, command: &Arc<Command>) {
+    /// Has the idle reader read the answer to this command, if that is in
+    /// flight.
+    pub(super) fn arm_idle_reader(&self, command: &Arc<Command>) {
         let flight = lock(&self.queue).in_flight.clone();
         if let Some(flight) = flight.filter(|flight| Arc::ptr_eq(&flight.command, command)) {
-            flight.connection.channel.attend();
+            flight.connection.channel.arm_idle_reader();
         }
     }
 
@@ -259,15 +263,15 @@ impl Pipeline {
         }
     }
 
-    /// Does what can be done now. Never blocks; may be called with locks of
-    /// channels held.
+    /// Does what can be done now, without blocking. May be called by a thread
+    /// that holds a channel: channels are only tried.
     pub(super) fn advance(self: &Arc<Self>) {
         if self.turns.fetch_add(1, Ordering::SeqCst) > 0 {
             return;
         }
         let mut seen = 1;
         loop {
-            while self.go_on() {}
+            while self.step() {}
             match self.turns.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return,
                 Err(now) => seen = now,
@@ -276,7 +280,7 @@ impl Pipeline {
     }
 
     /// Takes the next step; returns whether there may be another.
-    fn go_on(self: &Arc<Self>) -> bool {
+    fn step(self: &Arc<Self>) -> bool {
         let mut queue = lock(&self.queue);
         let now = Instant::now();
         if queue.first_due.is_some_and(|first| first <= now) {
@@ -315,7 +319,7 @@ impl Pipeline {
                 command.land(&self.route, reply);
                 connection.channel.look_again();
             }
-            Some((flight, Err(failure))) => self.recover(Trouble::NoAnswer(flight, failure)),
+            Some((flight, Err(failure))) => self.recover(Recovery::NoAnswer(flight, failure)),
         }
         self.tell_change(lock(&self.queue));
         true
@@ -359,18 +363,18 @@ impl Pipeline {
         let options = &self.route.plugin.site.options;
         let waiting = queue.waiting.len();
         let (send_by, _) = *queue.send_by.get_or_insert_with(|| (Instant::now() + options.send_timeout, waiting));
-        // Whatever happens to this one: no other thread sends.
+        // The command stays the first: only the thread that advances sends.
         drop(queue);
         let Some(connection) = self.route.usable().filter(|usable| Shape::of(usable) == command.shape) else {
             command.put_back(message);
-            self.recover(Trouble::Connect);
+            self.recover(Recovery::Connect);
             return false;
         };
         let (sent, waker) = (command.clone(), self.waker.clone());
         let channel = Arc::downgrade(&connection.channel);
         let posted = connection.channel.try_post(&message, !command.shape.is_batch, &self.waker, move |reply| {
             sent.keep_reply(reply.map(std::mem::take));
-            // The channel is in use by whoever has read the answer.
+            // The thread that has read the answer still holds the channel.
             match channel.upgrade() {
                 Some(channel) => channel.wake_on_release(&waker),
                 None => waker.wake_by_ref(),
@@ -393,7 +397,7 @@ impl Pipeline {
                 queue.in_flight = Some(Flight { command, connection, answer_by });
                 self.tell_change(queue);
                 if is_awaited {
-                    channel.attend();
+                    channel.arm_idle_reader();
                 }
                 true
             }
@@ -403,7 +407,7 @@ impl Pipeline {
                     self.set_timer(&mut queue, send_by);
                 } else {
                     drop(queue);
-                    self.recover(Trouble::NotSent(connection, Failure::NotReady(NotReady::Busy)));
+                    self.recover(Recovery::NotSent(connection, Failure::NotReady(NotReady::Busy)));
                 }
                 false
             }
@@ -416,13 +420,13 @@ impl Pipeline {
             Err(failure) => {
                 command.put_back(message);
                 drop(queue);
-                self.recover(Trouble::NotSent(connection, failure));
+                self.recover(Recovery::NotSent(connection, failure));
                 false
             }
         }
     }
 
-    /// Goes on at this time, at the latest.
+    /// Has the pipeline advance at this time, at the latest.
     fn set_timer(&self, queue: &mut Queue, at: Instant) {
         let at = queue.first_due.map_or(at, |first| first.min(at));
         let is_due = |(set, _): &(Instant, Timer)| *set <= Instant::now();
@@ -432,32 +436,33 @@ impl Pipeline {
         }
     }
 
-    /// Has a thread do what may block.
-    fn recover(self: &Arc<Self>, trouble: Trouble) {
+    /// Has a thread do what may block: nothing is sent until then.
+    fn recover(self: &Arc<Self>, recovery: Recovery) {
         lock(&self.queue).is_recovering = true;
-        let (pipeline, trouble) = (self.clone(), Arc::new(Mutex::new(Some(trouble))));
-        let own = trouble.clone();
+        let (pipeline, recovery) = (self.clone(), Arc::new(Mutex::new(Some(recovery))));
+        let own = recovery.clone();
         let resolve = move || {
-            if let Some(trouble) = lock(&own).take() {
-                pipeline.resolve(trouble);
+            if let Some(recovery) = lock(&own).take() {
+                pipeline.resolve(recovery);
                 pipeline.advance();
             }
         };
         let name = format!("{}-calls", self.route.symbol);
         if let Err(error) = std::thread::Builder::new().name(name).spawn(resolve) {
             tracing::warn!(function = &*self.route.symbol, %error, "cannot start a thread, so this one waits for the plugin");
-            if let Some(trouble) = lock(&trouble).take() {
-                self.resolve(trouble);
-                // The caller goes on.
+            if let Some(recovery) = lock(&recovery).take() {
+                self.resolve(recovery);
+                // `advance`, which has called this, takes another step.
                 self.turns.fetch_add(1, Ordering::SeqCst);
             }
         }
     }
 
-    fn resolve(&self, trouble: Trouble) {
+    /// Carries out a recovery; may block.
+    fn resolve(&self, recovery: Recovery) {
         let options = &self.route.plugin.site.options;
-        match trouble {
-            Trouble::NoAnswer(Flight { command, connection, .. }, failure) => {
+        match recovery {
+            Recovery::NoAnswer(Flight { command, connection, .. }, failure) => {
                 let what = self.route.what(command.shape.kind());
                 let is_lost = matches!(failure, Failure::OutcomeUnknown);
                 let error = connection.running.explain(failure, what, command.terms.patience(command.rows()));
@@ -467,8 +472,8 @@ impl Pipeline {
                 }
                 connection.channel.look_again();
             }
-            Trouble::Connect => self.connect(),
-            Trouble::NotSent(connection, failure) => {
+            Recovery::Connect => self.connect(),
+            Recovery::NotSent(connection, failure) => {
                 let is_over = match failure {
                     Failure::ProcessEnded => connection.running.is_over(),
                     Failure::Lost | Failure::NotReady(NotReady::NoPeer) => true,

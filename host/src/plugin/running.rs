@@ -147,7 +147,7 @@ impl Running {
         let Started { process, control, folder, claim, hello, scope } = started;
         let watched = site.idle_reader.watch(&Subject::of_plugin(name), control.clone());
         let watch = watched.inspect_err(|_| process.terminate(site.options.grace))?;
-        process.serves();
+        process.mark_serving();
         let running = Arc::new_cyclic(|own| Self {
             name: name.to_owned(),
             generation,
@@ -378,7 +378,7 @@ impl Running {
     }
 
     /// Records that the process listens at `address` from now on.
-    pub(crate) fn listens_at(&self, address: &Address) {
+    pub(crate) fn mark_listening(&self, address: &Address) {
         let mut sockets = lock(&self.sockets);
         if !sockets.contains(address) {
             sockets.push(address.clone());
@@ -386,7 +386,7 @@ impl Running {
     }
 
     /// Records that the process has closed a socket after being told to.
-    pub(crate) fn has_closed(&self, address: &Address) {
+    pub(crate) fn mark_closed(&self, address: &Address) {
         lock(&self.sockets).retain(|other| other != address);
     }
 
@@ -487,7 +487,7 @@ impl Running {
         }
         match state.function.as_ref().map(|function| function.channel.clone()) {
             Some(channel) if channel.is_lost() => {
-                slot.start(&mut state, |_| self.bring_back(symbol, &channel))?;
+                slot.start(&mut state, |_| self.reconnect_function(symbol, &channel))?;
                 Ok(channel)
             }
             Some(channel) => Ok(channel),
@@ -508,7 +508,7 @@ impl Running {
         let channel = Arc::new(channel.map_err(|source| self.channel_error(what(), source))?);
         // Read from now on: a plugin may send much before it answers.
         let watch = self.site.idle_reader.watch(&what(), channel.clone()).inspect_err(|_| channel.close())?;
-        channel.allow_tasks(&watch);
+        channel.enable_tasks(&watch);
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
             let patience = self.site.options.init_timeout;
             let ready = channel.wait_ready(Instant::now() + patience, false);
@@ -531,11 +531,11 @@ impl Running {
         }
     }
 
-    /// Restarts a function whose connection has ended. The official Python SDK
-    /// ends the function then, and only a start brings it back; if the plugin
-    /// reconnects by itself, no start is sent.
-    fn bring_back(&self, symbol: &str, channel: &Channel) -> Result<()> {
-        match channel.wait_back() {
+    /// Waits for a function whose connection has ended to reconnect by itself,
+    /// and otherwise starts it again: the official Python SDK ends the function
+    /// with its connection.
+    fn reconnect_function(&self, symbol: &str, channel: &Channel) -> Result<()> {
+        match channel.await_reconnect() {
             Ok(()) | Err(Failure::ProcessEnded) => return Ok(()),
             Err(failure) => tracing::warn!(
                 plugin = self.name,

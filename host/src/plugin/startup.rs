@@ -70,7 +70,7 @@ impl Canceller {
         Ok(())
     }
 
-    fn is_over(&self) {
+    fn end_start(&self) {
         lock(&self.0).under_way = None;
     }
 
@@ -287,7 +287,7 @@ fn launch(
         spawned.map_err(system_error(Subject::of_plugin(name), "a thread"))?;
     }
     let handshake = await_handshake(&reports, candidates.len());
-    canceller.is_over();
+    canceller.end_start();
     Ok(Launched { line, process, scope, candidates, handshake, clash, patience })
 }
 

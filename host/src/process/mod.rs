@@ -183,7 +183,7 @@ impl Process {
     }
 
     /// Marks the handshake as complete: earlier output belongs to the start.
-    pub(crate) fn serves(&self) {
+    pub(crate) fn mark_serving(&self) {
         self.shared.lock().has_served = true;
     }
 

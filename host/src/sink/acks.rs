@@ -14,7 +14,7 @@ use ekuiper_core::transport::{Pull, PullEvent, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
 
 use super::tally::Tally;
-use crate::channel::idle_reader::{Attention, LOOK_LIMIT, Tended, Watch, Watched};
+use crate::channel::idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
 use crate::channel::speaker::SpeakerFilter;
 use crate::sync::lock;
 
@@ -63,7 +63,7 @@ pub(crate) struct Acks {
     pub(super) refusals: AtomicU64,
     tasks: Tasks,
     /// Has the idle reader read the next acknowledgement at once.
-    attention: OnceLock<Arc<Attention>>,
+    armer: OnceLock<Arc<Armer>>,
 }
 
 /// Tasks that wait for acknowledgements.
@@ -89,7 +89,7 @@ impl Tasks {
     }
 
     /// Wakes the tasks that wait for messages up to this number.
-    fn wake(&self, number: u64) {
+    fn wake_up_to(&self, number: u64) {
         if self.first.load(Ordering::SeqCst) > number {
             return;
         }
@@ -160,24 +160,24 @@ impl Acks {
             tally,
             refusals: zero(),
             tasks: Tasks { wakers: Mutex::default(), first: AtomicU64::new(u64::MAX) },
-            attention: OnceLock::new(),
+            armer: OnceLock::new(),
         }
     }
 
     /// Lets tasks wait for acknowledgements, which the idle reader watches.
-    pub(super) fn allow_tasks(&self, watch: &Watch) {
-        let _ = self.attention.set(watch.attention());
+    pub(super) fn enable_tasks(&self, watch: &Watch) {
+        let _ = self.armer.set(watch.armer());
     }
 
     /// Has `waker` woken when the message with this number is acknowledged, or
     /// never will be.
     pub(super) fn wake_task(&self, number: u64, waker: &Waker) {
         self.tasks.add(number, waker);
-        if let Some(attention) = self.attention.get() {
-            attention.arm();
+        if let Some(armer) = self.armer.get() {
+            armer.arm();
         }
         // It may have been acknowledged meanwhile.
-        self.tasks.wake(self.known());
+        self.tasks.wake_up_to(self.known());
     }
 
     /// Takes the refusal of the message with this number.
@@ -234,7 +234,7 @@ impl Acks {
         if let Err(error) = &received
             && !matches!(error, TransportError::Timeout)
         {
-            self.tasks.wake(u64::MAX);
+            self.tasks.wake_up_to(u64::MAX);
         }
         match received? {
             PullEvent::Message(connection) if reading.peers.said(connection) => {
@@ -250,7 +250,7 @@ impl Acks {
                         self.refusals.fetch_add(1, Ordering::SeqCst);
                     }
                     self.acked.store(acked + 1, Ordering::SeqCst);
-                    self.tasks.wake(acked + 1);
+                    self.tasks.wake_up_to(acked + 1);
                     self.reading.look_again();
                     self.tally.collected(1, u64::from(is_refusal));
                 } else {
@@ -262,7 +262,7 @@ impl Acks {
             PullEvent::Connected(connection) => reading.peers.came(connection),
             PullEvent::Disconnected(connection) => {
                 reading.peers.left(connection);
-                self.tasks.wake(u64::MAX);
+                self.tasks.wake_up_to(u64::MAX);
             }
         }
         Ok(false)
@@ -270,10 +270,10 @@ impl Acks {
 
     /// Reads what has arrived, without waiting; `None` if there may be more.
     fn read_pending(&self, reading: &mut Reading) -> Option<Tended> {
-        reading.peers.listen_anew();
+        reading.peers.reset_strangers();
         let mut whole = false;
         for _ in 0..LOOK_LIMIT {
-            if reading.peers.has_heard_the_plugin() {
+            if reading.peers.is_plugin_silent() {
                 return Some(Tended::Idle);
             }
             match self.receive(reading, Instant::now()) {
@@ -317,8 +317,8 @@ impl Watched for Acks {
     }
 
     fn tend(&self) -> Tended {
-        let reading = match self.attention.get().filter(|_| self.has_waiting_task()) {
-            Some(attention) => self.reading.try_lock_or_wake(&Waker::from(attention.clone())),
+        let reading = match self.armer.get().filter(|_| self.has_waiting_task()) {
+            Some(armer) => self.reading.try_lock_or_wake(&Waker::from(armer.clone())),
             None => self.reading.try_lock(),
         };
         let Some(mut reading) = reading else { return Tended::InUse };

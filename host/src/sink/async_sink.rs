@@ -54,7 +54,7 @@ struct Queued {
     message: Vec<u8>,
     since: Instant,
     wait: Option<Wait>,
-    /// A thread waits for what no event tells, and has the message.
+    /// A thread sends the message, since that may block, and has taken it.
     task: Option<Task<Result<Option<Sent>>>>,
 }
 
@@ -231,7 +231,7 @@ impl AsyncSink {
                     }
                     is_registered = true;
                 }
-                Attempt::Unclear => {
+                Attempt::MayBlock => {
                     let (sender, message) = (sink.sender.clone(), std::mem::take(&mut queued.message));
                     let transmit = move || {
                         let (mut sending, deadline) = sender.begin()?;
@@ -274,7 +274,7 @@ impl AsyncSink {
 impl Drop for AsyncSink {
     fn drop(&mut self) {
         if let Some(sink) = &self.sink {
-            sink.session().leave_unattended();
+            sink.session().mark_dropped();
             self.begin_close();
         }
     }

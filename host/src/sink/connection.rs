@@ -35,7 +35,8 @@ const STOP_REPORT: Duration = Duration::from_millis(500);
 pub(crate) struct SinkConnection {
     pub(crate) running: Arc<Running>,
     pub(crate) receipt: Receipt,
-    /// Held by a sender until the acknowledgement.
+    /// Held while a message is sent. A process that is being replaced is left
+    /// after that message; a sender that gets the turn later goes to the next.
     pub(crate) turn: DeadlineLock<()>,
     /// An acknowledgement is missing: later ones could be mistaken for it.
     is_broken: AtomicBool,
@@ -74,8 +75,8 @@ impl SinkConnection {
         // start, for example acknowledgements without a message, which must not
         // fill the channel (fault 10).
         let watch = running.site.idle_reader.watch(what, acks.clone()).inspect_err(|_| acks.pull.close())?;
-        acks.allow_tasks(&watch);
-        running.listens_at(data);
+        acks.enable_tasks(&watch);
+        running.mark_listening(data);
         if let Err(error) = running.start_symbol(control) {
             acks.pull.close();
             return Err(error);
@@ -134,7 +135,7 @@ impl SinkConnection {
     }
 
     /// Records that an acknowledgement is missing.
-    pub(crate) fn breaks(&self) {
+    pub(crate) fn mark_broken(&self) {
         self.is_broken.store(true, Ordering::SeqCst);
     }
 
@@ -281,7 +282,7 @@ impl SinkConnection {
                 return Some(Acknowledged::Lost);
             }
             match acks.receive(&mut reading, deadline) {
-                Ok(false) if reading.peers.has_heard_the_plugin() && Instant::now() >= deadline => {
+                Ok(false) if reading.peers.is_plugin_silent() && Instant::now() >= deadline => {
                     return Some(Acknowledged::Timeout(TransportError::Timeout));
                 }
                 Ok(_) => {}
@@ -310,7 +311,7 @@ impl SinkConnection {
         self.read_reports();
         self.close();
         match stopped {
-            Ok(()) if self.is_alive() => self.running.has_closed(&self.data),
+            Ok(()) if self.is_alive() => self.running.mark_closed(&self.data),
             _ => self.running.sweep(),
         }
         stopped
@@ -324,7 +325,7 @@ impl SinkConnection {
     fn tell_to_stop(&self, control: &Control, has_stopped: impl FnMut(Duration) -> bool) -> Result<()> {
         let stopped = self.running.stop_symbol(control, has_stopped);
         if matches!(stopped, Ok(Stopped::Answered) | Err(Error::Refused { .. })) {
-            self.has_answered_stop();
+            self.mark_stop_answered();
         }
         stopped.map(|_| ())
     }

@@ -206,7 +206,7 @@ impl Drop for Sink {
     fn drop(&mut self) {
         if !self.closed {
             let session = self.session().clone();
-            session.leave_unattended();
+            session.mark_dropped();
             drop(self.session().close_later(move || session.stop()));
         }
     }

@@ -20,7 +20,7 @@ pub struct PendingAck(Pending);
 enum Pending {
     Sent(Waiting),
     /// A thread finds out why there is no acknowledgement.
-    Explained(Task<Result<()>>),
+    Explaining(Task<Result<()>>),
     Known(Result<()>),
     /// The outcome was taken.
     Taken,
@@ -28,11 +28,12 @@ enum Pending {
 
 struct Waiting {
     sent: Sent,
-    patience: Option<Patience>,
+    deadline: Option<AckDeadline>,
 }
 
-/// The time for the next acknowledgement.
-struct Patience {
+/// The deadline of the next acknowledgement of the sink, whichever message it
+/// is for.
+struct AckDeadline {
     /// Number of the messages that were acknowledged when it began.
     known: u64,
     until: Instant,
@@ -42,7 +43,7 @@ struct Patience {
 
 impl PendingAck {
     pub(super) fn of(sent: Sent) -> Self {
-        Self(Pending::Sent(Waiting { sent, patience: None }))
+        Self(Pending::Sent(Waiting { sent, deadline: None }))
     }
 
     pub(super) fn known(outcome: Result<()>) -> Self {
@@ -56,7 +57,7 @@ impl PendingAck {
     pub fn wait(mut self) -> Result<()> {
         match std::mem::replace(&mut self.0, Pending::Taken) {
             Pending::Sent(waiting) => waiting.sent.wait(),
-            Pending::Explained(task) => task.wait(),
+            Pending::Explaining(task) => task.wait(),
             Pending::Known(outcome) => outcome,
             Pending::Taken => unreachable!("the outcome was taken by an earlier poll"),
         }
@@ -66,7 +67,7 @@ impl PendingAck {
     pub(super) fn is_known(&self) -> bool {
         match &self.0 {
             Pending::Sent(waiting) => waiting.sent.connection.is_acknowledged(waiting.sent.number),
-            Pending::Explained(_) => false,
+            Pending::Explaining(_) => false,
             Pending::Known(_) | Pending::Taken => true,
         }
     }
@@ -80,7 +81,7 @@ impl Waiting {
             if let Some(outcome) = self.sent.try_outcome() {
                 return Poll::Ready(match outcome {
                     Ok(outcome) => Pending::Known(outcome),
-                    Err(explain) => Pending::Explained(explain),
+                    Err(explain) => Pending::Explaining(explain),
                 });
             }
             if is_registered {
@@ -89,27 +90,27 @@ impl Waiting {
             // Before the last attempt, so that no acknowledgement is missed.
             self.sent.wake_task(context.waker());
             is_registered = true;
-            if let Some(error) = self.be_patient(context.waker()) {
+            if let Some(error) = self.renew_deadline(context.waker()) {
                 return Poll::Ready(Pending::Known(Err(error)));
             }
         }
     }
 
-    /// Has the waker woken when the time for the next acknowledgement is over;
-    /// returns the error if it is.
-    fn be_patient(&mut self, waker: &Waker) -> Option<Error> {
+    /// Sets the deadline anew if the sink has acknowledged something since, and
+    /// has the waker woken at it; returns the error if it has passed.
+    fn renew_deadline(&mut self, waker: &Waker) -> Option<Error> {
         let site = &self.sent.session.plugin.site;
         let (now, known) = (Instant::now(), self.sent.connection.acks.known());
-        let until = match &self.patience {
-            Some(patience) if patience.known == known && now >= patience.until => {
+        let until = match &self.deadline {
+            Some(deadline) if deadline.known == known && now >= deadline.until => {
                 return Some(self.sent.give_up());
             }
-            Some(patience) if patience.known == known && patience.waker.will_wake(waker) => return None,
-            Some(patience) if patience.known == known => patience.until,
+            Some(deadline) if deadline.known == known && deadline.waker.will_wake(waker) => return None,
+            Some(deadline) if deadline.known == known => deadline.until,
             _ => now + site.options.recv_timeout,
         };
         let timer = site.idle_reader.wake_at(until, waker.clone());
-        self.patience = Some(Patience { known, until, waker: waker.clone(), _timer: timer });
+        self.deadline = Some(AckDeadline { known, until, waker: waker.clone(), _timer: timer });
         None
     }
 }
@@ -126,7 +127,7 @@ impl Future for PendingAck {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(next) => self.0 = next,
                 },
-                Pending::Explained(task) => return Pin::new(task).poll(context),
+                Pending::Explaining(task) => return Pin::new(task).poll(context),
                 Pending::Known(_) => match std::mem::replace(&mut self.0, Pending::Taken) {
                     Pending::Known(outcome) => return Poll::Ready(outcome),
                     _ => unreachable!("it was known just now"),

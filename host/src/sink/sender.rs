@@ -1,5 +1,5 @@
-//! The sending side of a sink's handle: one message after the other, to
-//! whichever process serves.
+//! The sending side of a sink's handle: one message after the other, to the
+//! process that serves.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Sender {
     pub(super) session: Arc<SinkSession>,
-    /// Held from a message to its acknowledgement, so that acknowledgements
-    /// match their messages.
+    /// Held while a message is sent; by a caller that waits for the
+    /// acknowledgement, also until then.
     sending: DeadlineLock<Sending>,
     stray_acks: Throttle,
 }
@@ -46,8 +46,8 @@ pub(super) enum Attempt {
     NoRoom(Arc<SinkConnection>),
     /// The message with this number must be acknowledged first.
     WindowFull(Arc<SinkConnection>, u64),
-    /// It takes a wait of another kind, or fails.
-    Unclear,
+    /// To send it may block, or fails: for a thread to do.
+    MayBlock,
 }
 
 impl Sender {
@@ -58,15 +58,15 @@ impl Sender {
     /// Tries to send a message without waiting.
     pub(super) fn try_transmit(&self, message: &[u8]) -> Attempt {
         let session = &*self.session;
-        let Some(mut sending) = self.sending.try_lock() else { return Attempt::Unclear };
+        let Some(mut sending) = self.sending.try_lock() else { return Attempt::MayBlock };
         let is_usable = |connection: &Arc<SinkConnection>| {
             connection.is_current() && !connection.is_broken() && !session.is_stopped()
         };
         let current = sending.current.clone().or_else(|| session.live_connection());
-        let Some(connection) = current.filter(is_usable) else { return Attempt::Unclear };
-        let Some(_turn) = connection.turn.try_lock() else { return Attempt::Unclear };
+        let Some(connection) = current.filter(is_usable) else { return Attempt::MayBlock };
+        let Some(_turn) = connection.turn.try_lock() else { return Attempt::MayBlock };
         if connection.running.is_left() {
-            return Attempt::Unclear;
+            return Attempt::MayBlock;
         }
         let past = Instant::now();
         let mut in_company = true;
@@ -78,7 +78,7 @@ impl Sender {
                 return Attempt::WindowFull(connection.clone(), first);
             }
             if !in_company && self.drop_stray_acks(&connection, past, Duration::ZERO).is_err() {
-                return Attempt::Unclear;
+                return Attempt::MayBlock;
             }
         }
         match connection.send(message, in_company, Some(past)) {
@@ -92,7 +92,7 @@ impl Sender {
                 Attempt::Sent(session.require_ack.then_some(sent))
             }
             Err(TransportError::Timeout) => Attempt::NoRoom(connection.clone()),
-            Err(_) => Attempt::Unclear,
+            Err(_) => Attempt::MayBlock,
         }
     }
 
@@ -129,7 +129,8 @@ impl Sender {
     }
 
     /// Sends a message; returns what is needed to wait for its acknowledgement.
-    /// With `in_company` the message may be delayed to be sent in a batch.
+    /// With `in_company` the message may be delayed to be sent in a batch, and
+    /// is sent while earlier ones are unacknowledged, if the plugin has a window.
     pub(super) fn transmit(
         &self,
         sending: &mut Sending,

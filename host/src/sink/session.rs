@@ -41,8 +41,9 @@ pub(crate) struct SinkSession {
     stopped: AtomicBool,
     /// The wait for collection is given up.
     abandoned: AtomicBool,
-    /// The handle was dropped: how the close ends is logged.
-    unattended: AtomicBool,
+    /// The handle was dropped: nothing returns an error of the close, which is
+    /// logged instead.
+    is_dropped: AtomicBool,
     /// Weak reference to this, for the thread that stops the sink in the
     /// background.
     own: Weak<Self>,
@@ -129,7 +130,7 @@ impl Restorable for SinkSession {
         else {
             return;
         };
-        // Held from a message to its acknowledgement.
+        // A message that is being sent is sent first.
         drop(connection.turn.lock(deadline));
         let is_over = || self.is_abandoned() || self.plugin.is_shut_down();
         let settled = connection.settle_to_stop(patience, is_over);
@@ -167,7 +168,7 @@ impl SinkSession {
             changed: Changed::default(),
             stopped: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            unattended: AtomicBool::new(false),
+            is_dropped: AtomicBool::new(false),
             stage: AtomicU8::new(NOTHING),
         })
     }
@@ -304,8 +305,8 @@ impl SinkSession {
         let own = self.own.clone();
         self.plugin.site.background.close_later(move || {
             let closed = close();
-            let unattended = own.upgrade().filter(|session| session.unattended.load(Ordering::SeqCst));
-            if let (Err(error), Some(session)) = (&closed, unattended) {
+            let dropped = own.upgrade().filter(|session| session.is_dropped.load(Ordering::SeqCst));
+            if let (Err(error), Some(session)) = (&closed, dropped) {
                 let sink = &session.control.symbol_name;
                 tracing::warn!(sink, error = %Chain(error), "a dropped sink was not closed gracefully");
             }
@@ -313,9 +314,9 @@ impl SinkSession {
         })
     }
 
-    /// Records that nobody waits for the outcome of the close.
-    pub(crate) fn leave_unattended(&self) {
-        self.unattended.store(true, Ordering::SeqCst);
+    /// Records that the handle was dropped.
+    pub(crate) fn mark_dropped(&self) {
+        self.is_dropped.store(true, Ordering::SeqCst);
     }
 
     /// Ends the wait for collection.
@@ -405,15 +406,15 @@ impl SinkSession {
         lock(&self.state).claims.iter().flatten().for_each(Claim::mark_ending);
         let own = self.own.upgrade();
         let same = connection.clone();
-        let stop = move || own.iter().for_each(|session| session.stop_unattended(&connection));
+        let stop = move || own.iter().for_each(|session| session.stop_and_log(&connection));
         let name = format!("{}-stop", self.control.symbol_name);
         if let Err(error) = std::thread::Builder::new().name(name).spawn(stop) {
             tracing::warn!(sink = self.control.symbol_name, error = %Chain(&error), "cannot start a thread, so this one waits for the stop");
-            self.stop_unattended(&same);
+            self.stop_and_log(&same);
         }
     }
 
-    fn stop_unattended(&self, connection: &SinkConnection) {
+    fn stop_and_log(&self, connection: &SinkConnection) {
         if let Err(error) = self.stop_in(connection) {
             tracing::warn!(sink = self.control.symbol_name, error = %Chain(&error), "an abandoned sink was not stopped");
         }
@@ -531,7 +532,7 @@ impl SinkSession {
             }
             _ if self.is_stopped() => Err(Error::Stopped),
             Acknowledged::Lost => {
-                connection.breaks();
+                connection.mark_broken();
                 Err(Error::OutcomeUnknown {
                     plugin: self.plugin.name().to_owned(),
                     what: self.what().in_words(format!("a message to sink {}", symbol())),
@@ -539,7 +540,7 @@ impl SinkSession {
                 })
             }
             Acknowledged::Timeout(error) => {
-                connection.breaks();
+                connection.mark_broken();
                 Err(self.explain(connection, error, "it does not acknowledge", patience))
             }
         }
@@ -563,8 +564,8 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// Returns the outcome if it is known, or what finds out why there is none;
-    /// `None` if the acknowledgement may still come.
+    /// Returns `None` while the acknowledgement may still come; then the outcome,
+    /// or (`Err`) the task that finds out why there is none, which may block.
     pub(crate) fn try_outcome(&self) -> Option<std::result::Result<Result<()>, Task<Result<()>>>> {
         let session = &self.session;
         let patience = session.plugin.site.options.recv_timeout;
@@ -589,7 +590,7 @@ impl Sent {
     pub(crate) fn give_up(&self) -> Error {
         let patience = self.session.plugin.site.options.recv_timeout;
         self.connection.tell_unknown();
-        self.connection.breaks();
+        self.connection.mark_broken();
         self.session.explain(&self.connection, TransportError::Timeout, "it does not acknowledge", patience)
     }
 

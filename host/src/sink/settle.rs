@@ -8,7 +8,7 @@ use ekuiper_core::transport::TransportError;
 
 use super::acks::Receipt;
 use super::connection::SinkConnection;
-use super::work::{Looks, Work};
+use super::work::{Looks, ProcessWork};
 use crate::options::Options;
 use crate::process::group::{activity, members};
 use crate::process::{EXIT_GRACE, Exit};
@@ -93,7 +93,9 @@ impl SinkConnection {
             let still = (self.owed(), self.unread());
             if still != left {
                 (left, progress) = (still, now);
-            } else if self.is_known_by_its_work() && work.get_or_insert_with(|| Work::new(&self.running)).goes_on(now) {
+            } else if self.is_known_by_its_work()
+                && work.get_or_insert_with(|| ProcessWork::new(&self.running)).goes_on(now)
+            {
                 progress = now;
             }
             match exit {
@@ -128,7 +130,7 @@ impl SinkConnection {
     }
 
     /// Records that the plugin has answered the sink's stop.
-    pub(crate) fn has_answered_stop(&self) {
+    pub(crate) fn mark_stop_answered(&self) {
         // A process that has ended since may have ended before it was done.
         if self.running.process.wait(Duration::ZERO).is_none() {
             self.proof.stopped();

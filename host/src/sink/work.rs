@@ -18,7 +18,7 @@ const LOOK_FOR_MEMBERS: Duration = Duration::from_secs(1);
 const EXPLAINED: usize = 4;
 
 /// What a plugin's process has done since the last look.
-pub(super) struct Work<'a> {
+pub(super) struct ProcessWork<'a> {
     running: &'a Running,
     members: Vec<u32>,
     turns: HashMap<String, String>,
@@ -31,7 +31,7 @@ pub(super) struct Work<'a> {
     did: bool,
 }
 
-impl<'a> Work<'a> {
+impl<'a> ProcessWork<'a> {
     pub(super) fn new(running: &'a Running) -> Self {
         let (members, now) = (members(running.process.pid()), Instant::now());
         let (turns, greetings) = (activity(&members).turns, [running.scope.greetings(); EXPLAINED]);

@@ -20,7 +20,7 @@ use ekuiper_core::transport::{Deadline, Pull, PullEvent, Result, TransportError}
 use rustix::net::sockopt::socket_send_buffer_size;
 
 use super::backlog::{Backlog, Bounds};
-use crate::channel::idle_reader::{Attention, LOOK_LIMIT, Tended, Watch, Watched};
+use crate::channel::idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
 use crate::channel::speaker::SpeakerFilter;
 use crate::plugin::running::Running;
 use crate::process::EXIT_GRACE;
@@ -53,7 +53,8 @@ pub(crate) struct SourceConnection {
     /// Limits of the backlog of a source that cannot block, or is being
     /// started.
     bounds: Bounds,
-    /// The source is on an official SDK.
+    /// The source is on an official SDK, and gives up or drops tuples when it is
+    /// blocked.
     cannot_wait: bool,
     /// The source's start is not answered yet: the source is read meanwhile, or
     /// its plugin might never answer.
@@ -64,12 +65,12 @@ pub(crate) struct SourceConnection {
     is_replaced: AtomicBool,
     /// The task that waits for a message.
     task: Mutex<Option<Waker>>,
-    /// Has the idle reader notice the next message.
-    attention: OnceLock<Arc<Attention>>,
+    /// Has the idle reader wake the task at the next message.
+    armer: OnceLock<Arc<Armer>>,
     /// Whether the source has ended with its process, once that is known.
-    verdict: OnceLock<bool>,
-    /// A thread finds that out.
-    is_judged: AtomicBool,
+    ends_with_process: OnceLock<bool>,
+    /// A thread finds that out, or has done so.
+    has_end_check: AtomicBool,
 }
 
 #[derive(Default)]
@@ -170,22 +171,22 @@ impl SourceConnection {
             on_overrun: Box::new(on_overrun),
             is_replaced: AtomicBool::new(false),
             task: Mutex::default(),
-            attention: OnceLock::new(),
-            verdict: OnceLock::new(),
-            is_judged: AtomicBool::new(false),
+            armer: OnceLock::new(),
+            ends_with_process: OnceLock::new(),
+            has_end_check: AtomicBool::new(false),
         }))
     }
 
     /// Lets a task wait for the source, which the idle reader watches.
-    pub(crate) fn allow_task(&self, watch: &Watch) {
-        let _ = self.attention.set(watch.attention());
+    pub(crate) fn enable_tasks(&self, watch: &Watch) {
+        let _ = self.armer.set(watch.armer());
     }
 
     /// Has `waker` woken when there is something to receive.
     pub(crate) fn wake_task(&self, waker: &Waker) {
         *lock(&self.task) = Some(waker.clone());
-        if let Some(attention) = self.attention.get() {
-            attention.arm();
+        if let Some(armer) = self.armer.get() {
+            armer.arm();
         }
     }
 
@@ -197,23 +198,23 @@ impl SourceConnection {
     /// Returns whether the source has ended because its process is ending;
     /// `None` if that is not known by the deadline.
     pub(crate) fn is_process_ending(&self, deadline: Deadline) -> Option<bool> {
-        self.verdict.get().copied().or_else(|| self.running.is_ending(deadline))
+        self.ends_with_process.get().copied().or_else(|| self.running.is_ending(deadline))
     }
 
-    /// Returns whether a thread is to find out whether the process is ending,
-    /// which takes time; once.
-    pub(crate) fn is_judge_wanted(&self) -> bool {
-        !self.is_replaced() && !self.is_judged.swap(true, Ordering::SeqCst)
+    /// Claims the [check](Self::check_end) whether the process is ending: true
+    /// for the first caller, which has a thread do it.
+    pub(crate) fn begin_end_check(&self) -> bool {
+        !self.is_replaced() && !self.has_end_check.swap(true, Ordering::SeqCst)
     }
 
-    /// Finds out whether the process is ending.
-    pub(crate) fn judge(&self) {
+    /// Finds out whether the process is ending; may block.
+    pub(crate) fn check_end(&self) {
         let is_ending = self.running.is_ending(None).unwrap_or(false);
-        let _ = self.verdict.set(is_ending);
+        let _ = self.ends_with_process.set(is_ending);
     }
 
     /// Records that the source's start is answered.
-    pub(crate) fn has_started(&self) {
+    pub(crate) fn mark_started(&self) {
         self.is_starting.store(false, Ordering::SeqCst);
     }
 
@@ -243,7 +244,7 @@ impl SourceConnection {
                     if self.note(reading, event) {
                         return Ok(true);
                     }
-                    if reading.peers.has_heard_the_plugin() && deadline.is_some_and(|end| Instant::now() >= end) {
+                    if reading.peers.is_plugin_silent() && deadline.is_some_and(|end| Instant::now() >= end) {
                         return Err(TransportError::Timeout);
                     }
                 }
@@ -280,9 +281,9 @@ impl SourceConnection {
     /// not over.
     fn spill(&self, reading: &mut Reading, mut spell: Spell) -> Tended {
         let mut buffer = Vec::new();
-        reading.peers.listen_anew();
+        reading.peers.reset_strangers();
         while !reading.over {
-            if reading.peers.has_heard_the_plugin() {
+            if reading.peers.is_plugin_silent() {
                 return Tended::Later(Instant::now() + NEXT_LOOK);
             }
             match self.pull.receive(&mut buffer, Some(Instant::now())) {
@@ -322,9 +323,9 @@ impl SourceConnection {
     fn read_ahead(&self, reading: &mut Reading) -> Tended {
         let mut buffer = Vec::new();
         let mut whole = false;
-        reading.peers.listen_anew();
+        reading.peers.reset_strangers();
         for _ in 0..LOOK_LIMIT {
-            if reading.backlog.is_full(self.bounds) || reading.peers.has_heard_the_plugin() {
+            if reading.backlog.is_full(self.bounds) || reading.peers.is_plugin_silent() {
                 return Tended::Later(Instant::now() + NEXT_LOOK);
             }
             match self.pull.receive(&mut buffer, Some(Instant::now())) {
@@ -346,8 +347,8 @@ impl SourceConnection {
     pub(crate) fn retire(&self) {
         let mut reading = self.stop_waiting();
         let mut buffer = Vec::new();
-        reading.peers.listen_anew();
-        while !reading.over && reading.overrun.is_none() && !reading.peers.has_heard_the_plugin() {
+        reading.peers.reset_strangers();
+        while !reading.over && reading.overrun.is_none() && !reading.peers.is_plugin_silent() {
             match self.pull.receive(&mut buffer, Some(Instant::now())) {
                 Ok(event) => {
                     if reading.note(event) {
@@ -380,7 +381,7 @@ impl SourceConnection {
     /// Drops the backlog and everything that still arrives, until the source
     /// has closed its connection, or the deadline. Returns whether the
     /// connection is closed; one that never existed is.
-    pub(crate) fn has_ended(&self, deadline: Instant) -> bool {
+    pub(crate) fn discard_until_end(&self, deadline: Instant) -> bool {
         let mut buffer = Vec::new();
         loop {
             let connected = self.connected.load(Ordering::SeqCst);
@@ -423,6 +424,8 @@ impl Watched for SourceConnection {
         0
     }
 
+    /// Wakes the task, which reads by itself. Reads only for a source that is
+    /// being started, or that cannot be blocked for long.
     fn tend(&self) -> Tended {
         let task = lock(&self.task).take();
         task.into_iter().for_each(Waker::wake);

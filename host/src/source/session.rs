@@ -49,7 +49,8 @@ struct SourceState {
     ended: bool,
     /// The source is not to be restarted.
     closed: bool,
-    /// Number of times that waiting threads were woken.
+    /// Number of times that waiting threads were woken: a thread that has asked
+    /// the plugin without this lock sees whether it missed one.
     wakes: u64,
 }
 
@@ -153,7 +154,7 @@ impl SourceSession {
         let started = self.listen(running, former);
         let mut state = lock(&self.state);
         let outcome = started.map(|(connection, watch)| {
-            connection.has_started();
+            connection.mark_started();
             state.watch = (!state.ended).then_some(watch);
             if state.ended {
                 connection.close();
@@ -190,7 +191,7 @@ impl SourceSession {
         let connection = connection.map_err(|source| running.channel_error(self.what().not_sent(), source))?;
         let watch = running.site.idle_reader.watch(&self.what(), connection.clone());
         let watch = watch.inspect_err(|_| connection.close())?;
-        connection.allow_task(&watch);
+        connection.enable_tasks(&watch);
         if let Err(error) = running.start_symbol(&self.control) {
             connection.close();
             return Err(error);
@@ -255,7 +256,7 @@ impl SourceSession {
             match self.receive(buffer, Some(Instant::now())) {
                 Ok(Received::Nothing) if is_registered => return Poll::Pending,
                 Ok(Received::Nothing) => {
-                    // Before the last attempt, so that no change is missed.
+                    // Before another attempt, so that no change is missed.
                     self.wake_task(context.waker());
                     is_registered = true;
                 }
@@ -270,10 +271,10 @@ impl SourceSession {
         let Some(connection) = lock(&self.state).connections.front().cloned() else { return };
         if !connection.is_over() {
             connection.wake_task(waker);
-        } else if connection.is_judge_wanted() {
+        } else if connection.begin_end_check() {
             let session = self.clone();
             self.plugin.site.background.run(move || {
-                connection.judge();
+                connection.check_end();
                 session.changed.notify_all();
             });
         }
@@ -326,7 +327,7 @@ impl SourceSession {
             drop(state);
             let stopped = match attempts {
                 0 => running
-                    .stop_symbol(&self.control, |patience| former.has_ended(Instant::now() + patience))
+                    .stop_symbol(&self.control, |patience| former.discard_until_end(Instant::now() + patience))
                     .map(|_| ()),
                 _ => Ok(()),
             };
@@ -414,7 +415,7 @@ impl SourceSession {
         let stopped = connections.back().map_or(Ok(()), |connection| {
             let running = &connection.running;
             let stopped =
-                running.stop_symbol(&self.control, |patience| connection.has_ended(Instant::now() + patience));
+                running.stop_symbol(&self.control, |patience| connection.discard_until_end(Instant::now() + patience));
             // The source ends with its process, which the shutdown of a host
             // ends.
             stopped.map(|_| ()).or_else(|error| {
