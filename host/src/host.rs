@@ -17,6 +17,7 @@ use crate::error::system_error;
 use crate::function::Function;
 use crate::options::Options;
 use crate::plugin::Plugin;
+use crate::process::group;
 use crate::process::own_folder::OwnFolder;
 use crate::sink::SinkBuilder;
 use crate::site::{Site, socket_folder};
@@ -174,12 +175,20 @@ impl Host {
         self.plugin(plugin).ok()?.pid()
     }
 
-    /// Returns the status of a plugin.
+    /// Returns the status of all plugins with the health of their symbols,
+    /// sorted by name. Disturbs no call: what it reads is counted without
+    /// locks.
+    pub fn health(&self) -> Vec<Status> {
+        let resident = group::resident();
+        self.plugins().iter().map(|plugin| plugin.status(&resident)).collect()
+    }
+
+    /// Returns the status of one plugin, as [`Host::health`] does of all.
     ///
     /// # Errors
     /// No plugin has this name.
     pub fn status(&self, plugin: &str) -> Result<Status> {
-        Ok(self.plugin(plugin)?.status())
+        Ok(self.plugin(plugin)?.status(&group::resident()))
     }
 
     /// Forgets a plugin's crashes: a plugin that is backing off or broken is

@@ -32,6 +32,7 @@
 //! | `process`, `program` | how processes are started, and ended when the host is gone; program files |
 //! | `background` | threads for what may block, for callers that must not |
 //! | `transports` | the transports that are built in |
+//! | `health` | what is counted of each symbol |
 //! | `error`, `status`, `options`, `target`, `sync`, `counted` | used by all of them |
 
 #![deny(unnameable_types)]
@@ -42,6 +43,7 @@ mod channel;
 mod counted;
 mod error;
 mod function;
+mod health;
 mod host;
 mod options;
 mod plugin;
@@ -68,6 +70,7 @@ pub use error::{Error, ErrorDelivery, ErrorKind, Reason, Result, Subject};
 pub use function::options::CallOptions;
 pub use function::pending::PendingCall;
 pub use function::{Function, FunctionStopper};
+pub use health::{LastError, Latency, SymbolErrors, SymbolHealth};
 pub use host::{Host, HostBuilder};
 pub use process::Exit;
 pub use process::guarded::GuardedProcess;
@@ -77,4 +80,4 @@ pub use sink::tally::Delivery;
 pub use sink::{Sink, SinkBuilder, SinkStopper};
 pub use source::async_source::AsyncSource;
 pub use source::{Source, SourceBuilder, Stopper};
-pub use status::{Event, EventKind, LiveSymbol, PluginState, Status, Traffic};
+pub use status::{Event, EventKind, PluginState, Status, Traffic};

@@ -1,14 +1,16 @@
 //! The state of a plugin, and the events in its life.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use ekuiper_core::message::{Meta, SymbolKind};
+use ekuiper_core::message::SymbolKind;
+use serde::Serialize;
 
 use crate::counted::counted;
+use crate::health::{SymbolHealth, seconds, seconds_of_some};
 use crate::process::exit::Exit;
 use crate::sync::lock;
 
@@ -16,7 +18,8 @@ use crate::sync::lock;
 const TARGET: &str = "ekuiper_host::event";
 
 /// State of a plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PluginState {
     /// The plugin has not been needed yet.
@@ -37,25 +40,20 @@ pub enum PluginState {
     Stopped,
 }
 
-/// A symbol in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LiveSymbol {
-    /// The symbol's kind.
-    pub kind: SymbolKind,
-    /// The symbol's name.
-    pub name: String,
-    /// The symbol's rule, operator and instance; empty for a function.
-    pub meta: Meta,
-}
-
-/// Status of a plugin.
-#[derive(Clone, Debug)]
+/// Status of a plugin, and the health of its symbols.
+///
+/// Times are serialized in seconds.
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Status {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Its version, from its manifest.
+    pub version: String,
     /// Current state.
     pub state: PluginState,
     /// Time since the state was entered.
+    #[serde(serialize_with = "seconds")]
     pub since: Duration,
     /// Process id, while the process is alive.
     pub pid: Option<u32>,
@@ -63,19 +61,26 @@ pub struct Status {
     pub generation: u64,
     /// Number of restarts after a crash.
     pub restarts: u64,
+    /// Time since the process has completed its handshake, while it is alive.
+    #[serde(serialize_with = "seconds_of_some")]
+    pub uptime: Option<Duration>,
+    /// Resident memory of the process and its process group, in bytes, while
+    /// the process is alive. Pages that processes share count for each.
+    pub resident: Option<u64>,
     /// How the last process ended, if one has.
     pub last_exit: Option<Exit>,
-    /// Symbols in use, which are restored after a crash.
-    pub live: Vec<LiveSymbol>,
-    /// Counters of calls and messages.
+    /// Symbols in use, functions first. Sources and sinks are restored after a
+    /// crash until they are closed, and a function as long as the plugin lives.
+    pub symbols: Vec<SymbolHealth>,
+    /// Counters of calls and messages, of symbols that were closed, too.
     pub traffic: Traffic,
 }
 
 /// Counters of calls to a plugin, and of messages to and from it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Function calls.
+    /// Function calls, whether or not they could be sent.
     pub calls: u64,
     /// Answers to function calls, including errors.
     pub answers: u64,
@@ -97,44 +102,17 @@ pub struct Traffic {
     pub overruns: u64,
 }
 
-/// Counters behind [`Traffic`].
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) calls: Counter,
-    pub(crate) answers: Counter,
-    pub(crate) messages_out: Counter,
-    pub(crate) acks: Counter,
-    pub(crate) messages_in: Counter,
-    pub(crate) lost: Counter,
-    pub(crate) refused: Counter,
-    pub(crate) overruns: Counter,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Counters {
-    pub(crate) fn traffic(&self) -> Traffic {
-        Traffic {
-            calls: self.calls.get(),
-            answers: self.answers.get(),
-            messages_out: self.messages_out.get(),
-            acks: self.acks.get(),
-            messages_in: self.messages_in.get(),
-            lost: self.lost.get(),
-            refused: self.refused.get(),
-            overruns: self.overruns.get(),
-        }
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        let Self { calls, answers, messages_out, acks, messages_in, lost, refused, overruns } = other;
+        self.calls += calls;
+        self.answers += answers;
+        self.messages_out += messages_out;
+        self.acks += acks;
+        self.messages_in += messages_in;
+        self.lost += lost;
+        self.refused += refused;
+        self.overruns += overruns;
     }
 }
 

@@ -173,7 +173,7 @@ fn a_sink_that_is_open_is_not_opened_again() {
     let error = open("r", "k");
     assert!(matches!(&error, Error::InUse { wanted, owner, .. } if wanted == owner), "{error:?}");
     assert!(error.to_string().contains("is open already: close it first"), "{error}");
-    let live = &host.status("p").unwrap().live[0];
+    let live = &host.status("p").unwrap().symbols[0];
     let meta: &ekuiper_host::Meta = &live.meta;
     assert_eq!(meta.rule_id, "r");
     drop(data);

@@ -68,7 +68,7 @@ fn what_was_not_opened_for_want_of_descriptors_is_stopped_and_has_no_address() {
         // The sink waits for the process, and is one of those to be started in
         // it.
         let opened = scope.spawn(|| open(&host, "second"));
-        wait_until("both sinks are live", || host.status("p").unwrap().live.len() == 2);
+        wait_until("both sinks are live", || host.status("p").unwrap().symbols.len() == 2);
         let mut control = stage.control("p");
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..limit }).unwrap();

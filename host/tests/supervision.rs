@@ -50,7 +50,7 @@ fn fault_07_every_live_symbol_is_back_under_its_handle() {
         stage.serve_sink_with_acks(&mut control);
         opened.join().unwrap()
     });
-    assert_eq!(host.status("p").unwrap().live.len(), 4);
+    assert_eq!(host.status("p").unwrap().symbols.len(), 4);
     kill(&host);
 
     let mut control = next_control(&stage, &host, 2);
@@ -102,7 +102,7 @@ fn fault_19_what_is_closed_meanwhile_is_not_restored() {
     let mut control = next_control(&stage, &host, 2);
     assert_eq!(await_restored(&events), 0);
     assert!(control.is_left_alone_for(Duration::from_millis(50)));
-    assert_eq!(host.status("p").unwrap().live, []);
+    assert_eq!(host.status("p").unwrap().symbols, []);
 }
 
 #[test]

@@ -346,7 +346,7 @@ fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
         process.works(&mut handles, "back");
         let status = host.status("p").unwrap();
         assert_eq!((status.state, status.generation, status.restarts), (PluginState::Running, 3, 0));
-        assert_eq!(status.live.len(), 3);
+        assert_eq!(status.symbols.len(), 3);
         end(&host);
     });
 }

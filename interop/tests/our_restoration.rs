@@ -91,7 +91,7 @@ fn kills_during_the_restoration_of_twenty_symbols(transport: &str) {
             sink.config(json!({ "path": path })).open().unwrap()
         })
         .collect();
-    let all = host.status("mirror").unwrap().live.len();
+    let all = host.status("mirror").unwrap().symbols.len();
     assert_eq!(all, 20);
 
     let mut chance = Chance(20);

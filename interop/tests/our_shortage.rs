@@ -39,7 +39,7 @@ fn a_shortage_of_descriptors_is_no_crash() {
         row["count"].as_u64().unwrap()
     };
     let mut counts: Vec<_> = sources.iter_mut().map(count).collect();
-    let all = host.status("mirror").unwrap().live.len();
+    let all = host.status("mirror").unwrap().symbols.len();
 
     setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum: Some(4096) }).unwrap();
     let mut taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
@@ -88,6 +88,6 @@ fn a_shortage_of_descriptors_is_no_crash() {
         }
     }
     let status = host.status("mirror").unwrap();
-    assert_eq!((status.state, status.restarts, status.live.len()), (PluginState::Running, 1, all));
+    assert_eq!((status.state, status.restarts, status.symbols.len()), (PluginState::Running, 1, all));
     assert!(asked, "the plugin was never away");
 }

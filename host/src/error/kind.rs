@@ -1,12 +1,15 @@
 //! What kind an error is of, without what it carries.
 
+use serde::Serialize;
+
 use super::Error;
 
 macro_rules! kinds {
     ($($name:ident)*) => {
         /// The kind of an [`Error`], one for each of its variants: for engines that
         /// match on errors, count them or pass them on.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+        #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
         pub enum ErrorKind {
             $(

@@ -8,14 +8,15 @@ use std::time::Instant;
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_reply, split_batch_reply};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::options::{Due, Terms};
 use super::route::{FunctionConnection, FunctionRoute};
 use crate::channel::Failure;
+use crate::health::vitals::Vitals;
 use crate::plugin::running::Running;
 use crate::sync::lock;
-use crate::{Error, Result};
+use crate::{Error, ErrorDelivery, Result};
 
 /// Size at which a batch is sent, in bytes: large enough to amortize the cost
 /// of a message, small enough for both sides to work in parallel.
@@ -52,6 +53,9 @@ pub(super) struct Command {
     has_errors: AtomicBool,
     /// Why it is sent a second time.
     first_failure: OnceLock<Error>,
+    /// When its first call was made.
+    pub(super) since: Instant,
+    vitals: Arc<Vitals>,
 }
 
 struct Content {
@@ -66,6 +70,8 @@ struct Content {
     first_due: Option<Instant>,
     /// The message, once it was sent, if it may be sent again.
     sent: Option<Vec<u8>>,
+    /// The outcomes of its calls are counted.
+    is_counted: bool,
 }
 
 enum Body {
@@ -97,8 +103,15 @@ struct Answer {
 }
 
 impl Command {
-    pub(super) fn batch(shape: Shape, terms: Terms, id: u64, batch: BatchWriter, made_for: FunctionConnection) -> Self {
-        Self::new(shape, terms, id, Body::Open(batch), made_for)
+    pub(super) fn batch(
+        shape: Shape,
+        terms: Terms,
+        id: u64,
+        batch: BatchWriter,
+        made_for: FunctionConnection,
+        route: &FunctionRoute,
+    ) -> Self {
+        Self::new(shape, terms, id, Body::Open(batch), made_for, route)
     }
 
     /// Creates the message of a single call.
@@ -108,19 +121,29 @@ impl Command {
         message: Vec<u8>,
         due: Option<Due>,
         made_for: FunctionConnection,
+        route: &FunctionRoute,
     ) -> Self {
         let length = message.len();
-        let command = Self::new(shape, terms, 0, Body::Sealed(message), made_for);
+        let command = Self::new(shape, terms, 0, Body::Sealed(message), made_for, route);
         command.enter(&mut lock(&command.content), due, length);
         command
     }
 
-    fn new(shape: Shape, terms: Terms, id: u64, body: Body, made_for: FunctionConnection) -> Self {
+    fn new(
+        shape: Shape,
+        terms: Terms,
+        id: u64,
+        body: Body,
+        made_for: FunctionConnection,
+        route: &FunctionRoute,
+    ) -> Self {
+        let (ends, calls) = Default::default();
         let content =
-            Content { body, ends: Vec::new(), calls: Vec::new(), reply: None, waiting: 0, first_due: None, sent: None };
+            Content { body, ends, calls, reply: None, waiting: 0, first_due: None, sent: None, is_counted: false };
         let content = Mutex::new(content);
         let (outcome, has_errors, first_failure) = Default::default();
-        Self { shape, terms, id, origin: made_for.running, content, outcome, has_errors, first_failure }
+        let (since, vitals) = (Instant::now(), route.counted.vitals().clone());
+        Self { shape, terms, id, origin: made_for.running, content, outcome, has_errors, first_failure, since, vitals }
     }
 
     /// Adds a call, unless the batch is full, or being sent. Returns the call's
@@ -166,6 +189,8 @@ impl Command {
         if calls.iter().all(|call| call.is_dropped) {
             *body = Body::Taken(None);
             self.leave(&mut content);
+            content.is_counted = true;
+            self.vitals.given_up(content.calls.len() as u64);
             return None;
         }
         let (taken, message) = match std::mem::replace(body, Body::Taken(None)) {
@@ -242,7 +267,9 @@ impl Command {
                 next = Some(next.map_or(due.at, |next: Instant| next.min(due.at)));
                 continue;
             }
-            call.error = Some(Box::new(route.expired(due.after, is_sent)));
+            let error = route.expired(due.after, is_sent);
+            self.vitals.failed(1, &error);
+            call.error = Some(Box::new(error));
             call.is_dropped = true;
             wakers.extend(call.waker.take());
             self.has_errors.store(true, Ordering::SeqCst);
@@ -284,7 +311,7 @@ impl Command {
 
     /// Reads the reply, and gives each call its outcome.
     pub(super) fn land(&self, route: &FunctionRoute, reply: Vec<u8>) {
-        self.settle(self.read(route, reply));
+        self.settle(self.read(route, reply), Some(route));
     }
 
     fn read(&self, route: &FunctionRoute, reply: Vec<u8>) -> Result<Answer> {
@@ -316,10 +343,11 @@ impl Command {
     /// error of that.
     pub(super) fn fail(&self, error: Error) {
         let first = self.first_failure.get().cloned();
-        self.settle(Err(first.unwrap_or(error)));
+        self.settle(Err(first.unwrap_or(error)), None);
     }
 
-    fn settle(&self, outcome: Result<Answer>) {
+    fn settle(&self, outcome: Result<Answer>, route: Option<&FunctionRoute>) {
+        self.count(&outcome, route);
         // A command is settled once.
         let _ = self.outcome.set(outcome);
         let mut content = lock(&self.content);
@@ -329,6 +357,48 @@ impl Command {
         let wakers: Vec<_> = content.calls.iter_mut().filter_map(|call| call.waker.take()).collect();
         drop(content);
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Counts the outcomes of its calls.
+    fn count(&self, outcome: &Result<Answer>, route: Option<&FunctionRoute>) {
+        let vitals = &self.vitals;
+        let mut content = lock(&self.content);
+        // A command that was stopped may still be answered.
+        if std::mem::replace(&mut content.is_counted, true) {
+            return;
+        }
+        let left_out = content.calls.iter().filter(|call| call.is_left_out).count() as u64;
+        let rows = content.calls.len() as u64 - left_out;
+        // Those that have expired have failed already.
+        let own = content.calls.iter().filter(|call| !call.is_left_out && call.error.is_some()).count() as u64;
+        drop(content);
+        vitals.given_up(left_out);
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(error) if error.delivery() == ErrorDelivery::Answered => {
+                vitals.answered(rows, self.since);
+                return vitals.failed(rows, error);
+            }
+            Err(error) => {
+                vitals.failed(rows - own, error);
+                return vitals.given_up(rows);
+            }
+        };
+        vitals.answered(rows, self.since);
+        let (mut failed, mut last) = (0, None);
+        for outcome in &answer.outcomes {
+            if let Err(text) = outcome {
+                (failed, last) = (failed + 1, Some(text.clone()));
+            }
+        }
+        if !self.shape.is_batch
+            && let Ok(Err(text)) = decode_reply::<IgnoredAny>(answer.format, &answer.reply)
+        {
+            (failed, last) = (1, Some(text));
+        }
+        if let (Some(route), Some(text)) = (route, last) {
+            vitals.failed(failed, &route.failed(text));
+        }
     }
 
     /// Returns whether all calls have their outcomes.
@@ -363,7 +433,7 @@ impl Command {
         if !self.shape.is_batch {
             return Some(match decode_reply(answer.format, &answer.reply) {
                 Ok(outcome) => outcome.map_err(|text| route.failed(text)),
-                Err(source) => Err(message(source)),
+                Err(source) => Err(self.noted(message(source))),
             });
         }
         let result = match answer.outcomes.get(row)? {
@@ -371,7 +441,13 @@ impl Command {
             Err(text) => return Some(Err(route.failed(text.clone()))),
         };
         let wrong = |source| message(ekuiper_core::Error::Message { what: "the function's result", source });
-        Some(result.map_err(wrong))
+        Some(result.map_err(|source| self.noted(wrong(source))))
+    }
+
+    /// Counts the error of a result that its caller cannot decode.
+    fn noted(&self, error: Error) -> Error {
+        self.vitals.failed(1, &error);
+        error
     }
 
     /// Has `waker` woken when the call has its outcome. Returns false if it has

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::command::FULL;
 use super::route::{FunctionConnection, FunctionRoute};
 use crate::channel::Failure;
+use crate::health::vitals::Rows;
 use crate::sync::lock;
 use crate::{Error, Result};
 
@@ -17,7 +18,8 @@ use crate::{Error, Result};
 type Answer = Arc<Mutex<Option<Result<Vec<u8>, Failure>>>>;
 
 /// A batch in flight.
-struct UnderWay {
+struct UnderWay<'a> {
+    calls: Rows<'a>,
     id: u64,
     rows: u32,
     connection: FunctionConnection,
@@ -26,20 +28,21 @@ struct UnderWay {
     answer_by: Instant,
 }
 
-impl UnderWay {
+impl<'a> UnderWay<'a> {
     /// Sends a batch.
     fn send(
-        route: &FunctionRoute,
+        route: &'a FunctionRoute,
         mut connection: FunctionConnection,
         batch: BatchWriter,
         id: u64,
-        until: Instant,
     ) -> Result<(Self, Vec<u8>)> {
         let rows = batch.rows();
         let message = batch.finish();
         let answer = Answer::default();
         let plugin = &route.plugin;
-        plugin.counters.calls.add(rows.into());
+        let now = Instant::now();
+        let calls = route.counted.begin(rows.into(), now);
+        let until = now + plugin.site.options.send_timeout;
         loop {
             let taken = answer.clone();
             let tell = move |outcome: Result<&mut Vec<u8>, Failure>| *lock(&taken) = Some(outcome.map(std::mem::take));
@@ -50,17 +53,20 @@ impl UnderWay {
             // Nothing was sent: the next process gets it, if it reads the same.
             let is_over = matches!(failure, Failure::ProcessEnded) && connection.running.is_over();
             if is_over && Instant::now() < until {
-                let next = route.connection(until)?;
+                let next = match route.connection(until) {
+                    Ok(next) => next,
+                    Err(error) => return Err(calls.fail(error)),
+                };
                 if next.takes_batches() && next.format() == connection.format() {
                     connection = next;
                     continue;
                 }
             }
             let patience = plugin.site.options.send_timeout;
-            return Err(connection.running.explain(failure, route.what(CallKind::Batch), patience));
+            return Err(calls.fail(connection.running.explain(failure, route.what(CallKind::Batch), patience)));
         }
         let answer_by = Instant::now() + plugin.site.options.recv_timeout;
-        Ok((Self { id, rows, connection, answer, answer_by }, message))
+        Ok((Self { calls, id, rows, connection, answer, answer_by }, message))
     }
 
     /// Waits for the answer, at most until `deadline`; returns whether it has
@@ -78,9 +84,10 @@ impl UnderWay {
         let patience = route.plugin.site.options.recv_timeout;
         self.await_answer(self.answer_by);
         let answer = lock(&self.answer).take().unwrap_or(Err(Failure::Timeout));
-        let reply = answer
-            .map_err(|failure| self.connection.running.explain(failure, route.what(CallKind::Batch), patience))?;
-        route.plugin.counters.answers.add(self.rows.into());
+        let reply =
+            answer.map_err(|failure| self.connection.running.explain(failure, route.what(CallKind::Batch), patience));
+        self.calls.end(&reply);
+        let reply = reply?;
         Ok(Received { format: self.connection.format(), id: self.id, rows: self.rows, reply })
     }
 }
@@ -100,7 +107,17 @@ impl Received {
             what: route.what(CallKind::Batch).answered(),
             source: source.into(),
         };
-        decoded.map_err(message)?.map_err(|text| route.failed(text))
+        let outcomes = decoded.map_err(message).and_then(|outcomes| outcomes.map_err(|text| route.failed(text)));
+        match &outcomes {
+            Ok(outcomes) => {
+                let failures = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+                if let Some((others, text)) = failures.enumerate().last() {
+                    route.counted.failed(others as u64 + 1, &route.failed(text.clone()));
+                }
+            }
+            Err(error) => route.counted.failed(self.rows.into(), error),
+        }
+        outcomes
     }
 }
 
@@ -117,7 +134,7 @@ where
     }
     let format = connection.format();
     let mut outcomes = Vec::with_capacity(rows.size_hint().0);
-    let mut under_way: Option<UnderWay> = None;
+    let mut under_way: Option<UnderWay<'_>> = None;
     let mut buffer = Vec::new();
     let mut row = rows.next();
     while row.is_some() || under_way.is_some() {
@@ -132,8 +149,7 @@ where
         // The next batch is sent before the answer to this one is decoded.
         let received = under_way.take().map(|sent| sent.receive(route)).transpose()?;
         buffer = if batch.rows() > 0 {
-            let until = Instant::now() + send_timeout;
-            let (sent, buffer) = UnderWay::send(route, connection, batch, id, until)?;
+            let (sent, buffer) = UnderWay::send(route, connection, batch, id)?;
             connection = sent.connection.clone();
             under_way = Some(sent);
             buffer

@@ -150,6 +150,11 @@ impl Pipeline {
 
     /// Adds a call; returns its command, and its number in that.
     pub(super) fn add(self: &Arc<Self>, args: &impl Arguments, options: &CallOptions) -> Result<(Arc<Command>, usize)> {
+        let added = self.try_add(args, options);
+        added.map_err(|error| self.route.counted.begin(1, Instant::now()).fail(error))
+    }
+
+    fn try_add(self: &Arc<Self>, args: &impl Arguments, options: &CallOptions) -> Result<(Arc<Command>, usize)> {
         let connection = self.route.latest();
         let shape = Shape::of(&connection);
         let site = &self.route.plugin.site;
@@ -172,13 +177,14 @@ impl Pipeline {
         if let Some(last) = queue.waiting.back().filter(|last| last.shape == shape && last.terms == terms)
             && let Some(row) = last.add(args, due).transpose().map_err(wrong)?
         {
+            self.route.counted.made(1, last.since);
             return Ok((last.clone(), row));
         }
         let buffer = std::mem::take(&mut queue.buffer);
         let command = if shape.is_batch {
             let id = self.route.next_batch();
             let batch = BatchWriter::new(shape.format, buffer, id, &self.route.encoded_meta);
-            let command = Command::batch(shape, terms, id, batch, connection);
+            let command = Command::batch(shape, terms, id, batch, connection, &self.route);
             command.add(args, due).transpose().map_err(wrong)?;
             command
         } else {
@@ -186,9 +192,10 @@ impl Pipeline {
             message.clear();
             encode_call(shape.format, &mut message, CallKind::Exec, args, Some(&self.route.encoded_meta))
                 .map_err(wrong)?;
-            Command::call(shape, terms, message, due, connection)
+            Command::call(shape, terms, message, due, connection, &self.route)
         };
         let command = Arc::new(command);
+        self.route.counted.made(1, command.since);
         queue.waiting.push_back(command.clone());
         match queue.in_flight.clone() {
             // This call is sent after the answer, which nothing else may wait
@@ -315,7 +322,6 @@ impl Pipeline {
             None => return sent,
             Some((flight, Ok(reply))) => {
                 let Flight { command, connection, .. } = flight;
-                self.route.plugin.counters.answers.add(command.rows() as u64);
                 command.land(&self.route, reply);
                 connection.channel.look_again();
             }
@@ -383,7 +389,6 @@ impl Pipeline {
         let mut queue = lock(&self.queue);
         match posted {
             Ok(true) => {
-                self.route.plugin.counters.calls.add(command.rows() as u64);
                 // It may have been stopped meanwhile.
                 if queue.waiting.front().is_some_and(|first| Arc::ptr_eq(first, &command)) {
                     queue.waiting.pop_front();

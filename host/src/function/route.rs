@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{
-    Arguments, CallKind, EncodedMeta, Feature, FunctionMeta, Outcome, SymbolKind, decode_reply, encode_call,
+    Arguments, CallKind, EncodedMeta, Feature, FunctionMeta, Meta, Outcome, SymbolKind, decode_reply, encode_call,
 };
 use serde::de::DeserializeOwned;
 
 use crate::channel::{Channel, Failure};
+use crate::health::ledger::Counted;
+use crate::health::vitals::Place;
 use crate::plugin::Plugin;
 use crate::plugin::running::Running;
 use crate::sync::lock;
@@ -31,6 +33,7 @@ pub(crate) struct FunctionRoute {
     buffer: Mutex<Vec<u8>>,
     /// Number of the last batch.
     batches: AtomicU64,
+    pub(super) counted: Arc<Counted>,
 }
 
 /// Connection of the last call.
@@ -68,7 +71,11 @@ impl FunctionRoute {
         let encoded_meta = EncodedMeta::from(&meta);
         let current = Mutex::new(Current { connection, is_forgotten: false });
         let (buffer, batches) = Default::default();
-        Self { plugin, symbol, meta, encoded_meta, current, buffer, batches }
+        let FunctionMeta { rule_id, op_id, instance_id, .. } = meta.clone();
+        let of = Meta { rule_id, op_id, instance_id };
+        let place = Place { kind: SymbolKind::Function, name: symbol.to_string(), meta: of };
+        let counted = plugin.ledger.function(place, plugin.restarts());
+        Self { plugin, symbol, meta, encoded_meta, current, buffer, batches, counted }
     }
 
     /// Returns the same function with another rule, operator and instance.
@@ -91,10 +98,23 @@ impl FunctionRoute {
         args: &impl Arguments,
         meta: Option<&EncodedMeta>,
     ) -> Result<R> {
+        let now = Instant::now();
+        let call = self.counted.begin(1, now);
+        let outcome = self.exchange(now, kind, args, meta);
+        call.end(&outcome);
+        outcome
+    }
+
+    fn exchange<R: DeserializeOwned>(
+        &self,
+        now: Instant,
+        kind: CallKind,
+        args: &impl Arguments,
+        meta: Option<&EncodedMeta>,
+    ) -> Result<R> {
         let what = || self.what(kind);
         let message = |what: Subject, source: ekuiper_core::Error| Error::Message { what, source: source.into() };
         let options = &self.plugin.site.options;
-        let now = Instant::now();
         let (send_by, answer_by) = (now + options.send_timeout, now + options.recv_timeout);
         let mut request = std::mem::take(&mut *lock(&self.buffer));
         let asked = loop {
@@ -107,7 +127,6 @@ impl FunctionRoute {
             if let Err(source) = encode_call(format, &mut request, kind, args, meta) {
                 break Err(message(what().not_sent(), source));
             }
-            self.plugin.counters.calls.add(1);
             match connection.channel.exchange(&request, send_by, answer_by, |reply| decode_reply::<R>(format, reply)) {
                 Ok(reply) => break Ok(reply),
                 // Nothing was sent: retry with the next process.
@@ -120,9 +139,7 @@ impl FunctionRoute {
         if request.capacity() <= KEEP {
             *lock(&self.buffer) = request;
         }
-        let reply = asked?;
-        self.plugin.counters.answers.add(1);
-        match reply {
+        match asked? {
             Ok(Outcome::Ok(result)) => Ok(result),
             Ok(Err(text)) => Err(self.failed(text)),
             Err(source) => Err(message(what().answered(), source)),

@@ -21,12 +21,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
-use ekuiper_core::message::SymbolKind;
 
 use crate::catalog::Package;
 use crate::channel::Channel;
+use crate::health::ledger::Ledger;
 use crate::site::{Claim, Site};
-use crate::status::{Counters, EventKind, LiveSymbol, PluginState, Status};
+use crate::status::{EventKind, PluginState, Status, Traffic};
 use crate::sync::{lock, wait};
 use crate::{Error, Result, Subject};
 use lifecycle::{Caller, Input, Lifecycle, Work};
@@ -44,7 +44,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct Plugin {
     name: String,
     pub(crate) site: Arc<Site>,
-    pub(crate) counters: Counters,
+    /// What is counted of its symbols.
+    pub(crate) ledger: Arc<Ledger>,
     /// One lock, so that the lifecycle always decides on its whole state. While
     /// it is held, nothing is waited for, started or ended, and no handle's
     /// lock is taken.
@@ -117,7 +118,7 @@ impl Plugin {
         Arc::new(Self {
             name: package.name,
             site,
-            counters: Counters::default(),
+            ledger: Arc::default(),
             inner: Mutex::new(inner),
             changed: Condvar::new(),
             canceller: Canceller::default(),
@@ -232,6 +233,7 @@ impl Plugin {
 
     /// Detaches a closed handle, whose source or sink is no longer restarted.
     pub(crate) fn detach(self: &Arc<Self>, handle: &dyn Restorable) {
+        handle.vitals().close();
         let gone: *const () = std::ptr::from_ref(handle).cast();
         let is_gone = |symbol: &&Symbol| matches!(symbol, Symbol::Handle(other) if Arc::as_ptr(other).cast() == gone);
         let inner = lock(&self.inner);
@@ -273,29 +275,35 @@ impl Plugin {
         lock(&self.inner).pid()
     }
 
-    pub(crate) fn status(&self) -> Status {
+    /// Returns the number of restarts after a crash.
+    pub(crate) fn restarts(&self) -> u64 {
+        lock(&self.inner).lifecycle.restarts()
+    }
+
+    /// Returns the status, with the memory of each process group.
+    pub(crate) fn status(&self, resident: &HashMap<u32, u64>) -> Status {
         let inner = lock(&self.inner);
         let lifecycle = &inner.lifecycle;
-        let name = |symbol: &Symbol| LiveSymbol {
-            kind: symbol.kind(),
-            name: symbol.name().to_owned(),
-            meta: match symbol {
-                Symbol::Function(_) => Default::default(),
-                Symbol::Handle(handle) => handle.control().meta.clone(),
-            },
-        };
-        let mut live: Vec<_> = lifecycle.symbols().iter().map(name).collect();
-        live.sort_by_key(|symbol| symbol.kind != SymbolKind::Function);
-        Status {
+        let pid = inner.pid();
+        let uptime = inner.running.as_ref().filter(|_| pid.is_some()).map(|running| running.ready.elapsed());
+        let mut status = Status {
+            plugin: self.name.clone(),
+            version: inner.package.manifest.version.clone(),
             state: lifecycle.state(),
             since: lifecycle.since().elapsed(),
-            pid: inner.pid(),
+            pid,
             generation: lifecycle.generation(),
             restarts: lifecycle.restarts(),
+            uptime,
+            resident: pid.and_then(|pid| resident.get(&pid).copied()),
             last_exit: lifecycle.last_exit().cloned(),
-            live,
-            traffic: self.counters.traffic(),
-        }
+            symbols: Vec::new(),
+            traffic: Traffic::default(),
+        };
+        drop(inner);
+        status.symbols = self.ledger.symbols(status.restarts);
+        status.traffic = self.ledger.traffic();
+        status
     }
 
     /// Ends the process, or its start, for good. A concurrent second call waits

@@ -6,12 +6,16 @@ use std::time::Instant;
 use ekuiper_core::message::Control;
 
 use super::running::Running;
+use crate::health::vitals::Vitals;
 use crate::{Error, Result};
 
 /// A source or a sink with a handle.
 pub(crate) trait Restorable: Send + Sync {
     /// Control message of the symbol.
     fn control(&self) -> &Control;
+
+    /// Counters of the symbol.
+    fn vitals(&self) -> &Vitals;
 
     /// Starts the symbol in a process, unless it runs there already or its
     /// handle was closed meanwhile: exactly what is live is restored (fault

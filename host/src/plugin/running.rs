@@ -55,6 +55,8 @@ pub(crate) struct Running {
     pub(crate) generation: u64,
     pub(crate) site: Arc<Site>,
     pub(crate) process: Process,
+    /// When the handshake was complete.
+    pub(crate) ready: Instant,
     /// Socket folder that the plugin's SDK uses.
     pub(crate) folder: SocketFolder,
     control: Arc<Channel>,
@@ -153,6 +155,7 @@ impl Running {
             generation,
             site: site.clone(),
             process,
+            ready: Instant::now(),
             folder,
             control,
             hello: hello.unwrap_or_default(),

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// Maximum age, at the end of a process that was ready, of output that may
 /// explain the end.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How a plugin's process ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Exit {
     /// Exit code, if the process exited by itself.

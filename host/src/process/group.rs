@@ -8,6 +8,7 @@ use std::str::FromStr;
 /// Positions in a process's `stat`, after its name, which may contain anything.
 const GROUP: usize = 2;
 const FLAGS: usize = 6;
+const RESIDENT_PAGES: usize = 21;
 
 /// Kernel flag of a thread that is ending (`PF_EXITING`), set before its
 /// descriptors are closed.
@@ -32,6 +33,19 @@ pub(crate) fn members(leader: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return vec![leader] };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| field(&format!("/proc/{pid}"), GROUP).is_some_and(|group: u32| group == leader)).collect()
+}
+
+/// Returns the resident memory of each process group, in bytes, by its leader.
+pub(crate) fn resident() -> HashMap<u32, u64> {
+    let mut resident = HashMap::new();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()));
+    for folder in pids.filter_map(|entry| entry.path().into_os_string().into_string().ok()) {
+        if let (Some(group), Some(pages)) = (field(&folder, GROUP), field::<u64>(&folder, RESIDENT_PAGES)) {
+            *resident.entry(group).or_default() += pages * rustix::param::page_size() as u64;
+        }
+    }
+    resident
 }
 
 /// Activity counter of a set of processes.

@@ -138,7 +138,7 @@ impl AsyncSink {
                 Some(Queued { task: Some(task), .. }) => task.wait().map(|_| ()),
                 Some(Queued { message, .. }) => sender
                     .begin()
-                    .and_then(|(mut sending, deadline)| sender.transmit(&mut sending, &message, true, deadline))
+                    .and_then(|(mut sending, since)| sender.transmit(&mut sending, &message, true, since))
                     .map(|_| ()),
             };
             let closed = sender.session.stop();
@@ -164,8 +164,7 @@ impl AsyncSink {
     fn encode(&self, rows: &(impl Serialize + ?Sized)) -> Result<Vec<u8>> {
         let sink = self.open()?;
         let mut message = Vec::new();
-        ekuiper_core::message::encode_rows(&mut message, rows)
-            .map_err(|source| Error::Message { what: sink.session().what().not_sent(), source: source.into() })?;
+        ekuiper_core::message::encode_rows(&mut message, rows).map_err(|source| sink.session().unencodable(source))?;
         Ok(message)
     }
 
@@ -234,8 +233,8 @@ impl AsyncSink {
                 Attempt::MayBlock => {
                     let (sender, message) = (sink.sender.clone(), std::mem::take(&mut queued.message));
                     let transmit = move || {
-                        let (mut sending, deadline) = sender.begin()?;
-                        sender.transmit(&mut sending, &message, true, deadline)
+                        let (mut sending, since) = sender.begin()?;
+                        sender.transmit(&mut sending, &message, true, since)
                     };
                     queued.task = Some(session.plugin.site.background.start(transmit));
                 }

@@ -68,6 +68,7 @@ impl SinkConnection {
             false if running.has(Feature::Collected) => Receipt::Report,
             false => Receipt::Read,
         };
+        tally.counted.is_told(receipt != Receipt::Read);
         let pull =
             running.scope.reports(ack).map_err(|source| running.channel_error(what.clone().not_sent(), source))?;
         let acks = Arc::new(Acks::new(pull, receipt, tally.clone()));
@@ -145,15 +146,18 @@ impl SinkConnection {
     }
 
     /// Sends a message; returns its number. With `in_company` the message may
-    /// be delayed to be sent in a batch. The caller holds the turn.
+    /// be delayed to be sent in a batch. The caller, who has it since `since`,
+    /// holds the turn.
     pub(crate) fn send(
         &self,
         message: &[u8],
         in_company: bool,
+        since: Instant,
         deadline: Deadline,
     ) -> std::result::Result<u64, TransportError> {
         // Before sending: the acknowledgement may be read before this thread
         // continues.
+        self.acks.tally.sends(since);
         let number = self.sent() + 1;
         self.acks.sent.store(number, Ordering::Release);
         let sent = if in_company { self.push.post(message, deadline) } else { self.push.send(message, deadline) };

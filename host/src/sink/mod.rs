@@ -107,8 +107,8 @@ impl Sink {
     /// [stop](Sink::stopper): a message being sent at that moment may have been
     /// collected.
     pub fn send(&self, rows: &(impl Serialize + ?Sized)) -> Result<()> {
-        let (mut sending, deadline) = self.sender.begin()?;
-        self.sender.encode_and_transmit(&mut sending, rows, false, deadline)?.map_or(Ok(()), |sent| sent.wait())
+        let (mut sending, since) = self.sender.begin()?;
+        self.sender.encode_and_transmit(&mut sending, rows, false, since)?.map_or(Ok(()), |sent| sent.wait())
     }
 
     /// Sends a row, or an array of rows, without waiting for the
@@ -123,8 +123,8 @@ impl Sink {
     /// As [`Sink::send`], when the message was not sent. With any other plugin,
     /// [`PendingAck::wait`] returns the outcome.
     pub fn send_async(&self, rows: &(impl Serialize + ?Sized)) -> Result<PendingAck> {
-        let (mut sending, deadline) = self.sender.begin()?;
-        let sent = self.sender.encode_and_transmit(&mut sending, rows, true, deadline)?;
+        let (mut sending, since) = self.sender.begin()?;
+        let sent = self.sender.encode_and_transmit(&mut sending, rows, true, since)?;
         let Some(sent) = sent else { return Ok(PendingAck::known(Ok(()))) };
         if sent.connection.running.has(Feature::AckWindow) {
             return Ok(PendingAck::of(sent));
@@ -137,8 +137,8 @@ impl Sink {
     /// # Errors
     /// As [`Sink::send`].
     pub fn send_bytes(&self, message: &[u8]) -> Result<()> {
-        let (mut sending, deadline) = self.sender.begin()?;
-        self.sender.transmit(&mut sending, message, false, deadline)?.map_or(Ok(()), |sent| sent.wait())
+        let (mut sending, since) = self.sender.begin()?;
+        self.sender.transmit(&mut sending, message, false, since)?.map_or(Ok(()), |sent| sent.wait())
     }
 
     /// Waits until everything that was sent has been collected. A plugin on an

@@ -81,9 +81,8 @@ impl Sender {
                 return Attempt::MayBlock;
             }
         }
-        match connection.send(message, in_company, Some(past)) {
+        match connection.send(message, in_company, past, Some(past)) {
             Ok(number) => {
-                session.plugin.counters.messages_out.add(1);
                 if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
                     self.look(&mut sending, &connection);
                 }
@@ -96,19 +95,20 @@ impl Sender {
         }
     }
 
-    /// Waits for exclusive use of the sink; returns it with the deadline of
-    /// this message.
+    /// Waits for exclusive use of the sink; returns it with the time at which
+    /// this message came.
     pub(super) fn begin(&self) -> Result<(Held<'_, Sending>, Instant)> {
         let patience = self.session.send_timeout();
-        let deadline = Instant::now() + patience;
-        Ok((self.alone(deadline, patience)?, deadline))
+        let now = Instant::now();
+        Ok((self.alone(now + patience, patience)?, now))
     }
 
     pub(super) fn alone(&self, deadline: Instant, patience: Duration) -> Result<Held<'_, Sending>> {
         self.sending.lock(deadline).ok_or_else(|| {
             let words = format!("sink {}: earlier calls have not returned", self.session.control.symbol_name);
             let what = self.session.what().in_words(words).not_sent();
-            Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience }
+            let plugin = self.session.plugin.name().to_owned();
+            self.session.counted(Error::Timeout { plugin, what, after: patience })
         })
     }
 
@@ -117,13 +117,13 @@ impl Sender {
         sending: &mut Sending,
         rows: &(impl Serialize + ?Sized),
         in_company: bool,
-        deadline: Instant,
+        since: Instant,
     ) -> Result<Option<Sent>> {
         let mut buffer = std::mem::take(&mut sending.buffer);
         buffer.clear();
-        let encoded = ekuiper_core::message::encode_rows(&mut buffer, rows)
-            .map_err(|source| Error::Message { what: self.session.what().not_sent(), source: source.into() });
-        let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company, deadline));
+        let encoded =
+            ekuiper_core::message::encode_rows(&mut buffer, rows).map_err(|source| self.session.unencodable(source));
+        let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company, since));
         sending.buffer = buffer;
         sent
     }
@@ -136,23 +136,25 @@ impl Sender {
         sending: &mut Sending,
         message: &[u8],
         in_company: bool,
-        deadline: Instant,
+        since: Instant,
     ) -> Result<Option<Sent>> {
         let session = &*self.session;
         let patience = session.send_timeout();
+        let deadline = since + patience;
         loop {
             let current = sending
                 .current
                 .take()
                 .filter(|connection| connection.is_current() && !connection.is_broken() && !session.is_stopped());
-            let connection = current.map_or_else(|| session.connection(deadline), Ok)?;
+            let connection = current.map_or_else(|| session.connection(deadline), Ok);
+            let connection = connection.map_err(|error| session.counted(error))?;
             let Some(_turn) = connection.turn.lock(deadline) else { continue };
             if connection.running.is_left() {
                 continue;
             }
             if connection.is_broken() {
                 let (plugin, symbol) = (session.plugin.name().to_owned(), session.control.symbol_name.clone());
-                return Err(Error::SinkBroken { plugin, symbol });
+                return Err(session.counted(Error::SinkBroken { plugin, symbol }));
             }
             let mut in_company = in_company;
             if session.require_ack {
@@ -165,8 +167,8 @@ impl Sender {
             }
             let waiting = session.enter(READING)?;
             let sent = match session.require_ack {
-                true => connection.send(message, in_company, Some(deadline)).map(Some),
-                false => connection.send(message, true, Some(deadline)).map(|number| {
+                true => connection.send(message, in_company, since, Some(deadline)).map(Some),
+                false => connection.send(message, true, since, Some(deadline)).map(|number| {
                     if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
                         self.look(sending, &connection);
                     }
@@ -176,7 +178,6 @@ impl Sender {
             drop(waiting);
             match sent {
                 Ok(number) => {
-                    session.plugin.counters.messages_out.add(1);
                     sending.current = Some(connection.clone());
                     if let Some(number) = number {
                         return Ok(Some(Sent {

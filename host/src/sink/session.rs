@@ -18,6 +18,7 @@ use super::settle::{Patience, Unsettled};
 use super::tally::{Delivery, Tally};
 use crate::background::Task;
 use crate::error::Reason;
+use crate::health::vitals::Vitals;
 use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
@@ -73,6 +74,10 @@ const ACK: u8 = 2;
 impl Restorable for SinkSession {
     fn control(&self) -> &Control {
         &self.control
+    }
+
+    fn vitals(&self) -> &Vitals {
+        &self.tally.counted
     }
 
     fn restore(&self, running: &Arc<Running>) -> Result<()> {
@@ -155,7 +160,7 @@ impl Restorable for SinkSession {
 impl SinkSession {
     /// Creates a session that is not started yet.
     pub(crate) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
-        let tally = Arc::new(Tally::new(plugin.clone(), &control.symbol_name));
+        let tally = Arc::new(Tally::new(plugin.clone(), &control));
         Arc::new_cyclic(|own| Self {
             own: own.clone(),
             plugin,
@@ -501,14 +506,32 @@ impl SinkSession {
         after: Duration,
     ) -> Error {
         let plugin = self.plugin.name().to_owned();
-        match (error, connection.running.process.exit()) {
+        self.counted(match (error, connection.running.process.exit()) {
             (TransportError::Timeout, Some(exit)) => Error::Exited { plugin, exit },
             (TransportError::Timeout, None) => {
                 let words = format!("sink {}: {problem}", self.control.symbol_name);
                 Error::Timeout { plugin, what: self.what().in_words(words), after }
             }
             (error, _) => connection.running.channel_error(self.what(), error),
-        }
+        })
+    }
+
+    /// Returns the error of rows that cannot be encoded.
+    pub(crate) fn unencodable(&self, source: ekuiper_core::Error) -> Error {
+        self.counted(Error::Message { what: self.what().not_sent(), source: source.into() })
+    }
+
+    /// Counts an error of one message, and returns it.
+    pub(crate) fn counted(&self, error: Error) -> Error {
+        self.tally.counted.failed(1, &error);
+        error
+    }
+
+    /// Keeps the error of a message that was counted when its acknowledgement
+    /// arrived.
+    fn kept(&self, error: Error) -> Error {
+        self.tally.counted.keep(&error);
+        error
     }
 }
 
@@ -523,21 +546,20 @@ impl SinkSession {
         let symbol = || self.control.symbol_name.clone();
         match acknowledged {
             Acknowledged::Answer(outcome) => {
-                self.plugin.counters.acks.add(1);
                 let plugin = self.plugin.name();
-                outcome.map_err(|text| Error::Sink { plugin: plugin.to_owned(), symbol: symbol(), text })
+                outcome.map_err(|text| self.kept(Error::Sink { plugin: plugin.to_owned(), symbol: symbol(), text }))
             }
             Acknowledged::Garbage(source) => {
-                Err(Error::Message { what: self.what().answered(), source: source.into() })
+                Err(self.kept(Error::Message { what: self.what().answered(), source: source.into() }))
             }
             _ if self.is_stopped() => Err(Error::Stopped),
             Acknowledged::Lost => {
                 connection.mark_broken();
-                Err(Error::OutcomeUnknown {
+                Err(self.counted(Error::OutcomeUnknown {
                     plugin: self.plugin.name().to_owned(),
                     what: self.what().in_words(format!("a message to sink {}", symbol())),
                     exit: connection.running.process.exit_soon(),
-                })
+                }))
             }
             Acknowledged::Timeout(error) => {
                 connection.mark_broken();

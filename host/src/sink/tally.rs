@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use ekuiper_core::message::Control;
+
+use crate::Error;
+use crate::health::ledger::Counted;
+use crate::health::vitals::Place;
 use crate::plugin::Plugin;
 use crate::status::EventKind;
 
@@ -35,9 +41,9 @@ impl Delivery {
 pub(crate) struct Tally {
     plugin: Arc<Plugin>,
     symbol: String,
-    sent: AtomicU64,
-    /// Messages known to have been collected, rejected ones included.
-    collected: AtomicU64,
+    /// Counts the messages sent, and those known to have been collected,
+    /// rejected ones included.
+    pub(crate) counted: Arc<Counted>,
     refused: AtomicU64,
     /// Messages whose failure was returned to their sender.
     told: AtomicU64,
@@ -46,10 +52,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new(plugin: Arc<Plugin>, symbol: &str) -> Self {
+    pub(crate) fn new(plugin: Arc<Plugin>, control: &Control) -> Self {
         let zero = AtomicU64::default;
-        let symbol = symbol.to_owned();
-        Self { plugin, symbol, sent: zero(), collected: zero(), refused: zero(), told: zero(), lost: zero() }
+        let symbol = control.symbol_name.clone();
+        let place = Place { kind: control.plugin_type, name: symbol.clone(), meta: control.meta.clone() };
+        let window = control.requires_ack().then_some(plugin.site.options.ack_window);
+        let counted = plugin.ledger.sink(place, plugin.restarts(), window);
+        Self { plugin, symbol, counted, refused: zero(), told: zero(), lost: zero() }
     }
 
     pub(crate) fn delivery(&self) -> Delivery {
@@ -57,36 +66,50 @@ impl Tally {
         // In this order: what is refused was collected, and what is collected
         // was sent before.
         let refused = get(&self.refused);
-        let collected = get(&self.collected).max(refused);
-        Delivery { sent: get(&self.sent).max(collected), delivered: collected - refused, refused }
+        let collected = self.counted.received_so_far().max(refused);
+        Delivery { sent: self.counted.sent_so_far().max(collected), delivered: collected - refused, refused }
     }
 
-    /// Counts a message as sent. Only one thread at a time sends.
+    /// Prepares for a message that is about to be sent at this time. Only one
+    /// thread at a time sends.
+    pub(crate) fn sends(&self, at: Instant) {
+        self.counted.sends(at);
+    }
+
+    /// Counts it as sent.
     pub(crate) fn sent(&self) {
-        self.sent.store(self.sent.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.counted.sent();
     }
 
     /// Counts messages as collected, and some of them as refused.
     pub(crate) fn collected(&self, messages: u64, refused: u64) {
-        self.collected.fetch_add(messages, Ordering::AcqRel);
-        self.refused.fetch_add(refused, Ordering::AcqRel);
+        self.counted.collected(messages);
+        if refused > 0 {
+            self.refused.fetch_add(refused, Ordering::AcqRel);
+            self.counted.refused(refused);
+        }
     }
 
     /// Takes back messages that were read, but will never be known to be
     /// processed.
     pub(crate) fn takes_back(&self, messages: u64) {
-        let fewer = |collected: u64| Some(collected.saturating_sub(messages));
-        let _ = self.collected.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
+        self.counted.takes_back(messages);
     }
 
     /// Counts refusals that no sender learns of.
     pub(crate) fn refused_silently(&self, messages: u64) {
-        self.plugin.counters.refused.add(messages);
+        if messages > 0 {
+            self.counted.refused_silently(messages);
+            let text = "it has refused a message, as the log of its plugin tells".to_owned();
+            let (plugin, symbol) = (self.plugin.name().to_owned(), self.symbol.clone());
+            self.counted.keep(&Error::Sink { plugin, symbol, text });
+        }
     }
 
     /// Counts a message whose failure is returned to its sender.
     pub(crate) fn told(&self) {
         self.told.fetch_add(1, Ordering::AcqRel);
+        self.counted.given_up(1);
     }
 
     /// Returns the number of messages without a known outcome.
@@ -101,7 +124,7 @@ impl Tally {
         let missing = self.missing();
         let lost = missing.saturating_sub(self.lost.swap(missing, Ordering::AcqRel));
         if lost > 0 {
-            self.plugin.counters.lost.add(lost);
+            self.counted.lost(lost);
             let event = EventKind::Lost { symbol: self.symbol.clone(), messages: lost };
             self.plugin.site.events.tell(self.plugin.name(), event);
         }

@@ -22,6 +22,7 @@ use rustix::net::sockopt::socket_send_buffer_size;
 use super::backlog::{Backlog, Bounds};
 use crate::channel::idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
 use crate::channel::speaker::SpeakerFilter;
+use crate::health::vitals::Vitals;
 use crate::plugin::running::Running;
 use crate::process::EXIT_GRACE;
 use crate::sync::lock;
@@ -73,7 +74,6 @@ pub(crate) struct SourceConnection {
     has_end_check: AtomicBool,
 }
 
-#[derive(Default)]
 struct Reading {
     /// Messages read before a reader asked for them.
     backlog: Backlog,
@@ -133,6 +133,11 @@ pub(crate) enum Received {
 }
 
 impl Reading {
+    fn new(vitals: &Arc<Vitals>) -> Self {
+        let (unread_since, spell, overrun, peers, over) = Default::default();
+        Self { backlog: Backlog::new(vitals), unread_since, spell, overrun, peers, over }
+    }
+
     /// Handles an event; returns whether it is a message of the source.
     fn note(&mut self, event: PullEvent) -> bool {
         match event {
@@ -156,6 +161,7 @@ impl SourceConnection {
     pub(crate) fn listen(
         running: &Arc<Running>,
         address: &Address,
+        vitals: &Arc<Vitals>,
         on_overrun: impl Fn() + Send + Sync + 'static,
     ) -> Result<Arc<Self>> {
         let options = &running.site.options;
@@ -163,7 +169,7 @@ impl SourceConnection {
         Ok(Arc::new(Self {
             running: running.clone(),
             pull,
-            reading: Mutex::default(),
+            reading: Mutex::new(Reading::new(vitals)),
             connected: AtomicBool::new(false),
             bounds: options.source_queue,
             cannot_wait: running.uses_official_sdk(),

@@ -145,8 +145,8 @@ impl<M: DeserializeOwned> Source<M> {
     fn take(&mut self, received: Result<Received>) -> Option<Result<Option<Tuple<M>>>> {
         Some(match received {
             Ok(Received::Message(format)) => {
-                self.session.plugin.counters.messages_in.add(1);
-                self.decode(format).map(Some)
+                self.session.counted.read();
+                self.decode(format).map(Some).map_err(|error| self.counted(error))
             }
             Ok(Received::End) => {
                 self.over = true;
@@ -155,9 +155,15 @@ impl<M: DeserializeOwned> Source<M> {
             Ok(Received::Nothing) => return None,
             Err(error) => {
                 self.over = matches!(error, Error::Stopped);
-                Err(error)
+                Err(self.counted(error))
             }
         })
+    }
+
+    /// Counts an error that is an item, and returns it.
+    fn counted(&self, error: Error) -> Error {
+        self.session.counted.failed(1, &error);
+        error
     }
 
     fn decode(&self, format: Format) -> Result<Tuple<M>> {

@@ -15,6 +15,8 @@ use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 
 use super::connection::{self, Overrun, SourceConnection};
 use crate::channel::idle_reader::Watch;
+use crate::health::ledger::Counted;
+use crate::health::vitals::{Place, Vitals};
 use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
@@ -33,6 +35,7 @@ pub(super) struct SourceSession {
     starting: DeadlineLock<()>,
     state: Mutex<SourceState>,
     changed: Changed,
+    pub(super) counted: Arc<Counted>,
 }
 
 #[derive(Default)]
@@ -67,6 +70,10 @@ pub(super) enum Received {
 impl Restorable for SourceSession {
     fn control(&self) -> &Control {
         &self.control
+    }
+
+    fn vitals(&self) -> &Vitals {
+        &self.counted
     }
 
     fn restore(&self, running: &Arc<Running>) -> Result<()> {
@@ -108,7 +115,9 @@ impl SourceSession {
     /// Creates a session that is not started yet.
     pub(super) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
         let (starting, state, changed) = Default::default();
-        Arc::new(Self { plugin, target, control, starting, state, changed })
+        let place = Place { kind: target.kind, name: target.symbol.clone(), meta: target.meta.clone() };
+        let counted = plugin.ledger.source(place, plugin.restarts());
+        Arc::new(Self { plugin, target, control, starting, state, changed, counted })
     }
 
     pub(super) fn what(&self) -> Subject {
@@ -184,8 +193,9 @@ impl SourceSession {
         }
         let address = self.claim(running, Duration::ZERO)?;
         let (plugin, symbol) = (self.plugin.clone(), self.control.symbol_name.clone());
-        let connection = SourceConnection::listen(running, &address, move || {
-            plugin.counters.overruns.add(1);
+        let (vitals, counters) = (self.counted.vitals(), self.counted.vitals().clone());
+        let connection = SourceConnection::listen(running, &address, vitals, move || {
+            counters.overruns.add(1);
             plugin.site.events.tell(plugin.name(), EventKind::Overrun { symbol: symbol.clone() });
         });
         let connection = connection.map_err(|source| running.channel_error(self.what().not_sent(), source))?;
