@@ -125,20 +125,6 @@ impl Catalog {
         self.owners.retain(|_, owner| owner != plugin);
     }
 
-    /// Adds every plugin in a folder of plugins.
-    pub(crate) fn add_all(&mut self, folder: &Path) -> Result<()> {
-        let fail = |source: std::io::Error| Error::Folder { path: folder.to_owned(), source: source.into() };
-        let mut folders = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(fail)? {
-            let path = entry.map_err(fail)?.path();
-            if path.is_dir() {
-                folders.push(path);
-            }
-        }
-        folders.sort();
-        folders.into_iter().try_for_each(|folder| self.add(Package::read(folder)?))
-    }
-
     /// Reserves the symbols of `package` until [release](Self::release), so
     /// that no other plugin takes them while `package` may
     /// [replace](Self::replace) its old version.
@@ -221,13 +207,18 @@ mod tests {
         std::fs::write(root.join(folder).join(manifest), text).unwrap();
     }
 
+    fn catalog(root: &Path, folders: &[&str]) -> Result<Catalog> {
+        let mut catalog = Catalog::default();
+        folders.iter().try_for_each(|folder| catalog.add(Package::read(root.join(folder))?))?;
+        Ok(catalog)
+    }
+
     #[test]
     fn symbols_are_found_by_kind() {
         let root = tempfile::tempdir().unwrap();
         plugin(root.path(), "one", "one.json", r#""f""#);
         plugin(root.path(), "two", "other.json", r#""g""#);
-        let mut catalog = Catalog::default();
-        catalog.add_all(root.path()).unwrap();
+        let catalog = catalog(root.path(), &["one", "two"]).unwrap();
         assert_eq!(catalog.owner(SymbolKind::Function, "f").unwrap(), "one");
         assert_eq!(catalog.owner(SymbolKind::Function, "g").unwrap(), "other");
         let error = catalog.owner(SymbolKind::Function, "h").unwrap_err().to_string();
@@ -241,7 +232,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         plugin(root.path(), "one", "one.json", r#""f""#);
         plugin(root.path(), "two", "two.json", r#""f""#);
-        let error = Catalog::default().add_all(root.path()).unwrap_err().to_string();
+        let error = catalog(root.path(), &["one", "two"]).map(|_| ()).unwrap_err().to_string();
         assert_eq!(error, "function f is in two plugins, one and two: remove one, or rename the symbol");
     }
 
@@ -266,8 +257,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let functions: Vec<_> = (0..100_000).map(|number| format!("\"f{number}\"")).collect();
         plugin(root.path(), "one", "one.json", &functions.join(","));
-        let mut catalog = Catalog::default();
-        catalog.add_all(root.path()).unwrap();
+        let catalog = catalog(root.path(), &["one"]).unwrap();
         let error = catalog.owner(SymbolKind::Function, "g").unwrap_err().to_string();
         assert!(error.len() < 200 && error.ends_with(" and 99990 more"), "{error}");
     }

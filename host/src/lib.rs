@@ -71,7 +71,7 @@ pub use function::options::CallOptions;
 pub use function::pending::PendingCall;
 pub use function::{Function, FunctionStopper};
 pub use health::{LastError, Latency, SymbolErrors, SymbolHealth};
-pub use host::{Host, HostBuilder};
+pub use host::{Host, HostBuilder, Problem, Rescan};
 pub use process::Exit;
 pub use process::guarded::GuardedProcess;
 pub use sink::async_sink::AsyncSink;

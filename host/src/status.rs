@@ -36,7 +36,10 @@ pub enum PluginState {
     /// The plugin crashed too often, and is restarted only after a longer
     /// pause.
     Broken,
-    /// The host is shut down.
+    /// The process is being [stopped](crate::Host::stop) until the plugin is
+    /// needed again.
+    Stopping,
+    /// The host is shut down, or the plugin is removed.
     Stopped,
 }
 
@@ -195,6 +198,9 @@ pub enum EventKind {
         /// Reason.
         error: String,
     },
+    /// The process was [stopped](crate::Host::stop), and is started when the
+    /// plugin is needed again.
+    Stopped,
     /// Messages to a sink may be lost: in a crash, or because the sink ended
     /// before it was known to have collected them.
     Lost {
@@ -232,6 +238,7 @@ impl fmt::Display for Event {
             }
             EventKind::Updated { from, to } => write!(f, "was updated from version {from:?} to {to:?}"),
             EventKind::UpdateFailed { error } => write!(f, "could not be updated: {error}"),
+            EventKind::Stopped => f.write_str("was stopped, until it is needed again"),
             EventKind::Lost { symbol, messages } => {
                 write!(f, "may have lost {} to sink {symbol}", counted(*messages, "message"))
             }
@@ -265,7 +272,7 @@ impl Events {
     pub(crate) fn tell(&self, plugin: &str, kind: EventKind) {
         let event = Event { plugin: plugin.to_owned(), kind };
         match &event.kind {
-            EventKind::Started { .. } | EventKind::Restored { .. } | EventKind::Updated { .. } => {
+            EventKind::Started { .. } | EventKind::Restored { .. } | EventKind::Updated { .. } | EventKind::Stopped => {
                 tracing::info!(target: TARGET, "{event}")
             }
             _ => tracing::warn!(target: TARGET, "{event}"),

@@ -30,6 +30,7 @@ impl Error {
             | Self::OutcomeUnknown { plugin, .. }
             | Self::Exited { plugin, .. }
             | Self::Away { plugin, .. }
+            | Self::Stopping { plugin }
             | Self::Updating { plugin }
             | Self::Update { plugin, .. }
             | Self::MissingSymbols { plugin, .. }
@@ -101,6 +102,7 @@ impl Error {
             | Self::Garbage { .. }
             | Self::Exited { .. }
             | Self::Away { .. }
+            | Self::Stopping { .. }
             | Self::Updating { .. }
             | Self::MissingSymbols { .. }
             | Self::TrialEnded { .. }
@@ -115,7 +117,7 @@ impl Error {
     ///
     /// | delivery | errors |
     /// |---|---|
-    /// | [`NotSent`](ErrorDelivery::NotSent) | those of folders, manifests, names, configs and starts of a plugin; [`Expired`](Error::Expired), [`QueueFull`](Error::QueueFull), [`Away`](Error::Away), [`Broken`](Error::Broken), [`Updating`](Error::Updating), [`Replaced`](Error::Replaced), [`NotRestored`](Error::NotRestored), [`SinkBroken`](Error::SinkBroken); an update that was not carried out |
+    /// | [`NotSent`](ErrorDelivery::NotSent) | those of folders, manifests, names, configs and starts of a plugin; [`Expired`](Error::Expired), [`QueueFull`](Error::QueueFull), [`Away`](Error::Away), [`Broken`](Error::Broken), [`Updating`](Error::Updating), [`Stopping`](Error::Stopping), [`Replaced`](Error::Replaced), [`NotRestored`](Error::NotRestored), [`SinkBroken`](Error::SinkBroken); an update that was not carried out |
     /// | [`Answered`](ErrorDelivery::Answered) | [`Function`](Error::Function), [`Source`](Error::Source), [`Sink`](Error::Sink), [`Refused`](Error::Refused), [`NotStopped`](Error::NotStopped) |
     /// | [`Unknown`](ErrorDelivery::Unknown) | [`OutcomeUnknown`](Error::OutcomeUnknown), [`Exited`](Error::Exited), [`Overrun`](Error::Overrun), [`NotCollected`](Error::NotCollected), [`Stopped`](Error::Stopped) |
     /// | depends on the request | [`Timeout`](Error::Timeout): `NotSent` if no plugin was connected, or an earlier request took the time; [`Message`](Error::Message): `NotSent` if a value could not be encoded, `Answered` if the answer could not be decoded; [`Transport`](Error::Transport), [`Shortage`](Error::Shortage) |
@@ -149,6 +151,7 @@ impl Error {
             | Self::Expired { .. }
             | Self::QueueFull { .. }
             | Self::Away { .. }
+            | Self::Stopping { .. }
             | Self::Updating { .. }
             | Self::Update { .. }
             | Self::MissingSymbols { .. }

@@ -59,6 +59,7 @@ kinds! {
     OutcomeUnknown
     Exited
     Away
+    Stopping
     Updating
     Update
     MissingSymbols

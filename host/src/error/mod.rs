@@ -19,7 +19,7 @@ use crate::process::exit::Exit;
 pub use kind::ErrorKind;
 pub(crate) use refused::{folder_error, start_error, system_error, transport_error};
 pub use subject::{ErrorDelivery, Subject};
-use words::{collected_of, crashed, duplicate, early, in_use, last, lost, no_manifest, said, tail};
+use words::{broken, collected_of, crashed, duplicate, early, gone, in_use, lost, no_manifest, said, tail};
 
 /// Result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -311,12 +311,22 @@ pub enum Error {
         exit: Exit,
     },
     /// The plugin crashed, and was not restarted in time.
-    #[error("plugin {plugin} has crashed and has not been restarted yet{}", crashed(exit))]
+    #[error("plugin {plugin} has crashed and {}", crashed(exit, source.is_some()))]
     Away {
         /// The plugin.
         plugin: String,
         /// How the process ended, and its last output.
         exit: Option<Exit>,
+        /// Why the last restart failed: its program is gone, for example.
+        /// `None` if there was none, or if that process has ended, too.
+        source: Option<Reason>,
+    },
+    /// The plugin is being [stopped](crate::Host::stop), and was not started
+    /// again in time.
+    #[error("plugin {plugin} is being stopped, and has not been started again yet")]
+    Stopping {
+        /// The plugin.
+        plugin: String,
     },
     /// The plugin is being updated, and the new version was not ready in time.
     #[error("plugin {plugin} is being updated, and its new version is not ready yet")]
@@ -354,7 +364,7 @@ pub enum Error {
         plugin: String,
     },
     /// The plugin crashed too often, and is not restarted for a while.
-    #[error("plugin {plugin} keeps crashing: the host restarts it after {pause:?}, or on reset(){}", last(exit))]
+    #[error("plugin {plugin} {}", broken(*pause, exit, source.is_some()))]
     Broken {
         /// The plugin.
         plugin: String,
@@ -362,6 +372,8 @@ pub enum Error {
         pause: Duration,
         /// How the last process ended, and its last output.
         exit: Option<Exit>,
+        /// Why the last restart failed, as in [`Error::Away`].
+        source: Option<Reason>,
     },
     /// The plugin's process was replaced, because one of its symbols hung and
     /// blocked the others.
@@ -530,6 +542,10 @@ impl Error {
             }
             Self::OutcomeUnknown { exit, .. } => format!("outcome unknown: {}", lost(exit)),
             Self::Exited { exit, .. } => format!("the plugin ended ({exit}){}", tail(exit)),
+            Self::Executable { path, reason, .. } => format!("its executable {} {}", path.display(), gone(reason)),
+            Self::ProgramNotFound { program, hint, .. } => format!("{program} was not found: {hint}"),
+            Self::Environment { folder, reason, .. } => format!("its environment {} {reason}", folder.display()),
+            Self::Spawn { command, .. } => format!("cannot start {command}"),
             Self::Transport { source, .. } => source.to_string(),
             Self::Message { source, .. } => source.to_string(),
             other => other.to_string(),
@@ -586,7 +602,7 @@ mod tests {
     fn a_broken_plugin_s_last_end_is_a_clause_of_its_own() {
         let broken = |tail: &str| {
             let exit = Some(Exit { code: None, signal: Some(6), tail: tail.into() });
-            Error::Broken { plugin: "p".into(), pause: Duration::from_secs(30), exit }.to_string()
+            Error::Broken { plugin: "p".into(), pause: Duration::from_secs(30), exit, source: None }.to_string()
         };
         assert!(broken("").ends_with("or on reset(); it last ended with signal 6 and wrote nothing"), "{}", broken(""));
         assert!(broken("boo").ends_with("it last ended with signal 6 and wrote:\nboo"), "{}", broken("boo"));

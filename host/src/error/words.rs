@@ -1,6 +1,7 @@
 //! The parts of an error's text that depend on what it carries.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ekuiper_core::message::SymbolKind;
 use ekuiper_core::printable::lines;
@@ -74,11 +75,31 @@ pub(super) fn tail(exit: &Exit) -> String {
     }
 }
 
-pub(super) fn crashed(exit: &Option<Exit>) -> String {
-    exit.as_ref().map_or_else(String::new, |exit| format!(" ({exit}){}", tail(exit)))
+/// Describes a plugin that was not restarted, whose last restart has failed for
+/// a reason that follows.
+pub(super) fn crashed(exit: &Option<Exit>, has_reason: bool) -> String {
+    let end = match exit {
+        _ if has_reason => return "cannot be restarted".into(),
+        Some(exit) => format!(" ({exit}){}", tail(exit)),
+        None => String::new(),
+    };
+    format!("has not been restarted yet{end}")
 }
 
-pub(super) fn last(exit: &Option<Exit>) -> String {
+/// Describes a plugin that is not restarted for a while.
+pub(super) fn broken(pause: Duration, exit: &Option<Exit>, has_reason: bool) -> String {
+    match has_reason {
+        true => format!("cannot be restarted, which the host tries again after {pause:?}, or on reset()"),
+        false => format!("keeps crashing: the host restarts it after {pause:?}, or on reset(){}", last(exit)),
+    }
+}
+
+/// Returns why an executable that has been run before cannot be run.
+pub(super) fn gone(reason: &str) -> &str {
+    if reason.starts_with("does not exist") { "is gone: put it back, or remove the plugin" } else { reason }
+}
+
+fn last(exit: &Option<Exit>) -> String {
     exit.as_ref().map_or_else(String::new, |exit| match exit.tail.as_str() {
         "" => format!("; it last ended with {exit} and wrote nothing"),
         tail => format!("; it last ended with {exit} and wrote:\n{tail}"),

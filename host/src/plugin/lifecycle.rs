@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::Chain;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
 
+use crate::error::Reason;
 use crate::process::Exit;
 use crate::status::{EventKind, PluginState};
 use crate::{Error, Result};
@@ -51,6 +52,8 @@ pub(crate) enum Input<S> {
     Tried { update: Caller, outcome: Result<()> },
     /// An update gives its turn back.
     UpdateDone { update: Caller },
+    /// The process is to end until the plugin is needed again.
+    StopWanted { stop: Caller },
     /// All crashes are forgotten, and a pause ends.
     Reset,
     /// The plugin is removed from its host.
@@ -79,6 +82,8 @@ pub(crate) enum Action<S> {
     Adopt { update: Caller },
     /// The answer to [`Input::UpdateBegun`].
     Updated { update: Caller, outcome: Result<()> },
+    /// The answer to [`Input::StopWanted`].
+    HasStopped { stop: Caller, outcome: Result<()> },
     /// An event for the host's subscribers.
     Tell(EventKind),
     /// Wake the sources and sinks that wait for the plugin.
@@ -96,6 +101,9 @@ pub(crate) enum Work<S> {
     /// End a process; a graceful end waits for the work in flight. Answered by
     /// `Drained`.
     Drain { generation: u64, is_orderly: bool },
+    /// End a process gracefully, if there is one, and then these symbols, for
+    /// good. Answered by `Drained`.
+    Stop { generation: u64, is_alive: bool, symbols: Vec<S> },
     /// Start a process of an update beside the serving one, and end it.
     /// Answered by `Tried`.
     Try { update: Caller },
@@ -151,13 +159,16 @@ pub(crate) struct Lifecycle<S> {
     last_exit: Option<Exit>,
     restarts: u64,
     crashes: Crashes,
-    /// The latest start failed for this shortage; `shortages` counts
-    /// consecutive ones.
-    shortage: Option<Error>,
+    /// Why the latest restart failed; `shortages` counts consecutive shortages.
+    failure: Option<Error>,
     shortages: u32,
     symbols: Vec<S>,
     postponed: Option<Postponed<S>>,
     callers: Vec<(Caller, Instant)>,
+    /// Stops that have not been carried out.
+    stops: Vec<Caller>,
+    /// Symbols that end with the stop in progress.
+    ending: Vec<S>,
     /// The first update has its turn, or gets it next.
     updates: VecDeque<Update>,
     is_working: bool,
@@ -200,6 +211,8 @@ enum Why {
 enum Next {
     TakeOver,
     GoBack(Error),
+    /// The plugin waits until it is needed again.
+    Idle,
     Nothing,
 }
 
@@ -257,11 +270,13 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             must_retire: false,
             last_exit: None,
             restarts: 0,
-            shortage: None,
+            failure: None,
             shortages: 0,
             symbols: Vec::new(),
             postponed: None,
             callers: Vec::new(),
+            stops: Vec::new(),
+            ending: Vec::new(),
             updates: VecDeque::new(),
             is_working: false,
             actions: VecDeque::new(),
@@ -288,6 +303,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             Input::UpdateBegun { update } => self.update_begun(update),
             Input::Tried { update, outcome } => self.tried(update, outcome, now),
             Input::UpdateDone { update } => self.updates.retain(|other| other.number != update),
+            Input::StopWanted { stop } => self.stop_wanted(stop),
             Input::Reset => self.reset(now),
             Input::Removed => self.removed(now),
             Input::Shutdown => self.shut_down(now),
@@ -337,13 +353,20 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
 
     /// Returns the error of a caller that has waited until its deadline.
     pub(crate) fn away(&self) -> Error {
-        if self.state() == PluginState::Updating {
-            return Error::Updating { plugin: self.plugin.clone() };
+        let plugin = self.plugin.clone();
+        match (self.state(), &self.failure) {
+            (PluginState::Updating, _) => Error::Updating { plugin },
+            (PluginState::Stopping, _) => Error::Stopping { plugin },
+            (_, Some(shortage)) if shortage.is_shortage() => shortage.clone(),
+            _ => Error::Away { plugin, exit: self.last_exit.clone(), source: self.reason() },
         }
-        if let Some(shortage) = &self.shortage {
-            return shortage.clone();
-        }
-        Error::Away { plugin: self.plugin.clone(), exit: self.last_exit.clone() }
+    }
+
+    /// Returns why the plugin could not be restarted, unless its process did
+    /// start, and how it ended says it.
+    fn reason(&self) -> Option<Reason> {
+        let failure = self.failure.as_ref().filter(|failure| !matches!(failure, Error::EarlyExit { .. }));
+        failure.map(|failure| Reason(failure.clone().into()))
     }
 
     /// Returns whether the plugin is stopped and nothing of it is left.
@@ -364,6 +387,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             }
             Phase::Pausing { is_broken: false, .. } => PluginState::BackingOff,
             Phase::Pausing { is_broken: true, .. } => PluginState::Broken,
+            Phase::Draining(Next::Idle) => PluginState::Stopping,
             Phase::Draining(Next::Nothing) | Phase::Stopped => PluginState::Stopped,
         }
     }
@@ -545,6 +569,12 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             Phase::Stopped => {}
             Phase::Draining(Next::TakeOver) => self.spawn(Why::TakeOver, now),
             Phase::Draining(Next::GoBack(error)) => self.spawn(Why::GoBack(error), now),
+            Phase::Draining(Next::Idle) => {
+                let ended = std::mem::take(&mut self.ending);
+                self.symbols.retain(|symbol| !ended.contains(symbol));
+                self.tell(EventKind::Stopped);
+                self.enter(Phase::Idle, now);
+            }
             Phase::Draining(Next::Nothing) => self.shut_down(now),
             phase => self.phase = unexpected(phase, "a process was drained that was not to be"),
         }
@@ -593,6 +623,13 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         }
     }
 
+    fn stop_wanted(&mut self, stop: Caller) {
+        match self.phase {
+            Phase::Stopped | Phase::Draining(Next::Nothing) => self.has_stopped(stop, Err(Error::Stopped)),
+            _ => self.stops.push(stop),
+        }
+    }
+
     fn reset(&mut self, now: Instant) {
         self.crashes.reset();
         self.shortages = 0;
@@ -608,6 +645,10 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
                 self.drain(Next::Nothing, now);
             }
             Phase::Draining(Next::Nothing) | Phase::Stopped => {}
+            Phase::Draining(Next::Idle) => {
+                self.dismiss();
+                self.enter(Phase::Draining(Next::Nothing), now);
+            }
             _ => self.shut_down(now),
         }
     }
@@ -628,6 +669,9 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
     fn dismiss(&mut self) {
         for (caller, _) in std::mem::take(&mut self.callers) {
             self.answer(caller, Err(Error::Stopped));
+        }
+        for stop in std::mem::take(&mut self.stops) {
+            self.has_stopped(stop, Err(Error::Stopped));
         }
         self.end_trial();
         for Update { number: update, stage, .. } in std::mem::take(&mut self.updates) {
@@ -672,6 +716,13 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
                 self.reset(now);
                 return true;
             }
+            (Phase::Idle, _) if !self.stops.is_empty() => {
+                for stop in std::mem::take(&mut self.stops) {
+                    self.has_stopped(stop, Ok(()));
+                }
+                return true;
+            }
+            (Phase::Running | Phase::Pausing { .. }, _) if !self.stops.is_empty() => self.stop(now),
             (Phase::Idle, _) if !self.callers.is_empty() => self.spawn(Why::First, now),
             (Phase::Pausing { until, crashed, .. }, _) if *until <= now => {
                 let crashed = *crashed;
@@ -744,11 +795,28 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         self.work(Work::Drain { generation: self.generation, is_orderly });
     }
 
+    /// Ends the process, if there is one, and the symbols in use.
+    fn stop(&mut self, now: Instant) {
+        if self.exit.take().is_some() {
+            self.is_alive = false;
+        }
+        let (generation, is_alive) = (self.generation, self.is_alive);
+        let symbols = self.symbols.clone();
+        (self.postponed, self.failure, self.shortages) = (None, None, 0);
+        self.ending.clone_from(&symbols);
+        self.enter(Phase::Draining(Next::Idle), now);
+        self.work(Work::Stop { generation, is_alive, symbols });
+    }
+
     /// Marks the process as serving.
     fn serve(&mut self, now: Instant) {
-        (self.shortage, self.shortages) = (None, 0);
+        (self.failure, self.shortages) = (None, 0);
         self.crashes.started(now);
         self.enter(Phase::Running, now);
+        if !self.stops.is_empty() {
+            // The process is ended at once: the callers get the next.
+            return;
+        }
         for (caller, _) in std::mem::take(&mut self.callers) {
             self.answer(caller, Ok(self.generation));
         }
@@ -758,6 +826,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
     fn crashed(&mut self, exit: Exit, since: Instant, now: Instant, chance: f64) {
         self.is_alive = false;
         self.must_retire = true;
+        self.failure = None;
         self.tell(EventKind::Crashed { exit });
         self.end_trial();
         self.postponed = None;
@@ -769,12 +838,13 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             let pause = shortage_pause(&self.policy, self.shortages);
             self.shortages += 1;
             self.tell(EventKind::Shortage { error: Chain(&error).to_string(), pause });
-            self.shortage = Some(error);
+            self.failure = Some(error);
             self.enter(Phase::Pausing { until: later(now, pause), is_broken: false, crashed }, now);
             return;
         }
-        (self.shortage, self.shortages) = (None, 0);
+        self.shortages = 0;
         self.tell(EventKind::RestartFailed { error: Chain(&error).to_string() });
+        self.failure = Some(error);
         self.pause(crashed, now, chance);
     }
 
@@ -815,6 +885,10 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
 
     fn answer(&mut self, caller: Caller, outcome: Result<u64>) {
         self.actions.push_back(Action::Answer { caller, outcome });
+    }
+
+    fn has_stopped(&mut self, stop: Caller, outcome: Result<()>) {
+        self.actions.push_back(Action::HasStopped { stop, outcome });
     }
 
     fn tell(&mut self, event: EventKind) {
@@ -862,7 +936,8 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
     }
 
     fn broken(&self) -> Error {
-        Error::Broken { plugin: self.plugin.clone(), pause: self.policy.break_pause, exit: self.last_exit.clone() }
+        let (plugin, pause) = (self.plugin.clone(), self.policy.break_pause);
+        Error::Broken { plugin, pause, exit: self.last_exit.clone(), source: self.reason() }
     }
 }
 

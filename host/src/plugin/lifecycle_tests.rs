@@ -40,6 +40,7 @@ enum Step {
     /// The update that has its turn proceeds: it begins, or gives its turn
     /// back.
     GoOn,
+    Stop,
     Reset,
     Remove,
     Shutdown,
@@ -75,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Update),
         4 => Just(Step::GoOn),
         1 => Just(Step::Reset),
+        1 => Just(Step::Stop),
         1 => prop_oneof![9 => Just(Step::Reset), 1 => Just(Step::Remove)],
         1 => prop_oneof![9 => Just(Step::Reset), 1 => Just(Step::Shutdown)],
         6 => prop_oneof![0u16..100, 0u16..30_000].prop_map(Step::Pass),
@@ -142,6 +144,7 @@ struct World {
     callers: BTreeMap<Caller, Instant>,
     updates: BTreeMap<Caller, Stage>,
     adopted: BTreeSet<Caller>,
+    stops: BTreeSet<Caller>,
     is_shut_down: bool,
     /// A process has served since the plugin was last idle.
     has_served: bool,
@@ -165,6 +168,7 @@ impl World {
             callers: BTreeMap::new(),
             updates: BTreeMap::new(),
             adopted: BTreeSet::new(),
+            stops: BTreeSet::new(),
             is_shut_down: false,
             has_served: false,
             reached: Reached::default(),
@@ -224,6 +228,11 @@ impl World {
                     }
                     None => {}
                 }
+            }
+            Step::Stop => {
+                let stop = self.number();
+                self.stops.insert(stop);
+                self.handle(Input::StopWanted { stop });
             }
             Step::Reset => self.handle(Input::Reset),
             Step::Remove => {
@@ -305,6 +314,12 @@ impl World {
                     self.reached.note("not served");
                 }
             }
+            Action::HasStopped { stop, outcome } => {
+                assert!(self.stops.remove(&stop), "a stop is answered once");
+                assert!(outcome.is_err() || self.alive() == 0, "a stop has ended the process");
+                self.has_served &= outcome.is_err();
+                self.reached.note(if outcome.is_ok() { "stopped" } else { "not stopped" });
+            }
             Action::Turn { update, outcome } => {
                 let stage = self.updates.insert(update, Stage::HasTurn);
                 assert_eq!(stage, Some(Stage::Turn), "a turn is given once");
@@ -343,7 +358,9 @@ impl World {
         let is_working = self.begun.is_some() || !self.ordered.is_empty();
         let timeout = self.life.poll_timeout();
         match self.life.state() {
-            PluginState::Starting | PluginState::Updating => assert!(is_working, "nobody goes on"),
+            PluginState::Starting | PluginState::Updating | PluginState::Stopping => {
+                assert!(is_working, "nobody goes on")
+            }
             PluginState::BackingOff | PluginState::Broken => assert!(is_working || timeout.is_some(), "nobody goes on"),
             PluginState::Idle => assert!(is_working || self.callers.is_empty(), "nobody starts it"),
             PluginState::Running => assert!(self.callers.is_empty(), "nobody waits for what is there"),
@@ -370,6 +387,14 @@ impl World {
             }
             Work::Drain { generation, .. } => {
                 self.processes.get_mut(&generation).unwrap().is_dead = true;
+                self.answer(Input::Drained { generation });
+            }
+            Work::Stop { generation, is_alive, symbols } => {
+                if is_alive {
+                    self.processes.get_mut(&generation).unwrap().is_dead = true;
+                }
+                assert_eq!(self.alive(), 0, "a stop ends the process");
+                self.attached.retain(|symbol| !symbols.contains(symbol));
                 self.answer(Input::Drained { generation });
             }
             Work::Try { update } => {
@@ -403,7 +428,7 @@ impl World {
             Work::Retire { generation } => {
                 assert!(self.processes[generation].is_dead, "what is retired has ended");
             }
-            Work::Restore { .. } | Work::Drain { .. } => {}
+            Work::Restore { .. } | Work::Drain { .. } | Work::Stop { .. } => {}
         }
         self.begun = Some(work);
     }
@@ -472,7 +497,7 @@ impl World {
     /// Asserts what holds once nothing disturbs the lifecycle any more.
     fn end(mut self) -> Reached {
         self.settle();
-        assert!(self.callers.is_empty() && self.updates.is_empty(), "somebody still waits");
+        assert!(self.callers.is_empty() && self.updates.is_empty() && self.stops.is_empty(), "somebody still waits");
         if !self.is_shut_down {
             self.apply(Step::Want(60_000));
             self.settle();
@@ -530,6 +555,7 @@ fn a_plugin_lives_as_promised_whatever_happens_in_whatever_order() {
         "updated",
         "not updated",
         "postponed",
+        "stopped",
         "attached later",
     ];
     let reached = reached.into_inner().0;

@@ -69,6 +69,7 @@ struct Inner {
     /// Answers that their callers have not taken yet.
     answers: HashMap<Caller, Result<Arc<Running>>>,
     updates: HashMap<Caller, Result<()>>,
+    stops: HashMap<Caller, Result<()>>,
     /// Work that has not begun.
     work: VecDeque<Work<Symbol>>,
     has_worker: bool,
@@ -109,6 +110,7 @@ impl Plugin {
             callers: 0,
             answers: HashMap::new(),
             updates: HashMap::new(),
+            stops: HashMap::new(),
             work: VecDeque::new(),
             has_worker: false,
             events: VecDeque::new(),
@@ -311,6 +313,22 @@ impl Plugin {
     pub(crate) fn shutdown(self: &Arc<Self>) {
         self.handle(Input::Shutdown);
         self.await_end(Instant::now() + END_TIMEOUT);
+    }
+
+    /// Ends the process, until the plugin is needed again, after its sinks have
+    /// collected everything sent to them. Its sources and sinks end with it.
+    pub(crate) fn stop(self: &Arc<Self>) -> Result<()> {
+        let mut inner = lock(&self.inner);
+        let stop = inner.next_caller();
+        self.handle_locked(inner, Input::StopWanted { stop });
+        inner = lock(&self.inner);
+        loop {
+            // What precedes a stop, a start or a drain, has a deadline.
+            match inner.stops.remove(&stop) {
+                Some(outcome) => return outcome,
+                None => inner = self.wait(inner, None),
+            }
+        }
     }
 
     /// Ends the process after its sinks have collected everything sent to them.

@@ -37,6 +37,10 @@ pub(crate) trait Restorable: Send + Sync {
     /// work in flight, at most until the deadline.
     fn leave(&self, running: &Running, deadline: Instant);
 
+    /// Ends a symbol whose process was stopped, for good: releases its
+    /// addresses, and has its handle return [`Error::Stopped`] from then on.
+    fn end_with_plugin(&self);
+
     /// Wakes all waits for the plugin, whose state has changed.
     fn wake(&self);
 }

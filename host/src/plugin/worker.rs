@@ -68,6 +68,9 @@ impl Plugin {
                     |_| inner.running.clone().unwrap_or_else(|| unreachable!("a process serves once it runs"));
                 inner.answers.insert(caller, outcome.map(serving));
             }
+            Action::HasStopped { stop, outcome } => {
+                inner.stops.insert(stop, outcome);
+            }
             Action::Turn { update, outcome } | Action::Updated { update, outcome } => {
                 inner.updates.insert(update, outcome);
             }
@@ -179,6 +182,21 @@ impl Plugin {
                 let running = self.process(generation);
                 self.drain(&running, is_orderly);
                 self.report_exit(&running);
+                Input::Drained { generation }
+            }
+            Work::Stop { generation, is_alive, symbols } => {
+                if is_alive {
+                    let running = self.process(generation);
+                    self.drain(&running, true);
+                    self.report_exit(&running);
+                }
+                for symbol in symbols {
+                    if let Symbol::Handle(handle) = symbol {
+                        handle.end_with_plugin();
+                    }
+                }
+                let ended = lock(&self.inner).running.take();
+                drop(ended);
                 Input::Drained { generation }
             }
             Work::Try { update } => Input::Tried { update, outcome: self.try_out(update) },

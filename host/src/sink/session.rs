@@ -151,6 +151,16 @@ impl Restorable for SinkSession {
         }
     }
 
+    fn end_with_plugin(&self) {
+        self.end();
+        let connection = lock(&self.state).connection.clone();
+        if let Some(connection) = connection {
+            connection.read_reports();
+            connection.close();
+        }
+        lock(&self.state).claims = None;
+    }
+
     fn wake(&self) {
         lock(&self.state).wakes += 1;
         self.changed.notify_all();

@@ -52,6 +52,8 @@ struct SourceState {
     ended: bool,
     /// The source is not to be restarted.
     closed: bool,
+    /// The plugin was stopped, and the source with it.
+    ended_with_plugin: bool,
     /// Number of times that waiting threads were woken: a thread that has asked
     /// the plugin without this lock sees whether it missed one.
     wakes: u64,
@@ -99,6 +101,22 @@ impl Restorable for SourceSession {
         let mut state = lock(&self.state);
         state.failure = Some(Error::not_restored(self.what(), cause));
         state.wakes += 1;
+        self.changed.notify_all();
+    }
+
+    /// What the source has sent is read before the error.
+    fn end_with_plugin(&self) {
+        let mut state = lock(&self.state);
+        (state.closed, state.ended_with_plugin) = (true, true);
+        let current = state.connections.back().cloned();
+        drop(state);
+        if let Some(current) = current {
+            current.retire();
+        }
+        let mut state = lock(&self.state);
+        (state.watch, state.claim) = (None, None);
+        state.wakes += 1;
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -362,6 +380,9 @@ impl SourceSession {
     /// source is restarted. Returns false when the deadline has passed.
     fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, SourceState>, deadline: Deadline) -> Result<bool> {
         while !state.ended && state.connections.len() < 2 {
+            if state.ended_with_plugin {
+                return Err(Error::Stopped);
+            }
             if let Some(failure) = state.failure.take() {
                 return Err(failure);
             }
