@@ -29,7 +29,7 @@ impl Changed {
     }
 
     /// Has `waker` woken by the next notification.
-    pub(crate) fn wake(&self, waker: &Waker) {
+    pub(crate) fn register_task(&self, waker: &Waker) {
         *lock(&self.task) = Some(waker.clone());
     }
 }

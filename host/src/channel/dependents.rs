@@ -16,7 +16,7 @@ use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Result, Tran
 use crate::process::kin::Kin;
 use crate::sync::lock;
 
-/// Everything that waits for one process of a plugin.
+/// The sockets of one process of a plugin, and thereby every wait for it.
 pub(crate) struct ProcessScope {
     transport: Arc<dyn Transport>,
     options: Options,

@@ -89,7 +89,8 @@ struct Call {
     due: Option<Due>,
     /// Outcome of this call alone.
     error: Option<Box<Error>>,
-    /// Nobody wants its result.
+    /// Its result is not wanted: its future was dropped, or its deadline has
+    /// passed.
     is_dropped: bool,
     /// It was dropped before the message was sent.
     is_left_out: bool,
@@ -125,7 +126,7 @@ impl Command {
     ) -> Self {
         let length = message.len();
         let command = Self::new(shape, terms, 0, Body::Sealed(message), made_for, route);
-        command.enter(&mut lock(&command.content), due, length);
+        command.push_call(&mut lock(&command.content), due, length);
         command
     }
 
@@ -160,12 +161,12 @@ impl Command {
         }
         let (row, length) = (calls.len(), batch.length());
         ends.push(length);
-        self.enter(&mut content, due, length - before);
+        self.push_call(&mut content, due, length - before);
         Some(Ok(row))
     }
 
-    /// Notes a call of this length.
-    fn enter(&self, content: &mut Content, due: Option<Due>, length: usize) {
+    /// Adds a call of this length, and counts its bytes as waiting.
+    fn push_call(&self, content: &mut Content, due: Option<Due>, length: usize) {
         content.calls.push(Call { due, ..Call::default() });
         if let Some(due) = due {
             content.first_due = Some(content.first_due.map_or(due.at, |first| first.min(due.at)));
@@ -175,8 +176,8 @@ impl Command {
         self.origin.site.waiting_calls.fetch_add(waiting, Ordering::Relaxed);
     }
 
-    /// Notes that the calls do not wait any more.
-    fn leave(&self, content: &mut Content) {
+    /// Counts the bytes of the calls as waiting no more.
+    fn end_waiting(&self, content: &mut Content) {
         self.origin.site.waiting_calls.fetch_sub(std::mem::take(&mut content.waiting), Ordering::Relaxed);
     }
 
@@ -188,7 +189,7 @@ impl Command {
         let Content { body, ends, calls, .. } = &mut *content;
         if calls.iter().all(|call| call.is_dropped) {
             *body = Body::Taken(None);
-            self.leave(&mut content);
+            self.end_waiting(&mut content);
             content.is_counted = true;
             self.vitals.given_up(content.calls.len() as u64);
             return None;
@@ -221,11 +222,11 @@ impl Command {
         };
     }
 
-    /// Notes that the message was sent. Returns its buffer, unless it may have
+    /// Records that the message was sent. Returns its buffer, unless it may have
     /// to be sent again.
-    pub(super) fn sent(&self, message: Vec<u8>) -> Option<Vec<u8>> {
+    pub(super) fn mark_sent(&self, message: Vec<u8>) -> Option<Vec<u8>> {
         let mut content = lock(&self.content);
-        self.leave(&mut content);
+        self.end_waiting(&mut content);
         if self.terms.is_idempotent && !self.is_settled() {
             content.sent = Some(message);
             return None;
@@ -353,7 +354,7 @@ impl Command {
         let mut content = lock(&self.content);
         content.body = Body::Taken(None);
         content.sent = None;
-        self.leave(&mut content);
+        self.end_waiting(&mut content);
         let wakers: Vec<_> = content.calls.iter_mut().filter_map(|call| call.waker.take()).collect();
         drop(content);
         wakers.into_iter().for_each(Waker::wake);
@@ -454,7 +455,8 @@ impl Command {
     /// one.
     pub(super) fn wake_when_settled(&self, row: usize, waker: &Waker) -> bool {
         let mut content = lock(&self.content);
-        // Checked under the lock, which whoever settles takes afterwards.
+        // Checked under the lock, which `settle` takes after the outcome is set:
+        // either it is seen here, or the waker there.
         if self.is_settled() || content.calls[row].error.is_some() {
             return false;
         }

@@ -66,7 +66,7 @@ struct Queue {
     /// the number of commands that waited then: they fail with it.
     send_by: Option<(Instant, usize)>,
     timer: Option<(Instant, Timer)>,
-    /// The first deadline of a call, or one that was.
+    /// No deadline of a call is earlier. It may be that of a call that is over.
     first_due: Option<Instant>,
     /// Number of threads that wait for a change.
     threads: usize,
@@ -394,7 +394,7 @@ impl Pipeline {
                     queue.waiting.pop_front();
                 }
                 queue.send_by = None;
-                queue.buffer = command.sent(message).unwrap_or_default();
+                queue.buffer = command.mark_sent(message).unwrap_or_default();
                 let answer_by = Instant::now() + command.terms.patience(command.rows());
                 self.set_timer(&mut queue, answer_by);
                 let is_awaited = !queue.waiting.is_empty() || command.has_waker();

@@ -31,7 +31,8 @@ impl Plugin {
         self.handle_locked(lock(&self.inner), input);
     }
 
-    /// Does the same with the lock held; releases it. See [`Plugin::handle`].
+    /// Passes an input to the lifecycle as [`Plugin::handle`] does, with the lock
+    /// held, and releases it.
     pub(super) fn handle_locked(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, input: Input<Symbol>) {
         inner.lifecycle.handle(input, Instant::now(), jitter());
         let mut aftermath = Aftermath::default();

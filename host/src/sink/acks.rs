@@ -171,7 +171,7 @@ impl Acks {
 
     /// Has `waker` woken when the message with this number is acknowledged, or
     /// never will be.
-    pub(super) fn wake_task(&self, number: u64, waker: &Waker) {
+    pub(super) fn register_task(&self, number: u64, waker: &Waker) {
         self.tasks.add(number, waker);
         if let Some(armer) = self.armer.get() {
             armer.arm();

@@ -207,7 +207,7 @@ impl AsyncSink {
                         return Poll::Ready(Err(session.explain(&connection, error, problem, options.send_timeout)));
                     }
                     queued.wait = Some(self.await_room(&connection, queued.since + options.send_timeout, context));
-                    session.wake_task(context.waker());
+                    session.register_task(context.waker());
                     return if session.is_stopped() { Poll::Ready(Err(Error::Stopped)) } else { Poll::Pending };
                 }
                 Attempt::WindowFull(connection, number) => {
@@ -223,8 +223,8 @@ impl AsyncSink {
                     }
                     // Before the last attempt, so that no acknowledgement is
                     // missed.
-                    connection.acks.wake_task(number, context.waker());
-                    session.wake_task(context.waker());
+                    connection.acks.register_task(number, context.waker());
+                    session.register_task(context.waker());
                     if session.is_stopped() {
                         return Poll::Ready(Err(Error::Stopped));
                     }

@@ -88,7 +88,7 @@ impl Waiting {
                 return Poll::Pending;
             }
             // Before the last attempt, so that no acknowledgement is missed.
-            self.sent.wake_task(context.waker());
+            self.sent.register_task(context.waker());
             is_registered = true;
             if let Some(error) = self.renew_deadline(context.waker()) {
                 return Poll::Ready(Pending::Known(Err(error)));

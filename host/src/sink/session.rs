@@ -254,8 +254,8 @@ impl SinkSession {
     }
 
     /// Has `waker` woken when the sink is stopped, or its connection changes.
-    pub(crate) fn wake_task(&self, waker: &Waker) {
-        self.changed.wake(waker);
+    pub(crate) fn register_task(&self, waker: &Waker) {
+        self.changed.register_task(waker);
     }
 
     /// Ends the wait of the sender, and refuses later messages. What was sent
@@ -614,8 +614,8 @@ impl Sent {
     }
 
     /// Has `waker` woken when the message is acknowledged, or never will be.
-    pub(crate) fn wake_task(&self, waker: &Waker) {
-        self.connection.acks.wake_task(self.number, waker);
+    pub(crate) fn register_task(&self, waker: &Waker) {
+        self.connection.acks.register_task(self.number, waker);
     }
 
     /// Returns the error of a message that was not acknowledged in time.

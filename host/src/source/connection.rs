@@ -189,7 +189,7 @@ impl SourceConnection {
     }
 
     /// Has `waker` woken when there is something to receive.
-    pub(crate) fn wake_task(&self, waker: &Waker) {
+    pub(crate) fn register_task(&self, waker: &Waker) {
         *lock(&self.task) = Some(waker.clone());
         if let Some(armer) = self.armer.get() {
             armer.arm();

@@ -285,7 +285,7 @@ impl SourceSession {
                 Ok(Received::Nothing) if is_registered => return Poll::Pending,
                 Ok(Received::Nothing) => {
                     // Before another attempt, so that no change is missed.
-                    self.wake_task(context.waker());
+                    self.register_task(context.waker());
                     is_registered = true;
                 }
                 received => return Poll::Ready(received),
@@ -294,11 +294,11 @@ impl SourceSession {
     }
 
     /// Has `waker` woken when there may be a message, or the end.
-    fn wake_task(self: &Arc<Self>, waker: &Waker) {
-        self.changed.wake(waker);
+    fn register_task(self: &Arc<Self>, waker: &Waker) {
+        self.changed.register_task(waker);
         let Some(connection) = lock(&self.state).connections.front().cloned() else { return };
         if !connection.is_over() {
-            connection.wake_task(waker);
+            connection.register_task(waker);
         } else if connection.begin_end_check() {
             let session = self.clone();
             self.plugin.site.background.run(move || {
