@@ -67,6 +67,7 @@ pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
 pub use ekuiper_core::{Chain, Error as MessageError};
 pub use error::{Error, ErrorDelivery, ErrorKind, Reason, Result, Subject};
+pub use function::many::ManyError;
 pub use function::options::CallOptions;
 pub use function::pending::PendingCall;
 pub use function::{Function, FunctionStopper};

@@ -171,6 +171,7 @@ fn fault_06_a_batch_that_a_crash_met_is_not_sent_again() {
         drop(puppet);
         called.join().unwrap()
     });
+    let failed = failed.map_err(Error::from);
     assert!(matches!(failed, Err(Error::OutcomeUnknown { .. })), "{failed:?}");
     let mut again = Puppet::greet(&stage.sockets().function("f").unwrap());
     assert!(again.is_left_alone_for(Duration::from_millis(100)));

@@ -18,6 +18,9 @@ ekuiper_interop::over_each_transport! {
     the_time_of_an_answer_grows_with_the_batch,
     an_idempotent_call_is_made_once_more_after_a_crash,
     a_stopper_ends_every_wait,
+    results_are_kept_when_a_later_batch_fails,
+    many_calls_have_a_deadline_and_a_second_try,
+    outcomes_are_handed_out_in_their_order,
     calls_that_wait_are_bounded,
     an_official_plugin_keeps_deadlines,
     functions_are_equal_when_they_call_the_same,
@@ -223,6 +226,91 @@ fn a_stopper_ends_every_wait(transport: &str) {
         assert!(matches!(held.call_async::<u64>((6, OPEN)), Err(Error::Stopped)));
         assert_eq!(other.call::<u64>((7, OPEN)).unwrap(), 7);
         assert_eq!(noted(host), [1, 7]);
+    });
+}
+
+fn results_are_kept_when_a_later_batch_fails(transport: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    with_ledger(transport, |host| {
+        let crash = host.function("crash_until").unwrap().with_options(CallOptions::new().batch_rows(10));
+        let files = ["a", "b"].map(|name| folder.path().join(name));
+        let _ = files.each_ref().map(std::fs::remove_file);
+        // It crashes in the third batch.
+        let file = |row: u64| if row == 25 { files[0].clone() } else { "/dev/null".into() };
+        let crashes = |row: u64| usize::from(row == 25) * 100;
+        let error = crash.call_many::<u64, _>((0..100).map(|row| (row, file(row), crashes(row)))).unwrap_err();
+        assert!(matches!(*error.error, Error::OutcomeUnknown { .. }), "{error:?}");
+        assert!(error.outcomes.into_iter().eq((0..20).map(Ok)));
+        host.reset("ledger").unwrap();
+        // An argument cannot be encoded, and what is in flight then is kept.
+        let echo = host.function("note").unwrap().with_options(CallOptions::new().batch_rows(10));
+        let rows = (0..100).map(|row| (if row == 25 { f64::NAN } else { f64::from(row) },));
+        let error = echo.call_many::<u64, _>(rows).unwrap_err();
+        assert_eq!((error.outcomes.len(), Error::from(error).kind()), (20, ErrorKind::Message));
+    });
+}
+
+fn many_calls_have_a_deadline_and_a_second_try(transport: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    with_ledger(transport, |host| {
+        let file = folder.path().join("once");
+        let _ = std::fs::remove_file(&file);
+        let options = CallOptions::new().batch_rows(3).idempotent(true);
+        let crash = host.function("crash_until").unwrap().with_options(options);
+        let rows =
+            (0..9u64).map(|row| (row, if row == 4 { &*file } else { Path::new("/dev/null") }, usize::from(row == 4)));
+        assert!(crash.call_many::<u64, _>(rows).unwrap().into_iter().eq((0..9).map(Ok)));
+        assert_eq!(lines(&file), 2);
+        host.reset("ledger").unwrap();
+        // The deadline passes in the second batch.
+        let (held, gate) = (host.function("held").unwrap(), Gate::closed());
+        let rows = || (0..9u64).map(|row| (row, if row == 4 { gate.path() } else { OPEN.into() }));
+        let hurried = held.clone().with_options(within(1000).batch_rows(3));
+        let error = hurried.call_many::<u64, _>(rows()).unwrap_err();
+        assert!([ErrorKind::Timeout, ErrorKind::Expired].contains(&error.error.kind()), "{error:?}");
+        assert!(
+            error.outcomes.iter().cloned().eq((0..error.outcomes.len() as u64).map(Ok)) && error.outcomes.len() <= 3
+        );
+        // It is stopped there.
+        let (stopper, before) = (held.stopper(), begun(host));
+        std::thread::scope(|scope| {
+            let many = scope.spawn(|| held.call_many::<u64, _>(rows()).unwrap_err());
+            std::thread::sleep(Duration::from_millis(100));
+            stopper.stop();
+            assert_eq!(many.join().unwrap().error.kind(), ErrorKind::Stopped);
+        });
+        assert!(begun(host) >= before);
+        gate.open();
+    });
+}
+
+fn outcomes_are_handed_out_in_their_order(transport: &str) {
+    with_ledger(transport, |host| {
+        let word = host.function("word").unwrap();
+        for options in [CallOptions::new(), CallOptions::new().batch_rows(7)] {
+            let (mut rows, mut places) = (0, HashSet::new());
+            let word = word.clone().with_options(options);
+            let handed = word.call_many_into::<String, _>((0..1000u64).map(|number| (number,)), |row, outcome| {
+                assert_eq!(row, rows);
+                rows += 1;
+                match outcome {
+                    Ok(text) => {
+                        assert!(row % 10 != 3 && *text == format!("{row:04} \"ü\""), "{row}: {text}");
+                        places.insert(text.as_ptr().addr());
+                    }
+                    Err(text) => assert!(row % 10 == 3 && text == format!("{row} is unlucky"), "{row}: {text}"),
+                }
+            });
+            handed.unwrap();
+            assert_eq!((rows, places.len()), (1000, 1), "each text has the memory of the one before");
+        }
+    });
+    OfficialPython::run(transport, |plugin, host| {
+        let revert = host.function(&plugin.symbol("revert")).unwrap();
+        let mut got = Vec::new();
+        let each = |row: usize, outcome: Result<&String, &str>| got.push((row, outcome.unwrap().clone()));
+        revert.call_many_into([("ab",), ("cd",)], each).unwrap();
+        assert_eq!(got, [(0, "ba".to_owned()), (1, "dc".to_owned())]);
     });
 }
 

@@ -218,7 +218,9 @@ impl Hosted {
                 let double = self.function("double")?;
                 clock::streams_here(&self.pids(), 8, || {
                     let next = || {
-                        let results = double.call_many::<f64, _>((0..rows).map(|row| (row as f64,)))?;
+                        let results = double
+                            .call_many::<f64, _>((0..rows).map(|row| (row as f64,)))
+                            .map_err(ekuiper_host::Error::from)?;
                         let mut numbered = results.iter().enumerate();
                         check(results.len() == rows, WRONG)?;
                         check(numbered.all(|(row, result)| *result == Ok(row as f64 * 2.0)), WRONG)?;
@@ -234,7 +236,7 @@ impl Hosted {
                 clock::streams_here(&self.pids(), 16, || {
                     let next = || {
                         let arguments = std::iter::repeat_n((text.as_str(),), rows);
-                        let results = upper.call_many::<String, _>(arguments)?;
+                        let results = upper.call_many::<String, _>(arguments).map_err(ekuiper_host::Error::from)?;
                         check(results.len() == rows && results.iter().all(|result| *result == expected), WRONG)?;
                         Ok(rows as u64)
                     };

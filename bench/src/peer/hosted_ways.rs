@@ -56,7 +56,9 @@ impl Hosted {
             }
             Way::CallMany(rows) => {
                 let next = || {
-                    let results = echo.call_many::<String, _>(std::iter::repeat_n((text,), rows))?;
+                    let results = echo
+                        .call_many::<String, _>(std::iter::repeat_n((text,), rows))
+                        .map_err(ekuiper_host::Error::from)?;
                     results.iter().try_for_each(|result| right(result.as_deref().unwrap_or_default()))?;
                     Ok(rows as u64)
                 };

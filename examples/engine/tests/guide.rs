@@ -4,8 +4,9 @@
 #![allow(dead_code, reason = "it is only compiled")]
 
 use std::error::Error;
+use std::time::Duration;
 
-use ekuiper_host::{Function, Host, Package, Sink};
+use ekuiper_host::{CallOptions, Function, Host, Package, Sink};
 
 fn an_engine() -> Result<(), Box<dyn Error>> {
     use ekuiper_host::Host;
@@ -50,5 +51,44 @@ fn many_calls(double: &Function, revert: &Function, words: &[&str]) -> Result<()
     for call in pending {
         println!("{}", call.wait()?);
     }
+    Ok(())
+}
+
+#[rustfmt::skip]
+fn options_of_calls(host: &Host) -> Result<(), Box<dyn Error>> {
+    let options = CallOptions::new()
+        .deadline(Duration::from_secs(2))           // from the call to its result, with the wait for earlier calls
+        .answer_within(Duration::from_millis(500))  // from the moment at which it is sent
+        .idempotent(true);                          // it may be executed twice
+    let lookup = host.function("lookup")?.with_options(options);
+    drop(lookup);
+    Ok(())
+}
+
+/// In place of arrow's.
+#[derive(Default)]
+struct StringBuilder(Vec<Option<String>>);
+
+impl StringBuilder {
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn append_value(&mut self, text: &str) {
+        self.0.push(Some(text.into()));
+    }
+
+    fn append_null(&mut self) {
+        self.0.push(None);
+    }
+}
+
+#[rustfmt::skip]
+fn many_texts(upper: &Function, rows: Vec<(&str,)>) -> Result<(), Box<dyn Error>> {
+    let mut names = StringBuilder::new();
+    upper.call_many_into::<String, _>(rows, |_, outcome| match outcome {
+        Ok(text) => names.append_value(text),
+        Err(_) => names.append_null(),
+    })?;
     Ok(())
 }

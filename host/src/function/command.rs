@@ -153,7 +153,7 @@ impl Command {
         let mut content = lock(&self.content);
         let Content { body: Body::Open(batch), ends, calls, .. } = &mut *content else { return None };
         let before = batch.length();
-        if before >= FULL || calls.len() >= self.terms.max_rows || self.first_failure.get().is_some() {
+        if before >= FULL || batch.rows() >= self.terms.max_rows || self.first_failure.get().is_some() {
             return None;
         }
         if let Err(error) = batch.row(args) {

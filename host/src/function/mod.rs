@@ -1,7 +1,7 @@
 //! Calls of a plugin's function.
 
 mod command;
-mod many;
+pub(crate) mod many;
 pub(crate) mod options;
 pub(crate) mod pending;
 mod pipeline;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::Result;
 use crate::plugin::Plugin;
 use crate::target::default_rule;
+use many::ManyError;
 use options::CallOptions;
 use pending::PendingCall;
 use pipeline::Pipeline;
@@ -125,14 +126,36 @@ impl Function {
     /// row.
     ///
     /// # Errors
-    /// As [`Function::call`], when there is no answer; rows may have been
-    /// computed nevertheless.
-    pub fn call_many<R, A>(&self, rows: impl IntoIterator<Item = A>) -> Result<Vec<Result<R, String>>>
+    /// [`ManyError`], which has the outcomes that are there, when the answer to
+    /// a batch is missing, as for [`Function::call`]; other rows may have been
+    /// computed nevertheless. `?` turns it into an [`Error`](crate::Error).
+    pub fn call_many<R, A>(&self, rows: impl IntoIterator<Item = A>) -> Result<Vec<Result<R, String>>, ManyError<R>>
     where
         R: DeserializeOwned + Send + 'static,
         A: Arguments,
     {
-        many::call_many(&self.route, rows.into_iter())
+        many::call_many(self, rows.into_iter())
+    }
+
+    /// Calls the function for many rows of arguments, as
+    /// [`call_many`](Function::call_many), and passes each row's number and
+    /// outcome to `each`, in order, as soon as its batch is answered. All
+    /// results are decoded into the same value, where its type can do that: a
+    /// `String` or a `Vec` keeps its memory.
+    ///
+    /// # Errors
+    /// As [`Function::call`], when the answer to a batch is missing: `each` has
+    /// got the outcomes of the rows before it.
+    pub fn call_many_into<R, A>(
+        &self,
+        rows: impl IntoIterator<Item = A>,
+        each: impl FnMut(usize, Result<&R, &str>),
+    ) -> Result<()>
+    where
+        R: DeserializeOwned,
+        A: Arguments,
+    {
+        many::call_many_into(self, rows.into_iter(), each)
     }
 
     /// Makes a call without waiting for anything. [`PendingCall`] is a future of

@@ -24,7 +24,7 @@ pub struct CallOptions {
     /// Whether a call may be made a second time.
     pub is_idempotent: bool,
     /// Maximum number of calls in a batch. `None`: as many as reach 64 KiB.
-    pub batch_rows: Option<usize>,
+    pub batch_rows: Option<u32>,
 }
 
 impl CallOptions {
@@ -71,7 +71,7 @@ impl CallOptions {
 
     /// Sets the maximum number of calls that are sent together. Default: as
     /// many as reach 64 KiB.
-    pub fn batch_rows(mut self, rows: usize) -> Self {
+    pub fn batch_rows(mut self, rows: u32) -> Self {
         self.batch_rows = Some(rows.max(1));
         self
     }
@@ -102,7 +102,7 @@ pub(super) struct Terms {
     answer_within: Duration,
     per_row: Duration,
     pub(super) is_idempotent: bool,
-    pub(super) max_rows: usize,
+    pub(super) max_rows: u32,
 }
 
 impl Terms {
@@ -111,7 +111,7 @@ impl Terms {
             answer_within: call.answer_within.unwrap_or(host.recv_timeout),
             per_row: call.per_row,
             is_idempotent: call.is_idempotent,
-            max_rows: call.batch_rows.unwrap_or(usize::MAX),
+            max_rows: call.batch_rows.unwrap_or(u32::MAX),
         }
     }
 

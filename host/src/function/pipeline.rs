@@ -28,7 +28,7 @@ use crate::sync::{lock, wait};
 use crate::{Error, Result};
 
 /// Minimum time between two checks of a thread that waits for a channel in use.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Interval of the check whether a connection has room for a command.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);

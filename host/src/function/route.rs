@@ -180,6 +180,16 @@ impl FunctionRoute {
         Subject::from(format!("the {kind} of function {}", self.symbol)).about(self.plugin.name(), Some(&self.symbol))
     }
 
+    /// Returns the error of arguments that cannot be encoded.
+    pub(super) fn unsent(&self, kind: CallKind, source: ekuiper_core::Error) -> Error {
+        Error::Message { what: self.what(kind).not_sent(), source: source.into() }
+    }
+
+    /// Returns the error of an answer that cannot be decoded.
+    pub(super) fn unread(&self, kind: CallKind, source: ekuiper_core::Error) -> Error {
+        Error::Message { what: self.what(kind).answered(), source: source.into() }
+    }
+
     /// Returns the error of a call whose deadline has passed.
     pub(super) fn expired(&self, after: Duration, is_sent: bool) -> Error {
         let plugin = self.plugin.name().to_owned();
