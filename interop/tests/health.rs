@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use ekuiper_host::{
-    Error, ErrorKind, Function, FunctionMeta, Host, HostBuilder, Latency, PluginState, Status, SymbolErrors,
-    SymbolHealth, SymbolKind,
+    CallOptions, Error, ErrorKind, Function, FunctionMeta, Host, HostBuilder, Latency, PluginState, Status,
+    SymbolErrors, SymbolHealth, SymbolKind,
 };
 use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, next, soon};
 use ekuiper_interop::plugins::{Ledger, Mirror, OfficialPython};
@@ -162,12 +162,14 @@ fn counts_are_exact_and_rules_are_told_apart(transport: &str) {
         assert_eq!((&first["last_error"]["kind"], &shown["state"]), (&json!("function"), &json!("running")));
 
         // What is closed disappears; its traffic does not.
+        let stoppers = (acked.stopper(), source.stopper());
         drop(one);
         acked.close().unwrap();
         told.close().unwrap();
         source.close().unwrap();
         let left: Vec<_> = plugin(host).symbols.into_iter().map(|symbol| (symbol.name, symbol.meta.rule_id)).collect();
         assert_eq!(left, [("revert".to_owned(), "b".to_owned())]);
+        drop(stoppers);
         let traffic = plugin(host).traffic;
         assert_eq!((traffic.calls, traffic.answers, traffic.messages_in), (125, 125, 6));
         assert_eq!((traffic.messages_out, traffic.acks, traffic.refused, traffic.lost), (13, 8, 1, 0));
@@ -297,6 +299,16 @@ fn dropped_calls_do_not_wait_for_ever(transport: &str) {
             assert_eq!(slow.call::<u64>((21, 0)).unwrap(), 21);
             wait_until("nothing waits", || health(host, "slow", "r").queue == Some(0));
             assert_eq!(health(host, "slow", "r").rows_out, 18);
+            // One that expires before it is sent has failed once.
+            let hasty = slow.clone().with_options(CallOptions::new().deadline(Duration::from_millis(20)));
+            let first = slow.call_async::<u64>((30, 500)).unwrap();
+            assert_eq!(hasty.call_async::<u64>((31, 0)).unwrap().wait().unwrap_err().kind(), ErrorKind::Expired);
+            let s = health(host, "slow", "r");
+            assert_eq!((s.rows_out, errors(&s)), (20, [0, 1, 0, 0]));
+            assert_eq!(first.wait().unwrap(), 30);
+            assert_eq!(slow.call::<u64>((32, 0)).unwrap(), 32);
+            wait_until("nothing waits", || health(host, "slow", "r").queue == Some(0));
+            assert_eq!(errors(&health(host, "slow", "r")), [0, 1, 0, 0]);
         },
     );
 }
