@@ -272,6 +272,12 @@ fn the_quickstart_runs() {
     ] {
         assert_eq!(summary[field], value, "{summary}");
     }
+    let symbols: Vec<_> = summary["latency"].as_object().unwrap().iter().collect();
+    assert_eq!(symbols.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["echo", "file", "revert"]);
+    for (_, times) in symbols {
+        let [p50, p99] = ["p50_us", "p99_us"].map(|part| times[part].as_f64().unwrap());
+        assert!(0.0 < p50 && p50 <= p99, "{summary}");
+    }
     bench.assert_nothing_is_left();
 }
 

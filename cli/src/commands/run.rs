@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use ekuiper_host::{Function, Tuple};
-use serde_json::{Value, json};
+use ekuiper_host::{Function, Host, SymbolHealth, Tuple};
+use serde_json::{Map, Value, json};
 
+use super::call::microseconds;
 use crate::args::{Common, Limits, Run};
 use crate::error::{Error, Result};
 use crate::feeding::Feeding;
@@ -37,7 +38,7 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     let summary = json!({
         "read": rows.all(), "calls": counts.calls, "sent": counts.sent.all(), "delivered": rows.delivered,
         "acked": acked, "failed": rows.failed, "unknown": rows.unknown, "errors": counts.errors, "crashes": crashes,
-        "seconds": seconds, "per_second": rate(rows.all(), elapsed),
+        "seconds": seconds, "per_second": rate(rows.all(), elapsed), "latency": counts.latency,
     });
     if let (true, Some(uncertainty)) = (session.interrupt.is_set(), rows.uncertainty("rows")) {
         console::tell(format_args!("interrupted: {uncertainty}"));
@@ -69,6 +70,8 @@ struct Counts {
     errors: u64,
     /// The reader of stdout has gone away.
     has_no_reader: bool,
+    /// Times of calls and acknowledgements, by symbol.
+    latency: Map<String, Value>,
 }
 
 impl Counts {
@@ -131,12 +134,23 @@ fn flow(
     let flowed = pump(session, pipeline, &stages, &mut reading, feeding.as_mut(), counts, progress);
     counts.errors = reading.source_errors();
     counts.has_no_reader |= reading.has_no_reader();
+    counts.latency = latencies(host);
     // The source is stopped before its sink.
     drop(reading);
     let Some(feeding) = feeding else { return flowed };
     let (sent, closed) = feeding.close(progress);
     counts.sent = sent;
     drain::both(&session.interrupt, flowed, closed)
+}
+
+/// Returns the times of calls and acknowledgements, by symbol.
+fn latencies(host: &Host) -> Map<String, Value> {
+    let shown = |symbol: SymbolHealth| {
+        let latency = symbol.latency.filter(|latency| latency.count() > 0)?;
+        let [p50, p99] = [0.5, 0.99].map(|part| microseconds(latency.quantile(part)));
+        Some((symbol.name, json!({ "p50_us": p50, "p99_us": p99 })))
+    };
+    host.health().into_iter().flat_map(|plugin| plugin.symbols).filter_map(shown).collect()
 }
 
 /// Moves rows from the source to the sink.
