@@ -504,7 +504,8 @@ fn fault_14_a_second_host_is_refused_and_disturbs_nobody(transport: &str) {
     OfficialPython::run(transport, |plugin, first| {
         let second = plugin.host(transport);
         let revert = first.function(&plugin.symbol("revert")).unwrap();
-        let refused = second.function(&plugin.symbol("revert")).unwrap_err().to_string();
+        let refused = second.function(&plugin.symbol("revert")).unwrap_err();
+        let refused = Chain(&refused).to_string();
         assert!(refused.contains("is in use by a live process"), "{refused}");
         assert_reverts(&revert);
         second.shutdown();
