@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 
@@ -117,16 +118,29 @@ fn build() -> HashMap<String, PathBuf> {
     cargo_build(&what)
 }
 
+/// Twice the number of builds that have ended, and one more during a build.
+static BUILDS: AtomicU64 = AtomicU64::new(0);
+
+/// A number that changes with each build that begins or ends, and is odd during
+/// one.
+pub(crate) fn builds() -> u64 {
+    BUILDS.load(Ordering::SeqCst)
+}
+
 /// Builds some of the workspace's programs. Where they are up to date this
 /// takes a moment: Cargo has no other way to give one package's tests
 /// another's program.
 fn cargo_build(what: &[&str]) -> HashMap<String, PathBuf> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _building = BUILDING.lock();
+    BUILDS.fetch_add(1, Ordering::SeqCst);
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics"]).args(what);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
     let output = cargo.current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+    BUILDS.fetch_add(1, Ordering::SeqCst);
     assert!(output.status.success(), "cargo cannot build {what:?}");
     let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     messages
