@@ -24,6 +24,7 @@ ekuiper_interop::over_each_transport! {
     calls_that_wait_are_bounded,
     an_official_plugin_keeps_deadlines,
     functions_are_equal_when_they_call_the_same,
+    drops_deadlines_and_crashes_disturb_no_other_call,
 }
 
 fn builder(transport: &str, ledger: &Ledger) -> HostBuilder {
@@ -378,5 +379,94 @@ fn functions_are_equal_when_they_call_the_same(transport: &str) {
         assert_ne!(note, note.clone().with_options(within(1)));
         let all = [note.clone(), function("note"), function("slow"), note.clone().with_meta(of_rule("a"))];
         assert_eq!(HashSet::from(all).len(), 3);
+    });
+}
+
+/// A generator of numbers that are always the same.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+/// What became of calls.
+#[derive(Default)]
+struct Outcomes {
+    answered: HashSet<u64>,
+    expired: HashSet<u64>,
+}
+
+impl Outcomes {
+    fn note(&mut self, number: u64, result: Result<u64, Error>) {
+        match result {
+            Ok(answer) => {
+                assert_eq!(answer, number, "the answer of another call");
+                self.answered.insert(number);
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::Expired => drop(self.expired.insert(number)),
+                ErrorKind::Timeout | ErrorKind::OutcomeUnknown => {}
+                _ => panic!("{number}: {error}"),
+            },
+        }
+    }
+}
+
+/// Each future is dropped before its first poll, after some, or never, with a
+/// deadline or none, while processes are killed.
+fn drops_deadlines_and_crashes_disturb_no_other_call(transport: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("executed");
+    with_ledger(transport, |host| {
+        let _ = std::fs::remove_file(&file);
+        let patient = host.function("crash_until").unwrap();
+        let hurried = patient.clone().with_options(within(2));
+        let (mut random, mut outcomes, mut kept) = (Random(7), Outcomes::default(), Vec::new());
+        futures::executor::block_on(async {
+            for number in 0..10_000u64 {
+                let function = if random.next(3) == 0 { &hurried } else { &patient };
+                let mut call = function.call_async::<u64>((number, &*file, 0)).unwrap();
+                match random.next(4) {
+                    0 => drop(call),
+                    1 => {
+                        for _ in 0..=random.next(3) {
+                            if let Some(result) = futures::FutureExt::now_or_never(&mut call) {
+                                outcomes.note(number, result);
+                                break;
+                            }
+                        }
+                    }
+                    2 => outcomes.note(number, call.await),
+                    _ => kept.push((number, call)),
+                }
+                if number % 1000 == 500 {
+                    let pid = host.pid("ledger").and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
+                    if let Some(pid) = pid {
+                        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                    }
+                    host.reset("ledger").unwrap();
+                }
+                if random.next(50) == 0 {
+                    for (number, call) in kept.drain(..) {
+                        outcomes.note(number, call.await);
+                    }
+                }
+            }
+            for (number, call) in kept {
+                outcomes.note(number, call.await);
+            }
+        });
+        // The last answer comes after all that was executed.
+        assert_eq!(patient.call::<u64>((10_000, &*file, 0)).unwrap(), 10_000);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let executed: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(executed.is_sorted_by(|one, other| one < other), "each at most once, and in order");
+        let executed: HashSet<_> = executed.into_iter().collect();
+        assert!(outcomes.answered.is_subset(&executed), "what was answered was executed");
+        assert!(outcomes.expired.is_disjoint(&executed), "what was not sent was not executed");
+        assert!(outcomes.answered.len() > 1000 && executed.len() < 10_000, "{}", outcomes.answered.len());
     });
 }
