@@ -33,7 +33,7 @@
 //! | `background` | threads for what may block, for callers that must not |
 //! | `transports` | the transports that are built in |
 //! | `health` | what is counted of each symbol |
-//! | `error`, `status`, `options`, `target`, `sync`, `counted` | used by all of them |
+//! | `error`, `status`, `event_stream`, `options`, `target`, `sync`, `counted` | used by all of them |
 
 #![deny(unnameable_types)]
 
@@ -42,6 +42,7 @@ mod catalog;
 mod channel;
 mod counted;
 mod error;
+mod event_stream;
 mod function;
 mod health;
 mod host;
@@ -67,6 +68,7 @@ pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
 pub use ekuiper_core::{Chain, Error as MessageError};
 pub use error::{Error, ErrorDelivery, ErrorKind, Reason, Result, Subject};
+pub use event_stream::EventStream;
 pub use function::many::ManyError;
 pub use function::options::CallOptions;
 pub use function::pending::PendingCall;

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::ops::AddAssign;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use ekuiper_core::message::SymbolKind;
 use serde::Serialize;
 
 use crate::counted::counted;
+use crate::event_stream::{EventQueue, EventStream};
 use crate::health::{SymbolHealth, seconds, seconds_of_some};
 use crate::process::exit::Exit;
 use crate::sync::lock;
@@ -253,6 +254,7 @@ impl fmt::Display for Event {
 #[derive(Debug)]
 pub(crate) struct Events {
     subscribers: Mutex<Vec<SyncSender<Event>>>,
+    streams: Mutex<Vec<Weak<EventQueue>>>,
     /// Maximum number of events queued for a subscriber that does not read;
     /// further events are dropped for this subscriber.
     queue: usize,
@@ -260,13 +262,25 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new(queue: usize) -> Self {
-        Self { subscribers: Mutex::default(), queue }
+        Self { subscribers: Mutex::default(), streams: Mutex::default(), queue }
     }
 
     pub(crate) fn subscribe(&self) -> Receiver<Event> {
         let (sender, receiver) = sync_channel(self.queue.max(1));
         lock(&self.subscribers).push(sender);
         receiver
+    }
+
+    pub(crate) fn stream(&self) -> EventStream {
+        let (stream, queue) = EventStream::new(self.queue.max(1));
+        lock(&self.streams).push(Arc::downgrade(&queue));
+        stream
+    }
+
+    /// Ends the streams.
+    pub(crate) fn close(&self) {
+        let streams = std::mem::take(&mut *lock(&self.streams));
+        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.close());
     }
 
     pub(crate) fn tell(&self, plugin: &str, kind: EventKind) {
@@ -279,5 +293,10 @@ impl Events {
         }
         lock(&self.subscribers)
             .retain(|subscriber| !matches!(subscriber.try_send(event.clone()), Err(TrySendError::Disconnected(_))));
+        lock(&self.streams).retain(|stream| {
+            let stream = stream.upgrade();
+            stream.iter().for_each(|stream| stream.push(&event));
+            stream.is_some()
+        });
     }
 }

@@ -13,6 +13,7 @@ use self::core::Core;
 use crate::Result;
 use crate::background::Task;
 use crate::catalog::Package;
+use crate::event_stream::EventStream;
 use crate::function::Function;
 use crate::process::group;
 use crate::sink::SinkBuilder;
@@ -231,6 +232,12 @@ impl Host {
         self.core.site.events.subscribe()
     }
 
+    /// Subscribes to the events of all plugins from now on, for tasks: as
+    /// [`Host::events`], without a thread that waits.
+    pub fn event_stream(&self) -> EventStream {
+        self.core.site.events.stream()
+    }
+
     /// Returns a function, after starting its plugin and the function itself.
     ///
     /// # Errors
@@ -287,5 +294,6 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.shutdown();
+        self.core.site.events.close();
     }
 }
