@@ -8,6 +8,7 @@ mod support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
+use ekuiper_core::Chain;
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::*;
 use support::*;
@@ -133,7 +134,7 @@ fn a_folder_that_cannot_be_used_is_a_clear_error() {
     watched(|| {
         let place = TestFolder::new();
         let at = place.at("missing/s.ipc");
-        let error = listen(&at).err().unwrap().to_string();
+        let error = Chain(&listen(&at).err().unwrap()).to_string();
         assert!(error.contains("missing/s.ipc") && error.contains("No such file"), "{error}");
         // A dialler waits for the listener.
         let push = nng().push(&Endpoint::Dial(at.clone()), &Options::default()).unwrap();

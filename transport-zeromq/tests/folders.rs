@@ -6,6 +6,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 
+use ekuiper_core::Chain;
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::*;
 use support::*;
@@ -32,7 +33,7 @@ fn a_folder_that_others_can_enter_is_refused() {
             ];
             for error in refused {
                 let error = error.unwrap_err();
-                let text = error.to_string();
+                let text = Chain(&error).to_string();
                 assert!(
                     matches!(&error, TransportError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
                 );
