@@ -99,11 +99,13 @@ impl Sink {
     /// the message is acknowledged.
     ///
     /// # Errors
-    /// [`Error::Sink`] with the sink's error text when it rejected the message;
-    /// [`Error::Timeout`], [`Error::OutcomeUnknown`] when it did not
-    /// acknowledge; [`Error::SinkBroken`] after such a timeout;
-    /// [`Error::Away`], [`Error::Broken`], [`Error::NotRestored`] after a crash
-    /// of its plugin, when nothing was sent. [`Error::Stopped`] after a
+    /// [`Error::Sink`](crate::Error::Sink) with the sink's error text when it rejected the message;
+    /// [`Error::Timeout`](crate::Error::Timeout), [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown)
+    /// when it did not
+    /// acknowledge; [`Error::SinkBroken`](crate::Error::SinkBroken) after such a timeout;
+    /// [`Error::Away`](crate::Error::Away), [`Error::Broken`](crate::Error::Broken),
+    /// [`Error::NotRestored`](crate::Error::NotRestored) after a crash
+    /// of its plugin, when nothing was sent. [`Error::Stopped`](crate::Error::Stopped) after a
     /// [stop](Sink::stopper): a message being sent at that moment may have been
     /// collected.
     pub fn send(&self, rows: &(impl Serialize + ?Sized)) -> Result<()> {
@@ -146,7 +148,7 @@ impl Sink {
     /// until its process has read everything.
     ///
     /// # Errors
-    /// [`Error::Timeout`]; after a crash of its plugin as [`Sink::send`].
+    /// [`Error::Timeout`](crate::Error::Timeout); after a crash of its plugin as [`Sink::send`].
     pub fn flush(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         let _sending = self.sender.alone(deadline, patience)?;
@@ -181,11 +183,11 @@ impl Sink {
     /// sinks. Messages that were read but not processed by then are lost.
     ///
     /// # Errors
-    /// [`Error::NotCollected`] with the number of messages that are not known
+    /// [`Error::NotCollected`](crate::Error::NotCollected) with the number of messages that are not known
     /// to have been collected, including those that an earlier crash may have
     /// lost. When the wait was given up, the number is of that moment: the host
     /// stops the sink in the background, where it may still collect some, and
-    /// opening the same sink again waits for that. [`Error::NotStopped`]:
+    /// opening the same sink again waits for that. [`Error::NotStopped`](crate::Error::NotStopped):
     /// everything was collected, but the plugin did not carry out the stop.
     pub fn close(mut self) -> Result<()> {
         self.closed = true;
@@ -217,7 +219,7 @@ impl Drop for Sink {
 pub struct SinkStopper(Arc<SinkSession>);
 
 impl SinkStopper {
-    /// Makes every current and later send and flush return [`Error::Stopped`].
+    /// Makes every current and later send and flush return [`Error::Stopped`](crate::Error::Stopped).
     /// The sink itself runs until its handle is closed or dropped, and still
     /// collects what was sent before. A message that was being sent at this
     /// moment does not arrive; one that was waiting for its acknowledgement
