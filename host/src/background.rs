@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use crate::sync::{lock, wait, wait_while};
 
-/// Maximum number of threads: further work waits until one is free.
-const MAX_THREADS: usize = 32;
+/// Maximum number of threads: further work waits until one is free. So many
+/// that handles of one plugin, each of which may wait for minutes, do not hold
+/// up those of another.
+const MAX_THREADS: usize = 1024;
 
 /// Time for which a thread without work is kept.
 const IDLE: Duration = Duration::from_secs(1);
@@ -199,7 +201,10 @@ impl<T> Future for Task<T> {
                 resume_unwind(panic)
             }
             None => {
-                state.waker = Some(context.waker().clone());
+                let former = state.waker.replace(context.waker().clone());
+                drop(state);
+                // Its drop may run anything.
+                drop(former);
                 Poll::Pending
             }
         }
@@ -226,7 +231,7 @@ mod tests {
         barrier.wait();
         background.await_closings();
         assert_eq!(done.load(Ordering::SeqCst), 8);
-        // More than there may be threads, one of which panics.
+        // More than there are threads, one of which panics.
         let (sender, ended) = mpsc::channel();
         for number in 0..100 {
             let sender = sender.clone();

@@ -30,6 +30,8 @@ impl Changed {
 
     /// Has `waker` woken by the next notification.
     pub(crate) fn register_task(&self, waker: &Waker) {
-        *lock(&self.task) = Some(waker.clone());
+        let former = lock(&self.task).replace(waker.clone());
+        // Its drop may run anything, so not under the lock.
+        drop(former);
     }
 }

@@ -24,6 +24,7 @@ ekuiper_interop::over_each_transport! {
     dropped_calls_disturb_no_other,
     a_crash_ends_only_what_was_in_flight,
     calls_wait_for_the_next_process,
+    a_crash_is_told_whoever_notices_it_first,
     a_late_answer_is_nobodys,
     a_shutdown_ends_every_future,
     blocking_and_async_callers_share_a_function,
@@ -284,6 +285,28 @@ fn a_crash_ends_only_what_was_in_flight(transport: &str) {
             host.reset("ledger").unwrap();
         });
     });
+}
+
+/// The host may end the channel before it has read the connection's end.
+fn a_crash_is_told_whoever_notices_it_first(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let ledger = Ledger::new();
+    // Longer than a test may take.
+    let forever = Duration::from_secs(3600);
+    let builder = Host::builder().transport(transport).plugin(ledger.folder());
+    let host = builder.recv_timeout(forever).send_timeout(forever).build().unwrap();
+    for _ in 0..40 {
+        let call = begin_slow(&host, 1, 60_000);
+        let pid = rustix::process::Pid::from_raw(host.pid("ledger").unwrap() as i32).unwrap();
+        let killer = std::thread::spawn(move || {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        });
+        let error = futures::executor::block_on(call).unwrap_err();
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+        killer.join().unwrap();
+        host.reset("ledger").unwrap();
+    }
+    host.shutdown();
 }
 
 fn calls_wait_for_the_next_process(transport: &str) {

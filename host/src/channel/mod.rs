@@ -295,7 +295,7 @@ impl Channel {
     ) -> Result<bool, Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
         let Some(mut state) = self.state.try_lock_or_wake(waker) else { return Ok(false) };
-        if self.is_left.load(Ordering::SeqCst) {
+        if self.is_left.load(Ordering::SeqCst) || self.is_closed.load(Ordering::SeqCst) {
             return Err(Failure::ProcessEnded);
         }
         let past = Instant::now();
@@ -343,7 +343,7 @@ impl Channel {
     fn begin(&self, command: &[u8], send_by: Instant) -> Result<Held<'_, State>, Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
-        if self.is_left.load(Ordering::SeqCst) {
+        if self.is_left.load(Ordering::SeqCst) || self.is_closed.load(Ordering::SeqCst) {
             return Err(Failure::ProcessEnded);
         }
         self.prepare(&mut state, send_by)?;
@@ -415,10 +415,16 @@ impl Channel {
         }
     }
 
-    /// Ends every wait.
+    /// Ends every wait, and fails the [posted](Channel::post) command.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
         self.reply.close();
+        // The idle reader may stop watching the channel before it has noticed.
+        // A thread that has the channel handles the end itself, unless it is
+        // about to post: then it waits here.
+        if let Some(mut state) = self.state.lock(Instant::now() + EXIT_GRACE) {
+            self.drain(&mut state);
+        }
     }
 
     /// Handles the pending events, unless another thread is doing so.

@@ -460,9 +460,12 @@ impl Command {
         if self.is_settled() || content.calls[row].error.is_some() {
             return false;
         }
-        match &mut content.calls[row].waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
+        let known = &mut content.calls[row].waker;
+        if known.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            let former = known.replace(waker.clone());
+            drop(content);
+            // Its drop may run anything, also drop another call.
+            drop(former);
         }
         true
     }
@@ -472,8 +475,13 @@ impl Command {
         if self.is_settled() {
             return;
         }
-        let call = &mut lock(&self.content).calls[row];
-        (call.is_dropped, call.waker) = (true, None);
+        let mut content = lock(&self.content);
+        let call = &mut content.calls[row];
+        call.is_dropped = true;
+        let waker = call.waker.take();
+        drop(content);
+        // Its drop may run anything, also drop another call.
+        drop(waker);
     }
 }
 

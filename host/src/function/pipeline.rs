@@ -276,11 +276,13 @@ impl Pipeline {
         if self.turns.fetch_add(1, Ordering::SeqCst) > 0 {
             return;
         }
+        // If a waker panics, the next event advances again.
+        let unwinding = Unwinding(&self.turns);
         let mut seen = 1;
         loop {
             while self.step() {}
             match self.turns.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return,
+                Ok(_) => return std::mem::forget(unwinding),
                 Err(now) => seen = now,
             }
         }
@@ -528,6 +530,15 @@ impl Pipeline {
         for command in commands {
             command.fail(error.clone());
         }
+    }
+}
+
+/// Lets another thread advance after a panic in this one.
+struct Unwinding<'a>(&'a AtomicUsize);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::SeqCst);
     }
 }
 

@@ -27,14 +27,22 @@ pub struct AsyncSource<M = Value> {
     chunk: VecDeque<Tuple<M>>,
     /// The error that ended the last chunk.
     failure: Option<Error>,
+    /// Number of tuples since the last wait.
+    in_a_row: u32,
 }
+
+/// Number of tuples in a row after which other tasks have a turn.
+const TURN: u32 = 128;
+
+/// The longest wait that is not without end: instants have one.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 // Nothing of it is pinned.
 impl<M> Unpin for AsyncSource<M> {}
 
 impl<M> AsyncSource<M> {
     pub(super) fn new(source: Source<M>) -> Self {
-        Self { source, chunk: VecDeque::new(), failure: None }
+        Self { source, chunk: VecDeque::new(), failure: None, in_a_row: 0 }
     }
 
     /// Stops the source. It is stopped whether or not the future is awaited.
@@ -61,9 +69,22 @@ impl<M: DeserializeOwned> AsyncSource<M> {
     /// As [`Source::next_within`], but for its time-out. Tuples that arrived
     /// before the error are returned first.
     pub async fn next_chunk(&mut self, max_rows: usize, max_wait: Duration) -> Result<Option<Vec<Tuple<M>>>> {
-        let until = Instant::now() + max_wait;
+        let until = Instant::now() + max_wait.min(LONGEST);
         let mut timer = None;
         poll_fn(|context| self.poll_chunk(context, max_rows.max(1), until, &mut timer)).await
+    }
+
+    /// Returns the next tuple. After many without a wait, other tasks of the
+    /// executor have a turn first.
+    fn poll_source(&mut self, context: &Context<'_>) -> Poll<Result<Option<Tuple<M>>>> {
+        if self.in_a_row >= TURN {
+            self.in_a_row = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = self.source.poll(context);
+        self.in_a_row = if polled.is_ready() { self.in_a_row + 1 } else { 0 };
+        polled
     }
 
     fn poll_chunk(
@@ -74,7 +95,7 @@ impl<M: DeserializeOwned> AsyncSource<M> {
         timer: &mut Option<(Waker, Timer)>,
     ) -> Poll<Result<Option<Vec<Tuple<M>>>>> {
         while self.failure.is_none() && self.chunk.len() < max_rows {
-            match self.source.poll(context) {
+            match self.poll_source(context) {
                 Poll::Ready(Ok(Some(tuple))) => self.chunk.push_back(tuple),
                 Poll::Ready(Ok(None)) if self.chunk.is_empty() => return Poll::Ready(Ok(None)),
                 Poll::Ready(Ok(None)) => break,
@@ -109,7 +130,7 @@ impl<M: DeserializeOwned> Stream for AsyncSource<M> {
         }
         match self.failure.take() {
             Some(error) => Poll::Ready(Some(Err(error))),
-            None => self.source.poll(context).map(Result::transpose),
+            None => self.poll_source(context).map(Result::transpose),
         }
     }
 }

@@ -190,7 +190,9 @@ impl SourceConnection {
 
     /// Has `waker` woken when there is something to receive.
     pub(crate) fn register_task(&self, waker: &Waker) {
-        *lock(&self.task) = Some(waker.clone());
+        let former = lock(&self.task).replace(waker.clone());
+        // Its drop may run anything, so not under the lock.
+        drop(former);
         if let Some(armer) = self.armer.get() {
             armer.arm();
         }
