@@ -92,3 +92,14 @@ fn many_texts(upper: &Function, rows: Vec<(&str,)>) -> Result<(), Box<dyn Error>
     })?;
     Ok(())
 }
+
+#[rustfmt::skip]
+fn the_health_of_a_host(host: &Host) {
+    for plugin in host.health() {
+        println!("{}: {:?}, restarts {}, {:?} bytes", plugin.plugin, plugin.state, plugin.restarts, plugin.resident);
+        for symbol in &plugin.symbols {
+            let p99 = symbol.latency.as_ref().map(|latency| latency.quantile(0.99));
+            println!("{} of {}: {} out, {} in, p99 {p99:?}", symbol.name, symbol.meta, symbol.rows_out, symbol.rows_in);
+        }
+    }
+}
