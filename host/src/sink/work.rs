@@ -29,17 +29,28 @@ pub(super) struct ProcessWork<'a> {
     /// The process did something before the last look. The keepalive that
     /// explains it may be read a moment later.
     did: bool,
+    lately: Lately,
 }
 
 impl<'a> ProcessWork<'a> {
     pub(super) fn new(running: &'a Running) -> Self {
         let (members, now) = (members(running.process.pid()), Instant::now());
         let (turns, greetings) = (activity(&members).turns, [running.scope.greetings(); EXPLAINED]);
-        Self { running, members, turns, looked: now, looked_for_members: now, greetings, did: false }
+        Self {
+            running,
+            members,
+            turns,
+            looked: now,
+            looked_for_members: now,
+            greetings,
+            did: false,
+            lately: Lately::default(),
+        }
     }
 
-    /// Returns whether the process has done something lately that no keepalive
-    /// explains.
+    /// Returns whether the process has lately been at work for half of the time,
+    /// without what keepalives explain: more than a thread that wakes up now
+    /// and then, as libnng has one.
     pub(super) fn goes_on(&mut self, now: Instant) -> bool {
         if now.duration_since(self.looked) < LOOK {
             return false;
@@ -53,7 +64,27 @@ impl<'a> ProcessWork<'a> {
         self.turns = activity.turns;
         self.greetings.rotate_right(1);
         let oldest = std::mem::replace(&mut self.greetings[0], self.running.scope.greetings());
-        std::mem::replace(&mut self.did, did) && oldest == self.greetings[0]
+        let is_working = std::mem::replace(&mut self.did, did) && oldest == self.greetings[0];
+        self.lately.add(is_working);
+        is_working && self.lately.is_at_work()
+    }
+}
+
+/// The latest few looks at a process, one bit each: whether it did something.
+#[derive(Default)]
+struct Lately {
+    looks: u16,
+    number: u32,
+}
+
+impl Lately {
+    fn add(&mut self, is_working: bool) {
+        self.looks = self.looks << 1 | u16::from(is_working);
+        self.number = (self.number + 1).min(u16::BITS);
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.looks.count_ones() * 2 >= self.number
     }
 }
 
@@ -76,6 +107,20 @@ impl Looks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_wakes_up_now_and_then_is_no_work() {
+        let mut lately = Lately::default();
+        lately.add(true);
+        assert!(lately.is_at_work(), "from the first look on");
+        // Every 500 ms, as libnng's.
+        for look in 1..100 {
+            lately.add(look % 10 == 0);
+            assert!(!lately.is_at_work() || look == 1, "{look}");
+        }
+        (0..8).for_each(|_| lately.add(true));
+        assert!(lately.is_at_work());
+    }
 
     #[test]
     fn a_process_is_at_work_if_it_works_half_of_the_time() {
