@@ -43,6 +43,7 @@ fn a_displayed_source_is_found() {
         (r#""cannot read {}", path.display()"#, "Read { path: PathBuf, source: io::Error },"),
         ("transparent", "Host(#[from] ekuiper_host::Error),"),
         (r#""there is no source {0}""#, "NoSource(String),"),
+        (r#""it has {}", crashed(source.is_some())"#, "Away { source: Option<Arc<Error>> },"),
     ] {
         assert_eq!(fault(attribute, variant), None, "{attribute} {variant}");
     }
@@ -85,6 +86,8 @@ fn fault(attribute: &str, variant: &str) -> Option<&'static str> {
         let holds_error = fields.is_some_and(|field| field.ends_with("Error"));
         return (is_tuple && holds_error).then_some("has a cause that is not its source()");
     }
+    // Whether there is a cause may be told.
+    let arguments = arguments.replace("source.is_some()", "");
     let shows = attribute.contains("{source") || attribute.contains("{0") || arguments.contains("source");
     shows.then_some("displays its source()")
 }
