@@ -87,6 +87,15 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
+/// Whether every thread of a process is stopped.
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 fn rows(health: &SymbolHealth) -> (u64, u64, Option<u64>) {
     (health.rows_out, health.rows_in, health.queue)
 }
@@ -197,6 +206,8 @@ fn what_waits_shows_while_a_plugin_hangs(transport: &str) {
         told.flush(PATIENCE).unwrap();
         let process = Process::of(host.pid("mirror").unwrap());
         process.signal(Signal::STOP);
+        // A thread may go on for a moment, and answer.
+        wait_until("every thread is stopped", || is_stopped(process.pid()));
         let began = Instant::now();
         std::thread::scope(|scope| {
             let calls: Vec<_> = (1..=5u64).map(|number| echo.call_async::<u64>((number,)).unwrap()).collect();

@@ -96,16 +96,18 @@ fn kills_during_the_restoration_of_twenty_symbols(transport: &str) {
 
     let mut chance = Chance(20);
     for round in 0..ROUNDS {
+        // Before the kill: the next process may be there at once.
+        let mut former = host.status("mirror").unwrap().generation;
         kill(host.pid("mirror").unwrap());
         // The next process, and perhaps the one after it, in the middle of it.
         for _ in 0..1 + chance.below(3) {
-            let former = host.status("mirror").unwrap().generation;
             let give_up = soon();
             while host.status("mirror").is_ok_and(|status| status.generation <= former || status.pid.is_none()) {
                 assert!(Instant::now() < give_up, "no process is started in round {round}");
                 std::thread::sleep(Duration::from_micros(200));
             }
             std::thread::sleep(Duration::from_micros(chance.below(12_000)));
+            former = host.status("mirror").unwrap().generation;
             if let Some(pid) = host.pid("mirror") {
                 kill(pid);
             }
