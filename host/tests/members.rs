@@ -157,7 +157,7 @@ fn a_rescan_finds_what_has_come_and_gone_and_a_bad_folder_harms_no_other() {
     let kinds: Vec<_> = problems.iter().map(|problem| (problem.error.plugin(), problem.error.kind())).collect();
     assert_eq!(kinds, [(Some("bad"), ErrorKind::Manifest), (Some("twin"), ErrorKind::DuplicateSymbol)]);
     assert!(problems[0].folder.ends_with("bad"), "{}", problems[0]);
-    // Whoever misses it is told why.
+    // A later use of it is an error that names the folder and the cause.
     assert_eq!(host.start("bad").unwrap_err().kind(), ErrorKind::Manifest);
     let error = host.function("h").unwrap_err();
     assert!(error.to_string().contains("bad.json") && error.to_string().contains("1 more"), "{error}");

@@ -13,6 +13,8 @@ pub mod allocations;
 pub mod guard;
 pub mod peer;
 pub mod plugins;
+pub mod random;
+pub mod runtimes;
 pub mod tools;
 pub mod wire;
 

@@ -233,6 +233,16 @@ impl Ledger {
     pub fn folder(&self) -> PathBuf {
         self.0.path().join("ledger")
     }
+
+    /// The numbers that its process has executed, in their order.
+    pub fn noted(host: &Host) -> Vec<u64> {
+        host.function("noted").unwrap().call((0,)).unwrap()
+    }
+
+    /// How many calls of `slow` its process has begun.
+    pub fn begun(host: &Host) -> u64 {
+        host.function("begun").unwrap().call((0,)).unwrap()
+    }
 }
 
 impl Default for Ledger {

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use ekuiper_host::{Error, Format, Function, Host, PendingCall};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::plugins::{Ledger, Mirror, OfficialPython};
+use ekuiper_interop::random::Random;
+use ekuiper_interop::runtimes::on_each_runtime;
 use futures::future::{join_all, poll_fn};
 use futures::stream::{FuturesUnordered, StreamExt};
 
@@ -28,15 +30,6 @@ ekuiper_interop::over_each_transport! {
     a_late_answer_is_nobodys,
     a_shutdown_ends_every_future,
     blocking_and_async_callers_share_a_function,
-}
-
-/// Runs a future on each runtime.
-fn on_each_runtime<F: Future<Output = ()>>(test: impl Fn(&'static str) -> F) {
-    futures::executor::block_on(test("futures"));
-    smol::block_on(test("smol"));
-    let builder = |mut builder: tokio::runtime::Builder| builder.enable_all().build().unwrap();
-    builder(tokio::runtime::Builder::new_current_thread()).block_on(test("tokio"));
-    builder(tokio::runtime::Builder::new_multi_thread()).block_on(test("tokio, several threads"));
 }
 
 fn with_mirror(transport: &str, test: impl Fn(&Host)) {
@@ -74,20 +67,12 @@ async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     .await
 }
 
-fn noted(host: &Host) -> Vec<u64> {
-    host.function("noted").unwrap().call((0,)).unwrap()
-}
-
-fn begun(host: &Host) -> u64 {
-    host.function("begun").unwrap().call((0,)).unwrap()
-}
-
 /// Makes a call of `slow`, and waits until it is being executed.
 fn begin_slow(host: &Host, number: u64, milliseconds: u64) -> PendingCall<u64> {
-    let before = begun(host);
+    let before = Ledger::begun(host);
     let call = host.function("slow").unwrap().call_async((number, milliseconds)).unwrap();
     let give_up = Instant::now() + Duration::from_secs(60);
-    while begun(host) == before {
+    while Ledger::begun(host) == before {
         assert!(Instant::now() < give_up, "the call is not executed");
     }
     call
@@ -166,11 +151,11 @@ fn calls_are_made_in_their_order_though_nobody_waits(transport: &str) {
         let slow = host.function("slow").unwrap();
         let calls: Vec<_> = (0..20u64).map(|number| slow.call_async::<u64>((number, 5)).unwrap()).collect();
         let give_up = Instant::now() + Duration::from_secs(60);
-        while noted(host).len() < 20 {
-            assert!(Instant::now() < give_up, "{:?}", noted(host));
+        while Ledger::noted(host).len() < 20 {
+            assert!(Instant::now() < give_up, "{:?}", Ledger::noted(host));
             std::thread::sleep(Duration::from_millis(10));
         }
-        assert_eq!(noted(host), (0..20).collect::<Vec<_>>());
+        assert_eq!(Ledger::noted(host), (0..20).collect::<Vec<_>>());
         // The last first: the results were kept.
         for (number, call) in calls.into_iter().enumerate().rev() {
             assert_eq!(call.wait().unwrap(), number as u64);
@@ -182,7 +167,7 @@ fn a_call_that_was_not_sent_is_not_executed_once_it_is_dropped(transport: &str) 
     with_ledger(transport, |host| {
         let slow = host.function("slow").unwrap();
         on_each_runtime(async |runtime| {
-            let before = noted(host).len();
+            let before = Ledger::noted(host).len();
             let first = begin_slow(host, 1, 200);
             // They wait for the first.
             let mut calls: Vec<_> = (10..20u64).map(|number| slow.call_async::<u64>((number, 0)).unwrap()).collect();
@@ -194,25 +179,15 @@ fn a_call_that_was_not_sent_is_not_executed_once_it_is_dropped(transport: &str) 
             for (row, call) in kept {
                 assert_eq!(call.await.unwrap(), 10 + row as u64);
             }
-            assert_eq!(noted(host)[before..], [1, 11, 14, 17], "{runtime}");
+            assert_eq!(Ledger::noted(host)[before..], [1, 11, 14, 17], "{runtime}");
             // All of them.
             let first = begin_slow(host, 2, 100);
             drop((0..5).map(|number| slow.call_async::<u64>((number, 0)).unwrap()).collect::<Vec<_>>());
             assert_eq!(first.await.unwrap(), 2);
             assert_eq!(slow.call_async::<u64>((3, 0)).unwrap().await.unwrap(), 3);
-            assert_eq!(noted(host)[before + 4..], [2, 3], "{runtime}");
+            assert_eq!(Ledger::noted(host)[before + 4..], [2, 3], "{runtime}");
         });
     });
-}
-
-/// A generator of numbers that are always the same.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
 }
 
 /// Each future is dropped before its first poll, after some, or never.
@@ -227,10 +202,10 @@ fn dropped_calls_disturb_no_other(transport: &str) {
                 let number = next;
                 next += 1;
                 let mut call = note.call_async::<u64>((number,)).unwrap();
-                match random.next(4) {
+                match random.below(4) {
                     0 => drop(call),
                     1 => {
-                        for _ in 0..=random.next(3) {
+                        for _ in 0..=random.below(3) {
                             if let Some(result) = poll_once(&mut call).await {
                                 assert_eq!(result.unwrap(), number);
                                 answered.insert(number);
@@ -244,7 +219,7 @@ fn dropped_calls_disturb_no_other(transport: &str) {
                     }
                     _ => kept.push((number, call)),
                 }
-                if random.next(50) == 0 {
+                if random.below(50) == 0 {
                     for (number, call) in kept.drain(..) {
                         assert_eq!(call.await.unwrap(), number);
                         answered.insert(number);
@@ -258,7 +233,7 @@ fn dropped_calls_disturb_no_other(transport: &str) {
         });
         // The last answer came after all that was executed.
         assert_eq!(note.call::<u64>((next,)).unwrap(), next);
-        let noted = noted(host);
+        let noted = Ledger::noted(host);
         assert!(noted.is_sorted_by(|one, other| one < other), "each at most once, and in order");
         let executed: HashSet<_> = noted.into_iter().collect();
         assert!(answered.is_subset(&executed), "what was answered was executed");
@@ -326,7 +301,7 @@ fn calls_wait_for_the_next_process(transport: &str) {
                 }
             }
             assert!(lost < 100, "{runtime}");
-            let noted = noted(host);
+            let noted = Ledger::noted(host);
             assert_eq!(noted.len(), 100 - lost, "{runtime}");
             assert!(noted.is_sorted(), "{runtime}");
             host.reset("ledger").unwrap();

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use ekuiper_host::{AsyncSink, Error, Host};
 use ekuiper_interop::guard::{Process, Watchdog};
 use ekuiper_interop::plugins::{Mirror, OfficialPython};
+use ekuiper_interop::random::Random;
+use ekuiper_interop::runtimes::on_each_runtime;
 use futures::future::{join_all, poll_fn};
 use futures::{SinkExt, StreamExt};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -37,15 +39,6 @@ mod official {
     ekuiper_interop::over_each_transport! {
         an_official_sink_gets_one_message_after_the_other,
     }
-}
-
-/// Runs a future on each runtime.
-fn on_each_runtime<F: Future<Output = ()>>(test: impl Fn(&'static str) -> F) {
-    futures::executor::block_on(test("futures"));
-    smol::block_on(test("smol"));
-    let builder = |mut builder: tokio::runtime::Builder| builder.enable_all().build().unwrap();
-    builder(tokio::runtime::Builder::new_current_thread()).block_on(test("tokio"));
-    builder(tokio::runtime::Builder::new_multi_thread()).block_on(test("several"));
 }
 
 fn with_mirror(transport: &str, test: impl Fn(&Host, &Path)) {
@@ -202,12 +195,11 @@ fn a_message_is_sent_whole_or_not_at_all(transport: &str) {
             on_each_runtime(async |runtime| {
                 let path = folder.join(format!("dropped{runtime}{acks}"));
                 let mut sink = open(host, &path, acks).await;
-                let (mut state, mut known) = (7u64, Vec::new());
+                let (mut random, mut known) = (Random(7), Vec::new());
                 for number in 0..2000 {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     let message = row(number);
                     let mut post = Box::pin(sink.post(&message));
-                    match (state >> 33) % 4 {
+                    match random.below(4) {
                         0 => drop(post),
                         1 => {
                             let polled = poll_fn(|context| Poll::Ready(post.as_mut().poll(context))).await;

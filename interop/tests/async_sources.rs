@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use ekuiper_host::{AsyncSource, Error, Host};
 use ekuiper_interop::guard::{Process, Watchdog};
 use ekuiper_interop::plugins::{Mirror, OfficialPython};
+use ekuiper_interop::runtimes::on_each_runtime;
 use futures::future::{join_all, poll_fn};
 use futures::stream::StreamExt;
 use rustix::process::Signal;
@@ -33,15 +34,6 @@ mod official {
     ekuiper_interop::over_each_transport! {
         an_official_source_is_a_stream,
     }
-}
-
-/// Runs a future on each runtime.
-fn on_each_runtime<F: Future<Output = ()>>(test: impl Fn(&'static str) -> F) {
-    futures::executor::block_on(test("futures"));
-    smol::block_on(test("smol"));
-    let builder = |mut builder: tokio::runtime::Builder| builder.enable_all().build().unwrap();
-    builder(tokio::runtime::Builder::new_current_thread()).block_on(test("tokio"));
-    builder(tokio::runtime::Builder::new_multi_thread()).block_on(test("tokio, several threads"));
 }
 
 fn with_mirror(transport: &str, test: impl Fn(&Host)) {

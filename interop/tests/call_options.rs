@@ -6,11 +6,13 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ekuiper_conformance::wait_until;
 use ekuiper_host::{CallOptions, Error, ErrorKind, Function, FunctionMeta, Host, HostBuilder, PendingCall};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::plugins::{Ledger, OfficialPython};
+use ekuiper_interop::random::Random;
 
 ekuiper_interop::over_each_transport! {
     a_call_whose_deadline_passes_before_it_is_sent_is_not_executed,
@@ -40,22 +42,6 @@ fn with_ledger(transport: &str, test: impl Fn(&Host)) {
     host.shutdown();
 }
 
-fn noted(host: &Host) -> Vec<u64> {
-    host.function("noted").unwrap().call((0,)).unwrap()
-}
-
-fn begun(host: &Host) -> u64 {
-    host.function("begun").unwrap().call((0,)).unwrap()
-}
-
-fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(60);
-    while !is_true() {
-        assert!(Instant::now() < give_up, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// What calls of `held` wait for.
 struct Gate(tempfile::TempDir);
 
@@ -78,9 +64,9 @@ const OPEN: &str = "/";
 
 /// Makes a call of `held`, and waits until it is being executed.
 fn begin(host: &Host, held: &Function, number: u64, gate: &Gate) -> PendingCall<u64> {
-    let before = begun(host);
+    let before = Ledger::begun(host);
     let call = held.call_async((number, gate.path())).unwrap();
-    wait_until("the call is executed", || begun(host) > before);
+    wait_until("the call is executed", || Ledger::begun(host) > before);
     call
 }
 
@@ -106,7 +92,7 @@ fn a_call_whose_deadline_passes_before_it_is_sent_is_not_executed(transport: &st
         assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
         gate.open();
         assert_eq!((first.wait().unwrap(), next.wait().unwrap()), (1, 3));
-        assert_eq!(noted(host), [1, 3]);
+        assert_eq!(Ledger::noted(host), [1, 3]);
         // Behind a call that holds the channel when they are about to be sent.
         let patient = held.clone().with_options(within(1500));
         let (gate, second) = (Gate::closed(), Gate::closed());
@@ -122,7 +108,7 @@ fn a_call_whose_deadline_passes_before_it_is_sent_is_not_executed(transport: &st
             second.open();
             assert_eq!((first.wait().unwrap(), blocking.join().unwrap(), next.wait().unwrap()), (5, 6, 8));
             let is_expired = result.is_err_and(|error| error.kind() == ErrorKind::Expired);
-            assert_eq!(noted(host).contains(&7), !is_expired);
+            assert_eq!(Ledger::noted(host).contains(&7), !is_expired);
         });
     });
 }
@@ -142,7 +128,7 @@ fn a_call_whose_deadline_passes_later_disturbs_no_other(transport: &str) {
             assert!(error.to_string().contains("within 3s"), "{error}");
             assert_eq!(next.wait().unwrap(), number + 1);
         }
-        assert_eq!(noted(host), [1, 2, 3, 4]);
+        assert_eq!(Ledger::noted(host), [1, 2, 3, 4]);
         // The answer is late, and the call had no deadline.
         let hurried = held.clone().with_options(CallOptions::new().answer_within(Duration::from_millis(300)));
         let gate = Gate::closed();
@@ -199,7 +185,7 @@ fn an_idempotent_call_is_made_once_more_after_a_crash(transport: &str) {
         };
         assert_eq!(twice.call::<u64>((12, file("d"), 1)).unwrap(), 12);
         assert!(after.into_iter().map(|call| call.wait().unwrap()).eq(8..12));
-        assert_eq!(noted(host), [8, 9, 10, 11, 12]);
+        assert_eq!(Ledger::noted(host), [8, 9, 10, 11, 12]);
     });
 }
 
@@ -208,10 +194,10 @@ fn a_stopper_ends_every_wait(transport: &str) {
         let held = host.function("held").unwrap();
         let other = host.function("held").unwrap();
         let stopper = held.stopper();
-        let (before, gate) = (begun(host), Gate::closed());
+        let (before, gate) = (Ledger::begun(host), Gate::closed());
         std::thread::scope(|scope| {
             let blocking = scope.spawn(|| held.call::<u64>((1, gate.path())));
-            wait_until("the call is executed", || begun(host) > before);
+            wait_until("the call is executed", || Ledger::begun(host) > before);
             let pending: Vec<_> = (2..5u64).map(|number| held.call_async::<u64>((number, OPEN)).unwrap()).collect();
             let tasks = scope.spawn(|| futures::executor::block_on(futures::future::join_all(pending)));
             let queued = scope.spawn(|| held.clone().with_options(within(60_000)).call::<u64>((5, OPEN)));
@@ -226,7 +212,7 @@ fn a_stopper_ends_every_wait(transport: &str) {
         assert!(matches!(held.call::<u64>((6, OPEN)), Err(Error::Stopped)));
         assert!(matches!(held.call_async::<u64>((6, OPEN)), Err(Error::Stopped)));
         assert_eq!(other.call::<u64>((7, OPEN)).unwrap(), 7);
-        assert_eq!(noted(host), [1, 7]);
+        assert_eq!(Ledger::noted(host), [1, 7]);
     });
 }
 
@@ -273,14 +259,14 @@ fn many_calls_have_a_deadline_and_a_second_try(transport: &str) {
             error.outcomes.iter().cloned().eq((0..error.outcomes.len() as u64).map(Ok)) && error.outcomes.len() <= 3
         );
         // It is stopped there.
-        let (stopper, before) = (held.stopper(), begun(host));
+        let (stopper, before) = (held.stopper(), Ledger::begun(host));
         std::thread::scope(|scope| {
             let many = scope.spawn(|| held.call_many::<u64, _>(rows()).unwrap_err());
             std::thread::sleep(Duration::from_millis(100));
             stopper.stop();
             assert_eq!(many.join().unwrap().error.kind(), ErrorKind::Stopped);
         });
-        assert!(begun(host) >= before);
+        assert!(Ledger::begun(host) >= before);
         gate.open();
     });
 }
@@ -382,16 +368,6 @@ fn functions_are_equal_when_they_call_the_same(transport: &str) {
     });
 }
 
-/// A generator of numbers that are always the same.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-}
-
 /// What became of calls.
 #[derive(Default)]
 struct Outcomes {
@@ -427,12 +403,12 @@ fn drops_deadlines_and_crashes_disturb_no_other_call(transport: &str) {
         let (mut random, mut outcomes, mut kept) = (Random(7), Outcomes::default(), Vec::new());
         futures::executor::block_on(async {
             for number in 0..10_000u64 {
-                let function = if random.next(3) == 0 { &hurried } else { &patient };
+                let function = if random.below(3) == 0 { &hurried } else { &patient };
                 let mut call = function.call_async::<u64>((number, &*file, 0)).unwrap();
-                match random.next(4) {
+                match random.below(4) {
                     0 => drop(call),
                     1 => {
-                        for _ in 0..=random.next(3) {
+                        for _ in 0..=random.below(3) {
                             if let Some(result) = futures::FutureExt::now_or_never(&mut call) {
                                 outcomes.note(number, result);
                                 break;
@@ -449,7 +425,7 @@ fn drops_deadlines_and_crashes_disturb_no_other_call(transport: &str) {
                     }
                     host.reset("ledger").unwrap();
                 }
-                if random.next(50) == 0 {
+                if random.below(50) == 0 {
                     for (number, call) in kept.drain(..) {
                         outcomes.note(number, call.await);
                     }

@@ -7,11 +7,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use ekuiper_conformance::wait_until;
 use ekuiper_host::{
     CallOptions, Error, ErrorKind, Function, FunctionMeta, Host, HostBuilder, Latency, PluginState, Status,
     SymbolErrors, SymbolHealth, SymbolKind,
 };
-use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, next, soon};
+use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, next};
 use ekuiper_interop::plugins::{Ledger, Mirror, OfficialPython};
 use rustix::process::Signal;
 use serde_json::json;
@@ -77,14 +78,6 @@ fn find(host: &Host, name: &str, rule: &str) -> Option<SymbolHealth> {
 
 fn health(host: &Host, name: &str, rule: &str) -> SymbolHealth {
     find(host, name, rule).unwrap_or_else(|| panic!("{name} of {rule} in {:?}", host.health()))
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let give_up = soon();
-    while !is_so() {
-        assert!(Instant::now() < give_up, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Whether every thread of a process is stopped.

@@ -74,7 +74,10 @@ fn more_rules_than_threads_wait_for_their_places(transport: &str) {
         drop(former);
         for source in join_all(waiting).await {
             let mut source = source.unwrap();
-            assert!(source.next().await.unwrap().is_ok());
+            let first = source.next().await.unwrap().unwrap();
+            // Over nng a stopped source may write a last row to the one that
+            // follows it.
+            assert!(first.message["count"] == 1 || transport == "nng", "{first:?}");
         }
     });
     host.shutdown();
