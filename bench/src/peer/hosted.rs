@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
-use ekuiper_host::{Format, Function, Host, HostBuilder, PendingAck};
+use ekuiper_host::{Format, Function, Host, HostBuilder, PendingAck, Sink};
 use serde_json::json;
 
 use super::{Ack, CHANNELS, Measured, Record, RowFunction};
@@ -175,19 +175,7 @@ impl Hosted {
         clock::streams_here(&self.pids(), size, || match ack {
             Ack::None => clock::feed(pace, &mut send, || Ok(sink.flush(FLUSH)?)).map(Some),
             Ack::Each => clock::stream(pace, &mut send).map(Some),
-            Ack::Window(window) => {
-                let mut under_way = VecDeque::with_capacity(window);
-                let mut reading = Reading::of_size(size);
-                let next = || {
-                    while under_way.len() < window {
-                        reading.id += 1;
-                        under_way.push_back(sink.send_async(&reading)?);
-                    }
-                    under_way.pop_front().map_or(Ok(()), PendingAck::wait)?;
-                    Ok(1)
-                };
-                clock::stream(pace, next).map(Some)
-            }
+            Ack::Window(window) => clock::stream(pace, windowed(&sink, window, Reading::of_size(size))).map(Some),
         })
     }
 
@@ -244,6 +232,19 @@ impl Hosted {
                 })
             }
         }
+    }
+}
+
+/// Sends one reading after the other, with so many unacknowledged.
+pub(super) fn windowed(sink: &Sink, window: usize, mut reading: Reading) -> impl FnMut() -> Result<u64> {
+    let mut under_way = VecDeque::with_capacity(window);
+    move || {
+        while under_way.len() < window {
+            reading.id += 1;
+            under_way.push_back(sink.send_async(&reading)?);
+        }
+        under_way.pop_front().map_or(Ok(()), PendingAck::wait)?;
+        Ok(1)
     }
 }
 

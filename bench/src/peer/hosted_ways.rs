@@ -1,15 +1,14 @@
 //! The ways to use a host, for a plugin under our host.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use ekuiper_host::{AsyncSink, AsyncSource, PendingAck};
+use ekuiper_host::{AsyncSink, AsyncSource};
 use futures::executor::block_on;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 
-use super::hosted::{FLUSH, Hosted, check};
+use super::hosted::{FLUSH, Hosted, check, windowed};
 use super::{Measured, Way};
 use crate::Error;
 use crate::clock::{self, Pace};
@@ -151,15 +150,7 @@ impl Hosted {
             }
             Way::SinkAcks(window) => {
                 let sink = sink.open()?;
-                let mut under_way = VecDeque::with_capacity(window);
-                let send = || {
-                    while under_way.len() < window {
-                        under_way.push_back(sink.send_async(&next())?);
-                    }
-                    under_way.pop_front().map_or(Ok(()), PendingAck::wait)?;
-                    Ok(1)
-                };
-                clock::stream(pace, send).map(Some)
+                clock::stream(pace, windowed(&sink, window, Reading::of_size(size))).map(Some)
             }
             _ => {
                 let sink = sink.open()?;
