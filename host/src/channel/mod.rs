@@ -34,6 +34,10 @@ use idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
 /// ended: libnng retries within a second.
 const RECONNECT: Duration = Duration::from_secs(1);
 
+/// Interval of the check whether a connection has room for a message, where no
+/// event tells.
+pub(crate) const ROOM_PAUSE: Duration = Duration::from_millis(1);
+
 /// A listening channel, and what is known of its peer.
 pub(crate) struct Channel {
     address: Address,

@@ -320,11 +320,8 @@ impl Command {
         if !self.shape.is_batch {
             return Ok(Answer { format, reply, outcomes: Vec::new() });
         }
-        let message = |source: ekuiper_core::Error| Error::Message {
-            what: route.what(CallKind::Batch).answered(),
-            source: source.into(),
-        };
-        let split = split_batch_reply(format, &reply, self.id, self.rows() as u32).map_err(message)?;
+        let unread = |source| route.unread(CallKind::Batch, source);
+        let split = split_batch_reply(format, &reply, self.id, self.rows() as u32).map_err(unread)?;
         let outcomes = split.map_err(|text| route.failed(text))?;
         let start = reply.as_ptr().addr();
         let place = |result: &[u8]| {
@@ -427,21 +424,18 @@ impl Command {
             Ok(answer) => answer,
             Err(error) => return Some(Err(error.clone())),
         };
-        let message = |source: ekuiper_core::Error| Error::Message {
-            what: route.what(CallKind::Exec).answered(),
-            source: source.into(),
-        };
+        let unread = |source| route.unread(CallKind::Exec, source);
         if !self.shape.is_batch {
             return Some(match decode_reply(answer.format, &answer.reply) {
                 Ok(outcome) => outcome.map_err(|text| route.failed(text)),
-                Err(source) => Err(self.noted(message(source))),
+                Err(source) => Err(self.noted(unread(source))),
             });
         }
         let result = match answer.outcomes.get(row)? {
             Ok(place) => answer.format.decode(&answer.reply[place.clone()]),
             Err(text) => return Some(Err(route.failed(text.clone()))),
         };
-        let wrong = |source| message(ekuiper_core::Error::Message { what: "the function's result", source });
+        let wrong = |source| unread(ekuiper_core::Error::Message { what: "the function's result", source });
         Some(result.map_err(|source| self.noted(wrong(source))))
     }
 

@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::options::Options;
-
-/// Longest deadline: an instant further away may not exist.
-const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+use crate::options::{FAR, Options};
 
 /// Options of a function's calls: see
 /// [`Function::with_options`](crate::Function::with_options).

@@ -22,16 +22,13 @@ use ekuiper_core::transport::TransportError;
 use super::command::{Command, Shape};
 use super::options::{CallOptions, Terms};
 use super::route::{FunctionConnection, FunctionRoute};
-use crate::channel::Failure;
 use crate::channel::idle_reader::Timer;
+use crate::channel::{Failure, ROOM_PAUSE};
 use crate::sync::{lock, wait};
 use crate::{Error, Result};
 
 /// Minimum time between two checks of a thread that waits for a channel in use.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(50);
-
-/// Interval of the check whether a connection has room for a command.
-const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
 /// Maximum number of waits without busy-polling after busy-polling has not paid
 /// off, as a power of two.
@@ -172,8 +169,7 @@ impl Pipeline {
             queue.first_due = Some(due.at);
             self.set_timer(&mut queue, due.at);
         }
-        let what = || self.route.what(if shape.is_batch { CallKind::Batch } else { CallKind::Exec });
-        let wrong = |source: ekuiper_core::Error| Error::Message { what: what().not_sent(), source: source.into() };
+        let wrong = |source| self.route.unsent(shape.kind(), source);
         if let Some(last) = queue.waiting.back().filter(|last| last.shape == shape && last.terms == terms)
             && let Some(row) = last.add(args, due).transpose().map_err(wrong)?
         {
@@ -446,23 +442,13 @@ impl Pipeline {
     /// Has a thread do what may block: nothing is sent until then.
     fn recover(self: &Arc<Self>, recovery: Recovery) {
         lock(&self.queue).is_recovering = true;
-        let (pipeline, recovery) = (self.clone(), Arc::new(Mutex::new(Some(recovery))));
-        let own = recovery.clone();
-        let resolve = move || {
-            if let Some(recovery) = lock(&own).take() {
-                pipeline.resolve(recovery);
-                pipeline.advance();
-            }
-        };
-        let name = format!("{}-calls", self.route.symbol);
-        if let Err(error) = std::thread::Builder::new().name(name).spawn(resolve) {
-            tracing::warn!(function = &*self.route.symbol, %error, "cannot start a thread, so this one waits for the plugin");
-            if let Some(recovery) = lock(&recovery).take() {
-                self.resolve(recovery);
-                // `advance`, which has called this, takes another step.
-                self.turns.fetch_add(1, Ordering::SeqCst);
-            }
-        }
+        let pipeline = self.clone();
+        self.route.plugin.site.background.run(move || {
+            pipeline.resolve(recovery);
+            // Where no thread can be started, `advance`, which has called this,
+            // takes another step.
+            pipeline.advance();
+        });
     }
 
     /// Carries out a recovery; may block.

@@ -113,7 +113,6 @@ impl FunctionRoute {
         meta: Option<&EncodedMeta>,
     ) -> Result<R> {
         let what = || self.what(kind);
-        let message = |what: Subject, source: ekuiper_core::Error| Error::Message { what, source: source.into() };
         let options = &self.plugin.site.options;
         let (send_by, answer_by) = (now + options.send_timeout, now + options.recv_timeout);
         let mut request = std::mem::take(&mut *lock(&self.buffer));
@@ -125,7 +124,7 @@ impl FunctionRoute {
             let format = connection.format();
             request.clear();
             if let Err(source) = encode_call(format, &mut request, kind, args, meta) {
-                break Err(message(what().not_sent(), source));
+                break Err(self.unsent(kind, source));
             }
             match connection.channel.exchange(&request, send_by, answer_by, |reply| decode_reply::<R>(format, reply)) {
                 Ok(reply) => break Ok(reply),
@@ -142,7 +141,7 @@ impl FunctionRoute {
         match asked? {
             Ok(Outcome::Ok(result)) => Ok(result),
             Ok(Err(text)) => Err(self.failed(text)),
-            Err(source) => Err(message(what().answered(), source)),
+            Err(source) => Err(self.unread(kind, source)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
@@ -19,12 +19,10 @@ use super::session::Sent;
 use super::tally::Delivery;
 use super::{Sink, SinkStopper};
 use crate::background::Task;
+use crate::channel::ROOM_PAUSE;
 use crate::channel::idle_reader::{Tended, Timer, Watch, Watched};
 use crate::sync::lock;
 use crate::{Error, Result};
-
-/// Interval of the check whether there is room, where no event tells.
-const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
 /// A running sink for tasks of any runtime: what [`Sink`] is for threads. The
 /// host wakes the tasks.
@@ -136,10 +134,7 @@ impl AsyncSink {
             let sent = match queued {
                 None => Ok(()),
                 Some(Queued { task: Some(task), .. }) => task.wait().map(|_| ()),
-                Some(Queued { message, .. }) => sender
-                    .begin()
-                    .and_then(|(mut sending, since)| sender.transmit(&mut sending, &message, true, since))
-                    .map(|_| ()),
+                Some(Queued { message, .. }) => sender.transmit_alone(&message).map(|_| ()),
             };
             let closed = sender.session.stop();
             sent.and(closed)
@@ -232,10 +227,7 @@ impl AsyncSink {
                 }
                 Attempt::MayBlock => {
                     let (sender, message) = (sink.sender.clone(), std::mem::take(&mut queued.message));
-                    let transmit = move || {
-                        let (mut sending, since) = sender.begin()?;
-                        sender.transmit(&mut sending, &message, true, since)
-                    };
+                    let transmit = move || sender.transmit_alone(&message);
                     queued.task = Some(session.plugin.site.background.start(transmit));
                 }
             }
@@ -257,6 +249,15 @@ impl AsyncSink {
     /// Takes the outcomes of the oldest messages, as far as they are known.
     fn poll_known(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         while self.acks.front().is_some_and(PendingAck::is_known) {
+            ready!(self.poll_first(context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what was accepted, and takes the outcomes of all messages.
+    fn poll_all(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_queued(context))?;
+        while !self.acks.is_empty() {
             ready!(self.poll_first(context))?;
         }
         Poll::Ready(Ok(()))
@@ -323,19 +324,12 @@ impl<T: Serialize> futures_sink::Sink<T> for AsyncSink {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        ready!(self.poll_queued(context))?;
-        while !self.acks.is_empty() {
-            ready!(self.poll_first(context))?;
-        }
-        Poll::Ready(Ok(()))
+        self.poll_all(context)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         if self.closing.is_none() {
-            ready!(self.poll_queued(context))?;
-            while !self.acks.is_empty() {
-                ready!(self.poll_first(context))?;
-            }
+            ready!(self.poll_all(context))?;
         }
         self.begin_close();
         match &mut self.closing {

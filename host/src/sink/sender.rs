@@ -95,6 +95,12 @@ impl Sender {
         }
     }
 
+    /// Sends a message of a task, as a thread may: it waits.
+    pub(super) fn transmit_alone(&self, message: &[u8]) -> Result<Option<Sent>> {
+        let (mut sending, since) = self.begin()?;
+        self.transmit(&mut sending, message, true, since)
+    }
+
     /// Waits for exclusive use of the sink; returns it with the time at which
     /// this message came.
     pub(super) fn begin(&self) -> Result<(Held<'_, Sending>, Instant)> {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{Source, Stopper};
 use crate::background::Task;
 use crate::channel::idle_reader::Timer;
+use crate::options::FAR;
 use crate::{Error, Result};
 
 /// A running source as a stream of its tuples and errors: what [`Source`] is
@@ -33,9 +34,6 @@ pub struct AsyncSource<M = Value> {
 
 /// Number of tuples in a row after which other tasks have a turn.
 const TURN: u32 = 128;
-
-/// The longest wait that is not without end: instants have one.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 // Nothing of it is pinned.
 impl<M> Unpin for AsyncSource<M> {}
@@ -69,7 +67,7 @@ impl<M: DeserializeOwned> AsyncSource<M> {
     /// As [`Source::next_within`], but for its time-out. Tuples that arrived
     /// before the error are returned first.
     pub async fn next_chunk(&mut self, max_rows: usize, max_wait: Duration) -> Result<Option<Vec<Tuple<M>>>> {
-        let until = Instant::now() + max_wait.min(LONGEST);
+        let until = Instant::now() + max_wait.min(FAR);
         let mut timer = None;
         poll_fn(|context| self.poll_chunk(context, max_rows.max(1), until, &mut timer)).await
     }
