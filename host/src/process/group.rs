@@ -30,22 +30,26 @@ pub(crate) fn lives_alone(leader: u32) -> bool {
 
 /// Returns the processes of the group led by `leader`.
 pub(crate) fn members(leader: u32) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![leader] };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| field(&format!("/proc/{pid}"), GROUP).is_some_and(|group: u32| group == leader)).collect()
+    let Some(processes) = processes() else { return vec![leader] };
+    processes.filter(|(_, folder)| field(folder, GROUP) == Some(leader)).map(|(pid, _)| pid).collect()
 }
 
 /// Returns the resident memory of each process group, in bytes, by its leader.
 pub(crate) fn resident() -> HashMap<u32, u64> {
     let mut resident = HashMap::new();
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()));
-    for folder in pids.filter_map(|entry| entry.path().into_os_string().into_string().ok()) {
+    for (_, folder) in processes().into_iter().flatten() {
         if let (Some(group), Some(pages)) = (field(&folder, GROUP), field::<u64>(&folder, RESIDENT_PAGES)) {
             *resident.entry(group).or_default() += pages * rustix::param::page_size() as u64;
         }
     }
     resident
+}
+
+/// Returns all processes, with their folders; `None` if they cannot be listed.
+fn processes() -> Option<impl Iterator<Item = (u32, String)>> {
+    let entries = std::fs::read_dir("/proc").ok()?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Some(pids.map(|pid: u32| (pid, format!("/proc/{pid}"))))
 }
 
 /// Activity counter of a set of processes.
