@@ -217,7 +217,9 @@ impl Inbox {
         let (mut deadline, mut is_last) = (deadline, false);
         loop {
             self.closing.check()?;
-            self.accept(reader);
+            if self.has_newcomers() {
+                self.accept(reader);
+            }
             // With several peers, check which others have sent before serving
             // one again; a single peer is read until it has nothing.
             if !waited && reader.slots.len() > 1 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use ekuiper_core::sp::{FRAME_HEADER, MAX_WORDS, Protocol, frame_header};
 use ekuiper_core::transport::{ConnectionId, Deadline, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
@@ -86,17 +87,17 @@ impl Link {
         if self.is_unfinished() {
             return Ok(if self.is_cut_off() { Written::Gone } else { Written::Nothing });
         }
-        let mut head = [0; MAX_HEAD + COPY_UP_TO];
-        head[..FRAME_HEADER].copy_from_slice(&frame_header(prefix.len() + body.len()));
-        let mut head_length = FRAME_HEADER + prefix.len();
-        head[FRAME_HEADER..head_length].copy_from_slice(prefix);
+        // Not an array: clearing one costs more than filling it.
+        let mut head = ArrayVec::<u8, { MAX_HEAD + COPY_UP_TO }>::new();
+        let mut copy = |bytes: &[u8]| head.try_extend_from_slice(bytes).expect("a head and a short body have room");
+        copy(&frame_header(prefix.len() + body.len()));
+        copy(prefix);
         let mut tail = body;
         if body.len() <= COPY_UP_TO {
-            head[head_length..head_length + body.len()].copy_from_slice(body);
-            head_length += body.len();
+            copy(body);
             tail = &[];
         }
-        let mut head = &head[..head_length];
+        let mut head = &head[..];
         let mut begun = false;
         // The amount that was written while busy-polling for room.
         let mut looked = None;

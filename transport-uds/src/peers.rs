@@ -104,11 +104,17 @@ impl Peers {
     pub(crate) fn offer(&mut self, body: &[u8], terms: &Terms<'_>, links: &Links) -> Result<bool> {
         let count = self.slots.len();
         for _ in 0..count {
-            if self.turn >= count {
-                self.turn = 0;
-            }
-            let slot = &mut self.slots[self.turn];
-            self.turn += 1;
+            let slot = match &mut self.slots[..] {
+                // The usual case, without turns.
+                [only] => only,
+                slots => {
+                    if self.turn >= count {
+                        self.turn = 0;
+                    }
+                    self.turn += 1;
+                    &mut slots[self.turn - 1]
+                }
+            };
             match slot.offer(body, terms, count == 1) {
                 Ok(Written::All) => return Ok(true),
                 Ok(Written::Nothing) => {}

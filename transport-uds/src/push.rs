@@ -72,6 +72,10 @@ impl Socket {
         self.accept(peers);
     }
 
+    fn has_newcomers(&self) -> bool {
+        self.listener.as_ref().is_some_and(Listener::has_newcomers)
+    }
+
     fn accept(&self, peers: &mut Peers) {
         while let Some(Newcomer { link, connection }) = self.listener.as_ref().and_then(Listener::accept) {
             // PUSH peers send nothing after their header: the oldest ones stay.
@@ -133,7 +137,9 @@ impl Socket {
         };
         let mut peers = self.peers.lock_open(&self.closing, deadline)?;
         // A new peer gets its share, even while the others take everything.
-        self.accept(&mut peers);
+        if self.has_newcomers() {
+            self.accept(&mut peers);
+        }
         if peers.offer(body, &terms, &self.links)? {
             return Ok(());
         }

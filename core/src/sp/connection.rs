@@ -323,14 +323,17 @@ impl Connection {
                 into.clear();
                 into.extend_from_slice(&self.buffer[start + skip..end]);
             }
-            LastMessage::Long { length } => {
-                self.long.truncate(length);
-                std::mem::swap(&mut self.long, into);
-                into.drain(..skip);
-                if self.long.capacity() > KEEP.max(2 * length) {
-                    self.long = Vec::new();
-                }
-            }
+            LastMessage::Long { length } => self.take_long(length, skip, into),
+        }
+    }
+
+    #[cold]
+    fn take_long(&mut self, length: usize, skip: usize, into: &mut Vec<u8>) {
+        self.long.truncate(length);
+        std::mem::swap(&mut self.long, into);
+        into.drain(..skip);
+        if self.long.capacity() > KEEP.max(2 * length) {
+            self.long = Vec::new();
         }
     }
 
