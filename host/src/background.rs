@@ -108,7 +108,7 @@ impl Background {
             own.done.notify_all();
             waker.into_iter().for_each(Waker::wake);
         });
-        Task(slot)
+        Task { slot, on_drop: None }
     }
 }
 
@@ -145,9 +145,14 @@ impl Shared {
 }
 
 /// Future of work that a thread of the host does. The work is done whether or
-/// not the future is awaited; dropping the future drops the result.
+/// not the future is awaited; dropping the future drops the result, and gives up
+/// an open that is in progress.
 #[must_use = "its result may be an error"]
-pub struct Task<T>(Arc<Slot<T>>);
+pub struct Task<T> {
+    slot: Arc<Slot<T>>,
+    /// Run if the future is dropped before its result is taken.
+    on_drop: Option<Box<dyn FnOnce() + Send>>,
+}
 
 struct Slot<T> {
     state: Mutex<SlotState<T>>,
@@ -167,8 +172,9 @@ impl<T> Slot<T> {
 
 impl<T> Task<T> {
     /// Blocks until the work is done.
-    pub(crate) fn wait(self) -> T {
-        let mut state = lock(&self.0.state);
+    pub(crate) fn wait(mut self) -> T {
+        self.on_drop = None;
+        let mut state = lock(&self.slot.state);
         loop {
             match state.result.take() {
                 Some(Ok(result)) => return result,
@@ -176,14 +182,28 @@ impl<T> Task<T> {
                     drop(state);
                     resume_unwind(panic)
                 }
-                None => state = wait(&self.0.done, state, None),
+                None => state = wait(&self.slot.done, state, None),
             }
         }
     }
 
     /// Returns the future of a result that is there.
     pub(crate) fn done(result: T) -> Self {
-        Self(Arc::new(Slot::new(Some(Ok(result)))))
+        Self { slot: Arc::new(Slot::new(Some(Ok(result)))), on_drop: None }
+    }
+
+    /// Has `give_up` run if the future is dropped before its result is taken.
+    pub(crate) fn or_when_dropped(mut self, give_up: impl FnOnce() + Send + 'static) -> Self {
+        self.on_drop = Some(Box::new(give_up));
+        self
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        if let Some(give_up) = self.on_drop.take() {
+            give_up();
+        }
     }
 }
 
@@ -192,13 +212,14 @@ impl<T> Future for Task<T> {
 
     /// # Panics
     /// The work has panicked, or the future has completed before.
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let mut state = lock(&self.0.state);
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let slot = self.slot.clone();
+        let mut state = lock(&slot.state);
         match state.result.take() {
-            Some(Ok(result)) => Poll::Ready(result),
-            Some(Err(panic)) => {
+            Some(result) => {
                 drop(state);
-                resume_unwind(panic)
+                self.on_drop = None;
+                Poll::Ready(result.unwrap_or_else(|panic| resume_unwind(panic)))
             }
             None => {
                 let former = state.waker.replace(context.waker().clone());

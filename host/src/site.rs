@@ -1,10 +1,10 @@
 //! What the plugins of one host share: settings, transport, socket folder, and
 //! the addresses in use.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -49,8 +49,7 @@ pub(crate) struct Site {
 #[derive(Default)]
 struct Addresses {
     taken: Registry,
-    /// Addresses of symbols that are being stopped in the background.
-    ending: HashSet<Address>,
+    holders: HashMap<Address, Arc<Holder>>,
     /// Number of times that waiting claims were woken.
     wakes: u64,
 }
@@ -117,13 +116,13 @@ impl Site {
     /// # Errors
     /// [`Error::InUse`].
     pub(crate) fn claim(self: &Arc<Self>, address: Address, owner: Subject) -> Result<Claim> {
-        self.claim_place(address, owner, [Duration::ZERO; 2], &|| false)
+        self.claim_place(address, owner, &Arc::default(), [Duration::ZERO; 2], &|| false)
     }
 
     /// Claims an address for `owner`, once its holder has released it: waits at
     /// most the first time while the holder is being stopped, and the second
     /// whatever it does. `is_over` ends the wait, and is asked again when a
-    /// plugin's state changes.
+    /// plugin's state changes. So does a `holder` that is given up, the claim's.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::Stopped`].
@@ -131,6 +130,7 @@ impl Site {
         self: &Arc<Self>,
         address: Address,
         owner: Subject,
+        holder: &Arc<Holder>,
         [while_ending, patience]: [Duration; 2],
         is_over: &dyn Fn() -> bool,
     ) -> Result<Claim> {
@@ -138,8 +138,12 @@ impl Site {
         let mut addresses = lock(&self.addresses);
         let mut seen = None;
         loop {
+            // Under the lock: whoever claims the address after it was given up
+            // does not find it taken by a holder that is not ending.
+            holder.check()?;
             let taken = match addresses.taken.claim(&address, owner.words()) {
                 Ok(()) => {
+                    addresses.holders.insert(address.clone(), holder.clone());
                     let is_elsewhere = |own: &&PathBuf| !address.path().starts_with(own);
                     let own = self.notes.as_ref().filter(is_elsewhere);
                     let note = own.and_then(|own| Elsewhere::note(own, &address));
@@ -148,7 +152,7 @@ impl Site {
                 Err(ekuiper_core::Error::Collision { owner, .. }) => owner,
                 Err(source) => return Err(Error::Message { what: owner.not_sent(), source: source.into() }),
             };
-            let is_ending = addresses.ending.contains(&address);
+            let is_ending = addresses.holders.get(&address).is_some_and(|holder| holder.is_ending());
             let patience = if is_ending { while_ending.max(patience) } else { patience };
             let left = patience.saturating_sub(since.elapsed());
             if left.is_zero() {
@@ -176,20 +180,43 @@ impl Site {
     }
 }
 
+/// What holds claims: an open source or sink.
+#[derive(Default)]
+pub(crate) struct Holder {
+    is_ending: AtomicBool,
+    is_given_up: AtomicBool,
+}
+
+impl Holder {
+    /// Has later claims of its addresses wait for their release: the symbol is
+    /// being stopped in the background.
+    pub(crate) fn mark_ending(&self) {
+        self.is_ending.store(true, Ordering::SeqCst);
+    }
+
+    /// Gives up an open that is not needed any more: it claims nothing from now
+    /// on, and waits for nothing once it is woken.
+    pub(crate) fn give_up(&self) {
+        self.mark_ending();
+        self.is_given_up.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns an error if the open was given up.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_given_up.load(Ordering::SeqCst) { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::SeqCst)
+    }
+}
+
 /// An address claimed within this host.
 pub(crate) struct Claim {
     site: Arc<Site>,
     pub(crate) address: Address,
     /// Note by which the sockets of a killed host are removed.
     note: Option<Elsewhere>,
-}
-
-impl Claim {
-    /// Marks the symbol as being stopped in the background, which the next
-    /// claim of the address waits for.
-    pub(crate) fn mark_ending(&self) {
-        lock(&self.site.addresses).ending.insert(self.address.clone());
-    }
 }
 
 impl Drop for Claim {
@@ -199,7 +226,7 @@ impl Drop for Claim {
         drop(self.note.take());
         let mut addresses = lock(&self.site.addresses);
         addresses.taken.release(&self.address);
-        addresses.ending.remove(&self.address);
+        addresses.holders.remove(&self.address);
         drop(addresses);
         self.site.released.notify_all();
     }

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::pin::Pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ekuiper_conformance::raw::{PULL, PUSH, frame};
@@ -228,6 +230,31 @@ fn callers_of_a_first_start_share_what_becomes_of_it() {
     });
     let starts = std::fs::read_to_string(plugin.join("starts")).unwrap().lines().count();
     assert!(starts < CALLERS, "{starts} starts for {CALLERS} callers");
+}
+
+/// An open that was given up waits neither for its plugin's start, nor for its
+/// place.
+#[test]
+fn an_open_that_was_given_up_does_not_wait_for_its_plugin() {
+    let stage = Stage::new();
+    let plugin = stage.plugin("p", &[]);
+    let host = stage.builder().plugin(&plugin).init_timeout(FOREVER).build().unwrap();
+    let mut sources: Vec<_> = (0..200).map(|n| host.source("s").instance(n).open_async::<Value>()).collect();
+    let mut sinks: Vec<_> = (0..200).map(|n| host.sink("k").instance(n).open_async()).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(sources.iter_mut().all(|open| Pin::new(open).poll(&mut context).is_pending()));
+    assert!(sinks.iter_mut().all(|open| Pin::new(open).poll(&mut context).is_pending()));
+    let threads = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok);
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.trim_end() == "ekuiper-work").count()
+    };
+    wait_until("each waits in a thread", || threads() >= 400);
+    drop((sources, sinks));
+    // Other tests have some, too.
+    wait_until("none waits any more", || threads() < 100);
+    assert_eq!(host.status("p").unwrap().symbols.len(), 0);
+    host.shutdown();
 }
 
 #[test]

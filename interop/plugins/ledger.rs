@@ -38,8 +38,49 @@ fn crash_until(number: u64, file: String, crashes: usize) -> Result<u64> {
     Ok(note(number))
 }
 
+#[derive(serde::Deserialize)]
+struct Row {
+    n: u64,
+}
+
+/// Collects each message after a pause, and refuses odd numbers if it is told
+/// to. Writes the numbers to a file, if there is one.
+#[derive(Default)]
+struct Late(Settings);
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Settings {
+    /// In milliseconds.
+    pause: u64,
+    refuses_odd: bool,
+    path: Option<std::path::PathBuf>,
+}
+
+impl Sink for Late {
+    fn configure(&mut self, config: &Config) -> Result<()> {
+        self.0 = config.parse()?;
+        Ok(())
+    }
+
+    fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
+        for Row { n: number } in ctx.rows::<Row>(data)? {
+            std::thread::sleep(Duration::from_millis(self.0.pause));
+            if let Some(path) = &self.0.path {
+                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+                writeln!(file, "{number}")?;
+            }
+            if self.0.refuses_odd && number % 2 == 1 {
+                return Err(format!("{number} is odd").into());
+            }
+        }
+        Ok(())
+    }
+}
+
 fn main() -> ExitCode {
     Plugin::new("ledger")
+        .sink("late", Late::default)
         // Gives its number back.
         .function("note", note)
         // The same, after so many milliseconds.

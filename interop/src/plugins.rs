@@ -223,6 +223,7 @@ impl Ledger {
             "version": "v1.0.0",
             "language": "rust",
             "executable": "ledger",
+            "sinks": ["late"],
             "functions": ["note", "slow", "noted", "begun", "held", "word", "crash_until", "crash"],
         });
         fs::write(folder.join("ledger.json"), manifest.to_string()).unwrap();

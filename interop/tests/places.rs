@@ -4,11 +4,16 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::mpsc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use ekuiper_host::{AsyncSource, Error, Host, Sink, Source};
-use ekuiper_interop::guard::{PATIENCE, Watchdog, next};
-use ekuiper_interop::plugins::Mirror;
+use ekuiper_interop::guard::{PATIENCE, Process, Watchdog, next, soon};
+use ekuiper_interop::plugins::{Ledger, Mirror, OfficialPython};
+use futures::executor::block_on;
 use futures::future::join_all;
 use futures::stream::StreamExt;
 use serde_json::json;
@@ -17,6 +22,17 @@ ekuiper_interop::over_each_transport_of_ours! {
     a_restarted_rule_waits_for_its_place,
     more_rules_than_threads_wait_for_their_places,
     two_hosts_and_two_rules_read_one_source,
+    an_open_that_was_given_up_gives_its_place_back,
+    opens_that_were_given_up_wait_for_nothing,
+}
+
+mod on_one_wire {
+    use super::{a_sink_inherits_nothing_of_an_abandoned_one, an_official_open_that_was_given_up_gives_its_place_back};
+
+    ekuiper_interop::over_each_transport! {
+        a_sink_inherits_nothing_of_an_abandoned_one,
+        an_official_open_that_was_given_up_gives_its_place_back,
+    }
 }
 
 fn host(mirror: &Mirror, transport: &str) -> Host {
@@ -99,4 +115,121 @@ fn two_hosts_and_two_rules_read_one_source(transport: &str) {
     hosts[0].shutdown();
     let mut other = other;
     assert_eq!(next(&mut other).message["count"], 101);
+}
+
+/// Drops a future that opens something, at another moment each round.
+fn give_up<F: Future + Unpin>(mut open: F, round: u32) {
+    if round.is_multiple_of(4) {
+        return;
+    }
+    let _ = Pin::new(&mut open).poll(&mut Context::from_waker(Waker::noop()));
+    std::thread::sleep(Duration::from_micros(u64::from(round % 4 - 1) * u64::from(round) * 10));
+}
+
+fn an_open_that_was_given_up_gives_its_place_back(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let rows = mirror.scratch().join("rows");
+    let source = || host.source("random").rule("same").config(json!({ "interval": 1 }));
+    let sink = || host.sink("file").rule("same").config(json!({ "path": rows })).require_ack(true);
+    for round in 0..100 {
+        give_up(source().open_async::<serde_json::Value>(), round);
+        let mut source = block_on(source().open_async::<serde_json::Value>()).unwrap();
+        let first = block_on(source.next()).unwrap().unwrap();
+        assert_eq!(first.message["count"], 1);
+        block_on(source.close()).unwrap();
+    }
+    for round in 0..100 {
+        give_up(sink().open_async(), round);
+        let sink = sink().open().unwrap();
+        sink.send(&json!({})).unwrap();
+        assert_eq!((sink.delivery().sent, sink.delivery().delivered), (1, 1));
+        sink.close().unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&rows).unwrap(), "{}\n".repeat(100));
+    // Nothing is left open, and no symbol runs without a handle.
+    let give_up = soon();
+    while !host.status("mirror").unwrap().symbols.is_empty() {
+        assert!(Instant::now() < give_up, "{:?}", host.status("mirror"));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(Process::of(host.pid("mirror").unwrap()).threads("random"), 0);
+    host.shutdown();
+}
+
+fn opens_that_were_given_up_wait_for_nothing(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let source = || host.source("random").rule("same").config(json!({ "interval": 1 }));
+    let mut holder = source().open().unwrap();
+    let waits = 400;
+    let mut opens: Vec<_> = (0..waits)
+        .map(|_| source().wait_for_place(Duration::from_secs(3600)).open_async::<serde_json::Value>())
+        .collect();
+    for open in &mut opens {
+        assert!(Pin::new(open).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    let threads = || Process::of(std::process::id()).threads("ekuiper-work");
+    let give_up = soon();
+    while threads() < waits {
+        assert!(Instant::now() < give_up, "each waits in a thread");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(opens);
+    // Other tests have some, too.
+    while threads() > waits / 2 {
+        assert!(Instant::now() < give_up, "{} threads still wait", threads());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(next(&mut holder).message["count"], 1, "the holder is not disturbed");
+    drop(holder);
+    source().open().unwrap().close().unwrap();
+    host.shutdown();
+}
+
+fn a_sink_inherits_nothing_of_an_abandoned_one(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let ledger = Ledger::new();
+    let host = Host::builder().transport(transport).plugin(ledger.folder()).build().unwrap();
+    // It collects for longer than a stop is waited for.
+    let rows = 80;
+    for require_ack in [true, false] {
+        let sink = host.sink("late").rule("same").config(json!({ "pause": 100 })).open().unwrap();
+        (0..rows).for_each(|row| sink.send(&json!({ "n": row })).unwrap());
+        sink.stopper().abandon();
+        let missing = match sink.close() {
+            Err(Error::NotCollected { missing, .. }) => missing,
+            other => panic!("{other:?}"),
+        };
+        assert!((1..=rows).contains(&missing));
+        let next = host.sink("late").rule("same").require_ack(require_ack).open().unwrap();
+        for row in 0..10 {
+            next.send(&json!({ "n": row })).unwrap();
+        }
+        next.flush(PATIENCE).unwrap();
+        let delivery = next.delivery();
+        assert_eq!((delivery.sent, delivery.delivered, delivery.refused), (10, 10, 0));
+        next.close().unwrap();
+    }
+    host.shutdown();
+}
+
+fn an_official_open_that_was_given_up_gives_its_place_back(transport: &str) {
+    OfficialPython::run(transport, |plugin, host| {
+        let rule = plugin.rule("same");
+        let source = || host.source(&plugin.symbol("pyjson")).rule(&rule);
+        let sink = || host.sink(&plugin.symbol("print")).rule(&rule).operator("k").require_ack(true);
+        for round in 0..12 {
+            give_up(source().open_async::<serde_json::Value>(), round * 500);
+            let mut source = source().open().unwrap();
+            assert_eq!(next(&mut source).message["value"], 1);
+            source.close().unwrap();
+            give_up(sink().open_async(), round * 500);
+            let sink = sink().open().unwrap();
+            sink.send(&json!({})).unwrap();
+            sink.close().unwrap();
+        }
+    });
 }

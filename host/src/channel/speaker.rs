@@ -32,6 +32,11 @@ impl SpeakerFilter {
         self.connections.is_empty()
     }
 
+    /// Forgets who has spoken and left so far; who is connected may speak.
+    pub(crate) fn begin(&mut self) {
+        (self.speaker, self.over) = (None, false);
+    }
+
     /// Adds a connection.
     pub(crate) fn came(&mut self, connection: ConnectionId) {
         self.connections.push(connection);

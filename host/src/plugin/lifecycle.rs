@@ -337,6 +337,11 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         matches!(self.phase, Phase::Running).then_some(self.generation)
     }
 
+    /// Forgets a caller that waits no more: it is not answered.
+    pub(crate) fn forget_caller(&mut self, caller: Caller) {
+        self.callers.retain(|(other, _)| *other != caller);
+    }
+
     /// Returns the symbols in use.
     pub(crate) fn symbols(&self) -> &[S] {
         &self.symbols

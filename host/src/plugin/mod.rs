@@ -25,7 +25,7 @@ use ekuiper_core::address::Address;
 use crate::catalog::Package;
 use crate::channel::Channel;
 use crate::health::ledger::Ledger;
-use crate::site::{Claim, Site};
+use crate::site::{Claim, Holder, Site};
 use crate::status::{EventKind, PluginState, Status, Traffic};
 use crate::sync::{lock, wait};
 use crate::{Error, Result, Subject};
@@ -135,6 +135,12 @@ impl Plugin {
     /// that come during a start share its outcome. A restart is waited for
     /// until `deadline`.
     pub(crate) fn running(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Running>> {
+        self.running_for(&Holder::default(), deadline)
+    }
+
+    /// Returns the serving process as [`running`](Self::running) does, unless
+    /// the holder gives up.
+    pub(crate) fn running_for(self: &Arc<Self>, holder: &Holder, deadline: Instant) -> Result<Arc<Running>> {
         let mut inner = lock(&self.inner);
         if let Some(generation) = inner.lifecycle.serving()
             && let Some(running) = inner.running.clone()
@@ -150,7 +156,22 @@ impl Plugin {
         }
         let caller = inner.next_caller();
         self.handle_locked(inner, Input::Wanted { caller, deadline });
-        self.await_answer(deadline, |inner| inner.answers.remove(&caller))
+        self.await_answer(deadline, |inner| {
+            let answer = inner.answers.remove(&caller);
+            answer.or_else(|| {
+                let given_up = holder.check().err()?;
+                inner.lifecycle.forget_caller(caller);
+                Some(Err(given_up))
+            })
+        })
+    }
+
+    /// Has every wait for the plugin check whether its holder gives up.
+    pub(crate) fn wake_holders(&self) {
+        self.site.wake_claims();
+        // Under the lock, so that no thread misses it that has just checked.
+        let _inner = lock(&self.inner);
+        self.changed.notify_all();
     }
 
     /// Waits for an answer of the lifecycle, which comes by the deadline, or
@@ -184,9 +205,15 @@ impl Plugin {
     /// Claims an address for a source or a sink; waits at most `patience` while
     /// another handle has it, and at most `init_timeout` while that is being
     /// stopped.
-    pub(crate) fn claim_place(&self, address: Address, owner: Subject, patience: Duration) -> Result<Claim> {
+    pub(crate) fn claim_place(
+        &self,
+        address: Address,
+        owner: Subject,
+        holder: &Arc<Holder>,
+        patience: Duration,
+    ) -> Result<Claim> {
         let while_ending = self.site.options.init_timeout;
-        self.site.claim_place(address, owner, [while_ending, patience], &|| self.is_shut_down())
+        self.site.claim_place(address, owner, holder, [while_ending, patience], &|| self.is_shut_down())
     }
 
     /// Returns an error if waiting for the plugin is pointless.
@@ -206,11 +233,11 @@ impl Plugin {
 
     /// Starts a source or a sink now, and after every crash, until it is
     /// [detached](Self::detach).
-    pub(crate) fn attach(self: &Arc<Self>, handle: Arc<dyn Restorable>) -> Result<()> {
+    pub(crate) fn attach(self: &Arc<Self>, handle: Arc<dyn Restorable>, holder: &Holder) -> Result<()> {
         // Attached first, so that a crash between the start and the attachment
         // cannot leave the handle out.
         self.handle(Input::Attached(Symbol::Handle(handle.clone())));
-        let opened = self.open(&*handle);
+        let opened = self.open(&*handle, holder).and_then(|()| holder.check());
         if opened.is_err() {
             // A restart may have the handle in its list, or have started it.
             handle.give_up();
@@ -218,10 +245,10 @@ impl Plugin {
         opened
     }
 
-    fn open(self: &Arc<Self>, handle: &dyn Restorable) -> Result<()> {
+    fn open(self: &Arc<Self>, handle: &dyn Restorable, holder: &Holder) -> Result<()> {
         let give_up = Instant::now() + self.site.options.init_timeout;
         loop {
-            let running = self.running(give_up)?;
+            let running = self.running_for(holder, give_up)?;
             match handle.restore(&running) {
                 // Its process was replaced, or crashed: not the symbol's fault.
                 Err(Error::Replaced { .. } | Error::Exited { .. }) if Instant::now() < give_up => {

@@ -46,6 +46,8 @@ pub(crate) enum Stopped {
     Answered,
     /// The symbol ends with its process.
     WithProcess,
+    /// The plugin has answered the stop, and the symbol still runs.
+    StillRuns,
 }
 
 /// A running plugin process.
@@ -243,7 +245,8 @@ impl Running {
     /// Stops a source or a sink, and repeats the stop until it takes effect:
     /// the official Python SDK answers `ok` to a stop during a start, and
     /// ignores it (fault 13). `has_stopped` waits for the symbol's end, at most
-    /// for the given time.
+    /// for the given time. A symbol that still runs keeps its addresses: it
+    /// would write to whatever listens there.
     pub(crate) fn stop_symbol(
         &self,
         control: &Control,
@@ -276,14 +279,19 @@ impl Running {
                 return Ok(Stopped::Answered);
             }
             if Instant::now() >= give_up {
-                let words = format!("{} {}: it still runs after its stop", control.plugin_type, control.symbol_name);
-                let what = Subject::from(words).about(&self.name, Some(&control.symbol_name));
-                return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
+                return Ok(Stopped::StillRuns);
             }
             tracing::debug!(plugin = self.name, symbol = control.symbol_name, "a stop was ignored: sending it again");
             pause = (pause * 2).min(MAX_STOP_PAUSE);
         }
         Ok(Stopped::WithProcess)
+    }
+
+    /// Returns the error of a stop after which the symbol still runs.
+    pub(crate) fn still_runs(&self, control: &Control) -> Error {
+        let words = format!("{} {}: it still runs after its stop", control.plugin_type, control.symbol_name);
+        let what = Subject::from(words).about(&self.name, Some(&control.symbol_name));
+        Error::Timeout { plugin: self.name.clone(), what, after: self.site.options.recv_timeout }
     }
 
     /// Stops the symbols that may run without a handle.

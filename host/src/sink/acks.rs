@@ -16,6 +16,7 @@ use ekuiper_transport_ipc::lock::DeadlineLock;
 use super::tally::Tally;
 use crate::channel::idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
 use crate::channel::speaker::SpeakerFilter;
+use crate::process::EXIT_GRACE;
 use crate::sync::lock;
 
 /// Evidence that a message was collected.
@@ -162,6 +163,16 @@ impl Acks {
             tasks: Tasks { wakers: Mutex::default(), first: AtomicU64::new(u64::MAX) },
             armer: OnceLock::new(),
         }
+    }
+
+    /// Forgets what has arrived before the sink's start was answered: it is of
+    /// an earlier sink at this address.
+    pub(super) fn begin(&self) {
+        // The idle reader may hold it.
+        let Some(mut reading) = self.reading.lock(Instant::now() + EXIT_GRACE) else { return };
+        let _ = self.read_pending(&mut reading);
+        reading.peers.begin();
+        reading.report = Collected::default();
     }
 
     /// Lets tasks wait for acknowledgements, which the idle reader watches.

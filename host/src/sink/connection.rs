@@ -23,6 +23,9 @@ use crate::{Error, Result, Subject};
 /// no event reports.
 const GONE_PAUSE: Duration = Duration::from_millis(1);
 
+/// The same interval while the sink collects.
+const END_LOOK: Duration = Duration::from_millis(20);
+
 /// Maximum time to read the pending reports, since a stranger may send without
 /// end.
 const MAX_REPORTS: Duration = Duration::from_secs(1);
@@ -40,6 +43,8 @@ pub(crate) struct SinkConnection {
     pub(crate) turn: DeadlineLock<()>,
     /// An acknowledgement is missing: later ones could be mistaken for it.
     is_broken: AtomicBool,
+    /// The sink runs after its stop was answered: it still collects.
+    still_runs: AtomicBool,
     push: Arc<dyn Push>,
     /// Number of connections when the first message was sent.
     connections: u64,
@@ -82,6 +87,7 @@ impl SinkConnection {
             acks.pull.close();
             return Err(error);
         }
+        acks.begin();
         let opened = running
             .scope
             .push(data)
@@ -115,6 +121,7 @@ impl SinkConnection {
             started: Instant::now(),
             turn: DeadlineLock::default(),
             is_broken: AtomicBool::new(false),
+            still_runs: AtomicBool::new(false),
             push,
             acks,
             proof: Proof::default(),
@@ -309,16 +316,38 @@ impl SinkConnection {
         }
     }
 
-    /// Stops the sink in its process, if that is alive.
+    /// Stops the sink in its process, if that is alive. A sink that
+    /// [still runs](Self::still_runs) afterwards stays connected.
     pub(crate) fn stop(&self, control: &Control) -> Result<()> {
         let stopped = self.tell_to_stop(control, |patience| is_gone(&self.running, &self.data, patience));
+        if self.still_runs() {
+            return stopped;
+        }
+        self.end(stopped.is_ok());
+        stopped
+    }
+
+    fn end(&self, is_stopped: bool) {
         self.read_reports();
         self.close();
-        match stopped {
-            Ok(()) if self.is_alive() => self.running.mark_closed(&self.data),
-            _ => self.running.sweep(),
+        if is_stopped && self.is_alive() {
+            self.running.mark_closed(&self.data);
+        } else {
+            self.running.sweep();
         }
-        stopped
+    }
+
+    /// Returns whether the sink runs, though the plugin has answered its stop:
+    /// it collects what was sent before.
+    pub(crate) fn still_runs(&self) -> bool {
+        self.still_runs.load(Ordering::SeqCst)
+    }
+
+    /// Waits until a sink that still runs has closed its socket, or its process
+    /// has ended. Its reports are read until then.
+    pub(crate) fn await_end(&self) {
+        while self.data.path().exists() && self.running.process.wait(END_LOOK).is_none() {}
+        self.end(true);
     }
 
     /// Stops the sink in a process that is about to be ended gracefully.
@@ -331,7 +360,13 @@ impl SinkConnection {
         if matches!(stopped, Ok(Stopped::Answered) | Err(Error::Refused { .. })) {
             self.mark_stop_answered();
         }
-        stopped.map(|_| ())
+        match stopped? {
+            Stopped::StillRuns => {
+                self.still_runs.store(true, Ordering::SeqCst);
+                Err(self.running.still_runs(control))
+            }
+            Stopped::Answered | Stopped::WithProcess => Ok(()),
+        }
     }
 
     /// Ends the wait of a sender, in the middle of its message.

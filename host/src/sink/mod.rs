@@ -51,14 +51,20 @@ impl SinkBuilder {
     }
 
     /// Starts the sink in a thread of the host, for a caller that must not
-    /// block. Dropping the future stops the sink.
+    /// block. Dropping the future stops the sink, and ends every wait of the
+    /// open: the next open at its [place](Self::wait_for_place) waits until it
+    /// is stopped.
     ///
     /// # Errors
     /// As [`SinkBuilder::open`].
     pub fn open_async(self) -> Task<Result<AsyncSink>> {
-        match &self.plugin {
-            Ok(plugin) => plugin.site.openings.clone().start(move || self.open().map(Sink::into_async)),
-            Err(_) => Task::done(self.open().map(Sink::into_async)),
+        match self.session() {
+            Ok(session) => {
+                let opened = session.clone();
+                let opening = session.plugin.site.openings.start(move || Sink::open(opened).map(Sink::into_async));
+                opening.or_when_dropped(move || session.give_up_open())
+            }
+            Err(error) => Task::done(Err(error)),
         }
     }
 
@@ -69,6 +75,10 @@ impl SinkBuilder {
     /// channel has the same address, or another handle has the
     /// [place](Self::wait_for_place).
     pub fn open(self) -> Result<Sink> {
+        Sink::open(self.session()?)
+    }
+
+    fn session(self) -> Result<Arc<SinkSession>> {
         let Self { plugin, target, require_ack } = self;
         let plugin = plugin?;
         let mut config = target.config(plugin.name())?;
@@ -76,10 +86,7 @@ impl SinkBuilder {
             config.insert("requireAck".into(), true.into());
         }
         let control = Control::sink(&target.symbol, target.meta.clone(), config);
-        let session = SinkSession::new(plugin.clone(), target, control);
-        session.take_place()?;
-        plugin.attach(session.clone())?;
-        Ok(Sink { sender: Arc::new(Sender::new(session)), closed: false })
+        Ok(SinkSession::new(plugin, target, control))
     }
 }
 
@@ -95,6 +102,11 @@ pub struct Sink {
 }
 
 impl Sink {
+    fn open(session: Arc<SinkSession>) -> Result<Self> {
+        session.open()?;
+        Ok(Self { sender: Arc::new(Sender::new(session)), closed: false })
+    }
+
     /// Sends a row, or an array of rows. With acknowledgements, returns once
     /// the message is acknowledged.
     ///

@@ -22,7 +22,7 @@ use crate::health::vitals::Vitals;
 use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
 use crate::plugin::running::Running;
-use crate::site::Claim;
+use crate::site::{Claim, Holder};
 use crate::sync::{Changed, lock};
 use crate::target::Target;
 use crate::{Error, Result, Subject};
@@ -38,6 +38,7 @@ pub(crate) struct SinkSession {
     starting: DeadlineLock<()>,
     pub(crate) state: Mutex<SinkState>,
     changed: Changed,
+    holder: Arc<Holder>,
     /// Nothing more is to be sent.
     stopped: AtomicBool,
     /// The wait for collection is given up.
@@ -107,9 +108,9 @@ impl Restorable for SinkSession {
             return outcome.map(|_| ());
         }
         // No caller may have waited to stop this start.
-        let stopped =
-            outcome.and_then(|connection| connection.map_or(Ok(()), |connection| connection.stop(&self.control)));
-        lock(&self.state).claims = None;
+        let connection = outcome.inspect_err(|_| self.release(None))?;
+        let stopped = connection.as_ref().map_or(Ok(()), |connection| connection.stop(&self.control));
+        self.release(connection);
         stopped
     }
 
@@ -181,6 +182,7 @@ impl SinkSession {
             starting: DeadlineLock::default(),
             state: Mutex::default(),
             changed: Changed::default(),
+            holder: Arc::default(),
             stopped: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             is_dropped: AtomicBool::new(false),
@@ -211,12 +213,22 @@ impl SinkSession {
         SinkConnection::start(running, &self.control, &data, &ack, &self.what(), &self.tally)
     }
 
-    /// Claims the sink's addresses, waiting while another handle has them.
-    /// Before the sink is attached: a restart of the plugin does not wait for
-    /// it.
-    pub(crate) fn take_place(&self) -> Result<()> {
-        let running = self.plugin.running(Instant::now() + self.plugin.site.options.init_timeout)?;
-        self.claim(&running, self.target.wait_for_place).map(|_| ())
+    /// Starts the sink, once it has its place.
+    pub(crate) fn open(self: &Arc<Self>) -> Result<()> {
+        // Before the sink is attached: a restart of the plugin does not wait for
+        // the place.
+        let deadline = Instant::now() + self.plugin.site.options.init_timeout;
+        let running = self.plugin.running_for(&self.holder, deadline)?;
+        self.claim(&running, self.target.wait_for_place)?;
+        self.plugin.attach(self.clone(), &self.holder)
+    }
+
+    /// Gives up the open: ends its waits. What it has started, it stops.
+    pub(crate) fn give_up_open(&self) {
+        self.holder.give_up();
+        lock(&self.state).closed = true;
+        self.changed.notify_all();
+        self.plugin.wake_holders();
     }
 
     /// Claims the addresses in the socket folder of a process, unless that is
@@ -234,7 +246,7 @@ impl SinkSession {
             let since = Instant::now();
             let claim = |address: &Address| {
                 let left = patience.saturating_sub(since.elapsed());
-                self.plugin.claim_place(address.clone(), self.what(), left)
+                self.plugin.claim_place(address.clone(), self.what(), &self.holder, left)
             };
             let claims = [claim(&data)?, claim(&ack)?];
             lock(&self.state).claims = Some(claims);
@@ -316,7 +328,7 @@ impl SinkSession {
     /// Has a thread close the sink, which the next sink at its addresses waits
     /// for, and the shutdown of the host.
     pub(crate) fn close_later(&self, close: impl FnOnce() -> Result<()> + Send + 'static) -> Task<Result<()>> {
-        lock(&self.state).claims.iter().flatten().for_each(Claim::mark_ending);
+        self.holder.mark_ending();
         let own = self.own.clone();
         self.plugin.site.background.close_later(move || {
             let closed = close();
@@ -388,7 +400,7 @@ impl SinkSession {
             }
             stopped = self.stop_in(connection);
         }
-        lock(&self.state).claims = None;
+        self.release(connection.clone());
         drop(starting);
         // Not before: while messages are collected, an update must restore the
         // sink.
@@ -418,7 +430,7 @@ impl SinkSession {
     /// Stops the sink in the background. Its addresses are released then; a
     /// shutdown of the host ends the stop.
     fn stop_in_background(&self, connection: Arc<SinkConnection>) {
-        lock(&self.state).claims.iter().flatten().for_each(Claim::mark_ending);
+        self.holder.mark_ending();
         let own = self.own.upgrade();
         let same = connection.clone();
         let stop = move || own.iter().for_each(|session| session.stop_and_log(&connection));
@@ -429,11 +441,32 @@ impl SinkSession {
         }
     }
 
-    fn stop_and_log(&self, connection: &SinkConnection) {
-        if let Err(error) = self.stop_in(connection) {
-            tracing::warn!(sink = self.control.symbol_name, error = %Chain(&error), "an abandoned sink was not stopped");
+    fn stop_and_log(&self, connection: &Arc<SinkConnection>) {
+        match self.stop_in(connection) {
+            Err(_) if connection.still_runs() => tracing::debug!(
+                sink = self.control.symbol_name,
+                "an abandoned sink still collects: its place is free when it has ended"
+            ),
+            Err(error) => {
+                tracing::warn!(sink = self.control.symbol_name, error = %Chain(&error), "an abandoned sink was not stopped");
+            }
+            Ok(()) => {}
         }
-        lock(&self.state).claims = None;
+        self.release(Some(connection.clone()));
+    }
+
+    /// Releases the addresses, once a sink that still runs has ended: until
+    /// then, its acknowledgements and reports would be those of the next sink
+    /// there.
+    fn release(&self, connection: Option<Arc<SinkConnection>>) {
+        let claims = lock(&self.state).claims.take();
+        if let Some(connection) = connection.filter(|connection| connection.still_runs()) {
+            self.holder.mark_ending();
+            self.plugin.site.background.run(move || {
+                connection.await_end();
+                drop(claims);
+            });
+        }
     }
 
     fn not_stopped(&self, error: Error) -> Error {

@@ -56,14 +56,20 @@ impl SourceBuilder {
     }
 
     /// Starts the source in a thread of the host, for a caller that must not
-    /// block. Dropping the future stops the source.
+    /// block. Dropping the future stops the source, and ends every wait of the
+    /// open: the next open at its [place](Self::wait_for_place) waits until it
+    /// is stopped.
     ///
     /// # Errors
     /// As [`SourceBuilder::open`].
     pub fn open_async<M: DeserializeOwned + Send + 'static>(self) -> Task<Result<AsyncSource<M>>> {
-        match &self.plugin {
-            Ok(plugin) => plugin.site.openings.clone().start(move || self.open_as().map(Source::into_async)),
-            Err(_) => Task::done(self.open_as().map(Source::into_async)),
+        match self.session() {
+            Ok(session) => {
+                let opened = session.clone();
+                let opening = session.plugin.site.openings.start(move || Source::open(opened).map(Source::into_async));
+                opening.or_when_dropped(move || session.give_up_open())
+            }
+            Err(error) => Task::done(Err(error)),
         }
     }
 
@@ -72,13 +78,14 @@ impl SourceBuilder {
     /// # Errors
     /// As [`SourceBuilder::open`].
     pub fn open_as<M: DeserializeOwned>(self) -> Result<Source<M>> {
+        Source::open(self.session()?)
+    }
+
+    fn session(self) -> Result<Arc<SourceSession>> {
         let Self { plugin, target, datasource } = self;
         let plugin = plugin?;
         let control = Control::source(&target.symbol, target.meta.clone(), &datasource, target.config(plugin.name())?);
-        let session = SourceSession::new(plugin.clone(), target, control);
-        session.take_place()?;
-        plugin.attach(session.clone())?;
-        Ok(Source { session, buffer: Vec::new(), over: false, closed: false, record: PhantomData })
+        Ok(SourceSession::new(plugin, target, control))
     }
 }
 
@@ -179,6 +186,11 @@ impl<M: DeserializeOwned> Source<M> {
 }
 
 impl<M> Source<M> {
+    fn open(session: Arc<SourceSession>) -> Result<Self> {
+        session.open()?;
+        Ok(Self { session, buffer: Vec::new(), over: false, closed: false, record: PhantomData })
+    }
+
     /// Stops the source.
     ///
     /// # Errors

@@ -19,12 +19,16 @@ use crate::health::ledger::Counted;
 use crate::health::vitals::{Place, Vitals};
 use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
-use crate::plugin::running::Running;
-use crate::site::Claim;
+use crate::plugin::running::{Running, Stopped};
+use crate::site::{Claim, Holder};
 use crate::status::EventKind;
 use crate::sync::{Changed, lock};
 use crate::target::Target;
 use crate::{Error, Result, Subject};
+
+/// Interval of the check whether the process of a source that ignores its stop
+/// has ended.
+const END_LOOK: Duration = Duration::from_secs(1);
 
 /// A source with a handle, across all processes of its plugin.
 pub(super) struct SourceSession {
@@ -35,6 +39,7 @@ pub(super) struct SourceSession {
     starting: DeadlineLock<()>,
     state: Mutex<SourceState>,
     changed: Changed,
+    holder: Arc<Holder>,
     pub(super) counted: Arc<Counted>,
 }
 
@@ -132,21 +137,34 @@ impl Restorable for SourceSession {
 impl SourceSession {
     /// Creates a session that is not started yet.
     pub(super) fn new(plugin: Arc<Plugin>, target: Target, control: Control) -> Arc<Self> {
-        let (starting, state, changed) = Default::default();
+        let (starting, state, changed, holder) = Default::default();
         let place = Place { kind: target.kind, name: target.symbol.clone(), meta: target.meta.clone() };
         let counted = plugin.ledger.source(place, plugin.restarts());
-        Arc::new(Self { plugin, target, control, starting, state, changed, counted })
+        Arc::new(Self { plugin, target, control, starting, state, changed, holder, counted })
     }
 
     pub(super) fn what(&self) -> Subject {
         self.target.subject(self.plugin.name())
     }
 
-    /// Claims the source's address, waiting while another handle has it. Before
-    /// the source is attached: a restart of the plugin does not wait for it.
-    pub(super) fn take_place(&self) -> Result<()> {
-        let running = self.plugin.running(Instant::now() + self.plugin.site.options.init_timeout)?;
-        self.claim(&running, self.target.wait_for_place).map(|_| ())
+    /// Starts the source, once it has its place.
+    pub(super) fn open(self: &Arc<Self>) -> Result<()> {
+        // Before the source is attached: a restart of the plugin does not wait
+        // for the place.
+        let deadline = Instant::now() + self.plugin.site.options.init_timeout;
+        let running = self.plugin.running_for(&self.holder, deadline)?;
+        self.claim(&running, self.target.wait_for_place)?;
+        self.plugin.attach(self.clone(), &self.holder)
+    }
+
+    /// Gives up the open: ends its waits. What it has started, it stops.
+    pub(super) fn give_up_open(&self) {
+        self.holder.give_up();
+        let mut state = lock(&self.state);
+        (state.ended, state.closed) = (true, true);
+        drop(state);
+        self.changed.notify_all();
+        self.plugin.wake_holders();
     }
 
     /// Claims the address in the socket folder of a process, unless that is
@@ -160,7 +178,7 @@ impl SourceSession {
         if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
             state.claim = None;
             drop(state);
-            let claim = self.plugin.claim_place(address.clone(), self.what(), patience)?;
+            let claim = self.plugin.claim_place(address.clone(), self.what(), &self.holder, patience)?;
             lock(&self.state).claim = Some(claim);
         }
         Ok(address)
@@ -356,7 +374,10 @@ impl SourceSession {
             let stopped = match attempts {
                 0 => running
                     .stop_symbol(&self.control, |patience| former.discard_until_end(Instant::now() + patience))
-                    .map(|_| ()),
+                    .and_then(|stopped| match stopped {
+                        Stopped::StillRuns => Err(running.still_runs(&self.control)),
+                        Stopped::Answered | Stopped::WithProcess => Ok(()),
+                    }),
                 _ => Ok(()),
             };
             let started = stopped.and_then(|()| self.start(running, Some(former)));
@@ -421,10 +442,10 @@ impl SourceSession {
     /// Ends the iteration, and has later starts at the address wait for the stop
     /// that follows.
     fn begin_stop(&self) {
+        self.holder.mark_ending();
         self.plugin.detach(self);
         let mut state = lock(&self.state);
         (state.ended, state.closed) = (true, true);
-        state.claim.iter().for_each(Claim::mark_ending);
         drop(state);
         self.changed.notify_all();
     }
@@ -440,21 +461,41 @@ impl SourceSession {
     /// stops.
     fn stop_current(&self) -> Result<()> {
         let mut state = lock(&self.state);
-        let connections = std::mem::take(&mut state.connections);
+        let mut connections = std::mem::take(&mut state.connections);
         state.watch = None;
         drop(state);
-        let stopped = connections.back().map_or(Ok(()), |connection| {
-            let running = &connection.running;
-            let stopped =
-                running.stop_symbol(&self.control, |patience| connection.discard_until_end(Instant::now() + patience));
-            // The source ends with its process, which the shutdown of a host
-            // ends.
-            stopped.map(|_| ()).or_else(|error| {
-                if self.plugin.is_shut_down() || running.has_ended_before(&error) { Ok(()) } else { Err(error) }
-            })
-        });
+        let current = connections.pop_back();
         connections.iter().for_each(|connection| connection.close());
+        let stopped = current.map_or(Ok(()), |connection| self.stop_in(connection));
         lock(&self.state).claim = None;
         stopped
+    }
+
+    /// Stops the source in the process of its last connection.
+    fn stop_in(&self, connection: Arc<SourceConnection>) -> Result<()> {
+        let running = &connection.running;
+        let discard = |patience| connection.discard_until_end(Instant::now() + patience);
+        let stopped = running.stop_symbol(&self.control, discard);
+        if let Ok(Stopped::StillRuns) = stopped {
+            let error = running.still_runs(&self.control);
+            self.release_at_end(connection);
+            return Err(error);
+        }
+        connection.close();
+        // The source ends with its process, which the shutdown of a host ends.
+        stopped.map(|_| ()).or_else(|error| {
+            if self.plugin.is_shut_down() || running.has_ended_before(&error) { Ok(()) } else { Err(error) }
+        })
+    }
+
+    /// Has a thread release the address once a source that ignores its stop has
+    /// ended: until then, its rows would be those of the next source there.
+    fn release_at_end(&self, connection: Arc<SourceConnection>) {
+        let claim = lock(&self.state).claim.take();
+        self.plugin.site.background.run(move || {
+            while !connection.discard_until_end(Instant::now() + END_LOOK) && !connection.running.is_over() {}
+            connection.close();
+            drop(claim);
+        });
     }
 }

@@ -149,9 +149,11 @@ pub(super) fn live(
     if handover.is_ending() {
         handover.refuse(0);
     }
-    pull.close();
     let _ = push.dispatch(Some(Instant::now()));
     push.close();
+    // Last: with this socket's file, the host considers the sink ended, and may
+    // listen at its addresses for the next one.
+    pull.close();
     account.iter().for_each(|account| account.over());
     Ok(())
 }
