@@ -2,11 +2,12 @@
 //!
 //! Contents: the [messages](message) that engine and plugin exchange and the
 //! [codecs](codec) that encode their values, the [addresses](address) of their
-//! channels, the plugin's [manifest] and [launch options](launch), the SP wire
-//! format as [state machines](sp), the [inverted request/reply
-//! conversation](exchange), the transport [contract](transport), the [restart
-//! policy](restart) of a crashed process, the [rate limit](throttle) of repeated
-//! log lines, and the workspace's way to [lock](sync).
+//! channels, the plugin's [manifest], its [description] of itself and its
+//! [launch options](launch), the SP wire format as [state machines](sp), the
+//! [inverted request/reply conversation](exchange), the transport
+//! [contract](transport), the [restart policy](restart) of a crashed process,
+//! the [rate limit](throttle) of repeated log lines, and the workspace's way to
+//! [lock](sync).
 //!
 //! Not here: sockets, threads, clocks and processes. Code that depends on time
 //! is given an [`Instant`](std::time::Instant) by its caller.
@@ -20,6 +21,7 @@
 pub mod address;
 mod chain;
 pub mod codec;
+pub mod description;
 mod error;
 pub mod exchange;
 mod json;
@@ -30,6 +32,7 @@ pub mod printable;
 mod request_id;
 pub mod restart;
 pub mod sp;
+mod spelling;
 pub mod sync;
 pub mod text;
 pub mod throttle;

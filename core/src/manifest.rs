@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::message::SymbolKind;
+use crate::spelling::meant;
 use crate::{Error, Result};
 
 /// The kind of a plugin's executable, which decides how it is started.
@@ -244,38 +245,9 @@ fn misspelt(fields: &Map<String, Value>, is_absent: impl Fn(&str) -> bool) -> im
     let absent: Vec<_> = FIELDS.iter().map(|(field, ..)| *field).filter(|field| is_absent(field)).collect();
     let known = |name: &str| FIELDS.iter().any(|(field, ..)| *field == name);
     fields.keys().filter(move |name| !known(name)).filter_map(move |name| {
-        let meant = absent.iter().find(|field| is_nearly(name, field))?;
+        let meant = meant(name, absent.iter().copied())?;
         Some(format!("unknown field {name:?}: did you mean {meant:?}?"))
     })
-}
-
-/// Whether two names differ only in case, underscores and dashes, the end of a
-/// word, or two letters.
-fn is_nearly(name: &str, field: &str) -> bool {
-    const LONGEST: usize = 32;
-    if name.len() > LONGEST {
-        return false;
-    }
-    let bare = |text: &str| -> Vec<char> {
-        text.chars().filter(|letter| !matches!(letter, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
-    };
-    let (name, field) = (bare(name), bare(field));
-    if name.len() >= 4 && field.starts_with(&name) {
-        return true;
-    }
-    // One row of the edit distance table: the number of edits from a prefix of
-    // one name to each prefix of the other.
-    let mut edits: Vec<usize> = (0..=field.len()).collect();
-    for (row, letter) in name.iter().enumerate() {
-        let mut corner = std::mem::replace(&mut edits[0], row + 1);
-        for (column, other) in field.iter().enumerate() {
-            let replaced = corner + usize::from(letter != other);
-            corner = edits[column + 1];
-            edits[column + 1] = replaced.min(corner + 1).min(edits[column] + 1);
-        }
-    }
-    // Little would be left of a short word.
-    edits[field.len()] <= field.len().saturating_sub(3).min(4) / 2
 }
 
 /// Checks a conda environment's name: it stands on `conda`'s command line and

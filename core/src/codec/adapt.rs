@@ -23,7 +23,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::bytes::{self, text};
+use super::bytes::{Bytes, text};
 
 /// A deserializer, seed or access that gives its reader bytes in the form that
 /// it asks for; with `KEY`, for a map's key.
@@ -93,7 +93,7 @@ impl<'de, D: Deserializer<'de>, const KEY: bool> Deserializer<'de> for Adapted<D
 
     #[inline]
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, D::Error> {
-        if name == bytes::NAME {
+        if name == Bytes::NEWTYPE {
             return self.deserialize_byte_buf(visitor);
         }
         self.0.deserialize_newtype_struct(name, Inside::<V, KEY>(visitor))

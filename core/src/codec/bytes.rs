@@ -26,9 +26,11 @@ use serde::ser::{Serialize, Serializer};
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub Vec<u8>);
 
-/// The newtype name that tells an [`Adapted`](super::Adapted) deserializer that
-/// bytes are requested.
-pub(super) const NAME: &str = "$ekuiper::Bytes";
+impl Bytes {
+    /// The name of the newtype as which a deserializer is asked for this type.
+    /// [`Adapted`](super::Adapted) then gives bytes.
+    pub const NEWTYPE: &'static str = "$ekuiper::Bytes";
+}
 
 /// The bytes' text form in JSON.
 pub(super) fn text(bytes: &[u8]) -> String {
@@ -83,7 +85,7 @@ impl<'de> Deserialize<'de> for Bytes {
             }
         }
 
-        deserializer.deserialize_newtype_struct(NAME, AnyForm)
+        deserializer.deserialize_newtype_struct(Self::NEWTYPE, AnyForm)
     }
 }
 

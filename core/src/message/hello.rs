@@ -11,10 +11,12 @@
 //! ignores what it does not know. A change that an older peer would
 //! misunderstand gets a new name, or a new number of [`Hello::VERSION`].
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::control::{HANDSHAKE, SymbolKind};
 use crate::codec::Format;
+use crate::description::Description;
 
 /// A capability of a plugin beyond eKuiper's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl Feature {
     }
 }
 
-/// A plugin's description of itself.
+/// What a plugin announces in its handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Hello {
@@ -64,6 +66,17 @@ pub struct Hello {
     /// The names of the plugin's [features](Feature).
     #[serde(default)]
     pub features: Vec<String>,
+    /// The plugin's description of itself, if it has one that this version can
+    /// read.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "description")]
+    pub description: Option<Box<Description>>,
+}
+
+/// Reads a description, if it has a form that this version knows: a plugin must
+/// not be refused for what it says beyond its symbols.
+fn description<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Description>>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(Description::decode(value.to_string().as_bytes()).ok().map(Box::new))
 }
 
 /// The names of a plugin's symbols.
@@ -146,6 +159,8 @@ impl Hello {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::description::Sdk;
+    use crate::manifest::Language;
 
     #[test]
     fn what_is_said_is_heard() {
@@ -161,6 +176,19 @@ mod tests {
     fn what_is_not_said_is_not_assumed() {
         let hello = Hello::decode(br#"handshake {"sdk":"later","features":["teleport"],"colour":"red"}"#).unwrap();
         assert!(hello.speaks(Format::Json) && !hello.speaks(Format::MessagePack) && !hello.has(Feature::Batch));
+    }
+
+    #[test]
+    fn a_description_of_a_later_form_is_passed_over() {
+        let mut hello = Hello::new("sdk", "1");
+        hello.description = Some(Box::new(Description::new("p", Language::Rust, Sdk::new("sdk", "1"))));
+        let heard = Hello::decode(&hello.encode()).unwrap();
+        assert_eq!(heard, hello);
+        for description in [r#"{"format":2,"name":"p"}"#, "7", "null", r#"{"format":1}"#] {
+            let message = format!(r#"handshake {{"sdk":"later","description":{description}}}"#);
+            let heard = Hello::decode(message.as_bytes()).unwrap();
+            assert_eq!((heard.sdk.as_str(), heard.description), ("later", None), "{description}");
+        }
     }
 
     #[test]
