@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ekuiper_sdk::Plugin;
 use ekuiper_sdk::raw::Raw;
+use ekuiper_sdk::{Plugin, describe};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -39,11 +39,13 @@ pub(crate) fn run(
         let symbol = name.clone();
         plugin = plugin.sink(name, move || PySink::new(symbol.clone(), make.clone()));
     }
+    let idempotent: Vec<String> = idempotent.extract()?;
     for (name, make) in factories(functions)? {
-        plugin = plugin.function(name.clone(), Raw(PyFunction::new(name, make)));
-    }
-    for name in idempotent {
-        plugin = plugin.idempotent(name.extract::<String>()?);
+        let mut function = describe(Raw(PyFunction::new(name.clone(), make)));
+        if idempotent.contains(&name) {
+            function = function.idempotent();
+        }
+        plugin = plugin.function(name, function);
     }
     if supervised {
         plugin = plugin.supervised();

@@ -154,8 +154,7 @@ mod supervised {
 
     fn main() -> ExitCode {
         Plugin::new("mirror")
-            .function("revert", revert)
-            .idempotent("revert")
+            .function("revert", describe(revert).idempotent())
             .supervised()
             .run()
     }

@@ -8,6 +8,7 @@ use ekuiper_core::message::{Arg, Args};
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
+use crate::description::{Field, FunctionDescription, traced};
 use crate::error::{located, without_useless_place};
 use crate::output::{Output, Reply};
 use crate::raw_function::{BoxedFunction, IntoFunction, RawFunction};
@@ -89,7 +90,7 @@ macro_rules! closures {
         {
             fn into_function(self, aggregate: bool) -> BoxedFunction {
                 let signature = PhantomData::<$signature>;
-                BoxedFunction(Box::new(Closure { function: self, aggregate, signature }))
+                BoxedFunction::new(Closure { function: self, aggregate, signature })
             }
         }
 
@@ -128,6 +129,10 @@ macro_rules! closures {
             fn is_aggregate(&self) -> bool {
                 self.aggregate
             }
+
+            fn describe(&self) -> FunctionDescription {
+                FunctionDescription::new([$(Field::new("", traced::<$name>()),)*], Out::data_type())
+            }
         }
     };
     (@call $function:expr; false, $ctx:ident; $($name:ident),*) => { $function($($name),*) };
@@ -159,7 +164,7 @@ struct Implemented<T> {
 
 impl<T: Function + 'static> IntoFunction<ByTrait> for T {
     fn into_function(self, aggregate: bool) -> BoxedFunction {
-        BoxedFunction(Box::new(Implemented { function: self, aggregate }))
+        BoxedFunction::new(Implemented { function: self, aggregate })
     }
 }
 
@@ -178,6 +183,10 @@ impl<T: Function> RawFunction for Implemented<T> {
 
     fn is_aggregate(&self) -> bool {
         self.aggregate || self.function.is_aggregate()
+    }
+
+    fn describe(&self) -> FunctionDescription {
+        self.function.describe()
     }
 }
 

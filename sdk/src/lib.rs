@@ -105,8 +105,7 @@
 //! # use ekuiper_sdk::prelude::*;
 //! # fn main() -> ExitCode {
 //! Plugin::new("mirror")
-//!     .function("revert", |text: String| text.chars().rev().collect::<String>())
-//!     .idempotent("revert")
+//!     .function("revert", describe(|text: String| text.chars().rev().collect::<String>()).idempotent())
 //!     .supervised()
 //!     .run()
 //! # }
@@ -121,12 +120,21 @@
 //! - A call that was in flight, or a message that was not acknowledged, when a
 //!   worker died is answered with the error "outcome unknown" and never
 //!   executed again, so that a poisonous record costs one crash; functions
-//!   declared [idempotent](Plugin::idempotent) are retried once.
+//!   declared [idempotent](description::Described::idempotent) are retried once.
 //! - A start or a stop that was in flight is answered with an error.
 //! - After five crashes in a minute the supervisor ends with exit code 1 and the
 //!   reason in the log: a crash loop is not hidden.
 //! - There is no supervisor under a host that restarts plugins itself, and says
 //!   so by the launch option `supervises`.
+//!
+//! # Descriptions
+//!
+//! A plugin describes itself: `PLUGIN --describe` prints its symbols, their
+//! types and their configuration as a line of JSON, and
+//! [`Plugin::description`] returns it. A closure's types are known;
+//! [`describe()`] adds names, texts and what an engine may do with calls;
+//! [`Source::describe`] and [`Sink::describe`] give the fields of their
+//! configuration, which is then checked at each start.
 //!
 //! # Logs
 //!
@@ -143,6 +151,8 @@
 //! in is replaced by a built-in one with the same wire protocol, with a line in
 //! the log; if there is none, the plugin ends.
 //!
+//! `schemars` derives the [description] of a configuration from its type.
+//!
 //! # What lives where
 //!
 //! [`Plugin`] is the builder of a `definition`, which `runtime` runs: the process
@@ -157,8 +167,10 @@
 mod ack_mode;
 mod closure;
 mod config;
+mod configuration;
 mod context;
 mod definition;
+pub mod description;
 mod error;
 mod output;
 mod panic;
@@ -172,6 +184,7 @@ pub mod testing;
 pub use ack_mode::AckMode;
 pub use config::Config;
 pub use context::{FunctionContext, SinkContext, SourceContext, StopHook};
+pub use description::describe;
 pub use ekuiper_core::address::Address;
 pub use ekuiper_core::codec::{Bytes, Error as CodecError};
 pub use ekuiper_core::message::{FunctionMeta, Tuple};
@@ -190,8 +203,10 @@ pub use tracing;
 pub mod prelude {
     pub use std::process::ExitCode;
 
+    pub use crate::description::{DataType, Field, SinkDescription, SourceDescription, Volatility};
+
     pub use crate::{
-        AckMode, Bytes, Chain, Config, Function, FunctionContext, Json, Plugin, Result, Sink, SinkContext, Source,
-        SourceContext, Value, json, tracing,
+        AckMode, BoxError, Bytes, Chain, Config, Function, FunctionContext, Json, Plugin, Result, Sink, SinkContext,
+        Source, SourceContext, Value, describe, json, tracing,
     };
 }

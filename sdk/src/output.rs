@@ -9,6 +9,7 @@ use ekuiper_core::message::{BatchReply, encode_result};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::description::{DataType, of_type_name};
 use crate::{Bytes, Result};
 
 /// The destination of a function's result: the reply to a call, or a row of the
@@ -58,6 +59,12 @@ impl<'r, 'b> Reply<'r, 'b> {
 pub trait Output {
     #[doc(hidden)]
     fn write(self, reply: &mut Reply<'_, '_>) -> Result<()>;
+
+    /// The type of the result.
+    #[doc(hidden)]
+    fn data_type() -> DataType {
+        of_type_name::<Self>()
+    }
 }
 
 /// A wrapper that makes any value that implements `Serialize` a function's

@@ -2,14 +2,15 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ekuiper_core::message::SymbolKind;
 
-use crate::definition::Definition;
+use crate::definition::{Definition, SinkDefinition, SourceDefinition};
+use crate::description::Description;
 use crate::raw_function::{BoxedFunction, IntoFunction};
-use crate::{Sink, Source, runtime};
+use crate::{Result, Sink, Source, runtime};
 
 /// A plugin: its name, its symbols and its limits.
 ///
@@ -26,6 +27,13 @@ impl Plugin {
         Self { definition: Definition::new(name.into()) }
     }
 
+    /// Sets the version that the plugin's description and manifest have,
+    /// normally `env!("CARGO_PKG_VERSION")`.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.definition.version = version.into();
+        self
+    }
+
     /// Adds a source; `make` creates an instance for each rule that uses it.
     pub fn source<S: Source + 'static>(
         mut self,
@@ -34,7 +42,8 @@ impl Plugin {
     ) -> Self {
         let name = name.into();
         self.check(SymbolKind::Source, &name, self.definition.sources.contains_key(&name));
-        self.definition.sources.insert(name, Arc::new(move || Box::new(make())));
+        let make = Arc::new(move || Box::new(make()) as Box<dyn Source>);
+        self.definition.sources.insert(name, SourceDefinition { make, describe: S::describe });
         self
     }
 
@@ -46,11 +55,13 @@ impl Plugin {
     ) -> Self {
         let name = name.into();
         self.check(SymbolKind::Sink, &name, self.definition.sinks.contains_key(&name));
-        self.definition.sinks.insert(name, Arc::new(move || Box::new(make())));
+        let make = Arc::new(move || Box::new(make()) as Box<dyn Sink>);
+        self.definition.sinks.insert(name, SinkDefinition { make, describe: S::describe });
         self
     }
 
-    /// Adds a function: a closure or a [`Function`](crate::Function).
+    /// Adds a function: a closure or a [`Function`](crate::Function), or one of
+    /// these with a [description](crate::describe).
     pub fn function<M>(self, name: impl Into<String>, function: impl IntoFunction<M>) -> Self {
         self.add_function(name.into(), function.into_function(false))
     }
@@ -63,15 +74,7 @@ impl Plugin {
 
     fn add_function(mut self, name: String, function: BoxedFunction) -> Self {
         self.check(SymbolKind::Function, &name, self.definition.functions.contains_key(&name));
-        self.definition.functions.insert(name, Arc::new(Mutex::new(function.0)));
-        self
-    }
-
-    /// Declares a function idempotent: a call that was in flight when the
-    /// worker of a [supervised](Plugin::supervised) plugin died is retried once
-    /// instead of answered with an error.
-    pub fn idempotent(mut self, name: impl Into<String>) -> Self {
-        self.definition.idempotent.insert(name.into());
+        self.definition.functions.insert(name, function.into());
         self
     }
 
@@ -87,7 +90,7 @@ impl Plugin {
     ///
     /// A call that was in flight when the worker died is answered with the
     /// error "outcome unknown", and not executed again, unless its function is
-    /// [idempotent](Plugin::idempotent). A message that a sink had not
+    /// [idempotent](crate::description::Described::idempotent). A message that a sink had not
     /// acknowledged gets the same error as its acknowledgement, where the
     /// engine asks for acknowledgements.
     ///
@@ -117,6 +120,14 @@ impl Plugin {
         spawn: impl Fn(&str, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         self.definition.spawn = Arc::new(spawn);
+        self
+    }
+
+    /// Sets the function that describes the plugin: for language bindings, whose
+    /// symbols' types the SDK does not know. It is called once, when a host asks
+    /// for the description or a symbol is configured.
+    pub fn described_by(mut self, describe: impl Fn() -> Result<Description> + Send + Sync + 'static) -> Self {
+        self.definition.described_by = Some(Box::new(describe));
         self
     }
 
@@ -170,12 +181,27 @@ impl Plugin {
         self.definition.mistake.get_or_insert(mistake);
     }
 
+    /// Describes the plugin: its symbols, their types and their configuration.
+    ///
+    /// # Errors
+    /// A mistake in the plugin's definition.
+    pub fn description(&self) -> Result<Description> {
+        if let Some(mistake) = self.definition.mistake() {
+            return Err(mistake.into());
+        }
+        Ok((*self.definition.description()?).clone())
+    }
+
     /// Serves the engine that started this process, until the engine ends or
     /// stops the plugin. Return the result from `main`.
     ///
+    /// For the argument `--describe` it prints the plugin's
+    /// [description](Plugin::description) as one line of JSON to stdout, and
+    /// serves no engine.
+    ///
     /// The exit code is 0 after an orderly end (a signal, the engine's end), 1
-    /// when the plugin cannot serve, and 2 when it was not started by an
-    /// engine. Logs go to stderr.
+    /// when the plugin cannot serve, and 2 when it was not started by an engine,
+    /// or cannot describe itself. Logs go to stderr.
     pub fn run(self) -> ExitCode {
         let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
         runtime::run(self.definition, arguments.collect())
@@ -191,6 +217,7 @@ impl Plugin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::describe;
 
     #[test]
     fn mistakes_are_found() {
@@ -202,11 +229,13 @@ mod tests {
             plugin.definition.mistake().unwrap(),
             "function name \"a/b\" is empty, or contains a slash or a NUL"
         );
-        let plugin = Plugin::new("p").idempotent("g").function("f", || 1);
-        assert_eq!(
-            plugin.definition.mistake().unwrap(),
-            "\"g\" is declared idempotent, but no function of that name was added"
-        );
-        assert_eq!(Plugin::new("p").idempotent("f").function("f", || 1).definition.mistake(), None);
+        let named = |names: &[&str]| {
+            let clamp = |value: f64, low: f64, high: f64| value.max(low).min(high);
+            let plugin = Plugin::new("p").function("clamp", describe(clamp).arguments(names.iter().copied()));
+            plugin.definition.mistake()
+        };
+        assert_eq!(named(&["value", "low", "high"]), None);
+        assert_eq!(named(&["value"]).unwrap(), "function \"clamp\" takes 3 arguments, but 1 is named");
+        assert_eq!(named(&["a", "b", "c", "d"]).unwrap(), "function \"clamp\" takes 3 arguments, but 4 are named");
     }
 }

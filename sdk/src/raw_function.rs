@@ -2,6 +2,7 @@
 
 use ekuiper_core::message::{Args, BatchReply, Mark, Rows};
 
+use crate::description::{Declared, FunctionDescription};
 use crate::error::text_of;
 use crate::output::Reply;
 use crate::panic::catch_panic;
@@ -43,6 +44,12 @@ pub trait RawFunction: Send {
     /// Whether each argument is the array of a window's values.
     fn is_aggregate(&self) -> bool;
 
+    /// Describes the arguments and the result. The name and
+    /// [`is_aggregate`](Self::is_aggregate) are added by the plugin.
+    fn describe(&self) -> FunctionDescription {
+        FunctionDescription::unknown()
+    }
+
     /// Whether the function uses its context. If false, the context is not
     /// decoded.
     fn needs_context(&self) -> bool {
@@ -60,7 +67,16 @@ fn settle(reply: &mut BatchReply<'_>, mark: Mark, done: Result<()>) {
 }
 
 /// A function of a plugin, with its concrete type erased.
-pub struct BoxedFunction(pub(crate) Box<dyn RawFunction>);
+pub struct BoxedFunction {
+    pub(crate) function: Box<dyn RawFunction>,
+    pub(crate) declared: Declared,
+}
+
+impl BoxedFunction {
+    pub(crate) fn new(function: impl RawFunction + 'static) -> Self {
+        Self { function: Box::new(function), declared: Declared::default() }
+    }
+}
 
 /// A type that can be a plugin's function: a closure (or `fn`) of up to 12
 /// arguments that implement `DeserializeOwned`, whose result is an [`Output`](crate::Output);
@@ -101,6 +117,6 @@ pub struct ByRaw;
 impl<F: RawFunction + 'static> IntoFunction<ByRaw> for Raw<F> {
     /// Ignores `aggregate`: [`RawFunction::is_aggregate`] decides.
     fn into_function(self, _: bool) -> BoxedFunction {
-        BoxedFunction(Box::new(self.0))
+        BoxedFunction::new(self.0)
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::ack_mode::AckMode;
+use crate::description::{FunctionDescription, SinkDescription, SourceDescription};
 use crate::{Config, FunctionContext, Result, SinkContext, SourceContext};
 
 /// A source, which sends tuples to the engine. Each rule that uses it has its
@@ -36,6 +37,29 @@ use crate::{Config, FunctionContext, Result, SinkContext, SourceContext};
     note = "implement `Source` for it: only `open` is required"
 )]
 pub trait Source: Send {
+    /// Describes the source and the fields of its configuration. The name is
+    /// added by the plugin. A configuration that does not fit refuses the
+    /// start, before `configure` is called; unknown fields are logged.
+    ///
+    /// ```
+    /// use ekuiper_sdk::prelude::*;
+    /// # struct Clock;
+    /// impl Source for Clock {
+    ///     fn describe() -> SourceDescription {
+    ///         let interval = Field::new("interval", DataType::Int).default_value(1000).doc("Milliseconds between rows.");
+    ///         SourceDescription::new().doc("Emits the time.").config([interval])
+    ///     }
+    /// #   fn open(&mut self, ctx: &SourceContext) -> Result<()> { Ok(()) }
+    ///     // …
+    /// }
+    /// ```
+    fn describe() -> SourceDescription
+    where
+        Self: Sized,
+    {
+        SourceDescription::new()
+    }
+
     /// Receives the topic, which may be empty, and the configuration. An error
     /// refuses the start, with its text.
     ///
@@ -93,6 +117,15 @@ pub trait Source: Send {
     note = "implement `Sink` for it: only `collect` is required"
 )]
 pub trait Sink: Send {
+    /// Describes the sink and the fields of its configuration, as
+    /// [`Source::describe`] does.
+    fn describe() -> SinkDescription
+    where
+        Self: Sized,
+    {
+        SinkDescription::new()
+    }
+
     /// Receives the configuration. An error refuses the start, with its text.
     ///
     /// # Errors
@@ -173,6 +206,13 @@ pub trait Function: Send {
     /// # Errors
     /// The author's error, which becomes the call's result.
     fn exec(&mut self, args: &[Value], ctx: &FunctionContext) -> Result<Value>;
+
+    /// Describes the arguments and the result, which are unknown by default.
+    /// [`describe`](crate::describe) adds to it where the function is added to
+    /// a plugin.
+    fn describe(&self) -> FunctionDescription {
+        FunctionDescription::unknown()
+    }
 
     /// Whether each argument is the array of a window's values.
     fn is_aggregate(&self) -> bool {

@@ -490,7 +490,8 @@ fn commands_that_make_no_sense_are_refused_and_the_channel_lives() {
     }
     let rule = meta("r1", "s");
     let unknown = Control::source("nobody", rule.clone(), "", Map::new());
-    let text = "this plugin has no source nobody: it has counter, flood, reporter, silent, unmakable, waiting";
+    let text = "this plugin has no source nobody: it has counter, flood, reporter, silent, strict, \
+        undescribable, unmakable, waiting";
     assert_eq!(plugin.command(CommandKind::Start, unknown.clone()), text);
     assert_eq!(plugin.command(CommandKind::Stop, unknown), text);
     let answer = plugin.command(CommandKind::Start, Control::function("counter"));

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
+use ekuiper_sdk::description::config_of;
 use ekuiper_sdk::prelude::*;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// A sink that appends to the file at `path`. A message is acknowledged once it
@@ -16,12 +18,17 @@ pub(crate) struct FileSink {
     file: Option<File>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Settings {
+    /// The file that rows are appended to.
     path: PathBuf,
 }
 
 impl Sink for FileSink {
+    fn describe() -> SinkDescription {
+        SinkDescription::new().doc("Appends rows to a file as JSON lines.").config(config_of::<Settings>())
+    }
+
     fn configure(&mut self, config: &Config) -> Result<()> {
         self.path = config.parse::<Settings>()?.path;
         Ok(())

@@ -6,15 +6,31 @@ mod random;
 use ekuiper_sdk::prelude::*;
 
 fn main() -> ExitCode {
+    plugin().run()
+}
+
+fn plugin() -> Plugin {
     Plugin::new("mirror")
+        .version(concat!("v", env!("CARGO_PKG_VERSION")))
         .source("random", random::RandomSource::default)
         .sink("file", file::FileSink::default)
         // Under eKuiper 2, `file` names the engine's built-in sink.
         .sink("lines", file::FileSink::default)
-        .function("echo", |value: Value| value)
-        .function("revert", revert)
-        .aggregate("average", average)
-        .run()
+        .function("echo", describe(|value: Value| value).doc("Returns its argument.").arguments(["value"]))
+        .function(
+            "revert",
+            describe(revert)
+                .doc("The text backwards.")
+                .arguments(["text"])
+                .example("revert('hello')")
+                .volatility(Volatility::Immutable)
+                .idempotent()
+                .parallel(),
+        )
+        .aggregate(
+            "average",
+            describe(average).doc("The mean of the values; null without values.").arguments(["values"]),
+        )
 }
 
 fn revert(text: String) -> String {

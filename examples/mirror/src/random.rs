@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use ekuiper_sdk::description::config_of;
 use ekuiper_sdk::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A source that emits a row every `interval`, `count` rows or without end.
@@ -11,7 +13,7 @@ pub(crate) struct RandomSource {
     settings: Settings,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 struct Settings {
     /// Milliseconds between two rows.
@@ -36,6 +38,12 @@ struct Row<'a> {
 }
 
 impl Source for RandomSource {
+    fn describe() -> SourceDescription {
+        SourceDescription::new()
+            .doc("Emits numbered rows with a pseudo-random word and value.")
+            .config(config_of::<Settings>())
+    }
+
     fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
         self.settings = config.parse()?;
         Ok(())

@@ -31,7 +31,7 @@ pub(super) fn serve(plugin: Definition, site: Site) -> Result<()> {
     };
     watchdog::watch(bell.clone(), stop)?;
     let absence = plugin.limits.host_absence;
-    let greeting = site.greeting(plugin.hello().with_everything());
+    let greeting = site.greeting(|| plugin.hello().with_everything());
     let name = plugin.name.clone();
     let symbols = begin(plugin, site, bell)?;
     let on_silence = || log::tell(&no_engine::explain(&name, &address));

@@ -28,8 +28,8 @@ pub(super) struct Site {
 
 impl Site {
     /// The first message of each connection of the control channel.
-    pub(super) fn greeting(&self, hello: Hello) -> Vec<u8> {
-        if self.is_asked { hello.encode() } else { HANDSHAKE.to_vec() }
+    pub(super) fn greeting(&self, hello: impl FnOnce() -> Hello) -> Vec<u8> {
+        if self.is_asked { hello().encode() } else { HANDSHAKE.to_vec() }
     }
 }
 

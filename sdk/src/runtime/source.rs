@@ -10,6 +10,7 @@ use ekuiper_core::transport::{Endpoint, Push, TransportError};
 
 use super::live::{Progress, Stopper};
 use super::site::Site;
+use crate::configuration::Described;
 use crate::context::Outlet;
 use crate::definition::SourceFactory;
 use crate::error::text_of;
@@ -46,6 +47,7 @@ impl Outlet for Channel {
 pub(super) fn live(
     site: &Site,
     make: &SourceFactory,
+    described: &Described,
     control: Control,
     format: Format,
     data: Address,
@@ -53,7 +55,7 @@ pub(super) fn live(
 ) -> Result<()> {
     let mut source = catch_panic(|| Ok(make()))?;
     let config = Config::from(control.config.clone().unwrap_or_default());
-    catch_panic(|| source.configure(control.datasource(), &config))?;
+    described.configure(&config, || source.configure(control.datasource(), &config))?;
     let push = site.transport.push(&Endpoint::Dial(data.clone()), &site.options);
     let fail = |source| Error::Transport { what: format!("data channel {data} failed"), source };
     let push: Arc<dyn Push> = Arc::from(push.map_err(fail)?);

@@ -290,17 +290,20 @@ impl Symbols {
         let (site, again) = (self.site.clone(), self.again);
         Some(match (kind, addresses) {
             (SymbolKind::Source, [data]) => {
-                let (make, data) = (self.plugin.sources.get(symbol)?.clone(), data.clone());
-                Box::new(move |progress| source::live(&site, &make, control, format, data, progress))
+                let (make, data) = (self.plugin.sources.get(symbol)?.make.clone(), data.clone());
+                let described = self.plugin.configuration(kind, symbol);
+                Box::new(move |progress| source::live(&site, &make, &described, control, format, data, progress))
             }
             (SymbolKind::Sink, [data, ack]) => {
-                let (make, both) = (self.plugin.sinks.get(symbol)?.clone(), [data.clone(), ack.clone()]);
-                Box::new(move |progress| sink::live(&site, &make, control, both, again, progress))
+                let (make, both) = (self.plugin.sinks.get(symbol)?.make.clone(), [data.clone(), ack.clone()]);
+                let described = self.plugin.configuration(kind, symbol);
+                Box::new(move |progress| sink::live(&site, &make, &described, control, both, again, progress))
             }
             (SymbolKind::Function, [address]) => {
-                let (shared, address) = (self.plugin.functions.get(symbol)?.clone(), address.clone());
+                let function = self.plugin.functions.get(symbol)?;
+                let (shared, address) = (function.shared.clone(), address.clone());
                 let place = self.plugin.functions.keys().position(|name| name == symbol)?;
-                let idempotent = self.plugin.idempotent.contains(symbol);
+                let idempotent = function.declared.idempotent;
                 let mark = site.supervisor.as_ref().map(|supervisor| supervisor.marks.function(place, idempotent));
                 Box::new(move |progress| function::live(&site, &shared, address, channel, format, mark, progress))
             }

@@ -2,12 +2,13 @@
 
 use std::sync::mpsc;
 
-use ekuiper_core::message::decode_ack;
+use ekuiper_core::message::{SymbolKind, decode_ack};
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::meta::test_meta;
+use crate::configuration::Described;
 use crate::context::Outlet;
 use crate::error::text_of;
 use crate::panic::catch_panic;
@@ -15,14 +16,16 @@ use crate::runtime::deliver;
 use crate::{Config, Result, Sink, SinkContext};
 
 /// Creates a test of a sink.
-pub fn sink(sink: impl Sink + 'static) -> SinkTest {
-    SinkTest { sink: Box::new(sink), config: Value::Null, require_ack: false }
+pub fn sink<S: Sink + 'static>(sink: S) -> SinkTest {
+    let described = Described::new(SymbolKind::Sink, S::describe().config);
+    SinkTest { sink: Box::new(sink), described, config: Value::Null, require_ack: false }
 }
 
 /// A sink under test that is not open yet.
 #[must_use = "a sink test does nothing until `open` is called"]
 pub struct SinkTest {
     sink: Box<dyn Sink>,
+    described: Described,
     config: Value,
     require_ack: bool,
 }
@@ -46,9 +49,9 @@ impl SinkTest {
     /// # Errors
     /// An error or panic of the sink.
     pub fn open(self) -> Result<OpenSink> {
-        let Self { mut sink, config, require_ack } = self;
+        let Self { mut sink, described, config, require_ack } = self;
         let config = Config::try_from(config)?;
-        catch_panic(|| sink.configure(&config))?;
+        described.configure(&config, || sink.configure(&config))?;
         let require_ack = require_ack || config.get("requireAck") == Some(&Value::Bool(true));
         let (sender, acks) = mpsc::channel();
         let outlet = require_ack.then(|| Box::new(Acks(sender)) as Box<dyn Outlet>);

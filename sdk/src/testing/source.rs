@@ -4,14 +4,14 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ekuiper_core::codec::Format;
-use ekuiper_core::message::{SourceMessage, Tuple};
+use ekuiper_core::message::{SourceMessage, SymbolKind, Tuple};
 use ekuiper_core::transport::TransportError;
 use serde_json::Value;
 
 use super::meta::test_meta;
+use crate::configuration::Described;
 use crate::context::Outlet;
 use crate::error::text_of;
-use crate::panic::catch_panic;
 use crate::runtime::run_source;
 use crate::{Config, Result, Source, SourceContext};
 
@@ -19,14 +19,16 @@ use crate::{Config, Result, Source, SourceContext};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Creates a test of a source.
-pub fn source(source: impl Source + 'static) -> SourceTest {
-    SourceTest { source: Box::new(source), datasource: String::new(), config: Value::Null }
+pub fn source<S: Source + 'static>(source: S) -> SourceTest {
+    let described = Described::new(SymbolKind::Source, S::describe().config);
+    SourceTest { source: Box::new(source), described, datasource: String::new(), config: Value::Null }
 }
 
 /// A source under test that is not open yet.
 #[must_use = "a source test does nothing until `open` or `take` is called"]
 pub struct SourceTest {
     source: Box<dyn Source>,
+    described: Described,
     datasource: String,
     config: Value,
 }
@@ -49,9 +51,9 @@ impl SourceTest {
     /// # Errors
     /// An error or panic of `configure`.
     pub fn open(self) -> Result<RunningSource> {
-        let Self { mut source, datasource, config } = self;
+        let Self { mut source, described, datasource, config } = self;
         let config = Config::try_from(config)?;
-        catch_panic(|| source.configure(&datasource, &config))?;
+        described.configure(&config, || source.configure(&datasource, &config))?;
         // Without capacity: `emit` blocks until the tuple is read, as in production.
         let (sender, emitted) = mpsc::sync_channel(0);
         let ctx = SourceContext::new(test_meta(), Format::Json, Box::new(Collected(sender.clone())));

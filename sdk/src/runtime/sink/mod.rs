@@ -26,6 +26,7 @@ use super::live::{Progress, Stopper};
 use super::site::Site;
 use super::source::Channel;
 use super::supervised::{Account, UNKNOWN_MESSAGE};
+use crate::configuration::Described;
 use crate::context::Outlet;
 use crate::definition::SinkFactory;
 use crate::error::text_of;
@@ -47,6 +48,7 @@ const LAST_REPORT: Duration = Duration::from_secs(1);
 pub(super) fn live(
     site: &Site,
     make: &SinkFactory,
+    described: &Described,
     control: Control,
     [data, ack]: [Address; 2],
     again: bool,
@@ -56,7 +58,7 @@ pub(super) fn live(
     let requires_ack = control.requires_ack();
     let reports = control.reports && !requires_ack;
     let config = Config::from(control.config.unwrap_or_default());
-    catch_panic(|| sink.configure(&config))?;
+    described.configure(&config, || sink.configure(&config))?;
     let abandoned = Arc::new(AtomicBool::new(false));
     let abandons = abandoned.clone();
     progress.waits(move || abandons.store(true, Ordering::Release));

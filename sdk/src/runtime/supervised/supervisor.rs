@@ -68,7 +68,7 @@ pub(in crate::runtime) fn supervise(plugin: Definition, mut site: Site) -> Resul
     let policy = RestartPolicy::default();
     // No extensions are offered: the marks depend on the stock form of calls,
     // and the accounts on one acknowledgement per message.
-    let greeting = site.greeting(plugin.hello());
+    let greeting = site.greeting(|| plugin.hello());
     let limits = &plugin.limits;
     let mut supervisor = Supervisor {
         name: plugin.name.clone(),

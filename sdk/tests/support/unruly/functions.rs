@@ -19,8 +19,7 @@ pub(crate) fn add(plugin: Plugin) -> Plugin {
         .function("say", |text: String| tracing::warn!("{text}"))
         .function("cross", Cross)
         .function("lethal", lethal)
-        .function("lethal_twice", lethal)
-        .idempotent("lethal_twice")
+        .function("lethal_twice", describe(lethal).idempotent())
         .aggregate("count", |values: Vec<Value>| values.len())
 }
 

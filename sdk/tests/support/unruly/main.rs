@@ -1,6 +1,7 @@
 //! A plugin whose symbols misbehave on request, built as the example `unruly`.
 //! The tests start it as a real process.
 
+mod described;
 mod functions;
 mod sinks;
 mod sources;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     if std::env::var_os("UNRULY_SUPERVISED").is_some() {
         plugin = plugin.supervised();
     }
-    functions::add(sinks::add(sources::add(plugin))).run()
+    described::add(functions::add(sinks::add(sources::add(plugin)))).run()
 }
 
 fn milliseconds(variable: &str) -> Option<Duration> {

@@ -1,0 +1,58 @@
+//! The configuration of a symbol at its start, compared with its description.
+
+use ekuiper_core::description::{ConfigFields, UnknownField};
+use ekuiper_core::message::SymbolKind;
+use serde::de::Error as _;
+
+use crate::panic::catch_panic;
+use crate::{BoxError, Config, Error, Result};
+
+/// What a source or sink says about its configuration.
+pub(crate) struct Described {
+    kind: SymbolKind,
+    /// The fields; `None` if they are unknown.
+    fields: Option<ConfigFields>,
+}
+
+impl Described {
+    pub(crate) fn new(kind: SymbolKind, fields: Option<ConfigFields>) -> Self {
+        Self { kind, fields }
+    }
+
+    /// Configures a symbol, if the configuration fits its description. Unknown
+    /// fields are logged.
+    ///
+    /// # Errors
+    /// The configuration does not fit, or an error or panic of `configure`.
+    pub(crate) fn configure(&self, config: &Config, configure: impl FnOnce() -> Result<()>) -> Result<()> {
+        let Some(fields) = &self.fields else { return catch_panic(configure) };
+        let unknown = fields.unknown(self.kind, config.as_map());
+        for field in &unknown {
+            tracing::warn!("{field}");
+        }
+        let misfit = |misfit: ekuiper_core::description::Misfit| {
+            BoxError::from(Error::Config { field: misfit.field, source: serde_json::Error::custom(misfit.text) })
+        };
+        let checked = fields.check(config.as_map()).map_err(misfit);
+        checked.and_then(|()| catch_panic(configure)).map_err(|error| explained(error, &unknown))
+    }
+}
+
+/// An error about a field, with the given field that was probably meant to be
+/// this one.
+fn explained(error: BoxError, unknown: &[UnknownField]) -> BoxError {
+    match error.downcast::<Error>() {
+        Ok(error) => match *error {
+            Error::Config { field, source } => {
+                let misspelt = unknown.iter().find(|unknown| unknown.meant.as_ref() == Some(&field));
+                let source = match misspelt {
+                    Some(misspelt) => serde_json::Error::custom(format_args!("{source}; {misspelt}")),
+                    None => source,
+                };
+                Error::Config { field, source }.into()
+            }
+            other => other.into(),
+        },
+        Err(other) => other,
+    }
+}
