@@ -8,8 +8,9 @@ use ekuiper_host::Format;
 
 /// Call, read, feed and run eKuiper portable plugins, without an engine.
 ///
-/// PATH is a plugin's folder: it contains the manifest NAME.json and the
-/// executable. A folder that is a Cargo project is built first.
+/// PATH is a plugin's folder, which contains the manifest NAME.json and the
+/// executable, or the zip that eKuiper installs. A folder that is a Cargo
+/// project is built first.
 #[derive(Debug, Parser)]
 #[command(name = "ekuiper-plugin", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
@@ -100,7 +101,7 @@ pub(crate) enum Command {
 /// `ekuiper-plugin call examples/mirror revert '"hello"'`
 #[derive(Debug, Args)]
 pub(crate) struct Call {
-    /// The plugin's folder
+    /// The plugin's folder or zip
     pub(crate) path: PathBuf,
     /// The function's name
     pub(crate) function: String,
@@ -115,7 +116,7 @@ pub(crate) struct Call {
 /// `ekuiper-plugin source examples/mirror random --count 5`
 #[derive(Debug, Args)]
 pub(crate) struct Source {
-    /// The plugin's folder
+    /// The plugin's folder or zip
     pub(crate) path: PathBuf,
     /// The source's name
     pub(crate) symbol: String,
@@ -149,7 +150,7 @@ pub(crate) struct Limits {
 /// `printf '{"a":1}\n' | ekuiper-plugin sink examples/mirror file --ack`
 #[derive(Debug, Args)]
 pub(crate) struct Sink {
-    /// The plugin's folder
+    /// The plugin's folder or zip
     pub(crate) path: PathBuf,
     /// The sink's name
     pub(crate) symbol: String,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ekuiper_core::printable;
 use ekuiper_core::text::TextError;
 
+use crate::interrupt::INTERRUPTED;
 use crate::progress::counted;
 
 /// Result of a command.
@@ -24,8 +25,10 @@ pub(crate) enum Error {
     LongInteger { what: String, number: String },
     #[error("{what} must be a JSON object, for example {{\"interval\":10}}; it is {text}")]
     NotAnObject { what: &'static str, text: String },
-    #[error("{} is a file, but PATH must be a plugin's folder: unpack a zip first", path.display())]
-    NotAFolder { path: PathBuf },
+    #[error(transparent)]
+    Archive(Box<ekuiper_manager::archive::ArchiveError>),
+    #[error("interrupted")]
+    Interrupted,
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot read {}", path.display())]
@@ -81,6 +84,12 @@ pub(crate) enum Error {
     Thread(#[source] std::io::Error),
 }
 
+impl From<ekuiper_manager::archive::ArchiveError> for Error {
+    fn from(error: ekuiper_manager::archive::ArchiveError) -> Self {
+        Self::Archive(Box::new(error))
+    }
+}
+
 impl Error {
     /// Returns whether another try is pointless for now: the host has given up
     /// the plugin.
@@ -94,6 +103,7 @@ impl Error {
             #[cfg(feature = "bench")]
             Self::Bench(ekuiper_bench::Error::Unknown { .. }) => 2,
             Self::Argument { .. } | Self::LongInteger { .. } | Self::NotAnObject { .. } => 2,
+            Self::Interrupted => INTERRUPTED,
             _ => 1,
         }
     }

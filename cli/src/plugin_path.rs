@@ -1,7 +1,8 @@
 //! The plugin at the PATH that a user gives, ready for the host to start.
 //!
 //! A folder that is a Cargo project is built first, as `cargo run` does, and
-//! its program runs in that folder.
+//! its program runs in that folder. A zip, the package that eKuiper installs,
+//! is unpacked for as long as the command runs.
 
 use std::ffi::OsString;
 use std::io::BufRead;
@@ -9,16 +10,26 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use ekuiper_host::{GuardedProcess, Package};
+use ekuiper_manager::Unpacked;
 use serde_json::Value;
 
 use crate::console;
 use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
+use crate::progress::{Progress, grouped};
+
+/// A plugin that the host can start.
+pub(crate) struct Resolved {
+    pub(crate) package: Package,
+    /// Its folder, if it comes from a zip.
+    pub(crate) unpacked: Option<Unpacked>,
+}
 
 /// Reads the plugin at PATH. A Cargo project is built first, with the
 /// transport's feature if it has one.
-pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Package> {
+pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Resolved> {
     if path.is_file() {
-        return Err(Error::NotAFolder { path: path.to_owned() });
+        return unpack(path);
     }
     let mut package = Package::read(path)?;
     let project = package.folder.join("Cargo.toml");
@@ -30,7 +41,30 @@ pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Package> {
         let feature = transport.filter(|name| has_feature(text, name));
         package.program = Some(build(&package, feature)?);
     }
-    Ok(package)
+    Ok(Resolved { package, unpacked: None })
+}
+
+/// Unpacks a zip; a signal ends that.
+fn unpack(path: &Path) -> Result<Resolved> {
+    let interrupt = Interrupt::watch(|| {}).map_err(Error::Signals)?;
+    let mut progress = Progress::start();
+    let unpacked = Unpacked::new(path, |bytes| {
+        progress.update(|_| format!("unpacking {}: {} KiB", path.display(), grouped(bytes >> 10)));
+        !interrupt.is_set()
+    });
+    drop(progress);
+    if interrupt.is_set() {
+        return Err(Error::Interrupted);
+    }
+    let unpacked = unpacked?;
+    let package = Package::read(unpacked.folder())?;
+    if package.folder.join("install.sh").is_file() {
+        let name = &package.name;
+        console::tell(format_args!(
+            "{name} has an install.sh, which eKuiper runs when it installs the plugin, and this command does not"
+        ));
+    }
+    Ok(Resolved { package, unpacked: Some(unpacked) })
 }
 
 fn has_feature(project: &str, name: &str) -> bool {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ekuiper_core::sync::lock;
 use ekuiper_host::{Event, EventKind, Host, HostBuilder, Sink, SinkStopper};
+use ekuiper_manager::Unpacked;
 
 use crate::args::Common;
 use crate::console;
@@ -24,6 +25,8 @@ pub(crate) struct Session {
     events: Arc<Events>,
     /// Sinks whose waits a signal ends.
     sinks: Arc<Mutex<Vec<SinkStopper>>>,
+    /// The folders of plugins that come from zips.
+    _unpacked: Vec<Unpacked>,
 }
 
 /// Events of the plugins.
@@ -60,9 +63,13 @@ impl Session {
         // Refuse an unknown transport before building anything.
         let _ = builder(common).build()?;
         let transport = common.transport.as_deref();
-        let packages = paths.iter().map(|path| plugin_path::resolve(path, transport)).collect::<Result<Vec<_>>>()?;
-        let host = packages.into_iter().fold(builder(common), |builder, package| builder.package(package));
-        let host = Arc::new(host.build()?);
+        let plugins = paths.iter().map(|path| plugin_path::resolve(path, transport)).collect::<Result<Vec<_>>>()?;
+        let (mut builder, mut unpacked) = (builder(common), Vec::new());
+        for plugin in plugins {
+            builder = builder.package(plugin.package);
+            unpacked.extend(plugin.unpacked);
+        }
+        let host = Arc::new(builder.build()?);
         let sinks: Arc<Mutex<Vec<SinkStopper>>> = Arc::default();
         let (ended, stopped) = (host.clone(), sinks.clone());
         let on_interrupt = move || {
@@ -70,7 +77,7 @@ impl Session {
             ended.shutdown();
         };
         let interrupt = Interrupt::watch(on_interrupt).map_err(Error::Signals)?;
-        Ok(Self { host, interrupt, events: Arc::default(), sinks })
+        Ok(Self { host, interrupt, events: Arc::default(), sinks, _unpacked: unpacked })
     }
 
     /// Ends the waits for this sink at a signal, from now on.

@@ -2,3 +2,6 @@
 //! and written. Starting plugins is the host's.
 
 pub mod archive;
+mod unpacked;
+
+pub use unpacked::Unpacked;
