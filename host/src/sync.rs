@@ -3,6 +3,7 @@
 
 pub(crate) use ekuiper_core::sync::{lock, wait, wait_while};
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
@@ -33,5 +34,42 @@ impl Changed {
         let former = lock(&self.task).replace(waker.clone());
         // Its drop may run anything, so not under the lock.
         drop(former);
+    }
+}
+
+/// Has one thread at a time do what several may ask for. No thread waits for
+/// its turn: the one that has it does the others' work.
+#[derive(Default)]
+pub(crate) struct Turns {
+    /// Number of requests that are not dealt with.
+    asked: AtomicUsize,
+}
+
+impl Turns {
+    /// Calls `work`, once more for requests made meanwhile, unless another
+    /// thread does that.
+    pub(crate) fn take(&self, mut work: impl FnMut()) {
+        if self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
+            return;
+        }
+        // If the work panics, the next request is dealt with.
+        let unwinding = Unwinding(&self.asked);
+        let mut seen = 1;
+        loop {
+            work();
+            match self.asked.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return std::mem::forget(unwinding),
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+/// Lets another thread have the turn after a panic in this one.
+struct Unwinding<'a>(&'a AtomicUsize);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::SeqCst);
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod options;
 pub(crate) mod pending;
 mod pipeline;
 mod route;
+mod spin;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;

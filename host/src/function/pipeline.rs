@@ -10,7 +10,7 @@
 //! block.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
@@ -22,26 +22,22 @@ use ekuiper_core::transport::TransportError;
 use super::command::{Command, Shape};
 use super::options::{CallOptions, Terms};
 use super::route::{FunctionConnection, FunctionRoute};
+use super::spin::Spin;
 use crate::channel::idle_reader::Timer;
 use crate::channel::{Failure, ROOM_PAUSE};
-use crate::sync::{lock, wait};
+use crate::sync::{Turns, lock, wait};
 use crate::{Error, Result};
 
 /// Minimum time between two checks of a thread that waits for a channel in use.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(50);
-
-/// Maximum number of waits without busy-polling after busy-polling has not paid
-/// off, as a power of two.
-const MAX_SKIPS: u32 = 10;
 
 pub(crate) struct Pipeline {
     pub(super) route: Arc<FunctionRoute>,
     queue: Mutex<Queue>,
     /// Notified when a command was sent or has an outcome.
     changed: Condvar,
-    /// Number of calls of [`advance`](Pipeline::advance) that are not dealt with;
-    /// the thread that makes the first deals with all.
-    turns: AtomicUsize,
+    /// Of the threads that [advance](Pipeline::advance) it.
+    turns: Turns,
     /// Advances the pipeline.
     waker: Waker,
     spin: Spin,
@@ -108,7 +104,7 @@ impl Pipeline {
             route,
             queue: Mutex::default(),
             changed: Condvar::new(),
-            turns: AtomicUsize::new(0),
+            turns: Turns::default(),
             waker: Waker::from(Arc::new(AdvanceOnWake(own.clone()))),
             spin: Spin::default(),
             has_stopper: AtomicBool::new(false),
@@ -269,19 +265,7 @@ impl Pipeline {
     /// Does what can be done now, without blocking. May be called by a thread
     /// that holds a channel: channels are only tried.
     pub(super) fn advance(self: &Arc<Self>) {
-        if self.turns.fetch_add(1, Ordering::SeqCst) > 0 {
-            return;
-        }
-        // If a waker panics, the next event advances again.
-        let unwinding = Unwinding(&self.turns);
-        let mut seen = 1;
-        loop {
-            while self.step() {}
-            match self.turns.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return std::mem::forget(unwinding),
-                Err(now) => seen = now,
-            }
-        }
+        self.turns.take(|| while self.step() {});
     }
 
     /// Takes the next step; returns whether there may be another.
@@ -516,47 +500,5 @@ impl Pipeline {
         for command in commands {
             command.fail(error.clone());
         }
-    }
-}
-
-/// Lets another thread advance after a panic in this one.
-struct Unwinding<'a>(&'a AtomicUsize);
-
-impl Drop for Unwinding<'_> {
-    fn drop(&mut self) {
-        self.0.store(0, Ordering::SeqCst);
-    }
-}
-
-/// Decides whether busy-polling pays off.
-#[derive(Default)]
-struct Spin {
-    /// Number of waits to come without busy-polling.
-    skips: AtomicU32,
-    /// Number of times in a row that it did not pay off.
-    failures: AtomicU32,
-}
-
-impl Spin {
-    fn until(&self, patience: Duration, mut done: impl FnMut() -> bool) {
-        let skips = self.skips.load(Ordering::Relaxed);
-        if skips > 0 {
-            self.skips.store(skips - 1, Ordering::Relaxed);
-            return;
-        }
-        let give_up = Instant::now() + patience;
-        loop {
-            if done() {
-                self.failures.store(0, Ordering::Relaxed);
-                return;
-            }
-            if Instant::now() >= give_up {
-                break;
-            }
-            std::hint::spin_loop();
-        }
-        let failures = (self.failures.load(Ordering::Relaxed) + 1).min(MAX_SKIPS);
-        self.failures.store(failures, Ordering::Relaxed);
-        self.skips.store(1 << failures, Ordering::Relaxed);
     }
 }
