@@ -3,9 +3,9 @@
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{
-    Arg, BatchReply, Call, CallKind, Command, EncodedMeta, FunctionMeta, Hello, Rows, SourceMessage, decode_ack,
-    decode_batch_reply, decode_reply, encode_ack, encode_call, encode_error, encode_result, encode_source_error,
-    encode_tuple,
+    Arg, BatchReply, Call, CallKind, Cancel, Command, EncodedMeta, FunctionMeta, Hello, Rows, SourceMessage,
+    decode_ack, decode_batch_reply, decode_reply, encode_ack, encode_call, encode_error, encode_result,
+    encode_source_error, encode_tuple,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -33,6 +33,10 @@ pub fn ack(data: &[u8]) {
 
 /// A control command stays what it is.
 pub fn command(data: &[u8]) {
+    if let Some(Ok(cancels)) = Cancel::decode(data) {
+        must_be_object(data);
+        assert_eq!(Cancel::decode(&Cancel::encode(&cancels)).unwrap().unwrap(), cancels);
+    }
     let Ok(command) = Command::decode(data) else { return };
     must_be_object(data);
     let arg = value(data).and_then(|value| Some(value.get("arg")?.as_str()?.to_owned()));

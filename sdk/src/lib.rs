@@ -165,6 +165,7 @@
 #![deny(unnameable_types)]
 
 mod ack_mode;
+mod cancel;
 mod closure;
 mod config;
 mod configuration;

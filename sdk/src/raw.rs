@@ -7,9 +7,10 @@
 pub use ekuiper_core::codec::Format;
 pub use ekuiper_core::message::{Arg, Args, BatchReply, Mark, Rows};
 
+pub use crate::cancel::CallWatch;
 #[doc(hidden)]
 pub use crate::closure::{ByTrait, WithContext};
 pub use crate::output::Reply;
 #[doc(hidden)]
 pub use crate::raw_function::ByRaw;
-pub use crate::raw_function::{BoxedFunction, Raw, RawFunction};
+pub use crate::raw_function::{BoxedFunction, Raw, RawFunction, each_row};

@@ -1,12 +1,16 @@
 //! The interface beneath all functions, and the conversion into it.
 
-use ekuiper_core::message::{Args, BatchReply, Mark, Rows};
+use ekuiper_core::message::{Args, BatchReply, Rows};
 
 use crate::description::{Declared, FunctionDescription};
 use crate::error::text_of;
 use crate::output::Reply;
 use crate::panic::catch_panic;
 use crate::{FunctionContext, Result};
+
+/// The outcome of a call that was cancelled before it was begun, which nothing
+/// waits for.
+const CANCELLED: &str = "the call was cancelled";
 
 /// A function as the SDK's threads call it.
 pub trait RawFunction: Send {
@@ -27,18 +31,13 @@ pub trait RawFunction: Send {
 
     /// Computes the result of each row of a batch. The default calls
     /// [`exec`](Self::exec) for each row; an implementation that replaces it
-    /// must put a result or an error for each row, in order.
+    /// must put a result or an error for each row, in order, as [`each_row`]
+    /// does.
     ///
     /// # Errors
     /// The batch as a whole cannot be read.
     fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
-        while let Some(mut row) = rows.next_row()? {
-            let mark = reply.mark();
-            let done = catch_panic(|| self.exec(&mut row, ctx, &mut Reply::to_row(reply)));
-            settle(reply, mark, done);
-            rows.go_on(row)?;
-        }
-        Ok(())
+        each_row(rows, ctx, reply, |row, reply| self.exec(row, ctx, &mut Reply::to_row(reply)))
     }
 
     /// Whether each argument is the array of a window's values.
@@ -57,13 +56,36 @@ pub trait RawFunction: Send {
     }
 }
 
-/// Ensures that a row has exactly one result or error.
+/// Calls `exec` for each row of a batch, which it reads, and whose result it
+/// puts into the reply. An error or a panic is the outcome of its row alone, and
+/// so is that the row was [cancelled](FunctionContext::is_cancelled) before it
+/// was begun.
+///
+/// # Errors
+/// The batch as a whole cannot be read.
 #[inline]
-fn settle(reply: &mut BatchReply<'_>, mark: Mark, done: Result<()>) {
-    if let Err(error) = done {
-        reply.reset(mark);
-        reply.error(text_of(&*error));
+pub fn each_row<'a>(
+    rows: &mut Rows<'a>,
+    ctx: &FunctionContext,
+    reply: &mut BatchReply<'_>,
+    mut exec: impl FnMut(&mut Args<'a>, &mut BatchReply<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut number = 0;
+    while let Some(mut row) = rows.next_row()? {
+        ctx.watch.go_to(number);
+        number += 1;
+        if ctx.is_cancelled() {
+            reply.error(CANCELLED.to_owned());
+        } else {
+            let mark = reply.mark();
+            if let Err(error) = catch_panic(|| exec(&mut row, reply)) {
+                reply.reset(mark);
+                reply.error(text_of(&*error));
+            }
+        }
+        rows.go_on(row)?;
     }
+    Ok(())
 }
 
 /// A function of a plugin, with its concrete type erased.

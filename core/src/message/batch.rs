@@ -61,6 +61,15 @@ impl BatchWriter {
         Self { format, buffer, place, first, rows: 0 }
     }
 
+    /// Gives the batch another number; `ends` is that of
+    /// [`retain`](BatchWriter::retain), and is adapted.
+    pub fn renumber(&mut self, id: u64, meta: &EncodedMeta, ends: &mut [usize]) {
+        let mut other = Self::new(self.format, Vec::with_capacity(self.buffer.len()), id, meta);
+        other.buffer.extend_from_slice(&self.buffer[self.first..]);
+        ends.iter_mut().for_each(|end| *end = *end - self.first + other.first);
+        *self = Self { rows: self.rows, ..other };
+    }
+
     /// Removes the rows that are not to be kept. `ends` has the
     /// [length](BatchWriter::length) of the batch after each of its rows, also
     /// afterwards: a removed row has no length.

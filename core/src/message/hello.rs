@@ -30,11 +30,13 @@ pub enum Feature {
     /// A sink without acknowledgements [reports](super::Collected) how many
     /// messages it has collected, if its start asks for that.
     Collected,
+    /// Calls of a batch can be [cancelled](super::Cancel).
+    Cancel,
 }
 
 impl Feature {
     /// All features known to this version.
-    pub const ALL: [Self; 3] = [Self::Batch, Self::AckWindow, Self::Collected];
+    pub const ALL: [Self; 4] = [Self::Batch, Self::AckWindow, Self::Collected, Self::Cancel];
 
     /// The feature's name in a [`Hello`].
     pub fn name(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Feature {
             Self::Batch => "batch",
             Self::AckWindow => "ack-window",
             Self::Collected => "collected",
+            Self::Cancel => "cancel",
         }
     }
 }

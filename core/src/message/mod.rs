@@ -7,6 +7,7 @@
 mod ack;
 mod args;
 mod batch;
+mod cancel;
 mod collected;
 mod control;
 mod envelope;
@@ -18,6 +19,7 @@ mod source;
 pub use ack::{decode_ack, encode_ack};
 pub use args::{Arg, ArgWriter, Args, Arguments};
 pub use batch::{BatchReply, BatchWriter, Mark, Rows, decode_batch_reply, split_batch_reply};
+pub use cancel::Cancel;
 pub use collected::Collected;
 pub use control::{ANSWER_OK, Command, CommandKind, Control, HANDSHAKE, Meta, SymbolKind};
 pub use function::{

@@ -11,6 +11,9 @@ use crate::context::trim;
 
 /// The handler of a request channel's commands.
 pub(super) trait Answer {
+    /// Called when a connection has begun.
+    fn greeted(&mut self) {}
+
     /// Appends the answer to a command.
     fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>);
 
@@ -79,7 +82,10 @@ pub(super) fn serve(
                 }
                 Err(error) => return if matches!(error, TransportError::Closed) { Ok(()) } else { Err(error) },
             },
-            Step::Greet(connection) => request.send(connection, greeting, None).map(|()| end.sent()),
+            Step::Greet(connection) => {
+                server.greeted();
+                request.send(connection, greeting, None).map(|()| end.sent())
+            }
             Step::Receive => request.receive(&mut command, None).map(|()| {
                 if let Some(connection) = connection {
                     end.received(connection);

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use ekuiper_core::message::{ANSWER_OK, Cancel};
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Request, TransportError};
 
@@ -13,7 +14,9 @@ use super::site::Site;
 use super::supervised::{Inherited, Link, Marks, SupervisorLink};
 use super::symbols::Symbols;
 use super::{channel, command, functions, log, no_engine, watchdog};
+use crate::cancel::CancelTable;
 use crate::definition::Definition;
+use crate::error::text_of;
 use crate::{Error, Result};
 
 /// Serves the control channel until the host, a signal or the parent's death
@@ -33,10 +36,11 @@ pub(super) fn serve(plugin: Definition, site: Site) -> Result<()> {
     let absence = plugin.limits.host_absence;
     let greeting = site.greeting(|| plugin.hello().with_everything());
     let name = plugin.name.clone();
+    let cancels = site.cancels.clone();
     let symbols = begin(plugin, site, bell)?;
     let on_silence = || log::tell(&no_engine::explain(&name, &address));
     let patience = Patience { absence, on_silence: &on_silence };
-    let served = channel::serve(&*request, Some(patience), &greeting, &mut Commands(&symbols));
+    let served = channel::serve(&*request, Some(patience), &greeting, &mut Commands { symbols: &symbols, cancels });
     lock(&symbols).stop_all();
     match served {
         Err(TransportError::Timeout) => {
@@ -95,11 +99,26 @@ fn name_process() {
 }
 
 /// The handler of the control channel's commands.
-struct Commands<'a>(&'a Mutex<Symbols>);
+struct Commands<'a> {
+    symbols: &'a Mutex<Symbols>,
+    cancels: CancelTable,
+}
 
 impl channel::Answer for Commands<'_> {
+    fn greeted(&mut self) {
+        self.cancels.forget();
+    }
+
     fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>) {
-        lock(self.0).answer(command, reply);
+        match Cancel::decode(command) {
+            // Whatever another thread does with the symbols meanwhile.
+            Some(Ok(cancels)) => {
+                self.cancels.cancel(cancels);
+                reply.extend_from_slice(ANSWER_OK);
+            }
+            Some(Err(error)) => command::refuse(&text_of(&error), reply),
+            None => lock(self.symbols).answer(command, reply),
+        }
     }
 
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {

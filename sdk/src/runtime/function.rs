@@ -13,12 +13,21 @@ use super::channel;
 use super::live::{Progress, Stopper};
 use super::site::Site;
 use super::supervised::{Begin, FunctionMark, UNKNOWN_CALL};
+use crate::cancel::{CallWatch, CancelledCalls, Executing};
 use crate::definition::SharedFunction;
 use crate::error::text_of;
 use crate::output::Reply;
 use crate::panic::catch_panic;
 use crate::raw_function::RawFunction;
 use crate::{Error, FunctionContext, Result};
+
+/// What is known of a function's calls.
+pub(super) struct Calls {
+    pub(super) format: Format,
+    /// `None` where no supervisor restarts this process.
+    pub(super) mark: Option<FunctionMark>,
+    pub(super) cancelled: Option<Arc<CancelledCalls>>,
+}
 
 /// Runs a function on its thread, on the given channel or a new one, until it
 /// is stopped.
@@ -27,8 +36,7 @@ pub(super) fn live(
     shared: &SharedFunction,
     address: Address,
     channel: Option<Box<dyn Request>>,
-    format: Format,
-    mark: Option<FunctionMark>,
+    calls: Calls,
     progress: &Progress,
 ) -> Result<()> {
     let fail = |source| Error::Transport { what: format!("function channel {address} failed"), source };
@@ -43,43 +51,46 @@ pub(super) fn live(
     }
     // A previous thread of this function has ended, or is about to.
     let mut function = lock(shared);
-    channel::serve(&*request, None, HANDSHAKE, &mut Server { function: &mut **function, format, mark })
-        .map_err(fail)?;
+    channel::serve(&*request, None, HANDSHAKE, &mut Server { function: &mut **function, calls }).map_err(fail)?;
     Ok(())
 }
 
 struct Server<'a> {
     function: &'a mut dyn RawFunction,
-    format: Format,
-    /// `None` where no supervisor restarts this process.
-    mark: Option<FunctionMark>,
+    calls: Calls,
 }
 
 impl channel::Answer for Server<'_> {
     fn answer(&mut self, call: &[u8], reply: &mut Vec<u8>) {
-        if self.mark.as_mut().is_some_and(|mark| mark.begin(call) == Begin::Unknown) {
+        if self.calls.mark.as_mut().is_some_and(|mark| mark.begin(call) == Begin::Unknown) {
             tracing::error!("a call that was in flight when the previous worker died is not executed again");
-            return encode_error(self.format, reply, UNKNOWN_CALL);
+            return encode_error(self.calls.format, reply, UNKNOWN_CALL);
         }
-        answer(self.function, self.format, call, reply);
+        answer(self.function, self.calls.format, call, reply, self.calls.cancelled.as_ref());
     }
 
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
-        encode_error(self.format, reply, text);
+        encode_error(self.calls.format, reply, text);
     }
 
     fn sent(&mut self) {
-        if let Some(mark) = &mut self.mark {
+        if let Some(mark) = &mut self.calls.mark {
             mark.end();
         }
     }
 }
 
 /// Appends the reply to a call, which may be an error or a panic's text.
-pub(crate) fn answer(function: &mut dyn RawFunction, format: Format, call: &[u8], reply: &mut Vec<u8>) {
+pub(crate) fn answer(
+    function: &mut dyn RawFunction,
+    format: Format,
+    call: &[u8],
+    reply: &mut Vec<u8>,
+    cancelled: Option<&Arc<CancelledCalls>>,
+) {
     let start = reply.len();
     let answered = Call::decode(format, call).map_err(Into::into).and_then(|call| {
-        let done = catch_panic(|| carry_out(function, format, &call, reply));
+        let done = catch_panic(|| carry_out(function, format, &call, reply, cancelled));
         // A malformed context is the cause, whatever error the function returned.
         if done.is_err() && call.kind == CallKind::Exec { call.meta().map_err(Into::into).and(done) } else { done }
     });
@@ -91,9 +102,15 @@ pub(crate) fn answer(function: &mut dyn RawFunction, format: Format, call: &[u8]
     }
 }
 
-fn carry_out(function: &mut dyn RawFunction, format: Format, call: &Call<'_>, reply: &mut Vec<u8>) -> Result<()> {
-    let context = |call: &Call<'_>| -> Result<_> {
-        Ok(FunctionContext { meta: if function.needs_context() { call.meta()? } else { Default::default() } })
+fn carry_out(
+    function: &mut dyn RawFunction,
+    format: Format,
+    call: &Call<'_>,
+    reply: &mut Vec<u8>,
+    cancelled: Option<&Arc<CancelledCalls>>,
+) -> Result<()> {
+    let context = |call: &Call<'_>, watch: CallWatch| -> Result<_> {
+        Ok(FunctionContext { meta: if function.needs_context() { call.meta()? } else { Default::default() }, watch })
     };
     match call.kind {
         CallKind::Validate => {
@@ -101,11 +118,13 @@ fn carry_out(function: &mut dyn RawFunction, format: Format, call: &Call<'_>, re
             Ok(encode_result(format, reply, "")?)
         }
         CallKind::Exec => {
-            let context = context(call)?;
+            let context = context(call, CallWatch::default())?;
             function.exec(&mut call.args.clone(), &context, &mut Reply::to_call(format, reply))
         }
         CallKind::Batch => {
-            let context = context(call)?;
+            // It ends before the answer is sent: the next batch is sent after that.
+            let executing = cancelled.map(|cancelled| cancelled.begin(call.id));
+            let context = context(call, executing.as_ref().map(Executing::watch).unwrap_or_default())?;
             let mut results = BatchReply::new(format, reply, call.id);
             function.exec_batch(&mut Rows::new(&call.args)?, &context, &mut results)?;
             results.finish();

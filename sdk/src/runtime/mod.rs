@@ -45,6 +45,7 @@ use ekuiper_core::transport::Options;
 use rustix::io::Errno;
 
 use crate::Result;
+use crate::cancel::CancelTable;
 use crate::definition::Definition;
 use crate::error::text_of;
 use built_in::BuiltIn;
@@ -92,6 +93,7 @@ pub(crate) fn run(plugin: Definition, arguments: Vec<String>) -> ExitCode {
         engine: Engine::new(),
         listening: Listening::new(plugin.limits.start_timeout),
         supervisor: None,
+        cancels: CancelTable::new(plugin.functions.keys()),
         is_asked: launch.hello.is_some_and(|version| version >= Hello::VERSION),
         forgets,
     };

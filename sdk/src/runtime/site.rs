@@ -8,6 +8,7 @@ use super::built_in::BuiltIn;
 use super::engine::Engine;
 use super::listening::Listening;
 use super::supervised::SupervisorLink;
+use crate::cancel::CancelTable;
 
 /// The transport, the addresses and the launch options of this process.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub(super) struct Site {
     pub(super) listening: Listening,
     /// `None` where no supervisor restarts this process.
     pub(super) supervisor: Option<SupervisorLink>,
+    /// The calls that the host has cancelled.
+    pub(super) cancels: CancelTable,
     /// Whether the host has asked for a hello.
     pub(super) is_asked: bool,
     /// Whether the host may omit starts of functions when it restarts this
@@ -46,6 +49,7 @@ pub(super) mod tests {
             engine: Engine::new(),
             listening: Listening::new(std::time::Duration::from_secs(20)),
             supervisor: None,
+            cancels: CancelTable::default(),
             is_asked: false,
             forgets: true,
         }

@@ -305,7 +305,8 @@ impl Symbols {
                 let place = self.plugin.functions.keys().position(|name| name == symbol)?;
                 let idempotent = function.declared.idempotent;
                 let mark = site.supervisor.as_ref().map(|supervisor| supervisor.marks.function(place, idempotent));
-                Box::new(move |progress| function::live(&site, &shared, address, channel, format, mark, progress))
+                let calls = function::Calls { format, mark, cancelled: site.cancels.of(symbol) };
+                Box::new(move |progress| function::live(&site, &shared, address, channel, calls, progress))
             }
             _ => return None,
         })

@@ -83,7 +83,7 @@ impl FunctionTest {
         request.clear();
         let meta = meta.map(EncodedMeta::from);
         encode_call(Format::Json, &mut request, kind, &args, meta.as_ref()).map_err(|error| text_of(&error))?;
-        answer(&mut *self.0.function, Format::Json, &request, &mut reply);
+        answer(&mut *self.0.function, Format::Json, &request, &mut reply, None);
         decode_reply(Format::Json, &reply).map_err(|error| text_of(&error))?
     }
 }

@@ -42,6 +42,37 @@ fn rows_survive() {
 }
 
 #[test]
+fn a_renumbered_batch_is_the_same_but_for_its_number() {
+    let meta = EncodedMeta::from(&FunctionMeta { rule_id: "r".into(), ..FunctionMeta::default() });
+    for format in BOTH {
+        let mut writer = BatchWriter::new(format, Vec::new(), 7, &meta);
+        let mut ends = Vec::new();
+        for row in 0..4 {
+            writer.row(&(row, format!("row {row}"))).unwrap();
+            ends.push(writer.length());
+        }
+        let message = writer.lend();
+        writer.take_back(message);
+        writer.renumber(1 << 40, &meta, &mut ends);
+        assert_eq!(*ends.last().unwrap(), writer.length());
+        let whole = writer.lend();
+        assert_eq!(whole, batch(format, 1 << 40, 4));
+        writer.take_back(whole);
+        writer.retain(&mut ends, |row| row != 1);
+        let message = writer.finish();
+        let call = Call::decode(format, &message).unwrap();
+        assert_eq!(call.id, 1 << 40);
+        let mut rows = Rows::new(&call.args).unwrap();
+        for kept in [0, 2, 3] {
+            let args = rows.next_row().unwrap().unwrap();
+            assert_eq!(args.all().unwrap()[0].read::<u32>().unwrap(), kept);
+            rows.go_on(args).unwrap();
+        }
+        assert!(rows.next_row().unwrap().is_none());
+    }
+}
+
+#[test]
 fn results_and_errors_come_back_in_their_places() {
     for format in BOTH {
         for failing in [vec![], vec![0], vec![1, 2], vec![0, 1, 2, 3], vec![3]] {
