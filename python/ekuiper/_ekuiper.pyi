@@ -33,6 +33,9 @@ class SinkAcks:
     def ack_error(self, error: str) -> None: ...
     def requires_ack(self) -> bool: ...
 
+class CurrentCall:
+    def is_cancelled(self) -> bool: ...
+
 class Signature:
     def __init__(
         self,

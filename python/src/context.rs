@@ -1,5 +1,5 @@
-//! The native part of contexts: the emitter of a source, and the acknowledgements
-//! of a sink. `ekuiper.runtime.contextimpl` has the class around them.
+//! The native part of contexts: the emitter of a source, the acknowledgements of a
+//! sink, and the watch of a function's call. `ekuiper.runtime.contextimpl` has the class around them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use ekuiper_core::Chain;
 use ekuiper_core::sync::lock;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
+use ekuiper_sdk::raw::CallWatch;
 use ekuiper_sdk::{Error, FunctionContext, SinkContext, SourceContext};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
@@ -287,6 +288,28 @@ impl SinkAcks {
     }
 }
 
+/// The call that a function executes, as Python code sees it. The contexts of all
+/// call sites share it.
+#[pyclass(frozen, module = "ekuiper._ekuiper")]
+#[derive(Default)]
+pub(crate) struct CurrentCall(Mutex<CallWatch>);
+
+impl CurrentCall {
+    /// Continues with another call.
+    pub(crate) fn begin(&self, call: CallWatch) {
+        let former = std::mem::replace(&mut *lock(&self.0), call);
+        drop(former);
+    }
+}
+
+#[pymethods]
+impl CurrentCall {
+    /// Whether nothing waits for the call's result any more.
+    fn is_cancelled(&self) -> bool {
+        lock(&self.0).is_cancelled()
+    }
+}
+
 /// Creates a `ContextImpl` for a running symbol.
 fn live(py: Python<'_>, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) -> PyResult<Py<PyAny>> {
     static LIVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -311,6 +334,12 @@ pub(crate) fn of_sink(py: Python<'_>, symbol: &str, ctx: &SinkContext, acking: A
 }
 
 /// Creates the context of a function's call site.
-pub(crate) fn of_function(py: Python<'_>, symbol: &str, ctx: &FunctionContext) -> PyResult<Py<PyAny>> {
-    live(py, (symbol, ctx.rule_id(), ctx.op_id(), ctx.instance_id(), py.None(), py.None(), ctx.func_id()))
+pub(crate) fn of_function(
+    py: Python<'_>,
+    symbol: &str,
+    ctx: &FunctionContext,
+    call: &Py<CurrentCall>,
+) -> PyResult<Py<PyAny>> {
+    let ids = (ctx.rule_id(), ctx.op_id(), ctx.instance_id(), ctx.func_id());
+    live(py, (symbol, ids.0, ids.1, ids.2, py.None(), py.None(), ids.3, call))
 }

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use ekuiper_core::sync::lock;
-use ekuiper_sdk::raw::{Args, BatchReply, RawFunction, Reply, Rows};
+use ekuiper_sdk::raw::{Args, BatchReply, RawFunction, Reply, Rows, each_row};
 use ekuiper_sdk::{BoxError, FunctionContext, FunctionMeta, Result};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
-use crate::context;
-use crate::fault::Faults;
+use crate::context::{self, CurrentCall};
+use crate::fault::{Faults, text_of};
 use crate::signature::Signature;
 use crate::thread;
 use crate::value::{Seed, Written};
@@ -28,6 +28,8 @@ pub(crate) struct PyFunction {
     /// One context per call site, for the plugin's lifetime, as in the official
     /// package.
     contexts: HashMap<FunctionMeta, Py<PyAny>>,
+    /// `None` before the first context.
+    call: Option<Py<CurrentCall>>,
     faults: Faults,
 }
 
@@ -51,7 +53,7 @@ impl Clone for Callee {
 impl PyFunction {
     pub(crate) fn new(name: String, make: Arc<Py<PyAny>>) -> Self {
         let (object, contexts, faults) = (Mutex::default(), HashMap::new(), Faults::default());
-        Self { name, make, object, contexts, faults }
+        Self { name, make, object, contexts, call: None, faults }
     }
 
     fn callee(&self, py: Python<'_>) -> PyResult<Callee> {
@@ -76,7 +78,19 @@ impl PyFunction {
         self.faults.report(py, &format!("function {} failed", self.name), error)
     }
 
+    /// The error of a call. That of a cancelled one concerns nobody, so that it is
+    /// not logged.
+    fn failed(&self, py: Python<'_>, ctx: &FunctionContext, error: PyErr) -> BoxError {
+        if ctx.is_cancelled() { text_of(py, &error).into() } else { self.refuse(py, error) }
+    }
+
+    /// The context of the call's site; it is that of this call from now on.
     fn context(&mut self, py: Python<'_>, ctx: &FunctionContext) -> PyResult<Py<PyAny>> {
+        let call = match &self.call {
+            Some(call) => call,
+            None => self.call.insert(Py::new(py, CurrentCall::default())?),
+        };
+        call.get().begin(ctx.watch());
         let meta = FunctionMeta {
             rule_id: ctx.rule_id().into(),
             op_id: ctx.op_id().into(),
@@ -89,7 +103,7 @@ impl PyFunction {
         if self.contexts.len() >= MAX_CONTEXTS {
             self.contexts.clear();
         }
-        let context = context::of_function(py, &self.name, ctx)?;
+        let context = context::of_function(py, &self.name, ctx, call)?;
         self.contexts.insert(meta, context.clone_ref(py));
         Ok(context)
     }
@@ -117,24 +131,20 @@ impl RawFunction for PyFunction {
 
     fn exec(&mut self, args: &mut Args<'_>, ctx: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()> {
         Python::attach(|py| {
-            let result = self.result(py, args, ctx).map_err(|error| self.refuse(py, error))?;
-            reply.put(&Written::new(&result)).map_err(|error| self.refuse(py, unsendable(&*error)))
+            let result = self.result(py, args, ctx).map_err(|error| self.failed(py, ctx, error))?;
+            reply.put(&Written::new(&result)).map_err(|error| self.failed(py, ctx, unsendable(&*error)))
         })
     }
 
     /// Executes all rows, attached to the interpreter once.
     fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
         Python::attach(|py| {
-            while let Some(mut row) = rows.next_row()? {
+            each_row(rows, ctx, reply, |row, reply| {
                 let done = self
-                    .result(py, &mut row, ctx)
+                    .result(py, row, ctx)
                     .and_then(|result| reply.result(&Written::new(&result)).map_err(|error| unsendable(&error)));
-                if let Err(error) = done {
-                    reply.error(self.refuse(py, error).to_string());
-                }
-                rows.go_on(row)?;
-            }
-            Ok(())
+                done.map_err(|error| self.failed(py, ctx, error))
+            })
         })
     }
 

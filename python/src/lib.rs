@@ -25,7 +25,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _ekuiper {
     #[pymodule_export]
-    use crate::context::{SinkAcks, SourceEmitter, StopHook, Stopped};
+    use crate::context::{CurrentCall, SinkAcks, SourceEmitter, StopHook, Stopped};
     #[pymodule_export]
     use crate::plugin::run;
     #[pymodule_export]

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ekuiper.testing import sink, source
+from ekuiper.testing import function, sink, source
 
 GUIDE = pathlib.Path(__file__).parents[2] / "docs/src/python.md"
 
@@ -17,7 +17,7 @@ def guide():
     """The names that the guide's examples define, executed in order."""
     names = {"__name__": "guide", "__file__": "pysam.py"}
     examples = re.findall("^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         exec(compile(example, str(GUIDE), "exec"), names)
     return names
@@ -28,6 +28,10 @@ def test_its_tests_pass(guide):
     assert len(tests) == 4
     for name in tests:
         guide[name]()
+
+
+def test_its_function_asks_whether_it_was_cancelled(guide):
+    assert function(guide["primes_below"]).call(20) == [2, 3, 5, 7, 11, 13, 17, 19]
 
 
 def test_its_class_works(guide, capsys):

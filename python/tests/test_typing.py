@@ -20,7 +20,7 @@ class PyJson(Source):
             ctx.get_logger().info("emitted")
             hook = ctx.on_stop(lambda: None)
             with ctx.on_stop(print):
-                assert ctx.sleep(1.5) and not ctx.is_stopped()
+                assert ctx.sleep(1.5) and not ctx.is_stopped() and not ctx.is_cancelled()
             hook.take_back()
         except Stopped:
             pass

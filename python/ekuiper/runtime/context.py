@@ -62,6 +62,13 @@ class Context(object):
         none of the former ones. When the source has ended, all hooks are dropped."""
         raise NotImplementedError
 
+    def is_cancelled(self) -> bool:
+        """In a function: whether nothing waits for the result of the call that it executes any
+        more. A function that takes long asks now and then, and returns early or raises; what
+        comes of it is discarded. Only the host of this project cancels calls; under eKuiper, in a
+        supervised plugin, and in sources and sinks this is always false."""
+        raise NotImplementedError
+
     @abstractmethod
     def ack_ok(self) -> None:
         """Acknowledges the oldest message that is not acknowledged yet. Does nothing if the rule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._ekuiper import SinkAcks, SourceEmitter, dumps
+from .._ekuiper import CurrentCall, SinkAcks, SourceEmitter, dumps
 from .._logging import SymbolLogger, logger_of
 from .context import Context
 
@@ -27,6 +27,7 @@ class ContextImpl(Context):
         self.funcId: int = meta.get("funcId", 0)
         self.emitter: Any = None
         self._symbol = "test"
+        self._call: Optional[CurrentCall] = None
 
     def set_emitter(self, emitter: Any) -> None:
         """Sets the destination of rows: an object with `send(bytes)`."""
@@ -70,6 +71,9 @@ class ContextImpl(Context):
     def on_stop(self, hook: Callable[[], object]) -> StopHook:
         return self._source().on_stop(hook)
 
+    def is_cancelled(self) -> bool:
+        return self._call is not None and self._call.is_cancelled()
+
     def _source(self) -> SourceEmitter:
         if type(self.emitter) is SourceEmitter:
             return self.emitter
@@ -98,6 +102,7 @@ def _live(
     emitter: Optional[SourceEmitter],
     acks: Optional[SinkAcks],
     func_id: int = 0,
+    call: Optional[CurrentCall] = None,
 ) -> ContextImpl:
     """Creates the context of a running symbol."""
     meta = {"ruleId": rule_id, "opId": op_id, "instanceId": instance_id, "funcId": func_id}
@@ -105,4 +110,5 @@ def _live(
     context._symbol = symbol
     context.emitter = emitter
     context.ack_emitter = acks
+    context._call = call
     return context
