@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use ekuiper_sdk::prelude::*;
 
 static NOTED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
-/// Number of calls of `slow` and `held` that have begun.
+/// Numbers of the calls of `patient` that were cancelled while they ran.
+static CANCELLED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+/// Number of calls of `slow`, `held` and `patient` that have begun.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 
 fn note(number: u64) -> u64 {
@@ -17,14 +19,49 @@ fn note(number: u64) -> u64 {
     number
 }
 
+/// Waits until there is this file.
+fn await_file(file: &str) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while !std::path::Path::new(file).exists() && Instant::now() < give_up {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Gives its number back once there is this file.
 fn held(number: u64, file: String) -> u64 {
     BEGUN.fetch_add(1, Ordering::SeqCst);
-    let give_up = Instant::now() + Duration::from_secs(60);
-    while !std::path::Path::new(&file).exists() && Instant::now() < give_up {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    await_file(&file);
     note(number)
+}
+
+/// Gives its number back after this time, unless it is cancelled before.
+fn patient(number: u64, microseconds: u64, ctx: &FunctionContext) -> Result<u64> {
+    BEGUN.fetch_add(1, Ordering::SeqCst);
+    let end = Instant::now() + Duration::from_micros(microseconds);
+    while !ctx.is_cancelled() {
+        if Instant::now() >= end {
+            return Ok(note(number));
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    CANCELLED.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+    Err("it was cancelled".into())
+}
+
+/// A source whose start takes until the file exists that is its topic.
+struct Stuck;
+
+impl Source for Stuck {
+    fn configure(&mut self, datasource: &str, _: &Config) -> Result<()> {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        await_file(datasource);
+        Ok(())
+    }
+
+    fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+        while ctx.sleep(Duration::from_secs(60)) {}
+        Ok(())
+    }
 }
 
 /// Notes the call in a file, and ends the process, unless it has done that as
@@ -94,6 +131,9 @@ fn main() -> ExitCode {
         .function("noted", |_: u8| NOTED.lock().unwrap_or_else(PoisonError::into_inner).clone())
         .function("begun", |_: u8| BEGUN.load(Ordering::SeqCst))
         .function("held", held)
+        .function("patient", patient)
+        .function("cancelled", |_: u8| CANCELLED.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        .source("stuck", || Stuck)
         // A text, or an error.
         .function("word", |number: u64| match number % 10 {
             3 => Err(format!("{number} is unlucky")),

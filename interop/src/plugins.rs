@@ -223,8 +223,9 @@ impl Ledger {
             "version": "v1.0.0",
             "language": "rust",
             "executable": "ledger",
+            "sources": ["stuck"],
             "sinks": ["late"],
-            "functions": ["note", "slow", "noted", "begun", "held", "word", "crash_until", "crash"],
+            "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash"],
         });
         fs::write(folder.join("ledger.json"), manifest.to_string()).unwrap();
         Self(root)
@@ -240,7 +241,12 @@ impl Ledger {
         host.function("noted").unwrap().call((0,)).unwrap()
     }
 
-    /// How many calls of `slow` its process has begun.
+    /// The numbers of the calls of `patient` that were cancelled while they ran.
+    pub fn cancelled(host: &Host) -> Vec<u64> {
+        host.function("cancelled").unwrap().call((0,)).unwrap()
+    }
+
+    /// How many calls of `slow`, `held` and `patient` its process has begun.
     pub fn begun(host: &Host) -> u64 {
         host.function("begun").unwrap().call((0,)).unwrap()
     }

@@ -94,11 +94,17 @@ pub fn counting() -> &'static Path {
 /// The plugin that keeps account of what it executes (`plugins/ledger.rs`).
 pub fn ledger() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| example("ledger"))
+    PROGRAM
+        .get_or_init(|| example_with("ledger", if cfg!(feature = "zeromq") { &["--features", "zeromq"] } else { &[] }))
 }
 
 fn example(name: &str) -> PathBuf {
-    cargo_build(&["-p", "ekuiper-interop", "--example", name]).remove(name).expect("cargo builds the plugin")
+    example_with(name, &[])
+}
+
+fn example_with(name: &str, features: &[&str]) -> PathBuf {
+    let what = [&["-p", "ekuiper-interop", "--example", name], features].concat();
+    cargo_build(&what).remove(name).expect("cargo builds the plugin")
 }
 
 fn program(name: &str) -> &'static Path {

@@ -60,7 +60,7 @@ pub(crate) struct Channel {
     is_left: AtomicBool,
     /// Every wait on the channel has been ended.
     is_closed: AtomicBool,
-    /// Absent where no task waits: in a control channel.
+    /// Absent where no task waits.
     armer: OnceLock<Arc<Armer>>,
     /// A task waits for the next event.
     has_waiting_task: AtomicBool,
@@ -228,11 +228,11 @@ impl Channel {
     }
 
     /// Returns whether a command could be sent now; `None` while one is in
-    /// flight.
+    /// flight whose answer is waited for.
     pub(crate) fn is_ready(&self) -> Option<bool> {
         let mut state = self.state.try_lock()?;
         self.drain(&mut state);
-        Some(state.end.is_ready())
+        state.posted.is_none().then(|| state.end.is_ready())
     }
 
     /// Returns whether a plugin that has completed its handshake is connected.

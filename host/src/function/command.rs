@@ -11,7 +11,7 @@ use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_re
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::options::{Due, Terms};
-use super::route::{FunctionConnection, FunctionRoute};
+use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use crate::channel::Failure;
 use crate::health::vitals::Vitals;
 use crate::plugin::running::Running;
@@ -44,7 +44,7 @@ impl Shape {
 pub(super) struct Command {
     pub(super) shape: Shape,
     pub(super) terms: Terms,
-    id: u64,
+    symbol: Arc<str>,
     /// The process that it was encoded for.
     pub(super) origin: Arc<Running>,
     content: Mutex<Content>,
@@ -60,6 +60,10 @@ pub(super) struct Command {
 
 struct Content {
     body: Body,
+    /// Number of the batch. It is sent once: a second sending has another.
+    id: u64,
+    /// The process that may be executing the calls.
+    executor: Option<Arc<Running>>,
     /// Length of the batch after each call.
     ends: Vec<usize>,
     calls: Vec<Call>,
@@ -94,6 +98,8 @@ struct Call {
     is_dropped: bool,
     /// It was dropped before the message was sent.
     is_left_out: bool,
+    /// Its row in the message.
+    place: u32,
 }
 
 /// The answer to a command, with the place of each call's result in it.
@@ -138,13 +144,33 @@ impl Command {
         made_for: FunctionConnection,
         route: &FunctionRoute,
     ) -> Self {
-        let (ends, calls) = Default::default();
-        let content =
-            Content { body, ends, calls, reply: None, waiting: 0, first_due: None, sent: None, is_counted: false };
-        let content = Mutex::new(content);
+        let content = Mutex::new(Content {
+            body,
+            id,
+            executor: None,
+            ends: Vec::new(),
+            calls: Vec::new(),
+            reply: None,
+            waiting: 0,
+            first_due: None,
+            sent: None,
+            is_counted: false,
+        });
         let (outcome, has_errors, first_failure) = Default::default();
         let (since, vitals) = (Instant::now(), route.counted.vitals().clone());
-        Self { shape, terms, id, origin: made_for.running, content, outcome, has_errors, first_failure, since, vitals }
+        let symbol = route.symbol.clone();
+        Self {
+            shape,
+            terms,
+            symbol,
+            origin: made_for.running,
+            content,
+            outcome,
+            has_errors,
+            first_failure,
+            since,
+            vitals,
+        }
     }
 
     /// Adds a call, unless the batch is full, or being sent. Returns the call's
@@ -167,7 +193,8 @@ impl Command {
 
     /// Adds a call of this length, and counts its bytes as waiting.
     fn push_call(&self, content: &mut Content, due: Option<Due>, length: usize) {
-        content.calls.push(Call { due, ..Call::default() });
+        let place = content.calls.len() as u32;
+        content.calls.push(Call { due, place, ..Call::default() });
         if let Some(due) = due {
             content.first_due = Some(content.first_due.map_or(due.at, |first| first.min(due.at)));
         }
@@ -197,7 +224,11 @@ impl Command {
         let (taken, message) = match std::mem::replace(body, Body::Taken(None)) {
             Body::Open(mut batch) => {
                 if calls.iter().any(|call| call.is_dropped && !call.is_left_out) {
-                    calls.iter_mut().for_each(|call| call.is_left_out = call.is_dropped);
+                    let mut places = 0..;
+                    for call in calls.iter_mut() {
+                        call.is_left_out = call.is_dropped;
+                        call.place = if call.is_left_out { 0 } else { places.next().unwrap_or_default() };
+                    }
                     batch.retain(ends, |row| !calls[row].is_left_out);
                 }
                 let message = batch.lend();
@@ -222,11 +253,19 @@ impl Command {
         };
     }
 
-    /// Records that the message was sent. Returns its buffer, unless it may have
-    /// to be sent again.
-    pub(super) fn mark_sent(&self, message: Vec<u8>) -> Option<Vec<u8>> {
+    /// Records that the message was sent to a process. Returns its buffer, unless
+    /// it may have to be sent again.
+    pub(super) fn mark_sent(&self, message: Vec<u8>, executor: &Arc<Running>) -> Option<Vec<u8>> {
         let mut content = lock(&self.content);
         self.end_waiting(&mut content);
+        content.executor = Some(executor.clone());
+        // What happened while it was being sent.
+        if self.is_settled() {
+            self.note_cancel(&content, None);
+        }
+        for call in content.calls.iter().filter(|call| call.is_dropped && !call.is_left_out) {
+            self.note_cancel(&content, Some(call.place));
+        }
         if self.terms.is_idempotent && !self.is_settled() {
             content.sent = Some(message);
             return None;
@@ -234,18 +273,42 @@ impl Command {
         Some(message)
     }
 
+    /// Records that a call in this row, or all calls, are not wanted any more, if
+    /// they may be being executed. The process is to be
+    /// [told](Running::post_cancels).
+    fn note_cancel(&self, content: &Content, row: Option<u32>) {
+        // Noted under the lock that the answer takes: once that is there, the
+        // next batch may be sent, and its cancels are not to be replaced.
+        if let Some(executor) = content.executor.as_ref().filter(|_| self.shape.is_batch && content.reply.is_none()) {
+            executor.note_cancel(&self.symbol, content.id, row);
+        }
+    }
+
+    /// Cancels all calls that may be being executed.
+    pub(super) fn cancel(&self) {
+        self.note_cancel(&lock(&self.content), None);
+    }
+
     /// Makes the command one to be sent again after this failure, if it may be
     /// executed twice, and was not sent twice before.
     ///
     /// # Errors
     /// The failure.
-    pub(super) fn repeat(&self, failure: Error) -> Result<()> {
-        let message = lock(&self.content).sent.take();
+    pub(super) fn repeat(&self, failure: Error, route: &FunctionRoute) -> Result<()> {
+        let mut content = lock(&self.content);
+        let message = content.sent.take();
+        drop(content);
         match message.filter(|_| !self.is_settled() && self.first_failure.get().is_none()) {
             Some(message) => {
                 tracing::debug!(error = %failure, "an idempotent call is made again");
                 let _ = self.first_failure.set(failure);
                 self.put_back(message);
+                let mut content = lock(&self.content);
+                let Content { body, id, ends, .. } = &mut *content;
+                if let Body::Open(batch) = body {
+                    *id = next_batch();
+                    batch.renumber(*id, &route.encoded_meta, ends);
+                }
                 Ok(())
             }
             None => Err(failure),
@@ -262,8 +325,9 @@ impl Command {
         }
         let is_sent = is_sent || matches!(content.body, Body::Taken(_)) || self.first_failure.get().is_some();
         let (mut wakers, mut next) = (Vec::new(), None);
-        for call in content.calls.iter_mut().filter(|call| !call.is_dropped) {
-            let Some(due) = call.due else { continue };
+        for row in 0..content.calls.len() {
+            let call = &mut content.calls[row];
+            let Some(due) = call.due.filter(|_| !call.is_dropped) else { continue };
             if now < due.at {
                 next = Some(next.map_or(due.at, |next: Instant| next.min(due.at)));
                 continue;
@@ -274,6 +338,8 @@ impl Command {
             call.is_dropped = true;
             wakers.extend(call.waker.take());
             self.has_errors.store(true, Ordering::SeqCst);
+            let place = call.place;
+            self.note_cancel(&content, Some(place));
         }
         content.first_due = next;
         (wakers, next)
@@ -299,15 +365,25 @@ impl Command {
 
     /// Stores the reply, or its failure, for the pipeline.
     pub(super) fn keep_reply(&self, reply: Result<Vec<u8>, Failure>) {
-        lock(&self.content).reply = Some(reply);
+        let mut content = lock(&self.content);
+        if let Err(Failure::Timeout) = reply {
+            self.note_cancel(&content, None);
+        }
+        content.reply = Some(reply);
     }
 
     pub(super) fn has_reply(&self) -> bool {
         lock(&self.content).reply.is_some()
     }
 
+    /// Takes the reply: no call is executed any more.
     pub(super) fn take_reply(&self) -> Option<Result<Vec<u8>, Failure>> {
-        lock(&self.content).reply.take()
+        let mut content = lock(&self.content);
+        let reply = content.reply.take()?;
+        let executor = content.executor.take();
+        drop(content);
+        drop(executor);
+        Some(reply)
     }
 
     /// Reads the reply, and gives each call its outcome.
@@ -321,7 +397,8 @@ impl Command {
             return Ok(Answer { format, reply, outcomes: Vec::new() });
         }
         let unread = |source| route.unread(CallKind::Batch, source);
-        let split = split_batch_reply(format, &reply, self.id, self.rows() as u32).map_err(unread)?;
+        let id = lock(&self.content).id;
+        let split = split_batch_reply(format, &reply, id, self.rows() as u32).map_err(unread)?;
         let outcomes = split.map_err(|text| route.failed(text))?;
         let start = reply.as_ptr().addr();
         let place = |result: &[u8]| {
@@ -367,29 +444,36 @@ impl Command {
         }
         let left_out = content.calls.iter().filter(|call| call.is_left_out).count() as u64;
         let rows = content.calls.len() as u64 - left_out;
-        // Those that have expired have failed already.
-        let own = content.calls.iter().filter(|call| !call.is_left_out && call.error.is_some()).count() as u64;
+        // Those that have expired have failed already, and those that were
+        // cancelled fail nobody.
+        let is_over = |call: &Call| call.is_dropped && (self.shape.is_batch || call.error.is_some());
+        let over = content.calls.iter().filter(|call| !call.is_left_out && is_over(call)).count() as u64;
         drop(content);
         vitals.given_up(left_out);
         let answer = match outcome {
             Ok(answer) => answer,
             Err(error) if error.delivery() == ErrorDelivery::Answered => {
                 vitals.answered(rows, self.since);
-                return vitals.failed(rows, error);
+                return vitals.failed(rows - over, error);
             }
             Err(error) => {
-                vitals.failed(rows - own, error);
+                vitals.failed(rows - over, error);
                 return vitals.given_up(rows);
             }
         };
         vitals.answered(rows, self.since);
         let (mut failed, mut last) = (0, None);
-        for outcome in &answer.outcomes {
-            if let Err(text) = outcome {
+        let content = lock(&self.content);
+        for (call, outcome) in content.calls.iter().zip(&answer.outcomes) {
+            if let Err(text) = outcome
+                && !is_over(call)
+            {
                 (failed, last) = (failed + 1, Some(text.clone()));
             }
         }
+        drop(content);
         if !self.shape.is_batch
+            && over == 0
             && let Ok(Err(text)) = decode_reply::<IgnoredAny>(answer.format, &answer.reply)
         {
             (failed, last) = (1, Some(text));
@@ -464,18 +548,25 @@ impl Command {
         true
     }
 
-    /// Drops a call: it is not sent, if it was not yet.
+    /// Drops a call: it is not sent, if it was not yet, and else cancelled.
     pub(super) fn drop_call(&self, row: usize) {
         if self.is_settled() {
             return;
         }
         let mut content = lock(&self.content);
         let call = &mut content.calls[row];
-        call.is_dropped = true;
-        let waker = call.waker.take();
+        let was_dropped = std::mem::replace(&mut call.is_dropped, true);
+        let (waker, place) = (call.waker.take(), call.place);
+        if !was_dropped {
+            self.note_cancel(&content, Some(place));
+        }
+        let executor = content.executor.clone();
         drop(content);
         // Its drop may run anything, also drop another call.
         drop(waker);
+        if let Some(executor) = executor {
+            executor.post_cancels();
+        }
     }
 }
 

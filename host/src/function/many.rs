@@ -12,7 +12,7 @@ use super::Function;
 use super::command::FULL;
 use super::options::{Due, Terms};
 use super::pipeline::{LOOK_PAUSE, Pipeline};
-use super::route::{FunctionConnection, FunctionRoute};
+use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use crate::channel::Failure;
 use crate::health::vitals::Rows;
 use crate::sync::lock;
@@ -84,12 +84,14 @@ impl Caller<'_> {
     }
 }
 
-/// A batch in flight.
+/// A batch in flight. Dropping it without its answer cancels its calls.
 struct UnderWay {
     id: u64,
     rows: u32,
+    symbol: Arc<str>,
     connection: FunctionConnection,
-    answer: Answer,
+    /// `None` once it was taken.
+    answer: Option<Answer>,
     /// Deadline of the answer.
     answer_by: Instant,
     /// The message, if it may be sent again.
@@ -129,8 +131,16 @@ impl UnderWay {
         let (route, until) = (caller.route, caller.send_by());
         let answer = Answer::default();
         loop {
-            let taken = answer.clone();
-            let tell = move |outcome: Result<&mut Vec<u8>, Failure>| *lock(&taken) = Some(outcome.map(std::mem::take));
+            let (taken, symbol, running) = (answer.clone(), route.symbol.clone(), Arc::downgrade(&connection.running));
+            let tell = move |outcome: Result<&mut Vec<u8>, Failure>| {
+                let mut answer = lock(&taken);
+                if let Err(Failure::Timeout) = outcome
+                    && let Some(running) = running.upgrade()
+                {
+                    running.note_cancel(&symbol, id, None);
+                }
+                *answer = Some(outcome.map(std::mem::take));
+            };
             // The wait may be ended from elsewhere.
             let look = if caller.pipeline.has_stopper() { until.min(Instant::now() + LOOK_PAUSE) } else { until };
             let failure = match connection.channel.post(message, look, tell) {
@@ -154,14 +164,19 @@ impl UnderWay {
             return Err(connection.running.explain(failure, route.what(CallKind::Batch), patience));
         }
         let answer_by = caller.at_most(Instant::now() + caller.terms.patience(rows as usize));
-        Ok(Self { id, rows, connection, answer, answer_by, message: None })
+        let (symbol, answer) = (route.symbol.clone(), Some(answer));
+        Ok(Self { id, rows, symbol, connection, answer, answer_by, message: None })
     }
 
     /// Waits for the answer.
-    fn await_answer(&self, caller: &Caller<'_>) -> Result<Vec<u8>, Failure> {
+    fn await_answer(&mut self, caller: &Caller<'_>) -> Result<Vec<u8>, Failure> {
         loop {
             let now = Instant::now();
-            if let Some(answer) = lock(&self.answer).take() {
+            if let Some(answer) = self.answer.as_ref().and_then(|answer| lock(answer).take()) {
+                self.answer = None;
+                if let Err(Failure::Timeout) = answer {
+                    self.connection.running.post_cancels();
+                }
                 return answer;
             }
             if now >= self.answer_by || caller.pipeline.is_stopped() {
@@ -198,6 +213,18 @@ impl UnderWay {
         calls.end(&reply);
         let reply = reply?;
         Ok(Received { format: self.connection.format(), id: self.id, rows: self.rows, reply })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let Some(answer) = &self.answer else { return };
+        let answer = lock(answer);
+        if answer.is_none() {
+            self.connection.running.note_cancel(&self.symbol, self.id, None);
+        }
+        drop(answer);
+        self.connection.running.post_cancels();
     }
 }
 
@@ -348,7 +375,7 @@ fn in_batches<A: Arguments>(
     let mut buffer = Vec::new();
     let mut row = rows.next();
     while row.is_some() || under_way.is_some() {
-        let id = route.next_batch();
+        let id = next_batch();
         let mut batch = BatchWriter::new(format, buffer, id, &route.encoded_meta);
         let mut encoded = Ok(());
         while let Some(args) = row.take_if(|_| batch.length() < FULL && batch.rows() < caller.terms.max_rows) {

@@ -199,7 +199,8 @@ pub struct FunctionStopper(Arc<Pipeline>);
 
 impl FunctionStopper {
     /// Ends every wait with [`Error::Stopped`](crate::Error::Stopped), and
-    /// refuses every later call. Calls that were not sent are not executed.
+    /// refuses every later call. Calls that were not sent are not executed;
+    /// those that were are cancelled at a plugin on our SDK.
     pub fn stop(&self) {
         self.0.stop();
     }

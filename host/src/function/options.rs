@@ -33,8 +33,8 @@ impl CallOptions {
     /// Sets the maximum time from a call to its result, the wait for earlier
     /// calls included. A call that was not sent by then is not executed, and
     /// fails with [`Error::Expired`](crate::Error::Expired); one that was sent
-    /// fails with [`Error::Timeout`](crate::Error::Timeout), and its answer
-    /// disturbs no other. Of [`call_many`](crate::Function::call_many) it is
+    /// fails with [`Error::Timeout`](crate::Error::Timeout), and is cancelled at a
+    /// plugin on our SDK; its answer disturbs no other. Of [`call_many`](crate::Function::call_many) it is
     /// the time for all rows together. Default: no limit.
     pub fn deadline(mut self, time: Duration) -> Self {
         self.deadline = Some(time);

@@ -16,8 +16,9 @@ use crate::Result;
 ///
 /// It is made at once, whether anything waits for it or not, after all calls
 /// that were made before. The future needs no particular runtime: the host
-/// wakes it. Dropping it discards the result, and a call that was not sent by
-/// then is not executed.
+/// wakes it. Dropping it discards the result, and never blocks: a call that was
+/// not sent by then is not executed, and one that was is cancelled at a plugin
+/// that supports it (on our SDK).
 #[must_use = "its result may be an error"]
 pub struct PendingCall<R> {
     pipeline: Arc<Pipeline>,

@@ -21,7 +21,7 @@ use ekuiper_core::transport::TransportError;
 
 use super::command::{Command, Shape};
 use super::options::{CallOptions, Terms};
-use super::route::{FunctionConnection, FunctionRoute};
+use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use super::spin::Spin;
 use crate::channel::idle_reader::Timer;
 use crate::channel::{Failure, ROOM_PAUSE};
@@ -134,10 +134,14 @@ impl Pipeline {
         let commands: Vec<_> =
             queue.waiting.drain(..).chain(flight.iter().map(|flight| flight.command.clone())).collect();
         drop(queue);
+        if let Some(flight) = &flight {
+            flight.command.cancel();
+        }
         commands.iter().for_each(|command| command.fail(Error::Stopped));
         self.tell_change(lock(&self.queue));
         if let Some(flight) = flight {
             flight.connection.channel.look_again();
+            flight.connection.running.post_cancels();
         }
     }
 
@@ -174,7 +178,7 @@ impl Pipeline {
         }
         let buffer = std::mem::take(&mut queue.buffer);
         let command = if shape.is_batch {
-            let id = self.route.next_batch();
+            let id = next_batch();
             let batch = BatchWriter::new(shape.format, buffer, id, &self.route.encoded_meta);
             let command = Command::batch(shape, terms, id, batch, connection, &self.route);
             command.add(args, due).transpose().map_err(wrong)?;
@@ -307,7 +311,11 @@ impl Pipeline {
                 command.land(&self.route, reply);
                 connection.channel.look_again();
             }
-            Some((flight, Err(failure))) => self.recover(Recovery::NoAnswer(flight, failure)),
+            Some((flight, Err(failure))) => {
+                // After a timeout.
+                flight.connection.running.post_cancels();
+                self.recover(Recovery::NoAnswer(flight, failure));
+            }
         }
         self.tell_change(lock(&self.queue));
         true
@@ -332,6 +340,7 @@ impl Pipeline {
         wakers.into_iter().for_each(Waker::wake);
         if let Some(flight) = flight {
             flight.connection.channel.look_again();
+            flight.connection.running.post_cancels();
         }
     }
 
@@ -376,16 +385,18 @@ impl Pipeline {
                     queue.waiting.pop_front();
                 }
                 queue.send_by = None;
-                queue.buffer = command.mark_sent(message).unwrap_or_default();
+                queue.buffer = command.mark_sent(message, &connection.running).unwrap_or_default();
                 let answer_by = Instant::now() + command.terms.patience(command.rows());
                 self.set_timer(&mut queue, answer_by);
                 let is_awaited = !queue.waiting.is_empty() || command.has_waker();
-                let channel = connection.channel.clone();
+                let FunctionConnection { running, channel } = connection.clone();
                 queue.in_flight = Some(Flight { command, connection, answer_by });
                 self.tell_change(queue);
                 if is_awaited {
                     channel.arm_idle_reader();
                 }
+                // Calls may have been dropped while they were being sent.
+                running.post_cancels();
                 true
             }
             Ok(false) => {
@@ -443,7 +454,7 @@ impl Pipeline {
                 let what = self.route.what(command.shape.kind());
                 let is_lost = matches!(failure, Failure::OutcomeUnknown);
                 let error = connection.running.explain(failure, what, command.terms.patience(command.rows()));
-                match if is_lost { command.repeat(error) } else { Err(error) } {
+                match if is_lost { command.repeat(error, &self.route) } else { Err(error) } {
                     Ok(()) => lock(&self.queue).waiting.push_front(command),
                     Err(error) => command.fail(error),
                 }

@@ -31,8 +31,6 @@ pub(crate) struct FunctionRoute {
     pub(super) encoded_meta: EncodedMeta,
     current: Mutex<Current>,
     buffer: Mutex<Vec<u8>>,
-    /// Number of the last batch.
-    batches: AtomicU64,
     pub(super) counted: Arc<Counted>,
 }
 
@@ -48,6 +46,13 @@ struct Current {
 pub(super) struct FunctionConnection {
     pub(super) running: Arc<Running>,
     pub(super) channel: Arc<Channel>,
+}
+
+/// Returns the number of a new batch. No other batch of this process has it, so
+/// that a late cancel hits no other.
+pub(super) fn next_batch() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 impl FunctionConnection {
@@ -70,21 +75,17 @@ impl FunctionRoute {
     fn new(plugin: Arc<Plugin>, symbol: Arc<str>, meta: FunctionMeta, connection: FunctionConnection) -> Self {
         let encoded_meta = EncodedMeta::from(&meta);
         let current = Mutex::new(Current { connection, is_forgotten: false });
-        let (buffer, batches) = Default::default();
+        let buffer = Mutex::default();
         let FunctionMeta { rule_id, op_id, instance_id, .. } = meta.clone();
         let of = Meta { rule_id, op_id, instance_id };
         let place = Place { kind: SymbolKind::Function, name: symbol.to_string(), meta: of };
         let counted = plugin.ledger.function(place, plugin.restarts());
-        Self { plugin, symbol, meta, encoded_meta, current, buffer, batches, counted }
+        Self { plugin, symbol, meta, encoded_meta, current, buffer, counted }
     }
 
     /// Returns the same function with another rule, operator and instance.
     pub(super) fn with_meta(&self, meta: FunctionMeta) -> Self {
         Self::new(self.plugin.clone(), self.symbol.clone(), meta, self.latest())
-    }
-
-    pub(super) fn next_batch(&self) -> u64 {
-        self.batches.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Makes a call, and waits for its answer.

@@ -1,8 +1,10 @@
 //! Commands on the control channel of a process, and what follows when one is
 //! not answered.
 
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, SymbolKind};
 
 use super::Running;
@@ -29,6 +31,13 @@ impl Running {
                 // Other plugins are not affected.
                 self.replace(&words());
             }
+        }
+        // A plugin that hangs may not even answer the command before this one,
+        // which cancels calls: that one is given up.
+        if let Err(Failure::NotReady(NotReady::Busy)) = answer
+            && self.control.try_expire(Waker::noop())
+        {
+            lock(&self.hung).get_or_insert_with(words);
         }
         let answer = answer.map_err(|failure| {
             let may_run = match kind {

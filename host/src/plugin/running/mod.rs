@@ -1,5 +1,6 @@
 //! A running plugin process: what it is made of, from its start to its end.
 
+mod cancels;
 mod command;
 mod errors;
 mod functions;
@@ -18,6 +19,7 @@ use ekuiper_core::transport::Deadline;
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::socket_file;
 
+use cancels::Cancels;
 use functions::FunctionSlot;
 pub(crate) use symbols::Stopped;
 
@@ -44,6 +46,8 @@ pub(crate) struct Running {
     /// Socket folder that the plugin's SDK uses.
     pub(crate) folder: SocketFolder,
     control: Arc<Channel>,
+    /// `None` if the plugin's calls cannot be cancelled.
+    cancels: Option<Arc<Cancels>>,
     /// Features beyond eKuiper's protocol; none unless the plugin announced
     /// them.
     hello: Hello,
@@ -100,7 +104,10 @@ impl Running {
         let Started { process, control, folder, claim, hello, scope } = started;
         let watched = site.idle_reader.watch(&Subject::of_plugin(name), control.clone());
         let watch = watched.inspect_err(|_| process.terminate(site.options.grace))?;
+        control.enable_tasks(&watch);
         process.mark_serving();
+        let hello = hello.unwrap_or_default();
+        let cancels = hello.has(Feature::Cancel).then(|| Cancels::new(control.clone()));
         let running = Arc::new_cyclic(|own| Self {
             name: name.to_owned(),
             generation,
@@ -109,7 +116,8 @@ impl Running {
             ready: Instant::now(),
             folder,
             control,
-            hello: hello.unwrap_or_default(),
+            cancels,
+            hello,
             functions: Mutex::default(),
             scope,
             is_left: AtomicBool::new(false),
