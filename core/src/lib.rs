@@ -24,6 +24,7 @@ pub mod codec;
 pub mod description;
 mod error;
 pub mod exchange;
+pub mod instant;
 mod json;
 pub mod launch;
 pub mod manifest;

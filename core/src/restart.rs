@@ -19,6 +19,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::instant::FAR;
+
 /// The backoff and the breaker of restarts after crashes.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -115,7 +117,8 @@ impl Crashes {
         let Some(doublings) = self.in_a_row.checked_sub(2) else { return Duration::ZERO };
         let pause = self.policy.first_pause.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
         let jitter = self.policy.jitter.clamp(0.0, 1.0) * chance.clamp(0.0, 1.0);
-        pause.min(self.policy.max_pause).mul_f64(1.0 - jitter)
+        // An unbounded one multiplied by 1 would be too long.
+        pause.min(self.policy.max_pause).min(FAR).mul_f64(1.0 - jitter)
     }
 }
 

@@ -112,6 +112,10 @@ impl Endpoint {
     }
 }
 
+/// Maximum time to busy-poll: a deadline that passes meanwhile is noticed after
+/// it.
+pub const MAX_SPIN: Duration = Duration::from_millis(10);
+
 /// Socket options.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -128,7 +132,7 @@ pub struct Options {
     /// Maximum time to busy-poll before blocking, when waiting for a message or
     /// for room for the rest of a long one. Zero disables spinning. A transport
     /// spins for less time, or not at all, where spinning has not paid off
-    /// recently. Default: 20 µs.
+    /// recently. Default: 20 µs; more than [`MAX_SPIN`] counts as that.
     pub spin: Duration,
     /// Decides which processes may be peers. Default: every process that can
     /// reach the socket file.

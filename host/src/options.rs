@@ -9,9 +9,6 @@ use ekuiper_core::transport;
 
 use crate::source::backlog::Bounds;
 
-/// Longest time from now to a deadline: an instant further away may not exist.
-pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
 /// A host's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {

@@ -117,6 +117,10 @@ impl Sink for Late {
 
 fn main() -> ExitCode {
     Plugin::new("ledger")
+        // No limit is too long.
+        .start_timeout(Duration::MAX)
+        .stop_timeout(Duration::MAX)
+        .host_absence(Duration::MAX)
         .sink("late", Late::default)
         // Gives its number back.
         .function("note", note)

@@ -164,7 +164,8 @@ impl Plugin {
 
     /// Sets the maximum time that a function or a sink busy-polls for its next
     /// message before blocking, when recent busy-polling has paid off (`uds`
-    /// only). Zero disables busy-polling. Default: 20 µs.
+    /// only). Zero disables busy-polling; more than 10 ms counts as that. Default:
+    /// 20 µs.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.definition.limits.spin = spin;
         self

@@ -25,6 +25,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::wait::deadline_after;
+
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid, fchown, flock, fstat, open, openat, unlinkat,
 };
@@ -70,7 +72,7 @@ impl FolderLock {
     pub(crate) fn take(folder: &Path, owner: Uid) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut lock = Self { folder: open(folder, flags, Mode::empty())?, is_folder_locked: false, files: Vec::new() };
-        let give_up = Instant::now() + TIMEOUT;
+        let give_up = deadline_after(TIMEOUT);
         if fstat(&lock.folder)?.st_mode & 0o077 == 0 {
             lock.is_folder_locked = lock_by(&lock.folder, give_up)?;
             return match lock.is_folder_locked {
@@ -78,7 +80,7 @@ impl FolderLock {
                 false => Err(too_long(folder.display().to_string())),
             };
         }
-        lock.is_folder_locked = lock_by(&lock.folder, Instant::now() + COURTESY)?;
+        lock.is_folder_locked = lock_by(&lock.folder, deadline_after(COURTESY))?;
         loop {
             let mut files = lock.list(owner)?;
             if files.is_empty() {

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Result, TransportError};
@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, StatxFlags, Uid, statx};
 
 use crate::folder_lock::FolderLock;
-use crate::wait::{io_error, wait_for};
+use crate::wait::{deadline_after, io_error, wait_for};
 
 /// Maximum time that a probed live listener may take to send its first bytes. A
 /// slower one counts as live too.
@@ -140,7 +140,7 @@ pub fn remove_stale(address: &Address) -> Result<bool> {
 /// Waits for the listener's first bytes: a libnng before 1.6 never accepts
 /// again when a connection ends before libnng has sent them (nanomsg/nng#1518).
 fn await_greeting(probe: &OwnedFd) {
-    let _ = wait_for(&mut [PollFd::new(probe, PollFlags::IN)], Some(Instant::now() + GREETING));
+    let _ = wait_for(&mut [PollFd::new(probe, PollFlags::IN)], Some(deadline_after(GREETING)));
 }
 
 /// The state of an address that should be listened on.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::instant::later;
 use ekuiper_core::transport::{Deadline, Result, TransportError};
 use rustix::event::{EventfdFlags, PollFd, Timespec, eventfd, poll};
 
@@ -39,7 +40,7 @@ impl Closing {
 
     /// Ends waits for anything new.
     pub fn finish(&self) {
-        self.finish_by.get_or_init(|| Instant::now() + FINISH_GRACE);
+        self.finish_by.get_or_init(|| deadline_after(FINISH_GRACE));
         self.finishing.store(true, Ordering::SeqCst);
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
@@ -91,6 +92,12 @@ impl AsFd for Closing {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
+}
+
+/// Returns the deadline of a wait that begins now. The only way to make one: the
+/// time may be of any length.
+pub fn deadline_after(time: Duration) -> Instant {
+    later(Instant::now(), time)
 }
 
 /// Waits until one of `fds` is ready.

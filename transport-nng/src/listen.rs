@@ -26,7 +26,7 @@ use ekuiper_core::address::{Address, MAX_PATH};
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Result, TransportError};
 use ekuiper_transport_ipc::socket_file::SocketFile;
-use ekuiper_transport_ipc::wait::{Closing, io_error, wait_for};
+use ekuiper_transport_ipc::wait::{Closing, deadline_after, io_error, wait_for};
 use nng::options::Options as _;
 use nng::options::transport::ipc::Permissions;
 use nng::{Listener, ListenerBuilder, Socket};
@@ -173,7 +173,7 @@ impl Listening {
     /// also when the result is unknown or the socket is being closed.
     fn lets_in(&self, door: &Door, patience: Duration) -> std::result::Result<(), OwnedFd> {
         let Ok(stranger) = door.knock() else { return Ok(()) };
-        let deadline = Some(Instant::now() + patience);
+        let deadline = Some(deadline_after(patience));
         loop {
             match rustix::io::read(&stranger, &mut [0; 8]) {
                 // The door's header.

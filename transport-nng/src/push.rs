@@ -8,7 +8,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result, TransportError};
 use ekuiper_transport_ipc::receiving::check_length;
 use ekuiper_transport_ipc::unread::unread_at;
-use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
+use ekuiper_transport_ipc::wait::{Closing, deadline_after, earlier, has_passed, wait_for};
 use nng::Message;
 use rustix::event::{PollFd, PollFlags};
 
@@ -132,7 +132,7 @@ impl Push for NngPush {
             if has_passed(deadline) {
                 return Err(TransportError::Timeout);
             }
-            match self.wait(&[], earlier(deadline, Some(Instant::now() + pause))) {
+            match self.wait(&[], earlier(deadline, Some(deadline_after(pause)))) {
                 Ok(()) | Err(TransportError::Timeout) => {}
                 Err(error) => return Err(error),
             }
@@ -157,7 +157,7 @@ impl Push for NngPush {
                 listening.close();
             }
             let lines = self.outlets.live().lines;
-            let deadline = Instant::now() + LINGER;
+            let deadline = deadline_after(LINGER);
             lines.iter().for_each(|line| line.linger(deadline));
             lines.iter().for_each(|line| line.end());
         }

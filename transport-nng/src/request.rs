@@ -3,14 +3,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options, Result, TransportError};
 use ekuiper_transport_ipc::request::{RequestSocket, RequestWire};
-use ekuiper_transport_ipc::wait::{Closing, has_passed, io_error, wait_for};
+use ekuiper_transport_ipc::wait::{Closing, deadline_after, has_passed, io_error, wait_for};
 use nng::{Message, Protocol};
 use rustix::event::{PollFd, PollFlags};
 
@@ -172,7 +171,7 @@ impl RequestWire for NngRequest {
         if self.closing.close() {
             let ask = lock(&self.ask).take();
             if let Some(ask) = ask {
-                ask.line.linger(Instant::now() + LINGER);
+                ask.line.linger(deadline_after(LINGER));
                 ask.line.end();
             }
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::sync::lock;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::Result;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use crate::arrivals;
 
@@ -56,7 +57,7 @@ pub(crate) fn over(listening: &Arc<impl WatchedListener + 'static>) -> std::io::
 }
 
 fn run() {
-    let mut next = Instant::now() + INTERVAL;
+    let mut next = deadline_after(INTERVAL);
     loop {
         arrivals::wait(next.saturating_duration_since(Instant::now()));
         let live: Vec<Arc<dyn WatchedListener>> = {
@@ -80,7 +81,7 @@ fn run() {
             }
         }
         if due {
-            next = Instant::now() + INTERVAL;
+            next = deadline_after(INTERVAL);
         }
     }
 }

@@ -27,7 +27,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 
 use crate::link::Link;
-use ekuiper_transport_ipc::wait::{earlier, timeout};
+use ekuiper_transport_ipc::wait::{deadline_after, earlier, timeout};
 
 /// Time for which no connection is accepted after the process ran out of
 /// descriptors, or while many newcomers of the socket wait to be taken.
@@ -289,7 +289,7 @@ impl Acceptor {
     fn pause(&self, id: u64, listening: &mut Listening) {
         tracing::debug!(listener = id, "accepting is paused");
         let _ = epoll::delete(&self.epoll, &listening.socket);
-        listening.paused_until = Some(Instant::now() + PAUSE);
+        listening.paused_until = Some(deadline_after(PAUSE));
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::instant::later;
 use ekuiper_core::sp::Protocol;
 use ekuiper_core::transport::{Options, TransportError};
 use ekuiper_transport_ipc::wait::io_error;
@@ -92,7 +93,7 @@ impl Dialer {
     /// Delays the next attempt, since the connection may end before the peer's
     /// header.
     pub(crate) fn postpone(&mut self, now: Instant) {
-        self.next = Some(now + self.pause);
+        self.next = Some(later(now, self.pause));
         self.pause = (self.pause * 2).min(MAX_PAUSE);
     }
 }

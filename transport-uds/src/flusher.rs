@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::instant::later;
 use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::Deadline;
 use ekuiper_transport_ipc::wait::earlier;
@@ -211,8 +212,9 @@ impl WatchedSocket {
             return Some(now + WAIT);
         }
         self.pause = again.map_or(WAIT, |_| (self.pause * 2).min(MAX_PAUSE));
-        self.again = Some((now + self.pause, since));
-        Some(now + self.pause)
+        let at = later(now, self.pause);
+        self.again = Some((at, since));
+        Some(at)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ekuiper_core::sp::Protocol;
 use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result, TransportError};
@@ -17,7 +17,7 @@ use crate::outbox::Gone;
 use crate::peers::{Links, Peers, Terms};
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::receiving::check_length;
-use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
+use ekuiper_transport_ipc::wait::{Closing, deadline_after, earlier, has_passed, wait_for};
 
 /// First pause of `flush` between two checks; it doubles up to
 /// [`MAX_FLUSH_PAUSE`]. The kernel does not report the event.
@@ -184,7 +184,7 @@ impl Socket {
             // Posted messages are written before the connections end, as far as
             // they fit.
             if !self.posted.is_empty()
-                && let Some(mut peers) = self.peers.lock(Instant::now() + CLOSE_PATIENCE)
+                && let Some(mut peers) = self.peers.lock(deadline_after(CLOSE_PATIENCE))
             {
                 let _ = peers.write_posted(&self.posted);
             }
@@ -257,7 +257,7 @@ impl Push for UdsPush {
             if has_passed(deadline) {
                 return Err(TransportError::Timeout);
             }
-            let until = earlier(deadline, Some(Instant::now() + pause));
+            let until = earlier(deadline, Some(deadline_after(pause)));
             let _ = wait_for(&mut [PollFd::new(&socket.closing, PollFlags::IN)], until);
             pause = (pause * 2).min(MAX_FLUSH_PAUSE);
         }
@@ -295,6 +295,7 @@ mod tests {
     use ekuiper_core::address::Address;
 
     use super::*;
+    use std::time::Instant;
 
     /// A sender whose only peer disconnects just before it writes has no peer
     /// to wait for, and no failed attempt behind it: it dials, and does not

@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::transport::MAX_SPIN;
+
 /// Number of processor pauses between two polls: a poll takes the locks that
 /// the sender needs.
 const PAUSES: usize = 4;
@@ -52,7 +54,7 @@ impl Spinner {
     /// zero.
     pub(crate) fn new(budget: Duration) -> Self {
         // A second processor is needed: the other side must send meanwhile.
-        let budget = if most_spinning() == 0 { Duration::ZERO } else { budget };
+        let budget = if most_spinning() == 0 { Duration::ZERO } else { budget.min(MAX_SPIN) };
         Self { budget, habit: Habit::default() }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::instant::later;
+
 /// Assigns ids to requests and finds the reply to the latest one.
 ///
 /// An id has its highest bit set and is one more than the previous one; a reply
@@ -33,7 +35,7 @@ impl Requester {
     pub fn begin(&mut self, now: Instant) -> [u8; 4] {
         self.last = self.last.wrapping_add(1);
         let id = self.last | ID_BIT;
-        self.outstanding = Some(Outstanding { id, resend_at: self.retry.map(|after| now + after) });
+        self.outstanding = Some(Outstanding { id, resend_at: self.retry.map(|after| later(now, after)) });
         id.to_be_bytes()
     }
 
@@ -68,7 +70,7 @@ impl Requester {
     pub fn resend(&mut self, now: Instant) -> Option<[u8; 4]> {
         let after = self.retry?;
         let outstanding = self.outstanding.as_mut()?;
-        outstanding.resend_at = Some(now + after);
+        outstanding.resend_at = Some(later(now, after));
         Some(outstanding.id.to_be_bytes())
     }
 }

@@ -20,6 +20,8 @@ use std::task::{Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ekuiper_transport_ipc::wait::deadline_after;
+
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
@@ -343,7 +345,7 @@ impl Shared {
                 if looks < LOOKS {
                     // A channel in use checks the deadlines of its peers
                     // itself.
-                    let at = Instant::now() + self.stall_timeout + MARGIN;
+                    let at = deadline_after(self.stall_timeout.saturating_add(MARGIN));
                     agenda.add(id, Item { at, uses: None, looks: looks + 1 });
                 }
                 self.arm(id);

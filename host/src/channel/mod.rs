@@ -25,6 +25,7 @@ use ekuiper_core::message::Hello;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held, Waited};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use crate::process::EXIT_GRACE;
 use dependents::ProcessScope;
@@ -219,7 +220,7 @@ impl Channel {
     /// end of its connection.
     pub(crate) fn await_reconnect(&self) -> Result<(), Failure> {
         // A caller that holds the channel gives up the peer before that.
-        let mut state = self.state.lock(Instant::now() + 2 * RECONNECT).ok_or(Failure::NotReady(NotReady::Busy))?;
+        let mut state = self.state.lock(deadline_after(2 * RECONNECT)).ok_or(Failure::NotReady(NotReady::Busy))?;
         while state.end.peer().is_none() {
             let until = state.lost_at.map_or_else(Instant::now, |lost_at| lost_at + RECONNECT);
             self.wait(&mut state, until)?;
@@ -259,7 +260,7 @@ impl Channel {
 
     /// Returns what the plugin has announced of itself, if anything.
     pub(crate) fn hello(&self) -> Option<Hello> {
-        let state = self.state.lock(Instant::now() + EXIT_GRACE)?;
+        let state = self.state.lock(deadline_after(EXIT_GRACE))?;
         state.hellos.get(&state.end.peer()?).cloned()
     }
 
@@ -426,7 +427,7 @@ impl Channel {
         // The idle reader may stop watching the channel before it has noticed.
         // A thread that has the channel handles the end itself, unless it is
         // about to post: then it waits here.
-        if let Some(mut state) = self.state.lock(Instant::now() + EXIT_GRACE) {
+        if let Some(mut state) = self.state.lock(deadline_after(EXIT_GRACE)) {
             self.drain(&mut state);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ekuiper_core::codec::{Format, Reader};
 use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_batch_reply, split_batch_reply};
+use ekuiper_transport_ipc::wait::deadline_after;
 use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer};
 
 use super::Function;
@@ -80,7 +81,7 @@ impl Caller<'_> {
     }
 
     fn send_by(&self) -> Instant {
-        self.at_most(Instant::now() + self.route.plugin.site.options.send_timeout)
+        self.at_most(deadline_after(self.route.plugin.site.options.send_timeout))
     }
 }
 
@@ -142,7 +143,7 @@ impl UnderWay {
                 *answer = Some(outcome.map(std::mem::take));
             };
             // The wait may be ended from elsewhere.
-            let look = if caller.pipeline.has_stopper() { until.min(Instant::now() + LOOK_PAUSE) } else { until };
+            let look = if caller.pipeline.has_stopper() { until.min(deadline_after(LOOK_PAUSE)) } else { until };
             let failure = match connection.channel.post(message, look, tell) {
                 Ok(()) => break,
                 Err(failure) => failure,
@@ -163,7 +164,7 @@ impl UnderWay {
             let patience = route.plugin.site.options.send_timeout;
             return Err(connection.running.explain(failure, route.what(CallKind::Batch), patience));
         }
-        let answer_by = caller.at_most(Instant::now() + caller.terms.patience(rows as usize));
+        let answer_by = caller.at_most(deadline_after(caller.terms.patience(rows as usize)));
         let (symbol, answer) = (route.symbol.clone(), Some(answer));
         Ok(Self { id, rows, symbol, connection, answer, answer_by, message: None })
     }

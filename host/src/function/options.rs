@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::options::{FAR, Options};
+use ekuiper_transport_ipc::wait::deadline_after;
+
+use crate::options::Options;
 
 /// Options of a function's calls: see
 /// [`Function::with_options`](crate::Function::with_options).
@@ -81,7 +83,7 @@ impl CallOptions {
     /// Returns the deadline of a call that is made now.
     pub(super) fn due(&self) -> Option<Due> {
         let after = self.deadline?;
-        Some(Due { at: Instant::now() + after.min(FAR), after })
+        Some(Due { at: deadline_after(after), after })
     }
 }
 
@@ -115,6 +117,6 @@ impl Terms {
     /// Returns the maximum time to the answer to this many calls.
     pub(super) fn patience(&self, rows: usize) -> Duration {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
-        self.answer_within.saturating_add(self.per_row.saturating_mul(rows)).min(FAR)
+        self.answer_within.saturating_add(self.per_row.saturating_mul(rows))
     }
 }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{Arguments, BatchWriter, CallKind, encode_call};
 use ekuiper_core::transport::TransportError;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::command::{Command, Shape};
 use super::options::{CallOptions, Terms};
@@ -226,7 +227,7 @@ impl Pipeline {
                 Some(Flight { connection, answer_by, .. }) => {
                     drop(queue);
                     // The wait may have been ended from elsewhere.
-                    let look = Instant::now() + LOOK_PAUSE;
+                    let look = deadline_after(LOOK_PAUSE);
                     let until = due.map_or(look, |due| due.min(look));
                     connection.channel.settle_unless(until, answer_by, || command.is_over(row));
                     self.advance();
@@ -359,7 +360,7 @@ impl Pipeline {
         };
         let options = &self.route.plugin.site.options;
         let waiting = queue.waiting.len();
-        let (send_by, _) = *queue.send_by.get_or_insert_with(|| (Instant::now() + options.send_timeout, waiting));
+        let (send_by, _) = *queue.send_by.get_or_insert_with(|| (deadline_after(options.send_timeout), waiting));
         // The command stays the first: only the thread that advances sends.
         drop(queue);
         let Some(connection) = self.route.usable().filter(|usable| Shape::of(usable) == command.shape) else {
@@ -386,7 +387,7 @@ impl Pipeline {
                 }
                 queue.send_by = None;
                 queue.buffer = command.mark_sent(message, &connection.running).unwrap_or_default();
-                let answer_by = Instant::now() + command.terms.patience(command.rows());
+                let answer_by = deadline_after(command.terms.patience(command.rows()));
                 self.set_timer(&mut queue, answer_by);
                 let is_awaited = !queue.waiting.is_empty() || command.has_waker();
                 let FunctionConnection { running, channel } = connection.clone();
@@ -412,7 +413,7 @@ impl Pipeline {
             // Nothing tells when there is room again.
             Err(Failure::Transport(TransportError::Timeout)) if Instant::now() < send_by => {
                 command.put_back(message);
-                self.set_timer(&mut queue, Instant::now() + ROOM_PAUSE);
+                self.set_timer(&mut queue, deadline_after(ROOM_PAUSE));
                 false
             }
             Err(failure) => {
@@ -483,7 +484,7 @@ impl Pipeline {
     /// Connects the function again, after a crash with the next process.
     fn connect(&self) {
         let send_by = lock(&self.queue).send_by.map(|(send_by, _)| send_by);
-        let until = send_by.unwrap_or_else(|| Instant::now() + self.route.plugin.site.options.send_timeout);
+        let until = send_by.unwrap_or_else(|| deadline_after(self.route.plugin.site.options.send_timeout));
         let connection = match self.route.connection(until) {
             Ok(connection) => connection,
             Err(error) => return self.fail_due(error),

@@ -1,6 +1,8 @@
 //! Path of a call to the process that serves its function, and of the answer
 //! back.
 
+use ekuiper_core::instant::later;
+use ekuiper_transport_ipc::wait::deadline_after;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -68,7 +70,7 @@ impl FunctionConnection {
 impl FunctionRoute {
     /// Starts the function, and its plugin.
     pub(super) fn open(plugin: Arc<Plugin>, symbol: &str, meta: FunctionMeta) -> Result<Self> {
-        let (running, channel) = plugin.function(symbol, Instant::now() + plugin.site.options.init_timeout)?;
+        let (running, channel) = plugin.function(symbol, deadline_after(plugin.site.options.init_timeout))?;
         Ok(Self::new(plugin, symbol.into(), meta, FunctionConnection { running, channel }))
     }
 
@@ -115,7 +117,7 @@ impl FunctionRoute {
     ) -> Result<R> {
         let what = || self.what(kind);
         let options = &self.plugin.site.options;
-        let (send_by, answer_by) = (now + options.send_timeout, now + options.recv_timeout);
+        let (send_by, answer_by) = (later(now, options.send_timeout), later(now, options.recv_timeout));
         let mut request = std::mem::take(&mut *lock(&self.buffer));
         let asked = loop {
             let connection = match self.connection(send_by) {

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use ekuiper_transport_ipc::wait::deadline_after;
+
 /// Maximum number of waits without busy-polling after busy-polling has not paid
 /// off, as a power of two.
 const MAX_SKIPS: u32 = 10;
@@ -24,7 +26,7 @@ impl Spin {
             self.skips.store(skips - 1, Ordering::Relaxed);
             return;
         }
-        let give_up = Instant::now() + patience;
+        let give_up = deadline_after(patience);
         loop {
             if done() {
                 self.failures.store(0, Ordering::Relaxed);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ekuiper_core::transport::MAX_SPIN;
+
 use ekuiper_core::codec::Format;
 use ekuiper_core::restart::RestartPolicy;
 
@@ -167,9 +169,10 @@ impl HostBuilder {
 
     /// Sets the maximum time to busy-poll for an answer, a tuple or an
     /// acknowledgement before blocking, where busy-polling has recently paid
-    /// off (`uds`). Zero disables busy-polling. Default: 20 µs.
+    /// off (`uds`). Zero disables busy-polling; more than 10 ms counts as that.
+    /// Default: 20 µs.
     pub fn spin(mut self, spin: Duration) -> Self {
-        self.options.spin = spin;
+        self.options.spin = spin.min(MAX_SPIN);
         self
     }
 

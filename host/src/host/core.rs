@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use ekuiper_core::Chain;
 use ekuiper_core::message::SymbolKind;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::rescan::Problem;
 use crate::catalog::{Catalog, Package};
@@ -90,7 +91,7 @@ impl Core {
     }
 
     fn init_deadline(&self) -> Instant {
-        Instant::now() + self.site.options.init_timeout
+        deadline_after(self.site.options.init_timeout)
     }
 
     pub(super) fn start(&self, plugin: &str) -> Result<()> {

@@ -21,6 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use crate::catalog::Package;
 use crate::channel::Channel;
@@ -246,7 +247,7 @@ impl Plugin {
     }
 
     fn open(self: &Arc<Self>, handle: &dyn Restorable, holder: &Holder) -> Result<()> {
-        let give_up = Instant::now() + self.site.options.init_timeout;
+        let give_up = deadline_after(self.site.options.init_timeout);
         loop {
             let running = self.running_for(holder, give_up)?;
             match handle.restore(&running) {
@@ -339,7 +340,7 @@ impl Plugin {
     /// for the first.
     pub(crate) fn shutdown(self: &Arc<Self>) {
         self.handle(Input::Shutdown);
-        self.await_end(Instant::now() + END_TIMEOUT);
+        self.await_end(deadline_after(END_TIMEOUT));
     }
 
     /// Ends the process, until the plugin is needed again, after its sinks have
@@ -363,8 +364,7 @@ impl Plugin {
         self.handle(Input::Removed);
         let options = &self.site.options;
         let patience = options.drain_timeout.saturating_add(options.recv_timeout).saturating_add(END_TIMEOUT);
-        let now = Instant::now();
-        self.await_end(now.checked_add(patience).unwrap_or(now + END_TIMEOUT));
+        self.await_end(deadline_after(patience));
     }
 
     /// Waits until nothing of the plugin is left.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ekuiper_core::Chain;
 use ekuiper_core::address::SocketFolder;
@@ -11,6 +11,7 @@ use ekuiper_core::exchange::HostEnd;
 use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::message::{Hello, SymbolKind};
 use ekuiper_core::transport::TransportError;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use crate::catalog::Package;
 use crate::channel::dependents::ProcessScope;
@@ -274,7 +275,7 @@ fn launch(
         Some(_) => options.init_timeout.min(PATIENCE_IN_A_CLASH),
         None => options.init_timeout,
     };
-    let deadline = Instant::now() + patience;
+    let deadline = deadline_after(patience);
     for (index, candidate) in candidates.iter().enumerate() {
         let (channel, report) = (candidate.channel.clone(), report.clone());
         // Only the plugin can reach a folder of the host's own.

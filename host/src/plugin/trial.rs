@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use ekuiper_core::instant::later;
 use ekuiper_core::message::{CallKind, Outcome, SymbolKind, decode_reply, encode_call};
 use serde::de::IgnoredAny;
 
@@ -104,7 +105,7 @@ impl Plugin {
             let format = running.format(SymbolKind::Function);
             encode_call(format, &mut request, CallKind::IsAggregate, &(), None).map_err(message)?;
             let now = Instant::now();
-            let (send_by, answer_by) = (now + options.send_timeout, now + options.recv_timeout);
+            let (send_by, answer_by) = (later(now, options.send_timeout), later(now, options.recv_timeout));
             let read = |reply: &[u8]| decode_reply::<IgnoredAny>(format, reply);
             let reply = channel.exchange(&request, send_by, answer_by, read);
             let reply = reply.map_err(|failure| running.explain(failure, what(), options.recv_timeout))?;

@@ -1,5 +1,7 @@
 //! The update of a plugin to another version: trial, replacement, and rollback.
 
+use ekuiper_core::instant::later;
+use ekuiper_transport_ipc::wait::deadline_after;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +20,7 @@ pub(crate) struct Turn {
 impl Plugin {
     /// Waits for earlier updates to end.
     pub(crate) fn begin_update(self: &Arc<Self>) -> Result<Turn> {
-        let deadline = Instant::now() + self.site.options.init_timeout;
+        let deadline = deadline_after(self.site.options.init_timeout);
         let mut inner = lock(&self.inner);
         let update = inner.next_caller();
         self.handle_locked(inner, Input::UpdateWanted { update, deadline });
@@ -42,7 +44,7 @@ impl Turn {
         inner.candidate = Some((*update, Arc::new(package)));
         plugin.handle_locked(inner, Input::UpdateBegun { update: *update });
         let now = Instant::now();
-        plugin.await_answer(now + plugin.site.options.init_timeout, |inner| inner.updates.remove(update))
+        plugin.await_answer(later(now, plugin.site.options.init_timeout), |inner| inner.updates.remove(update))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
 use ekuiper_transport_ipc::random::jitter;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::lifecycle::{Action, Input, Version, Work};
 use super::restore::Symbol;
@@ -251,7 +252,7 @@ impl Plugin {
     /// waits for the next process.
     fn drain(&self, running: &Arc<Running>, is_orderly: bool) {
         let patience = if is_orderly { self.site.options.recv_timeout } else { Duration::ZERO };
-        let deadline = Instant::now() + patience;
+        let deadline = deadline_after(patience);
         running.leave(deadline);
         if is_orderly {
             // In parallel: each takes its time.

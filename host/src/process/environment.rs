@@ -9,6 +9,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ekuiper_transport_ipc::wait::deadline_after;
+
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -202,7 +204,7 @@ impl Environment<'_> {
             tail
         });
         let reader = reader.map_err(self.refused("a thread"))?;
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = deadline_after(PATIENCE);
         let why = loop {
             if guarded::has_ended(installer.pid()) {
                 break None;

@@ -14,6 +14,8 @@ use std::io::{BufRead, BufReader, PipeReader};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ekuiper_transport_ipc::wait::deadline_after;
+
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process_group};
 
 use crate::error::system_error;
@@ -145,7 +147,7 @@ impl Process {
             let ended = guarded::wait_for_end(pid);
             let at = Instant::now();
             started.end_group();
-            let state = waiter.wait_until(Instant::now() + OUTPUT_GRACE, |state| state.output_ended);
+            let state = waiter.wait_until(deadline_after(OUTPUT_GRACE), |state| state.output_ended);
             let tail = state.last_words(at);
             drop(state);
             let exit = Exit {
@@ -192,18 +194,18 @@ impl Process {
     /// little later.
     pub(crate) fn wait(&self, patience: Duration) -> Option<Exit> {
         let is_known = |state: &State| state.exit.is_some();
-        let exit = self.shared.wait_until(Instant::now() + patience, is_known).exit.clone();
+        let exit = self.shared.wait_until(deadline_after(patience), is_known).exit.clone();
         if exit.is_some() || !self.has_ended() {
             return exit;
         }
-        let state = self.shared.wait_until(Instant::now() + ACCOUNT_TIMEOUT, is_known);
+        let state = self.shared.wait_until(deadline_after(ACCOUNT_TIMEOUT), is_known);
         Some(state.exit.clone().unwrap_or_else(|| Exit::unknown(state.lines_since(None))))
     }
 
     /// Returns how the process ended, for an error; waits for that at most
     /// [`REPORT_GRACE`].
     pub(crate) fn exit_soon(&self) -> Option<Exit> {
-        self.shared.wait_until(Instant::now() + REPORT_GRACE, |state| state.exit.is_some()).exit.clone()
+        self.shared.wait_until(deadline_after(REPORT_GRACE), |state| state.exit.is_some()).exit.clone()
     }
 
     /// Returns whether the process has ended, though how may not be known yet.
@@ -223,7 +225,7 @@ impl Process {
                 self.shared.signal(self.pid, Signal::KILL);
             }
         }
-        drop(self.shared.wait_until(Instant::now() + KILL_GRACE, |state| state.is_over));
+        drop(self.shared.wait_until(deadline_after(KILL_GRACE), |state| state.is_over));
     }
 }
 

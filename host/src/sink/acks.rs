@@ -12,6 +12,7 @@ use ekuiper_core::Chain;
 use ekuiper_core::message::{Collected, decode_ack};
 use ekuiper_core::transport::{Pull, PullEvent, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::tally::Tally;
 use crate::channel::idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
@@ -169,7 +170,7 @@ impl Acks {
     /// an earlier sink at this address.
     pub(super) fn begin(&self) {
         // The idle reader may hold it.
-        let Some(mut reading) = self.reading.lock(Instant::now() + EXIT_GRACE) else { return };
+        let Some(mut reading) = self.reading.lock(deadline_after(EXIT_GRACE)) else { return };
         let _ = self.read_pending(&mut reading);
         reading.peers.begin();
         reading.report = Collected::default();

@@ -1,5 +1,7 @@
 //! A sink for tasks.
 
+use ekuiper_core::instant::later;
+use ekuiper_transport_ipc::wait::deadline_after;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -201,7 +203,8 @@ impl AsyncSink {
                         let error = TransportError::Timeout;
                         return Poll::Ready(Err(session.explain(&connection, error, problem, options.send_timeout)));
                     }
-                    queued.wait = Some(self.await_room(&connection, queued.since + options.send_timeout, context));
+                    queued.wait =
+                        Some(self.await_room(&connection, later(queued.since, options.send_timeout), context));
                     session.register_task(context.waker());
                     return if session.is_stopped() { Poll::Ready(Err(Error::Stopped)) } else { Poll::Pending };
                 }
@@ -211,7 +214,7 @@ impl AsyncSink {
                         return Poll::Ready(session.outcome(&connection, late, options.recv_timeout).map(|()| None));
                     }
                     let idle_reader = &session.plugin.site.idle_reader;
-                    let timer = idle_reader.wake_at(queued.since + options.recv_timeout, context.waker().clone());
+                    let timer = idle_reader.wake_at(later(queued.since, options.recv_timeout), context.waker().clone());
                     queued.wait = Some(Wait { _room: None, _timer: timer });
                     if is_registered {
                         return Poll::Pending;
@@ -242,7 +245,7 @@ impl AsyncSink {
             let room = Room { connection: room, task: Mutex::new(Some(waker.clone())) };
             idle_reader.watch(&"room for a message".into(), Arc::new(room)).ok()
         });
-        let at = if room.is_some() { until } else { Instant::now() + ROOM_PAUSE };
+        let at = if room.is_some() { until } else { deadline_after(ROOM_PAUSE) };
         Wait { _room: room, _timer: idle_reader.wake_at(at, waker.clone()) }
     }
 

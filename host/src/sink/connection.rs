@@ -9,6 +9,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::message::{Control, Feature};
 use ekuiper_core::transport::{Deadline, Push, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::acks::{Acknowledged, Acks, Receipt};
 use super::proof::Proof;
@@ -92,7 +93,7 @@ impl SinkConnection {
             .scope
             .push(data)
             .and_then(|push| {
-                push.connect(Some(Instant::now() + running.site.options.send_timeout))?;
+                push.connect(Some(deadline_after(running.site.options.send_timeout)))?;
                 Ok(push)
             })
             .map_err(|source| match source {
@@ -222,8 +223,8 @@ impl SinkConnection {
     pub(crate) fn read_reports(&self) {
         let acks = &self.acks;
         // Another thread that reads does so for all.
-        let Some(mut reading) = acks.reading.lock(Instant::now() + EXIT_GRACE) else { return };
-        let give_up = Instant::now() + MAX_REPORTS;
+        let Some(mut reading) = acks.reading.lock(deadline_after(EXIT_GRACE)) else { return };
+        let give_up = deadline_after(MAX_REPORTS);
         while Instant::now() < give_up && acks.receive(&mut reading, Instant::now()).is_ok() {}
     }
 
@@ -231,7 +232,7 @@ impl SinkConnection {
     /// and waits briefly for that.
     pub(crate) fn report_after(&self, stop: impl FnOnce()) {
         self.read_reports();
-        let deadline = Instant::now() + STOP_REPORT;
+        let deadline = deadline_after(STOP_REPORT);
         // Locked before the stop, so that no other thread takes its report.
         let Some(mut reading) = self.acks.reading.lock(deadline) else { return stop() };
         stop();
@@ -389,7 +390,7 @@ impl SinkConnection {
 /// Waits until a sink has closed its socket, which removes the file, or its
 /// process has ended. Normally the socket is closed when the stop is answered.
 fn is_gone(running: &Running, address: &Address, patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+    let deadline = deadline_after(patience);
     while address.path().exists() {
         if Instant::now() >= deadline {
             return false;

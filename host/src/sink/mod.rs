@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::{Control, Feature, SymbolKind};
+use ekuiper_transport_ipc::wait::deadline_after;
 use serde::Serialize;
 
 use crate::Result;
@@ -162,7 +163,7 @@ impl Sink {
     /// # Errors
     /// [`Error::Timeout`](crate::Error::Timeout); after a crash of its plugin as [`Sink::send`].
     pub fn flush(&self, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
+        let deadline = deadline_after(patience);
         let _sending = self.sender.alone(deadline, patience)?;
         let connection = self.session().connection(deadline)?;
         self.session().flush(&connection, deadline.saturating_duration_since(Instant::now()))

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use ekuiper_core::instant::later;
+
 use super::session::Sent;
 use crate::background::Task;
 use crate::channel::idle_reader::Timer;
@@ -107,7 +109,7 @@ impl Waiting {
             }
             Some(deadline) if deadline.known == known && deadline.waker.will_wake(waker) => return None,
             Some(deadline) if deadline.known == known => deadline.until,
-            _ => now + site.options.recv_timeout,
+            _ => later(now, site.options.recv_timeout),
         };
         let timer = site.idle_reader.wake_at(until, waker.clone());
         self.deadline = Some(AckDeadline { known, until, waker: waker.clone(), _timer: timer });

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::instant::later;
 use ekuiper_core::message::Feature;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
@@ -106,7 +107,7 @@ impl Sender {
     pub(super) fn begin(&self) -> Result<(Held<'_, Sending>, Instant)> {
         let patience = self.session.send_timeout();
         let now = Instant::now();
-        Ok((self.alone(now + patience, patience)?, now))
+        Ok((self.alone(later(now, patience), patience)?, now))
     }
 
     pub(super) fn alone(&self, deadline: Instant, patience: Duration) -> Result<Held<'_, Sending>> {
@@ -146,7 +147,7 @@ impl Sender {
     ) -> Result<Option<Sent>> {
         let session = &*self.session;
         let patience = session.send_timeout();
-        let deadline = since + patience;
+        let deadline = later(since, patience);
         loop {
             let current = sending
                 .current

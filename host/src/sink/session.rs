@@ -11,6 +11,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::acks::Acknowledged;
 use super::connection::SinkConnection;
@@ -192,7 +193,7 @@ impl SinkSession {
 
     /// Waits until no start or stop is in progress.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
-        self.starting.lock(Instant::now() + patience).ok_or_else(|| {
+        self.starting.lock(deadline_after(patience)).ok_or_else(|| {
             let words = format!("{} (it is being started or stopped)", self.target.describe());
             let what = self.what().in_words(words).not_sent();
             Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
@@ -217,7 +218,7 @@ impl SinkSession {
     pub(crate) fn open(self: &Arc<Self>) -> Result<()> {
         // Before the sink is attached: a restart of the plugin does not wait for
         // the place.
-        let deadline = Instant::now() + self.plugin.site.options.init_timeout;
+        let deadline = deadline_after(self.plugin.site.options.init_timeout);
         let running = self.plugin.running_for(&self.holder, deadline)?;
         self.claim(&running, self.target.wait_for_place)?;
         self.plugin.attach(self.clone(), &self.holder)
@@ -615,7 +616,7 @@ impl SinkSession {
     pub(crate) fn make_room(&self, connection: &SinkConnection, unacknowledged: u64) -> Result<()> {
         let patience = self.plugin.site.options.recv_timeout;
         let waiting = self.enter(ACK)?;
-        let missing = connection.await_room(unacknowledged, Instant::now() + patience);
+        let missing = connection.await_room(unacknowledged, deadline_after(patience));
         drop(waiting);
         missing.map_or(Ok(()), |missing| self.outcome(connection, missing, patience))
     }
@@ -663,7 +664,7 @@ impl Sent {
         let session = &*self.session;
         let patience = session.plugin.site.options.recv_timeout;
         let waiting = session.enter(ACK).inspect_err(|_| self.connection.tell_unknown())?;
-        let acknowledged = self.connection.await_ack(self.number, Instant::now() + patience);
+        let acknowledged = self.connection.await_ack(self.number, deadline_after(patience));
         drop(waiting);
         if matches!(acknowledged, Acknowledged::Lost | Acknowledged::Timeout(_)) {
             self.connection.tell_unknown();

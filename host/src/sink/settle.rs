@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::TransportError;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::acks::Receipt;
 use super::connection::SinkConnection;
@@ -40,14 +41,12 @@ pub(crate) struct Patience {
 impl Patience {
     /// Returns the limits of the host's options.
     pub(crate) fn of(options: &Options) -> Self {
-        let now = Instant::now();
-        let far = now + Duration::from_secs(365 * 86_400);
-        Self { until: now.checked_add(options.drain_timeout).unwrap_or(far), stall: options.drain_stall }
+        Self { until: deadline_after(options.drain_timeout), stall: options.drain_stall }
     }
 
     /// Returns a limit of the total time only.
     pub(crate) fn only(patience: Duration) -> Self {
-        Self { until: Instant::now() + patience, stall: patience }
+        Self { until: deadline_after(patience), stall: patience }
     }
 
     /// Returns the deadline.
@@ -224,7 +223,7 @@ impl SinkConnection {
         while self.started.elapsed() < OPENING {
             pause()?;
         }
-        let give_up = Instant::now() + MAX_REST;
+        let give_up = deadline_after(MAX_REST);
         let members = members(process.pid());
         let (mut before, mut since) = (activity(&members), Instant::now());
         let mut looks = Looks::default();

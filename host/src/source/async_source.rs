@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Tuple;
+use ekuiper_transport_ipc::wait::deadline_after;
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,7 +15,6 @@ use serde_json::Value;
 use super::{Source, Stopper};
 use crate::background::Task;
 use crate::channel::idle_reader::Timer;
-use crate::options::FAR;
 use crate::{Error, Result};
 
 /// A running source as a stream of its tuples and errors: what [`Source`] is
@@ -67,7 +67,7 @@ impl<M: DeserializeOwned> AsyncSource<M> {
     /// As [`Source::next_within`], but for its time-out. Tuples that arrived
     /// before the error are returned first.
     pub async fn next_chunk(&mut self, max_rows: usize, max_wait: Duration) -> Result<Option<Vec<Tuple<M>>>> {
-        let until = Instant::now() + max_wait.min(FAR);
+        let until = deadline_after(max_wait);
         let mut timer = None;
         poll_fn(|context| self.poll_chunk(context, max_rows.max(1), until, &mut timer)).await
     }

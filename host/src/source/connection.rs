@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Deadline, Pull, PullEvent, Result, TransportError};
+use ekuiper_transport_ipc::wait::deadline_after;
 use rustix::net::sockopt::socket_send_buffer_size;
 
 use super::backlog::{Backlog, Bounds};
@@ -292,7 +293,7 @@ impl SourceConnection {
         reading.peers.reset_strangers();
         while !reading.over {
             if reading.peers.is_plugin_silent() {
-                return Tended::Later(Instant::now() + NEXT_LOOK);
+                return Tended::Later(deadline_after(NEXT_LOOK));
             }
             match self.pull.receive(&mut buffer, Some(Instant::now())) {
                 Ok(event) => {
@@ -334,7 +335,7 @@ impl SourceConnection {
         reading.peers.reset_strangers();
         for _ in 0..LOOK_LIMIT {
             if reading.backlog.is_full(self.bounds) || reading.peers.is_plugin_silent() {
-                return Tended::Later(Instant::now() + NEXT_LOOK);
+                return Tended::Later(deadline_after(NEXT_LOOK));
             }
             match self.pull.receive(&mut buffer, Some(Instant::now())) {
                 Ok(event) => {
@@ -374,7 +375,7 @@ impl SourceConnection {
     /// connection at once. Only a stranger's connection may keep it waiting,
     /// for a short time.
     fn stop_waiting(&self) -> MutexGuard<'_, Reading> {
-        let give_up = Instant::now() + EXIT_GRACE;
+        let give_up = deadline_after(EXIT_GRACE);
         while Instant::now() < give_up {
             match self.reading.try_lock() {
                 Ok(reading) => return reading,
@@ -439,7 +440,7 @@ impl Watched for SourceConnection {
         task.into_iter().for_each(Waker::wake);
         let mut reading = match self.reading.try_lock() {
             Ok(reading) => reading,
-            Err(TryLockError::WouldBlock) => return Tended::Later(Instant::now() + NEXT_LOOK),
+            Err(TryLockError::WouldBlock) => return Tended::Later(deadline_after(NEXT_LOOK)),
             Err(TryLockError::Poisoned(_)) => return Tended::Over,
         };
         if reading.over || reading.overrun.is_some() {

@@ -9,11 +9,12 @@ mod session;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
 use ekuiper_core::transport::Deadline;
+use ekuiper_transport_ipc::wait::deadline_after;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -125,7 +126,7 @@ impl<M: DeserializeOwned> Source<M> {
     /// [`Error::Stopped`], once, when the host is shut down or the plugin is
     /// removed.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Tuple<M>>> {
-        self.advance(Some(Instant::now() + patience)).unwrap_or_else(|| {
+        self.advance(Some(deadline_after(patience))).unwrap_or_else(|| {
             let what = self.session.what().in_words(self.session.target.describe());
             Err(Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience })
         })

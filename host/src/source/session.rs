@@ -12,6 +12,7 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SymbolKind};
 use ekuiper_core::transport::{Deadline, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::connection::{self, Overrun, SourceConnection};
 use crate::channel::idle_reader::Watch;
@@ -151,7 +152,7 @@ impl SourceSession {
     pub(super) fn open(self: &Arc<Self>) -> Result<()> {
         // Before the source is attached: a restart of the plugin does not wait
         // for the place.
-        let deadline = Instant::now() + self.plugin.site.options.init_timeout;
+        let deadline = deadline_after(self.plugin.site.options.init_timeout);
         let running = self.plugin.running_for(&self.holder, deadline)?;
         self.claim(&running, self.target.wait_for_place)?;
         self.plugin.attach(self.clone(), &self.holder)
@@ -186,7 +187,7 @@ impl SourceSession {
 
     /// Waits until no start or stop is in progress.
     fn begin(&self, patience: Duration) -> Result<Held<'_, ()>> {
-        self.starting.lock(Instant::now() + patience).ok_or_else(|| {
+        self.starting.lock(deadline_after(patience)).ok_or_else(|| {
             let words = format!("{} (it is being started or stopped)", self.target.describe());
             let what = self.what().in_words(words).not_sent();
             Error::Timeout { plugin: self.plugin.name().to_owned(), what, after: patience }
@@ -373,7 +374,7 @@ impl SourceSession {
             drop(state);
             let stopped = match attempts {
                 0 => running
-                    .stop_symbol(&self.control, |patience| former.discard_until_end(Instant::now() + patience))
+                    .stop_symbol(&self.control, |patience| former.discard_until_end(deadline_after(patience)))
                     .and_then(|stopped| match stopped {
                         Stopped::StillRuns => Err(running.still_runs(&self.control)),
                         Stopped::Answered | Stopped::WithProcess => Ok(()),
@@ -474,7 +475,7 @@ impl SourceSession {
     /// Stops the source in the process of its last connection.
     fn stop_in(&self, connection: Arc<SourceConnection>) -> Result<()> {
         let running = &connection.running;
-        let discard = |patience| connection.discard_until_end(Instant::now() + patience);
+        let discard = |patience| connection.discard_until_end(deadline_after(patience));
         let stopped = running.stop_symbol(&self.control, discard);
         if let Ok(Stopped::StillRuns) = stopped {
             let error = running.still_runs(&self.control);
@@ -493,7 +494,7 @@ impl SourceSession {
     fn release_at_end(&self, connection: Arc<SourceConnection>) {
         let claim = lock(&self.state).claim.take();
         self.plugin.site.background.run(move || {
-            while !connection.discard_until_end(Instant::now() + END_LOOK) && !connection.running.is_over() {}
+            while !connection.discard_until_end(deadline_after(END_LOOK)) && !connection.running.is_over() {}
             connection.close();
             drop(claim);
         });

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::exchange::{PluginEnd, Step};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Request, TransportError};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use crate::context::trim;
 
@@ -68,7 +69,7 @@ pub(super) fn serve(
     let mut connection = None;
     let connect = |is_first: bool| match &patience {
         Some(patience) if is_first => patience.connect(request),
-        Some(patience) => request.connect(Some(Instant::now() + patience.absence)),
+        Some(patience) => request.connect(Some(deadline_after(patience.absence))),
         None => request.connect(None),
     };
     let too_long = Throttle::new();

@@ -25,6 +25,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Admission, PeerProcess};
 use ekuiper_transport_ipc::process;
+use ekuiper_transport_ipc::wait::deadline_after;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -144,7 +145,7 @@ impl Finder {
     fn dial(&self, missing: &[&(String, Address)], patience: Duration) {
         let there = missing.iter().filter(|(_, address)| address.path().exists());
         let mut pending: Vec<_> = there.map(|socket| (socket, Arc::<Ancestors>::default())).collect();
-        let (end, mut pause) = (Instant::now() + patience, FIRST_PAUSE);
+        let (end, mut pause) = (deadline_after(patience), FIRST_PAUSE);
         loop {
             pending.retain(|((function, address), ancestors)| {
                 let dial = || {

@@ -16,7 +16,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Pull, TransportError};
 use ekuiper_transport_ipc::process;
-use ekuiper_transport_ipc::wait::wait_for;
+use ekuiper_transport_ipc::wait::{deadline_after, wait_for};
 use rustix::event::{PollFd, PollFlags};
 
 use super::built_in::DataSocket;
@@ -70,7 +70,7 @@ impl Listening {
         abandoned: &AtomicBool,
         listen: impl Fn() -> Result<DataSocket, TransportError>,
     ) -> Result<DataSocket> {
-        let (end, mut pause) = (Instant::now() + self.patience, FIRST_PAUSE);
+        let (end, mut pause) = (deadline_after(self.patience), FIRST_PAUSE);
         loop {
             let in_use = match listen() {
                 Ok(socket) => {
@@ -132,7 +132,7 @@ fn holder(address: &Address) -> String {
     let connected = ekuiper_transport_ipc::connect(address).ok().and_then(|socket| {
         // A libnng before 1.6 stops accepting when a connection closes before
         // the listener's greeting (nanomsg/nng#1518).
-        let _ = wait_for(&mut [PollFd::new(&socket, PollFlags::IN)], Some(Instant::now() + GREETING));
+        let _ = wait_for(&mut [PollFd::new(&socket, PollFlags::IN)], Some(deadline_after(GREETING)));
         process::peer(&socket).ok().flatten()
     });
     let Some(pid) = connected else { return "a live process".into() };

@@ -1,6 +1,8 @@
 //! A symbol on its own thread: its start, its stop, and its abandonment when it
 //! hangs.
 
+use ekuiper_core::instant::later;
+use ekuiper_transport_ipc::wait::deadline_after;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -173,7 +175,7 @@ pub(super) fn launch(
     if let Err(error) = spawn(name, run) {
         return Launched::Refused(format!("cannot start a thread: {error}").into());
     }
-    bell.wait(Instant::now() + patience, Heed::End, || cell.lock().started.is_some());
+    bell.wait(deadline_after(patience), Heed::End, || cell.lock().started.is_some());
     let mut state = cell.lock();
     match state.started.take() {
         Some(Ok(())) => {
@@ -206,7 +208,7 @@ impl Live {
 
     /// Waits for the symbol's end, and returns whether it has ended.
     pub(super) fn await_end(&self, patience: Duration) -> bool {
-        self.bell.wait(Instant::now() + patience, Heed::End, || self.is_over())
+        self.bell.wait(deadline_after(patience), Heed::End, || self.is_over())
     }
 
     fn dealt_with(&self) -> Option<u64> {
@@ -242,9 +244,9 @@ impl Live {
         let before = self.dealt_with();
         self.ask();
         let done = || self.is_over() || self.dealt_with() != before;
-        let ended = self.bell.wait(now + patience.mul_f64(GENTLY), Heed::End, || self.is_over()) || {
+        let ended = self.bell.wait(later(now, patience.mul_f64(GENTLY)), Heed::End, || self.is_over()) || {
             self.hurry();
-            self.bell.wait(now + patience, Heed::End, done)
+            self.bell.wait(later(now, patience), Heed::End, done)
         };
         if ended {
             self.drains = !self.is_over();

@@ -1,12 +1,13 @@
 //! A running source: its data channel, its thread, and its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::{Endpoint, Push, TransportError};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::live::{Progress, Stopper};
 use super::site::Site;
@@ -63,7 +64,7 @@ pub(super) fn live(
     // connect even if no tuple is ever sent.
     let waiting = push.clone();
     progress.waits(move || waiting.close());
-    push.connect(Some(Instant::now() + CONNECT)).map_err(fail)?;
+    push.connect(Some(deadline_after(CONNECT))).map_err(fail)?;
     let ctx = SourceContext::new(control.meta, format, Box::new(Channel(push.clone())));
     let (stopped, closed) = (ctx.clone(), push.clone());
     let stopper = Stopper::by_asking(move || {
@@ -76,7 +77,7 @@ pub(super) fn live(
         if let Err(error) = opened.and(closed) {
             tracing::error!(error = text_of(&*error), "the source failed");
         }
-        let _ = push.flush(Some(Instant::now() + LINGER));
+        let _ = push.flush(Some(deadline_after(LINGER)));
     }
     push.close();
     Ok(())

@@ -11,6 +11,7 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, SymbolKind};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{Request, TransportError};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::bell::{Bell, Heed};
 use super::command::{Key, key, refuse, span, title};
@@ -342,7 +343,7 @@ impl Symbols {
 
     /// Stops all symbols, in the order of the data flow, within [`GRACE`].
     pub(super) fn stop_all(&mut self) {
-        let end = Instant::now() + GRACE;
+        let end = deadline_after(GRACE);
         self.site.listening.stop();
         // Symbols that hang get no further time.
         self.entries.retain(|_, entry| {

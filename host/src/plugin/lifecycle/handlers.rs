@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use ekuiper_core::instant::later;
+
 use super::transitions::shortage_pause;
 use super::vocabulary::{Action, Caller, Work};
 use super::{Lifecycle, Next, Phase, Postponed, Stage, Update, Why};
@@ -124,7 +126,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             }
         }
         if !postponed.is_empty() {
-            let retry_at = now + shortage_pause(&self.policy, retries);
+            let retry_at = later(now, shortage_pause(&self.policy, retries));
             self.postponed = Some(Postponed { symbols: postponed, retry_at, retries });
         }
     }
@@ -198,7 +200,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
 
     pub(super) fn tried(&mut self, update: Caller, outcome: Result<()>, now: Instant) {
         self.is_working = false;
-        let deadline = now + self.patience;
+        let deadline = later(now, self.patience);
         let Some(front) = self.updates.front_mut().filter(|front| front.number == update) else {
             debug_assert_eq!(self.state(), PluginState::Stopped, "an update keeps its turn unless all are dismissed");
             return;

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
+use ekuiper_core::instant::later;
 use ekuiper_core::restart::{RestartPolicy, Verdict};
 
 use super::vocabulary::{Action, Caller, Version, Work};
@@ -282,9 +283,4 @@ impl Update {
 pub(crate) fn shortage_pause(policy: &RestartPolicy, shortages: u32) -> Duration {
     let pause = policy.first_pause.saturating_mul(1u32.checked_shl(shortages).unwrap_or(u32::MAX));
     pause.clamp(MIN_SHORTAGE_PAUSE, policy.max_pause.max(MIN_SHORTAGE_PAUSE))
-}
-
-/// Returns the instant after a pause of any length.
-fn later(now: Instant, pause: Duration) -> Instant {
-    now.checked_add(pause).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400))
 }

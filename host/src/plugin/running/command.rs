@@ -2,10 +2,11 @@
 //! not answered.
 
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Control, Feature, SymbolKind};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::Running;
 use crate::channel::Failure;
@@ -23,8 +24,8 @@ impl Running {
             .encode()
             .map_err(|source| Error::Message { what: what().not_sent(), source: source.into() })?;
         self.replace_if_hung()?;
-        let now = Instant::now();
-        let answer = self.control.exchange(&encoded, now + patience, now + patience, <[u8]>::to_vec);
+        let until = deadline_after(patience);
+        let answer = self.control.exchange(&encoded, until, until, <[u8]>::to_vec);
         if let Err(Failure::Timeout) = answer {
             *lock(&self.hung) = Some(words());
             if lock(&self.live).is_empty() && lock(&self.functions).is_empty() {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ekuiper_core::message::Control;
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::Running;
 use crate::channel::idle_reader::Watch;
@@ -56,7 +57,7 @@ impl Running {
         let ended = slot.ends.load(Ordering::SeqCst);
         let patience = self.site.options.init_timeout;
         // Per function, so that one start does not block another's.
-        let Some(mut state) = slot.state.lock(Instant::now() + patience) else {
+        let Some(mut state) = slot.state.lock(deadline_after(patience)) else {
             let what = self.function_subject(symbol, format!("function {symbol} (it is being started)")).not_sent();
             return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
         };
@@ -92,7 +93,7 @@ impl Running {
         channel.enable_tasks(&watch);
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
             let patience = self.site.options.init_timeout;
-            let ready = channel.wait_ready(Instant::now() + patience, false);
+            let ready = channel.wait_ready(deadline_after(patience), false);
             ready.map_err(|failure| {
                 self.explain(
                     failure,
@@ -127,7 +128,7 @@ impl Running {
         }
         let patience = self.site.options.init_timeout;
         let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
-            let ready = channel.wait_ready(Instant::now() + patience, false);
+            let ready = channel.wait_ready(deadline_after(patience), false);
             ready.map_err(|failure| {
                 self.explain(
                     failure,
@@ -152,7 +153,7 @@ impl Running {
         for slot in std::mem::take(&mut *lock(&self.functions)).into_values() {
             // A start in progress ends with the process, and is closed with its
             // last reference.
-            if let Some(mut state) = slot.state.lock(Instant::now() + EXIT_GRACE)
+            if let Some(mut state) = slot.state.lock(deadline_after(EXIT_GRACE))
                 && let Some(function) = state.function.take()
             {
                 function.channel.close();

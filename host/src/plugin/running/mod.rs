@@ -18,6 +18,7 @@ use ekuiper_core::message::{Control, Feature, Hello, SymbolKind};
 use ekuiper_core::transport::Deadline;
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::socket_file;
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use cancels::Cancels;
 use functions::FunctionSlot;
@@ -194,7 +195,7 @@ impl Running {
         if is_in_order && group::lives_alone(self.process.pid()) && self.control.still_has_peer() {
             return Some(false);
         }
-        let noticed = Instant::now() + EXIT_GRACE;
+        let noticed = deadline_after(EXIT_GRACE);
         let until = deadline.map_or(noticed, |deadline| deadline.min(noticed));
         if self.process.wait(until.saturating_duration_since(Instant::now())).is_some() {
             return Some(true);
@@ -202,7 +203,7 @@ impl Running {
         if self.control.has_peer() {
             return (until == noticed).then_some(false);
         }
-        let give_up = Instant::now() + self.site.options.grace;
+        let give_up = deadline_after(self.site.options.grace);
         let until = deadline.map_or(give_up, |deadline| deadline.min(give_up));
         if self.process.wait(until.saturating_duration_since(Instant::now())).is_some() {
             return Some(true);

@@ -1,10 +1,11 @@
 //! Sources and sinks that may run without a handle, because the outcome of their
 //! start or stop is unknown.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ekuiper_core::Chain;
 use ekuiper_core::message::{CommandKind, Control};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::Running;
 use crate::sync::lock;
@@ -21,7 +22,7 @@ impl Running {
     /// The plugin accepts no command; the remaining strays are stopped later.
     pub(super) fn stop_strays(&self) -> Result<()> {
         let patience = self.site.options.recv_timeout;
-        let Some(_alone) = self.stopping_strays.lock(Instant::now() + patience) else {
+        let Some(_alone) = self.stopping_strays.lock(deadline_after(patience)) else {
             let what = Subject::from("the stop of a symbol without a handle").about(&self.name, None).not_sent();
             return Err(Error::Timeout { plugin: self.name.clone(), what, after: patience });
         };

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
 use ekuiper_core::message::{CommandKind, Control, SymbolKind};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::Running;
 use crate::sync::lock;
@@ -66,7 +67,7 @@ impl Running {
             return Ok(Stopped::WithProcess);
         }
         let patience = self.site.options.recv_timeout;
-        let give_up = Instant::now() + patience;
+        let give_up = deadline_after(patience);
         let mut pause = FIRST_STOP_PAUSE;
         let mut told = false;
         while self.process.exit().is_none() {
@@ -110,7 +111,7 @@ impl Running {
     /// Stops all symbols that no other caller stops, then waits for those
     /// callers: a process that is ended meanwhile would refuse.
     pub(super) fn stop_all(&self) {
-        let deadline = Instant::now() + self.site.options.grace;
+        let deadline = deadline_after(self.site.options.grace);
         self.stop_rest(deadline);
         while self.stopping.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             if self.process.wait(STOPPING_LOOK).is_some() {

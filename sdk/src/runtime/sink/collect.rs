@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::handover::Handover;
 use super::stop::Stop;
@@ -96,7 +97,7 @@ pub(super) fn collect(
                 // With an account, reads must be announced to the supervisor.
                 if is_quick && !has_waited && account.is_none() {
                     has_waited = true;
-                    deadline = Some(Instant::now() + SHORT);
+                    deadline = Some(deadline_after(SHORT));
                 } else {
                     let start = Instant::now();
                     deadline = stop.or_readable(pull, account, tally.patience());
@@ -114,7 +115,7 @@ pub(super) fn collect(
                 }
                 return Ok(());
             }
-            deadline = Some(Instant::now() + QUIET);
+            deadline = Some(deadline_after(QUIET));
         }
     }
 }

@@ -8,6 +8,7 @@ use ekuiper_core::Chain;
 use ekuiper_core::address::Address;
 use ekuiper_core::message::encode_ack;
 use ekuiper_core::transport::{Endpoint, Pull, PullEvent, TransportError};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use crate::SinkContext;
 use crate::runtime::site::Site;
@@ -49,7 +50,7 @@ impl Handover {
     /// resend it), and then the engine waits for ever.
     pub(super) fn hand_over(&self) {
         if !self.is_handed_over.swap(true, Ordering::AcqRel) {
-            self.pull.hand_over(Some(Instant::now() + HANDING_OVER));
+            self.pull.hand_over(Some(deadline_after(HANDING_OVER)));
         }
     }
 
@@ -95,7 +96,7 @@ impl Handover {
             self.account.iter().for_each(|account| account.mark().acknowledging());
         }
         let of_each = [(owed, UNKNOWN_MESSAGE), (unread, NOT_COLLECTED)];
-        match refuse(&self.site, &self.ack, &of_each, Instant::now() + REFUSING) {
+        match refuse(&self.site, &self.ack, &of_each, deadline_after(REFUSING)) {
             Ok(()) => tracing::error!(
                 messages = owed + unread,
                 "the plugin is shutting down: unacknowledged messages are acknowledged as failed"

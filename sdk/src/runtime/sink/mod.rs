@@ -13,6 +13,7 @@ use ekuiper_core::Chain;
 use ekuiper_core::address::Address;
 use ekuiper_core::message::{Control, encode_ack};
 use ekuiper_core::transport::{Endpoint, Push, TransportError};
+use ekuiper_transport_ipc::wait::deadline_after;
 
 use collect::collect;
 use handover::Handover;
@@ -72,7 +73,7 @@ pub(super) fn live(
     let patience = if requires_ack { ACK_CONNECT } else { IDLE_ACK_CONNECT };
     let waiting = push.clone();
     progress.waits(move || waiting.close());
-    let connected = push.connect(Some(Instant::now() + patience));
+    let connected = push.connect(Some(deadline_after(patience)));
     if requires_ack {
         connected.map_err(fail(format!("ack channel {ack} failed")))?;
     }
@@ -117,7 +118,7 @@ pub(super) fn live(
     {
         tracing::error!(error = %Chain(&error), "the data channel failed");
     }
-    tally.report(Instant::now() + LAST_REPORT);
+    tally.report(deadline_after(LAST_REPORT));
     if let Err(error) = catch_panic(|| sink.close(&ctx)) {
         tracing::error!(error = text_of(&*error), "closing the sink failed");
     }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::instant::later;
 use ekuiper_core::message::Collected;
 use ekuiper_core::transport::{Deadline, Pull};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -71,7 +72,7 @@ impl Stop {
     ) -> Deadline {
         let now = Instant::now();
         let Some(readiness) = pull.readiness() else {
-            return Some(now + patience.unwrap_or(SLICE).min(SLICE));
+            return Some(later(now, patience.unwrap_or(SLICE).min(SLICE)));
         };
         let mut fds = [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
         let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());

@@ -9,6 +9,7 @@ use ekuiper_core::message::Meta;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
 use ekuiper_transport_ipc::retained::RetainedPull;
+use ekuiper_transport_ipc::wait::deadline_after;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
@@ -99,7 +100,7 @@ pub(super) struct HeldConnection {
 /// as failed. Without `patience`, a message that the engine is about to send
 /// would be lost as the connection closes.
 pub(super) fn settle(mut held: Vec<HeldConnection>, marks: &Marks, patience: Duration) {
-    let give_up = Instant::now() + patience;
+    let give_up = deadline_after(patience);
     loop {
         held.retain(|held| match marks.known(&held.meta) {
             Some(mark) => {

@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use ekuiper_core::instant::later;
 use ekuiper_core::message::{ANSWER_OK, Command, CommandKind, Meta, SymbolKind};
 
 use crate::runtime::command::{Key, key, title};
@@ -177,7 +178,7 @@ impl Roster {
                     };
                     let error = String::from_utf8_lossy(&answer);
                     tracing::error!(%error, "{} could not be restarted, next attempt in {pause:?}", title(&key));
-                    entry.state = EntryState::Missing { at: now + pause, pause: (pause * 2).min(MAX_PAUSE) };
+                    entry.state = EntryState::Missing { at: later(now, pause), pause: (pause * 2).min(MAX_PAUSE) };
                 }
                 None
             }

@@ -1,6 +1,8 @@
 //! The supervisor, which holds the control channel and the list of live symbols,
 //! and restarts a worker that has died. No user code runs here.
 
+use ekuiper_core::instant::later;
+use ekuiper_transport_ipc::wait::deadline_after;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -212,7 +214,7 @@ impl Supervisor {
         if let Some(worker) = self.worker.as_mut().filter(|worker| worker.ready)
             && let Some(order) = self.roster.next(now)
         {
-            worker.deadline = Some(now + self.patience);
+            worker.deadline = Some(later(now, self.patience));
             if let Err(error) = worker.tell(&order.command, order.again) {
                 tracing::error!(error = %Chain(&error), "cannot send a command to the worker, which is killed");
                 self.roster.not_told();
@@ -336,7 +338,7 @@ impl Supervisor {
     fn crashed(&mut self, how: &str, now: Instant) -> Result<()> {
         match self.crashes.crashed(now, jitter()) {
             Verdict::After(pause) => {
-                self.start_at = Some(now + pause);
+                self.start_at = Some(later(now, pause));
                 Ok(())
             }
             Verdict::Broken(_) => {
@@ -381,7 +383,7 @@ impl Supervisor {
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
             self.answer(format!("the plugin is shutting down{why}").into_bytes());
         }
-        let give_up = Instant::now() + FAREWELL;
+        let give_up = deadline_after(FAREWELL);
         while self.asks == Asks::Answered {
             match self.inbox.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
                 Ok(Event::Command(_)) => {}
@@ -391,7 +393,7 @@ impl Supervisor {
         self.request.close();
         if let Some(worker) = self.worker.take() {
             worker.end();
-            if !worker.ends_by(Instant::now() + LEAVE) {
+            if !worker.ends_by(deadline_after(LEAVE)) {
                 tracing::warn!(pid = worker.pid(), "the worker did not end in time and is killed");
             }
             let (_, held) = worker.reap();
@@ -401,7 +403,7 @@ impl Supervisor {
         let sinks: Vec<_> = self.roster.sinks().cloned().chain(sink).collect();
         sinks.iter().for_each(|sink| self.sweep(sink));
         // No process listens for the engine's next message any more.
-        let give_up = Instant::now() + FAREWELL;
+        let give_up = deadline_after(FAREWELL);
         sinks.iter().for_each(|sink| self.refuse_owed(sink, give_up));
     }
 

@@ -10,6 +10,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use ekuiper_transport_ipc::wait::deadline_after;
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -74,7 +76,7 @@ impl Worker {
                 return Err(format!("cannot watch the worker's process: {error}").into());
             }
         };
-        let deadline = Some(Instant::now() + patience);
+        let deadline = Some(deadline_after(patience));
         Ok(Self {
             child,
             pidfd,
@@ -104,7 +106,7 @@ impl Worker {
     pub(super) fn leave(&mut self, patience: Duration) {
         if !std::mem::replace(&mut self.leaves, true) {
             self.ready = false;
-            self.deadline = Some(Instant::now() + patience);
+            self.deadline = Some(deadline_after(patience));
         }
     }
 
