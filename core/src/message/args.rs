@@ -87,6 +87,60 @@ impl<T: Serialize, const N: usize> Arguments for [T; N] {
     }
 }
 
+/// Arguments that are encoded before it is known to which request they belong.
+#[derive(Clone, Debug)]
+pub struct EncodedArgs {
+    format: Format,
+    count: usize,
+    bytes: Vec<u8>,
+}
+
+impl EncodedArgs {
+    /// Encodes arguments.
+    ///
+    /// # Errors
+    /// An argument cannot be encoded.
+    pub fn new(format: Format, args: &(impl Arguments + ?Sized)) -> crate::Result<Self> {
+        let mut bytes = Vec::new();
+        args.write(&mut ArgWriter::new(format, &mut bytes))
+            .map_err(|source| crate::Error::Encode { what: "the function's arguments", source })?;
+        Ok(Self { format, count: args.count(), bytes })
+    }
+
+    /// The length of the encoded arguments, in bytes.
+    pub fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Reads the arguments as values, for the other format.
+    fn values(&self) -> Result<Vec<serde_json::Value>, Error> {
+        match self.format {
+            Format::Json => self.format.decode(&[b"[", &*self.bytes, b"]"].concat()),
+            Format::MessagePack => {
+                let mut reader = Reader::new(self.format, &self.bytes);
+                (0..self.count).map(|_| reader.value()).collect()
+            }
+        }
+    }
+}
+
+impl Arguments for EncodedArgs {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error> {
+        if to.format != self.format {
+            return self.values()?.write(to);
+        }
+        if self.count > 0 && !std::mem::replace(&mut to.is_first, false) && self.format == Format::Json {
+            to.buffer.push(b',');
+        }
+        to.buffer.extend_from_slice(&self.bytes);
+        Ok(())
+    }
+}
+
 macro_rules! tuples {
     ($count:expr; $($name:ident $index:tt),*) => {
         impl<$($name: Serialize),*> Arguments for ($($name,)*) {
@@ -292,5 +346,32 @@ impl<'a> Arg<'a> {
     /// As [`Arg::read`].
     pub fn read_with<S: DeserializeSeed<'a>>(&self, seed: S) -> Result<S::Value, Error> {
         self.format.read(self.bytes, seed).map(|(value, _)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Call, CallKind, EncodedMeta, FunctionMeta, encode_call};
+
+    #[test]
+    fn arguments_that_were_encoded_before_are_the_same_in_a_request_of_either_format() {
+        let args = ("a, \"b\"", 2.5, serde_json::json!({ "list": [1, null, true], "text": "[" }));
+        let meta = EncodedMeta::from(&FunctionMeta::default());
+        for from in [Format::Json, Format::MessagePack] {
+            let encoded = EncodedArgs::new(from, &args).unwrap();
+            let none = EncodedArgs::new(from, &()).unwrap();
+            for to in [Format::Json, Format::MessagePack] {
+                let mut bytes = Vec::new();
+                encode_call(to, &mut bytes, CallKind::Exec, &encoded, Some(&meta)).unwrap();
+                let mut read = Call::decode(to, &bytes).unwrap().args;
+                assert_eq!(read.read::<String>().unwrap().unwrap(), args.0, "{from:?} to {to:?}");
+                assert_eq!(read.read::<f64>().unwrap().unwrap(), args.1);
+                assert_eq!(read.read::<serde_json::Value>().unwrap().unwrap(), args.2);
+                let mut bytes = Vec::new();
+                encode_call(to, &mut bytes, CallKind::Exec, &none, Some(&meta)).unwrap();
+                assert!(Call::decode(to, &bytes).unwrap().args.is_over());
+            }
+        }
     }
 }

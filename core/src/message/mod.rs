@@ -17,7 +17,7 @@ mod rows;
 mod source;
 
 pub use ack::{decode_ack, encode_ack};
-pub use args::{Arg, ArgWriter, Args, Arguments};
+pub use args::{Arg, ArgWriter, Args, Arguments, EncodedArgs};
 pub use batch::{BatchReply, BatchWriter, Mark, Rows, decode_batch_reply, split_batch_reply};
 pub use cancel::Cancel;
 pub use collected::Collected;
