@@ -34,7 +34,7 @@ pub(crate) struct Site {
     /// for a close, for which waiting opens would leave no thread.
     pub(crate) openings: Background,
     /// Bytes of the calls that wait to be sent.
-    pub(crate) waiting_calls: AtomicUsize,
+    pub(crate) waiting_calls: Arc<AtomicUsize>,
     /// The host's socket folder.
     pub(crate) folder: SocketFolder,
     /// Folder for the notes of sockets elsewhere.
@@ -96,6 +96,29 @@ impl Site {
         let folder = (folder, Some(&own));
         let site = Self::new(self.options.clone(), self.transport.clone(), self.idle_reader.clone(), folder, events);
         Ok((site, own))
+    }
+
+    /// Creates the site of a pool's further process: with sockets in a folder of
+    /// its own, and all else shared with this one.
+    pub(crate) fn for_member(&self, number: usize) -> Result<(Arc<Self>, OwnFolder)> {
+        let (folder, own) = own_folder()?;
+        // No other folder: that of all plugins is the first process's.
+        let options = Options { ipc_dir: Some(own.path().to_owned()), ..self.options.clone() };
+        let (addresses, released) = Default::default();
+        let site = Self {
+            options,
+            transport: self.transport.clone(),
+            idle_reader: self.idle_reader.clone(),
+            background: self.background.clone(),
+            openings: self.openings.clone(),
+            waiting_calls: self.waiting_calls.clone(),
+            folder,
+            notes: None,
+            addresses,
+            released,
+            events: self.events.of_member(number),
+        };
+        Ok((Arc::new(site), own))
     }
 
     /// Returns the folder of plugins that do not take one from their launch

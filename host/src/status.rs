@@ -78,6 +78,9 @@ pub struct Status {
     pub symbols: Vec<SymbolHealth>,
     /// Counters of calls and messages, of symbols that were closed, too.
     pub traffic: Traffic,
+    /// Further processes of its [function pools](crate::FunctionPool). What
+    /// they are called for is among `symbols` and in `traffic`.
+    pub members: Vec<MemberStatus>,
 }
 
 /// Counters of calls to a plugin, and of messages to and from it.
@@ -120,12 +123,48 @@ impl AddAssign for Traffic {
     }
 }
 
+/// A further process of a plugin: a member of its
+/// [function pools](crate::FunctionPool).
+///
+/// Times are serialized in seconds.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct MemberStatus {
+    /// The member's number, from 1: member 0 is the plugin's ordinary process,
+    /// to which [`Status`] belongs.
+    pub member: usize,
+    /// Current state: [`Idle`](PluginState::Idle) until the load needs it.
+    pub state: PluginState,
+    /// Time since the state was entered.
+    #[serde(serialize_with = "seconds")]
+    pub since: Duration,
+    /// Process id, while the process is alive.
+    pub pid: Option<u32>,
+    /// Number of the latest process, from 1; 0 before the first.
+    pub generation: u64,
+    /// Number of restarts after a crash.
+    pub restarts: u64,
+    /// Time since the process has completed its handshake, while it is alive.
+    #[serde(serialize_with = "seconds_of_some")]
+    pub uptime: Option<Duration>,
+    /// Resident memory of the process and its process group, in bytes, while
+    /// the process is alive. Pages that processes share count for each.
+    pub resident: Option<u64>,
+    /// How the last process ended, if one has.
+    pub last_exit: Option<Exit>,
+    /// Why the last start failed, unless a later one has succeeded.
+    pub start_error: Option<String>,
+}
+
 /// An event in the life of a plugin.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
     /// The plugin.
     pub plugin: String,
+    /// The process: 0, or the number of a [function
+    /// pool](crate::FunctionPool)'s further process.
+    pub member: usize,
     /// Kind of the event.
     pub kind: EventKind,
 }
@@ -168,6 +207,12 @@ pub enum EventKind {
         error: String,
         /// The pause.
         pause: Duration,
+    },
+    /// A process of a [function pool](crate::FunctionPool) could not be started,
+    /// which is tried again; the pool goes on with the others.
+    StartFailed {
+        /// Reason.
+        error: String,
     },
     /// The plugin was restarted, with all its symbols.
     Restored {
@@ -221,7 +266,10 @@ pub enum EventKind {
 /// Formats the event for people.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "plugin {} ", self.plugin)?;
+        match self.member {
+            0 => write!(f, "plugin {} ", self.plugin)?,
+            member => write!(f, "plugin {} (pool member {member}) ", self.plugin)?,
+        }
         match &self.kind {
             EventKind::Started { pid } => write!(f, "is ready (pid {pid})"),
             EventKind::Crashed { exit } if exit.tail.is_empty() => write!(f, "crashed ({exit})"),
@@ -230,6 +278,7 @@ impl fmt::Display for Event {
             EventKind::BackingOff { pause } => write!(f, "will be restarted in {pause:.0?}"),
             EventKind::Broken { pause } => write!(f, "keeps crashing: it will be restarted in {pause:.0?}"),
             EventKind::RestartFailed { error } => write!(f, "could not be restarted: {error}"),
+            EventKind::StartFailed { error } => write!(f, "could not be started: {error}"),
             EventKind::Shortage { error, pause } => write!(f, "will be restarted in {pause:.0?}: {error}"),
             EventKind::Restored { pid, away, symbols } => {
                 write!(f, "was restored after {away:.0?}, with {} (pid {pid})", counted(*symbols as u64, "symbol"))
@@ -250,10 +299,17 @@ impl fmt::Display for Event {
     }
 }
 
-/// Sends events to subscribers, and logs them.
+/// Sends events of one process of each plugin to subscribers, and logs them.
 #[derive(Debug)]
 pub(crate) struct Events {
-    subscribers: Mutex<Vec<SyncSender<Event>>>,
+    subscribers: Arc<Subscribers>,
+    /// Number of the process.
+    member: usize,
+}
+
+#[derive(Debug)]
+struct Subscribers {
+    channels: Mutex<Vec<SyncSender<Event>>>,
     streams: Mutex<Vec<Weak<EventQueue>>>,
     /// Maximum number of events queued for a subscriber that does not read;
     /// further events are dropped for this subscriber.
@@ -262,38 +318,44 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new(queue: usize) -> Self {
-        Self { subscribers: Mutex::default(), streams: Mutex::default(), queue }
+        let subscribers = Subscribers { channels: Mutex::default(), streams: Mutex::default(), queue: queue.max(1) };
+        Self { subscribers: Arc::new(subscribers), member: 0 }
+    }
+
+    /// Returns those of another process of each plugin.
+    pub(crate) fn of_member(&self, member: usize) -> Self {
+        Self { subscribers: self.subscribers.clone(), member }
     }
 
     pub(crate) fn subscribe(&self) -> Receiver<Event> {
-        let (sender, receiver) = sync_channel(self.queue.max(1));
-        lock(&self.subscribers).push(sender);
+        let (sender, receiver) = sync_channel(self.subscribers.queue);
+        lock(&self.subscribers.channels).push(sender);
         receiver
     }
 
     pub(crate) fn stream(&self) -> EventStream {
-        let (stream, queue) = EventStream::new(self.queue.max(1));
-        lock(&self.streams).push(Arc::downgrade(&queue));
+        let (stream, queue) = EventStream::new(self.subscribers.queue);
+        lock(&self.subscribers.streams).push(Arc::downgrade(&queue));
         stream
     }
 
     /// Ends the streams.
     pub(crate) fn close(&self) {
-        let streams = std::mem::take(&mut *lock(&self.streams));
+        let streams = std::mem::take(&mut *lock(&self.subscribers.streams));
         streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.close());
     }
 
     pub(crate) fn tell(&self, plugin: &str, kind: EventKind) {
-        let event = Event { plugin: plugin.to_owned(), kind };
+        let event = Event { plugin: plugin.to_owned(), member: self.member, kind };
         match &event.kind {
             EventKind::Started { .. } | EventKind::Restored { .. } | EventKind::Updated { .. } | EventKind::Stopped => {
                 tracing::info!(target: TARGET, "{event}")
             }
             _ => tracing::warn!(target: TARGET, "{event}"),
         }
-        lock(&self.subscribers)
+        lock(&self.subscribers.channels)
             .retain(|subscriber| !matches!(subscriber.try_send(event.clone()), Err(TrySendError::Disconnected(_))));
-        lock(&self.streams).retain(|stream| {
+        lock(&self.subscribers.streams).retain(|stream| {
             let stream = stream.upgrade();
             stream.iter().for_each(|stream| stream.push(&event));
             stream.is_some()

@@ -94,6 +94,17 @@ fn many_texts(upper: &Function, rows: Vec<(&str,)>) -> Result<(), Box<dyn Error>
 }
 
 #[rustfmt::skip]
+fn a_pool(host: &Host, words: Vec<(&str,)>) -> Result<(), Box<dyn Error>> {
+    let pool = host.function_pool("revert").size(4).open()?;    // or .open_async().await?
+    let reversed: String = pool.call(("hello",))?;
+    let call = pool.call_async::<String>(("hello",))?;          // a future; call.wait() blocks
+    let results = pool.call_many::<String, _>(words.clone())?;  // in all processes at once
+    pool.call_many_into::<String, _>(words, |row, outcome| println!("{row}: {outcome:?}"))?;
+    drop((reversed, call, results));
+    Ok(())
+}
+
+#[rustfmt::skip]
 fn the_health_of_a_host(host: &Host) {
     for plugin in host.health() {
         println!("{}: {:?}, restarts {}, {:?} bytes", plugin.plugin, plugin.state, plugin.restarts, plugin.resident);

@@ -23,6 +23,7 @@ impl Error {
             | Self::EarlyExit { plugin, .. }
             | Self::NoHandshake { plugin, .. }
             | Self::Garbage { plugin, .. }
+            | Self::NotPoolable { plugin, .. }
             | Self::Refused { plugin, .. }
             | Self::Timeout { plugin, .. }
             | Self::Expired { plugin, .. }
@@ -66,6 +67,7 @@ impl Error {
             Self::DuplicateSymbol { symbol, .. }
             | Self::NoSuchSymbol { symbol, .. }
             | Self::NotServed { symbol, .. }
+            | Self::NotPoolable { symbol, .. }
             | Self::Refused { symbol, .. }
             | Self::Expired { symbol, .. }
             | Self::QueueFull { symbol, .. }
@@ -117,7 +119,7 @@ impl Error {
     ///
     /// | delivery | errors |
     /// |---|---|
-    /// | [`NotSent`](ErrorDelivery::NotSent) | those of folders, manifests, names, configs and starts of a plugin; [`Expired`](Error::Expired), [`QueueFull`](Error::QueueFull), [`Away`](Error::Away), [`Broken`](Error::Broken), [`Updating`](Error::Updating), [`Stopping`](Error::Stopping), [`Replaced`](Error::Replaced), [`NotRestored`](Error::NotRestored), [`SinkBroken`](Error::SinkBroken); an update that was not carried out |
+    /// | [`NotSent`](ErrorDelivery::NotSent) | those of folders, manifests, names, configs and starts of a plugin, and of pools that cannot be; [`Expired`](Error::Expired), [`QueueFull`](Error::QueueFull), [`Away`](Error::Away), [`Broken`](Error::Broken), [`Updating`](Error::Updating), [`Stopping`](Error::Stopping), [`Replaced`](Error::Replaced), [`NotRestored`](Error::NotRestored), [`SinkBroken`](Error::SinkBroken); an update that was not carried out |
     /// | [`Answered`](ErrorDelivery::Answered) | [`Function`](Error::Function), [`Source`](Error::Source), [`Sink`](Error::Sink), [`Refused`](Error::Refused), [`NotStopped`](Error::NotStopped) |
     /// | [`Unknown`](ErrorDelivery::Unknown) | [`OutcomeUnknown`](Error::OutcomeUnknown), [`Exited`](Error::Exited), [`Overrun`](Error::Overrun), [`NotCollected`](Error::NotCollected), [`Stopped`](Error::Stopped) |
     /// | depends on the request | [`Timeout`](Error::Timeout): `NotSent` if no plugin was connected, or an earlier request took the time; [`Message`](Error::Message): `NotSent` if a value could not be encoded, `Answered` if the answer could not be decoded; [`Transport`](Error::Transport), [`Shortage`](Error::Shortage) |
@@ -148,6 +150,7 @@ impl Error {
             | Self::EarlyExit { .. }
             | Self::NoHandshake { .. }
             | Self::Garbage { .. }
+            | Self::NotPoolable { .. }
             | Self::Expired { .. }
             | Self::QueueFull { .. }
             | Self::Away { .. }

@@ -52,6 +52,7 @@ kinds! {
     EarlyExit
     NoHandshake
     Garbage
+    NotPoolable
     Refused
     Timeout
     Expired

@@ -242,6 +242,19 @@ pub enum Error {
         /// Beginning of what it sent.
         said: String,
     },
+    /// A function cannot have a [pool](crate::FunctionPool) of several
+    /// processes, because its plugin listens at fixed addresses.
+    #[error(
+        "plugin {plugin}: function {symbol} cannot have a pool of {size}: two processes of this plugin would listen at the same addresses in /tmp, as an official SDK does; use Host::function or a pool of 1, or build the plugin with our SDK"
+    )]
+    NotPoolable {
+        /// The plugin.
+        plugin: String,
+        /// The function.
+        symbol: String,
+        /// The size of the pool.
+        size: usize,
+    },
     /// The plugin refused a command.
     #[error("plugin {plugin} did not {command} {kind} {symbol}: {text}")]
     Refused {

@@ -74,6 +74,7 @@ struct Content {
     first_due: Option<Instant>,
     /// The message, once it was sent, if it may be sent again.
     sent: Option<Vec<u8>>,
+    was_sent: bool,
     /// The outcomes of its calls are counted.
     is_counted: bool,
 }
@@ -154,6 +155,7 @@ impl Command {
             waiting: 0,
             first_due: None,
             sent: None,
+            was_sent: false,
             is_counted: false,
         });
         let (outcome, has_errors, first_failure) = Default::default();
@@ -219,6 +221,8 @@ impl Command {
             self.end_waiting(&mut content);
             content.is_counted = true;
             self.vitals.given_up(content.calls.len() as u64);
+            // No caller is left, but a pool may count the command.
+            let _ = self.outcome.set(Err(Error::Stopped));
             return None;
         }
         let (taken, message) = match std::mem::replace(body, Body::Taken(None)) {
@@ -258,6 +262,7 @@ impl Command {
     pub(super) fn mark_sent(&self, message: Vec<u8>, executor: &Arc<Running>) -> Option<Vec<u8>> {
         let mut content = lock(&self.content);
         self.end_waiting(&mut content);
+        content.was_sent = true;
         content.executor = Some(executor.clone());
         // What happened while it was being sent.
         if self.is_settled() {
@@ -491,6 +496,16 @@ impl Command {
     /// Returns whether a call has its outcome.
     pub(super) fn is_over(&self, row: usize) -> bool {
         self.is_settled() || self.own_error(row).is_some()
+    }
+
+    /// Returns whether the message is being sent, or was.
+    pub(super) fn is_being_sent(&self) -> bool {
+        matches!(lock(&self.content).body, Body::Taken(_))
+    }
+
+    /// Returns whether the message was sent.
+    pub(super) fn was_sent(&self) -> bool {
+        lock(&self.content).was_sent
     }
 
     /// Returns the outcome of a call alone.

@@ -5,6 +5,7 @@ pub(crate) mod many;
 pub(crate) mod options;
 pub(crate) mod pending;
 mod pipeline;
+pub(crate) mod pool;
 mod route;
 mod spin;
 
@@ -21,6 +22,7 @@ use many::ManyError;
 use options::CallOptions;
 use pending::PendingCall;
 use pipeline::Pipeline;
+use pool::dispatch::Pool;
 use route::FunctionRoute;
 
 /// A function of a plugin. Cheap to clone; calls of the same function are
@@ -67,14 +69,12 @@ impl std::fmt::Debug for Function {
 
 impl Function {
     pub(crate) fn new(plugin: Arc<Plugin>, symbol: &str) -> Result<Self> {
-        // The official Go SDK executes nothing without a rule and an operator.
-        let meta = FunctionMeta { rule_id: default_rule(), op_id: symbol.to_owned(), ..FunctionMeta::default() };
-        Ok(Self::of(FunctionRoute::open(plugin, symbol, meta)?))
+        Ok(Self::of(FunctionRoute::open(plugin, symbol, default_meta(symbol))?))
     }
 
     fn of(route: FunctionRoute) -> Self {
         let route = Arc::new(route);
-        Self { pipeline: Pipeline::new(route.clone()), route, options: CallOptions::default(), is_plain: true }
+        Self { pipeline: Pipeline::new(route.clone(), None), route, options: CallOptions::default(), is_plain: true }
     }
 
     /// Returns the function's name.
@@ -103,7 +103,7 @@ impl Function {
     /// still waits for its answer.
     pub fn stopper(&self) -> FunctionStopper {
         self.pipeline.enable_stop();
-        FunctionStopper(self.pipeline.clone())
+        FunctionStopper(Stops::Function(self.pipeline.clone()))
     }
 
     /// Calls the function: `revert.call::<String>(("hello",))`.
@@ -193,15 +193,31 @@ impl Function {
     }
 }
 
-/// Handle that ends the waits on a [`Function`] from another thread.
+/// Returns the rule, operator and instance of calls whose engine names none.
+fn default_meta(symbol: &str) -> FunctionMeta {
+    // The official Go SDK executes nothing without a rule and an operator.
+    FunctionMeta { rule_id: default_rule(), op_id: symbol.to_owned(), ..FunctionMeta::default() }
+}
+
+/// Handle that ends the waits on a [`Function`], or a
+/// [`FunctionPool`](crate::FunctionPool), from another thread.
 #[derive(Clone)]
-pub struct FunctionStopper(Arc<Pipeline>);
+pub struct FunctionStopper(Stops);
+
+#[derive(Clone)]
+enum Stops {
+    Function(Arc<Pipeline>),
+    Pool(Arc<Pool>),
+}
 
 impl FunctionStopper {
     /// Ends every wait with [`Error::Stopped`](crate::Error::Stopped), and
     /// refuses every later call. Calls that were not sent are not executed;
     /// those that were are cancelled at a plugin on our SDK.
     pub fn stop(&self) {
-        self.0.stop();
+        match &self.0 {
+            Stops::Function(pipeline) => pipeline.stop(),
+            Stops::Pool(pool) => pool.stop(),
+        }
     }
 }

@@ -114,6 +114,11 @@ impl Terms {
         }
     }
 
+    /// Returns the same for calls that are not made a second time.
+    pub(super) fn once(self) -> Self {
+        Self { is_idempotent: false, ..self }
+    }
+
     /// Returns the maximum time to the answer to this many calls.
     pub(super) fn patience(&self, rows: usize) -> Duration {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);

@@ -43,6 +43,24 @@ impl<R> PendingCall<R> {
     }
 }
 
+/// For the pool that has made the call.
+impl<R> PendingCall<R> {
+    pub(super) fn is_over(&self) -> bool {
+        self.command.is_over(self.row)
+    }
+
+    /// Returns a wait for the outcome, which does not hold the call.
+    pub(super) fn waiter(&self) -> impl FnOnce() + use<R> {
+        let (pipeline, command, row) = (self.pipeline.clone(), self.command.clone(), self.row);
+        move || pipeline.wait(&command, row)
+    }
+
+    /// Returns the outcome, if it is there.
+    pub(super) fn outcome_as<T: DeserializeOwned>(&self) -> Option<Result<T>> {
+        self.command.outcome(&self.pipeline.route, self.row)
+    }
+}
+
 impl<R: DeserializeOwned> PendingCall<R> {
     /// Blocks until the result is there, and returns it.
     ///
@@ -55,7 +73,7 @@ impl<R: DeserializeOwned> PendingCall<R> {
     }
 
     fn outcome(&self) -> Option<Result<R>> {
-        self.command.outcome(&self.pipeline.route, self.row)
+        self.outcome_as()
     }
 }
 

@@ -21,7 +21,7 @@ use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::command::{Command, Shape};
-use super::options::{CallOptions, Terms};
+use super::options::{CallOptions, Due, Terms};
 use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use super::spin::Spin;
 use crate::channel::idle_reader::Timer;
@@ -45,6 +45,9 @@ pub(crate) struct Pipeline {
     /// Its waits can be [ended](Pipeline::stop) from elsewhere.
     has_stopper: AtomicBool,
     is_stopped: AtomicBool,
+    /// Woken after each step: the pool that this belongs to. It makes the calls
+    /// that could not be sent elsewhere, so those do not wait for a restart.
+    observer: Option<Waker>,
 }
 
 #[derive(Default)]
@@ -100,7 +103,7 @@ impl Wake for AdvanceOnWake {
 }
 
 impl Pipeline {
-    pub(super) fn new(route: Arc<FunctionRoute>) -> Arc<Self> {
+    pub(super) fn new(route: Arc<FunctionRoute>, observer: Option<Waker>) -> Arc<Self> {
         Arc::new_cyclic(|own: &Weak<Self>| Self {
             route,
             queue: Mutex::default(),
@@ -110,6 +113,7 @@ impl Pipeline {
             spin: Spin::default(),
             has_stopper: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
+            observer,
         })
     }
 
@@ -146,6 +150,20 @@ impl Pipeline {
         }
     }
 
+    /// Takes the calls back that are not being sent, and were not: they fail.
+    pub(super) fn withdraw(&self) {
+        let mut queue = lock(&self.queue);
+        let (kept, withdrawn): (VecDeque<_>, VecDeque<_>) =
+            queue.waiting.drain(..).partition(|command| command.is_being_sent());
+        queue.waiting = kept;
+        if queue.waiting.is_empty() {
+            queue.send_by = None;
+        }
+        drop(queue);
+        withdrawn.iter().for_each(|command| command.fail(Error::Stopped));
+        self.observer.iter().for_each(Waker::wake_by_ref);
+    }
+
     /// Adds a call; returns its command, and its number in that.
     pub(super) fn add(self: &Arc<Self>, args: &impl Arguments, options: &CallOptions) -> Result<(Arc<Command>, usize)> {
         let added = self.try_add(args, options);
@@ -153,16 +171,25 @@ impl Pipeline {
     }
 
     fn try_add(self: &Arc<Self>, args: &impl Arguments, options: &CallOptions) -> Result<(Arc<Command>, usize)> {
+        let site = &self.route.plugin.site;
+        if site.waiting_calls.load(Ordering::Relaxed) >= site.options.call_queue {
+            return Err(self.route.queue_full());
+        }
+        self.add_admitted(args, Terms::of(options, &site.options), options.due())
+    }
+
+    /// Adds a call, whatever waits.
+    pub(super) fn add_admitted(
+        self: &Arc<Self>,
+        args: &impl Arguments,
+        terms: Terms,
+        due: Option<Due>,
+    ) -> Result<(Arc<Command>, usize)> {
         let connection = self.route.latest();
         let shape = Shape::of(&connection);
-        let site = &self.route.plugin.site;
-        let (terms, due) = (Terms::of(options, &site.options), options.due());
         let mut queue = lock(&self.queue);
         if self.is_stopped() {
             return Err(Error::Stopped);
-        }
-        if site.waiting_calls.load(Ordering::Relaxed) >= site.options.call_queue {
-            return Err(self.route.queue_full());
         }
         if let Some(due) = due
             && queue.first_due.is_none_or(|first| due.at < first)
@@ -270,7 +297,10 @@ impl Pipeline {
     /// Does what can be done now, without blocking. May be called by a thread
     /// that holds a channel: channels are only tried.
     pub(super) fn advance(self: &Arc<Self>) {
-        self.turns.take(|| while self.step() {});
+        self.turns.take(|| {
+            while self.step() {}
+            self.observer.iter().for_each(Waker::wake_by_ref);
+        });
     }
 
     /// Takes the next step; returns whether there may be another.
@@ -389,7 +419,7 @@ impl Pipeline {
                 queue.buffer = command.mark_sent(message, &connection.running).unwrap_or_default();
                 let answer_by = deadline_after(command.terms.patience(command.rows()));
                 self.set_timer(&mut queue, answer_by);
-                let is_awaited = !queue.waiting.is_empty() || command.has_waker();
+                let is_awaited = !queue.waiting.is_empty() || command.has_waker() || self.observer.is_some();
                 let FunctionConnection { running, channel } = connection.clone();
                 queue.in_flight = Some(Flight { command, connection, answer_by });
                 self.tell_change(queue);
@@ -484,7 +514,10 @@ impl Pipeline {
     /// Connects the function again, after a crash with the next process.
     fn connect(&self) {
         let send_by = lock(&self.queue).send_by.map(|(send_by, _)| send_by);
-        let until = send_by.unwrap_or_else(|| deadline_after(self.route.plugin.site.options.send_timeout));
+        let until = match &self.observer {
+            Some(_) => Instant::now(),
+            None => send_by.unwrap_or_else(|| deadline_after(self.route.plugin.site.options.send_timeout)),
+        };
         let connection = match self.route.connection(until) {
             Ok(connection) => connection,
             Err(error) => return self.fail_due(error),

@@ -14,7 +14,7 @@ use ekuiper_core::message::{
 use serde::de::DeserializeOwned;
 
 use crate::channel::{Channel, Failure};
-use crate::health::ledger::Counted;
+use crate::health::ledger::{Counted, Ledger};
 use crate::health::vitals::Place;
 use crate::plugin::Plugin;
 use crate::plugin::running::Running;
@@ -67,27 +67,50 @@ impl FunctionConnection {
     }
 }
 
+/// Returns the place at which calls of a function are counted.
+pub(super) fn place(symbol: &str, meta: &FunctionMeta) -> Place {
+    let FunctionMeta { rule_id, op_id, instance_id, .. } = meta.clone();
+    let meta = Meta { rule_id, op_id, instance_id };
+    Place { kind: SymbolKind::Function, name: symbol.to_owned(), meta }
+}
+
 impl FunctionRoute {
     /// Starts the function, and its plugin.
     pub(super) fn open(plugin: Arc<Plugin>, symbol: &str, meta: FunctionMeta) -> Result<Self> {
-        let (running, channel) = plugin.function(symbol, deadline_after(plugin.site.options.init_timeout))?;
-        Ok(Self::new(plugin, symbol.into(), meta, FunctionConnection { running, channel }))
+        let connection = Self::start(&plugin, symbol)?;
+        let ledger = plugin.ledger.clone();
+        Ok(Self::new(plugin, symbol.into(), meta, connection, &ledger))
     }
 
-    fn new(plugin: Arc<Plugin>, symbol: Arc<str>, meta: FunctionMeta, connection: FunctionConnection) -> Self {
+    /// [Opens](FunctionRoute::open) a function whose calls its pool counts.
+    pub(super) fn open_uncounted(plugin: Arc<Plugin>, symbol: &str, meta: FunctionMeta) -> Result<Self> {
+        let connection = Self::start(&plugin, symbol)?;
+        Ok(Self::new(plugin, symbol.into(), meta, connection, &Arc::default()))
+    }
+
+    fn start(plugin: &Arc<Plugin>, symbol: &str) -> Result<FunctionConnection> {
+        let deadline = deadline_after(plugin.site.options.init_timeout);
+        let (running, channel) = plugin.function(symbol, deadline)?;
+        Ok(FunctionConnection { running, channel })
+    }
+
+    fn new(
+        plugin: Arc<Plugin>,
+        symbol: Arc<str>,
+        meta: FunctionMeta,
+        connection: FunctionConnection,
+        ledger: &Arc<Ledger>,
+    ) -> Self {
         let encoded_meta = EncodedMeta::from(&meta);
         let current = Mutex::new(Current { connection, is_forgotten: false });
         let buffer = Mutex::default();
-        let FunctionMeta { rule_id, op_id, instance_id, .. } = meta.clone();
-        let of = Meta { rule_id, op_id, instance_id };
-        let place = Place { kind: SymbolKind::Function, name: symbol.to_string(), meta: of };
-        let counted = plugin.ledger.function(place, plugin.restarts());
+        let counted = ledger.function(place(&symbol, &meta), plugin.all_restarts());
         Self { plugin, symbol, meta, encoded_meta, current, buffer, counted }
     }
 
     /// Returns the same function with another rule, operator and instance.
     pub(super) fn with_meta(&self, meta: FunctionMeta) -> Self {
-        Self::new(self.plugin.clone(), self.symbol.clone(), meta, self.latest())
+        Self::new(self.plugin.clone(), self.symbol.clone(), meta, self.latest(), &self.plugin.ledger)
     }
 
     /// Makes a call, and waits for its answer.

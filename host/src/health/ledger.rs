@@ -87,15 +87,18 @@ impl Ledger {
         counted
     }
 
-    /// Returns the open symbols, functions first.
-    pub(crate) fn symbols(&self, restarts: u64) -> Vec<SymbolHealth> {
+    /// Returns the open symbols, functions first. Sources and sinks count the
+    /// restarts of the plugin's first process, functions those of all.
+    pub(crate) fn symbols(&self, restarts: u64, all_restarts: u64) -> Vec<SymbolHealth> {
         // Read without the lock, which openings and closings need.
         let open: Vec<_> = {
             let entries = lock(&self.0);
             let is_open = |entry: &&Entry| !entry.vitals.is_closed() && entry.user.strong_count() > 0;
             entries.open.iter().filter(is_open).map(|entry| entry.vitals.clone()).collect()
         };
-        let mut symbols: Vec<_> = open.iter().map(|vitals| vitals.health(restarts)).collect();
+        let restarts = |kind| if kind == SymbolKind::Function { all_restarts } else { restarts };
+        let health = |vitals: &Arc<Vitals>| vitals.health(restarts(vitals.place().kind));
+        let mut symbols: Vec<_> = open.iter().map(health).collect();
         symbols.sort_by_key(|symbol| symbol.kind != SymbolKind::Function);
         symbols
     }
@@ -131,7 +134,7 @@ mod tests {
         same.begin(1, Instant::now()).end(&Ok(()));
         other.begin(5, Instant::now()).end(&Ok(()));
         let counts = || {
-            let symbols = ledger.symbols(0);
+            let symbols = ledger.symbols(0, 0);
             symbols.into_iter().map(|symbol| (symbol.meta.rule_id, symbol.rows_in)).collect::<Vec<_>>()
         };
         assert_eq!(counts(), [("a".to_owned(), 2), ("b".to_owned(), 5)]);

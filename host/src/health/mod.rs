@@ -44,7 +44,8 @@ pub struct SymbolHealth {
     /// Time since it was opened.
     #[serde(serialize_with = "seconds")]
     pub open_for: Duration,
-    /// Number of restarts of its plugin after a crash while it was open.
+    /// Number of restarts of its plugin after a crash while it was open; for a
+    /// function, of all processes of the plugin's pools.
     pub restarts: u64,
     /// Rows to the plugin: calls of a function (in a batch, each), of any kind,
     /// whether or not they could be sent; messages sent to a sink; 0 for a

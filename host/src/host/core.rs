@@ -154,6 +154,7 @@ impl Core {
         let reserved = self.members().catalog.reserve(&package);
         let updated = reserved.and_then(|()| {
             turn.update(package.clone())?;
+            plugin.update_members(&package);
             self.members().catalog.replace(package);
             Ok(())
         });

@@ -15,6 +15,7 @@ use crate::background::Task;
 use crate::catalog::Package;
 use crate::event_stream::EventStream;
 use crate::function::Function;
+use crate::function::pool::FunctionPoolBuilder;
 use crate::process::group;
 use crate::sink::SinkBuilder;
 use crate::source::SourceBuilder;
@@ -258,6 +259,12 @@ impl Host {
             }
             Err(error) => Task::done(Err(error)),
         }
+    }
+
+    /// Returns the builder of a pool: of a function that several processes of
+    /// its plugin execute at the same time.
+    pub fn function_pool(&self, symbol: &str) -> FunctionPoolBuilder {
+        FunctionPoolBuilder::new(self.core.owner(SymbolKind::Function, symbol), symbol)
     }
 
     /// Returns the builder of a source.

@@ -4,6 +4,7 @@
 //! [`lifecycle`] decides, [`worker`] carries out; this module is the interface
 //! for the handles of functions, sources and sinks.
 
+pub(crate) mod members;
 pub(crate) mod restorable;
 pub(crate) mod running;
 mod startup;
@@ -31,6 +32,7 @@ use crate::status::{EventKind, PluginState, Status, Traffic};
 use crate::sync::{lock, wait};
 use crate::{Error, Result, Subject};
 use lifecycle::{Caller, Input, Lifecycle, Work};
+use members::Members;
 use restorable::Restorable;
 use restore::Symbol;
 use running::Running;
@@ -47,6 +49,8 @@ pub(crate) struct Plugin {
     pub(crate) site: Arc<Site>,
     /// What is counted of its symbols.
     pub(crate) ledger: Arc<Ledger>,
+    /// Further processes, for function pools.
+    members: Members,
     /// One lock, so that the lifecycle always decides on its whole state. While
     /// it is held, nothing is waited for, started or ended, and no handle's
     /// lock is taken.
@@ -122,6 +126,7 @@ impl Plugin {
             name: package.name,
             site,
             ledger: Arc::default(),
+            members: Members::default(),
             inner: Mutex::new(inner),
             changed: Condvar::new(),
             canceller: Canceller::default(),
@@ -298,6 +303,7 @@ impl Plugin {
     /// Forgets all crashes, and ends a pause.
     pub(crate) fn reset(self: &Arc<Self>) {
         self.handle(Input::Reset);
+        self.reset_members();
     }
 
     /// Returns the process id, while the process is alive.
@@ -329,10 +335,12 @@ impl Plugin {
             last_exit: lifecycle.last_exit().cloned(),
             symbols: Vec::new(),
             traffic: Traffic::default(),
+            members: Vec::new(),
         };
         drop(inner);
-        status.symbols = self.ledger.symbols(status.restarts);
+        status.symbols = self.ledger.symbols(status.restarts, self.all_restarts());
         status.traffic = self.ledger.traffic();
+        status.members = self.member_statuses(resident);
         status
     }
 
@@ -340,6 +348,7 @@ impl Plugin {
     /// for the first.
     pub(crate) fn shutdown(self: &Arc<Self>) {
         self.handle(Input::Shutdown);
+        self.end_members(Self::shutdown);
         self.await_end(deadline_after(END_TIMEOUT));
     }
 
@@ -349,6 +358,7 @@ impl Plugin {
         let mut inner = lock(&self.inner);
         let stop = inner.next_caller();
         self.handle_locked(inner, Input::StopWanted { stop });
+        self.stop_members();
         inner = lock(&self.inner);
         loop {
             // What precedes a stop, a start or a drain, has a deadline.
@@ -362,6 +372,7 @@ impl Plugin {
     /// Ends the process after its sinks have collected everything sent to them.
     pub(crate) fn remove(self: &Arc<Self>) {
         self.handle(Input::Removed);
+        self.end_members(Self::remove);
         let options = &self.site.options;
         let patience = options.drain_timeout.saturating_add(options.recv_timeout).saturating_add(END_TIMEOUT);
         self.await_end(deadline_after(patience));
