@@ -115,6 +115,41 @@ impl Sink for Late {
     }
 }
 
+/// The same, and tells in another file that it has begun.
+fn kept(number: u64, file: String) -> Result<u64> {
+    let mut open = std::fs::OpenOptions::new().create(true).append(true).open(format!("{file}.begun"))?;
+    open.write_all(format!("{number}\n").as_bytes())?;
+    Ok(held(number, file))
+}
+
+/// Notes the call in a file that several processes share, works for so many
+/// microseconds, and gives its number back.
+fn filed(number: u64, file: String, microseconds: u64) -> Result<u64> {
+    let since = Instant::now();
+    let mut open = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
+    // In one write, which no other intersects.
+    open.write_all(format!("{number} {}\n", std::process::id()).as_bytes())?;
+    while since.elapsed() < Duration::from_micros(microseconds) {
+        std::hint::spin_loop();
+    }
+    Ok(number)
+}
+
+/// Computes until calls in so many processes compute at the same time, and
+/// gives the number of its own.
+fn meet(folder: String, processes: usize) -> Result<u32> {
+    let own = std::process::id();
+    std::fs::write(std::path::Path::new(&folder).join(own.to_string()), "")?;
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while std::fs::read_dir(&folder)?.count() < processes {
+        if Instant::now() > give_up {
+            return Err("it computes alone".into());
+        }
+        std::thread::yield_now();
+    }
+    Ok(own)
+}
+
 fn main() -> ExitCode {
     Plugin::new("ledger")
         // No limit is too long.
@@ -138,6 +173,9 @@ fn main() -> ExitCode {
         .function("patient", patient)
         .function("cancelled", |_: u8| CANCELLED.lock().unwrap_or_else(PoisonError::into_inner).clone())
         .source("stuck", || Stuck)
+        .function("kept", kept)
+        .function("filed", filed)
+        .function("meet", meet)
         // A text, or an error.
         .function("word", |number: u64| match number % 10 {
             3 => Err(format!("{number} is unlucky")),

@@ -225,7 +225,7 @@ impl Ledger {
             "executable": "ledger",
             "sources": ["stuck"],
             "sinks": ["late"],
-            "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash"],
+            "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash", "kept", "filed", "meet"],
         });
         fs::write(folder.join("ledger.json"), manifest.to_string()).unwrap();
         Self(root)
