@@ -3,6 +3,7 @@
 
 import json
 import os
+import time
 
 from ekuiper import Function, PluginConfig, Sink, Source, plugin
 
@@ -93,6 +94,13 @@ class Call(Function):
         return False
 
 
+def busy(micros):
+    until = time.thread_time() + micros / 1e6
+    while time.thread_time() < until:
+        pass
+    return micros
+
+
 def named(symbols):
     return {"%s_%s" % (NAME, name): symbol for name, symbol in symbols.items()}
 
@@ -101,6 +109,7 @@ if __name__ == "__main__":
     functions = {"echo%d" % index: lambda: Call(lambda text: text) for index in range(CHANNELS)}
     functions["double"] = lambda: Call(lambda number: number * 2.0)
     functions["upper"] = lambda: Call(str.upper)
+    functions["busy"] = lambda: Call(busy)
     plugin.start(
         PluginConfig(
             NAME,

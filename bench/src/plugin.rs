@@ -19,10 +19,25 @@ pub fn run() -> ExitCode {
         .sink(named("rows"), Rows::default)
         .sink(named("bytes"), || Bytes)
         .function(named("double"), |x: f64| x * 2.0)
-        .function(named("upper"), |text: String| text.to_ascii_uppercase());
+        .function(named("upper"), |text: String| text.to_ascii_uppercase())
+        .function(named("busy"), busy);
     (0..CHANNELS)
         .fold(plugin, |plugin, index| plugin.function(named(&format!("echo{index}")), |text: String| text))
         .run()
+}
+
+/// Computes for so many microseconds of its thread's CPU time, and gives their
+/// number back.
+fn busy(micros: u64) -> u64 {
+    let now = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1_000
+    };
+    let until = now() + micros;
+    while now() < until {
+        std::hint::spin_loop();
+    }
+    micros
 }
 
 #[derive(Deserialize)]

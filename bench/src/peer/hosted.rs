@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
-use ekuiper_host::{Format, Function, Host, HostBuilder, PendingAck, Sink};
+use ekuiper_host::{Format, Function, Host, HostBuilder, PendingAck, Sink, Status};
 use serde_json::json;
 
 use super::{Ack, CHANNELS, Measured, Record, RowFunction};
@@ -86,7 +86,7 @@ impl Hosted {
             "executable": executable,
             "sources": named(&["typed", "value"]),
             "sinks": named(&["rows", "bytes"]),
-            "functions": named(&["double", "upper"]).into_iter().chain(echoes).collect::<Vec<_>>(),
+            "functions": named(&["double", "upper", "busy"]).into_iter().chain(echoes).collect::<Vec<_>>(),
         });
         fs::write(own.join(format!("{name}.json")), manifest.to_string()).map_err(failed())?;
         let mut builder = host(transport).format(format).plugin(own);
@@ -104,9 +104,12 @@ impl Hosted {
         Ok(self.host.function(&self.symbol(symbol))?)
     }
 
-    /// Returns the plugin's process.
+    /// Returns the plugin's processes.
     pub(super) fn pids(&self) -> Vec<u32> {
-        self.host.pid(&self.name).into_iter().collect()
+        let statuses = self.host.status(&self.name).into_iter();
+        let of =
+            |status: Status| status.pid.into_iter().chain(status.members.into_iter().filter_map(|member| member.pid));
+        statuses.flat_map(of).collect()
     }
 
     /// Measures calls; see [`Peer::calls`](super::Peer::calls).

@@ -19,6 +19,11 @@ use crate::reading::{Reading, text};
 /// Number of messages that a task awaits between two looks at the clock.
 const BURST: u64 = 64;
 
+/// Time that a row of [`Way::Busy`] takes, in microseconds, and the number of
+/// rows in a call.
+const BUSY: u64 = 50;
+const BUSY_ROWS: usize = 1024;
+
 /// Time in which a host ends the threads that it needs no more.
 const SETTLE: Duration = Duration::from_millis(1500);
 
@@ -30,6 +35,7 @@ impl Hosted {
     pub fn way(&self, pace: Pace, way: Way, size: usize) -> Measured {
         match way {
             Way::Call | Way::SpawnBlocking | Way::CallMany(_) | Way::CallAsync(_) => self.call(pace, way, size),
+            Way::Busy(processes) => self.compute(pace, processes),
             Way::Source | Way::AsyncSource | Way::Chunks(_) => self.read(pace, way, size),
             Way::Sink | Way::AsyncSink | Way::SinkAcks(_) | Way::AsyncSinkAcks => self.write(pace, way, size),
         }
@@ -81,6 +87,24 @@ impl Hosted {
             }
             _ => clock::stream(pace, || right(&echo.call::<String>((text,))?).map(|()| 1)).map(Some),
         })
+    }
+
+    fn compute(&self, pace: Pace, processes: Option<usize>) -> Measured {
+        let function = self.function("busy")?;
+        let pool = self.host.function_pool(&self.symbol("busy")).size(processes.unwrap_or(1)).open()?;
+        let rows = || std::iter::repeat_n((BUSY,), BUSY_ROWS);
+        let next = || {
+            let results = match processes {
+                Some(_) => pool.call_many::<u64, _>(rows()),
+                None => function.call_many::<u64, _>(rows()),
+            };
+            let results = results.map_err(ekuiper_host::Error::from)?;
+            check(results.iter().all(|result| *result == Ok(BUSY)), "the function gave back another number")?;
+            Ok(BUSY_ROWS as u64)
+        };
+        // All processes have been started then.
+        next()?;
+        clock::streams_here(&self.pids(), 0, || clock::stream_of(pace, 1, next).map(Some))
     }
 
     fn read(&self, pace: Pace, way: Way, size: usize) -> Measured {

@@ -64,6 +64,9 @@ pub enum Way {
     CallMany(usize),
     /// Awaited calls, with so many in flight.
     CallAsync(usize),
+    /// Blocking calls of many rows that take 50 µs each, of one process; in a
+    /// pool, of so many.
+    Busy(Option<usize>),
     /// A source as an iterator.
     Source,
     /// A source as a stream.

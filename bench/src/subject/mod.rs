@@ -4,6 +4,8 @@
 mod calls;
 #[cfg(feature = "peers")]
 mod handles;
+#[cfg(feature = "peers")]
+mod pools;
 mod rows;
 mod sinks;
 mod sizes;
@@ -77,7 +79,7 @@ pub fn all() -> Vec<Subject> {
     all.extend(sizes::subjects());
     all.extend(symbols::subjects());
     #[cfg(feature = "peers")]
-    all.extend([ways::subject(), handles::subject()]);
+    all.extend([ways::subject(), pools::subject(), handles::subject()]);
     all.push(start::subject());
     all
 }
