@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ekuiper_host::Format;
 
+use crate::project::BuildOptions;
+
 /// Call, read, feed and run eKuiper portable plugins, without an engine.
 ///
 /// PATH is a plugin's folder, which contains the manifest NAME.json and the
@@ -93,6 +95,8 @@ pub(crate) enum Command {
     Sink(Sink),
     /// Run a pipeline: source, functions, sink
     Run(Run),
+    /// Build a plugin, and write the zip that eKuiper installs
+    Package(PackageArguments),
     /// Benchmark the built-in transports, side by side
     #[cfg(feature = "bench")]
     Bench(ekuiper_bench::Options),
@@ -111,6 +115,8 @@ pub(crate) struct Call {
     /// Call the function N times, and print rate and latencies instead of the result
     #[arg(long, value_name = "N", value_parser = repeats, allow_negative_numbers = true)]
     pub(crate) repeat: Option<u64>,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
 }
 
 /// `ekuiper-plugin source examples/mirror random --count 5`
@@ -134,6 +140,8 @@ pub(crate) struct Source {
     pub(crate) meta: bool,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
 }
 
 /// When to stop reading a source.
@@ -160,6 +168,8 @@ pub(crate) struct Sink {
     /// Wait for the acknowledgement of each message (requireAck)
     #[arg(long)]
     pub(crate) ack: bool,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
 }
 
 /// `ekuiper-plugin run examples/quickstart.toml`
@@ -173,6 +183,27 @@ pub(crate) struct Run {
     pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
+}
+
+/// `ekuiper-plugin package my-plugin --target aarch64`
+#[derive(Debug, Args)]
+pub(crate) struct PackageArguments {
+    /// The plugin's folder
+    pub(crate) path: PathBuf,
+    /// The zip to write [default: NAME.zip in the current folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// What a Cargo project is built for: x86_64, aarch64, armv7 (static, for all of eKuiper's images), native, or a target of Rust's [default: static, for this processor]
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// A further file or folder of a Cargo project, relative to the plugin's folder
+    #[arg(long, value_name = "PATH")]
+    pub(crate) include: Vec<PathBuf>,
+    /// Use the program that a Cargo project was built to before
+    #[arg(long)]
+    pub(crate) no_build: bool,
 }
 
 /// Maximum of `--repeat`; the latency of each call is kept in memory.

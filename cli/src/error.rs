@@ -64,6 +64,45 @@ pub(crate) enum Error {
     Build { path: PathBuf },
     #[error("{} builds no program named {wanted}, which its manifest names as executable", path.display())]
     NoArtifact { path: PathBuf, wanted: String },
+    #[error("{} builds no program: a plugin is one, with a main function", path.display())]
+    NoProgram { path: PathBuf },
+    #[error("{} builds {} programs ({}): name the plugin's in its manifest, or by default-run in Cargo.toml", path.display(), found.len(), found.join(", "))]
+    ManyPrograms { path: PathBuf, found: Vec<String> },
+    #[error("{} was not built yet: leave --no-build out", program.display())]
+    NotBuilt { program: PathBuf },
+    #[error("cannot ask {} for its description", program.display())]
+    Describe { program: PathBuf, source: std::io::Error },
+    #[error("{} has not ended {after:?} after it was asked for its description (--describe)", program.display())]
+    NoDescription { program: PathBuf, after: Duration },
+    #[error("{} describes itself in a way that cannot be used", program.display())]
+    Misdescribed { program: PathBuf, source: Box<ekuiper_core::Error> },
+    #[error(
+        "{} has no manifest, and its plugin does not describe itself (--describe), as one on an official SDK does not: write NAME.json beside it",
+        path.display()
+    )]
+    Undescribed { path: PathBuf },
+    #[error("{} is a package already", path.display())]
+    IsPackaged { path: PathBuf },
+    #[error("{} is no Cargo project: there is nothing to build for {target}; leave --target out", path.display())]
+    NothingToBuild { path: PathBuf, target: String },
+    #[error(
+        "there is no target {name:?}: x86_64, aarch64 or armv7 for a static program, native for one with this machine's C library, or a target of Rust's such as aarch64-unknown-linux-gnu"
+    )]
+    NoTarget { name: String },
+    #[error(
+        "Rust's library for {target} is not installed: run `rustup target add {target}`, or pass --target native for a program that runs only where the C library is as new as here"
+    )]
+    TargetMissing { target: String },
+    #[error("plugin {plugin}: there is no executable {}: build it first", program.display())]
+    NoExecutable { plugin: String, program: PathBuf },
+    #[error("{} is not in the plugin's folder", path.display())]
+    Outside { path: PathBuf },
+    #[error("{} is neither a file nor a folder, and cannot be packaged", path.display())]
+    OddFile { path: PathBuf },
+    #[error("the name {path:?} is not UTF-8, and cannot be packaged")]
+    OddName { path: PathBuf },
+    #[error("{} is a link to a folder: put the folder itself there, or leave it out", path.display())]
+    LinkedFolder { path: PathBuf },
     #[error("row {row} has no field {field}, which function {function} takes")]
     MissingField { row: u64, field: String, function: String },
     #[error("{count} consecutive errors without a row in between: --max-errors sets the limit; the last: {last}")]
@@ -102,7 +141,7 @@ impl Error {
         match self {
             #[cfg(feature = "bench")]
             Self::Bench(ekuiper_bench::Error::Unknown { .. }) => 2,
-            Self::Argument { .. } | Self::LongInteger { .. } | Self::NotAnObject { .. } => 2,
+            Self::Argument { .. } | Self::LongInteger { .. } | Self::NotAnObject { .. } | Self::NoTarget { .. } => 2,
             Self::Interrupted => INTERRUPTED,
             _ => 1,
         }

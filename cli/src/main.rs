@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod console;
+mod describing;
 mod drain;
 mod error;
 mod feeding;
@@ -16,12 +17,15 @@ mod interrupt;
 mod lines;
 mod logging;
 mod output;
+mod package_files;
 mod pipeline;
 mod plugin_path;
 mod progress;
+mod project;
 mod reading;
 mod rows;
 mod session;
+mod target;
 
 use std::process::ExitCode;
 

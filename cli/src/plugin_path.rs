@@ -2,21 +2,22 @@
 //!
 //! A folder that is a Cargo project is built first, as `cargo run` does, and
 //! its program runs in that folder. A zip, the package that eKuiper installs,
-//! is unpacked for as long as the command runs.
+//! is unpacked for as long as the command runs. A folder without a manifest is
+//! asked for a description, from which the manifest is made.
 
-use std::ffi::OsString;
-use std::io::BufRead;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use ekuiper_host::{GuardedProcess, Package};
+use ekuiper_core::description::Description;
+use ekuiper_host::{Language, Package};
 use ekuiper_manager::Unpacked;
-use serde_json::Value;
 
+use crate::args::Common;
 use crate::console;
+use crate::describing::{self, Program};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, grouped};
+use crate::project::{Build, BuildOptions, Project};
 
 /// A plugin that the host can start.
 pub(crate) struct Resolved {
@@ -27,21 +28,91 @@ pub(crate) struct Resolved {
 
 /// Reads the plugin at PATH. A Cargo project is built first, with the
 /// transport's feature if it has one.
-pub(crate) fn resolve(path: &Path, transport: Option<&str>) -> Result<Resolved> {
+pub(crate) fn resolve(path: &Path, common: &Common, options: &BuildOptions) -> Result<Resolved> {
     if path.is_file() {
         return unpack(path);
     }
-    let mut package = Package::read(path)?;
-    let project = package.folder.join("Cargo.toml");
-    if project.is_file() {
-        let failed = |source| Error::Read { path: project.clone(), source };
-        let bytes = std::fs::read(&project).map_err(failed)?;
-        // cargo reports what is wrong with the file.
-        let text = ekuiper_core::text::decode(&bytes).unwrap_or_default();
-        let feature = transport.filter(|name| has_feature(text, name));
-        package.program = Some(build(&package, feature)?);
-    }
+    let unreadable =
+        |source: std::io::Error| ekuiper_host::Error::Folder { path: path.to_owned(), source: source.into() };
+    let folder = path.canonicalize().map_err(unreadable)?;
+    let manifest = if has_manifest(&folder)? { Some(Package::read(path)?) } else { None };
+    let Some(project) = Project::read(&folder)? else {
+        let package = manifest.map_or_else(|| describe_script(path, &folder, common), Ok)?;
+        return Ok(Resolved { package, unpacked: None });
+    };
+    let wanted = manifest.as_ref().map(|package| file_name(Path::new(&package.manifest.executable)));
+    let build = Build {
+        options: options.clone(),
+        feature: common.transport.as_deref(),
+        program: wanted.as_deref(),
+        ..Build::default()
+    };
+    let program = project.build(&build)?;
+    let mut package = match manifest {
+        Some(package) => package,
+        None => {
+            let described = describing::ask(&Program::Native(&program), &folder, common.init_timeout)?;
+            let description = described.ok_or_else(|| Error::Undescribed { path: path.to_owned() })?;
+            described_package(folder, &description, &file_name(&program))?
+        }
+    };
+    package.program = Some(program);
     Ok(Resolved { package, unpacked: None })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Returns whether the folder has a manifest, or something that may be one.
+fn has_manifest(folder: &Path) -> Result<bool> {
+    let mut files = files(folder)?.into_iter();
+    Ok(files.any(|path| path.extension().is_some_and(|extension| extension == "json")))
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed =
+        |source: std::io::Error| ekuiper_host::Error::Folder { path: folder.to_owned(), source: source.into() };
+    let entries = std::fs::read_dir(folder).map_err(failed)?;
+    Ok(entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect::<Result<_, _>>()?)
+}
+
+/// The package of a folder with a Python script and no manifest: the script
+/// that has the folder's name, or the only one.
+fn describe_script(given: &Path, folder: &Path, common: &Common) -> Result<Package> {
+    let scripts: Vec<_> =
+        files(folder)?.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "py")).collect();
+    let name = folder.file_name().unwrap_or_default();
+    let script = match scripts.iter().find(|script| script.file_stem() == Some(name)) {
+        Some(script) => script,
+        None => match scripts.as_slice() {
+            [script] => script,
+            // Says which manifest is missing.
+            _ => return Ok(Package::read(given)?),
+        },
+    };
+    let program = Program::Python { script, interpreter: common.python_bin.as_deref() };
+    let described = describing::ask(&program, folder, common.init_timeout)?;
+    let description = described.ok_or_else(|| Error::Undescribed { path: given.to_owned() })?;
+    described_package(folder.to_owned(), &description, &file_name(script))
+}
+
+fn described_package(folder: PathBuf, description: &Description, executable: &str) -> Result<Package> {
+    let manifest = description
+        .manifest(executable)
+        .map_err(|source| Error::Misdescribed { program: folder.join(executable), source: Box::new(source) })?;
+    Ok(Package { name: description.name.clone(), folder, manifest, program: None })
+}
+
+/// Asks a plugin for its description; `None` if it gives none.
+pub(crate) fn describe(package: &Package, common: &Common) -> Result<Option<Description>> {
+    let script = package.folder.join(&package.manifest.executable);
+    let program = match (&package.program, package.manifest.language) {
+        (Some(program), _) => Program::Native(program),
+        (None, Language::Python) => Program::Python { script: &script, interpreter: common.python_bin.as_deref() },
+        (None, _) => Program::Native(&script),
+    };
+    describing::ask(&program, &package.folder, common.init_timeout)
 }
 
 /// Unpacks a zip; a signal ends that.
@@ -59,58 +130,10 @@ fn unpack(path: &Path) -> Result<Resolved> {
     let unpacked = unpacked?;
     let package = Package::read(unpacked.folder())?;
     if package.folder.join("install.sh").is_file() {
-        let name = &package.name;
         console::tell(format_args!(
-            "{name} has an install.sh, which eKuiper runs when it installs the plugin, and this command does not"
+            "{} has an install.sh, which eKuiper runs when it installs the plugin, and this command does not",
+            package.name
         ));
     }
     Ok(Resolved { package, unpacked: Some(unpacked) })
-}
-
-fn has_feature(project: &str, name: &str) -> bool {
-    // cargo reports what is wrong with the file.
-    let project: toml::Table = project.parse().unwrap_or_default();
-    project.get("features").and_then(|features| features.get(name)).is_some()
-}
-
-/// Builds a Cargo project, and returns the program that its manifest names.
-fn build(package: &Package, feature: Option<&str>) -> Result<PathBuf> {
-    let failed = |source| Error::Cargo { path: package.folder.clone(), source };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut arguments = vec!["build", "--release", "--quiet", "--message-format=json-render-diagnostics"];
-    arguments.extend(feature.into_iter().flat_map(|feature| ["--features", feature]));
-    let arguments: Vec<_> = arguments.into_iter().map(OsString::from).collect();
-    console::line(format_args!("building {} …", package.name));
-    let (output, input) = std::io::pipe().map_err(failed)?;
-    let messages = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
-    let child =
-        GuardedProcess::start(Path::new(&cargo), &arguments, &package.folder, input, messages).map_err(failed)?;
-    let wanted = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut artifact = None;
-    for line in std::io::BufReader::new(output).lines() {
-        let line = line.map_err(failed)?;
-        let message: Value = serde_json::from_str(&line).unwrap_or_default();
-        let is_wanted = message["reason"] == "compiler-artifact" && message["target"]["name"] == wanted.as_str();
-        if let (true, Some(path)) = (is_wanted, message["executable"].as_str()) {
-            artifact = Some(PathBuf::from(path));
-        }
-    }
-    if !child.wait().map_err(failed)?.success() {
-        return Err(Error::Build { path: package.folder.clone() });
-    }
-    artifact.ok_or_else(|| Error::NoArtifact { path: package.folder.clone(), wanted })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transport_is_asked_for_only_where_there_is_a_feature_of_its_name() {
-        let project = "[package]\nname = 'x'\n[features]\ndefault = ['uds']\nuds = []\nnng = []\n";
-        assert!(has_feature(project, "nng"));
-        assert!(!has_feature(project, "zeromq"));
-        assert!(!has_feature("[package]\nname = 'x'\n", "nng"));
-        assert!(!has_feature("not toml", "nng"));
-    }
 }

@@ -14,6 +14,7 @@ use crate::console;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::plugin_path;
+use crate::project::BuildOptions;
 
 /// Interval of the look for crashes and other events.
 const LOOK: Duration = Duration::from_millis(100);
@@ -59,11 +60,11 @@ impl Events {
 
 impl Session {
     /// Creates a host with the plugins at `paths`.
-    pub(crate) fn open(common: &Common, paths: &[&Path]) -> Result<Self> {
+    pub(crate) fn open(common: &Common, options: &BuildOptions, paths: &[&Path]) -> Result<Self> {
         // Refuse an unknown transport before building anything.
         let _ = builder(common).build()?;
-        let transport = common.transport.as_deref();
-        let plugins = paths.iter().map(|path| plugin_path::resolve(path, transport)).collect::<Result<Vec<_>>>()?;
+        let plugins = paths.iter().map(|path| plugin_path::resolve(path, common, options));
+        let plugins = plugins.collect::<Result<Vec<_>>>()?;
         let (mut builder, mut unpacked) = (builder(common), Vec::new());
         for plugin in plugins {
             builder = builder.package(plugin.package);

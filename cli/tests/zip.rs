@@ -27,8 +27,11 @@ fn mirror(bench: &Bench) -> PathBuf {
     zip
 }
 
+/// Names and contents.
+type Entries<'a> = &'a [(&'a str, &'a [u8])];
+
 /// A zip of these entries, with any names.
-fn zip(bench: &Bench, entries: &[(&str, &[u8])]) -> String {
+fn zip(bench: &Bench, entries: Entries<'_>) -> String {
     let path = bench.path().join("bad.zip");
     let mut zip = ZipWriter::new(File::create(&path).unwrap());
     for (name, bytes) in entries {
@@ -76,7 +79,7 @@ fn what_a_killed_command_leaves_is_removed_by_the_next() {
 #[test]
 fn a_bad_zip_is_one_error() {
     let manifest = br#"{"language":"go","executable":"run","functions":["f"]}"#;
-    let cases: [(&[(&str, &[u8])], &str); 7] = [
+    let cases: [(Entries<'_>, &str); 7] = [
         (&[], "has no manifest: NAME.json must be at its root"),
         (&[("p/p.json", manifest), ("p/run", b"")], "zip the folder's content instead of the folder"),
         (&[("p.json", manifest), ("q.json", manifest)], "2 files that may be the manifest: p.json, q.json"),

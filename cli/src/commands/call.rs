@@ -18,7 +18,7 @@ pub(super) fn run(common: &Common, call: &Call) -> Result<ExitCode> {
     let arguments = call.arguments.iter().enumerate();
     let arguments = arguments.map(|(index, text)| argument(index + 1, text));
     let arguments = arguments.collect::<Result<Vec<Value>>>()?;
-    let session = Session::open(common, &[&call.path])?;
+    let session = Session::open(common, &call.build, &[&call.path])?;
     let printed = execute(&session, call, arguments);
     session.outcome(printed)?;
     Ok(session.interrupt.exit_code())

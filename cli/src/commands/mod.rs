@@ -3,6 +3,7 @@
 #[cfg(feature = "bench")]
 mod bench;
 mod call;
+pub(crate) mod package;
 mod run;
 mod sink;
 mod source;
@@ -22,6 +23,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Source(source) => source::run(common, source),
         Command::Sink(sink) => sink::run(common, sink),
         Command::Run(run) => run::run(common, run),
+        Command::Package(arguments) => package::run(common, arguments),
         #[cfg(feature = "bench")]
         Command::Bench(options) => bench::run(common, options),
     }

@@ -23,7 +23,7 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     let mut pipeline = Pipeline::read(&run.file)?;
     pipeline.source.count = run.count.or(pipeline.source.count);
     let paths: Vec<&Path> = pipeline.plugins.iter().map(AsRef::as_ref).collect();
-    let session = Session::open(common, &paths)?;
+    let session = Session::open(common, &run.build, &paths)?;
     let mut counts = Counts::default();
     let mut progress = Progress::start();
     let flowed = flow(&session, &pipeline, &run.limits, &mut counts, &mut progress);

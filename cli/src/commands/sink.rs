@@ -18,7 +18,7 @@ use crate::{console, drain};
 
 pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
     let config = object("--config", &sink.config)?;
-    let session = Session::open(common, &[&sink.path])?;
+    let session = Session::open(common, &sink.build, &[&sink.path])?;
     let open = || session.host.sink(&sink.symbol).config(config.clone()).require_ack(sink.ack).open();
     let opened = session.outcome(Feeding::open(&session, &sink.symbol, open).map(Some))?;
     // All of stdin was sent.

@@ -13,7 +13,7 @@ use crate::session::Session;
 
 pub(super) fn run(common: &Common, source: &Source) -> Result<ExitCode> {
     let config = object("--config", &source.config)?;
-    let session = Session::open(common, &[&source.path])?;
+    let session = Session::open(common, &source.build, &[&source.path])?;
     let printed = print(&session, source, config);
     let _ = session.crashes();
     let errors = session.outcome(printed)?;

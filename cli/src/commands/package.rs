@@ -1,0 +1,153 @@
+//! `package`: the zip that eKuiper installs.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ekuiper_core::description::Description;
+use ekuiper_core::manifest::{Language, Manifest};
+use ekuiper_core::printable;
+use ekuiper_host::Package;
+use ekuiper_manager::archive::Contents;
+use serde_json::json;
+
+use crate::args::{Common, PackageArguments};
+use crate::console;
+use crate::error::{Error, Result};
+use crate::output;
+use crate::package_files::{Files, is_left_out};
+use crate::plugin_path::{self, Resolved};
+use crate::project::{Build, BuildOptions, Project};
+use crate::target::Target;
+
+pub(super) fn run(common: &Common, arguments: &PackageArguments) -> Result<ExitCode> {
+    let made = make(common, arguments)?;
+    console::line(format_args!(
+        "{}: {} KiB, {} files, {}",
+        made.file.display(),
+        made.size.div_ceil(1024),
+        made.entries.len(),
+        made.target.as_deref().unwrap_or("for every processor")
+    ));
+    output::line(json!({
+        "file": made.file, "name": made.name, "version": made.version, "target": made.target,
+        "size": made.size, "entries": made.entries,
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A package that was written.
+pub(crate) struct Made {
+    pub(crate) file: PathBuf,
+    pub(crate) name: String,
+    version: String,
+    /// The processor and system that its program is for.
+    target: Option<String>,
+    size: u64,
+    entries: Vec<String>,
+}
+
+/// Builds the plugin and writes its package.
+pub(crate) fn make(common: &Common, arguments: &PackageArguments) -> Result<Made> {
+    if arguments.path.is_file() {
+        return Err(Error::IsPackaged { path: arguments.path.clone() });
+    }
+    let target = Target::parse(arguments.target.as_deref())?;
+    let project = Project::read(&arguments.path)?;
+    if let (None, Some(target)) = (&project, &arguments.target) {
+        return Err(Error::NothingToBuild { path: arguments.path.clone(), target: target.clone() });
+    }
+    // Refused before anything is built.
+    if project.is_some() {
+        target.check()?;
+    }
+    // This machine's program describes itself, whatever the target.
+    let options = BuildOptions { debug: false, no_build: arguments.no_build };
+    let Resolved { mut package, .. } = plugin_path::resolve(&arguments.path, common, &options)?;
+    let description = plugin_path::describe(&package, common)?;
+    if let (Some(project), Some(triple)) = (&project, target.triple()) {
+        let wanted = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy();
+        let build = Build {
+            options,
+            target: Some(triple),
+            settings: target.settings(),
+            program: Some(&wanted),
+            ..Build::default()
+        };
+        package.program = Some(project.build(&build)?);
+    }
+    let contents = contents(&package, description.as_ref(), project.is_some(), &arguments.include)?;
+    let file = match &arguments.output {
+        Some(file) => file.clone(),
+        None => PathBuf::from(format!("{}.zip", package.name)),
+    };
+    let size = contents.write(&file)?;
+    let entries = contents.names().filter(|name| contents.has_file(name)).map(str::to_owned).collect();
+    let target = project.is_some().then(|| target.name());
+    let file = file.canonicalize().unwrap_or(file);
+    Ok(Made { file, name: package.name, version: package.manifest.version, target, size, entries })
+}
+
+/// Collects what the package holds: the manifest, the program, eKuiper's files
+/// and, for what is no Cargo project, everything else in the folder.
+fn contents(
+    package: &Package,
+    description: Option<&Description>,
+    is_project: bool,
+    include: &[PathBuf],
+) -> Result<Contents> {
+    for doubt in description.map(Description::doubts).unwrap_or_default() {
+        console::line(format_args!("{doubt}"));
+    }
+    let mut contents = Contents::new();
+    // First, so that the plugin's own files replace them.
+    for file in description.map(Description::engine_files).unwrap_or_default() {
+        contents.add_bytes(&file.path, file.content, false)?;
+    }
+    let files = Files::of(&package.folder);
+    if is_project {
+        for name in ["sources", "sinks", "functions", "install.sh"] {
+            files.add(Path::new(name), &mut contents, &|_| false)?;
+        }
+    } else {
+        files.add(Path::new(""), &mut contents, &|name| is_left_out(name))?;
+    }
+    for path in include {
+        files.add(path, &mut contents, &|_| false)?;
+    }
+    let executable = &package.manifest.executable;
+    let program = package.program.clone().unwrap_or_else(|| package.folder.join(executable));
+    if !program.is_file() {
+        return Err(Error::NoExecutable { plugin: package.name.clone(), program });
+    }
+    contents.add_file(executable, program, true)?;
+    for source in &package.manifest.sources {
+        let name = format!("sources/{source}.yaml");
+        if !contents.has_file(&name) {
+            console::line(format_args!("{name} is added, empty: eKuiper refuses a plugin without one for each source"));
+            contents.add_bytes(&name, "default: {}\n", false)?;
+        }
+    }
+    contents.add_bytes(&format!("{}.json", package.name), manifest(package), false)?;
+    Ok(contents)
+}
+
+/// The manifest's text, as eKuiper accepts it.
+fn manifest(package: &Package) -> String {
+    let mut manifest: Manifest = package.manifest.clone();
+    if matches!(manifest.language, Language::Rust | Language::Executable) {
+        manifest.language = Language::Go;
+        console::line(format_args!(
+            r#"the package's manifest says "language": "go": eKuiper accepts no other word for a native program"#
+        ));
+    }
+    if manifest.is_venv() {
+        console::line(format_args!(
+            r#"{}: eKuiper accepts no "virtualEnvType": "venv": its packages must be in the Python that it runs"#,
+            printable::excerpt(&package.name)
+        ));
+    }
+    // Encoding text cannot fail.
+    let mut text = serde_json::to_string_pretty(&manifest).unwrap_or_default();
+    text.push('\n');
+    text
+}

@@ -1,0 +1,91 @@
+//! Asking a plugin's program to describe itself, without starting the plugin.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ekuiper_core::description::{DESCRIBE, Description};
+use ekuiper_host::GuardedProcess;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::error::{Error, Result};
+
+/// Maximum length of a description, in bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// A program that may describe itself.
+pub(crate) enum Program<'a> {
+    /// A native executable.
+    Native(&'a Path),
+    /// A script, and the interpreter that the user has named.
+    Python { script: &'a Path, interpreter: Option<&'a str> },
+}
+
+/// Asks the program, which gets `patience` for its answer. `Ok(None)`: it does
+/// not describe itself, as none on an official SDK does.
+///
+/// # Errors
+/// The program cannot be started, or does not end.
+pub(crate) fn ask(program: &Program<'_>, folder: &Path, patience: Duration) -> Result<Option<Description>> {
+    let path = match program {
+        Program::Native(path) => path,
+        Program::Python { script, .. } => script,
+    };
+    let failed = |source| Error::Describe { program: path.to_path_buf(), source };
+    let (mut output, input) = std::io::pipe().map_err(failed)?;
+    let messages = std::fs::OpenOptions::new().write(true).open("/dev/null").map_err(failed)?;
+    let child = start(program, folder, input, messages).map_err(failed)?;
+    let deadline = Instant::now().checked_add(patience);
+    let mut text = Vec::new();
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let ready = poll(&mut [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)], timeout.as_ref());
+        if left.is_some_and(|left| left.is_zero()) || ready == Ok(0) {
+            return Err(Error::NoDescription { program: path.to_path_buf(), after: patience });
+        }
+        let mut piece = vec![0; 64 << 10];
+        match output.read(&mut piece).map_err(failed)? {
+            0 => break,
+            count => text.extend_from_slice(&piece[..count]),
+        }
+        if text.len() as u64 > LONGEST {
+            return Ok(None);
+        }
+    }
+    // It has closed its output, and whatever it still does is of no interest.
+    drop(child);
+    let line = text.split(|byte| *byte == b'\n').rev().find(|line| !line.is_empty());
+    match line.filter(|line| line.starts_with(b"{\"format\":")) {
+        Some(line) => Description::decode(line)
+            .map(Some)
+            .map_err(|source| Error::Misdescribed { program: path.to_path_buf(), source: Box::new(source) }),
+        None => Ok(None),
+    }
+}
+
+fn start(
+    program: &Program<'_>,
+    folder: &Path,
+    output: std::io::PipeWriter,
+    messages: std::fs::File,
+) -> std::io::Result<GuardedProcess> {
+    let describe = || OsString::from(DESCRIBE);
+    match program {
+        Program::Native(path) => GuardedProcess::start(path, &[describe()], folder, output, messages),
+        Program::Python { script, interpreter } => {
+            let interpreter = match interpreter {
+                Some(named) => PathBuf::from(named),
+                None => PathBuf::from(if is_in_path("python") { "python" } else { "python3" }),
+            };
+            GuardedProcess::start(&interpreter, &[script.into(), describe()], folder, output, messages)
+        }
+    }
+}
+
+fn is_in_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
