@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::sync::{lock, wait, wait_while};
+use crate::sync::{lock, wait, wait_while, wake_tasks};
 
 /// Maximum number of threads: further work waits until one is free. So many
 /// that handles of one plugin, each of which may wait for minutes, do not hold
@@ -106,7 +106,7 @@ impl Background {
             let waker = state.waker.take();
             drop(state);
             own.done.notify_all();
-            waker.into_iter().for_each(Waker::wake);
+            wake_tasks(waker);
         });
         Task { slot, on_drop: None }
     }

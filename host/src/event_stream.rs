@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use futures_core::Stream;
 
 use crate::status::Event;
-use crate::sync::lock;
+use crate::sync::{lock, wake_tasks};
 
 /// The [events](crate::Host::event_stream) of all plugins of a host, as a
 /// stream. No thread waits for it. It ends when the host is dropped.
@@ -70,7 +70,7 @@ impl EventQueue {
 fn wake(mut state: std::sync::MutexGuard<'_, State>) {
     let waker = state.waker.take();
     drop(state);
-    waker.into_iter().for_each(Waker::wake);
+    wake_tasks(waker);
 }
 
 impl Stream for EventStream {

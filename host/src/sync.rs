@@ -1,12 +1,29 @@
-//! The only way to lock a mutex in this crate. A lock that is held during a
-//! wait is a [`DeadlineLock`](ekuiper_transport_ipc::lock::DeadlineLock).
+//! The only way to lock a mutex in this crate, and the only way to wake a task.
+//! A lock that is held during a wait is a
+//! [`DeadlineLock`](ekuiper_transport_ipc::lock::DeadlineLock).
 
 pub(crate) use ekuiper_core::sync::{lock, wait, wait_while};
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use ekuiper_core::throttle::Throttle;
+
+/// Wakes tasks. A waker is code of the engine's runtime: one that panics must
+/// neither end a thread of the host, nor keep others from being woken.
+pub(crate) fn wake_tasks(wakers: impl IntoIterator<Item = Waker>) {
+    static PANICS: Throttle = Throttle::new();
+    for waker in wakers {
+        if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
+            && let Some(others) = PANICS.pass(Instant::now())
+        {
+            tracing::error!(others, "the waker of a task panicked: the task may not be polled again");
+        }
+    }
+}
 
 /// A condition variable for threads and for one task: a later task's waker
 /// replaces the former one's. A handle is polled by one task at a time.
@@ -21,7 +38,7 @@ impl Changed {
     pub(crate) fn notify_all(&self) {
         self.condvar.notify_all();
         let task = lock(&self.task).take();
-        task.into_iter().for_each(Waker::wake);
+        wake_tasks(task);
     }
 
     /// Waits for a notification, for at most `time`.

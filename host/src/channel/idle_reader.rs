@@ -26,7 +26,7 @@ use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
 use crate::error::system_error;
-use crate::sync::lock;
+use crate::sync::{lock, wake_tasks};
 use crate::{Result, Subject};
 
 /// Time without a use after which the idle reader reads a channel again.
@@ -322,7 +322,7 @@ impl Shared {
         let later = timers.wakers.split_off(&(Instant::now(), u64::MAX));
         let due = std::mem::replace(&mut timers.wakers, later);
         drop(timers);
-        due.into_values().for_each(Waker::wake);
+        wake_tasks(due.into_values());
     }
 
     /// Checks a channel that is readable or due.

@@ -15,7 +15,7 @@ use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use crate::channel::Failure;
 use crate::health::vitals::Vitals;
 use crate::plugin::running::Running;
-use crate::sync::lock;
+use crate::sync::{lock, wake_tasks};
 use crate::{Error, ErrorDelivery, Result};
 
 /// Size at which a batch is sent, in bytes: large enough to amortize the cost
@@ -436,7 +436,7 @@ impl Command {
         self.end_waiting(&mut content);
         let wakers: Vec<_> = content.calls.iter_mut().filter_map(|call| call.waker.take()).collect();
         drop(content);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_tasks(wakers);
     }
 
     /// Counts the outcomes of its calls.

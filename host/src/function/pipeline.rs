@@ -26,7 +26,7 @@ use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use super::spin::Spin;
 use crate::channel::idle_reader::Timer;
 use crate::channel::{Failure, ROOM_PAUSE};
-use crate::sync::{Turns, lock, wait};
+use crate::sync::{Turns, lock, wait, wake_tasks};
 use crate::{Error, Result};
 
 /// Minimum time between two checks of a thread that waits for a channel in use.
@@ -368,7 +368,7 @@ impl Pipeline {
             self.set_timer(&mut queue, first);
         }
         self.tell_change(queue);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_tasks(wakers);
         if let Some(flight) = flight {
             flight.connection.channel.look_again();
             flight.connection.running.post_cancels();

@@ -18,7 +18,7 @@ use super::tally::Tally;
 use crate::channel::idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
 use crate::channel::speaker::SpeakerFilter;
 use crate::process::EXIT_GRACE;
-use crate::sync::lock;
+use crate::sync::{lock, wake_tasks};
 
 /// Evidence that a message was collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Tasks {
         let due = std::mem::replace(&mut *wakers, later);
         self.first.store(wakers.keys().next().copied().unwrap_or(u64::MAX), Ordering::SeqCst);
         drop(wakers);
-        due.into_values().flatten().for_each(Waker::wake);
+        wake_tasks(due.into_values().flatten());
     }
 }
 

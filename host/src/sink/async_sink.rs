@@ -23,7 +23,7 @@ use super::{Sink, SinkStopper};
 use crate::background::Task;
 use crate::channel::ROOM_PAUSE;
 use crate::channel::idle_reader::{Tended, Timer, Watch, Watched};
-use crate::sync::lock;
+use crate::sync::{lock, wake_tasks};
 use crate::{Error, Result};
 
 /// A running sink for tasks of any runtime: what [`Sink`] is for threads. The
@@ -85,7 +85,7 @@ impl Watched for Room {
 
     fn tend(&self) -> Tended {
         let task = lock(&self.task).take();
-        task.into_iter().for_each(Waker::wake);
+        wake_tasks(task);
         Tended::Over
     }
 }

@@ -26,7 +26,7 @@ use crate::channel::speaker::SpeakerFilter;
 use crate::health::vitals::Vitals;
 use crate::plugin::running::Running;
 use crate::process::EXIT_GRACE;
-use crate::sync::lock;
+use crate::sync::{lock, wake_tasks};
 
 /// Interval of the check whether a reader still receives.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
@@ -437,7 +437,7 @@ impl Watched for SourceConnection {
     /// being started, or that cannot be blocked for long.
     fn tend(&self) -> Tended {
         let task = lock(&self.task).take();
-        task.into_iter().for_each(Waker::wake);
+        wake_tasks(task);
         let mut reading = match self.reading.try_lock() {
             Ok(reading) => reading,
             Err(TryLockError::WouldBlock) => return Tended::Later(deadline_after(NEXT_LOOK)),

@@ -1,0 +1,110 @@
+//! Tasks that behave badly: wakers that panic, and tasks that leave no time to
+//! others.
+
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use ekuiper_host::Host;
+use ekuiper_interop::guard::{Watchdog, soon};
+use ekuiper_interop::plugins::{Ledger, Mirror};
+use futures::executor::block_on;
+use futures::stream::{Stream, StreamExt};
+use serde_json::{Value, json};
+
+ekuiper_interop::over_each_transport! {
+    a_waker_that_panics_costs_nobody_else,
+}
+
+/// A waker of an engine with a fault. It counts.
+struct Panicking(AtomicUsize);
+
+impl Wake for Panicking {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        panic!("this waker is to panic");
+    }
+}
+
+/// Polls something with a waker that panics, until it is woken.
+fn panics(what: &str, mut poll: impl FnMut(&mut Context<'_>) -> bool) {
+    let count = Arc::new(Panicking(AtomicUsize::new(0)));
+    let waker = Waker::from(count.clone());
+    // A future that lets others have a turn wakes its own task.
+    let mut poll = || catch_unwind(AssertUnwindSafe(|| poll(&mut Context::from_waker(&waker))));
+    let first = poll();
+    let own = usize::from(first.is_err());
+    let is_ready = first.or_else(|_| poll()).unwrap();
+    assert!(!is_ready, "{what} is there at once");
+    let give_up = soon();
+    while count.0.load(Ordering::SeqCst) <= own {
+        assert!(Instant::now() < give_up, "{what} wakes nobody");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn polls<F: Future + ?Sized>(mut future: Pin<&mut F>) -> impl FnMut(&mut Context<'_>) -> bool {
+    move |context| future.as_mut().poll(context).is_ready()
+}
+
+fn a_waker_that_panics_costs_nobody_else(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let (mirror, ledger) = (Mirror::new(), Ledger::new());
+    let host = Host::builder().transport(transport).plugin(mirror.folder()).plugin(ledger.folder()).build().unwrap();
+    let (slow, note) = (host.function("slow").unwrap(), host.function("note").unwrap());
+    let source = |rule: &str, interval: u64| {
+        let builder = host.source("random").rule(rule).config(json!({ "interval": interval }));
+        block_on(builder.open_async::<Value>()).unwrap()
+    };
+    let mut sink = block_on(host.sink("late").require_ack(true).config(json!({ "pause": 100 })).open_async()).unwrap();
+    for _ in 0..3 {
+        let mut call = slow.call_async::<u64>((1, 100)).unwrap();
+        panics("a call", polls(Pin::new(&mut call)));
+        let mut quiet = source("quiet", 3_600_000);
+        block_on(quiet.next()).unwrap().unwrap();
+        let mut chunk = Box::pin(quiet.next_chunk(9, Duration::from_millis(50)));
+        panics("a timer", polls(chunk.as_mut()));
+        drop(chunk);
+        let mut slow_source = source("slow", 100);
+        block_on(slow_source.next()).unwrap().unwrap();
+        panics("a tuple", |context| Pin::new(&mut slow_source).poll_next(context).is_ready());
+        let mut ack = block_on(sink.post(&json!({ "n": 1 }))).unwrap();
+        panics("an acknowledgement", polls(Pin::new(&mut ack)));
+        let mut opening = host.source("random").rule("opening").open_async::<Value>();
+        panics("an open", polls(Pin::new(&mut opening)));
+        drop(opening);
+        let mut events = host.event_stream();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                host.stop("mirror").unwrap();
+                host.start("mirror").unwrap();
+            });
+            panics("an event", |context| Pin::new(&mut events).poll_next(context).is_ready());
+        });
+        // All others go on, on the same handles and on others.
+        drop((quiet, slow_source));
+        let mut next = source("next", 1);
+        block_on(async {
+            assert_eq!(call.await.unwrap(), 1);
+            assert_eq!(slow.call_async::<u64>((2, 1)).unwrap().await.unwrap(), 2);
+            assert_eq!(note.call_async::<u64>((3,)).unwrap().await.unwrap(), 3);
+            ack.await.unwrap();
+            sink.post(&json!({ "n": 2 })).await.unwrap().await.unwrap();
+            for count in 1..=3 {
+                assert_eq!(next.next().await.unwrap().unwrap().message["count"], count);
+            }
+            next.close().await.unwrap();
+        });
+        assert_eq!(note.call::<u64>((4,)).unwrap(), 4);
+    }
+    block_on(sink.close()).unwrap();
+    host.shutdown();
+}
