@@ -19,6 +19,7 @@
 #![deny(unnameable_types)]
 
 pub mod address;
+pub mod buffer;
 mod chain;
 pub mod codec;
 pub mod description;

@@ -7,7 +7,7 @@ pub(crate) use ekuiper_core::sync::{lock, wait, wait_while};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::throttle::Throttle;
@@ -51,6 +51,32 @@ impl Changed {
         let former = lock(&self.task).replace(waker.clone());
         // Its drop may run anything, so not under the lock.
         drop(former);
+    }
+}
+
+/// Number of items in a row after which other tasks have a turn.
+const TURN: u32 = 128;
+
+/// What a task does in a row, where it needs to wait for nothing: an executor
+/// gives others a turn only when it waits.
+#[derive(Default)]
+pub(crate) struct InARow(u32);
+
+impl InARow {
+    /// Lets other tasks have a turn if this one has had its own.
+    pub(crate) fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.0 < TURN {
+            return Poll::Ready(());
+        }
+        self.0 = 0;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Counts one item, unless the task waits for it.
+    pub(crate) fn count<T>(&mut self, polled: Poll<T>) -> Poll<T> {
+        self.0 = if polled.is_ready() { self.0 + 1 } else { 0 };
+        polled
     }
 }
 

@@ -75,6 +75,29 @@ fn crash_until(number: u64, file: String, crashes: usize) -> Result<u64> {
     Ok(note(number))
 }
 
+/// Emits rows with as many letters as it is told.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Letters {
+    letters: usize,
+    count: u64,
+}
+
+impl Source for Letters {
+    fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
+        *self = config.parse()?;
+        Ok(())
+    }
+
+    fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+        for _ in 0..self.count {
+            ctx.emit(&json!({ "text": "x".repeat(self.letters) }))?;
+        }
+        while ctx.sleep(Duration::from_secs(1)) {}
+        Ok(())
+    }
+}
+
 #[derive(serde::Deserialize)]
 struct Row {
     n: u64,
@@ -156,7 +179,10 @@ fn main() -> ExitCode {
         .start_timeout(Duration::MAX)
         .stop_timeout(Duration::MAX)
         .host_absence(Duration::MAX)
+        .source("letters", Letters::default)
         .sink("late", Late::default)
+        .function("length", |text: String| text.len())
+        .function("text", |letters: usize| "x".repeat(letters))
         // Gives its number back.
         .function("note", note)
         // The same, after so many milliseconds.

@@ -223,9 +223,9 @@ impl Ledger {
             "version": "v1.0.0",
             "language": "rust",
             "executable": "ledger",
-            "sources": ["stuck"],
+            "sources": ["stuck", "letters"],
             "sinks": ["late"],
-            "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash", "kept", "filed", "meet"],
+            "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash", "kept", "filed", "meet", "length", "text"],
         });
         fs::write(folder.join("ledger.json"), manifest.to_string()).unwrap();
         Self(root)

@@ -4,23 +4,26 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use ekuiper_host::Host;
 use ekuiper_interop::guard::{Watchdog, soon};
 use ekuiper_interop::plugins::{Ledger, Mirror};
+use futures::SinkExt;
 use futures::executor::block_on;
 use futures::stream::{Stream, StreamExt};
 use serde_json::{Value, json};
 
 ekuiper_interop::over_each_transport! {
     a_waker_that_panics_costs_nobody_else,
+    a_busy_sink_lets_other_tasks_have_their_turn,
 }
 
 /// A waker of an engine with a fault. It counts.
@@ -52,6 +55,52 @@ fn panics(what: &str, mut poll: impl FnMut(&mut Context<'_>) -> bool) {
 
 fn polls<F: Future + ?Sized>(mut future: Pin<&mut F>) -> impl FnMut(&mut Context<'_>) -> bool {
     move |context| future.as_mut().poll(context).is_ready()
+}
+
+/// Feeds a sink and posts to it, beside a task that counts how many messages
+/// are accepted between two turns of its own.
+fn a_busy_sink_lets_other_tasks_have_their_turn(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = Host::builder().transport(transport).plugin(mirror.folder()).ack_window(100_000).build().unwrap();
+    let rows = mirror.scratch().join("rows");
+    for require_ack in [true, false] {
+        for is_posted in [true, false] {
+            let builder = host.sink("file").config(json!({ "path": rows })).require_ack(require_ack);
+            let mut sink = block_on(builder.open_async()).unwrap();
+            let (sent, is_over, most) = (Cell::new(0_u64), Cell::new(false), Cell::new(0));
+            let feeder = async {
+                let row = json!({});
+                for _ in 0..20_000 {
+                    if is_posted {
+                        drop(sink.post(&row).await.unwrap());
+                    } else {
+                        SinkExt::<&Value>::feed(&mut sink, &row).await.unwrap();
+                    }
+                    sent.set(sent.get() + 1);
+                }
+                is_over.set(true);
+            };
+            let counter = async {
+                let mut before = 0;
+                while !is_over.get() {
+                    most.set(most.get().max(sent.get() - before));
+                    before = sent.get();
+                    // Until the next turn.
+                    let mut is_first = true;
+                    poll_fn(|context| {
+                        context.waker().wake_by_ref();
+                        if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }
+                    })
+                    .await;
+                }
+            };
+            block_on(futures::future::join(feeder, counter));
+            assert!(most.get() <= 256, "{} messages in a row", most.get());
+            block_on(SinkExt::<&Value>::close(&mut sink)).unwrap();
+        }
+    }
+    host.shutdown();
 }
 
 fn a_waker_that_panics_costs_nobody_else(transport: &str) {

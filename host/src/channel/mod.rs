@@ -20,6 +20,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::buffer::trim;
 use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
 use ekuiper_core::throttle::Throttle;
@@ -367,7 +368,11 @@ impl Channel {
         let mut state = self.begin(command, send_by)?;
         loop {
             match self.wait(&mut state, answer_by) {
-                Ok(Some(Arrival::Answer)) => return Ok(read(&state.buffer)),
+                Ok(Some(Arrival::Answer)) => {
+                    let read = read(&state.buffer);
+                    trim(&mut state.buffer);
+                    return Ok(read);
+                }
                 Ok(Some(Arrival::SendAgain)) => self.send(&mut state, command, send_by.max(Instant::now()))?,
                 Ok(_) => {}
                 Err(Failure::NotReady(_)) => {

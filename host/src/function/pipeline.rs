@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::exchange::NotReady;
 use ekuiper_core::message::{Arguments, BatchWriter, CallKind, encode_call};
 use ekuiper_core::transport::TransportError;
@@ -417,6 +418,7 @@ impl Pipeline {
                 }
                 queue.send_by = None;
                 queue.buffer = command.mark_sent(message, &connection.running).unwrap_or_default();
+                trim(&mut queue.buffer);
                 let answer_by = deadline_after(command.terms.patience(command.rows()));
                 self.set_timer(&mut queue, answer_by);
                 let is_awaited = !queue.waiting.is_empty() || command.has_waker() || self.observer.is_some();

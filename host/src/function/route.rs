@@ -1,6 +1,7 @@
 //! Path of a call to the process that serves its function, and of the answer
 //! back.
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::instant::later;
 use ekuiper_transport_ipc::wait::deadline_after;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +21,6 @@ use crate::plugin::Plugin;
 use crate::plugin::running::Running;
 use crate::sync::lock;
 use crate::{Error, Result, Subject};
-
-/// Maximum size of a request buffer that is kept for the next call, in bytes.
-const KEEP: usize = 1 << 20;
 
 /// A function called for one rule, operator and instance, across all processes
 /// of its plugin.
@@ -161,9 +159,8 @@ impl FunctionRoute {
                 Err(failure) => break Err(connection.running.explain(failure, what(), options.recv_timeout)),
             }
         };
-        if request.capacity() <= KEEP {
-            *lock(&self.buffer) = request;
-        }
+        trim(&mut request);
+        *lock(&self.buffer) = request;
         match asked? {
             Ok(Outcome::Ok(result)) => Ok(result),
             Ok(Err(text)) => Err(self.failed(text)),

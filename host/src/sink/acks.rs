@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use ekuiper_core::Chain;
+use ekuiper_core::buffer::trim;
 use ekuiper_core::message::{Collected, decode_ack};
 use ekuiper_core::transport::{Pull, PullEvent, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
@@ -258,6 +259,7 @@ impl Acks {
                 if self.receipt == Receipt::Ack && acked < self.sent.load(Ordering::Acquire) {
                     let (is_asked_for, is_refusal) =
                         lock(&self.refusals_to_tell).acknowledge(acked + 1, &reading.buffer);
+                    trim(&mut reading.buffer);
                     if is_asked_for {
                         self.refusals.fetch_add(1, Ordering::SeqCst);
                     }

@@ -23,7 +23,7 @@ use super::{Sink, SinkStopper};
 use crate::background::Task;
 use crate::channel::ROOM_PAUSE;
 use crate::channel::idle_reader::{Tended, Timer, Watch, Watched};
-use crate::sync::{lock, wake_tasks};
+use crate::sync::{InARow, lock, wake_tasks};
 use crate::{Error, Result};
 
 /// A running sink for tasks of any runtime: what [`Sink`] is for threads. The
@@ -47,6 +47,8 @@ pub struct AsyncSink {
     /// Messages sent through [`futures_sink::Sink`], in their order.
     acks: VecDeque<PendingAck>,
     closing: Option<Task<Result<()>>>,
+    /// Messages since the last wait.
+    in_a_row: InARow,
 }
 
 /// A message that was not sent yet.
@@ -99,7 +101,14 @@ impl Queued {
 impl AsyncSink {
     pub(super) fn new(sink: Sink) -> Self {
         let stopper = sink.stopper();
-        Self { sink: Some(sink), stopper, queued: None, acks: VecDeque::new(), closing: None }
+        Self {
+            sink: Some(sink),
+            stopper,
+            queued: None,
+            acks: VecDeque::new(),
+            closing: None,
+            in_a_row: InARow::default(),
+        }
     }
 
     /// Sends a row, or an array of rows, as soon as the plugin takes it; the
@@ -110,7 +119,7 @@ impl AsyncSink {
     /// # Errors
     /// As [`Sink::send_async`].
     pub async fn post(&mut self, rows: &(impl Serialize + ?Sized)) -> Result<PendingAck> {
-        poll_fn(|context| self.poll_queued(context)).await?;
+        poll_fn(|context| self.poll_sendable(context)).await?;
         let message = self.encode(rows)?;
         let mut posting = Posting { sink: self, queued: Some(Queued::new(message)) };
         let sent = poll_fn(|context| posting.poll(context)).await?;
@@ -163,6 +172,14 @@ impl AsyncSink {
         let mut message = Vec::new();
         ekuiper_core::message::encode_rows(&mut message, rows).map_err(|source| sink.session().unencodable(source))?;
         Ok(message)
+    }
+
+    /// Waits until the next message can be accepted. After many without a wait,
+    /// other tasks of the executor have a turn first.
+    fn poll_sendable(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.in_a_row.poll_turn(context));
+        let polled = self.poll_queued(context);
+        self.in_a_row.count(polled)
     }
 
     /// Sends the message that was accepted and not sent.
@@ -311,7 +328,7 @@ impl<T: Serialize> futures_sink::Sink<T> for AsyncSink {
 
     fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_known(context))?;
-        self.poll_queued(context)
+        self.poll_sendable(context)
     }
 
     /// # Errors

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::instant::later;
 use ekuiper_core::message::Feature;
 use ekuiper_core::throttle::Throttle;
@@ -131,6 +132,7 @@ impl Sender {
         let encoded =
             ekuiper_core::message::encode_rows(&mut buffer, rows).map_err(|source| self.session.unencodable(source));
         let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company, since));
+        trim(&mut buffer);
         sending.buffer = buffer;
         sent
     }

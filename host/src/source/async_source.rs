@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Tuple;
@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{Source, Stopper};
 use crate::background::Task;
 use crate::channel::idle_reader::Timer;
+use crate::sync::InARow;
 use crate::{Error, Result};
 
 /// A running source as a stream of its tuples and errors: what [`Source`] is
@@ -28,19 +29,16 @@ pub struct AsyncSource<M = Value> {
     chunk: VecDeque<Tuple<M>>,
     /// The error that ended the last chunk.
     failure: Option<Error>,
-    /// Number of tuples since the last wait.
-    in_a_row: u32,
+    /// Tuples since the last wait.
+    in_a_row: InARow,
 }
-
-/// Number of tuples in a row after which other tasks have a turn.
-const TURN: u32 = 128;
 
 // Nothing of it is pinned.
 impl<M> Unpin for AsyncSource<M> {}
 
 impl<M> AsyncSource<M> {
     pub(super) fn new(source: Source<M>) -> Self {
-        Self { source, chunk: VecDeque::new(), failure: None, in_a_row: 0 }
+        Self { source, chunk: VecDeque::new(), failure: None, in_a_row: InARow::default() }
     }
 
     /// Stops the source. It is stopped whether or not the future is awaited.
@@ -75,14 +73,8 @@ impl<M: DeserializeOwned> AsyncSource<M> {
     /// Returns the next tuple. After many without a wait, other tasks of the
     /// executor have a turn first.
     fn poll_source(&mut self, context: &Context<'_>) -> Poll<Result<Option<Tuple<M>>>> {
-        if self.in_a_row >= TURN {
-            self.in_a_row = 0;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let polled = self.source.poll(context);
-        self.in_a_row = if polled.is_ready() { self.in_a_row + 1 } else { 0 };
-        polled
+        ready!(self.in_a_row.poll_turn(context));
+        self.in_a_row.count(self.source.poll(context))
     }
 
     fn poll_chunk(

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
 use ekuiper_core::transport::Deadline;
@@ -154,7 +155,9 @@ impl<M: DeserializeOwned> Source<M> {
         Some(match received {
             Ok(Received::Message(format)) => {
                 self.session.counted.read();
-                self.decode(format).map(Some).map_err(|error| self.counted(error))
+                let decoded = self.decode(format).map(Some).map_err(|error| self.counted(error));
+                trim(&mut self.buffer);
+                decoded
             }
             Ok(Received::End) => {
                 self.over = true;

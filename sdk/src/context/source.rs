@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Meta, encode_source_error, encode_tuple};
 use ekuiper_core::sync::{lock, wait};
@@ -13,7 +14,7 @@ use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 use tracing::Span;
 
-use super::outlet::{Outlet, trim};
+use super::outlet::Outlet;
 use crate::error::shortened;
 use crate::panic::catch_panic;
 use crate::{Error, Result};

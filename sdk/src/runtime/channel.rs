@@ -3,12 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::exchange::{PluginEnd, Step};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Request, TransportError};
 use ekuiper_transport_ipc::wait::deadline_after;
-
-use crate::context::trim;
 
 /// The handler of a request channel's commands.
 pub(super) trait Answer {

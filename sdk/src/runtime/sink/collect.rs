@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
 use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::handover::Handover;
 use super::stop::Stop;
 use super::tally::Tally;
-use crate::context::trim;
 use crate::panic::catch_panic;
 use crate::runtime::supervised::Account;
 use crate::{Result, Sink, SinkContext};

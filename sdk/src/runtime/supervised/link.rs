@@ -10,13 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::message::Meta;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::page::Inherited;
-use crate::context::trim;
 
 /// A command from the engine.
 const COMMAND: u8 = b'C';
