@@ -29,7 +29,12 @@ pub(crate) fn is_nearly(name: &str, field: &str) -> bool {
         }
     }
     // Little would be left of a short word.
-    edits[field.len()] <= field.len().saturating_sub(3).min(4) / 2
+    let most = match field.len() {
+        0..=3 => 0,
+        4..=6 => 1,
+        _ => 2,
+    };
+    edits[field.len()] <= most
 }
 
 /// Whether two words differ by two neighbouring letters that are swapped.

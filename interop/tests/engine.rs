@@ -1,12 +1,15 @@
 //! The plugin `mirror` under a real, stock eKuiper: its source, functions,
 //! aggregate and sink in rules that are made over REST; and what a crash costs
-//! it with a guard and without. `python` has the document's plugin in Python.
+//! it with a guard and without. `python` has the document's plugin in Python,
+//! `describe` what the engine makes of a plugin's description.
 //!
 //! `KUIPERD` names the engine, `KUIPER_ETC` its `etc` folder; without them the
 //! tests are skipped.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
+#[path = "engine/describe.rs"]
+mod describe;
 #[path = "engine/kuiperd.rs"]
 mod kuiperd;
 #[path = "engine/package.rs"]

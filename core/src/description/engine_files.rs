@@ -286,10 +286,15 @@ fn function_json(function: &FunctionDescription) -> Value {
 /// acts on some fields itself.
 fn source_yaml(source: &SourceDescription, shown: &Value) -> String {
     let restored = Restored::of(shown);
+    // A key twice would make the file invalid.
+    let mut names = BTreeSet::new();
     let mut entries = String::new();
     let mut comments = String::new();
     for field in fields(source.config.as_ref()) {
         let Some(default) = field.default.as_ref().filter(|default| !default.is_null()) else { continue };
+        if !names.insert(&field.name) {
+            continue;
+        }
         let passes_on = restored.keeps(&field.name) && restored.keeps_all(default);
         let is_engines = ENGINE_SOURCE_FIELDS.iter().any(|name| name.eq_ignore_ascii_case(&field.name));
         let line = format!("{}: {}", yaml(&Value::String(field.name.clone())), yaml(default));

@@ -231,7 +231,7 @@ impl<'a> Engine<'a> {
     }
 
     /// What it answers; an error is its text, or why there is none.
-    fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, String> {
+    pub(crate) fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, String> {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
         let url = format!("{}{path}", self.url);
@@ -249,6 +249,12 @@ impl<'a> Engine<'a> {
 
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> String {
         self.request(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// The JSON at this path.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let text = self.ask("GET", path, None);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path} is not JSON: {error}: {text}"))
     }
 
     /// Installs the plugin.
