@@ -101,7 +101,12 @@ impl Site {
     /// Creates the site of a pool's further process: with sockets in a folder of
     /// its own, and all else shared with this one.
     pub(crate) fn for_member(&self, number: usize) -> Result<(Arc<Self>, OwnFolder)> {
-        let (folder, own) = own_folder()?;
+        // In the folder that was configured for all plugins, if one was.
+        let own = match &self.options.ipc_dir {
+            Some(folder) => OwnFolder::make_in(folder).map_err(folder_error(folder.clone()))?,
+            None => own_folder()?.1,
+        };
+        let folder = SocketFolder::new(own.path());
         // No other folder: that of all plugins is the first process's.
         let options = Options { ipc_dir: Some(own.path().to_owned()), ..self.options.clone() };
         let (addresses, released) = Default::default();
@@ -265,6 +270,7 @@ pub(crate) fn socket_folder(given: Option<&Path>) -> Result<(SocketFolder, Optio
             let path = std::path::absolute(path).map_err(fail)?;
             // Created here, it is accessible to this user only.
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(fail)?;
+            own_folder::sweep_in(&path);
             // A test of writing, whatever the permissions look like.
             tempfile::Builder::new().prefix(".ekuiper-").tempfile_in(&path).map_err(fail)?;
             Ok((SocketFolder::new(path), OwnFolder::make().ok()))

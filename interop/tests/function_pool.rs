@@ -56,6 +56,7 @@ mod of_other_plugins {
         a_removed_plugin_ends_with_all_its_processes,
         health_counts_the_calls_of_all_processes,
         a_plugin_in_python_and_one_with_a_supervisor_have_pools,
+        sockets_are_in_the_folder_that_was_configured,
         an_official_plugin_has_no_pool,
     }
 }
@@ -677,6 +678,7 @@ fn a_stopped_plugin_is_started_by_the_next_calls(transport: &str) {
         former.iter().for_each(Process::ended);
         fs::write(&file, "").unwrap();
         assert_eq!(calls.call::<u64>((7, text(&file))).unwrap(), 7);
+        assert_eq!(pids(host).len(), 1, "one call needs one process");
         drop(occupy(host, 2, scratch).end());
         assert_eq!(pids(host).len(), 2);
     });
@@ -777,6 +779,24 @@ fn a_plugin_in_python_and_one_with_a_supervisor_have_pools(transport: &str) {
     }
     host.shutdown();
     python.assert_clean();
+}
+
+fn sockets_are_in_the_folder_that_was_configured(transport: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    with_ledger(
+        transport,
+        |builder| builder.ipc_dir(folder.path()),
+        |host, scratch| {
+            let occupied = occupy(host, 2, scratch);
+            let folders: Vec<_> = pids(host).into_iter().map(socket_folder).collect();
+            assert_eq!(folders[0], folder.path());
+            assert_eq!(folders[1].parent(), Some(folder.path()));
+            let mode = fs::metadata(&folders[1]).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700);
+            occupied.end();
+        },
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something is left");
 }
 
 fn an_official_plugin_has_no_pool(transport: &str) {

@@ -82,6 +82,7 @@ impl Member {
     pub(crate) fn note_start(&self, outcome: Result<(), &Error>) {
         match outcome {
             Ok(()) => *lock(&self.process.start_error) = None,
+            // Its lifecycle has reported why.
             Err(
                 Error::Away { .. }
                 | Error::Broken { .. }
@@ -91,8 +92,7 @@ impl Member {
             ) => {}
             Err(error) => {
                 *lock(&self.process.start_error) = Some(error.clone());
-                let plugin = self.plugin();
-                plugin.site.events.tell(plugin.name(), EventKind::StartFailed { error: Chain(error).to_string() });
+                self.first.tell_member_failure(self.process.number, error);
             }
         }
     }
@@ -135,6 +135,14 @@ impl Plugin {
         let member = Arc::new(Member { process, first: self.clone() });
         state.leases.insert(number, Arc::downgrade(&member));
         Ok(member)
+    }
+
+    /// Reports that a further process could not be started.
+    pub(crate) fn tell_member_failure(&self, number: usize, error: &Error) {
+        if !matches!(error, Error::Stopped) {
+            let event = EventKind::StartFailed { error: Chain(error).to_string() };
+            self.site.events.of_member(number).tell(self.name(), event);
+        }
     }
 
     /// Returns whether several processes of the plugin can run at once: it takes

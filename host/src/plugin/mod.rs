@@ -232,6 +232,11 @@ impl Plugin {
         lock(&self.inner).lifecycle.state() == PluginState::Stopped
     }
 
+    /// Returns whether the plugin is started only when it is needed.
+    pub(crate) fn is_idle(&self) -> bool {
+        lock(&self.inner).lifecycle.state() == PluginState::Idle
+    }
+
     /// Returns the error of a caller whose wait for the plugin timed out.
     pub(crate) fn away_error(&self) -> Error {
         lock(&self.inner).lifecycle.away()

@@ -57,7 +57,8 @@ impl OwnFolder {
         Self::make_in(&std::env::temp_dir())
     }
 
-    fn make_in(parent: &Path) -> io::Result<Self> {
+    /// Creates a folder in another folder.
+    pub(crate) fn make_in(parent: &Path) -> io::Result<Self> {
         // As `mkdtemp` does; tempfile's default admits other users.
         let private = Permissions::from_mode(0o700);
         let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(parent)?;
@@ -122,7 +123,8 @@ pub(crate) fn sweep() {
     sweep_in(&std::env::temp_dir());
 }
 
-fn sweep_in(parent: &Path) {
+/// The same in another folder.
+pub(crate) fn sweep_in(parent: &Path) {
     // Other users' folders, and folders being created or removed, are not an
     // error.
     let Ok(at) = open_folder(rustix::fs::CWD, parent) else { return };

@@ -126,30 +126,27 @@ impl Entry {
         Ok(())
     }
 
-    /// Gives it the outcome that its process has, or this error, and wakes its
-    /// caller.
-    pub(super) fn finish(&self, error: Option<Error>) {
+    /// Gives it the outcome that its process has, or this error. Returns the
+    /// waker of its caller.
+    pub(super) fn finish(&self, error: Option<Error>) -> Option<Waker> {
         let mut state = lock(&self.state);
+        let mut unwanted = None;
         state.stage = match (std::mem::replace(&mut state.stage, Stage::Over), error) {
             (Stage::Over, _) => Stage::Over,
             (Stage::Given(call), None) => Stage::Done(Ok(call)),
             (Stage::Done(outcome), _) => Stage::Done(outcome),
             (former, error) => {
-                // Not under the lock: it is given up at its pipeline.
-                let waker = state.waker.take();
+                unwanted = Some(former);
                 let first = state.first_failure.take();
-                let error = first.or(error).unwrap_or(Error::Stopped);
-                state.stage = Stage::Done(Err(error));
-                self.changed.notify_all();
-                drop(state);
-                drop(former);
-                return waker.into_iter().for_each(Waker::wake);
+                Stage::Done(Err(first.or(error).unwrap_or(Error::Stopped)))
             }
         };
         self.changed.notify_all();
         let waker = state.waker.take();
         drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        // Not under the lock: it is given up at its pipeline.
+        drop(unwanted);
+        waker
     }
 }
 

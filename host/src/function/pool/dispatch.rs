@@ -258,8 +258,9 @@ impl Pool {
             return Some(Step::Give(number, pipeline, entry));
         }
         let usable: Vec<_> = lanes.iter().map(Lane::usable).collect();
-        if let Some(number) = to_be_connected(lanes, &usable, waiting.len(), now) {
-            let is_restart = matches!(lanes[number].phase, Phase::Ready);
+        let is_stopped = |lane: &Lane| lane.is_stopped(&self.plugin);
+        if let Some(number) = to_be_connected(lanes, &usable, is_stopped, waiting.len(), now) {
+            let is_restart = matches!(lanes[number].phase, Phase::Ready) && !is_stopped(&lanes[number]);
             lanes[number].phase = Phase::Connecting { is_restart };
             return Some(Step::Connect(number));
         }
@@ -390,7 +391,7 @@ impl Pool {
 
     /// Passes outcomes on, but for those of calls that are to be made again.
     fn tell(self: &Arc<Self>, number: usize, news: Vec<Given>) {
-        let mut again = Vec::new();
+        let (mut again, mut wakers) = (Vec::new(), Vec::new());
         let mut is_hung = false;
         for given in news {
             let outcome = given.command.outcome::<IgnoredAny>(&given.pipeline.route, given.row);
@@ -413,7 +414,7 @@ impl Pool {
                     self.count(&given.entry, error.as_ref());
                     // The error is the command's, unless an earlier one is told.
                     let own = error.filter(|error| !matches!(error.delivery(), ErrorDelivery::Answered));
-                    given.entry.finish(own);
+                    wakers.extend(given.entry.finish(own));
                 }
             }
         }
@@ -425,6 +426,8 @@ impl Pool {
             }
             state.waiting.push_front(entry);
         }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Returns whether a call that has failed is made in another process: it was
@@ -453,7 +456,7 @@ impl Pool {
     fn end(&self, entry: &Entry, error: Option<Error>) {
         self.site().waiting_calls.fetch_sub(entry.end_waiting(), Ordering::Relaxed);
         self.count(entry, error.as_ref());
-        entry.finish(error);
+        entry.finish(error).into_iter().for_each(Waker::wake);
     }
 
     fn count(&self, entry: &Entry, error: Option<&Error>) {
@@ -484,7 +487,11 @@ impl Pool {
         };
         let member = match member {
             Ok(member) => member,
-            Err(error) => return lane.failed(error),
+            Err(error) => {
+                lane.failed(error.clone());
+                drop(state);
+                return self.plugin.tell_member_failure(number, &error);
+            }
         };
         lane.member.clone_from(&member);
         drop(state);
@@ -526,13 +533,14 @@ fn free(lanes: &[Lane]) -> Option<usize> {
 fn to_be_connected(
     lanes: &[Lane],
     usable: &[Option<FunctionConnection>],
+    is_stopped: impl Fn(&Lane) -> bool,
     waiting: usize,
     now: Instant,
 ) -> Option<usize> {
     let is_starting = |lane: &&Lane| matches!(lane.phase, Phase::Connecting { is_restart: false });
     let starting = lanes.iter().filter(is_starting).count();
     lanes.iter().zip(usable).position(|(lane, usable)| match &lane.phase {
-        Phase::Ready => usable.is_none(),
+        Phase::Ready => usable.is_none() && (starting < waiting || !is_stopped(lane)),
         Phase::Idle => starting < waiting,
         Phase::Failed { retry_at, .. } => *retry_at <= now && starting < waiting,
         Phase::Connecting { .. } => false,

@@ -13,6 +13,7 @@ use crate::Error;
 use crate::function::command::Command;
 use crate::function::pipeline::Pipeline;
 use crate::function::route::FunctionConnection;
+use crate::plugin::Plugin;
 use crate::plugin::members::Member;
 
 /// How much work a process is given at a time: long against the time that a
@@ -51,8 +52,8 @@ pub(super) struct Lane {
     has_stalled: bool,
     /// Number of starts in a row that have failed.
     failures: u32,
-    /// Maximum number of calls, which doubles as long as they are short: how
-    /// long the next ones take is a guess.
+    /// Maximum number of calls, which doubles each time that it is reached: how
+    /// long the next ones take is only a guess.
     limit: usize,
     /// How long the last calls have taken, and their number.
     work: Duration,
@@ -128,6 +129,13 @@ impl Lane {
         }
     }
 
+    /// Returns whether the process, which has been connected, is started only
+    /// when it is needed: it was stopped, or updated.
+    pub(super) fn is_stopped(&self, first: &Plugin) -> bool {
+        let plugin = self.member.as_ref().map_or(first, |member| member.plugin());
+        matches!(self.phase, Phase::Ready) && plugin.is_idle()
+    }
+
     /// Returns how many calls it may have at a time: one, unless they are short.
     pub(super) fn room(&self) -> usize {
         let each = self.work.as_nanos() / u128::from(self.calls.max(1));
@@ -165,6 +173,7 @@ impl Lane {
     /// and forgets those whose messages are answered.
     pub(super) fn reap(&mut self) -> Vec<Given> {
         let (mut news, mut done) = (Vec::new(), 0);
+        let is_full = self.given.len() >= self.limit;
         for mut given in std::mem::take(&mut self.given) {
             let is_settled = given.command.is_settled();
             let is_news = !given.is_told && (is_settled || given.command.is_over(given.row));
@@ -186,8 +195,9 @@ impl Lane {
             self.has_stalled = false;
             self.work += now - std::mem::replace(&mut self.mark, now);
             self.calls += done;
-            // As far as it was needed.
-            self.limit = self.limit.max((2 * done as usize).min(MAX_CALLS));
+            if is_full {
+                self.limit = (2 * self.limit).min(MAX_CALLS);
+            }
             while self.calls > MEMORY {
                 (self.work, self.calls) = (self.work / 2, self.calls / 2);
             }
