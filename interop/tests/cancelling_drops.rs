@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use ekuiper_conformance::wait_until;
-use ekuiper_host::{Function, Host, PendingCall};
+use ekuiper_host::{Function, FunctionMeta, Host, PendingCall};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::plugins::Ledger;
 use ekuiper_interop::random::Random;
@@ -44,7 +44,8 @@ enum Point {
 }
 
 struct Calls<'a> {
-    patient: &'a Function,
+    /// The function for several rules, whose calls take turns.
+    rules: &'a [Function],
     random: Random,
     next: u64,
     /// Those with a result.
@@ -57,7 +58,8 @@ impl Calls<'_> {
     fn make(&mut self) -> (u64, PendingCall<u64>) {
         let microseconds = [0, 0, 0, 200][self.random.below(4) as usize];
         self.next += 1;
-        (self.next, self.patient.call_async((self.next, microseconds)).unwrap())
+        let function = &self.rules[self.next as usize % self.rules.len()];
+        (self.next, function.call_async((self.next, microseconds)).unwrap())
     }
 
     async fn complete(&mut self, number: u64, call: PendingCall<u64>) {
@@ -104,8 +106,11 @@ impl Calls<'_> {
                 drop(call);
             }
             Point::OnceItsAnswerIsThere => {
-                let (number, later) = self.make();
-                self.complete(number, later).await;
+                // One of the same rule, which is executed after it.
+                for _ in 0..self.rules.len() {
+                    let (number, later) = self.make();
+                    self.complete(number, later).await;
+                }
                 drop(call);
             }
         }
@@ -128,6 +133,10 @@ fn drops_at_any_point_disturb_no_other_call_and_leave_nothing(transport: &str) {
     let host = Host::builder().transport(transport).plugin(ledger.folder()).build().unwrap();
     let patient = host.function("patient").unwrap();
     let _ = (Ledger::noted(&host), Ledger::cancelled(&host));
+    let rules = [0, 1, 2].map(|rule| {
+        let meta = FunctionMeta { rule_id: format!("r{rule}"), op_id: "op".into(), ..FunctionMeta::default() };
+        patient.clone().with_meta(meta)
+    });
     // Some runtimes keep threads.
     on_each_runtime(async |_| assert_eq!(patient.call_async::<u64>((0, 0)).unwrap().await.unwrap(), 0));
     let before = resources(&host);
@@ -136,7 +145,7 @@ fn drops_at_any_point_disturb_no_other_call_and_leave_nothing(transport: &str) {
     on_each_runtime(async |_| {
         let next = made.load(Ordering::Relaxed);
         let (random, wanted, kept) = (Random(next + 11), HashSet::new(), Vec::new());
-        let mut calls = Calls { patient: &patient, random, next, wanted, kept };
+        let mut calls = Calls { rules: &rules, random, next, wanted, kept };
         for point in
             [Point::BeforeItsFirstPoll, Point::WhileItWaits, Point::AfterItWasSent, Point::OnceItsAnswerIsThere]
         {
@@ -155,12 +164,14 @@ fn drops_at_any_point_disturb_no_other_call_and_leave_nothing(transport: &str) {
     let executed: HashSet<_> = noted.iter().chain(&cancelled).copied().collect();
     println!("{} of {made} were executed, {} of them cancelled", executed.len(), cancelled.len());
     assert_eq!(executed.len(), noted.len() + cancelled.len(), "each at most once");
-    assert!(noted.is_sorted() && cancelled.is_sorted(), "in their order");
+    for rule in 0..3 {
+        let are_sorted = |numbers: &[u64]| numbers.iter().filter(|number| *number % 3 == rule).is_sorted();
+        assert!(are_sorted(&noted) && are_sorted(&cancelled), "in their order");
+    }
     assert!(cancelled.iter().all(|number| !wanted.contains(number)), "no other call was cancelled");
     assert!(wanted.is_subset(&noted.into_iter().collect()), "what has a result was executed");
     assert!(!cancelled.is_empty() && (executed.len() as u64) < made);
-    let queue = || host.health().remove(0).symbols.into_iter().find(|symbol| symbol.name == "patient").unwrap().queue;
-    wait_until("no call is left", || queue() == Some(0));
+    wait_until("no call is left", || host.health()[0].symbols.iter().all(|symbol| symbol.queue == Some(0)));
     wait_until(&format!("no thread and no descriptor more than {before:?} is left"), || {
         resources(&host).into_iter().zip(before).all(|(now, before)| now <= before)
     });
