@@ -97,6 +97,10 @@ pub(crate) enum Command {
     Run(Run),
     /// Build a plugin, and write the zip that eKuiper installs
     Package(PackageArguments),
+    /// Install or update a plugin in a running engine
+    Deploy(Deploy),
+    /// Remove a plugin from a running engine
+    Remove(Remove),
     /// Benchmark the built-in transports, side by side
     #[cfg(feature = "bench")]
     Bench(ekuiper_bench::Options),
@@ -204,6 +208,53 @@ pub(crate) struct PackageArguments {
     /// Use the program that a Cargo project was built to before
     #[arg(long)]
     pub(crate) no_build: bool,
+}
+
+/// The engine that a command talks to.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EngineArguments {
+    /// The engine's REST address
+    #[arg(long = "engine", value_name = "URL", default_value = "http://127.0.0.1:9081")]
+    pub(crate) url: String,
+    /// What the engine wants as `Authorization`, if it wants one
+    #[arg(long, value_name = "TOKEN", env = "EKUIPER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// `ekuiper-plugin deploy my-plugin --engine http://gateway:9081`
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// The plugin's folder or zip
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
+    /// What a Cargo project is built for, as for `package`: the engine's processor
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// A further file or folder of a Cargo project, relative to the plugin's folder
+    #[arg(long, value_name = "PATH")]
+    pub(crate) include: Vec<PathBuf>,
+    /// Use the program that a Cargo project was built to before
+    #[arg(long)]
+    pub(crate) no_build: bool,
+    /// A parameter of the package's install.sh
+    #[arg(long = "parameter", value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) parameters: Vec<String>,
+    /// Restart the rules that use the plugin
+    #[arg(long)]
+    pub(crate) restart_rules: bool,
+}
+
+/// `ekuiper-plugin remove my-plugin --engine http://gateway:9081`
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The plugin's name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
+    /// Remove it even while rules use it
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Maximum of `--repeat`; the latency of each call is kept in memory.

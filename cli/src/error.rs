@@ -103,6 +103,20 @@ pub(crate) enum Error {
     OddName { path: PathBuf },
     #[error("{} is a link to a folder: put the folder itself there, or leave it out", path.display())]
     LinkedFolder { path: PathBuf },
+    #[error("cannot {action} at {url} (is an engine running there, and is that its REST address?)")]
+    NoEngine { url: String, action: &'static str, source: Box<ureq::Error> },
+    #[error("{url} is no URL that this command understands: http://HOST:PORT, without TLS")]
+    EngineUrl { url: String },
+    #[error("what answers at {url} is no eKuiper: its REST interface is at port 9081 by default")]
+    NotAnEngine { url: String },
+    #[error("the engine at {url} refuses to {action}: {message}")]
+    EngineRefuses { url: String, action: &'static str, message: String },
+    #[error("the engine at {url} has no plugin {name}")]
+    NotInstalled { url: String, name: String },
+    #[error("rules use {name}: {}; stop them first, or pass --force", rules.join(", "))]
+    InUse { name: String, rules: Vec<String> },
+    #[error("the engine has installed {name} and cannot start it: {reason}")]
+    NotRunning { name: String, reason: String },
     #[error("row {row} has no field {field}, which function {function} takes")]
     MissingField { row: u64, field: String, function: String },
     #[error("{count} consecutive errors without a row in between: --max-errors sets the limit; the last: {last}")]
@@ -141,7 +155,11 @@ impl Error {
         match self {
             #[cfg(feature = "bench")]
             Self::Bench(ekuiper_bench::Error::Unknown { .. }) => 2,
-            Self::Argument { .. } | Self::LongInteger { .. } | Self::NotAnObject { .. } | Self::NoTarget { .. } => 2,
+            Self::Argument { .. }
+            | Self::LongInteger { .. }
+            | Self::NotAnObject { .. }
+            | Self::NoTarget { .. }
+            | Self::EngineUrl { .. } => 2,
             Self::Interrupted => INTERRUPTED,
             _ => 1,
         }

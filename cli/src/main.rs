@@ -9,6 +9,7 @@ mod commands;
 mod console;
 mod describing;
 mod drain;
+mod engine;
 mod error;
 mod feeding;
 mod folded;

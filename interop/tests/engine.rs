@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
+#[path = "engine/deploy.rs"]
+mod deploy;
 #[path = "engine/describe.rs"]
 mod describe;
 #[path = "engine/kuiperd.rs"]

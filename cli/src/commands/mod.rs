@@ -3,7 +3,8 @@
 #[cfg(feature = "bench")]
 mod bench;
 mod call;
-pub(crate) mod package;
+mod deploy;
+mod package;
 mod run;
 mod sink;
 mod source;
@@ -24,6 +25,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Sink(sink) => sink::run(common, sink),
         Command::Run(run) => run::run(common, run),
         Command::Package(arguments) => package::run(common, arguments),
+        Command::Deploy(arguments) => deploy::deploy(common, arguments),
+        Command::Remove(arguments) => deploy::remove(arguments),
         #[cfg(feature = "bench")]
         Command::Bench(options) => bench::run(common, options),
     }

@@ -230,6 +230,11 @@ impl<'a> Engine<'a> {
         engine
     }
 
+    /// Where its REST interface is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// What it answers; an error is its text, or why there is none.
     pub(crate) fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, String> {
         let agent: ureq::Agent =
