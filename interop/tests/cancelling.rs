@@ -29,6 +29,7 @@ ekuiper_interop::over_each_transport_of_ours! {
     a_batch_that_is_sent_again_is_cancelled_by_its_own_rows,
     a_cancelled_call_has_not_failed,
     a_plugin_that_hangs_with_a_cancel_is_replaced,
+    calls_of_a_pool_are_cancelled,
 }
 
 mod in_python {
@@ -296,6 +297,32 @@ fn a_cancelled_call_has_not_failed(transport: &str) {
         let SymbolHealth { errors, last_error, queue, .. } = counted(host);
         assert_eq!((errors, queue), (SymbolErrors::default(), Some(0)));
         assert!(last_error.is_none(), "{last_error:?}");
+    });
+}
+
+fn calls_of_a_pool_are_cancelled(transport: &str) {
+    with_ledger(transport, |host| {
+        for size in [1, 2] {
+            let pool = host.function_pool("patient").size(size).open().unwrap();
+            // All processes are kept busy, and one call more waits.
+            let before = Ledger::begun(host);
+            let calls: Vec<_> = (0..=size as u64).map(|_| pool.call_async::<u64>((1, FOREVER)).unwrap()).collect();
+            await_begin(host, before);
+            drop(calls);
+            let results: Vec<_> = (2..42u64).map(|number| pool.call_async::<u64>((number, 0)).unwrap()).collect();
+            assert!(results.into_iter().map(|call| call.wait().unwrap()).eq(2..42));
+            // A stopper as well.
+            let before = Ledger::begun(host);
+            let call = pool.call_async::<u64>((1, FOREVER)).unwrap();
+            // The second process may get it.
+            if size == 1 {
+                await_begin(host, before);
+            }
+            pool.stopper().stop();
+            assert!(matches!(call.wait(), Err(Error::Stopped)));
+            let other = host.function_pool("patient").size(size).open().unwrap();
+            assert_eq!(other.call::<u64>((50, 0)).unwrap(), 50);
+        }
     });
 }
 
