@@ -62,6 +62,8 @@ pub use background::Task;
 pub use catalog::Package;
 pub use ekuiper_core::address::Address;
 pub use ekuiper_core::codec::{Bytes, Error as CodecError, Format};
+/// What plugins say about themselves.
+pub use ekuiper_core::description;
 pub use ekuiper_core::manifest::{Language, Manifest};
 pub use ekuiper_core::message::{ArgWriter, Arguments, FunctionMeta, Meta, SymbolKind, Tuple};
 pub use ekuiper_core::restart::RestartPolicy;

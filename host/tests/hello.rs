@@ -108,6 +108,52 @@ fn a_symbol_that_only_the_manifest_knows_is_an_error_at_the_start() {
     assert_eq!(host.pid("p"), None, "it is not left running");
 }
 
+#[test]
+fn a_manifest_that_is_wrong_about_a_kind_is_an_error_at_the_start() {
+    let stage = Stage::new();
+    let host = host(&stage, Format::Json);
+    let mut other = Hello::new("puppet", "1");
+    [(SymbolKind::Function, "f"), (SymbolKind::Function, "g"), (SymbolKind::Sink, "s"), (SymbolKind::Sink, "k")]
+        .into_iter()
+        .for_each(|(kind, symbol)| other.serves(kind, symbol));
+    let error = std::thread::scope(|scope| {
+        let started = scope.spawn(|| host.start("p"));
+        let mut control = Puppet::dial(&stage.sockets().control("p").unwrap());
+        control.say(&other.encode());
+        started.join().unwrap().unwrap_err()
+    });
+    assert!(matches!(&error, Error::NotServed { instead: Some(SymbolKind::Sink), .. }), "{error}");
+    assert!(error.to_string().contains("its manifest lists source s, which the plugin serves as a sink"), "{error}");
+}
+
+#[test]
+fn a_plugins_description_of_itself_is_passed_on() {
+    let described = |description: &str| {
+        let stage = Stage::new();
+        let host = host(&stage, Format::Json);
+        let mut hello = hello().encode();
+        hello.pop();
+        hello.extend_from_slice(format!(r#","description":{description}}}"#).as_bytes());
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| host.description("p").unwrap());
+            let mut control = Puppet::dial(&stage.sockets().control("p").unwrap());
+            control.say(&hello);
+            let description = asked.join().unwrap();
+            std::mem::forget(control);
+            description
+        })
+    };
+    let description = described(
+        r#"{"format":1,"name":"p","functions":[{"name":"f","arguments":[{"type":"list<float?>"}],"more":7}],"later":[]}"#,
+    );
+    let function = &description.unwrap().functions[0];
+    assert_eq!((function.name.as_str(), function.arguments[0].data_type.to_string().as_str()), ("f", "list<float?>"));
+    // Of a later version, and of something else: no reason to refuse a plugin.
+    for other in [r#"{"format":2,"name":"p"}"#, r#""words""#, "null"] {
+        assert_eq!(described(other), None, "{other}");
+    }
+}
+
 /// The hello of a later version.
 #[test]
 fn what_a_host_does_not_know_it_ignores() {

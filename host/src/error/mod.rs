@@ -202,15 +202,18 @@ pub enum Error {
     },
     /// The plugin reports that it does not serve a symbol of its manifest.
     #[error(
-        "plugin {plugin}: its manifest lists {kind} {symbol}, which the plugin does not serve: correct the manifest, or rebuild the plugin"
+        "plugin {plugin}: its manifest lists {kind} {symbol}, which the plugin {}: correct the manifest, or rebuild the plugin",
+        match instead { Some(other) => format!("serves as a {other}"), None => "does not serve".to_owned() }
     )]
     NotServed {
         /// The plugin.
         plugin: String,
-        /// The symbol's kind.
+        /// The symbol's kind in the manifest.
         kind: SymbolKind,
         /// The symbol's name.
         symbol: String,
+        /// The kind of the plugin's symbol of this name, if there is one.
+        instead: Option<SymbolKind>,
     },
     /// The plugin ended before its handshake.
     #[error("plugin {plugin} ended before its handshake ({exit}){}", early(exit, hint))]

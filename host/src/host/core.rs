@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ekuiper_core::Chain;
+use ekuiper_core::description::Description;
 use ekuiper_core::message::SymbolKind;
 use ekuiper_transport_ipc::wait::deadline_after;
 
@@ -96,6 +97,11 @@ impl Core {
 
     pub(super) fn start(&self, plugin: &str) -> Result<()> {
         self.plugin(plugin)?.running(self.init_deadline()).map(|_| ())
+    }
+
+    pub(super) fn description(&self, plugin: &str) -> Result<Option<Description>> {
+        let running = self.plugin(plugin)?.running(self.init_deadline())?;
+        Ok(running.description().cloned())
     }
 
     pub(super) fn start_all(&self) -> Result<()> {

@@ -7,6 +7,7 @@ mod rescan;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use ekuiper_core::description::Description;
 use ekuiper_core::message::SymbolKind;
 
 use self::core::Core;
@@ -66,6 +67,26 @@ impl Host {
     pub fn start_async(&self, plugin: &str) -> Task<Result<()>> {
         let plugin = plugin.to_owned();
         self.task(move |core| core.start(&plugin))
+    }
+
+    /// Returns what a plugin says about itself: its symbols, their types and
+    /// their configuration; `None` for a plugin on an official SDK. Starts the
+    /// plugin, unless it is running.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub fn description(&self, plugin: &str) -> Result<Option<Description>> {
+        self.core.description(plugin)
+    }
+
+    /// Returns a plugin's [description](Host::description), in a thread of the
+    /// host.
+    ///
+    /// # Errors
+    /// As [`Host::description`].
+    pub fn description_async(&self, plugin: &str) -> Task<Result<Option<Description>>> {
+        let plugin = plugin.to_owned();
+        self.task(move |core| core.description(&plugin))
     }
 
     /// Starts all plugins in parallel.

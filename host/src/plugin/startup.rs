@@ -205,7 +205,8 @@ fn check_symbols(package: &Package, hello: &Hello) -> Result<()> {
     for kind in SymbolKind::ALL {
         let (promised, served) = (package.manifest.symbols(kind), hello.symbols(kind));
         if let Some(missing) = promised.iter().find(|symbol| !served.contains(symbol)) {
-            return Err(Error::NotServed { plugin: package.name.clone(), kind, symbol: missing.clone() });
+            let instead = SymbolKind::ALL.into_iter().find(|other| hello.symbols(*other).contains(missing));
+            return Err(Error::NotServed { plugin: package.name.clone(), kind, symbol: missing.clone(), instead });
         }
         if let Some(beyond) = not_promised(kind, promised, served) {
             tracing::warn!(plugin = package.name, "{beyond}");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::codec::Format;
+use ekuiper_core::description::Description;
 use ekuiper_core::message::{Control, Feature, Hello, SymbolKind};
 use ekuiper_core::transport::Deadline;
 use ekuiper_transport_ipc::lock::DeadlineLock;
@@ -84,6 +85,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// The plugin's description of itself, if it has announced one.
+    pub(crate) fn description(&self) -> Option<&Description> {
+        self.hello.description.as_deref()
+    }
+
     /// Starts the plugin's process. `on_exit` is called, from another thread,
     /// when the process has ended.
     pub(crate) fn start(
