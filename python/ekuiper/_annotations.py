@@ -6,7 +6,7 @@ import collections.abc
 import functools
 import inspect
 import typing
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
 
 from .runtime.context import Context
 
@@ -38,9 +38,11 @@ _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 class Parameter:
     """A parameter of a symbol's function."""
 
-    def __init__(self, parameter: inspect.Parameter, kind: Kind) -> None:
+    def __init__(self, parameter: inspect.Parameter, annotation: Any, kind: Kind) -> None:
         self.name = parameter.name
+        self.annotation = annotation
         self.kind = kind
+        self.default = parameter.default
         self.required = parameter.default is inspect.Parameter.empty
         self.keyword_only = parameter.kind is inspect.Parameter.KEYWORD_ONLY
         self.positional_only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
@@ -63,6 +65,9 @@ class Parameters:
         self.listed: List[Parameter] = []
         self.rest: Optional[Kind] = None
         """The kind of `*args`."""
+        self.rest_parameter: Optional[Parameter] = None
+        self.result: Any = inspect.Parameter.empty
+        """The annotation of the result."""
         self.further = False
         """Whether the function has `**kwargs`."""
         self.context: Optional[ContextParameter] = None
@@ -76,6 +81,7 @@ class Parameters:
             hints = _hints(function)
         except NameError as error:
             raise TypeError("%s: cannot resolve an annotation: %s" % (where, error)) from None
+        self.result = hints.get("return", inspect.Parameter.empty)
         for name, parameter in self._signature.parameters.items():
             annotation = hints.get(name, parameter.annotation)
             variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -92,10 +98,11 @@ class Parameters:
                 raise TypeError("%s: parameter %s: %s" % (where, name, error)) from None
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 self.rest = kind
+                self.rest_parameter = Parameter(parameter, annotation, kind)
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 self.further = True
             else:
-                self.listed.append(Parameter(parameter, kind))
+                self.listed.append(Parameter(parameter, annotation, kind))
 
     @property
     def required(self) -> int:
@@ -123,10 +130,10 @@ def _hints(function: Any) -> Dict[str, Any]:
     if not (inspect.isroutine(function) or isinstance(function, type)):
         function = type(function).__call__
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except NameError:
         # Many programs import `Context` for type checkers only.
-        return typing.get_type_hints(function, localns={"Context": Context})
+        return typing.get_type_hints(function, localns={"Context": Context}, include_extras=True)
 
 
 def is_context(annotation: Any) -> bool:
@@ -145,6 +152,36 @@ def _is_union(origin: Any) -> bool:
 
 def _is_annotated(annotation: Any) -> bool:
     return hasattr(annotation, "__metadata__")
+
+
+def doc_of(annotation: Any) -> str:
+    """The text in an annotation such as `Annotated[int, "Milliseconds."]`; empty without one."""
+    texts = [text for text in getattr(annotation, "__metadata__", ()) if isinstance(text, str)]
+    if texts or typing.get_origin(annotation) is None:
+        return texts[0] if texts else ""
+    # Within `Required` or `NotRequired`.
+    inner = typing.get_args(annotation)[:1]
+    return doc_of(inner[0]) if inner and _is_annotated(inner[0]) else ""
+
+
+def without_none(annotation: Any) -> Any:
+    """The annotation within an optional one; any other as it is."""
+    if _is_annotated(annotation):
+        return without_none(typing.get_args(annotation)[0])
+    others = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
+    is_optional = _is_union(typing.get_origin(annotation)) and len(others) == 1
+    return without_none(others[0]) if is_optional else annotation
+
+
+def is_union_of(annotation: Any, types: Set[Any]) -> bool:
+    """Whether an annotation is the union of these types."""
+    return _is_union(typing.get_origin(annotation)) and set(typing.get_args(annotation)) == types
+
+
+def list_item(annotation: Any) -> Any:
+    """The annotation of a list's items; None for what is not a list."""
+    arguments = typing.get_args(annotation)
+    return arguments[0] if typing.get_origin(annotation) in _LISTS and arguments else None
 
 
 def kind_of(annotation: Any) -> Kind:

@@ -6,9 +6,9 @@ import json
 import os
 import sys
 from types import FrameType
-from typing import Any, Callable, Dict, List, Optional, TypeVar, Union, overload
+from typing import Any, Callable, Dict, Optional, TypeVar, Union, overload
 
-from . import _serve, _symbols
+from . import _ekuiper, _serve, _symbols
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -76,14 +76,15 @@ class Plugin:
     executes before `run` is executed in both processes.
     """
 
-    def __init__(self, name: str, *, supervised: bool = False) -> None:
+    def __init__(self, name: str, *, version: str = "v1.0.0", supervised: bool = False) -> None:
         self.name = name
+        self.version = version
         self.supervised = supervised
         self._made_in = _script_of_the_caller()
         self._sources: Dict[str, Callable[[], Any]] = {}
         self._sinks: Dict[str, Callable[[], Any]] = {}
         self._functions: Dict[str, Callable[[], Any]] = {}
-        self._idempotent: List[str] = []
+        self._declared: Dict[str, Dict[str, Any]] = {}
 
     @overload
     def function(self, target: T, /) -> T: ...
@@ -97,6 +98,9 @@ class Plugin:
         name: Optional[str] = None,
         aggregate: Optional[bool] = None,
         idempotent: bool = False,
+        parallel: bool = False,
+        volatility: Optional[str] = None,
+        example: str = "",
     ) -> Callable[[T], T]: ...
 
     def function(
@@ -107,16 +111,24 @@ class Plugin:
         name: Optional[str] = None,
         aggregate: Optional[bool] = None,
         idempotent: bool = False,
+        parallel: bool = False,
+        volatility: Optional[str] = None,
+        example: str = "",
     ) -> Any:
         """Adds a function, whose annotations give the number and types of its arguments. It is an
         aggregate if all of them are lists, or if `aggregate` is true. A call of an `idempotent`
-        function is retried once after a crash of a supervised plugin's worker."""
+        function is retried once after a crash of a supervised plugin's worker. A `parallel` function
+        keeps no state between calls, so that an engine may distribute them over several instances
+        of the plugin. `volatility` says when equal arguments have equal results: always, if
+        `immutable`; within one query, if `stable`; or not, if `volatile`. `example` shows a call."""
+        if volatility not in (None, "immutable", "stable", "volatile"):
+            raise ValueError("volatility is %r: use immutable, stable or volatile" % volatility)
 
         def add(target: T) -> T:
             symbol = name or target.__name__
             self._add("function", self._functions, symbol, _symbols.function_factory(symbol, target, aggregate))
-            if idempotent:
-                self._idempotent.append(symbol)
+            says = {"idempotent": idempotent, "parallel": parallel, "volatility": volatility, "example": example}
+            self._declared[symbol] = {key: value for key, value in says.items() if value}
             return target
 
         return add if target is None else add(target)
@@ -164,7 +176,7 @@ class Plugin:
         symbols[name] = factory
 
     def manifest(
-        self, path: Union[str, "os.PathLike[str]", None] = None, *, version: str = "v1.0.0", executable: Optional[str] = None
+        self, path: Union[str, "os.PathLike[str]", None] = None, *, version: Optional[str] = None, executable: Optional[str] = None
     ) -> Dict[str, Any]:
         """Writes the manifest that eKuiper requires beside the script, `<name>.json`, and returns it.
 
@@ -201,7 +213,7 @@ class Plugin:
                 )
             path = os.path.join(folder, self.name + ".json")
         manifest = {
-            "version": version,
+            "version": self.version if version is None else version,
             "language": "python",
             "executable": executable,
             "sources": list(self._sources),
@@ -214,7 +226,15 @@ class Plugin:
         return manifest
 
     def run(self) -> None:
-        """Serves the engine that started this process, until the engine ends or stops the plugin."""
-        _serve.serve(
-            self.name, self._sources, self._sinks, self._functions, self._idempotent, supervised=self.supervised
-        )
+        """Serves the engine that started this process, until the engine ends or stops the plugin. For
+        the program's argument `--describe`, prints the plugin's description as a line of JSON."""
+        symbols = self._sources, self._sinks, self._functions
+        _serve.serve(self.name, *symbols, self._declared, supervised=self.supervised, version=self.version)
+
+    def describe(self) -> Dict[str, Any]:
+        """What the plugin says about itself: its symbols, their types and their configuration."""
+        from . import _describe
+
+        symbols = self._sources, self._sinks, self._functions
+        described = _describe.describe(self.name, self.version, *symbols, self._declared)
+        return dict(_ekuiper.loads(described))

@@ -72,6 +72,7 @@ def run(
     symbols: List[Dict[str, Callable[[], Any]]],
     idempotent: List[str],
     supervised: bool,
+    describe: Callable[[], bytes],
     arguments: List[str],
 ) -> int: ...
 def forked() -> None: ...

@@ -14,7 +14,7 @@ from . import _ekuiper, _threads
 # program has imported it before.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, Mapping
+    from typing import Any, Callable, Dict, Mapping
 
 
 def launch_arguments() -> list[str]:
@@ -54,7 +54,7 @@ def is_worker() -> bool:
     return supervisor == str(os.getppid())
 
 
-def become_supervisor(name: str, *symbols: Mapping[str, Any]) -> None:
+def become_supervisor(name: str, describe: Callable[[], bytes], *symbols: Mapping[str, Any]) -> None:
     """Replaces this interpreter by the supervisor, which runs the script again: without the memory
     of the modules that the script has loaded, and under the pid that the engine knows."""
     supervisor = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ekuiper-guard")
@@ -72,6 +72,9 @@ def become_supervisor(name: str, *symbols: Mapping[str, Any]) -> None:
     if len(arguments) != 1 or not arguments[0].lstrip().startswith("{"):
         # No engine started this process: the core reports how a plugin is started.
         return
+    if launch_options().get("hello"):
+        # The program that the interpreter becomes can only pass it on.
+        plugin["description"] = describe().decode()
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -85,13 +88,22 @@ def serve(
     sources: Mapping[str, Callable[[], Any]],
     sinks: Mapping[str, Callable[[], Any]],
     functions: Mapping[str, Callable[[], Any]],
-    idempotent: Iterable[str] = (),
+    declared: Mapping[str, Dict[str, Any]] = {},
     supervised: bool = False,
+    version: str = "",
 ) -> None:
-    """Serves until the engine ends or stops the plugin. Raises `SystemExit` with the SDK's exit
-    code if the plugin cannot serve."""
+    """Serves until the engine ends or stops the plugin, or prints the plugin's description. Raises
+    `SystemExit` with the SDK's exit code if the plugin cannot serve. `declared` has what a function
+    says of itself beyond its code."""
+
+    def describe() -> bytes:
+        # Imported on demand: the reading of annotations takes long to load.
+        from . import _describe
+
+        return _describe.describe(name, version, sources, sinks, functions, declared)
+
     if supervised and not is_worker() and not launch_options().get("supervises"):
-        become_supervisor(name, sources, sinks, functions)
+        become_supervisor(name, describe, sources, sinks, functions)
     if "logging" in sys.modules:
         # The program may log before a symbol starts.
         _set_up_log_once()
@@ -103,9 +115,9 @@ def serve(
         # The core catches SIGINT: Ctrl-C shuts the plugin down, without a KeyboardInterrupt.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-    code = _ekuiper.run(
-        name, [dict(sources), dict(sinks), dict(functions)], list(idempotent), supervised, launch_arguments()
-    )
+    symbols = [dict(sources), dict(sinks), dict(functions)]
+    idempotent = [symbol for symbol, says in declared.items() if says.get("idempotent")]
+    code = _ekuiper.run(name, symbols, idempotent, supervised, describe, launch_arguments())
     if not _threads.all_ended(0.1):
         # A symbol's code hangs. The interpreter's finalization would interrupt its thread, which
         # can crash the process.

@@ -50,6 +50,24 @@ def awaited(name: str, function: Any) -> Callable[..., Any]:
     return Awaited(name, function) if is_async else function
 
 
+class Factory:
+    """The factory of a symbol whose code is a plain function, with what describes it."""
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        target: Any,
+        parameters: Parameters,
+        aggregate: bool = False,
+    ) -> None:
+        self._make = make
+        self.plain = (target, parameters)
+        self.aggregate = aggregate
+
+    def __call__(self) -> Any:
+        return self._make()
+
+
 def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -> Callable[[], Any]:
     """The factory of a function, from a class, an object or a plain function."""
     if isinstance(target, type) and issubclass(target, Function):
@@ -77,7 +95,7 @@ def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -
         aggregate or inferred,
         inferred,
     )
-    return lambda: signature
+    return Factory(lambda: signature, target, parameters, aggregate or inferred)
 
 
 def _configured(what: str, parameters: Parameters, taken: int, conf: Dict[str, Any], known: Dict[str, Any]) -> Dict[str, Any]:
@@ -107,7 +125,7 @@ def source_factory(name: str, target: Any) -> Callable[[], Source]:
     if isinstance(target, Source):
         return lambda: target
     parameters = Parameters(target)
-    return lambda: GeneratorSource(name, target, parameters)
+    return Factory(lambda: GeneratorSource(name, target, parameters), target, parameters)
 
 
 class GeneratorSource(Source):
@@ -214,7 +232,7 @@ def sink_factory(name: str, target: Any) -> Callable[[], Sink]:
     parameters = Parameters(target)
     if not parameters.listed:
         raise TypeError("sink %s: its function must have a parameter that takes a row" % name)
-    return lambda: FunctionSink(name, target, parameters)
+    return Factory(lambda: FunctionSink(name, target, parameters), target, parameters)
 
 
 class FunctionSink(Sink):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from . import _settings
 from .runtime.context import Context
 
 # `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 class Sink(object):
     """A sink, which collects messages from the engine; each rule that uses it has its own
     instance."""
+
+    def __init_subclass__(cls, **further: Any) -> None:
+        super().__init_subclass__(**further)
+        _settings.adapt(cls)
 
     @abstractmethod
     def configure(self, conf: Dict[str, Any]) -> None:

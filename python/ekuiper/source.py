@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from . import _settings
 from .runtime.context import Context
 
 # `typing` is imported for type checkers only: it takes a good part of a plugin's startup time.
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 class Source(object):
     """A source, which emits rows to the engine; each rule that uses it has its own instance."""
+
+    def __init_subclass__(cls, **further: Any) -> None:
+        super().__init_subclass__(**further)
+        _settings.adapt(cls)
 
     @abstractmethod
     def configure(self, datasource: str, conf: Dict[str, Any]) -> None:

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use ekuiper_sdk::description::{self, Description, Sdk};
 use ekuiper_sdk::raw::Raw;
-use ekuiper_sdk::{Plugin, describe};
+use ekuiper_sdk::{Plugin, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -18,6 +19,14 @@ fn factories(symbols: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Arc<Py<PyAny>
     symbols.iter().map(|(name, make)| Ok((name.extract()?, Arc::new(make.unbind())))).collect()
 }
 
+/// The description that Python reads from its annotations.
+fn described(describe: &Py<PyAny>) -> Result<Description> {
+    let text: Vec<u8> = Python::attach(|py| describe.call0(py)?.extract(py))?;
+    let mut description = Description::decode(&text)?;
+    description.sdk = Sdk::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    Ok(description)
+}
+
 /// Serves the engine or supervisor that started this process, and returns the exit
 /// code.
 #[pyfunction]
@@ -27,9 +36,10 @@ pub(crate) fn run(
     symbols: [Bound<'_, PyDict>; 3],
     idempotent: &Bound<'_, PyList>,
     supervised: bool,
+    describe: Py<PyAny>,
     arguments: Vec<String>,
 ) -> PyResult<u8> {
-    let mut plugin = Plugin::new(name).spawn_with(thread::spawn);
+    let mut plugin = Plugin::new(name).spawn_with(thread::spawn).described_by(move || described(&describe));
     let [sources, sinks, functions] = &symbols;
     for (name, make) in factories(sources)? {
         let symbol = name.clone();
@@ -41,7 +51,7 @@ pub(crate) fn run(
     }
     let idempotent: Vec<String> = idempotent.extract()?;
     for (name, make) in factories(functions)? {
-        let mut function = describe(Raw(PyFunction::new(name.clone(), make)));
+        let mut function = description::describe(Raw(PyFunction::new(name.clone(), make)));
         if idempotent.contains(&name) {
             function = function.idempotent();
         }

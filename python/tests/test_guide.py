@@ -17,7 +17,7 @@ def guide():
     """The names that the guide's examples define, executed in order."""
     names = {"__name__": "guide", "__file__": "pysam.py"}
     examples = re.findall("^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 5
+    assert len(examples) == 7
     for example in examples:
         exec(compile(example, str(GUIDE), "exec"), names)
     return names
@@ -32,6 +32,24 @@ def test_its_tests_pass(guide):
 
 def test_its_function_asks_whether_it_was_cancelled(guide):
     assert function(guide["primes_below"]).call(20) == [2, 3, 5, 7, 11, 13, 17, 19]
+
+
+def test_its_function_describes_itself(guide):
+    (repeat,) = guide["app"].describe()["functions"]
+    assert repeat["arguments"][1] == {"name": "times", "type": "int", "optional": True, "default": 2, "doc": "How often."}
+
+
+def test_its_class_takes_its_settings(guide):
+    class Publish(guide["Publish"]):
+        def configure(self, conf: guide["Settings"]):
+            assert (conf.topic, conf.interval) == ("a", 100)
+
+        def open(self, ctx): ...
+
+        def close(self, ctx): ...
+
+    with sink(Publish, config={"topic": "a"}):
+        pass
 
 
 def test_its_class_works(guide, capsys):

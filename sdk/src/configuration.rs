@@ -4,6 +4,7 @@ use ekuiper_core::description::{ConfigFields, UnknownField};
 use ekuiper_core::message::SymbolKind;
 use serde::de::Error as _;
 
+use crate::error::text_of;
 use crate::panic::catch_panic;
 use crate::{BoxError, Config, Error, Result};
 
@@ -41,18 +42,15 @@ impl Described {
 /// An error about a field, with the given field that was probably meant to be
 /// this one.
 fn explained(error: BoxError, unknown: &[UnknownField]) -> BoxError {
-    match error.downcast::<Error>() {
-        Ok(error) => match *error {
-            Error::Config { field, source } => {
-                let misspelt = unknown.iter().find(|unknown| unknown.meant.as_ref() == Some(&field));
-                let source = match misspelt {
-                    Some(misspelt) => serde_json::Error::custom(format_args!("{source}; {misspelt}")),
-                    None => source,
-                };
-                Error::Config { field, source }.into()
-            }
-            other => other.into(),
-        },
-        Err(other) => other,
+    let text = text_of(&*error);
+    let is_about = |unknown: &&UnknownField| match (&unknown.meant, error.downcast_ref()) {
+        (Some(meant), Some(Error::Config { field, .. })) => meant == field,
+        // Of a language binding, or of an author's own reading.
+        (Some(meant), _) => text.contains(meant.as_str()),
+        (None, _) => false,
+    };
+    match unknown.iter().find(is_about) {
+        Some(misspelt) => format!("{text}; {misspelt}").into(),
+        None => error,
     }
 }

@@ -45,7 +45,30 @@ fn average(values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ekuiper_sdk::description::Manifest;
     use ekuiper_sdk::testing;
+
+    #[test]
+    fn the_manifest_lists_what_the_plugin_describes() {
+        let described = plugin().description().unwrap();
+        let made = described.manifest("mirror").unwrap();
+        let written = Manifest::parse(include_str!("../mirror.json")).unwrap();
+        assert_eq!((&written.version, written.language), (&made.version, made.language));
+        for (mut written, made) in
+            [(written.sources, made.sources), (written.sinks, made.sinks), (written.functions, made.functions)]
+        {
+            written.sort();
+            assert_eq!(written, made);
+        }
+        let revert = described.functions.iter().find(|function| function.name == "revert").unwrap();
+        assert_eq!((revert.arguments[0].name.as_str(), revert.result.to_string().as_str()), ("text", "string"));
+        let fields = &described.sources[0].config.as_ref().unwrap().fields;
+        let interval = fields.iter().find(|field| field.name == "interval").unwrap();
+        assert_eq!(
+            (interval.default.clone(), interval.doc.as_str()),
+            (Some(json!(100)), "Milliseconds between two rows.")
+        );
+    }
 
     #[test]
     fn functions_compute() {

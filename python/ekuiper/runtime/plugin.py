@@ -18,7 +18,7 @@ class PluginConfig:
     """A plugin's name and its symbols: a factory for each symbol's name.
 
     `supervised` puts a supervisor process before the plugin: a crash costs a restart of its worker,
-    not the rules."""
+    not the rules. `version` is part of the plugin's description."""
 
     def __init__(
         self,
@@ -28,12 +28,14 @@ class PluginConfig:
         functions: Optional[Mapping[str, Callable[[], Function]]] = None,
         *,
         supervised: bool = False,
+        version: str = "",
     ) -> None:
         self.name = name
         self.sources = sources or {}
         self.sinks = sinks or {}
         self.functions = functions or {}
         self.supervised = supervised
+        self.version = version
 
     def get(self, plugin_type: str, symbol_name: str) -> Any:
         """The factory of the symbol of this kind and name. Raises `KeyError` if there is none."""
@@ -51,10 +53,11 @@ conf: PluginConfig
 
 def start(c: PluginConfig) -> None:
     """Serves the engine that started this process, until the engine ends or stops the plugin, or
-    until a signal or Ctrl-C. All symbols are closed when this returns."""
+    until a signal or Ctrl-C. All symbols are closed when this returns. For the program's argument
+    `--describe` it prints the plugin's description as a line of JSON."""
     global conf
     conf = c
-    _serve.serve(c.name, c.sources, c.sinks, c.functions, supervised=c.supervised)
+    _serve.serve(c.name, c.sources, c.sinks, c.functions, supervised=c.supervised, version=c.version)
 
 
 def init_vars(c: PluginConfig) -> None:

@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use ekuiper_sdk::description::Description;
 use ekuiper_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -14,6 +15,8 @@ struct PluginDescription {
     sources: Vec<String>,
     sinks: Vec<String>,
     functions: Vec<String>,
+    /// The plugin's description of itself, if the host asked for it.
+    description: Option<String>,
     /// The interpreter, its options, the script and the engine's argument.
     command: Vec<String>,
 }
@@ -46,11 +49,15 @@ impl Function for Named {
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let description = arguments.next().and_then(|text| serde_json::from_str::<PluginDescription>(&text).ok());
-    let Some(PluginDescription { name, sources, sinks, functions, command }) = description else {
+    let Some(PluginDescription { name, sources, sinks, functions, description, command }) = description else {
         eprintln!("this is the supervisor of supervised plugins in Python: ekuiper.plugin.start runs it");
         return ExitCode::from(2);
     };
-    let mut plugin = Plugin::new(name).supervised().worker(command);
+    let described = move || match &description {
+        Some(text) => Ok(Description::decode(text.as_bytes())?),
+        None => Err("the interpreter has not described the plugin".into()),
+    };
+    let mut plugin = Plugin::new(name).supervised().worker(command).described_by(described);
     for name in sources {
         plugin = plugin.source(name, || Named);
     }
