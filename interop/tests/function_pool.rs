@@ -8,7 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use ekuiper_host::{
@@ -37,6 +40,7 @@ mod of_other_plugins {
         calls_run_in_several_processes_at_the_same_time,
         results_are_in_order_or_not_as_declared,
         futures_complete_on_any_runtime,
+        wakers_that_panic_or_make_calls_disturb_no_other,
         processes_are_started_when_calls_wait_for_them,
         pools_share_their_processes_and_the_last_one_ends_them,
         no_call_is_misattributed_or_executed_twice_while_processes_are_killed,
@@ -237,6 +241,38 @@ fn futures_complete_on_any_runtime(transport: &str) {
     });
 }
 
+/// A waker that panics, or that makes a call.
+struct Odd(Option<FunctionPool>);
+
+impl Wake for Odd {
+    fn wake(self: Arc<Self>) {
+        match &self.0 {
+            Some(pool) => drop(pool.call_async::<u64>((7,)).unwrap()),
+            None => panic!("this waker is to panic"),
+        }
+    }
+}
+
+fn wakers_that_panic_or_make_calls_disturb_no_other(transport: &str) {
+    with_ledger(transport, as_it_is, |host, _| {
+        let pool = host.function_pool("note").size(2).open().unwrap();
+        let wakers = [Some(pool.clone()), None].map(|pool| Waker::from(Arc::new(Odd(pool))));
+        let mut calls: Vec<_> = (0..1_000u64).map(|number| pool.call_async::<u64>((number,)).unwrap()).collect();
+        for (number, call) in calls.iter_mut().enumerate() {
+            if number % 3 < 2
+                && let Poll::Ready(result) = Pin::new(&mut *call).poll(&mut Context::from_waker(&wakers[number % 3]))
+            {
+                // Its result is taken, so another call takes its place.
+                assert_eq!(result.unwrap(), number as u64);
+                *call = pool.call_async((number as u64,)).unwrap();
+            }
+        }
+        for (number, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.wait().unwrap(), number as u64);
+        }
+    });
+}
+
 fn processes_are_started_when_calls_wait_for_them(transport: &str) {
     with_ledger(transport, as_it_is, |host, scratch| {
         let pool = host.function_pool("note").size(4).open().unwrap();
@@ -244,8 +280,12 @@ fn processes_are_started_when_calls_wait_for_them(transport: &str) {
             assert_eq!(pool.call::<u64>((number,)).unwrap(), number);
         }
         assert_eq!((pids(host).len(), Ledger::noted(host).len()), (1, 100), "one call at a time");
-        let occupied = occupy(host, 2, scratch);
+        let (file, pool) = (scratch.join("kept"), host.function_pool("kept").size(4).open().unwrap());
+        let calls = (0..2).map(|number: u64| pool.call_async((number, text(&file))).unwrap()).collect();
+        let occupied = Occupied { calls, pool, file };
+        occupied.await_begun(2);
         let _pool = occupied.end();
+        assert_eq!(host.status("ledger").unwrap().members.len(), 1, "two calls at a time");
         assert_eq!(pids(host).len(), 2);
     });
 }

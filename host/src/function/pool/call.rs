@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::message::EncodedArgs;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -50,8 +50,8 @@ struct State {
     waiting: usize,
     /// Why it is made a second time.
     first_failure: Option<Error>,
-    /// Number of processes to which it was given.
-    tries: usize,
+    /// Since when processes could not be sent it.
+    unsent_since: Option<Instant>,
     /// Its outcome is counted.
     is_counted: bool,
 }
@@ -69,8 +69,14 @@ enum Stage {
 
 impl Entry {
     pub(super) fn new(args: EncodedArgs, terms: Terms, due: Option<Due>, since: Instant, waiting: usize) -> Self {
-        let state =
-            State { stage: Stage::Waiting, waker: None, waiting, first_failure: None, tries: 0, is_counted: false };
+        let state = State {
+            stage: Stage::Waiting,
+            waker: None,
+            waiting,
+            first_failure: None,
+            unsent_since: None,
+            is_counted: false,
+        };
         Self { args, terms, due, since, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -97,25 +103,26 @@ impl Entry {
             drop(state);
             return drop(call);
         }
-        state.tries += 1;
         state.stage = Stage::Given(call);
         self.changed.notify_all();
     }
 
-    /// Has it wait again after a failure, if it has been given to fewer
-    /// processes than `limit`, and if it was sent, only once. Those from which
-    /// it was taken back do not count.
+    /// Has it wait again after a failure: once if it was sent, and otherwise for
+    /// at most `patience`. One that was taken back from a slow process may always
+    /// wait again.
     ///
     /// # Errors
     /// The failure, or that of the first time.
-    pub(super) fn take_back(&self, failure: Error, was_sent: bool, limit: usize) -> Result<()> {
+    pub(super) fn take_back(&self, failure: Error, was_sent: bool, patience: Duration) -> Result<()> {
         let mut state = lock(&self.state);
-        let is_withdrawn = matches!(failure, Error::Stopped);
-        let is_spent = (state.tries >= limit && !is_withdrawn) || (was_sent && state.first_failure.is_some());
+        let is_spent = match failure {
+            _ if was_sent => state.first_failure.is_some(),
+            Error::Stopped => false,
+            _ => state.unsent_since.get_or_insert_with(Instant::now).elapsed() >= patience,
+        };
         if is_spent || matches!(state.stage, Stage::Over) {
             return Err(state.first_failure.take().unwrap_or(failure));
         }
-        state.tries -= usize::from(is_withdrawn);
         if was_sent {
             tracing::debug!(error = %failure, "an idempotent call is made again");
             state.first_failure = Some(failure);

@@ -31,7 +31,7 @@ use crate::health::ledger::Counted;
 use crate::plugin::Plugin;
 use crate::plugin::members::Member;
 use crate::site::Site;
-use crate::sync::{Turns, lock};
+use crate::sync::{Turns, lock, wake_tasks};
 use crate::{Error, ErrorDelivery, ErrorKind, Result};
 
 /// Pause before a process that has not answered in time is tried again.
@@ -400,8 +400,8 @@ impl Pool {
             is_hung |= was_sent && matches!(error, Some(Error::Timeout { .. }));
             let retried = match error {
                 Some(error) if self.may_be_made_again(&given.entry, &error, was_sent) => {
-                    let limit = 2 * self.size();
-                    given.entry.take_back(error, was_sent, limit).map_err(Some)
+                    let patience = self.site().options.send_timeout;
+                    given.entry.take_back(error, was_sent, patience).map_err(Some)
                 }
                 error => Err(error),
             };
@@ -427,7 +427,7 @@ impl Pool {
             state.waiting.push_front(entry);
         }
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_tasks(wakers);
     }
 
     /// Returns whether a call that has failed is made in another process: it was
@@ -456,7 +456,7 @@ impl Pool {
     fn end(&self, entry: &Entry, error: Option<Error>) {
         self.site().waiting_calls.fetch_sub(entry.end_waiting(), Ordering::Relaxed);
         self.count(entry, error.as_ref());
-        entry.finish(error).into_iter().for_each(Waker::wake);
+        wake_tasks(entry.finish(error));
     }
 
     fn count(&self, entry: &Entry, error: Option<&Error>) {
