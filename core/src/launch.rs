@@ -35,6 +35,10 @@ pub struct LaunchOptions {
     /// supports. Absent: none; the plugin is to send eKuiper's handshake only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hello: Option<u32>,
+    /// Maximum length of a message that the host receives, in bytes. Absent:
+    /// unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_message: Option<usize>,
 }
 
 fn default_send_timeout() -> u64 {
@@ -51,6 +55,7 @@ impl Default for LaunchOptions {
             log_level: None,
             supervises: false,
             hello: None,
+            max_message: None,
         }
     }
 }

@@ -14,6 +14,9 @@ static CANCELLED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 /// Number of calls of `slow`, `held` and `patient` that have begun.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 
+/// Number of calls of `counted_text`.
+static TEXTS: AtomicU64 = AtomicU64::new(0);
+
 fn note(number: u64) -> u64 {
     NOTED.lock().unwrap_or_else(PoisonError::into_inner).push(number);
     number
@@ -183,6 +186,12 @@ fn main() -> ExitCode {
         .sink("late", Late::default)
         .function("length", |text: String| text.len())
         .function("text", |letters: usize| "x".repeat(letters))
+        // The same, counted.
+        .function("counted_text", |letters: usize| {
+            TEXTS.fetch_add(1, Ordering::SeqCst);
+            "x".repeat(letters)
+        })
+        .function("texts", |_: u8| TEXTS.load(Ordering::SeqCst))
         // Gives its number back.
         .function("note", note)
         // The same, after so many milliseconds.

@@ -225,7 +225,7 @@ impl Ledger {
             "executable": "ledger",
             "sources": ["stuck", "letters"],
             "sinks": ["late"],
-            "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash", "kept", "filed", "meet", "length", "text"],
+            "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash", "kept", "filed", "meet", "length", "text", "counted_text", "texts"],
         });
         fs::write(folder.join("ledger.json"), manifest.to_string()).unwrap();
         Self(root)

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use ekuiper_host::Host;
 use ekuiper_interop::guard::{Watchdog, soon};
 use ekuiper_interop::plugins::{Ledger, Mirror};
+use ekuiper_interop::tools;
 use futures::SinkExt;
 use futures::executor::block_on;
 use futures::stream::{Stream, StreamExt};
@@ -156,4 +157,29 @@ fn a_waker_that_panics_costs_nobody_else(transport: &str) {
     }
     block_on(sink.close()).unwrap();
     host.shutdown();
+}
+
+/// Every waker of a task is woken by `wake_tasks`.
+#[test]
+fn no_waker_is_woken_in_another_way() {
+    let mut folders = vec![tools::root().join("host/src")];
+    let mut found = Vec::new();
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            if !path.ends_with("src/sync.rs") && (code.contains("Waker::wake)") || code.contains("waker.wake()")) {
+                found.push(path);
+            }
+        }
+    }
+    assert!(files > 80, "{files}");
+    assert_eq!(found, [] as [std::path::PathBuf; 0]);
 }

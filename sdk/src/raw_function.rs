@@ -59,7 +59,8 @@ pub trait RawFunction: Send {
 /// Calls `exec` for each row of a batch, which it reads, and whose result it
 /// puts into the reply. An error or a panic is the outcome of its row alone, and
 /// so is that the row was [cancelled](FunctionContext::is_cancelled) before it
-/// was begun.
+/// was begun. When no further outcome fits into the longest message, the rest
+/// of the rows is not executed.
 ///
 /// # Errors
 /// The batch as a whole cannot be read.
@@ -72,6 +73,10 @@ pub fn each_row<'a>(
 ) -> Result<()> {
     let mut number = 0;
     while let Some(mut row) = rows.next_row()? {
+        if reply.is_full() {
+            reply.refuse_rest();
+            break;
+        }
         ctx.watch.go_to(number);
         number += 1;
         if ctx.is_cancelled() {

@@ -4,8 +4,10 @@
 //! The request is `{"func":"Batch","id":n,"meta":context,"arg":[row,…]}`, each
 //! row an array of arguments. The reply repeats the number, and holds the
 //! results in the order of the rows and the errors of the rows without a
-//! result: `{"id":n,"result":[…],"errors":[[row,"text"],…]}`. A batch that
-//! cannot be decoded as a whole is answered like a call, with an error.
+//! result: `{"id":n,"result":[…],"errors":[[row,"text"],…]}`. If no more fits
+//! into the longest message, `"rest":"text"` follows, the error of all further
+//! rows, which are not executed. A batch that cannot be decoded as a whole is
+//! answered like a call, with an error.
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
@@ -115,6 +117,24 @@ impl BatchWriter {
         Ok(())
     }
 
+    /// Adds a row, unless the message would be longer than `max` bytes: then the
+    /// batch is unchanged, and the result is the length that it would have.
+    ///
+    /// # Errors
+    /// As [`row`](BatchWriter::row).
+    #[inline]
+    pub fn row_within(&mut self, args: &(impl Arguments + ?Sized), max: usize) -> Result<Result<(), usize>> {
+        let before = self.buffer.len();
+        self.row(args)?;
+        let length = self.buffer.len() + END.len();
+        if length <= max {
+            return Ok(Ok(()));
+        }
+        self.buffer.truncate(before);
+        self.rows -= 1;
+        Ok(Err(length))
+    }
+
     /// The number of rows.
     #[inline]
     pub fn rows(&self) -> u32 {
@@ -212,12 +232,32 @@ pub struct BatchReply<'b> {
     /// The number of rows with a result. `errors` holds the others.
     results: u32,
     errors: Vec<(u32, String)>,
+    /// The error of all further rows.
+    rest: Option<String>,
+    start: usize,
+    /// The maximum length of the reply, and that of the encoded errors.
+    limit: usize,
+    error_bytes: usize,
+}
+
+/// What a reply needs apart from its results and errors, in bytes, with the
+/// error of the rows that do not fit.
+const FRAME: usize = 192;
+
+/// An upper bound of the encoded length of an error.
+fn error_length(text: &str) -> usize {
+    let length = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    16 + text.bytes().map(length).sum::<usize>()
 }
 
 impl<'b> BatchReply<'b> {
     /// Begins the reply to the batch with this number.
     pub fn new(format: Format, buffer: &'b mut Vec<u8>, id: u64) -> Self {
-        let mut place = 0;
+        let (start, mut place) = (buffer.len(), 0);
         match format {
             Format::Json => {
                 buffer.extend_from_slice(b"{\"id\":");
@@ -232,14 +272,49 @@ impl<'b> BatchReply<'b> {
                 place = push_open_array(buffer);
             }
         }
-        Self { format, buffer, place, results: 0, errors: Vec::new() }
+        let (results, errors, rest, limit, error_bytes) = (0, Vec::new(), None, usize::MAX, 0);
+        Self { format, buffer, place, results, errors, rest, start, limit, error_bytes }
+    }
+
+    /// Sets the maximum length of the reply, in bytes: results beyond it are
+    /// refused.
+    #[must_use]
+    pub fn within(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// [`FRAME`], or less where a message is very short.
+    #[inline]
+    fn frame(&self) -> usize {
+        FRAME.min(self.limit / 4)
+    }
+
+    /// The number of bytes that are left for results and errors.
+    #[inline]
+    fn left(&self) -> usize {
+        let used = self.buffer.len() - self.start + self.error_bytes + self.frame();
+        self.limit.saturating_sub(used)
+    }
+
+    /// Whether there may be no room for another row's outcome: the row must not
+    /// be executed, and [`refuse_rest`](BatchReply::refuse_rest) follows.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.left() < self.frame() && self.rows() > 0
+    }
+
+    /// Gives all further rows the error that they were not executed.
+    pub fn refuse_rest(&mut self) {
+        let limit = self.limit;
+        self.rest =
+            Some(format!("not executed: with its result the answer to its batch may be longer than {limit} bytes"));
     }
 
     /// Adds the next row's result.
     ///
     /// # Errors
-    /// [`Error::Encode`] when the result cannot be encoded: the row is then
-    /// still without an outcome.
+    /// [`Error::Encode`] when the result cannot be encoded, or the reply would
+    /// be too long with it: the row is then still without an outcome.
     #[inline]
     pub fn result(&mut self, result: &(impl Serialize + ?Sized)) -> Result<()> {
         let before = self.buffer.len();
@@ -250,6 +325,13 @@ impl<'b> BatchReply<'b> {
             self.buffer.truncate(before);
             return Err(Error::Encode { what: "the function's result", source });
         }
+        let length = self.buffer.len() - self.start + self.error_bytes + self.frame();
+        if length > self.limit {
+            let (result, limit) = (self.buffer.len() - before, self.limit);
+            self.buffer.truncate(before);
+            let text = format!("the result of {result} bytes is longer than what is left of the limit of {limit}");
+            return Err(Error::Encode { what: "the function's result", source: serde_json::Error::custom(text) });
+        }
         self.results += 1;
         Ok(())
     }
@@ -257,7 +339,8 @@ impl<'b> BatchReply<'b> {
     /// Returns the current position, for [`reset`](BatchReply::reset).
     #[inline]
     pub fn mark(&self) -> Mark {
-        Mark { length: self.buffer.len(), results: self.results, errors: self.errors.len() }
+        let (results, error_bytes) = (self.results, self.error_bytes);
+        Mark { length: self.buffer.len(), results, errors: self.errors.len(), error_bytes }
     }
 
     /// Removes everything that was added since the mark.
@@ -265,10 +348,17 @@ impl<'b> BatchReply<'b> {
         self.buffer.truncate(mark.length);
         self.results = mark.results;
         self.errors.truncate(mark.errors);
+        self.error_bytes = mark.error_bytes;
     }
 
-    /// Adds an error as the next row's outcome.
-    pub fn error(&mut self, text: String) {
+    /// Adds an error as the next row's outcome. What does not fit of its text is
+    /// cut off.
+    pub fn error(&mut self, mut text: String) {
+        while !text.is_empty() && error_length(&text) > self.left().max(self.frame()) {
+            let half = (0..=text.len() / 2).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(half.unwrap_or(0));
+        }
+        self.error_bytes += error_length(&text);
         self.errors.push((self.rows(), text));
     }
 
@@ -280,7 +370,7 @@ impl<'b> BatchReply<'b> {
 
     /// Ends the reply.
     pub fn finish(self) {
-        let Self { format, buffer, place, results, errors } = self;
+        let Self { format, buffer, place, results, errors, rest, start, .. } = self;
         match format {
             Format::Json => buffer.extend_from_slice(b"],\"errors\":"),
             Format::MessagePack => {
@@ -290,6 +380,17 @@ impl<'b> BatchReply<'b> {
         }
         // Encoding numbers and text cannot fail.
         let _ = format.encode(buffer, &errors);
+        if let Some(rest) = rest {
+            match format {
+                Format::Json => buffer.extend_from_slice(b",\"rest\":"),
+                Format::MessagePack => {
+                    // One entry more than announced.
+                    buffer[start] += 1;
+                    push_key(buffer, "rest");
+                }
+            }
+            let _ = format.encode(buffer, &rest);
+        }
         if format == Format::Json {
             buffer.push(b'}');
         }
@@ -302,6 +403,7 @@ pub struct Mark {
     length: usize,
     results: u32,
     errors: usize,
+    error_bytes: usize,
 }
 
 /// Decodes the reply to the batch with this number and this many rows: one
@@ -348,10 +450,10 @@ fn read_batch_reply<'a, R>(
 }
 
 fn is_batch_reply(format: Format, bytes: &[u8]) -> bool {
-    bytes.starts_with(match format {
-        Format::Json => b"{\"id\":",
-        Format::MessagePack => b"\x83\xa2id",
-    })
+    match format {
+        Format::Json => bytes.starts_with(b"{\"id\":"),
+        Format::MessagePack => bytes.starts_with(b"\x83\xa2id") || bytes.starts_with(b"\x84\xa2id"),
+    }
 }
 
 fn read_reply<'a, R>(
@@ -362,7 +464,10 @@ fn read_reply<'a, R>(
     mut read: impl FnMut(&mut Reader<'a>) -> Result<R, serde_json::Error>,
 ) -> Result<Vec<Outcome<R>>, serde_json::Error> {
     let mut reader = Reader::new(format, bytes);
-    expect(&mut reader, b"{\"id\":", b"\x83\xa2id")?;
+    // The number of entries is known by what follows.
+    if !reader.pass(b"\x84\xa2id") {
+        expect(&mut reader, b"{\"id\":", b"\x83\xa2id")?;
+    }
     let theirs: u64 = reader.value()?;
     if theirs != id {
         return Err(serde_json::Error::custom(format_args!("it belongs to batch {theirs}, not to {id}")));
@@ -377,7 +482,12 @@ fn read_reply<'a, R>(
         }
     }
     expect(&mut reader, b",\"errors\":", b"\xa6errors")?;
-    let errors: Vec<(u32, String)> = reader.value()?;
+    let mut errors: Vec<(u32, String)> = reader.value()?;
+    if reader.pass(if format == Format::Json { &b",\"rest\":"[..] } else { b"\xa4rest" }) {
+        let text: String = reader.value()?;
+        let first = (outcomes.len() + errors.len()).min(rows as usize) as u32;
+        errors.extend((first..rows).map(|row| (row, text.clone())));
+    }
     let rest = reader.rest();
     if rest != (if format == Format::Json { &b"}"[..] } else { b"" }) {
         return Err(serde_json::Error::custom("trailing bytes"));

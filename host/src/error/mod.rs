@@ -568,6 +568,21 @@ impl Error {
         }
     }
 
+    /// Returns the text of an error that concerns one row of many: the
+    /// function's own, or that its message or its answer is too long.
+    ///
+    /// # Errors
+    /// The error concerns the others, too.
+    pub(crate) fn into_row_error(self) -> Result<String, Self> {
+        match self {
+            Self::Function { text, .. } => Ok(text),
+            Self::Transport { ref source, .. } if matches!(**source, TransportError::TooLong { .. }) => {
+                Ok(source.to_string())
+            }
+            error => Err(error),
+        }
+    }
+
     /// Returns the cause of [`reason_alone`](Error::reason_alone).
     fn reasons_cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         use std::error::Error;

@@ -117,9 +117,16 @@ impl Command {
         id: u64,
         batch: BatchWriter,
         made_for: FunctionConnection,
+        due: Option<Due>,
         route: &FunctionRoute,
     ) -> Self {
-        Self::new(shape, terms, id, Body::Open(batch), made_for, route)
+        let length = batch.length();
+        let command = Self::new(shape, terms, id, Body::Open(batch), made_for, route);
+        let mut content = lock(&command.content);
+        content.ends.push(length);
+        command.push_call(&mut content, due, length);
+        drop(content);
+        command
     }
 
     /// Creates the message of a single call.
@@ -175,8 +182,8 @@ impl Command {
         }
     }
 
-    /// Adds a call, unless the batch is full, or being sent. Returns the call's
-    /// number.
+    /// Adds a call, unless the batch is full, would be longer than a message may
+    /// be, or is being sent. Returns the call's number.
     pub(super) fn add(&self, args: &impl Arguments, due: Option<Due>) -> Option<ekuiper_core::Result<usize>> {
         let mut content = lock(&self.content);
         let Content { body: Body::Open(batch), ends, calls, .. } = &mut *content else { return None };
@@ -184,8 +191,10 @@ impl Command {
         if before >= FULL || batch.rows() >= self.terms.max_rows || self.first_failure.get().is_some() {
             return None;
         }
-        if let Err(error) = batch.row(args) {
-            return Some(Err(error));
+        match batch.row_within(args, self.origin.site.options.max_message) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return None,
+            Err(error) => return Some(Err(error)),
         }
         let (row, length) = (calls.len(), batch.length());
         ends.push(length);

@@ -229,6 +229,13 @@ impl Drop for UnderWay {
     }
 }
 
+/// Outcomes of the next rows.
+enum Part {
+    Answer(Received),
+    /// The error of one row, whose message alone is longer than the limit.
+    TooLong(String),
+}
+
 /// The answer to a batch.
 struct Received {
     format: Format,
@@ -315,8 +322,11 @@ where
 {
     let mut outcomes = Vec::with_capacity(rows.size_hint().0);
     let called = match connect(function) {
-        Ok((caller, Some(connection))) => in_batches(&caller, connection, rows, |received| {
-            outcomes.append(&mut received.decode(caller.route)?);
+        Ok((caller, Some(connection))) => in_batches(&caller, connection, rows, |part| {
+            match part {
+                Part::Answer(received) => outcomes.append(&mut received.decode(caller.route)?),
+                Part::TooLong(text) => outcomes.push(Err(text)),
+            }
             Ok(())
         }),
         Ok((caller, None)) => one_by_one(function, &caller, rows, |_, outcome| outcomes.push(outcome)),
@@ -345,9 +355,17 @@ where
         });
     };
     let (mut first, mut result) = (0, None);
-    in_batches(&caller, connection, rows, |received| {
-        received.decode_into(caller.route, first, &mut result, &mut each)?;
-        first += received.rows as usize;
+    in_batches(&caller, connection, rows, |part| {
+        match part {
+            Part::Answer(received) => {
+                received.decode_into(caller.route, first, &mut result, &mut each)?;
+                first += received.rows as usize;
+            }
+            Part::TooLong(text) => {
+                each(first, Err(&text));
+                first += 1;
+            }
+        }
         Ok(())
     })
 }
@@ -368,7 +386,7 @@ fn in_batches<A: Arguments>(
     caller: &Caller<'_>,
     mut connection: FunctionConnection,
     mut rows: impl Iterator<Item = A>,
-    mut read: impl FnMut(Received) -> Result<()>,
+    mut read: impl FnMut(Part) -> Result<()>,
 ) -> Result<()> {
     let route = caller.route;
     let format = connection.format();
@@ -379,12 +397,24 @@ fn in_batches<A: Arguments>(
         let id = next_batch();
         let mut batch = BatchWriter::new(format, buffer, id, &route.encoded_meta);
         let mut encoded = Ok(());
+        let mut too_long = None;
         while let Some(args) = row.take_if(|_| batch.length() < FULL && batch.rows() < caller.terms.max_rows) {
-            if let Err(source) = batch.row(&args) {
-                encoded = Err(route.unsent(CallKind::Batch, source));
-                break;
+            match batch.row_within(&args, route.plugin.site.options.max_message) {
+                Ok(Ok(())) => row = rows.next(),
+                Ok(Err(length)) if batch.rows() == 0 => {
+                    too_long = Some(length);
+                    row = rows.next();
+                    break;
+                }
+                Ok(Err(_)) => {
+                    row = Some(args);
+                    break;
+                }
+                Err(source) => {
+                    encoded = Err(route.unsent(CallKind::Batch, source));
+                    break;
+                }
             }
-            row = rows.next();
         }
         // The next batch is sent before the answer to this one is decoded.
         let received = under_way.take().map(|(sent, calls)| sent.receive(caller, calls)).transpose()?;
@@ -394,7 +424,13 @@ fn in_batches<A: Arguments>(
             Err(error) => Err(error),
         };
         if let Some(received) = received {
-            read(received)?;
+            read(Part::Answer(received))?;
+        }
+        if let Some(length) = too_long {
+            let error = route.counted.begin(1, Instant::now()).fail(route.too_long(length));
+            read(Part::TooLong(error.into_row_error()?))?;
+            buffer = Vec::new();
+            continue;
         }
         let Some((sent, calls, free)) = sent? else { break };
         connection = sent.connection.clone();
@@ -425,8 +461,7 @@ where
         };
         match called {
             Ok(result) => each(row, Ok(result)),
-            Err(Error::Function { text, .. }) => each(row, Err(text)),
-            Err(error) => return Err(error),
+            Err(error) => each(row, Err(error.into_row_error()?)),
         }
     }
     Ok(())

@@ -199,6 +199,7 @@ impl Pipeline {
             self.set_timer(&mut queue, due.at);
         }
         let wrong = |source| self.route.unsent(shape.kind(), source);
+        let max = self.route.plugin.site.options.max_message;
         if let Some(last) = queue.waiting.back().filter(|last| last.shape == shape && last.terms == terms)
             && let Some(row) = last.add(args, due).transpose().map_err(wrong)?
         {
@@ -208,15 +209,20 @@ impl Pipeline {
         let buffer = std::mem::take(&mut queue.buffer);
         let command = if shape.is_batch {
             let id = next_batch();
-            let batch = BatchWriter::new(shape.format, buffer, id, &self.route.encoded_meta);
-            let command = Command::batch(shape, terms, id, batch, connection, &self.route);
-            command.add(args, due).transpose().map_err(wrong)?;
-            command
+            let mut batch = BatchWriter::new(shape.format, buffer, id, &self.route.encoded_meta);
+            if let Err(length) = batch.row_within(args, max).map_err(wrong)? {
+                return Ok(self.refuse(Command::call(shape, terms, Vec::new(), due, connection, &self.route), length));
+            }
+            Command::batch(shape, terms, id, batch, connection, due, &self.route)
         } else {
             let mut message = buffer;
             message.clear();
             encode_call(shape.format, &mut message, CallKind::Exec, args, Some(&self.route.encoded_meta))
                 .map_err(wrong)?;
+            if message.len() > max {
+                let length = message.len();
+                return Ok(self.refuse(Command::call(shape, terms, Vec::new(), due, connection, &self.route), length));
+            }
             Command::call(shape, terms, message, due, connection, &self.route)
         };
         let command = Arc::new(command);
@@ -235,6 +241,13 @@ impl Pipeline {
             }
         }
         Ok((command, 0))
+    }
+
+    /// Fails a call whose message alone is longer than the limit.
+    fn refuse(&self, command: Command, length: usize) -> (Arc<Command>, usize) {
+        self.route.counted.made(1, command.since);
+        command.fail(self.route.too_long(length));
+        (Arc::new(command), 0)
     }
 
     /// Has the idle reader read the answer to this command, if that is in

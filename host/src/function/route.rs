@@ -12,9 +12,11 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::message::{
     Arguments, CallKind, EncodedMeta, Feature, FunctionMeta, Meta, Outcome, SymbolKind, decode_reply, encode_call,
 };
+use ekuiper_core::transport::TransportError;
 use serde::de::DeserializeOwned;
 
 use crate::channel::{Channel, Failure};
+use crate::error::transport_error;
 use crate::health::ledger::{Counted, Ledger};
 use crate::health::vitals::Place;
 use crate::plugin::Plugin;
@@ -205,6 +207,14 @@ impl FunctionRoute {
     /// Returns the error of arguments that cannot be encoded.
     pub(super) fn unsent(&self, kind: CallKind, source: ekuiper_core::Error) -> Error {
         Error::Message { what: self.what(kind).not_sent(), source: source.into() }
+    }
+
+    /// Returns the error of a call whose message alone is longer than the limit.
+    pub(super) fn too_long(&self, length: usize) -> Error {
+        let (length, max) = (length as u64, self.plugin.site.options.max_message as u64);
+        let what = self.what(CallKind::Exec).not_sent();
+        let words = format!("plugin {}: {what}", self.plugin.name());
+        transport_error(what.in_words(words))(TransportError::TooLong { length, max })
     }
 
     /// Returns the error of an answer that cannot be decoded.

@@ -300,6 +300,7 @@ fn launch_json(name: &str, site: &Site) -> Result<String> {
     launch.log_level = site.options.log_level.clone();
     launch.supervises = true;
     launch.hello = Some(Hello::VERSION);
+    launch.max_message = Some(site.options.max_message);
     if site.transport_name() != "uds" {
         launch.transport = Some(site.transport_name().to_owned());
     }

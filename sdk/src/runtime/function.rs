@@ -22,11 +22,20 @@ use crate::raw_function::RawFunction;
 use crate::{Error, FunctionContext, Result};
 
 /// What is known of a function's calls.
-pub(super) struct Calls {
+pub(crate) struct Calls {
     pub(super) format: Format,
     /// `None` where no supervisor restarts this process.
     pub(super) mark: Option<FunctionMark>,
     pub(super) cancelled: Option<Arc<CancelledCalls>>,
+    /// Maximum length of an answer, in bytes.
+    pub(super) limit: usize,
+}
+
+impl Calls {
+    /// Calls outside of a plugin's process.
+    pub(crate) fn in_test(format: Format) -> Self {
+        Self { format, mark: None, cancelled: None, limit: usize::MAX }
+    }
 }
 
 /// Runs a function on its thread, on the given channel or a new one, until it
@@ -66,7 +75,7 @@ impl channel::Answer for Server<'_> {
             tracing::error!("a call that was in flight when the previous worker died is not executed again");
             return encode_error(self.calls.format, reply, UNKNOWN_CALL);
         }
-        answer(self.function, self.calls.format, call, reply, self.calls.cancelled.as_ref());
+        answer(self.function, &self.calls, call, reply);
     }
 
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>) {
@@ -81,16 +90,11 @@ impl channel::Answer for Server<'_> {
 }
 
 /// Appends the reply to a call, which may be an error or a panic's text.
-pub(crate) fn answer(
-    function: &mut dyn RawFunction,
-    format: Format,
-    call: &[u8],
-    reply: &mut Vec<u8>,
-    cancelled: Option<&Arc<CancelledCalls>>,
-) {
+pub(crate) fn answer(function: &mut dyn RawFunction, calls: &Calls, call: &[u8], reply: &mut Vec<u8>) {
+    let format = calls.format;
     let start = reply.len();
     let answered = Call::decode(format, call).map_err(Into::into).and_then(|call| {
-        let done = catch_panic(|| carry_out(function, format, &call, reply, cancelled));
+        let done = catch_panic(|| carry_out(function, calls, &call, reply));
         // A malformed context is the cause, whatever error the function returned.
         if done.is_err() && call.kind == CallKind::Exec { call.meta().map_err(Into::into).and(done) } else { done }
     });
@@ -102,13 +106,8 @@ pub(crate) fn answer(
     }
 }
 
-fn carry_out(
-    function: &mut dyn RawFunction,
-    format: Format,
-    call: &Call<'_>,
-    reply: &mut Vec<u8>,
-    cancelled: Option<&Arc<CancelledCalls>>,
-) -> Result<()> {
+fn carry_out(function: &mut dyn RawFunction, calls: &Calls, call: &Call<'_>, reply: &mut Vec<u8>) -> Result<()> {
+    let Calls { format, limit, ref cancelled, .. } = *calls;
     let context = |call: &Call<'_>, watch: CallWatch| -> Result<_> {
         Ok(FunctionContext { meta: if function.needs_context() { call.meta()? } else { Default::default() }, watch })
     };
@@ -123,9 +122,9 @@ fn carry_out(
         }
         CallKind::Batch => {
             // It ends before the answer is sent: the next batch is sent after that.
-            let executing = cancelled.map(|cancelled| cancelled.begin(call.id));
+            let executing = cancelled.as_ref().map(|cancelled| cancelled.begin(call.id));
             let context = context(call, executing.as_ref().map(Executing::watch).unwrap_or_default())?;
-            let mut results = BatchReply::new(format, reply, call.id);
+            let mut results = BatchReply::new(format, reply, call.id).within(limit);
             function.exec_batch(&mut Rows::new(&call.args)?, &context, &mut results)?;
             results.finish();
             Ok(())

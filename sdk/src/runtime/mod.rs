@@ -30,7 +30,7 @@ mod supervised;
 mod symbols;
 mod watchdog;
 
-pub(crate) use function::answer;
+pub(crate) use function::{Calls, answer};
 pub(crate) use sink::deliver;
 pub(crate) use source::run as run_source;
 
@@ -76,7 +76,8 @@ pub(crate) fn run(plugin: Definition, arguments: Vec<String>) -> ExitCode {
     };
     log::init(launch.log_level.as_deref());
     let mut options = Options::default();
-    options.max_message = plugin.limits.max_message;
+    // What its receiver refuses is an error of its sender.
+    options.max_message = plugin.limits.max_message.min(launch.max_message.unwrap_or(usize::MAX));
     options.spin = plugin.limits.spin;
     let transport = match BuiltIn::choose(launch.transport.as_deref()) {
         Ok(transport) => transport,

@@ -306,7 +306,12 @@ impl Symbols {
                 let place = self.plugin.functions.keys().position(|name| name == symbol)?;
                 let idempotent = function.declared.idempotent;
                 let mark = site.supervisor.as_ref().map(|supervisor| supervisor.marks.function(place, idempotent));
-                let calls = function::Calls { format, mark, cancelled: site.cancels.of(symbol) };
+                let calls = function::Calls {
+                    format,
+                    mark,
+                    cancelled: site.cancels.of(symbol),
+                    limit: site.options.max_message,
+                };
                 Box::new(move |progress| function::live(&site, &shared, address, channel, calls, progress))
             }
             _ => return None,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::meta::test_meta;
 use crate::error::text_of;
 use crate::raw_function::{BoxedFunction, IntoFunction};
-use crate::runtime::answer;
+use crate::runtime::{Calls, answer};
 
 /// Creates a test of a function, as added by
 /// [`Plugin::function`](crate::Plugin::function).
@@ -83,7 +83,7 @@ impl FunctionTest {
         request.clear();
         let meta = meta.map(EncodedMeta::from);
         encode_call(Format::Json, &mut request, kind, &args, meta.as_ref()).map_err(|error| text_of(&error))?;
-        answer(&mut *self.0.function, Format::Json, &request, &mut reply, None);
+        answer(&mut *self.0.function, &Calls::in_test(Format::Json), &request, &mut reply);
         decode_reply(Format::Json, &reply).map_err(|error| text_of(&error))?
     }
 }

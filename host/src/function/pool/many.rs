@@ -90,8 +90,7 @@ fn rows<I>(pool: &FunctionPool, rows: I) -> Rows<'_, I> {
 fn outcome_of<R>(result: Result<R>) -> Result<Outcome<R>> {
     match result {
         Ok(result) => Ok(Ok(result)),
-        Err(Error::Function { text, .. }) => Ok(Err(text)),
-        Err(error) => Err(error),
+        Err(error) => error.into_row_error().map(Err),
     }
 }
 
