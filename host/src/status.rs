@@ -68,8 +68,9 @@ pub struct Status {
     /// Time since the process has completed its handshake, while it is alive.
     #[serde(serialize_with = "seconds_of_some")]
     pub uptime: Option<Duration>,
-    /// Resident memory of the process and its process group, in bytes, while
-    /// the process is alive. Pages that processes share count for each.
+    /// Resident memory of the process and its descendants, in bytes, while the
+    /// process is alive. Pages that processes share count for each. A
+    /// descendant whose parent has ended does not count.
     pub resident: Option<u64>,
     /// How the last process ended, if one has.
     pub last_exit: Option<Exit>,
@@ -147,8 +148,9 @@ pub struct MemberStatus {
     /// Time since the process has completed its handshake, while it is alive.
     #[serde(serialize_with = "seconds_of_some")]
     pub uptime: Option<Duration>,
-    /// Resident memory of the process and its process group, in bytes, while
-    /// the process is alive. Pages that processes share count for each.
+    /// Resident memory of the process and its descendants, in bytes, while the
+    /// process is alive. Pages that processes share count for each. A
+    /// descendant whose parent has ended does not count.
     pub resident: Option<u64>,
     /// How the last process ended, if one has.
     pub last_exit: Option<Exit>,

@@ -4,6 +4,9 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
 use ekuiper_host::Host;
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::plugins::Ledger;
@@ -21,9 +24,47 @@ fn resident() -> usize {
     line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
 }
 
+/// Held by a test that measures this process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Number of times that this process has read a file or a socket.
+fn reads() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("syscr: ")).unwrap().parse().unwrap()
+}
+
+/// A status costs what the plugin's own processes cost, however many others run
+/// on the machine.
+#[test]
+fn a_status_does_not_look_at_other_processes() {
+    let _watchdog = Watchdog::start();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let ledger = Ledger::new();
+    let host = Host::builder().plugin(ledger.folder()).build().unwrap();
+    host.start("ledger").unwrap();
+    let cost = || {
+        let before = reads();
+        for _ in 0..10 {
+            assert!(host.status("ledger").unwrap().resident.is_some());
+            assert_eq!(host.health().len(), 1);
+        }
+        reads() - before
+    };
+    let few = cost();
+    let mut others: Vec<_> = (0..200).map(|_| Command::new("sleep").arg("1000").spawn().unwrap()).collect();
+    let many = cost();
+    for other in &mut others {
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+    assert!(many < few + 200, "{few} reads, and {many} beside 200 processes more");
+    host.shutdown();
+}
+
 #[test]
 fn long_messages_leave_no_memory_behind() {
     let _watchdog = Watchdog::start();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let ledger = Ledger::new();
     let host = Host::builder().plugin(ledger.folder()).build().unwrap();
     let (length, text) = (host.function("length").unwrap(), host.function("text").unwrap());

@@ -17,7 +17,6 @@ use crate::catalog::Package;
 use crate::event_stream::EventStream;
 use crate::function::Function;
 use crate::function::pool::FunctionPoolBuilder;
-use crate::process::group;
 use crate::sink::SinkBuilder;
 use crate::source::SourceBuilder;
 use crate::status::{Event, Status};
@@ -225,8 +224,7 @@ impl Host {
     /// sorted by name. Disturbs no call: what it reads is counted without
     /// locks.
     pub fn health(&self) -> Vec<Status> {
-        let resident = group::resident();
-        self.core.plugins().iter().map(|plugin| plugin.status(&resident)).collect()
+        self.core.plugins().iter().map(|plugin| plugin.status()).collect()
     }
 
     /// Returns the status of one plugin, as [`Host::health`] does of all.
@@ -234,7 +232,7 @@ impl Host {
     /// # Errors
     /// No plugin has this name.
     pub fn status(&self, plugin: &str) -> Result<Status> {
-        Ok(self.core.plugin(plugin)?.status(&group::resident()))
+        Ok(self.core.plugin(plugin)?.status())
     }
 
     /// Forgets a plugin's crashes: a plugin that is backing off or broken is

@@ -48,8 +48,8 @@ impl MemberProcess {
         drop(lock(&self.folder).take());
     }
 
-    fn status(&self, resident: &HashMap<u32, u64>) -> MemberStatus {
-        let status = self.plugin.status(resident);
+    fn status(&self) -> MemberStatus {
+        let status = self.plugin.status();
         MemberStatus {
             member: self.number,
             state: status.state,
@@ -153,11 +153,11 @@ impl Plugin {
     }
 
     /// Returns the status of the further processes in use, sorted by number.
-    pub(super) fn member_statuses(&self, resident: &HashMap<u32, u64>) -> Vec<MemberStatus> {
+    pub(super) fn member_statuses(&self) -> Vec<MemberStatus> {
         // The last lease may be dropped here, so not under the lock.
         let mut used: Vec<_> = lock(&self.members.0).leases.values().filter_map(Weak::upgrade).collect();
         used.sort_by_key(|lease| lease.process.number);
-        used.iter().map(|lease| lease.process.status(resident)).collect()
+        used.iter().map(|lease| lease.process.status()).collect()
     }
 
     /// Returns the number of restarts after a crash, with those of all further

@@ -27,6 +27,7 @@ use ekuiper_transport_ipc::wait::deadline_after;
 use crate::catalog::Package;
 use crate::channel::Channel;
 use crate::health::ledger::Ledger;
+use crate::process::group;
 use crate::site::{Claim, Holder, Site};
 use crate::status::{EventKind, PluginState, Status, Traffic};
 use crate::sync::{lock, wait};
@@ -321,8 +322,8 @@ impl Plugin {
         lock(&self.inner).lifecycle.restarts()
     }
 
-    /// Returns the status, with the memory of each process group.
-    pub(crate) fn status(&self, resident: &HashMap<u32, u64>) -> Status {
+    /// Returns the status.
+    pub(crate) fn status(&self) -> Status {
         let inner = lock(&self.inner);
         let lifecycle = &inner.lifecycle;
         let pid = inner.pid();
@@ -336,16 +337,17 @@ impl Plugin {
             generation: lifecycle.generation(),
             restarts: lifecycle.restarts(),
             uptime,
-            resident: pid.and_then(|pid| resident.get(&pid).copied()),
+            resident: None,
             last_exit: lifecycle.last_exit().cloned(),
             symbols: Vec::new(),
             traffic: Traffic::default(),
             members: Vec::new(),
         };
         drop(inner);
+        status.resident = pid.and_then(group::resident);
         status.symbols = self.ledger.symbols(status.restarts, self.all_restarts());
         status.traffic = self.ledger.traffic();
-        status.members = self.member_statuses(resident);
+        status.members = self.member_statuses();
         status
     }
 

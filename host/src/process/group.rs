@@ -34,15 +34,28 @@ pub(crate) fn members(leader: u32) -> Vec<u32> {
     processes.filter(|(_, folder)| field(folder, GROUP) == Some(leader)).map(|(pid, _)| pid).collect()
 }
 
-/// Returns the resident memory of each process group, in bytes, by its leader.
-pub(crate) fn resident() -> HashMap<u32, u64> {
-    let mut resident = HashMap::new();
-    for (_, folder) in processes().into_iter().flatten() {
-        if let (Some(group), Some(pages)) = (field(&folder, GROUP), field::<u64>(&folder, RESIDENT_PAGES)) {
-            *resident.entry(group).or_default() += pages * rustix::param::page_size() as u64;
+/// Returns the resident memory of a process and its descendants, in bytes;
+/// `None` if the process has ended. Other processes of the machine are not
+/// looked at, however many there are.
+pub(crate) fn resident(process: u32) -> Option<u64> {
+    let pages = |pid: u32| field::<u64>(&format!("/proc/{pid}"), RESIDENT_PAGES);
+    let mut resident = pages(process)?;
+    let mut parents = vec![process];
+    while let Some(parent) = parents.pop() {
+        for child in children(parent) {
+            // One that has ended meanwhile has none.
+            resident += pages(child).unwrap_or_default();
+            parents.push(child);
         }
     }
-    resident
+    Some(resident * rustix::param::page_size() as u64)
+}
+
+/// Returns the children of a process.
+fn children(process: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Returns all processes, with their folders; `None` if they cannot be listed.
@@ -82,8 +95,34 @@ pub(crate) fn activity(members: &[u32]) -> Activity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
+    use std::os::unix::process::CommandExt;
     use std::time::{Duration, Instant};
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // it does not outlive this test
+    fn the_memory_of_descendants_counts() {
+        let script = "sh -c 'sleep 1000 & wait' & sleep 1000 & wait";
+        let mut command = std::process::Command::new("sh");
+        let mut child = command.args(["-c", script]).process_group(0).spawn().unwrap();
+        let give_up = Instant::now() + Duration::from_secs(20);
+        let all = loop {
+            let all = members(child.id());
+            if all.len() == 4 {
+                break all;
+            }
+            assert!(Instant::now() < give_up, "{all:?}");
+        };
+        let of = |pid: u32| resident(pid).unwrap();
+        let mut descendants = children(child.id());
+        descendants.extend(descendants.clone().into_iter().flat_map(children));
+        let (whole, parts) = (of(child.id()), all.iter().filter(|pid| **pid != child.id()).map(|pid| of(*pid)));
+        assert!(parts.clone().all(|part| part > 0 && part < whole));
+        assert_eq!(descendants.len(), 3);
+        kill_process_group(Pid::from_child(&child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert_eq!(resident(child.id()), None);
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods)] // it does not outlive this test
