@@ -15,6 +15,7 @@ mod feeding;
 mod folded;
 mod init;
 mod interrupt;
+mod json_text;
 mod lines;
 mod logging;
 mod output;

@@ -49,6 +49,46 @@ pub(crate) fn line(result: impl Display) -> Result<Reader> {
     written(write_line(&mut std::io::stdout().lock(), result))
 }
 
+/// Rows on their way to stdout: many small writes would cost more than the rows.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    bytes: Vec<u8>,
+}
+
+/// Number of bytes that are written together.
+const TOGETHER: usize = 64 << 10;
+
+impl Rows {
+    /// Whether all rows are written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Adds a row, and writes those before it if they are many.
+    ///
+    /// # Errors
+    /// As [`line`].
+    pub(crate) fn add(&mut self, row: impl Display) -> Result<Reader> {
+        // Writing into memory cannot fail.
+        let _ = writeln!(self.bytes, "{row}");
+        if self.bytes.len() >= TOGETHER { self.write() } else { Ok(Reader::Reads) }
+    }
+
+    /// Writes all rows.
+    ///
+    /// # Errors
+    /// As [`line`].
+    pub(crate) fn write(&mut self) -> Result<Reader> {
+        if *IS_TERMINAL {
+            console::clear_counters();
+        }
+        let mut stdout = std::io::stdout().lock();
+        let outcome = stdout.write_all(&self.bytes).and_then(|()| stdout.flush());
+        self.bytes.clear();
+        written(outcome)
+    }
+}
+
 fn write_line(to: &mut impl Write, result: impl Display) -> std::io::Result<()> {
     writeln!(to, "{result}")?;
     to.flush()

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_host::{Source, Tuple};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::args::Limits;
 use crate::error::{Error, Result};
@@ -14,8 +16,8 @@ use crate::interrupt::Interrupt;
 use crate::output;
 
 /// A source being read, and the errors of its rows.
-pub(crate) struct Reading {
-    source: Source,
+pub(crate) struct Reading<M = Value> {
+    source: Source<M>,
     symbol: String,
     wanted: Option<u64>,
     got: u64,
@@ -29,9 +31,9 @@ pub(crate) struct Reading {
     pub(crate) errors: RecordErrors,
 }
 
-impl Reading {
+impl<M: DeserializeOwned> Reading<M> {
     pub(crate) fn new(
-        source: Source,
+        source: Source<M>,
         symbol: &str,
         wanted: Option<u64>,
         limits: &Limits,
@@ -69,7 +71,13 @@ impl Reading {
     /// # Errors
     /// The source cannot continue; there were too many consecutive errors; the
     /// timeout expired before the requested number of rows.
-    pub(crate) fn next(&mut self) -> Result<Option<Tuple>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Tuple<M>>> {
+        self.next_or(None::<fn() -> Result<()>>)
+    }
+
+    /// Returns the next row, as [`next`](Self::next); if there is none yet,
+    /// calls `idle` before it waits.
+    pub(crate) fn next_or(&mut self, mut idle: Option<impl FnOnce() -> Result<()>>) -> Result<Option<Tuple<M>>> {
         while self.wanted.is_none_or(|wanted| self.got < wanted) {
             let due = self.errors.tell_due();
             let now = Instant::now();
@@ -77,7 +85,10 @@ impl Reading {
             if left.is_some_and(|left| left.is_zero()) {
                 return self.time_is_over();
             }
-            let patience = due.into_iter().chain(left).min();
+            let patience = match idle {
+                Some(_) => Some(Duration::ZERO),
+                None => due.into_iter().chain(left).min(),
+            };
             let received = match patience {
                 None => self.source.next().transpose(),
                 Some(patience) => self.source.next_within(patience),
@@ -90,7 +101,11 @@ impl Reading {
                 Ok(None) => break,
                 // Caused by the signal, or by the reader that went away.
                 Err(_) if self.interrupt.is_set() || self.has_no_reader() => break,
-                Err(Error::Host(ekuiper_host::Error::Timeout { .. })) if patience.is_some() => {}
+                Err(Error::Host(ekuiper_host::Error::Timeout { .. })) if patience.is_some() => {
+                    if let Some(idle) = idle.take() {
+                        idle()?;
+                    }
+                }
                 // The source may continue.
                 Err(error) if error.concerns_one_record() => {
                     self.source_errors += 1;
@@ -102,7 +117,7 @@ impl Reading {
         Ok(None)
     }
 
-    fn time_is_over(&self) -> Result<Option<Tuple>> {
+    fn time_is_over(&self) -> Result<Option<Tuple<M>>> {
         match (self.wanted, self.end) {
             (Some(wanted), Some((after, _))) => {
                 Err(Error::TooFew { symbol: self.symbol.clone(), got: self.got, wanted, after })
