@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Build a plugin, and write the zip that eKuiper installs
     Package(PackageArguments),
+    /// Rebuild and update a plugin when its files change, while its symbols go on
+    Watch(Watch),
     /// Install or update a plugin in a running engine
     Deploy(Deploy),
     /// Remove a plugin from a running engine
@@ -208,6 +210,28 @@ pub(crate) struct PackageArguments {
     /// Use the program that a Cargo project was built to before
     #[arg(long)]
     pub(crate) no_build: bool,
+}
+
+/// `ekuiper-plugin watch my-plugin revert '"hello"'`
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The plugin's folder, or a pipeline's TOML file
+    pub(crate) path: PathBuf,
+    /// A source, whose rows are printed, or a function, which is called after each change
+    pub(crate) symbol: Option<String>,
+    /// The function's arguments, each as JSON
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
+    pub(crate) arguments: Vec<String>,
+    /// What a source reads: a topic, for example
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) datasource: String,
+    /// A source's configuration, a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) config: String,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
 }
 
 /// The engine that a command talks to.

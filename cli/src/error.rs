@@ -81,7 +81,7 @@ pub(crate) enum Error {
         path.display()
     )]
     Undescribed { path: PathBuf },
-    #[error("{} is a package already", path.display())]
+    #[error("{} is a file, but PATH must be a plugin's folder here", path.display())]
     IsPackaged { path: PathBuf },
     #[error("{} is no Cargo project: there is nothing to build for {target}; leave --target out", path.display())]
     NothingToBuild { path: PathBuf, target: String },
@@ -103,6 +103,8 @@ pub(crate) enum Error {
     OddName { path: PathBuf },
     #[error("{} is a link to a folder: put the folder itself there, or leave it out", path.display())]
     LinkedFolder { path: PathBuf },
+    #[error("{symbol} is a sink: watch a pipeline that ends in it")]
+    WatchedSink { symbol: String },
     #[error("cannot {action} at {url} (is an engine running there, and is that its REST address?)")]
     NoEngine { url: String, action: &'static str, source: Box<ureq::Error> },
     #[error("{url} is no URL that this command understands: http://HOST:PORT, without TLS")]

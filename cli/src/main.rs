@@ -28,6 +28,7 @@ mod reading;
 mod rows;
 mod session;
 mod target;
+mod watching;
 
 use std::process::ExitCode;
 

@@ -13,8 +13,9 @@ use crate::args::Common;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::plugin_path;
+use crate::plugin_path::{self, Resolved};
 use crate::project::BuildOptions;
+use crate::watching::Watching;
 
 /// Interval of the look for crashes and other events.
 const LOOK: Duration = Duration::from_millis(100);
@@ -64,7 +65,20 @@ impl Session {
         // Refuse an unknown transport before building anything.
         let _ = builder(common).build()?;
         let plugins = paths.iter().map(|path| plugin_path::resolve(path, common, options));
-        let plugins = plugins.collect::<Result<Vec<_>>>()?;
+        Self::with(common, plugins.collect::<Result<_>>()?)
+    }
+
+    /// Creates a host with the plugins at `paths`, and updates them when their
+    /// files change. After each update the plugin's name is received.
+    pub(crate) fn watch(common: &Common, options: &BuildOptions, paths: &[&Path]) -> Result<(Self, Receiver<String>)> {
+        let _ = builder(common).build()?;
+        let (watching, plugins) = Watching::resolve(common, options, paths)?;
+        let session = Self::with(common, plugins)?;
+        let updates = watching.start(session.host.clone(), session.interrupt.clone())?;
+        Ok((session, updates))
+    }
+
+    fn with(common: &Common, plugins: Vec<Resolved>) -> Result<Self> {
         let (mut builder, mut unpacked) = (builder(common), Vec::new());
         for plugin in plugins {
             builder = builder.package(plugin.package);

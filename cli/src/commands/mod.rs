@@ -8,6 +8,7 @@ mod package;
 mod run;
 mod sink;
 mod source;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Sink(sink) => sink::run(common, sink),
         Command::Run(run) => run::run(common, run),
         Command::Package(arguments) => package::run(common, arguments),
+        Command::Watch(watch) => watch::run(common, watch),
         Command::Deploy(arguments) => deploy::deploy(common, arguments),
         Command::Remove(arguments) => deploy::remove(arguments),
         #[cfg(feature = "bench")]

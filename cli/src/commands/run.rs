@@ -24,16 +24,21 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<ExitCode> {
     pipeline.source.count = run.count.or(pipeline.source.count);
     let paths: Vec<&Path> = pipeline.plugins.iter().map(AsRef::as_ref).collect();
     let session = Session::open(common, &run.build, &paths)?;
+    execute(&session, &pipeline, &run.limits)
+}
+
+/// Runs a pipeline to its end, and prints the summary.
+pub(super) fn execute(session: &Session, pipeline: &Pipeline, limits: &Limits) -> Result<ExitCode> {
     let mut counts = Counts::default();
     let mut progress = Progress::start();
-    let flowed = flow(&session, &pipeline, &run.limits, &mut counts, &mut progress);
+    let flowed = flow(session, pipeline, limits, &mut counts, &mut progress);
     let elapsed = progress.elapsed();
     drop(progress);
     let flowed = session.outcome(flowed);
     let seconds = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
     let rows = counts.rows();
     debug_assert_eq!(counts.read, rows.all(), "each row is in one final state: {counts:?}");
-    let acked = counts.acked(&pipeline);
+    let acked = counts.acked(pipeline);
     let crashes = session.crashes();
     let summary = json!({
         "read": rows.all(), "calls": counts.calls, "sent": counts.sent.all(), "delivered": rows.delivered,
