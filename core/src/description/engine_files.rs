@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::config::ENGINE_SOURCE_FIELDS;
-use super::{DataType, Description, Field, FunctionDescription, SinkDescription, SourceDescription};
+use super::{DataType, Description, Field, FunctionDescription, SinkDescription, SourceDescription, is_file_name};
 use crate::message::SymbolKind;
 use crate::printable::is_unprintable;
 
@@ -72,15 +72,15 @@ impl Description {
     pub fn engine_files(&self) -> Vec<EngineFile> {
         let mut files = Vec::new();
         let mut add = |path: String, content: String| files.push(EngineFile { path, content });
-        for source in self.sources.iter().filter(|source| !is_own(SymbolKind::Source, &source.name)) {
+        for source in self.sources.iter().filter(|source| has_files(SymbolKind::Source, &source.name)) {
             let shown = source_json(source);
             add(format!("sources/{}.yaml", source.name), source_yaml(source, &shown));
             add(format!("sources/{}.json", source.name), pretty(&shown));
         }
-        for sink in self.sinks.iter().filter(|sink| !is_own(SymbolKind::Sink, &sink.name)) {
+        for sink in self.sinks.iter().filter(|sink| has_files(SymbolKind::Sink, &sink.name)) {
             add(format!("sinks/{}.json", sink.name), pretty(&sink_json(sink)));
         }
-        for function in self.functions.iter().filter(|function| !is_own(SymbolKind::Function, &function.name)) {
+        for function in self.functions.iter().filter(|function| has_files(SymbolKind::Function, &function.name)) {
             add(format!("functions/{}.json", function.name), pretty(&function_json(function)));
         }
         files
@@ -100,6 +100,11 @@ impl Description {
         }
         doubts
     }
+}
+
+/// Whether a symbol of this name has files.
+fn has_files(kind: SymbolKind, name: &str) -> bool {
+    is_file_name(name) && !is_own(kind, name)
 }
 
 fn is_own(kind: SymbolKind, name: &str) -> bool {
