@@ -483,10 +483,12 @@ fn without_any_process_calls_fail(transport: &str) {
 
 fn a_process_that_hangs_gets_no_calls_until_it_has_answered(transport: &str) {
     with_ledger(transport, as_it_is, |host, scratch| {
-        let pool = occupy(host, 2, scratch).end();
+        // Calls in one message wait for each other.
+        let apart = CallOptions::new().batch_rows(1);
+        let pool = occupy(host, 2, scratch).end().with_options(apart);
         let (hung, free) = (scratch.join("hung"), scratch.join("free"));
         fs::write(&free, "").unwrap();
-        let short = pool.clone().with_options(CallOptions::new().answer_within(Duration::from_millis(50)));
+        let short = pool.clone().with_options(apart.answer_within(Duration::from_millis(50)));
         assert_eq!(short.call::<u64>((1, text(&hung))).unwrap_err().kind(), ErrorKind::Timeout);
         for number in 0..50u64 {
             assert_eq!(pool.call::<u64>((number, text(&free))).unwrap(), number);
@@ -496,13 +498,30 @@ fn a_process_that_hangs_gets_no_calls_until_it_has_answered(transport: &str) {
         let calls: Vec<_> = (0..2u64).map(|number| pool.call_async::<u64>((number, text(&again))).unwrap()).collect();
         let again = Occupied { calls, pool, file: again };
         again.await_begun(2);
-        again.end();
+        let pool = again.end();
+        // Both hang, and one of them answers.
+        let short = pool.clone().with_options(apart.answer_within(Duration::from_millis(50)));
+        let files = [0, 1].map(|number| scratch.join(format!("hung{number}")));
+        for answered in &files {
+            let calls = files.each_ref().map(|file| short.call_async::<u64>((1, text(file))).unwrap());
+            assert!(calls.into_iter().all(|call| call.wait().unwrap_err().kind() == ErrorKind::Timeout));
+            fs::write(answered, "").unwrap();
+            assert_eq!(pool.call::<u64>((1, text(&free))).unwrap(), 1);
+            files.iter().for_each(|file| fs::write(file, "").unwrap());
+            let last = scratch.join("last");
+            let calls = [0, 1].map(|number: u64| pool.call_async((number, text(&last))).unwrap());
+            let last = Occupied { calls: calls.into(), pool: pool.clone(), file: last };
+            last.await_begun(2);
+            last.end();
+            files.iter().for_each(|file| fs::remove_file(file).unwrap());
+        }
     });
 }
 
 fn a_long_call_holds_up_no_other(transport: &str) {
     with_ledger(transport, as_it_is, |host, scratch| {
-        let pool = occupy(host, 2, scratch).end();
+        // Calls in one message wait for each other.
+        let pool = occupy(host, 2, scratch).end().with_options(CallOptions::new().batch_rows(1));
         let (long, short) = (scratch.join("long"), scratch.join("short"));
         fs::write(&short, "").unwrap();
         let shorts = |count| (0..count).map(|number: u64| (number, text(&short)));

@@ -33,6 +33,8 @@ pub struct PooledCall<R> {
 
 /// A call, for its caller and for the pool.
 pub(super) struct Entry {
+    /// Number of the call, in the order in which they are made.
+    pub(super) number: u64,
     pub(super) args: EncodedArgs,
     pub(super) terms: Terms,
     pub(super) due: Option<Due>,
@@ -68,7 +70,14 @@ enum Stage {
 }
 
 impl Entry {
-    pub(super) fn new(args: EncodedArgs, terms: Terms, due: Option<Due>, since: Instant, waiting: usize) -> Self {
+    pub(super) fn new(
+        number: u64,
+        args: EncodedArgs,
+        terms: Terms,
+        due: Option<Due>,
+        since: Instant,
+        waiting: usize,
+    ) -> Self {
         let state = State {
             stage: Stage::Waiting,
             waker: None,
@@ -77,7 +86,7 @@ impl Entry {
             unsent_since: None,
             is_counted: false,
         };
-        Self { args, terms, due, since, state: Mutex::new(state), changed: Condvar::new() }
+        Self { number, args, terms, due, since, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Returns whether its caller still wants it.

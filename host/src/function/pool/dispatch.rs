@@ -55,6 +55,9 @@ pub(crate) struct Pool {
 }
 
 struct State {
+    /// Number of calls that were made.
+    calls: u64,
+    /// In the order in which they were made.
     waiting: VecDeque<Arc<Entry>>,
     lanes: Vec<Lane>,
     /// Since when no process can be called.
@@ -72,8 +75,8 @@ enum Step {
     /// Take the calls back that are behind one that takes long.
     Withdraw(Arc<Pipeline>),
     Connect(usize),
-    /// Has a process that did not answer in time done so since?
-    Probe(usize, FunctionConnection),
+    /// Have these processes, which did not answer in time, done so since?
+    Probe(Vec<(usize, FunctionConnection)>),
     Fail(Vec<Arc<Entry>>, Error),
     /// The deadlines of these have passed.
     Expire(VecDeque<Arc<Entry>>),
@@ -102,7 +105,7 @@ impl Pool {
             let pipeline = Pipeline::new(first.clone(), Some(Waker::from(lanes[0].watcher.clone())));
             lanes[0].connected(pipeline);
             let waiting = VecDeque::new();
-            let state = State { waiting, lanes, away_since: None, timer: None, first_due: None };
+            let state = State { calls: 0, waiting, lanes, away_since: None, timer: None, first_due: None };
             Self {
                 plugin,
                 symbol: first.symbol.clone(),
@@ -166,8 +169,9 @@ impl Pool {
         let waiting = args.length() + size_of::<Entry>();
         self.site().waiting_calls.fetch_add(waiting, Ordering::Relaxed);
         let (terms, since) = (Terms::of(options, &self.site().options), Instant::now());
-        let entry = Arc::new(Entry::new(args, terms, due, since, waiting));
         let mut state = lock(&self.state);
+        state.calls += 1;
+        let entry = Arc::new(Entry::new(state.calls, args, terms, due, since, waiting));
         self.counted.made(1, since);
         state.waiting.push_back(entry.clone());
         if let Some(due) = due {
@@ -264,32 +268,36 @@ impl Pool {
             lanes[number].phase = Phase::Connecting { is_restart };
             return Some(Step::Connect(number));
         }
-        let hung = lanes.iter().zip(&usable).position(|(lane, usable)| usable.is_some() && lane.is_hung);
         let is_away = lanes.iter().zip(&usable).all(|(lane, usable)| usable.is_none() || lane.is_hung);
+        let connections = usable.into_iter().enumerate().zip(lanes.iter());
+        let hung = connections.filter_map(|((number, usable), lane)| Some((number, usable.filter(|_| lane.is_hung)?)));
+        let hung: Vec<_> = hung.collect();
         if is_away {
             let since = *state.away_since.get_or_insert(now);
-            if let Some(step) = self.give_up(&mut state, since, hung.and_then(|number| usable[number].as_ref()), now) {
+            if let Some(step) = self.give_up(&mut state, since, hung.first().map(|(_, hung)| hung), now) {
                 return Some(step);
             }
         } else {
             state.away_since = None;
         }
-        // A process that hangs is looked at now and then while calls wait.
-        if let Some(number) = hung
+        // Processes that hang are looked at now and then while calls wait.
+        let pause = (!hung.is_empty()).then(|| now + HUNG_PAUSE);
+        if let Some(at) = pause
             && state.timer.as_ref().is_none_or(|(at, _)| *at <= now)
         {
-            self.set_timer(&mut state, now + HUNG_PAUSE, now);
-            return usable.into_iter().nth(number).flatten().map(|connection| Step::Probe(number, connection));
+            self.set_timer(&mut state, at, now);
+            return Some(Step::Probe(hung));
         }
         let retries = state.lanes.iter().filter_map(|lane| match &lane.phase {
-            Phase::Failed { retry_at, .. } => Some(*retry_at),
+            // One that is due has been connected, or others are being started
+            // for the calls that wait.
+            Phase::Failed { retry_at, .. } => Some(*retry_at).filter(|at| *at > now),
             _ => None,
         });
         let patience = self.site().options.send_timeout;
         let gives_up =
             state.away_since.zip(state.waiting.front()).map(|(since, first)| later(since.max(first.since), patience));
-        let hung = hung.map(|_| now + HUNG_PAUSE);
-        if let Some(at) = retries.chain(gives_up).chain(state.first_due).chain(hung).chain(stall).min() {
+        if let Some(at) = retries.chain(gives_up).chain(state.first_due).chain(pause).chain(stall).min() {
             self.set_timer(&mut state, at, now);
         }
         None
@@ -345,10 +353,12 @@ impl Pool {
             Step::Give(number, pipeline, entry) => self.give(number, pipeline, entry),
             Step::Withdraw(pipeline) => pipeline.withdraw(),
             Step::Connect(number) => self.connect(number),
-            Step::Probe(number, connection) => {
-                // The answer to the call that was given up may be there.
-                if connection.channel.is_ready() == Some(true) {
-                    lock(&self.state).lanes[number].is_hung = false;
+            Step::Probe(hung) => {
+                for (number, connection) in hung {
+                    // The answer to the call that was given up may be there.
+                    if connection.channel.is_ready() == Some(true) {
+                        lock(&self.state).lanes[number].is_hung = false;
+                    }
                 }
             }
             Step::Fail(entries, error) => {
@@ -397,7 +407,9 @@ impl Pool {
             let outcome = given.command.outcome::<IgnoredAny>(&given.pipeline.route, given.row);
             let error = outcome.and_then(Result::err);
             let was_sent = given.command.was_sent();
-            is_hung |= was_sent && matches!(error, Some(Error::Timeout { .. }));
+            // Otherwise only a caller's deadline has passed.
+            let is_given_up = was_sent && given.command.is_settled();
+            is_hung |= is_given_up && matches!(error, Some(Error::Timeout { .. }));
             let retried = match error {
                 Some(error) if self.may_be_made_again(&given.entry, &error, was_sent) => {
                     let patience = self.site().options.send_timeout;
@@ -420,11 +432,12 @@ impl Pool {
         }
         let mut state = lock(&self.state);
         state.lanes[number].is_hung |= is_hung;
-        for entry in again.into_iter().rev() {
+        for entry in again {
             if let Some(due) = entry.due {
                 state.first_due = Some(state.first_due.map_or(due.at, |first| first.min(due.at)));
             }
-            state.waiting.push_front(entry);
+            let place = state.waiting.partition_point(|other| other.number < entry.number);
+            state.waiting.insert(place, entry);
         }
         drop(state);
         wake_tasks(wakers);

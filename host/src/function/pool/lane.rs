@@ -192,7 +192,7 @@ impl Lane {
         }
         if done > 0 {
             let now = Instant::now();
-            self.has_stalled = false;
+            (self.has_stalled, self.is_hung) = (false, false);
             self.work += now - std::mem::replace(&mut self.mark, now);
             self.calls += done;
             if is_full {
