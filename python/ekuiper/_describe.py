@@ -15,7 +15,7 @@ from .source import Source
 # without annotations, which a host asks for its description at the start, need not load them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Mapping, Optional
+    from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
     from ._annotations import Parameter
 
@@ -57,28 +57,32 @@ def _one_line(doc: Optional[str]) -> str:
     return " ".join(lines)
 
 
-def type_of(annotation: Any) -> Described:
-    """The type of an annotation: its name, and the fields of a struct in it."""
+def type_of(annotation: Any, within: Tuple[Any, ...] = ()) -> Described:
+    """The type of an annotation: its name, and the fields of a struct in it. Of a struct that is in
+    itself, by `within`, the fields are left out."""
     import typing
 
     from ._annotations import is_union_of, list_item, without_none
 
     inner = without_none(annotation)
     if inner is not annotation and not hasattr(annotation, "__metadata__"):
-        described = type_of(inner)
+        described = type_of(inner, within)
         return described if described["type"] == "any" else dict(described, type=described["type"] + "?")
     if inner is not annotation:
-        return type_of(typing.get_args(annotation)[0])
+        return type_of(typing.get_args(annotation)[0], within)
     scalar = _SCALARS.get(annotation) if isinstance(annotation, type) else None
     if scalar:
         return {"type": scalar}
     if is_dataclass(annotation) or is_typed_dict(annotation):
-        return {"type": "struct", "fields": [_setting(field) for field in fields_of(annotation)]}
+        if annotation in within:
+            return {"type": "struct"}
+        inside = (*within, annotation)
+        return {"type": "struct", "fields": [_setting(field, inside) for field in fields_of(annotation)]}
     if isinstance(annotation, type) and annotation.__module__ == "datetime" and annotation.__name__ == "datetime":
         return {"type": "datetime"}
     item = list_item(annotation)
     if item is not None and not isinstance(item, typing.TypeVar):
-        described = type_of(item)
+        described = type_of(item, within)
         return dict(described, type="list<%s>" % described["type"])
     origin = typing.get_origin(annotation) or annotation
     if isinstance(origin, type) and not issubclass(origin, (str, bytes)):
@@ -99,19 +103,22 @@ def _default(value: Any) -> Any:
         return None
 
 
-def _field(name: str, annotation: Any, required: bool, default: Any, doc: str) -> Described:
-    field = dict(type_of(annotation), name=name)
+def _field(
+    name: str, annotation: Any, required: bool, default: Any, doc: str, within: Tuple[Any, ...] = ()
+) -> Described:
+    field = dict(type_of(annotation, within), name=name)
     if not required:
         field["optional"] = True
-        if default is not None:
-            field["default"] = _default(default)
+        sent = None if default is None else _default(default)
+        if sent is not None:
+            field["default"] = sent
     if doc:
         field["doc"] = doc
     return field
 
 
-def _setting(setting: SettingsField) -> Described:
-    return _field(setting.name, setting.annotation, setting.required, setting.default, setting.doc)
+def _setting(setting: SettingsField, within: Tuple[Any, ...]) -> Described:
+    return _field(setting.name, setting.annotation, setting.required, setting.default, setting.doc, within)
 
 
 def _parameter(parameter: Parameter) -> Described:
@@ -148,7 +155,7 @@ def _configured_class(make: Any, base: type) -> Described:
     described: Described = {"doc": _one_line(cls.__dict__.get("__doc__"))}
     settings = settings_of(cls)
     if settings is not None:
-        described["config"] = {"fields": [_setting(field) for field in fields_of(settings)]}
+        described["config"] = {"fields": [_setting(field, (settings,)) for field in fields_of(settings)]}
     return described
 
 

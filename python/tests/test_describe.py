@@ -271,6 +271,26 @@ def test_settings_of_classes_are_described():
     assert described["sinks"][0]["config"] == {"fields": [topic]}
 
 
+class Node(TypedDict, total=False):
+    value: int
+    children: "List[Node]"
+
+
+def test_a_type_within_itself_ends():
+    class Tree(Source):
+        def configure(self, datasource, conf: Node): ...
+
+    app = Plugin("p")
+    app.source(name="tree")(Tree)
+    (tree,) = app.describe()["sources"]
+    assert tree["config"]["fields"][1] == {"name": "children", "type": "list<struct>", "optional": True}
+
+    @app.function
+    def odd(value: object = object()): ...
+
+    assert app.describe()["functions"][0]["arguments"] == [{"name": "value", "type": "any", "optional": True}]
+
+
 def test_settings_of_classes_are_checked_and_made():
     config = {"topic": "a", "servers": [{"host": "h"}, {"host": "h", "port": 7}], "format": "json"}
     with testing.source(Lines, config=config) as source:
