@@ -17,9 +17,11 @@ const KNOWN: &[(&str, &str)] = &[
     ("PluginConfig.__init__(sinks)", "the same"),
     ("PluginConfig.__init__(functions)", "the same"),
     ("PluginConfig.__init__(supervised=)", "ours alone: the guard"),
+    ("PluginConfig.__init__(version=)", "ours alone: a part of the plugin's description"),
     (".on_stop", "ours alone: what ends a source's wait"),
     (".sleep", "ours alone: a wait that a stop ends"),
     (".is_stopped", "ours alone: for a source that looks by itself"),
+    (".is_cancelled", "ours alone: for a function whose call nobody waits for any more"),
     ("ack_err", "ours alone: the name that eKuiper's guide gives to ack_error"),
 ];
 
