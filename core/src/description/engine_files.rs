@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::config::ENGINE_SOURCE_FIELDS;
-use super::{DataType, Description, Field, FunctionDescription, SinkDescription, SourceDescription, is_file_name};
+use super::own_names::is_own;
+use super::{DataType, Description, Field, FunctionDescription, SinkDescription, SourceDescription};
 use crate::message::SymbolKind;
 use crate::printable::is_unprintable;
 
@@ -25,41 +26,8 @@ pub struct EngineFile {
     pub content: String,
 }
 
-/// The names of eKuiper's own sources, whose files would be overwritten.
-const OWN_SOURCES: [&str; 12] = [
-    "edgex",
-    "file",
-    "httppull",
-    "httppush",
-    "memory",
-    "mqtt",
-    "mqtt_source",
-    "neuron",
-    "redis",
-    "redisSub",
-    "simulator",
-    "websocket",
-];
-
-/// The names of eKuiper's own sinks.
-const OWN_SINKS: [&str; 13] = [
-    "edgex",
-    "file",
-    "log",
-    "logToMemory",
-    "memory",
-    "mqtt",
-    "neuron",
-    "nop",
-    "redis",
-    "redisPub",
-    "rest",
-    "sse",
-    "websocket",
-];
-
-/// The file of eKuiper's own functions.
-const OWN_FUNCTIONS: &str = "internal";
+/// The file, without its ending, that describes eKuiper's own functions.
+const OWN_FUNCTIONS_FILE: &str = "internal";
 
 impl Description {
     /// The files that eKuiper reads beside the manifest: `sources/NAME.yaml`,
@@ -72,15 +40,15 @@ impl Description {
     pub fn engine_files(&self) -> Vec<EngineFile> {
         let mut files = Vec::new();
         let mut add = |path: String, content: String| files.push(EngineFile { path, content });
-        for source in self.sources.iter().filter(|source| has_files(SymbolKind::Source, &source.name)) {
+        for source in self.sources.iter().filter(|source| !is_own_file(SymbolKind::Source, &source.name)) {
             let shown = source_json(source);
             add(format!("sources/{}.yaml", source.name), source_yaml(source, &shown));
             add(format!("sources/{}.json", source.name), pretty(&shown));
         }
-        for sink in self.sinks.iter().filter(|sink| has_files(SymbolKind::Sink, &sink.name)) {
+        for sink in self.sinks.iter().filter(|sink| !is_own_file(SymbolKind::Sink, &sink.name)) {
             add(format!("sinks/{}.json", sink.name), pretty(&sink_json(sink)));
         }
-        for function in self.functions.iter().filter(|function| has_files(SymbolKind::Function, &function.name)) {
+        for function in self.functions.iter().filter(|function| !is_own_file(SymbolKind::Function, &function.name)) {
             add(format!("functions/{}.json", function.name), pretty(&function_json(function)));
         }
         files
@@ -90,7 +58,7 @@ impl Description {
     /// sentence each: symbols that its own hide.
     pub fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
-        for kind in [SymbolKind::Source, SymbolKind::Sink] {
+        for kind in SymbolKind::ALL {
             for name in self.names(kind).into_iter().filter(|name| is_own(kind, name)) {
                 doubts.push(format!(
                     "{kind} {name}: eKuiper has a {kind} of this name, which hides the plugin's: serve it under another \
@@ -102,16 +70,11 @@ impl Description {
     }
 }
 
-/// Whether a symbol of this name has files.
-fn has_files(kind: SymbolKind, name: &str) -> bool {
-    is_file_name(name) && !is_own(kind, name)
-}
-
-fn is_own(kind: SymbolKind, name: &str) -> bool {
+/// Whether a symbol's files would replace eKuiper's.
+fn is_own_file(kind: SymbolKind, name: &str) -> bool {
     match kind {
-        SymbolKind::Source => OWN_SOURCES.contains(&name),
-        SymbolKind::Sink => OWN_SINKS.contains(&name),
-        SymbolKind::Function => name == OWN_FUNCTIONS,
+        SymbolKind::Source | SymbolKind::Sink => is_own(kind, name),
+        SymbolKind::Function => name == OWN_FUNCTIONS_FILE,
     }
 }
 
@@ -490,14 +453,18 @@ default:
         description.sources[0].name = "mqtt".into();
         description.sinks.push(SinkDescription { name: "file".into(), ..Default::default() });
         description.sinks.push(SinkDescription { name: "lines".into(), ..Default::default() });
-        description.functions.push(FunctionDescription { name: "internal".into(), ..FunctionDescription::unknown() });
+        for name in ["internal", "Repeat"] {
+            description.functions.push(FunctionDescription { name: name.into(), ..FunctionDescription::unknown() });
+        }
         let paths: Vec<_> = description.engine_files().into_iter().map(|file| file.path).collect();
-        assert_eq!(paths, ["sinks/lines.json"]);
+        assert_eq!(paths, ["sinks/lines.json", "functions/Repeat.json"]);
         assert_eq!(
             description.doubts(),
             [
                 "source mqtt: eKuiper has a source of this name, which hides the plugin's: serve it under another name",
                 "sink file: eKuiper has a sink of this name, which hides the plugin's: serve it under another name",
+                "function Repeat: eKuiper has a function of this name, which hides the plugin's: serve it under another \
+                 name",
             ]
         );
     }

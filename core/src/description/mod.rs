@@ -13,6 +13,7 @@
 mod config;
 mod data_type;
 mod engine_files;
+mod own_names;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ use crate::{Error, Result};
 pub use config::{ConfigFields, Field, Misfit, UnknownField};
 pub use data_type::DataType;
 pub use engine_files::EngineFile;
+pub use own_names::is_own;
 
 /// The argument for which a plugin's executable prints its description.
 pub const DESCRIBE: &str = "--describe";
@@ -209,12 +211,6 @@ pub enum Volatility {
     Volatile,
 }
 
-/// Whether eKuiper's files about a symbol can have its name.
-fn is_file_name(name: &str) -> bool {
-    const LONGEST: usize = 240;
-    !name.is_empty() && name.len() <= LONGEST && !name.contains(['/', '\\']) && !name.contains(char::is_control)
-}
-
 impl FunctionDescription {
     /// A function with these arguments and this result.
     pub fn new(arguments: impl IntoIterator<Item = Field>, result: DataType) -> Self {
@@ -280,8 +276,8 @@ impl Description {
     /// Decodes a description.
     ///
     /// # Errors
-    /// [`Error::Message`] if the text is not JSON of this form, is of a later
-    /// [format](Self::FORMAT), or has a symbol whose name cannot be a file's.
+    /// [`Error::Message`] if the text is not JSON of this form, or of a later
+    /// [format](Self::FORMAT).
     pub fn decode(text: &[u8]) -> Result<Self> {
         let wrong = |source| Error::Message { what: "the plugin's description of itself", source };
         #[derive(Deserialize)]
@@ -293,14 +289,7 @@ impl Description {
             let text = format!("its format is {format}, but this version reads format {} only", Self::FORMAT);
             return Err(wrong(serde::de::Error::custom(text)));
         }
-        let description: Self = crate::json::object(text).map_err(wrong)?;
-        for kind in SymbolKind::ALL {
-            if let Some(name) = description.names(kind).into_iter().find(|name| !is_file_name(name)) {
-                let text = format!("{kind} name {name:?} cannot be the name of a file");
-                return Err(wrong(serde::de::Error::custom(text)));
-            }
-        }
-        Ok(description)
+        crate::json::object(text).map_err(wrong)
     }
 
     /// The plugin's manifest, where `executable` is the path of its program or
@@ -326,28 +315,5 @@ impl Description {
         let text = serde_json::to_string(&manifest)
             .map_err(|source| Error::Encode { what: "the plugin's manifest", source })?;
         Manifest::parse(&text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_lead_out_of_a_folder_are_refused() {
-        for name in ["", "../x", "a/b", "/etc/passwd", "a\\b", "a\nb", "a\0b", &"x".repeat(300)] {
-            let text = serde_json::json!({"format": 1, "name": "p", "sources": [{ "name": name }]}).to_string();
-            let error = crate::Chain(&Description::decode(text.as_bytes()).unwrap_err()).to_string();
-            assert!(error.contains("cannot be the name of a file"), "{error}");
-            let mut made = Description::new("p", Language::Rust, Sdk::default());
-            made.sources.push(SourceDescription { name: name.to_owned(), ..SourceDescription::default() });
-            assert_eq!(made.engine_files(), []);
-        }
-    }
-
-    #[test]
-    fn a_later_format_is_named() {
-        let error = crate::Chain(&Description::decode(br#"{"format":2,"anything":7}"#).unwrap_err()).to_string();
-        assert!(error.contains("its format is 2, but this version reads format 1 only"), "{error}");
     }
 }
