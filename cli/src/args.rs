@@ -87,6 +87,8 @@ pub(crate) enum LogLevel {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make a new plugin, which builds, is tested and can be packaged at once
+    New(New),
     /// Call a function once, or many times to measure it
     Call(Call),
     /// Print a source's tuples as JSON lines
@@ -106,6 +108,59 @@ pub(crate) enum Command {
     /// Benchmark the built-in transports, side by side
     #[cfg(feature = "bench")]
     Bench(ekuiper_bench::Options),
+    /// Print a shell's completions of this command
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print this command's manual page, or write those of all its commands into a folder
+    Man {
+        /// The folder, which is made if it is not there
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// `ekuiper-plugin new my-plugin --kind source --kind function`
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    /// The folder to make; its name is the plugin's
+    #[arg(value_name = "NAME")]
+    pub(crate) path: PathBuf,
+    /// The language
+    #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
+    pub(crate) language: Language,
+    /// A kind of symbol that the plugin has an example of; may be repeated
+    #[arg(long = "kind", value_name = "KIND", default_value = "function")]
+    pub(crate) kinds: Vec<Kind>,
+    /// The crate ekuiper-sdk that a plugin in Rust depends on [default: the one that this command was built beside]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sdk: Option<PathBuf>,
+}
+
+/// A language to write a plugin in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    Rust,
+    Python,
+}
+
+/// A kind of symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Function,
+    Source,
+    Sink,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::Source => "source",
+            Self::Sink => "sink",
+        }
+    }
 }
 
 /// `ekuiper-plugin call examples/mirror revert '"hello"'`

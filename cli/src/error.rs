@@ -76,11 +76,8 @@ pub(crate) enum Error {
     NoDescription { program: PathBuf, after: Duration },
     #[error("{} describes itself in a way that cannot be used", program.display())]
     Misdescribed { program: PathBuf, source: Box<ekuiper_core::Error> },
-    #[error(
-        "{} has no manifest, and its plugin does not describe itself (--describe), as one on an official SDK does not: write NAME.json beside it",
-        path.display()
-    )]
-    Undescribed { path: PathBuf },
+    #[error("{} has no manifest, and its plugin does not describe itself (--describe){}", path.display(), undescribed(failure.as_deref()))]
+    Undescribed { path: PathBuf, failure: Option<String> },
     #[error("{} is a file, but PATH must be a plugin's folder here", path.display())]
     IsPackaged { path: PathBuf },
     #[error("{} is no Cargo project: there is nothing to build for {target}; leave --target out", path.display())]
@@ -119,6 +116,20 @@ pub(crate) enum Error {
     InUse { name: String, rules: Vec<String> },
     #[error("the engine has installed {name} and cannot start it: {reason}")]
     NotRunning { name: String, reason: String },
+    #[error(
+        "{name} cannot be a plugin's name: {problem}; a name has at most {longest} characters, letters from a to z, digits, - and _, begins with a letter, and is no name that eKuiper or the plugin's language has taken"
+    )]
+    PluginName { name: String, problem: String, longest: usize },
+    #[error("{} names no folder: give the path of the folder to make, whose name is the plugin's", path.display())]
+    NoName { path: PathBuf },
+    #[error("{} is there already, and nothing is overwritten", path.display())]
+    Exists { path: PathBuf },
+    #[error("cannot make {}", path.display())]
+    Make { path: PathBuf, source: std::io::Error },
+    #[error("{} is not the crate ekuiper-sdk: give the folder sdk of ekuiper-plugins", path.display())]
+    NoSdk { path: PathBuf },
+    #[error("--sdk is for plugins in Rust: a plugin in Python runs on the module that its interpreter has")]
+    SdkOfPython,
     #[error("row {row} has no field {field}, which function {function} takes")]
     MissingField { row: u64, field: String, function: String },
     #[error("{count} consecutive errors without a row in between: --max-errors sets the limit; the last: {last}")]
@@ -161,7 +172,10 @@ impl Error {
             | Self::LongInteger { .. }
             | Self::NotAnObject { .. }
             | Self::NoTarget { .. }
-            | Self::EngineUrl { .. } => 2,
+            | Self::EngineUrl { .. }
+            | Self::PluginName { .. }
+            | Self::NoName { .. }
+            | Self::SdkOfPython => 2,
             Self::Interrupted => INTERRUPTED,
             _ => 1,
         }
@@ -183,6 +197,30 @@ impl Error {
                         | Host::OutcomeUnknown { .. }
                 )
         )
+    }
+}
+
+/// Ends the sentence that a plugin does not describe itself.
+fn undescribed(failure: Option<&str>) -> String {
+    let needed = ", as one on an official SDK does not: write NAME.json beside it";
+    match failure {
+        Some(failure) if !advice(failure).is_empty() => format!(": {failure}"),
+        Some(failure) => format!(" ({failure}){needed}"),
+        None => needed.into(),
+    }
+}
+
+/// What to do about a failure of a plugin in Python that its output explains;
+/// empty otherwise.
+pub(crate) fn advice(text: &str) -> &'static str {
+    if text.contains("No module named 'ekuiper") {
+        "; install the module ekuiper into this Python (`cargo xtask python` in a checkout of ekuiper-plugins builds its \
+         wheel), or name another Python by --python-bin"
+    } else if text.contains("cannot import name ") && text.contains(" from 'ekuiper") {
+        "; this Python has the official package of that name, which lacks it: install the module ekuiper instead \
+         (`cargo xtask python` in a checkout of ekuiper-plugins builds its wheel), or name another Python by --python-bin"
+    } else {
+        ""
     }
 }
 

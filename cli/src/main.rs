@@ -21,6 +21,7 @@ mod logging;
 mod output;
 mod package_files;
 mod pipeline;
+mod plugin_name;
 mod plugin_path;
 mod progress;
 mod project;
@@ -28,6 +29,7 @@ mod reading;
 mod rows;
 mod session;
 mod target;
+mod template;
 mod watching;
 
 use std::process::ExitCode;
@@ -55,7 +57,8 @@ fn main() -> ExitCode {
     match commands::run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            console::tell(Chain(&error));
+            let said = Chain(&error).to_string();
+            console::tell(format_args!("{said}{}", error::advice(&said)));
             ExitCode::from(error.exit_code())
         }
     }

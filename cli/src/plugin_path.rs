@@ -16,6 +16,7 @@ use crate::console;
 use crate::describing::{self, Program};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
+use crate::plugin_name;
 use crate::progress::{Progress, grouped};
 use crate::project::{Build, BuildOptions, Project};
 
@@ -52,8 +53,7 @@ pub(crate) fn resolve(path: &Path, common: &Common, options: &BuildOptions) -> R
         Some(package) => package,
         None => {
             let described = describing::ask(&Program::Native(&program), &folder, common.init_timeout)?;
-            let description = described.ok_or_else(|| Error::Undescribed { path: path.to_owned() })?;
-            described_package(folder, &description, &file_name(&program))?
+            described_package(folder, &described.needed(path)?, &file_name(&program))?
         }
     };
     package.program = Some(program);
@@ -78,12 +78,14 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The package of a folder with a Python script and no manifest: the script
-/// that has the folder's name, or the only one.
+/// that has the folder's name, as a module's, or the only one.
 fn describe_script(given: &Path, folder: &Path, common: &Common) -> Result<Package> {
     let scripts: Vec<_> =
         files(folder)?.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "py")).collect();
-    let name = folder.file_name().unwrap_or_default();
-    let script = match scripts.iter().find(|script| script.file_stem() == Some(name)) {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let stem = |script: &PathBuf| script.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let names = [name.to_string(), plugin_name::identifier(&name)];
+    let script = match names.iter().find_map(|name| scripts.iter().find(|script| stem(script) == *name)) {
         Some(script) => script,
         None => match scripts.as_slice() {
             [script] => script,
@@ -93,8 +95,7 @@ fn describe_script(given: &Path, folder: &Path, common: &Common) -> Result<Packa
     };
     let program = Program::Python { script, interpreter: common.python_bin.as_deref() };
     let described = describing::ask(&program, folder, common.init_timeout)?;
-    let description = described.ok_or_else(|| Error::Undescribed { path: given.to_owned() })?;
-    described_package(folder.to_owned(), &description, &file_name(script))
+    described_package(folder.to_owned(), &described.needed(given)?, &file_name(script))
 }
 
 fn described_package(folder: PathBuf, description: &Description, executable: &str) -> Result<Package> {
@@ -112,7 +113,7 @@ pub(crate) fn describe(package: &Package, common: &Common) -> Result<Option<Desc
         (None, Language::Python) => Program::Python { script: &script, interpreter: common.python_bin.as_deref() },
         (None, _) => Program::Native(&script),
     };
-    describing::ask(&program, &package.folder, common.init_timeout)
+    Ok(describing::ask(&program, &package.folder, common.init_timeout)?.description())
 }
 
 /// Unpacks a zip; a signal ends that.

@@ -3,7 +3,10 @@
 #[cfg(feature = "bench")]
 mod bench;
 mod call;
+mod completions;
 mod deploy;
+mod man;
+mod new;
 mod package;
 mod run;
 mod sink;
@@ -21,6 +24,7 @@ use crate::error::{EXCERPT, Error, Result, excerpt};
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let common = &arguments.common;
     match &arguments.command {
+        Command::New(new) => new::run(new),
         Command::Call(call) => call::run(common, call),
         Command::Source(source) => source::run(common, source),
         Command::Sink(sink) => sink::run(common, sink),
@@ -31,6 +35,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Remove(arguments) => deploy::remove(arguments),
         #[cfg(feature = "bench")]
         Command::Bench(options) => bench::run(common, options),
+        Command::Completions { shell } => completions::run(*shell),
+        Command::Man { folder } => man::run(folder.as_deref()),
     }
 }
 
