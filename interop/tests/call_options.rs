@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ekuiper_conformance::wait_until;
-use ekuiper_host::{CallOptions, Error, ErrorKind, Function, FunctionMeta, Host, HostBuilder, PendingCall};
+use ekuiper_host::{
+    CallOptions, Error, ErrorKind, Function, FunctionMeta, Host, HostBuilder, PendingCall, PluginState, RestartPolicy,
+};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::plugins::{Ledger, OfficialPython};
 use ekuiper_interop::random::Random;
@@ -20,6 +22,8 @@ ekuiper_interop::over_each_transport! {
     the_time_of_an_answer_grows_with_the_batch,
     an_idempotent_call_is_made_once_more_after_a_crash,
     a_stopper_ends_every_wait,
+    a_stopper_ends_waits_that_began_before_it_was_made,
+    a_stopper_ends_waits_for_the_next_process,
     results_are_kept_when_a_later_batch_fails,
     many_calls_have_a_deadline_and_a_second_try,
     outcomes_are_handed_out_in_their_order,
@@ -187,6 +191,67 @@ fn an_idempotent_call_is_made_once_more_after_a_crash(transport: &str) {
         assert!(after.into_iter().map(|call| call.wait().unwrap()).eq(8..12));
         assert_eq!(Ledger::noted(host), [8, 9, 10, 11, 12]);
     });
+}
+
+fn a_stopper_ends_waits_that_began_before_it_was_made(transport: &str) {
+    with_ledger(transport, |host| {
+        let held = host.function("held").unwrap();
+        let gate = Gate::closed();
+        let before = Ledger::begun(host);
+        std::thread::scope(|scope| {
+            // One that is executed, and two that wait for its channel.
+            let calls: Vec<_> = (0..3_u64)
+                .map(|number| {
+                    let (held, path) = (held.clone(), gate.path());
+                    scope.spawn(move || held.call::<u64>((number, path)))
+                })
+                .collect();
+            wait_until("one is executed", || Ledger::begun(host) > before);
+            held.stopper().stop();
+            for call in calls {
+                assert!(matches!(call.join().unwrap(), Err(Error::Stopped)));
+            }
+        });
+        gate.open();
+        // Another handle of the same function is not stopped, and gets its own
+        // answer.
+        assert_eq!(host.function("held").unwrap().call::<u64>((7, gate.path())).unwrap(), 7);
+    });
+}
+
+fn a_stopper_ends_waits_for_the_next_process(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let ledger = Ledger::new();
+    let mut restart = RestartPolicy::default();
+    (restart.first_pause, restart.max_pause) = (Duration::from_secs(3600), Duration::from_secs(3600));
+    restart.break_after = 0;
+    let builder = builder(transport, &ledger).send_timeout(Duration::from_secs(3600)).restart(restart);
+    let host = builder.build().unwrap();
+    let note = host.function("note").unwrap();
+    // The first restart has no pause, and the second one an hour.
+    let crash = host.function("crash").unwrap();
+    for (restarts, next) in [(1, PluginState::Running), (1, PluginState::BackingOff)] {
+        let _ = crash.call_async::<u8>((1,)).unwrap().wait();
+        wait_until("the crash is handled", || {
+            let status = host.status("ledger").unwrap();
+            (status.restarts, status.state) == (restarts, next)
+        });
+    }
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| note.call::<u64>((1,)));
+        let many = scope.spawn(|| note.call_many::<u64, _>((0..3_u64).map(|number| (number,))));
+        let into = scope.spawn(|| note.call_many_into::<u64, _>([(1_u64,)], |_, _| {}));
+        let pending = note.call_async::<u64>((1,)).unwrap();
+        let awaited = scope.spawn(move || pending.wait());
+        std::thread::sleep(Duration::from_millis(50));
+        note.stopper().stop();
+        let called = call.join().unwrap();
+        assert!(matches!(called, Err(Error::Stopped)), "{called:?}");
+        assert!(matches!(*many.join().unwrap().unwrap_err().error, Error::Stopped));
+        assert!(matches!(into.join().unwrap(), Err(Error::Stopped)));
+        assert!(matches!(awaited.join().unwrap(), Err(Error::Stopped)));
+    });
+    host.shutdown();
 }
 
 fn a_stopper_ends_every_wait(transport: &str) {

@@ -36,6 +36,9 @@ use idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
 /// ended: libnng retries within a second.
 const RECONNECT: Duration = Duration::from_secs(1);
 
+/// Interval of the check whether a wait was ended from elsewhere.
+pub(crate) const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Interval of the check whether a connection has room for a message, where no
 /// event tells.
 pub(crate) const ROOM_PAUSE: Duration = Duration::from_millis(1);
@@ -305,7 +308,7 @@ impl Channel {
             return Err(Failure::ProcessEnded);
         }
         let past = Instant::now();
-        match self.prepare(&mut state, past).and_then(|()| self.send(&mut state, command, past)) {
+        match self.prepare(&mut state, past).and_then(|()| self.send(&mut state, command, past, past)) {
             Ok(()) => {
                 let command = may_cross.then(|| command.to_vec());
                 state.posted = Some(Posted { tell: Box::new(tell), command });
@@ -345,15 +348,16 @@ impl Channel {
         self.state.look_again();
     }
 
-    /// Sends a command, whose answer is then due.
-    fn begin(&self, command: &[u8], send_by: Instant) -> Result<Held<'_, State>, Failure> {
+    /// Sends a command, whose answer is then due. Waits until `ready_by` for the
+    /// plugin to be ready for it.
+    fn begin(&self, command: &[u8], ready_by: Instant, send_by: Instant) -> Result<Held<'_, State>, Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state.lock(send_by).ok_or(Failure::NotReady(NotReady::Busy))?;
+        let mut state = self.state.lock(ready_by).ok_or(Failure::NotReady(NotReady::Busy))?;
         if self.is_left.load(Ordering::SeqCst) || self.is_closed.load(Ordering::SeqCst) {
             return Err(Failure::ProcessEnded);
         }
-        self.prepare(&mut state, send_by)?;
-        self.send(&mut state, command, send_by)?;
+        self.prepare(&mut state, ready_by)?;
+        self.send(&mut state, command, ready_by, send_by)?;
         Ok(state)
     }
 
@@ -365,20 +369,55 @@ impl Channel {
         answer_by: Instant,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Failure> {
-        let mut state = self.begin(command, send_by)?;
+        self.exchange_unless(command, [send_by, answer_by], None, read)
+    }
+
+    /// Sends a command as [`exchange`](Channel::exchange) does, unless `stop`,
+    /// asked at this instant and then again and again, returns true: the wait
+    /// then ends as at its deadline.
+    pub(crate) fn exchange_unless<R>(
+        &self,
+        command: &[u8],
+        [send_by, answer_by]: [Instant; 2],
+        stop: Option<(Instant, &dyn Fn() -> bool)>,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Failure> {
+        let mut look = stop.map(|(look, _)| look);
+        let at_most = |deadline: Instant, look: Option<Instant>| look.map_or(deadline, |look| look.min(deadline));
+        // Returns the next instant at which to ask, unless the wait is over.
+        let ask = |deadline: Instant, look: Option<Instant>| {
+            let (_, is_stopped) = stop.filter(|_| look.is_some_and(|look| look < deadline))?;
+            (!is_stopped()).then(|| deadline_after(LOOK_PAUSE))
+        };
+        let mut state = loop {
+            match self.begin(command, at_most(send_by, look), send_by) {
+                // Nothing was sent.
+                Err(Failure::NotReady(reason)) => match ask(send_by, look) {
+                    Some(next) => look = Some(next),
+                    None => return Err(Failure::NotReady(reason)),
+                },
+                begun => break begun?,
+            }
+        };
         loop {
-            match self.wait(&mut state, answer_by) {
+            match self.wait(&mut state, at_most(answer_by, look)) {
                 Ok(Some(Arrival::Answer)) => {
                     let read = read(&state.buffer);
                     trim(&mut state.buffer);
                     return Ok(read);
                 }
-                Ok(Some(Arrival::SendAgain)) => self.send(&mut state, command, send_by.max(Instant::now()))?,
-                Ok(_) => {}
-                Err(Failure::NotReady(_)) => {
-                    state.end.abandon();
-                    return Err(Failure::Timeout);
+                Ok(Some(Arrival::SendAgain)) => {
+                    let send_by = send_by.max(Instant::now());
+                    self.send(&mut state, command, send_by, send_by)?;
                 }
+                Ok(_) => {}
+                Err(Failure::NotReady(_)) => match ask(answer_by, look) {
+                    Some(next) => look = Some(next),
+                    None => {
+                        state.end.abandon();
+                        return Err(Failure::Timeout);
+                    }
+                },
                 Err(Failure::ProcessEnded) => return Err(Failure::OutcomeUnknown),
                 Err(failure) => return Err(failure),
             }
@@ -395,7 +434,7 @@ impl Channel {
         send_by: Instant,
         tell: impl FnOnce(Result<&mut Vec<u8>, Failure>) + Send + 'static,
     ) -> Result<(), Failure> {
-        let mut state = self.begin(command, send_by)?;
+        let mut state = self.begin(command, send_by, send_by)?;
         state.posted = Some(Posted { tell: Box::new(tell), command: None });
         Ok(())
     }
@@ -466,7 +505,10 @@ impl Channel {
     fn send_posted_again(&self, state: &mut State) {
         let command = state.posted.as_mut().and_then(|posted| posted.command.take());
         let sent = match &command {
-            Some(command) => self.send(state, command, Instant::now()),
+            Some(command) => {
+                let past = Instant::now();
+                self.send(state, command, past, past)
+            }
             // Plugins on our SDK send no keepalives.
             None => Err(Failure::OutcomeUnknown),
         };
@@ -477,27 +519,27 @@ impl Channel {
         }
     }
 
-    fn send(&self, state: &mut State, command: &[u8], deadline: Instant) -> Result<(), Failure> {
+    fn send(&self, state: &mut State, command: &[u8], ready_by: Instant, send_by: Instant) -> Result<(), Failure> {
         loop {
             let ticket = match state.end.begin() {
                 Ok(ticket) => ticket,
                 Err(_) => {
                     let back_by = state.lost_at.filter(|_| self.is_function).map(|lost_at| lost_at + RECONNECT);
-                    let until = back_by.map_or(deadline, |back_by| back_by.min(deadline));
+                    let until = back_by.map_or(ready_by, |back_by| back_by.min(ready_by));
                     match self.wait(state, until) {
-                        Err(Failure::NotReady(NotReady::NoPeer)) if until < deadline => return Err(Failure::Lost),
+                        Err(Failure::NotReady(NotReady::NoPeer)) if until < ready_by => return Err(Failure::Lost),
                         waited => waited?,
                     };
                     continue;
                 }
             };
-            match self.reply.send(&ticket, command, Some(deadline)) {
+            match self.reply.send(&ticket, command, Some(send_by)) {
                 Ok(()) => return Ok(()),
                 // A request arrived, or the connection ended, since the last
                 // event was handled: its own event reports it.
                 Err(TransportError::Misuse(_) | TransportError::Disconnected) => {
                     state.end.cancel_send();
-                    self.wait(state, deadline)?;
+                    self.wait(state, ready_by)?;
                 }
                 Err(error) => {
                     state.end.not_sent(ticket);

@@ -98,9 +98,7 @@ impl Function {
 
     /// Returns a handle that ends every wait on this function from another
     /// thread: on this handle, its clones, and what
-    /// [`with_options`](Function::with_options) has made of them. A
-    /// [`call`](Function::call) that was made before the first such handle
-    /// still waits for its answer.
+    /// [`with_options`](Function::with_options) has made of them.
     pub fn stopper(&self) -> FunctionStopper {
         self.pipeline.enable_stop();
         FunctionStopper(Stops::Function(self.pipeline.clone()))

@@ -26,12 +26,9 @@ use super::options::{CallOptions, Due, Terms};
 use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use super::spin::Spin;
 use crate::channel::idle_reader::Timer;
-use crate::channel::{Failure, ROOM_PAUSE};
+use crate::channel::{Failure, LOOK_PAUSE, ROOM_PAUSE};
 use crate::sync::{Turns, lock, wait, wake_tasks};
 use crate::{Error, Result};
-
-/// Minimum time between two checks of a thread that waits for a channel in use.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Pipeline {
     pub(super) route: Arc<FunctionRoute>,
@@ -134,6 +131,7 @@ impl Pipeline {
 
     /// Ends every wait, and refuses every later call.
     pub(super) fn stop(&self) {
+        self.route.stop();
         let mut queue = lock(&self.queue);
         self.is_stopped.store(true, Ordering::SeqCst);
         let flight = queue.in_flight.clone();

@@ -15,12 +15,14 @@ use ekuiper_core::message::{
 use ekuiper_core::transport::TransportError;
 use serde::de::DeserializeOwned;
 
+use crate::channel::LOOK_PAUSE;
 use crate::channel::{Channel, Failure};
 use crate::error::transport_error;
 use crate::health::ledger::{Counted, Ledger};
 use crate::health::vitals::Place;
 use crate::plugin::Plugin;
 use crate::plugin::running::Running;
+use crate::site::Holder;
 use crate::sync::lock;
 use crate::{Error, Result, Subject};
 
@@ -34,6 +36,8 @@ pub(crate) struct FunctionRoute {
     current: Mutex<Current>,
     buffer: Mutex<Vec<u8>>,
     pub(super) counted: Arc<Counted>,
+    /// Given up once its waits are ended from elsewhere.
+    holder: Holder,
 }
 
 /// Connection of the last call.
@@ -90,7 +94,7 @@ impl FunctionRoute {
 
     fn start(plugin: &Arc<Plugin>, symbol: &str) -> Result<FunctionConnection> {
         let deadline = deadline_after(plugin.site.options.init_timeout);
-        let (running, channel) = plugin.function(symbol, deadline)?;
+        let (running, channel) = plugin.function(symbol, &Holder::default(), deadline)?;
         Ok(FunctionConnection { running, channel })
     }
 
@@ -105,12 +109,18 @@ impl FunctionRoute {
         let current = Mutex::new(Current { connection, is_forgotten: false });
         let buffer = Mutex::default();
         let counted = ledger.function(place(&symbol, &meta), plugin.all_restarts());
-        Self { plugin, symbol, meta, encoded_meta, current, buffer, counted }
+        Self { plugin, symbol, meta, encoded_meta, current, buffer, counted, holder: Holder::default() }
     }
 
     /// Returns the same function with another rule, operator and instance.
     pub(super) fn with_meta(&self, meta: FunctionMeta) -> Self {
         Self::new(self.plugin.clone(), self.symbol.clone(), meta, self.latest(), &self.plugin.ledger)
+    }
+
+    /// Ends every wait of a thread for the function, or for its plugin.
+    pub(super) fn stop(&self) {
+        self.holder.give_up();
+        self.plugin.wake_holders();
     }
 
     /// Makes a call, and waits for its answer.
@@ -152,8 +162,12 @@ impl FunctionRoute {
             if let Err(source) = encode_call(format, &mut request, kind, args, meta) {
                 break Err(self.unsent(kind, source));
             }
-            match connection.channel.exchange(&request, send_by, answer_by, |reply| decode_reply::<R>(format, reply)) {
+            let is_stopped = || self.holder.check().is_err();
+            let stop = Some((now + LOOK_PAUSE, &is_stopped as &dyn Fn() -> bool));
+            let read = |reply: &[u8]| decode_reply::<R>(format, reply);
+            match connection.channel.exchange_unless(&request, [send_by, answer_by], stop, read) {
                 Ok(reply) => break Ok(reply),
+                Err(Failure::Timeout | Failure::NotReady(_)) if is_stopped() => break Err(Error::Stopped),
                 // Nothing was sent: retry with the next process.
                 Err(Failure::ProcessEnded) if connection.running.is_over() => self.forget(),
                 // Nothing was sent: retry once the function is restarted.
@@ -176,7 +190,7 @@ impl FunctionRoute {
         if let Some(connection) = self.usable() {
             return Ok(connection);
         }
-        let (running, channel) = self.plugin.function(&self.symbol, deadline)?;
+        let (running, channel) = self.plugin.function(&self.symbol, &self.holder, deadline)?;
         let connection = FunctionConnection { running, channel };
         *lock(&self.current) = Current { connection: connection.clone(), is_forgotten: false };
         Ok(connection)

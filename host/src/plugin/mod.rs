@@ -284,9 +284,14 @@ impl Plugin {
     }
 
     /// Returns a function's channel, and the process it belongs to.
-    pub(crate) fn function(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<(Arc<Running>, Arc<Channel>)> {
+    pub(crate) fn function(
+        self: &Arc<Self>,
+        name: &str,
+        holder: &Holder,
+        deadline: Instant,
+    ) -> Result<(Arc<Running>, Arc<Channel>)> {
         let (running, channel) = loop {
-            let running = self.running(deadline)?;
+            let running = self.running_for(holder, deadline)?;
             match running.function(name) {
                 Ok(channel) => break (running, channel),
                 // The next process serves the function.
