@@ -45,6 +45,10 @@ mod functions {
         Ok(jpeg.to_vec())
     }
 
+    fn is_prime(number: u64, smaller: &[u64]) -> bool {
+        smaller.iter().all(|prime| number % prime != 0)
+    }
+
     pub(super) fn symbols(plugin: Plugin) -> Plugin {
         plugin
             .function("clamp", |value: f64, low: f64, high: f64| value.max(low).min(high))
@@ -52,6 +56,86 @@ mod functions {
             .aggregate("average", |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64)
             .function("thumbnail", |jpeg: Bytes| shrink(&jpeg).map(Bytes))
             .function("label", |text: String, ctx: &FunctionContext| format!("{}: {text}", ctx.rule_id()))
+            .function("primes_below", |limit: u64, ctx: &FunctionContext| {
+                let mut primes = Vec::new();
+                for number in 2..limit {
+                    if ctx.is_cancelled() {
+                        return Err("nobody waits for the primes any more");
+                    }
+                    if is_prime(number, &primes) {
+                        primes.push(number);
+                    }
+                }
+                Ok(primes)
+            })
+    }
+}
+
+#[rustfmt::skip]
+mod described {
+    use ekuiper_sdk::prelude::*;
+
+    fn plugin() -> Plugin {
+        Plugin::new("mirror")
+            .version(concat!("v", env!("CARGO_PKG_VERSION")))
+            .function(
+                "clamp",
+                describe(|value: f64, low: f64, high: f64| value.max(low).min(high))
+                    .doc("The value, or the limit that it exceeds.")
+                    .arguments(["value", "low", "high"])
+                    .example("clamp(temperature, -40, 85)")
+                    .volatility(Volatility::Immutable)      // equal arguments have equal results
+                    .parallel()                             // keeps no state: calls may go to several instances
+                    .idempotent(),                          // a call may be carried out twice
+            )
+    }
+
+    struct Clock;
+
+    impl Source for Clock {
+        fn describe() -> SourceDescription {
+            let interval = Field::new("interval", DataType::Int).default_value(1000).doc("Milliseconds between two rows.");
+            SourceDescription::new().doc("Emits the time.").datasource("A time zone.").config([interval])
+        }
+
+        fn open(&mut self, _ctx: &SourceContext) -> Result<()> {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(feature = "schemars")]
+#[rustfmt::skip]
+mod described_by_its_type {
+    use ekuiper_sdk::description::config_of;
+    use ekuiper_sdk::prelude::*;
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Default)]
+    struct Clock;
+
+    #[derive(Deserialize, Serialize, JsonSchema)]
+    #[serde(default)]
+    struct Settings {
+        /// Milliseconds between two rows.
+        interval: u64,
+    }
+
+    impl Source for Clock {
+        fn describe() -> SourceDescription {
+            SourceDescription::new().doc("Emits the time.").config(config_of::<Settings>())
+        }
+
+        fn open(&mut self, _ctx: &SourceContext) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Default for Settings {
+        fn default() -> Self {
+            Self { interval: 1000 }
+        }
     }
 }
 

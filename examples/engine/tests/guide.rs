@@ -27,6 +27,16 @@ fn an_engine() -> Result<(), Box<dyn Error>> {
 }
 
 #[rustfmt::skip]
+fn a_description(host: &Host) -> Result<(), Box<dyn Error>> {
+    if let Some(description) = host.description("mirror")? {        // starts the plugin, unless it runs
+        for function in &description.functions {
+            println!("{}: {}", function.name, function.result);     // revert: string
+        }
+    }
+    Ok(())
+}
+
+#[rustfmt::skip]
 #[allow(unused_variables, reason = "an embedder shows it")]
 fn the_end_of_a_sink(sink: Sink) -> Result<(), Box<dyn Error>> {
     let stopper = sink.stopper();                   // for another thread
