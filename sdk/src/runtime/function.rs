@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::codec::Format;
-use ekuiper_core::message::{BatchReply, Call, CallKind, HANDSHAKE, Rows, encode_error, encode_result};
+use ekuiper_core::message::{BatchReply, Call, CallKind, FunctionMeta, HANDSHAKE, Rows, encode_error, encode_result};
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::Request;
 
@@ -13,7 +13,7 @@ use super::channel;
 use super::live::{Progress, Stopper};
 use super::site::Site;
 use super::supervised::{Begin, FunctionMark, UNKNOWN_CALL};
-use crate::cancel::{CallWatch, CancelledCalls, Executing};
+use crate::cancel::{CancelledCalls, Executing};
 use crate::definition::SharedFunction;
 use crate::error::text_of;
 use crate::output::Reply;
@@ -107,28 +107,33 @@ pub(crate) fn answer(function: &mut dyn RawFunction, calls: &Calls, call: &[u8],
 }
 
 fn carry_out(function: &mut dyn RawFunction, calls: &Calls, call: &Call<'_>, reply: &mut Vec<u8>) -> Result<()> {
-    let Calls { format, limit, ref cancelled, .. } = *calls;
-    let context = |call: &Call<'_>, watch: CallWatch| -> Result<_> {
-        Ok(FunctionContext { meta: if function.needs_context() { call.meta()? } else { Default::default() }, watch })
-    };
+    let format = calls.format;
     match call.kind {
         CallKind::Validate => {
             function.validate(&call.args)?;
             Ok(encode_result(format, reply, "")?)
         }
         CallKind::Exec => {
-            let context = context(call, CallWatch::default())?;
+            let mut context = FunctionContext::default();
+            if function.needs_context() {
+                context.meta = call.meta()?;
+            }
             function.exec(&mut call.args.clone(), &context, &mut Reply::to_call(format, reply))
         }
-        CallKind::Batch => {
-            // It ends before the answer is sent: the next batch is sent after that.
-            let executing = cancelled.as_ref().map(|cancelled| cancelled.begin(call.id));
-            let context = context(call, executing.as_ref().map(Executing::watch).unwrap_or_default())?;
-            let mut results = BatchReply::new(format, reply, call.id).within(limit);
-            function.exec_batch(&mut Rows::new(&call.args)?, &context, &mut results)?;
-            results.finish();
-            Ok(())
-        }
+        CallKind::Batch => carry_out_batch(function, calls, call, reply),
         CallKind::IsAggregate => Ok(encode_result(format, reply, &function.is_aggregate())?),
     }
+}
+
+/// Kept out of the way of a single call.
+#[inline(never)]
+fn carry_out_batch(function: &mut dyn RawFunction, calls: &Calls, batch: &Call<'_>, reply: &mut Vec<u8>) -> Result<()> {
+    // It ends before the answer is sent: the next batch is sent after that.
+    let executing = calls.cancelled.as_ref().map(|cancelled| cancelled.begin(batch.id));
+    let watch = executing.as_ref().map(Executing::watch).unwrap_or_default();
+    let meta = if function.needs_context() { batch.meta()? } else { FunctionMeta::default() };
+    let mut results = BatchReply::new(calls.format, reply, batch.id).within(calls.limit);
+    function.exec_batch(&mut Rows::new(&batch.args)?, &FunctionContext { meta, watch }, &mut results)?;
+    results.finish();
+    Ok(())
 }
