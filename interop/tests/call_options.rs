@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ekuiper_conformance::wait_until;
@@ -26,6 +27,7 @@ ekuiper_interop::over_each_transport! {
     a_stopper_ends_waits_for_the_next_process,
     results_are_kept_when_a_later_batch_fails,
     many_calls_have_a_deadline_and_a_second_try,
+    the_deadline_of_many_calls_is_no_other_callers,
     outcomes_are_handed_out_in_their_order,
     calls_that_wait_are_bounded,
     an_official_plugin_keeps_deadlines,
@@ -399,6 +401,41 @@ fn calls_that_wait_are_bounded(transport: &str) {
         assert!(made.into_iter().all(|call| call.wait().unwrap_err().kind() == ErrorKind::Function));
     }
     host.shutdown();
+}
+
+fn the_deadline_of_many_calls_is_no_other_callers(transport: &str) {
+    with_ledger(transport, |host| {
+        let of_rule = |rule: u64| {
+            let meta = FunctionMeta { rule_id: format!("r{rule}"), op_id: "op".into(), ..FunctionMeta::default() };
+            host.function("slow").unwrap().with_meta(meta)
+        };
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for rule in 0..3 {
+                let (hurried, is_over) = (of_rule(rule), &is_over);
+                scope.spawn(move || {
+                    let mut random = Random(rule);
+                    while !is_over.load(Ordering::Relaxed) {
+                        let options =
+                            CallOptions::new().batch_rows(3).deadline(Duration::from_millis(random.below(20)));
+                        let _ =
+                            hurried.clone().with_options(options).call_many::<u64, _>((0..9u64).map(|row| (row, 1)));
+                    }
+                });
+            }
+            let callers = (3..6).map(|rule| {
+                let patient = of_rule(rule);
+                scope.spawn(move || {
+                    for number in 0..80u64 {
+                        assert_eq!(patient.call_async::<u64>((number, 1)).unwrap().wait().unwrap(), number);
+                    }
+                })
+            });
+            let ends: Vec<_> = callers.collect::<Vec<_>>().into_iter().map(|caller| caller.join()).collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert!(ends.iter().all(Result::is_ok), "a call has expired that had no deadline");
+        });
+    });
 }
 
 fn an_official_plugin_keeps_deadlines(transport: &str) {

@@ -89,17 +89,23 @@ struct State {
     hellos: HashMap<ConnectionId, Hello>,
     /// A posted command, which no caller waits for.
     posted: Option<Posted>,
+    /// Number of posted commands so far.
+    posts: u64,
     /// Tasks to be woken by the next event.
     tasks: Vec<Waker>,
 }
 
 /// A command whose answer no caller waits for.
 struct Posted {
+    number: PostNumber,
     tell: Tell,
     /// The command, if it may have to be sent again: a plugin on an official
     /// SDK may send a keepalive that crosses it.
     command: Option<Vec<u8>>,
 }
+
+/// Number of a posted command on its channel.
+pub(crate) type PostNumber = u64;
 
 /// Callback that takes the answer in the buffer, or the failure.
 type Tell = Box<dyn FnOnce(Result<&mut Vec<u8>, Failure>) + Send>;
@@ -115,6 +121,18 @@ impl State {
     /// Counts an event as the peer's or a stranger's.
     fn count(&mut self, connection: ConnectionId) {
         self.strangers = if self.end.peer() == Some(connection) { 0 } else { self.strangers.saturating_add(1) };
+    }
+
+    /// Records that a command was posted; returns its number.
+    fn mark_posted(&mut self, tell: Tell, command: Option<Vec<u8>>) -> PostNumber {
+        self.posts += 1;
+        self.posted = Some(Posted { number: self.posts, tell, command });
+        self.posts
+    }
+
+    /// Returns whether a posted command is in flight: this one, or any.
+    fn has_posted(&self, number: Option<PostNumber>) -> bool {
+        self.posted.as_ref().is_some_and(|posted| number.is_none_or(|number| number == posted.number))
     }
 
     /// Passes the answer of a posted command, or its failure, to its sender.
@@ -293,7 +311,7 @@ impl Channel {
     }
 
     /// [Posts](Channel::post) a command without waiting for anything. If that
-    /// is not possible now, returns false, and wakes `waker` when it may be.
+    /// is not possible now, returns `None`, and wakes `waker` when it may be.
     /// With `may_cross`, the plugin may be sending a keepalive.
     pub(crate) fn try_post(
         &self,
@@ -301,9 +319,9 @@ impl Channel {
         may_cross: bool,
         waker: &Waker,
         tell: impl FnOnce(Result<&mut Vec<u8>, Failure>) + Send + 'static,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Option<PostNumber>, Failure> {
         self.uses.fetch_add(1, Ordering::Relaxed);
-        let Some(mut state) = self.state.try_lock_or_wake(waker) else { return Ok(false) };
+        let Some(mut state) = self.state.try_lock_or_wake(waker) else { return Ok(None) };
         if self.is_left.load(Ordering::SeqCst) || self.is_closed.load(Ordering::SeqCst) {
             return Err(Failure::ProcessEnded);
         }
@@ -311,26 +329,25 @@ impl Channel {
         match self.prepare(&mut state, past).and_then(|()| self.send(&mut state, command, past, past)) {
             Ok(()) => {
                 let command = may_cross.then(|| command.to_vec());
-                state.posted = Some(Posted { tell: Box::new(tell), command });
-                Ok(true)
+                Ok(Some(state.mark_posted(Box::new(tell), command)))
             }
             Err(Failure::NotReady(NotReady::Busy)) => {
                 state.tasks.push(waker.clone());
                 drop(state);
                 self.arm_idle_reader();
-                Ok(false)
+                Ok(None)
             }
             Err(failure) => Err(failure),
         }
     }
 
-    /// Gives up the wait for the answer to the [posted](Channel::post) command.
-    /// Returns false if the channel is in use; `waker` is woken then when it is
-    /// not.
-    pub(crate) fn try_expire(&self, waker: &Waker) -> bool {
+    /// Gives up the wait for the answer to this [posted](Channel::post) command,
+    /// or to any. Returns false if the channel is in use; `waker` is woken then
+    /// when it is not.
+    pub(crate) fn try_expire(&self, number: Option<PostNumber>, waker: &Waker) -> bool {
         let Some(mut state) = self.state.try_lock_or_wake(waker) else { return false };
         self.drain(&mut state);
-        if state.posted.is_some() {
+        if state.has_posted(number) {
             state.end.abandon();
             state.tell(Err(Failure::Timeout));
         }
@@ -427,31 +444,49 @@ impl Channel {
     /// Sends a command to a plugin on our SDK without waiting for its answer.
     /// The answer is passed to `tell` by the thread that receives it: at the
     /// latest the next one that uses the channel or [settles](Channel::settle)
-    /// it.
+    /// it. Returns the command's number.
     pub(crate) fn post(
         &self,
         command: &[u8],
         send_by: Instant,
         tell: impl FnOnce(Result<&mut Vec<u8>, Failure>) + Send + 'static,
-    ) -> Result<(), Failure> {
+    ) -> Result<PostNumber, Failure> {
         let mut state = self.begin(command, send_by, send_by)?;
-        state.posted = Some(Posted { tell: Box::new(tell), command: None });
-        Ok(())
+        Ok(state.mark_posted(Box::new(tell), None))
     }
 
-    /// Waits, at most until `deadline`, until the answer to the
-    /// [posted](Channel::post) command has been passed to its sender. After
-    /// `answer_by` the command fails, and a later answer is dropped.
-    pub(crate) fn settle(&self, deadline: Instant, answer_by: Instant) {
-        self.settle_unless(deadline, answer_by, || false);
+    /// Waits, at most until `deadline`, until the answers to all
+    /// [posted](Channel::post) commands have been passed to their senders.
+    fn settle(&self, deadline: Instant, answer_by: Instant) {
+        self.settle_posted(None, deadline, answer_by, || false);
     }
 
-    /// [Settles](Channel::settle) the channel, unless another thread does what
-    /// this one waits for.
-    pub(crate) fn settle_unless(&self, deadline: Instant, answer_by: Instant, done: impl FnMut() -> bool) {
+    /// Waits, at most until `deadline`, until the answer to this
+    /// [posted](Channel::post) command has been passed to its sender, unless
+    /// another thread does what this one waits for. After `answer_by` the
+    /// command fails, and a later answer is dropped.
+    pub(crate) fn settle_unless(
+        &self,
+        number: PostNumber,
+        deadline: Instant,
+        answer_by: Instant,
+        done: impl FnMut() -> bool,
+    ) {
+        self.settle_posted(Some(number), deadline, answer_by, done);
+    }
+
+    fn settle_posted(
+        &self,
+        number: Option<PostNumber>,
+        deadline: Instant,
+        answer_by: Instant,
+        done: impl FnMut() -> bool,
+    ) {
         self.uses.fetch_add(1, Ordering::Relaxed);
         let Waited::Held(mut state) = self.state.lock_unless(deadline, done) else { return };
-        while state.posted.is_some() {
+        // The deadline is not that of another's command, which may have been
+        // posted meanwhile.
+        while state.has_posted(number) {
             match self.wait(&mut state, deadline.min(answer_by)) {
                 Ok(_) => {}
                 Err(Failure::NotReady(_)) if Instant::now() >= answer_by => {

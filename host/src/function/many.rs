@@ -14,7 +14,7 @@ use super::command::FULL;
 use super::options::{Due, Terms};
 use super::pipeline::Pipeline;
 use super::route::{FunctionConnection, FunctionRoute, next_batch};
-use crate::channel::{Failure, LOOK_PAUSE};
+use crate::channel::{Failure, LOOK_PAUSE, PostNumber};
 use crate::health::vitals::Rows;
 use crate::sync::lock;
 use crate::{Error, Result};
@@ -91,6 +91,8 @@ struct UnderWay {
     rows: u32,
     symbol: Arc<str>,
     connection: FunctionConnection,
+    /// Number of its message on the channel.
+    post: PostNumber,
     /// `None` once it was taken.
     answer: Option<Answer>,
     /// Deadline of the answer.
@@ -131,7 +133,7 @@ impl UnderWay {
     ) -> Result<Self> {
         let (route, until) = (caller.route, caller.send_by());
         let answer = Answer::default();
-        loop {
+        let post = loop {
             let (taken, symbol, running) = (answer.clone(), route.symbol.clone(), Arc::downgrade(&connection.running));
             let tell = move |outcome: Result<&mut Vec<u8>, Failure>| {
                 let mut answer = lock(&taken);
@@ -145,7 +147,7 @@ impl UnderWay {
             // The wait may be ended from elsewhere.
             let look = if caller.pipeline.has_stopper() { until.min(deadline_after(LOOK_PAUSE)) } else { until };
             let failure = match connection.channel.post(message, look, tell) {
-                Ok(()) => break,
+                Ok(post) => break post,
                 Err(failure) => failure,
             };
             caller.ended()?;
@@ -163,10 +165,10 @@ impl UnderWay {
             }
             let patience = route.plugin.site.options.send_timeout;
             return Err(connection.running.explain(failure, route.what(CallKind::Batch), patience));
-        }
+        };
         let answer_by = caller.at_most(deadline_after(caller.terms.patience(rows as usize)));
         let (symbol, answer) = (route.symbol.clone(), Some(answer));
-        Ok(Self { id, rows, symbol, connection, answer, answer_by, message: None })
+        Ok(Self { id, rows, symbol, connection, post, answer, answer_by, message: None })
     }
 
     /// Waits for the answer.
@@ -184,7 +186,7 @@ impl UnderWay {
                 return Err(Failure::Timeout);
             }
             let is_stopped = || caller.pipeline.is_stopped();
-            self.connection.channel.settle_unless(now + LOOK_PAUSE, self.answer_by, is_stopped);
+            self.connection.channel.settle_unless(self.post, now + LOOK_PAUSE, self.answer_by, is_stopped);
         }
     }
 

@@ -26,7 +26,7 @@ use super::options::{CallOptions, Due, Terms};
 use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use super::spin::Spin;
 use crate::channel::idle_reader::Timer;
-use crate::channel::{Failure, LOOK_PAUSE, ROOM_PAUSE};
+use crate::channel::{Failure, LOOK_PAUSE, PostNumber, ROOM_PAUSE};
 use crate::sync::{Turns, lock, wait, wake_tasks};
 use crate::{Error, Result};
 
@@ -71,6 +71,8 @@ struct Queue {
 struct Flight {
     command: Arc<Command>,
     connection: FunctionConnection,
+    /// Number of its message on the channel.
+    post: PostNumber,
     answer_by: Instant,
 }
 
@@ -263,12 +265,12 @@ impl Pipeline {
         while !command.is_over(row) {
             let queue = lock(&self.queue);
             match queue.in_flight.clone().filter(|flight| !flight.command.has_reply()) {
-                Some(Flight { connection, answer_by, .. }) => {
+                Some(Flight { connection, post, answer_by, .. }) => {
                     drop(queue);
                     // The wait may have been ended from elsewhere.
                     let look = deadline_after(LOOK_PAUSE);
                     let until = due.map_or(look, |due| due.min(look));
-                    connection.channel.settle_unless(until, answer_by, || command.is_over(row));
+                    connection.channel.settle_unless(post, until, answer_by, || command.is_over(row));
                     self.advance();
                 }
                 None => self.await_change(queue, command, row),
@@ -329,12 +331,12 @@ impl Pipeline {
             Some(flight) => match flight.command.take_reply() {
                 Some(reply) => Some((flight, reply)),
                 None => {
-                    let channel = (now >= flight.answer_by).then(|| flight.connection.channel.clone());
+                    let late = (now >= flight.answer_by).then(|| (flight.connection.channel.clone(), flight.post));
                     let answer_by = flight.answer_by;
                     queue.in_flight = Some(flight);
                     self.set_timer(&mut queue, answer_by);
                     drop(queue);
-                    return channel.is_some_and(|channel| channel.try_expire(&self.waker));
+                    return late.is_some_and(|(channel, post)| channel.try_expire(Some(post), &self.waker));
                 }
             },
         };
@@ -422,7 +424,7 @@ impl Pipeline {
         });
         let mut queue = lock(&self.queue);
         match posted {
-            Ok(true) => {
+            Ok(Some(post)) => {
                 // It may have been stopped meanwhile.
                 if queue.waiting.front().is_some_and(|first| Arc::ptr_eq(first, &command)) {
                     queue.waiting.pop_front();
@@ -434,7 +436,7 @@ impl Pipeline {
                 self.set_timer(&mut queue, answer_by);
                 let is_awaited = !queue.waiting.is_empty() || command.has_waker() || self.observer.is_some();
                 let FunctionConnection { running, channel } = connection.clone();
-                queue.in_flight = Some(Flight { command, connection, answer_by });
+                queue.in_flight = Some(Flight { command, connection, post, answer_by });
                 self.tell_change(queue);
                 if is_awaited {
                     channel.arm_idle_reader();
@@ -443,7 +445,7 @@ impl Pipeline {
                 running.post_cancels();
                 true
             }
-            Ok(false) => {
+            Ok(None) => {
                 command.put_back(message);
                 if Instant::now() < send_by {
                     self.set_timer(&mut queue, send_by);

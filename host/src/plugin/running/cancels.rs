@@ -118,8 +118,8 @@ impl Cancels {
             }
         });
         match posted {
-            Ok(true) => self.control.arm_idle_reader(),
-            Ok(false) => self.put_back(taken),
+            Ok(Some(_)) => self.control.arm_idle_reader(),
+            Ok(None) => self.put_back(taken),
             Err(failure) => {
                 tracing::debug!(?failure, "the plugin was not told of cancelled calls");
                 lock(&self.pending).is_waiting = false;

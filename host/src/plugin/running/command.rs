@@ -36,7 +36,7 @@ impl Running {
         // A plugin that hangs may not even answer the command before this one,
         // which cancels calls: that one is given up.
         if let Err(Failure::NotReady(NotReady::Busy)) = answer
-            && self.control.try_expire(Waker::noop())
+            && self.control.try_expire(None, Waker::noop())
         {
             lock(&self.hung).get_or_insert_with(words);
         }
