@@ -1,7 +1,9 @@
-//! What stands at a plugin's beginning: its manifest and its launch options.
+//! What stands at a plugin's beginning: its manifest, its description and its
+//! launch options.
 
 use std::collections::HashSet;
 
+use ekuiper_core::description::Description;
 use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::manifest::Manifest;
 use ekuiper_core::message::SymbolKind;
@@ -16,6 +18,23 @@ pub fn launch(data: &[u8]) {
     must_be_object(data);
     let argument = options.to_argument().unwrap();
     assert_eq!(LaunchOptions::parse(&argument).unwrap(), options);
+}
+
+/// A description that is accepted survives being written, on one line; its files
+/// stay in the plugin's folder, and those in JSON are JSON.
+pub fn description(data: &[u8]) {
+    let Ok(description) = Description::decode(data) else { return };
+    must_be_object(data);
+    let line = description.encode();
+    assert!(!line.contains('\n'));
+    assert_eq!(Description::decode(line.as_bytes()).unwrap(), description);
+    for file in description.engine_files() {
+        let (folder, name) = file.path.split_once('/').unwrap();
+        assert!(["sources", "sinks", "functions"].contains(&folder) && !name.contains('/'), "{}", file.path);
+        if name.ends_with(".json") {
+            assert!(serde_json::from_str::<Value>(&file.content).is_ok(), "{}", file.content);
+        }
+    }
 }
 
 /// A manifest that is accepted can be carried out: its program is inside the

@@ -17,7 +17,7 @@ mod requester;
 pub use backtrace::backtrace;
 pub use connection::connection;
 pub use exchange::exchange;
-pub use launch::{launch, manifest};
+pub use launch::{description, launch, manifest};
 pub use messages::{ack, batch_reply, call, call_messagepack, command, hello, messagepack, reply, source};
 pub use requester::requester;
 
@@ -25,7 +25,7 @@ pub use requester::requester;
 pub type Target = fn(&[u8]);
 
 /// Every decoder there is, by its name; `corpus/` has a folder for each.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("ack", ack),
     ("backtrace", backtrace),
     ("batch_reply", batch_reply),
@@ -33,6 +33,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("call_messagepack", call_messagepack),
     ("command", command),
     ("connection", connection),
+    ("description", description),
     ("exchange", exchange),
     ("hello", hello),
     ("launch", launch),

@@ -46,7 +46,7 @@ mod functions {
     }
 
     fn is_prime(number: u64, smaller: &[u64]) -> bool {
-        smaller.iter().all(|prime| number % prime != 0)
+        !smaller.iter().any(|prime| number.is_multiple_of(*prime))
     }
 
     pub(super) fn symbols(plugin: Plugin) -> Plugin {

@@ -244,7 +244,7 @@ fn check_fields(path: &str, fields: &[Field], given: &Map<String, Value>) -> Res
                     return Err(Misfit { field: place(), text });
                 }
             }
-            None if field.optional || field.data_type.is_nullable() => {}
+            None if field.optional || matches!(field.data_type, DataType::Nullable(_)) => {}
             None => return Err(Misfit { field: place(), text: format!("missing field `{}`", field.name) }),
         }
     }
@@ -346,6 +346,7 @@ mod tests {
             Field::new("brokers", DataType::list(broker)).optional(),
             Field::new("interval", DataType::Int).default_value(100),
             Field::new("factor", DataType::Float.nullable()),
+            Field::new("anything", DataType::Any).optional(),
             Field::new("mode", DataType::String).one_of(["fast", "slow"]).default_value("fast"),
             Field::new("headers", DataType::of_fields([])).optional(),
         ])
@@ -387,6 +388,8 @@ mod tests {
         ] {
             assert_eq!(misfit(config), said);
         }
+        let any = ConfigFields::new([Field::new("any", DataType::Any)]);
+        assert_eq!(any.check(&Map::new()).unwrap_err().to_string(), "any: missing field `any`");
         let long = misfit(json!({ "topic": "a", "interval": "x".repeat(1 << 20) }));
         assert!(long.len() < 300, "{}", long.len());
     }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::ENGINE_SOURCE_FIELDS;
 use super::own_names::is_own;
-use super::{DataType, Description, Field, FunctionDescription, SinkDescription, SourceDescription};
+use super::{DataType, Description, Field, FunctionDescription, SinkDescription, SourceDescription, is_file_name};
 use crate::message::SymbolKind;
 use crate::printable::is_unprintable;
 
@@ -40,15 +40,15 @@ impl Description {
     pub fn engine_files(&self) -> Vec<EngineFile> {
         let mut files = Vec::new();
         let mut add = |path: String, content: String| files.push(EngineFile { path, content });
-        for source in self.sources.iter().filter(|source| !is_own_file(SymbolKind::Source, &source.name)) {
+        for source in self.sources.iter().filter(|source| has_files(SymbolKind::Source, &source.name)) {
             let shown = source_json(source);
             add(format!("sources/{}.yaml", source.name), source_yaml(source, &shown));
             add(format!("sources/{}.json", source.name), pretty(&shown));
         }
-        for sink in self.sinks.iter().filter(|sink| !is_own_file(SymbolKind::Sink, &sink.name)) {
+        for sink in self.sinks.iter().filter(|sink| has_files(SymbolKind::Sink, &sink.name)) {
             add(format!("sinks/{}.json", sink.name), pretty(&sink_json(sink)));
         }
-        for function in self.functions.iter().filter(|function| !is_own_file(SymbolKind::Function, &function.name)) {
+        for function in self.functions.iter().filter(|function| has_files(SymbolKind::Function, &function.name)) {
             add(format!("functions/{}.json", function.name), pretty(&function_json(function)));
         }
         files
@@ -68,6 +68,11 @@ impl Description {
         }
         doubts
     }
+}
+
+/// Whether a symbol of this name has files.
+fn has_files(kind: SymbolKind, name: &str) -> bool {
+    is_file_name(name) && !is_own_file(kind, name)
 }
 
 /// Whether a symbol's files would replace eKuiper's.

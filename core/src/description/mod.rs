@@ -211,6 +211,12 @@ pub enum Volatility {
     Volatile,
 }
 
+/// Whether eKuiper's files about a symbol can have its name.
+fn is_file_name(name: &str) -> bool {
+    const LONGEST: usize = 240;
+    !name.is_empty() && name.len() <= LONGEST && !name.contains(['/', '\\']) && !name.contains(char::is_control)
+}
+
 impl FunctionDescription {
     /// A function with these arguments and this result.
     pub fn new(arguments: impl IntoIterator<Item = Field>, result: DataType) -> Self {
@@ -276,8 +282,8 @@ impl Description {
     /// Decodes a description.
     ///
     /// # Errors
-    /// [`Error::Message`] if the text is not JSON of this form, or of a later
-    /// [format](Self::FORMAT).
+    /// [`Error::Message`] if the text is not JSON of this form, is of a later
+    /// [format](Self::FORMAT), or has a symbol whose name cannot be a file's.
     pub fn decode(text: &[u8]) -> Result<Self> {
         let wrong = |source| Error::Message { what: "the plugin's description of itself", source };
         #[derive(Deserialize)]
@@ -289,7 +295,14 @@ impl Description {
             let text = format!("its format is {format}, but this version reads format {} only", Self::FORMAT);
             return Err(wrong(serde::de::Error::custom(text)));
         }
-        crate::json::object(text).map_err(wrong)
+        let description: Self = crate::json::object(text).map_err(wrong)?;
+        for kind in SymbolKind::ALL {
+            if let Some(name) = description.names(kind).into_iter().find(|name| !is_file_name(name)) {
+                let text = format!("{kind} name {name:?} cannot be the name of a file");
+                return Err(wrong(serde::de::Error::custom(text)));
+            }
+        }
+        Ok(description)
     }
 
     /// The plugin's manifest, where `executable` is the path of its program or
@@ -315,5 +328,28 @@ impl Description {
         let text = serde_json::to_string(&manifest)
             .map_err(|source| Error::Encode { what: "the plugin's manifest", source })?;
         Manifest::parse(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_out_of_a_folder_are_refused() {
+        for name in ["", "../x", "a/b", "/etc/passwd", "a\\b", "a\nb", "a\0b", &"x".repeat(300)] {
+            let text = serde_json::json!({"format": 1, "name": "p", "sources": [{ "name": name }]}).to_string();
+            let error = crate::Chain(&Description::decode(text.as_bytes()).unwrap_err()).to_string();
+            assert!(error.contains("cannot be the name of a file"), "{error}");
+            let mut made = Description::new("p", Language::Rust, Sdk::default());
+            made.sources.push(SourceDescription { name: name.to_owned(), ..SourceDescription::default() });
+            assert_eq!(made.engine_files(), []);
+        }
+    }
+
+    #[test]
+    fn a_later_format_is_named() {
+        let error = crate::Chain(&Description::decode(br#"{"format":2,"anything":7}"#).unwrap_err()).to_string();
+        assert!(error.contains("its format is 2, but this version reads format 1 only"), "{error}");
     }
 }
