@@ -20,6 +20,8 @@ pub enum EntryKind {
 pub struct Entry {
     /// Path below the plugin's folder, with slashes, and none at its end.
     pub name: String,
+    /// The name as the archive has it: eKuiper finds the manifest by that.
+    pub raw_name: String,
     /// Whether it is a file or a folder.
     pub kind: EntryKind,
     /// Unix permissions, if the archive has them: those that eKuiper gives the
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn entries_do_not_hide_each_other() {
-        let entry = |name: &str, kind| Entry { name: name.into(), kind, mode: None, size: 0 };
+        let entry = |name: &str, kind| Entry { name: name.into(), raw_name: name.into(), kind, mode: None, size: 0 };
         let file = |name| entry(name, EntryKind::File);
         let folder = |name| entry(name, EntryKind::Folder);
         assert!(check_together(&[folder("a"), folder("a"), file("a/b"), file("c/d/e")]).is_ok());

@@ -100,7 +100,8 @@ impl Archive {
             if file.encrypted() {
                 return Err(fail("is encrypted: write the zip without a password".into()));
             }
-            entries.push(Entry { name, kind, mode: file.unix_mode().map(|mode| mode & 0o777), size: file.size() });
+            let mode = file.unix_mode().map(|mode| mode & 0o777);
+            entries.push(Entry { name, raw_name: raw.clone(), kind, mode, size: file.size() });
             numbers.push(number);
         }
         let together = entry::check_together(&entries);
