@@ -1,11 +1,15 @@
 //! The command line.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ekuiper_host::Format;
+use serde_json::Value;
 
+use crate::commands::object;
+use crate::error::{Error, Result, excerpt};
 use crate::project::BuildOptions;
 
 /// Call, read, feed and run eKuiper portable plugins, without an engine.
@@ -97,6 +101,8 @@ pub(crate) enum Command {
     Sink(Sink),
     /// Run a pipeline: source, functions, sink
     Run(Run),
+    /// Check a plugin before it is shipped: its files, its program, and each symbol
+    Check(CheckArguments),
     /// Build a plugin, and write the zip that eKuiper installs
     Package(PackageArguments),
     /// Rebuild and update a plugin when its files change, while its symbols go on
@@ -248,6 +254,41 @@ pub(crate) struct Run {
     pub(crate) build: BuildOptions,
 }
 
+/// `ekuiper-plugin check my-plugin.zip`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The plugin's folder or zip
+    pub(crate) path: PathBuf,
+    /// Print each finding as a JSON object, and a summary last
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Look at the files only: start nothing
+    #[arg(long)]
+    pub(crate) no_start: bool,
+    /// Run install.sh too, in a copy of the plugin's folder
+    #[arg(long)]
+    pub(crate) install: bool,
+    /// How long each source has time for its first tuple
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = patience, allow_negative_numbers = true)]
+    pub(crate) try_for: Duration,
+    /// The configuration to try a source or sink with, a JSON object: 'file={"path":"/dev/null"}'
+    #[arg(long, value_name = "SYMBOL=JSON")]
+    pub(crate) config: Vec<String>,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
+}
+
+impl CheckArguments {
+    /// The configurations that are given, by symbol.
+    pub(crate) fn configs(&self) -> Result<BTreeMap<String, Value>> {
+        let parsed = self.config.iter().map(|text| match text.split_once('=') {
+            Some((symbol, json)) => Ok((symbol.to_owned(), object("--config", json)?)),
+            None => Err(Error::ConfigWithoutSymbol { text: excerpt(text.as_bytes(), 0) }),
+        });
+        parsed.collect()
+    }
+}
+
 /// `ekuiper-plugin package my-plugin --target aarch64`
 #[derive(Debug, Args)]
 pub(crate) struct PackageArguments {
@@ -339,21 +380,21 @@ pub(crate) struct Remove {
 /// Maximum of `--repeat`; the latency of each call is kept in memory.
 const MOST_REPEATS: u64 = 100_000_000;
 
-fn repeats(text: &str) -> Result<u64, String> {
+fn repeats(text: &str) -> std::result::Result<u64, String> {
     let number = text.parse().ok().filter(|number| (1..=MOST_REPEATS).contains(number));
     number.ok_or_else(|| format!("a whole number from 1 to {MOST_REPEATS}"))
 }
 
-fn count(text: &str) -> Result<u64, String> {
+fn count(text: &str) -> std::result::Result<u64, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number, at least 1".into())
 }
 
-fn number(text: &str) -> Result<u64, String> {
+fn number(text: &str) -> std::result::Result<u64, String> {
     text.parse().map_err(|_| "a whole number".into())
 }
 
 /// Parses a timeout, which cannot be zero.
-fn patience(text: &str) -> Result<Duration, String> {
+fn patience(text: &str) -> std::result::Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it must be longer than zero".into()),
         time => Ok(time),
@@ -362,7 +403,7 @@ fn patience(text: &str) -> Result<Duration, String> {
 
 /// Parses a duration as eKuiper writes it: `5s`, `500ms`, `1m`; a bare number is
 /// milliseconds.
-fn duration(text: &str) -> Result<Duration, String> {
+fn duration(text: &str) -> std::result::Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

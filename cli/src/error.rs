@@ -25,6 +25,8 @@ pub(crate) enum Error {
     LongInteger { what: String, number: String },
     #[error("{what} must be a JSON object, for example {{\"interval\":10}}; it is {text}")]
     NotAnObject { what: &'static str, text: String },
+    #[error("--config takes a symbol and its configuration, such as 'file={{\"path\":\"x\"}}'; it is {text}")]
+    ConfigWithoutSymbol { text: String },
     #[error(transparent)]
     Archive(Box<ekuiper_manager::archive::ArchiveError>),
     #[error("interrupted")]
@@ -171,6 +173,7 @@ impl Error {
             Self::Argument { .. }
             | Self::LongInteger { .. }
             | Self::NotAnObject { .. }
+            | Self::ConfigWithoutSymbol { .. }
             | Self::NoTarget { .. }
             | Self::EngineUrl { .. }
             | Self::PluginName { .. }

@@ -5,6 +5,7 @@
 //! success, 1 failure, 2 wrong invocation, 130 interrupted.
 
 mod args;
+mod check;
 mod commands;
 mod console;
 mod describing;

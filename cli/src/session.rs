@@ -78,7 +78,8 @@ impl Session {
         Ok((session, updates))
     }
 
-    fn with(common: &Common, plugins: Vec<Resolved>) -> Result<Self> {
+    /// Creates a host with these plugins.
+    pub(crate) fn with(common: &Common, plugins: Vec<Resolved>) -> Result<Self> {
         let (mut builder, mut unpacked) = (builder(common), Vec::new());
         for plugin in plugins {
             builder = builder.package(plugin.package);

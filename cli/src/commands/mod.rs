@@ -3,6 +3,7 @@
 #[cfg(feature = "bench")]
 mod bench;
 mod call;
+mod check;
 mod completions;
 mod deploy;
 mod man;
@@ -29,6 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Source(source) => source::run(common, source),
         Command::Sink(sink) => sink::run(common, sink),
         Command::Run(run) => run::run(common, run),
+        Command::Check(arguments) => check::run(common, arguments),
         Command::Package(arguments) => package::run(common, arguments),
         Command::Watch(watch) => watch::run(common, watch),
         Command::Deploy(arguments) => deploy::deploy(common, arguments),
@@ -47,7 +49,7 @@ fn argument(number: usize, text: &str) -> Result<Value> {
 }
 
 /// Parses a JSON object from the command line.
-fn object(what: &'static str, text: &str) -> Result<Value> {
+pub(crate) fn object(what: &'static str, text: &str) -> Result<Value> {
     match json(what.to_owned(), text, |_| String::new())? {
         value @ Value::Object(_) => Ok(value),
         _ => Err(Error::NotAnObject { what, text: excerpt(text.as_bytes(), 0) }),

@@ -2,6 +2,9 @@
 //! behind.
 #![allow(dead_code)] // each test file uses its part
 
+pub(crate) mod checked;
+pub(crate) mod raw_zip;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -75,8 +75,8 @@ fn has_files(kind: SymbolKind, name: &str) -> bool {
     is_file_name(name) && !is_own_file(kind, name)
 }
 
-/// Whether a symbol's files would replace eKuiper's.
-fn is_own_file(kind: SymbolKind, name: &str) -> bool {
+/// Returns whether the files of a symbol of this name would replace eKuiper's.
+pub fn is_own_file(kind: SymbolKind, name: &str) -> bool {
     match kind {
         SymbolKind::Source | SymbolKind::Sink => is_own(kind, name),
         SymbolKind::Function => name == OWN_FUNCTIONS_FILE,

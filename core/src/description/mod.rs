@@ -23,7 +23,7 @@ use crate::{Error, Result};
 
 pub use config::{ConfigFields, Field, Misfit, UnknownField};
 pub use data_type::DataType;
-pub use engine_files::EngineFile;
+pub use engine_files::{EngineFile, is_own_file};
 pub use own_names::is_own;
 
 /// The argument for which a plugin's executable prints its description.

@@ -1,0 +1,88 @@
+//! `install.sh`, which eKuiper runs with `/bin/sh` when it installs the plugin.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::bounded;
+use super::file;
+use super::report::{Area, Report};
+use crate::interrupt::Interrupt;
+
+const SCRIPT: &str = "install.sh";
+
+/// Maximum time to check the syntax.
+const SYNTAX: Duration = Duration::from_secs(10);
+
+/// Maximum time of the script. eKuiper itself sets none.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What only some shells have: the text, what it is, and what every shell has.
+const BASHISMS: [(&str, &str); 8] = [
+    ("[[ ", "use [ … ]"),
+    ("<<<", "use echo … |"),
+    ("&>", "use >… 2>&1"),
+    ("pipefail", "leave it out"),
+    ("function ", "write name() { … }"),
+    ("source ", "use . FILE"),
+    ("declare ", "leave it out"),
+    (" == ", "use ="),
+];
+
+/// Checks the script without running it.
+pub(super) fn check(folder: &Path, interrupt: &Interrupt, report: &mut Report) {
+    let path = folder.join(SCRIPT);
+    if path.symlink_metadata().is_err() {
+        return;
+    }
+    let bytes = match file::read(&path, file::TEXT) {
+        Ok(bytes) => bytes,
+        Err(problem) => return report.error(Area::Install, SCRIPT, problem, "replace it, or leave it out"),
+    };
+    report.fact(Area::Install, "install.sh is run by eKuiper when it installs the plugin");
+    if bytes.windows(2).any(|pair| pair == b"\r\n") {
+        let text = "has carriage returns at the ends of lines, as files from Windows do: a shell takes them for text";
+        report.warning(Area::Install, SCRIPT, text, "save it with Unix line ends");
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    for (index, line) in text.lines().enumerate() {
+        let code = line.trim_start();
+        let found = BASHISMS.iter().find(|(word, _)| match word.ends_with(' ') && !word.starts_with('[') {
+            true => code.starts_with(word),
+            false => code.contains(word),
+        });
+        if let Some((word, instead)) = found.filter(|_| !code.starts_with('#')) {
+            let text =
+                format!("line {} has {:?}, which not every /bin/sh knows: Debian's does not", index + 1, word.trim());
+            report.warning(Area::Install, SCRIPT, text, instead);
+        }
+    }
+    match bounded::run("/bin/sh", &["-n", SCRIPT], folder, SYNTAX, interrupt) {
+        Ok(ended) if ended.status.is_some_and(|status| !status.success()) => {
+            let text = format!("is no shell script that /bin/sh understands: {}", ended.output);
+            report.error(Area::Install, SCRIPT, text, "correct it: eKuiper installs no plugin whose script fails");
+        }
+        _ => {}
+    }
+}
+
+/// Runs the script, in a folder that is a copy.
+pub(super) fn run(folder: &Path, interrupt: &Interrupt, report: &mut Report) {
+    if !folder.join(SCRIPT).is_file() {
+        return report.note(Area::Install, SCRIPT, "is not there, so --install runs nothing", "");
+    }
+    let path = folder.join(SCRIPT);
+    let ran = bounded::run("/bin/sh", &[&path.to_string_lossy()], folder, PATIENCE, interrupt);
+    let problem = match ran {
+        Err(error) => format!("cannot be run by /bin/sh: {error}"),
+        Ok(ended) => match ended.status {
+            Some(status) if status.success() => return report.fact(Area::Install, "install.sh has succeeded"),
+            Some(status) => format!("has failed ({status}){}", wrote(&ended.output)),
+            None => format!("has not ended after {PATIENCE:?}{}", wrote(&ended.output)),
+        },
+    };
+    report.error(Area::Install, SCRIPT, problem, "correct it: eKuiper installs no plugin whose script fails");
+}
+
+fn wrote(output: &str) -> String {
+    if output.is_empty() { " and wrote nothing".into() } else { format!(" and wrote:\n{output}") }
+}
