@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 
 use ekuiper_core::description::{ConfigFields, DataType, Description, Field, FunctionDescription};
@@ -13,32 +14,33 @@ use zip::write::SimpleFileOptions;
 
 use crate::kuiperd::{Engine, Site, wait};
 
-/// What the plugin prints about itself.
-fn described() -> Description {
-    let printed = Command::new(tools::mirror()).arg("--describe").output().unwrap();
+/// What the plugin that this command starts prints about itself.
+fn described_by(command: &mut Command) -> Description {
+    let printed = command.arg("--describe").output().unwrap();
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     Description::decode(&printed.stdout).unwrap()
 }
 
-/// Packs the plugin with everything that its description gives, and nothing
-/// else.
-fn write(site: &Site, description: &Description) {
-    write_with(site, description, "");
+fn described() -> Description {
+    described_by(&mut Command::new(tools::mirror()))
 }
 
-/// The same with further configurations of its source.
-fn write_with(site: &Site, description: &Description, settings: &str) {
-    let mut zip = zip::ZipWriter::new(fs::File::create(site.path("mirror.zip")).unwrap());
+/// Packs a plugin with everything that its description gives, further
+/// configurations of its source, and nothing else.
+fn write(site: &Site, description: &Description, program: &Path, settings: &str) {
+    let name = &description.name;
+    let executable = program.file_name().unwrap().to_str().unwrap();
+    let mut zip = zip::ZipWriter::new(fs::File::create(site.path(&format!("{name}.zip"))).unwrap());
     let file = SimpleFileOptions::default();
     let mut add = |name: &str, options, content: &[u8]| {
         zip.start_file(name, options).unwrap();
         zip.write_all(content).unwrap();
     };
-    let manifest = description.manifest("mirror").unwrap();
-    add("mirror.json", file, &serde_json::to_vec(&manifest).unwrap());
-    add("mirror", file.unix_permissions(0o755), &fs::read(tools::mirror()).unwrap());
+    let manifest = description.manifest(executable).unwrap();
+    add(&format!("{name}.json"), file, &serde_json::to_vec(&manifest).unwrap());
+    add(executable, file.unix_permissions(0o755), &fs::read(program).unwrap());
     for made in description.engine_files() {
-        let further = if made.path == "sources/random.yaml" { settings } else { "" };
+        let further = if made.path.ends_with(".yaml") { settings } else { "" };
         add(&made.path, file, (made.content + further).as_bytes());
     }
     zip.finish().unwrap();
@@ -74,7 +76,7 @@ fn fields(shown: &Value) -> &[Value] {
 #[test]
 fn the_managers_page_lists_what_a_plugin_describes() {
     let Some(site) = Site::new() else { return };
-    write(&site, &described());
+    write(&site, &described(), tools::mirror(), "");
     let mut engine = Engine::start(&site);
     if !has_page(&engine) {
         return;
@@ -152,7 +154,7 @@ fn no_description_breaks_the_managers_page() {
     (function.name, function.doc, function.example) = ("echo".into(), hostile.into(), hostile.into());
     description.functions.retain(|function| function.name != "echo");
     description.functions.push(function);
-    write(&site, &description);
+    write(&site, &description, tools::mirror(), "");
 
     let mut engine = Engine::start(&site);
     if !has_page(&engine) {
@@ -177,27 +179,54 @@ fn no_description_breaks_the_managers_page() {
 #[test]
 fn a_configuration_that_does_not_fit_is_told_to_the_rules_user() {
     let Some(site) = Site::new() else { return };
-    write_with(&site, &described(), "wrong:\n  count: soon\nsteady:\n  seed: 3\n");
+    write(&site, &described(), tools::mirror(), "wrong:\n  count: soon\nsteady:\n  seed: 3\n");
     let engine = Engine::start(&site);
     engine.install_mirror();
     engine.create_stream("wrong");
     engine.create_stream("steady");
-    // The engine keeps the reason in its log only, quoted.
-    let says = |id: &str, words: &str| {
-        wait(&format!("rule {id} says {words}"), || {
-            let log = fs::read_to_string(site.path("engine.log")).unwrap().replace('\\', "");
-            log.lines().any(|line| line.contains("closing Rule for error") && line.contains(words)).then_some(())
-        });
-        wait(&format!("the end of rule {id}"), || {
-            (engine.rule_status(id)["status"] == "stopped by error").then_some(())
-        });
-    };
     engine.create_rule("source", "SELECT * FROM wrong");
-    says("source", "invalid config field count: invalid type: string \"soon\", expected u64");
+    says(&site, &engine, "source", "invalid config field count: invalid type: string \"soon\", expected u64");
     engine.create_rule_to("sink", "SELECT * FROM steady", json!({ "lines": { "pth": "/tmp/x" } }));
     says(
+        &site,
+        &engine,
         "sink",
         "invalid config field path: missing field `path`; unknown config field \"pth\": did you mean \"path\"?",
     );
     engine.stop();
+}
+
+#[test]
+fn a_plugin_in_python_tells_the_same() {
+    let Some(site) = Site::python(tools::our_python) else { return };
+    let script = tools::root().join("examples/pyfunctions/pyfunctions.py");
+    let description = described_by(Command::new(tools::our_python()).arg(&script));
+    write(&site, &description, &script, "wrong:\n  start: soon\nsteady:\n  start: 5\n");
+    let engine = Engine::start(&site);
+    engine.install("pyfunctions");
+    engine.create_stream_of("ticks", "wrong");
+    engine.create_stream_of("ticks", "steady");
+    engine.create_rule_to("source", "SELECT * FROM wrong", json!({ "print_row": {} }));
+    says(&site, &engine, "source", "source ticks: config field start: expected int, got str 'soon'");
+    engine.create_rule_to("sink", "SELECT * FROM steady", json!({ "print_row": { "refus": "x" } }));
+    wait("the warning", || {
+        log(&site).contains("unknown config field \"refus\": did you mean \"refuse\"?").then_some(())
+    });
+    engine.assert_healthy("sink");
+    engine.stop();
+}
+
+fn log(site: &Site) -> String {
+    fs::read_to_string(site.path("engine.log")).unwrap().replace('\\', "")
+}
+
+/// Waits until a rule has ended for this reason, which the engine keeps in its
+/// log only.
+fn says(site: &Site, engine: &Engine, rule: &str, reason: &str) {
+    wait(&format!("rule {rule} says {reason}"), || {
+        log(site).lines().any(|line| line.contains("closing Rule for error") && line.contains(reason)).then_some(())
+    });
+    wait(&format!("the end of rule {rule}"), || {
+        (engine.rule_status(rule)["status"] == "stopped by error").then_some(())
+    });
 }

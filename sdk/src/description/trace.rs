@@ -174,8 +174,18 @@ impl<'de> Deserializer<'de> for Tracer<'_, '_> {
         self.deserialize_unit(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
-        if name == Bytes::NEWTYPE { self.deserialize_byte_buf(visitor) } else { visitor.visit_newtype_struct(self) }
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        mut self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        if name == Bytes::NEWTYPE {
+            return self.deserialize_byte_buf(visitor);
+        }
+        // Recorded by what is within; a newtype within itself has an end, too.
+        self.record(DataType::Any)?;
+        self.depth += 1;
+        visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -469,6 +479,10 @@ mod tests {
         }
         type Wider<T> = Wide<Wide<Wide<Wide<T>>>>;
         assert_eq!(name::<Wider<Wider<u8>>>(), "struct");
+        #[derive(Deserialize)]
+        #[expect(dead_code)]
+        struct Endless(Box<Endless>);
+        assert_eq!(name::<Endless>(), "any");
         #[derive(Deserialize)]
         #[expect(dead_code)]
         enum Expression {
