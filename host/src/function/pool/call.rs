@@ -23,7 +23,8 @@ use crate::{Error, Result};
 ///
 /// It is made in its turn, whether anything waits for it or not. The future
 /// needs no particular runtime: the host wakes it. Dropping it discards the
-/// result, and a call that was not sent by then is not executed.
+/// result, and never blocks: a call that was not sent by then is not executed,
+/// and one that was is cancelled at the plugin.
 #[must_use = "its result may be an error"]
 pub struct PooledCall<R> {
     pub(super) pool: Arc<Pool>,
