@@ -78,12 +78,14 @@ fn crash_until(number: u64, file: String, crashes: usize) -> Result<u64> {
     Ok(note(number))
 }
 
-/// Emits rows with as many letters as it is told.
+/// Emits numbered rows with as many letters as it is told.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Letters {
     letters: usize,
     count: u64,
+    /// In milliseconds, after each row.
+    pause: u64,
 }
 
 impl Source for Letters {
@@ -93,8 +95,11 @@ impl Source for Letters {
     }
 
     fn open(&mut self, ctx: &SourceContext) -> Result<()> {
-        for _ in 0..self.count {
-            ctx.emit(&json!({ "text": "x".repeat(self.letters) }))?;
+        for n in 0..self.count {
+            ctx.emit(&json!({ "n": n, "text": "x".repeat(self.letters) }))?;
+            if self.pause > 0 && !ctx.sleep(Duration::from_millis(self.pause)) {
+                return Ok(());
+            }
         }
         while ctx.sleep(Duration::from_secs(1)) {}
         Ok(())
@@ -118,11 +123,23 @@ struct Settings {
     pause: u64,
     refuses_odd: bool,
     path: Option<std::path::PathBuf>,
+    /// Its start creates this file, and ends when that is gone.
+    starting: Option<std::path::PathBuf>,
 }
 
 impl Sink for Late {
     fn configure(&mut self, config: &Config) -> Result<()> {
         self.0 = config.parse()?;
+        Ok(())
+    }
+
+    fn open(&mut self, _ctx: &SinkContext) -> Result<()> {
+        if let Some(path) = &self.0.starting {
+            std::fs::write(path, "")?;
+            while path.exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
         Ok(())
     }
 

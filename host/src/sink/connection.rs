@@ -44,7 +44,7 @@ pub(crate) struct SinkConnection {
     pub(crate) turn: DeadlineLock<()>,
     /// An acknowledgement is missing: later ones could be mistaken for it.
     is_broken: AtomicBool,
-    /// The sink runs after its stop was answered: it still collects.
+    /// The sink runs after its stop.
     still_runs: AtomicBool,
     push: Arc<dyn Push>,
     /// Number of connections when the first message was sent.
@@ -338,8 +338,8 @@ impl SinkConnection {
         }
     }
 
-    /// Returns whether the sink runs, though the plugin has answered its stop:
-    /// it collects what was sent before.
+    /// Returns whether the sink runs after its stop: it collects what was sent
+    /// before, or the stop was not sent.
     pub(crate) fn still_runs(&self) -> bool {
         self.still_runs.load(Ordering::SeqCst)
     }
@@ -361,13 +361,11 @@ impl SinkConnection {
         if matches!(stopped, Ok(Stopped::Answered) | Err(Error::Refused { .. })) {
             self.mark_stop_answered();
         }
-        match stopped? {
-            Stopped::StillRuns => {
-                self.still_runs.store(true, Ordering::SeqCst);
-                Err(self.running.still_runs(control))
-            }
-            Stopped::Answered | Stopped::WithProcess => Ok(()),
+        if self.running.runs_after(&stopped) {
+            self.still_runs.store(true, Ordering::SeqCst);
+            return Err(stopped.err().unwrap_or_else(|| self.running.still_runs(control)));
         }
+        stopped.map(|_| ())
     }
 
     /// Ends the wait of a sender, in the middle of its message.

@@ -27,8 +27,8 @@ use crate::sync::{Changed, lock};
 use crate::target::Target;
 use crate::{Error, Result, Subject};
 
-/// Interval of the check whether the process of a source that ignores its stop
-/// has ended.
+/// Interval of the check whether the process of a source that runs after its
+/// stop has ended.
 const END_LOOK: Duration = Duration::from_secs(1);
 
 /// A source with a handle, across all processes of its plugin.
@@ -477,8 +477,8 @@ impl SourceSession {
         let running = &connection.running;
         let discard = |patience| connection.discard_until_end(deadline_after(patience));
         let stopped = running.stop_symbol(&self.control, discard);
-        if let Ok(Stopped::StillRuns) = stopped {
-            let error = running.still_runs(&self.control);
+        if running.runs_after(&stopped) {
+            let error = stopped.err().unwrap_or_else(|| running.still_runs(&self.control));
             self.release_at_end(connection);
             return Err(error);
         }
@@ -489,8 +489,8 @@ impl SourceSession {
         })
     }
 
-    /// Has a thread release the address once a source that ignores its stop has
-    /// ended: until then, its rows would be those of the next source there.
+    /// Has a thread release the address once a source that runs after its stop
+    /// has ended: until then, its rows would be those of the next source there.
     fn release_at_end(&self, connection: Arc<SourceConnection>) {
         let claim = lock(&self.state).claim.take();
         self.plugin.site.background.run(move || {

@@ -9,7 +9,7 @@ use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::Running;
 use crate::sync::lock;
-use crate::{Error, Result, Subject};
+use crate::{Error, ErrorDelivery, Result, Subject};
 
 /// Time for a symbol to end after the plugin has answered its stop, before the
 /// stop is repeated; doubles up to [`MAX_STOP_PAUSE`].
@@ -94,6 +94,16 @@ impl Running {
         let words = format!("{} {}: it still runs after its stop", control.plugin_type, control.symbol_name);
         let what = Subject::from(words).about(&self.name, Some(&control.symbol_name));
         Error::Timeout { plugin: self.name.clone(), what, after: self.site.options.recv_timeout }
+    }
+
+    /// Returns whether a symbol runs after this stop: it does not end when it is
+    /// told to, or the stop was not sent, and is sent later.
+    pub(crate) fn runs_after(&self, stopped: &Result<Stopped>) -> bool {
+        match stopped {
+            Ok(Stopped::StillRuns) => true,
+            Ok(Stopped::Answered | Stopped::WithProcess) => false,
+            Err(error) => error.delivery() == ErrorDelivery::NotSent && !self.scope.is_over(),
+        }
     }
 
     /// Returns whether the process runs no source or sink but this one, so that
