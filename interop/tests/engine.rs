@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
+#[path = "engine/checks.rs"]
+mod checks;
 #[path = "engine/deploy.rs"]
 mod deploy;
 #[path = "engine/describe.rs"]

@@ -48,7 +48,7 @@ fn write(site: &Site, description: &Description, program: &Path, settings: &str)
 
 /// Whether the engine was built with what its manager page reads; a test
 /// without that is skipped, loudly.
-fn has_page(engine: &Engine) -> bool {
+pub(crate) fn has_page(engine: &Engine) -> bool {
     let has = engine.request("GET", "/metadata/functions", None).is_ok();
     if !has {
         let current = std::thread::current();

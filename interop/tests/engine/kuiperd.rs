@@ -252,7 +252,7 @@ impl<'a> Engine<'a> {
         if answer.status().is_success() { Ok(text) } else { Err(text) }
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> String {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> String {
         self.request(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
@@ -274,6 +274,12 @@ impl<'a> Engine<'a> {
         let path = format!("/plugins/portables/{name}/status");
         let status: Value = serde_json::from_str(&self.ask("GET", &path, None)).unwrap();
         assert_eq!(status["status"], "running", "{status}");
+    }
+
+    /// Installs the plugin of this name; an error is the engine's text.
+    pub(crate) fn try_install(&self, name: &str) -> Result<String, String> {
+        let plugin = json!({ "name": name, "file": format!("file:///tmp/{name}.zip") });
+        self.request("POST", "/plugins/portables", Some(&plugin))
     }
 
     /// Installs the plugin of this name once more, over itself.
