@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_host::{AsyncSink, Error, Host};
 use ekuiper_interop::guard::{Process, Watchdog};
-use ekuiper_interop::plugins::{Mirror, OfficialPython};
+use ekuiper_interop::plugins::{Ledger, Mirror, OfficialPython};
 use ekuiper_interop::random::Random;
 use ekuiper_interop::runtimes::on_each_runtime;
 use futures::future::{join_all, poll_fn};
@@ -33,10 +33,15 @@ ekuiper_interop::over_each_transport_of_ours! {
     a_stop_ends_the_wait_for_a_plugin_that_takes_nothing,
 }
 
-mod official {
-    use super::an_official_sink_gets_one_message_after_the_other;
+mod on_one_wire {
+    use super::{
+        a_flush_tells_each_refusal_once, an_official_sink_gets_one_message_after_the_other,
+        an_official_sinks_refusals_are_told_once,
+    };
 
     ekuiper_interop::over_each_transport! {
+        a_flush_tells_each_refusal_once,
+        an_official_sinks_refusals_are_told_once,
         an_official_sink_gets_one_message_after_the_other,
     }
 }
@@ -322,6 +327,70 @@ fn a_stop_ends_the_wait_for_a_plugin_that_takes_nothing(transport: &str) {
         });
     }
     host.shutdown();
+}
+
+/// Feeds rows, then flushes until there is no error; returns the errors of both.
+async fn refusals(sink: &mut AsyncSink, rows: impl Iterator<Item = Value>) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut keep = |outcome: Result<(), Error>| match outcome {
+        Err(Error::Sink { text, .. }) => told.push(text),
+        other => other.unwrap(),
+    };
+    for row in rows {
+        // A refusal of an earlier row: this one is still to be accepted.
+        loop {
+            match poll_fn(|context| SinkExt::<Value>::poll_ready_unpin(sink, context)).await {
+                Ok(()) => break,
+                refusal => keep(refusal),
+            }
+        }
+        SinkExt::<Value>::start_send_unpin(sink, row).unwrap();
+    }
+    loop {
+        match SinkExt::<Value>::flush(sink).await {
+            Ok(()) => return told,
+            refusal => keep(refusal),
+        }
+    }
+}
+
+fn a_flush_tells_each_refusal_once(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let ledger = Ledger::new();
+    let host = Host::builder().transport(transport).plugin(ledger.folder()).build().unwrap();
+    on_each_runtime(async |runtime| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("rows");
+        let config = json!({ "refuses_odd": true, "path": file });
+        let mut sink = host.sink("late").require_ack(true).config(config).open_async().await.unwrap();
+        let mut collected = 0;
+        for rows in [0, 1, 2, 100, 3000] {
+            let told = refusals(&mut sink, (0..rows).map(|n| json!({ "n": n }))).await;
+            let odd: Vec<_> = (0..rows).filter(|n| n % 2 == 1).map(|n| format!("{n} is odd")).collect();
+            assert_eq!(told, odd, "{runtime}");
+            collected += rows;
+        }
+        let delivery = sink.delivery();
+        assert_eq!((delivery.sent, delivery.delivered + delivery.refused), (collected, collected));
+        sink.close().await.unwrap();
+        let lines = std::fs::read_to_string(&file).unwrap();
+        let wanted = [0, 1, 2, 100, 3000].into_iter().flat_map(|rows| 0..rows).map(|n: u64| format!("{n}"));
+        assert!(lines.lines().map(str::to_owned).eq(wanted), "nothing twice, and nothing out of order");
+    });
+    host.shutdown();
+}
+
+fn an_official_sinks_refusals_are_told_once(transport: &str) {
+    OfficialPython::run(transport, |plugin, host| {
+        on_each_runtime(async |runtime| {
+            let builder = host.sink(&plugin.symbol("picky")).rule(plugin.rule("p")).require_ack(true);
+            let mut sink = builder.open_async().await.unwrap();
+            let word = |n: u64| if n % 3 == 0 { "bad" } else { "good" };
+            let told = refusals(&mut sink, (0..30).map(|n| json!({ "word": word(n) }))).await;
+            assert_eq!(told, ["I do not like that"; 10], "{runtime}");
+            sink.close().await.unwrap();
+        });
+    });
 }
 
 fn an_official_sink_gets_one_message_after_the_other(transport: &str) {
