@@ -385,7 +385,7 @@ fn an_official_sinks_refusals_are_told_once(transport: &str) {
         on_each_runtime(async |runtime| {
             let builder = host.sink(&plugin.symbol("picky")).rule(plugin.rule("p")).require_ack(true);
             let mut sink = builder.open_async().await.unwrap();
-            let word = |n: u64| if n % 3 == 0 { "bad" } else { "good" };
+            let word = |n: u64| if n.is_multiple_of(3) { "bad" } else { "good" };
             let told = refusals(&mut sink, (0..30).map(|n| json!({ "word": word(n) }))).await;
             assert_eq!(told, ["I do not like that"; 10], "{runtime}");
             sink.close().await.unwrap();
