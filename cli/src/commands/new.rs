@@ -84,7 +84,7 @@ fn make(folder: &Path, files: &[File], interrupt: &Interrupt) -> Result<()> {
 
 fn write_beside(folder: &Path, parent: &Path, files: &[File], interrupt: &Interrupt) -> Result<()> {
     let failed = |source| Error::Make { path: folder.to_owned(), source };
-    fs::create_dir_all(parent).map_err(failed)?;
+    fs::create_dir_all(parent).map_err(|source| Error::Make { path: parent.to_owned(), source })?;
     let beside = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).map_err(failed)?;
     // Within, since only the folder beside is for nobody else to read.
     let whole = beside.path().join("plugin");
