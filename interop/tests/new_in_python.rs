@@ -67,7 +67,9 @@ fn a_plugin_in_python_goes_the_way_that_its_readme_says() {
     assert!(printed.contains("\n63.0\n{\"number\":1}\n{\"number\":2}\n{\"number\":3}\n{\"acked\":1,"), "{printed}");
     assert_eq!(std::fs::read_to_string(&lines).unwrap(), "{\"a\": 1}\n");
     std::fs::remove_file(lines).unwrap();
-    let report: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert!(printed.contains("\nok: 0 errors, 0 warnings, "), "{printed}");
+    let report = printed.lines().find(|line| line.starts_with("{\"entries\":")).unwrap();
+    let report: Value = serde_json::from_str(report).unwrap();
     let entries: Vec<_> = report["entries"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     for wanted in [format!("{name}.json"), format!("{identifier}.py"), format!("sources/{identifier}_ticks.yaml")] {
         assert!(entries.contains(&&*wanted), "{wanted}: {entries:?}");
