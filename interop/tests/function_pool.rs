@@ -98,6 +98,15 @@ fn never(builder: HostBuilder) -> HostBuilder {
     builder.restart(policy)
 }
 
+/// Sets the flag at the end of a scope, however that ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !is_so() {
@@ -329,6 +338,7 @@ fn no_call_is_misattributed_or_executed_twice_while_processes_are_killed(transpo
         let pool = host.function_pool("filed").size(3).open().unwrap();
         let is_over = AtomicBool::new(false);
         let kills = std::thread::scope(|scope| {
+            let over = Over(&is_over);
             let killer = scope.spawn(|| {
                 let (mut random, mut kills) = (Random(7), 0);
                 while !is_over.load(Ordering::SeqCst) {
@@ -364,7 +374,7 @@ fn no_call_is_misattributed_or_executed_twice_while_processes_are_killed(transpo
                     }
                 }
             });
-            is_over.store(true, Ordering::SeqCst);
+            drop(over);
             let filed = filed(&file);
             assert!(filed.values().all(|count| *count == 1), "a call was executed twice");
             assert!(filed.len() as u64 + unknown >= 10_000, "a call that was answered was not executed");
@@ -464,8 +474,9 @@ fn without_any_process_calls_fail(transport: &str) {
     let _watchdog = Watchdog::start();
     let scratch = tempfile::tempdir().unwrap();
     let folder = limited(scratch.path(), 2);
-    let builder = Host::builder().transport(transport).plugin(folder).recv_timeout(PATIENCE).send_timeout(PATIENCE);
-    let host = never(builder).build().unwrap();
+    let builder = Host::builder().transport(transport).plugin(folder).recv_timeout(PATIENCE);
+    // Longer than a test may take.
+    let host = never(builder).send_timeout(Duration::from_secs(3600)).build().unwrap();
     let occupied = occupy(&host, 2, scratch.path());
     until("two processes", || pids(&host).len() == 2);
     let pool = occupied.pool.clone();
@@ -687,6 +698,7 @@ fn an_update_under_load_costs_no_call_and_leaves_no_old_process(transport: &str)
         let pool = host.function_pool("filed").size(3).open().unwrap();
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let over = Over(&is_over);
             let (is_over, file, calling) = (&is_over, &file, pool.clone());
             let caller = scope.spawn(move || {
                 let mut number = 0u64;
@@ -715,7 +727,7 @@ fn an_update_under_load_costs_no_call_and_leaves_no_old_process(transport: &str)
                     pids.len() == 3 && pids.iter().all(is_new) || caller.is_finished()
                 });
             }
-            is_over.store(true, Ordering::SeqCst);
+            drop(over);
             let made = caller.join().unwrap();
             assert_eq!(filed(file), (0..made).map(|number| (number, 1)).collect());
         });
