@@ -220,7 +220,8 @@ fn files_that_ekuiper_cannot_read_are_errors() {
         ("- a\n", "must be a mapping of configurations, and is a list"),
         ("default: 5\n", "must have a mapping of fields under \"default\", which is a single value"),
         ("other: {}\n", "has no configuration \"default\""),
-        ("default: {\n", "is not YAML: "),
+        ("default: {\n", "is not YAML: line "),
+        ("default:\n  a: 1\n  a: 2\n", "is not YAML: "),
     ] {
         of_files(&[("sources/s.yaml", content)]).only("error", "files", wanted);
     }

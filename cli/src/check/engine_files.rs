@@ -142,7 +142,8 @@ fn configurations(bytes: &[u8]) -> Result<Map<String, Value>, String> {
 }
 
 fn first_line(text: &str) -> &str {
-    text.lines().find(|line| !line.trim().is_empty()).unwrap_or(text).trim()
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or(text).trim();
+    line.strip_prefix("error: ").unwrap_or(line)
 }
 
 fn check_json(kind: SymbolKind, path: &str, bytes: &[u8], report: &mut Report) {
