@@ -263,10 +263,11 @@ impl Acks {
                     if is_asked_for {
                         self.refusals.fetch_add(1, Ordering::SeqCst);
                     }
+                    // Before its sender learns of it, and asks for the counts.
+                    self.tally.collected(1, u64::from(is_refusal));
                     self.acked.store(acked + 1, Ordering::SeqCst);
                     self.tasks.wake_up_to(acked + 1);
                     self.reading.look_again();
-                    self.tally.collected(1, u64::from(is_refusal));
                 } else {
                     self.surplus.fetch_add(1, Ordering::Relaxed);
                 }
