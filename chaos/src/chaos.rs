@@ -23,6 +23,7 @@ use crate::post::Post;
 use crate::record::{CALLS, MESSAGES, parse};
 use crate::sequence::Sequence;
 use crate::stage::Stage;
+use crate::survey::Usage;
 use crate::target::{Away, Noticed, Target};
 
 mod report;
@@ -66,12 +67,13 @@ pub fn run(tools: &Tools, plan: &Plan) -> Result<Report, String> {
     };
     // One per post, across all hosts.
     let mut sequences: Vec<Sequence> = Post::all(&stage.targets).iter().map(|_| Sequence::default()).collect();
+    let mut left = None;
     for (number, epoch) in plan.epochs.iter().enumerate() {
         eprintln!("chaos: host {} of {}, {} faults", number + 1, plan.epochs.len(), epoch.steps.len());
         let host = stage.host().map_err(|error| format!("cannot make a host: {}", Chain(&error)))?;
         run.live(&host, epoch, &mut sequences);
         drop(host);
-        run.is_clean();
+        run.is_clean(&mut left);
     }
     let found = stage.targets.iter().map(|target| run.found(target)).collect();
     Ok(run.report(plan.epochs.len(), started.elapsed(), found, &sequences))
@@ -208,14 +210,26 @@ impl Run<'_> {
         std::process::exit(1);
     }
 
-    fn is_clean(&self) {
+    /// Checks that nothing is left of a host, outside and in this process:
+    /// after each host it has the threads and descriptors that `left` has of
+    /// the first.
+    fn is_clean(&self, left: &mut Option<Usage>) {
         let give_up = Instant::now() + GONE_BY;
         loop {
-            let remains = self.stage.remains();
-            if remains.is_empty() {
+            let mut remains = self.stage.remains();
+            let own = Usage::of(std::process::id()).unwrap_or_default();
+            let first = left.unwrap_or(own);
+            if own.threads > first.threads || own.descriptors > first.descriptors {
+                let numbers = |usage: Usage| format!("{} threads, {} descriptors", usage.threads, usage.descriptors);
+                remains.push(format!("{} after {} of the first host", numbers(own), numbers(first)));
+            }
+            // What ends late of the first host would hide what is left later.
+            let is_over = Instant::now() > give_up;
+            if remains.is_empty() && (left.is_some() || is_over) {
+                *left = Some(first);
                 return;
             }
-            if Instant::now() > give_up {
+            if is_over {
                 self.findings.violation(format!("left behind: {}", remains.join(", ")));
                 return;
             }
