@@ -19,6 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::plugin_name;
 use crate::progress::{Progress, grouped};
 use crate::project::{Build, BuildOptions, Project};
+use crate::target::Target;
 
 /// A plugin that the host can start.
 pub(crate) struct Resolved {
@@ -30,6 +31,12 @@ pub(crate) struct Resolved {
 /// Reads the plugin at PATH. A Cargo project is built first, with the
 /// transport's feature if it has one.
 pub(crate) fn resolve(path: &Path, common: &Common, options: &BuildOptions) -> Result<Resolved> {
+    resolve_for(path, common, options, &Target::Native)
+}
+
+/// Reads the plugin at PATH, as [`resolve`]; a Cargo project is built for a
+/// target that runs on this machine.
+pub(crate) fn resolve_for(path: &Path, common: &Common, options: &BuildOptions, target: &Target) -> Result<Resolved> {
     if path.is_file() {
         return unpack(path);
     }
@@ -45,8 +52,9 @@ pub(crate) fn resolve(path: &Path, common: &Common, options: &BuildOptions) -> R
     let build = Build {
         options: options.clone(),
         feature: common.transport.as_deref(),
+        target: target.triple(),
+        settings: target.settings(),
         program: wanted.as_deref(),
-        ..Build::default()
     };
     let program = project.build(&build)?;
     let mut package = match manifest {

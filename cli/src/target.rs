@@ -55,6 +55,15 @@ impl Target {
         }
     }
 
+    /// Whether this machine runs its programs.
+    pub(crate) fn runs_here(&self) -> bool {
+        self.triple().is_none_or(|triple| {
+            let rest = triple.strip_prefix(std::env::consts::ARCH).unwrap_or_default();
+            // With another C library's loader it may not.
+            rest.starts_with('-') && rest.ends_with("-linux-musl")
+        })
+    }
+
     /// The name in a report.
     pub(crate) fn name(&self) -> String {
         self.triple().unwrap_or(NATIVE).to_owned()
@@ -114,6 +123,9 @@ mod tests {
         for wrong in ["", "x86", "a b-c-d", "../x-y-z", "--x-y-z/"] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
-        assert!(Target::parse(None).is_ok());
+        assert!(Target::parse(None).is_ok_and(|target| target.runs_here()));
+        for other in ["riscv64gc-unknown-linux-gnu", "aarch64_be-unknown-linux-musl", "x86_64-unknown-linux-gnux32"] {
+            assert!(!Target::parse(Some(other)).unwrap().runs_here(), "{other}");
+        }
     }
 }

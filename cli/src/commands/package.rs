@@ -60,11 +60,13 @@ pub(crate) fn make(common: &Common, arguments: &PackageArguments) -> Result<Made
     if project.is_some() {
         target.check()?;
     }
-    // This machine's program describes itself, whatever the target.
+    // A program that runs here describes itself: another target's is built
+    // beside it.
+    let here = if target.runs_here() { &target } else { &Target::Native };
     let options = BuildOptions { debug: false, no_build: arguments.no_build };
-    let Resolved { mut package, .. } = plugin_path::resolve(&arguments.path, common, &options)?;
+    let Resolved { mut package, .. } = plugin_path::resolve_for(&arguments.path, common, &options, here)?;
     let description = plugin_path::describe(&package, common)?;
-    if let (Some(project), Some(triple)) = (&project, target.triple()) {
+    if let (Some(project), Some(triple), false) = (&project, target.triple(), target.runs_here()) {
         let wanted = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy();
         let build = Build {
             options,
