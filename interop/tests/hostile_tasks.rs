@@ -37,25 +37,37 @@ impl Wake for Panicking {
     }
 }
 
-/// Polls something with a waker that panics, until it is woken.
-fn panics(what: &str, mut poll: impl FnMut(&mut Context<'_>) -> bool) {
-    let count = Arc::new(Panicking(AtomicUsize::new(0)));
-    let waker = Waker::from(count.clone());
-    // A future that lets others have a turn wakes its own task.
-    let mut poll = || catch_unwind(AssertUnwindSafe(|| poll(&mut Context::from_waker(&waker))));
-    let first = poll();
-    let own = usize::from(first.is_err());
-    let is_ready = first.or_else(|_| poll()).unwrap();
-    assert!(!is_ready, "{what} is there at once");
+/// Polls something with a waker that panics, until it is woken; makes it again
+/// if it is ready at once, as where this thread was held up. Returns what was
+/// woken.
+fn panics<T>(what: &str, mut make: impl FnMut() -> T, poll: impl Fn(&mut T, &mut Context<'_>) -> bool) -> T {
     let give_up = soon();
-    while count.0.load(Ordering::SeqCst) <= own {
-        assert!(Instant::now() < give_up, "{what} wakes nobody");
-        std::thread::sleep(Duration::from_millis(1));
+    loop {
+        assert!(Instant::now() < give_up, "{what} is always ready at once");
+        let mut made = make();
+        let count = Arc::new(Panicking(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        // A future that lets others have a turn wakes its own task.
+        let mut poll = || catch_unwind(AssertUnwindSafe(|| poll(&mut made, &mut Context::from_waker(&waker))));
+        let first = poll();
+        let own = usize::from(first.is_err());
+        if first.or_else(|_| poll()).unwrap() {
+            continue;
+        }
+        while count.0.load(Ordering::SeqCst) <= own {
+            assert!(Instant::now() < give_up, "{what} wakes nobody");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        return made;
     }
 }
 
-fn polls<F: Future + ?Sized>(mut future: Pin<&mut F>) -> impl FnMut(&mut Context<'_>) -> bool {
-    move |context| future.as_mut().poll(context).is_ready()
+fn poll<F: Future + Unpin>(future: &mut F, context: &mut Context<'_>) -> bool {
+    Pin::new(future).poll(context).is_ready()
+}
+
+fn poll_next<S: Stream + Unpin>(stream: &mut S, context: &mut Context<'_>) -> bool {
+    stream.poll_next_unpin(context).is_ready()
 }
 
 /// Feeds a sink and posts to it, beside a task that counts how many messages
@@ -115,32 +127,34 @@ fn a_waker_that_panics_costs_nobody_else(transport: &str) {
     };
     let mut sink = block_on(host.sink("late").require_ack(true).config(json!({ "pause": 100 })).open_async()).unwrap();
     for _ in 0..3 {
-        let mut call = slow.call_async::<u64>((1, 100)).unwrap();
-        panics("a call", polls(Pin::new(&mut call)));
-        let mut quiet = source("quiet", 3_600_000);
-        block_on(quiet.next()).unwrap().unwrap();
-        let mut chunk = Box::pin(quiet.next_chunk(9, Duration::from_millis(50)));
-        panics("a timer", polls(chunk.as_mut()));
-        drop(chunk);
-        let mut slow_source = source("slow", 100);
-        block_on(slow_source.next()).unwrap().unwrap();
-        panics("a tuple", |context| Pin::new(&mut slow_source).poll_next(context).is_ready());
-        let mut ack = block_on(sink.post(&json!({ "n": 1 }))).unwrap();
-        panics("an acknowledgement", polls(Pin::new(&mut ack)));
-        let mut opening = host.source("random").rule("opening").open_async::<Value>();
-        panics("an open", polls(Pin::new(&mut opening)));
-        drop(opening);
-        let mut events = host.event_stream();
+        let call = panics("a call", || slow.call_async::<u64>((1, 100)).unwrap(), poll);
+        let waits = || {
+            let mut quiet = source("quiet", 3_600_000);
+            block_on(quiet.next()).unwrap().unwrap();
+            Box::pin(async move { quiet.next_chunk(9, Duration::from_millis(50)).await.is_ok() })
+        };
+        drop(panics("a timer", waits, poll));
+        let emits = || {
+            let mut slow_source = source("slow", 100);
+            block_on(slow_source.next()).unwrap().unwrap();
+            slow_source
+        };
+        drop(panics("a tuple", emits, poll_next));
+        let ack = panics("an acknowledgement", || block_on(sink.post(&json!({ "n": 1 }))).unwrap(), poll);
+        drop(panics("an open", || host.source("random").rule("opening").open_async::<Value>(), poll));
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                std::thread::sleep(Duration::from_millis(50));
-                host.stop("mirror").unwrap();
-                host.start("mirror").unwrap();
-            });
-            panics("an event", |context| Pin::new(&mut events).poll_next(context).is_ready());
+            let restarts = || {
+                let events = host.event_stream();
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(50));
+                    host.stop("mirror").unwrap();
+                    host.start("mirror").unwrap();
+                });
+                events
+            };
+            drop(panics("an event", restarts, poll_next));
         });
         // All others go on, on the same handles and on others.
-        drop((quiet, slow_source));
         let mut next = source("next", 1);
         block_on(async {
             assert_eq!(call.await.unwrap(), 1);
