@@ -67,7 +67,7 @@ impl Rows {
     /// Adds a row, and writes those before it if they are many.
     ///
     /// # Errors
-    /// As [`line`].
+    /// As [`line()`].
     pub(crate) fn add(&mut self, row: impl Display) -> Result<Reader> {
         // Writing into memory cannot fail.
         let _ = writeln!(self.bytes, "{row}");
@@ -77,7 +77,7 @@ impl Rows {
     /// Writes all rows.
     ///
     /// # Errors
-    /// As [`line`].
+    /// As [`line()`].
     pub(crate) fn write(&mut self) -> Result<Reader> {
         if *IS_TERMINAL {
             console::clear_counters();
