@@ -11,8 +11,9 @@ pub(crate) mod idle_reader;
 pub(crate) mod speaker;
 
 mod events;
+mod failure;
+mod state;
 
-use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,14 +24,17 @@ use ekuiper_core::address::Address;
 use ekuiper_core::buffer::trim;
 use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
-use ekuiper_core::throttle::Throttle;
-use ekuiper_core::transport::{ConnectionId, Reply, TransportError};
+use ekuiper_core::transport::{Reply, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held, Waited};
 use ekuiper_transport_ipc::wait::deadline_after;
 
 use crate::process::EXIT_GRACE;
+pub(crate) use failure::Failure;
+pub(crate) use state::PostNumber;
+
 use dependents::ProcessScope;
 use idle_reader::{Armer, LOOK_LIMIT, Tended, Watch, Watched};
+use state::State;
 
 /// Time for a function's peer to reconnect by itself after its connection has
 /// ended: libnng retries within a second.
@@ -71,116 +75,6 @@ pub(crate) struct Channel {
     has_waiting_task: AtomicBool,
 }
 
-#[derive(Default)]
-struct State {
-    end: HostEnd,
-    buffer: Vec<u8>,
-    /// When the last peer disconnected.
-    lost_at: Option<Instant>,
-    /// Number of connections.
-    connections: usize,
-    /// Number of consecutive events that were not the peer's.
-    strangers: usize,
-    rivals: Throttle,
-    garbages: Throttle,
-    /// First bytes of the first stranger, for the error.
-    garbage: Option<Vec<u8>>,
-    /// What the connected processes have announced of themselves.
-    hellos: HashMap<ConnectionId, Hello>,
-    /// A posted command, which no caller waits for.
-    posted: Option<Posted>,
-    /// Number of posted commands so far.
-    posts: u64,
-    /// Tasks to be woken by the next event.
-    tasks: Vec<Waker>,
-}
-
-/// A command whose answer no caller waits for.
-struct Posted {
-    number: PostNumber,
-    tell: Tell,
-    /// The command, if it may have to be sent again: a plugin on an official
-    /// SDK may send a keepalive that crosses it.
-    command: Option<Vec<u8>>,
-}
-
-/// Number of a posted command on its channel.
-pub(crate) type PostNumber = u64;
-
-/// Callback that takes the answer in the buffer, or the failure.
-type Tell = Box<dyn FnOnce(Result<&mut Vec<u8>, Failure>) + Send>;
-
-impl State {
-    /// Returns whether there is nothing of the peer to read: connections are
-    /// read in turn, and the others have had several turns since its last event.
-    /// Thus a flood of strangers does not keep a caller beyond its deadline.
-    fn is_peer_silent(&self) -> bool {
-        self.strangers > 16 + 2 * self.connections
-    }
-
-    /// Counts an event as the peer's or a stranger's.
-    fn count(&mut self, connection: ConnectionId) {
-        self.strangers = if self.end.peer() == Some(connection) { 0 } else { self.strangers.saturating_add(1) };
-    }
-
-    /// Records that a command was posted; returns its number.
-    fn mark_posted(&mut self, tell: Tell, command: Option<Vec<u8>>) -> PostNumber {
-        self.posts += 1;
-        self.posted = Some(Posted { number: self.posts, tell, command });
-        self.posts
-    }
-
-    /// Returns whether a posted command is in flight: this one, or any.
-    fn has_posted(&self, number: Option<PostNumber>) -> bool {
-        self.posted.as_ref().is_some_and(|posted| number.is_none_or(|number| number == posted.number))
-    }
-
-    /// Passes the answer of a posted command, or its failure, to its sender.
-    fn tell(&mut self, outcome: Result<(), Failure>) {
-        if let Some(posted) = self.posted.take() {
-            (posted.tell)(outcome.map(|()| &mut self.buffer));
-        }
-    }
-
-    /// Returns why no command can be sent.
-    fn not_ready(&self) -> NotReady {
-        if self.end.peer().is_none() { NotReady::NoPeer } else { NotReady::Busy }
-    }
-}
-
-/// Reason for a missing answer.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// No peer completed its handshake by the deadline, or the peer is still
-    /// executing an earlier command. Nothing was sent.
-    NotReady(NotReady),
-    /// The command was sent, and no answer arrived by the deadline.
-    Timeout,
-    /// The peer disconnected after the command was sent.
-    OutcomeUnknown,
-    /// The peer disconnected, and did not reconnect by itself. Nothing was
-    /// sent.
-    Lost,
-    /// The process has ended. Nothing was sent.
-    ProcessEnded,
-    /// The answer exceeds the maximum length.
-    AnswerTooLong(u64),
-    /// A connection sent this instead of a handshake.
-    Garbage(Vec<u8>),
-    /// The channel cannot be used.
-    Transport(TransportError),
-}
-
-impl Failure {
-    /// Returns whether a live process may execute the command nevertheless.
-    pub(crate) fn may_be_carried_out(&self) -> bool {
-        match self {
-            Self::NotReady(_) | Self::Lost | Self::ProcessEnded | Self::Garbage(_) => false,
-            Self::Timeout | Self::OutcomeUnknown | Self::AnswerTooLong(_) | Self::Transport(_) => true,
-        }
-    }
-}
-
 impl Channel {
     /// Listens for a plugin, which may begin with a hello if it was asked to.
     pub(crate) fn listen(scope: &Arc<ProcessScope>, address: &Address, end: HostEnd) -> Result<Self, TransportError> {
@@ -188,7 +82,7 @@ impl Channel {
             address: address.clone(),
             reply: scope.reply(address)?,
             scope: scope.clone(),
-            state: DeadlineLock::new(State { end, ..State::default() }),
+            state: DeadlineLock::new(State::new(end)),
             uses: AtomicU64::new(0),
             is_function: false,
             has_peer: AtomicBool::new(false),

@@ -17,7 +17,7 @@ use super::acks::Acknowledged;
 use super::connection::SinkConnection;
 use super::pending::PendingAck;
 use super::sender::Attempt;
-use super::session::Sent;
+use super::sent::Sent;
 use super::tally::Delivery;
 use super::{Sink, SinkStopper};
 use crate::background::Task;

@@ -6,8 +6,10 @@ pub(crate) mod tally;
 
 mod acks;
 mod connection;
+mod errors;
 mod proof;
 mod sender;
+mod sent;
 mod session;
 mod settle;
 mod work;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ekuiper_core::instant::later;
 
-use super::session::Sent;
+use super::sent::Sent;
 use crate::background::Task;
 use crate::channel::idle_reader::Timer;
 use crate::{Error, Result};

@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::acks::Receipt;
 use super::connection::SinkConnection;
-use super::session::{READING, Sent, SinkSession};
+use super::sent::Sent;
+use super::session::{READING, SinkSession};
 use crate::{Error, Result};
 
 /// Number of messages between two checks that all were read, for a plugin that

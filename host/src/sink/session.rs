@@ -13,12 +13,10 @@ use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 use ekuiper_transport_ipc::wait::deadline_after;
 
-use super::acks::Acknowledged;
 use super::connection::SinkConnection;
 use super::settle::{Patience, Unsettled};
 use super::tally::{Delivery, Tally};
 use crate::background::Task;
-use crate::error::Reason;
 use crate::health::vitals::Vitals;
 use crate::plugin::Plugin;
 use crate::plugin::restorable::Restorable;
@@ -71,7 +69,7 @@ const NOTHING: u8 = 0;
 /// A sender waits for the plugin to read a message.
 pub(crate) const READING: u8 = 1;
 /// A sender waits for an acknowledgement.
-const ACK: u8 = 2;
+pub(super) const ACK: u8 = 2;
 
 impl Restorable for SinkSession {
     fn control(&self) -> &Control {
@@ -470,55 +468,6 @@ impl SinkSession {
         }
     }
 
-    fn not_stopped(&self, error: Error) -> Error {
-        let delivery = self.delivery();
-        Error::NotStopped {
-            plugin: self.plugin.name().to_owned(),
-            symbol: self.control.symbol_name.clone(),
-            collected: delivery.delivered + delivery.refused,
-            sent: delivery.sent,
-            source: Reason(error.into()),
-        }
-    }
-
-    fn not_collected(&self, missing: u64, reason: String) -> Error {
-        Error::NotCollected {
-            plugin: self.plugin.name().to_owned(),
-            symbol: self.control.symbol_name.clone(),
-            missing,
-            sent: self.delivery().sent,
-            reason,
-        }
-    }
-
-    /// Returns why messages were not collected: what ended the wait for them,
-    /// or else the outcome of the stop in the process that had them last.
-    fn reason(&self, why: Option<Unsettled>, connection: Option<&SinkConnection>, stopped: Result<()>) -> String {
-        let options = &self.plugin.site.options;
-        match why {
-            Some(Unsettled::Stalled) => {
-                format!("it made no progress for {:?}: raise drain_stall to wait longer", options.drain_stall)
-            }
-            Some(Unsettled::Late) => {
-                format!("draining took longer than {:?}: raise drain_timeout to wait longer", options.drain_timeout)
-            }
-            Some(Unsettled::Exited(exit)) => format!("its process ended ({exit})"),
-            Some(Unsettled::Disconnected) => "its connection ended before it had collected them".into(),
-            Some(Unsettled::Over) => "the wait for it was given up".into(),
-            Some(Unsettled::Failed(TransportError::Closed)) if self.is_stopped() => {
-                "it was stopped in the middle of a message".into()
-            }
-            Some(Unsettled::Failed(TransportError::Closed)) => "the host is shut down".into(),
-            Some(Unsettled::Failed(error)) => Chain(&error).to_string(),
-            None => match (connection.and_then(|connection| connection.running.process.exit()), stopped) {
-                (Some(exit), _) => format!("its process ended ({exit})"),
-                (None, Err(error)) => format!("it was not stopped: {}", error.reason()),
-                // The one that had the messages.
-                (None, Ok(())) => "an earlier process of its plugin ended first".into(),
-            },
-        }
-    }
-
     /// Waits until everything sent was collected.
     pub(crate) fn flush(&self, connection: &SinkConnection, patience: Duration) -> Result<()> {
         let settled = connection.settle(Patience::only(patience), || {
@@ -540,136 +489,6 @@ impl SinkSession {
 
     pub(crate) fn send_timeout(&self) -> Duration {
         self.plugin.site.options.send_timeout
-    }
-
-    pub(crate) fn explain(
-        &self,
-        connection: &SinkConnection,
-        error: TransportError,
-        problem: &str,
-        after: Duration,
-    ) -> Error {
-        let plugin = self.plugin.name().to_owned();
-        self.counted(match (error, connection.running.process.exit()) {
-            (TransportError::Timeout, Some(exit)) => Error::Exited { plugin, exit },
-            (TransportError::Timeout, None) => {
-                let words = format!("sink {}: {problem}", self.control.symbol_name);
-                Error::Timeout { plugin, what: self.what().in_words(words), after }
-            }
-            (error, _) => connection.running.channel_error(self.what(), error),
-        })
-    }
-
-    /// Returns the error of rows that cannot be encoded.
-    pub(crate) fn unencodable(&self, source: ekuiper_core::Error) -> Error {
-        self.counted(Error::Message { what: self.what().not_sent(), source: source.into() })
-    }
-
-    /// Counts an error of one message, and returns it.
-    pub(crate) fn counted(&self, error: Error) -> Error {
-        self.tally.counted.failed(1, &error);
-        error
-    }
-
-    /// Keeps the error of a message that was counted when its acknowledgement
-    /// arrived.
-    fn kept(&self, error: Error) -> Error {
-        self.tally.counted.keep(&error);
-        error
-    }
-}
-
-impl SinkSession {
-    /// Returns the outcome of a message that is to be acknowledged.
-    pub(crate) fn outcome(
-        &self,
-        connection: &SinkConnection,
-        acknowledged: Acknowledged,
-        patience: Duration,
-    ) -> Result<()> {
-        let symbol = || self.control.symbol_name.clone();
-        match acknowledged {
-            Acknowledged::Answer(outcome) => {
-                let plugin = self.plugin.name();
-                outcome.map_err(|text| self.kept(Error::Sink { plugin: plugin.to_owned(), symbol: symbol(), text }))
-            }
-            Acknowledged::Garbage(source) => {
-                Err(self.kept(Error::Message { what: self.what().answered(), source: source.into() }))
-            }
-            _ if self.is_stopped() => Err(Error::Stopped),
-            Acknowledged::Lost => {
-                connection.mark_broken();
-                Err(self.counted(Error::OutcomeUnknown {
-                    plugin: self.plugin.name().to_owned(),
-                    what: self.what().in_words(format!("a message to sink {}", symbol())),
-                    exit: connection.running.process.exit_soon(),
-                }))
-            }
-            Acknowledged::Timeout(error) => {
-                connection.mark_broken();
-                Err(self.explain(connection, error, "it does not acknowledge", patience))
-            }
-        }
-    }
-
-    /// Waits until at most this many messages are unacknowledged.
-    pub(crate) fn make_room(&self, connection: &SinkConnection, unacknowledged: u64) -> Result<()> {
-        let patience = self.plugin.site.options.recv_timeout;
-        let waiting = self.enter(ACK)?;
-        let missing = connection.await_room(unacknowledged, deadline_after(patience));
-        drop(waiting);
-        missing.map_or(Ok(()), |missing| self.outcome(connection, missing, patience))
-    }
-}
-
-/// A message in flight that is to be acknowledged.
-pub(crate) struct Sent {
-    pub(crate) session: Arc<SinkSession>,
-    pub(crate) connection: Arc<SinkConnection>,
-    pub(crate) number: u64,
-}
-
-impl Sent {
-    /// Returns `None` while the acknowledgement may still come; then the outcome,
-    /// or (`Err`) the task that finds out why there is none, which may block.
-    pub(crate) fn try_outcome(&self) -> Option<std::result::Result<Result<()>, Task<Result<()>>>> {
-        let session = &self.session;
-        let patience = session.plugin.site.options.recv_timeout;
-        match self.connection.await_ack(self.number, Instant::now()) {
-            Acknowledged::Timeout(TransportError::Timeout) if !session.is_stopped() => None,
-            answer @ Acknowledged::Answer(_) => Some(Ok(session.outcome(&self.connection, answer, patience))),
-            lost => {
-                self.connection.tell_unknown();
-                let (session, connection) = (session.clone(), self.connection.clone());
-                let explain = move || session.outcome(&connection, lost, patience);
-                Some(Err(self.session.plugin.site.background.start(explain)))
-            }
-        }
-    }
-
-    /// Has `waker` woken when the message is acknowledged, or never will be.
-    pub(crate) fn register_task(&self, waker: &Waker) {
-        self.connection.acks.register_task(self.number, waker);
-    }
-
-    /// Returns the error of a message that was not acknowledged in time.
-    pub(crate) fn give_up(&self) -> Error {
-        let patience = self.session.plugin.site.options.recv_timeout;
-        self.connection.tell_unknown();
-        self.connection.mark_broken();
-        self.session.explain(&self.connection, TransportError::Timeout, "it does not acknowledge", patience)
-    }
-
-    pub(crate) fn wait(&self) -> Result<()> {
-        let session = &*self.session;
-        let patience = session.plugin.site.options.recv_timeout;
-        let waiting = session.enter(ACK).inspect_err(|_| self.connection.tell_unknown())?;
-        let acknowledged = self.connection.await_ack(self.number, deadline_after(patience));
-        drop(waiting);
-        if matches!(acknowledged, Acknowledged::Lost | Acknowledged::Timeout(_)) {
-            self.connection.tell_unknown();
-        }
-        session.outcome(&self.connection, acknowledged, patience)
     }
 }
 
