@@ -91,18 +91,7 @@ impl Running {
         // Read from now on: a plugin may send much before it answers.
         let watch = self.site.idle_reader.watch(&what(), channel.clone()).inspect_err(|_| channel.close())?;
         channel.enable_tasks(&watch);
-        let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
-            let patience = self.site.options.init_timeout;
-            let ready = channel.wait_ready(deadline_after(patience), false);
-            ready.map_err(|failure| {
-                self.explain(
-                    failure,
-                    self.function_subject(symbol, format!("the handshake of function {symbol}")),
-                    patience,
-                )
-            })
-        });
-        match started {
+        match self.start_and_shake_hands(symbol, &channel) {
             Ok(()) => Ok(FunctionChannel { channel, _watch: watch, _claim: claim }),
             Err(error) => {
                 // Closed, since the idle reader may hold it a moment longer:
@@ -126,22 +115,21 @@ impl Running {
                 "the function's connection ended: restarting the function"
             ),
         }
-        let patience = self.site.options.init_timeout;
-        let started = self.start_symbol(&Control::function(symbol)).and_then(|()| {
-            let ready = channel.wait_ready(deadline_after(patience), false);
-            ready.map_err(|failure| {
-                self.explain(
-                    failure,
-                    self.function_subject(symbol, format!("the handshake of function {symbol}")),
-                    patience,
-                )
-            })
-        });
-        match started {
+        match self.start_and_shake_hands(symbol, channel) {
             // The next process serves the function.
             Err(_) if self.is_over() => Ok(()),
             started => started,
         }
+    }
+
+    /// Has the plugin start the function, and waits for its handshake.
+    fn start_and_shake_hands(&self, symbol: &str, channel: &Channel) -> Result<()> {
+        self.start_symbol(&Control::function(symbol))?;
+        let patience = self.site.options.init_timeout;
+        channel.wait_ready(deadline_after(patience), false).map_err(|failure| {
+            let what = self.function_subject(symbol, format!("the handshake of function {symbol}"));
+            self.explain(failure, what, patience)
+        })
     }
 
     fn function_subject(&self, symbol: &str, words: String) -> Subject {
