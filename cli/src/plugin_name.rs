@@ -100,8 +100,8 @@ const PYTHON_KEYWORDS: &str = "False None True and as assert async await break c
     finally for from global if import in is lambda nonlocal not or pass raise return try while with yield match case \
     type";
 
-/// Those of the standard library of Python 3.9 to 3.14, and what a plugin or
-/// its tests import: a script of the same name would be imported instead.
+/// Modules that a script's name would hide: the standard library of Python 3.9
+/// to 3.14, and what a plugin or its tests import.
 const PYTHON_MODULES: &str = "abc aifc annotationlib antigravity argparse array ast asynchat asyncio asyncore atexit \
     audioop base64 bdb binascii binhex bisect builtins bz2 cgi cgitb chunk calendar cmath cmd code codecs codeop \
     collections colorsys compileall compression concurrent configparser contextlib contextvars copy copyreg cprofile \

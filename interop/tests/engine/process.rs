@@ -36,7 +36,7 @@ impl Process {
         .collect()
     }
 
-    /// Those of them that run a program of this name.
+    /// The marked processes that run a program of this name.
     pub(crate) fn running(mark: &str, program: &str) -> Vec<Self> {
         let mut found = Self::marked(mark);
         found.retain(|process| {

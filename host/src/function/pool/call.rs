@@ -214,7 +214,7 @@ impl<R: DeserializeOwned> PooledCall<R> {
         Some(outcome.and_then(|call| {
             let outcome = call.outcome_as::<R>();
             let outcome = outcome.unwrap_or_else(|| unreachable!("a call that is done has an outcome"));
-            // Those of the function were counted when the answer came.
+            // The function's own errors were counted when the answer came.
             outcome.inspect_err(|error| {
                 if let Error::Message { .. } = error {
                     self.pool.counted.failed(1, error);

@@ -45,7 +45,7 @@ pub(crate) struct Pool {
     first: Arc<FunctionRoute>,
     pub(super) counted: Arc<Counted>,
     state: Mutex<State>,
-    /// Those of [`advance`](Pool::advance).
+    /// Has one thread at a time [advance](Pool::advance) the pool.
     turns: Turns,
     /// Advances the pool.
     waker: Waker,
