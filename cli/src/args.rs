@@ -297,6 +297,13 @@ pub(crate) struct PackageArguments {
     /// The zip to write [default: NAME.zip in the current folder]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: PackageOptions,
+}
+
+/// What goes into a package.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PackageOptions {
     /// What a Cargo project is built for: x86_64, aarch64, armv7 (static, for all of eKuiper's images), native, or a target of Rust's [default: static, for this processor]
     #[arg(long, value_name = "TARGET")]
     pub(crate) target: Option<String>,
@@ -348,15 +355,8 @@ pub(crate) struct Deploy {
     pub(crate) path: PathBuf,
     #[command(flatten)]
     pub(crate) engine: EngineArguments,
-    /// What a Cargo project is built for, as for `package`: the engine's processor
-    #[arg(long, value_name = "TARGET")]
-    pub(crate) target: Option<String>,
-    /// A further file or folder of a Cargo project, relative to the plugin's folder
-    #[arg(long, value_name = "PATH")]
-    pub(crate) include: Vec<PathBuf>,
-    /// Use the program that a Cargo project was built to before
-    #[arg(long)]
-    pub(crate) no_build: bool,
+    #[command(flatten)]
+    pub(crate) options: PackageOptions,
     /// A parameter of the package's install.sh
     #[arg(long = "parameter", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) parameters: Vec<String>,

@@ -3,15 +3,14 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::description::{DESCRIBE, Description};
-use ekuiper_host::GuardedProcess;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use ekuiper_host::{GuardedProcess, default_python};
 
 use crate::error::{Error, Result, excerpt};
+use crate::program_output::{self, ReadUntil};
 
 /// Maximum length of a description, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -72,21 +71,14 @@ pub(crate) fn ask(program: &Program<'_>, folder: &Path, patience: Duration) -> R
     let child = start(program, folder, input, messages.try_clone().map_err(failed)?).map_err(failed)?;
     let deadline = Instant::now().checked_add(patience);
     let mut text = Vec::new();
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        let ready = poll(&mut [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)], timeout.as_ref());
-        if left.is_some_and(|left| left.is_zero()) || ready == Ok(0) {
-            return Err(Error::NoDescription { program: path.to_path_buf(), after: patience });
-        }
-        let mut piece = vec![0; 64 << 10];
-        match output.read(&mut piece).map_err(failed)? {
-            0 => break,
-            count => text.extend_from_slice(&piece[..count]),
-        }
-        if text.len() as u64 > LONGEST {
-            return Ok(Answer::Nothing { failure: None });
-        }
+    let end = program_output::read(&mut output, deadline, None, |piece| {
+        text.extend_from_slice(piece);
+        text.len() as u64 <= LONGEST
+    });
+    match end.map_err(failed)? {
+        ReadUntil::End => {}
+        ReadUntil::Enough => return Ok(Answer::Nothing { failure: None }),
+        ReadUntil::CutOff => return Err(Error::NoDescription { program: path.to_path_buf(), after: patience }),
     }
     // It has closed its output, and whatever it still does is of no interest.
     drop(child);
@@ -122,14 +114,9 @@ fn start(
         Program::Python { script, interpreter } => {
             let interpreter = match interpreter {
                 Some(named) => PathBuf::from(named),
-                None => PathBuf::from(if is_in_path("python") { "python" } else { "python3" }),
+                None => default_python().unwrap_or_else(|| "python3".into()),
             };
             GuardedProcess::start(&interpreter, &[script.into(), describe()], folder, output, messages)
         }
     }
-}
-
-fn is_in_path(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }

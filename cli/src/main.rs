@@ -24,6 +24,7 @@ mod package_files;
 mod pipeline;
 mod plugin_name;
 mod plugin_path;
+mod program_output;
 mod progress;
 mod project;
 mod reading;

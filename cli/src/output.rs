@@ -51,14 +51,14 @@ pub(crate) fn line(result: impl Display) -> Result<Reader> {
 
 /// Rows on their way to stdout: many small writes would cost more than the rows.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
+pub(crate) struct RowWriter {
     bytes: Vec<u8>,
 }
 
 /// Number of bytes that are written together.
 const TOGETHER: usize = 64 << 10;
 
-impl Rows {
+impl RowWriter {
     /// Whether all rows are written.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()

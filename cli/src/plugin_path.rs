@@ -38,7 +38,7 @@ pub(crate) fn resolve(path: &Path, common: &Common, options: &BuildOptions) -> R
 /// target that runs on this machine.
 pub(crate) fn resolve_for(path: &Path, common: &Common, options: &BuildOptions, target: &Target) -> Result<Resolved> {
     if path.is_file() {
-        return unpack(path);
+        return resolve_zip(path);
     }
     let unreadable =
         |source: std::io::Error| ekuiper_host::Error::Folder { path: path.to_owned(), source: source.into() };
@@ -125,7 +125,10 @@ pub(crate) fn describe(package: &Package, common: &Common) -> Result<Option<Desc
 }
 
 /// Unpacks a zip; a signal ends that.
-fn unpack(path: &Path) -> Result<Resolved> {
+///
+/// # Errors
+/// [`Error::Archive`], [`Error::Interrupted`].
+pub(crate) fn unpack(path: &Path) -> Result<Unpacked> {
     let interrupt = Interrupt::watch(|| {}).map_err(Error::Signals)?;
     let mut progress = Progress::start();
     let unpacked = Unpacked::new(path, |bytes| {
@@ -133,10 +136,12 @@ fn unpack(path: &Path) -> Result<Resolved> {
         !interrupt.is_set()
     });
     drop(progress);
-    if interrupt.is_set() {
-        return Err(Error::Interrupted);
-    }
-    let unpacked = unpacked?;
+    if interrupt.is_set() { Err(Error::Interrupted) } else { Ok(unpacked?) }
+}
+
+/// Reads the plugin in a zip.
+fn resolve_zip(path: &Path) -> Result<Resolved> {
+    let unpacked = unpack(path)?;
     let package = Package::read(unpacked.folder())?;
     if package.folder.join("install.sh").is_file() {
         console::tell(format_args!(

@@ -1,5 +1,6 @@
 //! Watching a plugin's files, and updating the running plugin when they change.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -127,8 +128,8 @@ struct State {
     latest: Files,
 }
 
-/// A hash of each file's path, time and length.
-type Files = Vec<(PathBuf, u64)>;
+/// A hash of each file's time and length, by its path.
+type Files = BTreeMap<PathBuf, u64>;
 
 impl State {
     fn of(path: &Path) -> Self {
@@ -146,15 +147,16 @@ impl State {
             return None;
         }
         let former = std::mem::replace(&mut self.running, self.latest.clone());
-        let is_new = |file: &&(PathBuf, u64)| !former.contains(file);
-        let is_gone = |file: &&(PathBuf, u64)| !self.running.contains(file);
-        let changed = self.running.iter().find(is_new).or_else(|| former.iter().find(is_gone))?;
-        Some(changed.0.strip_prefix(path).unwrap_or(&changed.0).display().to_string())
+        let differs = |from: &Files, to: &Files| {
+            from.iter().find(|(path, hash)| to.get(*path) != Some(hash)).map(|(path, _)| path.clone())
+        };
+        let changed = differs(&self.running, &former).or_else(|| differs(&former, &self.running))?;
+        Some(changed.strip_prefix(path).unwrap_or(&changed).display().to_string())
     }
 }
 
 fn files(folder: &Path) -> Files {
-    let mut found = Vec::new();
+    let mut found = Files::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         // What vanishes meanwhile is a change too.
@@ -169,11 +171,10 @@ fn files(folder: &Path) -> Files {
             } else if found.len() < MOST {
                 let mut hasher = DefaultHasher::new();
                 (metadata.modified().ok(), metadata.len()).hash(&mut hasher);
-                found.push((entry.path(), hasher.finish()));
+                found.insert(entry.path(), hasher.finish());
             }
         }
     }
-    found.sort_unstable();
     found
 }
 

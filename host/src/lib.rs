@@ -80,6 +80,7 @@ pub use health::{LastError, Latency, SymbolErrors, SymbolHealth};
 pub use host::{Host, HostBuilder, Problem, Rescan};
 pub use process::Exit;
 pub use process::guarded::GuardedProcess;
+pub use program::search::default_python;
 pub use sink::async_sink::AsyncSink;
 pub use sink::pending::PendingAck;
 pub use sink::tally::Delivery;

@@ -11,8 +11,8 @@ use ekuiper_manager::archive::{Archive, ArchiveError, Entry, EntryKind, Limits};
 
 use super::report::{Area, Report};
 use crate::error::{Error, Result};
-use crate::interrupt::Interrupt;
-use crate::progress::{Progress, counted, grouped};
+use crate::plugin_path;
+use crate::progress::{counted, grouped};
 
 /// What to do about a zip that was put together in another way.
 const WRITE: &str = "write the zip with `ekuiper-plugin package`";
@@ -40,19 +40,10 @@ pub(super) fn open(path: &Path, report: &mut Report) -> Result<Option<Zip>> {
     };
     let entries = archive.entries().to_vec();
     drop(archive);
-    let interrupt = Interrupt::watch(|| {}).map_err(Error::Signals)?;
-    let mut progress = Progress::start();
-    let unpacked = Unpacked::new(path, |bytes| {
-        progress.update(|_| format!("unpacking {}: {} KiB", path.display(), grouped(bytes >> 10)));
-        !interrupt.is_set()
-    });
-    drop(progress);
-    if interrupt.is_set() {
-        return Err(Error::Interrupted);
-    }
-    let unpacked = match unpacked {
+    let unpacked = match plugin_path::unpack(path) {
         Ok(unpacked) => unpacked,
-        Err(error) => return refused(error, report),
+        Err(Error::Archive(error)) => return refused(*error, report),
+        Err(error) => return Err(error),
     };
     let size = entries.iter().map(|entry| entry.size).sum::<u64>().div_ceil(1024);
     report.fact(Area::Archive, format!("{}, {} KiB unpacked", entries_of(entries.len()), grouped(size)));

@@ -1,22 +1,21 @@
 //! `deploy`: a plugin into a running engine, and `remove`: out of it again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::manifest::Manifest;
 use ekuiper_core::printable;
 use ekuiper_host::Package;
-use ekuiper_manager::Unpacked;
 use serde_json::json;
 
-use super::package;
-use crate::args::{Common, Deploy, PackageArguments, Remove};
+use super::package::{self, Made};
+use crate::args::{Common, Deploy, Remove};
 use crate::console;
 use crate::engine::{Engine, RuleStatus};
 use crate::error::{Error, Result};
-use crate::interrupt::Interrupt;
 use crate::output;
+use crate::plugin_path;
 use crate::progress::counted;
 
 /// Interval of the look at the plugin's state.
@@ -87,43 +86,21 @@ fn upload_name(plugin: &str) -> String {
     format!("{plugin}.zip")
 }
 
-/// Makes the package, unless PATH is one.
+/// Makes the package, unless PATH is one, whose content is checked then.
 fn ship(common: &Common, arguments: &Deploy) -> Result<Shipment> {
-    let is_zip = arguments.path.is_file();
-    let (file, folder) = if is_zip {
-        if let Some(target) = &arguments.target {
-            return Err(Error::NothingToBuild { path: arguments.path.clone(), target: target.clone() });
+    let Deploy { path, options, .. } = arguments;
+    if path.is_file() {
+        if let Some(target) = &options.target {
+            return Err(Error::NothingToBuild { path: path.clone(), target: target.clone() });
         }
-        (arguments.path.clone(), None)
-    } else {
-        let folder = tempfile::Builder::new()
-            .prefix("ekuiper-deploy-")
-            .tempdir()
-            .map_err(|source| Error::Read { path: std::env::temp_dir(), source })?;
-        let made = package::make(
-            common,
-            &PackageArguments {
-                path: arguments.path.clone(),
-                output: Some(folder.path().join("package.zip")),
-                target: arguments.target.clone(),
-                include: arguments.include.clone(),
-                no_build: arguments.no_build,
-            },
-        )?;
-        (made.file, Some(folder))
-    };
-    let Package { name, manifest, .. } = read(&file)?;
-    Ok(Shipment { name, manifest, file, _folder: folder })
-}
-
-/// Reads a package's manifest, with the checks of everything in it.
-fn read(zip: &Path) -> Result<Package> {
-    let interrupt = Interrupt::watch(|| {}).map_err(Error::Signals)?;
-    let unpacked = Unpacked::new(zip, |_| !interrupt.is_set());
-    if interrupt.is_set() {
-        return Err(Error::Interrupted);
+        let Package { name, manifest, .. } = Package::read(plugin_path::unpack(path)?.folder())?;
+        return Ok(Shipment { name, manifest, file: path.clone(), _folder: None });
     }
-    Ok(Package::read(unpacked?.folder())?)
+    let folder = tempfile::Builder::new().prefix("ekuiper-deploy-").tempdir();
+    let folder = folder.map_err(|source| Error::Read { path: std::env::temp_dir(), source })?;
+    let Made { name, manifest, file, .. } =
+        package::make(common, path, options, Some(&folder.path().join("package.zip")))?;
+    Ok(Shipment { name, manifest, file, _folder: Some(folder) })
 }
 
 /// What eKuiper may report of an updated plugin for good: how the process ended

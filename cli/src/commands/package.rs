@@ -10,7 +10,7 @@ use ekuiper_host::Package;
 use ekuiper_manager::archive::Contents;
 use serde_json::json;
 
-use crate::args::{Common, PackageArguments};
+use crate::args::{Common, PackageArguments, PackageOptions};
 use crate::console;
 use crate::error::{Error, Result};
 use crate::output;
@@ -20,7 +20,7 @@ use crate::project::{Build, BuildOptions, Project};
 use crate::target::Target;
 
 pub(super) fn run(common: &Common, arguments: &PackageArguments) -> Result<ExitCode> {
-    let made = make(common, arguments)?;
+    let made = make(common, &arguments.path, &arguments.options, arguments.output.as_deref())?;
     console::line(format_args!(
         "{}: {} KiB, {} files, {}",
         made.file.display(),
@@ -29,7 +29,7 @@ pub(super) fn run(common: &Common, arguments: &PackageArguments) -> Result<ExitC
         made.target.as_deref().unwrap_or("for every processor")
     ));
     output::line(json!({
-        "file": made.file, "name": made.name, "version": made.version, "target": made.target,
+        "file": made.file, "name": made.name, "version": made.manifest.version, "target": made.target,
         "size": made.size, "entries": made.entries,
     }))?;
     Ok(ExitCode::SUCCESS)
@@ -39,22 +39,22 @@ pub(super) fn run(common: &Common, arguments: &PackageArguments) -> Result<ExitC
 pub(crate) struct Made {
     pub(crate) file: PathBuf,
     pub(crate) name: String,
-    version: String,
+    pub(crate) manifest: Manifest,
     /// The processor and system that its program is for.
     target: Option<String>,
     size: u64,
     entries: Vec<String>,
 }
 
-/// Builds the plugin and writes its package.
-pub(crate) fn make(common: &Common, arguments: &PackageArguments) -> Result<Made> {
-    if arguments.path.is_file() {
-        return Err(Error::IsPackaged { path: arguments.path.clone() });
+/// Builds the plugin at `path` and writes its package.
+pub(crate) fn make(common: &Common, path: &Path, wanted: &PackageOptions, output: Option<&Path>) -> Result<Made> {
+    if path.is_file() {
+        return Err(Error::IsPackaged { path: path.to_owned() });
     }
-    let target = Target::parse(arguments.target.as_deref())?;
-    let project = Project::read(&arguments.path)?;
-    if let (None, Some(target)) = (&project, &arguments.target) {
-        return Err(Error::NothingToBuild { path: arguments.path.clone(), target: target.clone() });
+    let target = Target::parse(wanted.target.as_deref())?;
+    let project = Project::read(path)?;
+    if let (None, Some(target)) = (&project, &wanted.target) {
+        return Err(Error::NothingToBuild { path: path.to_owned(), target: target.clone() });
     }
     // Refused before anything is built.
     if project.is_some() {
@@ -63,30 +63,27 @@ pub(crate) fn make(common: &Common, arguments: &PackageArguments) -> Result<Made
     // A program that runs here describes itself: another target's is built
     // beside it.
     let here = if target.runs_here() { &target } else { &Target::Native };
-    let options = BuildOptions { debug: false, no_build: arguments.no_build };
-    let Resolved { mut package, .. } = plugin_path::resolve_for(&arguments.path, common, &options, here)?;
+    let options = BuildOptions { debug: false, no_build: wanted.no_build };
+    let Resolved { mut package, .. } = plugin_path::resolve_for(path, common, &options, here)?;
     let description = plugin_path::describe(&package, common)?;
     if let (Some(project), Some(triple), false) = (&project, target.triple(), target.runs_here()) {
-        let wanted = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy();
+        let program = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy();
         let build = Build {
             options,
             target: Some(triple),
             settings: target.settings(),
-            program: Some(&wanted),
+            program: Some(&program),
             ..Build::default()
         };
         package.program = Some(project.build(&build)?);
     }
-    let contents = contents(&package, description.as_ref(), project.is_some(), &arguments.include)?;
-    let file = match &arguments.output {
-        Some(file) => file.clone(),
-        None => PathBuf::from(format!("{}.zip", package.name)),
-    };
+    let contents = contents(&package, description.as_ref(), project.is_some(), &wanted.include)?;
+    let file = output.map_or_else(|| PathBuf::from(format!("{}.zip", package.name)), Path::to_owned);
     let size = contents.write(&file)?;
     let entries = contents.names().filter(|name| contents.has_file(name)).map(str::to_owned).collect();
     let target = project.is_some().then(|| target.name());
     let file = file.canonicalize().unwrap_or(file);
-    Ok(Made { file, name: package.name, version: package.manifest.version, target, size, entries })
+    Ok(Made { file, name: package.name, manifest: package.manifest, target, size, entries })
 }
 
 /// Collects what the package holds: the manifest, the program, eKuiper's files

@@ -8,7 +8,7 @@ use super::object;
 use crate::args::{Common, Source};
 use crate::error::{Error, Result};
 use crate::json_text::JsonText;
-use crate::output::{Reader, Rows};
+use crate::output::{Reader, RowWriter};
 use crate::reading::Reading;
 use crate::session::Session;
 
@@ -31,7 +31,7 @@ fn print(session: &Session, source: &Source, config: serde_json::Value) -> Resul
     session.tell_what_happens()?;
     let mut reading = Reading::new(opened, &source.symbol, source.count, &source.limits, &session.interrupt);
     reading.ends_with_the_reader_of_stdout()?;
-    let mut rows = Rows::default();
+    let mut rows = RowWriter::default();
     let read = read(&mut reading, &mut rows, source.meta);
     // Also those before an error.
     rows.write()?;
@@ -41,7 +41,7 @@ fn print(session: &Session, source: &Source, config: serde_json::Value) -> Resul
 
 /// Prints the tuples until the end; those that follow each other at once are
 /// written together.
-fn read(reading: &mut Reading<JsonText>, rows: &mut Rows, meta: bool) -> Result<()> {
+fn read(reading: &mut Reading<JsonText>, rows: &mut RowWriter, meta: bool) -> Result<()> {
     loop {
         let idle = (!rows.is_empty()).then_some(|| rows.write().map(|_| ()));
         let Some(tuple) = reading.next_or(idle)? else { return Ok(()) };

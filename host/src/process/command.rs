@@ -16,7 +16,7 @@ use super::environment;
 use super::exit::Exit;
 use crate::catalog::Package;
 use crate::error::start_error;
-use crate::program::search::{find_program, in_path};
+use crate::program::search::{default_python, find_program, in_path};
 use crate::program::unstartable;
 use crate::{Error, Result};
 
@@ -167,7 +167,7 @@ fn python(package: &Package, python_bin: Option<&str>) -> Result<PathBuf> {
             return refuse(&format!("{chosen:?}"), "python_bin (--python-bin) must name a Python interpreter");
         }
         Some(chosen) => find_program(chosen),
-        None => find_program("python").or_else(|| find_program("python3")),
+        None => default_python(),
     };
     if let Some(found) = found {
         return Ok(found);

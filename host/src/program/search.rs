@@ -15,6 +15,12 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     in_path(name).find(is_program)
 }
 
+/// Finds the interpreter of Python plugins where none is chosen: `python`, or
+/// `python3` where there is no `python`; `None` where there is neither.
+pub fn default_python() -> Option<PathBuf> {
+    find_program("python").or_else(|| find_program("python3"))
+}
+
 /// Returns the files of this name in `PATH`.
 pub(crate) fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
