@@ -158,6 +158,7 @@ macro_rules! __contract_cases {
                 deadlines_end_every_wait_for_a_peer
                 deadlines_are_not_early
                 deadlines_in_the_past_take_what_is_there
+                deadlines_in_the_past_answer_each_peer
                 deadlines_end_waits_for_silent_peers
                 deadlines_end_waits_for_readers
                 deadlines_end_the_sending_of_long_messages
@@ -234,6 +235,7 @@ macro_rules! __contract_cases {
                 strangers_get_no_messages
                 strangers_are_not_dialled
                 admission_is_optional_and_asked_at_once
+                askers_are_known
                 connections_have_a_limit
                 connections_that_speak_stay
             }

@@ -130,6 +130,7 @@ fn every_example_in_rust_is_compiled() {
         "sdk/examples/lines.rs",
         "examples/engine/tests/guide.rs",
         "examples/engine-async/tests/guide.rs",
+        "manager/examples/mounted.rs",
     ];
     let compiled = compiled.map(|path| format!("\n{}", lines(&std::fs::read_to_string(root().join(path)).unwrap())));
     for (page, example) in examples("rust") {

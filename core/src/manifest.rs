@@ -68,6 +68,22 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
 }
 
 impl Manifest {
+    /// Creates the manifest of a plugin of which nothing is known but its name:
+    /// it has no files, and another program starts it.
+    pub fn unknown() -> Self {
+        Self {
+            version: String::new(),
+            language: Language::Executable,
+            executable: String::new(),
+            virtual_env_type: None,
+            env: None,
+            sources: Vec::new(),
+            sinks: Vec::new(),
+            functions: Vec::new(),
+            other: Map::new(),
+        }
+    }
+
     /// Parses and checks a manifest.
     ///
     /// # Errors

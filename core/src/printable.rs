@@ -24,6 +24,24 @@ pub fn excerpt(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
 
+/// Names the first of some, at most so many, and how many more there are. All
+/// unprintable characters are escaped.
+///
+/// ```
+/// use ekuiper_core::printable::some_of;
+///
+/// assert_eq!(some_of(&["a", "b\n"], 2), "a, b\\n");
+/// assert_eq!(some_of(&["a", "b", "c"], 2), "a, b and 1 more");
+/// ```
+pub fn some_of(names: &[impl AsRef<str>], most: usize) -> String {
+    let shown: Vec<_> = names.iter().take(most).map(|name| excerpt(name.as_ref())).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// Returns whether a character does something else than to be printed: control
 /// characters, those that change the direction of what follows, and the
 /// separators of lines and paragraphs.

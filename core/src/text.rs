@@ -48,6 +48,15 @@ pub fn decode(bytes: &[u8]) -> Result<&str, TextError> {
         [first, second, ..] if (*first == 0) != (*second == 0) => return Err(TextError::Utf16),
         _ => {}
     }
+    decode_part(bytes)
+}
+
+/// Returns the text in `bytes` as [`decode`] does, for a later part of a text
+/// whose beginning was UTF-8: what looks like the beginning of UTF-16 is not.
+///
+/// # Errors
+/// [`TextError::Invalid`].
+pub fn decode_part(bytes: &[u8]) -> Result<&str, TextError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];

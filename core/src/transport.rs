@@ -412,6 +412,16 @@ pub trait Reply: Send + Sync {
     /// be answered.
     fn send(&self, ticket: &Ticket, body: &[u8], deadline: Deadline) -> Result<()>;
 
+    /// The process at the other end of a connection that has sent a request;
+    /// `None` when the connection has ended, or the transport cannot tell.
+    ///
+    /// The default implementation knows of no process; a transport that ignores
+    /// [`Options::admission`] keeps it.
+    fn peer(&self, connection: ConnectionId) -> Option<PeerProcess> {
+        let _ = connection;
+        None
+    }
+
     /// A descriptor that polls readable when there may be something to receive;
     /// `None` when the transport has none.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;

@@ -193,10 +193,13 @@ impl<T> DeadlineLock<T> {
         let mut queue = self.queue();
         let tasks = std::mem::take(&mut queue.tasks);
         self.waiting.fetch_sub(tasks.len(), Ordering::Relaxed);
-        if queue.threads > 0 {
+        let has_threads = queue.threads > 0;
+        // No system call with the queue: whoever releases the lock next, which
+        // may be a task, would wait for it.
+        drop(queue);
+        if has_threads {
             self.returned.notify_one();
         }
-        drop(queue);
         tasks.into_iter().for_each(Waker::wake);
     }
 

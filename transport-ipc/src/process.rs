@@ -58,7 +58,7 @@ pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
 
 /// The peer process of a connected Unix socket, in any pid namespace. A
 /// descriptor that is not a socket has no identifiable peer.
-fn peer_process(socket: impl AsFd) -> PeerProcess {
+pub fn peer_process(socket: impl AsFd) -> PeerProcess {
     match peer(&socket) {
         Ok(Some(pid)) => PeerProcess::Pid(pid),
         Ok(None) => PeerProcess::Elsewhere(pidfd_inode(socket)),

@@ -91,10 +91,14 @@ impl Gatekeeper {
             return false;
         }
         let Some(admission) = &self.options.admission else { return true };
-        // libnng queries the kernel for this now (posix_ipcconn.c, ipc_peerid).
-        let process = pipe.get_opt::<PeerPid>().ok().and_then(|pid| u32::try_from(pid).ok());
-        let process = process.filter(|pid| *pid != 0);
-        // libnng exposes no descriptor for further queries.
-        admission.admits(process.map_or(PeerProcess::Elsewhere(None), PeerProcess::Pid))
+        admission.admits(peer_process(pipe))
     }
+}
+
+/// The process at the other end of a connection.
+pub(crate) fn peer_process(pipe: Pipe) -> PeerProcess {
+    // libnng queries the kernel for this now (posix_ipcconn.c, ipc_peerid).
+    let process = pipe.get_opt::<PeerPid>().ok().and_then(|pid| u32::try_from(pid).ok());
+    // libnng exposes no descriptor for further queries.
+    process.filter(|pid| *pid != 0).map_or(PeerProcess::Elsewhere(None), PeerProcess::Pid)
 }

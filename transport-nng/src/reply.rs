@@ -14,7 +14,8 @@ use ekuiper_core::address::Address;
 use ekuiper_core::sp::MAX_WORDS;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{
-    ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, RequestId, Result, Ticket, TransportError,
+    ConnectionId, Deadline, Endpoint, Options, PeerProcess, Reply, ReplyEvent, RequestId, Result, Ticket,
+    TransportError,
 };
 use ekuiper_transport_ipc::open_request::{OpenRequest, Tickets};
 use ekuiper_transport_ipc::receiving::{Asked, check_length};
@@ -23,6 +24,7 @@ use nng::{Message, Pipe, Protocol};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::ffi;
+use crate::gatekeeper::peer_process;
 use crate::inbox::Inbox;
 use crate::roster::Sender;
 use crate::socket::nng_error;
@@ -131,6 +133,11 @@ impl Reply for NngReply {
             peers.get(&ticket.connection).iter().for_each(|peer| peer.open.give_back(ticket));
         }
         sent
+    }
+
+    fn peer(&self, connection: ConnectionId) -> Option<PeerProcess> {
+        let pipe = lock(&self.peers).get(&connection)?.pipe;
+        self.inbox.is_present(pipe).then(|| peer_process(pipe))
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{ConnectionId, Result, TransportError};
 use ekuiper_transport_ipc::wait::io_error;
-use nng::options::{Options as _, ReconnectMaxTime, ReconnectMinTime, RecvMaxSize};
+use nng::options::{Options as _, ReconnectMaxTime, ReconnectMinTime, RecvMaxSize, SendBufferSize};
 use nng::{Protocol, RawSocket, Socket};
 use rustix::io::Errno;
 
@@ -18,6 +18,11 @@ const NEVER: Duration = Duration::from_secs(10 * 24 * 3600);
 /// Maximum message length that libnng can be configured with; 0 means any
 /// length.
 const LARGEST: u64 = u32::MAX as u64;
+
+/// Number of answers that libnng's threads need not have taken yet, so that one
+/// is accepted at once while another is passed on. They wait for no peer here:
+/// libnng moves each to its connection's own queue.
+const ANSWERS: i32 = 64;
 
 /// Returns a connection id that is new in this process.
 pub(crate) fn next_connection() -> ConnectionId {
@@ -33,6 +38,9 @@ pub(crate) fn open(protocol: Protocol, max_message: u64, address: &Address) -> R
             Protocol::Req0 | Protocol::Rep0 => RawSocket::new(protocol)?.socket,
             _ => Socket::new(protocol)?,
         };
+        if protocol == Protocol::Rep0 {
+            socket.set_opt::<SendBufferSize>(ANSWERS)?;
+        }
         socket.set_opt::<RecvMaxSize>(max_message.clamp(1, LARGEST) as usize)?;
         socket.set_opt::<ReconnectMinTime>(Some(NEVER))?;
         socket.set_opt::<ReconnectMaxTime>(Some(NEVER))?;

@@ -57,6 +57,9 @@ pub(crate) struct Door {
     id: u64,
     acceptor: Arc<Acceptor>,
     arrivals: Arc<Arrivals>,
+    /// Closed already, so that the drop, which may be a task's, does not wait for
+    /// the acceptor thread.
+    is_closed: AtomicBool,
 }
 
 /// A peer that has sent a valid header.
@@ -79,7 +82,7 @@ impl Door {
         let options = options.clone();
         let id =
             acceptor.add(Listening { socket, own, limits, options, arrivals: arrivals.clone(), paused_until: None })?;
-        Ok(Self { id, acceptor, arrivals })
+        Ok(Self { id, acceptor, arrivals, is_closed: AtomicBool::new(false) })
     }
 
     /// Whether there are newcomers; costs no system call.
@@ -94,6 +97,9 @@ impl Door {
 
     /// Disconnects newcomers that were not taken, and refuses later ones.
     pub(crate) fn close(&self) {
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.acceptor.remove(self.id);
         while self.arrivals.take().is_some() {}
     }

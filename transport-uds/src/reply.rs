@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::{BacktraceFault, MAX_WORDS, Protocol, split_backtrace};
 use ekuiper_core::transport::{
-    ConnectionId, Deadline, Endpoint, Options, Reply, ReplyEvent, RequestId, Result, Ticket, TransportError,
+    ConnectionId, Deadline, Endpoint, Options, PeerProcess, Reply, ReplyEvent, RequestId, Result, Ticket,
+    TransportError,
 };
 use rustix::event::{PollFd, PollFlags};
 
@@ -18,6 +19,7 @@ use crate::link::{Link, Written};
 use crate::spin::Spinner;
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::open_request::{OpenRequest, Tickets};
+use ekuiper_transport_ipc::process::peer_process;
 use ekuiper_transport_ipc::receiving::{Asked, check_length};
 use ekuiper_transport_ipc::wait::{has_passed, wait_for};
 
@@ -142,6 +144,11 @@ impl Reply for UdsReply {
             peer.open.give_back(ticket);
         }
         sent
+    }
+
+    fn peer(&self, connection: ConnectionId) -> Option<PeerProcess> {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.get(&connection).map(|peer| peer_process(&peer.link))
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ekuiper_core::transport::{ReplyEvent, TransportError};
 
-use super::{asked, couple, fill, pair};
+use super::{asked, couple, fill, introduce, pair};
 use crate::support::message;
 use crate::{Fixture, assert_error, eventually, past, pattern, punctual, shortly, soon};
 
@@ -61,6 +61,31 @@ pub fn deadlines_in_the_past_take_what_is_there(f: &Fixture) {
     reply.send(&ticket.unwrap(), b"answer", past()).unwrap();
     request.receive(&mut buffer, soon()).unwrap();
     assert_eq!(buffer, b"answer");
+}
+
+/// An answer needs no wait for the answers to others.
+pub fn deadlines_in_the_past_answer_each_peer(f: &Fixture) {
+    const PEERS: usize = 32;
+    let reply = f.reply("reply");
+    let peers: Vec<_> = std::iter::repeat_with(|| {
+        let request = f.request("reply");
+        let connection = introduce(&*request, &*reply);
+        (request, connection)
+    })
+    .take(PEERS)
+    .collect();
+    for _ in 0..10 {
+        for (request, connection) in &peers {
+            request.send(*connection, b"question", soon()).unwrap();
+        }
+        let tickets: Vec<_> = peers.iter().map(|_| asked(&*reply).0).collect();
+        for ticket in &tickets {
+            reply.send(ticket, b"answer", past()).unwrap();
+        }
+        for (request, _) in &peers {
+            request.receive(&mut Vec::new(), soon()).unwrap();
+        }
+    }
 }
 
 /// A deadline ends the wait for a connected but silent peer.

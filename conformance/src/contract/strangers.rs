@@ -155,6 +155,31 @@ pub fn admission_is_optional_and_asked_at_once(f: &Fixture) {
     }
 }
 
+/// The process of a connection that has sent a request is known while the
+/// connection lives.
+pub fn askers_are_known(f: &Fixture) {
+    if f.role().is_some() {
+        let request = f.request("reply");
+        let connection = request.connect(soon()).unwrap();
+        request.send(connection, b"hello", soon()).unwrap();
+        return f.until_parent_is_gone();
+    }
+    let reply = f.reply("reply");
+    let other = f.spawn("other");
+    let (ticket, _) = asked(&*reply);
+    assert_eq!(reply.peer(ticket.connection), Some(PeerProcess::Pid(other.id())));
+    let request = f.request("reply");
+    let connection = introduce(&*request, &*reply);
+    request.send(connection, b"hello", soon()).unwrap();
+    let own = asked(&*reply).0.connection;
+    assert_eq!(reply.peer(own), Some(PeerProcess::Pid(std::process::id())));
+    other.kill();
+    let mut buffer = Vec::new();
+    while reply.receive(&mut buffer, soon()).unwrap() != ReplyEvent::Disconnected(ticket.connection) {}
+    assert_eq!(reply.peer(ticket.connection), None);
+    assert!(reply.peer(own).is_some());
+}
+
 /// Admits every process until it is closed.
 #[derive(Debug)]
 struct WhileOpen(AtomicBool);

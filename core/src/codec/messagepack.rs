@@ -48,10 +48,11 @@ impl Codec for MessagePack {
             left -= 1;
             let marker = Marker::from_u8(*bytes.get(at).ok_or_else(ends_early)?);
             at += 1;
-            let mut number = |width: usize| -> Result<usize, Error> {
+            // Wider than a 32-bit machine's sizes, which a claim could overflow.
+            let mut number = |width: usize| -> Result<u64, Error> {
                 let digits = bytes.get(at..at + width).ok_or_else(ends_early)?;
                 at += width;
-                Ok(digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)))
+                Ok(digits.iter().fold(0, |number, digit| number << 8 | u64::from(*digit)))
             };
             let (data, values) = match marker {
                 Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => (0, 0),
@@ -71,19 +72,19 @@ impl Codec for MessagePack {
                 Marker::Ext16 => (number(2)? + 1, 0),
                 Marker::Ext32 => (number(4)? + 1, 0),
                 Marker::FixArray(count) => (0, count.into()),
-                Marker::Array16 => (0, number(2)? as u64),
-                Marker::Array32 => (0, number(4)? as u64),
+                Marker::Array16 => (0, number(2)?),
+                Marker::Array32 => (0, number(4)?),
                 Marker::FixMap(count) => (0, 2 * u64::from(count)),
-                Marker::Map16 => (0, 2 * number(2)? as u64),
-                Marker::Map32 => (0, 2 * number(4)? as u64),
+                Marker::Map16 => (0, 2 * number(2)?),
+                Marker::Map32 => (0, 2 * number(4)?),
                 Marker::Reserved => return Err(Error::custom("0xc1 is not valid MessagePack")),
             };
-            at += data;
             left += values;
             // Each value has at least one byte.
-            if at > bytes.len() || left > (bytes.len() - at) as u64 {
+            if data + left > (bytes.len() - at) as u64 {
                 return Err(ends_early());
             }
+            at += data as usize;
         }
         Ok(at)
     }

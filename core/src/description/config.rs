@@ -108,7 +108,7 @@ impl fmt::Display for Misfit {
 pub struct UnknownField {
     /// The field's path.
     pub field: String,
-    /// The path of the absent field that was probably meant.
+    /// The path of the field that was probably meant.
     pub meant: Option<String>,
 }
 
@@ -310,8 +310,11 @@ fn unknown_fields(
         if let Some(field) = fields.iter().find(|field| field.name == *name) {
             unknown_within(&below(path, name), &field.data_type, value, said);
         } else if !engine.contains(&name.as_str()) {
-            let absent = fields.iter().map(|field| field.name.as_str()).filter(|name| !given.contains_key(*name));
-            let meant = meant(name, absent).map(|meant| below(path, meant));
+            let known = || fields.iter().map(|field| field.name.as_str());
+            // eKuiper adds the source's defaults, so that the field that was
+            // meant may be there.
+            let absent = meant(name, known().filter(|name| !given.contains_key(*name)));
+            let meant = absent.or_else(|| meant(name, known())).map(|meant| below(path, meant));
             said.push(UnknownField { field: below(path, name), meant });
         }
     }
@@ -411,6 +414,12 @@ mod tests {
                 "unknown config field \"colour\"",
                 "unknown config field \"intervall\": did you mean \"interval\"?",
             ]
+        );
+        // As eKuiper passes on what a stream adds to the defaults.
+        let merged = json!({"topic": "a", "interval": 100, "intervall": 5});
+        assert_eq!(
+            unknown(SymbolKind::Source, merged),
+            ["unknown config field \"intervall\": did you mean \"interval\"?"]
         );
         assert_eq!(unknown(SymbolKind::Sink, json!({"topic": "a", "sendSingle": true, "requireAck": true})), [""; 0]);
         let mut open = fields();

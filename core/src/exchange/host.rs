@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::message::{HANDSHAKE, Hello};
+use crate::message::{ANSWER_OK, HANDSHAKE, Hello};
 use crate::transport::{ConnectionId, RequestId, Ticket};
 
 /// The host's end of one control or function channel.
@@ -25,6 +25,8 @@ use crate::transport::{ConnectionId, RequestId, Ticket};
 pub struct HostEnd {
     /// Whether a connection may begin with a hello.
     hears_hello: bool,
+    /// Whether the plugin may have served another host before.
+    may_have_served: bool,
     peer: Option<ConnectionId>,
     /// The latest request of the current or the former peer.
     latest: Option<RequestId>,
@@ -112,6 +114,14 @@ impl HostEnd {
         Self { hears_hello: true, ..Self::default() }
     }
 
+    /// Creates an end as [`hearing_hello`](Self::hearing_hello) does, for the
+    /// control channel of a plugin that may have served another host before. A
+    /// plugin on the official Go SDK lives on then, and begins its next
+    /// connection with its latest answer, `ok`, which counts as a handshake.
+    pub fn of_former_host() -> Self {
+        Self { may_have_served: true, ..Self::hearing_hello() }
+    }
+
     /// The connection that commands are sent on.
     pub fn peer(&self) -> Option<ConnectionId> {
         self.peer
@@ -132,6 +142,7 @@ impl HostEnd {
             // Only in the first message of a connection: an answer may begin
             // with any bytes.
             greets |= self.hears_hello && Hello::decode(body).is_some();
+            greets |= is_first && self.may_have_served && body == ANSWER_OK;
             greets |= is_first && self.latest.is_some_and(|latest| ticket.request.repeats_or_follows(&latest));
             if !greets {
                 return Arrival::Garbage;
@@ -253,6 +264,22 @@ mod tests {
             let request = RequestId::new(&(id | 1 << 31).to_be_bytes()).unwrap();
             self.end.arrived(Ticket { connection, serial: self.serial, request }, body)
         }
+    }
+
+    #[test]
+    fn the_last_answer_to_a_former_host_is_a_handshake_where_there_may_have_been_one() {
+        for (end, arrival) in
+            [(HostEnd::hearing_hello(), Arrival::Garbage), (HostEnd::of_former_host(), Arrival::Handshake)]
+        {
+            let mut channel = Channel { end, serial: 0 };
+            assert_eq!(channel.request(A, b"no"), Arrival::Garbage, "no answer of a command that was carried out");
+            assert_eq!(channel.request(A, b"ok"), Arrival::Garbage, "not the first message");
+            assert_eq!(channel.request(B, b"ok"), arrival);
+        }
+        let mut channel = Channel { end: HostEnd::of_former_host(), serial: 0 };
+        assert_eq!(channel.request(A, b"ok"), Arrival::Handshake);
+        channel.end.begin().unwrap();
+        assert_eq!(channel.request(A, b"ok"), Arrival::Answer, "of this host's command");
     }
 
     #[test]

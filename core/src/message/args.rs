@@ -45,6 +45,23 @@ impl<'b> ArgWriter<'b> {
         }
         self.format.encode(self.buffer, value)
     }
+
+    /// Writes the next argument, which is given as valid JSON text: unchanged
+    /// in JSON, as the value that it spells in MessagePack.
+    ///
+    /// # Errors
+    /// MessagePack has no such value: a number beyond the range of a float, for
+    /// example.
+    pub fn json(&mut self, text: &str) -> Result<(), Error> {
+        if self.format == Format::MessagePack {
+            return self.arg(&serde_json::from_str::<serde_json::Value>(text)?);
+        }
+        if !std::mem::replace(&mut self.is_first, false) {
+            self.buffer.push(b',');
+        }
+        self.buffer.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 impl<T: Serialize> Arguments for [T] {
@@ -373,5 +390,32 @@ mod tests {
                 assert!(Call::decode(to, &bytes).unwrap().args.is_over());
             }
         }
+    }
+    /// Arguments as JSON text.
+    struct Texts<'a>(&'a [&'a str]);
+
+    impl Arguments for Texts<'_> {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), Error> {
+            self.0.iter().try_for_each(|text| to.json(text))
+        }
+    }
+
+    #[test]
+    fn json_text_is_an_argument_of_either_format() {
+        let texts = Texts(&["1.50", r#"{ "b": [1, "ü"] }"#, "null"]);
+        let mut bytes = Vec::new();
+        encode_call(Format::Json, &mut bytes, CallKind::Validate, &texts, None).unwrap();
+        assert_eq!(bytes, r#"{"func":"Validate","arg":[1.50,{ "b": [1, "ü"] },null]}"#.as_bytes());
+        bytes.clear();
+        encode_call(Format::MessagePack, &mut bytes, CallKind::Validate, &texts, None).unwrap();
+        let mut read = Call::decode(Format::MessagePack, &bytes).unwrap().args;
+        assert_eq!(read.read::<f64>().unwrap().unwrap(), 1.5);
+        assert_eq!(read.read::<serde_json::Value>().unwrap().unwrap(), serde_json::json!({ "b": [1, "ü"] }));
+        let beyond = encode_call(Format::MessagePack, &mut bytes, CallKind::Validate, &Texts(&["1e400"]), None);
+        assert!(beyond.is_err());
     }
 }

@@ -13,6 +13,7 @@ mod control;
 mod envelope;
 mod function;
 mod hello;
+mod raw_tuple;
 mod rows;
 mod source;
 
@@ -26,5 +27,6 @@ pub use function::{
     Call, CallKind, EncodedMeta, FunctionMeta, Outcome, decode_reply, encode_call, encode_error, encode_result,
 };
 pub use hello::{Feature, Hello, Symbols};
+pub use raw_tuple::RawTuple;
 pub use rows::encode_rows;
 pub use source::{SourceMessage, Tuple, encode_source_error, encode_tuple};

@@ -106,7 +106,7 @@ fn without_a_limit_there_still_is_one() {
 fn a_claim_costs_no_memory() {
     let limits = Limits { max_message: u64::MAX >> 1, ..LIMITS };
     let mut connection = Connection::new(Protocol::Pull, limits, Instant::now());
-    let bytes = [&Protocol::Push.header()[..], &[1], &(4u64 << 30).to_be_bytes(), &[0; 1000]].concat();
+    let bytes = [&Protocol::Push.header()[..], &[1], &(1u64 << 30).to_be_bytes(), &[0; 1000]].concat();
     feed(&mut connection, &bytes, 100).unwrap();
     connection.space();
     assert!(connection.memory() <= 4 * CHUNK, "{}", connection.memory());

@@ -156,7 +156,8 @@ fn launch_options(arguments: &[String]) -> Result<LaunchOptions, String> {
             .map_err(|error| format!("is an eKuiper portable plugin: {}", text_of(&error))),
         _ => Err("is an eKuiper portable plugin: an engine starts it, with one JSON argument such as \
             '{\"sendTimeout\":1000}'. To try it from a shell: ekuiper-plugin call FOLDER FUNCTION ARGUMENTS, \
-            or ekuiper-plugin source FOLDER SOURCE, where FOLDER holds this executable and its manifest"
+            or ekuiper-plugin source FOLDER SOURCE, where FOLDER holds this executable and its manifest. To debug it: \
+            ekuiper-plugin attach NAME, which says how to start it"
             .into()),
     }
 }

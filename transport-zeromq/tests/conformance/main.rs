@@ -15,6 +15,7 @@ ekuiper_conformance::contract_suite!(ZeromqTransport::new(), exceptions = [
         observed::every_process_that_enters_the_folder_is_heard,
     ),
     strangers_get_no_messages: Exception::skip("as strangers_are_not_heard"),
+    askers_are_known: Exception::skip("the crate does not tell which process connected"),
     strangers_are_not_dialled: Exception::skip("as strangers_are_not_heard, on the side that dials"),
     connections_have_a_limit: Exception::observed(
         "the new connection is the one that is closed",
