@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::blocking;
 use crate::sync::{lock, wait, wait_while, wake_tasks};
 
 /// Maximum number of threads: further work waits until one is free. So many
@@ -30,9 +31,12 @@ pub(crate) struct Background(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
+    /// Held for a few instructions only: tasks wait for it.
     state: Mutex<State>,
-    /// Notified when there is work, or when some has ended.
-    changed: Condvar,
+    /// Notified once for each job, for one of the threads.
+    has_job: Condvar,
+    /// Notified when a closing or a release has ended.
+    has_ended: Condvar,
 }
 
 #[derive(Default)]
@@ -42,6 +46,8 @@ struct State {
     idle: usize,
     /// Number of [closings](Background::close_later) that have not ended.
     closings: usize,
+    /// Number of [releases](Background::release_later) that have not ended.
+    releases: usize,
 }
 
 impl Background {
@@ -55,7 +61,8 @@ impl Background {
         state.jobs.push_back(Box::new(job));
         // Each job that has not begun has an idle thread.
         if state.idle >= state.jobs.len() {
-            return self.0.changed.notify_all();
+            drop(state);
+            return self.0.has_job.notify_one();
         }
         if state.threads >= MAX_THREADS {
             return;
@@ -70,7 +77,7 @@ impl Background {
             if others == 0 {
                 tracing::warn!(%error, "cannot start a thread, so this one does its work");
                 while let Some(job) = { lock(&self.0.state).jobs.pop_front() } {
-                    job();
+                    blocking::allowed(job);
                 }
             }
         }
@@ -91,8 +98,25 @@ impl Background {
     pub(crate) fn await_closings(&self) {
         let mut state = lock(&self.0.state);
         while state.closings > 0 {
-            state = wait(&self.0.changed, state, None);
+            state = wait(&self.0.has_ended, state, None);
         }
+    }
+
+    /// Has a thread do work that releases the sockets of a closed handle, and that
+    /// ends soon once the plugins have ended.
+    pub(crate) fn release_later(&self, work: impl FnOnce() + Send + 'static) {
+        lock(&self.0.state).releases += 1;
+        let releasing = Releasing(self.0.clone());
+        self.run(move || {
+            let _releasing = releasing;
+            work();
+        });
+    }
+
+    /// Waits until all [releases](Background::release_later) have ended, at most
+    /// for this time.
+    pub(crate) fn await_releases(&self, patience: Duration) {
+        drop(wait_while(&self.0.has_ended, lock(&self.0.state), patience, |state| state.releases > 0));
     }
 
     /// Has a thread do the work; returns the future of its result.
@@ -118,7 +142,17 @@ struct Closing(Arc<Shared>);
 impl Drop for Closing {
     fn drop(&mut self) {
         lock(&self.0.state).closings -= 1;
-        self.0.changed.notify_all();
+        self.0.has_ended.notify_all();
+    }
+}
+
+/// Guard of work that releases sockets.
+struct Releasing(Arc<Shared>);
+
+impl Drop for Releasing {
+    fn drop(&mut self) {
+        lock(&self.0.state).releases -= 1;
+        self.0.has_ended.notify_all();
     }
 }
 
@@ -134,7 +168,7 @@ impl Shared {
                 continue;
             }
             state.idle += 1;
-            state = wait_while(&self.changed, state, IDLE, |state| state.jobs.is_empty());
+            state = wait_while(&self.has_job, state, IDLE, |state| state.jobs.is_empty());
             state.idle -= 1;
             if state.jobs.is_empty() {
                 state.threads -= 1;

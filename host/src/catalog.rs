@@ -3,12 +3,13 @@
 //! The layout is eKuiper's: `<plugins>/<name>/<name>.json`, with the executable
 //! beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::manifest::Manifest;
 use ekuiper_core::message::SymbolKind;
+use ekuiper_core::printable;
 
 use crate::program::unstartable;
 use crate::{Error, Result};
@@ -102,6 +103,9 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>> {
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     packages: BTreeMap<String, Package>,
+    /// Attached plugins without a manifest, which are asked for every symbol
+    /// that no manifest lists.
+    unlisted: BTreeSet<String>,
     owners: BTreeMap<(u8, String), String>,
     /// Symbols of updates in progress.
     reserved: BTreeMap<(u8, String), String>,
@@ -119,9 +123,19 @@ impl Catalog {
         Ok(())
     }
 
+    /// Adds a plugin that has no files, unless there is a plugin of this name.
+    pub(crate) fn attach(&mut self, name: &str) {
+        if !self.packages.contains_key(name) {
+            let (name, manifest) = (name.to_owned(), Manifest::unknown());
+            self.unlisted.insert(name.clone());
+            self.packages.insert(name.clone(), Package { name, folder: PathBuf::new(), manifest, program: None });
+        }
+    }
+
     /// Removes a plugin.
     pub(crate) fn remove(&mut self, plugin: &str) {
         self.packages.remove(plugin);
+        self.unlisted.remove(plugin);
         self.owners.retain(|_, owner| owner != plugin);
     }
 
@@ -160,6 +174,7 @@ impl Catalog {
     /// Replaces the plugin of this name, unless it was removed.
     pub(crate) fn replace(&mut self, package: Package) {
         if self.packages.contains_key(&package.name) {
+            self.unlisted.remove(&package.name);
             self.owners.retain(|_, owner| *owner != package.name);
             self.insert(package);
         }
@@ -182,14 +197,23 @@ impl Catalog {
         if let Some(owner) = self.owners.get(&(kind as u8, symbol.to_owned())) {
             return Ok(owner);
         }
+        if self.unlisted.len() == 1
+            && let Some(only) = self.unlisted.first()
+        {
+            return Ok(only);
+        }
         let known: Vec<_> =
             self.owners.keys().filter(|(of, _)| *of == kind as u8).map(|(_, symbol)| symbol.as_str()).collect();
         let known = match known.as_slice() {
             [] => format!("the plugins serve no {kind}"),
-            known if known.len() > NAMED => {
-                format!("the plugins serve {} and {} more", known[..NAMED].join(", "), known.len() - NAMED)
+            known => format!("the plugins serve {}", printable::some_of(known, NAMED)),
+        };
+        let known = match self.unlisted.is_empty() {
+            true => known,
+            false => {
+                let names = self.unlisted.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                format!("{known}, and none of the attached plugins {names} has a manifest that lists it")
             }
-            known => format!("the plugins serve {}", known.join(", ")),
         };
         Err(Error::NoSuchSymbol { kind, symbol: symbol.to_owned(), known })
     }
@@ -225,6 +249,24 @@ mod tests {
         assert_eq!(error, "there is no function h: the plugins serve f, g");
         let error = catalog.owner(SymbolKind::Sink, "f").unwrap_err().to_string();
         assert_eq!(error, "there is no sink f: the plugins serve no sink");
+    }
+
+    #[test]
+    fn a_symbol_that_no_manifest_lists_is_the_attached_plugins() {
+        let root = tempfile::tempdir().unwrap();
+        plugin(root.path(), "one", "one.json", r#""f""#);
+        let mut catalog = catalog(root.path(), &["one"]).unwrap();
+        catalog.attach("one");
+        assert!(catalog.owner(SymbolKind::Function, "g").is_err(), "its manifest lists its symbols");
+        catalog.attach("two");
+        assert_eq!(catalog.owner(SymbolKind::Function, "f").unwrap(), "one");
+        assert_eq!(catalog.owner(SymbolKind::Source, "f").unwrap(), "two");
+        catalog.attach("three");
+        let error = catalog.owner(SymbolKind::Function, "g").unwrap_err().to_string();
+        let expected = "the plugins serve f, and none of the attached plugins three, two has a manifest that lists it";
+        assert_eq!(error, format!("there is no function g: {expected}"));
+        catalog.remove("three");
+        assert_eq!(catalog.owner(SymbolKind::Function, "g").unwrap(), "two");
     }
 
     #[test]

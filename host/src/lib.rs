@@ -24,11 +24,14 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`metrics`] | the figures of plugins and symbols for Prometheus |
 //! | [`host`](Host), `catalog` | the host, and which plugin serves a symbol |
 //! | `function`, `source`, `sink` | the handles of an engine, for threads and for tasks, and their part in each process |
 //! | `plugin` | the life of one plugin: `lifecycle` decides, `worker` carries out; `startup`, `running`: one process of it |
 //! | `site` | what all plugins of a host share |
 //! | `channel` | commands and their answers, idle reading, and the sockets whose waits end with a process |
+//! | `plugin_log` | what plugins write |
+//! | `plugin_options` | what an engine decides about one plugin's processes |
 //! | `process`, `program` | how processes are started, and ended when the host is gone; program files |
 //! | `background` | threads for what may block, for callers that must not |
 //! | `transports` | the transports that are built in |
@@ -38,6 +41,7 @@
 #![deny(unnameable_types)]
 
 mod background;
+mod blocking;
 mod catalog;
 mod channel;
 mod counted;
@@ -46,8 +50,11 @@ mod event_stream;
 mod function;
 mod health;
 mod host;
+pub mod metrics;
 mod options;
 mod plugin;
+mod plugin_log;
+mod plugin_options;
 mod process;
 mod program;
 mod sink;
@@ -65,7 +72,7 @@ pub use ekuiper_core::codec::{Bytes, Error as CodecError, Format};
 /// What plugins say about themselves.
 pub use ekuiper_core::description;
 pub use ekuiper_core::manifest::{Language, Manifest};
-pub use ekuiper_core::message::{ArgWriter, Arguments, FunctionMeta, Meta, SymbolKind, Tuple};
+pub use ekuiper_core::message::{ArgWriter, Arguments, FunctionMeta, Meta, RawTuple, SymbolKind, Tuple};
 pub use ekuiper_core::restart::RestartPolicy;
 pub use ekuiper_core::transport::TransportError;
 pub use ekuiper_core::{Chain, Error as MessageError};
@@ -76,8 +83,10 @@ pub use function::options::CallOptions;
 pub use function::pending::PendingCall;
 pub use function::pool::{FunctionPool, FunctionPoolBuilder, PooledCall};
 pub use function::{Function, FunctionStopper};
-pub use health::{LastError, Latency, SymbolErrors, SymbolHealth};
+pub use health::{LastError, Latency, SymbolErrors, SymbolHealth, SymbolTotals};
 pub use host::{Host, HostBuilder, Problem, Rescan};
+pub use plugin_log::{LogLevel, LogLine, NoSuchLevel};
+pub use plugin_options::PluginOptions;
 pub use process::Exit;
 pub use process::guarded::GuardedProcess;
 pub use program::search::default_python;
@@ -87,4 +96,4 @@ pub use sink::tally::Delivery;
 pub use sink::{Sink, SinkBuilder, SinkStopper};
 pub use source::async_source::AsyncSource;
 pub use source::{Source, SourceBuilder, Stopper};
-pub use status::{Event, EventKind, MemberStatus, PluginState, Status, Traffic};
+pub use status::{Event, EventKind, MemberStatus, MemberTotals, PluginState, Status, Traffic};

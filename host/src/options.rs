@@ -1,5 +1,6 @@
 //! Settings of a host, with eKuiper's names and defaults.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use ekuiper_core::codec::Format;
 use ekuiper_core::restart::RestartPolicy;
 use ekuiper_core::transport;
 
+use crate::plugin_log::PluginLog;
+use crate::plugin_options::PluginOptions;
 use crate::source::backlog::Bounds;
 
 /// A host's settings.
@@ -32,6 +35,10 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     /// Log level of plugins that read it from their launch options.
     pub(crate) log_level: Option<String>,
+    /// Settings of single plugins, by name.
+    pub(crate) plugin_options: BTreeMap<String, PluginOptions>,
+    /// Where the lines of plugins go.
+    pub(crate) plugin_log: PluginLog,
     pub(crate) max_message: usize,
     /// Format of messages to and from plugins that support more than JSON.
     pub(crate) format: Format,
@@ -63,6 +70,8 @@ impl Default for Options {
             restart: RestartPolicy::default(),
             grace: Duration::from_secs(3),
             log_level: None,
+            plugin_options: BTreeMap::new(),
+            plugin_log: PluginLog::default(),
             max_message: transport::Options::default().max_message,
             format: Format::MessagePack,
             ack_window: 1024,

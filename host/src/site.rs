@@ -83,6 +83,11 @@ impl Site {
         self.transport.name()
     }
 
+    /// Returns whether the transport tells which process has connected.
+    pub(crate) fn knows_processes(&self) -> bool {
+        self.transport_name() != "zeromq"
+    }
+
     /// Creates the scope of a process that is about to be started.
     pub(crate) fn process_scope(&self, plugin: &str) -> Arc<ProcessScope> {
         ProcessScope::new(self.transport.clone(), self.options.transport(), Kin::new(plugin))

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::counted::counted;
 use crate::event_stream::{EventQueue, EventStream};
-use crate::health::{SymbolHealth, seconds, seconds_of_some};
+use crate::health::{LastError, SymbolHealth, SymbolTotals, seconds, seconds_of_some};
 use crate::process::exit::Exit;
 use crate::sync::lock;
 
@@ -44,6 +44,34 @@ pub enum PluginState {
     Stopped,
 }
 
+impl PluginState {
+    /// All states.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Idle,
+        Self::Starting,
+        Self::Running,
+        Self::Updating,
+        Self::BackingOff,
+        Self::Broken,
+        Self::Stopping,
+        Self::Stopped,
+    ];
+
+    /// Returns the state's name, as it is serialized.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Updating => "updating",
+            Self::BackingOff => "backing_off",
+            Self::Broken => "broken",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// Status of a plugin, and the health of its symbols.
 ///
 /// Times are serialized in seconds.
@@ -65,6 +93,10 @@ pub struct Status {
     pub generation: u64,
     /// Number of restarts after a crash.
     pub restarts: u64,
+    /// Number of processes that were ready and ended unexpectedly. One that was
+    /// killed counts once it is known how it ended, a moment after its end; not
+    /// the process of an update that has failed to take over.
+    pub crashes: u64,
     /// Time since the process has completed its handshake, while it is alive.
     #[serde(serialize_with = "seconds_of_some")]
     pub uptime: Option<Duration>,
@@ -74,14 +106,43 @@ pub struct Status {
     pub resident: Option<u64>,
     /// How the last process ended, if one has.
     pub last_exit: Option<Exit>,
+    /// The last crash or failed start, if there was one.
+    pub last_error: Option<LastError>,
     /// Symbols in use, functions first. Sources and sinks are restored after a
     /// crash until they are closed, and a function as long as the plugin lives.
     pub symbols: Vec<SymbolHealth>,
+    /// What each symbol that was ever used has done so far; functions first,
+    /// then by name.
+    pub totals: Vec<SymbolTotals>,
     /// Counters of calls and messages, of symbols that were closed, too.
     pub traffic: Traffic,
     /// Further processes of its [function pools](crate::FunctionPool). What
     /// they are called for is among `symbols` and in `traffic`.
     pub members: Vec<MemberStatus>,
+    /// What these have done, with those that have ended since.
+    pub member_totals: MemberTotals,
+}
+
+/// What the further processes of a plugin's
+/// [function pools](crate::FunctionPool) have done since the plugin was added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MemberTotals {
+    /// Number of processes that were started.
+    pub processes: u64,
+    /// Number of restarts after a crash.
+    pub restarts: u64,
+    /// Number of processes that were ready and ended unexpectedly.
+    pub crashes: u64,
+}
+
+impl AddAssign for MemberTotals {
+    fn add_assign(&mut self, other: Self) {
+        let Self { processes, restarts, crashes } = other;
+        self.processes += processes;
+        self.restarts += restarts;
+        self.crashes += crashes;
+    }
 }
 
 /// Counters of calls to a plugin, and of messages to and from it.
@@ -180,6 +241,12 @@ pub enum EventKind {
         /// Process id.
         pid: u32,
     },
+    /// The host listens for the process of an attached plugin, which somebody
+    /// else starts.
+    Awaited {
+        /// Where the plugin is to connect: `ipc:///tmp/plugin_mirror.ipc`.
+        address: String,
+    },
     /// The process ended unexpectedly.
     Crashed {
         /// How the process ended.
@@ -274,6 +341,7 @@ impl fmt::Display for Event {
         }
         match &self.kind {
             EventKind::Started { pid } => write!(f, "is ready (pid {pid})"),
+            EventKind::Awaited { address } => write!(f, "is waited for at {address}"),
             EventKind::Crashed { exit } if exit.tail.is_empty() => write!(f, "crashed ({exit})"),
             EventKind::Crashed { exit } => write!(f, "crashed ({exit}), it last wrote:\n{}", exit.tail),
             EventKind::BackingOff { pause } if pause.is_zero() => f.write_str("is being restarted"),
@@ -350,7 +418,11 @@ impl Events {
     pub(crate) fn tell(&self, plugin: &str, kind: EventKind) {
         let event = Event { plugin: plugin.to_owned(), member: self.member, kind };
         match &event.kind {
-            EventKind::Started { .. } | EventKind::Restored { .. } | EventKind::Updated { .. } | EventKind::Stopped => {
+            EventKind::Started { .. }
+            | EventKind::Awaited { .. }
+            | EventKind::Restored { .. }
+            | EventKind::Updated { .. }
+            | EventKind::Stopped => {
                 tracing::info!(target: TARGET, "{event}")
             }
             _ => tracing::warn!(target: TARGET, "{event}"),

@@ -2,7 +2,7 @@
 //! A lock that is held during a wait is a
 //! [`DeadlineLock`](ekuiper_transport_ipc::lock::DeadlineLock).
 
-pub(crate) use ekuiper_core::sync::{lock, wait, wait_while};
+pub(crate) use ekuiper_core::sync::lock;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,29 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use ekuiper_core::sync;
 use ekuiper_core::throttle::Throttle;
+
+use crate::blocking;
+
+/// Waits for a notification, for at most `time`; see [`sync::wait`].
+#[inline]
+pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, time: Option<Duration>) -> MutexGuard<'a, T> {
+    blocking::check();
+    sync::wait(condvar, guard, time)
+}
+
+/// Waits while `condition` holds, for at most `time`.
+#[inline]
+pub(crate) fn wait_while<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    time: Duration,
+    condition: impl FnMut(&mut T) -> bool,
+) -> MutexGuard<'a, T> {
+    blocking::check();
+    sync::wait_while(condvar, guard, time, condition)
+}
 
 /// Wakes tasks. A waker is code of the engine's runtime: one that panics must
 /// neither end a thread of the host, nor keep others from being woken.

@@ -27,7 +27,7 @@ use rustix::io::Errno;
 
 use crate::error::system_error;
 use crate::sync::{lock, wake_tasks};
-use crate::{Result, Subject};
+use crate::{Result, Subject, blocking};
 
 /// Time without a use after which the idle reader reads a channel again.
 const USE_PAUSE: Duration = Duration::from_secs(1);
@@ -93,16 +93,16 @@ struct Shared {
     /// Ends a wait of the thread: it is to stop, or there is an earlier timer.
     kick: OwnedFd,
     stops: AtomicBool,
-    watched: Mutex<HashMap<u64, Entry>>,
+    watched: Mutex<HashMap<u64, Arc<Entry>>>,
     timers: Mutex<Timers>,
     stall_timeout: Duration,
 }
 
-#[derive(Clone)]
 struct Entry {
+    id: u64,
     watched: Arc<dyn Watched>,
     /// The next message wakes the thread.
-    is_armed: Arc<AtomicBool>,
+    is_armed: AtomicBool,
 }
 
 /// Wakers by the time at which they are woken, with a number that makes the
@@ -132,7 +132,8 @@ impl IdleReader {
         let (stops, watched, timers) = Default::default();
         let shared = Arc::new(Shared { epoll, kick, stops, watched, timers, stall_timeout });
         let own = shared.clone();
-        let thread = std::thread::Builder::new().name("ekuiper-idle".into()).spawn(move || own.run())?;
+        let thread =
+            std::thread::Builder::new().name("ekuiper-idle".into()).spawn(move || blocking::forbidden(|| own.run()))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -142,8 +143,8 @@ impl IdleReader {
     /// # Errors
     /// The system refuses to watch one more channel.
     pub(crate) fn watch(&self, what: &Subject, watched: Arc<dyn Watched>) -> Result<Watch> {
-        let id = self.shared.watch(watched).map_err(system_error(what.clone(), "an entry of the event queue"))?;
-        Ok(Watch { id, shared: Arc::downgrade(&self.shared) })
+        let entry = self.shared.watch(watched).map_err(system_error(what.clone(), "an entry of the event queue"))?;
+        Ok(Watch { entry: Arc::downgrade(&entry), id: entry.id, shared: Arc::downgrade(&self.shared) })
     }
 
     /// Wakes `waker` at this time, unless the returned guard is dropped before.
@@ -177,27 +178,28 @@ impl Drop for IdleReader {
 /// Guard that keeps a channel watched.
 pub(crate) struct Watch {
     id: u64,
+    entry: Weak<Entry>,
     shared: Weak<Shared>,
 }
 
 impl Watch {
     /// Returns what arms the idle reader for the channel.
     pub(crate) fn armer(&self) -> Arc<Armer> {
-        Arc::new(Armer { id: self.id, shared: self.shared.clone() })
+        Arc::new(Armer { entry: self.entry.clone(), shared: self.shared.clone() })
     }
 }
 
 /// Arms the idle reader for a watched channel, for a task that waits for it.
 pub(crate) struct Armer {
-    id: u64,
+    entry: Weak<Entry>,
     shared: Weak<Shared>,
 }
 
 impl Armer {
     /// Has the next message read at once.
     pub(crate) fn arm(&self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.arm(self.id);
+        if let (Some(shared), Some(entry)) = (self.shared.upgrade(), self.entry.upgrade()) {
+            shared.arm(&entry);
         }
     }
 }
@@ -238,18 +240,19 @@ impl Shared {
         let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
         lock(&self.watched)
     }
 
-    fn watch(&self, watched: Arc<dyn Watched>) -> std::io::Result<u64> {
+    fn watch(&self, watched: Arc<dyn Watched>) -> std::io::Result<Arc<Entry>> {
         let id = next_id();
         let mut all = self.lock();
         if let Some(readiness) = watched.readiness() {
             epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), oneshot(&*watched))?;
         }
-        all.insert(id, Entry { watched, is_armed: Arc::new(AtomicBool::new(true)) });
-        Ok(id)
+        let entry = Arc::new(Entry { id, watched, is_armed: AtomicBool::new(true) });
+        all.insert(id, entry.clone());
+        Ok(entry)
     }
 
     fn forget(&self, id: u64) {
@@ -260,17 +263,18 @@ impl Shared {
         }
     }
 
-    fn arm(&self, id: u64) {
-        // Under the lock, so that a forgotten channel is not added again.
-        let all = self.lock();
-        if let Some(entry) = all.get(&id)
-            && !entry.is_armed.swap(true, Ordering::SeqCst)
+    /// Has the next message wake the thread. No lock is taken, since tasks do
+    /// this: the thread's turn may come late on a busy machine.
+    fn arm(&self, entry: &Entry) {
+        if !entry.is_armed.swap(true, Ordering::SeqCst)
             && let Some(readiness) = entry.watched.readiness()
         {
-            // A closed channel has left the queue by itself, and is forgotten
-            // soon; nothing else fails for a channel that was added.
-            let armed = epoll::modify(&self.epoll, readiness, epoll::EventData::new_u64(id), oneshot(&*entry.watched));
-            debug_assert!(matches!(armed, Ok(()) | Err(Errno::NOENT | Errno::BADF)), "{armed:?}");
+            // The entry keeps the descriptor open, so that its number means no
+            // other one. A forgotten channel has left the queue, and nothing
+            // else fails for one that was added.
+            let data = epoll::EventData::new_u64(entry.id);
+            let armed = epoll::modify(&self.epoll, readiness, data, oneshot(&*entry.watched));
+            debug_assert!(matches!(armed, Ok(()) | Err(Errno::NOENT)), "{armed:?}");
         }
     }
 
@@ -331,8 +335,9 @@ impl Shared {
         let former = agenda.0.remove(&id);
         // Number of checks since the last event.
         let looks = former.as_ref().filter(|item| item.at <= now).map_or(0, |item| item.looks);
-        let Some(Entry { watched, is_armed }) = self.lock().get(&id).cloned() else { return };
-        is_armed.store(false, Ordering::SeqCst);
+        let Some(entry) = self.lock().get(&id).cloned() else { return };
+        entry.is_armed.store(false, Ordering::SeqCst);
+        let watched = &entry.watched;
         let uses = watched.uses();
         let in_use = Item { at: now + USE_PAUSE, uses: Some(uses), looks: 0 };
         let is_used = former.and_then(|item| item.uses).is_some_and(|before| before != uses);
@@ -340,7 +345,7 @@ impl Shared {
             return agenda.add(id, in_use);
         }
         match watched.tend() {
-            Tended::Idle => self.arm(id),
+            Tended::Idle => self.arm(&entry),
             Tended::Piece => {
                 if looks < LOOKS {
                     // A channel in use checks the deadlines of its peers
@@ -348,7 +353,7 @@ impl Shared {
                     let at = deadline_after(self.stall_timeout.saturating_add(MARGIN));
                     agenda.add(id, Item { at, uses: None, looks: looks + 1 });
                 }
-                self.arm(id);
+                self.arm(&entry);
             }
             Tended::InUse => agenda.add(id, in_use),
             Tended::Later(at) => agenda.add(id, Item { at, uses: None, looks: 0 }),

@@ -24,7 +24,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::buffer::trim;
 use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
 use ekuiper_core::message::Hello;
-use ekuiper_core::transport::{Reply, TransportError};
+use ekuiper_core::transport::{PeerProcess, Reply, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held, Waited};
 use ekuiper_transport_ipc::wait::deadline_after;
 
@@ -126,6 +126,12 @@ impl Channel {
         Ok(())
     }
 
+    /// Returns whether anything is connected, or may be: another thread uses the
+    /// channel.
+    pub(crate) fn has_connection(&self) -> bool {
+        self.state.try_lock().is_none_or(|state| state.connections > 0)
+    }
+
     /// Returns whether the peer is disconnected, or has never connected, while
     /// its process is alive.
     pub(crate) fn is_lost(&self) -> bool {
@@ -172,6 +178,14 @@ impl Channel {
             }
         }
         false
+    }
+
+    /// Returns the process that is connected and has completed its handshake, if
+    /// the transport tells.
+    pub(crate) fn peer_process(&self) -> Option<PeerProcess> {
+        let mut state = self.state.lock(deadline_after(EXIT_GRACE))?;
+        self.drain(&mut state);
+        self.reply.peer(state.end.peer()?)
     }
 
     /// Returns what the plugin has announced of itself, if anything.

@@ -19,6 +19,7 @@ impl Error {
             | Self::ProgramNotFound { plugin, .. }
             | Self::Environment { plugin, .. }
             | Self::Spawn { plugin, .. }
+            | Self::PluginOption { plugin, .. }
             | Self::NotServed { plugin, .. }
             | Self::EarlyExit { plugin, .. }
             | Self::NoHandshake { plugin, .. }
@@ -97,6 +98,7 @@ impl Error {
             | Self::ProgramNotFound { .. }
             | Self::Environment { .. }
             | Self::Spawn { .. }
+            | Self::PluginOption { .. }
             | Self::SocketFolder { .. }
             | Self::UnknownTransport { .. }
             | Self::EarlyExit { .. }
@@ -143,6 +145,7 @@ impl Error {
             | Self::ProgramNotFound { .. }
             | Self::Environment { .. }
             | Self::Spawn { .. }
+            | Self::PluginOption { .. }
             | Self::SocketFolder { .. }
             | Self::UnknownTransport { .. }
             | Self::InUse { .. }

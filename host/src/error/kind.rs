@@ -41,6 +41,7 @@ kinds! {
     ProgramNotFound
     Environment
     Spawn
+    PluginOption
     Shortage
     System
     SocketFolder

@@ -122,6 +122,15 @@ pub enum Error {
         /// Reason, with the installer's last lines.
         reason: String,
     },
+    /// The plugin's [options](crate::PluginOptions) are wrong, or cannot be kept
+    /// on this machine.
+    #[error("the options of plugin {plugin}: {problem}")]
+    PluginOption {
+        /// The plugin.
+        plugin: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The operating system failed to start the plugin.
     #[error("plugin {plugin}: cannot start {command}")]
     Spawn {
@@ -632,7 +641,7 @@ mod tests {
     #[test]
     fn a_broken_plugin_s_last_end_is_a_clause_of_its_own() {
         let broken = |tail: &str| {
-            let exit = Some(Exit { code: None, signal: Some(6), tail: tail.into() });
+            let exit = Some(Exit { code: None, signal: Some(6), memory_limit: None, tail: tail.into() });
             Error::Broken { plugin: "p".into(), pause: Duration::from_secs(30), exit, source: None }.to_string()
         };
         assert!(broken("").ends_with("or on reset(); it last ended with signal 6 and wrote nothing"), "{}", broken(""));

@@ -69,7 +69,8 @@ impl std::fmt::Debug for Function {
 
 impl Function {
     pub(crate) fn new(plugin: Arc<Plugin>, symbol: &str) -> Result<Self> {
-        Ok(Self::of(FunctionRoute::open(plugin, symbol, default_meta(symbol))?))
+        let options = plugin.function_options(symbol).calls;
+        Ok(Self::of(FunctionRoute::open(plugin, symbol, default_meta(symbol))?).with_options(options))
     }
 
     fn of(route: FunctionRoute) -> Self {
@@ -80,6 +81,13 @@ impl Function {
     /// Returns the function's name.
     pub fn name(&self) -> &str {
         &self.route.symbol
+    }
+
+    /// Returns the options of its calls: those that
+    /// [`with_options`](Function::with_options) has set, or else those of the
+    /// [plugin's options](crate::PluginOptions::calls).
+    pub fn options(&self) -> CallOptions {
+        self.options
     }
 
     /// Returns the function with the rule, operator and instance that its calls

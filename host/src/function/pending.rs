@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::command::Command;
 use super::pipeline::Pipeline;
-use crate::Result;
+use crate::{Result, blocking};
 
 /// A call in flight: a future of its result.
 ///
@@ -86,7 +86,7 @@ impl<R: DeserializeOwned> Future for PendingCall<R> {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            self.pipeline.spin(&self.command);
+            blocking::forbidden(|| self.pipeline.spin(&self.command));
         }
         if !self.command.is_over(self.row) && self.command.wake_when_settled(self.row, context.waker()) {
             self.pipeline.arm_idle_reader(&self.command);

@@ -25,6 +25,7 @@ use super::command::{Command, Shape};
 use super::options::{CallOptions, Due, Terms};
 use super::route::{FunctionConnection, FunctionRoute, next_batch};
 use super::spin::Spin;
+use crate::blocking;
 use crate::channel::idle_reader::Timer;
 use crate::channel::{Failure, LOOK_PAUSE, PostNumber, ROOM_PAUSE};
 use crate::sync::{Turns, lock, wait, wake_tasks};
@@ -312,7 +313,7 @@ impl Pipeline {
     /// that holds a channel: channels are only tried.
     pub(super) fn advance(self: &Arc<Self>) {
         self.turns.take(|| {
-            while self.step() {}
+            blocking::forbidden(|| while self.step() {});
             self.observer.iter().for_each(Waker::wake_by_ref);
         });
     }

@@ -103,6 +103,15 @@ impl Latency {
         self.filled().map(|bucket| (end(&bucket), bucket.count()))
     }
 
+    /// Adds the times of another histogram.
+    pub(super) fn add(&mut self, other: &Self) {
+        // All have the same buckets.
+        if let Ok(sum) = self.buckets.wrapping_add(&other.buckets) {
+            self.buckets = sum;
+        }
+        self.max = self.max.max(other.max);
+    }
+
     fn filled(&self) -> impl Iterator<Item = Bucket> + '_ {
         self.buckets.iter().filter(|bucket| bucket.count() > 0)
     }

@@ -1,13 +1,15 @@
 //! The symbols of a plugin that are counted, and the counts of those that were
 //! closed.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, Weak};
 
 use ekuiper_core::message::SymbolKind;
 
-use super::SymbolHealth;
 use super::vitals::{Place, Vitals};
+use super::{SymbolHealth, SymbolTotals};
 use crate::status::Traffic;
 use crate::sync::lock;
 
@@ -21,6 +23,8 @@ struct Entries {
     open: Vec<Entry>,
     /// Counts of those that were closed.
     closed: Traffic,
+    /// The same of each symbol, by kind and name.
+    totals: BTreeMap<(u8, String), SymbolTotals>,
 }
 
 struct Entry {
@@ -54,6 +58,7 @@ impl Drop for Counted {
         let mut entries = lock(&self.ledger.0);
         entries.open.retain(|entry| !Arc::ptr_eq(&entry.vitals, &self.vitals));
         entries.closed += self.vitals.traffic();
+        add(&mut entries.totals, self.vitals.totals().closed());
     }
 }
 
@@ -103,6 +108,26 @@ impl Ledger {
         symbols
     }
 
+    /// Returns the totals of each symbol, those that were closed included;
+    /// functions first, then by name.
+    pub(crate) fn totals(&self) -> Vec<SymbolTotals> {
+        // Read without the lock: what closes meanwhile is not among the closed
+        // ones of this moment.
+        let (mut totals, open) = {
+            let entries = lock(&self.0);
+            let open: Vec<_> = entries.open.iter().map(|entry| entry.vitals.clone()).collect();
+            (entries.totals.clone(), open)
+        };
+        for vitals in open {
+            let is_closed = vitals.is_closed();
+            let own = vitals.totals();
+            add(&mut totals, if is_closed { own.closed() } else { own });
+        }
+        let mut totals: Vec<_> = totals.into_values().collect();
+        totals.sort_by_key(|symbol| symbol.kind != SymbolKind::Function);
+        totals
+    }
+
     /// Returns the counts of all symbols, those that were closed included.
     pub(crate) fn traffic(&self) -> Traffic {
         let entries = lock(&self.0);
@@ -112,9 +137,18 @@ impl Ledger {
     }
 }
 
+/// Adds a handle's counts to those of its symbol.
+fn add(totals: &mut BTreeMap<(u8, String), SymbolTotals>, own: SymbolTotals) {
+    match totals.entry((own.kind as u8, own.name.clone())) {
+        btree_map::Entry::Vacant(entry) => drop(entry.insert(own)),
+        btree_map::Entry::Occupied(mut entry) => entry.get_mut().add(&own),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Latency;
     use ekuiper_core::message::Meta;
     use std::time::Instant;
 
@@ -142,8 +176,19 @@ mod tests {
         assert_eq!(counts(), [("b".to_owned(), 5)]);
         other.close();
         assert_eq!(counts(), []);
+        let totals = || {
+            let totals = ledger.totals();
+            let [f] = totals.as_slice() else { panic!("{totals:?}") };
+            (f.open, f.rows_out, f.rows_in, f.latency.as_ref().map(Latency::count), f.queue)
+        };
         assert_eq!((ledger.traffic().calls, ledger.traffic().answers), (7, 7));
+        assert_eq!(totals(), (0, 7, 7, Some(7), Some(0)));
         drop(other);
         assert_eq!((ledger.traffic().calls, ledger.traffic().answers), (7, 7));
+        assert_eq!(totals(), (0, 7, 7, Some(7), Some(0)));
+        let again = ledger.function(place("f", "a"), 0);
+        let waiting = again.begin(2, Instant::now());
+        assert_eq!(totals(), (1, 9, 7, Some(7), Some(2)));
+        drop(waiting);
     }
 }

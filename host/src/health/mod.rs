@@ -14,11 +14,12 @@ pub use latency::Latency;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
+use ekuiper_core::Chain;
 use ekuiper_core::message::{Meta, SymbolKind};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use crate::ErrorKind;
+use crate::{Error, ErrorKind};
 
 /// Health of a symbol that is open for one rule, operator and instance.
 ///
@@ -80,6 +81,72 @@ pub struct SymbolHealth {
     pub last_error: Option<LastError>,
 }
 
+/// What a symbol has done since its plugin was added, for all rules together,
+/// those included that do not use it any more.
+///
+/// Counts begin with 0 and never decrease: neither when handles are closed, nor
+/// over a crash, a stop or an update. What waits is that of the open handles.
+///
+/// Serialized with times in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SymbolTotals {
+    /// The symbol's kind.
+    #[serde(serialize_with = "shown")]
+    pub kind: SymbolKind,
+    /// The symbol's name.
+    pub name: String,
+    /// Number of rules, operators and instances for which it is open.
+    pub open: u64,
+    /// Rows to the plugin, as [`SymbolHealth::rows_out`].
+    pub rows_out: u64,
+    /// Rows from the plugin, as [`SymbolHealth::rows_in`]; messages that an
+    /// official SDK has read count, whether or not they were collected.
+    pub rows_in: u64,
+    /// Rows that failed, by the reason.
+    pub errors: SymbolErrors,
+    /// As [`SymbolHealth::lost`].
+    pub lost: u64,
+    /// As [`SymbolHealth::latency`]; `None` if no handle was timed.
+    pub latency: Option<Latency>,
+    /// What waits, as [`SymbolHealth::queue`]; `None` if a plugin does not tell.
+    pub queue: Option<u64>,
+    /// Age of the oldest of what waits, as [`SymbolHealth::lag`].
+    #[serde(serialize_with = "seconds_of_some")]
+    pub lag: Option<Duration>,
+}
+
+impl SymbolTotals {
+    /// Returns those of one open handle, which has read so many rows.
+    fn of(health: SymbolHealth, read: u64) -> Self {
+        let SymbolHealth { kind, name, rows_out, errors, lost, latency, queue, lag, .. } = health;
+        // A message of a sink may be read before its sender counts it.
+        let rows_out = if kind == SymbolKind::Sink { rows_out.max(read) } else { rows_out };
+        Self { kind, name, open: 1, rows_out, rows_in: read, errors, lost, latency, queue, lag }
+    }
+
+    /// Returns the same for a handle that is closed: nothing waits.
+    fn closed(self) -> Self {
+        Self { open: 0, queue: Some(0), lag: Some(Duration::ZERO), ..self }
+    }
+
+    /// Adds those of another handle of the same symbol.
+    fn add(&mut self, other: &Self) {
+        self.open += other.open;
+        self.rows_out += other.rows_out;
+        self.rows_in += other.rows_in;
+        self.errors.add(other.errors);
+        self.lost += other.lost;
+        match (&mut self.latency, &other.latency) {
+            (Some(latency), Some(other)) => latency.add(other),
+            (latency @ None, other) => latency.clone_from(other),
+            (Some(_), None) => {}
+        }
+        self.queue = self.queue.zip(other.queue).map(|(one, other)| one + other);
+        self.lag = self.lag.zip(other.lag).map(|(one, other)| one.max(other));
+    }
+}
+
 /// Numbers of rows that failed, by the reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -98,13 +165,21 @@ pub struct SymbolErrors {
 }
 
 impl SymbolErrors {
+    fn add(&mut self, other: Self) {
+        let Self { symbol, timeouts, unknown_outcomes, others } = other;
+        self.symbol += symbol;
+        self.timeouts += timeouts;
+        self.unknown_outcomes += unknown_outcomes;
+        self.others += others;
+    }
+
     /// Returns the number of all failed rows.
     pub fn total(&self) -> u64 {
         self.symbol + self.timeouts + self.unknown_outcomes + self.others
     }
 }
 
-/// The last error of a symbol.
+/// The last error of a symbol or a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LastError {
@@ -115,6 +190,12 @@ pub struct LastError {
     /// When it occurred. Serialized in seconds since 1970, UTC.
     #[serde(serialize_with = "unix_seconds")]
     pub at: SystemTime,
+}
+
+impl LastError {
+    pub(crate) fn of(error: &Error, at: SystemTime) -> Self {
+        Self { kind: error.kind(), text: Chain(error).to_string(), at }
+    }
 }
 
 fn shown<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {

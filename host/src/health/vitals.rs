@@ -4,11 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use ekuiper_core::Chain;
 use ekuiper_core::message::{Meta, SymbolKind};
 
 use super::latency::{Recorder, UNIT};
-use super::{LastError, SymbolErrors, SymbolHealth};
+use super::{LastError, SymbolErrors, SymbolHealth, SymbolTotals};
 use crate::error::ErrorDelivery;
 use crate::status::Traffic;
 use crate::sync::lock;
@@ -42,6 +41,9 @@ pub(crate) struct Vitals {
     out: AtomicU64,
     /// Rows from the plugin.
     received: AtomicU64,
+    /// Those that were [taken back](Vitals::takes_back): `received` falls by as
+    /// many while this is locked.
+    taken_back: Mutex<u64>,
     /// Rows to the plugin that will never be answered.
     unanswered: AtomicU64,
     queue: Queue,
@@ -142,6 +144,7 @@ impl Vitals {
             is_untold: AtomicBool::new(false),
             out: zero(),
             received: zero(),
+            taken_back: Mutex::default(),
             unanswered: zero(),
             queue: Queue::new(remembered),
             errors: Errors::default(),
@@ -243,8 +246,10 @@ impl Vitals {
     /// Takes back messages that were read, but will never be known to be
     /// processed.
     pub(crate) fn takes_back(&self, messages: u64) {
+        let mut taken_back = lock(&self.taken_back);
         let fewer = |received: u64| Some(received.saturating_sub(messages));
-        let _ = self.received.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
+        let received = self.received.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
+        *taken_back += received.map_or(0, |received| received.min(messages));
     }
 
     /// Counts a message that was read from a source.
@@ -367,12 +372,22 @@ impl Vitals {
             latency,
             queue: is_told.then_some(queue),
             lag: is_told.then_some(lag),
-            last_error: last_error.map(|(error, at)| LastError {
-                kind: error.kind(),
-                text: Chain(&error).to_string(),
-                at,
-            }),
+            last_error: last_error.map(|(error, at)| LastError::of(&error, at)),
         }
+    }
+
+    /// Returns its part in the symbol's totals, none of which ever decreases but
+    /// for what waits.
+    pub(super) fn totals(&self) -> SymbolTotals {
+        let health = self.health(0);
+        let read = match self.place.kind {
+            SymbolKind::Sink => {
+                let taken_back = lock(&self.taken_back);
+                *taken_back + self.received.load(Ordering::Acquire)
+            }
+            SymbolKind::Function | SymbolKind::Source => health.rows_in,
+        };
+        SymbolTotals::of(health, read)
     }
 
     /// Returns its part in the plugin's traffic.
@@ -479,6 +494,36 @@ mod tests {
         // The last of them replaces the first.
         queue.enter(1, ROWS, 6400);
         assert_eq!((queue.since(0), queue.since(ROWS), queue.since(1)), (None, Some(6400), Some(6400)));
+    }
+
+    #[test]
+    fn what_is_taken_back_does_not_lower_the_total() {
+        let vitals = Vitals::of_sink(place(SymbolKind::Sink), 0, None);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for _ in 0..100_000 {
+                    (0..2).for_each(|_| vitals.sent());
+                    vitals.collected(2);
+                    vitals.takes_back(1);
+                    vitals.lost(1);
+                }
+            });
+            let reader = scope.spawn(|| {
+                let mut last = (0, 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    let totals = vitals.totals();
+                    let now = (totals.rows_in, totals.rows_out);
+                    assert!(last.0 <= now.0 && last.1 <= now.1, "{last:?}, then {now:?}");
+                    last = now;
+                }
+            });
+            writer.join().unwrap();
+            is_over.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+        let totals = vitals.totals();
+        assert_eq!((vitals.health(0).rows_in, totals.rows_in, totals.lost), (100_000, 200_000, 100_000));
     }
 
     /// Snapshots beside counting threads never show more answers than calls, or

@@ -1,6 +1,6 @@
 //! The builder of a host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,9 @@ use crate::catalog::{Catalog, Package};
 use crate::channel::idle_reader::IdleReader;
 use crate::error::system_error;
 use crate::options::Options;
-use crate::plugin::Plugin;
+use crate::plugin::{Origin, Plugin};
+use crate::plugin_log::LogLine;
+use crate::plugin_options::PluginOptions;
 use crate::site::{Site, socket_folder};
 use crate::source::backlog::Bounds;
 use crate::status::Events;
@@ -32,6 +34,7 @@ pub struct HostBuilder {
     folders: Vec<PathBuf>,
     plugins: Vec<PathBuf>,
     packages: Vec<Package>,
+    attached: BTreeSet<String>,
 }
 
 impl HostBuilder {
@@ -51,6 +54,22 @@ impl HostBuilder {
     /// Adds a plugin whose manifest has been read already.
     pub fn package(mut self, package: Package) -> Self {
         self.packages.push(package);
+        self
+    }
+
+    /// Attaches the plugin of this name: the host does not start it, but waits,
+    /// at most `init_timeout`, for the process that somebody else starts, a
+    /// person in a debugger for example, and never ends that process. When it
+    /// ends, the host waits for the next one, and restores the symbols in use
+    /// in it.
+    ///
+    /// The plugin needs no folder. Without one, it is asked for every symbol
+    /// that no other plugin's manifest lists. A process must run on the same
+    /// machine and in the same pid namespace, and connects where eKuiper's
+    /// plugins do: to `/tmp/plugin_NAME.ipc`, or in the folder of
+    /// [`ipc_dir`](HostBuilder::ipc_dir). The transport `zeromq` cannot attach.
+    pub fn attach(mut self, name: impl Into<String>) -> Self {
+        self.attached.insert(name.into());
         self
     }
 
@@ -201,6 +220,46 @@ impl HostBuilder {
         self
     }
 
+    /// Sets the options of the plugin of this name, which may be added later:
+    /// its environment, working directory, limits and checksum. They have no
+    /// effect on a plugin that somebody else starts.
+    pub fn plugin_options(mut self, plugin: impl Into<String>, options: PluginOptions) -> Self {
+        self.options.plugin_options.insert(plugin.into(), options);
+        self
+    }
+
+    /// Adds a listener for the lines that plugins write to stdout and stderr.
+    /// They go to `tracing` too, with the target `plugin` and their level.
+    ///
+    /// Lines come in the order in which each plugin has written them, from one
+    /// thread of the host. A listener may block: meanwhile up to 1,024 lines
+    /// wait, and further ones are left out and counted.
+    ///
+    /// ```no_run
+    /// # fn main() -> ekuiper_host::Result<()> {
+    /// use ekuiper_host::{Host, LogLevel};
+    ///
+    /// let host = Host::builder().plugins_dir("plugins/portable").on_log_line(|line| {
+    ///     if line.level <= LogLevel::Warn {
+    ///         eprintln!("{} of {} [{}]: {}", line.level, line.plugin, line.pid, line.text);
+    ///     }
+    /// });
+    /// # host.build()?; Ok(())
+    /// # }
+    /// ```
+    pub fn on_log_line(mut self, listener: impl Fn(&LogLine) + Send + Sync + 'static) -> Self {
+        self.options.plugin_log.listen(Arc::new(listener));
+        self
+    }
+
+    /// Sets how many lines of a plugin's process are passed on in a second. The
+    /// others are left out; a line of the level [`LogLevel::Warn`](crate::LogLevel::Warn)
+    /// has their number. Default: 1,000.
+    pub fn log_rate(mut self, lines: u64) -> Self {
+        self.options.plugin_log.limit(lines);
+        self
+    }
+
     /// Reads the plugins' manifests and creates the host. Starts no plugin.
     ///
     /// A plugin of a [`plugins_dir`](HostBuilder::plugins_dir) that cannot be
@@ -208,9 +267,12 @@ impl HostBuilder {
     ///
     /// # Errors
     /// A folder of plugins, or a plugin that is named one by one, cannot be
-    /// read, or two of those share a symbol; the transport is not built in, or
-    /// the socket folder is not writable.
-    pub fn build(self) -> Result<Host> {
+    /// read, or two of those share a symbol; a plugin's options cannot be; the
+    /// transport is not built in, or the socket folder is not writable.
+    pub fn build(mut self) -> Result<Host> {
+        let options = std::mem::take(&mut self.options.plugin_options).into_iter();
+        let options = options.map(|(plugin, options)| Ok((plugin.clone(), options.checked(&plugin)?)));
+        self.options.plugin_options = options.collect::<Result<_>>()?;
         let mut catalog = Catalog::default();
         self.plugins.iter().try_for_each(|folder| catalog.add(Package::read(folder)?))?;
         self.packages.into_iter().try_for_each(|package| catalog.add(package))?;
@@ -225,6 +287,7 @@ impl HostBuilder {
                 problems.extend(added.err().map(|error| Problem::of(folder, error)));
             }
         }
+        self.attached.iter().for_each(|name| catalog.attach(name));
         let transport = match &self.transport {
             Some(name) => transports::by_name(name)?,
             None => transports::default()?,
@@ -237,7 +300,10 @@ impl HostBuilder {
         let site = Site::new(self.options, transport, idle_reader, (folder, own.as_ref()), events);
         let plugins = catalog
             .packages()
-            .map(|package| (package.name.clone(), Plugin::new(package.clone(), site.clone())))
+            .map(|package| {
+                let origin = if self.attached.contains(&package.name) { Origin::Attached } else { Origin::Started };
+                (package.name.clone(), Plugin::new(package.clone(), origin, site.clone()))
+            })
             .collect();
         let members = Members { catalog, plugins, scanned, problems, is_shut_down: false };
         Ok(Host { core: Arc::new(Core::new(members, site, own, self.folders)) })

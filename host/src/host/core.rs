@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
 use ekuiper_core::description::Description;
@@ -13,12 +13,16 @@ use ekuiper_transport_ipc::wait::deadline_after;
 
 use super::rescan::Problem;
 use crate::catalog::{Catalog, Package};
-use crate::plugin::Plugin;
+use crate::plugin::{Origin, Plugin};
 use crate::process::own_folder::OwnFolder;
 use crate::site::Site;
 use crate::status::EventKind;
 use crate::sync::lock;
 use crate::{Error, Result};
+
+/// Maximum wait of a shutdown for the release of sockets, whose plugins have
+/// ended.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A host, shared with the threads that work for its tasks.
 pub(super) struct Core {
@@ -133,7 +137,7 @@ impl Core {
             return Err(Error::Stopped);
         }
         members.catalog.add(package.clone())?;
-        members.plugins.insert(package.name.clone(), Plugin::new(package, self.site.clone()));
+        members.plugins.insert(package.name.clone(), Plugin::new(package, Origin::Started, self.site.clone()));
         Ok(())
     }
 
@@ -190,6 +194,8 @@ impl Core {
                 }
             }
         });
+        // The sockets of sources that were dropped: an engine may exit now.
+        self.site.background.await_releases(RELEASE_TIMEOUT);
         drop(lock(&self.folder).take());
     }
 }

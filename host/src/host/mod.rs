@@ -16,7 +16,7 @@ use crate::background::Task;
 use crate::catalog::Package;
 use crate::event_stream::EventStream;
 use crate::function::Function;
-use crate::function::pool::FunctionPoolBuilder;
+use crate::function::pool::{FunctionPool, FunctionPoolBuilder};
 use crate::sink::SinkBuilder;
 use crate::source::SourceBuilder;
 use crate::status::{Event, Status};
@@ -278,6 +278,15 @@ impl Host {
             }
             Err(error) => Task::done(Err(error)),
         }
+    }
+
+    /// Returns whether a pool is the same that would be opened now
+    /// [as described](FunctionPoolBuilder::as_described): its plugin is there,
+    /// serves the function, and says the same of it. For those who keep pools
+    /// while plugins come and go.
+    pub fn is_current(&self, pool: &FunctionPool) -> bool {
+        let owner = self.core.owner(SymbolKind::Function, pool.name());
+        owner.is_ok_and(|owner| pool.is_as_described_by(&owner))
     }
 
     /// Returns the builder of a pool: of a function that several processes of

@@ -84,7 +84,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn exit() -> Exit {
-    Exit { code: None, signal: Some(9), tail: String::new() }
+    Exit { code: None, signal: Some(9), memory_limit: None, tail: String::new() }
 }
 
 fn failure() -> Error {
@@ -366,6 +366,9 @@ impl World {
             PluginState::Running => assert!(self.callers.is_empty(), "nobody waits for what is there"),
             PluginState::Stopped => {}
         }
+        let crashes = self.reached.0.get("crashed").copied().unwrap_or_default();
+        assert_eq!(self.life.crash_count(), u64::from(crashes), "each crash is told and counted");
+        assert!(crashes == 0 || self.life.last_error().is_some(), "a crash is an error");
         let overdue = self.callers.values().find(|deadline| **deadline <= self.now);
         let is_first_start = matches!(self.life.state(), PluginState::Idle | PluginState::Starting) && !self.has_served;
         assert!(overdue.is_none() || is_first_start, "a caller waits longer than its deadline");

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, Weak};
 
 use ekuiper_core::Chain;
 
-use super::Plugin;
 use super::running::Running;
+use super::{Origin, Plugin};
 use crate::catalog::Package;
 use crate::process::own_folder::OwnFolder;
-use crate::status::{EventKind, MemberStatus};
+use crate::status::{EventKind, MemberStatus, MemberTotals};
 use crate::sync::lock;
 use crate::{Error, Result};
 
@@ -25,8 +25,8 @@ struct State {
     processes: Vec<Arc<MemberProcess>>,
     /// Those in use.
     leases: HashMap<usize, Weak<Member>>,
-    /// Number of restarts of those that were ended.
-    restarts: u64,
+    /// What those that were ended have done.
+    ended: MemberTotals,
     /// The plugin has ended, or is ending.
     is_over: bool,
 }
@@ -105,7 +105,7 @@ impl Drop for Member {
         self.first.site.background.run(move || {
             process.end(Plugin::remove);
             let mut state = lock(&first.members.0);
-            state.restarts += process.plugin.restarts();
+            state.ended += process.plugin.own_totals();
             state.processes.retain(|other| !Arc::ptr_eq(other, &process));
         });
     }
@@ -128,7 +128,7 @@ impl Plugin {
         let (site, folder) = self.site.for_member(number)?;
         // Under the lock, which an update takes after it has changed this.
         let package = Package::clone(&lock(&self.inner).package);
-        let plugin = Plugin::new(package, site);
+        let plugin = Plugin::new(package, Origin::Started, site);
         let (folder, start_error) = (Mutex::new(Some(folder)), Mutex::default());
         let process = Arc::new(MemberProcess { number, plugin, folder, start_error });
         state.processes.push(process.clone());
@@ -146,8 +146,12 @@ impl Plugin {
     }
 
     /// Returns whether several processes of the plugin can run at once: it takes
-    /// its socket folder from the host. True if no process of it runs.
+    /// its socket folder from the host, which starts it. True if no process of
+    /// it runs.
     pub(crate) fn can_have_members(&self) -> bool {
+        if self.origin == Origin::Attached {
+            return false;
+        }
         let is_own = |running: &Arc<Running>| running.folder == self.site.folder && !running.uses_official_sdk();
         lock(&self.inner).running.as_ref().is_none_or(is_own)
     }
@@ -163,9 +167,15 @@ impl Plugin {
     /// Returns the number of restarts after a crash, with those of all further
     /// processes.
     pub(crate) fn all_restarts(&self) -> u64 {
-        let own = self.restarts();
+        self.restarts() + self.member_totals().restarts
+    }
+
+    /// Returns what all further processes have done, ended ones included.
+    pub(super) fn member_totals(&self) -> MemberTotals {
         let state = lock(&self.members.0);
-        own + state.restarts + state.processes.iter().map(|process| process.plugin.restarts()).sum::<u64>()
+        let mut totals = state.ended;
+        state.processes.iter().for_each(|process| totals += process.plugin.own_totals());
+        totals
     }
 
     /// Forgets the crashes of the further processes.

@@ -9,6 +9,7 @@ pub(crate) mod restorable;
 pub(crate) mod running;
 mod startup;
 
+mod attaching;
 mod lifecycle;
 #[cfg(test)]
 mod lifecycle_tests;
@@ -19,17 +20,19 @@ mod worker;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ekuiper_core::address::Address;
 use ekuiper_transport_ipc::wait::deadline_after;
 
 use crate::catalog::Package;
 use crate::channel::Channel;
+use crate::health::LastError;
 use crate::health::ledger::Ledger;
+use crate::plugin_options::FunctionOptions;
 use crate::process::group;
 use crate::site::{Claim, Holder, Site};
-use crate::status::{EventKind, PluginState, Status, Traffic};
+use crate::status::{EventKind, MemberTotals, PluginState, Status, Traffic};
 use crate::sync::{lock, wait};
 use crate::{Error, Result, Subject};
 use lifecycle::{Caller, Input, Lifecycle, Work};
@@ -44,9 +47,23 @@ use trial::Trial;
 /// with the process.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Restart pauses of an attached plugin: it is back when a person starts it, and
+/// meanwhile the host only waits.
+const ATTACHED_PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(100)];
+
+/// Who starts the processes of a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The host starts and ends them.
+    Started,
+    /// Somebody else does; the host waits for them.
+    Attached,
+}
+
 /// A plugin of a host, running or not.
 pub(crate) struct Plugin {
     name: String,
+    origin: Origin,
     pub(crate) site: Arc<Site>,
     /// What is counted of its symbols.
     pub(crate) ledger: Arc<Ledger>,
@@ -97,16 +114,22 @@ impl Inner {
         self.callers
     }
 
+    /// Returns the process id of the latest process, while it is alive.
     fn pid(&self) -> Option<u32> {
         let running = self.running.as_ref().filter(|running| running.generation == self.lifecycle.generation());
-        self.lifecycle.pid().filter(|_| running.is_some_and(|running| running.process.exit().is_none()))
+        self.lifecycle.pid().filter(|_| running.is_some_and(|running| !running.process.has_ended()))
     }
 }
 
 impl Plugin {
-    pub(crate) fn new(package: Package, site: Arc<Site>) -> Arc<Self> {
+    pub(crate) fn new(package: Package, origin: Origin, site: Arc<Site>) -> Arc<Self> {
         let options = &site.options;
-        let lifecycle = Lifecycle::new(&package.name, options.restart.clone(), options.init_timeout, Instant::now());
+        let mut restart = options.restart.clone();
+        if origin == Origin::Attached {
+            [restart.first_pause, restart.max_pause] = ATTACHED_PAUSES;
+            restart.break_after = 0;
+        }
+        let lifecycle = Lifecycle::new(&package.name, restart, options.init_timeout, Instant::now());
         let inner = Inner {
             lifecycle,
             package: Arc::new(package.clone()),
@@ -125,6 +148,7 @@ impl Plugin {
         };
         Arc::new(Self {
             name: package.name,
+            origin,
             site,
             ledger: Arc::default(),
             members: Members::default(),
@@ -322,9 +346,32 @@ impl Plugin {
         lock(&self.inner).pid()
     }
 
+    /// Returns how a function is called, where its caller says nothing else.
+    pub(crate) fn function_options(&self, function: &str) -> FunctionOptions {
+        self.site.options.plugin_options.get(&self.name).map(|own| own.function(function)).unwrap_or_default()
+    }
+
+    /// Returns whether the latest process says that calls of a function may be
+    /// executed at the same time.
+    pub(crate) fn declares_parallel(&self, function: &str) -> bool {
+        let inner = lock(&self.inner);
+        let description = inner.running.as_ref().and_then(|running| running.description());
+        description.is_some_and(|description| {
+            description.functions.iter().any(|described| described.name == function && described.parallel)
+        })
+    }
+
     /// Returns the number of restarts after a crash.
     pub(crate) fn restarts(&self) -> u64 {
         lock(&self.inner).lifecycle.restarts()
+    }
+
+    /// Returns what its own processes have done.
+    fn own_totals(&self) -> MemberTotals {
+        let inner = lock(&self.inner);
+        let lifecycle = &inner.lifecycle;
+        let (restarts, crashes) = (lifecycle.restarts(), lifecycle.crash_count());
+        MemberTotals { processes: lifecycle.generation(), restarts, crashes }
     }
 
     /// Returns the status.
@@ -332,27 +379,40 @@ impl Plugin {
         let inner = lock(&self.inner);
         let lifecycle = &inner.lifecycle;
         let pid = inner.pid();
+        let (state, since) = match lifecycle.state() {
+            // How it ended is not known yet: its last output may be on its way.
+            PluginState::Running if pid.is_none() => (PluginState::BackingOff, Duration::ZERO),
+            state => (state, lifecycle.since().elapsed()),
+        };
         let uptime = inner.running.as_ref().filter(|_| pid.is_some()).map(|running| running.ready.elapsed());
+        let at = |instant: Instant| SystemTime::now().checked_sub(instant.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let last_error = lifecycle.last_error().map(|(error, instant)| LastError::of(error, at(*instant)));
         let mut status = Status {
             plugin: self.name.clone(),
             version: inner.package.manifest.version.clone(),
-            state: lifecycle.state(),
-            since: lifecycle.since().elapsed(),
+            state,
+            since,
             pid,
             generation: lifecycle.generation(),
             restarts: lifecycle.restarts(),
+            crashes: lifecycle.crash_count(),
             uptime,
             resident: None,
             last_exit: lifecycle.last_exit().cloned(),
+            last_error,
             symbols: Vec::new(),
+            totals: Vec::new(),
             traffic: Traffic::default(),
             members: Vec::new(),
+            member_totals: MemberTotals::default(),
         };
         drop(inner);
         status.resident = pid.and_then(group::resident);
         status.symbols = self.ledger.symbols(status.restarts, self.all_restarts());
+        status.totals = self.ledger.totals();
         status.traffic = self.ledger.traffic();
         status.members = self.member_statuses();
+        status.member_totals = self.member_totals();
         status
     }
 

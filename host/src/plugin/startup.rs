@@ -2,6 +2,7 @@
 //! that its SDK uses.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::message::{Hello, SymbolKind};
 use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::wait::deadline_after;
+use rustix::process::Pid;
 
 use crate::catalog::Package;
 use crate::channel::dependents::ProcessScope;
@@ -62,7 +64,7 @@ impl Canceller {
         }
     }
 
-    fn watch(&self, start: &mpsc::Sender<Report>) -> Result<()> {
+    pub(super) fn watch(&self, start: &mpsc::Sender<Report>) -> Result<()> {
         let mut cancelled = lock(&self.0);
         if cancelled.is_set {
             return Err(Error::Stopped);
@@ -71,7 +73,7 @@ impl Canceller {
         Ok(())
     }
 
-    fn end_start(&self) {
+    pub(super) fn end_start(&self) {
         lock(&self.0).under_way = None;
     }
 
@@ -201,7 +203,7 @@ impl Launched {
 
 /// Checks that the plugin serves what its manifest lists; further symbols
 /// cannot be used.
-fn check_symbols(package: &Package, hello: &Hello) -> Result<()> {
+pub(super) fn check_symbols(package: &Package, hello: &Hello) -> Result<()> {
     for kind in SymbolKind::ALL {
         let (promised, served) = (package.manifest.symbols(kind), hello.symbols(kind));
         if let Some(missing) = promised.iter().find(|symbol| !served.contains(symbol)) {
@@ -248,14 +250,16 @@ fn launch(
     let name = &package.name;
     let options = &site.options;
     let is_cancelled = || canceller.is_set();
-    let line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?, &is_cancelled)?;
+    let mut line = CommandLine::new(package, options.python_bin.as_deref(), &launch_json(name, site)?, &is_cancelled)?;
+    let own = options.plugin_options.get(name).cloned().unwrap_or_default();
+    line.directory = own.dir_or(&line.directory).to_owned();
     // Without another candidate folder, this one may not be the plugin's alone.
     let is_private = common.is_some() || former.is_some();
     let scope = site.process_scope(name);
     let (candidates, clash) = listen(name, site, &scope, common)?;
 
     let (report, reports) = mpsc::channel();
-    let (own, exited) = (scope.clone(), report.clone());
+    let (sockets, exited) = (scope.clone(), report.clone());
     canceller.watch(&report)?;
     if let Some(former) = former {
         let report = report.clone();
@@ -267,11 +271,11 @@ fn launch(
         // Sent before the waits for the handshake end, which would report only
         // that.
         let _ = exited.send(Report::Exited);
-        own.process_ended();
+        sockets.process_ended();
         on_exit(exit);
-        own.kin().end();
+        sockets.kin().end();
     };
-    let process = scope.kin().start(|| Process::spawn(name, &line, on_exit))?;
+    let process = scope.kin().start(|| Process::spawn(name, &line, &own, &options.plugin_log, on_exit))?;
     let patience = match clash {
         Some(_) => options.init_timeout.min(PATIENCE_IN_A_CLASH),
         None => options.init_timeout,
@@ -340,8 +344,11 @@ struct Candidate {
     claim: Claim,
 }
 
-enum Report {
+pub(super) enum Report {
     Waited(usize, Result<(), Failure>),
+    /// A process of an attached plugin has completed its handshake. With a pidfd
+    /// of it.
+    Came(Pid, OwnedFd),
     Exited,
     Cancelled,
     /// The process has connected to the channel of the running process.
@@ -372,6 +379,7 @@ fn await_handshake(reports: &mpsc::Receiver<Report>, candidates: usize) -> Hands
             Ok(Report::Exited) => return Handshake::Exited,
             Ok(Report::Cancelled) => return Handshake::Cancelled,
             Ok(Report::Visited) => return Handshake::WithFormer,
+            Ok(Report::Came(..)) => unreachable!("a process that was started is not waited for in this way"),
             Err(_) => break,
         }
     }

@@ -5,8 +5,8 @@ use ekuiper_transport_ipc::wait::deadline_after;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Plugin;
 use super::lifecycle::{Caller, Input};
+use super::{Origin, Plugin};
 use crate::Result;
 use crate::catalog::Package;
 use crate::sync::lock;
@@ -41,6 +41,11 @@ impl Turn {
         let Self { plugin, update } = self;
         let mut inner = lock(&plugin.inner);
         plugin.lacks_nothing(&inner, &package)?;
+        if plugin.origin == Origin::Attached {
+            // Its files are what they are; the process is a person's.
+            inner.package = Arc::new(package);
+            return Ok(());
+        }
         inner.candidate = Some((*update, Arc::new(package)));
         plugin.handle_locked(inner, Input::UpdateBegun { update: *update });
         let now = Instant::now();

@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
+use ekuiper_core::address::Address;
 use ekuiper_transport_ipc::random::jitter;
 use ekuiper_transport_ipc::wait::deadline_after;
 
@@ -12,7 +13,8 @@ use super::lifecycle::{Action, Input, Version, Work};
 use super::restore::Symbol;
 use super::running::Running;
 use super::trial::Trial;
-use super::{Inner, Plugin};
+use super::{Inner, Origin, Plugin};
+use crate::status::EventKind;
 use crate::sync::{lock, wait};
 use crate::{Error, Result};
 
@@ -224,7 +226,17 @@ impl Plugin {
                 plugin.handle(Input::Exited { generation, exit: Clone::clone(exit) });
             }
         };
-        match Running::start(&package, generation, &self.site, &self.canceller, on_exit) {
+        let started = match self.origin {
+            Origin::Started => Running::start(&package, generation, &self.site, &self.canceller, on_exit),
+            Origin::Attached => {
+                let on_listen = |address: &Address| {
+                    lock(&self.inner).events.push_back(EventKind::Awaited { address: address.to_string() });
+                    self.tell_events();
+                };
+                Running::attach(&package, generation, &self.site, &self.canceller, on_listen, on_exit)
+            }
+        };
+        match started {
             Ok(running) => {
                 let pid = running.process.pid();
                 lock(&self.inner).running = Some(running);

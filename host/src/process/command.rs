@@ -7,11 +7,13 @@
 //! that fails.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::manifest::Language;
 
+use super::checksum::{NotTheFile, open_checked};
 use super::environment;
 use super::exit::Exit;
 use crate::catalog::Package;
@@ -72,6 +74,29 @@ impl CommandLine {
         };
         args.push(launch_json.into());
         Ok(Self { program, args, directory })
+    }
+
+    /// Opens the plugin's own program, its script if an interpreter runs it,
+    /// whose SHA-256 must be this. Returns the file if it is to be executed
+    /// itself.
+    pub(crate) fn open_checked(&self, plugin: &str, sha256: &str) -> Result<Option<File>> {
+        let path = self.script().unwrap_or_else(|| self.program.clone());
+        match open_checked(&path, sha256) {
+            // An interpreter opens a script by its path.
+            Ok((file, is_script)) => Ok((!is_script && self.script().is_none()).then_some(file)),
+            Err(NotTheFile::Unreadable(error)) => {
+                Err(start_error(plugin, error, |error| match unstartable::reason(&path, &self.directory, &error) {
+                    Some(reason) => self.refuse(plugin, reason),
+                    None => self.refuse(plugin, format!("cannot be read for its checksum: {error}")),
+                }))
+            }
+            Err(NotTheFile::Differs(found)) => {
+                let reason = format!(
+                    "has the SHA-256 {found} and not {sha256}: it was replaced, or the plugin's options are not this version's"
+                );
+                Err(Error::Executable { plugin: plugin.to_owned(), path, reason })
+            }
+        }
     }
 
     /// Returns the error for a program that could not be started.

@@ -14,7 +14,7 @@ use ekuiper_transport_ipc::wait::deadline_after;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::guarded::{self, GuardedProcess, NotStarted};
+use super::guarded::{self, GuardedProcess, NotStarted, Setup};
 use super::own_folder::OwnFolder;
 use crate::catalog::Package;
 use crate::error::{start_error, system_error};
@@ -178,9 +178,12 @@ impl Environment<'_> {
         let second = input.try_clone().map_err(self.refused("a pipe"))?;
         // Paths in the requirements are relative to the plugin's folder.
         let folder = &self.package.folder;
-        let installer = GuardedProcess::start_with(program, arguments, folder, Some(scratch), second, input);
+        let env = [("TMPDIR".into(), scratch.into())].into();
+        let setup = Setup { env, ..Setup::default() };
+        let installer = GuardedProcess::start_with(program, arguments, folder, setup, second, input);
         let installer = installer.map_err(|failure| match failure {
             NotStarted::System(resource, error) => self.refused(resource)(error),
+            NotStarted::Limit(problem) => self.fail(problem),
             NotStarted::Program(error) => {
                 start_error(&self.package.name, error, |error| match unstartable::reason(program, folder, &error) {
                     Some(reason) => self.fail(format!("cannot be made: {} {reason}", program.display())),

@@ -256,7 +256,12 @@ pub(crate) unsafe fn fork_quietly(child: impl FnOnce() -> Infallible) -> io::Res
     // do anything.
     // SAFETY: a plain fork, which shares no memory: no flags, the same stack,
     // nothing to be written. The caller ensures what the child does.
-    let outcome = unsafe { libc::syscall(libc::SYS_clone, ZERO, ZERO, ZERO, ZERO, ZERO) };
+    let fork = |signal: c_int| unsafe { libc::syscall(libc::SYS_clone, c_long::from(signal), ZERO, ZERO, ZERO, ZERO) };
+    let mut outcome = fork(0);
+    if outcome == -1 && io::Error::last_os_error().kind() == io::ErrorKind::InvalidInput {
+        // Qemu emulates no fork without the signal.
+        outcome = fork(libc::SIGCHLD);
+    }
     if outcome == 0 {
         child();
     }

@@ -7,18 +7,25 @@
 //! error; it is never passed to a shell instead.
 #![allow(unsafe_code)] // between fork and exec
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString, c_char, c_int};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
+use rustix::io::{Errno, FdFlags};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
+use rustix::thread::CpuSet;
 
+use super::command::CommandLine;
 use super::guard::{self, ProcessGuard, clear_of_stdio};
+use crate::catalog::Package;
+use crate::plugin_options::{ProcessLimits, Size};
 use crate::program::search::find_program;
 
 /// A process that ends with this one, however this one ends: SIGTERM, one
@@ -40,7 +47,22 @@ pub struct GuardedProcess {
 enum Step {
     Prepare,
     EnterFolder,
+    LimitMemory,
+    LimitDescriptors,
+    LimitProcessors,
     Execute,
+}
+
+/// What differs from an ordinary start.
+#[derive(Debug, Default)]
+pub(crate) struct Setup {
+    /// The environment has only the variables of `env`, which otherwise replace
+    /// this process's own of their names.
+    pub(crate) clears_env: bool,
+    pub(crate) env: BTreeMap<OsString, OsString>,
+    pub(crate) limits: ProcessLimits,
+    /// The program's file, to be executed whatever its path leads to by then.
+    pub(crate) program: Option<File>,
 }
 
 /// Why a process was not started.
@@ -48,6 +70,8 @@ enum Step {
 pub(crate) enum NotStarted {
     /// The system refuses something that every start needs.
     System(&'static str, io::Error),
+    /// A limit cannot be set.
+    Limit(String),
     /// The program cannot be executed in its folder.
     Program(io::Error),
 }
@@ -65,23 +89,44 @@ impl GuardedProcess {
         stdout: impl Into<OwnedFd>,
         stderr: impl Into<OwnedFd>,
     ) -> io::Result<Self> {
-        Self::start_with(program, arguments, folder, None, stdout, stderr).map_err(|failure| match failure {
-            NotStarted::System(_, error) | NotStarted::Program(error) => explain(error),
-        })
+        let started = Self::start_with(program, arguments, folder, Setup::default(), stdout, stderr);
+        started.map_err(|failure| explain(failure.into()))
     }
 
-    /// Starts a program, optionally with another folder for temporary files. The
-    /// errors are the operating system's own.
+    /// Starts a plugin's program as the host does, in its folder and by its
+    /// interpreter, with `argument` in place of the launch options. An
+    /// environment that its manifest asks for is created first, if it is not
+    /// there; `is_cancelled` aborts that.
+    ///
+    /// # Errors
+    /// The interpreter or the environment cannot be used, or the program cannot
+    /// be executed.
+    pub fn start_plugin(
+        package: &Package,
+        python_bin: Option<&str>,
+        argument: &str,
+        is_cancelled: &dyn Fn() -> bool,
+        stdout: impl Into<OwnedFd>,
+        stderr: impl Into<OwnedFd>,
+    ) -> crate::Result<Self> {
+        let line = CommandLine::new(package, python_bin, argument, is_cancelled)?;
+        let started = Self::start_with(&line.program, &line.args, &line.directory, Setup::default(), stdout, stderr);
+        started.map_err(|failure| line.cannot_start(&package.name, failure.into()))
+    }
+
+    /// Starts a program. The errors are the operating system's own.
     pub(crate) fn start_with(
         program: &Path,
         arguments: &[OsString],
         folder: &Path,
-        scratch: Option<&Path>,
+        setup: Setup,
         stdout: impl Into<OwnedFd>,
         stderr: impl Into<OwnedFd>,
     ) -> Result<Self, NotStarted> {
         let refused = |resource| move |error| NotStarted::System(resource, error);
-        let image = Image::new(program, arguments, folder, scratch).map_err(NotStarted::Program)?;
+        let limits = setup.limits;
+        let cage = Cage::new(limits).map_err(refused("the processors that it may use"))?;
+        let image = Image::new(program, arguments, folder, setup).map_err(NotStarted::Program)?;
         let nothing: OwnedFd = std::fs::File::open("/dev/null").map_err(refused("/dev/null"))?.into();
         let streams = [nothing, stdout.into(), stderr.into()].map(clear_of_stdio);
         let [stdin, stdout, stderr] = streams;
@@ -92,7 +137,7 @@ impl GuardedProcess {
         let guard = ProcessGuard::start().map_err(refused("a guard process"))?;
         // SAFETY: `be_program` makes system calls on memory allocated before;
         // no allocation, no lock, no panic.
-        let forked = unsafe { guard::fork_quietly(|| be_program(&image, &streams, &guard, reporter.as_fd())) };
+        let forked = unsafe { guard::fork_quietly(|| be_program(&image, &cage, &streams, &guard, reporter.as_fd())) };
         let pid = match forked {
             Ok(pid) => pid,
             Err(error) => {
@@ -117,7 +162,8 @@ impl GuardedProcess {
                         error.kind(),
                         format!("its folder {}: {error}", folder.display()),
                     )),
-                    _ => NotStarted::Program(error),
+                    step if step == Step::Execute as u8 => NotStarted::Program(error),
+                    step => NotStarted::Limit(limits.problem(step, &error)),
                 })
             }
         }
@@ -135,6 +181,11 @@ impl GuardedProcess {
     pub fn wait(mut self) -> io::Result<ExitStatus> {
         let _ = wait_for_end(self.pid);
         self.reap()
+    }
+
+    /// Returns whether the process has ended. What it has started may go on.
+    pub fn has_ended(&self) -> bool {
+        has_ended(self.pid)
     }
 
     /// Kills the rest of the group, whose leader has ended, and dismisses its
@@ -186,10 +237,10 @@ pub(crate) fn has_ended(pid: Pid) -> bool {
 }
 
 /// Turns the new process into the program, or reports why that failed.
-fn be_program(image: &Image, streams: &[OwnedFd; 3], guard: &ProcessGuard, reporter: BorrowedFd<'_>) -> ! {
+fn be_program(image: &Image, cage: &Cage, streams: &[OwnedFd; 3], guard: &ProcessGuard, reporter: BorrowedFd<'_>) -> ! {
     let (step, error) = match prepare(streams, guard) {
         Err(error) => (Step::Prepare, error),
-        Ok(()) => image.execute(),
+        Ok(()) => image.execute(cage),
     };
     let mut failure = [step as u8, 0, 0, 0, 0];
     failure[1..].copy_from_slice(&error.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes());
@@ -218,18 +269,20 @@ struct Image {
     folder: CString,
     arguments: Pointers,
     environment: Pointers,
+    /// Executed instead of what the path leads to.
+    file: Option<OwnedFd>,
 }
 
 impl Image {
-    fn new(program: &Path, arguments: &[OsString], folder: &Path, scratch: Option<&Path>) -> io::Result<Self> {
-        const SCRATCH: &str = "TMPDIR";
+    fn new(program: &Path, arguments: &[OsString], folder: &Path, setup: Setup) -> io::Result<Self> {
         let found = match program.as_os_str().as_bytes().contains(&b'/') {
             true => program.to_owned(),
             false => find_program(&program.to_string_lossy()).ok_or(Errno::NOENT)?,
         };
         let words = std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
-        let inherited = std::env::vars_os().filter(|(name, _)| scratch.is_none() || name != SCRATCH);
-        let own = scratch.map(|scratch| (SCRATCH.into(), scratch.as_os_str().to_owned()));
+        let Setup { clears_env, env, program: file, limits: _ } = setup;
+        let inherited = std::env::vars_os().filter(|(name, _)| !clears_env && !env.contains_key(name));
+        let own = env.iter().map(|(name, value)| (name.clone(), value.clone()));
         let variables = inherited.chain(own).map(|(name, value)| {
             let mut variable = name.into_vec();
             variable.push(b'=');
@@ -241,18 +294,111 @@ impl Image {
             folder: c_string(folder.as_os_str())?,
             arguments: Pointers::new(words.map(c_string).collect::<io::Result<_>>()?),
             environment: Pointers::new(variables.collect::<Result<_, _>>()?),
+            file: file.map(|file| clear_of_stdio(file.into())).transpose()?,
         })
     }
 
     /// Executes the program; returns only on failure.
-    fn execute(&self) -> (Step, io::Error) {
+    fn execute(&self, cage: &Cage) -> (Step, io::Error) {
         if let Err(errno) = rustix::process::chdir(&*self.folder) {
             return (Step::EnterFolder, errno.into());
         }
+        if let Err(failure) = cage.enter() {
+            return failure;
+        }
+        let (arguments, environment) = (self.arguments.as_ptr(), self.environment.as_ptr());
         // SAFETY: null-terminated strings, and null-terminated lists of them,
         // which live as long as this does.
-        unsafe { libc::execve(self.program.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
+        unsafe {
+            match &self.file {
+                Some(file) => {
+                    let (number, nothing) = (file.as_raw_fd(), c"".as_ptr());
+                    let execute = || {
+                        libc::syscall(libc::SYS_execveat, number, nothing, arguments, environment, libc::AT_EMPTY_PATH)
+                    };
+                    execute();
+                    // An emulator opens the program by the descriptor's path,
+                    // so that has to stay open for it.
+                    if io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT)
+                        && rustix::io::fcntl_setfd(file, FdFlags::empty()).is_ok()
+                    {
+                        execute();
+                    }
+                }
+                None => {
+                    libc::execve(self.program.as_ptr(), arguments, environment);
+                }
+            }
+        }
         (Step::Execute, io::Error::last_os_error())
+    }
+}
+
+/// Limits in the form of the system calls, which the new process sets itself.
+struct Cage {
+    limits: ProcessLimits,
+    processors: Option<CpuSet>,
+}
+
+impl Cage {
+    fn new(limits: ProcessLimits) -> io::Result<Self> {
+        /// Number of the first processor of the next start.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let Some(number) = limits.processors else { return Ok(Self { limits, processors: None }) };
+        let allowed = rustix::thread::sched_getaffinity(None)?;
+        let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).collect();
+        let first = NEXT.fetch_add(number, Ordering::Relaxed);
+        let mut processors = CpuSet::new();
+        for index in 0..number.min(allowed.len()) {
+            processors.set(allowed[first.wrapping_add(index) % allowed.len()]);
+        }
+        Ok(Self { limits, processors: Some(processors) })
+    }
+
+    /// Sets the limits of this process, which is between fork and exec.
+    fn enter(&self) -> Result<(), (Step, io::Error)> {
+        let limit = |resource, most: Option<u64>, step| match most {
+            None => Ok(()),
+            Some(_) => rustix::process::setrlimit(resource, Rlimit { current: most, maximum: most })
+                .map_err(|errno| (step, errno.into())),
+        };
+        limit(Resource::Data, self.limits.memory, Step::LimitMemory)?;
+        limit(Resource::Nofile, self.limits.descriptors, Step::LimitDescriptors)?;
+        match &self.processors {
+            None => Ok(()),
+            Some(processors) => rustix::thread::sched_setaffinity(None, processors)
+                .map_err(|errno| (Step::LimitProcessors, errno.into())),
+        }
+    }
+}
+
+impl ProcessLimits {
+    /// Says which limit could not be set.
+    fn problem(&self, step: u8, error: &io::Error) -> String {
+        let (what, resource) = match step {
+            step if step == Step::LimitMemory as u8 => {
+                (format!("memory to {}", Size(self.memory.unwrap_or_default())), Resource::Data)
+            }
+            step if step == Step::LimitDescriptors as u8 => {
+                (format!("descriptors to {}", self.descriptors.unwrap_or_default()), Resource::Nofile)
+            }
+            _ => {
+                return format!("its processors cannot be limited to {}: {error}", self.processors.unwrap_or_default());
+            }
+        };
+        let own = rustix::process::getrlimit(resource).maximum;
+        let own =
+            own.map_or_else(String::new, |own| format!("; the host's own limit is {own}, and cannot be exceeded"));
+        format!("it cannot limit {what}: {error}{own}")
+    }
+}
+
+impl From<NotStarted> for io::Error {
+    fn from(failure: NotStarted) -> Self {
+        match failure {
+            NotStarted::System(_, error) | NotStarted::Program(error) => error,
+            NotStarted::Limit(problem) => Self::other(problem),
+        }
     }
 }
 
@@ -295,7 +441,6 @@ fn explain(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Resource, Rlimit};
 
     fn nothing() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
@@ -351,7 +496,7 @@ mod tests {
         }
         let try_start = |program, streams: [OwnedFd; 2]| {
             let [stdout, stderr] = streams;
-            GuardedProcess::start_with(Path::new(program), &[], Path::new("/"), None, stdout, stderr)
+            GuardedProcess::start_with(Path::new(program), &[], Path::new("/"), Setup::default(), stdout, stderr)
         };
         let mut refusals = Vec::new();
         for spare in 0..100 {
@@ -368,7 +513,7 @@ mod tests {
                     assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
                     refusals.push(resource);
                 }
-                Err(NotStarted::Program(error)) => panic!("with {spare} descriptors the program is at fault: {error}"),
+                Err(other) => panic!("with {spare} descriptors the program is at fault: {other:?}"),
             }
         }
         assert!(refusals.contains(&"a pipe") && refusals.contains(&"a guard process"), "{refusals:?}");
@@ -387,6 +532,15 @@ mod tests {
         for pid in [pid, guard, other, other_guard] {
             assert!(guard::wait_for(pid.as_raw_nonzero().get(), 0).is_err(), "{pid} is no child any more");
         }
+    }
+
+    /// What the path leads to by then does not matter.
+    #[test]
+    fn an_open_file_is_executed_and_not_its_path() {
+        let setup = Setup { program: Some(File::open("/bin/false").unwrap()), ..Setup::default() };
+        let started =
+            GuardedProcess::start_with(Path::new("/bin/true"), &[], Path::new("/"), setup, nothing(), nothing());
+        assert_eq!(started.unwrap().wait().unwrap().code(), Some(1));
     }
 
     #[test]

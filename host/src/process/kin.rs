@@ -5,7 +5,8 @@
 //! its descendants: a plugin run by a wrapper (`conda run`, a shell), or one
 //! that has created its own session, is admitted while every process between it
 //! and the started one is alive. The host's own process is trusted too: its
-//! code can do anything to it anyway.
+//! code can do anything to it anyway. The process of an attached plugin, which
+//! somebody else starts, is the first that completes its handshake.
 //!
 //! Not recognized: a process that has left the group and is no longer a
 //! descendant (it was forked twice, and the process between has ended), and one
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{Admission, PeerProcess};
 use ekuiper_transport_ipc::process;
+
+use rustix::process::Pid;
 
 use super::Process;
 use crate::Result;
@@ -44,6 +47,8 @@ struct State {
     started: Vec<u32>,
     /// A process is being started.
     is_starting: bool,
+    /// Somebody else starts the process, which is not known yet.
+    is_unknown: bool,
     visitor: Option<Visitor>,
 }
 
@@ -83,6 +88,19 @@ impl Kin {
         started
     }
 
+    /// Admits every process until [`settle_on`](Self::settle_on): somebody else
+    /// starts the plugin's.
+    pub(crate) fn expect_anybody(&self) {
+        lock(&self.state).is_unknown = true;
+    }
+
+    /// Makes a process, which somebody else has started, the plugin's.
+    pub(crate) fn settle_on(&self, process: Pid) {
+        let mut state = lock(&self.state);
+        state.started.push(process.as_raw_nonzero().get().cast_unsigned());
+        state.is_unknown = false;
+    }
+
     /// Adds a process, its group and its descendants to the plugin, regardless
     /// of its parent.
     fn let_in(&self, process: u32) {
@@ -109,6 +127,9 @@ impl Kin {
     fn includes(&self, process: u32) -> bool {
         let (started, is_starting) = {
             let state = lock(&self.state);
+            if state.is_unknown {
+                return true;
+            }
             (state.started.clone(), state.is_starting)
         };
         if belongs(process, &started) {

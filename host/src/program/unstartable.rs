@@ -166,7 +166,15 @@ fn of_interpreter(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Opt
         return Some("names an empty path as its loader: build it again".into());
     }
     match reason_of_file(&loader) {
-        Some(reason) => Some(format!("needs the loader {}, which {reason}: {}", loader.display(), cure(&loader))),
+        Some(reason) => match elf_words(&read_up_to(&file, 0, 20)).and_then(|(_, machine)| foreign_name(machine)) {
+            Some(name) => Some(format!(
+                "is built for {name} and needs the loader {}, which {reason}: link it statically, install the C \
+                 library of that processor, or build it for this one, {}",
+                loader.display(),
+                std::env::consts::ARCH
+            )),
+            None => Some(format!("needs the loader {}, which {reason}: {}", loader.display(), cure(&loader))),
+        },
         None if errno == Errno::ACCESS => {
             let reason = of_permissions(&loader)?;
             Some(format!("needs the loader {}, which {reason}", loader.display()))
@@ -287,28 +295,42 @@ fn of_format(path: &Path) -> Option<String> {
     })
 }
 
-/// Explains an ELF header: class at 4, byte order at 5, type at 16, machine at
-/// 18 (elf(5)).
-fn of_elf(header: &[u8]) -> Option<String> {
-    const INCOMPLETE: &str = "is not a complete program: build it again";
-    let (Some(&order), Some(kind), Some(machine)) = (header.get(5), number(header, 16), number(header, 18)) else {
-        return Some(INCOMPLETE.into());
-    };
-    let (kind, machine) = match order {
+/// Returns an ELF header's type and machine; `None` if they are not there. Byte
+/// order at 5, type at 16, machine at 18 (elf(5)).
+fn elf_words(header: &[u8]) -> Option<(u16, u16)> {
+    let (order, kind, machine) = (*header.get(5)?, number(header, 16)?, number(header, 18)?);
+    Some(match order {
         2 => (kind.swap_bytes(), machine.swap_bytes()),
         _ => (kind, machine),
-    };
-    let own = std::env::consts::ARCH;
-    if MACHINES.iter().any(|(name, number)| *name == own && *number != machine) {
-        let named = MACHINES.iter().find(|(_, number)| *number == machine);
-        let name = named.map_or("another machine", |(name, _)| name);
-        return Some(format!("is built for {name}, this machine is {own}: build it for this one"));
+    })
+}
+
+/// Explains an ELF header.
+fn of_elf(header: &[u8]) -> Option<String> {
+    const INCOMPLETE: &str = "is not a complete program: build it again";
+    let Some((kind, machine)) = elf_words(header) else { return Some(INCOMPLETE.into()) };
+    if let Some(name) = foreign_name(machine) {
+        let own = std::env::consts::ARCH;
+        return Some(format!(
+            "is built for {name}, this machine is {own}: build it for this one, or have the kernel run such programs \
+             in an emulator (Debian packages qemu-user-static and binfmt-support)"
+        ));
     }
     // ET_EXEC, ET_DYN.
     Some(match kind {
         2 | 3 => INCOMPLETE.into(),
         _ => "is a part of a program (an object file, or a core dump), not one that can be run".to_owned(),
     })
+}
+
+/// Returns the machine's name, if it is not this program's own: its programs may
+/// run here nevertheless.
+fn foreign_name(machine: u16) -> Option<&'static str> {
+    let own = MACHINES.iter().find(|(name, _)| *name == std::env::consts::ARCH);
+    if own.is_none_or(|(_, number)| *number == machine) {
+        return None;
+    }
+    Some(MACHINES.iter().find(|(_, number)| *number == machine).map_or("another machine", |(name, _)| name))
 }
 
 /// Machines by Rust's name and ELF's number.

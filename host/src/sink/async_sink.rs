@@ -21,6 +21,7 @@ use super::sent::Sent;
 use super::tally::Delivery;
 use super::{Sink, SinkStopper};
 use crate::background::Task;
+use crate::blocking;
 use crate::channel::ROOM_PAUSE;
 use crate::channel::idle_reader::{Tended, Timer, Watch, Watched};
 use crate::sync::{InARow, lock, wake_tasks};
@@ -178,7 +179,7 @@ impl AsyncSink {
     /// other tasks of the executor have a turn first.
     fn poll_sendable(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.in_a_row.poll_turn(context));
-        let polled = self.poll_queued(context);
+        let polled = blocking::forbidden(|| self.poll_queued(context));
         self.in_a_row.count(polled)
     }
 
@@ -295,7 +296,7 @@ impl Drop for AsyncSink {
     fn drop(&mut self) {
         if let Some(sink) = &self.sink {
             sink.session().mark_dropped();
-            self.begin_close();
+            blocking::forbidden(|| self.begin_close());
         }
     }
 }
@@ -309,7 +310,7 @@ struct Posting<'a> {
 impl Posting<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Sent>>> {
         let queued = self.queued.as_mut().expect("it is polled until it is sent");
-        let sent = ready!(self.sink.poll_transmit(queued, context));
+        let sent = ready!(blocking::forbidden(|| self.sink.poll_transmit(queued, context)));
         self.queued = None;
         Poll::Ready(sent)
     }

@@ -21,10 +21,10 @@ use ekuiper_core::message::{Control, Feature, SymbolKind};
 use ekuiper_transport_ipc::wait::deadline_after;
 use serde::Serialize;
 
-use crate::Result;
 use crate::background::Task;
 use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
+use crate::{Result, blocking};
 use async_sink::AsyncSink;
 use pending::PendingAck;
 use sender::Sender;
@@ -223,8 +223,10 @@ impl Drop for Sink {
     fn drop(&mut self) {
         if !self.closed {
             let session = self.session().clone();
-            session.mark_dropped();
-            drop(self.session().close_later(move || session.stop()));
+            blocking::forbidden(|| {
+                session.mark_dropped();
+                drop(self.session().close_later(move || session.stop()));
+            });
         }
     }
 }

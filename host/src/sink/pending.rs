@@ -8,6 +8,7 @@ use ekuiper_core::instant::later;
 
 use super::sent::Sent;
 use crate::background::Task;
+use crate::blocking;
 use crate::channel::idle_reader::Timer;
 use crate::{Error, Result};
 
@@ -125,7 +126,7 @@ impl Future for PendingAck {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match &mut self.0 {
-                Pending::Sent(waiting) => match waiting.poll(context) {
+                Pending::Sent(waiting) => match blocking::forbidden(|| waiting.poll(context)) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(next) => self.0 = next,
                 },

@@ -35,6 +35,7 @@ pub(crate) struct SinkSession {
     pub(crate) tally: Arc<Tally>,
     /// Held during a start or a stop, so that they do not overlap.
     starting: DeadlineLock<()>,
+    /// Nothing is closed while it is held, since tasks wait for it.
     pub(crate) state: Mutex<SinkState>,
     changed: Changed,
     holder: Arc<Holder>,
@@ -123,6 +124,7 @@ impl Restorable for SinkSession {
         let mut state = lock(&self.state);
         state.failure = Some(Error::not_restored(self.what(), cause));
         state.wakes += 1;
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -158,7 +160,8 @@ impl Restorable for SinkSession {
             connection.read_reports();
             connection.close();
         }
-        lock(&self.state).claims = None;
+        let claims = lock(&self.state).claims.take();
+        drop(claims);
     }
 
     fn wake(&self) {
@@ -240,8 +243,9 @@ impl SinkSession {
         let ack = running.folder.ack(&self.target.meta).map_err(message)?;
         let mut state = lock(&self.state);
         if state.claims.as_ref().is_none_or(|[claim, _]| claim.address != data) {
-            state.claims = None;
+            let former = state.claims.take();
             drop(state);
+            drop(former);
             let since = Instant::now();
             let claim = |address: &Address| {
                 let left = patience.saturating_sub(since.elapsed());
@@ -274,7 +278,10 @@ impl SinkSession {
     pub(crate) fn end(&self) {
         let mut state = lock(&self.state);
         self.stopped.store(true, Ordering::SeqCst);
-        if let Some(connection) = state.connection.clone() {
+        let connection = state.connection.clone();
+        state.wakes += 1;
+        drop(state);
+        if let Some(connection) = connection {
             if self.stage.load(Ordering::SeqCst) == READING {
                 connection.cut_off();
             }
@@ -282,8 +289,6 @@ impl SinkSession {
                 connection.expect_no_acks();
             }
         }
-        state.wakes += 1;
-        drop(state);
         self.changed.notify_all();
     }
 

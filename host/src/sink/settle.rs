@@ -11,8 +11,8 @@ use super::acks::Receipt;
 use super::connection::SinkConnection;
 use super::work::{Looks, ProcessWork};
 use crate::options::Options;
-use crate::process::group::{activity, members};
-use crate::process::{EXIT_GRACE, Exit};
+use crate::process::Exit;
+use crate::process::group::activity;
 
 /// Interval of the check whether the wait is over for another reason than
 /// progress.
@@ -118,7 +118,7 @@ impl SinkConnection {
             // A sink that has failed closes its channel itself, with what it
             // has read and not processed.
             if !self.is_connected() {
-                return match self.running.process.wait(EXIT_GRACE) {
+                return match self.running.process.wait_after_disconnect() {
                     Some(exit) => Err(Unsettled::Exited(exit)),
                     None => Err(Unsettled::Disconnected),
                 };
@@ -153,7 +153,7 @@ impl SinkConnection {
         match looked {
             Ok(()) | Err(TransportError::Timeout) => Ok(()),
             // A process that ends closes its channels first.
-            Err(error) => match (self.running.process.wait(EXIT_GRACE), error) {
+            Err(error) => match (self.running.process.wait_after_disconnect(), error) {
                 (Some(_), _) => Ok(()),
                 (None, TransportError::Disconnected) => Err(Unsettled::Disconnected),
                 (None, error) => Err(Unsettled::Failed(error)),
@@ -224,7 +224,7 @@ impl SinkConnection {
             pause()?;
         }
         let give_up = deadline_after(MAX_REST);
-        let members = members(process.pid());
+        let members = process.members();
         let (mut before, mut since) = (activity(&members), Instant::now());
         let mut looks = Looks::default();
         let is_at_work = |looks: &Looks| self.has_the_process_to_itself() && looks.are_at_work();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::plugin::running::Running;
-use crate::process::group::{activity, members};
+use crate::process::group::activity;
 
 /// Interval of the look at the process.
 const LOOK: Duration = Duration::from_millis(50);
@@ -34,7 +34,7 @@ pub(super) struct ProcessWork<'a> {
 
 impl<'a> ProcessWork<'a> {
     pub(super) fn new(running: &'a Running) -> Self {
-        let (members, now) = (members(running.process.pid()), Instant::now());
+        let (members, now) = (running.process.members(), Instant::now());
         let (turns, greetings) = (activity(&members).turns, [running.scope.greetings(); EXPLAINED]);
         Self {
             running,
@@ -57,7 +57,7 @@ impl<'a> ProcessWork<'a> {
         }
         self.looked = now;
         if now.duration_since(self.looked_for_members) >= LOOK_FOR_MEMBERS {
-            (self.looked_for_members, self.members) = (now, members(self.running.process.pid()));
+            (self.looked_for_members, self.members) = (now, self.running.process.members());
         }
         let activity = activity(&self.members);
         let did = activity.is_working || activity.turns != self.turns;

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::{Source, Stopper};
 use crate::background::Task;
+use crate::blocking;
 use crate::channel::idle_reader::Timer;
 use crate::sync::InARow;
 use crate::{Error, Result};
@@ -74,7 +75,7 @@ impl<M: DeserializeOwned> AsyncSource<M> {
     /// executor have a turn first.
     fn poll_source(&mut self, context: &Context<'_>) -> Poll<Result<Option<Tuple<M>>>> {
         ready!(self.in_a_row.poll_turn(context));
-        self.in_a_row.count(self.source.poll(context))
+        self.in_a_row.count(blocking::forbidden(|| self.source.poll(context)))
     }
 
     fn poll_chunk(

@@ -124,6 +124,24 @@ pub(crate) struct Overrun {
     pub(crate) bytes: usize,
 }
 
+/// How long a reader waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    Deadline(Deadline),
+    /// Not at all, not even for a lock: a task at this time, which has
+    /// [registered](SourceConnection::register_task) or will try again.
+    Task(Instant),
+}
+
+impl Until {
+    pub(crate) fn deadline(self) -> Deadline {
+        match self {
+            Self::Deadline(deadline) => deadline,
+            Self::Task(now) => Some(now),
+        }
+    }
+}
+
 /// What a reader receives.
 pub(crate) enum Received {
     Message,
@@ -201,13 +219,22 @@ impl SourceConnection {
 
     /// Returns whether the end was received.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_replaced() || self.reading.try_lock().is_ok_and(|reading| reading.over)
+        self.is_replaced() || self.try_read().is_some_and(|reading| reading.over)
     }
 
-    /// Returns whether the source has ended because its process is ending;
-    /// `None` if that is not known by the deadline.
-    pub(crate) fn is_process_ending(&self, deadline: Deadline) -> Option<bool> {
-        self.ends_with_process.get().copied().or_else(|| self.running.is_ending(deadline))
+    /// Returns what is read, unless another thread reads.
+    fn try_read(&self) -> Option<MutexGuard<'_, Reading>> {
+        match self.reading.try_lock() {
+            Ok(reading) => Some(reading),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Returns whether the source has ended with its process, if that was
+    /// [found out](Self::check_end).
+    pub(crate) fn ends_with_process(&self) -> Option<bool> {
+        self.ends_with_process.get().copied()
     }
 
     /// Claims the [check](Self::check_end) whether the process is ending: true
@@ -231,8 +258,12 @@ impl SourceConnection {
     ///
     /// # Errors
     /// The transport's, for example [`TransportError::Timeout`].
-    pub(crate) fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Received> {
-        let mut reading = lock(&self.reading);
+    pub(crate) fn receive(&self, buffer: &mut Vec<u8>, until: Until) -> Result<Received> {
+        let mut reading = match until {
+            Until::Deadline(_) => lock(&self.reading),
+            // Who reads for a short time wakes the task afterwards.
+            Until::Task(_) => self.try_read().ok_or(TransportError::Timeout)?,
+        };
         if let Some(message) = reading.backlog.pop() {
             *buffer = message;
             return Ok(Received::Message);
@@ -240,7 +271,7 @@ impl SourceConnection {
         if let Some(overrun) = reading.overrun {
             return Ok(Received::Overrun(overrun));
         }
-        let received = self.await_message(&mut reading, buffer, deadline)?;
+        let received = self.await_message(&mut reading, buffer, until.deadline())?;
         Ok(if received { Received::Message } else { Received::End })
     }
 
@@ -284,6 +315,43 @@ impl SourceConnection {
             self.connected.store(true, Ordering::SeqCst);
         }
         reading.note(event)
+    }
+
+    /// Reads what a source must not be left with.
+    fn read_unread(&self) -> Tended {
+        let Some(mut reading) = self.try_read() else { return Tended::Later(deadline_after(NEXT_LOOK)) };
+        if reading.over || reading.overrun.is_some() {
+            return Tended::Over;
+        }
+        if self.is_starting.load(Ordering::SeqCst) {
+            return self.read_ahead(&mut reading);
+        }
+        if !self.cannot_wait {
+            return Tended::Over;
+        }
+        let now = Instant::now();
+        let spell = match reading.spell.take() {
+            Some(spell) if now < spell.until => spell,
+            former => {
+                if former.is_some_and(|former| former.messages > 0) {
+                    reading.unread_since = None;
+                }
+                // There is something to read, and the reader has its time for
+                // it.
+                let due = *reading.unread_since.get_or_insert(now) + STALL;
+                if now < due {
+                    return Tended::Later(due);
+                }
+                Spell::begin(now)
+            }
+        };
+        let tended = self.spill(&mut reading, spell);
+        let is_overrun = reading.overrun.is_some();
+        drop(reading);
+        if is_overrun {
+            (self.on_overrun)();
+        }
+        tended
     }
 
     /// Moves unread messages to the backlog, while there are any and the run is
@@ -377,10 +445,9 @@ impl SourceConnection {
     fn stop_waiting(&self) -> MutexGuard<'_, Reading> {
         let give_up = deadline_after(EXIT_GRACE);
         while Instant::now() < give_up {
-            match self.reading.try_lock() {
-                Ok(reading) => return reading,
-                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            match self.try_read() {
+                Some(reading) => return reading,
+                None => std::thread::sleep(LOCK_PAUSE),
             }
         }
         self.pull.close();
@@ -433,47 +500,13 @@ impl Watched for SourceConnection {
         0
     }
 
-    /// Wakes the task, which reads by itself. Reads only for a source that is
-    /// being started, or that cannot be blocked for long.
+    /// Reads only for a source that is being started, or that cannot be blocked
+    /// for long, and wakes the task, which reads by itself: afterwards, since it
+    /// does not wait for this.
     fn tend(&self) -> Tended {
+        let tended = self.read_unread();
         let task = lock(&self.task).take();
         wake_tasks(task);
-        let mut reading = match self.reading.try_lock() {
-            Ok(reading) => reading,
-            Err(TryLockError::WouldBlock) => return Tended::Later(deadline_after(NEXT_LOOK)),
-            Err(TryLockError::Poisoned(_)) => return Tended::Over,
-        };
-        if reading.over || reading.overrun.is_some() {
-            return Tended::Over;
-        }
-        if self.is_starting.load(Ordering::SeqCst) {
-            return self.read_ahead(&mut reading);
-        }
-        if !self.cannot_wait {
-            return Tended::Over;
-        }
-        let now = Instant::now();
-        let spell = match reading.spell.take() {
-            Some(spell) if now < spell.until => spell,
-            former => {
-                if former.is_some_and(|former| former.messages > 0) {
-                    reading.unread_since = None;
-                }
-                // There is something to read, and the reader has its time for
-                // it.
-                let due = *reading.unread_since.get_or_insert(now) + STALL;
-                if now < due {
-                    return Tended::Later(due);
-                }
-                Spell::begin(now)
-            }
-        };
-        let tended = self.spill(&mut reading, spell);
-        let is_overrun = reading.overrun.is_some();
-        drop(reading);
-        if is_overrun {
-            (self.on_overrun)();
-        }
         tended
     }
 }

@@ -9,11 +9,11 @@ mod session;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::buffer::trim;
 use ekuiper_core::codec::Format;
-use ekuiper_core::message::{Control, SourceMessage, SymbolKind, Tuple};
+use ekuiper_core::message::{Control, RawTuple, SourceMessage, SymbolKind, Tuple};
 use ekuiper_core::transport::Deadline;
 use ekuiper_transport_ipc::wait::deadline_after;
 use serde::de::DeserializeOwned;
@@ -22,8 +22,9 @@ use serde_json::Value;
 use crate::background::Task;
 use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
-use crate::{Error, Result};
+use crate::{Error, Result, blocking};
 use async_source::AsyncSource;
+use connection::Until;
 use session::{Received, SourceSession};
 
 /// Builder of a [`Source`].
@@ -109,6 +110,8 @@ impl SourceBuilder {
 pub struct Source<M = Value> {
     session: Arc<SourceSession>,
     buffer: Vec<u8>,
+    /// A time that has passed.
+    opened: Instant,
     over: bool,
     closed: bool,
     record: PhantomData<fn() -> M>,
@@ -127,10 +130,33 @@ impl<M: DeserializeOwned> Source<M> {
     /// [`Error::Stopped`], once, when the host is shut down or the plugin is
     /// removed.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Tuple<M>>> {
-        self.advance(Some(deadline_after(patience))).unwrap_or_else(|| {
-            let what = self.session.what().in_words(self.session.target.describe());
-            Err(Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience })
-        })
+        self.advance(Some(deadline_after(patience))).unwrap_or_else(|| Err(self.nothing_within(patience)))
+    }
+
+    fn nothing_within(&self, patience: Duration) -> Error {
+        let what = self.session.what().in_words(self.session.target.describe());
+        Error::Timeout { plugin: self.session.plugin.name().to_owned(), what, after: patience }
+    }
+
+    /// Receives the next tuple without decoding its record, waiting for at most
+    /// `patience`; without a patience, for as long as it takes. With none at
+    /// all (zero), no clock is read. Returns false once the source has ended.
+    ///
+    /// # Errors
+    /// As [`Source::next_within`].
+    pub fn next_raw(&mut self, raw: &mut RawTuple, patience: Option<Duration>) -> Result<bool> {
+        if self.over {
+            return Ok(false);
+        }
+        let deadline = patience.map(|patience| if patience.is_zero() { self.opened } else { deadline_after(patience) });
+        trim(raw.buffer());
+        let received = self.session.receive(raw.buffer(), Until::Deadline(deadline));
+        let found = self.take(received, |source, format| match raw.find(format) {
+            Ok(None) => Ok(()),
+            Ok(Some(text)) => Err(source.reported(text)),
+            Err(error) => Err(source.unread(error)),
+        });
+        found.unwrap_or_else(|| Err(self.nothing_within(patience.unwrap_or_default()))).map(|found| found.is_some())
     }
 
     /// Returns the next tuple, or `None` when the deadline has passed.
@@ -138,8 +164,8 @@ impl<M: DeserializeOwned> Source<M> {
         if self.over {
             return Some(Ok(None));
         }
-        let received = self.session.receive(&mut self.buffer, deadline);
-        self.take(received)
+        let received = self.session.receive(&mut self.buffer, Until::Deadline(deadline));
+        self.take(received, Self::decode)
     }
 
     /// Returns the next tuple, or wakes the task when it may be there.
@@ -148,16 +174,19 @@ impl<M: DeserializeOwned> Source<M> {
             return Poll::Ready(Ok(None));
         }
         let received = ready!(self.session.poll_receive(&mut self.buffer, context));
-        self.take(received).map_or(Poll::Pending, Poll::Ready)
+        self.take(received, Self::decode).map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn take(&mut self, received: Result<Received>) -> Option<Result<Option<Tuple<M>>>> {
+    /// Returns what was received, read by `read` if it is a message.
+    fn take<T>(
+        &mut self,
+        received: Result<Received>,
+        read: impl FnOnce(&mut Self, Format) -> Result<T>,
+    ) -> Option<Result<Option<T>>> {
         Some(match received {
             Ok(Received::Message(format)) => {
                 self.session.counted.read();
-                let decoded = self.decode(format).map(Some).map_err(|error| self.counted(error));
-                trim(&mut self.buffer);
-                decoded
+                read(self, format).map(Some).map_err(|error| self.counted(error))
             }
             Ok(Received::End) => {
                 self.over = true;
@@ -177,22 +206,33 @@ impl<M: DeserializeOwned> Source<M> {
         error
     }
 
-    fn decode(&self, format: Format) -> Result<Tuple<M>> {
-        let symbol = || self.session.control.symbol_name.clone();
-        match SourceMessage::decode(format, &self.buffer) {
+    fn decode(&mut self, format: Format) -> Result<Tuple<M>> {
+        let decoded = match SourceMessage::decode(format, &self.buffer) {
             Ok(SourceMessage::Tuple(tuple)) => Ok(tuple),
-            Ok(SourceMessage::Error(text)) => {
-                Err(Error::Source { plugin: self.session.plugin.name().to_owned(), symbol: symbol(), text })
-            }
-            Err(source) => Err(Error::Message { what: self.session.what().answered(), source: source.into() }),
-        }
+            Ok(SourceMessage::Error(text)) => Err(self.reported(text)),
+            Err(error) => Err(self.unread(error)),
+        };
+        trim(&mut self.buffer);
+        decoded
+    }
+
+    /// Returns the error that the source has reported.
+    fn reported(&self, text: String) -> Error {
+        let symbol = self.session.control.symbol_name.clone();
+        Error::Source { plugin: self.session.plugin.name().to_owned(), symbol, text }
+    }
+
+    /// Returns why a message cannot be read.
+    fn unread(&self, source: ekuiper_core::Error) -> Error {
+        Error::Message { what: self.session.what().answered(), source: source.into() }
     }
 }
 
 impl<M> Source<M> {
     fn open(session: Arc<SourceSession>) -> Result<Self> {
         session.open()?;
-        Ok(Self { session, buffer: Vec::new(), over: false, closed: false, record: PhantomData })
+        let opened = Instant::now();
+        Ok(Self { session, buffer: Vec::new(), opened, over: false, closed: false, record: PhantomData })
     }
 
     /// Stops the source.
@@ -234,7 +274,7 @@ impl<M: DeserializeOwned> Iterator for Source<M> {
 impl<M> Drop for Source<M> {
     fn drop(&mut self) {
         if !self.closed {
-            self.session.stop_later();
+            blocking::forbidden(|| self.session.stop_later());
         }
     }
 }

@@ -14,7 +14,7 @@ use ekuiper_core::transport::{Deadline, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
 use ekuiper_transport_ipc::wait::deadline_after;
 
-use super::connection::{self, Overrun, SourceConnection};
+use super::connection::{self, Overrun, SourceConnection, Until};
 use crate::channel::idle_reader::Watch;
 use crate::health::ledger::Counted;
 use crate::health::vitals::{Place, Vitals};
@@ -38,6 +38,7 @@ pub(super) struct SourceSession {
     pub(super) control: Control,
     /// Held during a start or a stop, so that they do not overlap.
     starting: DeadlineLock<()>,
+    /// Nothing is closed while it is held, since tasks wait for it.
     state: Mutex<SourceState>,
     changed: Changed,
     holder: Arc<Holder>,
@@ -107,6 +108,7 @@ impl Restorable for SourceSession {
         let mut state = lock(&self.state);
         state.failure = Some(Error::not_restored(self.what(), cause));
         state.wakes += 1;
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -120,9 +122,10 @@ impl Restorable for SourceSession {
             current.retire();
         }
         let mut state = lock(&self.state);
-        (state.watch, state.claim) = (None, None);
+        let used = (state.watch.take(), state.claim.take());
         state.wakes += 1;
         drop(state);
+        drop(used);
         self.changed.notify_all();
     }
 
@@ -177,8 +180,9 @@ impl SourceSession {
             address.map_err(|source| Error::Message { what: self.what().not_sent(), source: source.into() })?;
         let mut state = lock(&self.state);
         if state.claim.as_ref().is_none_or(|claim| claim.address != address) {
-            state.claim = None;
+            let former = state.claim.take();
             drop(state);
+            drop(former);
             let claim = self.plugin.claim_place(address.clone(), self.what(), &self.holder, patience)?;
             lock(&self.state).claim = Some(claim);
         }
@@ -199,18 +203,22 @@ impl SourceSession {
     fn start(&self, running: &Arc<Running>, former: Option<&SourceConnection>) -> Result<()> {
         let started = self.listen(running, former);
         let mut state = lock(&self.state);
+        let (is_ended, is_closed) = (state.ended, state.closed);
         let outcome = started.map(|(connection, watch)| {
             connection.mark_started();
-            state.watch = (!state.ended).then_some(watch);
-            if state.ended {
-                connection.close();
-            }
-            state.connections.push_back(connection);
+            state.connections.push_back(connection.clone());
             state.wakes += 1;
             state.failure = None;
+            let unused = if is_ended { Some(watch) } else { state.watch.replace(watch) };
+            (connection, unused)
         });
-        let is_closed = state.closed;
         drop(state);
+        let outcome = outcome.map(|(connection, unused)| {
+            drop(unused);
+            if is_ended {
+                connection.close();
+            }
+        });
         self.changed.notify_all();
         if is_closed {
             // No caller may have waited to stop this start.
@@ -247,7 +255,8 @@ impl SourceSession {
     }
 
     /// Receives the next message into `buffer`.
-    pub(super) fn receive(self: &Arc<Self>, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Received> {
+    pub(super) fn receive(self: &Arc<Self>, buffer: &mut Vec<u8>, until: Until) -> Result<Received> {
+        let deadline = until.deadline();
         loop {
             let mut state = lock(&self.state);
             if state.ended {
@@ -256,7 +265,7 @@ impl SourceSession {
             if let Some(connection) = state.connections.front().cloned() {
                 drop(state);
                 if !connection.is_replaced() {
-                    match connection.receive(buffer, deadline) {
+                    match connection.receive(buffer, until) {
                         Ok(connection::Received::Message) => {
                             return Ok(Received::Message(connection.running.format(SymbolKind::Source)));
                         }
@@ -271,7 +280,7 @@ impl SourceSession {
                     if lock(&self.state).ended {
                         return Ok(Received::End);
                     }
-                    match connection.is_process_ending(deadline) {
+                    match self.is_process_ending(&connection, deadline) {
                         Some(true) => {}
                         Some(false) if self.plugin.is_shut_down() => return Err(Error::Stopped),
                         Some(false) => return Ok(Received::End),
@@ -281,7 +290,9 @@ impl SourceSession {
                 state = lock(&self.state);
                 // Continue with the connection of the next process or start.
                 if state.connections.len() > 1 {
-                    state.connections.pop_front();
+                    let read = state.connections.pop_front();
+                    drop(state);
+                    drop(read);
                     continue;
                 }
             }
@@ -289,6 +300,27 @@ impl SourceSession {
                 return Ok(Received::Nothing);
             }
         }
+    }
+
+    /// Returns whether a source has ended because its process is ending; `None`
+    /// if that is not known by the deadline. Who does not wait has a thread find
+    /// out, and is told by [`SourceSession::changed`].
+    fn is_process_ending(self: &Arc<Self>, connection: &Arc<SourceConnection>, deadline: Deadline) -> Option<bool> {
+        let known = connection.ends_with_process();
+        if known.is_some() {
+            return known;
+        }
+        if deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            return connection.running.is_ending(deadline);
+        }
+        if connection.begin_end_check() {
+            let (session, connection) = (self.clone(), connection.clone());
+            self.plugin.site.background.run(move || {
+                connection.check_end();
+                session.wake();
+            });
+        }
+        None
     }
 
     /// Receives the next message as [`receive`](Self::receive) does, or wakes
@@ -300,7 +332,7 @@ impl SourceSession {
     ) -> Poll<Result<Received>> {
         let mut is_registered = false;
         loop {
-            match self.receive(buffer, Some(Instant::now())) {
+            match self.receive(buffer, Until::Task(Instant::now())) {
                 Ok(Received::Nothing) if is_registered => return Poll::Pending,
                 Ok(Received::Nothing) => {
                     // Before another attempt, so that no change is missed.
@@ -313,17 +345,11 @@ impl SourceSession {
     }
 
     /// Has `waker` woken when there may be a message, or the end.
-    fn register_task(self: &Arc<Self>, waker: &Waker) {
+    fn register_task(&self, waker: &Waker) {
         self.changed.register_task(waker);
         let Some(connection) = lock(&self.state).connections.front().cloned() else { return };
         if !connection.is_over() {
             connection.register_task(waker);
-        } else if connection.begin_end_check() {
-            let session = self.clone();
-            self.plugin.site.background.run(move || {
-                connection.check_end();
-                session.changed.notify_all();
-            });
         }
     }
 
@@ -332,7 +358,7 @@ impl SourceSession {
     pub(super) fn stop_later(self: &Arc<Self>) {
         self.begin_stop();
         let session = self.clone();
-        self.plugin.site.background.run(move || {
+        self.plugin.site.background.release_later(move || {
             if let Err(error) = session.stop() {
                 tracing::warn!(error = %Chain(&error), "a source was not stopped");
             }
@@ -434,8 +460,9 @@ impl SourceSession {
         let mut state = lock(&self.state);
         state.ended = true;
         let connections = state.connections.clone();
-        state.watch = None;
+        let watch = state.watch.take();
         drop(state);
+        drop(watch);
         self.changed.notify_all();
         connections.iter().for_each(|connection| connection.close());
     }
@@ -463,12 +490,14 @@ impl SourceSession {
     fn stop_current(&self) -> Result<()> {
         let mut state = lock(&self.state);
         let mut connections = std::mem::take(&mut state.connections);
-        state.watch = None;
+        let watch = state.watch.take();
         drop(state);
+        drop(watch);
         let current = connections.pop_back();
         connections.iter().for_each(|connection| connection.close());
         let stopped = current.map_or(Ok(()), |connection| self.stop_in(connection));
-        lock(&self.state).claim = None;
+        let claim = lock(&self.state).claim.take();
+        drop(claim);
         stopped
     }
 
@@ -493,7 +522,7 @@ impl SourceSession {
     /// has ended: until then, its rows would be those of the next source there.
     fn release_at_end(&self, connection: Arc<SourceConnection>) {
         let claim = lock(&self.state).claim.take();
-        self.plugin.site.background.run(move || {
+        self.plugin.site.background.release_later(move || {
             while !connection.discard_until_end(deadline_after(END_LOOK)) && !connection.running.is_over() {}
             connection.close();
             drop(claim);

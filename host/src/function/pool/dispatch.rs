@@ -121,6 +121,10 @@ impl Pool {
         })
     }
 
+    pub(super) fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
     pub(super) fn site(&self) -> &Site {
         &self.plugin.site
     }

@@ -28,20 +28,46 @@ pub struct FunctionPoolBuilder {
     plugin: Result<Arc<Plugin>>,
     symbol: String,
     meta: FunctionMeta,
-    size: usize,
+    size: Option<usize>,
+    is_as_described: bool,
     is_ordered: bool,
+}
+
+/// Returns the size of a pool that is given none.
+fn usual_size(plugin: &Plugin, symbol: &str) -> usize {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    plugin.function_options(symbol).processes.unwrap_or_else(processors)
+}
+
+/// Returns the size of a pool that has several processes only if they are
+/// declared, by the plugin or in its options.
+fn described_size(plugin: &Plugin, symbol: &str) -> usize {
+    let is_set = plugin.function_options(symbol).processes.is_some();
+    let is_parallel = is_set || (plugin.declares_parallel(symbol) && plugin.can_have_members());
+    if is_parallel { usual_size(plugin, symbol) } else { 1 }
 }
 
 impl FunctionPoolBuilder {
     pub(crate) fn new(plugin: Result<Arc<Plugin>>, symbol: &str) -> Self {
-        let size = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { plugin, symbol: symbol.to_owned(), meta: default_meta(symbol), size, is_ordered: true }
+        let (symbol, meta) = (symbol.to_owned(), default_meta(symbol));
+        Self { plugin, symbol, meta, size: None, is_as_described: false, is_ordered: true }
     }
 
-    /// Sets the maximum number of processes, at least 1. Default: the number of
+    /// Sets the maximum number of processes, at least 1. Default: that of the
+    /// [plugin's options](crate::PluginOptions::processes), or the number of
     /// processors that the host may use.
     pub fn size(mut self, processes: usize) -> Self {
-        self.size = processes.max(1);
+        self.size = Some(processes.max(1));
+        self
+    }
+
+    /// Has the pool be one of 1, whose calls are executed one after the other,
+    /// unless the plugin [describes](crate::Host::description) the function as
+    /// `parallel`, or the [plugin's options](crate::PluginOptions::processes) or
+    /// [`size`](FunctionPoolBuilder::size) say how many processes there are to
+    /// be.
+    pub fn as_described(mut self) -> Self {
+        self.is_as_described = true;
         self
     }
 
@@ -68,13 +94,19 @@ impl FunctionPoolBuilder {
     /// [`Error::NotPoolable`] for a pool of more than one process of a plugin
     /// on an official SDK.
     pub fn open(self) -> Result<FunctionPool> {
-        let Self { plugin, symbol, meta, size, is_ordered } = self;
+        let Self { plugin, symbol, meta, size, is_as_described, is_ordered } = self;
         let plugin = plugin?;
         let route = FunctionRoute::open_uncounted(plugin.clone(), &symbol, meta)?;
+        // The plugin is known from here on.
+        let size = size.unwrap_or_else(|| match is_as_described {
+            true => described_size(&plugin, &symbol),
+            false => usual_size(&plugin, &symbol),
+        });
+        let options = plugin.function_options(&symbol).calls;
         if size > 1 && !plugin.can_have_members() {
             return Err(Error::NotPoolable { plugin: plugin.name().to_owned(), symbol, size });
         }
-        Ok(FunctionPool { pool: Pool::new(plugin, route, size), options: CallOptions::default(), is_ordered })
+        Ok(FunctionPool { pool: Pool::new(plugin, route, size), options, is_ordered })
     }
 
     /// [Opens](FunctionPoolBuilder::open) the pool in a thread of the host, for
@@ -132,6 +164,16 @@ impl FunctionPool {
     /// Returns the maximum number of processes.
     pub fn size(&self) -> usize {
         self.pool.size()
+    }
+
+    /// Returns the options of its calls, as
+    /// [`Function::options`](crate::Function::options).
+    pub fn options(&self) -> CallOptions {
+        self.options
+    }
+
+    pub(crate) fn is_as_described_by(&self, plugin: &Arc<Plugin>) -> bool {
+        Arc::ptr_eq(plugin, self.pool.plugin()) && self.size() == described_size(plugin, self.name())
     }
 
     /// Returns the same pool, whose calls have these options. An

@@ -63,6 +63,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
                 for (caller, _) in std::mem::take(&mut self.callers) {
                     self.answer(caller, Err(error.clone()));
                 }
+                self.last_error = Some((error, now));
                 self.enter(Phase::Idle, now);
             }
             Phase::Starting(Why::Crash(crashed)) => self.restart_failed(error, crashed, now, chance),

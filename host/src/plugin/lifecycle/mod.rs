@@ -58,6 +58,10 @@ pub(crate) struct Lifecycle<S> {
     last_exit: Option<Exit>,
     restarts: u64,
     crashes: Crashes,
+    /// Number of crashes since the plugin was added, whatever `crashes` forgets.
+    crash_count: u64,
+    /// The latest crash or failed start, and when it was.
+    last_error: Option<(Error, Instant)>,
     /// Why the latest restart failed; `shortages` counts consecutive shortages.
     failure: Option<Error>,
     shortages: u32,
@@ -169,6 +173,8 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             must_retire: false,
             last_exit: None,
             restarts: 0,
+            crash_count: 0,
+            last_error: None,
             failure: None,
             shortages: 0,
             symbols: Vec::new(),
@@ -309,6 +315,16 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
     /// Returns the number of restarts after a crash.
     pub(crate) fn restarts(&self) -> u64 {
         self.restarts
+    }
+
+    /// Returns the number of processes that were ready and ended unexpectedly.
+    pub(crate) fn crash_count(&self) -> u64 {
+        self.crash_count
+    }
+
+    /// Returns the latest crash or failed start, and when it was.
+    pub(crate) fn last_error(&self) -> Option<&(Error, Instant)> {
+        self.last_error.as_ref()
     }
 
     /// Returns how the latest ended process ended.

@@ -158,6 +158,8 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         self.is_alive = false;
         self.must_retire = true;
         self.failure = None;
+        self.crash_count += 1;
+        self.last_error = Some((Error::Exited { plugin: self.plugin.clone(), exit: exit.clone() }, now));
         self.tell(EventKind::Crashed { exit });
         self.end_trial();
         self.postponed = None;
@@ -165,6 +167,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
     }
 
     pub(super) fn restart_failed(&mut self, error: Error, crashed: Instant, now: Instant, chance: f64) {
+        self.last_error = Some((error.clone(), now));
         if error.is_shortage() {
             let pause = shortage_pause(&self.policy, self.shortages);
             self.shortages += 1;

@@ -26,7 +26,9 @@ impl Running {
         self.replace_if_hung()?;
         let until = deadline_after(patience);
         let answer = self.control.exchange(&encoded, until, until, <[u8]>::to_vec);
-        if let Err(Failure::Timeout) = answer {
+        if let Err(Failure::Timeout) = answer
+            && !self.process.is_attached()
+        {
             *lock(&self.hung) = Some(words());
             if lock(&self.live).is_empty() && lock(&self.functions).is_empty() {
                 // Other plugins are not affected.
@@ -36,6 +38,7 @@ impl Running {
         // A plugin that hangs may not even answer the command before this one,
         // which cancels calls: that one is given up.
         if let Err(Failure::NotReady(NotReady::Busy)) = answer
+            && !self.process.is_attached()
             && self.control.try_expire(None, Waker::noop())
         {
             lock(&self.hung).get_or_insert_with(words);

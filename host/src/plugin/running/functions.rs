@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Control;
 use ekuiper_transport_ipc::lock::DeadlineLock;
@@ -16,6 +16,11 @@ use crate::process::EXIT_GRACE;
 use crate::site::Claim;
 use crate::sync::lock;
 use crate::{Error, Result, Subject};
+
+/// Time for a function to connect after its plugin has said that it is started:
+/// the official SDKs connect before they say so. A function that is not
+/// connected by then has lost its connection, and ended with it.
+const CONNECTING: Duration = Duration::from_secs(5);
 
 struct FunctionChannel {
     channel: Arc<Channel>,
@@ -124,12 +129,30 @@ impl Running {
 
     /// Has the plugin start the function, and waits for its handshake.
     fn start_and_shake_hands(&self, symbol: &str, channel: &Channel) -> Result<()> {
-        self.start_symbol(&Control::function(symbol))?;
         let patience = self.site.options.init_timeout;
-        channel.wait_ready(deadline_after(patience), false).map_err(|failure| {
-            let what = self.function_subject(symbol, format!("the handshake of function {symbol}"));
-            self.explain(failure, what, patience)
-        })
+        let deadline = deadline_after(patience);
+        self.start_symbol(&Control::function(symbol))?;
+        loop {
+            let look = deadline_after(CONNECTING).min(deadline);
+            match channel.wait_ready(look, false) {
+                Err(Failure::NotReady(_)) if look < deadline => {
+                    if !channel.has_connection() {
+                        tracing::warn!(
+                            plugin = self.name,
+                            function = symbol,
+                            "the function was started, and is not connected: starting it again"
+                        );
+                        self.start_symbol(&Control::function(symbol))?;
+                    }
+                }
+                ready => {
+                    return ready.map_err(|failure| {
+                        let what = self.function_subject(symbol, format!("the handshake of function {symbol}"));
+                        self.explain(failure, what, patience)
+                    });
+                }
+            }
+        }
     }
 
     fn function_subject(&self, symbol: &str, words: String) -> Subject {

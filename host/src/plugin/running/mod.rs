@@ -25,6 +25,7 @@ use cancels::Cancels;
 use functions::FunctionSlot;
 pub(crate) use symbols::Stopped;
 
+use super::attaching;
 use super::startup::{self, Canceller, Started};
 use crate::catalog::Package;
 use crate::channel::Channel;
@@ -103,6 +104,20 @@ impl Running {
         Self::new(&package.name, generation, site, started)
     }
 
+    /// Waits for the process of an attached plugin; calls `on_listen` once it can
+    /// connect to an address.
+    pub(crate) fn attach(
+        package: &Package,
+        generation: u64,
+        site: &Arc<Site>,
+        canceller: &Canceller,
+        on_listen: impl FnOnce(&Address),
+        on_exit: impl FnOnce(&Exit) + Send + 'static,
+    ) -> Result<Arc<Self>> {
+        let started = attaching::attach(package, site, canceller, on_listen, on_exit)?;
+        Self::new(&package.name, generation, site, started)
+    }
+
     /// Creates the running process, after its handshake.
     ///
     /// # Errors
@@ -165,7 +180,7 @@ impl Running {
     /// Returns whether failed operations are to be retried with the next
     /// process: this one has ended, or is being replaced.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_left() || self.process.wait(EXIT_GRACE).is_some()
+        self.is_left() || self.process.wait_after_disconnect().is_some()
     }
 
     /// Returns whether a start or stop failed because the process ends or is
@@ -194,24 +209,28 @@ impl Running {
         if self.is_left() || self.process.wait(Duration::ZERO).is_some() {
             return Some(true);
         }
-        // Otherwise it was neither the end of the process, which would be
-        // visible, nor the start of a graceful one. Other transports report
-        // ends in any order, and child processes may hold the channels open.
-        let is_in_order = self.site.transport_name() == "uds";
-        if is_in_order && group::lives_alone(self.process.pid()) && self.control.still_has_peer() {
-            return Some(false);
-        }
-        let noticed = deadline_after(EXIT_GRACE);
-        let until = deadline.map_or(noticed, |deadline| deadline.min(noticed));
-        if self.process.wait(until.saturating_duration_since(Instant::now())).is_some() {
-            return Some(true);
-        }
-        if self.control.has_peer() {
-            return (until == noticed).then_some(false);
+        let by = |end: Instant| deadline.map_or(end, |deadline| deadline.min(end));
+        let ends_by = |end: Instant| self.process.wait(end.saturating_duration_since(Instant::now())).is_some();
+        if !self.process.is_ending() {
+            // A process that is not ending has not closed the channel by that;
+            // nor has one whose control channel is open begun a graceful end.
+            // Other transports report ends in any order, and child processes
+            // may hold the channels open.
+            let is_in_order = self.site.transport_name() == "uds";
+            if is_in_order && group::lives_alone(self.process.pid()) && self.control.still_has_peer() {
+                return Some(false);
+            }
+            let noticed = deadline_after(EXIT_GRACE);
+            if ends_by(by(noticed)) {
+                return Some(true);
+            }
+            if self.control.has_peer() && !self.process.is_ending() {
+                return (by(noticed) == noticed).then_some(false);
+            }
         }
         let give_up = deadline_after(self.site.options.grace);
-        let until = deadline.map_or(give_up, |deadline| deadline.min(give_up));
-        if self.process.wait(until.saturating_duration_since(Instant::now())).is_some() {
+        let until = by(give_up);
+        if ends_by(until) {
             return Some(true);
         }
         (until == give_up).then_some(false)
