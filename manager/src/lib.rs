@@ -1,7 +1,33 @@
-//! Packages of eKuiper portable plugins: the zip that eKuiper installs, read
-//! and written. Starting plugins is the host's.
+//! Installing, updating and removing eKuiper portable plugins.
+//!
+//! A [`Manager`] keeps plugins in a folder and runs them with a
+//! [`Host`](ekuiper_host::Host). [`archive`] reads and writes their package, the
+//! zip that eKuiper installs.
 
 pub mod archive;
+mod audit;
+pub mod bounded;
+mod error;
+#[cfg(feature = "rest")]
+mod functions;
+#[cfg(feature = "rest")]
+mod logs;
+mod manager;
+mod origin;
+#[cfg(feature = "rest")]
+pub mod rest;
+mod scratch;
+pub mod script;
+pub mod settings;
+mod store;
+#[cfg(feature = "https")]
+pub mod tls;
 mod unpacked;
+#[cfg(feature = "rest")]
+mod uploads;
 
+pub use error::{Error, Result};
+pub use manager::{InstallOptions, Manager, ManagerBuilder, Users};
+pub use origin::Origin;
+pub use scratch::Scratch;
 pub use unpacked::Unpacked;

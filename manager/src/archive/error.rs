@@ -1,7 +1,7 @@
 //! What is wrong with an archive, and what to do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The result of reading or writing an archive.
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
@@ -78,6 +78,44 @@ pub enum ArchiveError {
         /// The names.
         found: Vec<String>,
     },
+    /// A path is to be added that is not in the plugin's folder.
+    #[error("{} is not in the plugin's folder", path.display())]
+    Outside {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A link leads out of a plugin's folder.
+    #[error("{} is a link out of the plugin's folder: put the file itself there, or leave it out", path.display())]
+    LinkOut {
+        /// The link.
+        path: PathBuf,
+    },
+    /// A pipe, a socket or a device.
+    #[error("{} is neither a file nor a folder, and cannot be packaged", path.display())]
+    OddFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A name that is no text.
+    #[error("the name {path:?} is not UTF-8, and cannot be packaged")]
+    OddName {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A link to a folder.
+    #[error("{} is a link to a folder: put the folder itself there, or leave it out", path.display())]
+    LinkedFolder {
+        /// The link.
+        path: PathBuf,
+    },
+    /// No [`Scratch`](crate::Scratch) folder can be made.
+    #[error("cannot make a temporary folder in {}: TMPDIR names another place for it", folder.display())]
+    Scratch {
+        /// The folder for temporary files.
+        folder: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -86,4 +124,26 @@ pub enum ArchiveError {
         /// The cause.
         source: io::Error,
     },
+}
+
+impl ArchiveError {
+    /// Names the archive at `path` as its user does.
+    pub(crate) fn named(mut self, at: &Path, origin: &str) -> Self {
+        match &mut self {
+            Self::Read { path, .. }
+            | Self::NotAZip { path, .. }
+            | Self::Entry { path, .. }
+            | Self::Twice { path }
+            | Self::Content { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::NoManifest { path, .. }
+            | Self::ManyManifests { path, .. }
+                if path == at =>
+            {
+                *path = origin.into();
+            }
+            _ => {}
+        }
+        self
+    }
 }

@@ -1,9 +1,11 @@
 //! Reading an archive that may come from anywhere.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ekuiper_core::printable;
 use zip::ZipArchive;
@@ -35,9 +37,11 @@ impl Default for Limits {
 /// are harmless.
 const RATIO_FROM: u64 = 64 << 20;
 
-/// Maximum size of an archive's list of entries, in bytes per entry that the
-/// limits allow. It is read into memory.
-const PER_ENTRY: u64 = 4096;
+/// Maximum length of what is read to find an archive's list of entries and to
+/// read it into memory, in bytes: that for each entry which the limits allow,
+/// and for the rest.
+const PER_ENTRY: u64 = 512;
+const LISTING: u64 = 1 << 20;
 
 /// Permissions of what the archive gives none.
 const FILE_MODE: u32 = 0o644;
@@ -47,7 +51,7 @@ const FOLDER_MODE: u32 = 0o755;
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<BufReader<Bounded>>,
     /// Size of the file in bytes.
     length: u64,
     limits: Limits,
@@ -75,15 +79,28 @@ impl Archive {
         }
         let length = metadata.len();
         let listing = file.try_clone().map_err(unreadable)?;
-        let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|source| damaged(&path, source))?;
         let too_large = |problem| ArchiveError::TooLarge { path: path.clone(), problem };
-        if zip.len() > limits.entries
-            || length.saturating_sub(zip.central_directory_start()) > PER_ENTRY * limits.entries as u64
-        {
-            return Err(too_large(format!("has {} entries, and the limit is {}", zip.len(), limits.entries)));
+        let left = Arc::new(AtomicU64::new(PER_ENTRY.saturating_mul(limits.entries as u64).saturating_add(LISTING)));
+        let mut zip = match ZipArchive::new(BufReader::new(Bounded { file, left: left.clone() })) {
+            Ok(zip) => zip,
+            Err(_) if left.load(Ordering::Relaxed) == 0 => {
+                let limit = limits.entries;
+                let text = format!("is no zip, or its list of entries is longer than that of {limit}, the limit");
+                return Err(too_large(text));
+            }
+            Err(source) => return Err(damaged(&path, source)),
+        };
+        left.store(u64::MAX, Ordering::Relaxed);
+        let count = listed(&listing, zip.central_directory_start()).map_err(unreadable)?;
+        if count.max(zip.len()) > limits.entries {
+            return Err(too_large(format!(
+                "has {} entries, and the limit is {}",
+                count.max(zip.len()),
+                limits.entries
+            )));
         }
         // The library keeps the last of several entries of one name.
-        if listed(&listing, zip.central_directory_start()).map_err(unreadable)? != zip.len() {
+        if count != zip.len() {
             return Err(ArchiveError::Twice { path: path.clone() });
         }
         let (mut entries, mut numbers) = (Vec::new(), Vec::new());
@@ -251,6 +268,32 @@ fn check_size(path: &Path, size: u64, length: u64, limits: &Limits) -> Result<()
         return Ok(());
     };
     Err(ArchiveError::TooLarge { path: path.to_owned(), problem })
+}
+
+/// A file of which at most so many bytes are read.
+#[derive(Debug)]
+struct Bounded {
+    file: File,
+    left: Arc<AtomicU64>,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.load(Ordering::Relaxed);
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 && !buffer.is_empty() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let count = self.file.read(&mut buffer[..most])?;
+        self.left.store(left.saturating_sub(count as u64), Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+impl Seek for Bounded {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }
 
 /// Counts the entries in an archive's list of them, the central directory, which

@@ -28,6 +28,8 @@ const LARGE: u64 = u32::MAX as u64;
 #[derive(Debug, Default)]
 pub struct Contents {
     entries: BTreeMap<String, Content>,
+    /// Size in bytes of what [`Contents::count`] was told of.
+    counted: u64,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,13 @@ impl Contents {
         self.entries.get(name).is_some_and(|content| !matches!(content, Content::Folder))
     }
 
+    /// Counts a file of this size in bytes that was added; returns the number of
+    /// entries, and the size of all files that were counted.
+    pub(super) fn count(&mut self, size: u64) -> (usize, u64) {
+        self.counted = self.counted.saturating_add(size);
+        (self.entries.len(), self.counted)
+    }
+
     fn add(&mut self, name: &str, content: Content) -> Result<()> {
         let fail = |problem: String| ArchiveError::Entry {
             path: PathBuf::from(name),
@@ -95,15 +104,22 @@ impl Contents {
     /// # Errors
     /// [`ArchiveError::Read`] for a file to be added, [`ArchiveError::Write`].
     pub fn write(&self, to: &Path) -> Result<u64> {
+        self.write_with(to, CompressionMethod::Deflated)
+    }
+
+    /// Writes the archive as [`Contents::write`], without compressing it.
+    pub(crate) fn store(&self, to: &Path) -> Result<u64> {
+        self.write_with(to, CompressionMethod::Stored)
+    }
+
+    fn write_with(&self, to: &Path, method: CompressionMethod) -> Result<u64> {
         let unwritable = |source: io::Error| ArchiveError::Write { path: to.to_owned(), source };
         let folder = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = NamedTempFile::new_in(folder).map_err(unwritable)?;
         let mut zip = ZipWriter::new(BufWriter::new(file));
         let fail = |source: zip::result::ZipError| unwritable(source.into());
         // The same time in each archive: the earliest that the format has.
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Deflated)
-            .last_modified_time(DateTime::default());
+        let options = SimpleFileOptions::default().compression_method(method).last_modified_time(DateTime::default());
         for (name, content) in &self.entries {
             match content {
                 Content::Folder => {

@@ -1,0 +1,177 @@
+//! What keeps a plugin from being installed, updated or removed, and what to do
+//! about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use ekuiper_host::SymbolKind;
+
+use crate::archive::ArchiveError;
+
+/// The result of a change.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a plugin is not installed, updated or removed: nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The manager's folder cannot be used.
+    #[error("cannot use {} to keep plugins in", path.display())]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The folder is not empty, and is no manager's.
+    #[error("{} has other files in it: choose an empty folder, or one that is not there", path.display())]
+    ForeignFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another manager uses the folder.
+    #[error("{} is used by another manager: end that first, or choose another folder", path.display())]
+    FolderInUse {
+        /// The manager's folder.
+        path: PathBuf,
+    },
+    /// The name is none that a plugin can have.
+    #[error("{name} cannot be a plugin's name: {problem}")]
+    Name {
+        /// The name, as text that can be printed.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The package is that of another plugin.
+    #[error("the package is that of plugin {found}, not of {expected}: its manifest is {found}.json")]
+    OtherPlugin {
+        /// The name that was asked for.
+        expected: String,
+        /// The package's.
+        found: String,
+    },
+    /// Where the package is to come from cannot be understood, or is not
+    /// allowed.
+    #[error("{origin} {problem}")]
+    Origin {
+        /// What was given, as text that can be printed.
+        origin: String,
+        /// What is wrong with it, as the rest of a sentence.
+        problem: String,
+    },
+    /// The package cannot be fetched.
+    #[error("cannot fetch {url}: {problem}")]
+    Fetch {
+        /// The address.
+        url: String,
+        /// Reason.
+        problem: String,
+    },
+    /// The package is not the one that was expected.
+    #[error(
+        "{origin} has the SHA-256 {found}, and {expected} was expected: it is another file, or was changed on its way"
+    )]
+    Checksum {
+        /// Where the package comes from.
+        origin: String,
+        /// The checksum asked for.
+        expected: String,
+        /// The package's own.
+        found: String,
+    },
+    /// The package cannot be unpacked.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The package's `install.sh` has failed.
+    #[error("plugin {plugin}: install.sh {problem}")]
+    Script {
+        /// The plugin.
+        plugin: String,
+        /// How it ended, and the end of what it has written.
+        problem: String,
+    },
+    /// The plugin is installed already.
+    #[error("plugin {plugin} is installed already, in version {version:?}: update it instead")]
+    Installed {
+        /// The plugin.
+        plugin: String,
+        /// Its version.
+        version: String,
+    },
+    /// The plugin is not installed.
+    #[error("plugin {plugin} is not installed: {known}")]
+    NotInstalled {
+        /// The plugin.
+        plugin: String,
+        /// Which ones are, as a sentence.
+        known: String,
+    },
+    /// The plugin is being changed by another caller.
+    #[error("plugin {plugin} is being installed, updated or removed at the moment: try again when that is done")]
+    Busy {
+        /// The plugin.
+        plugin: String,
+    },
+    /// No installed plugin has the source or sink.
+    #[error("{kind} {symbol} is of no installed plugin")]
+    NoSymbol {
+        /// Whether a source or a sink.
+        kind: SymbolKind,
+        /// Its name, as text that can be printed.
+        symbol: String,
+    },
+    /// The key is none that a configuration can have.
+    #[error("{key} cannot be the key of a configuration: {problem}")]
+    Key {
+        /// The key, as text that can be printed.
+        key: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The source or sink has no configuration of this key.
+    #[error("{kind} {symbol} has no configuration {key}: it has {known}")]
+    NoKey {
+        /// Whether a source or a sink.
+        kind: SymbolKind,
+        /// Its name.
+        symbol: String,
+        /// The key, as text that can be printed.
+        key: String,
+        /// Which ones it has.
+        known: String,
+    },
+    /// A configuration does not fit what the plugin says of itself.
+    #[error("plugin {plugin}: configuration {key} does not fit {kind} {symbol}: config field {problem}")]
+    Configuration {
+        /// The plugin.
+        plugin: String,
+        /// Whether a source or a sink.
+        kind: SymbolKind,
+        /// Its name.
+        symbol: String,
+        /// The key.
+        key: String,
+        /// The field, what was expected and what was given.
+        problem: String,
+    },
+    /// A file of settings cannot be used.
+    #[error("{} {problem}", path.display())]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, as the rest of a sentence.
+        problem: String,
+    },
+    /// Somebody uses the plugin that is to be removed.
+    #[error("plugin {plugin} is in use, by {users}: end them first, or ask for it to be removed nevertheless")]
+    InUse {
+        /// The plugin.
+        plugin: String,
+        /// The symbols and their rules.
+        users: String,
+    },
+    /// The plugin does not work, or its symbols collide with another's.
+    #[error(transparent)]
+    Host(#[from] ekuiper_host::Error),
+}

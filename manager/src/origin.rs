@@ -1,0 +1,368 @@
+//! Where a package comes from: a file of this machine, or an address in the
+//! network.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ekuiper_core::printable;
+use ekuiper_host::Package;
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+use crate::archive::{Contents, Files, Limits, is_left_out};
+use crate::error::{Error, Result};
+
+/// Time for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Time for the beginning of an answer.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Maximum number of redirections.
+const REDIRECTIONS: u32 = 5;
+
+/// Size of one read, in bytes.
+const PIECE: usize = 128 << 10;
+
+/// Where a package comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A zip of this machine, or a plugin's folder, of which that is installed
+    /// which a package of it would have.
+    File(PathBuf),
+    /// A zip in the network, by `http` or, with the feature `https`, by `https`.
+    Url(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Url(url) => url.fmt(f),
+        }
+    }
+}
+
+impl Origin {
+    /// Reads a path, or a `file://`, `http://` or `https://` URL, the forms that
+    /// eKuiper's interface takes.
+    ///
+    /// # Errors
+    /// [`Error::Origin`] for another scheme, or no address.
+    pub fn parse(text: &str) -> Result<Self> {
+        let refuse = |problem: &str| {
+            Err(Error::Origin { origin: printable::excerpt(text).into_owned(), problem: problem.to_owned() })
+        };
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return if text.is_empty() {
+                refuse("is empty: give a path or a URL")
+            } else {
+                Ok(Self::File(text.into()))
+            };
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "file" if rest.starts_with('/') => match decoded(rest) {
+                Some(path) => Ok(Self::File(path.into())),
+                None => refuse("has an escape that stands for no character"),
+            },
+            "file" => refuse("names another machine: a file URL begins with file:///"),
+            "https" if cfg!(not(feature = "https")) => {
+                refuse("needs TLS, which this build does not have: fetch the file with curl, and give its path")
+            }
+            "http" | "https"
+                if text.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty())) =>
+            {
+                Ok(Self::Url(text.to_owned()))
+            }
+            "http" | "https" => refuse("is no address"),
+            _ => refuse("has a scheme that is not supported: give a path, file://, http:// or https://"),
+        }
+    }
+}
+
+/// Decodes the percent escapes of a URL's path.
+fn decoded(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok().filter(|path| !path.contains('\0'))
+}
+
+/// What is wrong with a package that has more than so many bytes.
+pub(crate) fn larger_than(limit: u64) -> String {
+    let (limit, unit) = match limit {
+        _ if limit.is_multiple_of(1 << 20) => (limit >> 20, "MiB"),
+        _ => (limit, "bytes"),
+    };
+    format!("it is larger than {limit} {unit}, which is the limit")
+}
+
+/// What may be fetched.
+#[derive(Clone, Debug)]
+pub(crate) struct FetchLimits {
+    /// Maximum size of a package, in bytes.
+    pub(crate) size: u64,
+    /// Maximum time of a transfer.
+    pub(crate) time: Duration,
+    /// Whether this machine and private networks may be fetched from.
+    pub(crate) allows_private: bool,
+}
+
+/// A package that is there, as a file.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    There(PathBuf),
+    Fetched(NamedTempFile),
+}
+
+impl Fetched {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::There(path) => path,
+            Self::Fetched(file) => file.path(),
+        }
+    }
+}
+
+impl Origin {
+    /// Makes the package a file, in `folder` where it must be fetched, and
+    /// compares its SHA-256, in hexadecimal digits, if one is given.
+    pub(crate) fn fetch(
+        &self,
+        folder: &Path,
+        limits: &FetchLimits,
+        unpacked: &Limits,
+        sha256: Option<&str>,
+    ) -> Result<Fetched> {
+        let fetched = match self {
+            Self::File(path) if path.is_dir() => match sha256 {
+                Some(_) => {
+                    let problem = "is a folder, and only a zip has a checksum: leave it out".into();
+                    return Err(Error::Origin { origin: self.to_string(), problem });
+                }
+                None => Fetched::Fetched(pack(path, folder, unpacked)?),
+            },
+            Self::File(path) => Fetched::There(path.clone()),
+            Self::Url(url) => Fetched::Fetched(download(url, folder, limits)?),
+        };
+        let Some(expected) = sha256 else { return Ok(fetched) };
+        let unreadable = |source| Error::Folder { path: fetched.path().to_owned(), source };
+        let found = checksum(fetched.path()).map_err(unreadable)?;
+        if !expected.eq_ignore_ascii_case(&found) {
+            let expected = printable::excerpt(expected).into_owned();
+            return Err(Error::Checksum { origin: self.to_string(), expected, found });
+        }
+        Ok(fetched)
+    }
+}
+
+/// Packs a plugin's folder.
+fn pack(plugin: &Path, folder: &Path, limits: &Limits) -> Result<NamedTempFile> {
+    let mut contents = Contents::new();
+    let files = Files::bounded(plugin, limits.clone());
+    files.add(Path::new(""), &mut contents, &is_left_out)?;
+    // It may lie where building has put it.
+    let executable = Package::read(plugin)?.manifest.executable;
+    files.add(Path::new(&executable), &mut contents, &|_| false)?;
+    let file = NamedTempFile::new_in(folder).map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+    contents.store(file.path())?;
+    Ok(file)
+}
+
+fn checksum(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
+    }
+    io::copy(&mut file, &mut hash)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn download(url: &str, folder: &Path, limits: &FetchLimits) -> Result<NamedTempFile> {
+    let failed = |problem: String| Error::Fetch { url: printable::excerpt(url).into_owned(), problem };
+    let is_https = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    let config = Agent::config_builder()
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(ANSWER))
+        .timeout_global(Some(limits.time))
+        .max_redirects(REDIRECTIONS)
+        .http_status_as_error(false)
+        // No redirection takes the certificate's protection away.
+        .https_only(is_https);
+    // A proxy would connect to addresses that cannot be looked at here.
+    let config = if limits.allows_private { config } else { config.proxy(None) };
+    #[cfg(feature = "https")]
+    let config = if is_https { config.tls_config(crate::tls::client().map_err(failed)?) } else { config };
+    let config = config.build();
+    let resolver = Guarded { allows_private: limits.allows_private, inner: DefaultResolver::default() };
+    let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
+    let response = agent.get(url).call().map_err(|error| failed(reason(&error)))?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(failed(format!("the server answers {status}")));
+    }
+    let unwritable = |source| Error::Folder { path: folder.to_owned(), source };
+    let mut file = NamedTempFile::new_in(folder).map_err(unwritable)?;
+    let (mut body, mut size) = (response.into_body().into_reader(), 0);
+    let mut piece = vec![0; PIECE];
+    loop {
+        let count = match body.read(&mut piece) {
+            Ok(0) => return Ok(file),
+            Ok(count) => count,
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        size += count as u64;
+        if size > limits.size {
+            return Err(failed(larger_than(limits.size)));
+        }
+        file.write_all(&piece[..count]).map_err(unwritable)?;
+    }
+}
+
+fn reason(error: &ureq::Error) -> String {
+    #[cfg(feature = "https")]
+    if let Some(reason) = crate::tls::reason(error) {
+        return reason;
+    }
+    match error {
+        ureq::Error::RequireHttpsOnly(_) => "it redirects to an address without TLS".into(),
+        ureq::Error::Other(inner) => inner.to_string(),
+        ureq::Error::HostNotFound => "there is no machine of this name".into(),
+        error => error.to_string(),
+    }
+}
+
+/// Finds the addresses of names, and refuses those that a stranger's URL must
+/// not reach, also behind a redirection.
+#[derive(Debug)]
+struct Guarded {
+    allows_private: bool,
+    inner: DefaultResolver,
+}
+
+impl Resolver for Guarded {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let addresses = self.inner.resolve(uri, config, timeout)?;
+        if let Some(private) = addresses.iter().find(|address| !self.allows_private && is_private(address.ip())) {
+            let text =
+                format!("{} is an address of this machine or of a private network, which is not allowed", private.ip());
+            return Err(ureq::Error::Other(text.into()));
+        }
+        Ok(addresses)
+    }
+}
+
+/// Returns whether an address is of this machine, or of a network that is not
+/// public.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_private_v4(address),
+        IpAddr::V6(address) => is_private_v6(address),
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_broadcast()
+        || address.is_multicast()
+        || first == 0
+        // Shared by providers, for benchmarks, and reserved.
+        || (first == 100 && (64..128).contains(&second))
+        || (first == 198 && (18..20).contains(&second))
+        || first >= 240
+}
+
+fn is_private_v6(address: Ipv6Addr) -> bool {
+    let [first, second, ..] = address.segments();
+    let embedded = |high: u16, low: u16| is_private_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    let segments = address.segments();
+    address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || address.is_unique_local()
+        || address.is_unicast_link_local()
+        // Translated and tunnelled IPv4 addresses.
+        || (first == 0x64 && second == 0xff9b && embedded(segments[6], segments[7]))
+        || (first == 0x2002 && embedded(segments[1], segments[2]))
+        || (first == 0 && segments[1..6] == [0; 5])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_schemes_are_understood() {
+        assert_eq!(Origin::parse("a b.zip").unwrap(), Origin::File("a b.zip".into()));
+        assert_eq!(Origin::parse("file:///tmp/a%20b.zip").unwrap(), Origin::File("/tmp/a b.zip".into()));
+        assert_eq!(Origin::parse("http://h:80/p.zip").unwrap(), Origin::Url("http://h:80/p.zip".into()));
+        for (text, problem) in [
+            ("", "is empty"),
+            ("file://host/p.zip", "names another machine"),
+            ("file:///a%zz", "has an escape"),
+            ("file:///a%00", "has an escape"),
+            ("file:///a%e9", "has an escape"),
+            ("ftp://h/p.zip", "has a scheme"),
+            ("http://", "is no address"),
+            ("http:// h/", "is no address"),
+            ("https://", if cfg!(feature = "https") { "is no address" } else { "needs TLS" }),
+        ] {
+            let error = Origin::parse(text).unwrap_err().to_string();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_are_known_in_every_form() {
+        for text in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "::127.0.0.1",
+            "198.18.0.1",
+            "240.0.0.1",
+        ] {
+            assert!(is_private(text.parse().unwrap()), "{text}");
+        }
+        for text in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::101:101", "2002:101:101::"] {
+            assert!(!is_private(text.parse().unwrap()), "{text}");
+        }
+    }
+}

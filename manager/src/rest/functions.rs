@@ -1,0 +1,158 @@
+//! `POST /functions/{name}`: one call, or one for each line of the body.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use ekuiper_core::Chain;
+use ekuiper_core::printable::excerpt;
+use ekuiper_host::{CallOptions, FunctionPool, PooledCall};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+
+use super::stream::{self, Gone, Lines, Place, Writer};
+use super::symbols::{Asked, LINES, bad, check, number, refused};
+use super::{Answer, body, json as answer};
+use crate::Manager;
+
+/// Number of calls that are made before the first of them is answered.
+const AHEAD: usize = 256;
+
+pub(super) async fn call(
+    State(manager): State<Arc<Manager>>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    check(&asked, &["timeout", "ordered"])?;
+    let timeout = match number(&asked, "timeout")? {
+        Some(0) => return Err(bad("timeout is to be at least 1, in milliseconds".to_owned())),
+        milliseconds => milliseconds.map(Duration::from_millis),
+    };
+    let is_ordered = match asked.get("ordered").map(String::as_str) {
+        None | Some("true") => true,
+        Some("false") => false,
+        Some(other) => return Err(bad(format!("ordered is to be true or false, not {:?}", excerpt(other)))),
+    };
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_lines = kind.split(';').next().is_some_and(|kind| kind.trim() == LINES);
+    let function = manager.functions.get(manager.host(), &name).await.map_err(|error| refused(&error))?;
+    let options = function.options();
+    if is_lines {
+        // Not from the moment at which a line is read: it waits for those before.
+        let options = timeout.map_or(options, |time| options.answer_within(time).batch_rows(1));
+        return Ok(call_lines(Place::take(&manager)?, function, options, is_ordered, body));
+    }
+    let options = timeout.map_or(options, |time| options.deadline(time));
+    let bytes = body::read(body).await?;
+    let arguments: Vec<Value> = serde_json::from_slice(&bytes)
+        .map_err(|problem| bad(format!("the arguments are to be a JSON array: {problem}")))?;
+    let calls = FunctionPool::clone(&function).with_options(options);
+    let called = calls.call_async::<Value>(arguments.as_slice());
+    let result = called.map_err(|error| refused(&error))?.await;
+    answer(&result.map_err(|error| refused(&error))?)
+}
+
+/// A line, and the call that was made for it.
+type Called = Result<PooledCall<Value>, String>;
+
+/// Calls the function for each line, in order, while the answers to the lines
+/// before are written.
+fn call_lines(
+    mut place: Place,
+    function: Arc<FunctionPool>,
+    options: CallOptions,
+    is_ordered: bool,
+    body: Body,
+) -> Response {
+    let (writer, response) = stream::answer(LINES);
+    let (calls, called) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        let pool = FunctionPool::clone(&function).with_options(options);
+        let make = make_all(Lines::of(body, place.end()), &pool, calls);
+        match is_ordered {
+            true => stream::exchange(make, answer_in_order(called, writer)).await,
+            false => stream::exchange(make, answer_as_they_come(called, writer)).await,
+        }
+    });
+    response
+}
+
+async fn make_all<E: Future>(mut lines: Lines<E>, function: &FunctionPool, calls: mpsc::Sender<Called>) {
+    while let Some(line) = lines.next().await {
+        let call = match line {
+            Ok(Value::Array(arguments)) => {
+                function.call_async(arguments.as_slice()).map_err(|error| Chain(&error).to_string())
+            }
+            Ok(_) => Err("the line is no JSON array of arguments".to_owned()),
+            Err(problem) => Err(problem),
+        };
+        if calls.send(call).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer_in_order(mut called: mpsc::Receiver<Called>, mut writer: Writer) -> Result<(), Gone> {
+    while let Some(call) = writer.wait(called.recv()).await? {
+        let line = writer.wait(outcome_of(call)).await?;
+        writer.write(&format!("{line}\n")).await?;
+    }
+    writer.flush().await
+}
+
+/// Writes each answer when it is there, with the number of its line.
+async fn answer_as_they_come(mut called: mpsc::Receiver<Called>, mut writer: Writer) -> Result<(), Gone> {
+    // Dropped with its calls, if the reader goes.
+    let mut under_way = JoinSet::new();
+    let mut row = 0u64;
+    let mut is_over = false;
+    loop {
+        let has_room = !is_over && under_way.len() < AHEAD;
+        let next = async {
+            tokio::select! {
+                biased;
+                Some(done) = under_way.join_next() => Next::Done(done),
+                call = called.recv(), if has_room => Next::Call(call),
+                else => Next::End,
+            }
+        };
+        match writer.wait(next).await? {
+            Next::Call(Some(call)) => {
+                row += 1;
+                under_way.spawn(async move { (row, outcome_of(call).await) });
+            }
+            Next::Call(None) => is_over = true,
+            Next::Done(Ok((row, mut line))) => {
+                line["row"] = json!(row);
+                writer.write(&format!("{line}\n")).await?;
+            }
+            Next::Done(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+            Next::End => return writer.flush().await,
+        }
+    }
+}
+
+/// What comes next of calls that are answered as they come.
+enum Next<T> {
+    Call(Option<Called>),
+    Done(Result<T, JoinError>),
+    End,
+}
+
+/// Waits for a call; returns the line that tells of it.
+async fn outcome_of(call: Called) -> Value {
+    let outcome = match call {
+        Ok(call) => call.await.map_err(|error| Chain(&error).to_string()),
+        Err(problem) => Err(problem),
+    };
+    match outcome {
+        Ok(result) => json!({ "result": result }),
+        Err(error) => json!({ "error": error }),
+    }
+}

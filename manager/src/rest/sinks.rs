@@ -1,0 +1,89 @@
+//! `POST /sinks/{name}`: rows for a sink, and what became of each.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use ekuiper_core::Chain;
+use ekuiper_host::{AsyncSink, ErrorDelivery, PendingAck, SymbolKind};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::Answer;
+use super::stream::{self, Gone, Lines, Place, Writer};
+use super::symbols::{Asked, LINES, check, configuration, refused, rule};
+use crate::Manager;
+
+/// Number of rows that are sent before the first of them is acknowledged.
+const AHEAD: usize = 256;
+
+pub(super) async fn feed(
+    State(manager): State<Arc<Manager>>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+    body: Body,
+) -> Answer {
+    check(&asked, &["config", "key"])?;
+    let mut place = Place::take(&manager)?;
+    let (own, symbol) = (manager.clone(), name.clone());
+    let config = super::work(move || configuration(&own, SymbolKind::Sink, &symbol, &asked)).await?;
+    let sink = manager.host().sink(&name).rule(rule()).config(config).require_ack(true);
+    let sink = sink.open_async().await.map_err(|error| refused(&error))?;
+    let (writer, response) = stream::answer(LINES);
+    let (posts, posted) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        // Dropping the sink drains and stops it, whatever ends this.
+        let send = send_all(Lines::of(body, place.end()), sink, posts);
+        stream::exchange(send, answer_all(posted, writer)).await;
+    });
+    Ok(response)
+}
+
+/// A row on its way, or the end of the sink.
+enum Posted {
+    Row(Result<PendingAck, (ErrorDelivery, String)>),
+    Closed(String),
+}
+
+async fn send_all<E: Future>(mut lines: Lines<E>, mut sink: AsyncSink, posts: mpsc::Sender<Posted>) {
+    while let Some(line) = lines.next().await {
+        let post = match line {
+            Ok(row @ (Value::Object(_) | Value::Array(_))) => sink.post(&row).await.map_err(|error| state(&error)),
+            Ok(_) => Err((ErrorDelivery::NotSent, "the line is neither a JSON object nor an array of rows".to_owned())),
+            Err(problem) => Err((ErrorDelivery::NotSent, problem)),
+        };
+        if posts.send(Posted::Row(post)).await.is_err() {
+            return;
+        }
+    }
+    if let Err(error) = sink.close().await {
+        let (_, text) = state(&error);
+        let _ = posts.send(Posted::Closed(text)).await;
+    }
+}
+
+fn state(error: &ekuiper_host::Error) -> (ErrorDelivery, String) {
+    (error.delivery(), Chain(error).to_string())
+}
+
+async fn answer_all(mut posted: mpsc::Receiver<Posted>, mut writer: Writer) -> Result<(), Gone> {
+    let mut row = 0;
+    while let Some(post) = writer.wait(posted.recv()).await? {
+        let outcome = match post {
+            Posted::Closed(error) => {
+                writer.write(&format!("{}\n", json!({ "error": error }))).await?;
+                continue;
+            }
+            Posted::Row(Ok(ack)) => writer.wait(ack).await?.map_err(|error| state(&error)),
+            Posted::Row(Err(problem)) => Err(problem),
+        };
+        row += 1;
+        let line = match outcome {
+            Ok(()) => json!({ "row": row, "state": "acked" }),
+            Err((ErrorDelivery::Unknown, error)) => json!({ "row": row, "state": "unknown", "error": error }),
+            Err((_, error)) => json!({ "row": row, "state": "failed", "error": error }),
+        };
+        writer.write(&format!("{line}\n")).await?;
+    }
+    writer.flush().await
+}

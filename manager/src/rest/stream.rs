@@ -1,0 +1,212 @@
+//! Bodies that come and go in pieces: lines of a request, and answers that have
+//! no end of their own.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, BodyDataStream};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_core::Stream;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+
+use super::Refusal;
+use crate::Manager;
+
+/// Number of pieces of an answer that are made before the reader takes them.
+const AHEAD: usize = 16;
+
+/// Maximum number of answers at the same time that may have no end of their own.
+const PLACES: usize = 256;
+
+/// Length from which a piece is not added to, in bytes.
+const FULL: usize = 16 << 10;
+
+/// Maximum length of a line of a request, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// Returns an answer of this content type, and what writes it.
+pub(super) fn answer(kind: &'static str) -> (Writer, Response) {
+    let (pieces, body) = body();
+    (Writer { pieces, piece: String::new() }, response(kind, body))
+}
+
+/// Returns a body, and what its pieces are sent to.
+pub(super) fn body() -> (mpsc::Sender<String>, Body) {
+    let (pieces, stream) = mpsc::channel(AHEAD);
+    (pieces, Body::from_stream(Pieces(stream)))
+}
+
+/// Returns an answer that no browser keeps, or takes for anything else.
+pub(super) fn response(kind: &'static str, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, body).into_response()
+}
+
+/// Pieces of a body, as they come.
+struct Pieces(mpsc::Receiver<String>);
+
+impl Stream for Pieces {
+    type Item = Result<String, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|piece| piece.map(Ok))
+    }
+}
+
+/// The reader of an answer has gone.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+/// Writes an answer.
+pub(super) struct Writer {
+    pieces: mpsc::Sender<String>,
+    piece: String,
+}
+
+impl Writer {
+    /// Adds text, which is sent with what follows at once.
+    pub(super) async fn write(&mut self, text: &str) -> Result<(), Gone> {
+        self.piece.push_str(text);
+        if self.piece.len() < FULL { Ok(()) } else { self.flush().await }
+    }
+
+    /// Sends what was added.
+    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        self.pieces.send(std::mem::take(&mut self.piece)).await.map_err(|_| Gone)
+    }
+
+    /// Waits for `next`. If it takes time, what was added is sent first; fails if
+    /// the reader goes meanwhile.
+    pub(super) async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Gone> {
+        let mut next = std::pin::pin!(next);
+        tokio::select! {
+            biased;
+            next = &mut next => return Ok(next),
+            () = std::future::ready(()) => {}
+        }
+        self.flush().await?;
+        tokio::select! {
+            biased;
+            next = next => Ok(next),
+            () = self.pieces.closed() => Err(Gone),
+        }
+    }
+}
+
+/// Takes the lines of a request, and writes the answer to its end meanwhile.
+pub(super) async fn exchange(take: impl Future<Output = ()>, write: impl Future<Output = Result<(), Gone>>) {
+    let mut take = std::pin::pin!(take);
+    let mut write = std::pin::pin!(write);
+    tokio::select! {
+        // A reader that has gone ends both.
+        _ = &mut write => {}
+        () = &mut take => drop(write.await),
+    }
+}
+
+/// Place of an answer that may have no end of its own.
+pub(super) struct Place(watch::Receiver<bool>);
+
+impl Place {
+    /// Takes a place, unless all are taken, or the manager ends.
+    pub(super) fn take(manager: &Manager) -> Result<Self, Refusal> {
+        let (ends, taken) = manager.streams_end();
+        let refuse = |text: String| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        if *ends.borrow() {
+            return refuse("the manager is ending".to_owned());
+        }
+        if taken > PLACES {
+            return refuse(format!("{PLACES} sources, sinks and functions are in use by requests: try again later"));
+        }
+        Ok(Self(ends))
+    }
+
+    /// Waits until the manager ends such answers.
+    pub(super) async fn end(&mut self) {
+        // An error is the end of the manager.
+        let _ = self.0.wait_for(|ends| *ends).await;
+    }
+}
+
+/// The lines of a request's body, until the manager ends.
+pub(super) struct Lines<E> {
+    body: BodyDataStream,
+    end: Pin<Box<E>>,
+    buffer: Vec<u8>,
+    /// What of the buffer was returned already.
+    read: usize,
+    /// What of the buffer has no end of a line.
+    searched: usize,
+    is_over: bool,
+}
+
+impl<E: Future> Lines<E> {
+    /// Returns the lines of a body that come before `end`.
+    pub(super) fn of(body: Body, end: E) -> Self {
+        let body = body.into_data_stream();
+        Self { body, end: Box::pin(end), buffer: Vec::new(), read: 0, searched: 0, is_over: false }
+    }
+
+    /// Returns the next line that is not blank, without its end, as JSON; the
+    /// sentence if it is none. `None` at the end of the body.
+    pub(super) async fn next(&mut self) -> Option<Result<Value, String>> {
+        loop {
+            let end = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+            let line = match end {
+                Some(at) => {
+                    let line = self.read..self.searched + at;
+                    (self.read, self.searched) = (line.end + 1, line.end + 1);
+                    line
+                }
+                None if self.is_over && self.read < self.buffer.len() => {
+                    let line = self.read..self.buffer.len();
+                    (self.read, self.searched) = (line.end, line.end);
+                    line
+                }
+                None if self.is_over => return None,
+                None => {
+                    self.buffer.drain(..std::mem::take(&mut self.read));
+                    self.searched = self.buffer.len();
+                    if self.searched > LONGEST {
+                        self.is_over = true;
+                        self.buffer.clear();
+                        self.searched = 0;
+                        return Some(Err(format!(
+                            "the line has more than {LONGEST} bytes: it and the rest are not read"
+                        )));
+                    }
+                    let next = poll_fn(|context| Pin::new(&mut self.body).poll_next(context));
+                    let next = tokio::select! {
+                        biased;
+                        _ = &mut self.end => return None,
+                        next = next => next,
+                    };
+                    match next {
+                        Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
+                        None => self.is_over = true,
+                        // Half a line may look like a whole one.
+                        Some(Err(_)) => return None,
+                    }
+                    continue;
+                }
+            };
+            let text = self.buffer[line].trim_ascii();
+            if !text.is_empty() {
+                return Some(
+                    serde_json::from_slice(text).map_err(|problem| format!("the line is not JSON: {problem}")),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the routes of functions, sources and sinks have in common: the settings
+//! of a request, and what an error of the host is for its sender.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+use ekuiper_core::Chain;
+use ekuiper_core::printable::excerpt;
+use ekuiper_host::{ErrorKind, SymbolKind};
+use serde_json::Value;
+
+use super::Refusal;
+use crate::{Error, Manager};
+
+/// Content type of lines of JSON.
+pub(super) const LINES: &str = "application/x-ndjson";
+
+/// Content type of server-sent events.
+pub(super) const EVENTS: &str = "text/event-stream";
+
+/// The parameters of a request's query.
+pub(super) type Asked = BTreeMap<String, String>;
+
+/// Refuses parameters that are none of these.
+pub(super) fn check(asked: &Asked, known: &[&str]) -> Result<(), Refusal> {
+    match asked.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(bad(format!("{:?} is none of {}", excerpt(name), known.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+/// Returns a parameter that is a whole number.
+pub(super) fn number(asked: &Asked, name: &str) -> Result<Option<u64>, Refusal> {
+    let Some(text) = asked.get(name) else { return Ok(None) };
+    let number = text.parse().map_err(|_| bad(format!("{name} is to be a whole number, not {:?}", excerpt(text))))?;
+    Ok(Some(number))
+}
+
+/// Returns what a symbol is opened with: the settings of a key, and the fields
+/// of `config`. May block.
+pub(super) fn configuration(
+    manager: &Manager,
+    kind: SymbolKind,
+    symbol: &str,
+    asked: &Asked,
+) -> Result<Value, Refusal> {
+    let mut fields = match asked.get("config") {
+        None => serde_json::Map::new(),
+        Some(text) => serde_json::from_str(text)
+            .map_err(|problem| bad(format!("config is to be a JSON object, not {:?}: {problem}", excerpt(text))))?,
+    };
+    let key = asked.get("key").map(String::as_str);
+    let mut config = manager.configuration(kind, symbol, key).map_err(|problem| match problem {
+        Error::NoSymbol { .. } => Refusal::not_found(Chain(&problem).to_string()),
+        problem => bad(Chain(&problem).to_string()),
+    })?;
+    config.append(&mut fields);
+    Ok(config.into())
+}
+
+/// Returns a name of a rule that no other request has.
+pub(super) fn rule() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("http{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(super) fn bad(text: String) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, text)
+}
+
+/// The refusal for an error of the host.
+pub(super) fn refused(error: &ekuiper_host::Error) -> Refusal {
+    let status = match error.kind() {
+        ErrorKind::NoSuchSymbol | ErrorKind::NoSuchPlugin => {
+            return Refusal::not_found(Chain(error).to_string());
+        }
+        ErrorKind::Message | ErrorKind::Config => StatusCode::BAD_REQUEST,
+        ErrorKind::Function | ErrorKind::Refused | ErrorKind::Source | ErrorKind::Sink => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        ErrorKind::Expired | ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::OutcomeUnknown => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, Chain(error).to_string())
+}

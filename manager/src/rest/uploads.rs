@@ -1,0 +1,79 @@
+//! `/config/uploads`: packages that are sent to the manager, to be installed
+//! from where they lie then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::multipart::MultipartError;
+use axum::extract::{Multipart, Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use ekuiper_core::Chain;
+use ekuiper_core::printable::excerpt;
+
+use super::{Answer, Refusal, blocking, json};
+use crate::{Error, Manager};
+
+/// Maximum pause in a form's arrival: a request that hangs must not keep others
+/// out for ever.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Name of the form's field, the engine's.
+const FIELD: &str = "uploadFile";
+
+/// Lists the paths of the files.
+pub(super) async fn list(State(manager): State<Arc<Manager>>) -> Answer {
+    blocking(move || {
+        let failed = |problem: Error| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("list uploads error: {}", Chain(&problem)))
+        };
+        let paths = manager.uploads().map_err(failed)?;
+        json(&paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
+    })
+    .await
+}
+
+/// Stores the file of a form; the answer is its path.
+pub(super) async fn add(State(manager): State<Arc<Manager>>, headers: HeaderMap, mut form: Multipart) -> Answer {
+    let failed = |problem: Error| match problem {
+        Error::Fetch { .. } => Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, ..bad(Chain(&problem).to_string()) },
+        problem => bad(Chain(&problem).to_string()),
+    };
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    manager.check_form(length.unwrap_or(0)).map_err(failed)?;
+    while let Some(mut field) = in_time(form.next_field()).await? {
+        if field.name() != Some(FIELD) {
+            continue;
+        }
+        let name = field.file_name().unwrap_or_default().to_owned();
+        let mut upload = manager.begin_upload(&name).map_err(failed)?;
+        while let Some(bytes) = in_time(field.chunk()).await? {
+            upload.add(&bytes).map_err(failed)?;
+        }
+        let path = upload.keep().map_err(failed)?;
+        return Ok((StatusCode::CREATED, path.display().to_string()).into_response());
+    }
+    Err(bad(format!("the form has no file {FIELD}")))
+}
+
+/// Waits for the next piece of a form.
+async fn in_time<T>(next: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(PAUSE, next).await {
+        Ok(piece) => piece.map_err(|problem| bad(problem.body_text())),
+        Err(_) => Err(bad(format!("nothing more of the form came for {PAUSE:?}"))),
+    }
+}
+
+/// Removes a file that was uploaded.
+pub(super) async fn remove(State(manager): State<Arc<Manager>>, Path(name): Path<String>) -> Answer {
+    blocking(move || match manager.remove_upload(&name) {
+        Ok(true) => Ok("ok".into_response()),
+        Ok(false) => Err(bad(format!("there is no upload {}", excerpt(&name)))),
+        Err(problem) => Err(bad(Chain(&problem).to_string())),
+    })
+    .await
+}
+
+fn bad(text: String) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, format!("upload error: {text}"))
+}
