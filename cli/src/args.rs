@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use crate::commands::object;
 use crate::error::{Error, Result, excerpt};
+use crate::plugin_options;
 use crate::project::BuildOptions;
 
 /// Call, read, feed and run eKuiper portable plugins, without an engine.
@@ -42,24 +44,66 @@ pub(crate) struct Common {
     /// Interpreter of Python plugins [default: python, else python3]
     #[arg(long, global = true, value_name = "PROGRAM", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) python_bin: Option<String>,
-    /// Maximum time from a plugin's start to its handshake
-    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = patience, allow_negative_numbers = true)]
-    pub(crate) init_timeout: Duration,
-    /// Maximum time until a plugin accepts a message
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = patience, allow_negative_numbers = true)]
-    pub(crate) send_timeout: Duration,
-    /// Maximum time until a plugin answers or acknowledges
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = patience, allow_negative_numbers = true)]
-    pub(crate) recv_timeout: Duration,
-    /// Maximum time to drain a sink at its end: until it has collected everything
-    #[arg(long, global = true, value_name = "TIME", default_value = "10m", value_parser = duration, allow_negative_numbers = true)]
-    pub(crate) drain_timeout: Duration,
-    /// Maximum time to drain a sink without progress
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration, allow_negative_numbers = true)]
-    pub(crate) drain_stall: Duration,
+    /// Maximum time from a plugin's start to its handshake [default: 60s; with attach, no limit]
+    #[arg(long, global = true, value_name = "TIME", value_parser = patience, allow_negative_numbers = true)]
+    pub(crate) init_timeout: Option<Duration>,
+    /// Maximum time until a plugin accepts a message [default: 5s; with attach, no limit]
+    #[arg(long, global = true, value_name = "TIME", value_parser = patience, allow_negative_numbers = true)]
+    pub(crate) send_timeout: Option<Duration>,
+    /// Maximum time until a plugin answers or acknowledges [default: 5s; with attach, no limit]
+    #[arg(long, global = true, value_name = "TIME", value_parser = patience, allow_negative_numbers = true)]
+    pub(crate) recv_timeout: Option<Duration>,
+    /// Maximum time to drain a sink at its end: until it has collected everything [default: 10m; with attach, no limit]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration, allow_negative_numbers = true)]
+    pub(crate) drain_timeout: Option<Duration>,
+    /// Maximum time to drain a sink without progress [default: 10s; with attach, no limit]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration, allow_negative_numbers = true)]
+    pub(crate) drain_stall: Option<Duration>,
+    /// Options of single plugins, a TOML file: environment, folder, limits, checksum
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) plugin_options: Option<PathBuf>,
     /// Log level of stderr; error also hides what the plugin writes
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: LogLevel,
+}
+
+/// A time that no command takes.
+pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+impl Common {
+    pub(crate) fn init_timeout(&self) -> Duration {
+        self.init_timeout.unwrap_or(Duration::from_secs(60))
+    }
+
+    pub(crate) fn send_timeout(&self) -> Duration {
+        self.send_timeout.unwrap_or(Duration::from_secs(5))
+    }
+
+    pub(crate) fn recv_timeout(&self) -> Duration {
+        self.recv_timeout.unwrap_or(Duration::from_secs(5))
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(Duration::from_secs(600))
+    }
+
+    pub(crate) fn drain_stall(&self) -> Duration {
+        self.drain_stall.unwrap_or(Duration::from_secs(10))
+    }
+
+    /// Returns the same options, without the limits that the user has not set: a
+    /// debugger may hold a plugin for any time.
+    pub(crate) fn patient(&self) -> Self {
+        let patient = |time: Option<Duration>| time.or(Some(FOREVER));
+        Self {
+            init_timeout: patient(self.init_timeout),
+            send_timeout: patient(self.send_timeout),
+            recv_timeout: patient(self.recv_timeout),
+            drain_timeout: patient(self.drain_timeout),
+            drain_stall: patient(self.drain_stall),
+            ..self.clone()
+        }
+    }
 }
 
 /// A format of messages.
@@ -99,14 +143,20 @@ pub(crate) enum Command {
     Source(Source),
     /// Send JSON lines from stdin to a sink
     Sink(Sink),
-    /// Run a pipeline: source, functions, sink
+    /// Run a pipeline: sources, functions, windows, sinks
     Run(Run),
+    /// Wait for a plugin that you start, in a debugger for example, then call, read, feed or run it
+    Attach(Attach),
     /// Check a plugin before it is shipped: its files, its program, and each symbol
     Check(CheckArguments),
     /// Build a plugin, and write the zip that eKuiper installs
     Package(PackageArguments),
     /// Rebuild and update a plugin when its files change, while its symbols go on
     Watch(Watch),
+    /// Serve eKuiper's REST interface for portable plugins: install, update and remove by requests
+    Serve(Serve),
+    /// Print what the plugins of a running `serve` have written
+    Logs(Logs),
     /// Install or update a plugin in a running engine
     Deploy(Deploy),
     /// Remove a plugin from a running engine
@@ -174,16 +224,23 @@ impl Kind {
 pub(crate) struct Call {
     /// The plugin's folder or zip
     pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) call: FunctionCall,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
+}
+
+/// What to call.
+#[derive(Debug, Args)]
+pub(crate) struct FunctionCall {
     /// The function's name
     pub(crate) function: String,
-    /// Arguments, each as JSON: '"text"' 7 '{"a":1}'
+    /// Arguments, each as JSON: '"text"' 7 '{"a":1}'; or - alone: one call for each line of stdin, a JSON array of its arguments, or any other value as the only one
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     pub(crate) arguments: Vec<String>,
     /// Call the function N times, and print rate and latencies instead of the result
     #[arg(long, value_name = "N", value_parser = repeats, allow_negative_numbers = true)]
     pub(crate) repeat: Option<u64>,
-    #[command(flatten)]
-    pub(crate) build: BuildOptions,
 }
 
 /// `ekuiper-plugin source examples/mirror random --count 5`
@@ -191,6 +248,15 @@ pub(crate) struct Call {
 pub(crate) struct Source {
     /// The plugin's folder or zip
     pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: SourceReading,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
+}
+
+/// What to read.
+#[derive(Debug, Args)]
+pub(crate) struct SourceReading {
     /// The source's name
     pub(crate) symbol: String,
     /// What to read: a topic, for example
@@ -200,15 +266,13 @@ pub(crate) struct Source {
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub(crate) config: String,
     /// Stop after N tuples [default: at the source's end, or Ctrl-C]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
     /// Print each tuple's meta too: {"message":…,"meta":…}
     #[arg(long)]
     pub(crate) meta: bool,
     #[command(flatten)]
     pub(crate) limits: Limits,
-    #[command(flatten)]
-    pub(crate) build: BuildOptions,
 }
 
 /// When to stop reading a source.
@@ -227,6 +291,15 @@ pub(crate) struct Limits {
 pub(crate) struct Sink {
     /// The plugin's folder or zip
     pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) feeding: SinkFeeding,
+    #[command(flatten)]
+    pub(crate) build: BuildOptions,
+}
+
+/// What to feed.
+#[derive(Debug, Args)]
+pub(crate) struct SinkFeeding {
     /// The sink's name
     pub(crate) symbol: String,
     /// The sink's configuration, a JSON object
@@ -235,8 +308,6 @@ pub(crate) struct Sink {
     /// Wait for the acknowledgement of each message (requireAck)
     #[arg(long)]
     pub(crate) ack: bool,
-    #[command(flatten)]
-    pub(crate) build: BuildOptions,
 }
 
 /// `ekuiper-plugin run examples/quickstart.toml`
@@ -245,13 +316,105 @@ pub(crate) struct Run {
     /// The pipeline's TOML file; paths in it are relative to it
     #[arg(value_name = "PIPELINE")]
     pub(crate) file: PathBuf,
-    /// Stop after N tuples; overrides the file
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    /// Show no view of what happens where stdout is a terminal: print rows there, and counts in a line
+    #[arg(long)]
+    pub(crate) no_view: bool,
+    /// Stop each source after N tuples; overrides the file
+    #[arg(short = 'n', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
+    /// Serve the plugins' figures for Prometheus at this address of this machine, as GET /metrics; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) build: BuildOptions,
+}
+
+/// `ekuiper-plugin attach mirror call revert '"hello"'`
+#[derive(Debug, Args)]
+pub(crate) struct Attach {
+    /// The plugin's name, as its code has it: Plugin::new("NAME"), PluginConfig("NAME", …)
+    pub(crate) name: String,
+    /// Fail if the plugin has not come, or not come back, within this time [default: no limit]
+    #[arg(long, global = true, value_name = "TIME", value_parser = patience, allow_negative_numbers = true)]
+    pub(crate) wait: Option<Duration>,
+    /// Serve POST /symbol/start and /symbol/stop, as eKuiper's plugin test server does [default address: 127.0.0.1:33333]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:33333")]
+    pub(crate) serve: Option<SocketAddr>,
+    #[command(subcommand)]
+    pub(crate) action: Option<Attached>,
+}
+
+/// What to do with an attached plugin.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Attached {
+    /// Call a function once, or many times to measure it
+    Call(FunctionCall),
+    /// Print a source's tuples as JSON lines
+    Source(SourceReading),
+    /// Send JSON lines from stdin to a sink
+    Sink(SinkFeeding),
+    /// Run a pipeline, in which the attached plugin needs no folder
+    Run(Run),
+}
+
+/// `ekuiper-plugin serve --plugins /var/lib/plugins`
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Folder that keeps the plugins, which is made if it is not there
+    #[arg(long, value_name = "DIR", default_value = "plugins")]
+    pub(crate) plugins: PathBuf,
+    /// Address to listen at; one that other machines reach needs --token-file: whoever can send requests can install programs
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9082")]
+    pub(crate) listen: SocketAddr,
+    /// File with the token that requests must carry; if it is not there, a token is made, written there and printed once
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Serve https, with this certificate and those that lead to its authority, in PEM
+    #[cfg(feature = "https")]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[cfg(feature = "https")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Fetch packages from this machine and from private networks, too
+    #[arg(long)]
+    pub(crate) allow_private_addresses: bool,
+    /// Maximum size of a package that is sent or fetched, in bytes or as in "256 MiB"
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true, default_value = "1 GiB")]
+    pub(crate) package_size: u64,
+    /// Maximum time that a client may take to ask: from its connection, or the last answer, to the end of a request's head
+    #[arg(long, value_name = "TIME", value_parser = patience, allow_negative_numbers = true, default_value = "10s")]
+    pub(crate) head_timeout: Duration,
+    /// Maximum number of connections [default: half of the files that may be open, at most 1024]
+    #[arg(long, value_name = "N", value_parser = connections, allow_negative_numbers = true)]
+    pub(crate) connections: Option<usize>,
+}
+
+/// `ekuiper-plugin logs mirror --follow`
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The plugin's name [default: all plugins]
+    pub(crate) name: Option<String>,
+    /// Go on with each line that is written from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Least severe level to print
+    #[arg(long, value_name = "LEVEL", default_value = "trace")]
+    pub(crate) level: LogLevel,
+    /// Number of lines so far that are printed, the last ones
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = number, allow_negative_numbers = true)]
+    pub(crate) lines: u64,
+    /// Print each line as the JSON object that `GET /logs` answers
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The address of `serve`
+    #[arg(long = "engine", value_name = "URL", default_value = "http://127.0.0.1:9082")]
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) token: TokenArguments,
 }
 
 /// `ekuiper-plugin check my-plugin.zip`
@@ -343,9 +506,19 @@ pub(crate) struct EngineArguments {
     /// The engine's REST address
     #[arg(long = "engine", value_name = "URL", default_value = "http://127.0.0.1:9081")]
     pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) token: TokenArguments,
+}
+
+/// What an engine wants as `Authorization`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TokenArguments {
     /// What the engine wants as `Authorization`, if it wants one
     #[arg(long, value_name = "TOKEN", env = "EKUIPER_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// File with that token, which the list of processes does not show; it is preferred
+    #[arg(long, value_name = "FILE", env = "EKUIPER_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// `ekuiper-plugin deploy my-plugin --engine http://gateway:9081`
@@ -363,6 +536,9 @@ pub(crate) struct Deploy {
     /// Restart the rules that use the plugin
     #[arg(long)]
     pub(crate) restart_rules: bool,
+    /// Update it even if it lacks a symbol that rules use
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// `ekuiper-plugin remove my-plugin --engine http://gateway:9081`
@@ -380,6 +556,9 @@ pub(crate) struct Remove {
 /// Maximum of `--repeat`; the latency of each call is kept in memory.
 const MOST_REPEATS: u64 = 100_000_000;
 
+/// Largest number of connections, which a semaphore can count.
+const MOST_CONNECTIONS: usize = 1_000_000;
+
 fn repeats(text: &str) -> std::result::Result<u64, String> {
     let number = text.parse().ok().filter(|number| (1..=MOST_REPEATS).contains(number));
     number.ok_or_else(|| format!("a whole number from 1 to {MOST_REPEATS}"))
@@ -389,12 +568,21 @@ fn count(text: &str) -> std::result::Result<u64, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number, at least 1".into())
 }
 
+fn size(text: &str) -> std::result::Result<u64, String> {
+    plugin_options::size(text).ok_or_else(|| "a number of bytes, or a text such as \"256 MiB\"".into())
+}
+
+fn connections(text: &str) -> std::result::Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=MOST_CONNECTIONS).contains(number));
+    number.ok_or_else(|| format!("a whole number from 1 to {MOST_CONNECTIONS}"))
+}
+
 fn number(text: &str) -> std::result::Result<u64, String> {
     text.parse().map_err(|_| "a whole number".into())
 }
 
 /// Parses a timeout, which cannot be zero.
-fn patience(text: &str) -> std::result::Result<Duration, String> {
+pub(crate) fn patience(text: &str) -> std::result::Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it must be longer than zero".into()),
         time => Ok(time),

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::{Arguments, Display};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard};
 
 use ekuiper_core::printable;
@@ -17,12 +17,38 @@ const HELD: usize = 1000;
 /// Maximum length of an error's text, in bytes; longer texts are cut.
 const LONGEST: usize = 8 << 10;
 
-static CONSOLE: Mutex<Console> = Mutex::new(Console { counters: false, output: Output::Held(VecDeque::new()) });
+static CONSOLE: Mutex<Console> =
+    Mutex::new(Console { counters: false, output: Output::Held(VecDeque::new()), diverted: None });
+
+/// Maximum number of messages that a view shows, and that are told after it.
+const SHOWN: usize = 200;
+const TOLD_AGAIN: usize = 20;
 
 struct Console {
     /// The line of counters is on the screen.
     counters: bool,
     output: Output,
+    /// Messages go to a view.
+    diverted: Option<Diverted>,
+}
+
+/// What was written while a view is on the terminal.
+struct Diverted {
+    /// stderr is that terminal, so that nothing can be written to it.
+    is_terminal: bool,
+    /// What the view has not taken yet.
+    lines: VecDeque<String>,
+    /// The command's own messages, which are told again after the view.
+    own: VecDeque<String>,
+    /// Number of earlier ones.
+    forgotten: usize,
+}
+
+/// Adds a line, and drops the first one if there are more than `most`; returns
+/// whether it has.
+fn keep(lines: &mut VecDeque<String>, line: String, most: usize) -> bool {
+    lines.push_back(line);
+    lines.len() > most && lines.pop_front().is_some()
 }
 
 /// Where the lines of plugins go.
@@ -40,6 +66,14 @@ fn console() -> MutexGuard<'static, Console> {
 impl Console {
     fn write(&mut self, bytes: &[u8]) {
         self.clear();
+        if let Some(diverted) = &mut self.diverted {
+            for line in String::from_utf8_lossy(bytes).lines() {
+                keep(&mut diverted.lines, line.to_owned(), SHOWN);
+            }
+            if diverted.is_terminal {
+                return;
+            }
+        }
         let _ = std::io::stderr().write_all(bytes);
     }
 
@@ -50,13 +84,49 @@ impl Console {
     }
 }
 
+/// Returns whether the terminal understands no control sequences, as far as
+/// its name tells.
+pub(crate) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
 /// Writes a text. It may quote files, arguments and plugin output: their
 /// control characters never reach a terminal, and their further lines are
 /// indented, so that none passes for one of the command's own.
 pub(crate) fn line(text: Arguments<'_>) {
     let text = text.to_string();
     let text = printable::lines(&text).replace('\n', "\n  ");
-    console().write(format!("{text}\n").as_bytes());
+    let mut console = console();
+    if let Some(diverted) = &mut console.diverted {
+        diverted.forgotten += usize::from(keep(&mut diverted.own, text.clone(), TOLD_AGAIN));
+    }
+    console.write(format!("{text}\n").as_bytes());
+}
+
+/// Keeps what is written for a view on the terminal, from now on.
+pub(crate) fn divert() {
+    let is_terminal = std::io::stderr().is_terminal();
+    let (lines, own) = Default::default();
+    console().diverted = Some(Diverted { is_terminal, lines, own, forgotten: 0 });
+}
+
+/// Moves what was written to `lines`, which remain the last ones.
+pub(crate) fn diverted(lines: &mut VecDeque<String>) {
+    let mut console = console();
+    for line in console.diverted.iter_mut().flat_map(|diverted| diverted.lines.drain(..)) {
+        keep(lines, line, SHOWN);
+    }
+}
+
+/// Writes to stderr again, first the last of the command's own messages that
+/// it has missed.
+pub(crate) fn undivert() {
+    let mut console = console();
+    let Some(diverted) = console.diverted.take().filter(|diverted| diverted.is_terminal) else { return };
+    if diverted.forgotten > 0 {
+        console.write(format!("ekuiper-plugin: {} earlier messages are not shown\n", diverted.forgotten).as_bytes());
+    }
+    diverted.own.iter().for_each(|text| console.write(format!("{text}\n").as_bytes()));
 }
 
 /// Writes a message in the command's own name.
@@ -74,6 +144,9 @@ pub(crate) fn tell(text: impl Display) {
 /// Draws the line of counters over the previous one.
 pub(crate) fn counters(text: &str) {
     let mut console = console();
+    if console.diverted.is_some() {
+        return;
+    }
     console.counters = true;
     let _ = std::io::stderr().write_all(format!("\r\x1b[2K{text}").as_bytes());
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ekuiper_core::message::SymbolKind;
 use ekuiper_core::printable;
 use ekuiper_core::text::TextError;
 
@@ -31,6 +32,8 @@ pub(crate) enum Error {
     Archive(Box<ekuiper_manager::archive::ArchiveError>),
     #[error("interrupted")]
     Interrupted,
+    #[error("cannot make a temporary file in {}: TMPDIR names another place for it", folder.display())]
+    Temporary { folder: PathBuf, source: std::io::Error },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot read {}", path.display())]
@@ -45,12 +48,16 @@ pub(crate) enum Error {
     StdinText(#[source] TextError),
     #[error("line {line} of stdin {problem}, in {text}")]
     Line { line: u64, problem: String, text: String },
-    #[error("line {line} of stdin is longer than a message may be ({longest} bytes); it begins with {text}")]
+    #[error("line {line} of stdin is longer than a message may be ({longest} bytes); it begins with {text} …")]
     LongLine { line: u64, longest: usize, text: String },
     #[error("line {line} of stdin and all lines after it were not sent")]
     Unsent { line: u64, source: Box<Error> },
     #[error("the outcome of line {line} of stdin is unknown, and the lines after it were not sent")]
     Unanswered { line: u64, source: Box<Error> },
+    #[error("line {line} of stdin and all lines after it were not called")]
+    Uncalled { line: u64, source: Box<Error> },
+    #[error("- reads rows of arguments from stdin, and --repeat measures one call: leave one of them out")]
+    RepeatOfRows,
     #[error("sink {symbol} breaks again and again: its connection ends before it has acknowledged a message")]
     KeepsBreaking { symbol: String, source: Option<Box<Error>> },
     /// Rows that were not delivered, or errors of a source.
@@ -94,22 +101,49 @@ pub(crate) enum Error {
     TargetMissing { target: String },
     #[error("plugin {plugin}: there is no executable {}: build it first", program.display())]
     NoExecutable { plugin: String, program: PathBuf },
-    #[error("{} is not in the plugin's folder", path.display())]
-    Outside { path: PathBuf },
-    #[error("{} is neither a file nor a folder, and cannot be packaged", path.display())]
-    OddFile { path: PathBuf },
-    #[error("the name {path:?} is not UTF-8, and cannot be packaged")]
-    OddName { path: PathBuf },
-    #[error("{} is a link to a folder: put the folder itself there, or leave it out", path.display())]
-    LinkedFolder { path: PathBuf },
+    #[error("plugin {name} is named {to} now: give it its name back, or end this command and watch it anew")]
+    Renamed { name: String, to: String },
     #[error("{symbol} is a sink: watch a pipeline that ends in it")]
     WatchedSink { symbol: String },
     #[error("cannot {action} at {url} (is an engine running there, and is that its REST address?)")]
     NoEngine { url: String, action: &'static str, source: Box<ureq::Error> },
-    #[error("{url} is no URL that this command understands: http://HOST:PORT, without TLS")]
-    EngineUrl { url: String },
+    #[error("{url} cannot be the engine's address: {problem}; write http://HOST:PORT")]
+    EngineUrl { url: String, problem: &'static str },
+    #[error("what answers at {url} sends elsewhere, to {to}: give the engine's own address by --engine")]
+    Redirected { url: String, to: String },
+    #[error("{name} cannot be an installed plugin's name: eKuiper makes a folder of it")]
+    NoPluginName { name: String },
+    #[error(
+        "{} cannot be deployed: {}{}; `ekuiper-plugin check` says more",
+        path.display(),
+        finding.trim_start_matches(&path.display().to_string()).trim_start_matches([':', ' ']),
+        if *more == 0 { String::new() } else { format!(" (and {})", counted(*more, "more error")) }
+    )]
+    Unfit { path: PathBuf, finding: String, more: u64 },
+    #[error(
+        "{kind} {symbol} is the plugin {owner}'s in the engine at {url}, and an engine has each name only once: give it \
+         another name, or remove {owner}"
+    )]
+    SymbolTaken { url: String, kind: SymbolKind, symbol: String, owner: String },
+    #[error(
+        "rules use what this version of {name} has no more, {symbols}: {}; change or delete them first, or pass --force",
+        rules.join(", ")
+    )]
+    SymbolGone { name: String, symbols: String, rules: Vec<String> },
+    #[error("the engine at {url} runs on {engine}, and the program is built for {program}: {advice}")]
+    OtherProcessor { url: String, engine: String, program: &'static str, advice: String },
+    #[error("the engine at {url} refuses to update {name}, and {}", if *is_restored {
+        "has its former version again"
+    } else {
+        "has removed its former version first: there is no such plugin now"
+    })]
+    NotUpdated { url: String, name: String, is_restored: bool, source: Box<Error> },
     #[error("what answers at {url} is no eKuiper: its REST interface is at port 9081 by default")]
     NotAnEngine { url: String },
+    #[error("what answers at {url} has no log to read: `ekuiper-plugin serve` has, at port 9082 by default")]
+    NoLog { url: String },
+    #[error("the log at {url} has ended in the middle")]
+    LogEnded { url: String, source: std::io::Error },
     #[error("the engine at {url} refuses to {action}: {message}")]
     EngineRefuses { url: String, action: &'static str, message: String },
     #[error("the engine at {url} has no plugin {name}")]
@@ -122,6 +156,36 @@ pub(crate) enum Error {
         "{name} cannot be a plugin's name: {problem}; a name has at most {longest} characters, letters from a to z, digits, - and _, begins with a letter, and is no name that eKuiper or the plugin's language has taken"
     )]
     PluginName { name: String, problem: String, longest: usize },
+    #[error("{name} is no name of a plugin: {problem}")]
+    AttachedName { name: String, problem: String },
+    #[error("attach needs one thing to do with the plugin: call, source, sink or run, or --serve")]
+    AttachedForNothing,
+    #[error("plugin {name} is attached to another command, or run by an engine")]
+    AttachedElsewhere { name: String, source: std::sync::Arc<ekuiper_host::TransportError> },
+    #[error("cannot listen at {address}: give {option} another address")]
+    Listen { address: std::net::SocketAddr, option: &'static str, source: std::io::Error },
+    #[error(
+        "{address} can be reached from other machines, and whoever can send requests can install programs: pass --token-file FILE, for a token that requests must carry, or listen at a loopback address, such as 127.0.0.1:9082"
+    )]
+    ServedToAll { address: std::net::SocketAddr },
+    #[error(
+        "{address} can be reached from other machines: give --metrics a loopback address, such as 127.0.0.1:9083, and let whoever is to read the figures from elsewhere come through a proxy"
+    )]
+    MeasuredByAll { address: std::net::SocketAddr },
+    #[error("{} {problem}", path.display())]
+    Token { path: PathBuf, problem: String },
+    #[cfg(feature = "https")]
+    #[error("{problem}")]
+    Tls { problem: String },
+    #[cfg(feature = "https")]
+    #[error("cannot {action} at {url}: {problem}")]
+    NoTls { url: String, action: &'static str, problem: String },
+    #[error(transparent)]
+    Manager(Box<ekuiper_manager::Error>),
+    #[error("cannot serve requests")]
+    Serve(#[source] std::io::Error),
+    #[error("plugin {name} did not come within {wait:?}: it is started by you, and not by this command")]
+    NotCome { name: String, wait: Duration },
     #[error("{} names no folder: give the path of the folder to make, whose name is the plugin's", path.display())]
     NoName { path: PathBuf },
     #[error("{} is there already, and nothing is overwritten", path.display())]
@@ -132,10 +196,22 @@ pub(crate) enum Error {
     NoSdk { path: PathBuf },
     #[error("--sdk is for plugins in Rust: a plugin in Python runs on the module that its interpreter has")]
     SdkOfPython,
-    #[error("row {row} has no field {field}, which function {function} takes")]
-    MissingField { row: u64, field: String, function: String },
+    #[error("{row} has no field {field}, which function {function} takes")]
+    MissingField { row: String, field: String, function: String },
+    #[error("{row} is no object, so it has no place for the result of function {function}")]
+    NoObject { row: String, function: String },
+    #[error("{row} has a field whose name cannot be read")]
+    UnreadableRow { row: String, source: serde_json::Error },
+    #[error("{row}: filter {function} returned {result}, and not true or false")]
+    NoBoolean { row: String, function: String, result: String },
+    #[error(
+        "{row} has no room in its window: its values, with those before, are longer than a message may be ({longest} bytes); choose a shorter window"
+    )]
+    FullWindow { row: String, longest: usize },
     #[error("{count} consecutive errors without a row in between: --max-errors sets the limit; the last: {last}")]
     TooManyErrors { count: u64, last: String },
+    #[error("source {symbol} sent a row that cannot be read")]
+    Row { symbol: String, source: ekuiper_host::CodecError },
     #[error("source {symbol} gave {got} of {wanted} rows within {after:?}")]
     TooFew { symbol: String, got: u64, wanted: u64, after: Duration },
     #[cfg(feature = "bench")]
@@ -150,6 +226,12 @@ pub(crate) enum Error {
     Signals(#[source] std::io::Error),
     #[error("cannot start a thread: raise the limit of processes and threads (ulimit -u), or of memory (ulimit -v)")]
     Thread(#[source] std::io::Error),
+}
+
+impl From<ekuiper_manager::Error> for Error {
+    fn from(error: ekuiper_manager::Error) -> Self {
+        Self::Manager(Box::new(error))
+    }
 }
 
 impl From<ekuiper_manager::archive::ArchiveError> for Error {
@@ -175,10 +257,16 @@ impl Error {
             | Self::NotAnObject { .. }
             | Self::ConfigWithoutSymbol { .. }
             | Self::NoTarget { .. }
+            | Self::RepeatOfRows
             | Self::EngineUrl { .. }
+            | Self::NoPluginName { .. }
             | Self::PluginName { .. }
+            | Self::AttachedName { .. }
+            | Self::AttachedForNothing
             | Self::NoName { .. }
-            | Self::SdkOfPython => 2,
+            | Self::SdkOfPython
+            | Self::MeasuredByAll { .. }
+            | Self::ServedToAll { .. } => 2,
             Self::Interrupted => INTERRUPTED,
             _ => 1,
         }
@@ -191,6 +279,11 @@ impl Error {
         matches!(
             self,
             Self::MissingField { .. }
+                | Self::NoObject { .. }
+                | Self::UnreadableRow { .. }
+                | Self::NoBoolean { .. }
+                | Self::FullWindow { .. }
+                | Self::Row { .. }
                 | Self::Host(
                     Host::Source { .. }
                         | Host::Message { .. }
@@ -207,10 +300,17 @@ impl Error {
 fn undescribed(failure: Option<&str>) -> String {
     let needed = ", as one on an official SDK does not: write NAME.json beside it";
     match failure {
-        Some(failure) if !advice(failure).is_empty() => format!(": {failure}"),
+        Some(failure) if !advice(failure).is_empty() || is_own_failure(failure) => format!(": {failure}"),
         Some(failure) => format!(" ({failure}){needed}"),
         None => needed.into(),
     }
+}
+
+/// Whether a plugin in Python has failed by itself. The official SDK takes
+/// `--describe` for its launch options, which are JSON.
+fn is_own_failure(failure: &str) -> bool {
+    let exception = failure.split([':', ' ']).next().unwrap_or_default();
+    (exception.ends_with("Error") || exception.ends_with("Exception")) && !exception.ends_with("JSONDecodeError")
 }
 
 /// What to do about a failure of a plugin in Python that its output explains;

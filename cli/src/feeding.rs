@@ -1,10 +1,12 @@
 //! Feeding a sink: it is opened again when it breaks, and closed at the end.
 
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ekuiper_core::Chain;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
-use ekuiper_host::Sink;
+use ekuiper_core::sync::lock;
+use ekuiper_host::{Delivery, Sink, SinkStopper};
 
 use crate::console;
 use crate::drain;
@@ -20,15 +22,52 @@ pub(crate) struct Feeding<'s> {
     open: Box<dyn Fn() -> ekuiper_host::Result<Sink> + 's>,
     /// `None` when it has broken and could not be opened again.
     sink: Option<Sink>,
+    fed: Arc<Fed>,
+    breaks: Crashes,
+}
+
+/// What has become of the rows of a sink that is fed, which any thread can ask.
+#[derive(Default)]
+pub(crate) struct Fed(Mutex<Openings>);
+
+#[derive(Default)]
+struct Openings {
     /// Rows of the former openings.
     former: Rows,
-    breaks: Crashes,
+    current: Option<SinkStopper>,
+}
+
+impl std::fmt::Debug for Fed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.rows().fmt(f)
+    }
+}
+
+impl Fed {
+    /// Returns what has become of the rows that were sent, as far as it is
+    /// known.
+    pub(crate) fn rows(&self) -> Rows {
+        let Openings { former, current } = &*lock(&self.0);
+        let mut rows = *former;
+        current.iter().for_each(|sink| rows += sink.delivery().into());
+        rows
+    }
+
+    fn opens(&self, sink: SinkStopper) {
+        lock(&self.0).current = Some(sink);
+    }
+
+    fn closes(&self, delivery: Delivery) {
+        let mut openings = lock(&self.0);
+        openings.former += delivery.into();
+        openings.current = None;
+    }
 }
 
 /// A row that was not taken.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) error: Error,
+    pub(crate) error: Box<Error>,
     /// The row was sent, so it is one of [`Feeding::rows`].
     pub(crate) was_sent: bool,
 }
@@ -41,7 +80,7 @@ impl<'s> Feeding<'s> {
         open: impl Fn() -> ekuiper_host::Result<Sink> + 's,
     ) -> Result<Self> {
         let (symbol, breaks) = (symbol.to_owned(), Crashes::new(RestartPolicy::default()));
-        let mut feeding = Self { session, symbol, open: Box::new(open), sink: None, former: Rows::default(), breaks };
+        let mut feeding = Self { session, symbol, open: Box::new(open), sink: None, fed: Arc::default(), breaks };
         feeding.start()?;
         Ok(feeding)
     }
@@ -50,6 +89,7 @@ impl<'s> Feeding<'s> {
         let sink = (self.open)()?;
         self.session.ends_with_a_signal(&sink);
         self.breaks.started(Instant::now());
+        self.fed.opens(sink.stopper());
         self.sink = Some(sink);
         Ok(())
     }
@@ -57,9 +97,12 @@ impl<'s> Feeding<'s> {
     /// Returns what has become of the rows that were sent, as far as it is
     /// known.
     pub(crate) fn rows(&self) -> Rows {
-        let mut rows = self.former;
-        self.sink.iter().for_each(|sink| rows += sink.delivery().into());
-        rows
+        self.fed.rows()
+    }
+
+    /// Returns the counts, which outlive the feeding.
+    pub(crate) fn fed(&self) -> Arc<Fed> {
+        self.fed.clone()
     }
 
     /// Sends a row. After a crash of the plugin it waits for the restart, and
@@ -68,7 +111,7 @@ impl<'s> Feeding<'s> {
     pub(crate) fn send(&mut self, send: impl Fn(&Sink) -> ekuiper_host::Result<()>) -> Result<(), Failure> {
         loop {
             let Some(sink) = &self.sink else {
-                self.reopen().map_err(|error| Failure { error, was_sent: false })?;
+                self.reopen().map_err(|error| Failure { error: error.into(), was_sent: false })?;
                 continue;
             };
             let before = sink.delivery().sent;
@@ -83,7 +126,7 @@ impl<'s> Feeding<'s> {
                 }
                 _ => {}
             }
-            return Err(Failure { error: error.into(), was_sent });
+            return Err(Failure { error: Box::new(error.into()), was_sent });
         }
     }
 
@@ -91,7 +134,7 @@ impl<'s> Feeding<'s> {
     fn retire(&mut self) {
         let Some(sink) = self.sink.take() else { return };
         let (delivery, closed) = drain::close(sink, &mut Progress::start());
-        self.former += delivery.into();
+        self.fed.closes(delivery);
         if let Err(error) = closed {
             tracing::info!(sink = self.symbol, error = %Chain(&error), "a sink that broke was not closed in order");
         }
@@ -122,10 +165,10 @@ impl<'s> Feeding<'s> {
     /// Waits until the sink has collected everything, and closes it. Returns
     /// what has become of all rows, and the outcome.
     pub(crate) fn close(self, progress: &mut Progress) -> (Rows, Result<()>) {
-        let Self { sink, mut former, .. } = self;
-        let Some(sink) = sink else { return (former, Ok(())) };
+        let Self { sink, fed, .. } = self;
+        let Some(sink) = sink else { return (fed.rows(), Ok(())) };
         let (delivery, closed) = drain::close(sink, progress);
-        former += delivery.into();
-        (former, closed)
+        fed.closes(delivery);
+        (fed.rows(), closed)
     }
 }

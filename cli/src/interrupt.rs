@@ -5,8 +5,8 @@
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,7 +28,16 @@ struct Shared {
     ended: PipeReader,
 }
 
+/// The first that was made: signals are the process's.
+static FIRST: OnceLock<Interrupt> = OnceLock::new();
+
 impl Interrupt {
+    /// Returns the command's interrupt, if it handles signals already. Without
+    /// that, a signal ends the process.
+    pub(crate) fn current() -> Option<Self> {
+        FIRST.get().cloned()
+    }
+
     /// Starts handling signals: the first one calls `on_interrupt`, from a
     /// separate thread.
     pub(crate) fn watch(on_interrupt: impl FnOnce() + Send + 'static) -> io::Result<Self> {
@@ -37,11 +46,13 @@ impl Interrupt {
         let mut signals = Signals::new(heard)?;
         let (ended, open) = io::pipe()?;
         let interrupt = Self(Arc::new(Shared { is_set: AtomicBool::new(false), ended }));
+        let _ = FIRST.set(interrupt.clone());
         let shared = interrupt.0.clone();
         let mut first: Option<(_, PipeWriter)> = Some((on_interrupt, open));
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for _ in signals.forever() {
                 let Some((on_interrupt, open)) = first.take() else {
+                    crate::view::restore();
                     std::process::exit(INTERRUPTED.into());
                 };
                 shared.is_set.store(true, Ordering::SeqCst);

@@ -54,7 +54,8 @@ pub(crate) fn init(level: LogLevel) {
         // Reporting them would panic where stderr is closed.
         .log_internal_errors(false)
         .with_filter(filter.with_target(PLUGIN, LevelFilter::OFF));
-    let output = PluginOutput.with_filter(Targets::new().with_target(PLUGIN, LevelFilter::INFO));
+    // At each level: what a plugin writes is shown, or hidden, as a whole.
+    let output = PluginOutput.with_filter(Targets::new().with_target(PLUGIN, LevelFilter::TRACE));
     tracing_subscriber::registry().with(log).with(output).init();
 }
 

@@ -5,6 +5,8 @@
 //! success, 1 failure, 2 wrong invocation, 130 interrupted.
 
 mod args;
+mod attachment;
+mod calling;
 mod check;
 mod commands;
 mod console;
@@ -13,25 +15,33 @@ mod drain;
 mod engine;
 mod error;
 mod feeding;
+mod figures;
+mod flow;
 mod folded;
+mod http_server;
 mod init;
 mod interrupt;
 mod json_text;
 mod lines;
 mod logging;
 mod output;
-mod package_files;
 mod pipeline;
 mod plugin_name;
+mod plugin_options;
 mod plugin_path;
+mod process_state;
 mod program_output;
 mod progress;
 mod project;
 mod reading;
+mod row_arguments;
 mod rows;
 mod session;
 mod target;
 mod template;
+mod test_server;
+mod token;
+mod view;
 mod watching;
 
 use std::process::ExitCode;

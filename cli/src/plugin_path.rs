@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::description::Description;
-use ekuiper_host::{Language, Package};
+use ekuiper_host::Package;
 use ekuiper_manager::Unpacked;
 
 use crate::args::Common;
@@ -60,7 +60,7 @@ pub(crate) fn resolve_for(path: &Path, common: &Common, options: &BuildOptions, 
     let mut package = match manifest {
         Some(package) => package,
         None => {
-            let described = describing::ask(&Program::Native(&program), &folder, common.init_timeout)?;
+            let described = describing::ask(&Program::Native(&program), &folder, common.init_timeout())?;
             described_package(folder, &described.needed(path)?, &file_name(&program))?
         }
     };
@@ -102,7 +102,7 @@ fn describe_script(given: &Path, folder: &Path, common: &Common) -> Result<Packa
         },
     };
     let program = Program::Python { script, interpreter: common.python_bin.as_deref() };
-    let described = describing::ask(&program, folder, common.init_timeout)?;
+    let described = describing::ask(&program, folder, common.init_timeout())?;
     described_package(folder.to_owned(), &described.needed(given)?, &file_name(script))
 }
 
@@ -113,15 +113,11 @@ fn described_package(folder: PathBuf, description: &Description, executable: &st
     Ok(Package { name: description.name.clone(), folder, manifest, program: None })
 }
 
-/// Asks a plugin for its description; `None` if it gives none.
+/// Asks a plugin for its description, as the host would start it; `None` if it
+/// gives none.
 pub(crate) fn describe(package: &Package, common: &Common) -> Result<Option<Description>> {
-    let script = package.folder.join(&package.manifest.executable);
-    let program = match (&package.program, package.manifest.language) {
-        (Some(program), _) => Program::Native(program),
-        (None, Language::Python) => Program::Python { script: &script, interpreter: common.python_bin.as_deref() },
-        (None, _) => Program::Native(&script),
-    };
-    Ok(describing::ask(&program, &package.folder, common.init_timeout)?.description())
+    let program = Program::Plugin { package, interpreter: common.python_bin.as_deref() };
+    Ok(describing::ask(&program, &package.folder, common.init_timeout())?.description())
 }
 
 /// Unpacks a zip; a signal ends that.

@@ -18,7 +18,12 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn start() -> Self {
-        Self { visible: std::io::stderr().is_terminal(), started: Instant::now(), drawn: None }
+        Self { visible: std::io::stderr().is_terminal() && !console::is_dumb(), started: Instant::now(), drawn: None }
+    }
+
+    /// Starts without a line of counters.
+    pub(crate) fn hidden() -> Self {
+        Self { visible: false, started: Instant::now(), drawn: None }
     }
 
     /// Returns whether the line is drawn at all.

@@ -1,7 +1,6 @@
 //! Building a plugin that is a Cargo project.
 
 use std::ffi::OsString;
-use std::io::BufRead;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,8 @@ use serde_json::Value;
 
 use crate::console;
 use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
+use crate::program_output::{self, ReadUntil};
 
 /// How a Cargo project is built.
 #[derive(Clone, Debug, Default, Args)]
@@ -90,12 +91,24 @@ impl Project {
         let failed = |source| Error::Cargo { path: self.folder.clone(), source };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let arguments: Vec<_> = arguments.iter().map(OsString::from).collect();
-        let (output, input) = std::io::pipe().map_err(failed)?;
+        let (mut output, input) = std::io::pipe().map_err(failed)?;
         let messages = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
         let child =
             GuardedProcess::start(Path::new(&cargo), &arguments, &self.folder, input, messages).map_err(failed)?;
-        for line in std::io::BufReader::new(output).lines() {
-            each(serde_json::from_str(&line.map_err(failed)?).unwrap_or_default());
+        let mut text = Vec::new();
+        let until = program_output::read(&mut output, None, Interrupt::current().as_ref(), |piece| {
+            for part in piece.split_inclusive(|byte| *byte == b'\n') {
+                text.extend_from_slice(part);
+                if text.ends_with(b"\n") {
+                    each(serde_json::from_slice(&text).unwrap_or_default());
+                    text.clear();
+                }
+            }
+            true
+        });
+        if until.map_err(failed)? != ReadUntil::End {
+            // Dropping it ends cargo, and the compilers that it has started.
+            return Err(Error::Interrupted);
         }
         if child.wait().map_err(failed)?.success() { Ok(()) } else { Err(Error::Build { path: self.folder.clone() }) }
     }

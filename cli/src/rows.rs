@@ -17,16 +17,18 @@ pub(crate) struct Rows {
     pub(crate) failed: u64,
     /// Neither is known.
     pub(crate) unknown: u64,
+    /// A filter did not let the row pass, as it should.
+    pub(crate) filtered: u64,
 }
 
 impl Rows {
     /// Returns the number of all rows.
     pub(crate) fn all(&self) -> u64 {
-        self.delivered + self.failed + self.unknown
+        self.delivered + self.failed + self.unknown + self.filtered
     }
 
-    /// Describes the rows that are not known to be delivered, with the plural
-    /// of what they are; `None` if all are delivered.
+    /// Describes the rows that are not known to be delivered, and were not
+    /// filtered, with the plural of what they are; `None` if there are none.
     pub(crate) fn problem(&self, plural: &str) -> Option<String> {
         let (all, failed, unknown) = (grouped(self.all()), grouped(self.failed), grouped(self.unknown));
         match (self.failed, self.unknown) {
@@ -46,7 +48,7 @@ impl Rows {
 
 impl From<Delivery> for Rows {
     fn from(delivery: Delivery) -> Self {
-        Self { delivered: delivery.delivered, failed: delivery.refused, unknown: delivery.unknown() }
+        Self { delivered: delivery.delivered, failed: delivery.refused, unknown: delivery.unknown(), filtered: 0 }
     }
 }
 
@@ -55,6 +57,7 @@ impl AddAssign for Rows {
         self.delivered += other.delivered;
         self.failed += other.failed;
         self.unknown += other.unknown;
+        self.filtered += other.filtered;
     }
 }
 
@@ -64,7 +67,8 @@ mod tests {
 
     #[test]
     fn what_is_not_delivered_is_said_in_one_clause() {
-        let said = |failed, unknown| Rows { delivered: 1000, failed, unknown }.problem("rows").unwrap_or_default();
+        let said =
+            |failed, unknown| Rows { delivered: 999, failed, unknown, filtered: 1 }.problem("rows").unwrap_or_default();
         assert_eq!([said(0, 0), said(1, 0)], ["", "1 of 1,001 rows failed"]);
         assert_eq!(said(0, 2), "the outcome of 2 of 1,002 rows is unknown");
         assert_eq!(said(1, 2), "1 of 1,003 rows failed, and the outcome of 2 is unknown");

@@ -2,7 +2,7 @@
 //!
 //! A line that is a comment with conditions in brackets, such as `# [source|sink]`,
 //! begins lines that are there only if one of the conditions holds;
-//! `# [/source|sink]` ends them. `plugin-name`, `plugin_name` and `sdk-path`
+//! `# [/source|sink]` ends them. `source&!sink` is one condition. `plugin-name`, `plugin_name` and `sdk-path`
 //! stand for the plugin's own.
 
 use crate::args::{Kind, Language};
@@ -66,10 +66,11 @@ fn chosen(text: &str, holds: &dyn Fn(&str) -> bool) -> String {
         match conditions(line) {
             Some(conditions) if conditions.starts_with('/') => is_left_out = false,
             Some(conditions) => {
-                is_left_out = !conditions.split('|').any(|condition| match condition.strip_prefix('!') {
+                let does_hold = |condition: &str| match condition.strip_prefix('!') {
                     Some(condition) => !holds(condition),
                     None => holds(condition),
-                });
+                };
+                is_left_out = !conditions.split('|').any(|all| all.split('&').all(does_hold));
             }
             None if is_left_out => {}
             None => content.push_str(line),
@@ -112,6 +113,9 @@ mod tests {
         let text = "a\n# [x]\nb\n# [/x]\n  // [!x]\nc\n  // [/!x]\n<!-- [y|x] -->\nd\n<!-- [/y|x] -->\n[x]\n#[x]\n";
         assert_eq!(chosen(text, &|condition| condition == "x"), "a\nb\nd\n[x]\n#[x]\n");
         assert_eq!(chosen(text, &|_| false), "a\nc\n[x]\n#[x]\n");
+        let both = "# [x&!y]\na\n# [/x&!y]\n# [y&!x|x&!y]\nb\n# [/y&!x|x&!y]\nc\n";
+        assert_eq!(chosen(both, &|condition| condition == "x"), "a\nb\nc\n");
+        assert_eq!(chosen(both, &|_| true), "c\n");
     }
 
     #[test]
@@ -136,7 +140,7 @@ mod tests {
                     Some(ended) => assert_eq!(open.take(), Some(ended), "{path}"),
                     None => assert_eq!(open.replace(conditions), None, "{path}"),
                 }
-                for condition in conditions.trim_start_matches('/').split('|') {
+                for condition in conditions.trim_start_matches('/').split(['|', '&']) {
                     let condition = condition.trim_start_matches('!');
                     let is_known = condition == "path" || KINDS.iter().any(|kind| kind.name() == condition);
                     assert!(is_known, "{path}: {condition}");

@@ -305,8 +305,6 @@ fn a_program_runs_in_the_images_of_its_processor_and_library() {
     let checked = of_program(&elf(riscv, true, EXECUTABLE, ""));
     assert_eq!(checked.summary["images"], json!([]));
     checked.only_of("warning", "images", "runs in none of eKuiper's images: it is built for riscv64");
-    let foreign = of_program(&elf(if cfg!(target_arch = "aarch64") { amd64 } else { arm64 }, true, EXECUTABLE, ""));
-    foreign.only_of("note", "start", "was not started: it is built for");
 }
 
 #[test]
@@ -414,7 +412,7 @@ fn a_rust_plugin_is_good_as_a_folder_and_as_a_zip() {
         // Which is for another engine's users.
         assert_eq!(found, ["sink file"], "{checked:?}");
         assert_eq!(checked.code, Some(0));
-        let tried = "3 of 3 functions, 1 of 1 source, 2 of 2 sinks tried and found good";
+        let tried = "4 of 4 functions, 1 of 1 source, 2 of 2 sinks tried and found good";
         assert_eq!(checked.summary["facts"]["symbols"], tried, "{checked:?}");
     }
     // Without a configuration the sinks are not tried, which is said.

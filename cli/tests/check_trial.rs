@@ -231,6 +231,52 @@ fn describing(bench: &Bench, description: &Value, manifest: &Value) -> Checked {
     check(bench, &folder, &[])
 }
 
+/// Checks a plugin whose function describes two arguments, and does this where
+/// a call is not as it describes.
+fn describing_function(wrong: &str) -> Checked {
+    let bench = Bench::new();
+    let function = format!(
+        "
+def call(request):
+    request = json.loads(request)
+    if request['func'] == 'IsAggregate': return b'{{\"state\":true,\"result\":false}}'
+    if request['func'] == 'Validate': return b'{{\"state\":true,\"result\":\"\"}}'
+    arguments = request['arg'][:-1]
+    good = [type(argument).__name__ for argument in arguments] == ['str', 'int']
+    if good: return b'{{\"state\":true,\"result\":1}}'
+    {wrong}
+"
+    );
+    let folder = plugin(&bench, &function);
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let arguments = json!([{ "name": "a", "type": "string" }, { "name": "b", "type": "int" }]);
+    let description = json!({ "format": 1, "name": name, "sources": [{ "name": "s" }], "sinks": [{ "name": "k" }],
+        "functions": [{ "name": "f", "arguments": arguments, "result": { "type": "int" } }] });
+    let script = folder.join(format!("{name}.py"));
+    let text = fs::read_to_string(&script).unwrap();
+    let describe =
+        format!("import sys\nif sys.argv[1] == '--describe':\n    print({:?}); sys.exit()\n", description.to_string());
+    fs::write(&script, describe + &text).unwrap();
+    check(&bench, &folder, &["--recv-timeout", "1s", "--try-for", "10s"])
+}
+
+#[test]
+fn a_function_must_answer_calls_that_it_does_not_describe() {
+    describing_function("return b'{\"state\":false,\"result\":\"no\"}'").is_good();
+    let crashes = |when: &str| format!("if {when}: os._exit(7)\n    return b'{{\"state\":false,\"result\":\"no\"}}'");
+    for (wrong, call) in [
+        (crashes("arguments[0] is None"), "f(null, 2)"),
+        (crashes("arguments[0] == 7"), "f(7, 2)"),
+        (crashes("arguments[1:] == [None]"), "f(\"sample\", null)"),
+        (crashes("len(arguments) == 3"), "f(\"sample\", 2, \"sample\")"),
+        (crashes("len(arguments) == 1"), "f(\"sample\")"),
+        ("time.sleep(600)".to_owned(), "f(null, 2)"),
+    ] {
+        let checked = describing_function(&wrong);
+        checked.only_of("error", "symbols", &format!("does not answer when it is called as {call}: "));
+    }
+}
+
 #[test]
 fn a_description_that_says_something_else_than_the_manifest_is_found() {
     let bench = Bench::new();

@@ -110,3 +110,46 @@ fn what_cannot_be_packaged_is_said() {
     assert!(error.contains("etc is a link to a folder"), "{error}");
     assert!(!Path::new(zip).exists(), "half a package is left");
 }
+
+/// A plugin in Python in an environment of its own is asked for its description
+/// there, as the host would start it; where that is not, it is packaged without.
+#[test]
+fn a_plugin_with_an_environment_describes_itself_in_it() {
+    let bench = Bench::new();
+    let mirror = example("mirror");
+    let program = Path::new(env!("CARGO_BIN_EXE_ekuiper-plugin")).parent().unwrap().with_file_name("release/mirror");
+    assert!(bench.run(&["call", &mirror, "echo", "1"]).code == Some(0) && program.is_file());
+    let script = format!(
+        "import os, subprocess, sys\nassert os.environ['OWN'] == '1' and sys.argv[1:] == ['--describe']\n\
+         subprocess.run([{program:?}, '--describe'])\n"
+    );
+    let wrapper = |words: &str| format!("#!/bin/sh\n{words}export OWN=1\nexec \"$@\"\n");
+    let tools = bench.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    support::write_program(&tools.join("conda"), wrapper("shift 3\n").as_bytes());
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    for (name, environment, paths) in [
+        ("venv", r#""venv","env":"mine""#, [&*path, &path]),
+        ("conda", r#""conda","env":"mine""#, [&path, "/usr/bin:/bin"]),
+    ] {
+        let manifest = format!(
+            r#"{{"version":"v1","language":"python","executable":"x.py","virtualEnvType":{environment},"functions":["revert"]}}"#
+        );
+        let folder = bench.plugin(name, &manifest);
+        fs::write(folder.join("x.py"), &script).unwrap();
+        fs::create_dir_all(folder.join("mine/bin")).unwrap();
+        support::write_program(&folder.join("mine/bin/python"), wrapper("set -- python3 \"$@\"\n").as_bytes());
+        for path in paths {
+            let zip = bench.path().join("made.zip");
+            let mut command = bench.command(&["package", folder.to_str().unwrap(), "-o", zip.to_str().unwrap()]);
+            let child = command.env("PATH", path).stdout(std::process::Stdio::piped());
+            let ran = support::finish(child.stderr(std::process::Stdio::piped()).spawn().unwrap());
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            let is_described = entries(&zip).iter().any(|(name, _)| name == "functions/revert.json");
+            let is_there = path.contains("tools");
+            assert_eq!(is_described, is_there, "{name}: {ran:?}");
+            assert_eq!(ran.stderr.contains("is not asked for its description: "), !is_there, "{ran:?}");
+        }
+    }
+    bench.assert_nothing_is_left();
+}

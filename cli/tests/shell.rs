@@ -314,6 +314,9 @@ fn lines_that_are_wrong_are_told_with_their_number_and_cut() {
         (b"{}\n\n \n{\"a\":\"\xff\"}\n", "line 4 of stdin is not UTF-8: byte 0xff at column 7, in {\"a\":\""),
         (b"{}\nx\n", "line 2 of stdin is not JSON: expected value at column 1, in x"),
         (b"{}\n1e999\n", "line 2 of stdin is not JSON: number out of range at column 5, in 1e999"),
+        // A NUL within stdin does not make it UTF-16.
+        (b"{}\n\"\0\"\n{}\n", "line 2 of stdin is not JSON: control character"),
+        (b"{}\n\0\n", "line 2 of stdin is not JSON: expected value at column 1"),
         (&long, "line 2 of stdin is not JSON: control character"),
         (&longer, "line 2 of stdin is longer than a message may be (67108864 bytes); it begins with \"xxxx"),
         (b"{}\n{\"a\":1}}\n", "line 2 of stdin is not JSON: trailing characters at column 8, in {\"a\":1}}"),
@@ -323,6 +326,9 @@ fn lines_that_are_wrong_are_told_with_their_number_and_cut() {
         assert!(stderr.len() < 300, "{} bytes: {stderr:.300}", stderr.len());
         assert_eq!((code, stdout), (Some(1), acked(1)), "{told}");
     }
+    // One that is just as long as a message may be.
+    let whole = [&b"\""[..], &vec![b'x'; (64 << 20) - 2], b"\"\r\n"].concat();
+    assert_eq!(fed(&bench, &plugin, &whole).0, Some(0));
     for (encoding, text) in encoded("{\"a\":1}\n") {
         let (code, stdout, stderr) = fed(&bench, &plugin, &text);
         assert_eq!((code, stdout), (Some(1), acked(0)));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use ekuiper_manager::archive::Contents;
-use support::{Bench, example};
+use support::{Bench, example, finish, speaker};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -98,4 +98,56 @@ fn a_bad_zip_is_one_error() {
     std::fs::write(&path, "hello").unwrap();
     let error = bench.fails(1, &["call", path.to_str().unwrap(), "f", "1"]);
     assert!(error.contains("none.zip is not a zip, or it is damaged: "), "{error}");
+}
+
+#[test]
+fn what_a_killed_watch_leaves_is_removed_by_the_next_command() {
+    let bench = Bench::new();
+    let body = "def call(request): return b'{\"state\":true,\"result\":1}'\n";
+    let plugin = speaker(&bench, "b'handshake'", body);
+    let path = plugin.to_str().unwrap();
+    let zip = bench.path().join("some.zip");
+    let zip = zip.to_str().unwrap();
+    assert_eq!(bench.run(&["package", path, "-o", zip]).code, Some(0));
+    let folders = || {
+        let left = std::fs::read_dir(bench.path().join("tmp")).unwrap();
+        let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let is_ours = |name: &String| name.starts_with("ekuiper-unpacked-") || name.starts_with("ekuiper-watch-");
+        left.filter(is_ours).collect::<Vec<_>>()
+    };
+    let killed = [vec!["watch", path, "f", "1"], vec!["call", zip, "f", "-"]];
+    for arguments in killed {
+        let mut command = bench.command(&arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"[]\n").unwrap();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        bench.wait_for_processes();
+        assert_eq!(folders().len(), 1, "{arguments:?}");
+    }
+    assert_eq!(bench.run(&["call", zip, "f", "1"]).code, Some(0));
+    assert_eq!(folders(), [""; 0]);
+}
+
+#[test]
+fn a_temporary_folder_that_cannot_be_made_is_told_with_its_place() {
+    let bench = Bench::new();
+    let plugin = speaker(&bench, "b'handshake'", "");
+    let path = plugin.to_str().unwrap();
+    let zip = bench.path().join("some.zip");
+    let zip = zip.to_str().unwrap();
+    assert_eq!(bench.run(&["package", path, "-o", zip]).code, Some(0));
+    let none = bench.path().join("none");
+    let sockets = bench.path().join("tmp");
+    for arguments in [["call", zip, "f", "1"], ["watch", path, "f", "1"]] {
+        let mut command = bench.command(&arguments);
+        command.args(["--ipc-dir", sockets.to_str().unwrap()]).env("TMPDIR", &none);
+        let ran = finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let told =
+            format!("ekuiper-plugin: cannot make a temporary folder in {}: TMPDIR names another", none.display());
+        assert!(ran.stderr.starts_with(&told), "{ran:?}");
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+    }
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use ekuiper_core::description::{Description, is_own_file};
 use ekuiper_core::message::SymbolKind;
 use ekuiper_host::Package;
+use ekuiper_manager::settings::{self, Settings};
 use serde_json::{Map, Value};
 
 use super::file;
@@ -83,10 +84,7 @@ pub(super) fn check(package: &Package, described: Option<&Description>, report: 
 /// The default configuration of a source, if its file has a usable one.
 pub(super) fn default_configuration(package: &Package, source: &str) -> Option<Map<String, Value>> {
     let bytes = file::read(&package.folder.join(format!("sources/{source}.yaml")), file::TEXT).ok()?;
-    match configurations(&bytes).ok()?.remove("default") {
-        Some(Value::Object(fields)) => Some(fields),
-        _ => Some(Map::new()),
-    }
+    configurations(&bytes).ok()?.remove("default")
 }
 
 /// The files in the three folders, sorted.
@@ -112,38 +110,15 @@ impl Files {
 }
 
 /// Parses a source's configurations: a mapping of mappings.
-fn configurations(bytes: &[u8]) -> Result<Map<String, Value>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
-    let parsed: Value = match text.trim_start_matches('\u{feff}').trim() {
-        "" => return Err("is empty: a stream on the source finds no configuration".into()),
-        text => {
-            serde_saphyr::from_str(text).map_err(|error| format!("is not YAML: {}", first_line(&error.to_string())))?
-        }
-    };
-    let described = |value: &Value| match value {
-        Value::Null => "empty",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a mapping",
-        Value::String(_) => "a text",
-        _ => "a single value",
-    };
-    let Value::Object(configurations) = parsed else {
-        return Err(format!("must be a mapping of configurations, and is {}", described(&parsed)));
-    };
-    // An empty configuration is null.
-    let wrong = configurations.iter().find(|(_, value)| !matches!(value, Value::Object(_) | Value::Null));
-    if let Some((name, value)) = wrong {
-        return Err(format!("must have a mapping of fields under {name:?}, which is {}", described(value)));
+fn configurations(bytes: &[u8]) -> Result<Settings, String> {
+    let configurations = settings::parse(bytes)?;
+    if configurations.is_empty() {
+        return Err("is empty: a stream on the source finds no configuration".into());
     }
     if !configurations.contains_key("default") {
         return Err("has no configuration \"default\", which a stream without CONF_KEY takes".into());
     }
     Ok(configurations)
-}
-
-fn first_line(text: &str) -> &str {
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or(text).trim();
-    line.strip_prefix("error: ").unwrap_or(line)
 }
 
 fn check_json(kind: SymbolKind, path: &str, bytes: &[u8], report: &mut Report) {
@@ -329,7 +304,7 @@ mod tests {
     #[test]
     fn configurations_are_a_mapping_of_mappings() {
         let default = configurations(b"# c\ndefault:\n  a: 1\n  b: [x]\nother: {}\n").unwrap();
-        assert_eq!(default["default"], json!({ "a": 1, "b": ["x"] }));
+        assert_eq!(json!(default["default"]), json!({ "a": 1, "b": ["x"] }));
         assert!(configurations(b"default:\n").is_ok());
         for bad in ["", "# only\n", "- a\n", "text", "default: 5\n", "a:\n  b: 1\n", "default: {", "\tdefault: {}\n a"]
         {

@@ -12,8 +12,8 @@ use super::images::{IMAGES, Image};
 use super::program::{Library, Native, Processor, Program};
 use super::report::{Area, Report};
 
-/// Checks the executable. Returns why it cannot be started on this machine,
-/// although others can.
+/// Checks the executable. Returns why this machine may be none that starts it,
+/// although others do; only a start shows whether that is so.
 pub(super) fn check(package: &Package, is_project: bool, report: &mut Report) -> Option<String> {
     let executable = &package.manifest.executable;
     let path = package.program.clone().unwrap_or_else(|| package.folder.join(executable));
@@ -49,6 +49,14 @@ pub(super) fn check(package: &Package, is_project: bool, report: &mut Report) ->
             }
             foreign(&native)
         }
+    }
+}
+
+/// The processor that a native program is built for.
+pub(super) fn processor(package: &Package) -> Option<&'static str> {
+    match Program::read(&package.folder.join(&package.manifest.executable)) {
+        Ok(Program::Native(native)) => Some(native.processor.name()),
+        _ => None,
     }
 }
 
@@ -88,7 +96,7 @@ fn has_file(folder: &Path, name: &str, levels: usize) -> bool {
             })
 }
 
-/// Why the program cannot be started on this machine.
+/// Why this machine may be none that starts the program.
 fn foreign(native: &Native) -> Option<String> {
     if native.processor != Processor::own() {
         return Some(format!(

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::bounded;
+use ekuiper_manager::bounded::{self, Ended};
+use ekuiper_manager::script::{self, SCRIPT};
+
 use super::file;
 use super::report::{Area, Report};
 use crate::interrupt::Interrupt;
-
-const SCRIPT: &str = "install.sh";
 
 /// Maximum time to check the syntax.
 const SYNTAX: Duration = Duration::from_secs(10);
@@ -56,9 +56,10 @@ pub(super) fn check(folder: &Path, interrupt: &Interrupt, report: &mut Report) {
             report.warning(Area::Install, SCRIPT, text, instead);
         }
     }
-    match bounded::run("/bin/sh", &["-n", SCRIPT], folder, SYNTAX, interrupt) {
-        Ok(ended) if ended.status.is_some_and(|status| !status.success()) => {
-            let text = format!("is no shell script that /bin/sh understands: {}", ended.output);
+    let arguments = ["-n", SCRIPT].map(Into::into);
+    match bounded::run(Path::new("/bin/sh"), &arguments, folder, SYNTAX, &|| interrupt.is_set()) {
+        Ok((Ended::Status(status), output)) if !status.success() => {
+            let text = format!("is no shell script that /bin/sh understands: {output}");
             report.error(Area::Install, SCRIPT, text, "correct it: eKuiper installs no plugin whose script fails");
         }
         _ => {}
@@ -70,19 +71,10 @@ pub(super) fn run(folder: &Path, interrupt: &Interrupt, report: &mut Report) {
     if !folder.join(SCRIPT).is_file() {
         return report.note(Area::Install, SCRIPT, "is not there, so --install runs nothing", "");
     }
-    let path = folder.join(SCRIPT);
-    let ran = bounded::run("/bin/sh", &[&path.to_string_lossy()], folder, PATIENCE, interrupt);
-    let problem = match ran {
-        Err(error) => format!("cannot be run by /bin/sh: {error}"),
-        Ok(ended) => match ended.status {
-            Some(status) if status.success() => return report.fact(Area::Install, "install.sh has succeeded"),
-            Some(status) => format!("has failed ({status}){}", wrote(&ended.output)),
-            None => format!("has not ended after {PATIENCE:?}{}", wrote(&ended.output)),
-        },
-    };
-    report.error(Area::Install, SCRIPT, problem, "correct it: eKuiper installs no plugin whose script fails");
-}
-
-fn wrote(output: &str) -> String {
-    if output.is_empty() { " and wrote nothing".into() } else { format!(" and wrote:\n{output}") }
+    match script::run(folder, &[], PATIENCE, &|| interrupt.is_set()) {
+        Ok(()) => report.fact(Area::Install, "install.sh has succeeded"),
+        Err(problem) => {
+            report.error(Area::Install, SCRIPT, problem, "correct it: eKuiper installs no plugin whose script fails");
+        }
+    }
 }

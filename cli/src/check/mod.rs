@@ -5,7 +5,6 @@
 //! what keeps the command itself from working.
 
 mod archive;
-mod bounded;
 mod comparing;
 mod engine_files;
 mod executable;
@@ -27,13 +26,12 @@ use ekuiper_core::Chain;
 use ekuiper_core::description::Description;
 use ekuiper_core::message::SymbolKind;
 use ekuiper_host::{Error as HostError, Package};
-use ekuiper_manager::Unpacked;
-use ekuiper_manager::archive::Contents;
+use ekuiper_manager::archive::{Contents, Files, is_left_out};
+use ekuiper_manager::{Scratch, Unpacked};
 
 use crate::args::{CheckArguments, Common};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::package_files::{Files, is_left_out};
 use crate::plugin_path::{self, Resolved};
 use crate::project::Project;
 use crate::session::Session;
@@ -67,6 +65,28 @@ pub(crate) fn check(common: &Common, arguments: &CheckArguments, report: &mut Re
     if interrupt.is_set() { Err(Error::Interrupted) } else { checked }
 }
 
+/// Looks at the files of a zip, as a check that starts nothing. Returns the
+/// package and the processor that its program is built for, if it is for one;
+/// `None` if that cannot be read, which is reported.
+///
+/// # Errors
+/// The zip cannot be read, or a signal came.
+pub(crate) fn check_files(
+    path: &Path,
+    interrupt: &Interrupt,
+    report: &mut Report,
+) -> Result<Option<(Package, Option<&'static str>)>> {
+    let Some(zip) = archive::open(path, report)? else { return Ok(None) };
+    let Some(package) = manifest_of(Package::read(zip.unpacked.folder()), report)? else { return Ok(None) };
+    zip.check(&package.manifest, report);
+    manifest::check(&package, report);
+    executable::check(&package, false, report);
+    install::check(&package.folder, interrupt, report);
+    engine_files::check(&package, None, report);
+    let processor = executable::processor(&package);
+    if interrupt.is_set() { Err(Error::Interrupted) } else { Ok(Some((package, processor))) }
+}
+
 fn check_zip(common: &Common, arguments: &CheckArguments, interrupt: &Interrupt, report: &mut Report) -> Result<()> {
     let Some(zip) = archive::open(&arguments.path, report)? else { return Ok(()) };
     report.set_plugin(&zip.plugin, "");
@@ -95,10 +115,10 @@ fn copy(package: &Package) -> Result<Unpacked> {
     Files::of(&package.folder).add(Path::new(""), &mut contents, &|name| is_left_out(name))?;
     let manifest = serde_json::to_string(&package.manifest).unwrap_or_default();
     contents.add_bytes(&format!("{}.json", package.name), manifest, false)?;
-    let zip = tempfile::Builder::new().suffix(".zip").tempfile();
-    let zip = zip.map_err(|source| Error::Read { path: std::env::temp_dir(), source })?;
-    contents.write(zip.path())?;
-    Ok(Unpacked::new(zip.path(), |_| true)?)
+    let scratch = Scratch::new("check")?;
+    let zip = scratch.path().join("package.zip");
+    contents.write(&zip)?;
+    Ok(Unpacked::new(&zip, |_| true)?)
 }
 
 /// Takes what is wrong with a manifest for a finding.
@@ -142,30 +162,28 @@ fn check_plugin(
     if arguments.install {
         install::run(&package.folder, interrupt, report);
     }
-    let is_started = has_program && elsewhere.is_none() && !arguments.no_start && !interrupt.is_set();
+    let is_started = has_program && !arguments.no_start && !interrupt.is_set();
     let description = if is_started { describe(package, common, report)? } else { None };
     executable::check_python_images(package, description.as_ref(), report);
     engine_files::check(package, description.as_ref().filter(|_| !is_zip), report);
     let mut can_start = is_started;
     if let Some(description) = &description {
         can_start &= comparing::check(package, description, report);
-    } else if is_started {
+    } else if is_started && elsewhere.is_none() {
         let text =
             "gives no description of itself, as a plugin on an official SDK: the manifest was not compared with it";
         report.note(Area::Start, &package.name, text, "");
     }
-    match elsewhere {
-        Some(reason) => report.note(Area::Start, &package.name, format!("was not started: {reason}"), "check it there"),
-        None if arguments.no_start => report.fact(Area::Start, "not started (--no-start)"),
-        None => {}
+    if arguments.no_start {
+        report.fact(Area::Start, "not started (--no-start)");
     }
     if !can_start || interrupt.is_set() {
         return Ok(());
     }
-    let wanted = Wanted { try_for: arguments.try_for, configs: arguments.configs()? };
+    let wanted = Wanted { try_for: arguments.try_for, configs: arguments.configs()?, elsewhere };
     let common = Common {
-        drain_timeout: common.drain_timeout.min(DRAIN),
-        drain_stall: common.drain_stall.min(DRAIN_STALL),
+        drain_timeout: Some(common.drain_timeout().min(DRAIN)),
+        drain_stall: Some(common.drain_stall().min(DRAIN_STALL)),
         ..common.clone()
     };
     let package = package.clone();
@@ -176,14 +194,14 @@ fn check_plugin(
 
 /// Asks the program for its description; what it answers wrongly is reported.
 fn describe(package: &Package, common: &Common, report: &mut Report) -> Result<Option<Description>> {
-    let common = Common { init_timeout: common.init_timeout.min(DESCRIBE), ..common.clone() };
+    let common = Common { init_timeout: Some(common.init_timeout().min(DESCRIBE)), ..common.clone() };
     match plugin_path::describe(package, &common) {
         Err(error @ Error::Misdescribed { .. }) => {
             report.error(Area::Start, "--describe", Chain(&error).to_string(), "");
             Ok(None)
         }
         // The start says why.
-        Err(Error::Describe { .. } | Error::NoDescription { .. }) => Ok(None),
+        Err(Error::Host(_) | Error::Describe { .. } | Error::NoDescription { .. }) => Ok(None),
         described => described,
     }
 }

@@ -69,6 +69,15 @@ pub(crate) struct Finding {
     advice: String,
 }
 
+impl Finding {
+    /// What is wrong and what to do, as a part of a sentence.
+    fn sentence(&self) -> String {
+        let subject = if self.subject.is_empty() { String::new() } else { format!("{}: ", self.subject) };
+        let advice = if self.advice.is_empty() { String::new() } else { format!("; {}", self.advice) };
+        format!("{subject}{}{advice}", self.text)
+    }
+}
+
 /// Maximum length of a finding's text, in bytes; longer texts are cut.
 const LONGEST: usize = 4 << 10;
 
@@ -133,6 +142,18 @@ impl Report {
     /// The number of errors and warnings so far.
     pub(crate) fn problems(&self) -> u64 {
         self.count(Level::Error) + self.count(Level::Warning)
+    }
+
+    /// The first error in a few words, if there is one, and the number of further
+    /// ones.
+    pub(crate) fn first_error(&self) -> Option<(String, u64)> {
+        let first = self.findings.iter().find(|finding| finding.level == Level::Error)?;
+        Some((first.sentence(), self.count(Level::Error) - 1))
+    }
+
+    /// The warnings in a few words.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.findings.iter().filter(|finding| finding.level == Level::Warning).map(Finding::sentence)
     }
 
     /// The findings in short, for tests.

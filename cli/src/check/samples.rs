@@ -15,6 +15,23 @@ pub(super) fn arguments(function: &FunctionDescription) -> Vec<Value> {
     function.arguments.iter().filter(|argument| !argument.optional).chain(variadic).map(of_field).collect()
 }
 
+/// Arguments that do not fit a description, made of such that do: NULL and a
+/// value of another type in each place, one more and one fewer.
+pub(super) fn misfits(fitting: &[Value]) -> Vec<Vec<Value>> {
+    let mut found = Vec::new();
+    for place in 0..fitting.len() {
+        let other = if fitting[place].is_string() { json!(7) } else { json!("sample") };
+        for value in [Value::Null, other] {
+            let mut arguments = fitting.to_vec();
+            arguments[place] = value;
+            found.push(arguments);
+        }
+    }
+    found.push([fitting, &[json!("sample")]].concat());
+    found.extend(fitting.split_last().map(|(_, fewer)| fewer.to_vec()));
+    found
+}
+
 /// Whether a description says nothing of the arguments.
 pub(super) fn is_unknown(function: &FunctionDescription) -> bool {
     function.arguments.is_empty()
@@ -96,6 +113,14 @@ mod tests {
         for none in ["", "f", "f(x)", "f('a', x)", "f('a' 'b')", "f('a',)", "f('a) + 1", "f([1])"] {
             assert_eq!(literals(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn misfits_are_wrong_in_one_place_or_in_number() {
+        let found = misfits(&[json!("a"), json!(1)]);
+        let wanted = json!([[null, 1], [7, 1], ["a", null], ["a", "sample"], ["a", 1, "sample"], ["a"]]);
+        assert_eq!(json!(found), wanted);
+        assert_eq!(json!(misfits(&[])), json!([["sample"]]));
     }
 
     #[test]

@@ -14,7 +14,11 @@ use super::report::{Area, Level, Report};
 use super::{engine_files, samples};
 use crate::check::leftovers::Leftovers;
 use crate::error::excerpt;
+use crate::process_state;
 use crate::session::Session;
+
+/// Maximum time until the host tells of the end of a process.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// Maximum number of arguments of a function that does not describe itself.
 const MOST_ARGUMENTS: usize = 3;
@@ -46,6 +50,8 @@ pub(super) struct Wanted {
     pub(super) try_for: Duration,
     /// Configurations that the user gives, by symbol.
     pub(super) configs: BTreeMap<String, Value>,
+    /// Why this machine may be none that starts the program.
+    pub(super) elsewhere: Option<String>,
 }
 
 /// A plugin that is tried.
@@ -99,6 +105,11 @@ impl Trial<'_> {
                 true
             }
             Err(error) => {
+                if let Some(reason) = &self.wanted.elsewhere {
+                    let text = format!("was not started: {reason} ({})", Chain(&error));
+                    report.note(Area::Start, &self.package.name, text, "check it there");
+                    return false;
+                }
                 let advice = match error {
                     HostError::NoHandshake { .. } => {
                         "call the SDK's run or start with the plugin's name, which is the manifest's"
@@ -124,6 +135,7 @@ impl Trial<'_> {
                     continue;
                 }
                 let before = report.problems();
+                let process = self.host().pid(&self.package.name);
                 let is_tried = match kind {
                     SymbolKind::Function => {
                         self.try_function(symbol, report);
@@ -133,7 +145,7 @@ impl Trial<'_> {
                     SymbolKind::Sink => self.try_sink(symbol, report),
                 };
                 self.leftovers.look(self.host().pid(&self.package.name));
-                self.tell_crashes(kind, symbol, before < report.problems(), report);
+                self.tell_crashes(kind, symbol, process, before < report.problems(), report);
                 *good.entry(kind).or_default() += usize::from(is_tried && before == report.problems());
             }
         }
@@ -145,10 +157,22 @@ impl Trial<'_> {
         report.fact(Area::Symbols, format!("{} tried and found good", words.collect::<Vec<_>>().join(", ")));
     }
 
-    /// Reports crashes that no other finding tells of.
-    fn tell_crashes(&self, kind: SymbolKind, symbol: &str, is_told: bool, report: &mut Report) {
-        let crashes = self.events.try_iter().filter(|event| matches!(event.kind, EventKind::Crashed { .. }));
-        if let Some(crash) = crashes.last().filter(|_| !is_told) {
+    /// Reports crashes that no other finding tells of. The end of the process
+    /// that a symbol was tried with may be told later than its outcome, and is
+    /// not that of the next symbol.
+    fn tell_crashes(&self, kind: SymbolKind, symbol: &str, process: Option<u32>, is_told: bool, report: &mut Report) {
+        let give_up = Instant::now() + TOLD;
+        let mut last = None;
+        loop {
+            let is_awaited = last.is_none() && process.is_some_and(has_ended);
+            let left = give_up.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(if is_awaited { left } else { Duration::ZERO }) {
+                Ok(event) if matches!(event.kind, EventKind::Crashed { .. }) => last = Some(event),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        if let Some(crash) = last.filter(|_| !is_told) {
             let text = format!("the plugin crashed meanwhile: {crash}");
             report.error(Area::Symbols, &format!("{kind} {symbol}"), text, "");
         }
@@ -333,8 +357,35 @@ fn try_described(subject: &str, function: &Function, described: &FunctionDescrip
             let text = format!("answers {call} with an error: {text}");
             report.warning(Area::Symbols, subject, text, "give the description an example of a good call");
         }
-        Err(error) => failed(subject, &format!("cannot be called as {call}"), &error, report),
+        Err(error) => return failed(subject, &format!("cannot be called as {call}"), &error, report),
     }
+    try_misfits(subject, function, &arguments, report);
+}
+
+/// Calls a function with arguments that it does not describe: its answer may be
+/// an error, but there must be one. A number of arguments that it does not
+/// accept is not passed on, as no engine does.
+fn try_misfits(subject: &str, function: &Function, fitting: &[Value], report: &mut Report) {
+    for arguments in samples::misfits(fitting) {
+        let accepted = match arguments.len() == fitting.len() {
+            true => Ok(()),
+            false => function.validate(samples::expressions(&arguments).as_slice()),
+        };
+        match accepted.and_then(|()| function.call::<Value>(arguments.as_slice()).map(drop)) {
+            Ok(()) | Err(HostError::Function { .. }) => {}
+            Err(error) => {
+                let call = call_of(function, &arguments);
+                let advice = "answer such a call with an error: rows have NULL, and values of other types";
+                let text = format!("does not answer when it is called as {call}: {}", Chain(&error));
+                return report.error(Area::Symbols, subject, text, advice);
+            }
+        }
+    }
+}
+
+/// Returns whether a process has ended.
+fn has_ended(process: u32) -> bool {
+    matches!(process_state::of(process), None | Some('Z' | 'X'))
 }
 
 fn try_undescribed(subject: &str, function: &Function, is_aggregate: bool, report: &mut Report) {

@@ -1,5 +1,6 @@
-//! `call`: one function call, or many to measure it.
+//! `call`: one function call, many to measure it, or one for each line of stdin.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -7,37 +8,76 @@ use ekuiper_host::Function;
 use serde_json::{Value, json};
 
 use super::argument;
-use crate::args::{Call, Common};
+use crate::args::FunctionCall;
+use crate::calling::Calling;
 use crate::console;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output;
 use crate::progress::{Progress, grouped, rate};
 use crate::session::Session;
 
-pub(super) fn run(common: &Common, call: &Call) -> Result<ExitCode> {
+/// In place of arguments: rows of them from stdin.
+const STDIN: &str = "-";
+
+pub(super) fn run(open: impl FnOnce() -> Result<Session>, call: &FunctionCall) -> Result<ExitCode> {
+    if call.arguments == [STDIN] {
+        return match call.repeat {
+            None => call_rows(&open()?, call),
+            Some(_) => Err(Error::RepeatOfRows),
+        };
+    }
     let arguments = call.arguments.iter().enumerate();
     let arguments = arguments.map(|(index, text)| argument(index + 1, text));
     let arguments = arguments.collect::<Result<Vec<Value>>>()?;
-    let session = Session::open(common, &call.build, &[&call.path])?;
+    let session = open()?;
     let printed = execute(&session, call, arguments);
     session.outcome(printed)?;
     Ok(session.interrupt.exit_code())
 }
 
-fn execute(session: &Session, call: &Call, arguments: Vec<Value>) -> Result<()> {
+fn execute(session: &Session, call: &FunctionCall, arguments: Vec<Value>) -> Result<()> {
     let function = session.host.function(&call.function)?;
     console::show_plugin_output();
-    function.validate(arguments.as_slice())?;
-    let result = match call.repeat {
-        None => function.call::<Value>(arguments.as_slice())?,
-        Some(count) => measure(&function, &arguments, count)?,
-    };
+    let result = session.again_when_back(|| {
+        function.validate(arguments.as_slice())?;
+        match call.repeat {
+            None => function.call::<Value>(arguments.as_slice()),
+            Some(count) => measure(&function, &arguments, count),
+        }
+    })?;
     // A missing reader of stdout is not a failure of the call.
     output::line(result).map(|_| ())
 }
 
+/// Calls the function once for each line of stdin, in several processes at once
+/// if it is declared parallel.
+fn call_rows(session: &Session, call: &FunctionCall) -> Result<ExitCode> {
+    let started = {
+        let opened = session.host.function_pool(&call.function).as_described().open();
+        session.outcome(opened.map(Some).map_err(Error::from))?
+    };
+    // A signal came first.
+    let Some(function) = started else { return Ok(session.interrupt.exit_code()) };
+    session.tell_what_happens()?;
+    // What is typed is not to be drawn over.
+    let progress = (!std::io::stdin().is_terminal()).then(Progress::start);
+    let (rows, called) = Calling::new(session, function)?.run(progress);
+    let _ = session.crashes();
+    session.outcome(called)?;
+    if session.interrupt.is_set() {
+        let costs: Vec<_> =
+            rows.uncertainty("calls").into_iter().chain(["the rest of stdin was not called".into()]).collect();
+        console::tell(format_args!("interrupted: {}", costs.join(", and ")));
+        return Ok(session.interrupt.exit_code());
+    }
+    match rows.problem("calls") {
+        Some(problem) => Err(Error::NotDelivered(problem)),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
 /// Calls the function `count` times in sequence.
-fn measure(function: &Function, arguments: &[Value], count: u64) -> Result<Value> {
+fn measure(function: &Function, arguments: &[Value], count: u64) -> ekuiper_host::Result<Value> {
     let mut latencies = Vec::with_capacity(count.min(1 << 20) as usize);
     let mut progress = Progress::start();
     for done in 0..count {

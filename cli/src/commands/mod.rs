@@ -1,15 +1,18 @@
 //! The commands, one file each.
 
+mod attach;
 #[cfg(feature = "bench")]
 mod bench;
 mod call;
 mod check;
 mod completions;
 mod deploy;
+mod logs;
 mod man;
 mod new;
 mod package;
 mod run;
+mod serve;
 mod sink;
 mod source;
 mod watch;
@@ -20,19 +23,25 @@ use serde_json::Value;
 
 use crate::args::{Arguments, Command};
 use crate::error::{EXCERPT, Error, Result, excerpt};
+use crate::session::Session;
 
 /// Runs the command.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let common = &arguments.common;
     match &arguments.command {
         Command::New(new) => new::run(new),
-        Command::Call(call) => call::run(common, call),
-        Command::Source(source) => source::run(common, source),
-        Command::Sink(sink) => sink::run(common, sink),
+        Command::Call(call) => call::run(|| Session::open(common, &call.build, &[&call.path]), &call.call),
+        Command::Source(source) => {
+            source::run(|| Session::open(common, &source.build, &[&source.path]), &source.reading)
+        }
+        Command::Sink(sink) => sink::run(|| Session::open(common, &sink.build, &[&sink.path]), &sink.feeding),
         Command::Run(run) => run::run(common, run),
         Command::Check(arguments) => check::run(common, arguments),
         Command::Package(arguments) => package::run(common, arguments),
+        Command::Attach(attach) => attach::run(common, attach),
+        Command::Serve(serve) => serve::run(common, serve),
         Command::Watch(watch) => watch::run(common, watch),
+        Command::Logs(logs) => logs::run(logs),
         Command::Deploy(arguments) => deploy::deploy(common, arguments),
         Command::Remove(arguments) => deploy::remove(arguments),
         #[cfg(feature = "bench")]
@@ -93,7 +102,7 @@ fn text_hint(text: &str) -> String {
 
 /// Returns the first integer of this JSON that does not fit into 64 bits: it
 /// would be read as a float and lose digits.
-fn long_integer(json: &str) -> Option<&str> {
+pub(crate) fn long_integer(json: &str) -> Option<&str> {
     let mut rest = json;
     while let Some(at) = rest.find(|character: char| matches!(character, '"' | '-' | '0'..='9')) {
         rest = &rest[at..];

@@ -5,21 +5,22 @@ use std::process::ExitCode;
 
 use ekuiper_core::description::Description;
 use ekuiper_core::manifest::{Language, Manifest};
-use ekuiper_core::printable;
+use ekuiper_core::{Chain, printable};
 use ekuiper_host::Package;
-use ekuiper_manager::archive::Contents;
+use ekuiper_manager::archive::{Contents, Files, is_left_out};
 use serde_json::json;
 
 use crate::args::{Common, PackageArguments, PackageOptions};
 use crate::console;
 use crate::error::{Error, Result};
 use crate::output;
-use crate::package_files::{Files, is_left_out};
 use crate::plugin_path::{self, Resolved};
 use crate::project::{Build, BuildOptions, Project};
+use crate::session::end_builds_with_a_signal;
 use crate::target::Target;
 
 pub(super) fn run(common: &Common, arguments: &PackageArguments) -> Result<ExitCode> {
+    end_builds_with_a_signal()?;
     let made = make(common, &arguments.path, &arguments.options, arguments.output.as_deref())?;
     console::line(format_args!(
         "{}: {} KiB, {} files, {}",
@@ -57,7 +58,7 @@ pub(crate) fn make(common: &Common, path: &Path, wanted: &PackageOptions, output
         return Err(Error::NothingToBuild { path: path.to_owned(), target: target.clone() });
     }
     // Refused before anything is built.
-    if project.is_some() {
+    if project.is_some() && !wanted.no_build {
         target.check()?;
     }
     // A program that runs here describes itself: another target's is built
@@ -65,7 +66,14 @@ pub(crate) fn make(common: &Common, path: &Path, wanted: &PackageOptions, output
     let here = if target.runs_here() { &target } else { &Target::Native };
     let options = BuildOptions { debug: false, no_build: wanted.no_build };
     let Resolved { mut package, .. } = plugin_path::resolve_for(path, common, &options, here)?;
-    let description = plugin_path::describe(&package, common)?;
+    let description = match plugin_path::describe(&package, common) {
+        // Its environment may not be on this machine.
+        Err(Error::Host(error)) if package.manifest.is_venv() || package.manifest.conda_env().is_some() => {
+            console::line(format_args!("the plugin is not asked for its description: {}", Chain(&error)));
+            None
+        }
+        described => described?,
+    };
     if let (Some(project), Some(triple), false) = (&project, target.triple(), target.runs_here()) {
         let program = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy();
         let build = Build {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::object;
-use crate::args::{Common, Sink};
+use crate::args::SinkFeeding;
 use crate::error::{Error, Result};
 use crate::feeding::Feeding;
 use crate::folded::RecordErrors;
@@ -16,9 +16,9 @@ use crate::rows::Rows;
 use crate::session::Session;
 use crate::{console, drain};
 
-pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
+pub(super) fn run(open: impl FnOnce() -> Result<Session>, sink: &SinkFeeding) -> Result<ExitCode> {
     let config = object("--config", &sink.config)?;
-    let session = Session::open(common, &sink.build, &[&sink.path])?;
+    let session = open()?;
     let open = || session.host.sink(&sink.symbol).config(config.clone()).require_ack(sink.ack).open();
     let opened = session.outcome(Feeding::open(&session, &sink.symbol, open).map(Some))?;
     // All of stdin was sent.
@@ -29,7 +29,7 @@ pub(super) fn run(common: &Common, sink: &Sink) -> Result<ExitCode> {
         None => (Rows::default(), Ok(())),
     };
     let fed = session.outcome(fed);
-    let Rows { delivered, failed, unknown } = rows;
+    let Rows { delivered, failed, unknown, .. } = rows;
     let acked = if sink.ack { delivered } else { 0 };
     let _ = session.crashes();
     let summary = json!({
@@ -77,7 +77,7 @@ fn feed_lines(session: &Session, feeding: &mut Feeding<'_>, acks: bool, progress
             if session.interrupt.is_set() {
                 return Ok(false);
             }
-            let (line, error) = (lines.number(), failure.error);
+            let (line, error) = (lines.number(), *failure.error);
             match failure.was_sent {
                 false => return Err(Error::Unsent { line, source: Box::new(error) }),
                 true if error.concerns_one_record() => errors.add_at(line, &error)?,

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::{Chain, printable};
 use ekuiper_host::SymbolKind;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{argument, object};
 use crate::args::{Common, Watch};
+use crate::console;
 use crate::error::{Error, Result};
 use crate::json_text::JsonText;
 use crate::output::{self, Reader};
@@ -32,7 +33,7 @@ pub(super) fn run(common: &Common, watch: &Watch) -> Result<ExitCode> {
     }
     let (session, updates) = Session::watch(common, &watch.build, &[&watch.path])?;
     let watched = match kind(&session, watch)? {
-        Some(SymbolKind::Source) => read(&session, watch, config),
+        Some(SymbolKind::Source) => read(&session, watch, &config, &updates),
         Some(SymbolKind::Function) => call(&session, watch, &arguments, &updates),
         Some(SymbolKind::Sink) => Err(Error::WatchedSink { symbol: watch.symbol.clone().unwrap_or_default() }),
         None => {
@@ -61,29 +62,79 @@ fn kind(session: &Session, watch: &Watch) -> Result<Option<SymbolKind>> {
     }
 }
 
-/// Runs a pipeline whose plugins are watched.
+/// Runs a pipeline whose plugins are watched. If a plugin keeps crashing, the
+/// pipeline runs again once it is updated.
 fn pipeline(common: &Common, watch: &Watch) -> Result<ExitCode> {
     let pipeline = Pipeline::read(&watch.path)?;
     let paths: Vec<&Path> = pipeline.plugins.iter().map(AsRef::as_ref).collect();
-    let (session, _updates) = Session::watch(common, &watch.build, &paths)?;
-    super::run::execute(&session, &pipeline, &watch.limits)
+    let (session, updates) = Session::watch(common, &watch.build, &paths)?;
+    loop {
+        match super::run::execute(&session, &pipeline, &watch.limits, None) {
+            Err(error) if error.is_final() && !session.interrupt.is_set() => {
+                console::line(format_args!("{}: the pipeline runs again after the next change", Chain(&error)));
+                if !has_update(&session, &updates) {
+                    return Ok(session.interrupt.exit_code());
+                }
+            }
+            done => return done,
+        }
+    }
 }
 
-/// Prints a source's rows.
-fn read(session: &Session, watch: &Watch, config: Value) -> Result<()> {
+/// Prints a source's rows. After its end, or a failure, it is read again once
+/// the plugin is updated.
+fn read(session: &Session, watch: &Watch, config: &Value, updates: &Receiver<String>) -> Result<()> {
     let symbol = watch.symbol.as_deref().unwrap_or_default();
-    let source = session.host.source(symbol).datasource(&watch.datasource).config(config);
-    let source = source.open_as::<JsonText>()?;
+    let begun = Instant::now();
+    let open = || {
+        let source = session.host.source(symbol).datasource(&watch.datasource).config(config.clone());
+        Ok(Reading::new(source.open_as::<JsonText>()?, symbol, None, &watch.limits, &session.interrupt))
+    };
+    // Without a first version there is nothing to go on with.
+    let mut reading = Ok(open()?);
     session.tell_what_happens()?;
-    let mut reading = Reading::new(source, symbol, None, &watch.limits, &session.interrupt);
+    loop {
+        let ended = match reading.and_then(print_rows) {
+            Ok(Reader::HasGone) => return Ok(()),
+            Ok(Reader::Reads) => format!("source {symbol} has ended"),
+            Err(error) => Chain(&error).to_string(),
+        };
+        let is_over = watch.limits.timeout.is_some_and(|timeout| begun.elapsed() >= timeout);
+        if is_over || session.interrupt.is_set() {
+            return Ok(());
+        }
+        console::line(format_args!("{ended}: it is read again after the next change"));
+        if !has_update(session, updates) {
+            return Ok(());
+        }
+        reading = open();
+    }
+}
+
+/// Prints the rows until the source's end, or until nobody reads them.
+fn print_rows(mut reading: Reading<JsonText>) -> Result<Reader> {
     reading.ends_with_the_reader_of_stdout()?;
     while let Some(tuple) = reading.next()? {
         reading.errors.reset();
         if output::line(tuple.message)? == Reader::HasGone {
-            break;
+            return Ok(Reader::HasGone);
         }
     }
-    Ok(())
+    Ok(if reading.has_no_reader() { Reader::HasGone } else { Reader::Reads })
+}
+
+/// Waits for an update; false if there will be none.
+fn has_update(session: &Session, updates: &Receiver<String>) -> bool {
+    loop {
+        match updates.recv_timeout(LOOK) {
+            Ok(_) => break,
+            Err(RecvTimeoutError::Timeout) if !session.interrupt.is_set() => {}
+            Err(_) => return false,
+        }
+    }
+    // Those that came meanwhile are in effect as well.
+    updates.try_iter().for_each(drop);
+    true
 }
 
 /// Calls a function, and again after each update.
@@ -102,12 +153,8 @@ fn call(session: &Session, watch: &Watch, arguments: &[Value], updates: &Receive
         if printed == Reader::HasGone {
             return Ok(());
         }
-        loop {
-            match updates.recv_timeout(LOOK) {
-                Ok(_) => break,
-                Err(RecvTimeoutError::Timeout) if !session.interrupt.is_set() => {}
-                Err(_) => return Ok(()),
-            }
+        if !has_update(session, updates) {
+            return Ok(());
         }
     }
 }

@@ -2,8 +2,10 @@
 //! behind.
 #![allow(dead_code)] // each test file uses its part
 
+pub(crate) mod attached;
 pub(crate) mod checked;
 pub(crate) mod raw_zip;
+pub(crate) mod served;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -121,8 +123,16 @@ impl Bench {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
             assert!(!(name.contains(&own) && name.ends_with(".ipc")), "left in /tmp: {name}");
         }
-        let processes = processes_of(self.path());
-        assert!(processes.is_empty(), "left running: {processes:?}");
+        // The guard of a process that was killed ends a moment later.
+        let give_up = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let processes = processes_of(self.path());
+            if processes.is_empty() {
+                break;
+            }
+            assert!(std::time::Instant::now() < give_up, "left running: {processes:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -214,7 +224,7 @@ channel(folder + "/plugin_{name}.ipc", {first}, say)
 /// Creates a plugin in Python that speaks SP and has the source `s`, the sink
 /// `k` and the function `f`. `hello` is the start of its control channel;
 /// `body` defines `source(push)`, `row(data)` and `call(request)`, as far as
-/// they are used: `push` sends a message, `call` returns the reply. `stopped`
+/// they are used (or `take(path, data)`, for sinks that differ): `push` sends a message, `call` returns the reply. `stopped`
 /// is set when the source is to stop.
 pub(crate) fn speaker(bench: &Bench, hello: &str, body: &str) -> PathBuf {
     let name = bench.unique("speaker");
@@ -248,6 +258,7 @@ def serve(path, words, answer):
         if command is None:
             return
         request, words = request + 1, answer(command[4:])
+def take(path, data): return row(data)
 def listen(path, acks):
     l = socket.socket(socket.AF_UNIX)
     l.bind(path)
@@ -258,7 +269,7 @@ def listen(path, acks):
         f = greet(s, 0x51)
         ack = dial(acks, 0x50)[0] if acks else None
         while (data := receive(f)) is not None:
-            answer = row(data)
+            answer = take(path, data)
             if ack:
                 send(ack, answer or b'{{}}')
     threading.Thread(target=collect, daemon=True).start()

@@ -4,6 +4,7 @@ use std::path::Path;
 
 /// An entry: its name, Unix mode, compression method (0 stored, 8 deflated),
 /// content as stored, and the size that is announced.
+#[derive(Clone, Copy)]
 pub(crate) struct Entry<'a> {
     pub(crate) name: &'a str,
     pub(crate) mode: u32,
@@ -87,4 +88,55 @@ fn crc32(bytes: &[u8]) -> u32 {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1)))
     };
     !bytes.iter().fold(u32::MAX, next)
+}
+
+/// Writes a zip that lists a million empty files, in 54 MB.
+pub(crate) fn write_million(path: &Path) {
+    const COUNT: u64 = 1_000_000;
+    const HEADER: [u8; 46] = {
+        let mut header = [0; 46];
+        // Signature, version 2.0, made on Unix, and a name of eight bytes.
+        (header[0], header[1], header[2], header[3]) = (b'P', b'K', 1, 2);
+        (header[4], header[5], header[6], header[28]) = (20, 3, 20, 8);
+        header
+    };
+    let mut zip = Vec::with_capacity(COUNT as usize * 54 + 98);
+    for number in 0..COUNT {
+        zip.extend(HEADER);
+        zip.extend(format!("{number:08}").as_bytes());
+    }
+    let size = zip.len() as u64;
+    // The end of the list with fields of 64 bits, where that is, and the usual
+    // end, which says that its fields are too small.
+    zip.extend(b"PK\x06\x06");
+    zip.extend(44u64.to_le_bytes());
+    zip.extend([45, 3, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    zip.extend([COUNT, COUNT, size, 0].iter().flat_map(|field| field.to_le_bytes()));
+    zip.extend(b"PK\x06\x07\0\0\0\0");
+    zip.extend(size.to_le_bytes());
+    zip.extend(1u32.to_le_bytes());
+    zip.extend(b"PK\x05\x06\0\0\0\0");
+    zip.extend([0xff; 12]);
+    zip.extend([0, 0]);
+    std::fs::write(path, zip).unwrap();
+}
+
+/// Returns zeros as `deflate` would have them: a zero, and repetitions of it.
+pub(crate) fn deflated_zeros(length: u64) -> Vec<u8> {
+    /// What one repetition stands for.
+    const REPETITION: u64 = 258;
+    // Bits in the order of the format, as texts: the last block with the fixed
+    // code, a zero; the length 258 at distance 1.
+    let (begin, repetition) = ("11000110000", "1100010100000");
+    let bits = |text: &str| -> Vec<u8> {
+        let bytes = text.as_bytes().chunks_exact(8);
+        bytes.map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | (bit - b'0'))).collect()
+    };
+    // 8 repetitions are 13 bytes, and the beginning of the next is where theirs
+    // was.
+    let first = bits(&(begin.to_owned() + &repetition.repeat(17)));
+    let (head, cycle) = (&first[..13], &first[13..26]);
+    let mut zeros = head.to_vec();
+    (0..length / REPETITION / 8).for_each(|_| zeros.extend(cycle));
+    zeros
 }

@@ -1,0 +1,272 @@
+//! `serve`: what is refused, in a sentence and with nothing changed on disk.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ekuiper_manager::archive::{Archive, Contents, Limits};
+use serde_json::{Value, json};
+use support::Bench;
+use support::raw_zip::{self, Entry};
+use support::served::{Server, package};
+
+/// Everything in the folder but the record of changes, with sizes.
+fn files(root: &Path) -> BTreeMap<PathBuf, u64> {
+    fn add(folder: &Path, found: &mut BTreeMap<PathBuf, u64>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() {
+                add(&entry.path(), found);
+            }
+            found.insert(entry.path(), if metadata.is_file() { metadata.len() } else { 0 });
+        }
+    }
+    let mut found = BTreeMap::new();
+    add(root, &mut found);
+    found.retain(|path, _| !path.ends_with("audit.jsonl"));
+    found
+}
+
+fn post(server: &Server, body: &Value) -> (u16, String) {
+    server.ask("POST", "/plugins/portables", &body.to_string(), "")
+}
+
+/// Returns an error's text, which is one sentence of printable letters.
+fn sentence(body: &str) -> String {
+    let error: Value = serde_json::from_str(body).unwrap_or_else(|problem| panic!("{problem}: {body}"));
+    assert!(error["error"].is_u64(), "{body}");
+    let text = error["message"].as_str().unwrap().to_owned();
+    // What a script wrote follows in lines of its own.
+    assert!(!text.split(" and wrote:\n").next().unwrap().contains(char::is_control), "{text:?}");
+    assert!(text.len() < 10_000, "{} bytes", text.len());
+    text
+}
+
+/// Contents of the package of `mirror`, which is in the bench's folder.
+fn contents(bench: &Bench) -> Contents {
+    let folder = bench.path().join("unpacked");
+    if !folder.exists() {
+        let mut archive = Archive::open(bench.path().join("v1.zip"), Limits::default()).unwrap();
+        archive.unpack(&folder, |_| true).unwrap();
+    }
+    let mut contents = Contents::new();
+    for (name, is_executable) in [("mirror.json", false), ("run", true), ("sources/random.yaml", false)] {
+        contents.add_file(name, folder.join(name), is_executable).unwrap();
+    }
+    contents
+}
+
+#[test]
+fn bad_packages_are_refused_and_change_nothing() {
+    let bench = Bench::new();
+    let good: Value = serde_json::from_str(&package(&bench, "v1")).unwrap();
+    let path = |name: &str| bench.path().join(format!("{name}.zip"));
+    let write = |name: &str, change: &dyn Fn(&mut Contents)| {
+        let mut contents = contents(&bench);
+        change(&mut contents);
+        contents.write(&path(name)).unwrap();
+    };
+    let scripted = |name: &str, script: &str| {
+        write(name, &|contents| contents.add_bytes("install.sh", script, true).unwrap());
+    };
+    raw_zip::write_million(&path("million"));
+    let manifest = Entry::file("mirror.json", b"{}");
+    let zeros = raw_zip::deflated_zeros(3 << 30);
+    let bomb = Entry { method: 8, stored: &zeros, announced: 3 << 30, ..Entry::file("zeros", b"") };
+    raw_zip::write(&path("bomb"), &[manifest, bomb]);
+    raw_zip::write(&path("liar"), &[manifest, Entry { announced: 100, ..bomb }]);
+    raw_zip::write(&path("out"), &[manifest, Entry::file("../out", b"")]);
+    raw_zip::write(&path("absolute"), &[manifest, Entry::file("/tmp/out", b"")]);
+    raw_zip::write(&path("link"), &[manifest, Entry { mode: 0o120_777, ..Entry::file("link", b"/etc/passwd") }]);
+    raw_zip::write(&path("none"), &[Entry::file("mirror.py", b"")]);
+    raw_zip::write(&path("two"), &[manifest, Entry::file("other.json", b"{}")]);
+    raw_zip::write(&path("other"), &[Entry::file("other.json", b"{}")]);
+    std::fs::write(path("text"), "this is no zip").unwrap();
+    scripted("fails", "echo it is broken >&2\nexit 3");
+    scripted("prints", "head -c 1G /dev/zero");
+    scripted("blank", "printf '\\033[2J\\007'; exit 1");
+    let server = Server::start(&bench);
+    let installed = bench.path().join("plugins");
+    let is_installed = |state: &str| state == "v1 is installed";
+    for state in ["nothing is installed", "v1 is installed"] {
+        if is_installed(state) {
+            assert_eq!(post(&server, &good).0, 201);
+        }
+        let before = files(&installed);
+        for (name, said) in [
+            ("million", "million.zip is no zip, or its list of entries is longer than that of 20000, the limit"),
+            ("bomb", "bomb.zip is larger than 2048 MiB, unpacked, which is the limit"),
+            ("liar", "zeros cannot be unpacked"),
+            ("out", "entry ../out leads out of the plugin's folder"),
+            ("absolute", "entry /tmp/out is an absolute path"),
+            ("link", "entry link is a symbolic link"),
+            ("none", "none.zip has no manifest: NAME.json must be at its root"),
+            ("two", "two.zip has 2 files that may be the manifest: mirror.json, other.json"),
+            ("other", "the package is that of plugin other, not of mirror"),
+            ("text", "text.zip is not a zip, or it is damaged"),
+            ("absent", "cannot read "),
+            ("fails", "plugin mirror: install.sh has failed (exit status: 3) and wrote:\nit is broken"),
+            ("prints", "plugin mirror: install.sh has written more than 16 MiB, and was killed"),
+            ("blank", "plugin mirror: install.sh has failed (exit status: 1) and wrote:"),
+        ] {
+            let body = json!({ "name": "mirror", "file": format!("file://{}", path(name).display()) });
+            let (status, answer) = if is_installed(state) {
+                server.ask("PUT", "/plugins/portables/mirror", &body.to_string(), "")
+            } else {
+                post(&server, &body)
+            };
+            assert_eq!(status, 400, "{state}, {name}: {answer}");
+            assert!(sentence(&answer).contains(said), "{state}, {name}: {answer}");
+            assert_eq!(files(&installed), before, "{state}, {name}");
+        }
+        for sha256 in ["00", "", "not hexadecimal \u{1b}"] {
+            let mut body = good.clone();
+            body["sha256"] = json!(sha256);
+            let (status, answer) = post(&server, &body);
+            assert_eq!(status, 400);
+            assert!(sentence(&answer).contains("v1.zip has the SHA-256 "), "{answer}");
+            assert_eq!(files(&installed), before, "{sha256}");
+        }
+    }
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn bad_names_are_refused_and_change_nothing() {
+    let bench = Bench::new();
+    let good: Value = serde_json::from_str(&package(&bench, "v1")).unwrap();
+    let server = Server::start(&bench);
+    let before = files(&bench.path().join("plugins"));
+    let long = "n".repeat(300);
+    for (name, encoded) in [
+        ("a/b", "a%2Fb"),
+        ("../x", "..%2Fx"),
+        ("a b", "a%20b"),
+        ("a\u{1b}[2Jb", "a%1B%5B2Jb"),
+        ("a\nb", "a%0Ab"),
+        ("a\u{0}b", "a%00b"),
+        (".hidden", ".hidden"),
+        ("\u{202e}x", "%E2%80%AEx"),
+        (&long, &long),
+    ] {
+        let mut body = good.clone();
+        body["name"] = json!(name);
+        let (status, answer) = post(&server, &body);
+        assert_eq!(status, 400, "{name:?}");
+        assert!(sentence(&answer).contains("cannot be a plugin's name"), "{name:?}: {answer}");
+        let path = format!("/plugins/portables/{encoded}");
+        for (method, path, body, expected) in [
+            ("PUT", path.clone(), body.to_string(), 400),
+            ("DELETE", path.clone(), String::new(), 400),
+            ("GET", path.clone(), String::new(), 404),
+            ("GET", format!("{path}/status"), String::new(), 404),
+            ("DELETE", format!("/config/uploads/{encoded}"), String::new(), 400),
+        ] {
+            let (status, answer) = server.ask(method, &path, &body, "");
+            assert_eq!(status, expected, "{method} {name:?}: {answer}");
+            sentence(&answer);
+        }
+        // As the name of a file that is uploaded; a header cannot have all.
+        if !name.contains(['\n', '\0']) {
+            let form = format!(
+                "--b\r\nContent-Disposition: form-data; name=\"uploadFile\"; filename=\"{name}\"\r\n\r\nx\r\n--b--\r\n"
+            );
+            let kind = "Content-Type: multipart/form-data; boundary=b\r\n";
+            let (status, answer) = server.ask("POST", "/config/uploads", &form, kind);
+            assert_eq!(status, 400, "{name:?}: {answer}");
+            sentence(&answer);
+        }
+        assert_eq!(files(&bench.path().join("plugins")), before, "{name:?}");
+    }
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn two_installations_of_one_plugin_at_once_are_one() {
+    let bench = Bench::new();
+    package(&bench, "v1");
+    let mut slow = contents(&bench);
+    slow.add_bytes("install.sh", "echo > \"$1/begun\"\nwhile ! test -e \"$1/go\"; do sleep 0.05; done", true).unwrap();
+    let zip = bench.path().join("slow.zip");
+    slow.write(&zip).unwrap();
+    let body = json!({
+        "name": "mirror", "file": format!("file://{}", zip.display()), "shellParas": [bench.path()],
+    });
+    let server = Server::start(&bench);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| post(&server, &body));
+        ekuiper_conformance::wait_until("install.sh has begun", || bench.path().join("begun").exists());
+        let (status, answer) = post(&server, &body);
+        assert_eq!(status, 400);
+        assert!(sentence(&answer).contains("plugin mirror is being installed, updated or removed"), "{answer}");
+        std::fs::write(bench.path().join("go"), "").unwrap();
+        assert_eq!(first.join().unwrap(), (201, "portable plugin mirror is created".into()));
+    });
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
+/// In a file system of its own, of 4 MiB.
+#[test]
+fn a_full_disk_is_said_and_changes_nothing() {
+    let isolated = ["--map-root-user", "--mount"];
+    let can = Command::new("unshare").args(isolated).arg("true").status();
+    if !can.is_ok_and(|status| status.success()) {
+        // Past the capture of the test's output.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: a full disk: this user cannot mount (unshare --map-root-user)");
+        return;
+    }
+    let bench = Bench::new();
+    let good: Value = serde_json::from_str(&package(&bench, "v1")).unwrap();
+    let mut large = contents(&bench);
+    let mut state = 1u32;
+    let noise = (0..6 << 20).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    large.add_bytes("noise", noise.collect::<Vec<_>>(), false).unwrap();
+    let zip = bench.path().join("large.zip");
+    large.write(&zip).unwrap();
+    let plugins = bench.path().join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    let script = "mount -t tmpfs -o size=4m,mode=0755 tmpfs \"$0\" && exec \"$@\"";
+    let wrapper = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, &plugins.display().to_string()];
+    let server = Server::start_in(&bench, &wrapper);
+    // As it is in there.
+    let installed =
+        Path::new("/proc").join(server.id().to_string()).join("root").join(plugins.strip_prefix("/").unwrap());
+    let before = files(&installed);
+    let body = json!({ "name": "mirror", "file": format!("file://{}", zip.display()) });
+    let (status, answer) = post(&server, &body);
+    assert_eq!(status, 400);
+    let text = sentence(&answer);
+    assert!(text.contains("cannot write ") && text.contains("No space left on device"), "{text}");
+    assert_eq!(files(&installed), before);
+    let form = [
+        b"--b\r\nContent-Disposition: form-data; name=\"uploadFile\"; filename=\"large.zip\"\r\n\r\n",
+        std::fs::read(&zip).unwrap().as_slice(),
+        b"\r\n--b--\r\n",
+    ]
+    .concat();
+    let (status, answer) =
+        server.ask_bytes("POST", "/config/uploads", &form, "Content-Type: multipart/form-data; boundary=b\r\n");
+    assert_eq!(status, 400);
+    assert!(sentence(&answer).contains("No space left on device"), "{answer}");
+    assert_eq!(files(&installed), before);
+    // There is room for this one.
+    assert_eq!(post(&server, &good).0, 201);
+    let before = files(&installed);
+    let (status, answer) = server.ask("PUT", "/plugins/portables/mirror", &body.to_string(), "");
+    assert_eq!(status, 400);
+    assert!(sentence(&answer).contains("No space left on device"), "{answer}");
+    assert_eq!(files(&installed), before);
+    assert_eq!(server.json("/plugins/portables/mirror/status")["status"], "running");
+    server.end();
+    bench.assert_nothing_is_left();
+}

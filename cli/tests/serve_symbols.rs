@@ -1,0 +1,193 @@
+//! Functions, sources and sinks by requests to `serve`.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // these are tests, helpers included
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use ekuiper_conformance::wait_until;
+use serde_json::{Value, json};
+use support::Bench;
+use support::served::{Server, package};
+
+const LINES: &str = "Content-Type: application/x-ndjson\r\n";
+
+fn serve(bench: &Bench) -> Server {
+    let server = Server::start(bench);
+    let (status, said) = server.ask("POST", "/plugins/portables", &package(bench, "v1"), "");
+    assert_eq!(status, 201, "{said}");
+    server
+}
+
+/// The lines of a body that came in chunks.
+fn lines(body: &str) -> Vec<Value> {
+    body.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(|line: &Value| line.is_object()).collect()
+}
+
+/// The symbols of `mirror` that are open, but functions.
+fn open(server: &Server) -> Vec<Value> {
+    let symbols = server.json("/plugins")[0]["symbols"].as_array().unwrap().clone();
+    symbols.into_iter().filter(|symbol| symbol["kind"] != "function").collect()
+}
+
+#[test]
+fn a_function_is_called_once_or_for_each_line() {
+    let bench = Bench::new();
+    let server = serve(&bench);
+    let call = |name: &str, body: &str| server.ask("POST", &format!("/functions/{name}"), body, "");
+    assert_eq!(call("revert", r#"["hello"]"#), (200, "\"olleh\"\n".to_owned()));
+    for (name, body, status, said) in [
+        ("nope", "[]", 404, "there is no function nope: the plugins serve average, echo, revert"),
+        ("revert", "7", 400, "the arguments are to be a JSON array"),
+        ("revert", "[7]", 422, "function revert: invalid argument 1"),
+        ("revert?time=1", "[]", 400, "is none of timeout"),
+        ("revert?timeout=x", "[]", 400, "timeout is to be a whole number"),
+        ("revert?timeout=0", "[]", 400, "timeout is to be at least 1"),
+    ] {
+        let (found, text) = call(name, body);
+        assert_eq!(found, status, "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+    let rows: String = (0..5000).map(|n| format!("[\"{n}a\"]\n")).collect();
+    let (status, answers) = server.ask("POST", "/functions/revert", &format!("{rows}[7]\nx\n7\n\n[\"end\"]"), LINES);
+    assert_eq!(status, 200);
+    let answers = lines(&answers);
+    assert_eq!(answers.len(), 5004);
+    for (n, answer) in answers[..5000].iter().enumerate() {
+        let expected: String = format!("{n}a").chars().rev().collect();
+        assert_eq!(*answer, json!({ "result": expected }));
+    }
+    for (answer, said) in answers[5000..].iter().zip(["invalid argument 1", "is not JSON", "no JSON array"]) {
+        assert!(answer["error"].as_str().unwrap().contains(said), "{answer}");
+    }
+    assert_eq!(answers[5003], json!({ "result": "dne" }));
+    server.end();
+}
+
+#[test]
+fn a_source_is_read_until_the_reader_goes() {
+    let bench = Bench::new();
+    let server = serve(&bench);
+    let path = "/sources/random?count=3&config=%7B%22interval%22:1%7D";
+    let (status, body) = server.ask("GET", path, "", "");
+    assert_eq!(status, 200, "{body}");
+    let counts: Vec<_> = lines(&body).iter().map(|line| line["message"]["count"].clone()).collect();
+    assert_eq!(counts, [1, 2, 3]);
+    let (status, body) = server.ask("GET", path, "", "Accept: text/event-stream\r\n");
+    assert_eq!((status, body.matches("data: {\"message\":{\"count\":").count()), (200, 3), "{body}");
+    for (path, status, said) in [
+        ("/sources/nope", 404, "nope"),
+        ("/sources/random?config=7", 400, "config is to be a JSON object"),
+        ("/sources/random?key=nope", 400, "nope"),
+        ("/sources/random?config=%7B%22interval%22:%22x%22%7D", 422, "invalid config field interval"),
+        ("/sources/random?rows=1", 400, "is none of datasource, config, key, count"),
+    ] {
+        let (found, text) = server.ask("GET", path, "", "");
+        assert_eq!(found, status, "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+    let mut rows = server.follow("/sources/random", "");
+    rows.find(|row| row.contains("\"count\":2")).unwrap();
+    assert_eq!(open(&server).len(), 1);
+    drop(rows);
+    wait_until("the source is closed", || open(&server).is_empty());
+    // One that is open when the server ends does not hold it up.
+    let mut rows = server.follow("/sources/random", "");
+    rows.find(|row| row.contains("\"count\":2")).unwrap();
+    let said = server.end();
+    assert!(!said.contains("requests were still under way"), "{said}");
+}
+
+#[test]
+fn a_sink_is_fed_and_tells_of_each_row() {
+    let bench = Bench::new();
+    let server = serve(&bench);
+    let file = bench.path().join("rows");
+    let path = format!("/sinks/file?config=%7B%22path%22:%22{}%22%7D", file.display());
+    let (status, body) = server.ask("POST", &path, "{\"n\":1}\n[{\"n\":2},{\"n\":3}]\n7\nx\n{\"n\":4}\n", "");
+    assert_eq!(status, 200, "{body}");
+    let states: Vec<_> = lines(&body).iter().map(|row| row["state"].clone()).collect();
+    assert_eq!(states, ["acked", "acked", "failed", "failed", "acked"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n");
+    let (status, text) = server.ask("POST", "/sinks/file", "{}\n", "");
+    assert_eq!(status, 422, "{text}");
+    assert!(text.contains("missing field `path`"), "{text}");
+    // A client that goes in the middle of its rows.
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\r\n", server.address);
+    stream.write_all(format!("{head}{{\"n\":5}}\n{{\"n\":6}}").as_bytes()).unwrap();
+    let mut answer = BufReader::new(stream);
+    while !{
+        let mut line = String::new();
+        assert_ne!(answer.read_line(&mut line).unwrap(), 0, "the answer ends");
+        line.contains("acked")
+    } {}
+    assert_eq!(open(&server).len(), 1);
+    drop(answer);
+    wait_until("the sink is closed", || open(&server).is_empty());
+    // What may be half a line is no row.
+    assert!(std::fs::read_to_string(&file).unwrap().ends_with("{\"n\":4}\n{\"n\":5}\n"));
+    // One that is open when the server ends does not hold it up.
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.write_all(format!("{head}{{\"n\":6}}\n").as_bytes()).unwrap();
+    wait_until("the sink is open", || open(&server).len() == 1);
+    let said = server.end();
+    assert!(!said.contains("requests were still under way"), "{said}");
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+/// Sends lines as long as they are taken, in a thread; returns the lines of the
+/// answer, once more than `enough` have come and the server was ended.
+fn send_until_the_end(server: Server, path: &str, line: &'static str, enough: usize) -> Vec<Value> {
+    let stream = TcpStream::connect(&server.address).unwrap();
+    let mut sender = stream.try_clone().unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\n{LINES}Content-Length: 1000000000\r\n\r\n", server.address);
+    let sending = std::thread::spawn(move || {
+        let lines = line.repeat(100);
+        let _ = sender.write_all(head.as_bytes());
+        while sender.write_all(lines.as_bytes()).is_ok() {}
+    });
+    let mut server = Some(server);
+    let mut ending = None;
+    let mut text = String::new();
+    let mut answer = BufReader::new(stream);
+    while answer.read_line(&mut text).is_ok_and(|count| count > 0) {
+        if text.len() > enough * line.len()
+            && let Some(server) = server.take()
+        {
+            ending = Some(std::thread::spawn(move || server.end()));
+        }
+    }
+    let said = ending.unwrap().join().unwrap();
+    assert!(!said.contains("requests were still under way"), "{said}");
+    sending.join().unwrap();
+    // The answer has come to its end.
+    assert!(text.ends_with("\r\n0\r\n\r\n"), "{}", &text[text.len().saturating_sub(200)..]);
+    let (_, body) = text.split_once("\r\n\r\n").unwrap();
+    lines(&without_chunks(body))
+}
+
+/// The content of a body in chunks.
+fn without_chunks(body: &str) -> String {
+    let (mut rest, mut content) = (body, String::new());
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        content.push_str(&after[..length]);
+        rest = &after[length + 2..];
+    }
+    content
+}
+
+#[test]
+fn rows_that_were_taken_are_answered_when_the_server_ends() {
+    let bench = Bench::new();
+    let file = bench.path().join("rows");
+    let path = format!("/sinks/file?config=%7B%22path%22:%22{}%22%7D", file.display());
+    let answers = send_until_the_end(serve(&bench), &path, "{\"n\":1}\n", 500);
+    assert!(answers.iter().all(|answer| answer["state"] == "acked"), "{:?}", answers.last());
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), answers.len(), "each row has its state");
+    let other = Bench::new();
+    let answers = send_until_the_end(serve(&other), "/functions/revert", "[\"ab\"]\n", 500);
+    assert!(answers.iter().all(|answer| answer["result"] == "ba"), "{:?}", answers.last());
+}
