@@ -1,7 +1,9 @@
 //! A plugin that keeps account of what it executes, for tests of calls that are
 //! dropped, late, or lost.
 
+use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +22,13 @@ static TEXTS: AtomicU64 = AtomicU64::new(0);
 fn note(number: u64) -> u64 {
     NOTED.lock().unwrap_or_else(PoisonError::into_inner).push(number);
     number
+}
+
+/// Adds a line to a file, in one write: no process that is killed leaves half a
+/// line, and no other's line intersects it.
+fn add_line(path: impl AsRef<Path>, line: impl Display) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(format!("{line}\n").as_bytes())
 }
 
 /// Waits until there is this file.
@@ -70,8 +79,7 @@ impl Source for Stuck {
 /// Notes the call in a file, and ends the process, unless it has done that as
 /// often as it was told to.
 fn crash_until(number: u64, file: String, crashes: usize) -> Result<u64> {
-    let mut open = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
-    writeln!(open, "{number}")?;
+    add_line(&file, number)?;
     if crashes > 0 && std::fs::read_to_string(&file)?.lines().count() <= crashes {
         std::process::abort()
     }
@@ -147,8 +155,7 @@ impl Sink for Late {
         for Row { n: number } in ctx.rows::<Row>(data)? {
             std::thread::sleep(Duration::from_millis(self.0.pause));
             if let Some(path) = &self.0.path {
-                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-                writeln!(file, "{number}")?;
+                add_line(path, number)?;
             }
             if self.0.refuses_odd && number % 2 == 1 {
                 return Err(format!("{number} is odd").into());
@@ -160,8 +167,7 @@ impl Sink for Late {
 
 /// The same, and tells in another file that it has begun.
 fn kept(number: u64, file: String) -> Result<u64> {
-    let mut open = std::fs::OpenOptions::new().create(true).append(true).open(format!("{file}.begun"))?;
-    open.write_all(format!("{number}\n").as_bytes())?;
+    add_line(format!("{file}.begun"), number)?;
     Ok(held(number, file))
 }
 
@@ -169,9 +175,7 @@ fn kept(number: u64, file: String) -> Result<u64> {
 /// microseconds, and gives its number back.
 fn filed(number: u64, file: String, microseconds: u64) -> Result<u64> {
     let since = Instant::now();
-    let mut open = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
-    // In one write, which no other intersects.
-    open.write_all(format!("{number} {}\n", std::process::id()).as_bytes())?;
+    add_line(&file, format_args!("{number} {}", std::process::id()))?;
     while since.elapsed() < Duration::from_micros(microseconds) {
         std::hint::spin_loop();
     }
@@ -227,7 +231,10 @@ fn main() -> ExitCode {
         .source("stuck", || Stuck)
         .function("kept", kept)
         .function("filed", filed)
-        .function("meet", meet)
+        .function(
+            "meet",
+            if std::env::var_os("LEDGER_SILENT").is_some() { describe(meet) } else { describe(meet).parallel() },
+        )
         // A text, or an error.
         .function("word", |number: u64| match number % 10 {
             3 => Err(format!("{number} is unlucky")),

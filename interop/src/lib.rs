@@ -11,6 +11,8 @@
 
 pub mod allocations;
 pub mod guard;
+pub mod managed;
+pub mod packages;
 pub mod peer;
 pub mod plugins;
 pub mod random;

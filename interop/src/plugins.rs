@@ -117,7 +117,7 @@ fn install_official(folder: &Path, name: &str, version: &str, ghost: bool) {
         "executable": "main.py",
         "sources": named(&["pyjson", "told", "faulty", "ghost"]),
         "sinks": named(&["print", "picky", "keep", "ghost"]),
-        "functions": named(&["revert", "mean", "fail", "exit", "brittle", "ghost"]),
+        "functions": named(&["revert", "mean", "fail", "exit", "brittle", "vanishing", "ghost"]),
     });
     fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
 }

@@ -62,8 +62,20 @@ pub fn mangos_peer() -> Option<PathBuf> {
     None
 }
 
+/// The target whose plugins the tests start, if it is not this machine's:
+/// `cargo xtask cross` has built them, and runs the tests where the kernel runs
+/// such programs.
+pub fn device() -> Option<String> {
+    std::env::var("EKUIPER_DEVICE").ok()
+}
+
+/// Where cargo has put the debug build of the target's program.
+fn of_device(name: &str) -> Option<PathBuf> {
+    Some(root().join("target").join(device()?).join("debug").join(name))
+}
+
 /// Says that a test is skipped, past the capture of the test's output.
-fn skip(reason: &str) {
+pub fn skip(reason: &str) {
     let current = std::thread::current();
     let test = current.name().unwrap_or("a test");
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
@@ -71,7 +83,8 @@ fn skip(reason: &str) {
 
 /// The plugin `mirror`, built as these tests are.
 pub fn mirror() -> &'static Path {
-    program("mirror")
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| of_device("mirror").unwrap_or_else(|| program("mirror").to_owned()))
 }
 
 /// The command `ekuiper-plugin`, built as these tests are.
@@ -99,7 +112,7 @@ pub fn ledger() -> &'static Path {
 }
 
 fn example(name: &str) -> PathBuf {
-    example_with(name, &[])
+    of_device(&format!("examples/{name}")).unwrap_or_else(|| example_with(name, &[]))
 }
 
 fn example_with(name: &str, features: &[&str]) -> PathBuf {

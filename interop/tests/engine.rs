@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
+#[path = "engine/authors.rs"]
+mod authors;
 #[path = "engine/checks.rs"]
 mod checks;
 #[path = "engine/deploy.rs"]
@@ -16,12 +18,16 @@ mod deploy;
 mod describe;
 #[path = "engine/kuiperd.rs"]
 mod kuiperd;
+#[path = "engine/metadata.rs"]
+mod metadata;
 #[path = "engine/package.rs"]
 mod package;
 #[path = "engine/process.rs"]
 mod process;
 #[path = "engine/python.rs"]
 mod python;
+#[path = "engine/rest.rs"]
+mod rest;
 #[path = "engine/sinks.rs"]
 mod sinks;
 #[path = "engine/update.rs"]

@@ -776,6 +776,9 @@ fn a_removed_plugin_ends_with_all_its_processes(transport: &str) {
                 loop {
                     match pool.call::<u64>((1, text(&file))) {
                         Ok(result) => assert_eq!(result, 1),
+                        // On a busy machine the removal takes longer than a call
+                        // waits.
+                        Err(error) if error.kind() == ErrorKind::Away => {}
                         Err(error) => break error.kind(),
                     }
                 }

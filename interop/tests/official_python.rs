@@ -32,6 +32,7 @@ ekuiper_interop::over_each_transport! {
     a_stop_that_the_sdk_ignores_is_sent_again,
     a_function_answers_after_idle_keepalives,
     a_function_that_has_lost_its_connection_is_started_again,
+    a_function_that_ends_before_its_handshake_is_started_again,
     a_death_in_mid_call_is_said_at_once,
     fault_08_a_killed_plugin_is_back,
     an_update_is_tried_beside_the_running_plugin,
@@ -378,6 +379,14 @@ fn a_function_that_has_lost_its_connection_is_started_again(transport: &str) {
             assert_eq!(again.unwrap(), starts + 1);
         }
         assert_eq!(host.pid(plugin.name()), pid, "in the same process");
+    });
+}
+
+/// Its plugin has said that it was started.
+fn a_function_that_ends_before_its_handshake_is_started_again(transport: &str) {
+    OfficialPython::run(transport, |plugin, host| {
+        let vanishing = host.function(&plugin.symbol("vanishing")).unwrap();
+        assert_eq!(vanishing.call::<u32>(()).unwrap(), 2);
     });
 }
 

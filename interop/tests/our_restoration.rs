@@ -5,6 +5,8 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use serde_json::json;
 
 ekuiper_interop::over_each_transport_of_ours! {
     kills_during_the_restoration_of_twenty_symbols,
+    a_source_goes_on_though_its_process_ends_slowly,
 }
 
 /// Far longer than the test may take: what ends does so for another reason.
@@ -132,5 +135,54 @@ fn kills_during_the_restoration_of_twenty_symbols(transport: &str) {
         }
     }
     assert!(sources.iter_mut().all(next), "a source is silent");
+    host.shutdown();
+}
+
+/// The kernel closes a killed process's connections one after the other; on a
+/// busy machine the first may be seen long before the last, and the process's
+/// end later still.
+fn a_source_goes_on_though_its_process_ends_slowly(transport: &str) {
+    const KILLS: u32 = 8;
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let mut source = host.source("random").rule("r").config(json!({ "interval": 1 })).open().unwrap();
+    for kill_number in 0..KILLS {
+        assert!(next(&mut source), "before kill {kill_number}");
+        let former = host.status("mirror").unwrap().generation;
+        // What was read may be the former process's, before this one serves.
+        let give_up = soon();
+        let pid = loop {
+            assert!(Instant::now() < give_up, "no process serves before kill {kill_number}");
+            match host.pid("mirror") {
+                Some(pid) => break pid,
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        // A thread that ends meanwhile makes the command fail.
+        let idle = || Command::new("chrt").args(["--all-tasks", "--idle", "--pid", "0", &pid.to_string()]).status();
+        while !idle().unwrap().success() {
+            assert!(Instant::now() < give_up, "the process does not leave the processors to others");
+        }
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let processors = std::thread::available_parallelism().unwrap().get();
+            for _ in 0..processors {
+                scope.spawn(|| {
+                    let until = Instant::now() + Duration::from_millis(600);
+                    while Instant::now() < until && !is_over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            kill(pid);
+            // What the process has sent, and then the next one's.
+            while host.status("mirror").unwrap().generation == former {
+                let tuple = source.next_within(Duration::from_millis(10));
+                assert!(!matches!(tuple, Ok(None)), "the source has ended at kill {kill_number}");
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
     host.shutdown();
 }

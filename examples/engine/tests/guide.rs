@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use ekuiper_host::{CallOptions, Function, Host, Package, Sink};
+use ekuiper_host::{CallOptions, Function, Host, Package, PluginOptions, Sink};
 
 fn an_engine() -> Result<(), Box<dyn Error>> {
     use ekuiper_host::Host;
@@ -45,6 +45,31 @@ fn the_end_of_a_sink(sink: Sink) -> Result<(), Box<dyn Error>> {
         // … stopper.abandon() ends the wait
     });
     sink.close()?;
+    Ok(())
+}
+
+#[rustfmt::skip]
+fn a_plugin_in_a_debugger() -> Result<(), Box<dyn Error>> {
+    let host = Host::builder().attach("mirror").init_timeout(Duration::from_secs(3600)).build()?;
+    let revert = host.function("revert")?;      // waits until somebody starts the plugin
+    drop(revert);
+    Ok(())
+}
+
+#[rustfmt::skip]
+fn options_of_a_plugin() -> Result<(), Box<dyn Error>> {
+    let options = PluginOptions::new()
+        .clear_env()                        // none of the host's variables
+        .env("HOME", "/var/lib/mirror")
+        .dir("/var/lib/mirror")             // working directory
+        .memory(256 << 20)                  // bytes, of each process
+        .descriptors(256)                   // open files and sockets, of each process
+        .processors(1)                      // how many of the host's processors
+        .sha256("9f86d081884c7d65…")        // of its executable
+        .calls("lookup", CallOptions::new().answer_within(Duration::from_secs(1)))
+        .processes("revert", 4);            // of a pool that is given no size
+    let host = Host::builder().plugins_dir("plugins/portable").plugin_options("mirror", options).build()?;
+    drop(host);
     Ok(())
 }
 

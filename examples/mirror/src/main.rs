@@ -27,6 +27,16 @@ fn plugin() -> Plugin {
                 .idempotent()
                 .parallel(),
         )
+        .function(
+            "exceeds",
+            describe(|value: f64, limit: f64| value > limit)
+                .doc("Whether the value is above the limit.")
+                .arguments(["value", "limit"])
+                .example("exceeds(21.5, 20)")
+                .volatility(Volatility::Immutable)
+                .idempotent()
+                .parallel(),
+        )
         .aggregate(
             "average",
             describe(average).doc("The mean of the values; null without values.").arguments(["values"]),

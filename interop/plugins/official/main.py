@@ -133,6 +133,29 @@ class Brittle(Function):
         return False
 
 
+class Vanishing(Brittle):
+    """Ends with its connection before its handshake when it is started for the first time."""
+
+    starts = 0
+
+    def __init__(self):
+        Vanishing.starts += 1
+        # The inside of the official package alone.
+        from ekuiper.runtime.connection import PairChannel
+
+        run = PairChannel.run
+
+        def vanish(channel, reply):
+            PairChannel.run = run
+            channel.sock.close()
+
+        if Vanishing.starts == 1:
+            PairChannel.run = vanish
+
+    def exec(self, args, ctx):
+        return Vanishing.starts
+
+
 class Exit(Function):
     def validate(self, args):
         return ""
@@ -171,6 +194,6 @@ if __name__ == "__main__":
             NAME,
             named(pyjson=PyJson, told=Told, faulty=Faulty),
             named(print=PrintSink, picky=Picky, keep=Keep),
-            named(revert=Revert, mean=Mean, fail=Fail, exit=Exit, brittle=Brittle),
+            named(revert=Revert, mean=Mean, fail=Fail, exit=Exit, brittle=Brittle, vanishing=Vanishing),
         )
     )

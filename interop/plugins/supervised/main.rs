@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         .sink("lines", SlowSink::default)
         .function("echo", brittle)
         .function("revert", |text: String| text.chars().rev().collect::<String>())
+        .function("exceeds", |value: f64, limit: f64| value > limit)
         .aggregate("average", |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64)
         .supervised()
         .run()
