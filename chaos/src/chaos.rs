@@ -17,7 +17,7 @@ use crate::faults::{BACK_BY, Injector};
 use crate::findings::Findings;
 use crate::ledger::Totals;
 use crate::load;
-use crate::machine::{Machine, SLEEPERS};
+use crate::machine::Machine;
 use crate::plan::{Epoch, Plan, Who};
 use crate::post::Post;
 use crate::record::{CALLS, MESSAGES, parse};
@@ -96,8 +96,9 @@ impl Run<'_> {
         std::thread::scope(|scope| {
             let (watched, is_over) = (&posts, &over);
             scope.spawn(move || self.listen(&events, is_over));
-            for _ in 0..SLEEPERS {
-                scope.spawn(move || self.machine.sleep(is_over));
+            let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            for processor in 0..processors {
+                scope.spawn(move || self.machine.sleep(processor, is_over));
             }
             scope.spawn(move || self.watch(watched, is_over));
             let (of_tasks, others): (Vec<_>, Vec<_>) =
@@ -270,6 +271,7 @@ impl Run<'_> {
             runs: sequences.iter().map(Sequence::runs).sum(),
             lags: self.machine.lags(),
             beats: self.machine.beats(),
+            turns: self.machine.turns.summary(),
             counts: self.findings.counts(),
             violations: self.findings.violations(),
         }

@@ -7,8 +7,8 @@
 //! `timing`. With processes: `stage`, the plugins' folders; `target`, the state
 //! of a plugin; `post` and `load`, the users of plugins; `faults` and
 //! `strangers`, the disturbances; `survey`, processes and sockets as the system
-//! sees them; `machine`, delays of the machine itself; `chaos` and `soak`, the
-//! proofs.
+//! sees them; `machine` and `priority`, delays of the machine itself; `chaos` and
+//! `soak`, the proofs.
 
 pub mod batches;
 pub mod chaos;
@@ -26,6 +26,7 @@ mod findings;
 mod load;
 mod machine;
 mod post;
+mod priority;
 mod shortage;
 mod stage;
 mod survey;

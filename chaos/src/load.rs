@@ -5,6 +5,7 @@ mod crowd;
 mod ending;
 mod slow;
 pub(crate) mod tasks;
+pub(crate) mod turns;
 
 use std::time::{Duration, Instant};
 

@@ -86,7 +86,7 @@ fn perform(task: &str, options: &Options) -> Result<bool, String> {
         let report = chaos::soak::run(&tools, options.time)?;
         print!("{report}");
         println!("{}", report.json());
-        return Ok(report.violations().is_empty());
+        return Ok(is_kept(report.violations()));
     }
     print!("The plan of seed {}:\n{plan}\n", options.seed);
     let report = chaos::chaos::run(&tools, &plan)?;
@@ -94,7 +94,13 @@ fn perform(task: &str, options: &Options) -> Result<bool, String> {
     let mut json = report.json();
     json["seed"] = options.seed.into();
     println!("{json}");
-    Ok(report.violations().is_empty())
+    Ok(is_kept(&report.violations()))
+}
+
+/// Says which promises were broken; returns whether none was.
+fn is_kept(violations: &[String]) -> bool {
+    violations.iter().for_each(|violation| eprintln!("chaos: violation: {violation}"));
+    violations.is_empty()
 }
 
 fn tools(options: &Options) -> Result<Tools, String> {

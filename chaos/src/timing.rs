@@ -27,6 +27,11 @@ impl Times {
         self.0.len()
     }
 
+    /// Returns how many times are longer than this.
+    pub fn above(&self, limit: Duration) -> usize {
+        self.0.iter().filter(|time| **time > limit).count()
+    }
+
     /// Returns the time that this part of them, from 0 to 1, does not exceed;
     /// zero without times.
     pub fn quantile(&self, part: f64) -> Duration {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Found;
+use crate::load::turns::{STALL, Summary as Turns};
 use crate::machine::Beats;
 use crate::timing::{LENIENCE, Times, millis};
 
@@ -20,6 +21,10 @@ const BACK_WITHIN: Duration = Duration::from_secs(1);
 /// cases.
 const BEAT_WITHIN: Duration = Duration::from_millis(5);
 
+/// Duration of a single block of an executor that only the host can cause: a
+/// machine whose processors are all in use holds a thread up for less.
+const BLOCKED: Duration = Duration::from_millis(250);
+
 /// Report of a run; see the module.
 #[derive(Debug)]
 pub struct Report {
@@ -31,6 +36,7 @@ pub struct Report {
     pub(super) runs: usize,
     pub(super) lags: Times,
     pub(super) beats: Beats,
+    pub(super) turns: Turns,
     pub(super) counts: BTreeMap<String, (u64, String)>,
     pub(super) violations: Vec<String>,
 }
@@ -87,7 +93,9 @@ impl Report {
             let p99 = promise.times.quantile(0.99);
             format!("{}: p99 {p99:?}, {LENIENCE} times {:?} is the bound", promise.what, promise.within)
         });
-        self.violations.iter().cloned().chain(late).collect()
+        let stall = self.turns.longest.as_ref().filter(|(_, took)| *took > BLOCKED);
+        let stall = stall.map(|(task, took)| format!("{task} has blocked its executor for {took:?}"));
+        self.violations.iter().cloned().chain(late).chain(stall).collect()
     }
 
     /// Returns the figures for machines.
@@ -142,6 +150,13 @@ impl Report {
             "beat": times(&beat.times),
             "beat_holds": beat.holds(&beat.times),
             "beat_on_time": times(&beat.on_time),
+            "beat_favored": self.beats.is_favored,
+            "stalls": self.beats.all.above(STALL),
+            "stalls_on_time": self.beats.on_time.above(STALL),
+            "turns": self.turns.count,
+            "turns_blocked": times(&self.turns.blocked),
+            "turns_computed_long": times(&self.turns.computed),
+            "turns_waited_long": times(&self.turns.waited),
             "machine_late": times(&self.lags),
             "plugins": plugins,
             "counts": self.counts.iter().map(|(kind, (count, _))| (kind.clone(), (*count).into()))
@@ -193,7 +208,17 @@ impl fmt::Display for Report {
                 writeln!(f, "    promised p99 of {:?}: {holds}", promise.within)?;
             }
         }
+        let (turns, long) = (&self.turns, millis(STALL));
+        let [all, on_time] = [&self.beats.all, &self.beats.on_time].map(|beats| beats.above(STALL));
+        let favored = if self.beats.is_favored { "real-time priority" } else { "no real-time priority" };
+        writeln!(f, "    later than {long} ms: {all}; machine on time: {on_time} ({favored})")?;
         line(f, "a sleeping thread woken late", &self.lags)?;
+        line(f, "turns of tasks that have blocked", &turns.blocked)?;
+        line(f, &format!("others that took {long} ms: executed"), &turns.computed)?;
+        line(f, "    waited for a processor", &turns.waited)?;
+        if let Some((task, took)) = &turns.longest {
+            writeln!(f, "    of {} turns; {task} has blocked longest: {:.2} ms", turns.count, millis(*took))?;
+        }
         let violations = self.violations();
         writeln!(f, "\nviolations: {}", violations.len())?;
         violations.iter().try_for_each(|violation| writeln!(f, "  {violation}"))

@@ -10,11 +10,13 @@ use futures::future::{join, join_all};
 use futures::stream::FuturesUnordered;
 use serde_json::json;
 
+use super::turns::Measured;
 use super::{Answer, LONGEST, PACE, RETRY_PAUSE, Worker};
 use crate::findings::{Findings, judge};
 use crate::ledger::Outcome;
 use crate::machine::Machine;
 use crate::post::{Post, Role};
+use crate::priority::Priority;
 use crate::rng::Rng;
 use crate::sequence::{Sequence, Tick};
 
@@ -26,17 +28,21 @@ const BEAT: Duration = Duration::from_millis(2);
 
 /// Runs the posts of tasks until the host is shut down.
 pub(crate) fn run(host: &Host, posts: Vec<(&Post, &mut Sequence)>, findings: &Findings, machine: &Machine) {
+    machine.favor_this_thread(Priority::Executor);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
     let is_over = std::cell::Cell::new(false);
-    let work = posts.into_iter().map(|(post, sequence)| async move {
-        let worker = Worker { host, post, findings };
-        match post.role {
-            Role::TaskCalls => worker.call_from_a_task().await,
-            Role::TaskSink => worker.send_from_a_task().await,
-            _ => worker.read_in_a_task(sequence).await,
-        }
-        post.over.store(true, std::sync::atomic::Ordering::SeqCst);
+    let work = posts.into_iter().map(|(post, sequence)| {
+        let task = async move {
+            let worker = Worker { host, post, findings };
+            match post.role {
+                Role::TaskCalls => worker.call_from_a_task().await,
+                Role::TaskSink => worker.send_from_a_task().await,
+                _ => worker.read_in_a_task(sequence).await,
+            }
+            post.over.store(true, std::sync::atomic::Ordering::SeqCst);
+        };
+        Measured { task: Box::pin(task), name: post.name(), turns: &machine.turns }
     });
     let work = async {
         join_all(work).await;
