@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::Result;
+use crate::command_rate;
 use crate::process::{cargo, execute, exists, output, root};
 use crate::python;
 use crate::tools::{self, Tools};
@@ -31,6 +32,7 @@ const COUNTS: [u64; 2] = [500, 2500];
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments {
         [first, rest @ ..] if first == "--instructions" => return instructions(rest),
+        [only] if only == "--command" => return command_rate::run(),
         _ => {}
     }
     let mut tools = tools::set_up()?;

@@ -7,7 +7,8 @@ use crate::process::{cargo, execute, output, root};
 use crate::tools::{self, Tools};
 
 /// The crates that have transports as features, and those transports.
-const WITH_TRANSPORTS: [&str; 5] = ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli", "ekuiper-bench", "mirror"];
+const WITH_TRANSPORTS: [&str; 6] =
+    ["ekuiper-sdk", "ekuiper-host", "ekuiper-manager", "ekuiper-cli", "ekuiper-bench", "mirror"];
 const TRANSPORTS: [&str; 3] = ["uds", "nng", "zeromq"];
 
 /// Everything, in the order of what fails fastest.
@@ -36,16 +37,19 @@ fn combinations() -> impl Iterator<Item = String> {
     })
 }
 
-/// What the default builds of an author and of a user have to carry: no C but
-/// libc's, no async runtime, no charts.
+/// What the default builds of an author, an engine and a user have to carry: no
+/// C but libc's, no charts, and no async runtime but the command's, which
+/// answers requests over HTTP.
 fn light_trees() -> Result<()> {
-    let heavy = |name: &&str| {
-        let is_c = name.ends_with("-sys") && !["linux-raw-sys", "libc"].contains(name);
-        is_c || ["tokio", "async-std", "smol", "async-executor", "plotters", "tonic"].contains(name)
+    let is_heavy = |name: &str| {
+        let is_c = name.ends_with("-sys") && !["linux-raw-sys", "libc"].contains(&name);
+        is_c || ["plotters", "tonic"].contains(&name)
     };
-    for package in ["ekuiper-sdk", "ekuiper-cli"] {
+    let is_runtime = |name: &str| ["tokio", "async-std", "smol", "async-executor"].contains(&name);
+    for package in ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli"] {
         let tree = output(cargo().args(["tree", "--package", package, "--edges", "normal", "--prefix", "none"]))?;
-        if let Some(name) = tree.lines().filter_map(|line| line.split(' ').next()).find(heavy) {
+        let mut names = tree.lines().filter_map(|line| line.split(' ').next());
+        if let Some(name) = names.find(|name| is_heavy(name) || (package != "ekuiper-cli" && is_runtime(name))) {
             return Err(format!("{package} depends on {name}: its default build must stay small and pure Rust"));
         }
     }

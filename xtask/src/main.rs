@@ -12,10 +12,13 @@
 //!   instructions of the hot path;
 //! - `cargo xtask python`: the wheel of the module for Python, installed and
 //!   tested;
+//! - `cargo xtask cross`: the targets of devices, built, and tested under qemu;
 //! - `cargo xtask tools`: only the set-up.
 
 mod bench;
 mod chaos;
+mod command_rate;
+mod cross;
 mod fuzz;
 mod lint;
 mod process;
@@ -36,7 +39,9 @@ const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]          
                                                                each transport, its sockets closed and used at random
        cargo xtask bench [--quick] [--only SUBJECT] …          our transports and their peers side by side; --help: more
        cargo xtask bench --instructions [--accept]             what the hot path costs, against its limits
+       cargo xtask bench --command                             the rows per second of `ekuiper-plugin source`
        cargo xtask python [PYTEST ARGUMENTS…]                  build, install and test the wheel for Python
+       cargo xtask cross [--quick] [--measure] [TARGET…]       build for devices, and test under qemu
        cargo xtask tools                                       only the set-up, in .tools";
 
 /// What a task comes to; the text is one sentence for people.
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
         Some((task, rest)) if task == "stress" => stress::run(rest),
         Some((task, rest)) if task == "bench" => bench::run(rest),
         Some((task, rest)) if task == "python" => python::run(rest),
+        Some((task, rest)) if task == "cross" => cross::run(rest),
         Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),
         Some((help, _)) if ["help", "--help", "-h"].contains(&help.as_str()) => {
             println!("{USAGE}");

@@ -1,16 +1,15 @@
 //! What the tests need besides cargo, set up in `.tools` in the checkout:
 //! nothing is installed elsewhere, and nothing is done twice.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
-use crate::process::{execute, exists, output, root};
+use crate::process::{execute, exists, output, path_with, root};
 
 /// The Python packages: what builds libnng and the wheel, and what the tests
 /// talk to.
-const REQUIREMENTS: [&str; 2] = ["xtask/requirements.txt", "interop/requirements.txt"];
+const REQUIREMENTS: [&str; 3] = ["xtask/requirements.txt", "interop/requirements.txt", "cli/tests/requirements.txt"];
 
 /// The set-up, done.
 #[derive(Default)]
@@ -34,11 +33,7 @@ impl Tools {
     /// Makes `command` find the tools before anybody else's: cmake and ninja
     /// build libnng.
     pub(crate) fn for_command<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let former = std::env::var_os("PATH").unwrap_or_default();
-        let mut path = OsString::from(self.folder.join("python/bin"));
-        path.push(":");
-        path.push(former);
-        command.env("PATH", path).env("CMAKE_GENERATOR", "Ninja")
+        command.env("PATH", path_with(self.folder.join("python/bin"))).env("CMAKE_GENERATOR", "Ninja")
     }
 
     /// The interpreter that has the tools.
@@ -69,29 +64,8 @@ impl Tools {
 
     /// A Python environment with the packages, in `.tools/python`.
     fn python(&self) -> Result<()> {
-        let folder = self.folder.join("python");
-        let mut wanted = format!("{}\n", folder.display());
-        for file in REQUIREMENTS {
-            let text = std::fs::read_to_string(root().join(file));
-            wanted += &text.map_err(|error| format!("cannot read {file}: {error}"))?;
-        }
-        let stamp = folder.join("installed.txt");
-        if is_current(&stamp, &wanted) {
-            return Ok(());
-        }
-        if !exists("python3") {
-            return Err("python3 was not found: install the Debian packages python3 and python3-venv".into());
-        }
-        execute(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).map_err(|error| {
-            format!("{error}\npython3 cannot make an environment: install the Debian package python3-venv")
-        })?;
-        let mut pip = Command::new(folder.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).current_dir(root());
-        REQUIREMENTS.iter().for_each(|file| {
-            pip.args(["-r", file]);
-        });
-        execute(&mut pip)?;
-        done(&stamp, &wanted)
+        let environment = Environment { folder: self.folder.join("python"), requirements: &REQUIREMENTS };
+        environment.set_up(execute)
     }
 
     /// A host on mangos, the library of eKuiper's engine, as
@@ -146,10 +120,58 @@ impl Tools {
     }
 }
 
-fn is_current(stamp: &Path, wanted: &str) -> bool {
+/// A Python environment with what is required in these files.
+pub(crate) struct Environment<'a> {
+    pub(crate) folder: PathBuf,
+    pub(crate) requirements: &'a [&'a str],
+}
+
+impl Environment<'_> {
+    /// Makes it, unless it is there already; `execute` runs the commands.
+    pub(crate) fn set_up(&self, execute: impl Fn(&mut Command) -> Result<()>) -> Result<()> {
+        if self.is_current()? {
+            return Ok(());
+        }
+        if !exists("python3") {
+            return Err("python3 was not found: install the Debian packages python3 and python3-venv".into());
+        }
+        execute(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&self.folder)).map_err(|error| {
+            format!("{error}\npython3 cannot make an environment: install the Debian package python3-venv")
+        })?;
+        let mut pip = Command::new(self.folder.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).current_dir(root());
+        self.requirements.iter().for_each(|file| {
+            pip.args(["-r", file]);
+        });
+        execute(&mut pip)?;
+        done(&self.stamp(), &self.wanted()?)
+    }
+
+    /// Whether it is there already.
+    pub(crate) fn is_current(&self) -> Result<bool> {
+        Ok(is_current(&self.stamp(), &self.wanted()?))
+    }
+
+    fn stamp(&self) -> PathBuf {
+        self.folder.join("installed.txt")
+    }
+
+    fn wanted(&self) -> Result<String> {
+        let mut wanted = format!("{}\n", self.folder.display());
+        for file in self.requirements {
+            let text = std::fs::read_to_string(root().join(file));
+            wanted += &text.map_err(|error| format!("cannot read {file}: {error}"))?;
+        }
+        Ok(wanted)
+    }
+}
+
+/// Whether a set-up was done with these very words.
+pub(crate) fn is_current(stamp: &Path, wanted: &str) -> bool {
     std::fs::read_to_string(stamp).is_ok_and(|found| found == wanted)
 }
 
-fn done(stamp: &Path, wanted: &str) -> Result<()> {
+/// Notes that it is.
+pub(crate) fn done(stamp: &Path, wanted: &str) -> Result<()> {
     std::fs::write(stamp, wanted).map_err(|error| format!("cannot write {}: {error}", stamp.display()))
 }

@@ -1,0 +1,216 @@
+//! The targets of the devices that eKuiper runs on: built, and tested under
+//! qemu.
+//!
+//! Needed are rustup, and for tests of other processors' programs Debian's
+//! packages of qemu. What cannot be had is left out, and said.
+
+mod emulator;
+mod library;
+mod measures;
+mod toolchain;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::Result;
+use crate::process::{cargo, execute, root};
+use crate::tools::{self, Tools};
+use emulator::Emulator;
+use measures::Measures;
+use toolchain::Toolchain;
+
+/// Where eKuiper runs: its images, and systems with glibc since 2014.
+const TARGETS: [Target; 6] = [
+    Target { triple: "x86_64-unknown-linux-gnu", processor: "x86_64", has_https: true },
+    Target { triple: "x86_64-unknown-linux-musl", processor: "x86_64", has_https: true },
+    Target { triple: "aarch64-unknown-linux-gnu", processor: "aarch64", has_https: true },
+    Target { triple: "aarch64-unknown-linux-musl", processor: "aarch64", has_https: true },
+    Target { triple: "armv7-unknown-linux-gnueabihf", processor: "arm", has_https: false },
+    Target { triple: "armv7-unknown-linux-musleabihf", processor: "arm", has_https: false },
+];
+
+/// The oldest glibc that the programs run with.
+const GLIBC: &str = "2.17";
+
+/// Tests of what depends on the processor: sizes, atomics, futexes, credentials
+/// of peers. One is left out, since its user has no number where the tests run.
+const OWN_TESTS: [&[&str]; 3] = [
+    &["--package", "ekuiper-core", "--lib"],
+    &["--package", "ekuiper-transport-ipc", "--lib", "--", "--skip", "the_lock_of_a_users_sockets_is_the_users"],
+    &["--package", "ekuiper-sdk", "--test", "strangers", "--test", "functions", "--test", "symbols"],
+];
+
+/// The long ones.
+const CONFORMANCE: &[&str] =
+    &["--package", "ekuiper-transport-uds", "--test", "conformance", "--", "--skip", "stress_", "--test-threads", "8"];
+
+/// The number of cases of tests with made-up input: qemu is slow.
+const CASES: &str = "16";
+
+/// Tests of this machine's host, whose plugins are the target's.
+const WIRE_TESTS: [&str; 5] = ["our_host", "our_sinks", "supervised", "allocations", "devices"];
+
+const USAGE: &str = "cargo xtask cross takes --quick, --measure and names of targets: ";
+
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    triple: &'static str,
+    /// Qemu's name of it.
+    processor: &'static str,
+    /// The cryptography of `https` is written for this processor.
+    has_https: bool,
+}
+
+/// What came of a target.
+#[derive(Default)]
+struct Outcome {
+    is_built: bool,
+    is_tested: bool,
+    measures: Option<Measures>,
+}
+
+/// Builds and tests the named targets, or all; measures the plugin, if that is
+/// asked for.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let (options, names): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
+    let chosen: Vec<Target> = match names.as_slice() {
+        [] => TARGETS.to_vec(),
+        names => names.iter().map(|name| Target::named(name)).collect::<Result<_>>()?,
+    };
+    let has = |name: &str| options.iter().any(|option| *option == name);
+    if let Some(unknown) = options.iter().find(|option| !["--quick", "--measure"].contains(&option.as_str())) {
+        return Err(format!("{unknown} is unknown: {USAGE}{}", names_of(&TARGETS)));
+    }
+    let (is_quick, is_measured) = (has("--quick"), has("--measure"));
+    let mut tools = tools::set_up()?;
+    let toolchain = match Toolchain::set_up() {
+        Ok(toolchain) => toolchain,
+        Err(reason) => {
+            tools.note(format!("the targets {}: {reason}", names_of(&chosen)));
+            tools.report_skipped();
+            return Ok(());
+        }
+    };
+    let mut outcomes = Vec::new();
+    for target in &chosen {
+        outcomes.push(Cross { target, toolchain: &toolchain, is_quick, is_measured }.run(&mut tools)?);
+    }
+    table(&chosen, &outcomes, is_measured);
+    tools.report_skipped();
+    Ok(())
+}
+
+fn names_of(targets: &[Target]) -> String {
+    targets.iter().map(|target| target.triple).collect::<Vec<_>>().join(", ")
+}
+
+fn table(targets: &[Target], outcomes: &[Outcome], is_measured: bool) {
+    let word = |is: bool| if is { "yes" } else { "skipped" };
+    print!("{:<32} {:>7} {:>8}", "target", "builds", "tests");
+    println!("{}", if is_measured { measures::HEADINGS } else { "" });
+    for (target, outcome) in targets.iter().zip(outcomes) {
+        let measures = outcome.measures.as_ref().map(Measures::columns).unwrap_or_default();
+        println!("{:<32} {:>7} {:>8}{measures}", target.triple, word(outcome.is_built), word(outcome.is_tested));
+    }
+}
+
+impl Target {
+    fn named(name: &str) -> Result<Self> {
+        let found = TARGETS.iter().find(|target| target.triple == name).copied();
+        found.ok_or_else(|| format!("{name} is no target: {USAGE}{}", names_of(&TARGETS)))
+    }
+
+    /// This machine runs its programs without an emulator.
+    fn is_own(&self) -> bool {
+        self.processor == std::env::consts::ARCH
+    }
+
+    fn has_glibc(&self) -> bool {
+        self.triple.contains("-gnu")
+    }
+
+    /// The name for zig, which has the version of glibc.
+    fn for_zig(&self) -> String {
+        if self.has_glibc() { format!("{}.{GLIBC}", self.triple) } else { self.triple.to_owned() }
+    }
+
+    /// Where cargo puts the target's programs.
+    fn programs(&self, profile: &str) -> PathBuf {
+        root().join("target").join(self.triple).join(profile)
+    }
+}
+
+/// The work on one target.
+struct Cross<'a> {
+    target: &'a Target,
+    toolchain: &'a Toolchain,
+    /// Without the suite of transports, which takes the longest.
+    is_quick: bool,
+    is_measured: bool,
+}
+
+impl Cross<'_> {
+    fn run(&self, tools: &mut Tools) -> Result<Outcome> {
+        let triple = self.target.triple;
+        eprintln!("xtask: {triple}");
+        let mut outcome = Outcome::default();
+        let library = match self.toolchain.library(triple) {
+            Ok(library) => library,
+            Err(reason) => {
+                tools.note(format!("{triple}: {reason}"));
+                return Ok(outcome);
+            }
+        };
+        let zig = |arguments: &[&str]| {
+            let mut command = self.toolchain.cargo(arguments[0], &self.target.for_zig(), &library);
+            command.args(&arguments[1..]);
+            command
+        };
+        let https: &[&str] =
+            if self.target.has_https { &[] } else { &["--no-default-features", "--features", "uds,bench"] };
+        execute(&mut zig(&["zigbuild", "--package", "ekuiper-sdk", "--package", "ekuiper-host"]))?;
+        execute(zig(&["zigbuild", "--package", "ekuiper-cli"]).args(https))?;
+        execute(&mut zig(&["zigbuild", "--package", "ekuiper-interop", "--examples"]))?;
+        execute(&mut zig(&["zigbuild", "--package", "mirror"]))?;
+        execute(self.released(&mut zig(&["zigbuild", "--package", "mirror", "--release"])))?;
+        // It is asked for the description of the plugin.
+        execute(self.released(cargo().args(["build", "--release", "--package", "mirror"])))?;
+        outcome.is_built = true;
+        let emulator = match Emulator::find(self.target) {
+            Ok(emulator) => emulator,
+            Err(reason) => {
+                tools.note(format!("the tests of {triple}: {reason}"));
+                return Ok(outcome);
+            }
+        };
+        for tests in OWN_TESTS.into_iter().chain((!self.is_quick).then_some(CONFORMANCE)) {
+            emulator.execute(zig(&["test"]).args(tests).env("PROPTEST_CASES", CASES))?;
+        }
+        let mut wire = self.wire_tests();
+        emulator.execute(tools.for_command(self.released(&mut wire)))?;
+        outcome.is_tested = true;
+        if self.is_measured {
+            outcome.measures = Some(Measures::take(self.target, &emulator)?);
+        }
+        Ok(outcome)
+    }
+
+    /// A release build is as an author's only where it is measured: otherwise
+    /// most of its time is spent on its size.
+    fn released<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if self.is_measured {
+            return command;
+        }
+        command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+    }
+
+    fn wire_tests(&self) -> Command {
+        let mut test = cargo();
+        test.args(["test", "--package", "ekuiper-interop"]);
+        for name in WIRE_TESTS {
+            test.args(["--test", name]);
+        }
+        test.env("EKUIPER_DEVICE", self.target.triple);
+        test
+    }
+}
