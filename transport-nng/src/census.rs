@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::sync::{lock, wait, wait_while};
 use nng::{Listener, Pipe, PipeEvent};
@@ -24,6 +24,8 @@ struct Count {
     present: HashMap<Pipe, Present>,
     /// The number of connections so far that spoke our protocol.
     accepted: u64,
+    /// When the latest of them ended, until that is [taken](Census::take_departure).
+    departed: Option<Instant>,
     /// Whether waits have ended for good.
     closed: bool,
 }
@@ -56,7 +58,11 @@ impl Census {
                 count.accepted += 1;
                 count.present.get_mut(&pipe).into_iter().for_each(|present| present.joined = true);
             }
-            PipeEvent::RemovePost => drop(count.present.remove(&pipe)),
+            PipeEvent::RemovePost => {
+                if count.present.remove(&pipe).is_some_and(|present| present.joined) {
+                    count.departed = Some(Instant::now());
+                }
+            }
             _ => {}
         }
         drop(count);
@@ -79,6 +85,12 @@ impl Census {
 
     pub(crate) fn accepted(&self) -> u64 {
         self.lock().accepted
+    }
+
+    /// Whether a connection that spoke our protocol has ended since the previous
+    /// call, and none for `pause`.
+    pub(crate) fn take_departure(&self, pause: Duration) -> bool {
+        self.lock().departed.take_if(|departed| departed.elapsed() >= pause).is_some()
     }
 
     /// Waits until there is no connection.

@@ -13,8 +13,9 @@
 //! accepts no further peers, and does not report that. Closing it is the only
 //! way to disconnect the peers that wait behind it, and closes its connections
 //! as well. So a new listener, called a door here, replaces the current one
-//! whenever a peer has connected, and whenever `watch` finds the current one
-//! stuck.
+//! whenever a peer has connected, shortly after a peer has left, since its
+//! process may have redialled and ended, and whenever `watch` finds the current
+//! one stuck.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -55,6 +56,10 @@ const LONG_PATIENCE: Duration = Duration::from_secs(5);
 /// Minimum time for which a replaced listener is kept: a peer that has found it
 /// is accepted by then, or has not sent its header for 10 s.
 const RETIREMENT: Duration = Duration::from_secs(12);
+
+/// Time for a peer's process to end after its connection: until then it may
+/// redial, and leave at once.
+const LEAVING: Duration = Duration::from_millis(100);
 
 /// Maximum number of replaced listeners; each has a descriptor.
 const MAX_RETIRED: usize = 16;
@@ -168,6 +173,20 @@ impl Listening {
         }
     }
 
+    /// Installs a new door, and retires the old one unless that is stuck.
+    fn succeed(&self, place: &mut Doors) -> Result<()> {
+        let accepted = self.census.accepted();
+        let Some(former) = self.replace(place)? else { return Ok(()) };
+        place.accepted = accepted;
+        // No peer can find the old door any more. A peer that has found it was
+        // accepted before a probe that connects now, or never will be.
+        match self.lets_in(&former, LONG_PATIENCE) {
+            Ok(()) => place.retire(former, None),
+            Err(_stranger) => former.end(),
+        }
+        Ok(())
+    }
+
     /// Connects a probe, which is accepted and disconnected at once unless the
     /// door is stuck; then the wait times out, and the probe is returned. `Ok`
     /// also when the result is unknown or the socket is being closed.
@@ -203,22 +222,13 @@ impl WatchedListener for Listening {
     fn renew(&self) -> Result<()> {
         let mut place = self.lock();
         let Some(place) = place.as_mut() else { return Ok(()) };
-        let accepted = self.census.accepted();
-        if accepted == place.accepted || place.retired.len() >= MAX_RETIRED {
-            return Ok(());
-        }
-        let Some(former) = self.replace(place)? else { return Ok(()) };
-        place.accepted = accepted;
-        // No peer can find the old door any more. A peer that has found it was
-        // accepted before a probe that connects now, or never will be.
-        match self.lets_in(&former, LONG_PATIENCE) {
-            Ok(()) => place.retire(former, None),
-            Err(_stranger) => former.end(),
+        if self.census.accepted() != place.accepted && place.has_room() {
+            self.succeed(place)?;
         }
         Ok(())
     }
 
-    /// Installs a new door if the current one is stuck, and closes old ones
+    /// Installs a new door if the current one may be stuck, and closes old ones
     /// without connections.
     fn inspect(&self) -> Result<()> {
         let mut place = self.lock();
@@ -232,6 +242,9 @@ impl WatchedListener for Listening {
         });
         if let Supply::Lines(outlets) = &self.supply {
             outlets.prune();
+        }
+        if place.has_room() && self.census.take_departure(LEAVING) {
+            return self.succeed(place);
         }
         if let Err(stranger) = self.lets_in(&place.door, PATIENCE)
             && let Some(former) = self.replace(place)?
@@ -249,6 +262,10 @@ impl WatchedListener for Listening {
 }
 
 impl Doors {
+    fn has_room(&self) -> bool {
+        self.retired.len() < MAX_RETIRED
+    }
+
     /// Keeps an old door until its connections have ended.
     fn retire(&mut self, door: Door, stranger: Option<OwnedFd>) {
         // A line ends with its connection.

@@ -248,6 +248,33 @@ fn whoever_hangs_up_at_once_stops_no_listener() {
     });
 }
 
+/// A process whose connection ends may redial and hang up at once, which stops
+/// its listener: the next one is not to wait behind it.
+#[test]
+fn a_peer_that_has_left_leaves_a_new_listener() {
+    watched(|| {
+        let place = TestFolder::new();
+        let at = place.at("r");
+        let reply = nng().reply(&at, &Options::default()).unwrap();
+        let listener = || std::fs::metadata(at.path()).map(|file| (file.ino(), file.ctime_nsec())).unwrap();
+        let await_another = |former| {
+            let give_up = Instant::now() + PATIENCE;
+            while listener() == former {
+                assert!(Instant::now() < give_up);
+                std::thread::yield_now();
+            }
+        };
+        let first = listener();
+        let mut peer = connect(&at, &REQ);
+        expect(&mut peer, &REP);
+        await_another(first);
+        let second = listener();
+        drop(peer);
+        await_another(second);
+        drop(reply);
+    });
+}
+
 #[test]
 fn a_trickle_gets_its_turn_beside_a_flood() {
     watched(|| {
