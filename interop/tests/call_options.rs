@@ -21,6 +21,7 @@ ekuiper_interop::over_each_transport! {
     a_call_whose_deadline_passes_before_it_is_sent_is_not_executed,
     a_call_whose_deadline_passes_later_disturbs_no_other,
     the_time_of_an_answer_grows_with_the_batch,
+    a_call_that_waits_for_another_has_its_whole_time,
     an_idempotent_call_is_made_once_more_after_a_crash,
     a_stopper_ends_every_wait,
     a_stopper_ends_waits_that_began_before_it_was_made,
@@ -158,6 +159,34 @@ fn the_time_of_an_answer_grows_with_the_batch(transport: &str) {
             assert_eq!(call.wait().unwrap(), number);
         }
     });
+}
+
+fn a_call_that_waits_for_another_has_its_whole_time(transport: &str) {
+    const WAIT: Duration = Duration::from_secs(4);
+    let _watchdog = Watchdog::start();
+    let ledger = Ledger::new();
+    let host = builder(transport, &ledger).recv_timeout(WAIT * 3 / 2).build().unwrap();
+    let held = host.function("held").unwrap();
+    let gates = [Gate::closed(), Gate::closed()];
+    std::thread::scope(|scope| {
+        let calls = [0, 1].map(|number| {
+            let (held, gate) = (held.clone(), gates[number].path());
+            let call = scope.spawn(move || held.call::<u64>((number, gate)));
+            if number == 0 {
+                wait_until("the first call is executed", || Ledger::begun(&host) == 1);
+            }
+            call
+        });
+        for gate in &gates {
+            // Each call takes that long, and the second waits that long first.
+            std::thread::sleep(WAIT);
+            gate.open();
+        }
+        for (call, number) in calls.into_iter().zip(0..) {
+            assert_eq!(call.join().unwrap().unwrap(), number);
+        }
+    });
+    host.shutdown();
 }
 
 fn lines(file: &Path) -> usize {

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::buffer::trim;
 use ekuiper_core::exchange::{Arrival, HostEnd, NotReady};
+use ekuiper_core::instant::later;
 use ekuiper_core::message::Hello;
 use ekuiper_core::transport::{PeerProcess, Reply, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held, Waited};
@@ -121,6 +122,24 @@ impl Channel {
             self.wait(&mut state, deadline)?;
             if strict && let Some(said) = state.garbage.take() {
                 return Err(Failure::Garbage(said));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a function that was just started has completed its handshake.
+    /// Gives up earlier when its connection has ended, and no other has come
+    /// within [`RECONNECT`].
+    pub(crate) fn wait_started(&self, deadline: Instant) -> Result<(), Failure> {
+        let mut state = self.state.lock(deadline).ok_or(Failure::NotReady(NotReady::NoPeer))?;
+        let mut give_up = deadline;
+        while !state.end.is_ready() {
+            let before = state.connections;
+            self.wait(&mut state, give_up)?;
+            if state.connections < before {
+                give_up = deadline.min(deadline_after(RECONNECT));
+            } else if state.connections > before {
+                give_up = deadline;
             }
         }
         Ok(())
@@ -299,15 +318,17 @@ impl Channel {
 
     /// Sends a command as [`exchange`](Channel::exchange) does, unless `stop`,
     /// asked at this instant and then again and again, returns true: the wait
-    /// then ends as at its deadline.
+    /// then ends as at its deadline. The time for which the command waits to be
+    /// sent, from that instant on, is not of that for its answer.
     pub(crate) fn exchange_unless<R>(
         &self,
         command: &[u8],
-        [send_by, answer_by]: [Instant; 2],
+        [send_by, mut answer_by]: [Instant; 2],
         stop: Option<(Instant, &dyn Fn() -> bool)>,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Failure> {
         let mut look = stop.map(|(look, _)| look);
+        let mut queued_since = None;
         let at_most = |deadline: Instant, look: Option<Instant>| look.map_or(deadline, |look| look.min(deadline));
         // Returns the next instant at which to ask, unless the wait is over.
         let ask = |deadline: Instant, look: Option<Instant>| {
@@ -318,12 +339,18 @@ impl Channel {
             match self.begin(command, at_most(send_by, look), send_by) {
                 // Nothing was sent.
                 Err(Failure::NotReady(reason)) => match ask(send_by, look) {
-                    Some(next) => look = Some(next),
+                    Some(next) => {
+                        queued_since = queued_since.or(look);
+                        look = Some(next);
+                    }
                     None => return Err(Failure::NotReady(reason)),
                 },
                 begun => break begun?,
             }
         };
+        if let Some(since) = queued_since {
+            answer_by = later(answer_by, since.elapsed());
+        }
         loop {
             match self.wait(&mut state, at_most(answer_by, look)) {
                 Ok(Some(Arrival::Answer)) => {

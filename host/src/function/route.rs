@@ -150,12 +150,20 @@ impl FunctionRoute {
     ) -> Result<R> {
         let what = || self.what(kind);
         let options = &self.plugin.site.options;
-        let (send_by, answer_by) = (later(now, options.send_timeout), later(now, options.recv_timeout));
+        let send_by = later(now, options.send_timeout);
+        let mut now = now;
         let mut request = std::mem::take(&mut *lock(&self.buffer));
         let asked = loop {
-            let connection = match self.connection(send_by) {
-                Ok(connection) => connection,
-                Err(error) => break Err(error),
+            let connection = match self.usable() {
+                Some(connection) => connection,
+                None => match self.connection(send_by) {
+                    // It may have been started first, which is no time of the answer's.
+                    Ok(connection) => {
+                        now = Instant::now();
+                        connection
+                    }
+                    Err(error) => break Err(error),
+                },
             };
             let format = connection.format();
             request.clear();
@@ -164,6 +172,7 @@ impl FunctionRoute {
             }
             let is_stopped = || self.holder.check().is_err();
             let stop = Some((now + LOOK_PAUSE, &is_stopped as &dyn Fn() -> bool));
+            let answer_by = later(now, options.recv_timeout);
             let read = |reply: &[u8]| decode_reply::<R>(format, reply);
             match connection.channel.exchange_unless(&request, [send_by, answer_by], stop, read) {
                 Ok(reply) => break Ok(reply),

@@ -134,8 +134,8 @@ impl Running {
         self.start_symbol(&Control::function(symbol))?;
         loop {
             let look = deadline_after(CONNECTING).min(deadline);
-            match channel.wait_ready(look, false) {
-                Err(Failure::NotReady(_)) if look < deadline => {
+            match channel.wait_started(look) {
+                Err(Failure::NotReady(_)) if Instant::now() < deadline => {
                     if !channel.has_connection() {
                         tracing::warn!(
                             plugin = self.name,
