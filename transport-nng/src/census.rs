@@ -58,10 +58,8 @@ impl Census {
                 count.accepted += 1;
                 count.present.get_mut(&pipe).into_iter().for_each(|present| present.joined = true);
             }
-            PipeEvent::RemovePost => {
-                if count.present.remove(&pipe).is_some_and(|present| present.joined) {
-                    count.departed = Some(Instant::now());
-                }
+            PipeEvent::RemovePost if count.present.remove(&pipe).is_some_and(|present| present.joined) => {
+                count.departed = Some(Instant::now());
             }
             _ => {}
         }

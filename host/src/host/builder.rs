@@ -20,6 +20,7 @@ use crate::options::Options;
 use crate::plugin::{Origin, Plugin};
 use crate::plugin_log::LogLine;
 use crate::plugin_options::PluginOptions;
+use crate::process::guard::Guard;
 use crate::site::{Site, socket_folder};
 use crate::source::backlog::Bounds;
 use crate::status::Events;
@@ -306,6 +307,9 @@ impl HostBuilder {
             })
             .collect();
         let members = Members { catalog, plugins, scanned, problems, is_shut_down: false };
-        Ok(Host { core: Arc::new(Core::new(members, site, own, self.folders)) })
+        // Before the engine's memory grows, which is copied then. Without it the
+        // first start of a plugin fails, and says why.
+        let guard = Guard::of_this_process().ok();
+        Ok(Host { core: Arc::new(Core::new(members, site, own, self.folders, guard)) })
     }
 }

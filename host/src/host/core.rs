@@ -14,6 +14,7 @@ use ekuiper_transport_ipc::wait::deadline_after;
 use super::rescan::Problem;
 use crate::catalog::{Catalog, Package};
 use crate::plugin::{Origin, Plugin};
+use crate::process::guard::Guard;
 use crate::process::own_folder::OwnFolder;
 use crate::site::Site;
 use crate::status::EventKind;
@@ -29,6 +30,8 @@ pub(super) struct Core {
     members: Mutex<Members>,
     pub(super) site: Arc<Site>,
     folder: Mutex<Option<OwnFolder>>,
+    /// The guard of the plugins' processes, until these have ended.
+    guard: Mutex<Option<Arc<Guard>>>,
     /// Folders of plugins.
     pub(super) folders: Vec<PathBuf>,
     /// Held during a rescan, whose steps have deadlines.
@@ -73,9 +76,15 @@ impl Members {
 }
 
 impl Core {
-    pub(super) fn new(members: Members, site: Arc<Site>, folder: Option<OwnFolder>, folders: Vec<PathBuf>) -> Self {
+    pub(super) fn new(
+        members: Members,
+        site: Arc<Site>,
+        folder: Option<OwnFolder>,
+        folders: Vec<PathBuf>,
+        guard: Option<Arc<Guard>>,
+    ) -> Self {
         let (members, folder, rescanning) = (Mutex::new(members), Mutex::new(folder), Mutex::default());
-        Self { members, site, folder, folders, rescanning }
+        Self { members, site, folder, guard: Mutex::new(guard), folders, rescanning }
     }
 
     pub(super) fn members(&self) -> std::sync::MutexGuard<'_, Members> {
@@ -197,5 +206,6 @@ impl Core {
         // The sockets of sources that were dropped: an engine may exit now.
         self.site.background.await_releases(RELEASE_TIMEOUT);
         drop(lock(&self.folder).take());
+        drop(lock(&self.guard).take());
     }
 }

@@ -5,7 +5,7 @@
 //! [guard](super::guard), and starts with no signal blocked or ignored,
 //! whatever the host's own signal setup. A file that cannot be executed is an
 //! error; it is never passed to a shell instead.
-#![allow(unsafe_code)] // between fork and exec
+#![allow(unsafe_code)] // what runs before the program
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString, c_char, c_int};
@@ -16,6 +16,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::{Errno, FdFlags};
@@ -23,7 +24,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, Wait
 use rustix::thread::CpuSet;
 
 use super::command::CommandLine;
-use super::guard::{self, ProcessGuard, clear_of_stdio};
+use super::fork::{self, clear_of_stdio};
+use super::guard::{Guard, Line};
 use crate::catalog::Package;
 use crate::plugin_options::{ProcessLimits, Size};
 use crate::program::search::find_program;
@@ -38,10 +40,10 @@ use crate::program::search::find_program;
 pub struct GuardedProcess {
     pid: Pid,
     /// Present until the process has been waited for.
-    guard: Option<ProcessGuard>,
+    guard: Option<Arc<Guard>>,
 }
 
-/// The step between fork and exec that failed.
+/// The step before the program's own that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Step {
@@ -134,17 +136,14 @@ impl GuardedProcess {
         let streams = streams.map_err(refused("a descriptor"))?;
         let (mut report, reporter) = io::pipe().map_err(refused("a pipe"))?;
         let reporter = clear_of_stdio(reporter.into()).map_err(refused("a descriptor"))?;
-        let guard = ProcessGuard::start().map_err(refused("a guard process"))?;
+        let refused_guard = refused("a guard process");
+        let guard = Guard::of_this_process().map_err(refused_guard)?;
+        let line = guard.line().map_err(refused_guard)?;
         // SAFETY: `be_program` makes system calls on memory allocated before;
         // no allocation, no lock, no panic.
-        let forked = unsafe { guard::fork_quietly(|| be_program(&image, &cage, &streams, &guard, reporter.as_fd())) };
-        let pid = match forked {
-            Ok(pid) => pid,
-            Err(error) => {
-                guard.end();
-                return Err(NotStarted::System("a process", error));
-            }
-        };
+        let spawned = unsafe { fork::spawn(|| be_program(&image, &cage, &streams, &line, reporter.as_fd())) };
+        let pid = spawned.map_err(refused("a process"))?;
+        guard.enlist(pid, &line);
         drop((streams, reporter));
         let mut started = Self { pid, guard: Some(guard) };
         let mut failure = [0; 5];
@@ -188,23 +187,21 @@ impl GuardedProcess {
         has_ended(self.pid)
     }
 
-    /// Kills the rest of the group, whose leader has ended, and dismisses its
-    /// guard, which has nothing left to do.
+    /// Kills the rest of the group, whose leader has ended.
     pub(crate) fn end_group(&mut self) {
-        if let Some(guard) = &mut self.guard {
+        if self.guard.is_some() {
             let _ = kill_process_group(self.pid, Signal::KILL);
-            guard.dismiss();
         }
     }
 
     /// Kills the rest of the group, and reaps its leader, whose id may be
-    /// reused from then on, and its guard: nothing is left of any of them.
+    /// reused from then on: the guard has forgotten it.
     pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
         self.end_group();
         let Some(guard) = self.guard.take() else { return Err(Errno::CHILD.into()) };
-        guard.end();
-        let status = guard::wait_for(self.pid.as_raw_nonzero().get(), 0)?.ok_or(Errno::CHILD)?;
-        guard::reap_orphans(self.pid);
+        guard.dismiss(self.pid);
+        let status = fork::wait_for(self.pid.as_raw_nonzero().get(), 0)?.ok_or(Errno::CHILD)?;
+        fork::reap_orphans(self.pid);
         Ok(ExitStatus::from_raw(status))
     }
 }
@@ -237,18 +234,18 @@ pub(crate) fn has_ended(pid: Pid) -> bool {
 }
 
 /// Turns the new process into the program, or reports why that failed.
-fn be_program(image: &Image, cage: &Cage, streams: &[OwnedFd; 3], guard: &ProcessGuard, reporter: BorrowedFd<'_>) -> ! {
-    let (step, error) = match prepare(streams, guard) {
+fn be_program(image: &Image, cage: &Cage, streams: &[OwnedFd; 3], line: &Line, reporter: BorrowedFd<'_>) -> ! {
+    let (step, error) = match prepare(streams, line) {
         Err(error) => (Step::Prepare, error),
         Ok(()) => image.execute(cage),
     };
     let mut failure = [step as u8, 0, 0, 0, 0];
     failure[1..].copy_from_slice(&error.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes());
     let _ = rustix::io::write(reporter, &failure);
-    guard::end()
+    fork::end()
 }
 
-fn prepare(streams: &[OwnedFd; 3], guard: &ProcessGuard) -> io::Result<()> {
+fn prepare(streams: &[OwnedFd; 3], line: &Line) -> io::Result<()> {
     for (stream, number) in streams.iter().zip(0..) {
         // SAFETY: a system call without memory; nothing in this process uses
         // the descriptor that is replaced.
@@ -257,8 +254,8 @@ fn prepare(streams: &[OwnedFd; 3], guard: &ProcessGuard) -> io::Result<()> {
         }
     }
     rustix::process::setpgid(None, None)?;
-    guard.lead()?;
-    guard::default_signals()
+    line.lead()?;
+    fork::default_signals()
 }
 
 /// A program, arguments and environment in the form of the system call. Not
@@ -355,7 +352,7 @@ impl Cage {
         Ok(Self { limits, processors: Some(processors) })
     }
 
-    /// Sets the limits of this process, which is between fork and exec.
+    /// Sets the limits of this process, which is to execute a program.
     fn enter(&self) -> Result<(), (Step, io::Error)> {
         let limit = |resource, most: Option<u64>, step| match most {
             None => Ok(()),
@@ -430,8 +427,8 @@ fn explain(error: io::Error) -> io::Error {
         Some(Errno::AGAIN | Errno::NOMEM) => io::Error::new(
             error.kind(),
             format!(
-                "{error}: it needs two processes, itself and a guard that shares the host's memory; \
-                 raise the limit of processes (ulimit -u, pids.max) or of memory"
+                "{error}: it needs a process, and another one, a guard that shares the host's memory, if there is none \
+                 yet; raise the limit of processes (ulimit -u, pids.max) or of memory"
             ),
         ),
         _ => error,
@@ -485,7 +482,7 @@ mod tests {
             rustix::process::setrlimit(Resource::Nproc, limit).unwrap();
             let error = start("/bin/true").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-            assert!(error.to_string().contains("it needs two processes"), "{error}");
+            assert!(error.to_string().contains("it needs a process"), "{error}");
         }
     }
 
@@ -523,6 +520,9 @@ mod tests {
 
     #[test]
     fn how_it_ends_is_known_and_nothing_is_left() {
+        if !is_alone("how_it_ends_is_known_and_nothing_is_left") {
+            return;
+        }
         let process = start("/bin/false").unwrap();
         let (pid, guard) = (process.pid(), process.guard.as_ref().unwrap().pid());
         assert_eq!(process.wait().unwrap().code(), Some(1));
@@ -530,7 +530,7 @@ mod tests {
         let (other, other_guard) = (dropped.pid(), dropped.guard.as_ref().unwrap().pid());
         drop(dropped);
         for pid in [pid, guard, other, other_guard] {
-            assert!(guard::wait_for(pid.as_raw_nonzero().get(), 0).is_err(), "{pid} is no child any more");
+            assert!(fork::wait_for(pid.as_raw_nonzero().get(), 0).is_err(), "{pid} is no child any more");
         }
     }
 

@@ -54,6 +54,10 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    pub(crate) fn id(&self) -> u32 {
+        self.pid.unsigned_abs()
+    }
+
     pub(crate) fn is_guard(&self) -> bool {
         self.name == "ekuiper-guard"
     }
@@ -168,9 +172,9 @@ impl Bench {
         self.processes().into_iter().filter(Found::is_guard).collect()
     }
 
-    /// Waits for this number of guards.
-    pub(crate) fn wait_guards(&self, count: usize) -> Vec<Found> {
-        wait_for(&format!("there are {count} guards"), || Some(self.guards()).filter(|found| found.len() == count))
+    /// Waits for the guard, of which there is one.
+    pub(crate) fn guard(&self) -> Found {
+        wait_for("there is one guard", || Some(self.guards()).filter(|found| found.len() == 1)?.pop())
     }
 
     /// Waits until only these processes are left.

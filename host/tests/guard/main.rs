@@ -117,7 +117,7 @@ fn an_orderly_host_leaves_nothing() {
     let mut host = bench.host();
     host.start(&name);
     bench.wait_ready(&name);
-    bench.wait_guards(1);
+    bench.guard();
     host.tell("shutdown");
     while host.hear() != "shut down" {}
     // At once: a process that ends after it may be looked for.
@@ -127,7 +127,7 @@ fn an_orderly_host_leaves_nothing() {
 }
 
 #[test]
-fn a_guard_goes_with_its_plugin() {
+fn the_guard_stays_when_a_plugin_has_ended() {
     let bench = Bench::new();
     let name = bench.script("mortal", "sleep 86400 &\n: > ready\nread line < go");
     let folder = bench.path("plugins").join(&name);
@@ -136,15 +136,14 @@ fn a_guard_goes_with_its_plugin() {
     let mut host = bench.host();
     host.start(&name);
     bench.wait_ready(&name);
-    bench.wait_guards(1);
     std::fs::write(&go, "\n").unwrap();
     let said = host.hear();
     assert!(said.contains("ended before its handshake (exit code 0)"), "{said}");
-    bench.wait_nothing_but(&[host.pid()]);
+    bench.wait_nothing_but(&[host.pid(), bench.guard().id()]);
 }
 
 #[test]
-fn a_plugin_that_cannot_be_executed_leaves_no_guard() {
+fn a_plugin_that_cannot_be_executed_leaves_nothing() {
     let bench = Bench::new();
     let name = bench.script("unborn", "");
     write_program(&bench.path("plugins").join(&name).join("run"), "#!/no/such/interpreter\n");
@@ -152,11 +151,11 @@ fn a_plugin_that_cannot_be_executed_leaves_no_guard() {
     host.start(&name);
     let said = host.hear();
     assert!(said.contains("names the interpreter /no/such/interpreter, which does not exist"), "{said}");
-    bench.wait_nothing_but(&[host.pid()]);
+    bench.wait_nothing_but(&[host.pid(), bench.guard().id()]);
 }
 
 #[test]
-fn a_guard_keeps_nothing_of_its_hosts_and_hears_no_signal() {
+fn the_guard_keeps_nothing_of_its_hosts_and_hears_no_signal() {
     let bench = Bench::new();
     let names: Vec<_> = (0..8).map(|number| bench.script(&format!("p{number}"), FAMILY)).collect();
     let mut host = bench.host();
@@ -165,25 +164,46 @@ fn a_guard_keeps_nothing_of_its_hosts_and_hears_no_signal() {
     names.iter().for_each(|name| host.start(name));
     names.iter().for_each(|name| bench.wait_ready(name));
     let all = bench.processes();
-    let guards = bench.wait_guards(8);
-    for guard in &guards {
-        let descriptors = std::fs::read_dir(guard.proc("fd")).unwrap();
-        let held: Vec<_> = descriptors.map(|entry| entry.unwrap().path().read_link().unwrap()).collect();
-        assert_eq!(held.len(), 1, "{held:?}");
-        assert!(held[0].to_string_lossy().starts_with("socket:"), "not the plugin's output, or a listener: {held:?}");
-        assert_eq!(guard.proc("cwd").read_link().unwrap(), Path::new("/"));
-        let relatives = all.iter().filter(|other| other.pid != guard.pid);
-        assert_eq!(u32::try_from(guard.parent), Ok(host.pid()), "who waits for it");
-        for other in relatives {
-            assert!(guard.session != other.session, "{guard:?} shares its session with {other:?}");
-        }
-        for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::ALARM, Signal::USR1] {
-            kill_process(Pid::from_raw(guard.pid).unwrap(), signal).unwrap();
-        }
+    let guard = bench.guard();
+    let descriptors = std::fs::read_dir(guard.proc("fd")).unwrap();
+    let held: Vec<_> = descriptors.map(|entry| entry.unwrap().path().read_link().unwrap()).collect();
+    assert_eq!(held.len(), 1, "{held:?}");
+    assert!(held[0].to_string_lossy().starts_with("socket:"), "not the plugin's output, or a listener: {held:?}");
+    assert_eq!(guard.proc("cwd").read_link().unwrap(), Path::new("/"));
+    let relatives = all.iter().filter(|other| other.pid != guard.pid);
+    assert_eq!(u32::try_from(guard.parent), Ok(host.pid()), "who waits for it");
+    for other in relatives {
+        assert!(guard.session != other.session, "{guard:?} shares its session with {other:?}");
     }
-    // Nevertheless, they do their work.
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::ALARM, Signal::USR1] {
+        kill_process(Pid::from_raw(guard.pid).unwrap(), signal).unwrap();
+    }
+    // Nevertheless, it does its work.
     host.kill();
     bench.wait_nothing_but(&[]);
+}
+
+#[test]
+fn another_guard_follows_one_that_is_killed_or_stopped() {
+    for signal in [Signal::KILL, Signal::STOP] {
+        let bench = Bench::new();
+        let names = ["before", "after"].map(|name| bench.script(name, FAMILY));
+        let mortal = bench.script("mortal", "exit 3");
+        let mut host = bench.host();
+        host.start(&names[0]);
+        bench.wait_ready(&names[0]);
+        let former = bench.guard();
+        kill_process(Pid::from_raw(former.pid).unwrap(), signal).unwrap();
+        // The end of a plugin finds that it does not answer.
+        host.start(&mortal);
+        let said = host.hear();
+        assert!(said.contains("exit code 3"), "{said}");
+        host.start(&names[1]);
+        bench.wait_ready(&names[1]);
+        assert!(bench.guard().pid != former.pid, "there is another one");
+        host.kill();
+        bench.wait_nothing_but(&[]);
+    }
 }
 
 #[test]
@@ -205,7 +225,7 @@ fn a_stopped_host_is_not_gone() {
 }
 
 #[test]
-fn a_host_that_adopts_orphans_reaps_its_guards() {
+fn a_host_that_adopts_orphans_reaps_its_plugins() {
     let bench = Bench::new();
     let name = bench.script("brief", "exit 3");
     let mut host = bench.host();
@@ -213,18 +233,19 @@ fn a_host_that_adopts_orphans_reaps_its_guards() {
     host.start(&name);
     assert!(host.hear().contains("exit code 3"));
     let children = PathBuf::from(format!("/proc/{}/task", host.pid()));
-    wait_for("no child is left, not even a zombie", || {
+    let guard = format!("{} ", bench.guard().pid);
+    wait_for("no child but the guard is left, not even a zombie", || {
         let tasks = std::fs::read_dir(&children).unwrap();
         let lists =
             tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
-        lists.collect::<String>().is_empty().then_some(())
+        (lists.collect::<String>() == guard).then_some(())
     });
 }
 
-/// If process 1 of a container waits only for its own child, a guard that is
+/// If process 1 of a container waits only for its own child, a process that is
 /// nobody else's child stays a zombie forever.
 #[test]
-fn guards_leave_no_zombie_where_nobody_reaps_orphans() {
+fn plugins_leave_no_zombie_where_nobody_reaps_orphans() {
     let bench = Bench::new();
     let names: Vec<_> = (0..5).map(|number| bench.script(&format!("p{number}"), "exit 3")).collect();
     let mut host = bench.adopter();
@@ -232,7 +253,7 @@ fn guards_leave_no_zombie_where_nobody_reaps_orphans() {
         host.start(name);
         assert!(host.hear().contains("exit code 3"));
     }
-    bench.wait_guards(0);
+    bench.guard();
     // The only child is the host, which waits for its own children.
     let adopted = zombies(host.pid());
     assert!(adopted.is_empty(), "{adopted:#?}");
@@ -257,9 +278,9 @@ fn a_host_that_adopts_orphans_reaps_those_of_its_plugins_and_no_others() {
     let leader = leader.filter(|found| u32::try_from(found.pid) != Ok(host.pid())).unwrap();
     kill_process(Pid::from_raw(leader.pid).unwrap(), Signal::KILL).unwrap();
     assert!(host.hear().contains("signal 9"));
-    let own = wait_for("its own child is all that is left", || {
+    let own = wait_for("its own child and the guard are all that is left", || {
         let left = zombies(host.pid());
-        (left.len() == 1 && bench.processes().len() == 1).then_some(left)
+        (left.len() == 1 && bench.processes().len() == 2).then_some(left)
     });
     assert_eq!(own[0].name, "true", "{own:?}");
     assert_eq!(host.ask("shutdown"), "shut down");
@@ -365,7 +386,7 @@ fn the_folder_of_a_killed_host_goes_with_the_next_host() {
     let both = folders();
     assert_eq!(both.len(), 2);
     killed.kill();
-    bench.wait_nothing_but(&[living.pid()]);
+    bench.wait_nothing_but(&[living.pid(), bench.guard().id()]);
     assert_eq!(folders(), both, "nobody has removed it yet");
     let mut next = bench.host();
     assert_eq!(next.ask("ping"), "pong");
