@@ -50,6 +50,8 @@ impl LevelReader {
                 Report::Indented if is_indented => (LogLevel::Error, Report::Indented),
                 Report::Indented => (LogLevel::Error, Report::None),
                 Report::None if is_indented => (self.last, Report::None),
+                // What Python logs of an exception that none of its code has raised.
+                Report::None if self.last == LogLevel::Error && is_exception(line) => (LogLevel::Error, Report::None),
                 Report::None => (LogLevel::Info, Report::None),
             }
         };
@@ -60,7 +62,14 @@ impl LevelReader {
 
 /// Returns the report of a failure that a line begins: of Python, Rust or Go.
 fn begun_report(line: &str) -> Option<Report> {
-    if line.starts_with("Traceback (most recent call last)")
+    let in_python = [
+        "Traceback (most recent call last)",
+        "Exception Group Traceback (most recent call last)",
+        "During handling of the above exception, another exception occurred:",
+        "The above exception was the direct cause of the following exception:",
+    ];
+    let of_group = line.trim_start_matches([' ', '|', '+']);
+    if in_python.iter().any(|begin| of_group.starts_with(begin))
         || (line.starts_with("thread '") && line.contains(" panicked at "))
     {
         Some(Report::Indented)
@@ -69,6 +78,19 @@ fn begun_report(line: &str) -> Option<Report> {
     } else {
         None
     }
+}
+
+/// Returns whether a line is an exception of Python, `package.NameError: text`.
+fn is_exception(line: &str) -> bool {
+    const OTHERS: [&str; 4] = ["KeyboardInterrupt", "SystemExit", "StopIteration", "GeneratorExit"];
+    let path = line.split_once(": ").map_or(line, |(path, _)| path);
+    let is_name = |name: &str| {
+        name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+    };
+    let name = path.rsplit('.').next().unwrap_or_default();
+    let is_one = name.ends_with("Error") || name.ends_with("Exception") || OTHERS.contains(&name);
+    is_one && path.split('.').all(is_name)
 }
 
 /// Returns the level that a line shows by itself.
@@ -308,6 +330,27 @@ mod tests {
             (&["panic: x", "", "goroutine 1 [running]:", "main.main()"], &[Error; 4]),
             (&["2026-01-02 12:00:00 WARN x", "  more of it", "another"], &[Warn, Warn, Info]),
             (&["Traceback (most recent call last):", "2026-01-02 12:00:00 INFO x", "y"], &[Error, Info, Info]),
+            // An exception that no code in Python has raised has no traceback.
+            (&["2026-01-02 12:00:00 ERROR x failed", "a._b.ArgumentError: x", "y"], &[Error, Error, Info]),
+            (&["2026-01-02 12:00:00 ERROR x failed", "KeyboardInterrupt"], &[Error, Error]),
+            (&["2026-01-02 12:00:00 WARN x", "ValueError: y"], &[Warn, Info]),
+            (&["2026-01-02 12:00:00 ERROR x", "Errors: y", "no.Error of it: y"], &[Error, Info, Info]),
+            (
+                &[
+                    "Traceback (most recent call last):",
+                    "KeyError: x",
+                    "",
+                    "During handling of the above exception, another exception occurred:",
+                    "",
+                    "Traceback (most recent call last):",
+                    "ValueError: x",
+                    "",
+                    "The above exception was the direct cause of the following exception:",
+                    "",
+                ],
+                &[Error; 10],
+            ),
+            (&["  + Exception Group Traceback (most recent call last):", "  |   File \"a.py\"", "x"], &[Error; 3]),
         ] {
             let mut reader = LevelReader::default();
             let found: Vec<_> = lines.iter().map(|line| reader.level_of(line)).collect();

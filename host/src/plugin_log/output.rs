@@ -80,9 +80,7 @@ impl OutputReader {
         let text = String::from_utf8_lossy(&self.line);
         let text = without_colours(text.trim_end());
         let mut text = printable::one_line(&text).into_owned();
-        if length > self.line.len() {
-            text += &format!("… ({} bytes)", with_commas(length as u64));
-        }
+        text.extend(cut_note(length, self.line.len()));
         self.output.add(&text);
         Some(text)
     }
@@ -114,6 +112,12 @@ impl OutputReader {
             }
         }
     }
+}
+
+/// Returns what is said of a line of this length of which less was kept; that of
+/// a blank one is 1.
+fn cut_note(length: usize, kept: usize) -> Option<String> {
+    (length > kept.max(1)).then(|| format!("… ({} bytes)", with_commas(length as u64)))
 }
 
 fn left_out(count: u64) -> String {
@@ -195,6 +199,14 @@ mod tests {
         assert_eq!(lines(&long), [(3 * MAX_LINE, MAX_LINE), (5, 5), (1, 0), (4, 4)]);
         let fits = [&[b'x'; MAX_LINE][..], b"\n"].concat();
         assert_eq!(lines(&fits), [(MAX_LINE, MAX_LINE)]);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_says_how_long_it_was() {
+        let cut = |length| cut_note(length, MAX_LINE.min(length));
+        assert_eq!([0, 1, MAX_LINE].map(cut), [None, None, None]);
+        assert_eq!(cut_note(1, 0), None, "a blank line is whole");
+        assert_eq!(cut(5000).as_deref(), Some("… (5,000 bytes)"));
     }
 
     #[test]
