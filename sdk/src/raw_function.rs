@@ -84,8 +84,10 @@ pub fn each_row<'a>(
         } else {
             let mark = reply.mark();
             if let Err(error) = catch_panic(|| exec(&mut row, reply)) {
+                let text = text_of(&*error);
+                tracing::debug!(error = text, "the call failed");
                 reply.reset(mark);
-                reply.error(text_of(&*error));
+                reply.error(text);
             }
         }
         rows.go_on(row)?;
