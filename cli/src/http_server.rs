@@ -1,6 +1,8 @@
 //! The connections of the HTTP server, with TLS or without: how many there are,
 //! and for how long one may ask for nothing. What is asked for is the router's.
 
+mod unreadable;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -27,6 +29,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 #[cfg(feature = "https")]
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use self::unreadable::Explained;
 
 /// Maximum length of a request's head, and of what is buffered of a body or an
 /// answer, in bytes.
@@ -184,7 +188,7 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(head)
             .max_buf_size(BUFFER)
-            .serve_connection(TokioIo::new(Lingering { stream, end: None }), service);
+            .serve_connection(TokioIo::new(Explained::new(Lingering { stream, end: None })), service);
         let mut connection = pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
