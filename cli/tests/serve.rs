@@ -31,8 +31,17 @@ fn a_plugin_is_installed_updated_and_deleted_by_requests() {
     let (status, figures) = server.ask("GET", "/metrics", "", "");
     assert_eq!(status, 200);
     assert!(figures.contains("ekuiper_plugin_state{plugin=\"mirror\",state=\"running\"} 1\n"), "{figures}");
-    assert_eq!(server.ask("PUT", mirror, &second, ""), (200, "portable plugin mirror is updated".into()));
+    // The path has its name.
+    let mut second: Value = serde_json::from_str(&second).unwrap();
+    second.as_object_mut().unwrap().remove("name");
+    let updated = server.ask("PUT", mirror, &second.to_string(), "");
+    assert_eq!(updated, (200, "portable plugin mirror is updated".into()));
     assert_eq!(server.json(mirror)["version"], "v2");
+    let (status, said) = server.ask("DELETE", "/plugins/portables/other", "", "");
+    let known = "portable plugin other is not found: installed are mirror";
+    assert!(status == 400 && said.contains(known), "{said}");
+    let (status, said) = server.ask("PUT", "/plugins/portables/other", &second.to_string(), "");
+    assert!(status == 400 && said.contains("plugin other is not installed: installed are mirror"), "{said}");
 
     // Another start has the same plugins.
     server.end();
@@ -101,16 +110,35 @@ fn bad_requests_change_nothing_and_are_answered_in_a_sentence() {
     let portables = "/plugins/portables";
     let long = format!("{{\"name\":\"{}\"}}", "n".repeat(2 << 20));
     let other_name = good.replace("\"mirror\"", "\"other\"");
+    let nameless = good.replace("\"name\":\"mirror\",", "").replace(",\"name\":\"mirror\"", "");
+    assert!(!nameless.contains("name"), "{nameless}");
     for (method, path, body, headers, status, said) in [
         ("POST", portables, "", "", 400, "Invalid body: Error decoding the portable plugin json"),
         ("POST", portables, "[1]", "", 400, "Invalid body: Error decoding the portable plugin json"),
         ("POST", portables, r#"{"name":"","file":"file:///x.zip"}"#, "", 400, "invalid name : should not be empty"),
-        ("POST", portables, r#"{"name":"mirror"}"#, "", 400, "command error: invalid uri "),
-        ("POST", portables, r#"{"name":"mirror","file":"/x.zip"}"#, "", 400, "invalid uri /x.zip"),
-        ("POST", portables, r#"{"name":"mirror","file":"file:///x.tar"}"#, "", 400, "invalid uri file:///x.tar"),
+        ("POST", portables, r#"{"name":"mirror"}"#, "", 400, "command error: invalid uri : file is missing or empty"),
+        ("POST", portables, r#"{"name":"mirror","file":"/x.zip"}"#, "", 400, "invalid uri /x.zip: write file:///x.zip"),
+        (
+            "POST",
+            portables,
+            r#"{"name":"mirror","file":"/my x"}"#,
+            "",
+            400,
+            "/my x: write file:///my%20x/ for a folder",
+        ),
+        ("POST", portables, r#"{"name":"mirror","file":"my/x"}"#, "", 400, "my/x: it is a relative path: write"),
+        ("POST", portables, r#"{"name":"mirror","file":"file://my/x/"}"#, "", 400, "x/: a path begins with a slash"),
+        ("POST", portables, r#"{"name":"mirror","file":"file:///x.tar"}"#, "", 400, "x.tar: it is no .zip: a folder's"),
         ("POST", portables, r#"{"name":"mirror","file":"file:///absent/"}"#, "", 400, "cannot read /absent/"),
-        ("POST", portables, r#"{"name":"mirror","file":"http://h/x/"}"#, "", 400, "invalid uri http://h/x/"),
-        ("POST", portables, r#"{"name":"mirror","file":"ftp://h/x.zip"}"#, "", 400, "invalid uri ftp://h/x.zip"),
+        ("POST", portables, r#"{"name":"mirror","file":"http://h/x/"}"#, "", 400, "http://h/x/: it is no .zip"),
+        (
+            "POST",
+            portables,
+            r#"{"name":"mirror","file":"ftp://h/x.zip"}"#,
+            "",
+            400,
+            "x.zip: its scheme is not supported",
+        ),
         ("POST", portables, r#"{"name":"mirror","file":"file:///absent.zip"}"#, "", 400, "cannot read /absent.zip"),
         ("POST", portables, r#"{"name":"mirror","file":"http://127.0.0.1:9/x.zip"}"#, "", 400, "a private network"),
         ("POST", portables, r#"{"name":"../x","file":"file:///x.zip"}"#, "", 400, "cannot be a plugin's name"),
@@ -121,14 +149,15 @@ fn bad_requests_change_nothing_and_are_answered_in_a_sentence() {
         ("GET", portables, "", "Host: evil.example\r\n", 403, "ask for it by its address, or as localhost"),
         ("GET", "/metrics", "", "Sec-Fetch-Site: cross-site\r\n", 403, "may not look at plugins here"),
         ("POST", portables, r#"["mirror","file:///x.zip"]"#, "", 400, "it is a list, and no object"),
-        ("PUT", "/plugins/portables/mirror", &good, "", 400, "plugin mirror is not installed"),
-        ("PUT", "/plugins/portables/other", &good, "", 400, "the package is that of plugin mirror, not of other"),
-        ("DELETE", "/plugins/portables/mirror", "", "", 400, "portable plugin mirror is not found"),
+        ("PUT", "/plugins/portables/mirror", &good, "", 400, "plugin mirror is not installed: none is installed"),
+        ("PUT", "/plugins/portables/other", &other_name, "", 400, "plugin other is not installed: none is installed"),
+        ("PUT", "/plugins/portables/other", &nameless, "", 400, "plugin other is not installed: none is installed"),
+        ("PUT", "/plugins/portables/other", &good, "", 400, "the path names plugin other, and the body plugin mirror"),
+        ("DELETE", "/plugins/portables/mirror", "", "", 400, "portable plugin mirror is not found: none is installed"),
         ("DELETE", "/plugins/portables/mirror?users=x", "", "", 400, "users is to be keep or stop"),
         ("GET", "/plugins/portables/mirror", "", "", 404, "describe portable plugin mirror error: not found"),
         ("GET", "/plugins/portables/mirror/status", "", "", 404, "portable plugin mirror not found: not found"),
         ("GET", "/plugins/portables/a%2Fb%1b", "", "", 404, "describe portable plugin"),
-        ("PATCH", "/plugins/portables/mirror", "", "", 405, ""),
         ("GET", "/nothing", "", "", 404, "404 page not found"),
     ] {
         let (found, answer) = server.ask(method, path, body, headers);
@@ -138,6 +167,91 @@ fn bad_requests_change_nothing_and_are_answered_in_a_sentence() {
     }
     assert_eq!(server.end().matches("panicked").count(), 0);
     bench.assert_nothing_is_left();
+}
+
+/// Those of the engine's routes have the engine's content type.
+#[test]
+fn refusals_have_one_form() {
+    let bench = Bench::new();
+    let server = Server::start(&bench);
+    const TEXT: &str = "text/plain; charset=utf-8";
+    const JSON: &str = "application/json";
+    let form = "Content-Type: multipart/form-data\r\n";
+    let methods = "is no method of this address";
+    for (method, path, headers, status, kind, said) in [
+        ("PATCH", "/plugins/portables/mirror", "", 405, TEXT, methods),
+        ("POST", "/metadata/sources/random/confKeys/k", "", 405, TEXT, methods),
+        ("PUT", "/functions/revert", "", 405, JSON, methods),
+        ("GET", "/plugins/portables/%ff", "", 400, TEXT, "the path is not UTF-8"),
+        ("GET", "/sources/%ff", "", 400, JSON, "the path is not UTF-8"),
+        ("GET", "/metadata/sources?kind=a&kind=b", "", 400, TEXT, "the query "),
+        ("DELETE", "/plugins/portables/x?users=a&users=b", "", 400, TEXT, "the query "),
+        (
+            "POST",
+            "/config/uploads",
+            "",
+            400,
+            TEXT,
+            "upload error: the body is to be a form, multipart/form-data: curl -F ",
+        ),
+        (
+            "POST",
+            "/config/uploads",
+            form,
+            400,
+            TEXT,
+            "upload error: the body is to be a form, multipart/form-data: curl -F ",
+        ),
+        ("GET", "/sources/a b", "", 400, JSON, "percent-encoded"),
+        ("GET", "/sources/a\u{1}", "", 400, JSON, "percent-encoded"),
+        ("GET", "/sources/nope", "", 404, JSON, "there is no source nope"),
+        ("GET", "/page/nope", "", 404, JSON, "the page has no file nope"),
+        ("GET", "/logs?lines=x", "", 400, JSON, "lines is to be"),
+        ("GET", "/plugins", "Sec-Fetch-Site: cross-site\r\n", 403, JSON, "a page of another site"),
+        ("GET", "/plugins", "Host: evil.example\r\n", 403, JSON, "the host is"),
+        ("POST", "/plugins/portables", "", 400, TEXT, "Invalid body: Error decoding the portable plugin json"),
+    ] {
+        let host = if headers.contains("Host: ") { "" } else { "Host: localhost\r\n" };
+        let (found, answer) =
+            server.send_raw(&format!("{method} {path} HTTP/1.1\r\n{host}Connection: close\r\n{headers}\r\n"));
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(found, status, "{method} {path}: {answer}");
+        assert!(head.to_lowercase().contains(&format!("content-type: {kind}\r\n")), "{method} {path}: {answer}");
+        let error: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{method} {path}: {answer}"));
+        assert!(error["error"].is_u64(), "{method} {path}: {answer}");
+        assert!(error["message"].as_str().unwrap().contains(said), "{method} {path}: {answer}");
+        assert_eq!(head.to_lowercase().contains("\r\nallow: "), status == 405, "{method} {path}: {answer}");
+    }
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
+/// A page of another site can have its name lead here.
+#[test]
+fn a_request_must_name_this_machine() {
+    let bench = Bench::new();
+    let server = Server::start(&bench);
+    let port = server.address.rsplit(':').next().unwrap();
+    let path = "/healthz";
+    let foreign = [&format!("http://evil.example:{port}{path}"), "http://evil@localhost/healthz"];
+    for (path, hosts, status, said) in [
+        (path, "Host: localhost\r\nHost: evil.example\r\n", 400, "2 headers Host"),
+        (path, "Host: localhost\r\nHost: localhost\r\n", 400, "2 headers Host"),
+        (foreign[0], "Host: localhost\r\n", 403, "as localhost"),
+        (foreign[1], "Host: localhost\r\n", 403, "as localhost"),
+        (path, "Host: evil@localhost\r\n", 403, "as localhost"),
+        (path, "Host: localhost@evil\r\n", 403, "as localhost"),
+        (path, "Host: \r\n", 403, "as localhost"),
+        (path, "Host: LOCALHOST\r\n", 200, "ok"),
+        (path, &format!("Host: LocalHost:{port}\r\n"), 200, "ok"),
+        (path, "Host: [::1]\r\n", 200, "ok"),
+        (&format!("http://localhost:{port}{path}"), "Host: localhost\r\n", 200, "ok"),
+    ] {
+        let (found, answer) = server.ask("GET", path, "", hosts);
+        assert_eq!(found, status, "{path} {hosts}: {answer}");
+        assert!(answer.contains(said), "{path} {hosts}: {answer}");
+    }
+    server.end();
 }
 
 #[test]

@@ -97,6 +97,10 @@ fn bad_packages_are_refused_and_change_nothing() {
             assert_eq!(post(&server, &good).0, 201);
         }
         let before = files(&installed);
+        let send = |body: &Value| match is_installed(state) {
+            true => server.ask("PUT", "/plugins/portables/mirror", &body.to_string(), ""),
+            false => post(&server, body),
+        };
         for (name, said) in [
             ("million", "million.zip is no zip, or its list of entries is longer than that of 20000, the limit"),
             ("bomb", "bomb.zip is larger than 2048 MiB, unpacked, which is the limit"),
@@ -114,11 +118,7 @@ fn bad_packages_are_refused_and_change_nothing() {
             ("blank", "plugin mirror: install.sh has failed (exit status: 1) and wrote:"),
         ] {
             let body = json!({ "name": "mirror", "file": format!("file://{}", path(name).display()) });
-            let (status, answer) = if is_installed(state) {
-                server.ask("PUT", "/plugins/portables/mirror", &body.to_string(), "")
-            } else {
-                post(&server, &body)
-            };
+            let (status, answer) = send(&body);
             assert_eq!(status, 400, "{state}, {name}: {answer}");
             assert!(sentence(&answer).contains(said), "{state}, {name}: {answer}");
             assert_eq!(files(&installed), before, "{state}, {name}");
@@ -126,7 +126,7 @@ fn bad_packages_are_refused_and_change_nothing() {
         for sha256 in ["00", "", "not hexadecimal \u{1b}"] {
             let mut body = good.clone();
             body["sha256"] = json!(sha256);
-            let (status, answer) = post(&server, &body);
+            let (status, answer) = send(&body);
             assert_eq!(status, 400);
             assert!(sentence(&answer).contains("v1.zip has the SHA-256 "), "{answer}");
             assert_eq!(files(&installed), before, "{sha256}");
@@ -183,6 +183,79 @@ fn bad_names_are_refused_and_change_nothing() {
         }
         assert_eq!(files(&bench.path().join("plugins")), before, "{name:?}");
     }
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
+/// A body of which no more comes, and one whose chunks are none.
+const BROKEN: [(&str, &str); 2] =
+    [("Content-Length: 100", ""), ("Transfer-Encoding: chunked", "no length of a chunk\r\n")];
+
+fn in_chunk(head: &str, text: &str) -> String {
+    match head.contains("chunked") {
+        true => format!("{:x}\r\n{text}\r\n", text.len()),
+        false => text.to_owned(),
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_not_taken_for_a_whole_one() {
+    let bench = Bench::new();
+    let good = package(&bench, "v1");
+    let server = Server::start(&bench);
+    assert_eq!(server.ask("POST", "/plugins/portables", &good, "").0, 201);
+    let form = "--b\r\nContent-Disposition: form-data; name=\"uploadFile\"; filename=\"a.zip\"\r\n\r\nPK";
+    for (length, rest) in BROKEN {
+        for (method, path, kind, body) in [
+            ("PUT", "/plugins/portables/mirror", "application/json", "{}"),
+            ("POST", "/functions/revert", "application/json", "[\"ab\"]"),
+            ("PUT", "/metadata/sources/random/confKeys/k", "application/json", "{}"),
+            ("POST", "/config/uploads", "multipart/form-data; boundary=b", form),
+        ] {
+            let head =
+                format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{length}\r\n\r\n");
+            let (status, answer) = server.break_off(&format!("{head}{}{rest}", in_chunk(length, body)));
+            assert_eq!(status, 400, "{path}: {answer}");
+            let text = sentence(answer.split_once("\r\n\r\n").unwrap().1);
+            assert!(text.contains("broke off"), "{path}: {text}");
+        }
+    }
+    assert_eq!(server.json("/config/uploads"), json!([]));
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn lines_that_break_off_have_an_answer_that_ends_with_an_error() {
+    let bench = Bench::new();
+    let good = package(&bench, "v1");
+    let server = Server::start(&bench);
+    assert_eq!(server.ask("POST", "/plugins/portables", &good, "").0, 201);
+    let file = bench.path().join("rows");
+    let sink = format!("/sinks/file?config=%7B%22path%22:%22{}%22%7D", file.display());
+    let text = "the body broke off: the connection was closed, or its length or chunks are wrong; nothing after line 2 was taken";
+    for (length, rest) in BROKEN {
+        for (path, sent, first, last) in [
+            ("/functions/revert", "[\"ab\"]\n[\"c\"]\n[7", json!({ "result": "ba" }), json!({ "error": text })),
+            (
+                "/functions/revert?ordered=false",
+                "[\"ab\"]\n[\"c\"]\n[7",
+                json!({ "result": "ba", "row": 1 }),
+                json!({ "error": text, "row": 3 }),
+            ),
+            (&sink, "{\"n\":1}\n{\"n\":2}\n{}", json!({ "row": 1, "state": "acked" }), json!({ "error": text })),
+        ] {
+            let kind = "Content-Type: application/x-ndjson";
+            let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n{length}\r\n\r\n");
+            let (status, answer) = server.break_off(&format!("{head}{}{rest}", in_chunk(length, sent)));
+            assert_eq!(status, 200, "{path}: {answer}");
+            let lines: Vec<Value> = answer.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let lines: Vec<_> = lines.iter().filter(|line| line.is_object()).collect();
+            assert!(lines.len() == 3 && lines.contains(&&first), "{path}: {answer}");
+            assert!(lines.contains(&&last), "{path}: {answer}");
+        }
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"n\":1}\n{\"n\":2}\n".repeat(2));
     server.end();
     bench.assert_nothing_is_left();
 }

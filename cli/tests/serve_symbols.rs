@@ -65,6 +65,65 @@ fn a_function_is_called_once_or_for_each_line() {
     server.end();
 }
 
+/// As curl sends a body, unless it is told otherwise.
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
+
+#[test]
+fn lines_without_their_ends_are_refused_with_what_to_do() {
+    let bench = Bench::new();
+    let server = serve(&bench);
+    let hint = "use --data-binary and -H 'content-type: application/x-ndjson'";
+    for body in ["[\"a\"][\"b\"]", "[\"a\"]\n[\"b\"]", "a"] {
+        let (status, text) = server.ask("POST", "/functions/revert", body, FORM);
+        assert!(status == 400 && text.contains(hint), "{text}");
+        let (status, text) = server.ask("POST", "/functions/revert", body, "");
+        assert!(status == 400 && !text.contains(hint), "{text}");
+    }
+    assert_eq!(server.ask("POST", "/functions/revert", "[\"ab\"]", FORM), (200, "\"ba\"\n".into()));
+    let file = bench.path().join("rows");
+    let path = format!("/sinks/file?config=%7B%22path%22:%22{}%22%7D", file.display());
+    let (status, text) = server.ask("POST", &path, "{\"n\":1}{\"n\":2}", FORM);
+    assert!(status == 200 && text.contains(hint) && text.contains("\"state\":\"failed\""), "{text}");
+    let (_, text) = server.ask("POST", &path, "{\"n\":1}{\"n\":2}", LINES);
+    assert!(text.contains("\"state\":\"failed\"") && !text.contains(hint), "{text}");
+    server.end();
+}
+
+#[test]
+fn a_symbol_of_another_kind_is_told_where_it_is_served() {
+    let bench = Bench::new();
+    let server = serve(&bench);
+    let config = "%7B%22interval%22:%22x%22%7D";
+    for (method, path, said) in [
+        ("GET", "/sources/lines", "there is no source lines: lines is a sink of plugin mirror: POST /sinks/lines"),
+        ("GET", "/sources/echo", "there is no source echo: echo is a function of plugin mirror: POST /functions/echo"),
+        ("POST", "/sinks/random", "there is no sink random: random is a source of plugin mirror: GET /sources/random"),
+        ("POST", "/functions/file", "there is no function file: file is a sink of plugin mirror: POST /sinks/file"),
+        ("GET", &format!("/sources/lines?config={config}"), "lines is a sink of plugin mirror"),
+        ("GET", "/sources/nope", "there is no source nope: the plugins serve random"),
+        ("POST", "/sinks/nope", "there is no sink nope: the plugins serve file, lines"),
+    ] {
+        let (status, text) = server.ask(method, path, "[]", "");
+        assert_eq!(status, 404, "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+    server.end();
+}
+
+/// `HEAD` asks for what `GET` would answer, and for nothing that takes part in it.
+#[test]
+fn a_source_is_not_opened_to_ask_for_its_head() {
+    let bench = Bench::new();
+    let server = serve(&bench);
+    let before = server.json("/plugins")[0]["totals"].clone();
+    for (path, status) in [("/sources/random", 200), ("/sources/nope", 404), ("/sources/random?count=x", 400)] {
+        let (found, body) = server.ask("HEAD", path, "", "");
+        assert_eq!((found, body.as_str()), (status, ""), "{path}");
+    }
+    assert_eq!(server.json("/plugins")[0]["totals"], before);
+    server.end();
+}
+
 #[test]
 fn a_source_is_read_until_the_reader_goes() {
     let bench = Bench::new();

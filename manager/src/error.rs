@@ -60,6 +60,14 @@ pub enum Error {
         /// What is wrong with it, as the rest of a sentence.
         problem: String,
     },
+    /// A request names one plugin in its path, and another one in its body.
+    #[error("the path names plugin {path}, and the body plugin {body}: name one, or leave it out of the body")]
+    TwoNames {
+        /// The path's, as text that can be printed.
+        path: String,
+        /// The body's, as text that can be printed.
+        body: String,
+    },
     /// The package cannot be fetched.
     #[error("cannot fetch {url}: {problem}")]
     Fetch {
@@ -114,12 +122,14 @@ pub enum Error {
         plugin: String,
     },
     /// No installed plugin has the source or sink.
-    #[error("{kind} {symbol} is of no installed plugin")]
+    #[error("there is no {kind} {symbol}: {known}")]
     NoSymbol {
         /// Whether a source or a sink.
         kind: SymbolKind,
         /// Its name, as text that can be printed.
         symbol: String,
+        /// What has this name, or which names there are, as a sentence.
+        known: String,
     },
     /// The key is none that a configuration can have.
     #[error("{key} cannot be the key of a configuration: {problem}")]
@@ -142,7 +152,7 @@ pub enum Error {
         known: String,
     },
     /// A configuration does not fit what the plugin says of itself.
-    #[error("plugin {plugin}: configuration {key} does not fit {kind} {symbol}: config field {problem}")]
+    #[error("plugin {plugin}: configuration {key} does not fit {kind} {symbol}: {problem}")]
     Configuration {
         /// The plugin.
         plugin: String,

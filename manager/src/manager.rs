@@ -236,10 +236,11 @@ impl Manager {
     /// # Errors
     /// All of [`Error`]'s but [`Error::InUse`]: nothing has changed.
     pub fn install(&self, origin: &Origin, options: &InstallOptions) -> Result<Package> {
-        self.change("install", origin, options, |name, version| {
-            if let Some(former) = self.version_of(name) {
-                return Err(Error::Installed { plugin: name.to_owned(), version: former });
-            }
+        let check = |name: &str| match self.version_of(name) {
+            Some(version) => Err(Error::Installed { plugin: name.to_owned(), version }),
+            None => Ok(()),
+        };
+        self.change("install", origin, options, check, |name, version| {
             let package = Package::read(version.folder())?;
             self.host.add(package.clone())?;
             let started = self.start(name, &version);
@@ -260,8 +261,8 @@ impl Manager {
     /// As [`Manager::install`], and [`Error::NotInstalled`]: the plugin stays
     /// at its version.
     pub fn update(&self, origin: &Origin, options: &InstallOptions) -> Result<Package> {
-        self.change("update", origin, options, |name, version| {
-            self.check_installed(name)?;
+        let check = |name: &str| self.check_installed(name);
+        self.change("update", origin, options, check, |name, version| {
             let former = self.host.packages().into_iter().find(|package| package.name == name);
             let package = Package::read(version.folder())?;
             match &former {
@@ -312,16 +313,18 @@ impl Manager {
         Ok(version)
     }
 
-    /// Makes a change with a package whose files are in place.
+    /// Makes a change with a package whose files are in place, if `check` allows
+    /// it for the plugin.
     fn change(
         &self,
         action: &str,
         origin: &Origin,
         options: &InstallOptions,
+        check: impl Fn(&str) -> Result<()>,
         carry_out: impl FnOnce(&str, NewVersion) -> Result<Package>,
     ) -> Result<Package> {
         let mut plugin = options.name.clone().unwrap_or_default();
-        let changed = self.prepare(origin, options, &mut plugin, carry_out);
+        let changed = self.prepare(origin, options, &mut plugin, check, carry_out);
         // What was uploaded for this is not needed any more.
         if let (Ok(_), Origin::File(path)) = (&changed, origin)
             && path.parent() == Some(&self.store.uploads())
@@ -340,10 +343,13 @@ impl Manager {
         origin: &Origin,
         options: &InstallOptions,
         plugin: &mut String,
+        check: impl Fn(&str) -> Result<()>,
         carry_out: impl FnOnce(&str, NewVersion) -> Result<Package>,
     ) -> Result<Package> {
         if let Some(name) = &options.name {
             check_name(name)?;
+            // Before anything is fetched.
+            check(name)?;
         }
         let fetched = origin.fetch(&self.store.downloads(), &self.fetch, &self.limits, options.sha256.as_deref())?;
         let named = |problem: ArchiveError| problem.named(fetched.path(), &origin.to_string());
@@ -356,6 +362,7 @@ impl Manager {
         }
         plugin.clone_from(&name);
         let _busy = self.begin(&name)?;
+        check(&name)?;
         let version = self.store.begin(&name)?;
         archive.unpack(version.folder(), |_| true).map_err(named)?;
         if version.folder().join(SCRIPT).is_file() {
@@ -392,10 +399,9 @@ impl Manager {
         if names.iter().any(|name| name == plugin) {
             return Ok(());
         }
-        let known = if names.is_empty() {
-            "none is".into()
-        } else {
-            format!("installed are {}", printable::some_of(&names, NAMED))
+        let known = match names.is_empty() {
+            true => "none is installed".into(),
+            false => format!("installed are {}", printable::some_of(&names, NAMED)),
         };
         Err(Error::NotInstalled { plugin: printable::excerpt(plugin).into_owned(), known })
     }
@@ -404,6 +410,32 @@ impl Manager {
     fn version_of(&self, plugin: &str) -> Option<String> {
         let (_, folder) = self.store.installed().ok()?.into_iter().find(|(name, _)| name == plugin)?;
         Some(Package::read(folder).map(|package| package.manifest.version).unwrap_or_default())
+    }
+
+    /// Returns the kind of a symbol that an installed plugin has, and the plugin.
+    pub(crate) fn symbol(&self, name: &str) -> Option<(SymbolKind, String)> {
+        let kinds = [SymbolKind::Source, SymbolKind::Sink, SymbolKind::Function];
+        let has = |package: &Package, kind| package.manifest.symbols(kind).iter().any(|symbol| symbol == name);
+        self.plugins().ok()?.into_iter().find_map(|package| {
+            let kind = kinds.into_iter().find(|kind| has(&package, *kind))?;
+            Some((kind, package.name))
+        })
+    }
+
+    /// Returns what there is instead of a symbol, as a sentence.
+    pub(crate) fn known_instead(&self, kind: SymbolKind, symbol: &str) -> String {
+        match self.symbol(symbol) {
+            Some((of, plugin)) if of != kind => format!("{} is a {of} of plugin {plugin}", printable::excerpt(symbol)),
+            _ => {
+                let plugins = self.plugins().unwrap_or_default();
+                let mut names: Vec<_> = plugins.iter().flat_map(|package| package.manifest.symbols(kind)).collect();
+                names.sort();
+                match names.is_empty() {
+                    true => format!("the plugins serve no {kind}"),
+                    false => format!("the plugins serve {}", printable::some_of(&names, NAMED)),
+                }
+            }
+        }
     }
 
     /// Returns who uses a plugin: its sources and sinks with their rules.

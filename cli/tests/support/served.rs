@@ -1,7 +1,7 @@
 //! The real `serve`, asked over HTTP.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
@@ -89,6 +89,28 @@ impl Server {
         let _ = stream.read_to_string(&mut answer);
         let status = answer.split(' ').nth(1).unwrap_or_else(|| panic!("no answer: {answer:?}")).parse().unwrap();
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    /// Sends a request of which no more than this comes; returns the status and
+    /// the whole of the answer.
+    pub(crate) fn break_off(&self, request: &str) -> (u16, String) {
+        self.send(request, |stream| stream.shutdown(Shutdown::Write).unwrap())
+    }
+
+    /// Sends a request as it is, after whose answer the connection ends; returns
+    /// the status and the whole of the answer.
+    pub(crate) fn send_raw(&self, request: &str) -> (u16, String) {
+        self.send(request, |_| {})
+    }
+
+    fn send(&self, request: &str, then: impl FnOnce(&TcpStream)) -> (u16, String) {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        then(&stream);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap_or_else(|| panic!("no answer: {answer:?}")).parse().unwrap();
+        (status, answer)
     }
 
     /// Sends a request whose answer goes on for any time; returns its lines.

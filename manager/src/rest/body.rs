@@ -1,14 +1,18 @@
 //! What a request may be: its size, its time, and who sends it.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::uri::Authority;
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ekuiper_core::printable;
+use futures_core::Stream;
 
 use super::Refusal;
 use super::token::Authorized;
@@ -19,22 +23,36 @@ const LONGEST: usize = 1 << 20;
 /// Maximum time of a body's arrival.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
+/// What is wrong with a body of which the rest does not come, or cannot be told
+/// from what follows.
+pub(super) const BROKE_OFF: &str = "broke off: the connection was closed, or its length or chunks are wrong";
+
 /// Reads a body of at most 1 MiB, which must come within 10 seconds.
 ///
 /// # Errors
 /// The status of the refusal, and what is wrong with the body, as the rest of a
 /// sentence.
 pub async fn read_body(body: Body) -> Result<Vec<u8>, (StatusCode, String)> {
-    let is_long = body.size_hint().lower() > LONGEST as u64;
-    let arrived = async { if is_long { None } else { to_bytes(body, LONGEST).await.ok() } };
-    match tokio::time::timeout(ARRIVAL, arrived).await {
-        Ok(Some(bytes)) => Ok(bytes.into()),
-        Ok(None) => {
-            let text = format!("cannot be read, or has more than {LONGEST} bytes");
-            Err((StatusCode::PAYLOAD_TOO_LARGE, text))
-        }
+    match tokio::time::timeout(ARRIVAL, arrived(body)).await {
+        Ok(arrived) => arrived,
         Err(_) => Err((StatusCode::REQUEST_TIMEOUT, format!("did not come within {ARRIVAL:?}"))),
     }
+}
+
+async fn arrived(body: Body) -> Result<Vec<u8>, (StatusCode, String)> {
+    let too_long = || Err((StatusCode::PAYLOAD_TOO_LARGE, format!("has more than {LONGEST} bytes")));
+    if body.size_hint().lower() > LONGEST as u64 {
+        return too_long();
+    }
+    let mut pieces = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(piece) = poll_fn(|context| Pin::new(&mut pieces).poll_next(context)).await {
+        bytes.extend_from_slice(&piece.map_err(|_| (StatusCode::BAD_REQUEST, BROKE_OFF.to_owned()))?);
+        if bytes.len() > LONGEST {
+            return too_long();
+        }
+    }
+    Ok(bytes)
 }
 
 /// Reads a body, or refuses the request.
@@ -49,11 +67,7 @@ pub(super) async fn refuse_other_sites(request: Request, next: Next) -> Response
     if request.extensions().get::<Authorized>().is_some() {
         return next.run(request).await;
     }
-    let (origin, host) = (request.headers().get(header::ORIGIN), host(request.headers()));
-    let origin = origin.map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned());
-    if let Some(origin) = origin
-        && (origin.split_once("://").map(|(_, site)| site) != Some(&host) || !is_own(&host))
-    {
+    if let Some(origin) = foreign_origin(&request) {
         let text = format!("a page of {} may not manage plugins here", printable::excerpt(&origin));
         return Refusal::new(StatusCode::FORBIDDEN, text).into_response();
     }
@@ -66,25 +80,46 @@ pub(super) async fn refuse_other_sites(request: Request, next: Next) -> Response
     next.run(request).await
 }
 
+/// Returns the origin of a request, if that is not the host that it names.
+fn foreign_origin(request: &Request) -> Option<String> {
+    let origin = String::from_utf8_lossy(request.headers().get(header::ORIGIN)?.as_bytes()).into_owned();
+    let site = origin.split_once("://").map(|(_, site)| site);
+    let is_site = |host: &str| site.is_some_and(|site| site.eq_ignore_ascii_case(host));
+    let is_foreign = !hosts(request).all(|host| is_own(&host) && is_site(&host));
+    is_foreign.then_some(origin)
+}
+
 /// Refuses requests to this machine by a name that anybody may give it.
 pub(super) async fn refuse_other_names(request: Request, next: Next) -> Response {
-    let host = host(request.headers());
-    if !is_own(&host) {
+    let count = request.headers().get_all(header::HOST).iter().count();
+    if count > 1 {
+        let text = format!("the request has {count} headers Host: send one");
+        return Refusal::new(StatusCode::BAD_REQUEST, text).into_response();
+    }
+    if let Some(host) = hosts(&request).find(|host| !is_own(host)) {
         let text = format!("the host is {:?}: ask for it by its address, or as localhost", printable::excerpt(&host));
         return Refusal::new(StatusCode::FORBIDDEN, text).into_response();
     }
     next.run(request).await
 }
 
-fn host(headers: &HeaderMap) -> String {
-    headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).unwrap_or_default()
+/// Returns the hosts that a request names, with their ports: in its headers, or
+/// an empty text if it has none there, and in its target, if that is a whole URL.
+fn hosts(request: &Request) -> impl Iterator<Item = String> + '_ {
+    let headers = request.headers().get_all(header::HOST).iter();
+    let named = headers.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+    let unnamed = (!request.headers().contains_key(header::HOST)).then(String::new);
+    named.chain(unnamed).chain(request.uri().authority().map(Authority::to_string))
 }
 
-/// Returns whether a page's host is an address, or this machine by its usual
-/// name: any other name may be made to lead here.
+/// Returns whether a host is an address, or this machine by its usual name: any
+/// other name may be made to lead here.
 fn is_own(host: &str) -> bool {
-    let name = host.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
-    name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    let Some(authority) = host.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@')) else {
+        return false;
+    };
+    let name = authority.host();
+    name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -93,10 +128,12 @@ mod tests {
 
     #[test]
     fn names_that_anyone_can_take_are_not_this_machine() {
-        for own in ["127.0.0.1:9081", "localhost", "localhost:1", "[::1]:9081", "192.168.0.7:80"] {
+        for own in ["127.0.0.1:9081", "localhost", "LocalHost:1", "[::1]:9081", "192.168.0.7:80"] {
             assert!(is_own(own), "{own}");
         }
-        for other in ["", "evil.example", "evil.example:9081", "localhost.evil.example", "a b"] {
+        for other in
+            ["", "evil.example", "evil.example:9081", "localhost.evil.example", "a b", "a@localhost", "localhost@a"]
+        {
             assert!(!is_own(other), "{other}");
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use ekuiper_core::Chain;
 use ekuiper_core::printable::excerpt;
@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-use super::stream::{self, Gone, Lines, Place, Writer};
-use super::symbols::{Asked, LINES, bad, check, number, refused};
+use super::extract::{Path, Query};
+use super::stream::{self, Gone, Line, Lines, Place, Writer};
+use super::symbols::{Asked, LINES, bad, check, content_type, lines_hint, not_opened, number, refused};
 use super::{Answer, body, json as answer};
 use crate::Manager;
 
@@ -39,19 +40,20 @@ pub(super) async fn call(
         Some("false") => false,
         Some(other) => return Err(bad(format!("ordered is to be true or false, not {:?}", excerpt(other)))),
     };
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let is_lines = kind.split(';').next().is_some_and(|kind| kind.trim() == LINES);
-    let function = manager.functions.get(manager.host(), &name).await.map_err(|error| refused(&error))?;
+    let function = manager.functions.get(manager.host(), &name).await;
+    let function = function.map_err(|error| not_opened(&manager, &error))?;
     let options = function.options();
-    if is_lines {
+    if content_type(&headers).eq_ignore_ascii_case(LINES) {
         // Not from the moment at which a line is read: it waits for those before.
         let options = timeout.map_or(options, |time| options.answer_within(time).batch_rows(1));
         return Ok(call_lines(Place::take(&manager)?, function, options, is_ordered, body));
     }
     let options = timeout.map_or(options, |time| options.deadline(time));
     let bytes = body::read(body).await?;
-    let arguments: Vec<Value> = serde_json::from_slice(&bytes)
-        .map_err(|problem| bad(format!("the arguments are to be a JSON array: {problem}")))?;
+    let arguments: Vec<Value> = serde_json::from_slice(&bytes).map_err(|problem| {
+        let hint = if problem.is_data() { "" } else { lines_hint(&headers) };
+        bad(format!("the arguments are to be a JSON array: {problem}{hint}"))
+    })?;
     let calls = FunctionPool::clone(&function).with_options(options);
     let called = calls.call_async::<Value>(arguments.as_slice());
     let result = called.map_err(|error| refused(&error))?.await;
@@ -74,7 +76,8 @@ fn call_lines(
     let (calls, called) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let pool = FunctionPool::clone(&function).with_options(options);
-        let make = make_all(Lines::of(body, place.end()), &pool, calls);
+        // There is no hint: its content type is that of lines.
+        let make = make_all(Lines::of(body, place.end(), ""), &pool, calls);
         match is_ordered {
             true => stream::exchange(make, answer_in_order(called, writer)).await,
             false => stream::exchange(make, answer_as_they_come(called, writer)).await,
@@ -86,11 +89,11 @@ fn call_lines(
 async fn make_all<E: Future>(mut lines: Lines<E>, function: &FunctionPool, calls: mpsc::Sender<Called>) {
     while let Some(line) = lines.next().await {
         let call = match line {
-            Ok(Value::Array(arguments)) => {
+            Line::Json(Value::Array(arguments)) => {
                 function.call_async(arguments.as_slice()).map_err(|error| Chain(&error).to_string())
             }
-            Ok(_) => Err("the line is no JSON array of arguments".to_owned()),
-            Err(problem) => Err(problem),
+            Line::Json(_) => Err("the line is no JSON array of arguments".to_owned()),
+            Line::Bad(problem) | Line::BrokenOff(problem) => Err(problem),
         };
         if calls.send(call).await.is_err() {
             return;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use ekuiper_core::printable;
@@ -13,6 +13,7 @@ use ekuiper_host::{LogLevel, LogLine};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::extract::Query;
 use super::{Answer, Refusal, stream, symbols};
 use crate::Manager;
 use crate::logs::{CannotFollow, Entry, Follower, Next, READERS, Wanted, next};

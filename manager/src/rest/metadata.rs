@@ -8,20 +8,24 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use ekuiper_core::Chain;
-use ekuiper_core::printable::excerpt;
+use ekuiper_core::printable::{excerpt, some_of};
 use ekuiper_host::SymbolKind;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::extract::{Path, Query};
 use super::{Answer, Refusal, blocking, body, json as answer};
 use crate::{Error, Manager};
 
 /// eKuiper's code of what is wrong with settings.
 const SETTINGS: u32 = 5000;
+
+/// Maximum number of keys in an error.
+const NAMED: usize = 10;
 
 /// Maximum size of a description, in bytes.
 const LARGEST: u64 = 4 << 20;
@@ -86,11 +90,17 @@ pub(super) async fn unset_sink(State(manager): Managed, Path(place): Path<(Strin
 
 async fn set(manager: Arc<Manager>, kind: SymbolKind, (symbol, key): (String, String), body: Body) -> Answer {
     let bytes = body::read(body).await?;
-    // Nothing is as good as no fields.
-    let fields: Option<Map<String, Value>> = serde_json::from_slice(&bytes)
-        .map_err(|problem| bad(format!("Type conversion failed:{}.{problem}", excerpt(&symbol))))?;
+    let none = |problem: String| bad(format!("Type conversion failed:{}.{problem}", excerpt(&symbol)));
+    let is = |what: &str| Err(none(format!("the settings are to be a JSON object, not {what}")));
+    let fields = match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(Value::Null) => return is("null"),
+        Ok(Value::Array(_)) => return is("a list"),
+        Ok(_) => return is("a single value"),
+        Err(problem) => return Err(none(problem.to_string())),
+    };
     blocking(move || {
-        let set = manager.set_configuration(kind, &symbol, &key, fields.unwrap_or_default());
+        let set = manager.set_configuration(kind, &symbol, &key, fields);
         set.map(|()| StatusCode::OK.into_response()).map_err(|problem| refused(kind, &symbol, &problem))
     })
     .await
@@ -99,21 +109,28 @@ async fn set(manager: Arc<Manager>, kind: SymbolKind, (symbol, key): (String, St
 async fn unset(manager: Arc<Manager>, kind: SymbolKind, (symbol, key): (String, String)) -> Answer {
     blocking(move || match manager.remove_configuration(kind, &symbol, &key) {
         Ok(true) => Ok(StatusCode::OK.into_response()),
-        Ok(false) => Err(missing(kind, &symbol, &key)),
+        Ok(false) => {
+            let set = manager.set_keys(kind, &symbol).map_err(|problem| refused(kind, &symbol, &problem))?;
+            Err(missing(kind, &symbol, &key, &set))
+        }
         Err(problem) => Err(refused(kind, &symbol, &problem)),
     })
     .await
 }
 
 /// The refusal of a key that was not set, in the engine's words.
-fn missing(kind: SymbolKind, symbol: &str, key: &str) -> Refusal {
+fn missing(kind: SymbolKind, symbol: &str, key: &str, set: &[String]) -> Refusal {
     let place = place(kind, symbol);
-    bad(format!("Failed to write data to file:{place}.{place}.{} is not found", excerpt(key)))
+    let set = match set.is_empty() {
+        true => "none is set".to_owned(),
+        false => format!("set are {}", some_of(set, NAMED)),
+    };
+    bad(format!("Failed to write data to file:{place}.{place}.{} is not found: {set}", excerpt(key)))
 }
 
 fn refused(kind: SymbolKind, symbol: &str, problem: &Error) -> Refusal {
     match problem {
-        Error::NoSymbol { .. } => bad(format!("This plugin was not found:{}", place(kind, symbol))),
+        Error::NoSymbol { known, .. } => bad(format!("This plugin was not found:{}: {known}", place(kind, symbol))),
         Error::Key { .. } => Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid confKey: {}", Chain(problem))),
         problem => bad(Chain(problem).to_string()),
     }
@@ -142,7 +159,12 @@ fn list(manager: &Manager, kind: SymbolKind) -> Answer {
 fn show(manager: &Manager, kind: SymbolKind, name: &str) -> Answer {
     let file = files(manager, kind)?.into_iter().find(|(of, _)| of == name);
     let Some((_, file)) = file else {
-        return Err(bad(format!("This plugin was not found:{}", excerpt(name))));
+        let why = match manager.owner(kind, name) {
+            Err(Error::NoSymbol { known, .. }) => known,
+            Err(problem) => Chain(&problem).to_string(),
+            Ok(package) => format!("plugin {} has no description of it", package.name),
+        };
+        return Err(bad(format!("This plugin was not found:{}: {why}", excerpt(name))));
     };
     let properties = match (&file["properties"], kind) {
         (Value::Object(keys), SymbolKind::Source) => {

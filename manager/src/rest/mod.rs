@@ -17,11 +17,13 @@
 //! the new one works, and is refused for a plugin that is not installed, or for
 //! another name in the body than in the path; a plugin that is in use is not
 //! deleted, unless `?users=stop` asks for it; settings are those of installed
-//! symbols, are checked, and are stored as they are sent; and a page of another
-//! site is refused, where the engine answers any.
+//! symbols, are checked, and are stored as they are sent; a page of another site
+//! is refused, where the engine answers any; and refusals say more: the engine's
+//! words are only how they begin.
 
 mod body;
 mod busy;
+mod extract;
 mod functions;
 mod logs;
 mod metadata;
@@ -38,12 +40,13 @@ mod uploads;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use axum::{Extension, Router};
+use ekuiper_core::printable::excerpt;
 use ekuiper_host::{Host, metrics};
 use serde::Serialize;
 use serde_json::json;
@@ -69,7 +72,7 @@ pub fn of_this_machine(router: Router) -> Router {
 /// Returns the routes. Whoever can send requests can install programs: listen
 /// on a loopback address, or ask for a token ([`with_token`]).
 pub fn router(manager: Arc<Manager>) -> Router {
-    let routes = Router::new()
+    let of_engine = Router::new()
         .route("/plugins/portables", get(portables::list).post(portables::install))
         .route("/plugins/portables/{name}", get(portables::show).put(portables::update).delete(portables::remove))
         .route("/plugins/portables/{name}/status", get(portables::status))
@@ -85,8 +88,11 @@ pub fn router(manager: Arc<Manager>) -> Router {
         .route("/metadata/sinks/{name}", get(metadata::sink))
         .route("/metadata/sinks/yaml/{name}", get(metadata::sink_settings))
         .route("/metadata/sinks/{name}/confKeys/{key}", put(metadata::set_sink).delete(metadata::unset_sink))
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::map_response(as_the_engine));
+    let routes = Router::new()
         .route("/functions/{name}", post(functions::call))
-        .route("/sources/{name}", get(sources::read))
+        .route("/sources/{name}", get(sources::read).head(sources::head))
         .route("/sinks/{name}", post(sinks::feed))
         .route("/plugins", get(plugins::list))
         .route("/metrics", get(show_figures))
@@ -96,7 +102,7 @@ pub fn router(manager: Arc<Manager>) -> Router {
         .merge(page::routes())
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(plugins::ready));
-    guarded(routes).with_state(manager)
+    guarded(routes.method_not_allowed_fallback(no_method).merge(of_engine)).with_state(manager)
 }
 
 /// Adds what is answered where there is no route, and what is refused of any.
@@ -126,6 +132,20 @@ fn shown(host: &Host) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(host)).into_response()
 }
 
+/// Gives refusals the engine's content type.
+async fn as_the_engine(mut answer: Response) -> Response {
+    if answer.extensions().get::<Refused>().is_some() {
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
+    }
+    answer
+}
+
+async fn no_method(method: Method) -> Refusal {
+    let text = format!("{} is no method of this address: GET /openapi.json says which are", excerpt(method.as_str()));
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text)
+}
+
+/// As the engine answers it.
 async fn not_found() -> Response {
     plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
 }
@@ -164,7 +184,7 @@ fn json(value: &impl Serialize) -> Answer {
     Ok(([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response())
 }
 
-/// A refusal, as the engine words it.
+/// A refusal, in the form of the engine's.
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,
@@ -184,12 +204,21 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        plain(self.status, format!("{}\n", json!({ "error": self.code, "message": self.message })))
+        let headers = [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+        let text = format!("{}\n", json!({ "error": self.code, "message": self.message }));
+        (self.status, headers, Extension(Refused), text).into_response()
     }
 }
 
+/// A mark of answers that are refusals.
+#[derive(Clone, Copy)]
+struct Refused;
+
+/// Content type of text.
+const TEXT: &str = "text/plain; charset=utf-8";
+
 /// Text that no browser takes for anything else.
 fn plain(status: StatusCode, text: String) -> Response {
-    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let headers = [(header::CONTENT_TYPE, TEXT), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (status, headers, text).into_response()
 }

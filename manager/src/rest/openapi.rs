@@ -30,6 +30,12 @@ struct Operation {
     is_open: bool,
 }
 
+/// The beginnings of the engine's own paths, whose refusals have its content type.
+const OF_ENGINE: [&str; 3] = ["/plugins/portables", "/config/", "/metadata/"];
+
+/// The path whose answer may say that plugins are away.
+const READY: &str = "/readyz";
+
 const TEXT: &str = "text/plain";
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -97,9 +103,17 @@ impl Operation {
         for (status, description) in self.others {
             answers[status] = json!({ "description": description });
         }
+        let is_of_engine = OF_ENGINE.iter().any(|path| self.path.starts_with(path));
+        for status in self.refusals {
+            let name = if is_of_engine { "EngineRefusal" } else { "Refusal" };
+            answers[status] = json!({ "$ref": format!("#/components/responses/{name}") });
+        }
         // Any request may be one of another site's page, or one too many.
-        for status in self.refusals.iter().copied().chain(["403", "503"]) {
+        for status in ["403", "503"] {
             answers[status] = json!({ "$ref": "#/components/responses/Refusal" });
+        }
+        if self.path == READY {
+            answers["503"]["$ref"] = json!("#/components/responses/NotReady");
         }
         let mut described = json!({ "summary": self.summary, "parameters": parameters, "responses": answers });
         if self.is_open {
@@ -131,7 +145,16 @@ fn operations() -> Vec<Operation> {
         json!({ "type": "string", "description": text })
     };
     let tuples = [(LINES, lines_of("TupleLine")), (EVENTS, events_of("TupleLine"))];
-    let of_source = get("/sources/{name}", "The tuples of a source, as they come", &tuples);
+    let of_source = get("/sources/{name}", "The tuples of a source, as they come", &tuples)
+        .query("datasource", &text, "The source's topic")
+        .query("key", &text, "Key of its settings")
+        .query("config", &text, "Further settings, as a JSON object")
+        .query("count", &json!({ "type": "integer", "minimum": 0 }), "Number of tuples after which it ends");
+    let head_of_source = Operation {
+        method: "head",
+        parameters: of_source.parameters.clone(),
+        ..get("/sources/{name}", "What a source would be answered with, which is not opened", &tuples)
+    };
     let mut all = vec![
         get(
             "/",
@@ -143,7 +166,7 @@ fn operations() -> Vec<Operation> {
             .open(),
         get("/openapi.json", "This document", &[(JSON, object.clone())]),
         get("/healthz", "Answers as long as requests are answered at all", &[(TEXT, text.clone())]).open(),
-        get("/readyz", "Whether each plugin runs; else a line for each that does not", &[(TEXT, text.clone())]).open(),
+        get(READY, "Whether each plugin runs; else a line for each that does not", &[(TEXT, text.clone())]).open(),
         get("/metrics", "Figures for Prometheus", &[(TEXT, text.clone())]),
         get("/plugins", "How the plugins fare", &[(JSON, list(&reference("Plugin")))]),
         Operation { method: "post", ..get("/functions/{name}", "Calls a function, once or for each line", &[]) }
@@ -157,11 +180,8 @@ fn operations() -> Vec<Operation> {
             others: &[("204", "A browser has lost its stream of events: there is no rest of it")],
             ..of_source
         }
-        .query("datasource", &text, "The source's topic")
-        .query("key", &text, "Key of its settings")
-        .query("config", &text, "Further settings, as a JSON object")
-        .query("count", &json!({ "type": "integer", "minimum": 0 }), "Number of tuples after which it ends")
         .refuses(&["400", "404", "422", "502", "503", "504"]),
+        head_of_source.refuses(&["400", "404"]),
         Operation { method: "post", ..get("/sinks/{name}", "Sends rows to a sink; answers what became of each", &[]) }
             .query("key", &text, "Key of its settings")
             .query("config", &text, "Further settings, as a JSON object")
@@ -185,7 +205,7 @@ fn operations() -> Vec<Operation> {
             .refuses(&["400", "408", "413"]),
         get("/plugins/portables/{name}", "An installed plugin", &[(JSON, reference("Installed"))]).refuses(&["404"]),
         change("put", "/plugins/portables/{name}", "Updates a plugin: the old version serves until the new one works")
-            .takes(JSON, &wanted)
+            .takes(JSON, &reference("WantedUpdate"))
             .refuses(&["400", "408", "413"]),
         change("delete", "/plugins/portables/{name}", "Removes a plugin").query(
             "users",
@@ -242,6 +262,13 @@ fn document() -> Value {
     }
     let text = json!({ "type": "string" });
     let texts = json!({ "type": ["array", "null"], "items": text });
+    let wanted = json!({
+        "name": text,
+        "file": { "type": "string", "description": "URL of a .zip, or of a folder, which ends in a slash" },
+        "shellParas": { "type": "array", "items": text, "description": "Parameters of install.sh" },
+        "sha256": { "type": ["string", "null"], "description": "Of the zip" },
+    });
+    let error = json!({ "schema": { "$ref": "#/components/schemas/Error" } });
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -254,15 +281,18 @@ fn document() -> Value {
         "security": [{ "token": [] }, {}],
         "components": {
             "schemas": {
-                "Wanted": {
+                "Wanted": { "type": "object", "properties": wanted, "required": ["name", "file"] },
+                "WantedUpdate": {
+                    "description": "The name is that of the path, and may be left out",
+                    "type": "object", "properties": wanted, "required": ["file"],
+                },
+                "Error": {
                     "type": "object",
                     "properties": {
-                        "name": text,
-                        "file": { "type": "string", "description": "URL of a .zip, or of a folder, which ends in a slash" },
-                        "shellParas": { "type": "array", "items": text, "description": "Parameters of install.sh" },
-                        "sha256": { "type": ["string", "null"], "description": "Of the zip" },
+                        "error": { "type": "integer", "description": "eKuiper's code" },
+                        "message": { "type": "string", "description": "A sentence" },
                     },
-                    "required": ["name", "file"],
+                    "required": ["error", "message"],
                 },
                 "Installed": {
                     "type": "object",
@@ -298,7 +328,7 @@ fn document() -> Value {
                     ],
                 },
                 "RowLine": {
-                    "description": "What became of the rows of a line, or without `row` an error when the sink was closed",
+                    "description": "What became of the rows of a line, or without `row` an error: the body broke off, or the sink failed at its end",
                     "oneOf": [
                         line(json!({ "row": { "type": "integer" }, "state": { "const": "acked" } }), &["row", "state"]),
                         line(
@@ -332,11 +362,16 @@ fn document() -> Value {
                 "NoToken": {
                     "description": "The server has a token, which the request does not carry",
                     "headers": { "WWW-Authenticate": { "schema": { "const": "Bearer" } } },
+                    "content": { JSON: error },
+                },
+                "Refusal": { "description": "An error", "content": { JSON: error } },
+                "EngineRefusal": {
+                    "description": "An error as #/components/schemas/Error describes it, with the engine's content type",
                     "content": { TEXT: { "schema": text } },
                 },
-                "Refusal": {
-                    "description": "A JSON object with a number, error, and a sentence, message",
-                    "content": { TEXT: { "schema": text } },
+                "NotReady": {
+                    "description": "A line for each plugin that does not run, or an error",
+                    "content": { TEXT: { "schema": text }, JSON: error },
                 },
             },
         },

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Path;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use ekuiper_core::printable::excerpt;
 
-use super::plain;
+use super::extract::Path;
+use super::{Answer, Refusal};
 use crate::Manager;
 
 /// What the page may do: nothing but with this server.
@@ -41,10 +42,10 @@ pub(super) fn html() -> Response {
     content(HTML, include_str!("page/page.html"))
 }
 
-async fn file(Path(name): Path<String>) -> Response {
+async fn file(Path(name): Path<String>) -> Answer {
     match FILES.iter().find(|(file, ..)| *file == name) {
-        Some((_, kind, text)) => content(kind, text),
-        None => plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+        Some((_, kind, text)) => Ok(content(kind, text)),
+        None => Err(Refusal::not_found(format!("the page has no file {}", excerpt(&name)))),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use ekuiper_core::Chain;
@@ -12,6 +12,7 @@ use ekuiper_core::printable::excerpt;
 use ekuiper_host::{Language, Package, PluginState};
 use serde::{Deserialize, Serialize};
 
+use super::extract::{Path, Query};
 use super::{Answer, Refusal, blocking, body, json};
 use crate::manager::in_use;
 use crate::{Error, InstallOptions, Manager, Origin, Users};
@@ -130,7 +131,7 @@ pub(super) async fn status(State(manager): Managed, Path(name): Path<String>) ->
 
 pub(super) async fn install(State(manager): Managed, body: Body) -> Answer {
     let prefix = "portable plugin create command error";
-    let (wanted, origin) = wanted(body, prefix).await?;
+    let (wanted, origin) = wanted(body, prefix, None).await?;
     blocking(move || {
         let package = manager.install(&origin, &wanted.options()).map_err(|problem| refused(prefix, &problem))?;
         Ok((StatusCode::CREATED, format!("portable plugin {} is created", package.name)).into_response())
@@ -140,9 +141,10 @@ pub(super) async fn install(State(manager): Managed, body: Body) -> Answer {
 
 pub(super) async fn update(State(manager): Managed, Path(name): Path<String>, body: Body) -> Answer {
     let prefix = "portable plugin update command error";
-    let (wanted, origin) = wanted(body, prefix).await?;
+    let (wanted, origin) = wanted(body, prefix, Some(&name)).await?;
     if wanted.name != name {
-        return Err(refused(prefix, &Error::OtherPlugin { expected: name, found: wanted.name }));
+        let (path, body) = (excerpt(&name).into_owned(), excerpt(&wanted.name).into_owned());
+        return Err(refused(prefix, &Error::TwoNames { path, body }));
     }
     blocking(move || {
         let package = manager.update(&origin, &wanted.options()).map_err(|problem| refused(prefix, &problem))?;
@@ -164,8 +166,8 @@ pub(super) async fn remove(
     };
     blocking(move || match manager.remove(&name, users) {
         Ok(()) => Ok(format!("portable plugin {name} is deleted").into_response()),
-        Err(Error::NotInstalled { .. }) => {
-            let text = format!("{prefix}: portable plugin {} is not found", excerpt(&name));
+        Err(Error::NotInstalled { known, .. }) => {
+            let text = format!("{prefix}: portable plugin {} is not found: {known}", excerpt(&name));
             Err(Refusal::new(StatusCode::BAD_REQUEST, text))
         }
         Err(problem) => Err(refused(&prefix, &problem)),
@@ -191,26 +193,67 @@ impl Wanted {
     }
 }
 
-/// Reads a request to install or update. The file must be a URL that ends in
-/// `.zip`, as the engine's, or in a slash, which is a plugin's folder here.
-async fn wanted(body: Body, prefix: &str) -> Result<(Wanted, Origin), Refusal> {
+/// Reads a request to install or update; `name` is that of the path, which the
+/// body may leave out. The file must be a URL that ends in `.zip`, as the
+/// engine's, or in a slash, which is a plugin's folder here.
+async fn wanted(body: Body, prefix: &str, name: Option<&str>) -> Result<(Wanted, Origin), Refusal> {
     let bytes = body::read(body).await?;
     let bad = |text: String| Refusal::new(StatusCode::BAD_REQUEST, text);
     // A list would pass for its fields, in their order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(bad("Invalid body: Error decoding the portable plugin json: it is a list, and no object".into()));
     }
-    let wanted: Wanted = serde_json::from_slice(&bytes)
+    let mut wanted: Wanted = serde_json::from_slice(&bytes)
         .map_err(|problem| bad(format!("Invalid body: Error decoding the portable plugin json: {problem}")))?;
+    if let Some(name) = name.filter(|_| wanted.name.is_empty()) {
+        name.clone_into(&mut wanted.name);
+    }
     if wanted.name.is_empty() {
         return Err(bad(format!("{prefix}: invalid name : should not be empty")));
     }
     let file = &wanted.file;
-    let shown = excerpt(file);
-    let is_folder = file.starts_with("file:///") && file.ends_with('/');
-    if !file.contains("://") || !(file.ends_with(".zip") || is_folder) {
-        return Err(bad(format!("{prefix}: invalid uri {shown}")));
+    let refused = |problem: &str| bad(format!("{prefix}: invalid uri {}: {problem}", excerpt(file)));
+    if let Some(problem) = problem(file) {
+        return Err(refused(&problem));
     }
-    let origin = Origin::parse(file).map_err(|problem| bad(format!("{prefix}: invalid uri {shown}: {problem}")))?;
+    let origin = Origin::parse(file).map_err(|problem| match problem {
+        Error::Origin { problem, .. } => refused(&format!("it {problem}")),
+        problem => refused(&Chain(&problem).to_string()),
+    })?;
     Ok((wanted, origin))
+}
+
+/// Returns what keeps a text from being the URL of a package or folder, and what
+/// to do about it.
+fn problem(file: &str) -> Option<String> {
+    let is_zip = file.ends_with(".zip");
+    let Some((scheme, rest)) = file.split_once("://") else {
+        return Some(match file {
+            "" => "file is missing or empty: give the URL of a .zip, or file:///PATH/ for a plugin's folder".to_owned(),
+            path if path.starts_with('/') && is_zip => format!("write file://{}", url_path(path)),
+            path if path.starts_with('/') => {
+                format!("write file://{}/ for a folder", url_path(path.trim_end_matches('/')))
+            }
+            _ => {
+                "it is a relative path: write file:///, the whole path, and for a folder a slash at its end".to_owned()
+            }
+        });
+    };
+    let is_file = scheme.eq_ignore_ascii_case("file");
+    if is_file && !rest.starts_with('/') {
+        return Some("a path begins with a slash: write file:///PATH".to_owned());
+    }
+    if !is_file && !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Some("its scheme is not supported: write file://, http:// or https://".to_owned());
+    }
+    match is_zip || is_file && file.ends_with('/') {
+        true => None,
+        false if is_file => Some("it is no .zip: a folder's URL ends with a slash".to_owned()),
+        false => Some("it is no .zip, and a folder is installed from file:/// alone".to_owned()),
+    }
+}
+
+/// A path as it is written in a URL, with its percent signs and spaces escaped.
+fn url_path(path: &str) -> String {
+    excerpt(path).replace('%', "%25").replace(' ', "%20")
 }

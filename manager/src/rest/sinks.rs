@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
+use axum::http::HeaderMap;
 use ekuiper_core::Chain;
 use ekuiper_host::{AsyncSink, ErrorDelivery, PendingAck, SymbolKind};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Answer;
-use super::stream::{self, Gone, Lines, Place, Writer};
-use super::symbols::{Asked, LINES, check, configuration, refused, rule};
+use super::extract::{Path, Query};
+use super::stream::{self, Gone, Line, Lines, Place, Writer};
+use super::symbols::{Asked, LINES, check, configuration, lines_hint, not_opened, rule};
 use crate::Manager;
 
 /// Number of rows that are sent before the first of them is acknowledged.
@@ -21,6 +23,7 @@ pub(super) async fn feed(
     State(manager): State<Arc<Manager>>,
     Path(name): Path<String>,
     Query(asked): Query<Asked>,
+    headers: HeaderMap,
     body: Body,
 ) -> Answer {
     check(&asked, &["config", "key"])?;
@@ -28,38 +31,46 @@ pub(super) async fn feed(
     let (own, symbol) = (manager.clone(), name.clone());
     let config = super::work(move || configuration(&own, SymbolKind::Sink, &symbol, &asked)).await?;
     let sink = manager.host().sink(&name).rule(rule()).config(config).require_ack(true);
-    let sink = sink.open_async().await.map_err(|error| refused(&error))?;
+    let sink = sink.open_async().await.map_err(|error| not_opened(&manager, &error))?;
+    let hint = lines_hint(&headers);
     let (writer, response) = stream::answer(LINES);
     let (posts, posted) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         // Dropping the sink drains and stops it, whatever ends this.
-        let send = send_all(Lines::of(body, place.end()), sink, posts);
+        let send = send_all(Lines::of(body, place.end(), hint), sink, posts);
         stream::exchange(send, answer_all(posted, writer)).await;
     });
     Ok(response)
 }
 
-/// A row on its way, or the end of the sink.
+/// A row on its way, or an error that is not one of a row.
 enum Posted {
     Row(Result<PendingAck, (ErrorDelivery, String)>),
-    Closed(String),
+    Error(String),
 }
 
 async fn send_all<E: Future>(mut lines: Lines<E>, mut sink: AsyncSink, posts: mpsc::Sender<Posted>) {
     while let Some(line) = lines.next().await {
         let post = match line {
-            Ok(row @ (Value::Object(_) | Value::Array(_))) => sink.post(&row).await.map_err(|error| state(&error)),
-            Ok(_) => Err((ErrorDelivery::NotSent, "the line is neither a JSON object nor an array of rows".to_owned())),
-            Err(problem) => Err((ErrorDelivery::NotSent, problem)),
+            Line::Json(row @ (Value::Object(_) | Value::Array(_))) => {
+                Posted::Row(sink.post(&row).await.map_err(|error| state(&error)))
+            }
+            Line::Json(_) => not_sent("the line is neither a JSON object nor an array of rows".to_owned()),
+            Line::Bad(problem) => not_sent(problem),
+            Line::BrokenOff(problem) => Posted::Error(problem),
         };
-        if posts.send(Posted::Row(post)).await.is_err() {
+        if posts.send(post).await.is_err() {
             return;
         }
     }
     if let Err(error) = sink.close().await {
         let (_, text) = state(&error);
-        let _ = posts.send(Posted::Closed(text)).await;
+        let _ = posts.send(Posted::Error(text)).await;
     }
+}
+
+fn not_sent(problem: String) -> Posted {
+    Posted::Row(Err((ErrorDelivery::NotSent, problem)))
 }
 
 fn state(error: &ekuiper_host::Error) -> (ErrorDelivery, String) {
@@ -70,7 +81,7 @@ async fn answer_all(mut posted: mpsc::Receiver<Posted>, mut writer: Writer) -> R
     let mut row = 0;
     while let Some(post) = writer.wait(posted.recv()).await? {
         let outcome = match post {
-            Posted::Closed(error) => {
+            Posted::Error(error) => {
                 writer.write(&format!("{}\n", json!({ "error": error }))).await?;
                 continue;
             }

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use ekuiper_core::Chain;
@@ -13,9 +14,10 @@ use ekuiper_host::{AsyncSource, ErrorKind, SymbolKind, Tuple};
 use futures_core::Stream;
 use serde_json::{Value, json};
 
-use super::Answer;
+use super::extract::{Path, Query};
 use super::stream::{self, Gone, Place, Writer};
-use super::symbols::{Asked, EVENTS, LINES, check, configuration, number, refused, rule};
+use super::symbols::{Asked, EVENTS, LINES, check, configuration, not_opened, number, rule};
+use super::{Answer, Refusal};
 use crate::Manager;
 
 /// Pause after which a stream of events has an empty one, so that a proxy does
@@ -37,11 +39,9 @@ pub(super) async fn read(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Answer {
-    check(&asked, &["datasource", "config", "key", "count"])?;
-    let count = number(&asked, "count")?;
+    let count = count(&asked)?;
     let mut place = Place::take(&manager)?;
-    let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
-    let has_events = accepts.contains(EVENTS);
+    let has_events = wants_events(&headers);
     if has_events && headers.contains_key(LAST_EVENT) {
         // A browser that has lost its stream asks for the rest of that. There is
         // none: the source would only begin again. This answer ends its attempts.
@@ -53,8 +53,8 @@ pub(super) async fn read(
     if let Some(datasource) = asked.get("datasource") {
         source = source.datasource(datasource);
     }
-    let source = source.open_async::<Value>().await.map_err(|error| refused(&error))?;
-    let (writer, response) = stream::answer(if has_events { EVENTS } else { LINES });
+    let source = source.open_async::<Value>().await.map_err(|error| not_opened(&manager, &error))?;
+    let (writer, response) = stream::answer(kind(has_events));
     tokio::spawn(async move {
         tokio::select! {
             () = place.end() => {}
@@ -62,6 +62,32 @@ pub(super) async fn read(
         }
     });
     Ok(response)
+}
+
+/// Answers what would be read, but for the tuples: the source is not opened.
+pub(super) async fn head(
+    State(manager): State<Arc<Manager>>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Answer {
+    count(&asked)?;
+    super::work(move || configuration(&manager, SymbolKind::Source, &name, &asked)).await?;
+    Ok(stream::response(kind(wants_events(&headers)), Body::empty()))
+}
+
+/// Checks the parameters of a request; returns the number of tuples.
+fn count(asked: &Asked) -> Result<Option<u64>, Refusal> {
+    check(asked, &["datasource", "config", "key", "count"])?;
+    number(asked, "count")
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).is_some_and(|kinds| kinds.contains(EVENTS))
+}
+
+fn kind(has_events: bool) -> &'static str {
+    if has_events { EVENTS } else { LINES }
 }
 
 /// Writes tuples, until there are so many, the source ends, or the reader goes.

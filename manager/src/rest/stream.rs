@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::Refusal;
+use super::body::BROKE_OFF;
 use crate::Manager;
 
 /// Number of pieces of an answer that are made before the reader takes them.
@@ -148,19 +149,33 @@ pub(super) struct Lines<E> {
     read: usize,
     /// What of the buffer has no end of a line.
     searched: usize,
+    /// Number of lines that were returned.
+    count: u64,
     is_over: bool,
+    hint: &'static str,
+}
+
+/// What comes next of a body.
+pub(super) enum Line {
+    Json(Value),
+    /// A line that is not JSON, and the sentence that says so.
+    Bad(String),
+    /// The rest of the body does not come, and the sentence that says so.
+    BrokenOff(String),
 }
 
 impl<E: Future> Lines<E> {
-    /// Returns the lines of a body that come before `end`.
-    pub(super) fn of(body: Body, end: E) -> Self {
+    /// Returns the lines of a body that come before `end`; `hint` is added to
+    /// what is said of those that are not JSON.
+    pub(super) fn of(body: Body, end: E, hint: &'static str) -> Self {
         let body = body.into_data_stream();
-        Self { body, end: Box::pin(end), buffer: Vec::new(), read: 0, searched: 0, is_over: false }
+        let end = Box::pin(end);
+        Self { body, end, buffer: Vec::new(), read: 0, searched: 0, count: 0, is_over: false, hint }
     }
 
-    /// Returns the next line that is not blank, without its end, as JSON; the
-    /// sentence if it is none. `None` at the end of the body.
-    pub(super) async fn next(&mut self) -> Option<Result<Value, String>> {
+    /// Returns the next line that is not blank, without its end. `None` at the
+    /// end of the body.
+    pub(super) async fn next(&mut self) -> Option<Line> {
         loop {
             let end = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
             let line = match end {
@@ -182,9 +197,8 @@ impl<E: Future> Lines<E> {
                         self.is_over = true;
                         self.buffer.clear();
                         self.searched = 0;
-                        return Some(Err(format!(
-                            "the line has more than {LONGEST} bytes: it and the rest are not read"
-                        )));
+                        let text = format!("the line has more than {LONGEST} bytes: it and the rest are not read");
+                        return Some(Line::Bad(text));
                     }
                     let next = poll_fn(|context| Pin::new(&mut self.body).poll_next(context));
                     let next = tokio::select! {
@@ -196,16 +210,24 @@ impl<E: Future> Lines<E> {
                         Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
                         None => self.is_over = true,
                         // Half a line may look like a whole one.
-                        Some(Err(_)) => return None,
+                        Some(Err(_)) => {
+                            self.is_over = true;
+                            self.buffer.clear();
+                            self.searched = 0;
+                            let text = format!("the body {BROKE_OFF}; nothing after line {} was taken", self.count);
+                            return Some(Line::BrokenOff(text));
+                        }
                     }
                     continue;
                 }
             };
             let text = self.buffer[line].trim_ascii();
             if !text.is_empty() {
-                return Some(
-                    serde_json::from_slice(text).map_err(|problem| format!("the line is not JSON: {problem}")),
-                );
+                self.count += 1;
+                return Some(match serde_json::from_slice(text) {
+                    Ok(json) => Line::Json(json),
+                    Err(problem) => Line::Bad(format!("the line is not JSON: {problem}{}", self.hint)),
+                });
             }
         }
     }

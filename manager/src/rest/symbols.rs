@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use ekuiper_core::Chain;
 use ekuiper_core::printable::excerpt;
 use ekuiper_host::{ErrorKind, SymbolKind};
@@ -21,6 +21,24 @@ pub(super) const EVENTS: &str = "text/event-stream";
 
 /// The parameters of a request's query.
 pub(super) type Asked = BTreeMap<String, String>;
+
+/// Content type by which curl sends a body, unless it is told another.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Returns the content type of a request's body, without its parameters.
+pub(super) fn content_type(headers: &HeaderMap) -> &str {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+/// Returns what is added to the error of a body that is not JSON, if curl may
+/// have taken the ends of its lines away.
+pub(super) fn lines_hint(headers: &HeaderMap) -> &'static str {
+    match content_type(headers).eq_ignore_ascii_case(FORM) {
+        true => "; if these are lines, use --data-binary and -H 'content-type: application/x-ndjson'",
+        false => "",
+    }
+}
 
 /// Refuses parameters that are none of these.
 pub(super) fn check(asked: &Asked, known: &[&str]) -> Result<(), Refusal> {
@@ -52,7 +70,7 @@ pub(super) fn configuration(
     };
     let key = asked.get("key").map(String::as_str);
     let mut config = manager.configuration(kind, symbol, key).map_err(|problem| match problem {
-        Error::NoSymbol { .. } => Refusal::not_found(Chain(&problem).to_string()),
+        Error::NoSymbol { .. } => no_symbol(manager, kind, symbol, &problem),
         problem => bad(Chain(&problem).to_string()),
     })?;
     config.append(&mut fields);
@@ -67,6 +85,26 @@ pub(super) fn rule() -> String {
 
 pub(super) fn bad(text: String) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, text)
+}
+
+/// The refusal of a symbol that the host does not open; if it is of another
+/// kind, with the route that serves it.
+pub(super) fn not_opened(manager: &Manager, error: &ekuiper_host::Error) -> Refusal {
+    match error {
+        ekuiper_host::Error::NoSuchSymbol { kind, symbol, .. } => no_symbol(manager, *kind, symbol, error),
+        error => refused(error),
+    }
+}
+
+fn no_symbol(manager: &Manager, kind: SymbolKind, symbol: &str, error: &(dyn std::error::Error + 'static)) -> Refusal {
+    Refusal::not_found(match manager.symbol(symbol) {
+        Some((of, _)) if of != kind => {
+            let method = if of == SymbolKind::Source { "GET" } else { "POST" };
+            let (symbol, known) = (excerpt(symbol), manager.known_instead(kind, symbol));
+            format!("there is no {kind} {symbol}: {known}: {method} /{of}s/{symbol}")
+        }
+        _ => Chain(error).to_string(),
+    })
 }
 
 /// The refusal for an error of the host.

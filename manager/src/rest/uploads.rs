@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::multipart::MultipartError;
-use axum::extract::{Multipart, Path, State};
+use axum::extract::multipart::{MultipartError, MultipartRejection};
+use axum::extract::{Multipart, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use ekuiper_core::Chain;
 use ekuiper_core::printable::excerpt;
 
+use super::body::BROKE_OFF;
+use super::extract::Path;
 use super::{Answer, Refusal, blocking, json};
 use crate::{Error, Manager};
 
@@ -34,7 +36,13 @@ pub(super) async fn list(State(manager): State<Arc<Manager>>) -> Answer {
 }
 
 /// Stores the file of a form; the answer is its path.
-pub(super) async fn add(State(manager): State<Arc<Manager>>, headers: HeaderMap, mut form: Multipart) -> Answer {
+pub(super) async fn add(
+    State(manager): State<Arc<Manager>>,
+    headers: HeaderMap,
+    form: Result<Multipart, MultipartRejection>,
+) -> Answer {
+    let wanted = format!("the body is to be a form, multipart/form-data: curl -F {FIELD}=@PACKAGE.zip");
+    let mut form = form.map_err(|_| bad(wanted))?;
     let failed = |problem: Error| match problem {
         Error::Fetch { .. } => Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, ..bad(Chain(&problem).to_string()) },
         problem => bad(Chain(&problem).to_string()),
@@ -59,8 +67,17 @@ pub(super) async fn add(State(manager): State<Arc<Manager>>, headers: HeaderMap,
 /// Waits for the next piece of a form.
 async fn in_time<T>(next: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Refusal> {
     match tokio::time::timeout(PAUSE, next).await {
-        Ok(piece) => piece.map_err(|problem| bad(problem.body_text())),
+        Ok(piece) => piece.map_err(|problem| bad(reason(&problem))),
         Err(_) => Err(bad(format!("nothing more of the form came for {PAUSE:?}"))),
+    }
+}
+
+/// What is wrong with a form. Its errors differ in their texts alone.
+fn reason(problem: &MultipartError) -> String {
+    let text = problem.body_text();
+    match text.contains("incomplete") || text.contains("failed to read") {
+        true => format!("the form {BROKE_OFF}"),
+        false => text,
     }
 }
 

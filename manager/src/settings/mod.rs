@@ -102,10 +102,12 @@ impl Manager {
                     return Ok(());
                 };
                 let mut settings = read(&package.folder.join(place(kind, symbol)))?;
+                let given = edited.get(key).map_or_else(|| Ok(()), |fields| check_given(config, kind, fields));
                 for (key, fields) in edited {
                     settings.entry(key.clone()).or_default().extend(fields.clone());
                 }
-                check(config, settings, kind, symbol, key)
+                given
+                    .and_then(|()| check(config, settings, kind, symbol, key))
                     .map_err(|problem| configuration_error(package, kind, symbol, key, problem))
             })
         });
@@ -126,6 +128,12 @@ impl Manager {
             })
         });
         self.record("unset", kind, symbol, key, removed).map(|()| was_set)
+    }
+
+    /// Returns the keys that were set for a symbol.
+    pub(crate) fn set_keys(&self, kind: SymbolKind, symbol: &str) -> Result<Vec<String>> {
+        let package = self.owner(kind, symbol)?;
+        Ok(read(&self.edited(&package.name, kind, symbol))?.into_keys().collect())
     }
 
     /// Changes what was set for a symbol, as a whole or not at all.
@@ -163,7 +171,10 @@ impl Manager {
         let at = plugins.iter().position(is_owner).filter(|_| is_file_name(symbol));
         match at {
             Some(at) => Ok(plugins.swap_remove(at)),
-            None => Err(Error::NoSymbol { kind, symbol: printable::excerpt(symbol).into_owned() }),
+            None => {
+                let known = self.known_instead(kind, symbol);
+                Err(Error::NoSymbol { kind, symbol: printable::excerpt(symbol).into_owned(), known })
+            }
         }
     }
 
@@ -215,6 +226,27 @@ fn combined(mut settings: Settings, kind: SymbolKind, symbol: &str, key: Option<
     Ok(fields)
 }
 
+/// Checks the fields that a user sets: each is a known one, and has a value.
+///
+/// # Errors
+/// The field that does not fit, what was expected and what was given.
+fn check_given(config: &ConfigFields, kind: SymbolKind, given: &Map<String, Value>) -> Result<(), String> {
+    if let Some(unknown) = config.unknown(kind, given).first() {
+        let names: Vec<_> = config.fields.iter().map(|field| &field.name).collect();
+        let end = if unknown.meant.is_some() { "" } else { "." };
+        return Err(match names.is_empty() {
+            true => format!("{unknown}{end} It has no fields"),
+            false => format!("{unknown}{end} It has {}", printable::some_of(&names, NAMED)),
+        });
+    }
+    // Only what is left out has its default.
+    let mut config = config.clone();
+    config.exact = true;
+    config.fields.retain(|field| given.contains_key(&field.name));
+    config.fields.iter_mut().for_each(|field| field.optional = false);
+    config.check(given).map_err(|misfit| format!("config field {misfit}"))
+}
+
 /// Checks the configuration of a key against what the plugin says of itself.
 ///
 /// # Errors
@@ -229,7 +261,7 @@ fn check(config: &ConfigFields, settings: Settings, kind: SymbolKind, symbol: &s
     }
     // Its user is told of these types, whatever else the plugin might take.
     config.exact = true;
-    config.check(&fields).map_err(|misfit| misfit.to_string())
+    config.check(&fields).map_err(|misfit| format!("config field {misfit}"))
 }
 
 fn configuration_error(package: &Package, kind: SymbolKind, symbol: &str, key: &str, problem: String) -> Error {
@@ -296,6 +328,27 @@ mod tests {
         let config = ConfigFields::new([field("c", DataType::String), field("d", DataType::Int)]);
         assert!(super::check(&config, settings(), SymbolKind::Source, "s", "fast").unwrap_err().contains("d: "));
         assert!(super::check(&config, settings(), SymbolKind::Sink, "s", "fast").is_ok());
+    }
+
+    #[test]
+    fn a_field_that_is_set_is_known_and_has_a_value() {
+        let fields = [Field::new("count", DataType::Int).optional(), Field::new("note", DataType::String.nullable())];
+        let mut config = ConfigFields::new(fields);
+        config.exact = false;
+        let check =
+            |config: &ConfigFields, given: Value| check_given(config, SymbolKind::Source, given.as_object().unwrap());
+        for given in [json!({}), json!({ "count": 1 }), json!({ "note": null, "format": "json" })] {
+            assert_eq!(check(&config, given), Ok(()));
+        }
+        for (given, said) in [
+            (json!({ "count": null }), "config field count: invalid type: null, expected int"),
+            (json!({ "cuont": 1 }), "unknown config field \"cuont\": did you mean \"count\"? It has count, note"),
+            (json!({ "colour": 1 }), "unknown config field \"colour\". It has count, note"),
+        ] {
+            assert_eq!(check(&config, given).unwrap_err(), said);
+        }
+        config.open = true;
+        assert_eq!(check(&config, json!({ "colour": null })), Ok(()));
     }
 
     #[test]
