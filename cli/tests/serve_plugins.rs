@@ -68,7 +68,12 @@ fn it_is_ready_when_each_plugin_runs() {
     kill(&plugin(&server));
     let said = server.wait_for("/readyz", 503);
     assert!(said.starts_with("plugin mirror is ") && said.lines().count() == 1, "{said}");
-    wait_until("the reason is told", || server.ask("GET", "/readyz", "", "").1.contains("does not exist"));
+    let mut said = String::new();
+    wait_until("the reason is told", || {
+        said = server.ask("GET", "/readyz", "", "").1;
+        said.contains("does not exist")
+    });
+    assert_eq!(said.matches("plugin mirror").count(), 1, "{said}");
     assert!(plugin(&server)["last_error"]["text"].as_str().unwrap().contains("does not exist"));
     std::fs::rename(&aside, &program).unwrap();
     server.wait_for("/readyz", 200);

@@ -9,7 +9,8 @@ use std::fmt;
 /// the cause is their [`source`](Error::source) alone, and not part of that
 /// text. Code that shows an error to a person shows its chain. A cause whose
 /// text the line already has, as with errors of other crates that display their
-/// cause too, is not repeated.
+/// cause too, is not repeated, and neither is the plugin or symbol that the error
+/// begins with.
 ///
 /// ```
 /// use ekuiper_core::Chain;
@@ -30,13 +31,31 @@ impl fmt::Display for Chain<'_> {
         while let Some(error) = cause {
             let more = error.to_string();
             if !text.contains(&more) {
-                text.push_str(": ");
-                text.push_str(&more);
+                text = with_cause(&text, &more);
             }
             cause = error.source();
         }
         f.write_str(&text)
     }
+}
+
+/// Joins a text and its cause as [`Chain`] does: `plugin p cannot start` and
+/// `plugin p: no such file` are `plugin p cannot start: no such file`.
+pub fn with_cause(text: &str, cause: &str) -> String {
+    let rest = subject(text).and_then(|subject| cause.strip_prefix(subject));
+    match rest {
+        Some(rest) if rest.starts_with(": ") => format!("{text}{rest}"),
+        Some(rest) if rest.starts_with(' ') => format!("{text}: it{rest}"),
+        _ => format!("{text}: {cause}"),
+    }
+}
+
+/// The plugin or symbol that a sentence begins with: `plugin p`.
+fn subject(text: &str) -> Option<&str> {
+    let (kind, rest) = text.split_once(' ')?;
+    let name = rest.find([' ', ':']).map_or(rest, |end| &rest[..end]);
+    let is_subject = matches!(kind, "plugin" | "function" | "source" | "sink") && !name.is_empty();
+    is_subject.then(|| &text[..kind.len() + 1 + name.len()])
 }
 
 #[cfg(test)]
@@ -63,6 +82,25 @@ mod tests {
         assert_eq!(chain("cannot write"), "cannot write: the disk refused it: no space left");
         let foreign = "cannot write: the disk refused it";
         assert_eq!(chain(foreign), "cannot write: the disk refused it: no space left");
+    }
+
+    #[test]
+    fn a_subject_is_named_once() {
+        for (text, cause, joined) in [
+            ("plugin p cannot start", "plugin p: no such file", "plugin p cannot start: no such file"),
+            (
+                "plugin p was not updated",
+                "plugin p ended (exit code 1)",
+                "plugin p was not updated: it ended (exit code 1)",
+            ),
+            ("source s: failed", "source s: it broke", "source s: failed: it broke"),
+            ("plugin p cannot start", "plugin pq ended", "plugin p cannot start: plugin pq ended"),
+            ("plugin p failed", "function p: boo", "plugin p failed: function p: boo"),
+            ("plugins of p", "plugins of p ended", "plugins of p: plugins of p ended"),
+            ("plugin p", "plugin p", "plugin p: plugin p"),
+        ] {
+            assert_eq!(with_cause(text, cause), joined);
+        }
     }
 
     #[test]

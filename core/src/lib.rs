@@ -40,5 +40,5 @@ pub mod text;
 pub mod throttle;
 pub mod transport;
 
-pub use chain::Chain;
+pub use chain::{Chain, with_cause};
 pub use error::{Error, Result};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use ekuiper_core::{Chain, printable};
+use ekuiper_core::{Chain, printable, with_cause};
 use ekuiper_host::{Exit, Language, MemberStatus, Package, PluginState, Status, SymbolHealth, SymbolTotals};
 use serde::Serialize;
 
@@ -142,8 +142,8 @@ pub(super) async fn ready(State(manager): State<Arc<Manager>>) -> Answer {
 
 /// Returns a line about a plugin that does not run.
 fn line(plugin: &str, state: &str, error: Option<&str>) -> String {
-    let error = error.map(|error| format!(": {}", printable::one_line(error))).unwrap_or_default();
-    format!("plugin {plugin} is {state}{error}\n")
+    let text = format!("plugin {plugin} is {state}");
+    error.map_or(text.clone(), |error| with_cause(&text, &printable::one_line(error))) + "\n"
 }
 
 fn refused(problem: Error) -> Refusal {
