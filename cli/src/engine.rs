@@ -1,6 +1,6 @@
 //! The REST interface of a running eKuiper, or of what works like it.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -37,8 +37,35 @@ const LONGEST: u64 = 64 << 20;
 /// Maximum length of a refusal that is shown, in characters.
 const SHOWN: usize = 2000;
 
+/// What a request is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Engine,
+    /// `ekuiper-plugin serve`, whose log no engine has.
+    Serve,
+}
+
+impl Peer {
+    pub(crate) fn with_article(self) -> &'static str {
+        match self {
+            Self::Engine => "an engine",
+            Self::Serve => "`ekuiper-plugin serve`",
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Engine => "the engine",
+            Self::Serve => "`ekuiper-plugin serve`",
+        })
+    }
+}
+
 /// A running engine.
 pub(crate) struct Engine {
+    peer: Peer,
     /// Begins with the scheme, and has no slash at its end.
     url: String,
     token: Option<String>,
@@ -100,7 +127,7 @@ impl Engine {
     /// # Errors
     /// Nothing answers there, or something that is no eKuiper.
     pub(crate) fn at(url: &str, token: Option<String>) -> Result<Self> {
-        let mut engine = Self::unasked(url, token)?;
+        let mut engine = Self::unasked(Peer::Engine, url, token)?;
         let about = engine.json("ask for the version", Method::GET, "/");
         match about {
             Ok(Some(about)) if about.get("version").is_some() => {
@@ -117,8 +144,8 @@ impl Engine {
     }
 
     /// The same, without asking what is there.
-    pub(crate) fn unasked(url: &str, token: Option<String>) -> Result<Self> {
-        let url = address(url)?;
+    pub(crate) fn unasked(peer: Peer, url: &str, token: Option<String>) -> Result<Self> {
+        let url = address(peer, url)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
@@ -130,7 +157,7 @@ impl Engine {
             false => config,
         };
         let config = config.build();
-        Ok(Self { url, token, processor: String::new(), agent: config.into() })
+        Ok(Self { peer, url, token, processor: String::new(), agent: config.into() })
     }
 
     fn is_none(&self) -> Error {
@@ -397,7 +424,7 @@ impl Engine {
             if let Some(problem) = ekuiper_manager::tls::reason(&source) {
                 return Error::NoTls { url, action, problem };
             }
-            Error::NoEngine { url, action, source: Box::new(source) }
+            Error::NoEngine { peer: self.peer, url, action, source: Box::new(source) }
         }
     }
 
@@ -405,7 +432,7 @@ impl Engine {
     fn check_place<T>(&self, answer: &http::Response<T>) -> Result<()> {
         if answer.status().is_redirection() {
             let to = answer.headers().get("location").map_or(&b"nowhere"[..], |location| location.as_bytes());
-            return Err(Error::Redirected { url: self.url.clone(), to: excerpt(to, 0) });
+            return Err(Error::Redirected { peer: self.peer, url: self.url.clone(), to: excerpt(to, 0) });
         }
         Ok(())
     }
@@ -419,7 +446,7 @@ impl Engine {
             shown = format!("HTTP status {status}");
         }
         let hint = match status {
-            401 | 403 => "; the engine wants a token: pass --token-file or --token",
+            401 | 403 => &format!("; {} wants a token: pass --token-file or --token", self.peer),
             _ if message.contains("handshake") => {
                 "; the plugin does not start there: `ekuiper-plugin check` tries it here, and what it wrote there is in \
                  the engine's log"
@@ -427,7 +454,7 @@ impl Engine {
             _ if message.contains("data/uploads") => "; the engine takes packages from its uploads only",
             _ => "",
         };
-        Error::EngineRefuses { url: self.url.clone(), action, message: shown + hint }
+        Error::EngineRefuses { peer: self.peer, url: self.url.clone(), action, message: shown + hint }
     }
 }
 
@@ -457,13 +484,13 @@ fn json_headers() -> [(&'static str, String); 1] {
 
 /// The address that a user gives, with its scheme and without a slash at its
 /// end.
-fn address(given: &str) -> Result<String> {
+fn address(peer: Peer, given: &str) -> Result<String> {
     let url = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
     let wrong = |problem| {
         // Whatever is in front of an @ may be secret.
         let (scheme, rest) = url.split_once("://").unwrap_or(("http", &url));
         let shown = rest.rsplit_once('@').map_or(url.clone(), |(_, host)| format!("{scheme}://…@{host}"));
-        Error::EngineUrl { url: excerpt(shown.as_bytes(), 0), problem }
+        Error::EngineUrl { peer, url: excerpt(shown.as_bytes(), 0), problem }
     };
     let none = "it is no URL";
     let uri: Uri = url.parse().map_err(|_| wrong(none))?;

@@ -7,6 +7,7 @@ use ekuiper_core::message::SymbolKind;
 use ekuiper_core::printable;
 use ekuiper_core::text::TextError;
 
+use crate::engine::Peer;
 use crate::interrupt::INTERRUPTED;
 use crate::progress::counted;
 
@@ -105,12 +106,12 @@ pub(crate) enum Error {
     Renamed { name: String, to: String },
     #[error("{symbol} is a sink: watch a pipeline that ends in it")]
     WatchedSink { symbol: String },
-    #[error("cannot {action} at {url} (is an engine running there, and is that its REST address?)")]
-    NoEngine { url: String, action: &'static str, source: Box<ureq::Error> },
-    #[error("{url} cannot be the engine's address: {problem}; write http://HOST:PORT")]
-    EngineUrl { url: String, problem: &'static str },
-    #[error("what answers at {url} sends elsewhere, to {to}: give the engine's own address by --engine")]
-    Redirected { url: String, to: String },
+    #[error("cannot {action} at {url} (is {} running there, and is that its address?)", peer.with_article())]
+    NoEngine { peer: Peer, url: String, action: &'static str, source: Box<ureq::Error> },
+    #[error("{url} cannot be the address of {peer}: {problem}; write http://HOST:PORT")]
+    EngineUrl { peer: Peer, url: String, problem: &'static str },
+    #[error("what answers at {url} sends elsewhere, to {to}: give the address of {peer} itself by --engine")]
+    Redirected { peer: Peer, url: String, to: String },
     #[error("{name} cannot be an installed plugin's name: eKuiper makes a folder of it")]
     NoPluginName { name: String },
     #[error(
@@ -144,8 +145,8 @@ pub(crate) enum Error {
     NoLog { url: String },
     #[error("the log at {url} has ended in the middle")]
     LogEnded { url: String, source: std::io::Error },
-    #[error("the engine at {url} refuses to {action}: {message}")]
-    EngineRefuses { url: String, action: &'static str, message: String },
+    #[error("{peer} at {url} refuses to {action}: {message}")]
+    EngineRefuses { peer: Peer, url: String, action: &'static str, message: String },
     #[error("the engine at {url} has no plugin {name}")]
     NotInstalled { url: String, name: String },
     #[error("rules use {name}: {}; stop them first, or pass --force", rules.join(", "))]

@@ -131,7 +131,8 @@ fn the_command_prints_them_for_people_and_programs() {
     assert_eq!(command.wait().unwrap().code(), Some(0));
 
     let said = bench.fails(1, &["logs", "--engine", &address]);
-    assert!(said.starts_with(&format!("cannot read the log at http://{address}")), "{said}");
+    let start = format!("cannot read the log at http://{address} (is `ekuiper-plugin serve` running there");
+    assert!(said.starts_with(&start) && !said.contains("engine"), "{said}");
 }
 
 /// Runs a command that must fail, beside the server; returns its sentence.
@@ -146,7 +147,8 @@ fn what_has_no_log_says_so() {
     let bench = Bench::new();
     let server = serve(&bench);
     let said = fails_beside(&bench, &["logs", "other", "--engine", &server.address]);
-    assert!(said.contains("refuses to read the log: there is no plugin other, and no line of it"), "{said}");
+    let refusal = format!("`ekuiper-plugin serve` at http://{} refuses to read the log: there is no", server.address);
+    assert!(said.contains(&format!("{refusal} plugin other, and no line of it")), "{said}");
     let said = fails_beside(&bench, &["logs", "--engine", &format!("{}/elsewhere", server.address)]);
     assert!(said.contains("has no log to read: `ekuiper-plugin serve` has, at port 9082"), "{said}");
     server.end();

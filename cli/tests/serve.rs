@@ -261,6 +261,8 @@ fn it_listens_to_this_machine_alone() {
     assert!(said.starts_with("0.0.0.0:0 can be reached from other machines"), "{said}");
     let plugins = bench.path().join("plugins").display().to_string();
     let server = Server::start(&bench);
+    let page = format!("; the page is at http://{}/\n", server.address);
+    assert!(server.said.ends_with(&page), "{}", server.said);
     let said = bench.run(&["serve", "--plugins", &plugins, "--listen", "127.0.0.1:0"]).stderr;
     assert!(said.contains("is used by another manager"), "{said}");
     server.end();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::args::Logs;
 use crate::console;
-use crate::engine::{Engine, encoded};
+use crate::engine::{Engine, Peer, encoded};
 use crate::error::{Error, Result};
 use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::output::{self, Reader};
@@ -18,7 +18,7 @@ pub(super) fn run(logs: &Logs) -> Result<ExitCode> {
     // Nothing is open that would have to be closed.
     Interrupt::watch(|| std::process::exit(INTERRUPTED.into())).map_err(Error::Signals)?;
     output::when_the_reader_has_gone(|| std::process::exit(0))?;
-    let engine = Engine::unasked(&logs.url, logs.token.get()?)?;
+    let engine = Engine::unasked(Peer::Serve, &logs.url, logs.token.get()?)?;
     let mut path = format!("/logs?lines={}&level={}", logs.lines, logs.level.name());
     if let Some(name) = &logs.name {
         path += &format!("&plugin={}", encoded(name));

@@ -42,9 +42,9 @@ pub(super) fn run(common: &Common, serve: &Serve) -> Result<ExitCode> {
     start_all(&manager)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(Error::Serve)?;
+    let scheme = if has_tls { "https" } else { "http" };
     console::tell(format_args!(
-        "serving {}://{address}/plugins/portables, with the plugins in {}",
-        if has_tls { "https" } else { "http" },
+        "serving {scheme}://{address}/plugins/portables, with the plugins in {}; the page is at {scheme}://{address}/",
         serve.plugins.display()
     ));
     token::tell(made);

@@ -19,6 +19,8 @@ pub(crate) struct Server {
     process: Child,
     stderr: BufReader<ChildStderr>,
     pub(crate) address: String,
+    /// What it has said until it served.
+    pub(crate) said: String,
 }
 
 impl Server {
@@ -61,8 +63,8 @@ impl Server {
             assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
         }
         let served = said.split("serving http").nth(1).unwrap();
-        let address = served.split("://").nth(1).unwrap().split('/').next().unwrap();
-        Self { process, stderr, address: address.to_owned() }
+        let address = served.split("://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+        Self { process, stderr, address, said }
     }
 
     /// Connects to it.
