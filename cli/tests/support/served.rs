@@ -67,6 +67,11 @@ impl Server {
         Self { process, stderr, address, said }
     }
 
+    /// Its port, after the colon that precedes one in an address.
+    pub(crate) fn port(&self) -> String {
+        self.address[self.address.rfind(':').unwrap()..].to_owned()
+    }
+
     /// Connects to it.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
