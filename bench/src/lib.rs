@@ -7,6 +7,8 @@
 //! `report`, `table`, `charts` and `files`, the results; `child` and `plugin`,
 //! the other process; `reading`, the record; `step`, the steps of the hot path.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "charts")]
 pub mod charts;
 pub mod child;

@@ -38,6 +38,7 @@
 //! | `health` | what is counted of each symbol |
 //! | `error`, `status`, `event_stream`, `options`, `target`, `sync`, `counted` | used by all of them |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unnameable_types)]
 
 mod background;
@@ -97,3 +98,8 @@ pub use sink::{Sink, SinkBuilder, SinkStopper};
 pub use source::async_source::AsyncSource;
 pub use source::{Source, SourceBuilder, Stopper};
 pub use status::{Event, EventKind, MemberStatus, MemberTotals, PluginState, Status, Traffic};
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

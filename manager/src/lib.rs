@@ -4,6 +4,8 @@
 //! [`Host`](ekuiper_host::Host). [`archive`] reads and writes their package, the
 //! zip that eKuiper installs.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod archive;
 mod audit;
 pub mod bounded;
@@ -31,3 +33,8 @@ pub use manager::{InstallOptions, Manager, ManagerBuilder, Users};
 pub use origin::Origin;
 pub use scratch::Scratch;
 pub use unpacked::Unpacked;
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

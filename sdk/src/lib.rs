@@ -162,6 +162,7 @@
 //! the interface beneath all functions, and [`raw`] its public part; [`testing`]
 //! runs symbols without an engine.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unnameable_types)]
 
 mod ack_mode;
@@ -211,3 +212,8 @@ pub mod prelude {
         Source, SourceContext, Value, describe, json, tracing,
     };
 }
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

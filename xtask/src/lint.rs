@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::Result;
 use crate::process::{cargo, execute, output, root};
+use crate::publish;
 use crate::tools::{self, Tools};
 
 /// The crates that have transports as features, and those transports.
@@ -26,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
     let mut doc = cargo();
     doc.args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings");
     execute(tools.for_command(&mut doc))?;
+    publish::packages(false)?;
     deny(&tools)
 }
 

@@ -2,8 +2,8 @@
 //!
 //! - `cargo xtask test`: sets up what the tests need, inside the checkout, and
 //!   runs them all;
-//! - `cargo xtask lint`: formatting, clippy, documentation, licences, each
-//!   feature alone;
+//! - `cargo xtask lint`: formatting, clippy, documentation, packages, licences,
+//!   each feature alone;
 //! - `cargo xtask fuzz`: bytes of every kind to every decoder;
 //! - `cargo xtask chaos` and `cargo xtask soak`: the proofs on real processes;
 //! - `cargo xtask stress`: closings, deadlines and reconnections of each
@@ -22,6 +22,7 @@ mod cross;
 mod fuzz;
 mod lint;
 mod process;
+mod publish;
 mod python;
 mod stress;
 mod test;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]                set up and run all tests
-       cargo xtask lint                                        format, clippy, docs, licences, each feature alone
+       cargo xtask lint                                        format, clippy, docs, packages, licences, each feature alone
        cargo xtask fuzz [--minutes N|--seconds N] [DECODER…]   each decoder under libFuzzer for so long
        cargo xtask chaos [--minutes N|--seconds N] [--seed S]  real processes under load and faults: no promise is broken
        cargo xtask soak [--minutes N|--seconds N]              real processes: memory, descriptors and threads stay flat

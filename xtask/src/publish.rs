@@ -1,0 +1,53 @@
+//! The packages of the crates that are published.
+
+use std::path::PathBuf;
+
+use crate::Result;
+use crate::process::{cargo, display, root};
+
+/// What cargo always says at the end of a rehearsal.
+const REHEARSAL: &str = "aborting upload due to dry run";
+
+/// A crate's package.
+pub(crate) struct Package {
+    /// The crate's name and version, as in `ekuiper-core-0.1.0`.
+    pub(crate) name: String,
+}
+
+impl Package {
+    /// The package's file.
+    pub(crate) fn file(&self) -> PathBuf {
+        root().join("target/package").join(format!("{}.crate", self.name))
+    }
+}
+
+/// Makes the packages as `cargo publish` does, without uploading them, in the
+/// order in which they are to be published. `is_built`: each is unpacked and
+/// built from what is in it.
+///
+/// # Errors
+/// Cargo fails or warns, which a user of the crate would have to live with.
+pub(crate) fn packages(is_built: bool) -> Result<Vec<Package>> {
+    let mut publish = cargo();
+    publish.args(["publish", "--workspace", "--dry-run", "--allow-dirty", "--color", "never"]);
+    if !is_built {
+        publish.arg("--no-verify");
+    }
+    let text = display(&publish);
+    eprintln!("xtask: {text}");
+    let output = publish.output().map_err(|error| format!("cannot run {text}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("failed ({}): {text}\n{said}", output.status));
+    }
+    if let Some(warning) = said.lines().find(|line| line.starts_with("warning:") && !line.ends_with(REHEARSAL)) {
+        return Err(format!("{text}: {warning}\n{said}"));
+    }
+    let uploads = said.lines().filter_map(|line| line.trim_start().strip_prefix("Uploading "));
+    let names = uploads.filter_map(|upload| {
+        let (name, rest) = upload.split_once(" v")?;
+        Some(format!("{name}-{}", rest.split(' ').next()?))
+    });
+    let packages: Vec<Package> = names.map(|name| Package { name }).collect();
+    if packages.is_empty() { Err(format!("{text} has made no package:\n{said}")) } else { Ok(packages) }
+}
