@@ -169,3 +169,66 @@ fn the_version_of_rust_that_is_told_is_the_one_that_is_needed() {
         assert!(text.contains(&format!("Rust {needed} or later")), "{needed}");
     }
 }
+
+/// Returns the anchor of a heading, as GitHub and mdBook make it.
+fn anchor(heading: &str) -> String {
+    let letters = heading.trim_start_matches('#').trim().chars().filter_map(|letter| match letter {
+        ' ' => Some('-'),
+        _ => (letter.is_alphanumeric() || "-_".contains(letter)).then(|| letter.to_ascii_lowercase()),
+    });
+    letters.collect()
+}
+
+/// Returns a page's text without what is shown as code.
+fn prose(text: &str) -> String {
+    let blocks = text.split("```").step_by(2).collect::<Vec<_>>().join("\n");
+    blocks.split('`').step_by(2).collect::<Vec<_>>().join("code")
+}
+
+#[test]
+fn links_lead_to_pages_and_headings() {
+    for (file, text) in texts(&[".md"]) {
+        for after in prose(&text).split("](").skip(1) {
+            let link: String = after.split(')').next().unwrap().split_whitespace().collect();
+            if link.contains("://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if path.is_empty() { file.clone() } else { file.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: {link} is not there", file.display());
+            if !heading.is_empty() {
+                let page = std::fs::read_to_string(&target).unwrap();
+                let has = page.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+                assert!(has, "{}: {link} names no heading", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn each_page_is_in_the_table_of_contents() {
+    let summary = page("SUMMARY.md");
+    for entry in std::fs::read_dir(root().join("docs/src")).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        if name.ends_with(".md") && name != "SUMMARY.md" {
+            assert!(summary.contains(&format!("({name})")), "{name} is not in SUMMARY.md");
+        }
+    }
+}
+
+#[test]
+fn the_unit_of_serve_is_valid_and_the_one_that_the_guide_shows() {
+    let unit = std::fs::read_to_string(root().join("docs/systemd/ekuiper-plugin.service")).unwrap();
+    assert!(page("systemd.md").contains(&format!("```ini\n{unit}```")));
+    // The program that it starts need not be installed here.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ekuiper-plugin.service");
+    std::fs::write(&file, unit.replace("/usr/local/bin/ekuiper-plugin", "/bin/true")).unwrap();
+    match std::process::Command::new("systemd-analyze").arg("verify").arg(&file).output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && !said.contains("ekuiper-plugin.service"), "{said}");
+        }
+        Err(error) => eprintln!("SKIPPED: the unit is not verified: systemd-analyze cannot be run: {error}"),
+    }
+}

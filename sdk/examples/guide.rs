@@ -282,3 +282,36 @@ mod tests {
         Ok(())
     }
 }
+
+mod ticker {
+    use std::time::Duration;
+
+    use ekuiper_sdk::prelude::*;
+
+    #[derive(Default)]
+    struct Ticker {
+        interval: Duration,
+    }
+
+    impl Source for Ticker {
+        fn configure(&mut self, _datasource: &str, config: &Config) -> Result<()> {
+            self.interval = Duration::from_millis(config.field_or("interval", 1000)?);
+            Ok(())
+        }
+
+        fn open(&mut self, ctx: &SourceContext) -> Result<()> {
+            let mut count = 0;
+            while ctx.sleep(self.interval) {
+                count += 1;
+                ctx.emit(&json!({ "count": count }))?;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn it_counts() {
+        let rows = ekuiper_sdk::testing::source(Ticker::default()).config(json!({ "interval": 1 })).take(2).unwrap();
+        assert_eq!(rows[1].message, json!({ "count": 2 }));
+    }
+}
