@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use crate::Result;
-use crate::process::{cargo, execute, output, root};
+use crate::process::{cargo, display, execute, output, root};
 use crate::publish;
-use crate::tools::{self, Tools};
+use crate::tools::{self, CARGO_DENY, MDBOOK, Tools};
 
 /// The crates that have transports as features, and those transports.
 const WITH_TRANSPORTS: [&str; 6] =
@@ -27,7 +27,8 @@ pub(crate) fn run() -> Result<()> {
     let mut doc = cargo();
     doc.args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings");
     execute(tools.for_command(&mut doc))?;
-    publish::packages(false)?;
+    publish::packages(false, &tools)?;
+    guide(&tools)?;
     deny(&tools)
 }
 
@@ -58,9 +59,20 @@ fn light_trees() -> Result<()> {
     Ok(())
 }
 
+/// Builds the guide, which may not draw a warning.
+fn guide(tools: &Tools) -> Result<()> {
+    let mut build = Command::new(tools.cargo_tool(&MDBOOK)?);
+    build.args(["build", "docs", "--dest-dir"]).arg(root().join("target/guide")).env("MDBOOK_LOG", "warn");
+    let text = display(&build);
+    eprintln!("xtask: {text}");
+    let output = build.output().map_err(|error| format!("cannot run {text}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() && said.trim().is_empty() { Ok(()) } else { Err(format!("{text} says: {said}")) }
+}
+
 /// Licences, sources, duplicates; advisories where their database can be had.
 fn deny(tools: &Tools) -> Result<()> {
-    let program = tools.cargo_deny()?;
+    let program = tools.cargo_tool(&CARGO_DENY)?;
     let deny = |what: &[&str]| {
         let mut command = Command::new(&program);
         command.current_dir(root()).args(["--log-level", "error", "--all-features", "check"]).args(what);

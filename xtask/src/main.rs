@@ -2,8 +2,8 @@
 //!
 //! - `cargo xtask test`: sets up what the tests need, inside the checkout, and
 //!   runs them all;
-//! - `cargo xtask lint`: formatting, clippy, documentation, packages, licences,
-//!   each feature alone;
+//! - `cargo xtask lint`: formatting, clippy, documentation, the guide,
+//!   packages, licences, each feature alone;
 //! - `cargo xtask fuzz`: bytes of every kind to every decoder;
 //! - `cargo xtask chaos` and `cargo xtask soak`: the proofs on real processes;
 //! - `cargo xtask stress`: closings, deadlines and reconnections of each
@@ -13,6 +13,7 @@
 //! - `cargo xtask python`: the wheel of the module for Python, installed and
 //!   tested;
 //! - `cargo xtask cross`: the targets of devices, built, and tested under qemu;
+//! - `cargo xtask release --dry-run`: what would be published, made and checked;
 //! - `cargo xtask tools`: only the set-up.
 
 mod bench;
@@ -24,6 +25,7 @@ mod lint;
 mod process;
 mod publish;
 mod python;
+mod release;
 mod stress;
 mod test;
 mod tools;
@@ -32,7 +34,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]                set up and run all tests
-       cargo xtask lint                                        format, clippy, docs, packages, licences, each feature alone
+       cargo xtask lint                                        format, clippy, docs, guide, packages, licences, each feature alone
        cargo xtask fuzz [--minutes N|--seconds N] [DECODER…]   each decoder under libFuzzer for so long
        cargo xtask chaos [--minutes N|--seconds N] [--seed S]  real processes under load and faults: no promise is broken
        cargo xtask soak [--minutes N|--seconds N]              real processes: memory, descriptors and threads stay flat
@@ -43,6 +45,7 @@ const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]          
        cargo xtask bench --command                             the rows per second of `ekuiper-plugin source`
        cargo xtask python [PYTEST ARGUMENTS…]                  build, install and test the wheel for Python
        cargo xtask cross [--quick] [--measure] [TARGET…]       build for devices, and test under qemu
+       cargo xtask release --dry-run                           make and check what would be published
        cargo xtask tools                                       only the set-up, in .tools";
 
 /// What a task comes to; the text is one sentence for people.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Some((task, rest)) if task == "bench" => bench::run(rest),
         Some((task, rest)) if task == "python" => python::run(rest),
         Some((task, rest)) if task == "cross" => cross::run(rest),
+        Some((task, rest)) if task == "release" => release::run(rest),
         Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),
         Some((help, _)) if ["help", "--help", "-h"].contains(&help.as_str()) => {
             println!("{USAGE}");

@@ -3,21 +3,22 @@
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::process::{cargo, display, root};
+use crate::process::{cargo, display, execute, root};
+use crate::tools::Tools;
 
 /// What cargo always says at the end of a rehearsal.
 const REHEARSAL: &str = "aborting upload due to dry run";
 
 /// A crate's package.
 pub(crate) struct Package {
-    /// The crate's name and version, as in `ekuiper-core-0.1.0`.
     pub(crate) name: String,
+    version: String,
 }
 
 impl Package {
-    /// The package's file.
-    pub(crate) fn file(&self) -> PathBuf {
-        root().join("target/package").join(format!("{}.crate", self.name))
+    /// The name of the package's file.
+    pub(crate) fn file_name(&self) -> String {
+        format!("{}-{}.crate", self.name, self.version)
     }
 }
 
@@ -27,7 +28,7 @@ impl Package {
 ///
 /// # Errors
 /// Cargo fails or warns, which a user of the crate would have to live with.
-pub(crate) fn packages(is_built: bool) -> Result<Vec<Package>> {
+pub(crate) fn packages(is_built: bool, tools: &Tools) -> Result<Vec<Package>> {
     let mut publish = cargo();
     publish.args(["publish", "--workspace", "--dry-run", "--allow-dirty", "--color", "never"]);
     if !is_built {
@@ -35,7 +36,7 @@ pub(crate) fn packages(is_built: bool) -> Result<Vec<Package>> {
     }
     let text = display(&publish);
     eprintln!("xtask: {text}");
-    let output = publish.output().map_err(|error| format!("cannot run {text}: {error}"))?;
+    let output = tools.for_command(&mut publish).output().map_err(|error| format!("cannot run {text}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(format!("failed ({}): {text}\n{said}", output.status));
@@ -44,10 +45,21 @@ pub(crate) fn packages(is_built: bool) -> Result<Vec<Package>> {
         return Err(format!("{text}: {warning}\n{said}"));
     }
     let uploads = said.lines().filter_map(|line| line.trim_start().strip_prefix("Uploading "));
-    let names = uploads.filter_map(|upload| {
+    let packages = uploads.filter_map(|upload| {
         let (name, rest) = upload.split_once(" v")?;
-        Some(format!("{name}-{}", rest.split(' ').next()?))
+        Some(Package { name: name.to_owned(), version: rest.split(' ').next()?.to_owned() })
     });
-    let packages: Vec<Package> = names.map(|name| Package { name }).collect();
+    let packages: Vec<Package> = packages.collect();
     if packages.is_empty() { Err(format!("{text} has made no package:\n{said}")) } else { Ok(packages) }
+}
+
+/// Writes the packages' files, and returns their folder.
+pub(crate) fn files(packages: &[Package]) -> Result<PathBuf> {
+    let mut package = cargo();
+    package.args(["package", "--quiet", "--no-verify", "--allow-dirty"]);
+    for crate_ in packages {
+        package.args(["--package", &crate_.name]);
+    }
+    execute(&mut package)?;
+    Ok(root().join("target/package"))
 }

@@ -28,9 +28,7 @@ pub(crate) fn install(tools: &Tools) -> Result<()> {
     let (environment, wheels) = (environment(), root().join("target/wheels"));
     // An older wheel of the same version would be as good a match.
     let _ = std::fs::remove_dir_all(&wheels);
-    let mut build = Command::new(tools.python_bin());
-    build.args(["-m", "maturin", "build", "--release", "--manifest-path", "python/Cargo.toml", "--out"]).arg(&wheels);
-    execute(tools.for_command(build.current_dir(root())))?;
+    maturin(tools, &["build", "--release"], &wheels)?;
     let wheel = only_file(&wheels)?;
     execute(Command::new(tools.python_bin()).args(["-m", "venv", "--clear"]).arg(&environment))?;
     let python = environment.join("bin/python");
@@ -45,6 +43,18 @@ pub(crate) fn install(tools: &Tools) -> Result<()> {
     let alone = "import sys, ekuiper; assert not {'nng', 'pynng'} & sys.modules.keys()";
     execute(&mut in_environment(&["-c", alone]))?;
     execute(&mut in_environment(&["-m", "pip", "install", "--quiet", "-r", "python/tests/requirements.txt"]))
+}
+
+/// Makes the wheel and the sources' archive for others, in a folder.
+pub(crate) fn build(tools: &Tools, folder: &Path) -> Result<()> {
+    maturin(tools, &["sdist"], folder)?;
+    maturin(tools, &["build", "--release"], folder)
+}
+
+fn maturin(tools: &Tools, arguments: &[&str], out: &Path) -> Result<()> {
+    let mut build = Command::new(tools.python_bin());
+    build.args(["-m", "maturin"]).args(arguments).args(["--manifest-path", "python/Cargo.toml", "--out"]).arg(out);
+    execute(tools.for_command(build.current_dir(root())))
 }
 
 /// Runs the tests in Python, or those that are named.

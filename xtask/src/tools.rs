@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
-use crate::process::{execute, exists, output, path_with, root};
+use crate::process::{execute, exists, path_with, root};
 
 /// The Python packages: what builds libnng and the wheel, and what the tests
 /// talk to.
@@ -102,23 +102,45 @@ impl Tools {
         )
     }
 
-    /// `cargo deny`: the one that is there, or one of our own.
-    pub(crate) fn cargo_deny(&self) -> Result<PathBuf> {
-        if exists("cargo-deny") {
-            return Ok("cargo-deny".into());
+    /// Finds a command of cargo's: the user's, or one of our own in
+    /// `.tools/cargo`, which is installed once.
+    pub(crate) fn cargo_tool(&self, tool: &CargoTool) -> Result<PathBuf> {
+        if exists(tool.name) {
+            return Ok(tool.name.into());
         }
         let folder = self.folder.join("cargo");
-        let program = folder.join("bin/cargo-deny");
-        if output(Command::new(&program).arg("--version")).is_err() {
+        let program = folder.join("bin").join(tool.name);
+        let stamp = folder.join(format!("{}.txt", tool.name));
+        if !is_current(&stamp, tool.version) || !program.is_file() {
             let mut install = crate::process::cargo();
-            install
-                .args(["install", "--quiet", "--locked", "cargo-deny", "--version", "0.20.2", "--root"])
-                .arg(&folder);
+            install.args(["install", "--quiet", "--locked", "--force", tool.name, "--version", tool.version]);
+            install.args(tool.options).arg("--root").arg(&folder);
             execute(&mut install)?;
+            done(&stamp, tool.version)?;
         }
         Ok(program)
     }
 }
+
+/// A program that cargo installs.
+pub(crate) struct CargoTool {
+    name: &'static str,
+    version: &'static str,
+    options: &'static [&'static str],
+}
+
+/// Checks licences, sources, duplicates and advisories.
+pub(crate) const CARGO_DENY: CargoTool = CargoTool { name: "cargo-deny", version: "0.20.2", options: &[] };
+
+/// Lists what a program is made of.
+pub(crate) const CARGO_CYCLONEDX: CargoTool = CargoTool { name: "cargo-cyclonedx", version: "0.5.9", options: &[] };
+
+/// Finds changes that break users of a crate.
+pub(crate) const SEMVER_CHECKS: CargoTool = CargoTool { name: "cargo-semver-checks", version: "0.51.0", options: &[] };
+
+/// Builds the guide; without the server of its pages, most of it is not needed.
+pub(crate) const MDBOOK: CargoTool =
+    CargoTool { name: "mdbook", version: "0.5.4", options: &["--no-default-features"] };
 
 /// A Python environment with what is required in these files.
 pub(crate) struct Environment<'a> {

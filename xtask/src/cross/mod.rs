@@ -100,6 +100,31 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Builds the command for release, one static program for each processor, and
+/// returns the targets with their programs.
+pub(crate) fn static_commands(tools: &mut Tools) -> Result<Vec<(&'static str, PathBuf)>> {
+    let targets: Vec<_> = TARGETS.iter().filter(|target| !target.has_glibc()).collect();
+    let toolchain = match Toolchain::set_up() {
+        Ok(toolchain) => toolchain,
+        Err(reason) => {
+            tools.note(format!("the static programs: {reason}"));
+            return Ok(Vec::new());
+        }
+    };
+    let mut programs = Vec::new();
+    for target in targets {
+        match toolchain.library(target.triple) {
+            Ok(library) => {
+                let mut build = toolchain.cargo("zigbuild", &target.for_zig(), &library);
+                execute(build.args(["--release", "--package", "ekuiper-cli"]).args(target.features_of_command()))?;
+                programs.push((target.triple, target.programs("release").join("ekuiper-plugin")));
+            }
+            Err(reason) => tools.note(format!("the program for {}: {reason}", target.triple)),
+        }
+    }
+    Ok(programs)
+}
+
 fn names_of(targets: &[Target]) -> String {
     targets.iter().map(|target| target.triple).collect::<Vec<_>>().join(", ")
 }
@@ -134,6 +159,11 @@ impl Target {
         if self.has_glibc() { format!("{}.{GLIBC}", self.triple) } else { self.triple.to_owned() }
     }
 
+    /// What cargo is told of the command's features.
+    fn features_of_command(&self) -> &'static [&'static str] {
+        if self.has_https { &[] } else { &["--no-default-features", "--features", "uds,bench"] }
+    }
+
     /// Where cargo puts the target's programs.
     fn programs(&self, profile: &str) -> PathBuf {
         root().join("target").join(self.triple).join(profile)
@@ -166,10 +196,8 @@ impl Cross<'_> {
             command.args(&arguments[1..]);
             command
         };
-        let https: &[&str] =
-            if self.target.has_https { &[] } else { &["--no-default-features", "--features", "uds,bench"] };
         execute(&mut zig(&["zigbuild", "--package", "ekuiper-sdk", "--package", "ekuiper-host"]))?;
-        execute(zig(&["zigbuild", "--package", "ekuiper-cli"]).args(https))?;
+        execute(zig(&["zigbuild", "--package", "ekuiper-cli"]).args(self.target.features_of_command()))?;
         execute(&mut zig(&["zigbuild", "--package", "ekuiper-interop", "--examples"]))?;
         execute(&mut zig(&["zigbuild", "--package", "mirror"]))?;
         execute(self.released(&mut zig(&["zigbuild", "--package", "mirror", "--release"])))?;
