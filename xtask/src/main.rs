@@ -44,7 +44,7 @@ const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]          
        cargo xtask bench --instructions [--accept]             what the hot path costs, against its limits
        cargo xtask bench --command                             the rows per second of `ekuiper-plugin source`
        cargo xtask python [PYTEST ARGUMENTS…]                  build, install and test the wheel for Python
-       cargo xtask cross [--quick] [--measure] [TARGET…]       build for devices, and test under qemu
+       cargo xtask cross [--quick] [--measure] [TARGET…]       build for devices, and test (or measure) under qemu
        cargo xtask release --dry-run                           make and check what would be published
        cargo xtask tools                                       only the set-up, in .tools";
 

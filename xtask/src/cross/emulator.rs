@@ -51,13 +51,13 @@ pub(super) struct Emulator {
 }
 
 impl Emulator {
-    /// Finds what runs the target's programs.
+    /// Finds what runs the target's programs, of which `mirror` is one.
     ///
     /// # Errors
     /// Something is missing: one sentence that names it.
-    pub(super) fn find(target: &Target) -> Result<Self> {
+    pub(super) fn find(target: &Target, mirror: &Path) -> Result<Self> {
         if target.is_own() {
-            return Self { registered: None, has_glibc: target.has_glibc() }.tried(target);
+            return Self { registered: None, has_glibc: target.has_glibc() }.tried(mirror);
         }
         let processor = PROCESSORS.iter().find(|processor| processor.name == target.processor);
         let processor = processor.ok_or_else(|| format!("no emulator is known for {}", target.processor))?;
@@ -72,13 +72,12 @@ impl Emulator {
             ));
         }
         let registered = Some((found.display().to_string(), processor));
-        Self { registered, has_glibc: target.has_glibc() }.tried(target)
+        Self { registered, has_glibc: target.has_glibc() }.tried(mirror)
     }
 
-    /// Checks that one program of the target's runs.
-    fn tried(self, target: &Target) -> Result<Self> {
-        let program = target.programs("debug").join("mirror");
-        let mut command = self.run(Command::new(program).arg("--describe"));
+    /// Checks that a plugin of the target runs.
+    fn tried(self, mirror: &Path) -> Result<Self> {
+        let mut command = self.run(Command::new(mirror).arg("--describe"));
         let output =
             command.stdin(Stdio::null()).output().map_err(|error| format!("unshare cannot be run: {error}"))?;
         if output.status.success() {

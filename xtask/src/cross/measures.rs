@@ -27,8 +27,7 @@ impl Measures {
         let mut build = cargo();
         build.args(["build", "--release", "--package", "ekuiper-cli"]);
         // It is not what is measured here.
-        build.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-        execute(&mut build)?;
+        execute(super::quickly(&mut build))?;
         let program = target.programs("release").join("mirror");
         let found = std::fs::metadata(&program).map_err(|error| format!("{}: {error}", program.display()))?;
         let folder = root().join("target/cross/mirror");

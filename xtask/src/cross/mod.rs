@@ -69,8 +69,8 @@ struct Outcome {
     measures: Option<Measures>,
 }
 
-/// Builds and tests the named targets, or all; measures the plugin, if that is
-/// asked for.
+/// Builds and tests the named targets, or all; if that is asked for, measures
+/// the plugin instead of testing.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let (options, names): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
     let chosen: Vec<Target> = match names.as_slice() {
@@ -131,11 +131,15 @@ fn names_of(targets: &[Target]) -> String {
 
 fn table(targets: &[Target], outcomes: &[Outcome], is_measured: bool) {
     let word = |is: bool| if is { "yes" } else { "skipped" };
-    print!("{:<32} {:>7} {:>8}", "target", "builds", "tests");
-    println!("{}", if is_measured { measures::HEADINGS } else { "" });
+    let heading = if is_measured { measures::HEADINGS.to_owned() } else { format!("{:>8}", "tests") };
+    println!("{:<32} {:>7} {heading}", "target", "builds");
     for (target, outcome) in targets.iter().zip(outcomes) {
-        let measures = outcome.measures.as_ref().map(Measures::columns).unwrap_or_default();
-        println!("{:<32} {:>7} {:>8}{measures}", target.triple, word(outcome.is_built), word(outcome.is_tested));
+        let result = match &outcome.measures {
+            _ if !is_measured => format!("{:>8}", word(outcome.is_tested)),
+            Some(measures) => measures.columns(),
+            None => "skipped".to_owned(),
+        };
+        println!("{:<32} {:>7} {result}", target.triple, word(outcome.is_built));
     }
 }
 
@@ -196,40 +200,36 @@ impl Cross<'_> {
             command.args(&arguments[1..]);
             command
         };
+        if self.is_measured {
+            execute(&mut zig(&["zigbuild", "--package", "mirror", "--release"]))?;
+            outcome.is_built = true;
+            if let Some(emulator) = self.emulator("release", tools) {
+                outcome.measures = Some(Measures::take(self.target, &emulator)?);
+            }
+            return Ok(outcome);
+        }
         execute(&mut zig(&["zigbuild", "--package", "ekuiper-sdk", "--package", "ekuiper-host"]))?;
         execute(zig(&["zigbuild", "--package", "ekuiper-cli"]).args(self.target.features_of_command()))?;
         execute(&mut zig(&["zigbuild", "--package", "ekuiper-interop", "--examples"]))?;
         execute(&mut zig(&["zigbuild", "--package", "mirror"]))?;
-        execute(self.released(&mut zig(&["zigbuild", "--package", "mirror", "--release"])))?;
+        execute(quickly(&mut zig(&["zigbuild", "--package", "mirror", "--release"])))?;
         // It is asked for the description of the plugin.
-        execute(self.released(cargo().args(["build", "--release", "--package", "mirror"])))?;
+        execute(quickly(cargo().args(["build", "--release", "--package", "mirror"])))?;
         outcome.is_built = true;
-        let emulator = match Emulator::find(self.target) {
-            Ok(emulator) => emulator,
-            Err(reason) => {
-                tools.note(format!("the tests of {triple}: {reason}"));
-                return Ok(outcome);
-            }
-        };
+        let Some(emulator) = self.emulator("debug", tools) else { return Ok(outcome) };
         for tests in OWN_TESTS.into_iter().chain((!self.is_quick).then_some(CONFORMANCE)) {
             emulator.execute(zig(&["test"]).args(tests).env("PROPTEST_CASES", CASES))?;
         }
         let mut wire = self.wire_tests();
-        emulator.execute(tools.for_command(self.released(&mut wire)))?;
+        emulator.execute(tools.for_command(quickly(&mut wire)))?;
         outcome.is_tested = true;
-        if self.is_measured {
-            outcome.measures = Some(Measures::take(self.target, &emulator)?);
-        }
         Ok(outcome)
     }
 
-    /// A release build is as an author's only where it is measured: otherwise
-    /// most of its time is spent on its size.
-    fn released<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        if self.is_measured {
-            return command;
-        }
-        command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+    /// What runs the target's programs; without it, that is noted.
+    fn emulator(&self, profile: &str, tools: &mut Tools) -> Option<Emulator> {
+        let found = Emulator::find(self.target, &self.target.programs(profile).join("mirror"));
+        found.map_err(|reason| tools.note(format!("running programs of {}: {reason}", self.target.triple))).ok()
     }
 
     fn wire_tests(&self) -> Command {
@@ -241,4 +241,10 @@ impl Cross<'_> {
         test.env("EKUIPER_DEVICE", self.target.triple);
         test
     }
+}
+
+/// Makes a release build fast. As an author's it is only where it is measured:
+/// most of its time is spent on its size.
+fn quickly(command: &mut Command) -> &mut Command {
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
 }
