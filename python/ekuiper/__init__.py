@@ -36,6 +36,22 @@ The same with functions and annotations::
 
 from __future__ import annotations
 
+import os as _os
+
+
+def _refuse_official() -> None:
+    """The official package has the same files: of two in one environment, neither is whole."""
+    folder = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
+    for entry in _os.listdir(folder):
+        if entry.startswith("ekuiper-") and entry.endswith(".dist-info"):
+            raise ImportError(
+                "the official package ekuiper and ekuiper-rs are installed in one folder, %s, where they overwrite "
+                "each other: run `pip uninstall ekuiper ekuiper-rs`, then `pip install` the one that is wanted" % folder
+            )
+
+
+_refuse_official()
+
 from ekuiper._ekuiper import ArgumentError, Stopped
 from ekuiper.function import Function
 from ekuiper.runtime import plugin
