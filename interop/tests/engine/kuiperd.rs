@@ -78,7 +78,8 @@ impl Site {
         };
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let root = tempfile::tempdir().unwrap();
-        for folder in ["data", "log", "plugins/portable"] {
+        // An engine with support for native plugins starts only with their folders.
+        for folder in ["data", "log", "plugins/portable", "plugins/sources", "plugins/sinks", "plugins/functions"] {
             fs::create_dir_all(root.path().join("base").join(folder)).unwrap();
         }
         // The engine writes into it.
