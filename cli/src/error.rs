@@ -115,12 +115,12 @@ pub(crate) enum Error {
     #[error("{name} cannot be an installed plugin's name: eKuiper makes a folder of it")]
     NoPluginName { name: String },
     #[error(
-        "{} cannot be deployed: {}{}; `ekuiper-plugin check` says more",
+        "{} cannot be {action}: {}{}; `ekuiper-plugin check` says more",
         path.display(),
         finding.trim_start_matches(&path.display().to_string()).trim_start_matches([':', ' ']),
         if *more == 0 { String::new() } else { format!(" (and {})", counted(*more, "more error")) }
     )]
-    Unfit { path: PathBuf, finding: String, more: u64 },
+    Unfit { path: PathBuf, action: &'static str, finding: String, more: u64 },
     #[error(
         "{kind} {symbol} is the plugin {owner}'s in the engine at {url}, and an engine has each name only once: give it \
          another name, or remove {owner}"

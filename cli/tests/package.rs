@@ -111,6 +111,35 @@ fn what_cannot_be_packaged_is_said() {
     assert!(!Path::new(zip).exists(), "half a package is left");
 }
 
+/// An engine would install it, and could not start the symbols.
+#[test]
+fn a_manifest_that_contradicts_its_plugin_is_not_packaged() {
+    let bench = Bench::new();
+    let folder = bench.plugin("p", "{}");
+    let (path, zip) = (folder.to_str().unwrap(), bench.path().join("p.zip"));
+    let package = ["package", path, "-o", zip.to_str().unwrap()];
+    let describe = |description: Value| {
+        let text = format!("#!/bin/sh\n[ \"$1\" = --describe ] && echo '{description}' && exit 0\nexit 5\n");
+        support::write_program(&folder.join("run"), text.as_bytes());
+    };
+    let manifest = json!({ "version": "v1", "language": "go", "executable": "run", "functions": ["f"] });
+    fs::write(folder.join("p.json"), manifest.to_string()).unwrap();
+
+    describe(json!({ "format": 1, "name": "p", "functions": [{ "name": "g" }] }));
+    let error = bench.fails(1, &package);
+    assert!(error.contains("p cannot be packaged: function f: is in the manifest, and the plugin does not"), "{error}");
+    assert!(error.ends_with("; correct the manifest, or build the plugin again; `ekuiper-plugin check` says more"));
+    describe(json!({ "format": 1, "name": "q", "functions": [{ "name": "f" }] }));
+    let error = bench.fails(1, &package);
+    assert!(error.contains("p cannot be packaged: p: the program calls itself \"q\""), "{error}");
+    assert!(!zip.exists());
+
+    describe(json!({ "format": 1, "name": "p", "functions": [{ "name": "f" }, { "name": "g" }] }));
+    let ran = bench.run(&package);
+    assert!(ran.code == Some(0) && zip.exists(), "{ran:?}");
+    assert!(ran.stderr.contains("warning: function g: is served by the plugin, and not in the manifest"), "{ran:?}");
+}
+
 /// A plugin in Python in an environment of its own is asked for its description
 /// there, as the host would start it; where that is not, it is packaged without.
 #[test]
@@ -119,10 +148,13 @@ fn a_plugin_with_an_environment_describes_itself_in_it() {
     let mirror = example("mirror");
     let program = Path::new(env!("CARGO_BIN_EXE_ekuiper-plugin")).parent().unwrap().with_file_name("release/mirror");
     assert!(bench.run(&["call", &mirror, "echo", "1"]).code == Some(0) && program.is_file());
-    let script = format!(
-        "import os, subprocess, sys\nassert os.environ['OWN'] == '1' and sys.argv[1:] == ['--describe']\n\
-         subprocess.run([{program:?}, '--describe'])\n"
-    );
+    let script = |name: &str| {
+        format!(
+            "import os, subprocess, sys\nassert os.environ['OWN'] == '1' and sys.argv[1:] == ['--describe']\n\
+             described = subprocess.check_output([{program:?}, '--describe'], text=True)\n\
+             print(described.replace('\"mirror\"', '\"{name}\"'))\n"
+        )
+    };
     let wrapper = |words: &str| format!("#!/bin/sh\n{words}export OWN=1\nexec \"$@\"\n");
     let tools = bench.path().join("tools");
     fs::create_dir(&tools).unwrap();
@@ -136,7 +168,7 @@ fn a_plugin_with_an_environment_describes_itself_in_it() {
             r#"{{"version":"v1","language":"python","executable":"x.py","virtualEnvType":{environment},"functions":["revert"]}}"#
         );
         let folder = bench.plugin(name, &manifest);
-        fs::write(folder.join("x.py"), &script).unwrap();
+        fs::write(folder.join("x.py"), script(name)).unwrap();
         fs::create_dir_all(folder.join("mine/bin")).unwrap();
         support::write_program(&folder.join("mine/bin/python"), wrapper("set -- python3 \"$@\"\n").as_bytes());
         for path in paths {

@@ -9,7 +9,7 @@ use super::report::{Area, Report};
 
 /// Compares the two. Returns whether the plugin can be started: one that calls
 /// itself by another name never arrives.
-pub(super) fn check(package: &Package, description: &Description, report: &mut Report) -> bool {
+pub(crate) fn check(package: &Package, description: &Description, report: &mut Report) -> bool {
     let manifest = &package.manifest;
     for kind in SymbolKind::ALL {
         let (listed, served) = (manifest.symbols(kind), description.names(kind));

@@ -5,7 +5,7 @@
 //! what keeps the command itself from working.
 
 mod archive;
-mod comparing;
+pub(crate) mod comparing;
 mod engine_files;
 mod executable;
 mod file;

@@ -218,15 +218,16 @@ fn ship(
         package::make(common, path, options, Some(&file))?;
         file
     };
+    let action = "deployed";
     let mut report = Report::of(path);
     let checked = check::check_files(&file, interrupt, &mut report)?;
     if let Some((finding, more)) = report.first_error() {
-        return Err(Error::Unfit { path: path.clone(), finding, more });
+        return Err(Error::Unfit { path: path.clone(), action, finding, more });
     }
     report.warnings().for_each(|warning| console::line(format_args!("warning: {warning}")));
     // What cannot be read is an error of the report.
     let Some((Package { name, manifest, .. }, processor)) = checked else {
-        return Err(Error::Unfit { path: path.clone(), finding: "it cannot be read".into(), more: 0 });
+        return Err(Error::Unfit { path: path.clone(), action, finding: "it cannot be read".into(), more: 0 });
     };
     let other = processor.filter(|processor| !runs_on(processor, engine.processor()));
     if let Some(program) = other {

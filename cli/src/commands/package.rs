@@ -11,6 +11,8 @@ use ekuiper_manager::archive::{Contents, Files, is_left_out};
 use serde_json::json;
 
 use crate::args::{Common, PackageArguments, PackageOptions};
+use crate::check::comparing;
+use crate::check::report::Report;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::output;
@@ -74,6 +76,9 @@ pub(crate) fn make(common: &Common, path: &Path, wanted: &PackageOptions, output
         }
         described => described?,
     };
+    if let Some(description) = &description {
+        compare(path, &package, description)?;
+    }
     if let (Some(project), Some(triple), false) = (&project, target.triple(), target.runs_here()) {
         let program = Path::new(&package.manifest.executable).file_name().unwrap_or_default().to_string_lossy();
         let build = Build {
@@ -92,6 +97,18 @@ pub(crate) fn make(common: &Common, path: &Path, wanted: &PackageOptions, output
     let target = project.is_some().then(|| target.name());
     let file = file.canonicalize().unwrap_or(file);
     Ok(Made { file, name: package.name, manifest: package.manifest, target, size, entries })
+}
+
+/// Refuses a manifest that contradicts the plugin's description of itself: an
+/// engine would install the package, and could not start its symbols.
+fn compare(path: &Path, package: &Package, description: &Description) -> Result<()> {
+    let mut report = Report::of(path);
+    comparing::check(package, description, &mut report);
+    if let Some((finding, more)) = report.first_error() {
+        return Err(Error::Unfit { path: path.to_owned(), action: "packaged", finding, more });
+    }
+    report.warnings().for_each(|warning| console::line(format_args!("warning: {warning}")));
+    Ok(())
 }
 
 /// Collects what the package holds: the manifest, the program, eKuiper's files
