@@ -174,7 +174,10 @@ fn what_is_no_engine_is_said() {
     let Server { url, .. } =
         Server::always("HTTP/1.1 302 Found\r\nlocation: http://x/y\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     let error = bench.fails(1, &["remove", "p", "--engine", &url]);
-    assert!(error.contains("sends elsewhere, to http://x/y: give the engine's own address by --engine"), "{error}");
+    assert!(
+        error.contains("sends elsewhere, to http://x/y: give the address of the engine itself by --engine"),
+        "{error}"
+    );
     // The rest of a body that never ends is not read.
     let Server { url, .. } =
         Server::always("HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\nconnection: close\r\n\r\n");
