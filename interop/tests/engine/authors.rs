@@ -213,14 +213,17 @@ fn goes_the_way(site: &Site, language: &'static str, names: [&'static str; 3]) {
 fn tells_its_users(author: &Author<'_>) {
     let Author { name, engine, site, .. } = author;
     let source = format!("{name}_ticks");
-    for (settings, reason) in
-        [("wrong", "config field pause: "), ("unknown", "unknown config field \"paus\": did you mean \"pause\"?")]
-    {
+    for (settings, reason, end) in [
+        ("wrong", "config field pause: ", "stopped by error"),
+        ("unknown", "unknown config field \"paus\": did you mean \"pause\"?", "running"),
+    ] {
         engine.create_stream_of(&source, settings);
         let rule = format!("{name}_{settings}");
         engine.create_rule_to(&rule, &format!("SELECT * FROM {settings}"), json!({ "log": {} }));
         let said = wait(reason, || log(site).lines().rev().find(|line| line.contains(reason)).map(str::to_owned));
         println!("{said}");
+        // The engine crashes if a rule is deleted while it ends by an error.
+        wait(end, || (engine.rule_status(&rule)["status"] == end).then_some(()));
         engine.delete_rule(&rule);
         engine.ask("DELETE", &format!("/streams/{settings}"), None);
     }
