@@ -131,6 +131,7 @@ impl Manager {
     }
 
     /// Returns the keys that were set for a symbol.
+    #[cfg(feature = "rest")]
     pub(crate) fn set_keys(&self, kind: SymbolKind, symbol: &str) -> Result<Vec<String>> {
         let package = self.owner(kind, symbol)?;
         Ok(read(&self.edited(&package.name, kind, symbol))?.into_keys().collect())
