@@ -456,11 +456,14 @@ fn a_sink_is_stopped_under_a_flood_and_with_acks_that_nobody_reads() {
     assert_eq!(answer, "ok");
     // Until the engine's side is full, since the sink waits for its acks.
     while acked.send(b"{\"n\":1}", Some(Instant::now() + Duration::from_millis(300))).is_ok() {}
+    // Long, so that few make more than can have been in flight before the stop:
+    // a pause of a busy machine would look like the flood's end.
+    let message = json!({ "n": 1, "text": "x".repeat(10_000) }).to_string();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                let _ = push.send(b"{\"n\":1}", Some(Instant::now()));
+                let _ = push.send(message.as_bytes(), Some(Instant::now()));
             }
         });
         let stopped = (plugin.stop_sink("journal", &flooded), plugin.stop_sink("journal", &unread));
