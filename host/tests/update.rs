@@ -335,7 +335,8 @@ fn fault_16_what_fails_after_the_trial_brings_the_old_version_back() {
 
         let mut process = Process::restore(&stage, control_of(&stage, &host, 3));
         let error = update.join().unwrap();
-        let text = r#"plugin p was not updated to version "bad" and stays at version "": plugin p did not start source s: no water"#;
+        let text =
+            r#"plugin p was not updated to version "bad" and stays at version "": it did not start source s: no water"#;
         assert_eq!(Chain(&error).to_string(), text);
         assert_eq!(await_event(&events, update_failed), "plugin p did not start source s: no water");
         // No handle has noticed.

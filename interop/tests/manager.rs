@@ -214,8 +214,10 @@ fn bad_packages_change_nothing() {
         ..InstallOptions::default()
     };
     let good = file(path("1.zip"));
+    let error = manager.install(&good, &options(Some("other"), None)).unwrap_err().to_string();
+    assert!(error.contains("the package is that of plugin mirror, not of other"), "{error}");
     for (options, said) in [
-        (options(Some("other"), None), "the package is that of plugin mirror, not of other"),
+        (options(Some("other"), None), "plugin other is not installed: installed are mirror"),
         (options(Some("../x"), None), "cannot be a plugin's name"),
         (options(None, Some("00")), "has the SHA-256 "),
     ] {

@@ -106,13 +106,13 @@ fn settings_that_do_not_fit_are_refused_and_change_nothing() {
             json!({ "path": 1 }),
             "does not fit sink lines: config field path: invalid type: integer `1`, expected string",
         ),
-        (SOURCE, "none", "k", json!({}), "source none is of no installed plugin"),
-        (SOURCE, "../random", "k", json!({}), "source ../random is of no installed plugin"),
-        (SINK, "random", "k", json!({}), "sink random is of no installed plugin"),
+        (SOURCE, "none", "k", json!({}), "there is no source none: the plugins serve random"),
+        (SOURCE, "../random", "k", json!({}), "there is no source ../random: "),
+        (SINK, "random", "k", json!({}), "there is no sink random: "),
         (SOURCE, "random", "a b", json!({}), "\"a b\" cannot be the key of a configuration"),
         (SOURCE, "random", "../k", json!({}), "cannot be the key of a configuration"),
         (SOURCE, "random", "", json!({}), "it is empty"),
-        (SOURCE, "random", "k", json!({ "note": "x".repeat(5 << 20) }), "random.yaml would be larger than 4 MiB"),
+        (SINK, "lines", "k", json!({ "path": "x".repeat(5 << 20) }), "lines.yaml would be larger than 4 MiB"),
     ] {
         let text = set(&manager, kind, symbol, key, fields).unwrap_err();
         assert!(text.contains(said) && !text.contains('\n'), "{said}: {text}");
