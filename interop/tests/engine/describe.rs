@@ -98,8 +98,10 @@ fn the_managers_page_lists_what_a_plugin_describes() {
         assert_eq!((&revert["args"][0]["name"], &revert["args"][0]["type"]), (&json!("text"), &json!("string")));
         assert_eq!(named(&listed, "average").unwrap()["return"]["type"], "float");
 
-        let sources = engine.get("/metadata/sources");
-        assert!(named(fields(&sources), "random").is_some(), "{sources}");
+        // It answers while it reads them.
+        wait("the source is listed", || {
+            named(fields(&engine.get("/metadata/sources")), "random").is_some().then_some(())
+        });
         let random = engine.get("/metadata/sources/random");
         let interval = named(fields(&random["properties"]["default"]), "interval").unwrap();
         assert_eq!(
