@@ -145,8 +145,8 @@ impl Stack {
         // SAFETY: the kernel chooses memory that nothing else uses.
         let lowest = unsafe { mmap_anonymous(std::ptr::null_mut(), STACK, access, flags)? };
         let stack = Self(NonNull::new(lowest).ok_or(Errno::NOMEM)?);
-        // SAFETY: nothing uses the page yet.
-        unsafe { mprotect(stack.0.as_ptr(), rustix::param::page_size(), MprotectFlags::empty())? };
+        // SAFETY: nothing uses the page yet, which is protected as a whole.
+        unsafe { mprotect(stack.0.as_ptr(), 1, MprotectFlags::empty())? };
         Ok(stack)
     }
 
@@ -193,8 +193,16 @@ pub(super) fn default_signals() -> io::Result<()> {
     const LAST: c_int = 64;
     const SET: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 16 } else { 8 };
     // The kernel's `struct sigaction` for SIG_DFL, and room: all zero.
-    let default = [0_u64; 8];
-    let no_former: *mut u64 = std::ptr::null_mut();
+    let default = [0_usize; 16];
+    // The handler comes first, and 1 is SIG_IGN.
+    let ignore = std::array::from_fn::<usize, 16, _>(|index| usize::from(index == 0));
+    let no_former: *mut usize = std::ptr::null_mut();
+    // A terminal's stop that is pending is discarded: it would stop the process
+    // before its program, outside the group that is continued.
+    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+        // SAFETY: as below.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, ignore.as_ptr(), no_former, SET) };
+    }
     for signal in 1..=LAST {
         // Not libc's `sigaction`: newer versions take a lock for SIGABRT. The
         // call fails for SIGKILL and SIGSTOP, which cannot be ignored.

@@ -188,19 +188,25 @@ fn another_guard_follows_one_that_is_killed_or_stopped() {
     for signal in [Signal::KILL, Signal::STOP] {
         let bench = Bench::new();
         let names = ["before", "after"].map(|name| bench.script(name, FAMILY));
-        let mortal = bench.script("mortal", "exit 3");
+        let mortal = bench.script("mortal", ": > ready\nuntil test -e go; do sleep 0.02; done\nexit 3");
         let mut host = bench.host();
         host.start(&names[0]);
         bench.wait_ready(&names[0]);
         let former = bench.guard();
         kill_process(Pid::from_raw(former.pid).unwrap(), signal).unwrap();
-        // The end of a plugin finds that it does not answer.
-        host.start(&mortal);
-        let said = host.hear();
-        assert!(said.contains("exit code 3"), "{said}");
+        // The start of a plugin finds that it does not answer.
         host.start(&names[1]);
         bench.wait_ready(&names[1]);
-        assert!(bench.guard().pid != former.pid, "there is another one");
+        let second = bench.guard();
+        assert!(second.pid != former.pid, "there is another one");
+        // And so does the end of one.
+        host.start(&mortal);
+        bench.wait_ready(&mortal);
+        kill_process(Pid::from_raw(second.pid).unwrap(), signal).unwrap();
+        std::fs::write(bench.path("plugins").join(&mortal).join("go"), "").unwrap();
+        let said = host.hear();
+        assert!(said.contains("exit code 3"), "{said}");
+        wait_for("there is another one again", || (bench.guard().pid != second.pid).then_some(()));
         host.kill();
         bench.wait_nothing_but(&[]);
     }

@@ -51,7 +51,8 @@
 //!   the guard waits for that process's end too.
 //! - Two things can end a guard early: SIGKILL to itself, and the end of its
 //!   container or cgroup, which ends the plugins too. The next start or end of a
-//!   group notices, and has another one guard them all.
+//!   group notices that, and a guard that is stopped, and has another one guard
+//!   them all. Until then one that was killed is a zombie.
 //! - If the host was killed, and no process reaps orphans, the guard and the
 //!   processes it has ended remain as zombies.
 #![allow(unsafe_code)] // after the copy
@@ -74,9 +75,12 @@ use crate::sync::lock;
 /// Maximum number of groups.
 const MAX_GROUPS: usize = 65_536;
 
-/// Maximum time for the guard's answer, which only a guard that somebody has
-/// stopped exceeds.
+/// Maximum time for the guard to take a message or to answer, which only a guard
+/// that somebody has stopped exceeds.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What a guard is asked to forget that is only to answer.
+const NO_GROUP: c_int = 0;
 
 /// The guard of this process, while anybody holds it.
 static OWN: Mutex<Weak<Guard>> = Mutex::new(Weak::new());
@@ -200,16 +204,16 @@ impl Guard {
 }
 
 impl State {
-    /// Replaces a guard that was killed.
+    /// Replaces a guard that was killed or stopped.
     fn revive(&mut self) -> io::Result<()> {
-        if self.watcher.is_alive() { Ok(()) } else { self.replace() }
+        if self.watcher.answers() { Ok(()) } else { self.replace() }
     }
 
     /// Has another guard guard the groups.
     fn replace(&mut self) -> io::Result<()> {
         // The former one ends no group: it is killed before its line is closed.
         self.watcher = Watcher::start()?;
-        tracing::warn!("the guard of the plugins' processes was killed: there is another one");
+        tracing::warn!("the guard of the plugins' processes was killed or stopped: there is another one");
         self.groups.iter().try_for_each(|group| self.watcher.guard(*group))
     }
 }
@@ -220,7 +224,9 @@ impl Watcher {
         // Each message is received whole.
         let (host, guard) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let line = Arc::new(clear_of_stdio(host)?);
-        set_socket_timeout(&line, Timeout::Recv, Some(ANSWER))?;
+        for wait in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&line, wait, Some(ANSWER))?;
+        }
         let mut space = vec![0; MAX_GROUPS];
         // SAFETY: `be_guard` makes system calls on the stack's own memory, and
         // on `space`.
@@ -241,18 +247,28 @@ impl Watcher {
         matches!(fork::wait_for(self.pid.as_raw_nonzero().get(), libc::WNOHANG), Ok(None))
     }
 
-    fn send(&self, order: Order, group: Pid) -> io::Result<[u8; Message::LENGTH]> {
-        let message = Message { order, group: group.as_raw_nonzero().get() }.encode();
+    /// Returns whether it does its work. One that is stopped would miss the
+    /// host's end.
+    fn answers(&self) -> bool {
+        self.is_alive() && self.ask(NO_GROUP).is_ok()
+    }
+
+    fn send(&self, order: Order, group: c_int) -> io::Result<[u8; Message::LENGTH]> {
+        let message = Message { order, group }.encode();
         retry(|| rustix::net::send(&self.line, &message, SendFlags::NOSIGNAL))?;
         Ok(message)
     }
 
     fn guard(&self, group: Pid) -> io::Result<()> {
-        self.send(Order::Guard, group).map(drop)
+        self.send(Order::Guard, group.as_raw_nonzero().get()).map(drop)
     }
 
     /// Waits until the guard has forgotten the group.
     fn dismiss(&self, group: Pid) -> io::Result<()> {
+        self.ask(group.as_raw_nonzero().get())
+    }
+
+    fn ask(&self, group: c_int) -> io::Result<()> {
         let message = self.send(Order::Dismiss, group)?;
         let mut answer = [0; Message::LENGTH];
         match retry(|| rustix::net::recv(&self.line, &mut answer, RecvFlags::empty()))? {

@@ -27,6 +27,9 @@ const GRACE: u32 = 100;
 /// Interval of the check of the groups: 10 ms.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
+/// No process's id: a group that has ended.
+const GONE: c_int = 0;
+
 /// Runs the guard, which keeps its groups in `space`.
 pub(super) fn be_guard(line: BorrowedFd<'_>, space: &mut [c_int]) -> ! {
     let report = match prepare(line) {
@@ -37,7 +40,7 @@ pub(super) fn be_guard(line: BorrowedFd<'_>, space: &mut [c_int]) -> ! {
     let _ = retry(|| rustix::net::send(line, &[report], SendFlags::NOSIGNAL));
     if report == 0 {
         let count = obey(line, space);
-        end_groups(space.get(..count).unwrap_or_default());
+        end_groups(space.get_mut(..count).unwrap_or_default());
     }
     end()
 }
@@ -80,21 +83,27 @@ fn obey(line: BorrowedFd<'_>, space: &mut [c_int]) -> usize {
 }
 
 /// Ends what is left of the groups of a host that is gone.
-fn end_groups(groups: &[c_int]) {
-    let groups = || groups.iter().filter_map(|group| Pid::from_raw(*group));
-    let signal = |signal| {
-        for group in groups() {
-            let _ = rustix::process::kill_process_group(group, signal);
-        }
-    };
-    signal(Signal::TERM);
+fn end_groups(groups: &mut [c_int]) {
+    signal(groups, Signal::TERM);
     for _ in 0..GRACE {
-        if groups().all(|group| rustix::process::test_kill_process_group(group) == Err(Errno::SRCH)) {
+        for group in groups.iter_mut() {
+            // From now on its id may be another's.
+            if Pid::from_raw(*group).map(rustix::process::test_kill_process_group) == Some(Err(Errno::SRCH)) {
+                *group = GONE;
+            }
+        }
+        if groups.iter().all(|group| *group == GONE) {
             return;
         }
         let _ = rustix::thread::nanosleep(&LOOK);
     }
-    signal(Signal::KILL);
+    signal(groups, Signal::KILL);
+}
+
+fn signal(groups: &[c_int], signal: Signal) {
+    for group in groups.iter().filter_map(|group| Pid::from_raw(*group)) {
+        let _ = rustix::process::kill_process_group(group, signal);
+    }
 }
 
 /// Closes every descriptor of this process but one.
