@@ -169,7 +169,7 @@ fn bad_requests_change_nothing_and_are_answered_in_a_sentence() {
     bench.assert_nothing_is_left();
 }
 
-/// Those of the engine's routes have the engine's content type.
+/// On eKuiper's routes an error has eKuiper's content type, elsewhere that of JSON.
 #[test]
 fn refusals_have_one_form() {
     let bench = Bench::new();
