@@ -48,6 +48,7 @@ mod of_other_plugins {
         calls_that_were_not_sent_go_to_the_processes_that_are_left,
         a_process_that_cannot_be_started_is_told_and_the_others_go_on,
         without_any_process_calls_fail,
+        a_plugin_that_is_repaired_is_called_at_once,
         a_process_that_hangs_gets_no_calls_until_it_has_answered,
         a_long_call_holds_up_no_other,
         calls_begin_in_their_order_and_dropped_ones_are_not_executed,
@@ -490,6 +491,20 @@ fn without_any_process_calls_fail(transport: &str) {
     }
     assert_eq!(waiting.wait().unwrap_err().kind(), ErrorKind::Broken);
     assert_eq!(pool.call::<u64>((9, "")).unwrap_err().kind(), ErrorKind::Broken);
+}
+
+fn a_plugin_that_is_repaired_is_called_at_once(transport: &str) {
+    with_ledger(transport, never, |host, scratch| {
+        let (pool, update) = (host.function_pool("note").size(1).open().unwrap(), version(scratch, "v2"));
+        let call = || pool.call::<u64>((7,)).map_err(|error| error.kind());
+        assert_eq!(call(), Ok(7));
+        for repair in [&|| host.reset("ledger"), &|| host.update(update.clone())] as [&dyn Fn() -> _; 2] {
+            Process::of(pids(host)[0]).signal(Signal::KILL);
+            until("the plugin is given up", || call() == Err(ErrorKind::Broken));
+            repair().unwrap();
+            assert_eq!(call(), Ok(7));
+        }
+    });
 }
 
 fn a_process_that_hangs_gets_no_calls_until_it_has_answered(transport: &str) {

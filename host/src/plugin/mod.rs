@@ -262,6 +262,15 @@ impl Plugin {
         lock(&self.inner).lifecycle.state() == PluginState::Idle
     }
 
+    /// Returns whether the plugin has been started again, reset or updated since
+    /// this instant, and is not given up again.
+    pub(crate) fn has_recovered_since(&self, instant: Instant) -> bool {
+        let inner = lock(&self.inner);
+        let state = inner.lifecycle.state();
+        let is_given_up = matches!(state, PluginState::BackingOff | PluginState::Broken | PluginState::Stopped);
+        !is_given_up && inner.lifecycle.since() > instant
+    }
+
     /// Returns the error of a caller whose wait for the plugin timed out.
     pub(crate) fn away_error(&self) -> Error {
         lock(&self.inner).lifecycle.away()

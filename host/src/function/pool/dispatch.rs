@@ -267,7 +267,8 @@ impl Pool {
         }
         let usable: Vec<_> = lanes.iter().map(Lane::usable).collect();
         let is_stopped = |lane: &Lane| lane.is_stopped(&self.plugin);
-        if let Some(number) = to_be_connected(lanes, &usable, is_stopped, waiting.len(), now) {
+        let may_be_retried = |lane: &Lane| lane.may_be_retried(&self.plugin, now);
+        if let Some(number) = to_be_connected(lanes, &usable, is_stopped, may_be_retried, waiting.len()) {
             let is_restart = matches!(lanes[number].phase, Phase::Ready) && !is_stopped(&lanes[number]);
             lanes[number].phase = Phase::Connecting { is_restart };
             return Some(Step::Connect(number));
@@ -551,15 +552,15 @@ fn to_be_connected(
     lanes: &[Lane],
     usable: &[Option<FunctionConnection>],
     is_stopped: impl Fn(&Lane) -> bool,
+    may_be_retried: impl Fn(&Lane) -> bool,
     waiting: usize,
-    now: Instant,
 ) -> Option<usize> {
     let is_starting = |lane: &&Lane| matches!(lane.phase, Phase::Connecting { is_restart: false });
     let starting = lanes.iter().filter(is_starting).count();
     lanes.iter().zip(usable).position(|(lane, usable)| match &lane.phase {
         Phase::Ready => usable.is_none() && (starting < waiting || !is_stopped(lane)),
         Phase::Idle => starting < waiting,
-        Phase::Failed { retry_at, .. } => *retry_at <= now && starting < waiting,
+        Phase::Failed { .. } => starting < waiting && may_be_retried(lane),
         Phase::Connecting { .. } => false,
     })
 }

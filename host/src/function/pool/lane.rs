@@ -71,7 +71,7 @@ pub(super) enum Phase {
     /// It has been connected.
     Ready,
     /// It could not be started.
-    Failed { error: Error, retry_at: Instant },
+    Failed { error: Error, since: Instant, retry_at: Instant },
 }
 
 /// A call that a process has.
@@ -134,6 +134,16 @@ impl Lane {
     pub(super) fn is_stopped(&self, first: &Plugin) -> bool {
         let plugin = self.member.as_ref().map_or(first, |member| member.plugin());
         matches!(self.phase, Phase::Ready) && plugin.is_idle()
+    }
+
+    /// Returns whether a start that has failed is to be tried again: the pause is
+    /// over, or the process has been restarted, reset or updated meanwhile.
+    pub(super) fn may_be_retried(&self, first: &Plugin, now: Instant) -> bool {
+        let plugin = self.member.as_ref().map_or(first, |member| member.plugin());
+        match &self.phase {
+            Phase::Failed { since, retry_at, .. } => *retry_at <= now || plugin.has_recovered_since(*since),
+            _ => false,
+        }
     }
 
     /// Returns how many calls it may have at a time: one, unless they are short.
@@ -215,7 +225,7 @@ impl Lane {
     pub(super) fn failed(&mut self, error: Error) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
         self.failures += 1;
-        self.phase = Phase::Failed { error, retry_at: deadline_after(pause) };
+        self.phase = Phase::Failed { error, since: Instant::now(), retry_at: deadline_after(pause) };
     }
 }
 
