@@ -4,7 +4,14 @@
 //! A host holds a lock on a file in its folder as long as it lives, however it
 //! ends. Thus a folder whose lock is free is abandoned. It is removed only if
 //! everything in it could have been made by a host, and no process listens on
-//! its sockets. It may contain:
+//! its sockets.
+//!
+//! The folder has its name while it has the lock. Before that, and while it is
+//! removed, it has a name that only hosts use, and any host may remove it: its
+//! creator, unless that was killed, makes another one. So a host that is killed
+//! at any instant leaves nothing that stays.
+//!
+//! The folder may contain:
 //!
 //! - the lock file;
 //! - sockets;
@@ -12,6 +19,7 @@
 //!   sockets of a killed host in `/tmp` are removed too;
 //! - one folder for the temporary files of an installer.
 
+use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,18 +30,22 @@ use std::path::{Path, PathBuf};
 use ekuiper_core::address::Address;
 use ekuiper_transport_ipc::socket_file;
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, openat, readlinkat, renameat, statat,
-    unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, openat, readlinkat, statat, unlinkat,
 };
+use rustix::io::Errno;
 
 /// Prefix of the folder's name.
 const PREFIX: &str = "ekuiper-";
 
+/// Prefix of the folder's name before it is locked and while it is removed.
+/// What follows is the same.
+const UNLOCKED: &str = ".ekuiper-unlocked-";
+
 /// Name of the lock file.
 const LOCK: &str = "lock";
 
-/// Name of the lock file before it is locked.
-const NEW_LOCK: &str = "lock.new";
+/// Number of folders that are created while other hosts remove them.
+const ATTEMPTS: usize = 100;
 
 /// Prefix of a link to a socket elsewhere; the socket's name follows.
 const ELSEWHERE: &str = ".at-";
@@ -45,7 +57,7 @@ const SCRATCH: &str = "scratch-";
 /// A host's private folder. Dropping it removes it with its contents.
 #[derive(Debug)]
 pub(crate) struct OwnFolder {
-    folder: tempfile::TempDir,
+    path: PathBuf,
     /// `None` where the file system has no locks: no other host removes the
     /// folder then.
     _lock: Option<OwnedFd>,
@@ -59,34 +71,115 @@ impl OwnFolder {
 
     /// Creates a folder in another folder.
     pub(crate) fn make_in(parent: &Path) -> io::Result<Self> {
+        for _ in 1..ATTEMPTS {
+            if let Some(own) = Self::try_make_in(parent)? {
+                return Ok(own);
+            }
+        }
+        Err(io::Error::other("other hosts remove it again and again"))
+    }
+
+    /// Creates a folder; `None` if another host has removed it.
+    fn try_make_in(parent: &Path) -> io::Result<Option<Self>> {
         // As `mkdtemp` does; tempfile's default admits other users.
         let private = Permissions::from_mode(0o700);
-        let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(parent)?;
-        let at = open_folder(rustix::fs::CWD, folder.path())?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let lock = openat(&at, NEW_LOCK, flags, Mode::RUSR | Mode::WUSR)?;
-        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            tracing::debug!(folder = %folder.path().display(), %error, "the socket folder cannot be locked");
-            return Ok(Self { folder, _lock: None });
+        // Removed when it is dropped, if it still has this name.
+        let new = tempfile::Builder::new().prefix(UNLOCKED).permissions(private).tempdir_in(parent)?;
+        Self::settle(new.path())
+    }
+
+    /// Locks a new folder, and gives it its name.
+    fn settle(new: &Path) -> io::Result<Option<Self>> {
+        let lock = match lock_in(new) {
+            Err(Errno::NOENT | Errno::WOULDBLOCK) => return Ok(None),
+            lock => lock?,
+        };
+        let path = renamed(new, UNLOCKED, PREFIX);
+        match std::fs::rename(new, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            renamed => renamed.map(|()| Some(Self { path, _lock: lock })),
         }
-        // Locked before it has the name that other hosts look for.
-        renameat(&at, NEW_LOCK, &at, LOCK)?;
-        Ok(Self { folder, _lock: Some(lock) })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
     }
 
     /// Creates a subfolder for temporary files.
     pub(crate) fn scratch(&self) -> io::Result<PathBuf> {
-        let lock = statat(rustix::fs::CWD, self.path().join(LOCK), AtFlags::SYMLINK_NOFOLLOW).or_else(|_| {
-            // The folder is not locked, so no other host removes it.
-            statat(rustix::fs::CWD, self.path().join(NEW_LOCK), AtFlags::SYMLINK_NOFOLLOW)
-        })?;
+        let lock = statat(rustix::fs::CWD, self.path().join(LOCK), AtFlags::SYMLINK_NOFOLLOW)?;
         let path = self.path().join(scratch_name(&lock));
         std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&path)?;
         Ok(path)
+    }
+}
+
+impl Drop for OwnFolder {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!(folder = %self.path.display(), %error, "the socket folder is left behind");
+        }
+    }
+}
+
+/// Removes a folder, whose lock is held, with its contents.
+fn remove(folder: &Path) -> io::Result<()> {
+    let folder = unlocked(folder)?;
+    for entry in std::fs::read_dir(&folder)? {
+        let entry = entry?;
+        let removed = match entry.file_type()? {
+            // The last one: without it the rest would stay.
+            _ if entry.file_name() == LOCK => Ok(()),
+            kind if kind.is_dir() => std::fs::remove_dir_all(entry.path()),
+            _ => std::fs::remove_file(entry.path()),
+        };
+        gone(removed)?;
+    }
+    remove_emptied(&folder)
+}
+
+/// Renames a folder that is going to be removed.
+fn unlocked(folder: &Path) -> io::Result<PathBuf> {
+    let unlocked = renamed(folder, PREFIX, UNLOCKED);
+    std::fs::rename(folder, &unlocked)?;
+    Ok(unlocked)
+}
+
+/// Removes a folder that contains its lock file only.
+fn remove_emptied(folder: &Path) -> io::Result<()> {
+    std::fs::remove_file(folder.join(LOCK))?;
+    // Another host may do so, since it is empty.
+    gone(std::fs::remove_dir(folder))
+}
+
+/// Turns the error that there was nothing to remove into success.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Returns a folder's path with another prefix of its name, if it has the first
+/// one.
+fn renamed(folder: &Path, from: &str, to: &str) -> PathBuf {
+    let name = folder.file_name().map(OsStr::as_bytes).unwrap_or_default();
+    match name.strip_prefix(from.as_bytes()) {
+        Some(random) => folder.with_file_name(OsStr::from_bytes(&[to.as_bytes(), random].concat())),
+        None => folder.to_owned(),
+    }
+}
+
+/// Creates a folder's lock file, and locks it; `None` where the file system has
+/// no locks.
+fn lock_in(folder: &Path) -> rustix::io::Result<Option<OwnedFd>> {
+    let at = open_folder(rustix::fs::CWD, folder)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let lock = openat(&at, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(lock)),
+        Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
+        Err(error) => {
+            tracing::debug!(folder = %folder.display(), %error, "the socket folder cannot be locked");
+            Ok(None)
+        }
     }
 }
 
@@ -131,7 +224,10 @@ pub(crate) fn sweep_in(parent: &Path) {
     let Ok(entries) = Dir::read_from(&at) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if name.to_bytes().starts_with(PREFIX.as_bytes())
+        let is_unlocked = name.to_bytes().starts_with(UNLOCKED.as_bytes());
+        if is_unlocked && unlinkat(&at, name, AtFlags::REMOVEDIR).is_ok() {
+            tracing::debug!(folder = %name.to_string_lossy(), "removed a socket folder that was empty");
+        } else if (is_unlocked || name.to_bytes().starts_with(PREFIX.as_bytes()))
             && let Ok(true) = remove_if_left(&at, parent, name)
         {
             tracing::info!(folder = %name.to_string_lossy(), "removed the socket folder of a host that was killed");
@@ -163,13 +259,12 @@ fn remove_if_left(parent: &OwnedFd, parent_path: &Path, name: &std::ffi::CStr) -
     if !is_lock(&found) {
         return Ok(false);
     }
-    let path = parent_path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+    let path = parent_path.join(OsStr::from_bytes(name.to_bytes()));
     let Some(left) = Left::list(&folder, &path, &found)? else { return Ok(false) };
     if !left.remove() {
         return Ok(false);
     }
-    unlinkat(&folder, LOCK, AtFlags::empty())?;
-    unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+    remove_emptied(&unlocked(&path)?)?;
     Ok(true)
 }
 
@@ -201,7 +296,7 @@ impl Left {
                 continue;
             }
             let found = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let at = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            let at = path.join(OsStr::from_bytes(name.to_bytes()));
             match FileType::from_raw_mode(found.st_mode) {
                 _ if !is_own(&found) => return Ok(None),
                 FileType::Socket => {
@@ -210,7 +305,7 @@ impl Left {
                 }
                 FileType::Symlink => {
                     let target = readlinkat(folder, name, Vec::new())?;
-                    let target = Path::new(std::ffi::OsStr::from_bytes(target.to_bytes()));
+                    let target = Path::new(OsStr::from_bytes(target.to_bytes()));
                     let Some(socket) = recorded(name.to_bytes(), target) else { return Ok(None) };
                     left.elsewhere.push((at, socket));
                 }
@@ -262,12 +357,19 @@ fn open_folder(at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Resul
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, Instant};
+
+    /// Leaves a folder as a killed host does.
+    fn abandon(own: OwnFolder) -> PathBuf {
+        let mut own = std::mem::ManuallyDrop::new(own);
+        own._lock.take();
+        std::mem::take(&mut own.path)
+    }
 
     /// Creates a folder as a killed host leaves it.
     fn abandoned(parent: &Path) -> std::path::PathBuf {
-        let OwnFolder { folder, _lock } = OwnFolder::make_in(parent).unwrap();
-        let path = folder.keep();
+        let path = abandon(OwnFolder::make_in(parent).unwrap());
         drop(UnixListener::bind(path.join("plugin_p.ipc")).unwrap());
         path
     }
@@ -292,11 +394,54 @@ mod tests {
         assert!(!path.exists());
     }
 
+    /// A host that is killed while it creates or removes its folder leaves one
+    /// of these.
+    #[test]
+    fn a_folder_without_its_name_goes_and_its_creator_makes_another() {
+        type Step = fn(&Path);
+        let steps: [Step; 3] = [
+            |_| {},
+            |new| write(&new.join(LOCK), ""),
+            |new| {
+                write(&new.join(LOCK), "");
+                drop(UnixListener::bind(new.join("plugin_p.ipc")).unwrap());
+            },
+        ];
+        for step in steps {
+            let parent = tempfile::tempdir().unwrap();
+            let new = parent.path().join(format!("{UNLOCKED}1a2b3c"));
+            std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&new).unwrap();
+            step(&new);
+            sweep_in(parent.path());
+            assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+            assert!(OwnFolder::settle(&new).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn folders_are_made_while_others_sweep() {
+        let parent = tempfile::tempdir().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::SeqCst) {
+                        sweep_in(parent.path());
+                    }
+                });
+            }
+            let made = (0..500).map(|_| OwnFolder::make_in(parent.path())).collect::<io::Result<Vec<_>>>();
+            is_over.store(true, Ordering::SeqCst);
+            assert!(made.unwrap().iter().all(|own| own.path().join(LOCK).exists()));
+        });
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
     #[test]
     fn what_is_not_surely_a_hosts_stays() {
         let parent = tempfile::tempdir().unwrap();
         let path = |name: &str| parent.path().join(name);
-        // Being created by another host.
+        // Perhaps not a host's.
         let unlocked = path("ekuiper-unlocked");
         std::fs::create_dir(&unlocked).unwrap();
         // With a user's file.
@@ -391,9 +536,7 @@ mod tests {
             std::mem::forget(Elsewhere::note(own.path(), &address).unwrap());
         }
         drop(Elsewhere::note(own.path(), &Address::new(at("others.ipc")).unwrap()).unwrap());
-        let OwnFolder { folder, _lock } = own;
-        let path = folder.keep();
-        drop(_lock);
+        let path = abandon(own);
         let give_up = Instant::now() + Duration::from_secs(20);
         while path.exists() && Instant::now() < give_up {
             sweep_in(parent.path());
