@@ -14,7 +14,7 @@ use ekuiper_transport_ipc::wait::deadline_after;
 use super::acks::{Acknowledged, Acks, Receipt};
 use super::proof::Proof;
 use super::tally::Tally;
-use crate::channel::idle_reader::{Watch, Watched};
+use crate::channel::idle_reader::{LOOK_LIMIT, Watch, Watched};
 use crate::plugin::running::{Running, Stopped};
 use crate::process::EXIT_GRACE;
 use crate::sync::lock;
@@ -258,11 +258,19 @@ impl SinkConnection {
     /// Waits for the acknowledgement of the message with this number.
     /// Acknowledgements arrive in the order of the messages.
     pub(crate) fn await_ack(&self, number: u64, deadline: Instant) -> Acknowledged {
-        match self.await_acks(number, deadline) {
-            None if self.acks.refusals.load(Ordering::SeqCst) == 0 => Acknowledged::Answer(Ok(())),
-            None => self.acks.refused(number).unwrap_or(Acknowledged::Answer(Ok(()))),
-            Some(reason) => reason,
-        }
+        self.await_acks(number, deadline).unwrap_or_else(|| self.acknowledged(number))
+    }
+
+    /// Returns the acknowledgement of the message with this number, if it has
+    /// been read.
+    pub(crate) fn answer(&self, number: u64) -> Option<Acknowledged> {
+        (self.acks.known() >= number).then(|| self.acknowledged(number))
+    }
+
+    /// Returns the acknowledgement of a message, which has been read.
+    fn acknowledged(&self, number: u64) -> Acknowledged {
+        let is_refused = self.acks.refusals.load(Ordering::SeqCst) > 0;
+        is_refused.then(|| self.acks.refused(number)).flatten().unwrap_or(Acknowledged::Answer(Ok(())))
     }
 
     /// Waits until at most this many messages are unacknowledged.
@@ -276,6 +284,9 @@ impl SinkConnection {
     fn await_acks(&self, number: u64, deadline: Instant) -> Option<Acknowledged> {
         let acks = &self.acks;
         if acks.acked.load(Ordering::SeqCst) >= number {
+            return None;
+        }
+        if number < self.sent() && self.has_acknowledged(number) {
             return None;
         }
         // A message that is not sent yet is not acknowledged.
@@ -303,6 +314,23 @@ impl SinkConnection {
             }
         }
         None
+    }
+
+    /// Returns whether the acknowledgement of the message with this number has
+    /// arrived; reads those before it. Posted messages stay together with those
+    /// that follow, as long as acknowledgements have arrived.
+    fn has_acknowledged(&self, number: u64) -> bool {
+        let acks = &self.acks;
+        let Some(mut reading) = acks.reading.try_lock() else { return false };
+        for _ in 0..LOOK_LIMIT {
+            if acks.acked.load(Ordering::SeqCst) >= number {
+                return true;
+            }
+            if reading.peers.is_over() || acks.receive(&mut reading, self.started).is_err() {
+                return false;
+            }
+        }
+        false
     }
 
     /// Discards the outcome of a message.

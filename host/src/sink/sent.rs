@@ -54,6 +54,9 @@ impl Sent {
     pub(crate) fn wait(&self) -> Result<()> {
         let session = &*self.session;
         let patience = session.plugin.site.options.recv_timeout;
+        if let Some(answer) = self.connection.answer(self.number) {
+            return session.outcome(&self.connection, answer, patience);
+        }
         let waiting = session.enter(ACK).inspect_err(|_| self.connection.tell_unknown())?;
         let acknowledged = self.connection.await_ack(self.number, deadline_after(patience));
         drop(waiting);
@@ -99,6 +102,9 @@ impl SinkSession {
 
     /// Waits until at most this many messages are unacknowledged.
     pub(crate) fn make_room(&self, connection: &SinkConnection, unacknowledged: u64) -> Result<()> {
+        if connection.sent().saturating_sub(connection.acks.known()) <= unacknowledged {
+            return Ok(());
+        }
         let patience = self.plugin.site.options.recv_timeout;
         let waiting = self.enter(ACK)?;
         let missing = connection.await_room(unacknowledged, deadline_after(patience));
