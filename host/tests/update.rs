@@ -459,6 +459,40 @@ fn an_update_of_an_idle_plugin_is_tried_and_serves_its_new_symbols() {
     });
 }
 
+fn lacks_symbols(error: Error) -> bool {
+    matches!(reason(error), Error::MissingSymbols { .. })
+}
+
+#[test]
+fn a_new_version_may_lack_a_function_that_nobody_uses_any_more() {
+    let stage = Stage::new();
+    let host = builder(&stage).plugin(stage.plugin("p", &["f"])).build().unwrap();
+    let lacks = Version::new(&stage, "lacks", &["g"], QUIET);
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| host.function("f"));
+        let mut control = stage.control("p");
+        let mut process = stage.start_function(&mut control, "f");
+        let function = opened.join().unwrap().unwrap();
+        // A call that is under way uses it, too.
+        let call = function.call_async::<Value>(("x",)).unwrap();
+        drop(function);
+        assert!(host.update(lacks.package()).is_err_and(lacks_symbols));
+        assert_eq!(process.hear_json()["arg"][0], "x");
+        process.answer(&json!("y"));
+        assert_eq!(call.wait().unwrap(), "y");
+        let update = scope.spawn(|| {
+            wait_until("the reader of the answer is done with the call", || {
+                !host.update(lacks.package()).is_err_and(lacks_symbols)
+            });
+        });
+        let _trial = lacks.on_trial();
+        let _control = control_of(&stage, &host, 2);
+        update.join().unwrap();
+        assert!(matches!(host.function("f"), Err(Error::NoSuchSymbol { .. })));
+        end(&host);
+    });
+}
+
 #[test]
 fn an_update_heals_a_plugin_that_crashes_again_and_again() {
     let stage = Stage::new();

@@ -22,6 +22,7 @@ use crate::health::ledger::{Counted, Ledger};
 use crate::health::vitals::Place;
 use crate::plugin::Plugin;
 use crate::plugin::running::Running;
+use crate::plugin::uses::FunctionUse;
 use crate::site::Holder;
 use crate::sync::lock;
 use crate::{Error, Result, Subject};
@@ -38,6 +39,7 @@ pub(crate) struct FunctionRoute {
     pub(super) counted: Arc<Counted>,
     /// Given up once its waits are ended from elsewhere.
     holder: Holder,
+    usage: FunctionUse,
 }
 
 /// Connection of the last call.
@@ -81,21 +83,22 @@ pub(super) fn place(symbol: &str, meta: &FunctionMeta) -> Place {
 impl FunctionRoute {
     /// Starts the function, and its plugin.
     pub(super) fn open(plugin: Arc<Plugin>, symbol: &str, meta: FunctionMeta) -> Result<Self> {
-        let connection = Self::start(&plugin, symbol)?;
         let ledger = plugin.ledger.clone();
-        Ok(Self::new(plugin, symbol.into(), meta, connection, &ledger))
+        Self::open_counted(plugin, symbol, meta, &ledger)
     }
 
     /// [Opens](FunctionRoute::open) a function whose calls its pool counts.
     pub(super) fn open_uncounted(plugin: Arc<Plugin>, symbol: &str, meta: FunctionMeta) -> Result<Self> {
-        let connection = Self::start(&plugin, symbol)?;
-        Ok(Self::new(plugin, symbol.into(), meta, connection, &Arc::default()))
+        Self::open_counted(plugin, symbol, meta, &Arc::default())
     }
 
-    fn start(plugin: &Arc<Plugin>, symbol: &str) -> Result<FunctionConnection> {
+    fn open_counted(plugin: Arc<Plugin>, symbol: &str, meta: FunctionMeta, ledger: &Arc<Ledger>) -> Result<Self> {
         let deadline = deadline_after(plugin.site.options.init_timeout);
-        let (running, channel) = plugin.function(symbol, &Holder::default(), deadline)?;
-        Ok(FunctionConnection { running, channel })
+        let symbol: Arc<str> = symbol.into();
+        // Before it is started: an update does not drop it from then on.
+        let usage = FunctionUse::new(plugin.clone(), symbol.clone());
+        let (running, channel) = plugin.function(&symbol, &Holder::default(), deadline)?;
+        Ok(Self::new(plugin, symbol, meta, FunctionConnection { running, channel }, ledger, usage))
     }
 
     fn new(
@@ -104,17 +107,19 @@ impl FunctionRoute {
         meta: FunctionMeta,
         connection: FunctionConnection,
         ledger: &Arc<Ledger>,
+        usage: FunctionUse,
     ) -> Self {
         let encoded_meta = EncodedMeta::from(&meta);
         let current = Mutex::new(Current { connection, is_forgotten: false });
         let buffer = Mutex::default();
         let counted = ledger.function(place(&symbol, &meta), plugin.all_restarts());
-        Self { plugin, symbol, meta, encoded_meta, current, buffer, counted, holder: Holder::default() }
+        Self { plugin, symbol, meta, encoded_meta, current, buffer, counted, holder: Holder::default(), usage }
     }
 
     /// Returns the same function with another rule, operator and instance.
     pub(super) fn with_meta(&self, meta: FunctionMeta) -> Self {
-        Self::new(self.plugin.clone(), self.symbol.clone(), meta, self.latest(), &self.plugin.ledger)
+        let (plugin, usage) = (self.plugin.clone(), self.usage.clone());
+        Self::new(plugin, self.symbol.clone(), meta, self.latest(), &self.plugin.ledger, usage)
     }
 
     /// Ends every wait of a thread for the function, or for its plugin.

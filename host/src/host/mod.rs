@@ -163,8 +163,9 @@ impl Host {
     ///
     /// The host first tries the new version in a separate process beside the
     /// running one: it must complete the handshake and start every function
-    /// that has been used. Then the old process is stopped gracefully, and the
-    /// new one takes over under the same handles: calls and messages wait
+    /// that has been used. It may lack those that have neither a handle nor a
+    /// call any more. Then the old process is stopped gracefully, and the new
+    /// one takes over under the same handles: calls and messages wait
     /// meanwhile, for at most their `send_timeout`. The package must have a
     /// folder of its own, or the old version could not be restarted.
     ///

@@ -203,6 +203,7 @@ impl Plugin {
         let package = Arc::new(package.clone());
         for process in self.processes() {
             lock(&process.plugin.inner).package = package.clone();
+            process.plugin.forget_unused(&package);
         }
         self.stop_members();
     }

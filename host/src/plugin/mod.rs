@@ -16,6 +16,7 @@ mod lifecycle_tests;
 mod restore;
 mod trial;
 mod update;
+pub(crate) mod uses;
 mod worker;
 
 use std::collections::{HashMap, VecDeque};
@@ -101,6 +102,8 @@ struct Inner {
     is_telling: bool,
     /// Number of threads that are ending the process.
     kills: usize,
+    /// Number of the uses of each function that has any.
+    uses: HashMap<Arc<str>, usize>,
 }
 
 impl Inner {
@@ -145,6 +148,7 @@ impl Plugin {
             events: VecDeque::new(),
             is_telling: false,
             kills: 0,
+            uses: HashMap::new(),
         };
         Arc::new(Self {
             name: package.name,

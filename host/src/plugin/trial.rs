@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 
 use super::Plugin;
 use super::lifecycle::Caller;
+use super::restore::Symbol;
 use super::running::Running;
 use super::startup::{self, Canceller};
 use crate::catalog::Package;
@@ -51,16 +52,18 @@ impl Trial {
 }
 
 impl Plugin {
-    /// Returns the functions in use.
-    fn functions(&self) -> Vec<String> {
+    /// Returns the functions that have been used and that the package has.
+    fn functions(&self, package: &Package) -> Vec<String> {
         let inner = lock(&self.inner);
-        let functions = inner.lifecycle.symbols().iter().filter(|symbol| symbol.kind() == SymbolKind::Function);
-        functions.map(|symbol| symbol.name().to_owned()).collect()
+        let symbols = inner.lifecycle.symbols().iter();
+        let used = symbols.filter(|symbol| symbol.kind() == SymbolKind::Function).map(Symbol::name);
+        let served = package.manifest.symbols(SymbolKind::Function);
+        used.filter(|name| served.iter().any(|served| served == name)).map(str::to_owned).collect()
     }
 
     /// Tests the package of an update: its process must complete the handshake
-    /// and start the functions in use. Afterwards the process is gone.
-    pub(super) fn try_out(&self, update: Caller) -> Result<()> {
+    /// and start the functions that have been used. Afterwards the process is gone.
+    pub(super) fn try_out(self: &Arc<Self>, update: Caller) -> Result<()> {
         let inner = lock(&self.inner);
         let (Some(trial), Some(package)) = (inner.trial.clone(), inner.package_of(update)) else {
             // The plugin was stopped.
@@ -70,10 +73,9 @@ impl Plugin {
         drop(inner);
         let former = serving.filter(|running| running.process.exit().is_none());
         let outcome = self.run_trial(&trial, &package, former.as_deref());
-        let mut inner = lock(&self.inner);
-        inner.trial = None;
+        lock(&self.inner).trial = None;
         // More symbols may have been opened meanwhile.
-        outcome.and_then(|()| self.lacks_nothing(&inner, &package))
+        outcome.and_then(|()| self.check_symbols(&package))
     }
 
     fn run_trial(&self, trial: &Trial, package: &Package, former: Option<&Running>) -> Result<()> {
@@ -87,16 +89,16 @@ impl Plugin {
         let Some(started) = started else { return Ok(()) };
         let running = Running::new(self.name(), 0, &site, started)?;
         let outcome = match trial.goes_on(&running) {
-            true => self.try_functions(&running),
+            true => self.try_functions(package, &running),
             false => Err(Error::TrialEnded { plugin: self.name().to_owned() }),
         };
         running.end();
         outcome
     }
 
-    fn try_functions(&self, running: &Running) -> Result<()> {
+    fn try_functions(&self, package: &Package, running: &Running) -> Result<()> {
         let options = &self.site.options;
-        for symbol in self.functions() {
+        for symbol in self.functions(package) {
             let words = || format!("the {} of function {symbol}", CallKind::IsAggregate);
             let what = || Subject::from(words()).about(self.name(), Some(&symbol));
             let message = |source: ekuiper_core::Error| Error::Message { what: what(), source: source.into() };

@@ -39,8 +39,8 @@ impl Turn {
     /// failure, changes nothing.
     pub(crate) fn update(&self, package: Package) -> Result<()> {
         let Self { plugin, update } = self;
+        plugin.check_symbols(&package)?;
         let mut inner = lock(&plugin.inner);
-        plugin.lacks_nothing(&inner, &package)?;
         if plugin.origin == Origin::Attached {
             // Its files are what they are; the process is a person's.
             inner.package = Arc::new(package);

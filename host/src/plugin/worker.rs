@@ -14,9 +14,9 @@ use super::restore::Symbol;
 use super::running::Running;
 use super::trial::Trial;
 use super::{Inner, Origin, Plugin};
+use crate::Error;
 use crate::status::EventKind;
 use crate::sync::{lock, wait};
-use crate::{Error, Result};
 
 /// What remains to be done after the lock is released.
 #[derive(Default)]
@@ -275,25 +275,5 @@ impl Plugin {
             });
         }
         running.end();
-    }
-
-    /// Checks that a package has all symbols in use.
-    pub(super) fn lacks_nothing(&self, inner: &Inner, package: &crate::catalog::Package) -> Result<()> {
-        let is_served = |symbol: &Symbol| {
-            let served = package.manifest.symbols(symbol.kind());
-            served.iter().any(|name| name == symbol.name())
-        };
-        let symbols = inner.lifecycle.symbols().iter();
-        let mut lacking: Vec<String> = symbols
-            .filter(|symbol| !is_served(symbol))
-            .map(|symbol| format!("{} {}", symbol.kind(), symbol.name()))
-            .collect();
-        // Several rules may use the same symbol.
-        lacking.sort();
-        lacking.dedup();
-        if lacking.is_empty() {
-            return Ok(());
-        }
-        Err(Error::MissingSymbols { plugin: self.name().to_owned(), symbols: lacking.join(", ") })
     }
 }
