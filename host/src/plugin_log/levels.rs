@@ -4,6 +4,8 @@
 //! write the level after the time; some write it first, as a field, or in JSON.
 //! Words of a sentence are no level.
 
+use std::time::{Duration, Instant};
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -12,6 +14,10 @@ use super::LogLevel;
 /// Number of words, after the time, among which the level is looked for: the
 /// rest of the time, the logger's name, the thread, and dashes between them.
 const WORDS: usize = 7;
+
+/// Time after the line of an exception within which lines without a level are
+/// the rest of its text: a program writes all of it at once.
+const REST: Duration = Duration::from_millis(10);
 
 /// Reads the levels of a process's lines, one after the other: a line without a
 /// level may belong to the one before it.
@@ -27,6 +33,8 @@ enum Report {
     None,
     /// Its last line is the first one that is not indented.
     Indented,
+    /// Its last line was at this time; the rest of the exception's text follows.
+    Ended(Instant),
     /// The process ends with it.
     ToTheEnd,
 }
@@ -38,7 +46,8 @@ impl Default for LevelReader {
 }
 
 impl LevelReader {
-    pub(super) fn level_of(&mut self, line: &str) -> LogLevel {
+    /// Returns the level of the next line, which was read at this time.
+    pub(super) fn level_of(&mut self, line: &str, now: Instant) -> LogLevel {
         let is_indented = line.starts_with([' ', '\t']) || line.is_empty();
         let (level, report) = if let Some(report) = begun_report(line) {
             (LogLevel::Error, report)
@@ -48,11 +57,12 @@ impl LevelReader {
             match self.report {
                 Report::ToTheEnd => (LogLevel::Error, Report::ToTheEnd),
                 Report::Indented if is_indented => (LogLevel::Error, Report::Indented),
-                Report::Indented => (LogLevel::Error, Report::None),
-                Report::None if is_indented => (self.last, Report::None),
+                Report::Indented => (LogLevel::Error, Report::Ended(now)),
+                Report::Ended(at) if now.saturating_duration_since(at) <= REST => (LogLevel::Error, Report::Ended(at)),
+                _ if is_indented => (self.last, Report::None),
                 // What Python logs of an exception that none of its code has raised.
-                Report::None if self.last == LogLevel::Error && is_exception(line) => (LogLevel::Error, Report::None),
-                Report::None => (LogLevel::Info, Report::None),
+                _ if self.last == LogLevel::Error && is_exception(line) => (LogLevel::Error, Report::Ended(now)),
+                _ => (LogLevel::Info, Report::None),
             }
         };
         (self.last, self.report) = (level, report);
@@ -60,7 +70,12 @@ impl LevelReader {
     }
 }
 
-/// Returns the report of a failure that a line begins: of Python, Rust or Go.
+/// Beginnings of the last words of a process: of Go, Rust and C++.
+const ENDS: [&str; 5] =
+    ["panic: ", "fatal error: ", "fatal runtime error: ", "memory allocation of ", "terminate called "];
+
+/// Returns the report of a failure that a line begins: of Python, Rust, Go or
+/// C++.
 fn begun_report(line: &str) -> Option<Report> {
     let in_python = [
         "Traceback (most recent call last)",
@@ -73,7 +88,7 @@ fn begun_report(line: &str) -> Option<Report> {
         || (line.starts_with("thread '") && line.contains(" panicked at "))
     {
         Some(Report::Indented)
-    } else if line.starts_with("panic: ") || line.starts_with("fatal error: ") {
+    } else if ENDS.iter().any(|begin| line.starts_with(begin)) {
         Some(Report::ToTheEnd)
     } else {
         None
@@ -312,7 +327,7 @@ mod tests {
             ("a == b", Info),
             ("1.5 ERROR", Info),
         ] {
-            assert_eq!(LevelReader::default().level_of(line), level, "{line}");
+            assert_eq!(LevelReader::default().level_of(line, Instant::now()), level, "{line}");
         }
     }
 
@@ -320,18 +335,31 @@ mod tests {
     fn a_report_has_the_level_of_an_error_to_its_end() {
         for (lines, levels) in [
             (
-                &["Traceback (most recent call last):", "  File \"a.py\"", "    f()", "ValueError: x", "on it goes"][..],
-                &[Error, Error, Error, Error, Info][..],
+                &[
+                    "Traceback (most recent call last):",
+                    "  File \"a.py\"",
+                    "    f()",
+                    "ValueError: x",
+                    "its second line",
+                ][..],
+                &[Error, Error, Error, Error, Error][..],
             ),
             (
                 &["thread 'main' (7) panicked at a.rs:1:2:", "no", "note: run with `RUST_BACKTRACE=1`"],
-                &[Error, Error, Info],
+                &[Error, Error, Error],
             ),
+            (&["memory allocation of 7 bytes failed", "note: x"], &[Error; 2]),
+            (&["fatal runtime error: stack overflow, aborting"], &[Error]),
+            (&["terminate called after throwing an instance of 'std::bad_alloc'", "  what():  x"], &[Error; 2]),
             (&["panic: x", "", "goroutine 1 [running]:", "main.main()"], &[Error; 4]),
             (&["2026-01-02 12:00:00 WARN x", "  more of it", "another"], &[Warn, Warn, Info]),
             (&["Traceback (most recent call last):", "2026-01-02 12:00:00 INFO x", "y"], &[Error, Info, Info]),
+            (
+                &["Traceback (most recent call last):", "ValueError: x", "2026-01-02 12:00:00 INFO x", "y"],
+                &[Error, Error, Info, Info],
+            ),
             // An exception that no code in Python has raised has no traceback.
-            (&["2026-01-02 12:00:00 ERROR x failed", "a._b.ArgumentError: x", "y"], &[Error, Error, Info]),
+            (&["2026-01-02 12:00:00 ERROR x failed", "a._b.ArgumentError: x", "y"], &[Error; 3]),
             (&["2026-01-02 12:00:00 ERROR x failed", "KeyboardInterrupt"], &[Error, Error]),
             (&["2026-01-02 12:00:00 WARN x", "ValueError: y"], &[Warn, Info]),
             (&["2026-01-02 12:00:00 ERROR x", "Errors: y", "no.Error of it: y"], &[Error, Info, Info]),
@@ -352,9 +380,17 @@ mod tests {
             ),
             (&["  + Exception Group Traceback (most recent call last):", "  |   File \"a.py\"", "x"], &[Error; 3]),
         ] {
-            let mut reader = LevelReader::default();
-            let found: Vec<_> = lines.iter().map(|line| reader.level_of(line)).collect();
+            let (mut reader, now) = (LevelReader::default(), Instant::now());
+            let found: Vec<_> = lines.iter().map(|line| reader.level_of(line, now)).collect();
             assert_eq!(found, levels, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn what_comes_later_is_not_the_text_of_an_exception() {
+        let (mut reader, now) = (LevelReader::default(), Instant::now());
+        let lines = [("Traceback (most recent call last):", 0), ("ValueError: x", 0), ("its rest", 9), ("y", 18)];
+        let found = lines.map(|(line, after)| reader.level_of(line, now + Duration::from_millis(after)));
+        assert_eq!(found, [Error, Error, Error, Info]);
     }
 }

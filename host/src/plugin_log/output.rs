@@ -31,8 +31,9 @@ impl PluginOutput {
 
     /// Passes a line on, unless there are too many.
     fn add(&mut self, text: &str) {
-        let level = self.levels.level_of(text);
-        if self.limit.pass(Instant::now()) && !self.queue(level, text.to_owned()) {
+        let now = Instant::now();
+        let level = self.levels.level_of(text, now);
+        if self.limit.pass(now) && !self.queue(level, text.to_owned()) {
             self.limit.leave_out(1);
         }
     }
