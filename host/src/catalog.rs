@@ -247,6 +247,8 @@ mod tests {
         assert_eq!(catalog.owner(SymbolKind::Function, "g").unwrap(), "other");
         let error = catalog.owner(SymbolKind::Function, "h").unwrap_err().to_string();
         assert_eq!(error, "there is no function h: the plugins serve f, g");
+        let error = catalog.owner(SymbolKind::Function, "a\nb").unwrap_err().to_string();
+        assert_eq!(error, "there is no function a\\nb: the plugins serve f, g");
         let error = catalog.owner(SymbolKind::Sink, "f").unwrap_err().to_string();
         assert_eq!(error, "there is no sink f: the plugins serve no sink");
     }

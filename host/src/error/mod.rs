@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ekuiper_core::Chain;
 use ekuiper_core::message::SymbolKind;
+use ekuiper_core::printable::excerpt;
 use ekuiper_core::transport::TransportError;
 
 use crate::process::exit::Exit;
@@ -79,7 +80,7 @@ pub enum Error {
         second: String,
     },
     /// No plugin serves this symbol.
-    #[error("there is no {kind} {symbol}: {known}")]
+    #[error("there is no {kind} {}: {known}", excerpt(symbol))]
     NoSuchSymbol {
         /// The symbol's kind.
         kind: SymbolKind,
@@ -89,7 +90,7 @@ pub enum Error {
         known: String,
     },
     /// No plugin has this name.
-    #[error("there is no plugin {0}")]
+    #[error("there is no plugin {}", excerpt(.0))]
     NoSuchPlugin(String),
     /// A plugin's executable cannot be run on this machine.
     #[error("plugin {plugin}: {} {reason}", path.display())]
@@ -644,7 +645,7 @@ mod tests {
             let exit = Some(Exit { code: None, signal: Some(6), memory_limit: None, tail: tail.into() });
             Error::Broken { plugin: "p".into(), pause: Duration::from_secs(30), exit, source: None }.to_string()
         };
-        assert!(broken("").ends_with("or on reset(); it last ended with signal 6 and wrote nothing"), "{}", broken(""));
+        assert!(broken("").ends_with("; it last ended with signal 6 and wrote nothing"), "{}", broken(""));
         assert!(broken("boo").ends_with("it last ended with signal 6 and wrote:\nboo"), "{}", broken("boo"));
     }
 }

@@ -89,8 +89,8 @@ pub(super) fn crashed(exit: &Option<Exit>, has_reason: bool) -> String {
 /// Describes a plugin that is not restarted for a while.
 pub(super) fn broken(pause: Duration, exit: &Option<Exit>, has_reason: bool) -> String {
     match has_reason {
-        true => format!("cannot be restarted, which the host tries again after {pause:?}, or on reset()"),
-        false => format!("keeps crashing: the host restarts it after {pause:?}, or on reset(){}", last(exit)),
+        true => format!("cannot be restarted, which the host tries again after {pause:?}"),
+        false => format!("keeps crashing: the host restarts it after {pause:?}{}", last(exit)),
     }
 }
 
