@@ -56,6 +56,12 @@ impl Functions {
         self.drop_all_but(|kept| host.is_current(&kept.pool));
     }
 
+    /// Drops the functions that no request calls, if they are `unwanted`.
+    pub(crate) fn release(&self, unwanted: impl Fn(&str) -> bool) {
+        // Under the lock, without which no request gets a further reference.
+        self.drop_all_but(|kept| Arc::strong_count(&kept.pool) > 1 || !unwanted(kept.pool.name()));
+    }
+
     fn drop_all_but(&self, is_kept: impl Fn(&Kept) -> bool) {
         let mut kept = lock(&self.0);
         let names: Vec<_> = kept.iter().filter(|(_, own)| !is_kept(own)).map(|(name, _)| name.clone()).collect();

@@ -266,7 +266,10 @@ impl Manager {
             let former = self.host.packages().into_iter().find(|package| package.name == name);
             let package = Package::read(version.folder())?;
             match &former {
-                Some(_) => self.host.update(package.clone())?,
+                Some(former) => {
+                    self.release_functions(former, &package);
+                    self.host.update(package.clone())?;
+                }
                 // It could not be used so far.
                 None => self.host.add(package.clone())?,
             }
@@ -378,6 +381,18 @@ impl Manager {
         self.host.start(name)?;
         let description = self.host.description(name)?;
         description.map_or(Ok(()), |description| settings::complete(version.folder(), &description))
+    }
+
+    /// Drops the functions that the new version of a plugin lacks, if no request
+    /// calls them: an update does not drop what is in use.
+    fn release_functions(&self, former: &Package, package: &Package) {
+        #[cfg(not(feature = "rest"))]
+        let _ = (former, package);
+        #[cfg(feature = "rest")]
+        self.functions.release(|name| {
+            let has = |package: &Package| package.manifest.functions.iter().any(|function| function == name);
+            has(former) && !has(package)
+        });
     }
 
     /// Drops what is kept of functions that are no longer there.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use ekuiper_manager::archive::Contents;
+use ekuiper_manager::archive::{Archive, Contents, Limits};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -176,11 +176,30 @@ pub(crate) fn package(bench: &Bench, version: &str) -> String {
 
 /// Writes one whose script does something else first.
 pub(crate) fn package_that(bench: &Bench, version: &str, script: &str) -> String {
+    package_of(bench, version, script, &["echo", "revert", "average"])
+}
+
+/// Contents of one with a script that is run when it is installed.
+pub(crate) fn with_script(bench: &Bench, script: &str) -> Contents {
+    package(bench, "plain");
+    let folder = bench.path().join("plain");
+    let mut archive = Archive::open(bench.path().join("plain.zip"), Limits::default()).unwrap();
+    archive.unpack(&folder, |_| true).unwrap();
+    let mut contents = Contents::new();
+    for (name, is_executable) in [("mirror.json", false), ("run", true)] {
+        contents.add_file(name, folder.join(name), is_executable).unwrap();
+    }
+    contents.add_bytes("install.sh", script, true).unwrap();
+    contents
+}
+
+/// Writes one that has these functions.
+pub(crate) fn package_of(bench: &Bench, version: &str, script: &str, functions: &[&str]) -> String {
     super::example("mirror");
     let program = Path::new(env!("CARGO_BIN_EXE_ekuiper-plugin")).ancestors().nth(2).unwrap().join("release/mirror");
     let manifest = json!({
         "version": version, "language": "go", "executable": "run",
-        "sources": ["random"], "sinks": ["file", "lines"], "functions": ["echo", "revert", "average"],
+        "sources": ["random"], "sinks": ["file", "lines"], "functions": functions,
     });
     let mut contents = Contents::new();
     contents.add_bytes("mirror.json", manifest.to_string(), false).unwrap();
