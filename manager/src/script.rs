@@ -32,15 +32,16 @@ pub fn run(
     let how = match ended {
         Ended::Status(status) if status.success() => return Ok(()),
         Ended::Status(status) => format!("has failed ({status})"),
-        Ended::Late => format!("has not ended after {patience:?}, and was killed"),
-        Ended::Flooded => format!("has written more than {} MiB, and was killed", MOST >> 20),
+        Ended::Late => format!("has not ended after {patience:?}, and was killed;"),
+        Ended::Flooded => format!("has written more than {} MiB, and was killed;", MOST >> 20),
     };
+    let wrote = if let Ended::Status(_) = ended { "and wrote" } else { "it wrote" };
     // What is escaped is longer.
     let output = printable::lines(&output);
     let start = output.len().saturating_sub(KEPT);
     let start = (start..output.len()).find(|at| output.is_char_boundary(*at)).unwrap_or(start);
     let output = &output[start..];
-    Err(if output.is_empty() { format!("{how} and wrote nothing") } else { format!("{how} and wrote:\n{output}") })
+    Err(if output.is_empty() { format!("{how} {wrote} nothing") } else { format!("{how} {wrote}:\n{output}") })
 }
 
 #[cfg(test)]
@@ -81,15 +82,14 @@ mod tests {
     #[test]
     fn one_that_floods_is_killed() {
         let failed = said("yes", &[], Duration::from_secs(100)).unwrap_err();
-        assert!(failed.starts_with("has written more than 16 MiB, and was killed"), "{failed}");
+        assert!(failed.starts_with("has written more than 16 MiB, and was killed; it wrote:\ny\n"), "{failed}");
     }
 
     #[test]
     fn one_that_hangs_is_killed_with_its_children() {
         for script in ["sleep 1000", "exec >&- 2>&-; sleep 1000", "sleep 1000 & wait"] {
             let failed = said(script, &[], Duration::from_millis(200)).unwrap_err();
-            assert!(failed.starts_with("has not ended after 200ms, and was killed"), "{failed}");
-            assert!(failed.len() < 2 * KEPT);
+            assert_eq!(failed, "has not ended after 200ms, and was killed; it wrote nothing");
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -116,7 +116,7 @@ impl Contents {
         let unwritable = |source: io::Error| ArchiveError::Write { path: to.to_owned(), source };
         let folder = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = NamedTempFile::new_in(folder).map_err(unwritable)?;
-        let mut zip = ZipWriter::new(BufWriter::new(file));
+        let mut zip = ZipWriter::new(BufWriter::new(UntilError { file, has_failed: false }));
         let fail = |source: zip::result::ZipError| unwritable(source.into());
         // The same time in each archive: the earliest that the format has.
         let options = SimpleFileOptions::default().compression_method(method).last_modified_time(DateTime::default());
@@ -140,12 +140,52 @@ impl Contents {
             }
         }
         let writer = zip.finish().map_err(fail)?;
-        let file = writer.into_inner().map_err(|error| unwritable(error.into_error()))?;
+        let UntilError { file, .. } = writer.into_inner().map_err(|error| unwritable(error.into_error()))?;
         let permissions = std::fs::Permissions::from_mode(FILE);
         file.as_file().set_permissions(permissions).map_err(unwritable)?;
         let length = file.as_file().metadata().map_err(unwritable)?.len();
         file.persist(to).map_err(|error| unwritable(error.error))?;
         Ok(length)
+    }
+}
+
+/// A file that takes no more after its first error: when an archive is given up,
+/// its end is still written, and to write on stderr that this fails, too, is no
+/// library's business.
+struct UntilError {
+    file: NamedTempFile,
+    has_failed: bool,
+}
+
+impl UntilError {
+    fn note<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        self.has_failed |= done.is_err();
+        done
+    }
+}
+
+impl Write for UntilError {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_failed {
+            return Ok(bytes.len());
+        }
+        let written = self.file.write(bytes);
+        self.note(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.has_failed {
+            return Ok(());
+        }
+        let flushed = self.file.flush();
+        self.note(flushed)
+    }
+}
+
+impl Seek for UntilError {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let found = self.file.seek(to);
+        self.note(found)
     }
 }
 
