@@ -86,6 +86,7 @@ fn bad_packages_are_refused_and_change_nothing() {
     raw_zip::write(&path("two"), &[manifest, Entry::file("other.json", b"{}")]);
     raw_zip::write(&path("other"), &[Entry::file("other.json", b"{}")]);
     std::fs::write(path("text"), "this is no zip").unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     scripted("fails", "echo it is broken >&2\nexit 3");
     scripted("prints", "head -c 1G /dev/zero");
     scripted("blank", "printf '\\033[2J\\007'; exit 1");
@@ -122,6 +123,16 @@ fn bad_packages_are_refused_and_change_nothing() {
             assert_eq!(status, 400, "{state}, {name}: {answer}");
             assert!(sentence(&answer).contains(said), "{state}, {name}: {answer}");
             assert_eq!(files(&installed), before, "{state}, {name}");
+        }
+        for (name, said) in [("pipe", "it is not a plain file"), ("absent", "No such file or directory")] {
+            let mut body = json!({ "name": "mirror", "file": format!("file://{}", path(name).display()) });
+            for sha256 in [Value::Null, json!("00")] {
+                body["sha256"] = sha256;
+                let (status, answer) = send(&body);
+                assert_eq!(status, 400, "{state}, {name}: {answer}");
+                let text = sentence(&answer);
+                assert!(text.contains("cannot read ") && text.contains(said), "{state}, {name}: {answer}");
+            }
         }
         for sha256 in ["00", "", "not hexadecimal \u{1b}"] {
             let mut body = good.clone();

@@ -1,24 +1,27 @@
 //! Where a package comes from: a file of this machine, or an address in the
 //! network.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ekuiper_core::instant::later;
 use ekuiper_core::printable;
 use ekuiper_host::Package;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
-use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::Uri;
+use ureq::http::{Response, Uri, header};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body};
 
-use crate::archive::{Contents, Files, Limits, is_left_out};
+use crate::archive::{ArchiveError, Contents, Files, Limits, is_left_out};
 use crate::error::{Error, Result};
 
 /// Time for a connection.
@@ -47,7 +50,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Url(url) => url.fmt(f),
+            Self::Url(url) => without_password(url).fmt(f),
         }
     }
 }
@@ -86,6 +89,16 @@ impl Origin {
             "http" | "https" => refuse("is no address"),
             _ => refuse("has a scheme that is not supported: give a path, file://, http:// or https://"),
         }
+    }
+}
+
+/// A URL as it is shown and recorded: without the name and the password in it.
+fn without_password(url: &str) -> Cow<'_, str> {
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    let end = url[begin..].find(['/', '?', '#']).map_or(url.len(), |at| begin + at);
+    match url[begin..end].rfind('@') {
+        Some(at) => format!("{}…{}", &url[..begin], &url[begin + at..]).into(),
+        None => url.into(),
     }
 }
 
@@ -161,10 +174,16 @@ impl Origin {
                 None => Fetched::Fetched(pack(path, folder, unpacked)?),
             },
             Self::File(path) => Fetched::There(path.clone()),
-            Self::Url(url) => Fetched::Fetched(download(url, folder, limits)?),
+            Self::Url(url) => {
+                let unwritable = |source| Error::Folder { path: folder.to_owned(), source };
+                let file = NamedTempFile::new_in(folder).map_err(unwritable)?;
+                let to = file.reopen().map_err(unwritable)?;
+                download(url, to, folder, limits)?;
+                Fetched::Fetched(file)
+            }
         };
         let Some(expected) = sha256 else { return Ok(fetched) };
-        let unreadable = |source| Error::Folder { path: fetched.path().to_owned(), source };
+        let unreadable = |source| ArchiveError::Read { path: fetched.path().to_owned(), source };
         let found = checksum(fetched.path()).map_err(unreadable)?;
         if !expected.eq_ignore_ascii_case(&found) {
             let expected = printable::excerpt(expected).into_owned();
@@ -189,7 +208,9 @@ fn pack(plugin: &Path, folder: &Path, limits: &Limits) -> Result<NamedTempFile> 
 
 fn checksum(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
-    let mut file = File::open(path)?;
+    // A pipe without a writer would hang this.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut file = File::options().read(true).custom_flags(nonblocking).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
     }
@@ -197,36 +218,21 @@ fn checksum(path: &Path) -> io::Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn download(url: &str, folder: &Path, limits: &FetchLimits) -> Result<NamedTempFile> {
-    let failed = |problem: String| Error::Fetch { url: printable::excerpt(url).into_owned(), problem };
-    let is_https = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
-    let config = Agent::config_builder()
-        .timeout_connect(Some(CONNECT))
-        .timeout_recv_response(Some(ANSWER))
-        .timeout_global(Some(limits.time))
-        .max_redirects(REDIRECTIONS)
-        .http_status_as_error(false)
-        // No redirection takes the certificate's protection away.
-        .https_only(is_https);
-    // A proxy would connect to addresses that cannot be looked at here.
-    let config = if limits.allows_private { config } else { config.proxy(None) };
-    #[cfg(feature = "https")]
-    let config = if is_https { config.tls_config(crate::tls::client().map_err(failed)?) } else { config };
-    let config = config.build();
-    let resolver = Guarded { allows_private: limits.allows_private, inner: DefaultResolver::default() };
-    let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
-    let response = agent.get(url).call().map_err(|error| failed(reason(&error)))?;
+/// Fetches a package into a file, which is in `folder`.
+fn download(url: &str, mut file: File, folder: &Path, limits: &FetchLimits) -> Result<()> {
+    let failed =
+        |problem: String| Error::Fetch { url: printable::excerpt(&without_password(url)).into_owned(), problem };
+    let deadline = later(Instant::now(), limits.time);
+    let response = answer(url, limits, deadline).map_err(failed)?;
     let status = response.status();
     if !status.is_success() {
         return Err(failed(format!("the server answers {status}")));
     }
-    let unwritable = |source| Error::Folder { path: folder.to_owned(), source };
-    let mut file = NamedTempFile::new_in(folder).map_err(unwritable)?;
     let (mut body, mut size) = (response.into_body().into_reader(), 0);
     let mut piece = vec![0; PIECE];
     loop {
         let count = match body.read(&mut piece) {
-            Ok(0) => return Ok(file),
+            Ok(0) => return Ok(()),
             Ok(count) => count,
             Err(error) => return Err(failed(error.to_string())),
         };
@@ -234,8 +240,90 @@ fn download(url: &str, folder: &Path, limits: &FetchLimits) -> Result<NamedTempF
         if size > limits.size {
             return Err(failed(larger_than(limits.size)));
         }
-        file.write_all(&piece[..count]).map_err(unwritable)?;
+        file.write_all(&piece[..count]).map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
     }
+}
+
+/// Asks for a package; follows redirections, which lead to a web server or
+/// nowhere.
+fn answer(url: &str, limits: &FetchLimits, deadline: Instant) -> Result<Response<Body>, String> {
+    let is_https = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    let config = Agent::config_builder()
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(ANSWER))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        // A server may end a connection after its answer.
+        .max_idle_connections(0)
+        .http_status_as_error(false)
+        // No redirection takes the certificate's protection away.
+        .https_only(is_https);
+    // A proxy would connect to addresses that cannot be looked at here.
+    let config = if limits.allows_private { config } else { config.proxy(None) };
+    #[cfg(feature = "https")]
+    let config = if is_https { config.tls_config(crate::tls::client()?) } else { config };
+    let config = config.build();
+    let resolver = Guarded { allows_private: limits.allows_private, inner: DefaultResolver::default() };
+    let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
+    let mut url = url.to_owned();
+    for _ in 0..=REDIRECTIONS {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let request = agent.get(&url).config().timeout_global(Some(left)).build();
+        let response = request.call().map_err(|error| reason(&error))?;
+        let location = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection());
+        let Some(location) = location else { return Ok(response) };
+        url = redirected(&url, &String::from_utf8_lossy(location.as_bytes()))?;
+    }
+    Err(format!("it redirects more than {REDIRECTIONS} times"))
+}
+
+/// Returns where a redirection leads.
+///
+/// # Errors
+/// It is no address of a web server.
+fn redirected(from: &str, location: &str) -> Result<String, String> {
+    let refuse = |problem: &str| Err(format!("it redirects to {}, {problem}", printable::excerpt(location)));
+    let scheme = location.split_once(':').map(|(scheme, _)| scheme).filter(|scheme| {
+        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.chars().all(is_letter)
+    });
+    let to = match scheme {
+        Some(scheme) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => location.to_owned(),
+        Some(_) => return refuse("and only what begins with http:// or https:// is fetched"),
+        None => joined(from, location),
+    };
+    match to.parse::<Uri>() {
+        Ok(uri) if uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()) => Ok(to),
+        _ => refuse("which is no address"),
+    }
+}
+
+/// Returns the URL that a location without a scheme stands for.
+fn joined(from: &str, location: &str) -> String {
+    let (scheme, rest) = from.split_once("://").unwrap_or(("http", from));
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if location.starts_with("//") {
+        return format!("{scheme}:{location}");
+    }
+    if location.starts_with('/') {
+        return format!("{scheme}://{host}{location}");
+    }
+    if location.is_empty() || location.starts_with('?') {
+        return format!("{scheme}://{host}{path}{location}");
+    }
+    let mut parts: Vec<_> = path.split('/').collect();
+    parts.pop();
+    for part in location.split('/') {
+        match part {
+            "." => {}
+            // The host is followed by a slash.
+            ".." if parts.len() > 1 => drop(parts.pop()),
+            ".." => {}
+            part => parts.push(part),
+        }
+    }
+    format!("{scheme}://{host}/{}", parts.join("/").trim_start_matches('/'))
 }
 
 fn reason(error: &ureq::Error) -> String {
@@ -318,6 +406,9 @@ mod tests {
         assert_eq!(Origin::parse("a b.zip").unwrap(), Origin::File("a b.zip".into()));
         assert_eq!(Origin::parse("file:///tmp/a%20b.zip").unwrap(), Origin::File("/tmp/a b.zip".into()));
         assert_eq!(Origin::parse("http://h:80/p.zip").unwrap(), Origin::Url("http://h:80/p.zip".into()));
+        let shown = |url: &str| Origin::Url(url.into()).to_string();
+        assert_eq!(shown("http://user:pass@word@h/p@q.zip"), "http://…@h/p@q.zip");
+        assert_eq!(shown("http://h/p@q.zip"), "http://h/p@q.zip");
         for (text, problem) in [
             ("", "is empty"),
             ("file://host/p.zip", "names another machine"),
@@ -331,6 +422,32 @@ mod tests {
         ] {
             let error = Origin::parse(text).unwrap_err().to_string();
             assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_redirection_leads_to_a_web_server() {
+        let from = "http://h:80/a/b.zip?c/d";
+        for (location, to) in [
+            ("https://i/p.zip", "https://i/p.zip"),
+            ("HTTP://i/p.zip", "HTTP://i/p.zip"),
+            ("//i/p.zip", "http://i/p.zip"),
+            ("/p.zip?x=y:z", "http://h:80/p.zip?x=y:z"),
+            ("p.zip", "http://h:80/a/p.zip"),
+            ("./../../p:q.zip", "http://h:80/p:q.zip"),
+            ("?e", "http://h:80/a/b.zip?e"),
+        ] {
+            assert_eq!(redirected(from, location).unwrap(), to, "{location}");
+        }
+        assert_eq!(redirected("http://h", "p.zip").unwrap(), "http://h/p.zip");
+        for location in ["file:///etc/passwd", "file:/etc/passwd", "FILE:x", "ftp://h/p.zip", "data:,x", "javascript:x"]
+        {
+            let refused = redirected(from, location).unwrap_err();
+            let said = format!("it redirects to {location}, and only what begins with http:// or https:// is fetched");
+            assert_eq!(refused, said);
+        }
+        for location in ["http://", "https:p.zip", "//", "a b", "\n"] {
+            assert!(redirected(from, location).unwrap_err().ends_with(", which is no address"), "{location}");
         }
     }
 
