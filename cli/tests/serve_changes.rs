@@ -3,11 +3,25 @@
 
 mod support;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::Path;
 
 use ekuiper_conformance::wait_until;
-use support::Bench;
+use serde_json::{Value, json};
 use support::served::{Server, package, package_of};
+use support::{Bench, served};
+
+/// The lines of the record of changes.
+fn audit(bench: &Bench) -> Vec<Value> {
+    let text = fs::read_to_string(bench.path().join("plugins/audit.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).unwrap().next().is_none()
+}
 
 #[test]
 fn a_function_that_no_request_calls_may_be_gone_with_the_next_version() {
@@ -39,5 +53,50 @@ fn a_function_that_no_request_calls_may_be_gone_with_the_next_version() {
     drop((calls, answers));
     wait_until("the request is over", || update(&v2).0 == 200);
     server.end();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn an_installation_is_stopped_and_undone_when_the_server_ends() {
+    let bench = Bench::new();
+    let begun = bench.path().join("begun");
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/mirror.zip", hanging.local_addr().unwrap());
+    let begins = format!("touch '{}'; exec sleep 1000", begun.display());
+    let start = package_of(&bench, "start", &begins, &["echo"]);
+    let script = bench.path().join("script.zip");
+    served::with_script(&bench, &begins).write(&script).unwrap();
+    let script = json!({ "name": "mirror", "file": format!("file://{}", script.display()) }).to_string();
+    let fetch = json!({ "name": "mirror", "file": url }).to_string();
+    for (what, body) in [("its script", script), ("its start", start), ("its fetch", fetch)] {
+        let server = Server::start_with(&bench, &["--listen", "127.0.0.1:0", "--allow-private-addresses"], &[]);
+        let (folder, address) = (bench.path().join("plugins"), server.address.clone());
+        let mut request = server.connect();
+        let length = body.len();
+        let head = format!("POST /plugins/portables HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
+        request.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        // Held until the end.
+        let fetched = (what == "its fetch").then(|| hanging.accept().unwrap());
+        if fetched.is_none() {
+            wait_until("it has begun", || begun.exists());
+            fs::remove_file(&begun).unwrap();
+        }
+        server.end();
+        let answer = BufReader::new(request).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n");
+        if what != "its start" {
+            assert!(
+                answer.starts_with("HTTP/1.1 503 ") && answer.contains("the manager is ending"),
+                "{what}: {answer}"
+            );
+        }
+        for left in ["versions", "downloads", "plugins"] {
+            assert!(is_empty(&folder.join(left)), "{what}: {left}");
+        }
+        let line = audit(&bench).pop().unwrap();
+        let facts = (&line["action"], &line["plugin"], &line["version"], &line["error"]);
+        let error = json!("the manager is ending: nothing was changed");
+        assert_eq!(facts, (&json!("install"), &json!("mirror"), &Value::Null, &error), "{what}");
+        fs::remove_file(folder.join("audit.jsonl")).unwrap();
+    }
     bench.assert_nothing_is_left();
 }

@@ -121,6 +121,9 @@ pub enum Error {
         /// The plugin.
         plugin: String,
     },
+    /// The manager ends, and has stopped the change.
+    #[error("the manager is ending: nothing was changed")]
+    Ending,
     /// No installed plugin has the source or sink.
     #[error("there is no {kind} {symbol}: {known}")]
     NoSymbol {

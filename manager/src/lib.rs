@@ -9,6 +9,7 @@
 pub mod archive;
 mod audit;
 pub mod bounded;
+mod changes;
 mod error;
 #[cfg(feature = "rest")]
 mod functions;

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use ekuiper_core::sync::lock;
 use ekuiper_core::{Chain, printable};
 use ekuiper_host::{Host, HostBuilder, Package, Status, SymbolHealth, SymbolKind};
 use serde_json::json;
 
 use crate::archive::{Archive, ArchiveError, Limits};
 use crate::audit::Audit;
+use crate::changes::{Changes, Changing};
 use crate::error::{Error, Result};
 use crate::origin::{FetchLimits, Origin};
 use crate::script::{self, SCRIPT};
@@ -24,6 +24,10 @@ const LONGEST: usize = 64;
 
 /// Maximum number of plugins, or users, named in an error.
 const NAMED: usize = 10;
+
+/// Maximum time for the changes under way to be undone, when the manager is shut
+/// down.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Settings of a [`Manager`].
 #[derive(Debug)]
@@ -108,7 +112,7 @@ impl ManagerBuilder {
             store,
             audit,
             editing: Mutex::default(),
-            busy: Mutex::default(),
+            changes: Changes::default(),
             problems,
             limits,
             fetch,
@@ -153,8 +157,7 @@ pub struct Manager {
     pub(crate) audit: Audit,
     /// Held while settings are changed.
     pub(crate) editing: Mutex<()>,
-    /// Plugins that are being changed.
-    busy: Mutex<BTreeSet<String>>,
+    changes: Changes,
     problems: Vec<(String, ekuiper_host::Error)>,
     limits: Limits,
     pub(crate) fetch: FetchLimits,
@@ -192,17 +195,29 @@ impl Manager {
         &self.problems
     }
 
-    /// Ends the answers that have no end of their own, for example the rows of a
-    /// source, and refuses further ones: a server that waits for its requests
-    /// when it ends would wait for them. What a request has sent until then is
-    /// answered.
-    #[cfg(feature = "rest")]
-    pub fn end_streams(&self) {
-        self.logs.end();
-        self.streams_end.send_replace(true);
+    /// Stops the installations and updates that are under way, and refuses
+    /// further ones. Ends the answers that have no end of their own, for example
+    /// the rows of a source, and refuses further ones: a server that waits for its
+    /// requests when it ends would wait for them. What a request has sent until
+    /// then is answered.
+    pub fn end(&self) {
+        self.changes.end();
+        #[cfg(feature = "rest")]
+        {
+            self.logs.end();
+            self.streams_end.send_replace(true);
+        }
     }
 
-    /// What tells of that, and to how many.
+    /// [Ends](Self::end) what is under way, shuts the host down, and waits until
+    /// changes are made or undone, at most 5 s.
+    pub fn shutdown(&self) {
+        self.end();
+        self.host.shutdown();
+        self.changes.await_none(PATIENCE);
+    }
+
+    /// What tells of the end of such answers, and to how many.
     #[cfg(feature = "rest")]
     pub(crate) fn streams_end(&self) -> (tokio::sync::watch::Receiver<bool>, usize) {
         let end = self.streams_end.subscribe();
@@ -292,6 +307,7 @@ impl Manager {
     /// [`Error::NotInstalled`], [`Error::Busy`], [`Error::InUse`],
     /// [`Error::Folder`]: nothing has changed.
     pub fn remove(&self, plugin: &str, users: Users) -> Result<()> {
+        let _change = self.changes.begin();
         let removed = self.remove_unrecorded(plugin, users);
         let details = json!({ "stops_users": users == Users::Stop });
         self.audit.record("remove", plugin, details, removed.as_deref());
@@ -326,8 +342,14 @@ impl Manager {
         check: impl Fn(&str) -> Result<()>,
         carry_out: impl FnOnce(&str, NewVersion) -> Result<Package>,
     ) -> Result<Package> {
+        let _change = self.changes.begin();
         let mut plugin = options.name.clone().unwrap_or_default();
-        let changed = self.prepare(origin, options, &mut plugin, check, carry_out);
+        let changed = match self.changes.is_ending() {
+            true => Err(Error::Ending),
+            false => self.prepare(origin, options, &mut plugin, check, carry_out),
+        };
+        // Whatever has failed was stopped.
+        let changed = changed.map_err(|error| if self.changes.is_ending() { Error::Ending } else { error });
         // What was uploaded for this is not needed any more.
         if let (Ok(_), Origin::File(path)) = (&changed, origin)
             && path.parent() == Some(&self.store.uploads())
@@ -354,7 +376,10 @@ impl Manager {
             // Before anything is fetched.
             check(name)?;
         }
-        let fetched = origin.fetch(&self.store.downloads(), &self.fetch, &self.limits, options.sha256.as_deref())?;
+        let fetched =
+            origin.fetch(&self.store.downloads(), &self.fetch, &self.limits, options.sha256.as_deref(), &|| {
+                self.changes.is_ending()
+            })?;
         let named = |problem: ArchiveError| problem.named(fetched.path(), &origin.to_string());
         let mut archive = Archive::open(fetched.path(), self.limits.clone()).map_err(named)?;
         let name = archive.plugin().map_err(named)?.to_owned();
@@ -367,9 +392,10 @@ impl Manager {
         let _busy = self.begin(&name)?;
         check(&name)?;
         let version = self.store.begin(&name)?;
-        archive.unpack(version.folder(), |_| true).map_err(named)?;
+        archive.unpack(version.folder(), |_| !self.changes.is_ending()).map_err(named)?;
         if version.folder().join(SCRIPT).is_file() {
-            script::run(version.folder(), &options.parameters, self.script_timeout, &|| false)
+            let is_ending = || self.changes.is_ending();
+            script::run(version.folder(), &options.parameters, self.script_timeout, &is_ending)
                 .map_err(|problem| Error::Script { plugin: name.clone(), problem })?;
         }
         carry_out(&name, version)
@@ -403,10 +429,7 @@ impl Manager {
 
     /// Keeps other callers from changing the plugin.
     pub(crate) fn begin(&self, plugin: &str) -> Result<Changing<'_>> {
-        if !lock(&self.busy).insert(plugin.to_owned()) {
-            return Err(Error::Busy { plugin: plugin.to_owned() });
-        }
-        Ok(Changing { busy: &self.busy, plugin: plugin.to_owned() })
+        self.changes.claim(plugin)
     }
 
     fn check_installed(&self, plugin: &str) -> Result<()> {
@@ -465,18 +488,6 @@ impl Manager {
 /// by whoever calls it next.
 pub(crate) fn in_use(status: &Status) -> impl Iterator<Item = &SymbolHealth> {
     status.symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Function)
-}
-
-/// A plugin that is being changed.
-pub(crate) struct Changing<'a> {
-    busy: &'a Mutex<BTreeSet<String>>,
-    plugin: String,
-}
-
-impl Drop for Changing<'_> {
-    fn drop(&mut self) {
-        lock(self.busy).remove(&self.plugin);
-    }
 }
 
 /// Checks that a name can be that of a folder, a file, a socket and a URL.

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::instant::later;
@@ -32,6 +33,9 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// Maximum number of redirections.
 const REDIRECTIONS: u32 = 5;
+
+/// Interval of the look whether the manager is ending.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Size of one read, in bytes.
 const PIECE: usize = 128 << 10;
@@ -157,13 +161,15 @@ impl Fetched {
 
 impl Origin {
     /// Makes the package a file, in `folder` where it must be fetched, and
-    /// compares its SHA-256, in hexadecimal digits, if one is given.
+    /// compares its SHA-256, in hexadecimal digits, if one is given. Gives up
+    /// when `is_ending`.
     pub(crate) fn fetch(
         &self,
         folder: &Path,
         limits: &FetchLimits,
         unpacked: &Limits,
         sha256: Option<&str>,
+        is_ending: &dyn Fn() -> bool,
     ) -> Result<Fetched> {
         let fetched = match self {
             Self::File(path) if path.is_dir() => match sha256 {
@@ -178,7 +184,8 @@ impl Origin {
                 let unwritable = |source| Error::Folder { path: folder.to_owned(), source };
                 let file = NamedTempFile::new_in(folder).map_err(unwritable)?;
                 let to = file.reopen().map_err(unwritable)?;
-                download(url, to, folder, limits)?;
+                let (url, path, limits) = (url.clone(), folder.to_owned(), limits.clone());
+                unless(is_ending, move || download(&url, to, &path, &limits))?;
                 Fetched::Fetched(file)
             }
         };
@@ -216,6 +223,24 @@ fn checksum(path: &Path) -> io::Result<String> {
     }
     io::copy(&mut file, &mut hash)?;
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Does what may wait for another machine in a thread of its own, which is left
+/// alone when `is_ending`.
+fn unless(is_ending: &dyn Fn() -> bool, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let (send, done) = mpsc::channel();
+    let work = move || {
+        let _ = send.send(work());
+    };
+    let thread = std::thread::Builder::new().name("fetch".into()).spawn(work);
+    thread.map_err(|source| Error::Folder { path: "a thread".into(), source })?;
+    loop {
+        match done.recv_timeout(LOOK) {
+            Ok(outcome) => return outcome,
+            Err(RecvTimeoutError::Timeout) if !is_ending() => {}
+            Err(_) => return Err(Error::Ending),
+        }
+    }
 }
 
 /// Fetches a package into a file, which is in `folder`.

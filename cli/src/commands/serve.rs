@@ -76,7 +76,7 @@ pub(super) fn run(common: &Common, serve: &Serve) -> Result<ExitCode> {
         Ok::<_, Error>(())
     })?;
     runtime.shutdown_background();
-    manager.host().shutdown();
+    manager.shutdown();
     Ok(interrupt.exit_code())
 }
 
@@ -106,10 +106,10 @@ fn start_all(manager: &Arc<Manager>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a signal has come, and ends the requests that have no end.
+/// Waits until a signal has come, and ends what has no end, and installations.
 async fn ending(interrupt: Interrupt, manager: Arc<Manager>) {
     while !interrupt.is_set() {
         tokio::time::sleep(LOOK).await;
     }
-    manager.end_streams();
+    manager.end();
 }
