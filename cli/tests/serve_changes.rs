@@ -100,3 +100,25 @@ fn an_installation_is_stopped_and_undone_when_the_server_ends() {
     }
     bench.assert_nothing_is_left();
 }
+
+#[test]
+fn what_a_folder_lacks_is_said_as_its_user_names_it() {
+    let bench = Bench::new();
+    let server = Server::start(&bench);
+    // As a Cargo project is before it is built.
+    let folder = bench.path().join("mirror");
+    fs::create_dir(&folder).unwrap();
+    let manifest = json!({ "version": "v1", "language": "go", "executable": "mirror", "functions": ["echo"] });
+    let body = json!({ "name": "mirror", "file": format!("file://{}/", folder.display()) }).to_string();
+    for (manifest, said) in [
+        (manifest.to_string(), format!("{}/mirror does not exist: build the plugin", folder.display())),
+        ("{".into(), format!("{}/mirror.json", folder.display())),
+    ] {
+        fs::write(folder.join("mirror.json"), manifest).unwrap();
+        let (status, answer) = server.ask("POST", "/plugins/portables", &body, "");
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer.contains(&said) && !answer.contains("/plugins/versions/"), "{answer}");
+    }
+    server.end();
+    bench.assert_nothing_is_left();
+}

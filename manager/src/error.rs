@@ -2,7 +2,8 @@
 //! about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ekuiper_host::SymbolKind;
 
@@ -187,4 +188,29 @@ pub enum Error {
     /// The plugin does not work, or its symbols collide with another's.
     #[error(transparent)]
     Host(#[from] ekuiper_host::Error),
+}
+
+impl Error {
+    /// Names a file of a version that is installed, in `folder`, as its user does:
+    /// it is one of the package.
+    pub(crate) fn named(self, folder: &Path, origin: &str) -> Self {
+        match self {
+            Self::Host(error) => Self::Host(named(error, folder, origin)),
+            error => error,
+        }
+    }
+}
+
+fn named(mut error: ekuiper_host::Error, folder: &Path, origin: &str) -> ekuiper_host::Error {
+    use ekuiper_host::Error::{Executable, Manifest, Update};
+    match &mut error {
+        Executable { path, .. } | Manifest { path, .. } => {
+            if let Ok(inner) = path.strip_prefix(folder) {
+                *path = Path::new(origin).join(inner);
+            }
+        }
+        Update { source, .. } => *source = Arc::new(named(ekuiper_host::Error::clone(source), folder, origin)),
+        _ => {}
+    }
+    error
 }

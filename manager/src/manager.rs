@@ -398,7 +398,8 @@ impl Manager {
             script::run(version.folder(), &options.parameters, self.script_timeout, &is_ending)
                 .map_err(|problem| Error::Script { plugin: name.clone(), problem })?;
         }
-        carry_out(&name, version)
+        let folder = version.folder().to_owned();
+        carry_out(&name, version).map_err(|error| error.named(&folder, &origin.to_string()))
     }
 
     /// Starts a plugin in a new version, and writes the files for eKuiper that its
