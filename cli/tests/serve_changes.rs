@@ -122,3 +122,20 @@ fn what_a_folder_lacks_is_said_as_its_user_names_it() {
     server.end();
     bench.assert_nothing_is_left();
 }
+
+#[test]
+fn a_setting_is_recorded_without_a_version() {
+    let bench = Bench::new();
+    let v1 = package(&bench, "v1");
+    let server = Server::start(&bench);
+    assert_eq!(server.ask("POST", "/plugins/portables", &v1, "").0, 201);
+    for method in ["PUT", "DELETE"] {
+        assert_eq!(server.ask(method, "/metadata/sources/random/confKeys/k", "{}", "").0, 200);
+    }
+    let lines = audit(&bench);
+    let recorded: Vec<_> = lines.iter().map(|line| (&line["action"], &line["version"], &line["error"])).collect();
+    let none = Value::Null;
+    let [install, set, unset, version] = ["install", "set", "unset", "v1"].map(|text| json!(text));
+    assert_eq!(recorded, [(&install, &version, &none), (&set, &none, &none), (&unset, &none, &none)]);
+    server.end();
+}

@@ -22,11 +22,12 @@ impl Audit {
         file.map(|file| Self(Mutex::new(file))).map_err(|source| Error::Folder { path: path.to_owned(), source })
     }
 
-    /// Adds a line. That it cannot be written keeps no change from being made.
-    pub(crate) fn record(&self, action: &str, plugin: &str, details: Value, outcome: Result<&str, &Error>) {
+    /// Adds a line, with the plugin's version after the change, if the change is
+    /// one of that. That it cannot be written keeps no change from being made.
+    pub(crate) fn record(&self, action: &str, plugin: &str, details: Value, outcome: Result<Option<&str>, &Error>) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (version, error) = match outcome {
-            Ok(version) => (Some(version), None),
+            Ok(version) => (version, None),
             Err(error) => (None, Some(Chain(error).to_string())),
         };
         let line = json!({

@@ -310,7 +310,7 @@ impl Manager {
         let _change = self.changes.begin();
         let removed = self.remove_unrecorded(plugin, users);
         let details = json!({ "stops_users": users == Users::Stop });
-        self.audit.record("remove", plugin, details, removed.as_deref());
+        self.audit.record("remove", plugin, details, removed.as_deref().map(Some));
         removed.map(drop)
     }
 
@@ -358,7 +358,7 @@ impl Manager {
         }
         let details =
             json!({ "origin": origin.to_string(), "sha256": options.sha256, "parameters": options.parameters });
-        let version = changed.as_ref().map(|package| package.manifest.version.as_str());
+        let version = changed.as_ref().map(|package| Some(package.manifest.version.as_str()));
         self.audit.record(action, &plugin, details, version);
         changed
     }

@@ -7,6 +7,7 @@
 //! same key, and replace those of the same name.
 
 mod file;
+mod given;
 
 use std::fs::{self, DirBuilder};
 use std::io::Write;
@@ -102,7 +103,7 @@ impl Manager {
                     return Ok(());
                 };
                 let mut settings = read(&package.folder.join(place(kind, symbol)))?;
-                let given = edited.get(key).map_or_else(|| Ok(()), |fields| check_given(config, kind, fields));
+                let given = edited.get(key).map_or_else(|| Ok(()), |fields| given::check(config, kind, fields));
                 for (key, fields) in edited {
                     settings.entry(key.clone()).or_default().extend(fields.clone());
                 }
@@ -156,13 +157,17 @@ impl Manager {
             return Ok(());
         }
         let text = file::text(&edited).map_err(|problem| Error::Settings { path: path.clone(), problem })?;
-        let folder = path.parent().unwrap_or(&path);
-        DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(failed(folder))?;
         // Swept with the packages on their way, if this is killed.
         let downloads = self.store.downloads();
         let mut file = NamedTempFile::new_in(&downloads).map_err(failed(&downloads))?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed(&path))?;
-        file.persist(&path).map(drop).map_err(|error| failed(&path)(error.error))
+        let (own, folder) = (self.store.settings(&package.name), path.parent().unwrap_or(&path));
+        let stored = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+        stored.and_then(|()| file.persist(&path).map_err(|error| error.error)).map(drop).map_err(|error| {
+            // Those that are not empty stay.
+            let _ = fs::remove_dir(folder).and_then(|()| fs::remove_dir(&own));
+            failed(&path)(error)
+        })
     }
 
     /// The installed plugin that has a source or sink.
@@ -187,7 +192,7 @@ impl Manager {
     fn record(&self, action: &str, kind: SymbolKind, symbol: &str, key: &str, outcome: Result<()>) -> Result<()> {
         let plugin = self.owner(kind, symbol).map(|package| package.name).unwrap_or_default();
         let details = json!({ "kind": kind.to_string(), "symbol": symbol, "key": key });
-        self.audit.record(action, &plugin, details, outcome.as_ref().map(|()| ""));
+        self.audit.record(action, &plugin, details, outcome.as_ref().map(|()| None));
         outcome
     }
 }
@@ -225,27 +230,6 @@ fn combined(mut settings: Settings, kind: SymbolKind, symbol: &str, key: Option<
         }
     }
     Ok(fields)
-}
-
-/// Checks the fields that a user sets: each is a known one, and has a value.
-///
-/// # Errors
-/// The field that does not fit, what was expected and what was given.
-fn check_given(config: &ConfigFields, kind: SymbolKind, given: &Map<String, Value>) -> Result<(), String> {
-    if let Some(unknown) = config.unknown(kind, given).first() {
-        let names: Vec<_> = config.fields.iter().map(|field| &field.name).collect();
-        let end = if unknown.meant.is_some() { "" } else { "." };
-        return Err(match names.is_empty() {
-            true => format!("{unknown}{end} It has no fields"),
-            false => format!("{unknown}{end} It has {}", printable::some_of(&names, NAMED)),
-        });
-    }
-    // Only what is left out has its default.
-    let mut config = config.clone();
-    config.exact = true;
-    config.fields.retain(|field| given.contains_key(&field.name));
-    config.fields.iter_mut().for_each(|field| field.optional = false);
-    config.check(given).map_err(|misfit| format!("config field {misfit}"))
 }
 
 /// Checks the configuration of a key against what the plugin says of itself.
@@ -329,27 +313,6 @@ mod tests {
         let config = ConfigFields::new([field("c", DataType::String), field("d", DataType::Int)]);
         assert!(super::check(&config, settings(), SymbolKind::Source, "s", "fast").unwrap_err().contains("d: "));
         assert!(super::check(&config, settings(), SymbolKind::Sink, "s", "fast").is_ok());
-    }
-
-    #[test]
-    fn a_field_that_is_set_is_known_and_has_a_value() {
-        let fields = [Field::new("count", DataType::Int).optional(), Field::new("note", DataType::String.nullable())];
-        let mut config = ConfigFields::new(fields);
-        config.exact = false;
-        let check =
-            |config: &ConfigFields, given: Value| check_given(config, SymbolKind::Source, given.as_object().unwrap());
-        for given in [json!({}), json!({ "count": 1 }), json!({ "note": null, "format": "json" })] {
-            assert_eq!(check(&config, given), Ok(()));
-        }
-        for (given, said) in [
-            (json!({ "count": null }), "config field count: invalid type: null, expected int"),
-            (json!({ "cuont": 1 }), "unknown config field \"cuont\": did you mean \"count\"? It has count, note"),
-            (json!({ "colour": 1 }), "unknown config field \"colour\". It has count, note"),
-        ] {
-            assert_eq!(check(&config, given).unwrap_err(), said);
-        }
-        config.open = true;
-        assert_eq!(check(&config, json!({ "colour": null })), Ok(()));
     }
 
     #[test]
