@@ -149,6 +149,7 @@ fn bad_requests_change_nothing_and_are_answered_in_a_sentence() {
         ("GET", portables, "", "Host: evil.example\r\n", 403, "ask for it by its address, or as localhost"),
         ("GET", "/metrics", "", "Sec-Fetch-Site: cross-site\r\n", 403, "may not look at plugins here"),
         ("POST", portables, r#"["mirror","file:///x.zip"]"#, "", 400, "it is a list, and no object"),
+        ("POST", portables, "7", "", 400, "it is a single value, and no object"),
         ("PUT", "/plugins/portables/mirror", &good, "", 400, "plugin mirror is not installed: none is installed"),
         ("PUT", "/plugins/portables/other", &other_name, "", 400, "plugin other is not installed: none is installed"),
         ("PUT", "/plugins/portables/other", &nameless, "", 400, "plugin other is not installed: none is installed"),
@@ -186,6 +187,9 @@ fn refusals_have_one_form() {
         ("GET", "/sources/%ff", "", 400, JSON, "the path is not UTF-8"),
         ("GET", "/metadata/sources?kind=a&kind=b", "", 400, TEXT, "the query "),
         ("DELETE", "/plugins/portables/x?users=a&users=b", "", 400, TEXT, "the query "),
+        ("GET", "/logs?lines=1&lines=2", "", 400, JSON, "the query has \"lines\" more than once"),
+        ("GET", "/sources/random?count=1&count=1", "", 400, JSON, "the query has \"count\" more than once"),
+        ("POST", "/functions/a%0Ab", "", 404, JSON, "there is no function a\\nb: the plugins serve no function"),
         (
             "POST",
             "/config/uploads",

@@ -182,8 +182,9 @@ fn bad_names_are_refused_and_change_nothing() {
             assert_eq!(status, expected, "{method} {name:?}: {answer}");
             sentence(&answer);
         }
-        // As the name of a file that is uploaded; a header cannot have all.
-        if !name.contains(['\n', '\0']) {
+        // As the name of a file that is uploaded, which may have a space; a header
+        // cannot have all.
+        if !name.contains(['\n', '\0', ' ']) {
             let form = format!(
                 "--b\r\nContent-Disposition: form-data; name=\"uploadFile\"; filename=\"{name}\"\r\n\r\nx\r\n--b--\r\n"
             );
@@ -193,6 +194,32 @@ fn bad_names_are_refused_and_change_nothing() {
             sentence(&answer);
         }
         assert_eq!(files(&bench.path().join("plugins")), before, "{name:?}");
+    }
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
+/// A file's name need not be the plugin's.
+#[test]
+fn a_file_is_uploaded_under_its_own_name_and_installed_from_there() {
+    let bench = Bench::new();
+    package(&bench, "v1");
+    let zip = std::fs::read(bench.path().join("v1.zip")).unwrap();
+    let server = Server::start(&bench);
+    let upload = |name: &str| {
+        let head = format!("--b\r\nContent-Disposition: form-data; name=\"uploadFile\"; filename=\"{name}\"\r\n\r\n");
+        let form = [head.as_bytes(), &zip, b"\r\n--b--\r\n"].concat();
+        server.ask_bytes("POST", "/config/uploads", &form, "Content-Type: multipart/form-data; boundary=b\r\n")
+    };
+    let (status, path) = upload("a new (2) ü.zip");
+    assert!(status == 201 && path.ends_with("/uploads/a new (2) ü.zip"), "{path}");
+    let body = json!({ "name": "mirror", "file": format!("file://{path}") });
+    assert_eq!(post(&server, &body), (201, "portable plugin mirror is created".into()));
+    assert_eq!(server.json("/config/uploads"), json!([]));
+    for name in ["a%20b.zip", "a\\\\b.zip", ".zip", ""] {
+        let (status, answer) = upload(name);
+        assert_eq!(status, 400, "{name}: {answer}");
+        assert!(sentence(&answer).contains("a file cannot be uploaded as \""), "{name}: {answer}");
     }
     server.end();
     bench.assert_nothing_is_left();
@@ -328,7 +355,7 @@ fn a_full_disk_is_said_and_changes_nothing() {
     let before = files(&installed);
     let body = json!({ "name": "mirror", "file": format!("file://{}", zip.display()) });
     let (status, answer) = post(&server, &body);
-    assert_eq!(status, 400);
+    assert_eq!(status, 500);
     let text = sentence(&answer);
     assert!(text.contains("cannot write ") && text.contains("No space left on device"), "{text}");
     assert_eq!(files(&installed), before);
@@ -340,17 +367,38 @@ fn a_full_disk_is_said_and_changes_nothing() {
     .concat();
     let (status, answer) =
         server.ask_bytes("POST", "/config/uploads", &form, "Content-Type: multipart/form-data; boundary=b\r\n");
-    assert_eq!(status, 400);
+    assert_eq!(status, 500);
     assert!(sentence(&answer).contains("No space left on device"), "{answer}");
     assert_eq!(files(&installed), before);
     // There is room for this one.
     assert_eq!(post(&server, &good).0, 201);
     let before = files(&installed);
     let (status, answer) = server.ask("PUT", "/plugins/portables/mirror", &body.to_string(), "");
-    assert_eq!(status, 400);
+    assert_eq!(status, 500);
     assert!(sentence(&answer).contains("No space left on device"), "{answer}");
     assert_eq!(files(&installed), before);
     assert_eq!(server.json("/plugins/portables/mirror/status")["status"], "running");
-    server.end();
+    // A folder is packed first.
+    let folder = bench.path().join("unpacked");
+    std::fs::copy(&zip, folder.join("noise")).unwrap();
+    let body = json!({ "file": format!("file://{}/", folder.display()) });
+    let (status, answer) = server.ask("PUT", "/plugins/portables/mirror", &body.to_string(), "");
+    assert_eq!(status, 500);
+    assert!(sentence(&answer).contains("No space left on device"), "{answer}");
+    assert_eq!(files(&installed), before);
+    // Settings take the rest of it.
+    let fill = installed.join("downloads/fill");
+    let mut file = std::fs::File::create(&fill).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let before = files(&installed);
+    let setting = "/metadata/sources/random/confKeys/k";
+    let (status, answer) = server.ask("PUT", setting, "{\"seed\":4}", "");
+    assert_eq!(status, 500);
+    assert!(sentence(&answer).contains("No space left on device"), "{answer}");
+    assert_eq!(files(&installed), before);
+    drop(file);
+    std::fs::remove_file(&fill).unwrap();
+    let said = server.end();
+    assert!(!said.contains("ZipWriter"), "{said}");
     bench.assert_nothing_is_left();
 }

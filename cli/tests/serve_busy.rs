@@ -33,7 +33,7 @@ fn requests_beyond_the_limit_are_refused_until_others_are_done() {
     let said = server.wait_for("/healthz", 503);
     assert!(said.contains("256 requests are being handled: try again when one of them is done"), "{said}");
     drop(uploads);
-    assert_eq!(server.wait_for("/healthz", 200), "ok");
+    assert_eq!(server.wait_for("/healthz", 200), "ok\n");
     server.end();
     bench.assert_nothing_is_left();
 }

@@ -139,3 +139,44 @@ fn a_setting_is_recorded_without_a_version() {
     assert_eq!(recorded, [(&install, &version, &none), (&set, &none, &none), (&unset, &none, &none)]);
     server.end();
 }
+
+#[test]
+fn a_folder_that_is_gone_is_the_server_s_failure() {
+    let bench = Bench::new();
+    let v1 = package(&bench, "v1");
+    let server = Server::start(&bench);
+    assert_eq!(server.ask("POST", "/plugins/portables", &v1, "").0, 201);
+    fs::remove_dir_all(bench.path().join("plugins")).unwrap();
+    let form = "--b\r\nContent-Disposition: form-data; name=\"uploadFile\"; filename=\"a.zip\"\r\n\r\nx\r\n--b--\r\n";
+    for (method, path, body) in [
+        ("GET", "/plugins/portables", ""),
+        ("GET", "/plugins/portables/mirror", ""),
+        ("GET", "/plugins/portables/mirror/status", ""),
+        ("POST", "/plugins/portables", &v1),
+        ("PUT", "/plugins/portables/mirror", &v1),
+        ("DELETE", "/plugins/portables/mirror", ""),
+        ("GET", "/config/uploads", ""),
+        ("POST", "/config/uploads", form),
+        ("GET", "/metadata/functions", ""),
+        ("GET", "/metadata/sources", ""),
+        ("GET", "/metadata/sources/random", ""),
+        ("GET", "/metadata/sources/yaml/random", ""),
+        ("PUT", "/metadata/sources/random/confKeys/k", "{}"),
+        ("DELETE", "/metadata/sources/random/confKeys/k", ""),
+        ("GET", "/sources/random", ""),
+        ("POST", "/sinks/lines", ""),
+        ("GET", "/plugins", ""),
+        ("GET", "/readyz", ""),
+    ] {
+        let kind = if path == "/config/uploads" { "Content-Type: multipart/form-data; boundary=b\r\n" } else { "" };
+        let (status, answer) = server.ask(method, path, body, kind);
+        assert_eq!(status, 500, "{method} {path}: {answer}");
+        let error: Value = serde_json::from_str(&answer).unwrap();
+        let text = error["message"].as_str().unwrap();
+        assert!(text.contains("cannot use ") && text.contains("No such file or directory"), "{method} {path}: {text}");
+    }
+    // What runs goes on.
+    assert_eq!(server.ask("POST", "/functions/echo", "[1]", ""), (200, "1\n".into()));
+    server.end();
+    bench.assert_nothing_is_left();
+}

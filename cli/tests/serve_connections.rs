@@ -21,7 +21,7 @@ fn start(bench: &Bench, arguments: &[&str]) -> Server {
 fn read_ok(stream: &mut TcpStream) -> bool {
     let mut answer = Vec::new();
     let mut byte = [0];
-    while !answer.ends_with(b"\r\n\r\nok") {
+    while !answer.ends_with(b"\r\n\r\nok\n") {
         match stream.read(&mut byte) {
             Ok(1) => answer.push(byte[0]),
             Ok(_) => return false,
@@ -110,7 +110,7 @@ fn connections_that_ask_for_nothing_make_room_for_those_that_ask() {
     idle.write_all(ASKS).unwrap();
     assert!(read_ok(&mut idle));
     let mut silent: Vec<_> = (0..100).map(|_| server.connect()).collect();
-    assert_eq!(server.ask("GET", "/healthz", "", ""), (200, "ok".into()));
+    assert_eq!(server.ask("GET", "/healthz", "", ""), (200, "ok\n".into()));
     is_ended(&mut idle);
     silent[..90].iter_mut().for_each(is_ended);
     // The last ones are still there: they have been so for the shortest time.
@@ -131,7 +131,7 @@ fn connections_that_ask_for_nothing_make_room_for_those_that_ask() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| server.ask("GET", "/healthz", "", ""));
         drop(following.pop());
-        assert_eq!(waiting.join().unwrap(), (200, "ok".into()));
+        assert_eq!(waiting.join().unwrap(), (200, "ok\n".into()));
     });
     let said = server.end();
     assert!(!said.contains("requests were still under way"), "{said}");
@@ -149,7 +149,7 @@ fn half_a_request_is_none_when_the_server_ends() {
     let mut stream = server.connect();
     stream.write_all(&ASKS[..10]).unwrap();
     // It has come once a later connection is answered.
-    assert_eq!(server.ask("GET", "/healthz", "", ""), (200, "ok".into()));
+    assert_eq!(server.ask("GET", "/healthz", "", ""), (200, "ok\n".into()));
     let said = server.end();
     assert!(!said.contains("requests were still under way"), "{said}");
     is_ended(&mut stream);

@@ -189,7 +189,7 @@ fn a_crash_is_told_to_those_whom_it_concerns() {
         assert_eq!(status, 503, "{path}: {said}");
         assert!(said.contains("plugin unsteady") && said.contains("its executable "), "{path}: {said}");
     }
-    assert_eq!(server.ask("GET", "/healthz", "", ""), (200, "ok".into()));
+    assert_eq!(server.ask("GET", "/healthz", "", ""), (200, "ok\n".into()));
     server.end();
     bench.assert_nothing_is_left();
 }

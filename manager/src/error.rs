@@ -44,6 +44,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The name is none that an uploaded file can have.
+    #[error("a file cannot be uploaded as {name}: {problem}")]
+    FileName {
+        /// The name, as text that can be printed.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The package is that of another plugin.
     #[error("the package is that of plugin {found}, not of {expected}: its manifest is {found}.json")]
     OtherPlugin {

@@ -501,5 +501,5 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         name if !name.chars().all(is_plain) => "it may have letters, digits, dots, hyphens and underscores",
         _ => return Ok(()),
     };
-    Err(Error::Name { name: format!("{:?}", printable::excerpt(name)), problem })
+    Err(Error::Name { name: format!("\"{}\"", printable::excerpt(name)), problem })
 }

@@ -5,11 +5,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use ekuiper_core::printable;
 use tempfile::NamedTempFile;
 
 use crate::Manager;
 use crate::error::{Error, Result};
-use crate::manager::check_name;
 use crate::origin::larger_than;
 use crate::store::failed;
 
@@ -20,13 +20,30 @@ fn too_large(limit: u64) -> Error {
     Error::Fetch { url: "the upload".into(), problem: larger_than(limit) }
 }
 
+/// Maximum length of a file's name, in bytes: the file systems' limit.
+const LONGEST: usize = 255;
+
+/// Checks that a name is one of a file, which need not be the plugin's.
+fn check_file_name(name: &str) -> Result<()> {
+    let problem = match name {
+        "" => "it is empty",
+        name if name.starts_with('.') => "it begins with a dot",
+        name if name.len() > LONGEST => "it is longer than 255 bytes",
+        name if name.contains(printable::is_unprintable) => "it has a control character",
+        // The path is to be the package's URL as it is.
+        name if name.contains(['/', '\\', '%']) => "it has a slash, a backslash or a percent sign",
+        _ => return Ok(()),
+    };
+    Err(Error::FileName { name: format!("\"{}\"", printable::excerpt(name)), problem })
+}
+
 impl Manager {
     /// Begins an upload of a package, which [`NewUpload::keep`] completes.
     ///
     /// # Errors
     /// The name is none of a file; [`Error::Folder`].
     pub(crate) fn begin_upload(&self, name: &str) -> Result<NewUpload> {
-        check_name(name)?;
+        check_file_name(name)?;
         let downloads = self.store.downloads();
         let file = NamedTempFile::new_in(&downloads).map_err(failed(&downloads))?;
         Ok(NewUpload { file, to: self.store.uploads().join(name), size: 0, limit: self.fetch.size })
@@ -57,7 +74,7 @@ impl Manager {
     /// # Errors
     /// As [`Manager::begin_upload`].
     pub(crate) fn remove_upload(&self, name: &str) -> Result<bool> {
-        check_name(name)?;
+        check_file_name(name)?;
         let path = self.store.uploads().join(name);
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),

@@ -1,6 +1,8 @@
 //! What is taken of a request's path and query, with refusals in the form of all
 //! others.
 
+use std::collections::BTreeSet;
+
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{self, FromRequestParts};
@@ -40,6 +42,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        // A map or a structure would keep one of them.
+        let pairs = extract::Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let mut names = BTreeSet::new();
+        let twice = pairs.iter().flat_map(|pairs| &pairs.0).find(|(name, _)| !names.insert(name));
+        if let Some((twice, _)) = twice {
+            let text = format!("the query has {:?} more than once: give it once", excerpt(twice));
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
+        }
         let taken = extract::Query::from_request_parts(parts, state).await;
         taken.map(|extract::Query(taken)| Self(taken)).map_err(|problem| {
             let text = format!("the query cannot be used: {}", excerpt(&problem.body_text()));

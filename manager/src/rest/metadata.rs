@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Path, Query};
-use super::{Answer, Refusal, blocking, body, json as answer};
+use super::{Answer, Refusal, blocking, body, check_object, json as answer, status_of};
 use crate::{Error, Manager};
 
 /// eKuiper's code of what is wrong with settings.
@@ -91,14 +91,8 @@ pub(super) async fn unset_sink(State(manager): Managed, Path(place): Path<(Strin
 async fn set(manager: Arc<Manager>, kind: SymbolKind, (symbol, key): (String, String), body: Body) -> Answer {
     let bytes = body::read(body).await?;
     let none = |problem: String| bad(format!("Type conversion failed:{}.{problem}", excerpt(&symbol)));
-    let is = |what: &str| Err(none(format!("the settings are to be a JSON object, not {what}")));
-    let fields = match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(Value::Null) => return is("null"),
-        Ok(Value::Array(_)) => return is("a list"),
-        Ok(_) => return is("a single value"),
-        Err(problem) => return Err(none(problem.to_string())),
-    };
+    check_object(&bytes).map_err(|what| none(format!("the settings are to be a JSON object, not {what}")))?;
+    let fields = serde_json::from_slice(&bytes).map_err(|problem| none(problem.to_string()))?;
     blocking(move || {
         let set = manager.set_configuration(kind, &symbol, &key, fields);
         set.map(|()| StatusCode::OK.into_response()).map_err(|problem| refused(kind, &symbol, &problem))
@@ -132,7 +126,7 @@ fn refused(kind: SymbolKind, symbol: &str, problem: &Error) -> Refusal {
     match problem {
         Error::NoSymbol { known, .. } => bad(format!("This plugin was not found:{}: {known}", place(kind, symbol))),
         Error::Key { .. } => Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid confKey: {}", Chain(problem))),
-        problem => bad(Chain(problem).to_string()),
+        problem => Refusal { status: status_of(problem), ..bad(Chain(problem).to_string()) },
     }
 }
 
@@ -161,7 +155,7 @@ fn show(manager: &Manager, kind: SymbolKind, name: &str) -> Answer {
     let Some((_, file)) = file else {
         let why = match manager.owner(kind, name) {
             Err(Error::NoSymbol { known, .. }) => known,
-            Err(problem) => Chain(&problem).to_string(),
+            Err(problem) => return Err(refused(kind, name, &problem)),
             Ok(package) => format!("plugin {} has no description of it", package.name),
         };
         return Err(bad(format!("This plugin was not found:{}: {why}", excerpt(name))));

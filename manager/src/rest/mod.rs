@@ -49,9 +49,10 @@ use axum::{Extension, Router};
 use ekuiper_core::printable::excerpt;
 use ekuiper_host::{Host, metrics};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::Manager;
+use crate::archive::ArchiveError;
+use crate::{Error, Manager};
 
 pub use body::read_body;
 pub use token::{Token, with_token};
@@ -100,7 +101,7 @@ pub fn router(manager: Arc<Manager>) -> Router {
         .route("/logs", get(logs::show))
         .route("/", get(about))
         .merge(page::routes())
-        .route("/healthz", get(async || "ok"))
+        .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(plugins::ready));
     guarded(routes.method_not_allowed_fallback(no_method).merge(of_engine)).with_state(manager)
 }
@@ -182,6 +183,28 @@ fn json(value: &impl Serialize) -> Answer {
     let text = serde_json::to_string(value);
     let text = text.map_err(|problem| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, problem.to_string()))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response())
+}
+
+/// Returns the status of a change or a question that has failed: mostly, the
+/// request is wrong in itself.
+fn status_of(problem: &Error) -> StatusCode {
+    match problem {
+        // The manager's folder is gone, or its disk is full.
+        Error::Folder { .. } | Error::Archive(ArchiveError::Write { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// Refuses a body that is JSON and no object.
+fn check_object(bytes: &[u8]) -> Result<(), &'static str> {
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Null) => Err("null"),
+        Ok(Value::Array(_)) => Err("a list"),
+        Ok(Value::Bool(_) | Value::Number(_) | Value::String(_)) => Err("a single value"),
+        // Its reader says what is wrong with it.
+        Ok(Value::Object(_)) | Err(_) => Ok(()),
+    }
 }
 
 /// A refusal, in the form of the engine's.

@@ -104,7 +104,8 @@ impl Operation {
             answers[status] = json!({ "description": description });
         }
         let is_of_engine = OF_ENGINE.iter().any(|path| self.path.starts_with(path));
-        for status in self.refusals {
+        // In any, the manager's folder may be gone.
+        for status in self.refusals.iter().chain(&["500"]) {
             let name = if is_of_engine { "EngineRefusal" } else { "Refusal" };
             answers[status] = json!({ "$ref": format!("#/components/responses/{name}") });
         }

@@ -11,7 +11,7 @@ use ekuiper_core::{Chain, printable, with_cause};
 use ekuiper_host::{Exit, Language, MemberStatus, Package, PluginState, Status, SymbolHealth, SymbolTotals};
 use serde::Serialize;
 
-use super::{Answer, Refusal, blocking, json, plain};
+use super::{Answer, Refusal, blocking, json, plain, status_of};
 use crate::{Error, Manager};
 
 /// A plugin and how it fares. Times are in seconds.
@@ -147,5 +147,5 @@ fn line(plugin: &str, state: &str, error: Option<&str>) -> String {
 }
 
 fn refused(problem: Error) -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Chain(&problem).to_string())
+    Refusal::new(status_of(&problem), Chain(&problem).to_string())
 }

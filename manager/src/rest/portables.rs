@@ -13,7 +13,7 @@ use ekuiper_host::{Language, Package, PluginState};
 use serde::{Deserialize, Serialize};
 
 use super::extract::{Path, Query};
-use super::{Answer, Refusal, blocking, body, json};
+use super::{Answer, Refusal, blocking, body, check_object, json, status_of};
 use crate::manager::in_use;
 use crate::{Error, InstallOptions, Manager, Origin, Users};
 
@@ -96,10 +96,9 @@ pub(super) async fn list(State(manager): Managed) -> Answer {
 
 pub(super) async fn show(State(manager): Managed, Path(name): Path<String>) -> Answer {
     blocking(move || {
-        let package = find(&manager, &name);
-        let package = package.ok_or_else(|| {
-            Refusal::not_found(format!("describe portable plugin {} error: not found", excerpt(&name)))
-        })?;
+        let prefix = format!("describe portable plugin {} error", excerpt(&name));
+        let package = find(&manager, &name, &prefix)?;
+        let package = package.ok_or_else(|| Refusal::not_found(format!("{prefix}: not found")))?;
         json(&Described::from(package))
     })
     .await
@@ -107,9 +106,10 @@ pub(super) async fn show(State(manager): Managed, Path(name): Path<String>) -> A
 
 pub(super) async fn status(State(manager): Managed, Path(name): Path<String>) -> Answer {
     blocking(move || {
-        let status = find(&manager, &name).and_then(|package| manager.host().status(&package.name).ok());
-        let status = status
-            .ok_or_else(|| Refusal::not_found(format!("portable plugin {} not found: not found", excerpt(&name))))?;
+        let prefix = format!("portable plugin {} not found", excerpt(&name));
+        let package = find(&manager, &name, &prefix)?;
+        let status = package.and_then(|package| manager.host().status(&package.name).ok());
+        let status = status.ok_or_else(|| Refusal::not_found(format!("{prefix}: not found")))?;
         let mut ref_count = BTreeMap::new();
         for symbol in in_use(&status) {
             *ref_count.entry(symbol.meta.rule_id.clone()).or_default() += 1;
@@ -175,12 +175,13 @@ pub(super) async fn remove(
     .await
 }
 
-fn find(manager: &Manager, name: &str) -> Option<Package> {
-    manager.plugins().ok()?.into_iter().find(|package| package.name == name)
+fn find(manager: &Manager, name: &str, prefix: &str) -> Result<Option<Package>, Refusal> {
+    let plugins = manager.plugins().map_err(|problem| refused(prefix, &problem))?;
+    Ok(plugins.into_iter().find(|package| package.name == name))
 }
 
 fn refused(prefix: &str, problem: &Error) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, format!("{prefix}: {}", Chain(problem)))
+    Refusal::new(status_of(problem), format!("{prefix}: {}", Chain(problem)))
 }
 
 impl Wanted {
@@ -199,12 +200,10 @@ impl Wanted {
 async fn wanted(body: Body, prefix: &str, name: Option<&str>) -> Result<(Wanted, Origin), Refusal> {
     let bytes = body::read(body).await?;
     let bad = |text: String| Refusal::new(StatusCode::BAD_REQUEST, text);
+    let undecoded = |problem: String| bad(format!("Invalid body: Error decoding the portable plugin json: {problem}"));
     // A list would pass for its fields, in their order.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        return Err(bad("Invalid body: Error decoding the portable plugin json: it is a list, and no object".into()));
-    }
-    let mut wanted: Wanted = serde_json::from_slice(&bytes)
-        .map_err(|problem| bad(format!("Invalid body: Error decoding the portable plugin json: {problem}")))?;
+    check_object(&bytes).map_err(|what| undecoded(format!("it is {what}, and no object")))?;
+    let mut wanted: Wanted = serde_json::from_slice(&bytes).map_err(|problem| undecoded(problem.to_string()))?;
     if let Some(name) = name.filter(|_| wanted.name.is_empty()) {
         name.clone_into(&mut wanted.name);
     }

@@ -10,7 +10,7 @@ use ekuiper_core::printable::excerpt;
 use ekuiper_host::{ErrorKind, SymbolKind};
 use serde_json::Value;
 
-use super::Refusal;
+use super::{Refusal, status_of};
 use crate::{Error, Manager};
 
 /// Content type of lines of JSON.
@@ -71,7 +71,7 @@ pub(super) fn configuration(
     let key = asked.get("key").map(String::as_str);
     let mut config = manager.configuration(kind, symbol, key).map_err(|problem| match problem {
         Error::NoSymbol { .. } => no_symbol(manager, kind, symbol, &problem),
-        problem => bad(Chain(&problem).to_string()),
+        problem => Refusal::new(status_of(&problem), Chain(&problem).to_string()),
     })?;
     config.append(&mut fields);
     Ok(config.into())

@@ -13,7 +13,7 @@ use ekuiper_core::printable::excerpt;
 
 use super::body::BROKE_OFF;
 use super::extract::Path;
-use super::{Answer, Refusal, blocking, json};
+use super::{Answer, Refusal, blocking, json, status_of};
 use crate::{Error, Manager};
 
 /// Maximum pause in a form's arrival: a request that hangs must not keep others
@@ -26,10 +26,8 @@ const FIELD: &str = "uploadFile";
 /// Lists the paths of the files.
 pub(super) async fn list(State(manager): State<Arc<Manager>>) -> Answer {
     blocking(move || {
-        let failed = |problem: Error| {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("list uploads error: {}", Chain(&problem)))
-        };
-        let paths = manager.uploads().map_err(failed)?;
+        let failed = |problem: Error| format!("list uploads error: {}", Chain(&problem));
+        let paths = manager.uploads().map_err(|problem| Refusal::new(status_of(&problem), failed(problem)))?;
         json(&paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
     })
     .await
@@ -45,7 +43,7 @@ pub(super) async fn add(
     let mut form = form.map_err(|_| bad(wanted))?;
     let failed = |problem: Error| match problem {
         Error::Fetch { .. } => Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, ..bad(Chain(&problem).to_string()) },
-        problem => bad(Chain(&problem).to_string()),
+        problem => failed(&problem),
     };
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     manager.check_form(length.unwrap_or(0)).map_err(failed)?;
@@ -86,9 +84,13 @@ pub(super) async fn remove(State(manager): State<Arc<Manager>>, Path(name): Path
     blocking(move || match manager.remove_upload(&name) {
         Ok(true) => Ok("ok".into_response()),
         Ok(false) => Err(bad(format!("there is no upload {}", excerpt(&name)))),
-        Err(problem) => Err(bad(Chain(&problem).to_string())),
+        Err(problem) => Err(failed(&problem)),
     })
     .await
+}
+
+fn failed(problem: &Error) -> Refusal {
+    Refusal { status: status_of(problem), ..bad(Chain(problem).to_string()) }
 }
 
 fn bad(text: String) -> Refusal {

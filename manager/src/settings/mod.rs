@@ -263,7 +263,7 @@ fn check_key(key: &str) -> Result<()> {
         key if !key.chars().all(is_plain) => "it may have letters, digits, hyphens and underscores",
         _ => return Ok(()),
     };
-    Err(Error::Key { key: format!("{:?}", printable::excerpt(key)), problem })
+    Err(Error::Key { key: format!("\"{}\"", printable::excerpt(key)), problem })
 }
 
 /// Writes the files for eKuiper's settings and manager page that a package
