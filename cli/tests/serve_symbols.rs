@@ -110,6 +110,27 @@ fn a_symbol_of_another_kind_is_told_where_it_is_served() {
     server.end();
 }
 
+/// curl waits for the word before it sends a large body, for a second.
+#[test]
+fn who_waits_for_the_word_to_send_lines_gets_it() {
+    let bench = Bench::new();
+    let server = serve(&bench);
+    let sink = format!("/sinks/file?config=%7B%22path%22:%22{}%22%7D", bench.path().join("rows").display());
+    for (path, line) in [("/functions/echo", "[1]"), ("/functions/echo?ordered=false", "[1]"), (&sink, "{\"n\":1}")] {
+        let mut stream = server.connect();
+        let length = line.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{LINES}Content-Length: {length}\r\n");
+        stream.write_all(format!("{head}Expect: 100-continue\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(answer.next().unwrap(), "HTTP/1.1 100 Continue", "{path}");
+        stream.write_all(line.as_bytes()).unwrap();
+        let lines: Vec<_> = answer.collect();
+        assert!(lines.iter().any(|line| line == "HTTP/1.1 200 OK"), "{path}: {lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.starts_with('{')).count(), 1, "{path}: {lines:?}");
+    }
+    server.end();
+}
+
 /// `HEAD` asks for what `GET` would answer, and for nothing that takes part in it.
 #[test]
 fn a_source_is_not_opened_to_ask_for_its_head() {
@@ -243,10 +264,16 @@ fn rows_that_were_taken_are_answered_when_the_server_ends() {
     let bench = Bench::new();
     let file = bench.path().join("rows");
     let path = format!("/sinks/file?config=%7B%22path%22:%22{}%22%7D", file.display());
-    let answers = send_until_the_end(serve(&bench), &path, "{\"n\":1}\n", 500);
+    let mut answers = send_until_the_end(serve(&bench), &path, "{\"n\":1}\n", 500);
+    // Who reads it knows which lines were not taken.
+    let end = |taken: &[Value]| json!({ "error": format!("the server is ending; nothing after line {} was taken", taken.len()) });
+    let last = answers.pop();
+    assert_eq!(last, Some(end(&answers)));
     assert!(answers.iter().all(|answer| answer["state"] == "acked"), "{:?}", answers.last());
     assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), answers.len(), "each row has its state");
     let other = Bench::new();
-    let answers = send_until_the_end(serve(&other), "/functions/revert", "[\"ab\"]\n", 500);
+    let mut answers = send_until_the_end(serve(&other), "/functions/revert", "[\"ab\"]\n", 500);
+    let last = answers.pop();
+    assert_eq!(last, Some(end(&answers)));
     assert!(answers.iter().all(|answer| answer["result"] == "ba"), "{:?}", answers.last());
 }

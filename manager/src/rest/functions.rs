@@ -46,7 +46,10 @@ pub(super) async fn call(
     if content_type(&headers).eq_ignore_ascii_case(LINES) {
         // Not from the moment at which a line is read: it waits for those before.
         let options = timeout.map_or(options, |time| options.answer_within(time).batch_rows(1));
-        return Ok(call_lines(Place::take(&manager)?, function, options, is_ordered, body));
+        let place = Place::take(&manager)?;
+        // There is no hint: its content type is that of lines.
+        let lines = Lines::of(body, place.end(), &headers, "").await;
+        return Ok(call_lines(lines, function, options, is_ordered));
     }
     let options = timeout.map_or(options, |time| options.deadline(time));
     let bytes = body::read(body).await?;
@@ -65,19 +68,17 @@ type Called = Result<PooledCall<Value>, String>;
 
 /// Calls the function for each line, in order, while the answers to the lines
 /// before are written.
-fn call_lines(
-    mut place: Place,
+fn call_lines<E: Future + Send + 'static>(
+    lines: Lines<E>,
     function: Arc<FunctionPool>,
     options: CallOptions,
     is_ordered: bool,
-    body: Body,
 ) -> Response {
     let (writer, response) = stream::answer(LINES);
     let (calls, called) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let pool = FunctionPool::clone(&function).with_options(options);
-        // There is no hint: its content type is that of lines.
-        let make = make_all(Lines::of(body, place.end(), ""), &pool, calls);
+        let make = make_all(lines, &pool, calls);
         match is_ordered {
             true => stream::exchange(make, answer_in_order(called, writer)).await,
             false => stream::exchange(make, answer_as_they_come(called, writer)).await,

@@ -27,17 +27,17 @@ pub(super) async fn feed(
     body: Body,
 ) -> Answer {
     check(&asked, &["config", "key"])?;
-    let mut place = Place::take(&manager)?;
+    let place = Place::take(&manager)?;
     let (own, symbol) = (manager.clone(), name.clone());
     let config = super::work(move || configuration(&own, SymbolKind::Sink, &symbol, &asked)).await?;
     let sink = manager.host().sink(&name).rule(rule()).config(config).require_ack(true);
     let sink = sink.open_async().await.map_err(|error| not_opened(&manager, &error))?;
-    let hint = lines_hint(&headers);
+    let lines = Lines::of(body, place.end(), &headers, lines_hint(&headers)).await;
     let (writer, response) = stream::answer(LINES);
     let (posts, posted) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         // Dropping the sink drains and stops it, whatever ends this.
-        let send = send_all(Lines::of(body, place.end(), hint), sink, posts);
+        let send = send_all(lines, sink, posts);
         stream::exchange(send, answer_all(posted, writer)).await;
     });
     Ok(response)

@@ -40,7 +40,7 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Answer {
     let count = count(&asked)?;
-    let mut place = Place::take(&manager)?;
+    let place = Place::take(&manager)?;
     let has_events = wants_events(&headers);
     if has_events && headers.contains_key(LAST_EVENT) {
         // A browser that has lost its stream asks for the rest of that. There is

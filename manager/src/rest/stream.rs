@@ -5,9 +5,10 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use serde_json::Value;
@@ -25,6 +26,9 @@ const PLACES: usize = 256;
 
 /// Length from which a piece is not added to, in bytes.
 const FULL: usize = 16 << 10;
+
+/// Maximum time for which an answer waits for a client that waits for the word.
+const WORD: Duration = Duration::from_secs(1);
 
 /// Maximum length of a line of a request, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -134,7 +138,7 @@ impl Place {
     }
 
     /// Waits until the manager ends such answers.
-    pub(super) async fn end(&mut self) {
+    pub(super) async fn end(mut self) {
         // An error is the end of the manager.
         let _ = self.0.wait_for(|ends| *ends).await;
     }
@@ -152,6 +156,8 @@ pub(super) struct Lines<E> {
     /// Number of lines that were returned.
     count: u64,
     is_over: bool,
+    /// Why the rest does not come, until that is returned.
+    broken_off: Option<String>,
     hint: &'static str,
 }
 
@@ -164,13 +170,47 @@ pub(super) enum Line {
     BrokenOff(String),
 }
 
+/// Returns whether the client sends no body before it is told to, or has waited
+/// for a while: curl does so with a large one.
+fn expects_word(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 impl<E: Future> Lines<E> {
     /// Returns the lines of a body that come before `end`; `hint` is added to
-    /// what is said of those that are not JSON.
-    pub(super) fn of(body: Body, end: E, hint: &'static str) -> Self {
-        let body = body.into_data_stream();
-        let end = Box::pin(end);
-        Self { body, end, buffer: Vec::new(), read: 0, searched: 0, count: 0, is_over: false, hint }
+    /// what is said of those that are not JSON. A client that
+    /// [waits](expects_word) for the word to send its body gets it first: it is
+    /// said by reading, and not after the answer has begun.
+    pub(super) async fn of(body: Body, end: E, headers: &HeaderMap, hint: &'static str) -> Self {
+        let (body, end) = (body.into_data_stream(), Box::pin(end));
+        let (buffer, broken_off) = Default::default();
+        let mut lines = Self { body, end, buffer, read: 0, searched: 0, count: 0, is_over: false, broken_off, hint };
+        if expects_word(headers) {
+            // One that sends nothing then is answered as any other.
+            let _ = tokio::time::timeout(WORD, lines.fill()).await;
+        }
+        lines
+    }
+
+    /// Reads the next piece.
+    async fn fill(&mut self) {
+        let next = poll_fn(|context| Pin::new(&mut self.body).poll_next(context));
+        let next = tokio::select! {
+            biased;
+            _ = &mut self.end => Some(Err("the server is ending".to_owned())),
+            next = next => next.map(|next| next.map_err(|_| format!("the body {BROKE_OFF}"))),
+        };
+        match next {
+            Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
+            None => self.is_over = true,
+            // Half a line may look like a whole one.
+            Some(Err(problem)) => {
+                self.is_over = true;
+                self.buffer.clear();
+                self.searched = 0;
+                self.broken_off = Some(format!("{problem}; nothing after line {} was taken", self.count));
+            }
+        }
     }
 
     /// Returns the next line that is not blank, without its end. `None` at the
@@ -189,7 +229,7 @@ impl<E: Future> Lines<E> {
                     (self.read, self.searched) = (line.end, line.end);
                     line
                 }
-                None if self.is_over => return None,
+                None if self.is_over => return self.broken_off.take().map(Line::BrokenOff),
                 None => {
                     self.buffer.drain(..std::mem::take(&mut self.read));
                     self.searched = self.buffer.len();
@@ -200,24 +240,7 @@ impl<E: Future> Lines<E> {
                         let text = format!("the line has more than {LONGEST} bytes: it and the rest are not read");
                         return Some(Line::Bad(text));
                     }
-                    let next = poll_fn(|context| Pin::new(&mut self.body).poll_next(context));
-                    let next = tokio::select! {
-                        biased;
-                        _ = &mut self.end => return None,
-                        next = next => next,
-                    };
-                    match next {
-                        Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
-                        None => self.is_over = true,
-                        // Half a line may look like a whole one.
-                        Some(Err(_)) => {
-                            self.is_over = true;
-                            self.buffer.clear();
-                            self.searched = 0;
-                            let text = format!("the body {BROKE_OFF}; nothing after line {} was taken", self.count);
-                            return Some(Line::BrokenOff(text));
-                        }
-                    }
+                    self.fill().await;
                     continue;
                 }
             };
