@@ -40,13 +40,19 @@ impl LogLevel {
     }
 }
 
-pub(crate) fn init(level: LogLevel) {
+/// Begins logging; a server tells of plugins by that.
+pub(crate) fn init(level: LogLevel, is_server: bool) {
     if matches!(level, LogLevel::Error) {
         console::hide_plugin_output();
     }
     let level = level.filter();
-    // The commands report the events of plugins themselves.
-    let events = if level < LevelFilter::INFO { LevelFilter::OFF } else { level };
+    let events = match level {
+        LevelFilter::ERROR => LevelFilter::OFF,
+        level if is_server => level.max(LevelFilter::INFO),
+        // Other commands report the events of plugins themselves.
+        LevelFilter::WARN => LevelFilter::OFF,
+        level => level,
+    };
     let filter = Targets::new().with_default(level).with_target("ekuiper_host::event", events);
     let log = tracing_subscriber::fmt::layer()
         .with_writer(|| Stderr)

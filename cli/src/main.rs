@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(answer) => return tell(&answer),
     };
-    logging::init(arguments.common.log_level);
+    logging::init(arguments.common.log_level, matches!(arguments.command, args::Command::Serve(_)));
     match commands::run(arguments) {
         Ok(code) => code,
         Err(error) => {

@@ -66,6 +66,20 @@ fn the_last_lines_are_there_with_their_levels() {
     server.end();
 }
 
+/// What is shown on the server's terminal is another question.
+#[test]
+fn a_plugin_s_information_is_kept_by_default() {
+    let bench = Bench::new();
+    let server = serve(&bench);
+    let sink = format!("/sinks/lines?config=%7B%22path%22:%22{}%22%7D", bench.path().join("rows").display());
+    assert_eq!(server.ask("POST", &sink, "{\"a\":1}\n", "").0, 200);
+    let is_written = || texts(&server, "").iter().any(|(level, line)| level == "info" && line.contains("writing"));
+    ekuiper_conformance::wait_until("the sink's line is there", is_written);
+    let said = server.end();
+    assert!(!said.contains("writing"), "{said}");
+    bench.assert_nothing_is_left();
+}
+
 #[test]
 fn later_lines_follow_until_the_server_ends() {
     let bench = Bench::new();

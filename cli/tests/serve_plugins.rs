@@ -49,7 +49,13 @@ fn a_crash_is_counted_and_its_reason_is_told() {
     assert!(second["last_error"]["at"].as_f64().unwrap() > 1e9, "{second}");
     let (_, figures) = server.ask("GET", "/metrics", "", "");
     assert!(figures.contains("ekuiper_plugin_crashes_total{plugin=\"mirror\"} 1\n"), "{figures}");
-    server.end();
+    // By default, who runs it is told, too.
+    let said = server.end();
+    for event in
+        ["plugin mirror crashed (signal 9", "plugin mirror is being restarted", "plugin mirror was restored after"]
+    {
+        assert!(said.lines().any(|line| line.contains(event)), "{event}: {said}");
+    }
     bench.assert_nothing_is_left();
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ekuiper_manager::{Manager, rest};
 
-use crate::args::{Common, Serve};
+use crate::args::{Common, LogLevel, Serve};
 use crate::error::{Error, Result};
 use crate::http_server::{Bounds, Security};
 use crate::interrupt::Interrupt;
@@ -31,7 +31,8 @@ pub(super) fn run(common: &Common, serve: &Serve) -> Result<ExitCode> {
     let token = serve.token_file.as_deref().map(token::of_serve).transpose()?;
     let (token, made) = token.map_or((None, None), |(token, made)| (Some(token), made));
     let manager = Manager::builder(&serve.plugins)
-        .host(session::builder(common)?)
+        // What plugins log is kept for those who ask for it, whatever is shown here.
+        .host(session::builder(common)?.log_level(common.log_level.max(LogLevel::Info).name()))
         .allow_private_addresses(serve.allow_private_addresses)
         .fetch_size(serve.package_size)
         .open()?;
