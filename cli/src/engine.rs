@@ -71,6 +71,8 @@ pub(crate) struct Engine {
     token: Option<String>,
     /// What it is called as Go does: `amd64`; empty if the engine does not say.
     processor: String,
+    /// Plugins run where `serve` does, or what has mounted its routes.
+    is_own: bool,
     agent: Agent,
 }
 
@@ -132,6 +134,7 @@ impl Engine {
         match about {
             Ok(Some(about)) if about.get("version").is_some() => {
                 engine.processor = about["arch"].as_str().unwrap_or_default().to_owned();
+                engine.is_own = about.get("manager").is_some();
                 Ok(engine)
             }
             // What works like eKuiper may have nothing but the plugins.
@@ -157,7 +160,7 @@ impl Engine {
             false => config,
         };
         let config = config.build();
-        Ok(Self { peer, url, token, processor: String::new(), agent: config.into() })
+        Ok(Self { peer, url, token, processor: String::new(), is_own: false, agent: config.into() })
     }
 
     fn is_none(&self) -> Error {
@@ -168,6 +171,11 @@ impl Engine {
     /// the engine does not say.
     pub(crate) fn processor(&self) -> &str {
         &self.processor
+    }
+
+    /// Whether plugins may run in one of eKuiper's images.
+    pub(crate) fn may_be_an_image(&self) -> bool {
+        !self.is_own
     }
 
     pub(crate) fn url(&self) -> &str {

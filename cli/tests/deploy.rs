@@ -351,6 +351,11 @@ fn a_program_for_another_processor_than_the_engine_s_is_refused() {
     // A program that needs glibc does not start in eKuiper's default image.
     assert!(ran.stderr.contains("warning: ") && ran.stderr.contains("default image"), "{ran:?}");
     assert_eq!(server.changes(), [""; 0]);
+    // `serve` runs plugins where it runs itself.
+    let about = format!(r#"{{"version":"0.1.0","os":"linux","arch":"{own}","manager":"ekuiper-manager"}}"#);
+    let server = Server::engine(move |_, path| (path == "/").then(|| Some(good(&about))));
+    let ran = bench.run(&["deploy", &path, "--engine", &server.url]);
+    assert!(ran.stderr.contains("uploading") && !ran.stderr.contains("image"), "{ran:?}");
 }
 
 #[test]

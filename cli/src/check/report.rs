@@ -151,9 +151,11 @@ impl Report {
         Some((first.sentence(), self.count(Level::Error) - 1))
     }
 
-    /// The warnings in a few words.
-    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
-        self.findings.iter().filter(|finding| finding.level == Level::Warning).map(Finding::sentence)
+    /// The warnings in a few words, with or without those about eKuiper's images.
+    pub(crate) fn warnings(&self, with_images: bool) -> impl Iterator<Item = String> {
+        let is_wanted =
+            move |finding: &&Finding| finding.level == Level::Warning && (with_images || finding.area != Area::Images);
+        self.findings.iter().filter(is_wanted).map(Finding::sentence)
     }
 
     /// The findings in short, for tests.

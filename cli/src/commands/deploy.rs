@@ -224,7 +224,7 @@ fn ship(
     if let Some((finding, more)) = report.first_error() {
         return Err(Error::Unfit { path: path.clone(), action, finding, more });
     }
-    report.warnings().for_each(|warning| console::line(format_args!("warning: {warning}")));
+    report.warnings(engine.may_be_an_image()).for_each(|warning| console::line(format_args!("warning: {warning}")));
     // What cannot be read is an error of the report.
     let Some((Package { name, manifest, .. }, processor)) = checked else {
         return Err(Error::Unfit { path: path.clone(), action, finding: "it cannot be read".into(), more: 0 });

@@ -107,7 +107,7 @@ fn compare(path: &Path, package: &Package, description: &Description) -> Result<
     if let Some((finding, more)) = report.first_error() {
         return Err(Error::Unfit { path: path.to_owned(), action: "packaged", finding, more });
     }
-    report.warnings().for_each(|warning| console::line(format_args!("warning: {warning}")));
+    report.warnings(true).for_each(|warning| console::line(format_args!("warning: {warning}")));
     Ok(())
 }
 

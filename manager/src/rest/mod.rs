@@ -152,7 +152,7 @@ async fn not_found() -> Response {
 }
 
 /// For a browser the page, and for others what the engine says of itself, with
-/// our version.
+/// our version, and that this is none of eKuiper's images.
 async fn about(headers: HeaderMap) -> Answer {
     let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok());
     if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
@@ -163,7 +163,9 @@ async fn about(headers: HeaderMap) -> Answer {
         "aarch64" => "arm64",
         other => other,
     };
-    json(&json!({ "version": env!("CARGO_PKG_VERSION"), "os": std::env::consts::OS, "arch": processor }))
+    json(&json!({
+        "version": env!("CARGO_PKG_VERSION"), "os": std::env::consts::OS, "arch": processor, "manager": "ekuiper-manager",
+    }))
 }
 
 type Answer = Result<Response, Refusal>;
