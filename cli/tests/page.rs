@@ -143,6 +143,12 @@ impl Page {
         self.tab.call_method(SetEmulatedMedia { media: None, features: Some(vec![scheme]) }).unwrap();
         let hidden = self.evaluate("document.scrollingElement.scrollWidth - innerWidth");
         assert!(hidden.as_f64().unwrap() < 1.0, "{name}: {hidden} pixels are off the screen");
+        // What of a table is off the screen has a sign of it, and nothing touches it.
+        let script = "(table => [getComputedStyle(table).backgroundAttachment, table.tabIndex, \
+                      table.nextSibling.getBoundingClientRect().top - table.getBoundingClientRect().bottom] \
+                      .join())(document.querySelector('.table'))";
+        let signs = self.evaluate(script);
+        assert_eq!(signs, "local, local, scroll, scroll,0,12", "{name}");
         let picture = self.tab.capture_screenshot(CaptureScreenshotFormatOption::Png, None, None, true).unwrap();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
         std::fs::create_dir_all(&folder).unwrap();
@@ -205,10 +211,11 @@ fn a_person_installs_a_plugin_uses_it_and_removes_it() {
     page.open_symbol("source", "random");
     page.click("#symbol-go");
     page.await_text("#symbol-output", "\"count\":5");
-    page.await_text("[data-plugin=mirror] table", "source random");
+    let figures = page.await_text("[data-plugin=mirror] table", "source random");
+    assert!(figures.contains("function revert (http)"), "{figures}");
     page.click("#symbol-close");
 
-    for (name, size) in [("wide", [1280, 900]), ("narrow", [360, 740])] {
+    for (name, size) in [("wide", [1280, 900]), ("narrow", [400, 800]), ("narrowest", [360, 740])] {
         for scheme in ["light", "dark"] {
             page.picture(&format!("{name}-{scheme}"), size, scheme);
         }

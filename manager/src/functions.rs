@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sync::lock;
-use ekuiper_host::{FunctionPool, Host};
+use ekuiper_host::{FunctionMeta, FunctionPool, Host};
 
 /// Time without a request after which further processes of a function are
 /// ended.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// The rule of the calls, which plugins log and figures name.
+const RULE: &str = "http";
 
 /// Functions that were called, by name. A pool holds neither the plugin's first
 /// process nor a socket: its plugin is stopped, updated and removed as if it
@@ -30,7 +33,8 @@ impl Functions {
         if let Some(pool) = current(&mut lock(&self.0), host, name) {
             return Ok(pool);
         }
-        let pool = Arc::new(host.function_pool(name).as_described().open_async().await?);
+        let meta = FunctionMeta { rule_id: RULE.into(), op_id: name.into(), ..FunctionMeta::default() };
+        let pool = Arc::new(host.function_pool(name).as_described().meta(meta).open_async().await?);
         let mut kept = lock(&self.0);
         // Another request may have come first: two pools would not know of each
         // other's calls.

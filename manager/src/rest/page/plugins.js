@@ -84,7 +84,7 @@ class Card {
     this.rate = element("figcaption");
     this.symbols = element("div", { class: "symbols" });
     this.rows = element("tbody");
-    this.table = element("div", { class: "table", hidden: "" }, element("table", {},
+    this.table = element("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Figures", hidden: "" }, element("table", {},
       element("thead", {}, element("tr", {}, ...["symbol", "out", "in", "errors", "p50", "p99", "queue"].map(
         (title) => element("th", { scope: "col" }, title)))), this.rows));
     this.root = element("article", { "data-plugin": name },
