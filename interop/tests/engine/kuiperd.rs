@@ -274,7 +274,10 @@ impl<'a> Engine<'a> {
         self.ask("POST", "/plugins/portables", Some(&plugin));
         let path = format!("/plugins/portables/{name}/status");
         let status: Value = serde_json::from_str(&self.ask("GET", &path, None)).unwrap();
-        assert_eq!(status["status"], "running", "{status}");
+        // The engine may report how the process of a former installation ended,
+        // for good.
+        let is_former_end = status["errMsg"] == "signal: killed";
+        assert!(is_former_end || status["status"] == "running", "{status}");
     }
 
     /// Installs the plugin of this name; an error is the engine's text.
