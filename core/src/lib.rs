@@ -22,6 +22,8 @@ pub mod address;
 pub mod buffer;
 mod chain;
 pub mod codec;
+#[cfg(feature = "arrow")]
+pub mod columns;
 pub mod description;
 mod error;
 pub mod exchange;

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backtrace;
+mod columns;
 mod connection;
 mod exchange;
 mod launch;
@@ -15,6 +16,7 @@ mod messages;
 mod requester;
 
 pub use backtrace::backtrace;
+pub use columns::columns;
 pub use connection::connection;
 pub use exchange::exchange;
 pub use launch::{description, launch, manifest};
@@ -25,12 +27,13 @@ pub use requester::requester;
 pub type Target = fn(&[u8]);
 
 /// Every decoder there is, by its name; `corpus/` has a folder for each.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("ack", ack),
     ("backtrace", backtrace),
     ("batch_reply", batch_reply),
     ("call", call),
     ("call_messagepack", call_messagepack),
+    ("columns", columns),
     ("command", command),
     ("connection", connection),
     ("description", description),

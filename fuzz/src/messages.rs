@@ -79,7 +79,7 @@ pub fn call(data: &[u8]) {
     }
     let Ok(meta) = call.meta() else { return };
     // A number may be JSON and yet none that a value holds.
-    if call.kind != CallKind::Batch && args.iter().all(|arg| arg.read::<Value>().is_ok()) {
+    if is_of_one_row(call.kind) && args.iter().all(|arg| arg.read::<Value>().is_ok()) {
         must_survive(&call, &args, &meta);
     }
 }
@@ -99,9 +99,14 @@ pub fn call_messagepack(data: &[u8]) {
     }
     let (Ok(args), Ok(meta)) = (all, call.meta()) else { return };
     assert!(count <= args.len());
-    if call.kind != CallKind::Batch && args.iter().all(|arg| arg.read::<Value>().is_ok()) {
+    if is_of_one_row(call.kind) && args.iter().all(|arg| arg.read::<Value>().is_ok()) {
         must_survive(&call, &args, &meta);
     }
+}
+
+/// Whether the request is written with its arguments.
+fn is_of_one_row(kind: CallKind) -> bool {
+    !matches!(kind, CallKind::Batch | CallKind::Columns)
 }
 
 /// Written again, in either codec, it is the same call.

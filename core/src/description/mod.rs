@@ -135,6 +135,9 @@ pub struct SinkDescription {
     /// What the sink does; empty if that is unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub doc: String,
+    /// Whether the sink takes columns: a message may be a record batch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub columnar: bool,
     /// The configuration; `None` if its fields are unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigFields>,
@@ -150,6 +153,14 @@ impl SinkDescription {
     #[must_use]
     pub fn doc(mut self, doc: impl Into<String>) -> Self {
         self.doc = doc.into();
+        self
+    }
+
+    /// Says that the sink takes columns: `collect` is given record batches, too,
+    /// which `SinkContext::batch` reads.
+    #[must_use]
+    pub fn columnar(mut self) -> Self {
+        self.columnar = true;
         self
     }
 
@@ -185,6 +196,9 @@ pub struct FunctionDescription {
     /// Whether each argument is the list of a window's values.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub aggregate: bool,
+    /// Whether the function takes columns, so that many rows are one call of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub columnar: bool,
     /// Whether calls are independent of each other, so that an engine may
     /// distribute them over several instances.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -226,6 +240,13 @@ impl FunctionDescription {
     /// A function with any arguments and any result.
     pub fn unknown() -> Self {
         Self::new([], DataType::Any).variadic(Field::default())
+    }
+
+    /// Says that the function takes columns.
+    #[must_use]
+    pub fn columnar(mut self) -> Self {
+        self.columnar = true;
+        self
     }
 
     /// Says that any number of further arguments may follow, each of which is

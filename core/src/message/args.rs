@@ -104,6 +104,16 @@ impl<T: Serialize, const N: usize> Arguments for [T; N] {
     }
 }
 
+/// Appends arguments as an array in MessagePack, as a batch's row.
+///
+/// # Errors
+/// [`crate::Error::Encode`] when an argument cannot be encoded.
+pub fn encode_row(buffer: &mut Vec<u8>, args: &(impl Arguments + ?Sized)) -> crate::Result<()> {
+    super::envelope::push_array(buffer, args.count());
+    args.write(&mut ArgWriter::new(Format::MessagePack, buffer))
+        .map_err(|source| crate::Error::Encode { what: "a row of arguments", source })
+}
+
 /// Arguments that are encoded before it is known to which request they belong.
 #[derive(Clone, Debug)]
 pub struct EncodedArgs {
@@ -200,6 +210,15 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
+    /// The arguments in an array in MessagePack, as [`encode_row`] writes it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Message`] when the bytes are no array.
+    pub fn of_row(bytes: &'a [u8]) -> crate::Result<Self> {
+        let wrong = |source| crate::Error::Message { what: "a row of arguments", source };
+        Self::new(Format::MessagePack, bytes, false).map_err(wrong)
+    }
+
     /// The arguments in an encoded array.
     pub(super) fn new(format: Format, bytes: &'a [u8], with_context: bool) -> Result<Self, Error> {
         // An engine may send null when there are no arguments.

@@ -98,6 +98,11 @@ pub struct Control {
     /// [`Feature::Collected`](super::Feature::Collected).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reports: bool,
+    /// Whether a source should send record batches as they are, as Arrow IPC
+    /// streams, and not row by row. Set only for a plugin that offers
+    /// [`Feature::Columns`](super::Feature::Columns).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub columns: bool,
 }
 
 impl Control {
@@ -138,6 +143,7 @@ impl Control {
             config: None,
             codec: None,
             reports: false,
+            columns: false,
         }
     }
 
@@ -150,6 +156,12 @@ impl Control {
     /// Sets whether a sink should report what it has collected.
     pub fn with_reports(mut self, reports: bool) -> Self {
         self.reports = reports;
+        self
+    }
+
+    /// Sets whether a source should send record batches as they are.
+    pub fn with_columns(mut self, columns: bool) -> Self {
+        self.columns = columns;
         self
     }
 

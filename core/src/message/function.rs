@@ -25,6 +25,10 @@ pub enum CallKind {
     /// [`BatchWriter`](super::BatchWriter). Sent only to a plugin that has
     /// offered it.
     Batch,
+    /// Asks for the results of many rows, which are columns before the request:
+    /// see [`end_columns_call`](super::end_columns_call). Sent only to a plugin
+    /// that has offered it.
+    Columns,
 }
 
 /// The request in a message for people: "call of function f".
@@ -35,6 +39,7 @@ impl fmt::Display for CallKind {
             Self::Exec => "call",
             Self::IsAggregate => "aggregate query",
             Self::Batch => "batch of calls",
+            Self::Columns => "call with columns",
         })
     }
 }
@@ -46,6 +51,7 @@ impl CallKind {
             Self::Exec => "Exec",
             Self::IsAggregate => "IsAggregate",
             Self::Batch => "Batch",
+            Self::Columns => "Columns",
         }
     }
 }
@@ -107,7 +113,8 @@ pub struct Call<'a> {
     pub kind: CallKind,
     /// The arguments, or a batch's rows, each an array of arguments.
     pub args: Args<'a>,
-    /// A batch's number, which its reply repeats; 0 for other requests.
+    /// A batch's number, which its reply repeats, or the number of the first row
+    /// of columns among the caller's; 0 for other requests.
     pub id: u64,
     context: Context<'a>,
 }
@@ -154,7 +161,7 @@ impl<'a> Call<'a> {
             func: CallKind,
             #[serde(default, borrow)]
             arg: Option<&'a RawValue>,
-            #[serde(default)]
+            #[serde(default, alias = "first")]
             id: u64,
             #[serde(default, borrow)]
             meta: Option<&'a RawValue>,
@@ -163,7 +170,7 @@ impl<'a> Call<'a> {
         let arg = arg.map_or(&b"[]"[..], |arg| arg.get().as_bytes());
         let context = match (func, meta) {
             (CallKind::Exec, _) => Context::Last,
-            (CallKind::Batch, Some(meta)) => Context::Beside(meta.get().as_bytes()),
+            (CallKind::Batch | CallKind::Columns, Some(meta)) => Context::Beside(meta.get().as_bytes()),
             _ => Context::Absent,
         };
         let args = Args::new(Format::Json, arg, matches!(context, Context::Last))?;
@@ -175,7 +182,7 @@ impl<'a> Call<'a> {
         keys(bytes, |key, reader| {
             match key {
                 "func" => func = Some(reader.value()?),
-                "id" => id = reader.value()?,
+                "id" | "first" => id = reader.value()?,
                 "arg" => arg = reader.raw()?,
                 "meta" => meta = Some(reader.raw()?),
                 _ => drop(reader.raw()?),

@@ -32,10 +32,14 @@ pub enum Feature {
     Collected,
     /// Calls of a batch can be [cancelled](super::Cancel).
     Cancel,
+    /// Functions take [columns](super::end_columns_call), and columnar sources
+    /// and sinks send and take them. Only a plugin that is built with Arrow
+    /// offers it.
+    Columns,
 }
 
 impl Feature {
-    /// All features known to this version.
+    /// The features of every plugin of this version.
     pub const ALL: [Self; 4] = [Self::Batch, Self::AckWindow, Self::Collected, Self::Cancel];
 
     /// The feature's name in a [`Hello`].
@@ -45,6 +49,7 @@ impl Feature {
             Self::AckWindow => "ack-window",
             Self::Collected => "collected",
             Self::Cancel => "cancel",
+            Self::Columns => "columns",
         }
     }
 }
@@ -126,7 +131,13 @@ impl Hello {
         }
     }
 
-    /// Adds every codec and feature of this version.
+    /// Adds a feature.
+    pub fn with(mut self, feature: Feature) -> Self {
+        self.features.push(feature.name().to_owned());
+        self
+    }
+
+    /// Adds every codec and the features of every plugin of this version.
     pub fn with_everything(mut self) -> Self {
         self.codecs = vec![Format::MessagePack.name().to_owned()];
         self.features = Feature::ALL.iter().map(|feature| feature.name().to_owned()).collect();

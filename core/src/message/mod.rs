@@ -9,6 +9,7 @@ mod args;
 mod batch;
 mod cancel;
 mod collected;
+mod columns;
 mod control;
 mod envelope;
 mod function;
@@ -18,10 +19,11 @@ mod rows;
 mod source;
 
 pub use ack::{decode_ack, encode_ack};
-pub use args::{Arg, ArgWriter, Args, Arguments, EncodedArgs};
+pub use args::{Arg, ArgWriter, Args, Arguments, EncodedArgs, encode_row};
 pub use batch::{BatchReply, BatchWriter, Mark, Rows, decode_batch_reply, split_batch_reply};
 pub use cancel::Cancel;
 pub use collected::Collected;
+pub use columns::{COLUMNS_MARK, end_columns_call, is_columns, split_columns_call};
 pub use control::{ANSWER_OK, Command, CommandKind, Control, HANDSHAKE, Meta, SymbolKind};
 pub use function::{
     Call, CallKind, EncodedMeta, FunctionMeta, Outcome, decode_reply, encode_call, encode_error, encode_result,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
 
+use super::columns::is_columns;
 use crate::codec::{Error, Format, Reader};
 
 /// The message of a source, and where the record and its metadata are in it.
@@ -44,6 +45,13 @@ impl RawTuple {
         self.bytes.get(self.message.clone()).unwrap_or_default()
     }
 
+    /// The message if it is columns, an Arrow IPC stream, and no tuple: then it
+    /// is also [`message`](Self::message), and [`format`](Self::format) has no
+    /// meaning.
+    pub fn columns(&self) -> Option<&[u8]> {
+        Some(self.message()).filter(|message| is_columns(message))
+    }
+
     /// The record's metadata, encoded; `None` when there is none.
     pub fn meta(&self) -> Option<&[u8]> {
         self.bytes.get(self.meta.clone()?)
@@ -65,6 +73,10 @@ impl RawTuple {
     /// tuple nor an error.
     #[inline]
     pub fn find(&mut self, format: Format) -> crate::Result<Option<String>> {
+        if is_columns(&self.bytes) {
+            (self.message, self.meta) = (0..self.bytes.len(), None);
+            return Ok(None);
+        }
         let parts = match format {
             Format::Json => usual_json(&self.bytes).map_or_else(|| unusual_json(&mut self.bytes), Ok),
             Format::MessagePack => messagepack(&self.bytes),

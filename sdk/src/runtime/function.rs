@@ -121,6 +121,7 @@ fn carry_out(function: &mut dyn RawFunction, calls: &Calls, call: &Call<'_>, rep
             function.exec(&mut call.args.clone(), &context, &mut Reply::to_call(format, reply))
         }
         CallKind::Batch => carry_out_batch(function, calls, call, reply),
+        CallKind::Columns => Err("the call has no columns, or this plugin is built without the feature arrow".into()),
         CallKind::IsAggregate => Ok(encode_result(format, reply, &function.is_aggregate())?),
     }
 }
