@@ -128,6 +128,8 @@ fn every_example_in_rust_is_compiled() {
     let compiled = [
         "sdk/examples/guide.rs",
         "sdk/examples/lines.rs",
+        "sdk/examples/columns.rs",
+        "interop/tests/columns.rs",
         "examples/engine/tests/guide.rs",
         "examples/engine-async/tests/guide.rs",
         "manager/examples/mounted.rs",

@@ -24,6 +24,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `arrow59` | columns as record batches |
 //! | [`metrics`] | the figures of plugins and symbols for Prometheus |
 //! | [`host`](Host), `catalog` | the host, and which plugin serves a symbol |
 //! | `function`, `source`, `sink` | the handles of an engine, for threads and for tasks, and their part in each process |
@@ -41,6 +42,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unnameable_types)]
 
+#[cfg(feature = "arrow59")]
+pub mod arrow59;
 mod background;
 mod blocking;
 mod catalog;

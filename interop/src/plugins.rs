@@ -208,6 +208,40 @@ impl Default for Counting {
     }
 }
 
+/// The folder of the plugin with columns (`plugins/columns.rs`).
+pub struct Columns(tempfile::TempDir);
+
+impl Columns {
+    /// Makes the folder.
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("columns");
+        fs::create_dir(&folder).unwrap();
+        symlink(tools::columns(), folder.join("columns")).unwrap();
+        let manifest = json!({
+            "version": "v1.0.0",
+            "language": "rust",
+            "executable": "columns",
+            "sources": ["batches", "ramp", "rows"],
+            "sinks": ["totals", "lines"],
+            "functions": ["double", "label", "same", "batch_of", "half_of_them", "refuse", "panic", "wide", "crash", "triple", "add", "upper", "below_ten", "anything"],
+        });
+        fs::write(folder.join("columns.json"), manifest.to_string()).unwrap();
+        Self(root)
+    }
+
+    /// The plugin's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.0.path().join("columns")
+    }
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The folder of the plugin that keeps account of what it executes
 /// (`plugins/ledger.rs`).
 pub struct Ledger(tempfile::TempDir);

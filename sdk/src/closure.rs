@@ -4,10 +4,16 @@
 use std::marker::PhantomData;
 
 use ekuiper_core::codec::{Adapted, Format};
+#[cfg(feature = "arrow")]
+use ekuiper_core::columns::arrow_array::{ArrayRef, RecordBatch};
+#[cfg(feature = "arrow")]
+use ekuiper_core::columns::{Cells, ColumnWriter};
 use ekuiper_core::message::{Arg, Args};
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
+#[cfg(feature = "arrow")]
+use crate::columns::of_row;
 use crate::description::{Field, FunctionDescription, traced};
 use crate::error::{located, without_useless_place};
 use crate::output::{Output, Reply};
@@ -20,12 +26,12 @@ struct Closure<F, Signature> {
     signature: PhantomData<Signature>,
 }
 
-fn count(expected: usize, args: &Args<'_>) -> Result<(), Error> {
+pub(crate) fn count(expected: usize, args: &Args<'_>) -> Result<(), Error> {
     let got = arguments(args)?.len();
     if got == expected { Ok(()) } else { Err(Error::ArgumentCount { expected, got }) }
 }
 
-fn arguments<'a>(args: &Args<'a>) -> Result<Vec<Arg<'a>>, Error> {
+pub(crate) fn arguments<'a>(args: &Args<'a>) -> Result<Vec<Arg<'a>>, Error> {
     Ok(args.all().map_err(wrong_arguments)?)
 }
 
@@ -34,7 +40,7 @@ fn wrong_arguments(source: serde_json::Error) -> ekuiper_core::Error {
 }
 
 /// Reads an argument; an error has its position and path.
-fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Error> {
+pub(crate) fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Error> {
     arg.read().map_err(|source| {
         // Parse again with the path, which valid arguments need not pay for.
         let (field, source) = match arg.format() {
@@ -53,6 +59,14 @@ fn argument<T: DeserializeOwned>(arg: &Arg<'_>, position: usize) -> Result<T, Er
         };
         Error::Argument { position, field, source: without_useless_place(source) }
     })
+}
+
+/// Reads an argument from a column.
+#[cfg(feature = "arrow")]
+#[inline]
+fn value<T: DeserializeOwned>(column: &Cells<'_>, row: usize, position: usize) -> Result<T, Error> {
+    let misfit = |source| Error::Argument { position, field: String::new(), source };
+    column.at(row).read().map_err(misfit)
 }
 
 /// The error of a call whose arguments do not match the signature.
@@ -120,6 +134,23 @@ macro_rules! closures {
                     Ok(())
                 })
                 .into())
+            }
+
+            #[cfg(feature = "arrow")]
+            #[allow(non_snake_case)]
+            fn exec_columns(&mut self, batch: &RecordBatch, $ctx: &FunctionContext) -> Result<ArrayRef> {
+                let columns = batch.columns().iter().map(|column| Cells::new(column)).collect::<Result<Vec<_>, _>>()?;
+                let [$($name),*] = &columns[..] else {
+                    return Err(Error::ArgumentCount { expected: $count, got: columns.len() }.into());
+                };
+                let mut results = ColumnWriter::new(Some(&Out::data_type()), batch.num_rows());
+                for row in 0..batch.num_rows() {
+                    let _ = row;
+                    $(let $name = value::<$name>($name, row, $index + 1).map_err(|error| of_row($ctx, row, &error))?;)*
+                    let result = closures!(@call (self.function); $needs_context, $ctx; $($name),*);
+                    result.write(&mut Reply::to_column(&mut results)).map_err(|error| of_row($ctx, row, &*error))?;
+                }
+                Ok(results.finish())
             }
 
             fn needs_context(&self) -> bool {

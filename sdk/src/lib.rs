@@ -151,6 +151,8 @@
 //! in is replaced by a built-in one with the same wire protocol, with a line in
 //! the log; if there is none, the plugin ends.
 //!
+//! `arrow` adds [`columns`].
+//!
 //! `schemars` derives the [description] of a configuration from its type.
 //!
 //! # What lives where
@@ -168,6 +170,8 @@
 mod ack_mode;
 mod cancel;
 mod closure;
+#[cfg(feature = "arrow")]
+pub mod columns;
 mod config;
 mod configuration;
 mod context;

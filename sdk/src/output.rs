@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Display;
 
 use ekuiper_core::codec::Format;
+#[cfg(feature = "arrow")]
+use ekuiper_core::columns::ColumnWriter;
 use ekuiper_core::message::{BatchReply, encode_result};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -19,6 +21,8 @@ pub struct Reply<'r, 'b>(Target<'r, 'b>);
 enum Target<'r, 'b> {
     Call(Format, &'r mut Vec<u8>),
     Row(&'r mut BatchReply<'b>),
+    #[cfg(feature = "arrow")]
+    Column(&'r mut ColumnWriter),
 }
 
 impl<'r, 'b> Reply<'r, 'b> {
@@ -32,6 +36,12 @@ impl<'r, 'b> Reply<'r, 'b> {
         Self(Target::Row(reply))
     }
 
+    /// The next row of a column.
+    #[cfg(feature = "arrow")]
+    pub(crate) fn to_column(column: &'r mut ColumnWriter) -> Self {
+        Self(Target::Column(column))
+    }
+
     /// Writes the result; to be called once.
     ///
     /// # Errors
@@ -41,6 +51,8 @@ impl<'r, 'b> Reply<'r, 'b> {
         match &mut self.0 {
             Target::Call(format, buffer) => encode_result(*format, buffer, result)?,
             Target::Row(reply) => reply.result(result)?,
+            #[cfg(feature = "arrow")]
+            Target::Column(column) => column.push(result)?,
         }
         Ok(())
     }

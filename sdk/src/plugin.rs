@@ -72,6 +72,14 @@ impl Plugin {
         self.add_function(name.into(), function.into_function(true))
     }
 
+    /// Adds a columnar function: a closure of arrays, which gets the rows of a
+    /// batch at once: see [`columns`](crate::columns). Under an engine that
+    /// sends rows it is called with arrays of one value.
+    #[cfg(feature = "arrow")]
+    pub fn columnar<M>(self, name: impl Into<String>, function: impl crate::columns::IntoColumnar<M>) -> Self {
+        self.add_function(name.into(), function.into_columnar())
+    }
+
     fn add_function(mut self, name: String, function: BoxedFunction) -> Self {
         self.check(SymbolKind::Function, &name, self.definition.functions.contains_key(&name));
         self.definition.functions.insert(name, function.into());

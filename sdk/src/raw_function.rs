@@ -1,5 +1,7 @@
 //! The interface beneath all functions, and the conversion into it.
 
+#[cfg(feature = "arrow")]
+use ekuiper_core::columns::arrow_array::{ArrayRef, RecordBatch};
 use ekuiper_core::message::{Args, BatchReply, Rows};
 
 use crate::description::{Declared, FunctionDescription};
@@ -38,6 +40,17 @@ pub trait RawFunction: Send {
     /// The batch as a whole cannot be read.
     fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
         each_row(rows, ctx, reply, |row, reply| self.exec(row, ctx, &mut Reply::to_row(reply)))
+    }
+
+    /// Computes the results of rows whose arguments are columns. The default
+    /// calls [`exec`](Self::exec) for each row.
+    ///
+    /// # Errors
+    /// The author's error, or that of a row, with its number, which becomes that
+    /// of the call.
+    #[cfg(feature = "arrow")]
+    fn exec_columns(&mut self, batch: &RecordBatch, ctx: &FunctionContext) -> Result<ArrayRef> {
+        crate::columns::row_by_row(self, batch, ctx)
     }
 
     /// Whether each argument is the array of a window's values.

@@ -89,6 +89,31 @@ fn a_closure_that_cannot_be_sent() {
     assert_refused("not_send.rs", &["`Rc<i32>` cannot be sent between threads safely"]);
 }
 
+/// What the compiler says about wrong columnar functions.
+#[cfg(feature = "arrow")]
+mod columnar {
+    use super::*;
+
+    const NOT_COLUMNAR: &str = "not a function of columns that a plugin can serve";
+
+    #[test]
+    fn what_is_right_compiles() {
+        compile("columnar_good.rs").unwrap();
+    }
+
+    #[test]
+    fn a_function_of_values() {
+        let advice = "a closure of single values, such as `|x: f64| …`, is added by `function`";
+        assert_refused("columnar_value.rs", &["cannot be a plugin's columnar function", NOT_COLUMNAR, advice]);
+    }
+
+    #[test]
+    fn a_result_that_is_no_array() {
+        let result = "and returns an array with a value for each row";
+        assert_refused("columnar_result.rs", &["cannot be a plugin's columnar function", NOT_COLUMNAR, result]);
+    }
+}
+
 #[test]
 fn a_source_that_is_none() {
     assert_refused("not_a_source.rs", &["`{integer}` is not a source", "implement `Source` for it"]);

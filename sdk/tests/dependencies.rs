@@ -26,5 +26,7 @@ fn the_tree_is_small_and_pure_rust() {
     let asynchronous = ["tokio", "async-std", "smol", "futures", "futures-core", "mio", "async-io"];
     let found: Vec<_> = asynchronous.iter().filter(|name| crates.contains(**name)).collect();
     assert!(found.is_empty(), "async runtimes: {found:?}");
+    let heavy: Vec<_> = crates.iter().filter(|name| name.starts_with("arrow")).collect();
+    assert!(heavy.is_empty(), "columns: {heavy:?}");
     assert!(crates.len() <= 45, "{} crates: an author feels each in every build", crates.len());
 }

@@ -12,6 +12,13 @@ const WITH_TRANSPORTS: [&str; 6] =
     ["ekuiper-sdk", "ekuiper-host", "ekuiper-manager", "ekuiper-cli", "ekuiper-bench", "mirror"];
 const TRANSPORTS: [&str; 3] = ["uds", "nng", "zeromq"];
 
+/// The crates that have columns as a feature, and what it needs.
+const WITH_COLUMNS: [(&str, &str); 3] = [
+    ("ekuiper-core", "arrow"),
+    ("ekuiper-sdk", "arrow,uds"),
+    ("ekuiper-host", "arrow59,uds"),
+];
+
 /// Everything, in the order of what fails fastest.
 pub(crate) fn run() -> Result<()> {
     let tools = tools::set_up()?;
@@ -23,6 +30,9 @@ pub(crate) fn run() -> Result<()> {
         for features in combinations() {
             check(&["check", "--package", package, "--no-default-features", "--features", &features])?;
         }
+    }
+    for (package, features) in WITH_COLUMNS {
+        check(&["check", "--package", package, "--no-default-features", "--features", features])?;
     }
     let mut doc = cargo();
     doc.args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings");
@@ -41,12 +51,12 @@ fn combinations() -> impl Iterator<Item = String> {
 }
 
 /// What the default builds of an author, an engine and a user have to carry: no
-/// C but libc's, no charts, and no async runtime but the command's, which
+/// C but libc's, no columns, no charts, and no async runtime but the command's, which
 /// answers requests over HTTP.
 fn light_trees() -> Result<()> {
     let is_heavy = |name: &str| {
         let is_c = name.ends_with("-sys") && !["linux-raw-sys", "libc"].contains(&name);
-        is_c || ["plotters", "tonic"].contains(&name)
+        is_c || name.starts_with("arrow") || ["plotters", "tonic"].contains(&name)
     };
     let is_runtime = |name: &str| ["tokio", "async-std", "smol", "async-executor"].contains(&name);
     for package in ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli"] {

@@ -29,6 +29,7 @@ impl Error {
             | Self::Timeout { plugin, .. }
             | Self::Expired { plugin, .. }
             | Self::QueueFull { plugin, .. }
+            | Self::NoColumns { plugin, .. }
             | Self::OutcomeUnknown { plugin, .. }
             | Self::Exited { plugin, .. }
             | Self::Away { plugin, .. }
@@ -72,6 +73,7 @@ impl Error {
             | Self::Refused { symbol, .. }
             | Self::Expired { symbol, .. }
             | Self::QueueFull { symbol, .. }
+            | Self::NoColumns { symbol, .. }
             | Self::Function { symbol, .. }
             | Self::Source { symbol, .. }
             | Self::Overrun { symbol, .. }
@@ -121,7 +123,7 @@ impl Error {
     ///
     /// | delivery | errors |
     /// |---|---|
-    /// | [`NotSent`](ErrorDelivery::NotSent) | those of folders, manifests, names, configs and starts of a plugin, and of pools that cannot be; [`Expired`](Error::Expired), [`QueueFull`](Error::QueueFull), [`Away`](Error::Away), [`Broken`](Error::Broken), [`Updating`](Error::Updating), [`Stopping`](Error::Stopping), [`Replaced`](Error::Replaced), [`NotRestored`](Error::NotRestored), [`SinkBroken`](Error::SinkBroken); an update that was not carried out |
+    /// | [`NotSent`](ErrorDelivery::NotSent) | those of folders, manifests, names, configs and starts of a plugin, and of pools that cannot be; [`Expired`](Error::Expired), [`QueueFull`](Error::QueueFull), [`NoColumns`](Error::NoColumns), [`Away`](Error::Away), [`Broken`](Error::Broken), [`Updating`](Error::Updating), [`Stopping`](Error::Stopping), [`Replaced`](Error::Replaced), [`NotRestored`](Error::NotRestored), [`SinkBroken`](Error::SinkBroken); an update that was not carried out |
     /// | [`Answered`](ErrorDelivery::Answered) | [`Function`](Error::Function), [`Source`](Error::Source), [`Sink`](Error::Sink), [`Refused`](Error::Refused), [`NotStopped`](Error::NotStopped) |
     /// | [`Unknown`](ErrorDelivery::Unknown) | [`OutcomeUnknown`](Error::OutcomeUnknown), [`Exited`](Error::Exited), [`Overrun`](Error::Overrun), [`NotCollected`](Error::NotCollected), [`Stopped`](Error::Stopped) |
     /// | depends on the request | [`Timeout`](Error::Timeout): `NotSent` if no plugin was connected, or an earlier request took the time; [`Message`](Error::Message): `NotSent` if a value could not be encoded, `Answered` if the answer could not be decoded; [`Transport`](Error::Transport), [`Shortage`](Error::Shortage) |
@@ -156,6 +158,7 @@ impl Error {
             | Self::NotPoolable { .. }
             | Self::Expired { .. }
             | Self::QueueFull { .. }
+            | Self::NoColumns { .. }
             | Self::Away { .. }
             | Self::Stopping { .. }
             | Self::Updating { .. }

@@ -58,6 +58,7 @@ kinds! {
     Timeout
     Expired
     QueueFull
+    NoColumns
     OutcomeUnknown
     Exited
     Away

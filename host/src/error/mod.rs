@@ -317,6 +317,17 @@ pub enum Error {
         /// The host's `call_queue`, in bytes.
         limit: usize,
     },
+    /// The plugin takes no columns: it is on an official SDK, on ours without its
+    /// feature `arrow`, or supervises itself.
+    #[error(
+        "plugin {plugin}: {symbol} was not given columns: the plugin takes rows only: send rows, or build it on ekuiper-sdk with the feature arrow"
+    )]
+    NoColumns {
+        /// The plugin.
+        plugin: String,
+        /// The symbol.
+        symbol: String,
+    },
     /// The plugin crashed, or its connection ended, between the request and the
     /// answer: whether the request was carried out is unknown.
     #[error("plugin {plugin}: outcome unknown: {what}: {}", lost(exit))]

@@ -1,5 +1,7 @@
 //! Calls of a plugin's function.
 
+#[cfg(feature = "arrow59")]
+pub(crate) mod columns;
 mod command;
 pub(crate) mod many;
 pub(crate) mod options;
@@ -12,7 +14,7 @@ mod spin;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use ekuiper_core::message::{Arguments, CallKind, FunctionMeta};
+use ekuiper_core::message::{Arguments, CallKind, FunctionMeta, is_columns};
 use serde::de::DeserializeOwned;
 
 use crate::Result;
@@ -163,6 +165,31 @@ impl Function {
         A: Arguments,
     {
         many::call_many_into(self, rows.into_iter(), each)
+    }
+
+    /// Calls the function with columns, one for each argument, which are an
+    /// Arrow IPC stream of one record batch; returns a stream of one column,
+    /// with a value for each row. It is one call: if the function fails for a
+    /// row, the whole call fails, with the row's number.
+    ///
+    /// Works with every version of every Arrow library;
+    /// `arrow59::call_columns` does it with record batches, splits long ones,
+    /// and calls a plugin that takes no columns with rows. The options of calls
+    /// do not apply.
+    ///
+    /// # Errors
+    /// [`NoColumns`](crate::Error::NoColumns), when the plugin takes none;
+    /// otherwise as [`Function::call`].
+    pub fn call_columns(&self, stream: &[u8]) -> Result<Vec<u8>> {
+        let write = |request: &mut Vec<u8>| {
+            if !is_columns(stream) {
+                let source = serde::de::Error::custom("they are no Arrow IPC stream");
+                return Err(ekuiper_core::Error::Encode { what: "the columns", source });
+            }
+            request.extend_from_slice(stream);
+            Ok(())
+        };
+        self.route.call_columns(0, write, |reply| Ok(reply.to_vec()))
     }
 
     /// Makes a call without waiting for anything. [`PendingCall`] is a future of

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{
     Arguments, CallKind, EncodedMeta, Feature, FunctionMeta, Meta, Outcome, SymbolKind, decode_reply, encode_call,
+    end_columns_call, is_columns,
 };
 use ekuiper_core::transport::TransportError;
 use serde::de::DeserializeOwned;
@@ -70,6 +71,10 @@ impl FunctionConnection {
 
     pub(super) fn takes_batches(&self) -> bool {
         self.running.has(Feature::Batch)
+    }
+
+    pub(super) fn takes_columns(&self) -> bool {
+        self.running.has(Feature::Columns)
     }
 }
 
@@ -141,17 +146,53 @@ impl FunctionRoute {
     ) -> Result<R> {
         let now = Instant::now();
         let call = self.counted.begin(1, now);
-        let outcome = self.exchange(now, kind, args, meta);
+        let encode = |connection: &FunctionConnection, request: &mut Vec<u8>| {
+            encode_call(connection.format(), request, kind, args, meta).map_err(|source| self.unsent(kind, source))
+        };
+        let outcome = self.exchange(now, kind, encode, |format, reply| decode_reply(format, reply));
         call.end(&outcome);
         outcome
     }
 
-    fn exchange<R: DeserializeOwned>(
+    /// Makes a call with columns, which `write` writes, and whose first row has
+    /// this number; waits for its answer, whose columns `read` reads. Counts as
+    /// one call.
+    pub(super) fn call_columns<R>(
+        &self,
+        first: usize,
+        write: impl Fn(&mut Vec<u8>) -> ekuiper_core::Result<()>,
+        read: impl Fn(&[u8]) -> ekuiper_core::Result<R>,
+    ) -> Result<R> {
+        let kind = CallKind::Columns;
+        let now = Instant::now();
+        let call = self.counted.begin(1, now);
+        let encode = |connection: &FunctionConnection, request: &mut Vec<u8>| {
+            if !connection.takes_columns() {
+                return Err(self.no_columns());
+            }
+            write(request).map_err(|source| self.unsent(kind, source))?;
+            end_columns_call(connection.format(), request, first as u64, &self.encoded_meta);
+            Ok(())
+        };
+        let outcome = self.exchange(now, kind, encode, |format, reply| {
+            if is_columns(reply) {
+                return read(reply).map(Ok);
+            }
+            Ok(match decode_reply::<serde::de::IgnoredAny>(format, reply)? {
+                Err(text) => Err(text),
+                Ok(_) => Err("the plugin answered without columns".into()),
+            })
+        });
+        call.end(&outcome);
+        outcome
+    }
+
+    fn exchange<R>(
         &self,
         now: Instant,
         kind: CallKind,
-        args: &impl Arguments,
-        meta: Option<&EncodedMeta>,
+        encode: impl Fn(&FunctionConnection, &mut Vec<u8>) -> Result<()>,
+        read: impl Fn(Format, &[u8]) -> ekuiper_core::Result<Outcome<R>>,
     ) -> Result<R> {
         let what = || self.what(kind);
         let options = &self.plugin.site.options;
@@ -172,13 +213,13 @@ impl FunctionRoute {
             };
             let format = connection.format();
             request.clear();
-            if let Err(source) = encode_call(format, &mut request, kind, args, meta) {
-                break Err(self.unsent(kind, source));
+            if let Err(error) = encode(&connection, &mut request) {
+                break Err(error);
             }
             let is_stopped = || self.holder.check().is_err();
             let stop = Some((now + LOOK_PAUSE, &is_stopped as &dyn Fn() -> bool));
             let answer_by = later(now, options.recv_timeout);
-            let read = |reply: &[u8]| decode_reply::<R>(format, reply);
+            let read = |reply: &[u8]| read(format, reply);
             match connection.channel.exchange_unless(&request, [send_by, answer_by], stop, read) {
                 Ok(reply) => break Ok(reply),
                 Err(Failure::Timeout | Failure::NotReady(_)) if is_stopped() => break Err(Error::Stopped),
@@ -257,6 +298,11 @@ impl FunctionRoute {
             return Error::Timeout { plugin, what: self.what(CallKind::Exec), after };
         }
         Error::Expired { plugin, symbol: self.symbol.to_string(), after }
+    }
+
+    /// Returns the error of columns for a plugin that takes none.
+    pub(super) fn no_columns(&self) -> Error {
+        Error::NoColumns { plugin: self.plugin.name().to_owned(), symbol: self.symbol.to_string() }
     }
 
     /// Returns the error of a call that finds no room among those that wait.

@@ -5,6 +5,8 @@ pub(crate) mod pending;
 pub(crate) mod tally;
 
 mod acks;
+#[cfg(feature = "arrow59")]
+pub(crate) mod columns;
 mod connection;
 mod errors;
 mod proof;
@@ -24,7 +26,7 @@ use serde::Serialize;
 use crate::background::Task;
 use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
-use crate::{Result, blocking};
+use crate::{Error, Result, blocking};
 use async_sink::AsyncSink;
 use pending::PendingAck;
 use sender::Sender;
@@ -156,6 +158,30 @@ impl Sink {
     pub fn send_bytes(&self, message: &[u8]) -> Result<()> {
         let (mut sending, since) = self.sender.begin()?;
         self.sender.transmit(&mut sending, message, false, since)?.map_or(Ok(()), |sent| sent.wait())
+    }
+
+    /// Sends columns, an Arrow IPC stream of one record batch, unchanged.
+    /// `arrow59::send_batch` sends record batches, and rows to a sink that takes
+    /// no columns.
+    ///
+    /// # Errors
+    /// [`Error::NoColumns`](crate::Error::NoColumns), when the sink does not
+    /// [take them](crate::description::SinkDescription::columnar); otherwise as
+    /// [`Sink::send`].
+    pub fn send_columns(&self, stream: &[u8]) -> Result<()> {
+        if self.takes_columns()? {
+            return self.send_bytes(stream);
+        }
+        let plugin = self.session().plugin.name().to_owned();
+        let symbol = self.session().control.symbol_name.clone();
+        Err(self.session().counted(Error::NoColumns { plugin, symbol }))
+    }
+
+    fn takes_columns(&self) -> Result<bool> {
+        let session = self.session();
+        let connection = session.connection(deadline_after(session.send_timeout()));
+        let connection = connection.map_err(|error| session.counted(error))?;
+        Ok(connection.running.is_columnar(&session.control.symbol_name))
     }
 
     /// Waits until everything that was sent has been collected. A plugin on an

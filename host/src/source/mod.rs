@@ -2,6 +2,8 @@
 
 pub(crate) mod async_source;
 pub(crate) mod backlog;
+#[cfg(feature = "arrow59")]
+pub(crate) mod batches;
 
 mod connection;
 mod session;
@@ -33,11 +35,12 @@ pub struct SourceBuilder {
     plugin: Result<Arc<Plugin>>,
     target: Target,
     datasource: String,
+    columns: bool,
 }
 
 impl SourceBuilder {
     pub(crate) fn new(plugin: Result<Arc<Plugin>>, symbol: &str) -> Self {
-        Self { plugin, target: Target::new(SymbolKind::Source, symbol), datasource: String::new() }
+        Self { plugin, target: Target::new(SymbolKind::Source, symbol), datasource: String::new(), columns: false }
     }
 
     target_setters!();
@@ -45,6 +48,15 @@ impl SourceBuilder {
     /// Sets what the source is to read: a topic, for example. Default: empty.
     pub fn datasource(mut self, datasource: impl Into<String>) -> Self {
         self.datasource = datasource.into();
+        self
+    }
+
+    /// Asks for record batches as the source makes them, as Arrow IPC streams:
+    /// [`RawTuple::columns`] of [`Source::next_raw`], or `arrow59::batches`. To
+    /// every other reader of this source they are errors. A source that emits
+    /// rows, and one that takes no notice of this, sends tuples as before.
+    pub fn columns(mut self) -> Self {
+        self.columns = true;
         self
     }
 
@@ -85,9 +97,10 @@ impl SourceBuilder {
     }
 
     fn session(self) -> Result<Arc<SourceSession>> {
-        let Self { plugin, target, datasource } = self;
+        let Self { plugin, target, datasource, columns } = self;
         let plugin = plugin?;
         let control = Control::source(&target.symbol, target.meta.clone(), &datasource, target.config(plugin.name())?);
+        let control = control.with_columns(columns);
         Ok(SourceSession::new(plugin, target, control))
     }
 }

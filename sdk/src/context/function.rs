@@ -10,9 +10,21 @@ use crate::cancel::CallWatch;
 pub struct FunctionContext {
     pub(crate) meta: FunctionMeta,
     pub(crate) watch: CallWatch,
+    /// The number of the first row of columns, among those of the caller.
+    #[cfg(feature = "arrow")]
+    pub(crate) first_row: u64,
 }
 
 impl FunctionContext {
+    pub(crate) fn new(meta: FunctionMeta, watch: CallWatch) -> Self {
+        Self {
+            meta,
+            watch,
+            #[cfg(feature = "arrow")]
+            first_row: 0,
+        }
+    }
+
     /// The rule's id.
     pub fn rule_id(&self) -> &str {
         &self.meta.rule_id

@@ -7,6 +7,10 @@ use std::time::Instant;
 
 use ekuiper_core::Chain;
 use ekuiper_core::codec::{Adapted, Format};
+#[cfg(feature = "arrow")]
+use ekuiper_core::columns::{self, TableReader, TableWriter, arrow_array::RecordBatch, arrow_buffer::Buffer};
+#[cfg(feature = "arrow")]
+use ekuiper_core::message::is_columns;
 use ekuiper_core::message::{Meta, encode_ack};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
@@ -91,6 +95,16 @@ impl SinkContext {
     /// [`Error::Rows`], with the path and the position: the message is neither,
     /// or a row cannot be read as `T`.
     pub fn rows<T: DeserializeOwned>(&self, data: &[u8]) -> Result<Vec<T>, Error> {
+        #[cfg(feature = "arrow")]
+        if is_columns(data) {
+            let batch = self.batch(data)?;
+            let rows = TableReader::new(&batch)?;
+            let read = |row| {
+                let place = |source| Error::Rows { field: format!("[{row}]"), source };
+                rows.row(row).read().map_err(place)
+            };
+            return (0..batch.num_rows()).map(read).collect();
+        }
         match data.iter().find(|byte| !byte.is_ascii_whitespace()) {
             Some(b'[') => read(data),
             Some(b'{') => read(data).map(|row| vec![row]),
@@ -99,6 +113,27 @@ impl SinkContext {
                 Err(Error::Rows { field: String::new(), source })
             }
         }
+    }
+
+    /// The rows of a message as columns: a record batch, which only a sink gets
+    /// that [says so](crate::description::SinkDescription::columnar), or rows, as
+    /// every sink gets them. Of rows, each field is a column, of bools, 64-bit
+    /// integers, 64-bit floats or texts; a field that a row does not have is
+    /// null.
+    ///
+    /// # Errors
+    /// [`Error::Message`]: the batch is malformed. [`Error::Rows`]: the message
+    /// is neither, or a field has two types, or lists or objects.
+    #[cfg(feature = "arrow")]
+    pub fn batch(&self, data: &[u8]) -> Result<RecordBatch, Error> {
+        if is_columns(data) {
+            return Ok(columns::decode(&Buffer::from(data))?);
+        }
+        let mut table = TableWriter::new();
+        for row in self.rows::<serde_json::Map<String, serde_json::Value>>(data)? {
+            table.push(&row)?;
+        }
+        Ok(table.finish()?)
     }
 
     /// Acknowledges the oldest message that is not acknowledged yet. Does

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::buffer::trim;
 use ekuiper_core::codec::Format;
+#[cfg(feature = "arrow")]
+use ekuiper_core::columns::{self, TableReader, arrow_array::RecordBatch};
 use ekuiper_core::message::{Meta, encode_source_error, encode_tuple};
 use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::TransportError;
@@ -32,6 +34,9 @@ struct Inner {
     meta: Meta,
     /// The codec of the source's messages.
     format: Format,
+    /// Whether batches are sent as they are.
+    #[cfg(feature = "arrow")]
+    columns: bool,
     outlet: Box<dyn Outlet>,
     span: Span,
     buffer: Mutex<Vec<u8>>,
@@ -54,10 +59,13 @@ struct End {
 
 impl SourceContext {
     /// The context of a source that logs in the current span.
-    pub(crate) fn new(meta: Meta, format: Format, outlet: Box<dyn Outlet>) -> Self {
+    pub(crate) fn new(meta: Meta, format: Format, columns: bool, outlet: Box<dyn Outlet>) -> Self {
+        let _ = columns;
         Self(Arc::new(Inner {
             meta,
             format,
+            #[cfg(feature = "arrow")]
+            columns,
             outlet,
             span: Span::current(),
             buffer: Mutex::default(),
@@ -117,6 +125,41 @@ impl SourceContext {
         let sent = sent.map_err(Error::from).and_then(|()| self.send(&buffer));
         trim(&mut buffer);
         sent
+    }
+
+    /// Sends the rows of a record batch: as they are to a reader of batches,
+    /// which only our host has, in messages of about 512 KiB; otherwise as a
+    /// tuple for each row.
+    ///
+    /// # Errors
+    /// As [`SourceContext::emit`]. [`Error::Message`]: the batch has a type that
+    /// cannot be sent, or a row has NaN, which only batches can hold. Some rows
+    /// may have been sent.
+    #[cfg(feature = "arrow")]
+    pub fn emit_batch(&self, batch: &RecordBatch) -> Result<(), Error> {
+        if !self.0.columns {
+            let rows = TableReader::new(batch)?;
+            return (0..batch.num_rows()).try_for_each(|row| self.emit(&rows.row(row)));
+        }
+        columns::parts(batch, usize::MAX).try_for_each(|part| self.emit_part(&part))
+    }
+
+    /// Sends a part of a batch, in halves if it is too long.
+    #[cfg(feature = "arrow")]
+    fn emit_part(&self, part: &RecordBatch) -> Result<(), Error> {
+        let mut buffer = lock(&self.0.buffer);
+        buffer.clear();
+        let sent = columns::encode(&mut buffer, part).map_err(Error::from).and_then(|()| self.send(&buffer));
+        trim(&mut buffer);
+        drop(buffer);
+        let rows = part.num_rows();
+        match sent {
+            Err(Error::Transport { source: TransportError::TooLong { .. }, .. }) if rows > 1 => {
+                self.emit_part(&part.slice(0, rows / 2))?;
+                self.emit_part(&part.slice(rows / 2, rows - rows / 2))
+            }
+            sent => sent,
+        }
     }
 
     /// Reports an error to the engine. The source may continue after it.
@@ -307,7 +350,7 @@ mod tests {
     }
 
     fn context() -> SourceContext {
-        SourceContext::new(Meta::default(), Format::Json, Box::new(Nowhere))
+        SourceContext::new(Meta::default(), Format::Json, false, Box::new(Nowhere))
     }
 
     #[test]

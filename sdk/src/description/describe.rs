@@ -99,6 +99,17 @@ impl<Marker, F: IntoFunction<Marker>> IntoFunction<ByDescription<Marker>> for De
     }
 }
 
+#[cfg(feature = "arrow")]
+impl<Marker, F: crate::columns::IntoColumnar<Marker>> crate::columns::IntoColumnar<ByDescription<Marker>>
+    for Described<F>
+{
+    fn into_columnar(self) -> BoxedFunction {
+        let mut function = self.function.into_columnar();
+        function.declared = self.declared;
+        function
+    }
+}
+
 impl Declared {
     pub(crate) fn names_arguments(&self) -> bool {
         self.arguments.is_some()

@@ -14,8 +14,8 @@ pub(super) trait Answer {
     /// Called when a connection has begun.
     fn greeted(&mut self) {}
 
-    /// Appends the answer to a command.
-    fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>);
+    /// Appends the answer to a command, whose buffer may be changed.
+    fn answer(&mut self, command: &mut Vec<u8>, reply: &mut Vec<u8>);
 
     /// Appends an answer that is an error with this text.
     fn refuse(&mut self, text: &str, reply: &mut Vec<u8>);
@@ -93,7 +93,7 @@ pub(super) fn serve(
             }),
             Step::Answer(connection) => {
                 reply.clear();
-                server.answer(&command, &mut reply);
+                server.answer(&mut command, &mut reply);
                 trim(&mut command);
                 let mut sent = request.send(connection, &reply, None);
                 if let Err(TransportError::TooLong { length, max }) = sent {

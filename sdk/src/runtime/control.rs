@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use ekuiper_core::message::{ANSWER_OK, Cancel};
+use ekuiper_core::message::{ANSWER_OK, Cancel, Feature};
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Request, TransportError};
 
@@ -34,7 +34,10 @@ pub(super) fn serve(plugin: Definition, site: Site) -> Result<()> {
     };
     watchdog::watch(bell.clone(), stop)?;
     let absence = plugin.limits.host_absence;
-    let greeting = site.greeting(|| plugin.hello().with_everything());
+    let greeting = site.greeting(|| match plugin.hello().with_everything() {
+        hello if cfg!(feature = "arrow") => hello.with(Feature::Columns),
+        hello => hello,
+    });
     let name = plugin.name.clone();
     let cancels = site.cancels.clone();
     let symbols = begin(plugin, site, bell)?;
@@ -109,7 +112,7 @@ impl channel::Answer for Commands<'_> {
         self.cancels.forget();
     }
 
-    fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>) {
+    fn answer(&mut self, command: &mut Vec<u8>, reply: &mut Vec<u8>) {
         match Cancel::decode(command) {
             // Whatever another thread does with the symbols meanwhile.
             Some(Ok(cancels)) => {

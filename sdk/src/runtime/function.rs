@@ -23,7 +23,7 @@ use crate::{Error, FunctionContext, Result};
 
 /// What is known of a function's calls.
 pub(crate) struct Calls {
-    pub(super) format: Format,
+    pub(crate) format: Format,
     /// `None` where no supervisor restarts this process.
     pub(super) mark: Option<FunctionMark>,
     pub(super) cancelled: Option<Arc<CancelledCalls>>,
@@ -70,10 +70,14 @@ struct Server<'a> {
 }
 
 impl channel::Answer for Server<'_> {
-    fn answer(&mut self, call: &[u8], reply: &mut Vec<u8>) {
+    fn answer(&mut self, call: &mut Vec<u8>, reply: &mut Vec<u8>) {
         if self.calls.mark.as_mut().is_some_and(|mark| mark.begin(call) == Begin::Unknown) {
             tracing::error!("a call that was in flight when the previous worker died is not executed again");
             return encode_error(self.calls.format, reply, UNKNOWN_CALL);
+        }
+        #[cfg(feature = "arrow")]
+        if ekuiper_core::message::is_columns(call) {
+            return crate::columns::answer(self.function, &self.calls, call, reply);
         }
         answer(self.function, &self.calls, call, reply);
     }
@@ -134,7 +138,7 @@ fn carry_out_batch(function: &mut dyn RawFunction, calls: &Calls, batch: &Call<'
     let watch = executing.as_ref().map(Executing::watch).unwrap_or_default();
     let meta = if function.needs_context() { batch.meta()? } else { FunctionMeta::default() };
     let mut results = BatchReply::new(calls.format, reply, batch.id).within(calls.limit);
-    function.exec_batch(&mut Rows::new(&batch.args)?, &FunctionContext { meta, watch }, &mut results)?;
+    function.exec_batch(&mut Rows::new(&batch.args)?, &FunctionContext::new(meta, watch), &mut results)?;
     results.finish();
     Ok(())
 }

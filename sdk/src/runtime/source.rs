@@ -65,7 +65,7 @@ pub(super) fn live(
     let waiting = push.clone();
     progress.waits(move || waiting.close());
     push.connect(Some(deadline_after(CONNECT))).map_err(fail)?;
-    let ctx = SourceContext::new(control.meta, format, Box::new(Channel(push.clone())));
+    let ctx = SourceContext::new(control.meta, format, control.columns, Box::new(Channel(push.clone())));
     let (stopped, closed) = (ctx.clone(), push.clone());
     let stopper = Stopper::by_asking(move || {
         stopped.stop();

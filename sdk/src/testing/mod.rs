@@ -43,6 +43,8 @@ mod meta;
 mod sink;
 mod source;
 
+#[cfg(feature = "arrow")]
+pub use function::columnar;
 pub use function::{FunctionTest, aggregate, function};
 pub use sink::{OpenSink, SinkTest, sink};
 pub use source::{RunningSource, SourceTest, source};

@@ -56,7 +56,7 @@ impl SourceTest {
         described.configure(&config, || source.configure(&datasource, &config))?;
         // Without capacity: `emit` blocks until the tuple is read, as in production.
         let (sender, emitted) = mpsc::sync_channel(0);
-        let ctx = SourceContext::new(test_meta(), Format::Json, Box::new(Collected(sender.clone())));
+        let ctx = SourceContext::new(test_meta(), Format::Json, false, Box::new(Collected(sender.clone())));
         let opened = ctx.clone();
         let (report, outcome) = mpsc::channel();
         std::thread::Builder::new().name("source".into()).spawn(move || {

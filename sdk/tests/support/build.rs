@@ -21,9 +21,12 @@ pub fn unruly() -> &'static PathBuf {
 pub fn artifacts(target: &[&str]) -> Vec<Value> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.args(["build", "--quiet", "--message-format=json", "--package=ekuiper-sdk", "--no-default-features"]);
-    for (feature, on) in
-        [("uds", cfg!(feature = "uds")), ("nng", cfg!(feature = "nng")), ("zeromq", cfg!(feature = "zeromq"))]
-    {
+    for (feature, on) in [
+        ("arrow", cfg!(feature = "arrow")),
+        ("uds", cfg!(feature = "uds")),
+        ("nng", cfg!(feature = "nng")),
+        ("zeromq", cfg!(feature = "zeromq")),
+    ] {
         if on {
             command.arg(format!("--features={feature}"));
         }

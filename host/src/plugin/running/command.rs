@@ -20,6 +20,8 @@ impl Running {
         let reports =
             control.plugin_type == SymbolKind::Sink && !control.requires_ack() && self.has(Feature::Collected);
         let control = control.clone().with_format(self.format(control.plugin_type)).with_reports(reports);
+        let columns = control.columns && self.has(Feature::Columns);
+        let control = control.with_columns(columns);
         let encoded = Command { kind, control: control.clone() }
             .encode()
             .map_err(|source| Error::Message { what: what().not_sent(), source: source.into() })?;

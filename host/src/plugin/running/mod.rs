@@ -177,6 +177,12 @@ impl Running {
         self.hello.has(feature)
     }
 
+    /// Returns whether a sink takes columns, by what the plugin says about it.
+    pub(crate) fn is_columnar(&self, sink: &str) -> bool {
+        let described = self.description().and_then(|plugin| plugin.sinks.iter().find(|known| known.name == sink));
+        self.has(Feature::Columns) && described.is_some_and(|sink| sink.columnar)
+    }
+
     /// Returns whether failed operations are to be retried with the next
     /// process: this one has ended, or is being replaced.
     pub(crate) fn is_over(&self) -> bool {

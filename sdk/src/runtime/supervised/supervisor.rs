@@ -457,7 +457,7 @@ impl Courier {
 }
 
 impl channel::Answer for Courier {
-    fn answer(&mut self, command: &[u8], reply: &mut Vec<u8>) {
+    fn answer(&mut self, command: &mut Vec<u8>, reply: &mut Vec<u8>) {
         self.tell(Event::Command(command.to_vec()));
         match self.answered.recv() {
             Ok(answer) => reply.extend_from_slice(&answer),

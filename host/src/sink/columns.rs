@@ -1,0 +1,53 @@
+//! Record batches to a sink.
+
+use ekuiper_core::columns::arrow_array::RecordBatch;
+use ekuiper_core::columns::{TableReader, encode, parts};
+use ekuiper_core::message::encode_rows;
+use serde::ser::{Serialize, Serializer};
+
+use super::Sink;
+use crate::{Error, Result};
+
+/// Sends the rows of a record batch, in messages of about 512 KiB: as columns to
+/// a sink that [takes them](crate::description::SinkDescription::columnar), and
+/// otherwise as arrays of rows. With acknowledgements, returns once each message
+/// is acknowledged.
+///
+/// # Errors
+/// As [`Sink::send`], for the first message that fails: those before it were
+/// sent, and no later ones. Rows cannot have all values of columns, NaN for
+/// example.
+pub fn send_batch(sink: &Sink, batch: &RecordBatch) -> Result<()> {
+    let is_columnar = sink.takes_columns()?;
+    let max = sink.session().plugin.site.options.max_message;
+    parts(batch, max).try_for_each(|part| send_part(sink, &part, is_columnar, max))
+}
+
+/// Sends a part of a batch, in halves if it is too long.
+fn send_part(sink: &Sink, part: &RecordBatch, is_columnar: bool, max: usize) -> Result<()> {
+    let unsent = |source: ekuiper_core::Error| {
+        let what = sink.session().what().not_sent();
+        sink.session().counted(Error::Message { what, source: source.into() })
+    };
+    let mut message = Vec::new();
+    let encoded = match is_columnar {
+        true => encode(&mut message, part),
+        false => TableReader::new(part).and_then(|rows| encode_rows(&mut message, &Rows(&rows, part.num_rows()))),
+    };
+    encoded.map_err(unsent)?;
+    let rows = part.num_rows();
+    if message.len() > max && rows > 1 {
+        send_part(sink, &part.slice(0, rows / 2), is_columnar, max)?;
+        return send_part(sink, &part.slice(rows / 2, rows - rows / 2), is_columnar, max);
+    }
+    sink.send_bytes(&message)
+}
+
+/// Rows, as an array.
+struct Rows<'a>(&'a TableReader<'a>, usize);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.collect_seq((0..self.1).map(|row| self.0.row(row)))
+    }
+}

@@ -1,0 +1,332 @@
+//! Columns between our host and our SDK: functions, sources and sinks, with
+//! record batches and with rows, on plugins that have columns and those that do
+//! not.
+
+// The helpers are tests as well.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ekuiper_core::columns::{decode, encode};
+use ekuiper_host::arrow59::arrow_array::builder::StringDictionaryBuilder;
+use ekuiper_host::arrow59::arrow_array::types::{Float64Type, Int32Type};
+use ekuiper_host::arrow59::arrow_array::*;
+use ekuiper_host::arrow59::{batches, call_columns, send_batch};
+use ekuiper_host::{Chain, Error, Format, Host, HostBuilder, Result, Sink};
+use ekuiper_interop::guard::Watchdog;
+use ekuiper_interop::plugins::{Columns, Mirror};
+use serde_json::{Value, json};
+
+ekuiper_interop::over_each_transport_of_ours! {
+    functions_of_columns_and_of_rows_take_both,
+    batches_of_a_source_come_as_they_are,
+    batches_are_sent_to_sinks,
+    long_batches_are_sent_in_parts,
+    a_crash_is_an_unknown_outcome_and_the_next_call_works,
+}
+
+fn with_columns(transport: &str, set: impl Fn(HostBuilder) -> HostBuilder, test: impl Fn(&Columns, &Host)) {
+    let _watchdog = Watchdog::start();
+    let plugin = Columns::new();
+    for format in [Format::Json, Format::MessagePack] {
+        let builder = Host::builder().transport(transport).plugin(plugin.folder()).format(format);
+        let host = set(builder).build().unwrap();
+        test(&plugin, &host);
+        host.shutdown();
+    }
+}
+
+fn batch(columns: impl IntoIterator<Item = ArrayRef>) -> RecordBatch {
+    let named = columns.into_iter().enumerate().map(|(at, column)| (format!("c{at}"), column));
+    RecordBatch::try_from_iter(named).unwrap()
+}
+
+fn numbers(values: Vec<Option<f64>>) -> ArrayRef {
+    Arc::new(Float64Array::from(values))
+}
+
+#[track_caller]
+fn call(host: &Host, function: &str, columns: impl IntoIterator<Item = ArrayRef>) -> ArrayRef {
+    call_columns(&host.function(function).unwrap(), &batch(columns)).unwrap()
+}
+
+#[track_caller]
+fn refusal(host: &Host, function: &str, columns: impl IntoIterator<Item = ArrayRef>) -> String {
+    match call_columns(&host.function(function).unwrap(), &batch(columns)) {
+        Err(Error::Function { text, .. }) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn functions_of_columns_and_of_rows_take_both(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder,
+        |_, host| {
+            let x = || numbers(vec![Some(1.0), None, Some(2.5)]);
+            assert_eq!(&call(host, "double", [x()]), &numbers(vec![Some(2.0), None, Some(5.0)]));
+            // A closure of values.
+            let whole = || numbers(vec![Some(1.0), Some(2.5)]);
+            assert_eq!(&call(host, "triple", [whole()]), &numbers(vec![Some(3.0), Some(7.5)]));
+            let ints = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
+            let sums = call(host, "add", [ints(vec![Some(1), None, Some(3)]), ints(vec![Some(10), Some(20), None])]);
+            assert_eq!(&sums, &ints(vec![Some(11), None, None]));
+            let small: ArrayRef = Arc::new(Int16Array::from(vec![1, 2]));
+            assert_eq!(&call(host, "triple", [small]), &numbers(vec![Some(3.0), Some(6.0)]), "integers are numbers");
+            let text = |values: &[&str]| Arc::new(StringArray::from_iter_values(values)) as ArrayRef;
+            let view: ArrayRef = Arc::new(StringViewArray::from(vec!["a", "longer than twelve bytes"]));
+            assert_eq!(&call(host, "upper", [view]), &text(&["A", "LONGER THAN TWELVE BYTES"]));
+            // By its trait.
+            assert_eq!(&call(host, "anything", [ints(vec![Some(7), None])]), &ints(vec![Some(7), None]));
+            // Two arguments and the context.
+            let labels = call(host, "label", [text(&["a", "b"]), ints(vec![Some(1), None])]);
+            let labels = labels.as_any().downcast_ref::<StringArray>().unwrap();
+            assert!(labels.value(0).ends_with(" a: 1") && labels.is_null(1), "{labels:?}");
+            // Every type that comes is given back.
+            let mut words = StringDictionaryBuilder::<Int32Type>::new();
+            words.extend(["a", "b", "a"].map(Some));
+            let words: ArrayRef = Arc::new(words.finish());
+            assert_eq!(&call(host, "same", [words.clone()]), &words);
+            let empty = numbers(vec![]);
+            assert_eq!(&call(host, "double", [empty.clone()]), &empty);
+
+            // The same functions with rows.
+            let double = host.function("double").unwrap();
+            assert_eq!(double.call::<f64>((1.5,)).unwrap(), 3.0);
+            assert_eq!(double.call::<Option<f64>>((Value::Null,)).unwrap(), None);
+            let many = double.call_many::<f64, _>((0..100).map(|n| (f64::from(n),))).unwrap();
+            assert!(many.into_iter().map(std::result::Result::unwrap).eq((0..100).map(|n| f64::from(n) * 2.0)));
+            assert!(host.function("label").unwrap().call::<String>(("a", 7)).unwrap().ends_with(" a: 7"));
+
+            // Errors.
+            assert_eq!(
+                refusal(host, "double", [ints(vec![Some(1)])]),
+                "invalid argument 1: invalid type: a column of Int64, expected one of Float64"
+            );
+            assert_eq!(refusal(host, "double", [x(), x()]), "takes 1 argument, got 2");
+            assert_eq!(refusal(host, "triple", [x(), x()]), "takes 1 argument, got 2");
+            assert_eq!(refusal(host, "triple", [x()]), "row 1: invalid argument 1: invalid type: null, expected f64");
+            assert_eq!(refusal(host, "below_ten", [ints(vec![Some(1), Some(12)])]), "row 1: 12 is not below ten");
+            assert_eq!(refusal(host, "half_of_them", [x()]), "the function returned 1 values for 3 rows");
+            assert_eq!(refusal(host, "refuse", [x()]), "not today");
+            assert_eq!(refusal(host, "panic", [x()]), "panicked: boom");
+            let error = double.call::<f64>(("a",)).unwrap_err().to_string();
+            assert!(error.ends_with("invalid argument 1: texts cannot be a column of Float64"), "{error}");
+
+            // As bytes.
+            let mut stream = Vec::new();
+            encode(&mut stream, &batch([x()])).unwrap();
+            let answer = decode(&double.call_columns(&stream).unwrap().into()).unwrap();
+            assert_eq!(answer.column(0), &numbers(vec![Some(2.0), None, Some(5.0)]));
+            let error = Chain(&double.call_columns(b"{}").unwrap_err()).to_string();
+            assert!(error.contains("they are no Arrow IPC stream"), "{error}");
+            stream.truncate(stream.len() - 20);
+            let error = double.call_columns(&stream).unwrap_err().to_string();
+            assert!(error.contains("the record batch is not valid"), "{error}");
+            assert_eq!(double.call::<f64>((4,)).unwrap(), 8.0, "and it goes on");
+        },
+    );
+}
+
+fn long_batches_are_sent_in_parts(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder.max_message(64 << 10),
+        |_, host| {
+            let rows = 100_000;
+            let long = Float64Array::from_iter_values((0..rows).map(f64::from));
+            let doubled = call(host, "double", [Arc::new(long.clone()) as ArrayRef]);
+            assert_eq!(&doubled, &(Arc::new(long.unary::<_, Float64Type>(|x| x * 2.0)) as ArrayRef));
+            let parts = call(host, "batch_of", [Arc::new(long) as ArrayRef]);
+            let parts = parts.as_any().downcast_ref::<Int64Array>().unwrap();
+            assert!(parts.values().iter().all(|rows| *rows < 8192), "each part fits");
+            let whole: ArrayRef = Arc::new(Int64Array::from_iter_values((0..50_000).map(|row| row / 40_000 * 10)));
+            assert_eq!(refusal(host, "below_ten", [whole]), "row 40000: 10 is not below ten");
+            // Their lengths differ: most are empty, and one fits alone.
+            let texts = (0..2000).map(|row| if row % 1000 == 7 { "x".repeat(40_000) } else { String::new() });
+            let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+            assert_eq!(&call(host, "same", [texts.clone()]), &texts);
+            let too_long: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(70_000)]));
+            let error = call_columns(&host.function("same").unwrap(), &batch([too_long])).unwrap_err();
+            assert!(Chain(&error).to_string().contains("longer than the limit of 65536"), "{}", Chain(&error));
+            // Its answer is longer than a message.
+            let text = refusal(host, "wide", [numbers(vec![None; 100])]);
+            assert!(text.contains("is longer than the limit of 65536"), "{text}");
+        },
+    );
+}
+
+fn a_crash_is_an_unknown_outcome_and_the_next_call_works(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder,
+        |_, host| {
+            let crash = host.function("crash").unwrap();
+            let error = call_columns(&crash, &batch([numbers(vec![None])])).unwrap_err();
+            assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+            assert_eq!(&call(host, "double", [numbers(vec![Some(1.0)])]), &numbers(vec![Some(2.0)]));
+        },
+    );
+}
+
+fn batches_of_a_source_come_as_they_are(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder,
+        |_, host| {
+            for rows in [10, 200_000] {
+                let config = json!({ "rows": rows });
+                let source = host.source("batches").config(config.clone()).columns().open().unwrap();
+                let mut read = batches(source);
+                for number in 0..3 {
+                    let mut count = 0;
+                    while count < rows {
+                        let batch = read.next().unwrap().unwrap();
+                        let first: &Int64Array = batch.column(0).as_any().downcast_ref().unwrap();
+                        assert_eq!(first.value(0), number);
+                        let x: &Float64Array = batch.column(1).as_any().downcast_ref().unwrap();
+                        assert_eq!((0..10).filter(|row| x.is_null(*row)).count(), 1);
+                        let names: &StringArray =
+                            batch.column_by_name("name").unwrap().as_any().downcast_ref().unwrap();
+                        assert_eq!(names.value(0), format!("row {count}"));
+                        count += batch.num_rows();
+                    }
+                }
+                assert!(matches!(read.next(), Some(Err(Error::Source { text, .. })) if text == "no fourth"));
+                read.into_source().close().unwrap();
+            }
+            // The same source, read as rows.
+            let mut source = host.source("batches").config(json!({ "rows": 10 })).open().unwrap();
+            let row = source.next().unwrap().unwrap().message;
+            assert_eq!(row, json!({ "batch": 0, "x": 0.0, "name": "row 0" }));
+            assert_eq!(source.nth(2).unwrap().unwrap().message, json!({ "batch": 0, "x": null, "name": "row 3" }));
+            source.close().unwrap();
+            // A source of rows, read as batches.
+            for columns in [false, true] {
+                let source = host.source("rows");
+                let source = if columns { source.columns() } else { source };
+                let read: Vec<_> = batches(source.open().unwrap()).map(Result::unwrap).collect();
+                assert_eq!(read.iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
+                let names: &StringArray = read[0].column_by_name("name").unwrap().as_any().downcast_ref().unwrap();
+                assert_eq!(names.value(0), "row 0");
+            }
+            // To other readers it is an error.
+            let mut source = host.source("batches").config(json!({ "rows": 10 })).columns().open().unwrap();
+            assert!(matches!(source.next(), Some(Err(Error::Message { .. }))));
+            source.close().unwrap();
+        },
+    );
+}
+
+/// The guide's example, run.
+fn an_engine(host: &Host, sink: Sink, batch: RecordBatch) -> Result<ArrayRef> {
+    let doubled = call_columns(&host.function("double")?, &batch)?;
+
+    let source = host.source("ramp").columns().open()?;
+    for batch in batches(source).take(3) {
+        let batch = batch?;
+        send_batch(&sink, &batch)?;
+    }
+    sink.close()?;
+    Ok(doubled)
+}
+
+#[test]
+fn the_guides_example_runs() {
+    with_columns(
+        "uds",
+        |builder| builder,
+        |_, host| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("lines");
+            let sink = host.sink("lines").config(json!({ "path": path })).open().unwrap();
+            let doubled = an_engine(host, sink, batch([numbers(vec![Some(1.5)])])).unwrap();
+            assert_eq!(&doubled, &numbers(vec![Some(3.0)]));
+            let rows = |line: &String| serde_json::from_str::<Vec<Value>>(line).unwrap().len();
+            assert_eq!(lines(&path).iter().map(rows).sum::<usize>(), 3000);
+        },
+    );
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn batches_are_sent_to_sinks(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder,
+        |_, host| {
+            let folder = tempfile::tempdir().unwrap();
+            let named = |rows: usize| {
+                let x: ArrayRef = Arc::new(Float64Array::from_iter_values((0..rows).map(|row| row as f64)));
+                let name: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(|row| format!("row {row}"))));
+                RecordBatch::try_from_iter([("x", x), ("name", name)]).unwrap()
+            };
+            for require_ack in [false, true] {
+                let path = folder.path().join(format!("totals{require_ack}"));
+                let config = json!({ "path": path });
+                let sink = host.sink("totals").config(config).require_ack(require_ack).open().unwrap();
+                send_batch(&sink, &named(4)).unwrap();
+                sink.send(&json!([{ "x": 1.5, "name": "a" }, { "name": "b" }])).unwrap();
+                let other = batch([numbers(vec![None])]);
+                let sent = send_batch(&sink, &other);
+                assert_eq!(sent.is_err(), require_ack, "there is no x");
+                let mut stream = Vec::new();
+                encode(&mut stream, &named(3)).unwrap();
+                sink.send_columns(&stream).unwrap();
+                send_batch(&sink, &named(100_000)).unwrap();
+                let _ = sink.close();
+                let lines = lines(&path);
+                assert_eq!(lines[..3], [r#"4 rows, "row 0": 6"#, r#"2 rows, "a": 1.5"#, r#"3 rows, "row 0": 3"#]);
+                let rows = lines[3..].iter().map(|line| line.split(' ').next().unwrap().parse::<usize>().unwrap());
+                assert_eq!(rows.sum::<usize>(), 100_000);
+            }
+            // A sink of rows gets rows.
+            let path = folder.path().join("lines");
+            let sink = host.sink("lines").config(json!({ "path": path })).open().unwrap();
+            send_batch(&sink, &named(2)).unwrap();
+            let mut stream = Vec::new();
+            encode(&mut stream, &named(1)).unwrap();
+            let error = sink.send_columns(&stream).unwrap_err();
+            assert!(matches!(error, Error::NoColumns { .. }), "{error}");
+            sink.close().unwrap();
+            assert_eq!(lines(&path), [r#"[{"x":0.0,"name":"row 0"},{"x":1.0,"name":"row 1"}]"#]);
+        },
+    );
+}
+
+#[test]
+fn a_plugin_without_columns_is_called_with_rows() {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = Host::builder().plugin(mirror.folder()).build().unwrap();
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["abc", "ü"]));
+    let expected: ArrayRef = Arc::new(StringArray::from(vec!["cba", "ü"]));
+    let revert = host.function("revert").unwrap();
+    assert_eq!(&call_columns(&revert, &batch([texts.clone()])).unwrap(), &expected);
+    let nulls: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+    let error = call_columns(&revert, &batch([nulls])).unwrap_err().to_string();
+    assert!(error.contains("row 1: invalid argument 1: invalid type: null"), "{error}");
+    let mut stream = Vec::new();
+    encode(&mut stream, &batch([texts])).unwrap();
+    let error = revert.call_columns(&stream).unwrap_err();
+    assert!(matches!(error, Error::NoColumns { .. }), "{error}");
+    host.shutdown();
+}
+
+#[test]
+fn the_description_says_what_takes_columns() {
+    let _watchdog = Watchdog::start();
+    let plugin = Columns::new();
+    let host = Host::builder().plugin(plugin.folder()).build().unwrap();
+    let description = host.description("columns").unwrap().unwrap();
+    let of = |name: &str| description.functions.iter().find(|function| function.name == name).unwrap().clone();
+    let double = of("double");
+    assert!(double.columnar && !of("triple").columnar);
+    assert_eq!((double.arguments[0].name.as_str(), double.result.to_string()), ("x", "float?".into()));
+    assert_eq!(of("label").arguments[1].data_type.to_string(), "int?");
+    assert!(description.sinks.iter().all(|sink| sink.columnar == (sink.name == "totals")));
+    host.shutdown();
+}
