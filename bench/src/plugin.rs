@@ -1,6 +1,8 @@
 //! The measured plugin, on our SDK; `plugin/bench.py` is the same on the
 //! official Python SDK.
 
+#[cfg(feature = "columns")]
+use ekuiper_sdk::columns::arrow_array::{Array, Float64Array, StringArray};
 use ekuiper_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -21,9 +23,24 @@ pub fn run() -> ExitCode {
         .function(named("double"), |x: f64| x * 2.0)
         .function(named("upper"), |text: String| text.to_ascii_uppercase())
         .function(named("busy"), busy);
+    #[cfg(feature = "columns")]
+    let plugin = plugin.columnar(named("double_columns"), double).columnar(named("upper_columns"), upper);
     (0..CHANNELS)
         .fold(plugin, |plugin, index| plugin.function(named(&format!("echo{index}")), |text: String| text))
         .run()
+}
+
+/// Doubles a column.
+#[cfg(feature = "columns")]
+fn double(x: &Float64Array) -> Float64Array {
+    x.unary(|x| x * 2.0)
+}
+
+/// Returns a column of ASCII in capitals.
+#[cfg(feature = "columns")]
+fn upper(texts: &StringArray) -> Result<StringArray> {
+    let capitals = texts.value_data().to_ascii_uppercase();
+    Ok(StringArray::try_new(texts.offsets().clone(), capitals.into(), texts.nulls().cloned())?)
 }
 
 /// Computes for so many microseconds of its thread's CPU time, and gives their

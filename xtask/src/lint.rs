@@ -13,10 +13,11 @@ const WITH_TRANSPORTS: [&str; 6] =
 const TRANSPORTS: [&str; 3] = ["uds", "nng", "zeromq"];
 
 /// The crates that have columns as a feature, and what it needs.
-const WITH_COLUMNS: [(&str, &str); 3] = [
+const WITH_COLUMNS: [(&str, &str); 4] = [
     ("ekuiper-core", "arrow"),
     ("ekuiper-sdk", "arrow,uds"),
     ("ekuiper-host", "arrow59,uds"),
+    ("ekuiper-bench", "columns,uds"),
 ];
 
 /// Everything, in the order of what fails fastest.

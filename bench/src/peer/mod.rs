@@ -140,6 +140,16 @@ pub trait Peer {
         Ok(None)
     }
 
+    /// Measures a function over columns of so many rows.
+    ///
+    /// # Errors
+    /// The measurement fails.
+    #[cfg(feature = "columns")]
+    fn columns(&self, pace: Pace, function: RowFunction, rows: usize) -> Measured {
+        let _ = (pace, function, rows);
+        Ok(None)
+    }
+
     /// Measures a way to use the host, with messages of `size` bytes.
     ///
     /// # Errors

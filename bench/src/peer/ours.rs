@@ -77,6 +77,12 @@ impl Peer for Ours {
         self.started()?.rows(pace, function, ROWS)
     }
 
+    #[cfg(feature = "columns")]
+    fn columns(&self, pace: Pace, function: RowFunction, rows: usize) -> Measured {
+        // The rows' codec is that of the call's context alone.
+        if self.format == Format::Json { Ok(None) } else { self.started()?.columns(pace, function, rows) }
+    }
+
     #[cfg(feature = "peers")]
     fn way(&self, pace: Pace, way: super::Way, size: usize) -> Measured {
         self.started()?.way(pace, way, size)

@@ -2,6 +2,8 @@
 //! case is one measurement of a peer.
 
 mod calls;
+#[cfg(feature = "columns")]
+mod columns;
 #[cfg(feature = "peers")]
 mod handles;
 #[cfg(feature = "peers")]
@@ -76,6 +78,8 @@ pub enum Chart {
 /// Returns all subjects, in the order of their tables.
 pub fn all() -> Vec<Subject> {
     let mut all = vec![calls::subject(), sources::subject(), sinks::subject(), rows::subject()];
+    #[cfg(feature = "columns")]
+    all.extend(columns::subjects());
     all.extend(sizes::subjects());
     all.extend(symbols::subjects());
     #[cfg(feature = "peers")]
