@@ -189,7 +189,7 @@ mod tls {
     fn client() -> Arc<ClientConfig> {
         let mut authorities = RootCertStore::empty();
         authorities.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(ekuiper_manager::tls::provider().unwrap());
+        let config = ClientConfig::builder_with_provider(ekuiper_manager::tls::provider());
         let config = config.with_safe_default_protocol_versions().unwrap();
         config.with_root_certificates(authorities).with_no_client_auth().into()
     }

@@ -14,49 +14,17 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 /// sentence.
 pub type Result<T, E = String> = std::result::Result<T, E>;
 
-/// Returns the cryptography, which is in Rust and needs no C compiler.
-///
-/// # Errors
-/// There is none for this processor.
-pub fn provider() -> Result<Arc<CryptoProvider>> {
-    if !is_supported() {
-        return Err(format!(
-            "TLS needs a processor of x86_64 or aarch64 with instructions for AES, and this {} has none that are known",
-            std::env::consts::ARCH
-        ));
-    }
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    return Ok(Arc::new(rustls_graviola::default_provider()));
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    unreachable!("no other processor is supported");
-}
-
-/// Returns whether the processor has what the cryptography is written for: it
-/// panics otherwise.
-fn is_supported() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("adx")
-        && is_x86_feature_detected!("aes")
-        && is_x86_feature_detected!("avx")
-        && is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("bmi1")
-        && is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes")
-        && std::arch::is_aarch64_feature_detected!("neon")
-        && std::arch::is_aarch64_feature_detected!("pmull")
-        && std::arch::is_aarch64_feature_detected!("sha2");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    false
+/// Returns the cryptography.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// Returns what a client needs: the system's authorities are trusted, or those
 /// that `SSL_CERT_FILE` or `SSL_CERT_DIR` names.
 ///
 /// # Errors
-/// As [`provider`]; there is no authority.
+/// There is no authority.
 pub fn client() -> Result<TlsConfig> {
-    let provider = provider()?;
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
         let problem = found.errors.first().map(|problem| format!(" ({problem})")).unwrap_or_default();
@@ -67,18 +35,16 @@ pub fn client() -> Result<TlsConfig> {
     }
     let roots = found.certs.iter().map(|authority| Certificate::from_der(authority).to_owned());
     let roots = RootCerts::from(roots.collect::<Vec<_>>());
-    Ok(TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(provider).build())
+    Ok(TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(provider()).build())
 }
 
 /// Returns what a server needs: its certificate, with those that lead to its
 /// authority, and its private key, each a file in PEM.
 ///
 /// # Errors
-/// As [`provider`]; a file cannot be read or used, or the two do not belong
-/// together.
+/// A file cannot be read or used, or the two do not belong together.
 pub fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     let unusable = |path: &Path, problem: &dyn Display| format!("{} {problem}", path.display());
-    let provider = provider()?;
     let certificates: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|problem| unusable(certificate, &pem_problem(&problem, "certificate")))?;
@@ -87,7 +53,7 @@ pub fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     }
     let private =
         PrivateKeyDer::from_pem_file(key).map_err(|problem| unusable(key, &pem_problem(&problem, "private key")))?;
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let config = config.map_err(|problem| problem.to_string())?.with_no_client_auth();
     let mut config = config.with_single_cert(certificates, private).map_err(|problem| match problem {
         rustls::Error::InconsistentKeys(_) => {
