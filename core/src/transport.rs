@@ -49,6 +49,7 @@
 //! waits until a thread that is receiving has its reply.
 
 use std::fmt;
+#[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -252,6 +253,7 @@ pub trait Push: Send + Sync {
     /// Returns what polls writable when a message that timed out may have room.
     ///
     /// The default implementation knows of nothing; a transport may keep it.
+    #[cfg(unix)]
     fn room(&self) -> Option<Arc<dyn AsFd + Send + Sync>> {
         None
     }
@@ -309,6 +311,7 @@ pub trait Pull: Send + Sync {
 
     /// A descriptor that polls readable when there may be something to receive;
     /// `None` when the transport has none.
+    #[cfg(unix)]
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 
     /// Removes the socket file of a listening socket at once: no new peer can
@@ -424,6 +427,7 @@ pub trait Reply: Send + Sync {
 
     /// A descriptor that polls readable when there may be something to receive;
     /// `None` when the transport has none.
+    #[cfg(unix)]
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 
     /// Stops waiting for new requests: the other side's process has ended.

@@ -166,6 +166,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unnameable_types)]
+// Elsewhere no engine is served.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 mod ack_mode;
 mod cancel;
@@ -178,11 +180,16 @@ mod context;
 mod definition;
 pub mod description;
 mod error;
+mod invoke;
 mod output;
 mod panic;
 mod plugin;
 pub mod raw;
 mod raw_function;
+#[cfg(target_os = "linux")]
+mod runtime;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_runtime.rs"]
 mod runtime;
 mod symbol;
 pub mod testing;

@@ -1,10 +1,11 @@
 //! The builder of a plugin: its symbols and its limits.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ekuiper_core::description::DESCRIBE;
 use ekuiper_core::message::SymbolKind;
 
 use crate::definition::{Definition, SinkDefinition, SourceDefinition};
@@ -213,13 +214,34 @@ impl Plugin {
     /// or cannot describe itself. Logs go to stderr.
     pub fn run(self) -> ExitCode {
         let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-        runtime::run(self.definition, arguments.collect())
+        self.run_with(arguments.collect())
     }
 
     /// Runs as [`run`](Plugin::run) does, with explicit arguments: for a plugin
     /// that is a script, the arguments after the script's name.
     pub fn run_with(self, arguments: Vec<String>) -> ExitCode {
+        if arguments == [DESCRIBE] {
+            return print_description(&self.definition);
+        }
         runtime::run(self.definition, arguments)
+    }
+}
+
+/// Prints the plugin's description.
+fn print_description(plugin: &Definition) -> ExitCode {
+    let described = plugin.mistake().map_or_else(|| plugin.description(), Err);
+    let printed = described.and_then(|description| {
+        let mut stdout = io::stdout().lock();
+        let line = format!("{}\n", description.encode());
+        let written = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
+        written.map_err(|error| format!("cannot write the description: {error}"))
+    });
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            let _ = writeln!(io::stderr(), "plugin {}: {text}", plugin.name);
+            ExitCode::from(2)
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::error::text_of;
 use crate::output::Reply;
 use crate::panic::catch_panic;
 use crate::raw_function::{BoxedFunction, RawFunction};
-use crate::runtime::Calls;
+use crate::invoke::Calls;
 use crate::{BoxError, Bytes, Error, FunctionContext, Result};
 
 /// A closure (or `fn`) that can be a plugin's columnar function: it takes up to

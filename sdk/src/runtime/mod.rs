@@ -30,15 +30,9 @@ mod supervised;
 mod symbols;
 mod watchdog;
 
-pub(crate) use function::{Calls, answer};
-pub(crate) use sink::deliver;
-pub(crate) use source::run as run_source;
-
-use std::io::Write;
 use std::process::ExitCode;
 
 use ekuiper_core::address::{DEFAULT_FOLDER, SocketFolder};
-use ekuiper_core::description::DESCRIBE;
 use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::message::Hello;
 use ekuiper_core::transport::Options;
@@ -58,11 +52,6 @@ compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the d
 
 pub(crate) fn run(plugin: Definition, arguments: Vec<String>) -> ExitCode {
     let name = plugin.name.clone();
-    if let [argument] = &arguments[..]
-        && argument == DESCRIBE
-    {
-        return describe(&plugin);
-    }
     if let Some(mistake) = plugin.mistake() {
         log::tell(&format!("plugin {name}: {mistake}"));
         return ExitCode::FAILURE;
@@ -113,24 +102,6 @@ pub(crate) fn run(plugin: Definition, arguments: Vec<String>) -> ExitCode {
         Err(error) => {
             log::tell(&format!("plugin {name}: {}{}", text_of(&*error), limit(&*error)));
             ExitCode::FAILURE
-        }
-    }
-}
-
-/// Prints the plugin's description.
-fn describe(plugin: &Definition) -> ExitCode {
-    let described = plugin.mistake().map_or_else(|| plugin.description(), Err);
-    let printed = described.and_then(|description| {
-        let mut stdout = std::io::stdout().lock();
-        let line = format!("{}\n", description.encode());
-        let written = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
-        written.map_err(|error| format!("cannot write the description: {error}"))
-    });
-    match printed {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
-            log::tell(&format!("plugin {}: {text}", plugin.name));
-            ExitCode::from(2)
         }
     }
 }

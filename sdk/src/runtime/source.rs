@@ -15,8 +15,9 @@ use crate::configuration::Described;
 use crate::context::Outlet;
 use crate::definition::SourceFactory;
 use crate::error::text_of;
+use crate::invoke::run_source;
 use crate::panic::catch_panic;
-use crate::{Config, Error, Result, Source, SourceContext};
+use crate::{Config, Error, Result, SourceContext};
 
 /// The maximum wait for the engine to accept the data channel. The engine
 /// listens before it starts the source. If it has stopped listening because the
@@ -73,7 +74,7 @@ pub(super) fn live(
         closed.close();
     });
     if progress.running(stopper) {
-        let (opened, closed) = run(&mut *source, &ctx, || progress.ending());
+        let (opened, closed) = run_source(&mut *source, &ctx, || progress.ending());
         if let Err(error) = opened.and(closed) {
             tracing::error!(error = text_of(&*error), "the source failed");
         }
@@ -81,24 +82,4 @@ pub(super) fn live(
     }
     push.close();
     Ok(())
-}
-
-/// Opens and closes a source, and returns both outcomes. An error of `open` is
-/// reported to the engine, unless the source was stopped. `ending` is called in
-/// between.
-pub(crate) fn run(source: &mut dyn Source, ctx: &SourceContext, ending: impl FnOnce()) -> (Result<()>, Result<()>) {
-    let mut opened = catch_panic(|| source.open(ctx));
-    ending();
-    if let Err(error) = &opened {
-        let text = text_of(&**error);
-        if ctx.is_stopped() {
-            tracing::debug!(error = text, "the source was stopped");
-            opened = Ok(());
-        } else {
-            let _ = ctx.emit_error(&text);
-        }
-    }
-    let closed = catch_panic(|| source.close(ctx));
-    ctx.over();
-    (opened, closed)
 }

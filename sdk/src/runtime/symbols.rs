@@ -22,6 +22,7 @@ use super::watchdog::GRACE;
 use super::{function, sink, source};
 use crate::definition::Definition;
 use crate::error::text_of;
+use crate::invoke::Calls;
 use crate::{BoxError, Result};
 
 struct Entry {
@@ -306,13 +307,9 @@ impl Symbols {
                 let place = self.plugin.functions.keys().position(|name| name == symbol)?;
                 let idempotent = function.declared.idempotent;
                 let mark = site.supervisor.as_ref().map(|supervisor| supervisor.marks.function(place, idempotent));
-                let calls = function::Calls {
-                    format,
-                    mark,
-                    cancelled: site.cancels.of(symbol),
-                    limit: site.options.max_message,
-                };
-                Box::new(move |progress| function::live(&site, &shared, address, channel, calls, progress))
+                let (cancelled, limit) = (site.cancels.of(symbol), site.options.max_message);
+                let calls = Calls { format, cancelled, limit };
+                Box::new(move |progress| function::live(&site, &shared, address, channel, calls, mark, progress))
             }
             _ => return None,
         })

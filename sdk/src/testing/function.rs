@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use super::meta::test_meta;
 use crate::error::text_of;
+use crate::invoke::{Calls, answer};
 use crate::raw_function::{BoxedFunction, IntoFunction};
-use crate::runtime::{Calls, answer};
 
 /// Creates a test of a function, as added by
 /// [`Plugin::function`](crate::Plugin::function).

@@ -11,8 +11,8 @@ use super::meta::test_meta;
 use crate::configuration::Described;
 use crate::context::Outlet;
 use crate::error::text_of;
+use crate::invoke::deliver;
 use crate::panic::catch_panic;
-use crate::runtime::deliver;
 use crate::{Config, Result, Sink, SinkContext};
 
 /// Creates a test of a sink.

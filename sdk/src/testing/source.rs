@@ -12,7 +12,7 @@ use super::meta::test_meta;
 use crate::configuration::Described;
 use crate::context::Outlet;
 use crate::error::text_of;
-use crate::runtime::run_source;
+use crate::invoke::run_source;
 use crate::{Config, Result, Source, SourceContext};
 
 /// The maximum wait for a source's next tuple, and for its end.

@@ -10,9 +10,9 @@ use ekuiper_transport_ipc::wait::deadline_after;
 use super::handover::Handover;
 use super::stop::Stop;
 use super::tally::Tally;
-use crate::panic::catch_panic;
+use crate::invoke::deliver;
 use crate::runtime::supervised::Account;
-use crate::{Result, Sink, SinkContext};
+use crate::{Sink, SinkContext};
 
 /// The maximum number of bytes in flight when a sink is stopped, unless the
 /// system's buffers are larger. An engine that sends more after its stop never
@@ -128,12 +128,4 @@ fn in_flight_at_most() -> u64 {
         set.and_then(|set| set.trim().parse::<u64>().ok()).unwrap_or(0)
     });
     buffers.into_iter().max().unwrap_or(0).saturating_mul(2).max(IN_FLIGHT)
-}
-
-/// Passes one message to the sink, and acknowledges it in automatic mode.
-pub(crate) fn deliver(sink: &mut dyn Sink, ctx: &SinkContext, message: &[u8]) -> Result<()> {
-    ctx.begin();
-    let outcome = catch_panic(|| sink.collect(ctx, message));
-    ctx.end(&outcome);
-    outcome
 }

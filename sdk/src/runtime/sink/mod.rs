@@ -20,7 +20,6 @@ use handover::Handover;
 use stop::Stop;
 use tally::Tally;
 
-pub(crate) use collect::deliver;
 pub(super) use handover::refuse;
 
 use super::live::{Progress, Stopper};
