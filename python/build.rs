@@ -21,8 +21,11 @@ fn main() -> ExitCode {
     }
     let built = out.join("guard");
     let mut cargo = Command::new(variable("CARGO"));
+    let target = variable("TARGET");
     // A separate target folder: the running build holds its own locked.
     cargo.args(["build", "--release", "--package", "ekuiper-python-guard", "--target-dir"]).arg(&built);
+    // The wheel's processor need not be that of this machine.
+    cargo.arg("--target").arg(&target);
     cargo.arg("--manifest-path").arg(Path::new(&variable("CARGO_MANIFEST_DIR")).join("guard/Cargo.toml"));
     match cargo.status() {
         Ok(status) if status.success() => {}
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    match std::fs::copy(built.join("release/ekuiper-guard"), out.join("ekuiper-guard")) {
+    match std::fs::copy(built.join(&target).join("release/ekuiper-guard"), out.join("ekuiper-guard")) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             println!("cargo::error=cannot copy the supervisor: {error}");

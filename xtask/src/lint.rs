@@ -4,8 +4,8 @@ use std::process::Command;
 
 use crate::Result;
 use crate::process::{cargo, display, execute, output, root};
-use crate::publish;
 use crate::tools::{self, CARGO_DENY, MDBOOK, Tools};
+use crate::{cross, oldest, publish};
 
 /// The crates that have transports as features, and those transports.
 const WITH_TRANSPORTS: [&str; 6] =
@@ -20,9 +20,13 @@ const WITH_COLUMNS: [(&str, &str); 4] = [
     ("ekuiper-bench", "columns,uds"),
 ];
 
+/// Systems that authors develop plugins on, and what they need there.
+const DEVELOPED_ON: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
+const FOR_AUTHORS: [&str; 3] = ["ekuiper-core", "ekuiper-sdk", "mirror"];
+
 /// Everything, in the order of what fails fastest.
 pub(crate) fn run() -> Result<()> {
-    let tools = tools::set_up()?;
+    let mut tools = tools::set_up()?;
     execute(cargo().args(["fmt", "--all", "--check"]))?;
     light_trees()?;
     let check = |arguments: &[&str]| execute(tools.for_command(cargo().args(arguments)));
@@ -35,12 +39,24 @@ pub(crate) fn run() -> Result<()> {
     for (package, features) in WITH_COLUMNS {
         check(&["check", "--package", package, "--no-default-features", "--features", features])?;
     }
+    for system in DEVELOPED_ON {
+        let packages = FOR_AUTHORS.iter().flat_map(|package| ["--package", package]);
+        match cross::install(system) {
+            Ok(()) => {
+                execute(cargo().args(["check", "--target", system]).args(packages).env("RUSTFLAGS", "-D warnings"))?
+            }
+            Err(reason) => tools.note(format!("what authors need on {system}: {reason}")),
+        }
+    }
     let mut doc = cargo();
     doc.args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings");
     execute(tools.for_command(&mut doc))?;
     publish::packages(false, &tools)?;
     guide(&tools)?;
-    deny(&tools)
+    deny(&mut tools)?;
+    oldest::check(&mut tools)?;
+    tools.report_skipped();
+    Ok(())
 }
 
 /// Every choice of transports, as `--features` takes it; none is no choice.
@@ -52,18 +68,19 @@ fn combinations() -> impl Iterator<Item = String> {
 }
 
 /// What the default builds of an author, an engine and a user have to carry: no
-/// C but libc's, no columns, no charts, and no async runtime but the command's, which
-/// answers requests over HTTP.
+/// charts, no columns, no C but libc's, and no async runtime; the command has a
+/// runtime, which answers requests over HTTP, and the cryptography of https, which is
+/// partly C.
 fn light_trees() -> Result<()> {
     let is_heavy = |name: &str| {
         let is_c = name.ends_with("-sys") && !["linux-raw-sys", "libc"].contains(&name);
         is_c || name.starts_with("arrow") || ["plotters", "tonic"].contains(&name)
     };
-    let is_runtime = |name: &str| ["tokio", "async-std", "smol", "async-executor"].contains(&name);
+    let is_the_commands = |name: &str| ["ring", "tokio", "async-std", "smol", "async-executor"].contains(&name);
     for package in ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli"] {
         let tree = output(cargo().args(["tree", "--package", package, "--edges", "normal", "--prefix", "none"]))?;
         let mut names = tree.lines().filter_map(|line| line.split(' ').next());
-        if let Some(name) = names.find(|name| is_heavy(name) || (package != "ekuiper-cli" && is_runtime(name))) {
+        if let Some(name) = names.find(|name| is_heavy(name) || (package != "ekuiper-cli" && is_the_commands(name))) {
             return Err(format!("{package} depends on {name}: its default build must stay small and pure Rust"));
         }
     }
@@ -82,7 +99,7 @@ fn guide(tools: &Tools) -> Result<()> {
 }
 
 /// Licences, sources, duplicates; advisories where their database can be had.
-fn deny(tools: &Tools) -> Result<()> {
+fn deny(tools: &mut Tools) -> Result<()> {
     let program = tools.cargo_tool(&CARGO_DENY)?;
     let deny = |what: &[&str]| {
         let mut command = Command::new(&program);
@@ -93,7 +110,7 @@ fn deny(tools: &Tools) -> Result<()> {
     match output(&mut deny(&["advisories"])) {
         Ok(_) => Ok(()),
         Err(text) if text.contains("failed to fetch advisory database") => {
-            eprintln!("SKIPPED: the advisories: their database cannot be reached from here");
+            tools.note("the advisories: their database cannot be reached from here".into());
             Ok(())
         }
         Err(text) => Err(text),

@@ -3,7 +3,7 @@
 //! - `cargo xtask test`: sets up what the tests need, inside the checkout, and
 //!   runs them all;
 //! - `cargo xtask lint`: formatting, clippy, documentation, the guide,
-//!   packages, licences, each feature alone;
+//!   packages, licences, each feature alone, the oldest Rust;
 //! - `cargo xtask fuzz`: bytes of every kind to every decoder;
 //! - `cargo xtask chaos` and `cargo xtask soak`: the proofs on real processes;
 //! - `cargo xtask stress`: closings, deadlines and reconnections of each
@@ -13,6 +13,7 @@
 //! - `cargo xtask python`: the wheel of the module for Python, installed and
 //!   tested;
 //! - `cargo xtask cross`: the targets of devices, built, and tested under qemu;
+//! - `cargo xtask wheels`: the wheels for devices, checked;
 //! - `cargo xtask release --dry-run`: what would be published, made and checked;
 //! - `cargo xtask tools`: only the set-up.
 
@@ -22,6 +23,7 @@ mod command_rate;
 mod cross;
 mod fuzz;
 mod lint;
+mod oldest;
 mod process;
 mod publish;
 mod python;
@@ -29,12 +31,13 @@ mod release;
 mod stress;
 mod test;
 mod tools;
+mod wheels;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]                set up and run all tests
-       cargo xtask lint                                        format, clippy, docs, guide, packages, licences, each feature alone
+       cargo xtask lint                                        format, clippy, docs, guide, packages, licences, features, oldest Rust
        cargo xtask fuzz [--minutes N|--seconds N] [DECODER…]   each decoder under libFuzzer for so long
        cargo xtask chaos [--minutes N|--seconds N] [--seed S]  real processes under load and faults: no promise is broken
        cargo xtask soak [--minutes N|--seconds N]              real processes: memory, descriptors and threads stay flat
@@ -45,6 +48,7 @@ const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]          
        cargo xtask bench --command                             the rows per second of `ekuiper-plugin source`
        cargo xtask python [PYTEST ARGUMENTS…]                  build, install and test the wheel for Python
        cargo xtask cross [--quick] [--measure] [TARGET…]       build for devices, and test (or measure) under qemu
+       cargo xtask wheels [--quick] [TARGET…]                  the wheels for Python on devices, and their sources
        cargo xtask release --dry-run                           make and check what would be published
        cargo xtask tools                                       only the set-up, in .tools";
 
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Some((task, rest)) if task == "bench" => bench::run(rest),
         Some((task, rest)) if task == "python" => python::run(rest),
         Some((task, rest)) if task == "cross" => cross::run(rest),
+        Some((task, rest)) if task == "wheels" => wheels::run(rest),
         Some((task, rest)) if task == "release" => release::run(rest),
         Some((task, [])) if task == "tools" => tools::set_up().map(|tools| tools.report_skipped()),
         Some((help, _)) if ["help", "--help", "-h"].contains(&help.as_str()) => {

@@ -28,7 +28,7 @@ pub(crate) fn install(tools: &Tools) -> Result<()> {
     let (environment, wheels) = (environment(), root().join("target/wheels"));
     // An older wheel of the same version would be as good a match.
     let _ = std::fs::remove_dir_all(&wheels);
-    maturin(tools, &["build", "--release"], &wheels)?;
+    execute(tools.for_command(&mut maturin(tools, &["build", "--release"], &wheels)))?;
     let wheel = only_file(&wheels)?;
     execute(Command::new(tools.python_bin()).args(["-m", "venv", "--clear"]).arg(&environment))?;
     let python = environment.join("bin/python");
@@ -45,16 +45,12 @@ pub(crate) fn install(tools: &Tools) -> Result<()> {
     execute(&mut in_environment(&["-m", "pip", "install", "--quiet", "-r", "python/tests/requirements.txt"]))
 }
 
-/// Makes the wheel and the sources' archive for others, in a folder.
-pub(crate) fn build(tools: &Tools, folder: &Path) -> Result<()> {
-    maturin(tools, &["sdist"], folder)?;
-    maturin(tools, &["build", "--release"], folder)
-}
-
-fn maturin(tools: &Tools, arguments: &[&str], out: &Path) -> Result<()> {
-    let mut build = Command::new(tools.python_bin());
-    build.args(["-m", "maturin"]).args(arguments).args(["--manifest-path", "python/Cargo.toml", "--out"]).arg(out);
-    execute(tools.for_command(build.current_dir(root())))
+/// A command of maturin's that puts what it makes into a folder.
+pub(crate) fn maturin(tools: &Tools, arguments: &[&str], out: &Path) -> Command {
+    let mut maturin = Command::new(tools.python_bin());
+    maturin.args(["-m", "maturin"]).args(arguments).args(["--manifest-path", "python/Cargo.toml", "--out"]).arg(out);
+    maturin.current_dir(root());
+    maturin
 }
 
 /// Runs the tests in Python, or those that are named.

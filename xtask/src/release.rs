@@ -3,14 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use crate::process::{execute, execute_within, exists, output, root};
+use crate::process::{execute, output, root};
 use crate::tools::{self, CARGO_CYCLONEDX, SEMVER_CHECKS, Tools};
-use crate::{Result, cross, publish, python};
-
-/// Maximum time to install the oldest toolchain.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::{Result, cross, oldest, publish, wheels};
 
 /// What programs and wheel are made of: the folder and the crate's artifact, as
 /// the tool names its file.
@@ -31,14 +27,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let _ = std::fs::remove_dir_all(&release.folder);
     std::fs::create_dir_all(&release.folder)
         .map_err(|error| format!("cannot make {}: {error}", release.folder.display()))?;
-    oldest_toolchain(&mut tools)?;
+    oldest::check(&mut tools)?;
     compatible(&mut tools)?;
     let packages = publish::packages(true, &tools)?;
     let files = publish::files(&packages)?;
     for name in packages.iter().map(publish::Package::file_name) {
         release.take(&files.join(&name), &name)?;
     }
-    python::build(&tools, &release.folder)?;
+    wheels::release(&release.folder, &mut tools)?;
     for (triple, program) in cross::static_commands(&mut tools)? {
         release.take(&program, &format!("ekuiper-plugin-{}-{triple}", release.version))?;
     }
@@ -49,7 +45,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     println!("1. Crates, each after those that it depends on: cargo publish --workspace");
     packages.iter().for_each(|package| println!("   {}", package.file_name()));
     println!(
-        "2. Wheel and sources for Python: maturin upload target/release-files/*.whl target/release-files/*.tar.gz"
+        "2. Wheels and sources for Python: maturin upload target/release-files/*.whl target/release-files/*.tar.gz"
     );
     println!("3. Programs, lists of what is in them, and {CHECKSUMS}, at the tag v{}", release.version);
     println!("\nIn target/release-files, with SHA-256:\n{}", checksums.trim_end());
@@ -66,32 +62,6 @@ fn version() -> Result<String> {
 
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-}
-
-/// Checks the crates with the oldest toolchain that they promise.
-fn oldest_toolchain(tools: &mut Tools) -> Result<()> {
-    let text = read(&root().join("Cargo.toml"))?;
-    let oldest = text.lines().find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"'));
-    let oldest = oldest.ok_or("Cargo.toml has no rust-version")?;
-    if !exists("rustup") {
-        tools.note(format!("the check with Rust {oldest}: rustup was not found"));
-        return Ok(());
-    }
-    let cargo = |arguments: &[&str]| {
-        let mut command = Command::new("rustup");
-        command.args(["run", oldest, "cargo"]).args(arguments).current_dir(root()).env_remove("RUSTC");
-        command
-    };
-    if output(&mut cargo(&["--version"])).is_err() {
-        let mut install = Command::new("rustup");
-        install.args(["toolchain", "install", oldest, "--profile", "minimal"]);
-        if let Err(reason) = execute_within(&mut install, PATIENCE) {
-            tools.note(format!("the check with Rust {oldest}: {reason}"));
-            return Ok(());
-        }
-    }
-    let mut check = cargo(&["check", "--workspace", "--all-features", "--target-dir"]);
-    execute(tools.for_command(check.arg(root().join("target/oldest"))))
 }
 
 /// Compares the crates' interfaces with those of the last version.

@@ -15,10 +15,10 @@ use super::column::{Column, ColumnOutput, described};
 use crate::closure::{argument, arguments, count};
 use crate::description::{Field, FunctionDescription};
 use crate::error::text_of;
+use crate::invoke::Calls;
 use crate::output::Reply;
 use crate::panic::catch_panic;
 use crate::raw_function::{BoxedFunction, RawFunction};
-use crate::invoke::Calls;
 use crate::{BoxError, Bytes, Error, FunctionContext, Result};
 
 /// A closure (or `fn`) that can be a plugin's columnar function: it takes up to

@@ -6,14 +6,18 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::Result;
-use crate::process::{cargo, execute_within, output};
+use crate::process::{cargo, execute_within, exists, output, root};
 use crate::tools::{done, is_current};
 
 /// Maximum time for rustup to install something, and to build it instead.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// As rustup's libraries are built: release builds of programs optimise across
+/// them.
+const FLAGS: &str = "-Cembed-bitcode=yes";
+
 /// A library that can be used.
-pub(super) enum Library {
+pub(crate) enum Library {
     Installed,
     /// Built here, in a folder of the form of the compiler's own.
     Built {
@@ -26,27 +30,38 @@ impl Library {
     /// Makes cargo use it.
     pub(super) fn for_command(&self, command: &mut Command) {
         if let Self::Built { triple, sysroot } = self {
-            let name = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
             // It has no C library beside it: zig links its own.
-            command.env(name, format!("--sysroot={} -Clink-self-contained=no", sysroot.display()));
+            command.env(flags_of(triple), format!("--sysroot={} -Clink-self-contained=no", sysroot.display()));
         }
     }
 }
 
 /// Finds the library of a target, or sets it up; builds are put into `tools`.
 pub(super) fn find(triple: &str, tools: &Path) -> Result<Library> {
-    if is_installed(triple) {
-        return Ok(Library::Installed);
-    }
     let build = Build::new(triple, tools)?;
-    if !build.is_current() {
-        let mut add = Command::new("rustup");
-        add.args(["target", "add", triple]).env("RUST_BACKTRACE", "0");
-        let Err(reason) = execute_within(&mut add, PATIENCE) else { return Ok(Library::Installed) };
+    if is_installed(triple) || !build.is_current() {
+        let Err(reason) = install(triple) else { return Ok(Library::Installed) };
         eprintln!("xtask: {reason}\nxtask: building Rust's library for {triple} from its sources instead");
         build.make().map_err(|error| format!("rustup has no library for it, and it cannot be built: {error}"))?;
     }
     Ok(Library::Built { triple: triple.to_owned(), sysroot: build.sysroot() })
+}
+
+/// Has rustup install the library of a target, unless it is there already.
+pub(crate) fn install(triple: &str) -> Result<()> {
+    if is_installed(triple) {
+        return Ok(());
+    }
+    if !exists("rustup") {
+        return Err("rustup was not found, which installs Rust's library for other targets".into());
+    }
+    let mut add = Command::new("rustup");
+    execute_within(add.args(["target", "add", triple]).env("RUST_BACKTRACE", "0"), PATIENCE)
+}
+
+/// The variable with what cargo tells the compiler for a target.
+fn flags_of(triple: &str) -> String {
+    format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"))
 }
 
 fn rustc(arguments: &[&str]) -> Result<String> {
@@ -68,13 +83,17 @@ fn has_library(folder: &Path) -> bool {
 struct Build {
     triple: String,
     folder: PathBuf,
-    /// What is noted when it is done.
+    /// What is noted when it is done: the compiler, and what it is told.
     compiler: String,
 }
 
 impl Build {
     fn new(triple: &str, tools: &Path) -> Result<Self> {
-        Ok(Self { triple: triple.to_owned(), folder: tools.join("std").join(triple), compiler: rustc(&["-vV"])? })
+        Ok(Self {
+            triple: triple.to_owned(),
+            folder: tools.join("std").join(triple),
+            compiler: format!("{}\n{FLAGS}", rustc(&["-vV"])?),
+        })
     }
 
     fn is_current(&self) -> bool {
@@ -107,6 +126,7 @@ impl Build {
         let mut build = cargo();
         build.args(["build", "--release", "--quiet", "-Zbuild-std=std,panic_unwind,proc_macro,test"]);
         build.args(["--target", &self.triple, "--manifest-path"]).arg(&manifest).env("CARGO_TARGET_DIR", &artifacts);
+        build.env(flags_of(&self.triple), FLAGS);
         // The option is one of the nightly compiler's. The other variable keeps
         // the names of the library's dependencies apart from a program's own.
         build.env("RUSTC_BOOTSTRAP", "1").env("__CARGO_DEFAULT_LIB_METADATA", "ekuiper");
@@ -122,6 +142,8 @@ impl Build {
             }
         }
         let _ = std::fs::remove_dir_all(&artifacts);
+        // Cargo does not notice that the library has changed.
+        let _ = std::fs::remove_dir_all(root().join("target").join(&self.triple));
         done(&self.stamp(), &self.compiler)
     }
 }

@@ -16,21 +16,25 @@ use crate::Result;
 use crate::process::{cargo, execute, root};
 use crate::tools::{self, Tools};
 use emulator::Emulator;
+pub(crate) use library::install;
 use measures::Measures;
-use toolchain::Toolchain;
+pub(crate) use toolchain::Toolchain;
 
 /// Where eKuiper runs: its images, and systems with glibc since 2014.
-const TARGETS: [Target; 6] = [
-    Target { triple: "x86_64-unknown-linux-gnu", processor: "x86_64", has_https: true },
-    Target { triple: "x86_64-unknown-linux-musl", processor: "x86_64", has_https: true },
-    Target { triple: "aarch64-unknown-linux-gnu", processor: "aarch64", has_https: true },
-    Target { triple: "aarch64-unknown-linux-musl", processor: "aarch64", has_https: true },
-    Target { triple: "armv7-unknown-linux-gnueabihf", processor: "arm", has_https: false },
-    Target { triple: "armv7-unknown-linux-musleabihf", processor: "arm", has_https: false },
+pub(crate) const TARGETS: [Target; 6] = [
+    Target { triple: "x86_64-unknown-linux-gnu", processor: "x86_64" },
+    Target { triple: "x86_64-unknown-linux-musl", processor: "x86_64" },
+    Target { triple: "aarch64-unknown-linux-gnu", processor: "aarch64" },
+    Target { triple: "aarch64-unknown-linux-musl", processor: "aarch64" },
+    Target { triple: "armv7-unknown-linux-gnueabihf", processor: "arm" },
+    Target { triple: "armv7-unknown-linux-musleabihf", processor: "arm" },
 ];
 
 /// The oldest glibc that the programs run with.
 const GLIBC: &str = "2.17";
+
+/// What is built with all its programs, in one go, so that nothing is built twice.
+const BUILT: [&str; 5] = ["ekuiper-sdk", "ekuiper-host", "ekuiper-cli", "ekuiper-interop", "mirror"];
 
 /// Tests of what depends on the processor: sizes, atomics, futexes, credentials
 /// of peers. One is left out, since its user has no number where the tests run.
@@ -50,15 +54,11 @@ const CASES: &str = "16";
 /// Tests of this machine's host, whose plugins are the target's.
 const WIRE_TESTS: [&str; 5] = ["our_host", "our_sinks", "supervised", "allocations", "devices"];
 
-const USAGE: &str = "cargo xtask cross takes --quick, --measure and names of targets: ";
-
 #[derive(Clone, Copy, Debug)]
-struct Target {
-    triple: &'static str,
+pub(crate) struct Target {
+    pub(crate) triple: &'static str,
     /// Qemu's name of it.
-    processor: &'static str,
-    /// The cryptography of `https` is written for this processor.
-    has_https: bool,
+    pub(crate) processor: &'static str,
 }
 
 /// What came of a target.
@@ -73,13 +73,10 @@ struct Outcome {
 /// the plugin instead of testing.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let (options, names): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
-    let chosen: Vec<Target> = match names.as_slice() {
-        [] => TARGETS.to_vec(),
-        names => names.iter().map(|name| Target::named(name)).collect::<Result<_>>()?,
-    };
+    let chosen = Target::chosen(&names)?;
     let has = |name: &str| options.iter().any(|option| *option == name);
     if let Some(unknown) = options.iter().find(|option| !["--quick", "--measure"].contains(&option.as_str())) {
-        return Err(format!("{unknown} is unknown: {USAGE}{}", names_of(&TARGETS)));
+        return Err(format!("{unknown} is unknown: cargo xtask cross takes --quick, --measure and names of targets"));
     }
     let (is_quick, is_measured) = (has("--quick"), has("--measure"));
     let mut tools = tools::set_up()?;
@@ -116,7 +113,7 @@ pub(crate) fn static_commands(tools: &mut Tools) -> Result<Vec<(&'static str, Pa
         match toolchain.library(target.triple) {
             Ok(library) => {
                 let mut build = toolchain.cargo("zigbuild", &target.for_zig(), &library);
-                execute(build.args(["--release", "--package", "ekuiper-cli"]).args(target.features_of_command()))?;
+                execute(build.args(["--release", "--package", "ekuiper-cli"]))?;
                 programs.push((target.triple, target.programs("release").join("ekuiper-plugin")));
             }
             Err(reason) => tools.note(format!("the program for {}: {reason}", target.triple)),
@@ -125,7 +122,7 @@ pub(crate) fn static_commands(tools: &mut Tools) -> Result<Vec<(&'static str, Pa
     Ok(programs)
 }
 
-fn names_of(targets: &[Target]) -> String {
+pub(crate) fn names_of(targets: &[Target]) -> String {
     targets.iter().map(|target| target.triple).collect::<Vec<_>>().join(", ")
 }
 
@@ -144,28 +141,27 @@ fn table(targets: &[Target], outcomes: &[Outcome], is_measured: bool) {
 }
 
 impl Target {
-    fn named(name: &str) -> Result<Self> {
-        let found = TARGETS.iter().find(|target| target.triple == name).copied();
-        found.ok_or_else(|| format!("{name} is no target: {USAGE}{}", names_of(&TARGETS)))
+    /// The targets of these names, or all if there are none.
+    pub(crate) fn chosen(names: &[impl AsRef<str>]) -> Result<Vec<Self>> {
+        let named = |name: &str| {
+            let found = TARGETS.iter().find(|target| target.triple == name).copied();
+            found.ok_or_else(|| format!("{name} is no target: they are {}", names_of(&TARGETS)))
+        };
+        if names.is_empty() { Ok(TARGETS.to_vec()) } else { names.iter().map(|name| named(name.as_ref())).collect() }
     }
 
     /// This machine runs its programs without an emulator.
-    fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.processor == std::env::consts::ARCH
     }
 
-    fn has_glibc(&self) -> bool {
+    pub(crate) fn has_glibc(&self) -> bool {
         self.triple.contains("-gnu")
     }
 
     /// The name for zig, which has the version of glibc.
     fn for_zig(&self) -> String {
         if self.has_glibc() { format!("{}.{GLIBC}", self.triple) } else { self.triple.to_owned() }
-    }
-
-    /// What cargo is told of the command's features.
-    fn features_of_command(&self) -> &'static [&'static str] {
-        if self.has_https { &[] } else { &["--no-default-features", "--features", "uds,bench"] }
     }
 
     /// Where cargo puts the target's programs.
@@ -208,20 +204,19 @@ impl Cross<'_> {
             }
             return Ok(outcome);
         }
-        execute(&mut zig(&["zigbuild", "--package", "ekuiper-sdk", "--package", "ekuiper-host"]))?;
-        execute(zig(&["zigbuild", "--package", "ekuiper-cli"]).args(self.target.features_of_command()))?;
-        execute(&mut zig(&["zigbuild", "--package", "ekuiper-interop", "--examples"]))?;
-        execute(&mut zig(&["zigbuild", "--package", "mirror"]))?;
-        execute(quickly(&mut zig(&["zigbuild", "--package", "mirror", "--release"])))?;
+        let mut build = zig(&["zigbuild", "--lib", "--bins", "--examples"]);
+        build.args(BUILT.iter().flat_map(|package| ["--package", package]));
+        execute(&mut build)?;
+        execute(as_fast_as_possible(&mut zig(&["zigbuild", "--package", "mirror", "--release"])))?;
         // It is asked for the description of the plugin.
-        execute(quickly(cargo().args(["build", "--release", "--package", "mirror"])))?;
+        execute(as_fast_as_possible(cargo().args(["build", "--release", "--package", "mirror"])))?;
         outcome.is_built = true;
         let Some(emulator) = self.emulator("debug", tools) else { return Ok(outcome) };
         for tests in OWN_TESTS.into_iter().chain((!self.is_quick).then_some(CONFORMANCE)) {
             emulator.execute(zig(&["test"]).args(tests).env("PROPTEST_CASES", CASES))?;
         }
         let mut wire = self.wire_tests();
-        emulator.execute(tools.for_command(quickly(&mut wire)))?;
+        emulator.execute(tools.for_command(as_fast_as_possible(&mut wire)))?;
         outcome.is_tested = true;
         Ok(outcome)
     }
@@ -245,6 +240,11 @@ impl Cross<'_> {
 
 /// Makes a release build fast. As an author's it is only where it is measured:
 /// most of its time is spent on its size.
-fn quickly(command: &mut Command) -> &mut Command {
+pub(crate) fn quickly(command: &mut Command) -> &mut Command {
     command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+}
+
+/// Makes a release build of which nothing is measured.
+fn as_fast_as_possible(command: &mut Command) -> &mut Command {
+    quickly(command).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
 }
