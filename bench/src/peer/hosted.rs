@@ -19,15 +19,10 @@ use crate::reading::{Reading, text};
 use crate::{Error, Result};
 
 /// The measured plugin's functions beside its echoes.
-const FUNCTIONS: [&str; if cfg!(feature = "columns") { 5 } else { 3 }] = [
-    "double",
-    "upper",
-    "busy",
-    #[cfg(feature = "columns")]
-    "double_columns",
-    #[cfg(feature = "columns")]
-    "upper_columns",
-];
+const FUNCTIONS: [&str; 3] = ["double", "upper", "busy"];
+
+/// Those that only the plugin in Rust has.
+const COLUMNAR: &[&str] = if cfg!(feature = "columns") { &["double_columns", "upper_columns"] } else { &[] };
 
 /// Maximum time for a sink to read everything sent to it.
 pub(super) const FLUSH: Duration = Duration::from_secs(20);
@@ -83,9 +78,9 @@ impl Hosted {
         let failed = || Error::io(format!("make the plugin's folder {}", own.display()));
         fs::create_dir(&own).map_err(failed())?;
         // The name tells the executable what to be.
-        let (language, executable) = match program {
-            Program::Native(_) => ("go", crate::child::NAME),
-            Program::Python { .. } => ("python", "bench.py"),
+        let (language, executable, columnar) = match program {
+            Program::Native(_) => ("go", crate::child::NAME, COLUMNAR),
+            Program::Python { .. } => ("python", "bench.py", &[][..]),
         };
         let target = program.path().canonicalize().map_err(Error::io(format!("find {}", program.path().display())))?;
         symlink(target, own.join(executable)).map_err(failed())?;
@@ -97,7 +92,7 @@ impl Hosted {
             "executable": executable,
             "sources": named(&["typed", "value"]),
             "sinks": named(&["rows", "bytes"]),
-            "functions": named(&FUNCTIONS).into_iter().chain(echoes).collect::<Vec<_>>(),
+            "functions": named(&FUNCTIONS).into_iter().chain(named(columnar)).chain(echoes).collect::<Vec<_>>(),
         });
         fs::write(own.join(format!("{name}.json")), manifest.to_string()).map_err(failed())?;
         let mut builder = host(transport).format(format).plugin(own);
