@@ -16,6 +16,7 @@
 //! and SDKs that must not happen here; the list is in the guide,
 //! `docs/src/faults.md`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unnameable_types)]
 
 pub mod address;
