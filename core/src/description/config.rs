@@ -259,7 +259,7 @@ fn check_value(path: &str, data_type: &DataType, value: &Value) -> Result<(), Mi
         // Go writes a float without a fraction as an integer, and the other way
         // round nothing is lost either.
         (DataType::Int, Value::Number(number)) => {
-            number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|number| number.fract() == 0.0)
+            number.is_i64() || number.is_u64() || number.as_f64().is_some_and(is_whole)
         }
         (DataType::Float, Value::Number(_)) => true,
         (DataType::Bytes, Value::String(_) | Value::Array(_)) => true,
@@ -280,6 +280,11 @@ fn check_value(path: &str, data_type: &DataType, value: &Value) -> Result<(), Mi
             Err(Misfit { field: path.to_owned(), text })
         }
     }
+}
+
+/// Returns whether a float is an integer of 64 bits.
+fn is_whole(number: f64) -> bool {
+    number.fract() == 0.0 && (i64::MIN as f64..u64::MAX as f64).contains(&number)
 }
 
 /// Names a value as serde's errors do.
@@ -377,6 +382,7 @@ mod tests {
             (json!({"topic": null}), "topic: invalid type: null, expected string"),
             (json!({"topic": "a", "interval": "soon"}), "interval: invalid type: string \"soon\", expected int"),
             (json!({"topic": "a", "interval": 1.5}), "interval: invalid type: floating point `1.5`, expected int"),
+            (json!({"topic": "a", "interval": 1e30}), "interval: invalid type: floating point `1e+30`, expected int"),
             (json!({"topic": "a", "factor": true}), "factor: invalid type: boolean `true`, expected float"),
             (
                 json!({"topic": "a", "brokers": [{"host": "h"}, {"host": "h", "port": "x"}]}),
