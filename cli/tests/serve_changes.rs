@@ -81,6 +81,8 @@ fn an_installation_is_stopped_and_undone_when_the_server_ends() {
             wait_until("it has begun", || begun.exists());
             fs::remove_file(&begun).unwrap();
         }
+        // What may not be kept does not count.
+        assert_eq!(server.ask("GET", "/readyz", "", ""), (200, "ready\n".into()), "{what}");
         server.end();
         let answer = BufReader::new(request).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n");
         if what != "its start" {

@@ -229,11 +229,16 @@ impl Manager {
     /// # Errors
     /// [`Error::Folder`].
     pub fn unusable(&self) -> Result<Vec<(&str, &ekuiper_host::Error)>> {
-        let installed: BTreeSet<_> = self.store.installed()?.into_iter().map(|(name, _)| name).collect();
+        let installed = self.installed()?;
         let used: BTreeSet<_> = self.host.packages().into_iter().map(|package| package.name).collect();
         let is_unusable = |name: &str| installed.contains(name) && !used.contains(name);
         let problems = self.problems.iter().map(|(name, problem)| (name.as_str(), problem));
         Ok(problems.filter(|(name, _)| is_unusable(name)).collect())
+    }
+
+    /// Returns the names of the installed plugins.
+    pub(crate) fn installed(&self) -> Result<BTreeSet<String>> {
+        Ok(self.store.installed()?.into_iter().map(|(name, _)| name).collect())
     }
 
     /// Returns the installed plugins, sorted by name.
@@ -241,7 +246,7 @@ impl Manager {
     /// # Errors
     /// [`Error::Folder`].
     pub fn plugins(&self) -> Result<Vec<Package>> {
-        let names: BTreeSet<_> = self.store.installed()?.into_iter().map(|(name, _)| name).collect();
+        let names = self.installed()?;
         Ok(self.host.packages().into_iter().filter(|package| names.contains(&package.name)).collect())
     }
 

@@ -47,6 +47,10 @@ const LISTING: u64 = 1 << 20;
 const FILE_MODE: u32 = 0o644;
 const FOLDER_MODE: u32 = 0o755;
 
+/// Permissions that an entry may have: other users cannot change what this one
+/// executes.
+const ALLOWED_MODE: u32 = 0o755;
+
 /// A plugin's archive, whose entries are known to be safe.
 #[derive(Debug)]
 pub struct Archive {
@@ -206,13 +210,13 @@ impl Archive {
                     let mut file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(unwritable)?;
                     self.copy(index, &entry, &path, &mut file, &mut written, progress)?;
                     // Its owner must be able to read it, and replace it.
-                    let mode = entry.mode.unwrap_or(FILE_MODE) | 0o600;
+                    let mode = entry.mode.unwrap_or(FILE_MODE) & ALLOWED_MODE | 0o600;
                     file.set_permissions(Permissions::from_mode(mode)).map_err(unwritable)?;
                 }
             }
         }
         for (path, mode) in folders {
-            let set = fs::set_permissions(&path, Permissions::from_mode(mode | 0o700));
+            let set = fs::set_permissions(&path, Permissions::from_mode(mode & ALLOWED_MODE | 0o700));
             set.map_err(|source| ArchiveError::Write { path, source })?;
         }
         Ok(())

@@ -160,13 +160,18 @@ fn the_manifest_names_the_plugin() {
 }
 
 #[test]
-fn modes_are_those_of_the_archive_without_special_bits() {
-    let (folder, path) =
-        archive(&[("run", Some(0o104_755), b""), ("secret", Some(0o100_000), b""), ("plain", None, b"")]);
+fn modes_are_those_of_the_archive_without_special_bits_and_what_lets_others_write() {
+    let (folder, path) = archive(&[
+        ("run", Some(0o104_755), b""),
+        ("secret", Some(0o100_000), b""),
+        ("plain", None, b""),
+        ("bin/open", Some(0o100_777), b""),
+    ]);
     let into = folder.path().join("plugin");
     Archive::open(&path, Limits::default()).unwrap().unpack(&into, |_| true).unwrap();
     let mode = |name: &str| into.join(name).metadata().unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("run"), mode("secret") & 0o700), (0o755, 0o600));
+    assert_eq!(mode("bin/open"), 0o755);
     let again = Archive::open(&path, Limits::default()).unwrap().unpack(&into, |_| true);
     assert!(again.is_err() && into.join("run").exists(), "an existing folder is left alone");
 }

@@ -121,9 +121,12 @@ const UNUSABLE: &str = "unusable";
 pub(super) async fn ready(State(manager): State<Arc<Manager>>) -> Answer {
     blocking(move || {
         let mut away = Vec::new();
+        let installed = manager.installed().map_err(refused)?;
         for status in manager.host().health() {
             // While it is updated, its old version or its new one serves.
-            if matches!(status.state, PluginState::Running | PluginState::Updating) {
+            let serves = matches!(status.state, PluginState::Running | PluginState::Updating);
+            // One that is being installed may not be kept.
+            if serves || !installed.contains(&status.plugin) {
                 continue;
             }
             let error = status.last_error.map(|error| error.text);
