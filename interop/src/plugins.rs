@@ -208,7 +208,7 @@ impl Default for Counting {
     }
 }
 
-/// The folder of the plugin with columns (`plugins/columns.rs`).
+/// The folder of the plugin with columns (`plugins/columnar.rs`).
 pub struct Columns(tempfile::TempDir);
 
 impl Columns {

@@ -104,11 +104,11 @@ pub fn counting() -> &'static Path {
     PROGRAM.get_or_init(|| example("counting"))
 }
 
-/// The plugin with columns (`plugins/columns.rs`).
+/// The plugin with columns (`plugins/columnar.rs`).
 pub fn columns() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM
-        .get_or_init(|| example_with("columns", if cfg!(feature = "zeromq") { &["--features", "zeromq"] } else { &[] }))
+        .get_or_init(|| example_with("columnar", if cfg!(feature = "zeromq") { &["--features", "zeromq"] } else { &[] }))
 }
 
 /// The plugin that keeps account of what it executes (`plugins/ledger.rs`).
