@@ -107,8 +107,9 @@ pub fn counting() -> &'static Path {
 /// The plugin with columns (`plugins/columnar.rs`).
 pub fn columns() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| example_with("columnar", if cfg!(feature = "zeromq") { &["--features", "zeromq"] } else { &[] }))
+    PROGRAM.get_or_init(|| {
+        example_with("columnar", if cfg!(feature = "zeromq") { &["--features", "zeromq"] } else { &[] })
+    })
 }
 
 /// The plugin that keeps account of what it executes (`plugins/ledger.rs`).

@@ -12,12 +12,13 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use support::build::artifacts;
+use support::build::{TRANSPORTS, artifacts};
 
 /// Compiles a file of the folder `compile_fail` against this crate, and returns
 /// the compiler's errors.
 fn compile(file: &str) -> Result<(), String> {
-    let built = artifacts(&["--lib"]);
+    let features = [&TRANSPORTS[..], &[("arrow", cfg!(feature = "arrow"))]].concat();
+    let built = artifacts(&["--lib"], &features);
     let sdk = built.iter().rfind(|artifact| artifact["target"]["name"] == "ekuiper_sdk").unwrap();
     let library = sdk["filenames"].as_array().unwrap().iter().filter_map(|name| name.as_str());
     let library = Path::new(library.into_iter().find(|name| name.ends_with(".rlib")).unwrap());

@@ -10,24 +10,24 @@ use serde_json::Value;
 pub fn unruly() -> &'static PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let artifacts = artifacts(&["--example", "unruly"]);
+        // Columns would only make it larger, and its supervisor is measured.
+        let artifacts = artifacts(&["--example", "unruly"], &TRANSPORTS);
         let executable = artifacts.iter().rfind(|artifact| artifact["target"]["name"] == "unruly");
         executable.and_then(|artifact| artifact["executable"].as_str()).expect("cargo builds unruly").into()
     })
 }
 
+/// The transports, and whether this test has them.
+pub const TRANSPORTS: [(&str, bool); 3] =
+    [("uds", cfg!(feature = "uds")), ("nng", cfg!(feature = "nng")), ("zeromq", cfg!(feature = "zeromq"))];
+
 /// Cargo's messages about the artifacts that it has built or found up to date,
-/// with the features of this test.
-pub fn artifacts(target: &[&str]) -> Vec<Value> {
+/// with these features.
+pub fn artifacts(target: &[&str], features: &[(&str, bool)]) -> Vec<Value> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.args(["build", "--quiet", "--message-format=json", "--package=ekuiper-sdk", "--no-default-features"]);
-    for (feature, on) in [
-        ("arrow", cfg!(feature = "arrow")),
-        ("uds", cfg!(feature = "uds")),
-        ("nng", cfg!(feature = "nng")),
-        ("zeromq", cfg!(feature = "zeromq")),
-    ] {
-        if on {
+    for (feature, on) in features {
+        if *on {
             command.arg(format!("--features={feature}"));
         }
     }
