@@ -43,12 +43,15 @@ pub fn aggregate<M>(function: impl IntoFunction<M>) -> FunctionTest {
 /// [`Plugin::columnar`](crate::Plugin::columnar).
 ///
 /// ```
-/// use ekuiper_sdk::columns::arrow_array::{Float64Array, RecordBatch, record_batch};
+/// use std::sync::Arc;
+///
+/// use ekuiper_sdk::columns::arrow_array::{ArrayRef, Float64Array, RecordBatch};
 /// use ekuiper_sdk::testing;
 ///
 /// let mut double = testing::columnar(|x: &Float64Array| -> Float64Array { x.unary(|x| x * 2.0) });
 /// assert_eq!(double.call::<f64>((1.5,)), Ok(3.0));
-/// let doubled = double.call_columns(&record_batch!(("x", Float64, [1.5, 2.0]))?)?;
+/// let x: ArrayRef = Arc::new(Float64Array::from(vec![1.5, 2.0]));
+/// let doubled = double.call_columns(&RecordBatch::try_from_iter([("x", x)])?)?;
 /// assert_eq!(*doubled, Float64Array::from(vec![3.0, 4.0]));
 /// # Ok::<(), ekuiper_sdk::BoxError>(())
 /// ```
