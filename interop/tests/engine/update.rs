@@ -56,6 +56,9 @@ fn survives(site: &Site, engine: &Engine<'_>, subject: &Subject, create: impl Fn
     let former = (subject.process)(site);
     former.signal(Signal::KILL);
     assert!(former.ends_within(PATIENCE));
+    // Until it has noticed, a rule gets the dead process.
+    let status = format!("/plugins/portables/{}/status", subject.plugin);
+    wait("the engine's notice of the end", || (engine.get(&status)["status"] != "running").then_some(()));
     engine.create_rule_to("touch", "SELECT * FROM steady", serde_json::json!({ "nop": {} }));
     assert_rule_goes_on(site, subject, "three", "after a kill and another rule");
     engine.delete_rule("touch");
