@@ -26,15 +26,21 @@ pub(crate) fn is_ending(process: u32) -> bool {
     field(&format!("/proc/{process}"), FLAGS).is_some_and(|flags: u32| flags & EXITING != 0)
 }
 
-/// Returns whether a process is the only one of its group.
+/// Returns whether a process is known to be the only one of its group, and not
+/// to be ending: not if the host has no descriptor to find out.
 pub(crate) fn lives_alone(leader: u32) -> bool {
-    members(leader) == [leader]
+    let is_alone = processes().is_some_and(|processes| among(processes, leader).eq([leader]));
+    is_alone && field(&format!("/proc/{leader}"), FLAGS).is_some_and(|flags: u32| flags & EXITING == 0)
 }
 
 /// Returns the processes of the group led by `leader`.
 pub(crate) fn members(leader: u32) -> Vec<u32> {
-    let Some(processes) = processes() else { return vec![leader] };
-    processes.filter(|(_, folder)| field(folder, GROUP) == Some(leader)).map(|(pid, _)| pid).collect()
+    processes().map_or_else(|| vec![leader], |processes| among(processes, leader).collect())
+}
+
+/// Returns those of some processes that are of the group led by `leader`.
+fn among(processes: impl Iterator<Item = (u32, String)>, leader: u32) -> impl Iterator<Item = u32> {
+    processes.filter(move |(_, folder)| field(folder, GROUP) == Some(leader)).map(|(pid, _)| pid)
 }
 
 /// Returns the resident memory of a process and its descendants, in bytes;
@@ -101,6 +107,30 @@ mod tests {
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
     use std::os::unix::process::CommandExt;
     use std::time::{Duration, Instant};
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // it does not outlive this test
+    fn without_descriptors_no_process_is_known_to_live_alone() {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "process::group::tests::in_a_process_of_its_own", "--ignored"]);
+        let output = command.process_group(0).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[test]
+    #[ignore = "another test runs it, in a process of its own"]
+    fn in_a_process_of_its_own() {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let own = std::process::id();
+        assert!(lives_alone(own));
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(64), ..limit }).unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        assert!(!lives_alone(own));
+        drop(taken);
+        assert!(lives_alone(own));
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods)] // it does not outlive this test
