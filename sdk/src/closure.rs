@@ -12,6 +12,7 @@ use ekuiper_core::message::{Arg, Args};
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
+use crate::arity::{WithContext, call, for_each_arity};
 #[cfg(feature = "arrow")]
 use crate::columns::of_row;
 use crate::description::{Field, FunctionDescription, traced};
@@ -81,10 +82,6 @@ fn mismatch<T>(expected: usize, args: &Args<'_>, check: impl FnOnce(&[Arg<'_>]) 
     }
 }
 
-/// The signature of a closure whose last parameter is the context.
-#[doc(hidden)]
-pub struct WithContext<Signature>(PhantomData<Signature>);
-
 macro_rules! closures {
     ($count:expr; $($name:ident $index:expr),*) => {
         closures!(@with fn($($name),*) -> Out, (), (_ctx), false; $count; $($name $index),*);
@@ -126,7 +123,7 @@ macro_rules! closures {
                 if let Some(($($name,)*)) = read()
                     && args.is_over()
                 {
-                    return closures!(@call (self.function); $needs_context, $ctx; $($name),*).write(reply);
+                    return call!((self.function); $needs_context, $ctx; $($name),*).write(reply);
                 }
                 Err(mismatch($count, &unread, |all| {
                     let _ = all;
@@ -147,7 +144,7 @@ macro_rules! closures {
                 for row in 0..batch.num_rows() {
                     let _ = row;
                     $(let $name = value::<$name>($name, row, $index + 1).map_err(|error| of_row($ctx, row, &error))?;)*
-                    let result = closures!(@call (self.function); $needs_context, $ctx; $($name),*);
+                    let result = call!((self.function); $needs_context, $ctx; $($name),*);
                     result.write(&mut Reply::to_column(&mut results)).map_err(|error| of_row($ctx, row, &*error))?;
                 }
                 Ok(results.finish())
@@ -166,23 +163,10 @@ macro_rules! closures {
             }
         }
     };
-    (@call $function:expr; false, $ctx:ident; $($name:ident),*) => { $function($($name),*) };
-    (@call $function:expr; true, $ctx:ident; $($name:ident),*) => { $function($($name,)* $ctx) };
 }
 
 closures!(0;);
-closures!(1; A 0);
-closures!(2; A 0, B 1);
-closures!(3; A 0, B 1, C 2);
-closures!(4; A 0, B 1, C 2, D 3);
-closures!(5; A 0, B 1, C 2, D 3, E 4);
-closures!(6; A 0, B 1, C 2, D 3, E 4, F 5);
-closures!(7; A 0, B 1, C 2, D 3, E 4, F 5, G 6);
-closures!(8; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
-closures!(9; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
-closures!(10; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
-closures!(11; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
-closures!(12; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
+for_each_arity!(closures);
 
 /// The marker that distinguishes a [`Function`] from a closure.
 #[doc(hidden)]

@@ -12,7 +12,7 @@ use crate::error::text_of;
 use crate::output::Reply;
 use crate::panic::catch_panic;
 use crate::raw_function::RawFunction;
-use crate::{FunctionContext, Result, Sink, SinkContext, Source, SourceContext};
+use crate::{BoxError, FunctionContext, Result, Sink, SinkContext, Source, SourceContext};
 
 /// What is known of a function's calls.
 pub(crate) struct Calls {
@@ -39,11 +39,16 @@ pub(crate) fn answer(function: &mut dyn RawFunction, calls: &Calls, call: &[u8],
         if done.is_err() && call.kind == CallKind::Exec { call.meta().map_err(Into::into).and(done) } else { done }
     });
     if let Err(error) = answered {
-        let text = text_of(&*error);
-        tracing::debug!(error = text, "the call failed");
-        reply.truncate(start);
-        encode_error(format, reply, &text);
+        answer_error(format, reply, start, &error);
     }
+}
+
+/// Replaces what was written of a reply, from `start` on, by an error.
+pub(crate) fn answer_error(format: Format, reply: &mut Vec<u8>, start: usize, error: &BoxError) {
+    let text = text_of(&**error);
+    tracing::debug!(error = text, "the call failed");
+    reply.truncate(start);
+    encode_error(format, reply, &text);
 }
 
 fn carry_out(function: &mut dyn RawFunction, calls: &Calls, call: &Call<'_>, reply: &mut Vec<u8>) -> Result<()> {

@@ -170,6 +170,7 @@
 #![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 mod ack_mode;
+mod arity;
 mod cancel;
 mod closure;
 #[cfg(feature = "arrow")]

@@ -7,9 +7,11 @@
 pub use ekuiper_core::codec::Format;
 pub use ekuiper_core::message::{Arg, Args, BatchReply, Mark, Rows};
 
+#[doc(hidden)]
+pub use crate::arity::WithContext;
 pub use crate::cancel::CallWatch;
 #[doc(hidden)]
-pub use crate::closure::{ByTrait, WithContext};
+pub use crate::closure::ByTrait;
 pub use crate::output::Reply;
 #[doc(hidden)]
 pub use crate::raw_function::ByRaw;

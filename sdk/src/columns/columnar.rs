@@ -7,15 +7,16 @@ use ekuiper_core::columns::arrow_array::{Array, ArrayRef, RecordBatch, RecordBat
 use ekuiper_core::columns::arrow_buffer::Buffer;
 use ekuiper_core::columns::arrow_schema::{DataType, Field as Named, Schema};
 use ekuiper_core::columns::{Cells, ColumnWriter, decode, encode};
-use ekuiper_core::message::{Args, FunctionMeta, encode_error, encode_row, split_columns_call};
+use ekuiper_core::message::{Args, FunctionMeta, encode_row, split_columns_call};
 use serde::de::Error as _;
 use serde_json::Value;
 
 use super::column::{Column, ColumnOutput, described};
+use crate::arity::{WithContext, call, for_each_arity};
 use crate::closure::{argument, arguments, count};
 use crate::description::{Field, FunctionDescription};
 use crate::error::text_of;
-use crate::invoke::Calls;
+use crate::invoke::{Calls, answer_error};
 use crate::output::Reply;
 use crate::panic::catch_panic;
 use crate::raw_function::{BoxedFunction, RawFunction};
@@ -44,10 +45,6 @@ struct Columnar<F, Signature> {
     function: F,
     signature: PhantomData<Signature>,
 }
-
-/// The signature of a closure whose last parameter is the context.
-#[doc(hidden)]
-pub struct WithContext<Signature>(PhantomData<Signature>);
 
 /// Returns the arrays of a call as the closure's types.
 fn column<C: Column>(batch: &RecordBatch, position: usize) -> Result<&C, Error> {
@@ -143,7 +140,7 @@ macro_rules! closures {
                     return Err(Error::ArgumentCount { expected: $count, got: batch.num_columns() }.into());
                 }
                 $(let $name = column::<$name>(batch, $index)?;)*
-                let result = closures!(@call (self.function); $needs_context, $ctx; $($name),*).into_column()?;
+                let result = call!((self.function); $needs_context, $ctx; $($name),*).into_column()?;
                 whole(result, batch.num_rows())
             }
 
@@ -163,22 +160,9 @@ macro_rules! closures {
             }
         }
     };
-    (@call $function:expr; false, $ctx:ident; $($name:ident),*) => { $function($($name),*) };
-    (@call $function:expr; true, $ctx:ident; $($name:ident),*) => { $function($($name,)* $ctx) };
 }
 
-closures!(1; A 0);
-closures!(2; A 0, B 1);
-closures!(3; A 0, B 1, C 2);
-closures!(4; A 0, B 1, C 2, D 3);
-closures!(5; A 0, B 1, C 2, D 3, E 4);
-closures!(6; A 0, B 1, C 2, D 3, E 4, F 5);
-closures!(7; A 0, B 1, C 2, D 3, E 4, F 5, G 6);
-closures!(8; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
-closures!(9; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
-closures!(10; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
-closures!(11; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
-closures!(12; A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
+for_each_arity!(closures);
 
 /// Calls a function of rows with columns: each row is written as one of
 /// MessagePack, which holds all values of columns.
@@ -230,9 +214,6 @@ pub(crate) fn answer(function: &mut dyn RawFunction, calls: &Calls, message: &mu
         done
     });
     if let Err(error) = answered {
-        let text = text_of(&*error);
-        tracing::debug!(error = text, "the call failed");
-        reply.truncate(start);
-        encode_error(format, reply, &text);
+        answer_error(format, reply, start, &error);
     }
 }

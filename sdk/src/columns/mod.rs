@@ -30,9 +30,3 @@ pub use ekuiper_core::columns::{arrow_array, arrow_buffer, arrow_schema};
 pub use column::{Column, ColumnOutput};
 pub use columnar::IntoColumnar;
 pub(crate) use columnar::{answer, of_row, row_by_row};
-
-/// The markers that distinguish closures.
-#[doc(hidden)]
-pub mod markers {
-    pub use super::columnar::WithContext;
-}
