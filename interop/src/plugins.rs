@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ekuiper_host::{Host, HostBuilder, Package};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::guard::{self, Watchdog, sockets_in_tmp};
 use crate::tools;
@@ -174,16 +174,22 @@ impl Default for Mirror {
     }
 }
 
+/// Makes a plugin's folder, in one that is removed with it.
+fn made(name: &str, program: &Path, manifest: &Value) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join(name);
+    fs::create_dir(&folder).unwrap();
+    symlink(program, folder.join(name)).unwrap();
+    fs::write(folder.join(format!("{name}.json")), manifest.to_string()).unwrap();
+    root
+}
+
 /// The folder of the plugin that counts its allocations (`plugins/counting.rs`).
 pub struct Counting(tempfile::TempDir);
 
 impl Counting {
     /// Makes the folder.
     pub fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("counting");
-        fs::create_dir(&folder).unwrap();
-        symlink(tools::counting(), folder.join("counting")).unwrap();
         let manifest = json!({
             "version": "v1.0.0",
             "language": "rust",
@@ -192,8 +198,7 @@ impl Counting {
             "sinks": ["sum"],
             "functions": ["double", "allocations"],
         });
-        fs::write(folder.join("counting.json"), manifest.to_string()).unwrap();
-        Self(root)
+        Self(made("counting", tools::counting(), &manifest))
     }
 
     /// The plugin's folder.
@@ -214,10 +219,6 @@ pub struct Columns(tempfile::TempDir);
 impl Columns {
     /// Makes the folder.
     pub fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("columns");
-        fs::create_dir(&folder).unwrap();
-        symlink(tools::columns(), folder.join("columns")).unwrap();
         let manifest = json!({
             "version": "v1.0.0",
             "language": "rust",
@@ -226,8 +227,7 @@ impl Columns {
             "sinks": ["totals", "lines"],
             "functions": ["double", "label", "same", "batch_of", "half_of_them", "refuse", "panic", "wide", "crash", "triple", "add", "upper", "below_ten", "anything"],
         });
-        fs::write(folder.join("columns.json"), manifest.to_string()).unwrap();
-        Self(root)
+        Self(made("columns", tools::columns(), &manifest))
     }
 
     /// The plugin's folder.
@@ -249,10 +249,6 @@ pub struct Ledger(tempfile::TempDir);
 impl Ledger {
     /// Makes the folder.
     pub fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("ledger");
-        fs::create_dir(&folder).unwrap();
-        symlink(tools::ledger(), folder.join("ledger")).unwrap();
         let manifest = json!({
             "version": "v1.0.0",
             "language": "rust",
@@ -261,8 +257,7 @@ impl Ledger {
             "sinks": ["late"],
             "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash", "kept", "filed", "meet", "length", "text", "counted_text", "texts"],
         });
-        fs::write(folder.join("ledger.json"), manifest.to_string()).unwrap();
-        Self(root)
+        Self(made("ledger", tools::ledger(), &manifest))
     }
 
     /// The plugin's folder.
