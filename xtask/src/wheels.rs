@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     let mut tools = tools::set_up()?;
     let folder = root().join("target/device-wheels");
-    // Those of another version would be tried as well.
+    // Wheels of an earlier version would be checked with the new ones.
     let _ = std::fs::remove_dir_all(&folder);
     let wheels = Wheels { folder, is_quick: !options.is_empty() };
     wheels.build(&Target::chosen(&names)?, &mut tools)?;
