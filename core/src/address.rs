@@ -14,9 +14,9 @@ use crate::{Error, Result};
 /// The socket folder of eKuiper and the official SDKs.
 pub const DEFAULT_FOLDER: &str = "/tmp";
 
-/// Maximum length of a Unix socket's path on Linux, in bytes (`sun_path` has
-/// 108, one of them the final NUL).
-pub const MAX_PATH: usize = 107;
+/// Maximum length of a Unix socket's path, in bytes: `sun_path` has 108 on Linux
+/// and 104 on macOS and the BSDs, one of them the final NUL.
+pub const MAX_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// The address of one channel: a Unix socket's path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -167,7 +167,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unnameable_types)]
 // Elsewhere no engine is served.
-#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
+#![cfg_attr(not(unix), allow(dead_code))]
 
 mod ack_mode;
 mod arity;
@@ -187,9 +187,9 @@ mod panic;
 mod plugin;
 pub mod raw;
 mod raw_function;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod runtime;
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(unix))]
 #[path = "no_runtime.rs"]
 mod runtime;
 mod symbol;

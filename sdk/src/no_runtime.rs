@@ -9,7 +9,7 @@ use crate::definition::Definition;
 /// Says what can be done instead of serving an engine.
 pub(crate) fn run(plugin: Definition, _: Vec<String>) -> ExitCode {
     eprintln!(
-        "plugin {}: engines are served on Linux only; here its symbols can be tested with `ekuiper_sdk::testing`, and \
+        "plugin {}: engines are served on Linux; here its symbols can be tested with `ekuiper_sdk::testing`, and \
          {DESCRIBE} prints its description",
         plugin.name
     );

@@ -25,6 +25,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::platform;
 use crate::wait::deadline_after;
 
 use rustix::fs::{
@@ -132,7 +133,7 @@ impl FolderLock {
 
     fn make(&self, owner: Uid) -> io::Result<()> {
         let mut random = [0; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        platform::random(&mut random)?;
         let name = format!("{PREFIX}{:016x}", u64::from_ne_bytes(random));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.folder, &name, flags, Mode::RUSR | Mode::WUSR)?;

@@ -5,8 +5,7 @@
 //!   `folder_lock` that no other user can hold;
 //! - [`connect`]: one attempt to connect to a socket file;
 //! - [`wait`]: waits for descriptors, ended by a deadline or by closing;
-//! - [`flag`]: a flag that can be waited for like a descriptor;
-//! - [`unread`]: the amount of sent data that the peer has not read;
+//! - [`platform`]: what differs between operating systems;
 //! - [`lock`]: a mutex with the same kind of wait, also used by the host;
 //! - [`receiving`]: one receiver at a time, and what it gets;
 //! - [`request`]: the socket that sends requests, without its wire;
@@ -18,17 +17,16 @@
 //! Not here: the bytes on a connection, which are each transport's own.
 
 mod connect;
-pub mod flag;
 mod folder_lock;
 pub mod lock;
 pub mod open_request;
+pub mod platform;
 pub mod process;
 pub mod random;
 pub mod receiving;
 pub mod request;
 pub mod retained;
 pub mod socket_file;
-pub mod unread;
 pub mod wait;
 
 pub use connect::connect;

@@ -16,17 +16,14 @@
 //!
 //! Process relations are read from `/proc`. If that is not mounted, or shows
 //! another pid namespace, no process is another's descendant.
-#![allow(unsafe_code)] // rustix takes the process number for one that is never 0, and has no SO_PEERPIDFD
 
-use std::ffi::c_int;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::os::fd::AsFd;
 
 use ekuiper_core::transport::{Options, PeerProcess};
-use rustix::fs::{fstat, fstatfs};
 use rustix::process::{Pid, getpgid};
+
+use crate::platform;
 
 /// Maximum length of [`ancestors`]. A plugin has a handful of wrapper
 /// processes.
@@ -39,21 +36,7 @@ const MAX_GENERATIONS: usize = 64;
 /// # Errors
 /// The descriptor is not a socket.
 pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
-    let mut credentials = MaybeUninit::<libc::ucred>::zeroed();
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, and the target is that
-    // large; it consists of plain numbers, zeroed before, and any bits are
-    // valid.
-    let (outcome, credentials) = unsafe {
-        let place = credentials.as_mut_ptr().cast();
-        let socket: c_int = socket.as_fd().as_raw_fd();
-        let outcome = libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, place, &raw mut length);
-        (outcome, credentials.assume_init())
-    };
-    if outcome != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(u32::try_from(credentials.pid).ok().filter(|pid| *pid != 0))
+    platform::peer(socket.as_fd())
 }
 
 /// The peer process of a connected Unix socket, in any pid namespace. A
@@ -61,32 +44,9 @@ pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
 pub fn peer_process(socket: impl AsFd) -> PeerProcess {
     match peer(&socket) {
         Ok(Some(pid)) => PeerProcess::Pid(pid),
-        Ok(None) => PeerProcess::Elsewhere(pidfd_inode(socket)),
+        Ok(None) => PeerProcess::Elsewhere(platform::peer_inode(socket.as_fd())),
         Err(_) => PeerProcess::Elsewhere(None),
     }
-}
-
-/// The inode of a pidfd of the peer process of a connected Unix socket; `None`
-/// where the kernel has no such option, or gives all pidfds the same inode.
-fn pidfd_inode(socket: impl AsFd) -> Option<u64> {
-    /// The magic number of the file system whose inodes are processes
-    /// (`PID_FS_MAGIC`).
-    const PID_FS: u64 = 0x5049_4446;
-    let mut pidfd: c_int = -1;
-    let mut length = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, and the target is that
-    // large.
-    let outcome = unsafe {
-        let place = (&raw mut pidfd).cast();
-        libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERPIDFD, place, &raw mut length)
-    };
-    if outcome != 0 || pidfd < 0 {
-        return None;
-    }
-    // SAFETY: the kernel has just created it, and it has no other owner.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let is_own_inode = fstatfs(&pidfd).is_ok_and(|system| system.f_type as u64 == PID_FS);
-    is_own_inode.then(|| fstat(&pidfd).ok().map(|status| status.st_ino)).flatten()
 }
 
 /// Whether the peer process of a connected socket is admitted by these options.
@@ -98,30 +58,7 @@ pub fn is_admitted(socket: impl AsFd, options: &Options) -> bool {
 /// The parent of a process; `None` when there is no such process, or its parent
 /// is in another pid namespace.
 pub fn parent(process: u32) -> Option<u32> {
-    if !is_proc_ours() {
-        return None;
-    }
-    let stat = std::fs::read(format!("/proc/{process}/stat")).ok()?;
-    parent_in(&stat)
-}
-
-/// Whether `/proc` shows this pid namespace: in a namespace created without its
-/// own `/proc` it does not.
-fn is_proc_ours() -> bool {
-    static OURS: OnceLock<bool> = OnceLock::new();
-    *OURS.get_or_init(|| {
-        let own = std::fs::read_link("/proc/self");
-        own.is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
-    })
-}
-
-/// Parses the parent out of a process's `stat`: its id, its name in
-/// parentheses, which may contain parentheses itself, its state, and then its
-/// parent.
-fn parent_in(stat: &[u8]) -> Option<u32> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let parent = stat[name_end + 1..].split(|byte| *byte == b' ').filter(|field| !field.is_empty()).nth(1)?;
-    str::from_utf8(parent).ok()?.parse().ok().filter(|parent| *parent != 0)
+    platform::parent(process)
 }
 
 /// The parent of a process, the parent's parent, and so on, as far as visible;
@@ -198,13 +135,6 @@ mod tests {
         drop(group);
         assert_eq!((parent(child), ancestors(child).count()), (None, 0));
         assert!(!is_in_group(child, child) && !is_descendant(child, std::process::id()));
-    }
-
-    #[test]
-    fn a_name_with_parentheses_and_spaces_misleads_nobody() {
-        assert_eq!(parent_in(b"7 (a) S 99 (b)) S 12 7 7 0"), Some(12));
-        assert_eq!(parent_in(b"7 (a)  R 0 7"), None);
-        assert_eq!(parent_in(b"7"), None);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::time::Instant;
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::Requester;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options, Request, Result, TransportError};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::lock::DeadlineLock;
+use crate::platform;
 use crate::receiving::{ReceiverLock, check_length};
 use crate::wait::{Closing, earlier, has_passed, io_error};
 
@@ -111,8 +111,7 @@ impl<W: RequestWire> RequestSocket<W> {
     /// The kernel has no random bytes.
     pub fn new(address: &Address, options: &Options, wire: W, link: W::Link) -> Result<Self> {
         let mut seed = [0; 4];
-        getrandom(&mut seed, GetRandomFlags::empty())
-            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
+        platform::random(&mut seed).map_err(|error| io_error("create a socket for", address, error))?;
         let requester = Requester::new(u32::from_ne_bytes(seed), options.retry);
         Ok(Self {
             wire,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{CWD, StatxFlags, Uid, statx};
+use rustix::fs::Uid;
 
 use crate::folder_lock::FolderLock;
 use crate::wait::{deadline_after, io_error, wait_for};
@@ -33,7 +33,7 @@ pub struct SocketFile {
 }
 
 /// The identity of a file, which differs for another file at the same path.
-type Identity = (u32, u32, u64);
+type Identity = (u64, u64);
 
 impl SocketFile {
     /// Creates a socket file with `bind`, which must create one that already
@@ -208,7 +208,6 @@ fn lock(address: &Address, owner: Uid) -> Result<FolderLock> {
 }
 
 fn identity(path: &Path) -> io::Result<Identity> {
-    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-    let found = statx(CWD, path, flags, StatxFlags::INO)?;
-    Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }

@@ -1,6 +1,6 @@
 //! Waits for descriptors, ended by a deadline or by closing the socket.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::instant::later;
 use ekuiper_core::transport::{Deadline, Result, TransportError};
-use rustix::event::{EventfdFlags, PollFd, Timespec, eventfd, poll};
+use rustix::event::{PollFd, Timespec, poll};
+
+use crate::platform::Flag;
 
 /// Time for which a transport that reads in the background waits for data in
 /// flight after [`finish`](Closing::finish).
@@ -23,7 +25,7 @@ pub struct Closing {
     finishing: AtomicBool,
     /// The instant until which data in flight is waited for.
     finish_by: OnceLock<Instant>,
-    event: OwnedFd,
+    event: Flag,
 }
 
 impl Closing {
@@ -32,8 +34,7 @@ impl Closing {
     /// # Errors
     /// The process cannot open another descriptor.
     pub fn new(address: &Address) -> Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| io_error("create a socket for", address, errno.into()))?;
+        let event = Flag::new().map_err(|error| io_error("create a socket for", address, error))?;
         let (closed, finishing, finish_by) = Default::default();
         Ok(Self { closed, finishing, finish_by, event })
     }
@@ -42,7 +43,7 @@ impl Closing {
     pub fn finish(&self) {
         self.finish_by.get_or_init(|| deadline_after(FINISH_GRACE));
         self.finishing.store(true, Ordering::SeqCst);
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        self.event.raise();
     }
 
     /// Whether `finish` was called.
@@ -65,17 +66,16 @@ impl Closing {
     /// Clears the descriptor after [`finish`](Closing::finish) has ended a
     /// wait, so that it waits for closing again.
     pub fn rearm(&self) {
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        self.event.lower();
         if self.closed.load(Ordering::SeqCst) {
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+            self.event.raise();
         }
     }
 
     /// Closes; returns false if it was already closed.
     pub fn close(&self) -> bool {
         let first = !self.closed.swap(true, Ordering::SeqCst);
-        // A full counter is readable too: errors do not matter here.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        self.event.raise();
         first
     }
 

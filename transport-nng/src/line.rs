@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Options, Result};
-use ekuiper_transport_ipc::flag::Flag;
+use ekuiper_transport_ipc::platform::Flag;
 use ekuiper_transport_ipc::wait::{io_error, wait_for};
 use nng::{Message, Pipe, PipeEvent, Protocol, Socket};
 use rustix::event::{PollFd, PollFlags};

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::{Address, MAX_PATH};
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Result, TransportError};
+use ekuiper_transport_ipc::platform;
 use ekuiper_transport_ipc::socket_file::SocketFile;
 use ekuiper_transport_ipc::wait::{Closing, deadline_after, io_error, wait_for};
 use nng::options::Options as _;
@@ -336,7 +337,7 @@ impl Door {
 fn hidden_path(path: &Path) -> io::Result<PathBuf> {
     loop {
         let mut random = [0; 3];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        platform::random(&mut random)?;
         let [one, two, three] = random;
         let hidden = path.with_file_name(format!(".{one:02x}{two:02x}{three:02x}"));
         if hidden.as_os_str().len() > MAX_PATH {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use ekuiper_core::address::Address;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Options, Result};
-use ekuiper_transport_ipc::flag::Flag;
+use ekuiper_transport_ipc::platform::Flag;
 use ekuiper_transport_ipc::wait::io_error;
 use nng::{Message, Protocol};
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result, TransportError};
+use ekuiper_transport_ipc::platform::unread_at;
 use ekuiper_transport_ipc::receiving::check_length;
-use ekuiper_transport_ipc::unread::unread_at;
 use ekuiper_transport_ipc::wait::{Closing, deadline_after, earlier, has_passed, wait_for};
 use nng::Message;
 use rustix::event::{PollFd, PollFlags};

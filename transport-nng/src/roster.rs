@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
-use ekuiper_transport_ipc::flag::Flag;
+use ekuiper_transport_ipc::platform::Flag;
 use nng::{Message, Pipe, PipeEvent, Socket};
 
 use crate::socket::next_connection;

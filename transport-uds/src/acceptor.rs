@@ -10,8 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -20,11 +19,10 @@ use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
 use ekuiper_core::sync::lock;
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::{ConnectionId, Deadline, Options};
+use ekuiper_transport_ipc::platform::{Flag, Interest, MAX_READY, Poller};
 use ekuiper_transport_ipc::process;
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
-use rustix::event::{EventfdFlags, epoll, eventfd};
-use rustix::io::Errno;
 
 use crate::link::Link;
 use ekuiper_transport_ipc::wait::{deadline_after, earlier, timeout};
@@ -74,11 +72,8 @@ impl Door {
     /// Starts to accept connections on `socket`.
     pub(crate) fn open(socket: UnixListener, own: Protocol, limits: Limits, options: &Options) -> io::Result<Self> {
         let acceptor = Acceptor::of_this_process()?;
-        let arrivals = Arc::new(Arrivals {
-            waiting: Mutex::default(),
-            some: AtomicBool::new(false),
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-        });
+        let arrivals =
+            Arc::new(Arrivals { waiting: Mutex::default(), some: AtomicBool::new(false), event: Flag::new()? });
         let options = options.clone();
         let id =
             acceptor.add(Listening { socket, own, limits, options, arrivals: arrivals.clone(), paused_until: None })?;
@@ -123,8 +118,8 @@ struct Arrivals {
     waiting: Mutex<VecDeque<Newcomer>>,
     /// Whether there are newcomers, readable without a lock.
     some: AtomicBool,
-    /// A counter that is above zero while there are newcomers.
-    event: OwnedFd,
+    /// Set while there are newcomers.
+    event: Flag,
 }
 
 impl Arrivals {
@@ -136,8 +131,7 @@ impl Arrivals {
         let mut waiting = self.lock();
         waiting.push_back(newcomer);
         self.some.store(true, Ordering::Release);
-        // A full counter is readable too: errors do not matter here.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        self.event.raise();
     }
 
     fn take(&self) -> Option<Newcomer> {
@@ -145,7 +139,7 @@ impl Arrivals {
         let newcomer = waiting.pop_front();
         if waiting.is_empty() {
             self.some.store(false, Ordering::Release);
-            let _ = rustix::io::read(&self.event, &mut [0; 8]);
+            self.event.lower();
         }
         newcomer
     }
@@ -153,7 +147,7 @@ impl Arrivals {
 
 #[derive(Debug)]
 struct Acceptor {
-    epoll: OwnedFd,
+    poller: Poller,
     state: Mutex<AcceptorState>,
 }
 
@@ -173,12 +167,11 @@ struct Listening {
     limits: Limits,
     options: Options,
     arrivals: Arc<Arrivals>,
-    /// The instant until which the listener is out of the epoll set.
+    /// The instant until which the listener is out of the poller.
     paused_until: Deadline,
 }
 
-/// The bit that marks an epoll event's data as a connection's id, not a
-/// listener's.
+/// The bit that marks an id in the poller as a connection's, not a listener's.
 const CONNECTION: u64 = 1 << 63;
 
 impl Acceptor {
@@ -188,8 +181,7 @@ impl Acceptor {
         if let Some(acceptor) = &*only {
             return Ok(acceptor.clone());
         }
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let acceptor = Arc::new(Self { epoll, state: Mutex::default() });
+        let acceptor = Arc::new(Self { poller: Poller::new()?, state: Mutex::default() });
         let own = acceptor.clone();
         std::thread::Builder::new().name("ekuiper-accept".into()).stack_size(STACK).spawn(move || own.run())?;
         Ok(only.insert(acceptor).clone())
@@ -203,35 +195,32 @@ impl Acceptor {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
-        epoll::add(&self.epoll, &listening.socket, epoll::EventData::new_u64(id), epoll::EventFlags::IN)?;
+        self.poller.add(&listening.socket, id, Interest::Input)?;
         state.listening.insert(id, listening);
         Ok(id)
     }
 
     fn remove(&self, id: u64) {
         let mut state = self.lock();
-        // Closing the sockets removes them from the epoll set.
+        // Closing the sockets removes them from the poller.
         state.listening.remove(&id);
         state.strangers.retain(|_, (listener, _)| *listener != id);
     }
 
     fn run(&self) {
+        let mut ready = Vec::with_capacity(MAX_READY);
         loop {
             let until = self.on_time();
-            let mut space = [const { MaybeUninit::uninit() }; 16];
-            let events = match epoll::wait(&self.epoll, &mut space, timeout(until).as_ref()) {
-                Ok((events, _)) => &*events,
-                Err(Errno::INTR) => continue,
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept connections any more");
-                    return;
-                }
-            };
+            ready.clear();
+            if let Err(error) = self.poller.wait(timeout(until).as_ref(), |id| ready.push(id)) {
+                tracing::error!(%error, "cannot accept connections any more");
+                return;
+            }
             let mut state = self.lock();
-            for event in events {
-                match event.data.u64() {
+            for id in ready.iter().copied() {
+                match id {
                     id if id & CONNECTION == 0 => self.accept(&mut state, id),
-                    id => state.read(&self.epoll, ConnectionId(id & !CONNECTION)),
+                    id => state.read(&self.poller, ConnectionId(id & !CONNECTION)),
                 }
             }
         }
@@ -250,8 +239,7 @@ impl Acceptor {
         for (id, listening) in &mut state.listening {
             match listening.paused_until {
                 Some(resume) if resume <= now => {
-                    let data = epoll::EventData::new_u64(*id);
-                    let _ = epoll::add(&self.epoll, &listening.socket, data, epoll::EventFlags::IN);
+                    let _ = self.poller.add(&listening.socket, *id, Interest::Input);
                     listening.paused_until = None;
                 }
                 paused_until => until = earlier(until, paused_until),
@@ -272,7 +260,7 @@ impl Acceptor {
                 Ok(stream) => {
                     if let Ok(link) = Link::greet(stream.into(), listening.own) {
                         let connection = Connection::new(listening.own, listening.limits.clone(), Instant::now());
-                        state.greeted(&self.epoll, id, Newcomer { link, connection });
+                        state.greeted(&self.poller, id, Newcomer { link, connection });
                     }
                 }
                 Err(error) => match error.kind() {
@@ -294,19 +282,18 @@ impl Acceptor {
 
     fn pause(&self, id: u64, listening: &mut Listening) {
         tracing::debug!(listener = id, "accepting is paused");
-        let _ = epoll::delete(&self.epoll, &listening.socket);
+        self.poller.remove(&listening.socket);
         listening.paused_until = Some(deadline_after(PAUSE));
     }
 }
 
 impl AcceptorState {
     /// Adds a stranger of a listener; its header may have arrived already.
-    fn greeted(&mut self, epoll: &OwnedFd, listener: u64, stranger: Newcomer) {
+    fn greeted(&mut self, poller: &Poller, listener: u64, stranger: Newcomer) {
         let id = stranger.link.id;
-        self.hear(epoll, listener, stranger);
+        self.hear(poller, listener, stranger);
         let Some((_, Newcomer { link, .. })) = self.strangers.get(&id) else { return };
-        let data = epoll::EventData::new_u64(CONNECTION | id.0);
-        if epoll::add(epoll, link, data, epoll::EventFlags::IN).is_err() {
+        if poller.add(link, CONNECTION | id.0, Interest::Input).is_err() {
             self.strangers.remove(&id);
         }
         let mut own = self.strangers.iter().filter(|(_, (other, _))| *other == listener).map(|(id, _)| *id);
@@ -320,15 +307,15 @@ impl AcceptorState {
     }
 
     /// Reads from a known stranger that has sent something.
-    fn read(&mut self, epoll: &OwnedFd, id: ConnectionId) {
+    fn read(&mut self, poller: &Poller, id: ConnectionId) {
         if let Some((listener, stranger)) = self.strangers.remove(&id) {
-            self.hear(epoll, listener, stranger);
+            self.hear(poller, listener, stranger);
         }
     }
 
     /// Reads a stranger's header; when it is complete, the stranger becomes a
     /// newcomer.
-    fn hear(&mut self, epoll: &OwnedFd, listener: u64, mut stranger: Newcomer) {
+    fn hear(&mut self, poller: &Poller, listener: u64, mut stranger: Newcomer) {
         let Newcomer { link, connection } = &mut stranger;
         let id = link.id;
         match link.read(connection.space()) {
@@ -338,7 +325,7 @@ impl AcceptorState {
         }
         match connection.next() {
             Ok(Some(Event::Ready)) => {
-                let _ = epoll::delete(epoll, &*link);
+                poller.remove(&*link);
                 if let Some(listening) = self.listening.get(&listener) {
                     listening.arrivals.put(stranger);
                 }

@@ -8,7 +8,6 @@
 //! meets it.
 
 use std::io;
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::instant::later;
 use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::Deadline;
+use ekuiper_transport_ipc::platform;
 use ekuiper_transport_ipc::wait::earlier;
 
 use crate::acceptor::STACK;
@@ -146,8 +146,7 @@ impl Flusher {
     }
 
     fn run(&self) {
-        // Timers are 50 µs late by default.
-        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        platform::no_timer_slack();
         let mut watches: Vec<WatchedSocket> = Vec::new();
         loop {
             let mut until = None;

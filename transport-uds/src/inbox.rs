@@ -1,6 +1,6 @@
 //! Receiving from many connections in turn.
 
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use ekuiper_core::address::Address;
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
-use rustix::event::{PollFd, PollFlags, epoll};
+use rustix::event::PollFd;
+
 use rustix::io::Errno;
 
 use crate::acceptor::Newcomer;
@@ -17,6 +18,7 @@ use crate::dial::Dialer;
 use crate::link::Link;
 use crate::listen::Listener;
 use crate::spin::Spinner;
+use ekuiper_transport_ipc::platform::{Interest, PEER_CLOSED, Poller};
 use ekuiper_transport_ipc::receiving::{Incoming, ReceiverLock};
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout, wait_for};
 
@@ -35,8 +37,8 @@ pub(crate) struct Inbox {
     own: Protocol,
     limits: Limits,
     closing: Closing,
-    /// The epoll set of the closing signal, the listener and every connection.
-    epoll: OwnedFd,
+    /// The closing signal, the listener and every connection.
+    poller: Poller,
     /// The connections; locked by the thread that receives, and not needed by
     /// others.
     reader: ReceiverLock<(Reader, Spinner)>,
@@ -125,11 +127,11 @@ impl Inbox {
         skip_up_to: u64,
     ) -> Result<Self> {
         let address = endpoint.address().clone();
-        let fail = |errno: Errno| io_error("create a socket for", &address, errno.into());
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fail)?;
+        let fail = |error: io::Error| io_error("create a socket for", &address, error);
+        let refused = |errno: Errno| fail(errno.into());
+        let poller = Poller::new().map_err(fail)?;
         let closing = Closing::new(&address)?;
-        let input = epoll::EventFlags::IN;
-        epoll::add(&epoll, &closing, epoll::EventData::new_u64(CLOSING), input).map_err(fail)?;
+        poller.add(&closing, CLOSING, Interest::Input).map_err(refused)?;
         let mut reader = Reader::default();
         let mut listener = None;
         let limits = limits(options, max_message, skip_up_to);
@@ -137,7 +139,7 @@ impl Inbox {
         match endpoint {
             Endpoint::Listen(address) => {
                 let bound = Listener::bind(address, own, limits.clone(), options)?;
-                epoll::add(&epoll, &bound, epoll::EventData::new_u64(LISTENER), input).map_err(fail)?;
+                poller.add(&bound, LISTENER, Interest::Input).map_err(refused)?;
                 listener = Some(bound);
             }
             Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address, options)),
@@ -146,7 +148,7 @@ impl Inbox {
         let max_connections = options.max_connections;
         let budget = options.max_message.saturating_mul(2).saturating_add(max_connections.saturating_mul(SPARE));
         let links = Mutex::default();
-        Ok(Self { own, limits, closing, epoll, reader, links, listener, address, max_connections, budget })
+        Ok(Self { own, limits, closing, poller, reader, links, listener, address, max_connections, budget })
     }
 
     pub(crate) fn closing(&self) -> &Closing {
@@ -154,7 +156,7 @@ impl Inbox {
     }
 
     pub(crate) fn readiness(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+        self.poller.as_fd()
     }
 
     /// Duplicates a connection's descriptor.
@@ -178,7 +180,7 @@ impl Inbox {
         let links = links.all.clone();
         links.iter().for_each(|link| link.send_no_more());
         for link in links {
-            let mut closed = [PollFd::new(&link, PollFlags::RDHUP)];
+            let mut closed = [PollFd::new(&link, PEER_CLOSED)];
             if wait_for(&mut closed, deadline).is_err() {
                 tracing::debug!(connection = link.id.0, "the peer has not closed its connection in time");
             }
@@ -326,23 +328,16 @@ impl Inbox {
             until = earlier(until, slot.connection.deadline());
         }
         until = earlier(until, self.connect(reader));
-        let mut space = [const { MaybeUninit::uninit() }; 16];
-        let events = match epoll::wait(&self.epoll, &mut space, timeout(until).as_ref()) {
-            Ok((events, _)) => &*events,
-            Err(Errno::INTR) => &[],
-            Err(errno) => return Err(io_error("wait for", &self.address, errno.into())),
-        };
-        for event in events {
-            match event.data.u64() {
-                // Checked before the next message is received.
-                CLOSING | LISTENER => {}
-                id => {
-                    if let Some(slot) = reader.slots.iter_mut().find(|slot| slot.link.id.0 == id) {
-                        slot.readable = true;
-                    }
+        let waited = self.poller.wait(timeout(until).as_ref(), |id| match id {
+            // Checked before the next message is received.
+            CLOSING | LISTENER => {}
+            id => {
+                if let Some(slot) = reader.slots.iter_mut().find(|slot| slot.link.id.0 == id) {
+                    slot.readable = true;
                 }
             }
-        }
+        });
+        waited.map_err(|errno| io_error("wait for", &self.address, errno.into()))?;
         let now = Instant::now();
         for slot in &mut reader.slots {
             // A peer that has just sent something is read before it is judged.
@@ -415,8 +410,7 @@ impl Inbox {
     }
 
     fn admit(&self, reader: &mut Reader, link: Link, connection: Connection) {
-        let data = epoll::EventData::new_u64(link.id.0);
-        if epoll::add(&self.epoll, &link, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP).is_err() {
+        if self.poller.add(&link, link.id.0, Interest::Input).is_err() {
             return;
         }
         let link = Arc::new(link);
@@ -435,7 +429,7 @@ impl Inbox {
     }
 
     fn forget(&self, link: &Arc<Link>) {
-        let _ = epoll::delete(&self.epoll, link);
+        self.poller.remove(link);
         link.shutdown();
         lock(&self.links).all.retain(|other| other.id != link.id);
     }

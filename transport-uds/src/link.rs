@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 
 use crate::spin::Spinner;
-use ekuiper_transport_ipc::unread::unread;
+use ekuiper_transport_ipc::platform::{NO_SIGNAL, unread};
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
 
 /// Maximum length of a body that is copied behind its header so that one plain
@@ -26,7 +26,7 @@ const MAX_HEAD: usize = FRAME_HEADER + MAX_WORDS * 4;
 
 /// Writes never block in the kernel, since closing the socket must end a wait
 /// too.
-const NO_WAIT: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+const NO_WAIT: SendFlags = NO_SIGNAL.union(SendFlags::DONTWAIT);
 
 /// A connected socket. Its id is unique in this process.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Link {
     pub(crate) fn greet(stream: OwnedFd, own: Protocol) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // A new socket's buffer has room for these eight bytes.
-        match send(&stream, &own.header(), SendFlags::NOSIGNAL)? {
+        match send(&stream, &own.header(), NO_SIGNAL)? {
             8 => {
                 let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
                 Ok(Self { id, stream, unfinished: AtomicBool::new(false), cut_off: AtomicBool::new(false) })

@@ -13,10 +13,10 @@ use interprocess::local_socket::traits::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, linkat, open, renameat_with, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, Mode, OFlags, open, unlinkat};
 
 use crate::acceptor::{Door, Newcomer};
+use ekuiper_transport_ipc::platform;
 use ekuiper_transport_ipc::socket_file::SocketFile;
 use ekuiper_transport_ipc::wait::io_error;
 
@@ -73,9 +73,9 @@ fn make(address: &Address) -> io::Result<UnixListener> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "its path ends without a name");
     let name = path.file_name().ok_or_else(invalid)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let folder = open(parent, platform::ONLY_NAMES | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut random = [0; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    platform::random(&mut random)?;
     let hidden = format!(".{:016x}", u64::from_ne_bytes(random));
     let mut place = parent.join(&hidden);
     if place.as_os_str().len() > MAX_PATH {
@@ -89,15 +89,9 @@ fn make(address: &Address) -> io::Result<UnixListener> {
         .try_overwrite(false)
         .mode(0o600);
     let listener = UnixListener::from_options(options)?;
-    let moved = match renameat_with(&folder, &hidden, &folder, name, RenameFlags::NOREPLACE) {
-        // Not every file system supports that.
-        Err(Errno::INVAL | Errno::NOSYS) => linkat(&folder, &hidden, &folder, name, AtFlags::empty())
-            .and_then(|()| unlinkat(&folder, &hidden, AtFlags::empty())),
-        moved => moved,
-    };
-    if let Err(errno) = moved {
+    if let Err(error) = platform::rename_new(&folder, &hidden, Path::new(name)) {
         let _ = unlinkat(&folder, &hidden, AtFlags::empty());
-        return Err(errno.into());
+        return Err(error);
     }
     Ok(listener)
 }

@@ -16,6 +16,7 @@ use crate::listen::Listener;
 use crate::outbox::Gone;
 use crate::peers::{Links, Peers, Terms};
 use ekuiper_transport_ipc::lock::DeadlineLock;
+use ekuiper_transport_ipc::platform::PEER_CLOSED;
 use ekuiper_transport_ipc::receiving::check_length;
 use ekuiper_transport_ipc::wait::{Closing, deadline_after, earlier, has_passed, wait_for};
 
@@ -100,7 +101,7 @@ impl Socket {
         let closing = PollFd::new(&self.closing, PollFlags::IN);
         let mut of_slots = peers.slots.iter().map(|slot| {
             let write = if slot.connection.is_ready() { interest } else { PollFlags::empty() };
-            PollFd::new(&slot.link, PollFlags::IN | PollFlags::RDHUP | write)
+            PollFd::new(&slot.link, PollFlags::IN | PEER_CLOSED | write)
         });
         let (waited, only_room) = match (&self.listener, of_slots.len()) {
             // The usual case, without an allocation.

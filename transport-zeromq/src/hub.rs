@@ -13,7 +13,7 @@ use bytes::Bytes;
 use ekuiper_core::address::Address;
 use ekuiper_core::sync::{lock, wait};
 use ekuiper_core::transport::{Backlog, ConnectionId, Deadline, Result, TransportError};
-use ekuiper_transport_ipc::flag::Flag;
+use ekuiper_transport_ipc::platform::Flag;
 use ekuiper_transport_ipc::receiving::Incoming;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error};
 use tokio::sync::Notify;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use ekuiper_core::address::Address;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Result};
+use ekuiper_transport_ipc::platform;
 use ekuiper_transport_ipc::socket_file::SocketFile;
 use ekuiper_transport_ipc::wait::io_error;
 use futures::StreamExt;
@@ -80,7 +81,7 @@ fn bind(folder: &OwnedFd, address: &Address) -> Result<UnixListener, io::Error> 
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "its path ends without a name");
     let name = address.path().file_name().ok_or_else(invalid)?;
     let mut random = [0; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    platform::random(&mut random)?;
     let temporary = format!(".{:016x}", u64::from_ne_bytes(random));
     // The folder's own path may leave no room for another name.
     let listener = UnixListener::bind(format!("/proc/self/fd/{}/{temporary}", folder.as_raw_fd()))?;

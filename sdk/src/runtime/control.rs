@@ -97,7 +97,7 @@ fn begin(plugin: Definition, site: Site, bell: Arc<Bell>) -> Result<Arc<Mutex<Sy
 fn name_process() {
     let name = std::env::args_os().next().map(std::path::PathBuf::from);
     if let Some(name) = name.as_ref().and_then(|name| name.file_name()) {
-        let _ = std::fs::write("/proc/self/comm", name.as_encoded_bytes());
+        ekuiper_transport_ipc::platform::name_process(name);
     }
 }
 

@@ -14,9 +14,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,11 +21,10 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Admission, PeerProcess};
+use ekuiper_transport_ipc::platform::FolderWatch;
 use ekuiper_transport_ipc::process;
 use ekuiper_transport_ipc::wait::deadline_after;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::io::Errno;
 
 use super::site::Site;
 use super::symbols::Symbols;
@@ -45,11 +41,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// The minimum time between two scans of the folder.
 const REST: Duration = Duration::from_millis(100);
 
-/// The maximum number of notifications read at a time: all that the kernel
-/// queues (`fs.inotify.max_queued_events`).
-const MAX_NOTICES: usize = 16384;
-
-/// The interval between scans where inotify is not available.
+/// The interval between scans where the folder cannot be watched.
 const GLANCE: Duration = Duration::from_secs(5);
 
 /// [`PATIENCE`] before the plugin's handshake, when sockets of previous engines
@@ -73,9 +65,9 @@ pub(super) fn connect(symbols: &Arc<Mutex<Symbols>>, site: &Site, functions: &[S
     }
     let finder = Finder { symbols: symbols.clone(), site: site.clone(), sockets };
     // Before the first scan, so that no later socket is missed.
-    let watch = finder.watch();
+    let watch = FolderWatch::new(site.folder.path());
     if let Err(error) = &watch {
-        tracing::debug!(%error, "no inotify on the socket folder: scanning it every {GLANCE:?}");
+        tracing::debug!(%error, "cannot watch the socket folder: scanning it every {GLANCE:?}");
     }
     if let Some(missing) = finder.missing() {
         finder.dial(&missing, FIRST_PATIENCE);
@@ -116,7 +108,7 @@ impl Admission for Ancestors {
 }
 
 impl Finder {
-    fn run(&self, watch: Option<OwnedFd>) {
+    fn run(&self, watch: Option<FolderWatch>) {
         while let Some(missing) = self.missing() {
             self.dial(&missing, PATIENCE);
             match &watch {
@@ -124,13 +116,6 @@ impl Finder {
                 None => std::thread::sleep(GLANCE),
             }
         }
-    }
-
-    fn watch(&self) -> rustix::io::Result<OwnedFd> {
-        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let made = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-        inotify::add_watch(&watch, self.site.folder.path(), made)?;
-        Ok(watch)
     }
 
     /// The functions that do not run; `None` when all run or the plugin shuts
@@ -165,7 +150,7 @@ impl Finder {
     }
 
     /// Waits until the socket of a function may have been created.
-    fn await_socket(&self, watch: &OwnedFd) {
+    fn await_socket(&self, watch: &FolderWatch) {
         let mut has_come = Ok(false);
         while let Ok(false) = has_come {
             std::thread::sleep(REST);
@@ -183,23 +168,9 @@ impl Finder {
     ///
     /// # Errors
     /// No further notifications will arrive.
-    fn take_notices(&self, watch: &OwnedFd) -> rustix::io::Result<bool> {
-        let mut space = [const { MaybeUninit::uninit() }; 4096];
-        let mut notices = inotify::Reader::new(watch, &mut space);
+    fn take_notices(&self, watch: &FolderWatch) -> rustix::io::Result<bool> {
         let mut has_come = false;
-        for _ in 0..MAX_NOTICES {
-            match notices.next() {
-                Ok(notice) if notice.events().contains(ReadFlags::IGNORED) => return Err(Errno::NOENT),
-                Ok(notice) => {
-                    let name = notice.file_name().map(|name| std::ffi::OsStr::from_bytes(name.to_bytes()));
-                    let is_ours = name.is_some_and(|name| self.sockets.contains_key(name));
-                    has_come |= is_ours || notice.events().contains(ReadFlags::QUEUE_OVERFLOW);
-                }
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        watch.take(|made| has_come |= made.is_none_or(|name| self.sockets.contains_key(name)))?;
         Ok(has_come)
     }
 }
@@ -207,6 +178,8 @@ impl Finder {
 #[cfg(test)]
 mod tests {
     use ekuiper_core::address::SocketFolder;
+    use rustix::event::Timespec;
+    use rustix::io::Errno;
 
     use super::super::bell::Bell;
     use super::super::site::tests::site;
@@ -223,14 +196,14 @@ mod tests {
         let ours = address.path().file_name().unwrap().to_owned();
         let sockets = HashMap::from([(ours.clone(), ("f".to_owned(), address))]);
         let finder = Finder { symbols, site, sockets };
-        let watch = finder.watch().unwrap();
+        let watch = FolderWatch::new(folder.path()).unwrap();
         // Far more than is read at a time.
         for number in 0..1000 {
             std::fs::write(folder.path().join(format!("other{number}")), "").unwrap();
         }
         assert_eq!(finder.take_notices(&watch), Ok(false));
-        let mut one_byte = [0];
-        assert_eq!(rustix::io::read(&watch, &mut one_byte), Err(Errno::AGAIN), "some are left, and wake the thread");
+        let left = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&Timespec::default()));
+        assert_eq!(left, Ok(0), "some are left, and wake the thread");
         std::fs::write(folder.path().join(ours), "").unwrap();
         for number in 0..1000 {
             std::fs::write(folder.path().join(format!("another{number}")), "").unwrap();

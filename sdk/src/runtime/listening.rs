@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Pull, TransportError};
+use ekuiper_transport_ipc::platform::process_name;
 use ekuiper_transport_ipc::process;
 use ekuiper_transport_ipc::wait::{deadline_after, wait_for};
 use rustix::event::{PollFd, PollFlags};
@@ -136,6 +137,5 @@ fn holder(address: &Address) -> String {
         process::peer(&socket).ok().flatten()
     });
     let Some(pid) = connected else { return "a live process".into() };
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    format!("process {pid} ({})", name.trim_end())
+    format!("process {pid} ({})", process_name(pid))
 }

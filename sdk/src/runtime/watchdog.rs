@@ -2,14 +2,14 @@
 
 #![allow(unsafe_code, reason = "a signal handler that tells this process from one that it has forked")]
 
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ekuiper_transport_ipc::platform::ProcessHandle;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SendFlags, send};
-use rustix::process::{PidfdFlags, getpid, getppid, pidfd_open};
+use rustix::process::{getpid, getppid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::bell::Bell;
@@ -24,7 +24,7 @@ pub(super) struct Ends {
     receiver: UnixStream,
     /// Kept open for the signal handlers.
     _sender: UnixStream,
-    parent: Option<OwnedFd>,
+    parent: Option<ProcessHandle>,
 }
 
 impl Ends {
@@ -34,9 +34,9 @@ impl Ends {
         for signal in [SIGTERM, SIGINT] {
             catch(signal, sender.try_clone()?)?;
         }
-        // A pidfd of the current parent. Its pid would not do: it may be reused,
+        // The pid of the current parent would not do: it may be reused,
         // and an orphan's parent need not be process 1.
-        let parent = getppid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok().map(|fd| (pid, fd)));
+        let parent = getppid().and_then(|pid| ProcessHandle::open(pid).ok().map(|fd| (pid, fd)));
         // Check that the parent has not died, and its pid been reused, in
         // between.
         let parent = parent.filter(|(pid, _)| getppid() == Some(*pid)).map(|(_, fd)| fd);

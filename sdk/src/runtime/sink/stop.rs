@@ -1,13 +1,13 @@
 //! The stop request of a sink.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::instant::later;
 use ekuiper_core::message::Collected;
 use ekuiper_core::transport::{Deadline, Pull};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use ekuiper_transport_ipc::platform::Flag;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::runtime::supervised::Account;
 
@@ -24,19 +24,19 @@ pub(super) struct Stop {
     /// The numbers of messages that were collected, and of those refused.
     collected: AtomicU64,
     refused: AtomicU64,
-    event: OwnedFd,
+    event: Flag,
 }
 
 impl Stop {
     pub(super) fn new() -> std::io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let event = Flag::new()?;
         let (flag, given_up) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { flag, given_up, collected: AtomicU64::new(0), refused: AtomicU64::new(0), event })
     }
 
     pub(super) fn set(&self) {
         self.flag.store(true, Ordering::Release);
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        self.event.raise();
     }
 
     pub(super) fn note(&self, collected: Collected) {

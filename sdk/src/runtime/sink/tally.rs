@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::message::Collected;
 use ekuiper_core::transport::Push;
-use rustix::time::{ClockId, clock_gettime};
+use ekuiper_transport_ipc::platform::coarse_now;
 
 use super::stop::Stop;
 
@@ -68,10 +68,4 @@ impl Tally {
         let has_news = self.channel.is_some() && self.now != self.told;
         has_news.then(|| self.next.saturating_sub(coarse_now()).max(Duration::from_millis(1)))
     }
-}
-
-fn coarse_now() -> Duration {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    // Since boot.
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ekuiper_core::message::Meta;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
+use ekuiper_transport_ipc::platform::PEER_CLOSED;
 use ekuiper_transport_ipc::retained::RetainedPull;
 use ekuiper_transport_ipc::wait::deadline_after;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -64,7 +65,7 @@ impl Account {
             let _ = poll(&mut [readiness, stop], timeout);
             return;
         };
-        let mut fds = [readiness, stop, PollFd::new(connection, PollFlags::IN | PollFlags::RDHUP)];
+        let mut fds = [readiness, stop, PollFd::new(connection, PollFlags::IN | PEER_CLOSED)];
         let _ = poll(&mut fds, timeout);
         if fds[2].revents() == PollFlags::IN {
             self.mark.reading();
@@ -144,7 +145,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    use rustix::event::{EventfdFlags, eventfd};
+    use ekuiper_transport_ipc::platform::Flag;
 
     use super::super::page::Inherited;
     use super::super::{marks, page};
@@ -217,7 +218,8 @@ mod tests {
         let account = Account::new(mark, link, sink.meta.clone(), None);
         let held = sink.worker.try_clone().unwrap().into();
         lock(&account.held).push((ConnectionId(1), held));
-        let readable = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
+        let readable = Flag::new().unwrap();
+        readable.raise();
         let others = || [PollFd::new(&readable, PollFlags::IN), PollFd::new(&supervisor, PollFlags::IN)];
         let now = Timespec::default();
         // Another connection has begun or ended.

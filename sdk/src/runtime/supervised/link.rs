@@ -14,7 +14,8 @@ use ekuiper_core::buffer::trim;
 use ekuiper_core::message::Meta;
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::ConnectionId;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use ekuiper_transport_ipc::platform::NO_SIGNAL;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
 
 use super::page::Inherited;
 
@@ -141,7 +142,7 @@ impl Link {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
         let _writing = lock(&self.writing);
-        let sent = sendmsg(&self.socket, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL);
+        let sent = sendmsg(&self.socket, &[IoSlice::new(&frame)], &mut ancillary, NO_SIGNAL);
         if let Ok(sent) = sent {
             let _ = (&self.socket).write_all(&frame[sent..]);
         }

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Once;
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use ekuiper_transport_ipc::platform::shared_memory;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::getppid;
@@ -68,9 +68,7 @@ pub(in crate::runtime) fn inherited() -> Option<Inherited> {
 
 /// Creates zeroed memory of `words` words that a child inherits.
 pub(super) fn memory(words: usize) -> io::Result<OwnedFd> {
-    let memory = memfd_create("ekuiper-worker", MemfdFlags::empty())?;
-    ftruncate(&memory, (words * size_of::<AtomicU64>()) as u64)?;
-    Ok(memory)
+    shared_memory(c"ekuiper-worker", (words * size_of::<AtomicU64>()) as u64)
 }
 
 /// Maps shared memory as words, until the process ends.

@@ -12,9 +12,10 @@ use ekuiper_core::address::Address;
 use ekuiper_core::message::Meta;
 use ekuiper_core::restart::{Crashes, RestartPolicy, Verdict};
 use ekuiper_core::transport::{Request, TransportError};
+use ekuiper_transport_ipc::platform::Flag;
 use ekuiper_transport_ipc::random::jitter;
 use ekuiper_transport_ipc::socket_file;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::account::settle;
 use super::link::WorkerReport;
@@ -65,7 +66,7 @@ pub(in crate::runtime) fn supervise(plugin: Definition, mut site: Site) -> Resul
     let ends = Ends::new()?;
     let (events, inbox) = mpsc::channel();
     let (answers, answered) = mpsc::channel();
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let wake = Arc::new(Flag::new()?);
     let courier = Courier { events, wake: wake.clone(), answered };
     let policy = RestartPolicy::default();
     // No extensions are offered: the marks depend on the stock form of calls,
@@ -127,7 +128,7 @@ struct Supervisor {
     /// control channel on its own thread.
     courier: Option<Courier>,
     inbox: mpsc::Receiver<Event>,
-    wake: Arc<OwnedFd>,
+    wake: Arc<Flag>,
     answers: mpsc::Sender<Vec<u8>>,
     asks: Asks,
 }
@@ -171,7 +172,7 @@ impl Supervisor {
                 return Ok(());
             }
             if heard.wake {
-                let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+                self.wake.lower();
                 while let Ok(event) = self.inbox.try_recv() {
                     match event {
                         Event::Command(command) => self.command(command),
@@ -233,7 +234,7 @@ impl Supervisor {
         let until = [self.start_at, again, deadline].into_iter().flatten().min();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
         fds.extend(ends.fds());
         let ends = fds.len();
         fds.extend(self.orphans.as_ref().map(Orphans::fd));
@@ -429,7 +430,7 @@ impl Supervisor {
 /// Passes commands from the control channel to the supervisor, and answers back.
 struct Courier {
     events: mpsc::Sender<Event>,
-    wake: Arc<OwnedFd>,
+    wake: Arc<Flag>,
     answered: mpsc::Receiver<Vec<u8>>,
 }
 
@@ -452,7 +453,7 @@ impl Courier {
 
     fn tell(&self, event: Event) {
         let _ = self.events.send(event);
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        self.wake.raise();
     }
 }
 

@@ -4,18 +4,19 @@ use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use ekuiper_transport_ipc::platform::{ProcessHandle, RECEIVE_CLOSED, own_executable};
 use ekuiper_transport_ipc::wait::deadline_after;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal, WaitStatus};
 
 use super::account::HeldConnection;
 use super::link::{self, WorkerReport};
@@ -28,7 +29,7 @@ const TAKE: Duration = Duration::from_secs(5);
 /// A worker process, which is killed on drop.
 pub(super) struct Worker {
     child: Child,
-    pidfd: OwnedFd,
+    process: ProcessHandle,
     socket: UnixStream,
     /// Received bytes that are not a complete frame yet.
     buffer: Vec<u8>,
@@ -62,24 +63,22 @@ impl Worker {
                 command.args(arguments);
                 command
             }
-            _ => itself(),
+            _ => itself()?,
         };
         let mut child = command.env(variable, value).spawn()?;
         // The child was not reaped yet, so the pid is still its own.
-        let pidfd = Pid::from_raw(child.id().cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-        let pidfd = match pidfd {
-            Some(Ok(pidfd)) => pidfd,
-            other => {
+        let process = match ProcessHandle::open(Pid::from_child(&child)) {
+            Ok(process) => process,
+            Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                let error = other.and_then(std::result::Result::err).unwrap_or(Errno::SRCH);
                 return Err(format!("cannot watch the worker's process: {error}").into());
             }
         };
         let deadline = Some(deadline_after(patience));
         Ok(Self {
             child,
-            pidfd,
+            process,
             socket,
             buffer: Vec::new(),
             descriptors: VecDeque::new(),
@@ -99,7 +98,7 @@ impl Worker {
     /// The descriptors to poll: for the worker's end, and for its messages.
     pub(super) fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
         let socket = (!self.leaves).then(|| PollFd::new(&self.socket, PollFlags::IN));
-        std::iter::once(PollFd::new(&self.pidfd, PollFlags::IN)).chain(socket)
+        std::iter::once(PollFd::new(&self.process, PollFlags::IN)).chain(socket)
     }
 
     /// Sends the worker no more commands, and sets the deadline of its end.
@@ -117,7 +116,7 @@ impl Worker {
 
     /// Asks the worker to shut down in order.
     pub(super) fn end(&self) {
-        let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::TERM);
+        self.process.signal(Signal::TERM);
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
@@ -127,7 +126,7 @@ impl Worker {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = Timespec::try_from(left).ok();
-            match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], left.as_ref()) {
+            match poll(&mut [PollFd::new(&self.process, PollFlags::IN)], left.as_ref()) {
                 Err(Errno::INTR) => {}
                 ended => return ended.is_ok_and(|ended| ended > 0),
             }
@@ -141,7 +140,7 @@ impl Worker {
             let mut piece = [0; 4096];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let flags = RecvFlags::DONTWAIT | RECEIVE_CLOSED;
             match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut piece)], &mut ancillary, flags) {
                 Ok(received) if received.bytes == 0 => break true,
                 Ok(received) => {
@@ -184,7 +183,7 @@ impl Worker {
     }
 
     pub(super) fn kill(&self) {
-        let _ = pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
+        self.process.signal(Signal::KILL);
     }
 
     /// Kills and reaps the worker, and returns its status and the connections
@@ -199,14 +198,14 @@ impl Worker {
 
 /// The command line of this process, even if the file of its executable was
 /// replaced, as by an update.
-fn itself() -> Command {
+fn itself() -> io::Result<Command> {
     let mut arguments = std::env::args_os();
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(own_executable()?);
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
     command.args(arguments);
-    command
+    Ok(command)
 }
 
 impl Drop for Worker {
