@@ -12,17 +12,17 @@
 //! it. A [timer](IdleReader::wake_at) wakes a task at its deadline.
 
 use std::collections::{BTreeMap, HashMap};
-use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ekuiper_transport_ipc::platform::{Flag, Interest, MAX_READY, Poller};
 use ekuiper_transport_ipc::wait::deadline_after;
 
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::Timespec;
 use rustix::io::Errno;
 
 use crate::error::system_error;
@@ -89,9 +89,9 @@ pub(crate) struct IdleReader {
 }
 
 struct Shared {
-    epoll: OwnedFd,
+    poller: Poller,
     /// Ends a wait of the thread: it is to stop, or there is an earlier timer.
-    kick: OwnedFd,
+    kick: Flag,
     stops: AtomicBool,
     watched: Mutex<HashMap<u64, Arc<Entry>>>,
     timers: Mutex<Timers>,
@@ -126,11 +126,10 @@ impl IdleReader {
     /// Starts the thread. Peers may pause for `stall_timeout` in the middle of
     /// a message.
     pub(crate) fn start(stall_timeout: Duration) -> std::io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &kick, epoll::EventData::new_u64(KICK), epoll::EventFlags::IN)?;
+        let (poller, kick) = (Poller::new()?, Flag::new()?);
+        poller.add(&kick, KICK, Interest::Input)?;
         let (stops, watched, timers) = Default::default();
-        let shared = Arc::new(Shared { epoll, kick, stops, watched, timers, stall_timeout });
+        let shared = Arc::new(Shared { poller, kick, stops, watched, timers, stall_timeout });
         let own = shared.clone();
         let thread =
             std::thread::Builder::new().name("ekuiper-idle".into()).spawn(move || blocking::forbidden(|| own.run()))?;
@@ -236,8 +235,7 @@ impl Drop for Watch {
 
 impl Shared {
     fn kick(&self) {
-        // A full counter is readable, too.
-        let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+        self.kick.raise();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
@@ -248,7 +246,7 @@ impl Shared {
         let id = next_id();
         let mut all = self.lock();
         if let Some(readiness) = watched.readiness() {
-            epoll::add(&self.epoll, readiness, epoll::EventData::new_u64(id), oneshot(&*watched))?;
+            self.poller.add(readiness, id, once(&*watched))?;
         }
         let entry = Arc::new(Entry { id, watched, is_armed: AtomicBool::new(true) });
         all.insert(id, entry.clone());
@@ -259,7 +257,7 @@ impl Shared {
         let entry = self.lock().remove(&id);
         if let Some(readiness) = entry.as_ref().and_then(|entry| entry.watched.readiness()) {
             // A closed channel has left the queue by itself.
-            let _ = epoll::delete(&self.epoll, readiness);
+            self.poller.remove(readiness);
         }
     }
 
@@ -272,8 +270,7 @@ impl Shared {
             // The entry keeps the descriptor open, so that its number means no
             // other one. A forgotten channel has left the queue, and nothing
             // else fails for one that was added.
-            let data = epoll::EventData::new_u64(entry.id);
-            let armed = epoll::modify(&self.epoll, readiness, data, oneshot(&*entry.watched));
+            let armed = self.poller.arm(readiness, entry.id, once(&*entry.watched));
             debug_assert!(matches!(armed, Ok(()) | Err(Errno::NOENT)), "{armed:?}");
         }
     }
@@ -281,21 +278,16 @@ impl Shared {
     fn run(&self) {
         let mut agenda = Agenda::default();
         // Reused, since the thread wakes often while messages flow.
-        let mut ready: Vec<u64> = Vec::with_capacity(16);
+        let mut ready: Vec<u64> = Vec::with_capacity(MAX_READY);
         loop {
             ready.clear();
-            let mut space = [const { MaybeUninit::uninit() }; 16];
-            match epoll::wait(&self.epoll, &mut space, self.timeout(&agenda).as_ref()) {
-                Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64())),
-                Err(Errno::INTR) => continue,
-                Err(error) => {
-                    tracing::error!(%error, "the idle reader cannot wait for events");
-                    std::thread::sleep(Duration::from_secs(1));
-                    continue;
-                }
+            if let Err(error) = self.poller.wait(self.timeout(&agenda).as_ref(), |id| ready.push(id)) {
+                tracing::error!(%error, "the idle reader cannot wait for events");
+                std::thread::sleep(Duration::from_secs(1));
+                continue;
             }
             if ready.contains(&KICK) {
-                let _ = rustix::io::read(&self.kick, &mut [0; 8]);
+                self.kick.lower();
             }
             if self.stops.load(Ordering::SeqCst) {
                 return;
@@ -389,9 +381,8 @@ impl Agenda {
     }
 }
 
-fn oneshot(watched: &dyn Watched) -> epoll::EventFlags {
-    let event = if watched.wants_room() { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
-    event | epoll::EventFlags::ONESHOT
+fn once(watched: &dyn Watched) -> Interest {
+    if watched.wants_room() { Interest::RoomOnce } else { Interest::InputOnce }
 }
 
 #[cfg(test)]

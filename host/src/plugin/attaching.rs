@@ -1,7 +1,6 @@
 //! The arrival of an attached plugin: the wait for a process that somebody else
 //! starts, and its handshake.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -9,9 +8,10 @@ use ekuiper_core::address::Address;
 use ekuiper_core::exchange::HostEnd;
 use ekuiper_core::message::SymbolKind;
 use ekuiper_core::transport::{PeerProcess, TransportError};
+use ekuiper_transport_ipc::platform::ProcessHandle;
 use ekuiper_transport_ipc::wait::{deadline_after, io_error};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 
 use super::startup::{Canceller, Report, Started, check_symbols};
 use crate::catalog::Package;
@@ -99,14 +99,14 @@ fn lists_symbols(package: &Package) -> bool {
 }
 
 /// Waits for the handshake of a process that is still alive after it; returns
-/// the process's id, and a pidfd of it.
-fn await_process(control: &Channel, address: &Address, deadline: Instant) -> Result<(Pid, OwnedFd), Failure> {
+/// the process's id, and a handle of it.
+fn await_process(control: &Channel, address: &Address, deadline: Instant) -> Result<(Pid, ProcessHandle), Failure> {
     loop {
         control.wait_ready(deadline, true)?;
         if let Some(PeerProcess::Pid(pid)) = control.peer_process()
             && let Some(pid) = Pid::from_raw(pid.cast_signed())
         {
-            match pidfd_open(pid, PidfdFlags::empty()) {
+            match ProcessHandle::open(pid) {
                 Ok(handle) => return Ok((pid, handle)),
                 Err(Errno::SRCH) => {}
                 Err(error) => {

@@ -2,7 +2,6 @@
 //! that its SDK uses.
 
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use ekuiper_core::exchange::HostEnd;
 use ekuiper_core::launch::LaunchOptions;
 use ekuiper_core::message::{Hello, SymbolKind};
 use ekuiper_core::transport::TransportError;
+use ekuiper_transport_ipc::platform::ProcessHandle;
 use ekuiper_transport_ipc::wait::deadline_after;
 use rustix::process::Pid;
 
@@ -346,9 +346,9 @@ struct Candidate {
 
 pub(super) enum Report {
     Waited(usize, Result<(), Failure>),
-    /// A process of an attached plugin has completed its handshake. With a pidfd
+    /// A process of an attached plugin has completed its handshake. With a handle
     /// of it.
-    Came(Pid, OwnedFd),
+    Came(Pid, ProcessHandle),
     Exited,
     Cancelled,
     /// The process has connected to the channel of the running process.

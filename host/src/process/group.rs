@@ -86,7 +86,8 @@ pub(crate) struct Activity {
 }
 
 pub(crate) fn activity(members: &[u32]) -> Activity {
-    let mut activity = Activity::default();
+    // Where nothing is reported, a process is taken for working.
+    let mut activity = Activity { is_working: cfg!(not(target_os = "linux")), ..Activity::default() };
     for pid in members {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
         for thread in threads.flatten() {

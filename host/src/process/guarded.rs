@@ -17,14 +17,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::io::{Errno, FdFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
-use rustix::thread::CpuSet;
 
 use super::command::CommandLine;
-use super::fork::{self, clear_of_stdio};
+use super::fork::{self, Processors, clear_of_stdio};
 use super::guard::{Guard, Line};
 use crate::catalog::Package;
 use crate::plugin_options::{ProcessLimits, Size};
@@ -214,7 +212,7 @@ impl Drop for GuardedProcess {
 
 /// Option to wait for a child that has not executed its program yet: it would
 /// send no SIGCHLD, and ordinary waits do not see it.
-const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(fork::ANY_CHILD.cast_unsigned() as _);
 
 /// Waits until a guarded process has ended, without reaping it, so that its id
 /// is not reused. `None` if how it ended cannot be known.
@@ -308,20 +306,7 @@ impl Image {
         // which live as long as this does.
         unsafe {
             match &self.file {
-                Some(file) => {
-                    let (number, nothing) = (file.as_raw_fd(), c"".as_ptr());
-                    let execute = || {
-                        libc::syscall(libc::SYS_execveat, number, nothing, arguments, environment, libc::AT_EMPTY_PATH)
-                    };
-                    execute();
-                    // An emulator opens the program by the descriptor's path,
-                    // so that has to stay open for it.
-                    if io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT)
-                        && rustix::io::fcntl_setfd(file, FdFlags::empty()).is_ok()
-                    {
-                        execute();
-                    }
-                }
+                Some(file) => fork::execute_file(file, &self.program, arguments, environment),
                 None => {
                     libc::execve(self.program.as_ptr(), arguments, environment);
                 }
@@ -334,22 +319,13 @@ impl Image {
 /// Limits in the form of the system calls, which the new process sets itself.
 struct Cage {
     limits: ProcessLimits,
-    processors: Option<CpuSet>,
+    processors: Option<Processors>,
 }
 
 impl Cage {
     fn new(limits: ProcessLimits) -> io::Result<Self> {
-        /// Number of the first processor of the next start.
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let Some(number) = limits.processors else { return Ok(Self { limits, processors: None }) };
-        let allowed = rustix::thread::sched_getaffinity(None)?;
-        let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).collect();
-        let first = NEXT.fetch_add(number, Ordering::Relaxed);
-        let mut processors = CpuSet::new();
-        for index in 0..number.min(allowed.len()) {
-            processors.set(allowed[first.wrapping_add(index) % allowed.len()]);
-        }
-        Ok(Self { limits, processors: Some(processors) })
+        let processors = limits.processors.map(Processors::new).transpose()?;
+        Ok(Self { limits, processors })
     }
 
     /// Sets the limits of this process, which is to execute a program.
@@ -363,8 +339,7 @@ impl Cage {
         limit(Resource::Nofile, self.limits.descriptors, Step::LimitDescriptors)?;
         match &self.processors {
             None => Ok(()),
-            Some(processors) => rustix::thread::sched_setaffinity(None, processors)
-                .map_err(|errno| (Step::LimitProcessors, errno.into())),
+            Some(processors) => processors.restrict().map_err(|error| (Step::LimitProcessors, error)),
         }
     }
 }

@@ -13,10 +13,10 @@ pub(crate) mod own_folder;
 
 use std::collections::VecDeque;
 use std::io::PipeWriter;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ekuiper_transport_ipc::platform::ProcessHandle;
 use ekuiper_transport_ipc::wait::deadline_after;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -205,13 +205,13 @@ impl Process {
         Ok(Self { pid, shared, hold: None })
     }
 
-    /// Watches a process that somebody else has started, by its pidfd. `on_exit`
+    /// Watches a process that somebody else has started. `on_exit`
     /// is called once, from another thread, when it has ended, or the host lets
     /// go of it.
     pub(crate) fn attach(
         plugin: &str,
         pid: Pid,
-        handle: OwnedFd,
+        handle: ProcessHandle,
         on_exit: impl FnOnce(&Exit) + Send + 'static,
     ) -> Result<Self> {
         let refused = |resource| system_error(Subject::of_plugin(plugin), resource);

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
+use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
 use super::search::in_path;
@@ -106,7 +106,9 @@ fn of_content(path: &Path, folder: &Path, errno: Errno, depth: usize) -> Option<
                 .into(),
         ),
         Errno::TXTBSY => Some("is being written: start it when it is complete".into()),
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::LIBBAD | Errno::INVAL | Errno::IO => of_interpreter(),
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::IO => of_interpreter(),
+        #[cfg(target_os = "linux")]
+        Errno::LIBBAD => of_interpreter(),
         _ => None,
     }
 }
@@ -119,7 +121,8 @@ fn of_permissions(path: &Path) -> Option<String> {
             false => "is not executable, and neither a program nor a script that begins with #!".into(),
         });
     }
-    if rustix::fs::statvfs(path).is_ok_and(|place| place.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
+    #[cfg(target_os = "linux")]
+    if rustix::fs::statvfs(path).is_ok_and(|place| place.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC)) {
         return Some("lies on a file system that is mounted noexec: move it elsewhere, or mount that with exec".into());
     }
     (!is_allowed(path)).then(|| {

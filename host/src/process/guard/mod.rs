@@ -64,12 +64,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, Weak};
 
+use ekuiper_transport_ipc::platform::NO_SIGNAL;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, socketpair};
 use rustix::process::{Pid, Signal};
 
-use super::fork::{self, clear_of_stdio, retry};
+use super::fork::{self, LINE, LINE_FLAGS, clear_of_stdio, retry};
 use crate::sync::lock;
 
 /// Maximum number of groups.
@@ -222,7 +223,7 @@ impl Watcher {
     /// Starts a guard, which has no group yet.
     fn start() -> io::Result<Self> {
         // Each message is received whole.
-        let (host, guard) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (host, guard) = socketpair(AddressFamily::UNIX, LINE, LINE_FLAGS, None)?;
         let line = Arc::new(clear_of_stdio(host)?);
         for wait in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&line, wait, Some(ANSWER))?;
@@ -255,7 +256,7 @@ impl Watcher {
 
     fn send(&self, order: Order, group: c_int) -> io::Result<[u8; Message::LENGTH]> {
         let message = Message { order, group }.encode();
-        retry(|| rustix::net::send(&self.line, &message, SendFlags::NOSIGNAL))?;
+        retry(|| rustix::net::send(&self.line, &message, NO_SIGNAL))?;
         Ok(message)
     }
 
@@ -294,7 +295,7 @@ impl Line {
     pub(crate) fn lead(&self) -> io::Result<()> {
         let group = rustix::process::getpid().as_raw_nonzero().get();
         let message = Message { order: Order::Guard, group }.encode();
-        retry(|| rustix::net::send(&self.0, &message, SendFlags::NOSIGNAL))?;
+        retry(|| rustix::net::send(&self.0, &message, NO_SIGNAL))?;
         Ok(())
     }
 }
