@@ -570,7 +570,7 @@ fn encoded_path(path: &str) -> String {
 /// Random bytes.
 pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    ekuiper_transport_ipc::platform::random(&mut bytes)?;
     Ok(bytes)
 }
 

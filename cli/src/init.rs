@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
 
+use ekuiper_transport_ipc::platform::own_executable;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -32,7 +33,7 @@ fn run() -> io::Result<ExitCode> {
     let mut signals = Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2])?;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| "ekuiper-plugin".into());
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(own_executable()?);
     // In its own process group: a terminal's signals to this process's group
     // are forwarded, and would arrive twice.
     command.arg0(name).args(arguments).process_group(0);

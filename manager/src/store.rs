@@ -23,7 +23,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sync::lock;
-use rustix::fs::{FlockOperation, flock, syncfs};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -192,7 +192,7 @@ impl Store {
         // After a power failure the link must not lead to files that are not
         // written.
         let folder = File::open(&links).map_err(failed(&links))?;
-        syncfs(&folder).map_err(|error| failed(&links)(error.into()))?;
+        write_out(&folder).map_err(|error| failed(&links)(error.into()))?;
         symlink(&target, &fresh).map_err(failed(&fresh))?;
         fs::rename(&fresh, &link).map_err(failed(&link))?;
         version.is_kept = true;
@@ -242,6 +242,19 @@ fn remove(path: &Path) {
     if let Err(error) = removed {
         tracing::warn!(%error, "cannot remove {}", path.display());
     }
+}
+
+/// Has all files of the folder's file system written to its disk.
+#[cfg(target_os = "linux")]
+fn write_out(folder: &File) -> rustix::io::Result<()> {
+    rustix::fs::syncfs(folder)
+}
+
+/// Has all files written to their disks.
+#[cfg(not(target_os = "linux"))]
+fn write_out(_: &File) -> rustix::io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
 }
 
 #[cfg(test)]

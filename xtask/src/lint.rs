@@ -20,9 +20,16 @@ const WITH_COLUMNS: [(&str, &str); 4] = [
     ("ekuiper-bench", "columns,uds"),
 ];
 
-/// Systems that authors develop plugins on, and what they need there.
-const DEVELOPED_ON: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
-const FOR_AUTHORS: [&str; 3] = ["ekuiper-core", "ekuiper-sdk", "mirror"];
+/// Systems that authors develop plugins on, and what they need there: the SDK,
+/// and on Unix the command as well, without https, whose C part needs the
+/// system's own compiler.
+const ON_UNIX: &[&str] = &["ekuiper-sdk", "mirror", "ekuiper-host", "ekuiper-manager", "ekuiper-cli"];
+const ON_WINDOWS: &[&str] = &["ekuiper-core", "ekuiper-sdk", "mirror"];
+const DEVELOPED_ON: [(&str, &[&str], &[&str]); 3] = [
+    ("aarch64-apple-darwin", ON_UNIX, &["--no-default-features", "--features", "uds,bench"]),
+    ("x86_64-unknown-freebsd", ON_UNIX, &["--no-default-features", "--features", "uds,bench"]),
+    ("x86_64-pc-windows-gnu", ON_WINDOWS, &[]),
+];
 
 /// Everything, in the order of what fails fastest.
 pub(crate) fn run() -> Result<()> {
@@ -39,11 +46,13 @@ pub(crate) fn run() -> Result<()> {
     for (package, features) in WITH_COLUMNS {
         check(&["check", "--package", package, "--no-default-features", "--features", features])?;
     }
-    for system in DEVELOPED_ON {
-        let packages = FOR_AUTHORS.iter().flat_map(|package| ["--package", package]);
+    for (system, packages, features) in DEVELOPED_ON {
+        let packages = packages.iter().flat_map(|package| ["--package", package]);
         match cross::install(system) {
             Ok(()) => {
-                execute(cargo().args(["check", "--target", system]).args(packages).env("RUSTFLAGS", "-D warnings"))?
+                let mut check = cargo();
+                check.args(["check", "--target", system]).args(packages).args(features);
+                execute(check.env("RUSTFLAGS", "-D warnings"))?
             }
             Err(reason) => tools.note(format!("what authors need on {system}: {reason}")),
         }

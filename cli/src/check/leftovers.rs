@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 
 use super::report::{Area, Report};
 
@@ -22,7 +22,8 @@ pub(super) struct Leftovers {
 impl Leftovers {
     pub(super) fn before_start() -> Self {
         // Processes that outlive their parent become children of this one.
-        let _ = set_child_subreaper(Some(getpid()));
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::set_child_subreaper(Some(getpid()));
         Self { sockets: sockets(), children: children().into_iter().collect(), files: HashSet::new() }
     }
 

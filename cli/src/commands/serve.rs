@@ -82,6 +82,7 @@ pub(super) fn run(common: &Common, serve: &Serve) -> Result<ExitCode> {
 }
 
 /// Returns what connections speak below HTTP.
+#[cfg_attr(not(feature = "https"), allow(unused_variables))]
 fn security(serve: &Serve) -> Result<Security> {
     #[cfg(feature = "https")]
     if let (Some(certificate), Some(key)) = (&serve.tls_cert, &serve.tls_key) {
