@@ -105,6 +105,10 @@ struct Rows {
 }
 
 impl Sink for Rows {
+    fn describe() -> SinkDescription {
+        SinkDescription::new().rows()
+    }
+
     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
         for reading in ctx.rows::<Reading>(data)? {
             self.sum += reading.temperature;

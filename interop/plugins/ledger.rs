@@ -197,6 +197,28 @@ fn meet(folder: String, processes: usize) -> Result<u32> {
     Ok(own)
 }
 
+/// Adds a line for each message: its first byte, and its rows.
+#[derive(Default)]
+struct Lines<const ROWS: bool> {
+    path: String,
+}
+
+impl<const ROWS: bool> Sink for Lines<ROWS> {
+    fn describe() -> SinkDescription {
+        if ROWS { SinkDescription::new().rows() } else { SinkDescription::new() }
+    }
+
+    fn configure(&mut self, config: &Config) -> Result<()> {
+        self.path = config.field("path")?;
+        Ok(())
+    }
+
+    fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
+        let rows = Value::from(ctx.rows::<Value>(data)?);
+        Ok(add_line(&self.path, format_args!("{:02x} {rows}", data[0]))?)
+    }
+}
+
 fn main() -> ExitCode {
     Plugin::new("ledger")
         // No limit is too long.
@@ -204,6 +226,8 @@ fn main() -> ExitCode {
         .stop_timeout(Duration::MAX)
         .host_absence(Duration::MAX)
         .source("letters", Letters::default)
+        .sink("rows", Lines::<true>::default)
+        .sink("bytes", Lines::<false>::default)
         .sink("late", Late::default)
         .function("length", |text: String| text.len())
         .function("text", |letters: usize| "x".repeat(letters))

@@ -254,7 +254,7 @@ impl Ledger {
             "language": "rust",
             "executable": "ledger",
             "sources": ["stuck", "letters"],
-            "sinks": ["late"],
+            "sinks": ["late", "rows", "bytes"],
             "functions": ["note", "slow", "noted", "begun", "held", "patient", "cancelled", "word", "crash_until", "crash", "kept", "filed", "meet", "length", "text", "counted_text", "texts"],
         });
         Self(made("ledger", tools::ledger(), &manifest))

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ekuiper_conformance::wait_until;
-use ekuiper_host::{Delivery, Error, Event, EventKind, Host, HostBuilder, Package, PluginState, Sink};
+use ekuiper_host::{Delivery, Error, Event, EventKind, Format, Host, HostBuilder, Package, PluginState, Sink};
 use ekuiper_interop::guard::{PATIENCE, Watchdog};
-use ekuiper_interop::plugins::Mirror;
+use ekuiper_interop::plugins::{Ledger, Mirror};
+use futures::executor::block_on;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,6 +33,7 @@ ekuiper_interop::over_each_transport_of_ours! {
     what_is_collected_while_the_host_shuts_down_is_counted,
     what_a_sink_refuses_without_acknowledgements_is_counted,
     outstanding_acknowledgements_are_waited_for,
+    rows_come_in_a_codec_that_the_sink_reads,
 }
 
 /// Longer than a page, which is all that the pipe holds: each row is written
@@ -315,4 +317,44 @@ fn outstanding_acknowledgements_are_waited_for(transport: &str) {
         closed.join().unwrap().unwrap();
     });
     assert_eq!(stopper.delivery().delivered, 10);
+}
+
+/// The same rows reach every sink, in MessagePack one that says that it reads
+/// rows, and in JSON all others.
+fn rows_come_in_a_codec_that_the_sink_reads(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let ledger = Ledger::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let row = json!({ "text": "ä\n\"", "float": -0.5, "list": [null, true, 18_446_744_073_709_551_615_u64] });
+    for (format, sink, first_bytes) in [
+        (Format::MessagePack, "rows", ["83", "92"]),
+        (Format::MessagePack, "bytes", ["7b", "5b"]),
+        (Format::Json, "rows", ["7b", "5b"]),
+    ] {
+        for require_ack in [false, true] {
+            let host = Host::builder().transport(transport).format(format).plugin(ledger.folder()).build().unwrap();
+            let path = scratch.path().join("lines");
+            let open = |rule| {
+                let open = host.sink(sink).rule(rule).config(json!({ "path": path }));
+                open.require_ack(require_ack).open().unwrap()
+            };
+            let blocking = open("r");
+            blocking.send(&row).unwrap();
+            blocking.send(&[&row, &row]).unwrap();
+            // What an engine has encoded is not touched.
+            blocking.send_bytes(row.to_string().as_bytes()).unwrap();
+            blocking.close().unwrap();
+            let mut tasks = open("t").into_async();
+            block_on(async {
+                tasks.post(&row).await.unwrap().await.unwrap();
+                tasks.close().await.unwrap();
+            });
+            let lines = std::fs::read_to_string(&path).unwrap();
+            let (one, two) = (json!([row]), json!([row, row]));
+            let [first, many] = first_bytes;
+            assert_eq!(lines, format!("{first} {one}\n{many} {two}\n7b {one}\n{first} {one}\n"), "{sink} {format:?}");
+            std::fs::remove_file(&path).unwrap();
+            host.shutdown();
+        }
+    }
 }

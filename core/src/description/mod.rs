@@ -138,6 +138,10 @@ pub struct SinkDescription {
     /// Whether the sink takes columns: a message may be a record batch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub columnar: bool,
+    /// Whether the sink reads its messages as rows, in any codec, and never as
+    /// bytes: then this host sends it MessagePack, which costs less than JSON.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rows: bool,
     /// The configuration; `None` if its fields are unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigFields>,
@@ -153,6 +157,16 @@ impl SinkDescription {
     #[must_use]
     pub fn doc(mut self, doc: impl Into<String>) -> Self {
         self.doc = doc.into();
+        self
+    }
+
+    /// Says that `collect` reads its messages with `SinkContext::rows` or
+    /// `SinkContext::batch` alone, and does nothing else with their bytes: then
+    /// they may come in MessagePack, which costs less than JSON. An engine that
+    /// is not on this project's host sends JSON nevertheless.
+    #[must_use]
+    pub fn rows(mut self) -> Self {
+        self.rows = true;
         self
     }
 

@@ -30,5 +30,5 @@ pub use function::{
 };
 pub use hello::{Feature, Hello, Symbols};
 pub use raw_tuple::RawTuple;
-pub use rows::encode_rows;
+pub use rows::{RowCount, encode_rows, format_of_rows};
 pub use source::{SourceMessage, Tuple, encode_source_error, encode_tuple};

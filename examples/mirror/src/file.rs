@@ -26,7 +26,7 @@ struct Settings {
 
 impl Sink for FileSink {
     fn describe() -> SinkDescription {
-        SinkDescription::new().doc("Appends rows to a file as JSON lines.").config(config_of::<Settings>())
+        SinkDescription::new().doc("Appends rows to a file as JSON lines.").rows().config(config_of::<Settings>())
     }
 
     fn configure(&mut self, config: &Config) -> Result<()> {

@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
+use ekuiper_core::codec::Format;
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 
 use super::acks::Acknowledged;
 use super::connection::SinkConnection;
+use super::message::Message;
 use super::pending::PendingAck;
 use super::sender::Attempt;
 use super::sent::Sent;
@@ -54,7 +56,7 @@ pub struct AsyncSink {
 
 /// A message that was not sent yet.
 struct Queued {
-    message: Vec<u8>,
+    message: Message,
     since: Instant,
     wait: Option<Wait>,
     /// A thread sends the message, since that may block, and has taken it.
@@ -94,7 +96,7 @@ impl Watched for Room {
 }
 
 impl Queued {
-    fn new(message: Vec<u8>) -> Self {
+    fn new(message: Message) -> Self {
         Self { message, since: Instant::now(), wait: None, task: None }
     }
 }
@@ -168,10 +170,11 @@ impl AsyncSink {
         self.sink.as_ref().ok_or(Error::Stopped)
     }
 
-    fn encode(&self, rows: &(impl Serialize + ?Sized)) -> Result<Vec<u8>> {
-        let sink = self.open()?;
-        let mut message = Vec::new();
-        ekuiper_core::message::encode_rows(&mut message, rows).map_err(|source| sink.session().unencodable(source))?;
+    fn encode(&self, rows: &(impl Serialize + ?Sized)) -> Result<Message> {
+        let session = self.open()?.session();
+        let mut message = Message::empty(Vec::new());
+        let format = session.live_connection().map_or(Format::Json, |connection| connection.format);
+        message.encode(rows, format).map_err(|source| session.unencodable(source))?;
         Ok(message)
     }
 
@@ -247,7 +250,8 @@ impl AsyncSink {
                     is_registered = true;
                 }
                 Attempt::MayBlock => {
-                    let (sender, message) = (sink.sender.clone(), std::mem::take(&mut queued.message));
+                    let (sender, message) =
+                        (sink.sender.clone(), std::mem::replace(&mut queued.message, Message::empty(Vec::new())));
                     let transmit = move || sender.transmit_alone(&message);
                     queued.task = Some(session.plugin.site.background.start(transmit));
                 }

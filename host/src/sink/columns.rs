@@ -1,5 +1,6 @@
 //! Record batches to a sink.
 
+use ekuiper_core::codec::Format;
 use ekuiper_core::columns::arrow_array::RecordBatch;
 use ekuiper_core::columns::{TableReader, encode, parts};
 use ekuiper_core::message::encode_rows;
@@ -32,7 +33,9 @@ fn send_part(sink: &Sink, part: &RecordBatch, is_columnar: bool, max: usize) -> 
     let mut message = Vec::new();
     let encoded = match is_columnar {
         true => encode(&mut message, part),
-        false => TableReader::new(part).and_then(|rows| encode_rows(&mut message, &Rows(&rows, part.num_rows()))),
+        // A sink that reads rows reads them in JSON, too.
+        false => TableReader::new(part)
+            .and_then(|rows| encode_rows(&mut message, Format::Json, &Rows(&rows, part.num_rows()))),
     };
     encoded.map_err(unsent)?;
     let rows = part.num_rows();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::{Control, Feature};
 use ekuiper_core::transport::{Deadline, Push, TransportError};
 use ekuiper_transport_ipc::lock::{DeadlineLock, Waited};
@@ -54,6 +55,8 @@ pub(crate) struct SinkConnection {
     /// When the start was answered.
     pub(crate) started: Instant,
     pub(super) control: Control,
+    /// The codec of the rows that the sink reads.
+    pub(super) format: Format,
     data: Address,
     _watch: Watch,
 }
@@ -127,6 +130,7 @@ impl SinkConnection {
             acks,
             proof: Proof::default(),
             control: control.clone(),
+            format: running.format_of_sink(&control.symbol_name),
             data: data.clone(),
             _watch: watch,
         }))

@@ -9,6 +9,7 @@ mod acks;
 pub(crate) mod columns;
 mod connection;
 mod errors;
+mod message;
 mod proof;
 mod sender;
 mod sent;
@@ -28,6 +29,7 @@ use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result, blocking};
 use async_sink::AsyncSink;
+use message::Message;
 use pending::PendingAck;
 use sender::Sender;
 use session::SinkSession;
@@ -157,7 +159,9 @@ impl Sink {
     /// As [`Sink::send`].
     pub fn send_bytes(&self, message: &[u8]) -> Result<()> {
         let (mut sending, since) = self.sender.begin()?;
-        self.sender.transmit(&mut sending, message, false, since)?.map_or(Ok(()), |sent| sent.wait())
+        self.sender
+            .transmit(&mut sending, &Message::of_bytes(message), false, since)?
+            .map_or(Ok(()), |sent| sent.wait())
     }
 
     /// Sends columns, an Arrow IPC stream of one record batch, unchanged.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::buffer::trim;
+use ekuiper_core::codec::Format;
 use ekuiper_core::instant::later;
 use ekuiper_core::message::Feature;
 use ekuiper_core::throttle::Throttle;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use super::acks::Receipt;
 use super::connection::SinkConnection;
+use super::message::Message;
 use super::sent::Sent;
 use super::session::{READING, SinkSession};
 use crate::{Error, Result};
@@ -59,7 +61,7 @@ impl Sender {
     }
 
     /// Tries to send a message without waiting.
-    pub(super) fn try_transmit(&self, message: &[u8]) -> Attempt {
+    pub(super) fn try_transmit(&self, message: &Message) -> Attempt {
         let session = &*self.session;
         let Some(mut sending) = self.sending.try_lock() else { return Attempt::MayBlock };
         let is_usable = |connection: &Arc<SinkConnection>| {
@@ -71,6 +73,8 @@ impl Sender {
         if connection.running.is_left() {
             return Attempt::MayBlock;
         }
+        // What cannot be sent is told by the thread.
+        let Ok(bytes) = message.bytes_in(connection.format) else { return Attempt::MayBlock };
         let past = Instant::now();
         let mut in_company = true;
         if session.require_ack {
@@ -84,7 +88,7 @@ impl Sender {
                 return Attempt::MayBlock;
             }
         }
-        match connection.send(message, in_company, past, Some(past)) {
+        match connection.send(&bytes, in_company, past, Some(past)) {
             Ok(number) => {
                 if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
                     self.look(&mut sending, &connection);
@@ -99,7 +103,7 @@ impl Sender {
     }
 
     /// Sends a message of a task, as a thread may: it waits.
-    pub(super) fn transmit_alone(&self, message: &[u8]) -> Result<Option<Sent>> {
+    pub(super) fn transmit_alone(&self, message: &Message) -> Result<Option<Sent>> {
         let (mut sending, since) = self.begin()?;
         self.transmit(&mut sending, message, true, since)
     }
@@ -128,23 +132,37 @@ impl Sender {
         in_company: bool,
         since: Instant,
     ) -> Result<Option<Sent>> {
-        let mut buffer = std::mem::take(&mut sending.buffer);
-        buffer.clear();
-        let encoded =
-            ekuiper_core::message::encode_rows(&mut buffer, rows).map_err(|source| self.session.unencodable(source));
-        let sent = encoded.and_then(|()| self.transmit(sending, &buffer, in_company, since));
+        let mut message = Message::empty(std::mem::take(&mut sending.buffer));
+        let encoded = self.encode(&mut message, sending, rows);
+        let sent = encoded.and_then(|()| self.transmit(sending, &message, in_company, since));
+        let mut buffer = message.into_space();
         trim(&mut buffer);
         sending.buffer = buffer;
         sent
     }
 
+    /// Encodes rows for the process that probably serves when they are sent;
+    /// without one, in what every sink reads.
+    fn encode(&self, message: &mut Message, sending: &Sending, rows: &(impl Serialize + ?Sized)) -> Result<()> {
+        let live;
+        let current = match &sending.current {
+            Some(current) => Some(current),
+            None => {
+                live = self.session.live_connection();
+                live.as_ref()
+            }
+        };
+        let format = current.map_or(Format::Json, |connection| connection.format);
+        message.encode(rows, format).map_err(|source| self.session.unencodable(source))
+    }
+
     /// Sends a message; returns what is needed to wait for its acknowledgement.
     /// With `in_company` the message may be delayed to be sent in a batch, and
     /// is sent while earlier ones are unacknowledged, if the plugin has a window.
-    pub(super) fn transmit(
+    pub(super) fn transmit<B: AsRef<[u8]>>(
         &self,
         sending: &mut Sending,
-        message: &[u8],
+        message: &Message<B>,
         in_company: bool,
         since: Instant,
     ) -> Result<Option<Sent>> {
@@ -175,10 +193,11 @@ impl Sender {
                     self.drop_stray_acks(&connection, deadline, patience)?;
                 }
             }
+            let bytes = message.bytes_in(connection.format).map_err(|source| session.unencodable(source))?;
             let waiting = session.enter(READING)?;
             let sent = match session.require_ack {
-                true => connection.send(message, in_company, since, Some(deadline)).map(Some),
-                false => connection.send(message, true, since, Some(deadline)).map(|number| {
+                true => connection.send(&bytes, in_company, since, Some(deadline)).map(Some),
+                false => connection.send(&bytes, true, since, Some(deadline)).map(|number| {
                     if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
                         self.look(sending, &connection);
                     }

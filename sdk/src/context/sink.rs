@@ -1,20 +1,21 @@
 //! The context of a sink, and the bookkeeping of acknowledgements.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ekuiper_core::Chain;
-use ekuiper_core::codec::{Adapted, Format};
+use ekuiper_core::codec::{Adapted, Error as CodecError, Format};
 #[cfg(feature = "arrow")]
 use ekuiper_core::columns::{self, TableReader, TableWriter, arrow_array::RecordBatch, arrow_buffer::Buffer};
 #[cfg(feature = "arrow")]
 use ekuiper_core::message::is_columns;
-use ekuiper_core::message::{Meta, encode_ack};
+use ekuiper_core::message::{Meta, RowCount, encode_ack, format_of_rows};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, Error as _};
 use tracing::Span;
 
 use super::outlet::Outlet;
@@ -89,7 +90,9 @@ impl SinkContext {
         self.0.outlet.is_some()
     }
 
-    /// The rows of a message, which is a JSON object or an array of objects.
+    /// The rows of a message, which is an object or an array of objects, in
+    /// JSON, or in MessagePack for a sink that
+    /// [says so](crate::description::SinkDescription::rows).
     ///
     /// # Errors
     /// [`Error::Rows`], with the path and the position: the message is neither,
@@ -105,11 +108,11 @@ impl SinkContext {
             };
             return (0..batch.num_rows()).map(read).collect();
         }
-        match data.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(b'[') => read(data),
-            Some(b'{') => read(data).map(|row| vec![row]),
-            _ => {
-                let source = serde_json::Error::custom("it is neither a JSON object nor an array of rows");
+        match format_of_rows(data) {
+            Some((format, RowCount::Many)) => read(format, data),
+            Some((format, RowCount::One)) => read(format, data).map(|row| vec![row]),
+            None => {
+                let source = CodecError::custom("it is neither a JSON object nor an array of rows");
                 Err(Error::Rows { field: String::new(), source })
             }
         }
@@ -228,14 +231,39 @@ impl SinkContext {
     }
 }
 
-fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Error> {
-    Format::Json.decode(data).map_err(|source| {
+fn read<T: DeserializeOwned>(format: Format, data: &[u8]) -> Result<T, Error> {
+    format.decode(data).map_err(|source| {
         // Parse again with the path, which valid rows need not pay for.
-        let mut again = serde_json::Deserializer::from_slice(data);
-        let again = serde_path_to_error::deserialize::<_, T>(Adapted::new(&mut again));
-        let (field, source) = again.err().map_or((String::new(), source), located);
+        if format == Format::Json {
+            let mut again = serde_json::Deserializer::from_slice(data);
+            let again = serde_path_to_error::deserialize::<_, T>(Adapted::new(&mut again));
+            let (field, source) = again.err().map_or((String::new(), source), located);
+            return Error::Rows { field, source };
+        }
+        let mut field = String::new();
+        let _ = format.read(data, Traced { path: &mut field, row: PhantomData::<T> });
         Error::Rows { field, source }
     })
+}
+
+/// Reads a value, and keeps the path at which that fails.
+struct Traced<'a, T> {
+    path: &'a mut String,
+    row: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Traced<'_, T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            // Its text for the whole value.
+            if error.path().iter().next().is_some() {
+                *self.path = error.path().to_string();
+            }
+            error.into_inner()
+        })
+    }
 }
 
 impl fmt::Debug for SinkContext {
@@ -250,6 +278,7 @@ impl fmt::Debug for SinkContext {
 
 #[cfg(test)]
 mod tests {
+    use ekuiper_core::message::encode_rows;
     use serde::Deserialize;
     use serde_json::{Value, json};
 
@@ -291,6 +320,20 @@ mod tests {
         assert!(error.starts_with("invalid message field a: invalid unicode"), "{error}");
         let error = rows::<Row>(br#"[{"a":1},{"a":"x"}]"#).unwrap_err();
         assert!(error.starts_with("invalid message field [1].a: invalid type: string \"x\", expected u8"), "{error}");
+        let packed = |rows: &Value| {
+            let mut message = Vec::new();
+            encode_rows(&mut message, Format::MessagePack, rows).unwrap();
+            message
+        };
+        assert_eq!(rows(&packed(&json!([{"a":1},{"a":2}]))), Ok(vec![Row { a: 1 }, Row { a: 2 }]));
+        assert_eq!(rows(&packed(&json!({"a":1}))), Ok(vec![Row { a: 1 }]));
+        let error = rows::<Row>(&packed(&json!([{"a":1},{"a":"x"}]))).unwrap_err();
+        assert!(error.starts_with("invalid message field [1].a: "), "{error}");
+        let mut cut = packed(&json!([{"a":1},{"a":2}]));
+        cut.pop();
+        assert!(rows::<Row>(&cut).is_err());
+        cut.extend([2, 2]);
+        assert_eq!(rows::<Row>(&cut), Err("invalid message: trailing bytes".into()));
         let error = rows::<Row>(br#"{"b":1}"#).unwrap_err();
         assert!(error.starts_with("invalid message field a: missing field `a`"), "{error}");
     }

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc;
 
+use ekuiper_core::codec::Format;
+use ekuiper_core::description::SinkDescription;
 use ekuiper_core::message::{SymbolKind, decode_ack};
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
@@ -17,8 +19,11 @@ use crate::{Config, Result, Sink, SinkContext};
 
 /// Creates a test of a sink.
 pub fn sink<S: Sink + 'static>(sink: S) -> SinkTest {
-    let described = Described::new(SymbolKind::Sink, S::describe().config);
-    SinkTest { sink: Box::new(sink), described, config: Value::Null, require_ack: false }
+    let SinkDescription { rows, config, .. } = S::describe();
+    let described = Described::new(SymbolKind::Sink, config);
+    // As the host does.
+    let format = if rows { Format::MessagePack } else { Format::Json };
+    SinkTest { sink: Box::new(sink), described, config: Value::Null, require_ack: false, format }
 }
 
 /// A sink under test that is not open yet.
@@ -28,6 +33,7 @@ pub struct SinkTest {
     described: Described,
     config: Value,
     require_ack: bool,
+    format: Format,
 }
 
 impl SinkTest {
@@ -49,7 +55,7 @@ impl SinkTest {
     /// # Errors
     /// An error or panic of the sink.
     pub fn open(self) -> Result<OpenSink> {
-        let Self { mut sink, described, config, require_ack } = self;
+        let Self { mut sink, described, config, require_ack, format } = self;
         let config = Config::try_from(config)?;
         described.configure(&config, || sink.configure(&config))?;
         let require_ack = require_ack || config.get("requireAck") == Some(&Value::Bool(true));
@@ -58,7 +64,7 @@ impl SinkTest {
         let ack_mode = catch_panic(|| Ok(sink.ack_mode()))?;
         let ctx = SinkContext::new(test_meta(), outlet, ack_mode);
         catch_panic(|| sink.open(&ctx))?;
-        Ok(OpenSink { sink, ctx, acks })
+        Ok(OpenSink { sink, ctx, acks, format })
     }
 }
 
@@ -75,17 +81,19 @@ pub struct OpenSink {
     sink: Box<dyn Sink>,
     ctx: SinkContext,
     acks: mpsc::Receiver<Vec<u8>>,
+    format: Format,
 }
 
 impl OpenSink {
     /// Passes a message, a row or an array of rows, to `collect`, and returns
-    /// its result.
+    /// its result: in JSON, or in MessagePack to a sink that
+    /// [reads rows](crate::description::SinkDescription::rows).
     ///
     /// # Errors
     /// An error or panic of the sink.
     pub fn send(&mut self, rows: &impl Serialize) -> Result<()> {
         let mut message = Vec::new();
-        ekuiper_core::message::encode_rows(&mut message, rows)?;
+        ekuiper_core::message::encode_rows(&mut message, self.format, rows)?;
         self.send_bytes(&message)
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, SocketFolder};
 use ekuiper_core::codec::Format;
-use ekuiper_core::description::Description;
+use ekuiper_core::description::{Description, SinkDescription};
 use ekuiper_core::message::{Control, Feature, Hello, SymbolKind};
 use ekuiper_core::transport::Deadline;
 use ekuiper_transport_ipc::lock::DeadlineLock;
@@ -177,10 +177,22 @@ impl Running {
         self.hello.has(feature)
     }
 
+    /// Returns the format of a sink's rows: JSON, unless the plugin says that
+    /// the sink reads no bytes.
+    pub(crate) fn format_of_sink(&self, sink: &str) -> Format {
+        let wanted = self.site.options.format;
+        let reads_rows = self.sink(sink).is_some_and(|sink| sink.rows);
+        if reads_rows && self.hello.speaks(wanted) { wanted } else { Format::Json }
+    }
+
     /// Returns whether a sink takes columns, by what the plugin says about it.
     pub(crate) fn is_columnar(&self, sink: &str) -> bool {
-        let described = self.description().and_then(|plugin| plugin.sinks.iter().find(|known| known.name == sink));
-        self.has(Feature::Columns) && described.is_some_and(|sink| sink.columnar)
+        self.has(Feature::Columns) && self.sink(sink).is_some_and(|sink| sink.columnar)
+    }
+
+    /// Returns what the plugin says about a sink.
+    fn sink(&self, name: &str) -> Option<&SinkDescription> {
+        self.description()?.sinks.iter().find(|known| known.name == name)
     }
 
     /// Returns whether failed operations are to be retried with the next

@@ -1,0 +1,91 @@
+//! A message to a sink, in the codec of the process that it was encoded for.
+
+use std::borrow::Cow;
+
+use ekuiper_core::codec::Format;
+use ekuiper_core::message::encode_rows;
+use serde::Serialize;
+use serde_json::Value;
+
+/// An encoded message. Another process may serve when it is sent, after a crash
+/// or an update, and may read less.
+pub(super) struct Message<B = Vec<u8>> {
+    bytes: B,
+    /// The codec of rows; [`Format::Json`] for bytes of the caller, too, which
+    /// are never changed.
+    format: Format,
+}
+
+impl Message {
+    /// A message without content, whose buffer is `space`.
+    pub(super) fn empty(mut space: Vec<u8>) -> Self {
+        space.clear();
+        Self { bytes: space, format: Format::Json }
+    }
+
+    /// Encodes rows.
+    ///
+    /// # Errors
+    /// The codec cannot hold them.
+    pub(super) fn encode(&mut self, rows: &(impl Serialize + ?Sized), format: Format) -> ekuiper_core::Result<()> {
+        self.bytes.clear();
+        self.format = format;
+        encode_rows(&mut self.bytes, self.format, rows)
+    }
+
+    /// Returns the buffer.
+    pub(super) fn into_space(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl<B: AsRef<[u8]>> Message<B> {
+    /// Bytes that are sent unchanged.
+    pub(super) fn of_bytes(bytes: B) -> Self {
+        Self { bytes, format: Format::Json }
+    }
+
+    /// Returns the bytes for a process that reads rows in `format`.
+    ///
+    /// # Errors
+    /// JSON cannot hold the rows.
+    pub(super) fn bytes_in(&self, format: Format) -> ekuiper_core::Result<Cow<'_, [u8]>> {
+        if self.format == Format::Json || self.format == format {
+            return Ok(Cow::Borrowed(self.bytes.as_ref()));
+        }
+        let wrong = |source| ekuiper_core::Error::Encode { what: "the message", source };
+        let rows: Value = self.format.decode(self.bytes.as_ref()).map_err(wrong)?;
+        let mut bytes = Vec::new();
+        encode_rows(&mut bytes, format, &rows)?;
+        Ok(Cow::Owned(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ekuiper_core::codec::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_were_meant_for_another_process_are_translated_and_bytes_never() {
+        #[derive(Serialize)]
+        struct Row {
+            name: &'static str,
+            image: Bytes,
+            list: [Option<f64>; 2],
+        }
+        let row = Row { name: "ä\n", image: vec![0, 255].into(), list: [None, Some(-1.5)] };
+        let (mut packed, mut text) = (Message::empty(b"former".to_vec()), Message::empty(Vec::new()));
+        packed.encode(&row, Format::MessagePack).unwrap();
+        text.encode(&row, Format::Json).unwrap();
+        assert!(matches!(packed.bytes_in(Format::MessagePack).unwrap(), Cow::Borrowed(_)));
+        assert_eq!(packed.bytes_in(Format::Json).unwrap(), text.bytes_in(Format::Json).unwrap());
+        // Every sink reads JSON.
+        assert_eq!(text.bytes_in(Format::MessagePack).unwrap(), text.bytes_in(Format::Json).unwrap());
+        let bytes = Message::of_bytes(&b"\x81\xa1a\x01"[..]);
+        for format in [Format::Json, Format::MessagePack] {
+            assert_eq!(*bytes.bytes_in(format).unwrap(), *b"\x81\xa1a\x01");
+        }
+    }
+}
