@@ -189,6 +189,20 @@ impl Host {
         self.task(move |core| core.update(package))
     }
 
+    /// Gives up the process that is being started of a plugin: its first one, or
+    /// that of an [update](Host::update), which fails then as any other. A
+    /// process that serves is not affected, nor is the restart of one that has
+    /// served. Never blocks. What is prepared before a process is started, as an
+    /// environment, is not given up: call it again until the start or the update
+    /// has returned.
+    ///
+    /// # Errors
+    /// No plugin has this name.
+    pub fn give_up_start(&self, plugin: &str) -> Result<()> {
+        self.core.plugin(plugin)?.give_up_start();
+        Ok(())
+    }
+
     /// Reads the folders of [`plugins_dir`](HostBuilder::plugins_dir) again:
     /// [removes](Host::remove) plugins whose folders are gone,
     /// [updates](Host::update) those whose manifests have changed, and

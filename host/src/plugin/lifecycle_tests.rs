@@ -40,6 +40,7 @@ enum Step {
     /// The update that has its turn proceeds: it begins, or gives its turn
     /// back.
     GoOn,
+    GiveUp,
     Stop,
     Reset,
     Remove,
@@ -76,6 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Update),
         4 => Just(Step::GoOn),
         1 => Just(Step::Reset),
+        1 => Just(Step::GiveUp),
         1 => Just(Step::Stop),
         1 => prop_oneof![9 => Just(Step::Reset), 1 => Just(Step::Remove)],
         1 => prop_oneof![9 => Just(Step::Reset), 1 => Just(Step::Shutdown)],
@@ -138,6 +140,7 @@ struct World {
     /// Ordered works that have not begun, in order.
     ordered: VecDeque<Work<u32>>,
     begun: Option<Work<u32>>,
+    is_start_over: bool,
     is_trial_over: bool,
     attached: BTreeSet<u32>,
     numbers: u64,
@@ -162,6 +165,7 @@ impl World {
             processes: BTreeMap::new(),
             ordered: VecDeque::new(),
             begun: None,
+            is_start_over: false,
             is_trial_over: false,
             attached: BTreeSet::new(),
             numbers: 0,
@@ -229,6 +233,7 @@ impl World {
                     None => {}
                 }
             }
+            Step::GiveUp => self.handle(Input::GivenUp),
             Step::Stop => {
                 let stop = self.number();
                 self.stops.insert(stop);
@@ -300,6 +305,13 @@ impl World {
                 }
                 self.reached.note("killed");
             }
+            Action::EndStart => match self.begun {
+                Some(Work::Spawn { .. }) => {
+                    self.is_start_over = true;
+                    self.reached.note("start given up");
+                }
+                _ => assert!(matches!(self.ordered.front(), Some(Work::Spawn { .. })), "a start is under way"),
+            },
             Action::EndTrial => self.is_trial_over = true,
             Action::Answer { caller, outcome } => {
                 self.callers.remove(&caller).expect("a caller is answered once");
@@ -426,6 +438,7 @@ impl World {
                 }
                 let process = self.processes.entry(*generation).or_default();
                 process.is_dead = process.is_killed;
+                self.is_start_over = false;
             }
             Work::Try { .. } => self.is_trial_over = false,
             Work::Retire { generation } => {
@@ -438,7 +451,7 @@ impl World {
 
     fn finish_spawn(&mut self, generation: u64, fate: Fate) {
         let process = self.processes.get_mut(&generation).unwrap();
-        if process.is_killed {
+        if process.is_killed || self.is_start_over {
             (process.is_dead, process.is_reported) = (true, true);
             return self.answer(Input::StartFailed { generation, error: Error::Stopped });
         }
@@ -555,6 +568,7 @@ fn a_plugin_lives_as_promised_whatever_happens_in_whatever_order() {
         "restored",
         "short",
         "killed",
+        "start given up",
         "updated",
         "not updated",
         "postponed",

@@ -348,6 +348,11 @@ impl Plugin {
         Ok((running, channel))
     }
 
+    /// Aborts what is being started of a version that has not served yet.
+    pub(crate) fn give_up_start(self: &Arc<Self>) {
+        self.handle(Input::GivenUp);
+    }
+
     /// Forgets all crashes, and ends a pause.
     pub(crate) fn reset(self: &Arc<Self>) {
         self.handle(Input::Reset);

@@ -45,7 +45,7 @@ pub(crate) struct Started {
     pub(crate) scope: Arc<ProcessScope>,
 }
 
-/// Aborts the start in progress, and every later one.
+/// Aborts the start in progress, and every later one if it is to.
 #[derive(Default)]
 pub(crate) struct Canceller(Mutex<Cancelled>);
 
@@ -56,10 +56,15 @@ struct Cancelled {
 }
 
 impl Canceller {
+    /// Aborts the start in progress, and every later one.
     pub(crate) fn cancel(&self) {
-        let mut cancelled = lock(&self.0);
-        cancelled.is_set = true;
-        if let Some(start) = cancelled.under_way.take() {
+        lock(&self.0).is_set = true;
+        self.end_current();
+    }
+
+    /// Aborts the start in progress, if its process is there already.
+    pub(crate) fn end_current(&self) {
+        if let Some(start) = lock(&self.0).under_way.take() {
             let _ = start.send(Report::Cancelled);
         }
     }

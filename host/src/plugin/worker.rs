@@ -66,6 +66,7 @@ impl Plugin {
                 let running = inner.running.as_ref().filter(|running| running.generation == generation);
                 aftermath.kill = running.cloned();
             }
+            Action::EndStart => self.canceller.end_current(),
             Action::EndTrial => aftermath.trial = inner.trial.clone(),
             Action::Answer { caller, outcome } => {
                 let serving =

@@ -217,6 +217,14 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
         }
     }
 
+    pub(super) fn given_up(&mut self) {
+        match self.phase {
+            // Nothing is given up of a plugin that has served before.
+            Phase::Starting(Why::First | Why::TakeOver) => self.actions.push_back(Action::EndStart),
+            _ => self.end_trial(),
+        }
+    }
+
     pub(super) fn stop_wanted(&mut self, stop: Caller) {
         match self.phase {
             Phase::Stopped | Phase::Draining(Next::Nothing) => self.has_stopped(stop, Err(Error::Stopped)),

@@ -208,6 +208,7 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
             Input::UpdateBegun { update } => self.update_begun(update),
             Input::Tried { update, outcome } => self.tried(update, outcome, now),
             Input::UpdateDone { update } => self.updates.retain(|other| other.number != update),
+            Input::GivenUp => self.given_up(),
             Input::StopWanted { stop } => self.stop_wanted(stop),
             Input::Reset => self.reset(now),
             Input::Removed => self.removed(now),

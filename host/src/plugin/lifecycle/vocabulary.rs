@@ -42,6 +42,8 @@ pub(crate) enum Input<S> {
     Tried { update: Caller, outcome: Result<()> },
     /// An update gives its turn back.
     UpdateDone { update: Caller },
+    /// The first start, or what an update starts, is given up.
+    GivenUp,
     /// The process is to end until the plugin is needed again.
     StopWanted { stop: Caller },
     /// All crashes are forgotten, and a pause ends.
@@ -62,6 +64,8 @@ pub(crate) enum Action<S> {
     /// Abort the start of a process, or end the process: at once, concurrently
     /// with any work.
     Kill { generation: u64 },
+    /// Abort the start of a process: at once, concurrently with any work.
+    EndStart,
     /// Abort a [`Work::Try`]: at once, concurrently with any work.
     EndTrial,
     /// The answer to [`Input::Wanted`]: the generation that serves.
