@@ -57,7 +57,7 @@ impl Listening {
                 let bounds = Bounds { end: END, ..Bounds::default() };
                 // An error is the end, too.
                 let ended = async { _ = ended.await };
-                http_server::serve(listener, Security::Plain, router, bounds, ended).await;
+                http_server::serve(listener, Security::Plain, router, bounds, ended, async |_| {}).await;
             });
             runtime.shutdown_background();
         };

@@ -56,8 +56,8 @@ pub(crate) struct Bounds {
     pub(crate) head: Duration,
     /// Maximum number of connections.
     pub(crate) connections: usize,
-    /// Maximum time for requests that are being handled, after the end of the
-    /// server.
+    /// Maximum time for requests that are being handled, from the end of the
+    /// server until they are cut short.
     pub(crate) end: Duration,
 }
 
@@ -92,15 +92,17 @@ impl From<Arc<ServerConfig>> for Security {
     }
 }
 
-/// Serves requests until `end`; then accepts no more, and returns when all are
-/// answered, or [`Bounds::end`] later; returns how many are not.
+/// Serves requests until `end`; then accepts no more, and waits until all are
+/// answered, at most [`Bounds::end`]. Then it is told to `finish` how many are
+/// not, which has the router answer them.
 pub(crate) async fn serve(
     listener: TcpListener,
     security: Security,
     router: Router,
     bounds: Bounds,
     end: impl Future<Output = ()>,
-) -> usize {
+    finish: impl AsyncFnOnce(usize),
+) {
     let connections = Arc::new(Connections::new(bounds.connections));
     let (ends, ended) = watch::channel(false);
     let accept = async {
@@ -131,8 +133,14 @@ pub(crate) async fn serve(
     }
     drop(listener);
     let _ = ends.send(true);
-    let _ = tokio::time::timeout(bounds.end, connections.are_gone(bounds.connections)).await;
-    connections.busy(bounds.connections)
+    let are_gone = || connections.are_gone(bounds.connections);
+    let _ = tokio::time::timeout(bounds.end, are_gone()).await;
+    let unanswered = connections.busy(bounds.connections);
+    finish(unanswered).await;
+    if unanswered > 0 {
+        // The answers are on their way.
+        let _ = tokio::time::timeout(LINGER, are_gone()).await;
+    }
 }
 
 /// A connection that was accepted.

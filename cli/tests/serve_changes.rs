@@ -5,8 +5,9 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ekuiper_conformance::wait_until;
 use serde_json::{Value, json};
@@ -56,6 +57,76 @@ fn a_function_that_no_request_calls_may_be_gone_with_the_next_version() {
     bench.assert_nothing_is_left();
 }
 
+/// Sends rows for as long as they are taken, while a change is made; returns the
+/// lines of the answer.
+fn rows_during(server: &Server, path: &str, change: impl FnOnce()) -> Vec<Value> {
+    let mut stream = server.connect();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000000\r\n\r\n", server.address);
+    stream.write_all(head.as_bytes()).unwrap();
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let rows = "{\"n\":1}\n".repeat(100);
+            loop {
+                if is_over.load(Ordering::SeqCst) || stream.write_all(rows.as_bytes()).is_err() {
+                    break;
+                }
+            }
+            let _ = stream.shutdown(Shutdown::Write);
+        });
+        let mut change = Some(change);
+        let mut answers = Vec::new();
+        for line in lines.filter(|line| line.starts_with('{')) {
+            answers.push(serde_json::from_str(&line).unwrap());
+            if answers.len() == 500 {
+                change.take().unwrap()();
+                is_over.store(true, Ordering::SeqCst);
+            }
+        }
+        is_over.store(true, Ordering::SeqCst);
+        answers
+    })
+}
+
+#[test]
+fn a_row_that_was_not_sent_is_not_one_whose_outcome_is_unknown() {
+    let bench = Bench::new();
+    let [v1, v2] = ["v1", "v2"].map(|version| package(&bench, version));
+    let server = Server::start(&bench);
+    assert_eq!(server.ask("POST", "/plugins/portables", &v1, "").0, 201);
+    let file = bench.path().join("rows");
+    let path = format!("/sinks/file?config=%7B%22path%22:%22{}%22%7D", file.display());
+    let update = || assert_eq!(server.ask("PUT", "/plugins/portables/mirror", &v2, "").0, 200);
+    let mut updated = rows_during(&server, &path, update);
+    // It goes on in the new version, until its body breaks off.
+    let broken_off = updated.pop().unwrap();
+    let taken = updated.len();
+    assert!(
+        updated.iter().all(|row| row["state"] == "acked"),
+        "{:?}",
+        updated.iter().find(|row| row["state"] != "acked")
+    );
+    let error = broken_off["error"].as_str().unwrap();
+    assert!(error.ends_with(&format!("; nothing after line {taken} was taken")), "{error}");
+
+    let delete = || assert_eq!(server.ask("DELETE", "/plugins/portables/mirror?users=stop", "", "").0, 200);
+    let mut answers = rows_during(&server, &path, delete);
+    let last = answers.pop().unwrap();
+    let sent = answers.len();
+    // One error for all rows that were not sent.
+    let error = json!({ "error": format!("the plugin was removed or stopped; nothing after line {sent} was taken") });
+    assert_eq!(last, error, "{:?}", answers.last());
+    assert!(
+        answers.iter().all(|row| row["state"] == "acked"),
+        "{:?}",
+        answers.iter().find(|row| row["state"] != "acked")
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), taken + sent);
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
 #[test]
 fn an_installation_is_stopped_and_undone_when_the_server_ends() {
     let bench = Bench::new();
@@ -85,12 +156,7 @@ fn an_installation_is_stopped_and_undone_when_the_server_ends() {
         assert_eq!(server.ask("GET", "/readyz", "", ""), (200, "ready\n".into()), "{what}");
         server.end();
         let answer = BufReader::new(request).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n");
-        if what != "its start" {
-            assert!(
-                answer.starts_with("HTTP/1.1 503 ") && answer.contains("the manager is ending"),
-                "{what}: {answer}"
-            );
-        }
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("the manager is ending"), "{what}: {answer}");
         for left in ["versions", "downloads", "plugins"] {
             assert!(is_empty(&folder.join(left)), "{what}: {left}");
         }

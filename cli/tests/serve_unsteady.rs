@@ -10,39 +10,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use ekuiper_conformance::wait_until;
-use ekuiper_manager::archive::Contents;
 use serde_json::{Value, json};
 use support::Bench;
 use support::served::Server;
 
-/// Set where the server has started this program, which is its plugin then: the
-/// plugin's argument.
-const ARGUMENT: &str = "UNSTEADY_ARGUMENT";
-
 #[test]
 fn plugin() {
-    if let Ok(argument) = std::env::var(ARGUMENT) {
+    if let Ok(argument) = std::env::var(unsteady::ARGUMENT) {
         let _ = unsteady::run(argument);
     }
-}
-
-/// Starts a server that has the plugin.
-fn serve_unsteady(bench: &Bench, arguments: &[&str]) -> Server {
-    let server = Server::start_with(bench, &[&["--listen", "127.0.0.1:0"], arguments].concat(), &[]);
-    let program = std::env::current_exe().unwrap();
-    let script = format!("#!/bin/sh\nexec env {ARGUMENT}=\"$1\" '{}' --exact plugin --nocapture\n", program.display());
-    let mut contents = Contents::new();
-    contents.add_bytes("unsteady.json", unsteady::MANIFEST, false).unwrap();
-    contents.add_bytes("run", script, true).unwrap();
-    for source in ["telling", "flooding"] {
-        contents.add_bytes(&format!("sources/{source}.yaml"), "default: {}\n", false).unwrap();
-    }
-    let path = bench.path().join("unsteady.zip");
-    contents.write(&path).unwrap();
-    let body = json!({ "name": "unsteady", "file": format!("file://{}", path.display()) }).to_string();
-    let (status, said) = server.ask("POST", "/plugins/portables", &body, "");
-    assert_eq!(status, 201, "{said}");
-    server
 }
 
 const EVENTS: &str = "Accept: text/event-stream\r\n";
@@ -69,7 +45,7 @@ fn tuples(server: &Server) -> u64 {
 #[test]
 fn a_tuple_is_told_from_an_error_whatever_it_contains() {
     let bench = Bench::new();
-    let server = serve_unsteady(&bench, &[]);
+    let server = unsteady::serve(&bench, &[]);
     let (status, body) = server.ask("GET", "/sources/telling?datasource=a%2Fb", "", "");
     assert_eq!(status, 200, "{body}");
     let error = json!({ "error": "source telling: the broker is away" });
@@ -92,7 +68,7 @@ fn a_tuple_is_told_from_an_error_whatever_it_contains() {
 #[test]
 fn a_browser_does_not_begin_a_source_again() {
     let bench = Bench::new();
-    let server = serve_unsteady(&bench, &[]);
+    let server = unsteady::serve(&bench, &[]);
     let again = format!("{EVENTS}Last-Event-ID: 0\r\n");
     let (status, body) = server.ask("GET", "/sources/telling", "", &again);
     assert_eq!((status, body.as_str()), (204, ""));
@@ -110,7 +86,7 @@ fn a_browser_does_not_begin_a_source_again() {
 #[test]
 fn a_source_is_opened_with_its_topic_and_the_settings_of_a_key() {
     let bench = Bench::new();
-    let server = serve_unsteady(&bench, &[]);
+    let server = unsteady::serve(&bench, &[]);
     let set = |key: &str, fields: &str| {
         let (status, said) = server.ask("PUT", &format!("/metadata/sources/telling/confKeys/{key}"), fields, "");
         assert_eq!(status, 200, "{said}");
@@ -144,7 +120,7 @@ fn a_source_is_opened_with_its_topic_and_the_settings_of_a_key() {
 #[test]
 fn a_late_call_is_given_up() {
     let bench = Bench::new();
-    let server = serve_unsteady(&bench, &[]);
+    let server = unsteady::serve(&bench, &[]);
     let (status, said) = server.ask("POST", "/functions/late?timeout=1", "[]", "");
     assert_eq!(status, 504, "{said}");
     assert!(said.contains("function late") && said.contains("1ms"), "{said}");
@@ -162,7 +138,7 @@ fn a_late_call_is_given_up() {
 #[test]
 fn a_crash_is_told_to_those_whom_it_concerns() {
     let bench = Bench::new();
-    let server = serve_unsteady(&bench, &[]);
+    let server = unsteady::serve(&bench, &[]);
     let (status, said) = server.ask("POST", "/functions/crash", "[]", "");
     assert_eq!(status, 502, "{said}");
     assert!(said.contains("plugin unsteady") && said.contains("exit code 3"), "{said}");
@@ -201,7 +177,7 @@ const BUFFERED: u64 = 32 << 10;
 #[test]
 fn a_client_that_does_not_read_holds_up_its_own_source_alone() {
     let bench = Bench::new();
-    let server = serve_unsteady(&bench, &[]);
+    let server = unsteady::serve(&bench, &[]);
     let mut slow = server.connect();
     write!(slow, "GET /sources/flooding HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut slow = BufReader::new(slow).lines().map(Result::unwrap);
@@ -232,7 +208,7 @@ const PLACES: usize = 256;
 #[test]
 fn answers_beyond_the_limit_are_refused_until_others_end() {
     let bench = Bench::new();
-    let server = serve_unsteady(&bench, &["--connections", "1000"]);
+    let server = unsteady::serve(&bench, &["--connections", "1000"]);
     let begin = |_| {
         let mut stream = server.connect();
         let head = "POST /functions/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000";

@@ -10,6 +10,8 @@ pub mod archive;
 mod audit;
 pub mod bounded;
 mod changes;
+#[cfg(feature = "rest")]
+mod ending;
 mod error;
 #[cfg(feature = "rest")]
 mod functions;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use ekuiper_core::{Chain, printable};
@@ -12,8 +13,10 @@ use serde_json::json;
 use crate::archive::{Archive, ArchiveError, Limits};
 use crate::audit::Audit;
 use crate::changes::{Changes, Changing};
+#[cfg(feature = "rest")]
+use crate::ending::Stage;
 use crate::error::{Error, Result};
-use crate::origin::{FetchLimits, Origin};
+use crate::origin::{FetchLimits, LOOK, Origin};
 use crate::script::{self, SCRIPT};
 use crate::settings;
 use crate::store::{NewVersion, Store};
@@ -122,7 +125,7 @@ impl ManagerBuilder {
             #[cfg(feature = "rest")]
             logs,
             #[cfg(feature = "rest")]
-            streams_end: tokio::sync::watch::Sender::new(false),
+            ending: crate::ending::Ending::default(),
         })
     }
 }
@@ -166,9 +169,9 @@ pub struct Manager {
     pub(crate) functions: std::sync::Arc<crate::functions::Functions>,
     #[cfg(feature = "rest")]
     pub(crate) logs: std::sync::Arc<crate::logs::Logs>,
-    /// Set when answers without an end are to end.
+    /// How far the end has come, for the requests.
     #[cfg(feature = "rest")]
-    streams_end: tokio::sync::watch::Sender<bool>,
+    pub(crate) ending: crate::ending::Ending,
 }
 
 impl Manager {
@@ -205,23 +208,21 @@ impl Manager {
         #[cfg(feature = "rest")]
         {
             self.logs.end();
-            self.streams_end.send_replace(true);
+            self.ending.advance(Stage::Ending);
         }
     }
 
     /// [Ends](Self::end) what is under way, shuts the host down, and waits until
-    /// changes are made or undone, at most 5 s.
+    /// changes are made or undone, at most 5 s. Requests that are not answered yet
+    /// are refused, if they are still served: calls say whether they were sent.
     pub fn shutdown(&self) {
         self.end();
+        #[cfg(feature = "rest")]
+        self.ending.advance(Stage::Shutdown);
         self.host.shutdown();
         self.changes.await_none(PATIENCE);
-    }
-
-    /// What tells of the end of such answers, and to how many.
-    #[cfg(feature = "rest")]
-    pub(crate) fn streams_end(&self) -> (tokio::sync::watch::Receiver<bool>, usize) {
-        let end = self.streams_end.subscribe();
-        (end, self.streams_end.receiver_count())
+        #[cfg(feature = "rest")]
+        self.ending.advance(Stage::Over);
     }
 
     /// Returns the installed plugins that still cannot be used, with the reason.
@@ -288,7 +289,7 @@ impl Manager {
             match &former {
                 Some(former) => {
                     self.release_functions(former, &package);
-                    self.host.update(package.clone())?;
+                    self.unless_ending(name, || self.host.update(package.clone()))?;
                 }
                 // It could not be used so far.
                 None => self.host.add(package.clone())?,
@@ -297,7 +298,9 @@ impl Manager {
             let started = self.start(name, &version);
             let updated = started.and_then(|()| self.store.switch(name, version)).inspect_err(|_| {
                 let restored = former.map_or_else(|| self.host.remove(name), |former| self.host.update(former));
-                if let Err(error) = restored {
+                if let Err(error) = restored
+                    && !self.changes.is_ending()
+                {
                     tracing::error!("plugin {name} is not back at its version: {}", Chain(&error));
                 }
             });
@@ -410,9 +413,34 @@ impl Manager {
     /// Starts a plugin in a new version, and writes the files for eKuiper that its
     /// package lacks.
     fn start(&self, name: &str, version: &NewVersion) -> Result<()> {
-        self.host.start(name)?;
+        self.unless_ending(name, || self.host.start(name))?;
+        // It may have started before it was given up.
+        if self.changes.is_ending() {
+            return Err(Error::Ending);
+        }
         let description = self.host.description(name)?;
         description.map_or(Ok(()), |description| settings::complete(version.folder(), &description))
+    }
+
+    /// Does what starts a new version of a plugin, which is given up when the
+    /// manager ends.
+    fn unless_ending(&self, name: &str, start: impl FnOnce() -> ekuiper_host::Result<()>) -> Result<()> {
+        let (done, is_done) = mpsc::channel::<()>();
+        let give_up = move || {
+            while let Err(RecvTimeoutError::Timeout) = is_done.recv_timeout(LOOK) {
+                if self.changes.is_ending() {
+                    // A plugin that is not there any more starts nothing.
+                    let _ = self.host.give_up_start(name);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let watch = std::thread::Builder::new().name("give-up".into()).spawn_scoped(scope, give_up);
+            watch.map_err(|source| Error::Folder { path: "a thread".into(), source })?;
+            let started = start();
+            drop(done);
+            Ok(started?)
+        })
     }
 
     /// Drops the functions that the new version of a plugin lacks, if no request

@@ -35,7 +35,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 const REDIRECTIONS: u32 = 5;
 
 /// Interval of the look whether the manager is ending.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// Size of one read, in bytes.
 const PIECE: usize = 128 << 10;

@@ -67,17 +67,16 @@ pub(super) fn run(common: &Common, serve: &Serve) -> Result<ExitCode> {
         let connections = serve.connections.unwrap_or(bounds.connections);
         let bounds = Bounds { head: serve.head_timeout, connections, ..bounds };
         let end = ending(interrupt.clone(), manager.clone());
-        let unanswered = http_server::serve(listener, security, router, bounds, end).await;
-        if unanswered > 0 {
-            console::tell(format_args!(
-                "requests were still under way after {:?}: what they change is not changed",
-                bounds.end
-            ));
-        }
+        let finish = async |unanswered| {
+            if unanswered > 0 {
+                console::tell(format_args!("requests were still under way after {:?}: they are refused", bounds.end));
+            }
+            let _ = tokio::task::spawn_blocking(move || manager.shutdown()).await;
+        };
+        http_server::serve(listener, security, router, bounds, end, finish).await;
         Ok::<_, Error>(())
     })?;
     runtime.shutdown_background();
-    manager.shutdown();
     Ok(interrupt.exit_code())
 }
 

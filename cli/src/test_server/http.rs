@@ -30,10 +30,9 @@ pub(super) fn serve(listener: TcpListener, symbols: Arc<Symbols>) -> Result<()> 
         let _in_runtime = runtime.enter();
         tokio::net::TcpListener::from_std(listener).map_err(Error::Serve)?
     };
-    let served = http_server::serve(listener, Security::Plain, router, Bounds::default(), std::future::pending::<()>());
-    let work = move || {
-        runtime.block_on(served);
-    };
+    let served =
+        http_server::serve(listener, Security::Plain, router, Bounds::default(), std::future::pending(), async |_| {});
+    let work = move || runtime.block_on(served);
     std::thread::Builder::new().name("http".into()).spawn(work).map_err(Error::Thread)?;
     Ok(())
 }

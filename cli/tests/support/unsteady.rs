@@ -3,7 +3,15 @@
 
 use std::time::Duration;
 
+use ekuiper_manager::archive::Contents;
 use ekuiper_sdk::prelude::*;
+
+use crate::support::Bench;
+use crate::support::served::Server;
+
+/// Set where the server has started this program, which is its plugin then: the
+/// plugin's argument.
+pub(crate) const ARGUMENT: &str = "UNSTEADY_ARGUMENT";
 
 /// Sends a row that looks like an error, an error, and then what it was opened
 /// with; ends.
@@ -58,10 +66,21 @@ impl Sink for Crashing {
     }
 }
 
+/// Collects one row in any time.
+struct Stuck;
+
+impl Sink for Stuck {
+    fn collect(&mut self, _: &SinkContext, _: &[u8]) -> Result<()> {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
 /// The symbols, for the manifest.
 pub(crate) const MANIFEST: &str = r#"{
     "version": "v1", "language": "go", "executable": "run",
-    "sources": ["telling", "flooding"], "sinks": ["crashing"], "functions": ["echo", "crash", "late"]
+    "sources": ["telling", "flooding"], "sinks": ["crashing", "stuck"], "functions": ["echo", "crash", "late"]
 }"#;
 
 /// Runs the plugin, with the argument that its host gave it.
@@ -70,6 +89,7 @@ pub(crate) fn run(argument: String) -> ExitCode {
         .source("telling", Telling::default)
         .source("flooding", || Flooding)
         .sink("crashing", Crashing::default)
+        .sink("stuck", || Stuck)
         .function("echo", |value: Value| value)
         .function("crash", || -> u64 { std::process::exit(3) })
         .function("late", |ctx: &FunctionContext| -> Result<()> {
@@ -79,4 +99,23 @@ pub(crate) fn run(argument: String) -> ExitCode {
             Err("it was given up".into())
         })
         .run_with(vec![argument])
+}
+
+/// Starts a server that has the plugin.
+pub(crate) fn serve(bench: &Bench, arguments: &[&str]) -> Server {
+    let server = Server::start_with(bench, &[&["--listen", "127.0.0.1:0"], arguments].concat(), &[]);
+    let program = std::env::current_exe().unwrap();
+    let script = format!("#!/bin/sh\nexec env {ARGUMENT}=\"$1\" '{}' --exact plugin --nocapture\n", program.display());
+    let mut contents = Contents::new();
+    contents.add_bytes("unsteady.json", MANIFEST, false).unwrap();
+    contents.add_bytes("run", script, true).unwrap();
+    for source in ["telling", "flooding"] {
+        contents.add_bytes(&format!("sources/{source}.yaml"), "default: {}\n", false).unwrap();
+    }
+    let path = bench.path().join("unsteady.zip");
+    contents.write(&path).unwrap();
+    let body = json!({ "name": "unsteady", "file": format!("file://{}", path.display()) }).to_string();
+    let (status, said) = server.ask("POST", "/plugins/portables", &body, "");
+    assert_eq!(status, 201, "{said}");
+    server
 }

@@ -15,7 +15,10 @@ use ekuiper_core::printable;
 use futures_core::Stream;
 
 use super::Refusal;
+use super::ending::is_ending;
 use super::token::Authorized;
+use crate::Manager;
+use crate::ending::Stage;
 
 /// Maximum length of a request's body, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -56,8 +59,14 @@ async fn arrived(body: Body) -> Result<Vec<u8>, (StatusCode, String)> {
 }
 
 /// Reads a body, or refuses the request.
-pub(super) async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
-    read_body(body).await.map_err(|(status, problem)| Refusal::new(status, format!("Invalid body: it {problem}")))
+pub(super) async fn read(manager: &Manager, body: Body) -> Result<Vec<u8>, Refusal> {
+    let end = manager.ending.watch();
+    let read = tokio::select! {
+        biased;
+        read = read_body(body) => read,
+        () = end.comes(Stage::Shutdown) => return Err(is_ending("and nothing was done: not all of the body has come")),
+    };
+    read.map_err(|(status, problem)| Refusal::new(status, format!("Invalid body: it {problem}")))
 }
 
 /// Refuses what a browser sends for a page of another site, also for one whose

@@ -89,7 +89,7 @@ pub(super) async fn unset_sink(State(manager): Managed, Path(place): Path<(Strin
 }
 
 async fn set(manager: Arc<Manager>, kind: SymbolKind, (symbol, key): (String, String), body: Body) -> Answer {
-    let bytes = body::read(body).await?;
+    let bytes = body::read(&manager, body).await?;
     let none = |problem: String| bad(format!("Type conversion failed:{}.{problem}", excerpt(&symbol)));
     check_object(&bytes).map_err(|what| none(format!("the settings are to be a JSON object, not {what}")))?;
     let fields = serde_json::from_slice(&bytes).map_err(|problem| none(problem.to_string()))?;

@@ -23,6 +23,7 @@
 
 mod body;
 mod busy;
+mod ending;
 mod extract;
 mod functions;
 mod logs;
@@ -73,6 +74,7 @@ pub fn of_this_machine(router: Router) -> Router {
 /// Returns the routes. Whoever can send requests can install programs: listen
 /// on a loopback address, or ask for a token ([`with_token`]).
 pub fn router(manager: Arc<Manager>) -> Router {
+    let at_the_end = middleware::from_fn_with_state(manager.clone(), ending::answer_at_the_end);
     let of_engine = Router::new()
         .route("/plugins/portables", get(portables::list).post(portables::install))
         .route("/plugins/portables/{name}", get(portables::show).put(portables::update).delete(portables::remove))
@@ -90,6 +92,7 @@ pub fn router(manager: Arc<Manager>) -> Router {
         .route("/metadata/sinks/yaml/{name}", get(metadata::sink_settings))
         .route("/metadata/sinks/{name}/confKeys/{key}", put(metadata::set_sink).delete(metadata::unset_sink))
         .method_not_allowed_fallback(no_method)
+        .layer(at_the_end.clone())
         .layer(middleware::map_response(as_the_engine));
     let routes = Router::new()
         .route("/functions/{name}", post(functions::call))
@@ -103,7 +106,8 @@ pub fn router(manager: Arc<Manager>) -> Router {
         .merge(page::routes())
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(plugins::ready));
-    guarded(routes.method_not_allowed_fallback(no_method).merge(of_engine)).with_state(manager)
+    let routes = routes.method_not_allowed_fallback(no_method).layer(at_the_end);
+    guarded(routes.merge(of_engine)).with_state(manager)
 }
 
 /// Adds what is answered where there is no route, and what is refused of any.

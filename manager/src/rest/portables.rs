@@ -131,7 +131,7 @@ pub(super) async fn status(State(manager): Managed, Path(name): Path<String>) ->
 
 pub(super) async fn install(State(manager): Managed, body: Body) -> Answer {
     let prefix = "portable plugin create command error";
-    let (wanted, origin) = wanted(body, prefix, None).await?;
+    let (wanted, origin) = wanted(&manager, body, prefix, None).await?;
     blocking(move || {
         let package = manager.install(&origin, &wanted.options()).map_err(|problem| refused(prefix, &problem))?;
         Ok((StatusCode::CREATED, format!("portable plugin {} is created", package.name)).into_response())
@@ -141,7 +141,7 @@ pub(super) async fn install(State(manager): Managed, body: Body) -> Answer {
 
 pub(super) async fn update(State(manager): Managed, Path(name): Path<String>, body: Body) -> Answer {
     let prefix = "portable plugin update command error";
-    let (wanted, origin) = wanted(body, prefix, Some(&name)).await?;
+    let (wanted, origin) = wanted(&manager, body, prefix, Some(&name)).await?;
     if wanted.name != name {
         let (path, body) = (excerpt(&name).into_owned(), excerpt(&wanted.name).into_owned());
         return Err(refused(prefix, &Error::TwoNames { path, body }));
@@ -197,8 +197,8 @@ impl Wanted {
 /// Reads a request to install or update; `name` is that of the path, which the
 /// body may leave out. The file must be a URL that ends in `.zip`, as the
 /// engine's, or in a slash, which is a plugin's folder here.
-async fn wanted(body: Body, prefix: &str, name: Option<&str>) -> Result<(Wanted, Origin), Refusal> {
-    let bytes = body::read(body).await?;
+async fn wanted(manager: &Manager, body: Body, prefix: &str, name: Option<&str>) -> Result<(Wanted, Origin), Refusal> {
+    let bytes = body::read(manager, body).await?;
     let bad = |text: String| Refusal::new(StatusCode::BAD_REQUEST, text);
     let undecoded = |problem: String| bad(format!("Invalid body: Error decoding the portable plugin json: {problem}"));
     // A list would pass for its fields, in their order.

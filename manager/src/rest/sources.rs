@@ -9,16 +9,17 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use ekuiper_core::Chain;
 use ekuiper_host::{AsyncSource, ErrorKind, SymbolKind, Tuple};
 use futures_core::Stream;
 use serde_json::{Value, json};
 
+use super::ending::ENDING;
 use super::extract::{Path, Query};
 use super::stream::{self, Gone, Place, Writer};
-use super::symbols::{Asked, EVENTS, LINES, check, configuration, not_opened, number, rule};
+use super::symbols::{Asked, EVENTS, LINES, check, configuration, not_opened, number, rule, words};
 use super::{Answer, Refusal};
 use crate::Manager;
+use crate::ending::End;
 
 /// Pause after which a stream of events has an empty one, so that a proxy does
 /// not take it for dead.
@@ -54,11 +55,18 @@ pub(super) async fn read(
         source = source.datasource(datasource);
     }
     let source = source.open_async::<Value>().await.map_err(|error| not_opened(&manager, &error))?;
-    let (writer, response) = stream::answer(kind(has_events));
+    let (mut writer, response) = stream::answer(kind(has_events));
+    let end = manager.ending.watch();
     tokio::spawn(async move {
         tokio::select! {
-            () = place.end() => {}
-            _ = pass_on(source, writer, count, has_events) => {}
+            () = place.end() => {
+                // A source that ends by itself has no such line.
+                let line = in_form(&json!({ "error": ENDING }).to_string(), has_events);
+                if writer.write(&line).await.is_ok() {
+                    let _ = writer.flush().await;
+                }
+            }
+            _ = pass_on(source, &mut writer, count, has_events, &end) => {}
         }
     });
     Ok(response)
@@ -90,12 +98,17 @@ fn kind(has_events: bool) -> &'static str {
     if has_events { EVENTS } else { LINES }
 }
 
+fn in_form(line: &str, has_events: bool) -> String {
+    if has_events { format!("data: {line}\n\n") } else { format!("{line}\n") }
+}
+
 /// Writes tuples, until there are so many, the source ends, or the reader goes.
 async fn pass_on(
     mut source: AsyncSource,
-    mut writer: Writer,
+    writer: &mut Writer,
     count: Option<u64>,
     has_events: bool,
+    end: &End,
 ) -> Result<(), Gone> {
     if has_events {
         writer.write(FIRST_EVENT).await?;
@@ -122,11 +135,10 @@ async fn pass_on(
             }
             Some(Some(Err(error))) => {
                 is_over = !matches!(error.kind(), ErrorKind::Source | ErrorKind::Message | ErrorKind::Overrun);
-                json!({ "error": Chain(&error).to_string() }).to_string()
+                json!({ "error": words(&error, end) }).to_string()
             }
         };
-        let written = if has_events { format!("data: {line}\n\n") } else { format!("{line}\n") };
-        writer.write(&written).await?;
+        writer.write(&in_form(&line, has_events)).await?;
     }
     if has_events {
         writer.write(END_EVENT).await?;

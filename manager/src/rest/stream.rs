@@ -12,17 +12,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Refusal;
 use super::body::BROKE_OFF;
+use super::ending::{ENDING, is_ending};
 use crate::Manager;
+use crate::ending::{End, STREAMS, Stage};
 
 /// Number of pieces of an answer that are made before the reader takes them.
 const AHEAD: usize = 16;
-
-/// Maximum number of answers at the same time that may have no end of their own.
-const PLACES: usize = 256;
 
 /// Length from which a piece is not added to, in bytes.
 const FULL: usize = 16 << 10;
@@ -83,12 +82,14 @@ impl Writer {
         if self.piece.len() < FULL { Ok(()) } else { self.flush().await }
     }
 
-    /// Sends what was added.
+    /// Sends what was added. Nothing is lost if that is given up.
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         if self.piece.is_empty() {
             return Ok(());
         }
-        self.pieces.send(std::mem::take(&mut self.piece)).await.map_err(|_| Gone)
+        let room = self.pieces.reserve().await.map_err(|_| Gone)?;
+        room.send(std::mem::take(&mut self.piece));
+        Ok(())
     }
 
     /// Waits for `next`. If it takes time, what was added is sent first; fails if
@@ -121,26 +122,29 @@ pub(super) async fn exchange(take: impl Future<Output = ()>, write: impl Future<
 }
 
 /// Place of an answer that may have no end of its own.
-pub(super) struct Place(watch::Receiver<bool>);
+pub(super) struct Place {
+    end: End,
+    #[expect(dead_code, reason = "it is given back when this is dropped")]
+    permit: OwnedSemaphorePermit,
+}
 
 impl Place {
     /// Takes a place, unless all are taken, or the manager ends.
     pub(super) fn take(manager: &Manager) -> Result<Self, Refusal> {
-        let (ends, taken) = manager.streams_end();
-        let refuse = |text: String| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
-        if *ends.borrow() {
-            return refuse("the manager is ending".to_owned());
+        let end = manager.ending.watch();
+        if end.has_come(Stage::Ending) {
+            return Err(is_ending("and nothing is begun any more"));
         }
-        if taken > PLACES {
-            return refuse(format!("{PLACES} sources, sinks and functions are in use by requests: try again later"));
-        }
-        Ok(Self(ends))
+        let Some(permit) = manager.ending.stream() else {
+            let text = format!("{STREAMS} sources, sinks and functions are in use by requests: try again later");
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        };
+        Ok(Self { end, permit })
     }
 
     /// Waits until the manager ends such answers.
-    pub(super) async fn end(mut self) {
-        // An error is the end of the manager.
-        let _ = self.0.wait_for(|ends| *ends).await;
+    pub(super) async fn end(self) {
+        self.end.comes(Stage::Ending).await;
     }
 }
 
@@ -197,7 +201,7 @@ impl<E: Future> Lines<E> {
         let next = poll_fn(|context| Pin::new(&mut self.body).poll_next(context));
         let next = tokio::select! {
             biased;
-            _ = &mut self.end => Some(Err("the server is ending".to_owned())),
+            _ = &mut self.end => Some(Err(ENDING.to_owned())),
             next = next => next.map(|next| next.map_err(|_| format!("the body {BROKE_OFF}"))),
         };
         match next {
@@ -208,9 +212,15 @@ impl<E: Future> Lines<E> {
                 self.is_over = true;
                 self.buffer.clear();
                 self.searched = 0;
-                self.broken_off = Some(format!("{problem}; nothing after line {} was taken", self.count));
+                self.broken_off = Some(self.nothing_after(0, &problem));
             }
         }
+    }
+
+    /// Returns the sentence of what has ended the exchange, where this many of the
+    /// lines that were returned were not taken.
+    pub(super) fn nothing_after(&self, not_taken: u64, problem: &str) -> String {
+        format!("{problem}; nothing after line {} was taken", self.count - not_taken)
     }
 
     /// Returns the next line that is not blank, without its end. `None` at the

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::http::{HeaderMap, StatusCode, header};
 use ekuiper_core::Chain;
 use ekuiper_core::printable::excerpt;
-use ekuiper_host::{ErrorKind, SymbolKind};
+use ekuiper_host::{ErrorDelivery, ErrorKind, SymbolKind};
 use serde_json::Value;
 
+use super::ending::{ENDING, is_ending};
 use super::{Refusal, status_of};
+use crate::ending::{End, Stage};
 use crate::{Error, Manager};
 
 /// Content type of lines of JSON.
@@ -92,7 +94,7 @@ pub(super) fn bad(text: String) -> Refusal {
 pub(super) fn not_opened(manager: &Manager, error: &ekuiper_host::Error) -> Refusal {
     match error {
         ekuiper_host::Error::NoSuchSymbol { kind, symbol, .. } => no_symbol(manager, *kind, symbol, error),
-        error => refused(error),
+        error => Refusal { message: words(error, &manager.ending.watch()), ..refused(error) },
     }
 }
 
@@ -107,8 +109,38 @@ fn no_symbol(manager: &Manager, kind: SymbolKind, symbol: &str, error: &(dyn std
     })
 }
 
+/// What an error of the host says to the sender of a request: what has ended its
+/// symbol is known here.
+pub(super) fn words(error: &ekuiper_host::Error, end: &End) -> String {
+    match error {
+        ekuiper_host::Error::Stopped if end.has_come(Stage::Ending) => ENDING.to_owned(),
+        // Its plugin was ended, which it does not know.
+        error if end.has_come(Stage::Shutdown) && error.delivery() == ErrorDelivery::Unknown => ENDING.to_owned(),
+        ekuiper_host::Error::Stopped => "the plugin was removed or stopped".to_owned(),
+        error => Chain(error).to_string(),
+    }
+}
+
+/// Returns what has become of a call that has failed since the server ends.
+pub(super) fn fate(error: &ekuiper_host::Error, end: &End) -> Option<&'static str> {
+    match error.delivery() {
+        _ if !end.has_come(Stage::Shutdown) => None,
+        ErrorDelivery::NotSent => Some("and the call was not sent"),
+        ErrorDelivery::Unknown => Some("and the outcome of the call is unknown"),
+        _ => None,
+    }
+}
+
+/// The refusal of a call.
+pub(super) fn call_refused(error: &ekuiper_host::Error, end: &End) -> Refusal {
+    match fate(error, end) {
+        Some(fate) => is_ending(fate),
+        None => Refusal { message: words(error, end), ..refused(error) },
+    }
+}
+
 /// The refusal for an error of the host.
-pub(super) fn refused(error: &ekuiper_host::Error) -> Refusal {
+fn refused(error: &ekuiper_host::Error) -> Refusal {
     let status = match error.kind() {
         ErrorKind::NoSuchSymbol | ErrorKind::NoSuchPlugin => {
             return Refusal::not_found(Chain(error).to_string());

@@ -12,8 +12,10 @@ use ekuiper_core::Chain;
 use ekuiper_core::printable::excerpt;
 
 use super::body::BROKE_OFF;
+use super::ending::is_ending;
 use super::extract::Path;
 use super::{Answer, Refusal, blocking, json, status_of};
+use crate::ending::{End, Stage};
 use crate::{Error, Manager};
 
 /// Maximum pause in a form's arrival: a request that hangs must not keep others
@@ -47,13 +49,14 @@ pub(super) async fn add(
     };
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     manager.check_form(length.unwrap_or(0)).map_err(failed)?;
-    while let Some(mut field) = in_time(form.next_field()).await? {
+    let end = manager.ending.watch();
+    while let Some(mut field) = in_time(&end, form.next_field()).await? {
         if field.name() != Some(FIELD) {
             continue;
         }
         let name = field.file_name().unwrap_or_default().to_owned();
         let mut upload = manager.begin_upload(&name).map_err(failed)?;
-        while let Some(bytes) = in_time(field.chunk()).await? {
+        while let Some(bytes) = in_time(&end, field.chunk()).await? {
             upload.add(&bytes).map_err(failed)?;
         }
         let path = upload.keep().map_err(failed)?;
@@ -63,8 +66,13 @@ pub(super) async fn add(
 }
 
 /// Waits for the next piece of a form.
-async fn in_time<T>(next: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Refusal> {
-    match tokio::time::timeout(PAUSE, next).await {
+async fn in_time<T>(end: &End, next: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Refusal> {
+    let next = tokio::select! {
+        biased;
+        next = tokio::time::timeout(PAUSE, next) => next,
+        () = end.comes(Stage::Shutdown) => return Err(is_ending("and nothing was uploaded: not all of the form has come")),
+    };
+    match next {
         Ok(piece) => piece.map_err(|problem| bad(reason(&problem))),
         Err(_) => Err(bad(format!("nothing more of the form came for {PAUSE:?}"))),
     }
