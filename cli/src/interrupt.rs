@@ -53,6 +53,7 @@ impl Interrupt {
             for _ in signals.forever() {
                 let Some((on_interrupt, open)) = first.take() else {
                     crate::view::restore();
+                    ekuiper_host::remove_socket_folders();
                     std::process::exit(INTERRUPTED.into());
                 };
                 shared.is_set.store(true, Ordering::SeqCst);

@@ -8,8 +8,10 @@ mod unsteady;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 
 use ekuiper_conformance::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::Bench;
 use support::served::{Server, package, package_of};
@@ -164,6 +166,25 @@ fn a_start_under_way_is_given_up_when_the_server_ends() {
     let server = Server::start(&bench);
     assert_eq!(server.json("/plugins/portables/mirror")["version"], "v1");
     server.end();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_leaves_no_socket() {
+    let bench = Bench::new();
+    let server = unsteady::serve(&bench, &[]);
+    let call = begin(&server, "POST /functions/late", "", 2, "[]");
+    wait_until("the call is under way", || in_use(&server, "late") == 1);
+    let process = Pid::from_raw(server.id().try_into().unwrap()).unwrap();
+    // Until there is somebody to hear it: the two may be one.
+    wait_until("it has ended", || {
+        kill_process(process, Signal::INT).is_err()
+            || !Path::new("/proc").join(server.id().to_string()).join("exe").exists()
+    });
+    let (code, said) = server.finish();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(!said.contains("requests were still under way"), "{said}");
+    drop(call);
     bench.assert_nothing_is_left();
 }
 

@@ -246,7 +246,7 @@ fn a_second_signal_ends_it_at_once_and_restores_the_terminal() {
     let shown = on_terminal(&bench, SINK, &[], "{}", &steps);
     shown.after_the_view();
     assert_eq!(shown.outcome, "same EXIT 130");
-    bench.wait_for_processes();
+    bench.assert_nothing_is_left();
 }
 
 #[test]

@@ -93,6 +93,7 @@ pub use plugin_log::{LogLevel, LogLine, NoSuchLevel};
 pub use plugin_options::PluginOptions;
 pub use process::Exit;
 pub use process::guarded::GuardedProcess;
+pub use process::own_folder::remove_socket_folders;
 pub use program::search::default_python;
 pub use sink::async_sink::AsyncSink;
 pub use sink::pending::PendingAck;

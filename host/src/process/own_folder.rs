@@ -19,6 +19,7 @@
 //!   sockets of a killed host in `/tmp` are removed too;
 //! - one folder for the temporary files of an installer.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::io;
@@ -26,6 +27,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use ekuiper_core::address::Address;
 use ekuiper_transport_ipc::socket_file;
@@ -33,6 +35,8 @@ use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, openat, readlinkat, statat, unlinkat,
 };
 use rustix::io::Errno;
+
+use crate::sync;
 
 /// Prefix of the folder's name.
 const PREFIX: &str = "ekuiper-";
@@ -53,6 +57,33 @@ const ELSEWHERE: &str = ".at-";
 /// Prefix of the folder for temporary files; the inode of the lock file
 /// follows, so that a copy of the folder is not recognized.
 const SCRATCH: &str = "scratch-";
+
+/// The folders of this process's hosts.
+static OWN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Removes the socket folders of all hosts of this process, and their sockets
+/// elsewhere: for a program that is about to exit without dropping its hosts,
+/// whose folders stay otherwise until the next host of the same user starts.
+/// Nothing can connect to these hosts afterwards.
+pub fn remove_socket_folders() {
+    let own = std::mem::take(&mut *sync::lock(&OWN));
+    // First, since one folder may be in another.
+    own.iter().for_each(|folder| remove_elsewhere(folder));
+    for folder in own {
+        let _ = remove(&folder);
+    }
+}
+
+/// Removes the sockets elsewhere that a folder of this process notes.
+fn remove_elsewhere(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if let Ok(target) = std::fs::read_link(entry.path())
+            && let Some(socket) = recorded(entry.file_name().as_bytes(), &target)
+        {
+            let _ = std::fs::remove_file(socket.path());
+        }
+    }
+}
 
 /// A host's private folder. Dropping it removes it with its contents.
 #[derive(Debug)]
@@ -97,7 +128,11 @@ impl OwnFolder {
         let path = renamed(new, UNLOCKED, PREFIX);
         match std::fs::rename(new, &path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            renamed => renamed.map(|()| Some(Self { path, _lock: lock })),
+            Err(error) => Err(error),
+            Ok(()) => {
+                sync::lock(&OWN).insert(path.clone());
+                Ok(Some(Self { path, _lock: lock }))
+            }
         }
     }
 
@@ -116,7 +151,8 @@ impl OwnFolder {
 
 impl Drop for OwnFolder {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
+        let is_there = sync::lock(&OWN).remove(&self.path);
+        if is_there && let Err(error) = remove(&self.path) {
             tracing::warn!(folder = %self.path.display(), %error, "the socket folder is left behind");
         }
     }
