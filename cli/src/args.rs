@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -323,7 +323,7 @@ pub(crate) struct Run {
     #[arg(short = 'n', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
     /// Serve the plugins' figures for Prometheus at this address of this machine, as GET /metrics; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) limits: Limits,
@@ -365,8 +365,8 @@ pub(crate) struct Serve {
     /// Folder that keeps the plugins, which is made if it is not there
     #[arg(long, value_name = "DIR", default_value = "plugins")]
     pub(crate) plugins: PathBuf,
-    /// Address to listen at; one that other machines reach needs --token-file: whoever can send requests can install programs
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9082")]
+    /// Address and port to listen at, or a name and port, as localhost:9082; what other machines reach needs --token-file: whoever can send requests can install programs
+    #[arg(long, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9082")]
     pub(crate) listen: SocketAddr,
     /// File with the token that requests must carry; if it is not there, a token is made, written there and printed once
     #[arg(long, value_name = "FILE")]
@@ -383,7 +383,7 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) allow_private_addresses: bool,
     /// Maximum size of a package that is sent or fetched, in bytes or as in "256 MiB"
-    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true, default_value = "1 GiB")]
+    #[arg(long, value_name = "SIZE", value_parser = package_size, allow_negative_numbers = true, default_value = "1 GiB")]
     pub(crate) package_size: u64,
     /// Maximum time that a client may take to ask: from its connection, or the last answer, to the end of a request's head
     #[arg(long, value_name = "TIME", value_parser = patience, allow_negative_numbers = true, default_value = "10s")]
@@ -568,8 +568,27 @@ fn count(text: &str) -> std::result::Result<u64, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number, at least 1".into())
 }
 
-fn size(text: &str) -> std::result::Result<u64, String> {
-    plugin_options::size(text).ok_or_else(|| "a number of bytes, or a text such as \"256 MiB\"".into())
+/// Parses an address and a port; a name stands for its first IPv4 address, or
+/// else for its first one.
+fn address(text: &str) -> std::result::Result<SocketAddr, String> {
+    let wanted = || "an address and a port, as 127.0.0.1:9082, [::1]:9082 or localhost:9082".to_owned();
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let (name, _) = text
+        .rsplit_once(':')
+        .filter(|(name, port)| !name.is_empty() && !name.contains(':') && port.parse::<u16>().is_ok())
+        .ok_or_else(wanted)?;
+    let found: Vec<_> = text.to_socket_addrs().map_err(|error| format!("{name:?} has no address: {error}"))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| format!("{name:?} has no address"))
+}
+
+fn package_size(text: &str) -> std::result::Result<u64, String> {
+    match plugin_options::size(text) {
+        Some(0) => Err("it must be more than zero: no package has no bytes".into()),
+        size => size.ok_or_else(|| "a number of bytes, or a text such as \"256 MiB\"".into()),
+    }
 }
 
 fn connections(text: &str) -> std::result::Result<usize, String> {
@@ -624,6 +643,16 @@ mod tests {
         }
         assert!(count("0").is_err() && repeats("0").is_err() && repeats("100000001").is_err());
         assert!(["0", "0s", "00h"].into_iter().all(|none| patience(none).is_err()));
+    }
+
+    #[test]
+    fn an_address_may_be_a_name() {
+        assert_eq!(address("127.0.0.1:1").unwrap().to_string(), "127.0.0.1:1");
+        assert_eq!(address("[::1]:1").unwrap().to_string(), "[::1]:1");
+        assert!(address("localhost:0").unwrap().ip().is_loopback());
+        for wrong in ["", "localhost", ":80", "127.0.0.1", "localhost:http", "localhost:70000", "::1:x", "a:b:80"] {
+            assert!(address(wrong).unwrap_err().contains("an address and a port"), "{wrong}");
+        }
     }
 
     #[test]

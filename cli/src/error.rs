@@ -6,6 +6,7 @@ use std::time::Duration;
 use ekuiper_core::message::SymbolKind;
 use ekuiper_core::printable;
 use ekuiper_core::text::TextError;
+use ekuiper_host::python_advice;
 
 use crate::engine::Peer;
 use crate::interrupt::INTERRUPTED;
@@ -173,6 +174,8 @@ pub(crate) enum Error {
         "{address} can be reached from other machines: give --metrics a loopback address, such as 127.0.0.1:9083, and let whoever is to read the figures from elsewhere come through a proxy"
     )]
     MeasuredByAll { address: std::net::SocketAddr },
+    #[error("{problem}")]
+    Python { problem: String },
     #[error("{} {problem}", path.display())]
     Token { path: PathBuf, problem: String },
     #[cfg(feature = "https")]
@@ -267,6 +270,7 @@ impl Error {
             | Self::NoName { .. }
             | Self::SdkOfPython
             | Self::MeasuredByAll { .. }
+            | Self::Python { .. }
             | Self::ServedToAll { .. } => 2,
             Self::Interrupted => INTERRUPTED,
             _ => 1,
@@ -301,7 +305,7 @@ impl Error {
 fn undescribed(failure: Option<&str>) -> String {
     let needed = ", as one on an official SDK does not: write NAME.json beside it";
     match failure {
-        Some(failure) if !advice(failure).is_empty() || is_own_failure(failure) => format!(": {failure}"),
+        Some(failure) if python_advice(failure).is_some() || is_own_failure(failure) => format!(": {failure}"),
         Some(failure) => format!(" ({failure}){needed}"),
         None => needed.into(),
     }
@@ -312,20 +316,6 @@ fn undescribed(failure: Option<&str>) -> String {
 fn is_own_failure(failure: &str) -> bool {
     let exception = failure.split([':', ' ']).next().unwrap_or_default();
     (exception.ends_with("Error") || exception.ends_with("Exception")) && !exception.ends_with("JSONDecodeError")
-}
-
-/// What to do about a failure of a plugin in Python that its output explains;
-/// empty otherwise.
-pub(crate) fn advice(text: &str) -> &'static str {
-    if text.contains("No module named 'ekuiper") {
-        "; install the module ekuiper into this Python (`cargo xtask python` in a checkout of ekuiper-plugins builds its \
-         wheel), or name another Python by --python-bin"
-    } else if text.contains("cannot import name ") && text.contains(" from 'ekuiper") {
-        "; this Python has the official package of that name, which lacks it: install the module ekuiper instead \
-         (`cargo xtask python` in a checkout of ekuiper-plugins builds its wheel), or name another Python by --python-bin"
-    } else {
-        ""
-    }
 }
 
 /// Describes invalid JSON in one line, with the column.

@@ -48,6 +48,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ekuiper_core::Chain;
+use ekuiper_host::python_advice;
 
 fn main() -> ExitCode {
     #[cfg(feature = "bench")]
@@ -70,7 +71,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let said = Chain(&error).to_string();
-            console::tell(format_args!("{said}{}", error::advice(&said)));
+            let advice = python_advice(&said).filter(|advice| !said.contains(advice.as_str()));
+            let advice = advice.map(|advice| format!("; {advice}")).unwrap_or_default();
+            console::tell(format_args!("{said}{advice}"));
             ExitCode::from(error.exit_code())
         }
     }

@@ -24,7 +24,9 @@ fn no_manifest() {
     let folder = bench.path().join("empty");
     std::fs::create_dir(&folder).unwrap();
     let error = bench.fails(1, &call(&folder, &[]));
-    assert!(error.ends_with("has no manifest: a plugin named empty needs a file empty.json there"), "{error}");
+    let said = "has no manifest: a plugin named empty needs a file empty.json there, which `ekuiper-plugin package` writes \
+                for one that describes itself";
+    assert!(error.ends_with(said), "{error}");
     let error = bench.fails(1, &call(&bench.path().join("none"), &[]));
     assert!(error.contains("cannot read the folder") && error.contains("No such file"), "{error}");
 }

@@ -164,6 +164,12 @@ fn bounds_that_make_no_sense_are_refused() {
         ("--connections", "-1", "a whole number from 1 to 1000000"),
         ("--head-timeout", "0", "it must be longer than zero"),
         ("--package-size", "1 GB", "a number of bytes, or a text such as \"256 MiB\""),
+        ("--package-size", "0", "it must be more than zero: no package has no bytes"),
+        ("--package-size", "0 GiB", "it must be more than zero: no package has no bytes"),
+        ("--python-bin", "/nope", "/nope does not exist: install Python 3, or name the interpreter"),
+        ("--python-bin", "no-such-python", "no-such-python was not found: install Python 3"),
+        ("--python-bin", "python3 -u", "takes a program's name or path, without arguments"),
+        ("--python-bin", "/", "/ is a folder, not a program: install Python 3"),
     ] {
         let ran = bench.run(&["serve", option, value]);
         assert!(ran.code == Some(2) && ran.stderr.contains(said), "{ran:?}");

@@ -92,6 +92,7 @@ pub use host::{Host, HostBuilder, Problem, Rescan};
 pub use plugin_log::{LogLevel, LogLine, NoSuchLevel};
 pub use plugin_options::PluginOptions;
 pub use process::Exit;
+pub use process::command::{check_python, python_advice};
 pub use process::guarded::GuardedProcess;
 pub use process::own_folder::remove_socket_folders;
 pub use program::search::default_python;

@@ -21,6 +21,10 @@ pub(super) fn run(common: &Common, serve: &Serve) -> Result<ExitCode> {
     if !is_local && serve.token_file.is_none() {
         return Err(Error::ServedToAll { address: serve.listen });
     }
+    if let Some(program) = &common.python_bin {
+        // The plugins that need it may come later.
+        ekuiper_host::check_python(program).map_err(|problem| Error::Python { problem })?;
+    }
     let security = security(serve)?;
     let has_tls = !matches!(security, Security::Plain);
     let interrupt = Interrupt::watch(|| {}).map_err(Error::Signals)?;

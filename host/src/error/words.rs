@@ -38,7 +38,10 @@ pub(super) fn in_use(wanted: &str, owner: &str, address: &str) -> String {
 pub(super) fn no_manifest(folder: &Path, name: &str, found: usize) -> String {
     let folder = folder.display();
     match found {
-        0 => format!("{folder} has no manifest: a plugin named {name} needs a file {name}.json there"),
+        0 => format!(
+            "{folder} has no manifest: a plugin named {name} needs a file {name}.json there, which `ekuiper-plugin \
+             package` writes for one that describes itself"
+        ),
         found => format!(
             "{folder} has no manifest: none of its {found} JSON files is {name}.json, the manifest of a plugin named \
              {name}"

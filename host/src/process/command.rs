@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::manifest::Language;
+use ekuiper_core::printable;
 
 use super::checksum::{NotTheFile, open_checked};
 use super::environment;
@@ -131,6 +132,9 @@ impl CommandLine {
                 self.program.display()
             );
         }
+        if let Some(advice) = python_advice(&exit.tail) {
+            return advice;
+        }
         // A script that found no engine ends like this too, and says why.
         let serves = || {
             let text = std::fs::read(&script).unwrap_or_default();
@@ -183,10 +187,41 @@ fn with_cure(reason: String) -> String {
     }
 }
 
+/// Why there is no interpreter.
+enum NoPython {
+    NotFound { program: String, hint: &'static str },
+    Unusable { path: PathBuf, reason: String },
+}
+
 fn python(package: &Package, python_bin: Option<&str>) -> Result<PathBuf> {
-    let refuse = |program: &str, hint| {
-        Err(Error::ProgramNotFound { plugin: package.name.clone(), program: program.to_owned(), hint })
-    };
+    let plugin = package.name.clone();
+    find_python(python_bin).map_err(|problem| match problem {
+        NoPython::NotFound { program, hint } => Error::ProgramNotFound { plugin, program, hint },
+        NoPython::Unusable { path, reason } => Error::Executable { plugin, path, reason },
+    })
+}
+
+/// Checks that there is a program of this name or path, as
+/// [`python_bin`](crate::HostBuilder::python_bin) takes it, that can be executed:
+/// for a host whose plugins are not known yet. Whether it is an interpreter of
+/// Python shows when it runs a plugin.
+///
+/// # Errors
+/// A sentence with what is wrong, and what to do.
+pub fn check_python(program: &str) -> std::result::Result<(), String> {
+    let unusable = |path: &Path, reason: &str| format!("{} {reason}", path.display());
+    match find_python(Some(program)) {
+        Ok(found) => match unstartable::reason_of_place(&found) {
+            Some(reason) => Err(unusable(&found, &with_python_cure(reason))),
+            None => Ok(()),
+        },
+        Err(NoPython::NotFound { program, hint }) => Err(format!("{program} was not found: {hint}")),
+        Err(NoPython::Unusable { path, reason }) => Err(unusable(&path, &reason)),
+    }
+}
+
+fn find_python(python_bin: Option<&str>) -> std::result::Result<PathBuf, NoPython> {
+    let refuse = |program: &str, hint| Err(NoPython::NotFound { program: program.to_owned(), hint });
     let found = match python_bin {
         Some(chosen) if chosen.trim().is_empty() => {
             return refuse(&format!("{chosen:?}"), "python_bin (--python-bin) must name a Python interpreter");
@@ -199,15 +234,33 @@ fn python(package: &Package, python_bin: Option<&str>) -> Result<PathBuf> {
     }
     let program = python_bin.unwrap_or("python");
     match in_path(program).find_map(|path| Some((unstartable::reason_of_place(&path)?, path))) {
-        Some((reason, path)) => {
-            Err(Error::Executable { plugin: package.name.clone(), path, reason: with_python_cure(reason) })
-        }
+        Some((reason, path)) => Err(NoPython::Unusable { path, reason: with_python_cure(reason) }),
         None if program.contains(char::is_whitespace) => refuse(
             &format!("{program:?}"),
             "python_bin (--python-bin) takes a program's name or path, without arguments",
         ),
         None => refuse(program, PYTHON_CURE),
     }
+}
+
+/// Returns what to do about a plugin in Python that has failed, where its output
+/// says why: a module is missing, or is not the one that the plugin needs.
+pub fn python_advice(output: &str) -> Option<String> {
+    const WHEEL: &str = "`cargo xtask python` in a checkout of ekuiper-plugins builds its wheel";
+    let another = "name another Python by --python-bin";
+    if let Some((_, after)) = output.split_once("No module named '") {
+        let module = after.split(['\'', '.']).next().unwrap_or_default();
+        let wheel = if module == "ekuiper" { format!(" ({WHEEL})") } else { String::new() };
+        let module = printable::excerpt(module);
+        return Some(format!("install the module {module} into this Python{wheel}, or {another}"));
+    }
+    let is_official = output.contains("cannot import name ") && output.contains(" from 'ekuiper");
+    is_official.then(|| {
+        format!(
+            "this Python has the official package of that name, which lacks it: install the module ekuiper instead \
+             ({WHEEL}), or {another}"
+        )
+    })
 }
 
 fn check_script(package: &Package, script: &Path) -> Result<()> {
