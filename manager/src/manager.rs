@@ -230,11 +230,16 @@ impl Manager {
     /// # Errors
     /// [`Error::Folder`].
     pub fn unusable(&self) -> Result<Vec<(&str, &ekuiper_host::Error)>> {
-        let installed = self.installed()?;
+        Ok(self.unusable_of(&self.installed()?))
+    }
+
+    /// Returns those of the installed plugins that cannot be used, with the
+    /// reason.
+    pub(crate) fn unusable_of(&self, installed: &BTreeSet<String>) -> Vec<(&str, &ekuiper_host::Error)> {
         let used: BTreeSet<_> = self.host.packages().into_iter().map(|package| package.name).collect();
         let is_unusable = |name: &str| installed.contains(name) && !used.contains(name);
         let problems = self.problems.iter().map(|(name, problem)| (name.as_str(), problem));
-        Ok(problems.filter(|(name, _)| is_unusable(name)).collect())
+        problems.filter(|(name, _)| is_unusable(name)).collect()
     }
 
     /// Returns the names of the installed plugins.

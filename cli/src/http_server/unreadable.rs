@@ -14,7 +14,7 @@ const ANSWERS: [(&[u8], &str); 3] = [
     (
         b"HTTP/1.1 400 Bad Request\r\n",
         "the request's first line or its headers cannot be read: in a URL, a space is percent-encoded, as %20, and so is \
-         what is not ASCII",
+         what is not ASCII; Content-Length is given once, and is a number",
     ),
     (b"HTTP/1.1 414 URI Too Long\r\n", "the URL is too long: send what can be longer as a body"),
     (b"HTTP/1.1 431 Request Header Fields Too Large\r\n", "the request has too many headers, or too long ones"),

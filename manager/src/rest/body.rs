@@ -16,7 +16,7 @@ use futures_core::Stream;
 
 use super::Refusal;
 use super::ending::is_ending;
-use super::token::Authorized;
+use super::token::{self, Authorized};
 use crate::Manager;
 use crate::ending::Stage;
 
@@ -105,11 +105,24 @@ pub(super) async fn refuse_other_names(request: Request, next: Next) -> Response
         let text = format!("the request has {count} headers Host: send one");
         return Refusal::new(StatusCode::BAD_REQUEST, text).into_response();
     }
+    if is_unnamed(&request) {
+        // No browser asks so, but what looks whether somebody is there may.
+        if token::is_public(request.uri().path()) {
+            return next.run(request).await;
+        }
+        let text = "the request names no host: send a header Host, with this machine's address or localhost";
+        return Refusal::new(StatusCode::FORBIDDEN, text).into_response();
+    }
     if let Some(host) = hosts(&request).find(|host| !is_own(host)) {
         let text = format!("the host is {:?}: ask for it by its address, or as localhost", printable::excerpt(&host));
         return Refusal::new(StatusCode::FORBIDDEN, text).into_response();
     }
     next.run(request).await
+}
+
+/// Returns whether a request names no host at all, as HTTP/1.0 allows.
+fn is_unnamed(request: &Request) -> bool {
+    !request.headers().contains_key(header::HOST) && request.uri().authority().is_none()
 }
 
 /// Returns the hosts that a request names, with their ports: in its headers, or

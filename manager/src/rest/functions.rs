@@ -19,7 +19,7 @@ use super::stream::{self, Gone, Line, Lines, Place, Writer};
 use super::symbols::{
     Asked, LINES, bad, call_refused, check, content_type, fate, lines_hint, not_opened, number, words,
 };
-use super::{Answer, body, json as answer};
+use super::{Answer, body, json as answer, unique};
 use crate::Manager;
 use crate::ending::End;
 
@@ -57,7 +57,7 @@ pub(super) async fn call(
     }
     let options = timeout.map_or(options, |time| options.deadline(time));
     let bytes = body::read(&manager, body).await?;
-    let arguments: Vec<Value> = serde_json::from_slice(&bytes).map_err(|problem| {
+    let arguments = unique::list(&bytes).map_err(|problem| {
         let hint = if problem.is_data() { "" } else { lines_hint(&headers) };
         bad(format!("the arguments are to be a JSON array: {problem}{hint}"))
     })?;

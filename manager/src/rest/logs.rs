@@ -86,6 +86,9 @@ fn read(asked: &BTreeMap<String, String>) -> Result<(Wanted, bool), Refusal> {
     for (name, value) in asked {
         let wrong = |is_to_be: &str| bad(format!("{name} is to be {is_to_be}, not {:?}", printable::excerpt(value)));
         match name.as_str() {
+            "plugin" if value.is_empty() => {
+                return Err(bad("plugin is empty: name one, or leave it out for all".into()));
+            }
             "plugin" => wanted.plugin = Some(value.clone()),
             "level" => wanted.level = value.parse().map_err(|_| wrong("error, warn, info, debug or trace"))?,
             "lines" => wanted.lines = value.parse().map_err(|_| wrong("a whole number"))?,

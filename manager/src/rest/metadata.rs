@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Path, Query};
-use super::{Answer, Refusal, blocking, body, check_object, json as answer, status_of};
+use super::{Answer, Refusal, blocking, body, check_object, json as answer, status_of, unique};
 use crate::{Error, Manager};
 
 /// eKuiper's code of what is wrong with settings.
@@ -92,7 +92,7 @@ async fn set(manager: Arc<Manager>, kind: SymbolKind, (symbol, key): (String, St
     let bytes = body::read(&manager, body).await?;
     let none = |problem: String| bad(format!("Type conversion failed:{}.{problem}", excerpt(&symbol)));
     check_object(&bytes).map_err(|what| none(format!("the settings are to be a JSON object, not {what}")))?;
-    let fields = serde_json::from_slice(&bytes).map_err(|problem| none(problem.to_string()))?;
+    let fields = unique::object(&bytes).map_err(|problem| none(problem.to_string()))?;
     blocking(move || {
         let set = manager.set_configuration(kind, &symbol, &key, fields);
         set.map(|()| StatusCode::OK.into_response()).map_err(|problem| refused(kind, &symbol, &problem))

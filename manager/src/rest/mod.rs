@@ -37,6 +37,7 @@ mod sources;
 mod stream;
 mod symbols;
 mod token;
+mod unique;
 mod uploads;
 
 use std::sync::Arc;

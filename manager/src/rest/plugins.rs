@@ -132,7 +132,7 @@ pub(super) async fn ready(State(manager): State<Arc<Manager>>) -> Answer {
             let error = status.last_error.map(|error| error.text);
             away.push(line(&status.plugin, status.state.name(), error.as_deref()));
         }
-        for (name, problem) in manager.unusable().map_err(refused)? {
+        for (name, problem) in manager.unusable_of(&installed) {
             away.push(line(name, UNUSABLE, Some(&Chain(problem).to_string())));
         }
         match away.is_empty() {

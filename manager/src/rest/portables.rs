@@ -170,6 +170,10 @@ pub(super) async fn remove(
             let text = format!("{prefix}: portable plugin {} is not found: {known}", excerpt(&name));
             Err(Refusal::new(StatusCode::BAD_REQUEST, text))
         }
+        Err(Error::InUse { plugin, users }) => {
+            let text = format!("{prefix}: plugin {plugin} is in use, by {users}: end them first, or add ?users=stop");
+            Err(Refusal::new(StatusCode::BAD_REQUEST, text))
+        }
         Err(problem) => Err(refused(&prefix, &problem)),
     })
     .await

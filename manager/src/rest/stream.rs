@@ -14,9 +14,9 @@ use futures_core::Stream;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::Refusal;
 use super::body::BROKE_OFF;
 use super::ending::{ENDING, is_ending};
+use super::{Refusal, unique};
 use crate::Manager;
 use crate::ending::{End, STREAMS, Stage};
 
@@ -257,8 +257,9 @@ impl<E: Future> Lines<E> {
             let text = self.buffer[line].trim_ascii();
             if !text.is_empty() {
                 self.count += 1;
-                return Some(match serde_json::from_slice(text) {
+                return Some(match unique::value(text) {
                     Ok(json) => Line::Json(json),
+                    Err(problem) if problem.is_data() => Line::Bad(format!("the line cannot be taken: {problem}")),
                     Err(problem) => Line::Bad(format!("the line is not JSON: {problem}{}", self.hint)),
                 });
             }

@@ -11,7 +11,7 @@ use ekuiper_host::{ErrorDelivery, ErrorKind, SymbolKind};
 use serde_json::Value;
 
 use super::ending::{ENDING, is_ending};
-use super::{Refusal, status_of};
+use super::{Refusal, status_of, unique};
 use crate::ending::{End, Stage};
 use crate::{Error, Manager};
 
@@ -67,7 +67,7 @@ pub(super) fn configuration(
 ) -> Result<Value, Refusal> {
     let mut fields = match asked.get("config") {
         None => serde_json::Map::new(),
-        Some(text) => serde_json::from_str(text)
+        Some(text) => unique::object(text.as_bytes())
             .map_err(|problem| bad(format!("config is to be a JSON object, not {:?}: {problem}", excerpt(text))))?,
     };
     let key = asked.get("key").map(String::as_str);

@@ -11,8 +11,10 @@ use sha2::{Digest, Sha256};
 
 use super::Refusal;
 
-/// What says only whether somebody is there.
-const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// Returns whether a path is one that says only whether somebody is there.
+pub(super) fn is_public(path: &str) -> bool {
+    ["/healthz", "/readyz"].contains(&path)
+}
 
 /// Minimum length of a token, in bytes: a shorter one can be guessed.
 const SHORTEST: usize = 16;
@@ -86,7 +88,7 @@ fn is_open(request: &Request) -> bool {
         accepted.windows(9).any(|part| part == b"text/html")
     };
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
-    OPEN.contains(&path) || is_read && (path.starts_with("/page/") || path == "/" && wants_page())
+    is_public(path) || is_read && (path.starts_with("/page/") || path == "/" && wants_page())
 }
 
 fn refusal() -> Response {

@@ -225,7 +225,8 @@ fn combined(mut settings: Settings, kind: SymbolKind, symbol: &str, key: Option<
             } else {
                 format!("default, {}", printable::some_of(&names, NAMED))
             };
-            let key = printable::excerpt(key).into_owned();
+            // An empty name would not be seen.
+            let key = if key.is_empty() { "\"\"".into() } else { printable::excerpt(key).into_owned() };
             return Err(Error::NoKey { kind, symbol: printable::excerpt(symbol).into_owned(), key, known });
         }
     }
@@ -299,6 +300,8 @@ mod tests {
         assert_eq!(of(Some("fast")).unwrap(), json!({ "a": 1, "b": 3, "c": "x" }));
         let said = of(Some("slow\n")).unwrap_err().to_string();
         assert_eq!(said, "source s has no configuration slow\\n: it has default, fast");
+        let said = of(Some("")).unwrap_err().to_string();
+        assert_eq!(said, "source s has no configuration \"\": it has default, fast");
     }
 
     #[test]
