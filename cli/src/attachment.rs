@@ -229,7 +229,7 @@ fn problem(name: &str, folder: PathBuf) -> Option<String> {
     let is_zip = || name.len() > 4 && name.to_ascii_lowercase().ends_with(".zip");
     if name.is_empty() {
         Some(format!("it is empty; {WANTED}"))
-    } else if name.contains('/') || is_zip() {
+    } else if name.contains('/') || [".", ".."].contains(&name) || is_zip() {
         Some(format!("it is a path, and the command starts nothing here; {WANTED}"))
     } else if name.contains(printable::is_unprintable) {
         Some(format!("it contains control characters; {WANTED}"))
@@ -271,6 +271,8 @@ mod tests {
             ("", "it is empty"),
             ("./mirror", "it is a path"),
             ("a/b", "it is a path"),
+            (".", "it is a path"),
+            ("..", "it is a path"),
             ("mirror.ZIP", "it is a path"),
             ("a\u{1b}[2J", "control characters"),
             (&*"x".repeat(300), "bytes"),

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use ekuiper_host::GuardedProcess;
@@ -12,6 +13,7 @@ use crate::console;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::program_output::{self, ReadUntil};
+use crate::progress::{Progress, counted};
 
 /// How a Cargo project is built.
 #[derive(Clone, Debug, Default, Args)]
@@ -81,8 +83,17 @@ impl Project {
         arguments.extend(build.settings.iter().flat_map(|setting| ["--config", setting]));
         let what = build.target.map_or(String::new(), |target| format!(" for {target}"));
         console::line(format_args!("building {}{what} …", self.name().unwrap_or("the project")));
-        let mut programs = Vec::new();
-        self.cargo(&arguments, |message| programs.extend(self.program(&message)))?;
+        let (mut programs, mut crates, mut progress) = (Vec::new(), 0, Progress::start());
+        self.cargo(&arguments, |message| {
+            // One for each library and program that is built, or was before.
+            if message["reason"] == "compiler-artifact" {
+                crates += 1;
+                let built = |elapsed: Duration| format!("{} built, {} s", counted(crates, "crate"), elapsed.as_secs());
+                progress.update(built);
+            }
+            programs.extend(self.program(&message));
+        })?;
+        drop(progress);
         self.choose(programs, build.program)
     }
 

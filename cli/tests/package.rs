@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use ekuiper_manager::archive::{Archive, Limits};
 use serde_json::{Value, json};
@@ -49,6 +50,22 @@ fn a_rust_plugin_brings_its_files_for_ekuiper() {
     let first = fs::read(&zip).unwrap();
     let (zip, ..) = package(&bench, &example("mirror"), &["--target", "native", "--no-build"]);
     assert!(fs::read(zip).unwrap() == first, "the same plugin is another zip");
+}
+
+/// On a terminal: a first build takes a while.
+#[test]
+fn a_build_shows_how_far_it_is() {
+    let bench = Bench::new();
+    let (example, zip) = (example("mirror"), bench.path().join("made.zip"));
+    let terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let mut command = Command::new("python3");
+    command.args(["-c", terminal, env!("CARGO_BIN_EXE_ekuiper-plugin"), "package", &example, "--target", "native"]);
+    command.args(["-o", zip.to_str().unwrap()]);
+    command.env("TMPDIR", bench.path().join("tmp")).env("TERM", "xterm-256color").env_remove("NO_COLOR");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && zip.is_file(), "{shown}");
+    assert!(shown.contains("1 crate built, "), "{shown}");
 }
 
 #[test]
