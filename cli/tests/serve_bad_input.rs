@@ -42,7 +42,7 @@ fn sentence(body: &str) -> String {
     let text = error["message"].as_str().unwrap().to_owned();
     // What a script wrote follows in lines of its own.
     assert!(!text.split(" wrote:\n").next().unwrap().contains(char::is_control), "{text:?}");
-    assert!(text.len() < 10_000, "{} bytes", text.len());
+    assert!(text.len() < 6_000, "{} bytes", text.len());
     text
 }
 
@@ -87,6 +87,12 @@ fn bad_packages_are_refused_and_change_nothing() {
     raw_zip::write(&path("other"), &[Entry::file("other.json", b"{}")]);
     std::fs::write(path("text"), "this is no zip").unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let long = format!("{}../out", "long/".repeat(400));
+    let longest = format!("{}/x", "n".repeat(60_000));
+    raw_zip::write(&path("long"), &[manifest, Entry::file(&long, b"")]);
+    raw_zip::write(&path("longest"), &[manifest, Entry::file(&longest, b"")]);
+    let many: Vec<_> = (0..10_000).map(|number| format!("{}{number}.json", "m".repeat(200))).collect();
+    raw_zip::write(&path("many"), &many.iter().map(|name| Entry::file(name, b"")).collect::<Vec<_>>());
     scripted("fails", "echo it is broken >&2\nexit 3");
     scripted("prints", "head -c 1G /dev/zero");
     scripted("blank", "printf '\\033[2J\\007'; exit 1");
@@ -109,6 +115,9 @@ fn bad_packages_are_refused_and_change_nothing() {
             ("out", "entry ../out leads out of the plugin's folder"),
             ("absolute", "entry /tmp/out is an absolute path"),
             ("link", "entry link is a symbolic link"),
+            ("long", "long/… (2006 bytes) leads out of the plugin's folder"),
+            ("longest", "nnn… (60002 bytes) has a name of 60002 bytes: 2048 at most"),
+            ("many", "many.zip has 10000 files that may be the manifest: mmm"),
             ("none", "none.zip has no manifest: NAME.json must be at its root"),
             ("two", "two.zip has 2 files that may be the manifest: mirror.json, other.json"),
             ("other", "the package is that of plugin other, not of mirror"),
@@ -126,7 +135,7 @@ fn bad_packages_are_refused_and_change_nothing() {
         }
         for (name, said) in [("pipe", "it is not a plain file"), ("absent", "No such file or directory")] {
             let mut body = json!({ "name": "mirror", "file": format!("file://{}", path(name).display()) });
-            for sha256 in [Value::Null, json!("00")] {
+            for sha256 in [Value::Null, json!("0".repeat(64))] {
                 body["sha256"] = sha256;
                 let (status, answer) = send(&body);
                 assert_eq!(status, 400, "{state}, {name}: {answer}");
@@ -134,13 +143,26 @@ fn bad_packages_are_refused_and_change_nothing() {
                 assert!(text.contains("cannot read ") && text.contains(said), "{state}, {name}: {answer}");
             }
         }
-        for sha256 in ["00", "", "not hexadecimal \u{1b}"] {
+        let none = "is no checksum: it has 64 hexadecimal digits";
+        let zeros = "0".repeat(64);
+        for (sha256, said) in [
+            (zeros.as_str(), "v1.zip has the SHA-256 "),
+            ("00", none),
+            ("", none),
+            (&zeros.replace('0', "g"), none),
+            (&"0".repeat(100_000), none),
+            ("not hexadecimal \u{1b}", none),
+        ] {
             let mut body = good.clone();
             body["sha256"] = json!(sha256);
             let (status, answer) = send(&body);
             assert_eq!(status, 400);
-            assert!(sentence(&answer).contains("v1.zip has the SHA-256 "), "{answer}");
+            assert!(sentence(&answer).contains(said) && answer.len() < 1000, "{answer}");
             assert_eq!(files(&installed), before, "{sha256}");
+            // Before anything is fetched.
+            body["file"] = json!("http://127.0.0.1:1/x.zip");
+            let text = sentence(&send(&body).1);
+            assert_eq!(text.contains(none), said == none, "{text}");
         }
     }
     server.end();
@@ -196,6 +218,37 @@ fn bad_names_are_refused_and_change_nothing() {
         assert_eq!(files(&bench.path().join("plugins")), before, "{name:?}");
     }
     server.end();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn what_is_no_url_of_a_package_is_said_without_its_secrets() {
+    let bench = Bench::new();
+    let server = Server::start(&bench);
+    let scheme = "its scheme is not supported: write file://, http:// or https://";
+    for (file, said) in [
+        ("javascript:alert(1)", format!("invalid uri javascript:alert(1): {scheme}")),
+        ("data:application/zip;base64,UEs=.zip", format!("invalid uri data:application/zip;base64,UEs=.zip: {scheme}")),
+        ("ftp://user:secret@h/p.zip?token=secret", format!("invalid uri ftp://…@h/p.zip?…: {scheme}")),
+        ("http://user:secret@h/p.tar?token=secret", "invalid uri http://…@h/p.tar?…: it is no .zip, and".into()),
+        ("http://user:sec/secret@h/p.zip", "invalid uri http://…@h/p.zip: it is no address".into()),
+        ("http:/user:secret@h/p.zip", "invalid uri http:/…@h/p.zip: it is no address".into()),
+        ("user:secret@h/p.zip", format!("invalid uri user:…@h/p.zip: {scheme}")),
+        ("http://u:secret@127.0.0.1:1/p.zip", "cannot fetch http://…@127.0.0.1:1/p.zip: ".into()),
+        ("http://127.0.0.1:1/p.zip?token=secret", "cannot fetch http://127.0.0.1:1/p.zip?…: ".into()),
+        ("http://127.0.0.1:1/p.zip#secret", "cannot fetch http://127.0.0.1:1/p.zip?…: ".into()),
+        ("file:/p.zip", "invalid uri file:/p.zip: a path begins with a slash: write file:///PATH".into()),
+        ("file:///p?q.zip", "cannot read /p?q.zip: No such file".into()),
+    ] {
+        let (status, answer) = post(&server, &json!({ "name": "mirror", "file": file }));
+        assert_eq!(status, 400, "{file}: {answer}");
+        let text = sentence(&answer);
+        assert!(text.contains(&said) && !text.contains("secret"), "{file}: {text}");
+    }
+    let said = server.end();
+    let record = std::fs::read_to_string(bench.path().join("plugins/audit.jsonl")).unwrap();
+    assert!(record.contains("http://…@127.0.0.1:1/p.zip") && !record.contains("secret"), "{record}");
+    assert!(!said.contains("secret"), "{said}");
     bench.assert_nothing_is_left();
 }
 

@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// A socket's path is longer than the operating system supports.
     #[error(
-        "socket path {path} has {length} bytes, the system allows at most {max}: choose a shorter socket folder or shorter names"
+        "socket path {path} has {length} bytes, the system allows at most {max}: choose a shorter socket folder (TMPDIR, or --ipc-dir) or shorter names"
     )]
     PathTooLong {
         /// The path.

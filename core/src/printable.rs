@@ -24,6 +24,25 @@ pub fn excerpt(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
 
+/// Maximum length of a [`short`] text, in characters.
+const SHORT: usize = 120;
+
+/// Returns the beginning of a text that may be of any length, with all
+/// unprintable characters escaped.
+///
+/// ```
+/// use ekuiper_core::printable::short;
+///
+/// assert_eq!(short("a\n"), "a\\n");
+/// assert!(short(&"x".repeat(1000)).ends_with("x… (1000 bytes)"));
+/// ```
+pub fn short(text: &str) -> String {
+    match text.char_indices().nth(SHORT) {
+        Some((end, _)) => format!("{}… ({} bytes)", excerpt(&text[..end]), text.len()),
+        None => excerpt(text).into_owned(),
+    }
+}
+
 /// Names the first of some, at most so many, and how many more there are. All
 /// unprintable characters are escaped.
 ///

@@ -219,7 +219,8 @@ fn bad_packages_change_nothing() {
     for (options, said) in [
         (options(Some("other"), None), "plugin other is not installed: installed are mirror"),
         (options(Some("../x"), None), "cannot be a plugin's name"),
-        (options(None, Some("00")), "has the SHA-256 "),
+        (options(None, Some(&"0".repeat(64))), "has the SHA-256 "),
+        (options(None, Some("00")), "sha256 \"00\" is no checksum: it has 64 hexadecimal digits"),
     ] {
         let error = manager.update(&good, &options).unwrap_err().to_string();
         assert!(error.contains(said), "{error}");

@@ -194,7 +194,7 @@ fn bad_folders_change_nothing() {
         assert_eq!(files(root.path()), before, "{name}");
     }
     let good = packages::folder(&packages::mirror("v1"), root.path(), "good");
-    let options = InstallOptions { sha256: Some("00".into()), ..InstallOptions::default() };
+    let options = InstallOptions { sha256: Some("0".repeat(64)), ..InstallOptions::default() };
     let error = manager.install(&file(good), &options).unwrap_err().to_string();
     assert!(error.ends_with("is a folder, and only a zip has a checksum: leave it out"), "{error}");
     assert_eq!(files(root.path()), before);

@@ -85,6 +85,12 @@ pub enum Error {
         /// Reason.
         problem: String,
     },
+    /// What is to be the package's checksum is none.
+    #[error("sha256 {given:?} is no checksum: it has 64 hexadecimal digits, as sha256sum prints them")]
+    NoChecksum {
+        /// What was given, as text that can be printed.
+        given: String,
+    },
     /// The package is not the one that was expected.
     #[error(
         "{origin} has the SHA-256 {found}, and {expected} was expected: it is another file, or was changed on its way"

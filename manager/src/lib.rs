@@ -10,6 +10,7 @@ pub mod archive;
 mod audit;
 pub mod bounded;
 mod changes;
+mod checksum;
 #[cfg(feature = "rest")]
 mod ending;
 mod error;

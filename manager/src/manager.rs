@@ -398,7 +398,7 @@ impl Manager {
         let name = archive.plugin().map_err(named)?.to_owned();
         check_name(&name)?;
         if let Some(expected) = options.name.as_ref().filter(|expected| **expected != name) {
-            let found = printable::excerpt(&name).into_owned();
+            let found = printable::short(&name);
             return Err(Error::OtherPlugin { expected: expected.clone(), found });
         }
         plugin.clone_from(&name);
@@ -480,7 +480,7 @@ impl Manager {
             true => "none is installed".into(),
             false => format!("installed are {}", printable::some_of(&names, NAMED)),
         };
-        Err(Error::NotInstalled { plugin: printable::excerpt(plugin).into_owned(), known })
+        Err(Error::NotInstalled { plugin: printable::short(plugin), known })
     }
 
     /// Returns the version of an installed plugin.
@@ -502,7 +502,7 @@ impl Manager {
     /// Returns what there is instead of a symbol, as a sentence.
     pub(crate) fn known_instead(&self, kind: SymbolKind, symbol: &str) -> String {
         match self.symbol(symbol) {
-            Some((of, plugin)) if of != kind => format!("{} is a {of} of plugin {plugin}", printable::excerpt(symbol)),
+            Some((of, plugin)) if of != kind => format!("{} is a {of} of plugin {plugin}", printable::short(symbol)),
             _ => {
                 let plugins = self.plugins().unwrap_or_default();
                 let mut names: Vec<_> = plugins.iter().flat_map(|package| package.manifest.symbols(kind)).collect();
@@ -539,5 +539,5 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         name if !name.chars().all(is_plain) => "it may have letters, digits, dots, hyphens and underscores",
         _ => return Ok(()),
     };
-    Err(Error::Name { name: format!("\"{}\"", printable::excerpt(name)), problem })
+    Err(Error::Name { name: format!("\"{}\"", printable::short(name)), problem })
 }

@@ -1,7 +1,6 @@
 //! Where a package comes from: a file of this machine, or an address in the
 //! network.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,7 +13,6 @@ use std::time::{Duration, Instant};
 use ekuiper_core::instant::later;
 use ekuiper_core::printable;
 use ekuiper_host::Package;
-use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use ureq::config::Config;
 use ureq::http::{Response, Uri, header};
@@ -23,6 +21,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body};
 
 use crate::archive::{ArchiveError, Contents, Files, Limits, is_left_out};
+use crate::checksum::{checksum, is_checksum};
 use crate::error::{Error, Result};
 
 /// Time for a connection.
@@ -54,22 +53,21 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Url(url) => without_password(url).fmt(f),
+            Self::Url(url) => shown(url).fmt(f),
         }
     }
 }
 
 impl Origin {
     /// Reads a path, or a `file://`, `http://` or `https://` URL, the forms that
-    /// eKuiper's interface takes.
+    /// eKuiper's interface takes. A relative path that begins as a URL does, with
+    /// letters and a colon, is written with `./` before it.
     ///
     /// # Errors
     /// [`Error::Origin`] for another scheme, or no address.
     pub fn parse(text: &str) -> Result<Self> {
-        let refuse = |problem: &str| {
-            Err(Error::Origin { origin: printable::excerpt(text).into_owned(), problem: problem.to_owned() })
-        };
-        let Some((scheme, rest)) = text.split_once("://") else {
+        let refuse = |problem: &str| Err(Error::Origin { origin: refused(text), problem: problem.to_owned() });
+        let Some((scheme, rest)) = scheme(text) else {
             return if text.is_empty() {
                 refuse("is empty: give a path or a URL")
             } else {
@@ -77,33 +75,75 @@ impl Origin {
             };
         };
         match scheme.to_ascii_lowercase().as_str() {
-            "file" if rest.starts_with('/') => match decoded(rest) {
-                Some(path) => Ok(Self::File(path.into())),
-                None => refuse("has an escape that stands for no character"),
+            "file" => match rest.strip_prefix("//").filter(|path| path.starts_with('/')).map(decoded) {
+                Some(Some(path)) => Ok(Self::File(path.into())),
+                Some(None) => refuse("has an escape that stands for no character"),
+                None => refuse("names another machine, or no whole path: a file URL begins with file:///"),
             },
-            "file" => refuse("names another machine: a file URL begins with file:///"),
             "https" if cfg!(not(feature = "https")) => {
                 refuse("needs TLS, which this build does not have: fetch the file with curl, and give its path")
             }
-            "http" | "https"
-                if text.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty())) =>
-            {
-                Ok(Self::Url(text.to_owned()))
-            }
+            "http" | "https" if is_address(text) => Ok(Self::Url(text.to_owned())),
             "http" | "https" => refuse("is no address"),
             _ => refuse("has a scheme that is not supported: give a path, file://, http:// or https://"),
         }
     }
 }
 
-/// A URL as it is shown and recorded: without the name and the password in it.
-fn without_password(url: &str) -> Cow<'_, str> {
+/// Returns the scheme of a URL, and what follows its colon; `None` for a path.
+pub(crate) fn scheme(text: &str) -> Option<(&str, &str)> {
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+    text.split_once(':').filter(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.chars().all(is_letter)
+    })
+}
+
+/// Returns whether a text is a URL with a server.
+fn is_address(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let (Some(_), Some(authority)) = (uri.scheme(), uri.authority()) else { return false };
+    let server = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let port = server.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+    !authority.host().is_empty() && port.is_none_or(|_| authority.port_u16().is_some())
+}
+
+/// Returns the part of a URL in the network that names a file: what is before its
+/// query.
+pub(crate) fn before_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// A URL as it is shown and recorded: without the name and the password in it,
+/// and without its query, which may be a secret too.
+fn shown(url: &str) -> String {
     let begin = url.find("://").map_or(0, |at| at + 3);
-    let end = url[begin..].find(['/', '?', '#']).map_or(url.len(), |at| begin + at);
-    match url[begin..end].rfind('@') {
-        Some(at) => format!("{}…{}", &url[..begin], &url[begin + at..]).into(),
-        None => url.into(),
-    }
+    let (server, path) = url[begin..].split_at(url[begin..].find(['/', '?', '#']).unwrap_or(url.len() - begin));
+    let server = server.rsplit_once('@').map_or(server.to_owned(), |(_, server)| format!("…@{server}"));
+    printable::short(&format!("{}{server}{}", &url[..begin], without_query(path)))
+}
+
+fn without_query(text: &str) -> String {
+    let before = before_query(text);
+    if before.len() < text.len() { format!("{before}?…") } else { text.to_owned() }
+}
+
+/// A text that is no origin as it is shown. It may be a URL that cannot be read,
+/// so whatever precedes an `@` is taken for a name and a password.
+pub(crate) fn refused(text: &str) -> String {
+    let (begin, rest) = match scheme(text) {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("file") => return printable::short(text),
+        // A path has no password.
+        None if text.starts_with('/') && !text.starts_with("//") => return printable::short(text),
+        Some((scheme, rest)) => (format!("{scheme}:"), rest),
+        None => (String::new(), text),
+    };
+    let slashes = rest.len() - rest.trim_start_matches('/').len();
+    let (slashes, rest) = rest.split_at(slashes);
+    let rest = match rest.rsplit_once('@') {
+        Some((_, after)) => format!("…@{}", without_query(after)),
+        None => without_query(rest),
+    };
+    printable::short(&format!("{begin}{slashes}{rest}"))
 }
 
 /// Decodes the percent escapes of a URL's path.
@@ -171,6 +211,9 @@ impl Origin {
         sha256: Option<&str>,
         is_ending: &dyn Fn() -> bool,
     ) -> Result<Fetched> {
+        if let Some(given) = sha256.filter(|given| !is_checksum(given)) {
+            return Err(Error::NoChecksum { given: printable::short(given) });
+        }
         let fetched = match self {
             Self::File(path) if path.is_dir() => match sha256 {
                 Some(_) => {
@@ -191,10 +234,9 @@ impl Origin {
         };
         let Some(expected) = sha256 else { return Ok(fetched) };
         let unreadable = |source| ArchiveError::Read { path: fetched.path().to_owned(), source };
-        let found = checksum(fetched.path()).map_err(unreadable)?;
+        let found = plain_file(fetched.path()).and_then(checksum).map_err(unreadable)?;
         if !expected.eq_ignore_ascii_case(&found) {
-            let expected = printable::excerpt(expected).into_owned();
-            return Err(Error::Checksum { origin: self.to_string(), expected, found });
+            return Err(Error::Checksum { origin: self.to_string(), expected: expected.to_owned(), found });
         }
         Ok(fetched)
     }
@@ -213,16 +255,14 @@ fn pack(plugin: &Path, folder: &Path, limits: &Limits) -> Result<NamedTempFile> 
     Ok(file)
 }
 
-fn checksum(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
+fn plain_file(path: &Path) -> io::Result<File> {
     // A pipe without a writer would hang this.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let mut file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
     }
-    io::copy(&mut file, &mut hash)?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(file)
 }
 
 /// Does what may wait for another machine in a thread of its own, which is left
@@ -245,8 +285,7 @@ fn unless(is_ending: &dyn Fn() -> bool, work: impl FnOnce() -> Result<()> + Send
 
 /// Fetches a package into a file, which is in `folder`.
 fn download(url: &str, mut file: File, folder: &Path, limits: &FetchLimits) -> Result<()> {
-    let failed =
-        |problem: String| Error::Fetch { url: printable::excerpt(&without_password(url)).into_owned(), problem };
+    let failed = |problem: String| Error::Fetch { url: shown(url), problem };
     let deadline = later(Instant::now(), limits.time);
     let response = answer(url, limits, deadline).map_err(failed)?;
     let status = response.status();
@@ -307,20 +346,13 @@ fn answer(url: &str, limits: &FetchLimits, deadline: Instant) -> Result<Response
 /// # Errors
 /// It is no address of a web server.
 fn redirected(from: &str, location: &str) -> Result<String, String> {
-    let refuse = |problem: &str| Err(format!("it redirects to {}, {problem}", printable::excerpt(location)));
-    let scheme = location.split_once(':').map(|(scheme, _)| scheme).filter(|scheme| {
-        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
-        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.chars().all(is_letter)
-    });
-    let to = match scheme {
+    let refuse = |problem: &str| Err(format!("it redirects to {}, {problem}", refused(location)));
+    let to = match scheme(location).map(|(scheme, _)| scheme) {
         Some(scheme) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => location.to_owned(),
         Some(_) => return refuse("and only what begins with http:// or https:// is fetched"),
         None => joined(from, location),
     };
-    match to.parse::<Uri>() {
-        Ok(uri) if uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()) => Ok(to),
-        _ => refuse("which is no address"),
-    }
+    if is_address(&to) { Ok(to) } else { refuse("which is no address") }
 }
 
 /// Returns the URL that a location without a scheme stands for.
@@ -357,6 +389,8 @@ fn reason(error: &ureq::Error) -> String {
         return reason;
     }
     match error {
+        // They have the URL in them.
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "it is no address".into(),
         ureq::Error::RequireHttpsOnly(_) => "it redirects to an address without TLS".into(),
         ureq::Error::Other(inner) => inner.to_string(),
         ureq::Error::HostNotFound => "there is no machine of this name".into(),
@@ -431,23 +465,63 @@ mod tests {
         assert_eq!(Origin::parse("a b.zip").unwrap(), Origin::File("a b.zip".into()));
         assert_eq!(Origin::parse("file:///tmp/a%20b.zip").unwrap(), Origin::File("/tmp/a b.zip".into()));
         assert_eq!(Origin::parse("http://h:80/p.zip").unwrap(), Origin::Url("http://h:80/p.zip".into()));
-        let shown = |url: &str| Origin::Url(url.into()).to_string();
-        assert_eq!(shown("http://user:pass@word@h/p@q.zip"), "http://…@h/p@q.zip");
-        assert_eq!(shown("http://h/p@q.zip"), "http://h/p@q.zip");
+        for url in ["http://h/p.zip", "HTTP://u:p@h:1/", "http://[::1]:80/p.zip", "http://[::1]", "http://h?x"] {
+            assert_eq!(Origin::parse(url).unwrap(), Origin::Url(url.into()));
+        }
+        assert_eq!(Origin::parse("./data:x.zip").unwrap(), Origin::File("./data:x.zip".into()));
         for (text, problem) in [
             ("", "is empty"),
             ("file://host/p.zip", "names another machine"),
             ("file:///a%zz", "has an escape"),
             ("file:///a%00", "has an escape"),
             ("file:///a%e9", "has an escape"),
+            ("file:/p.zip", "a file URL begins with file:///"),
             ("ftp://h/p.zip", "has a scheme"),
+            ("javascript:alert(1)", "has a scheme"),
+            ("data:application/zip;base64,UEs=", "has a scheme"),
+            ("http:h/p.zip", "is no address"),
             ("http://", "is no address"),
+            ("http://h:p/x.zip", "is no address"),
+            ("http://u:p@h:99999/x.zip", "is no address"),
+            ("http://u@:80/x.zip", "is no address"),
             ("http:// h/", "is no address"),
             ("https://", if cfg!(feature = "https") { "is no address" } else { "needs TLS" }),
         ] {
             let error = Origin::parse(text).unwrap_err().to_string();
             assert!(error.contains(problem), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn secrets_in_urls_are_not_shown() {
+        for (url, said) in [
+            ("http://user:pass@word@h/p@q.zip", "http://…@h/p@q.zip"),
+            ("http://h/p@q.zip", "http://h/p@q.zip"),
+            ("https://h:1/p.zip?token=abc", "https://h:1/p.zip?…"),
+            ("https://u:p@h?token=a/b@c", "https://…@h?…"),
+            ("https://h/p.zip#abc", "https://h/p.zip?…"),
+        ] {
+            assert_eq!(Origin::Url(url.into()).to_string(), said);
+        }
+        for (text, said) in [
+            ("ftp://u:pass@h/p.zip?token=abc", "ftp://…@h/p.zip?…"),
+            ("http://u:pa/ss@h/p.zip", "http://…@h/p.zip"),
+            ("http:/u:pass@h/p.zip", "http:/…@h/p.zip"),
+            ("http://u:pass@/p?x#y@z", "http://…@z"),
+            ("u:pass@h/p.zip", "u:…@h/p.zip"),
+            ("//u:pass@h/p.zip", "//…@h/p.zip"),
+            ("_u:pass@h/p.zip", "…@h/p.zip"),
+            ("file://host/a@b.zip", "file://host/a@b.zip"),
+            ("/a@b?.zip", "/a@b?.zip"),
+        ] {
+            assert_eq!(refused(text), said);
+        }
+        for text in ["ftp://u:secret@h/p.zip?token=secret", "http://u:sec/secret@", "http:u:secret@h"] {
+            let error = Origin::parse(text).unwrap_err().to_string();
+            assert!(!error.contains("sec"), "{error}");
+        }
+        let redirects = redirected("http://h/", "ftp://u:pass@h/p.zip?token=abc").unwrap_err();
+        assert!(redirects.starts_with("it redirects to ftp://…@h/p.zip?…, "), "{redirects}");
     }
 
     #[test]

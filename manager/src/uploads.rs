@@ -34,7 +34,7 @@ fn check_file_name(name: &str) -> Result<()> {
         name if name.contains(['/', '\\', '%']) => "it has a slash, a backslash or a percent sign",
         _ => return Ok(()),
     };
-    Err(Error::FileName { name: format!("\"{}\"", printable::excerpt(name)), problem })
+    Err(Error::FileName { name: format!("\"{}\"", printable::short(name)), problem })
 }
 
 impl Manager {

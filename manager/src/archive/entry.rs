@@ -112,7 +112,7 @@ pub(super) fn check_together(entries: &[Entry]) -> Result<(), (String, String)> 
         let mut name = entry.name.as_str();
         while let Some((folder, _)) = name.rsplit_once('/') {
             if kinds.get(folder) == Some(&EntryKind::File) {
-                let problem = format!("lies in {}, which is a file in the same zip", printable::excerpt(folder));
+                let problem = format!("lies in {}, which is a file in the same zip", printable::short(folder));
                 return Err((entry.name.clone(), problem));
             }
             name = folder;

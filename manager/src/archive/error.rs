@@ -3,6 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ekuiper_core::printable::some_of;
+
+/// Maximum number of names in an error.
+const NAMED: usize = 10;
+
 /// The result of reading or writing an archive.
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 
@@ -71,7 +76,7 @@ pub enum ArchiveError {
         hint: String,
     },
     /// The archive has several files that may be the manifest.
-    #[error("{} has {} files that may be the manifest: {}; leave one JSON file at the root", path.display(), found.len(), found.join(", "))]
+    #[error("{} has {} files that may be the manifest: {}; leave one JSON file at the root", path.display(), found.len(), some_of(found, NAMED))]
     ManyManifests {
         /// The archive.
         path: PathBuf,

@@ -111,11 +111,7 @@ impl Archive {
         for number in 0..zip.len() {
             let file = zip.by_index_raw(number).map_err(|source| damaged(&path, source))?;
             let raw = file.name().map_err(|source| damaged(&path, source))?.into_owned();
-            let fail = |problem| ArchiveError::Entry {
-                path: path.clone(),
-                entry: printable::excerpt(&raw).into_owned(),
-                problem,
-            };
+            let fail = |problem| ArchiveError::Entry { path: path.clone(), entry: printable::short(&raw), problem };
             let kind = entry::kind(&raw, file.unix_mode()).map_err(fail)?;
             let Some(name) = entry::safe_name(&raw).map_err(fail)? else { continue };
             if file.encrypted() {
@@ -128,7 +124,7 @@ impl Archive {
         let together = entry::check_together(&entries);
         together.map_err(|(name, problem)| ArchiveError::Entry {
             path: path.clone(),
-            entry: printable::excerpt(&name).into_owned(),
+            entry: printable::short(&name),
             problem,
         })?;
         let archive = Self { path, zip, length, limits, entries, numbers };
@@ -160,13 +156,13 @@ impl Archive {
                     parts.clone().count() == 2 && parts.next() == parts.next()
                 });
                 let hint = nested.map_or(String::new(), |stem| {
+                    let stem = printable::short(stem);
                     format!("; {stem}.json is in a folder: zip the folder's content instead of the folder")
                 });
                 Err(ArchiveError::NoManifest { path: self.path.clone(), hint })
             }
             _ => {
-                let found =
-                    at_root.iter().map(|stem| printable::excerpt(&format!("{stem}.json")).into_owned()).collect();
+                let found = at_root.iter().map(|stem| printable::short(&format!("{stem}.json"))).collect();
                 Err(ArchiveError::ManyManifests { path: self.path.clone(), found })
             }
         }
@@ -234,11 +230,8 @@ impl Archive {
         progress: &mut impl FnMut(u64) -> bool,
     ) -> Result<()> {
         let archive = self.path.clone();
-        let fail = |source| ArchiveError::Content {
-            path: archive.clone(),
-            entry: printable::excerpt(&entry.name).into_owned(),
-            source,
-        };
+        let fail =
+            |source| ArchiveError::Content { path: archive.clone(), entry: printable::short(&entry.name), source };
         let mut buffer = vec![0; 128 << 10];
         let mut content = self.zip.by_index(self.numbers[index]).map_err(|source| fail(source.into()))?;
         loop {

@@ -81,7 +81,7 @@ impl Contents {
     fn add(&mut self, name: &str, content: Content) -> Result<()> {
         let fail = |problem: String| ArchiveError::Entry {
             path: PathBuf::from(name),
-            entry: ekuiper_core::printable::excerpt(name).into_owned(),
+            entry: ekuiper_core::printable::short(name),
             problem,
         };
         let name = entry::safe_name(name).map_err(fail)?.ok_or_else(|| fail("has no name".into()))?;

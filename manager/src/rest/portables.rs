@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::extract::{Path, Query};
 use super::{Answer, Refusal, blocking, body, check_object, json, status_of};
 use crate::manager::in_use;
+use crate::origin::{self, before_query, scheme};
 use crate::{Error, InstallOptions, Manager, Origin, Users};
 
 /// A request to install or update.
@@ -215,7 +216,7 @@ async fn wanted(manager: &Manager, body: Body, prefix: &str, name: Option<&str>)
         return Err(bad(format!("{prefix}: invalid name : should not be empty")));
     }
     let file = &wanted.file;
-    let refused = |problem: &str| bad(format!("{prefix}: invalid uri {}: {problem}", excerpt(file)));
+    let refused = |problem: &str| bad(format!("{prefix}: invalid uri {}: {problem}", origin::refused(file)));
     if let Some(problem) = problem(file) {
         return Err(refused(&problem));
     }
@@ -229,8 +230,8 @@ async fn wanted(manager: &Manager, body: Body, prefix: &str, name: Option<&str>)
 /// Returns what keeps a text from being the URL of a package or folder, and what
 /// to do about it.
 fn problem(file: &str) -> Option<String> {
-    let is_zip = file.ends_with(".zip");
-    let Some((scheme, rest)) = file.split_once("://") else {
+    let Some((scheme, rest)) = scheme(file) else {
+        let is_zip = file.ends_with(".zip");
         return Some(match file {
             "" => "file is missing or empty: give the URL of a .zip, or file:///PATH/ for a plugin's folder".to_owned(),
             path if path.starts_with('/') && is_zip => format!("write file://{}", url_path(path)),
@@ -243,12 +244,13 @@ fn problem(file: &str) -> Option<String> {
         });
     };
     let is_file = scheme.eq_ignore_ascii_case("file");
-    if is_file && !rest.starts_with('/') {
+    if is_file && !rest.starts_with("///") {
         return Some("a path begins with a slash: write file:///PATH".to_owned());
     }
     if !is_file && !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return Some("its scheme is not supported: write file://, http:// or https://".to_owned());
     }
+    let is_zip = if is_file { file } else { before_query(file) }.ends_with(".zip");
     match is_zip || is_file && file.ends_with('/') {
         true => None,
         false if is_file => Some("it is no .zip: a folder's URL ends with a slash".to_owned()),

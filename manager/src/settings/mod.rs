@@ -179,7 +179,7 @@ impl Manager {
             Some(at) => Ok(plugins.swap_remove(at)),
             None => {
                 let known = self.known_instead(kind, symbol);
-                Err(Error::NoSymbol { kind, symbol: printable::excerpt(symbol).into_owned(), known })
+                Err(Error::NoSymbol { kind, symbol: printable::short(symbol), known })
             }
         }
     }
@@ -226,8 +226,8 @@ fn combined(mut settings: Settings, kind: SymbolKind, symbol: &str, key: Option<
                 format!("default, {}", printable::some_of(&names, NAMED))
             };
             // An empty name would not be seen.
-            let key = if key.is_empty() { "\"\"".into() } else { printable::excerpt(key).into_owned() };
-            return Err(Error::NoKey { kind, symbol: printable::excerpt(symbol).into_owned(), key, known });
+            let key = if key.is_empty() { "\"\"".into() } else { printable::short(key) };
+            return Err(Error::NoKey { kind, symbol: printable::short(symbol), key, known });
         }
     }
     Ok(fields)
@@ -252,7 +252,7 @@ fn check(config: &ConfigFields, settings: Settings, kind: SymbolKind, symbol: &s
 
 fn configuration_error(package: &Package, kind: SymbolKind, symbol: &str, key: &str, problem: String) -> Error {
     let plugin = package.name.clone();
-    Error::Configuration { plugin, kind, symbol: printable::excerpt(symbol).into_owned(), key: key.to_owned(), problem }
+    Error::Configuration { plugin, kind, symbol: printable::short(symbol), key: key.to_owned(), problem }
 }
 
 /// Checks a key, as the engine does.
@@ -264,7 +264,7 @@ fn check_key(key: &str) -> Result<()> {
         key if !key.chars().all(is_plain) => "it may have letters, digits, hyphens and underscores",
         _ => return Ok(()),
     };
-    Err(Error::Key { key: format!("\"{}\"", printable::excerpt(key)), problem })
+    Err(Error::Key { key: format!("\"{}\"", printable::short(key)), problem })
 }
 
 /// Writes the files for eKuiper's settings and manager page that a package
