@@ -304,6 +304,31 @@ fn a_package_is_fetched_or_it_is_said_why_not() {
     }
 }
 
+/// A server that announces more than is allowed, and sends nothing.
+#[test]
+fn a_package_that_is_announced_as_too_large_is_not_waited_for() {
+    let _watchdog = Watchdog::start();
+    let root = scratch();
+    let manager = builder(root.path()).fetch_size(1 << 20).fetch_timeout(Duration::from_secs(20)).open().unwrap();
+    let before = files(root.path());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/p.zip", listener.local_addr().unwrap());
+    let answer = || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let _ = connection.read(&mut [0; 4096]);
+        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1048577\r\n\r\n").unwrap();
+        connection
+    };
+    std::thread::scope(|scope| {
+        // Held until the fetch is refused.
+        let silent = scope.spawn(answer);
+        let error = install(&manager, &Origin::parse(&url).unwrap()).unwrap_err().to_string();
+        assert!(error.ends_with(": it is larger than 1 MiB, which is the limit"), "{error}");
+        assert_eq!(files(root.path()), before);
+        drop(silent.join());
+    });
+}
+
 /// Run by the next test, in a process of its own that is killed.
 #[test]
 #[ignore = "it runs until it is killed"]

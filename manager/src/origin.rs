@@ -292,7 +292,12 @@ fn download(url: &str, mut file: File, folder: &Path, limits: &FetchLimits) -> R
     if !status.is_success() {
         return Err(failed(format!("the server answers {status}")));
     }
-    let (mut body, mut size) = (response.into_body().into_reader(), 0);
+    let body = response.into_body();
+    // Before a server that says so and sends nothing is waited for.
+    if body.content_length().is_some_and(|length| length > limits.size) {
+        return Err(failed(larger_than(limits.size)));
+    }
+    let (mut body, mut size) = (body.into_reader(), 0);
     let mut piece = vec![0; PIECE];
     loop {
         let count = match body.read(&mut piece) {
