@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ekuiper_conformance::wait_until;
@@ -166,6 +167,112 @@ fn an_installation_is_stopped_and_undone_when_the_server_ends() {
         assert_eq!(facts, (&json!("install"), &json!("mirror"), &Value::Null, &error), "{what}");
         fs::remove_file(folder.join("audit.jsonl")).unwrap();
     }
+    bench.assert_nothing_is_left();
+}
+
+/// Writes a package with a script, and returns the request to install it with
+/// this parameter.
+fn scripted(bench: &Bench, script: &str, parameter: &Path) -> String {
+    let zip = bench.path().join("scripted.zip");
+    served::with_script(bench, script).write(&zip).unwrap();
+    fs::remove_dir_all(bench.path().join("plain")).unwrap();
+    json!({ "name": "mirror", "file": format!("file://{}", zip.display()), "shellParas": [parameter] }).to_string()
+}
+
+#[test]
+fn nothing_is_written_or_read_through_links_that_install_sh_has_made() {
+    let bench = Bench::new();
+    let outside = bench.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret.yaml"), "default: { secret: 1 }").unwrap();
+    let server = Server::start(&bench);
+    let install = |script: &str| server.ask("POST", "/plugins/portables", &scripted(&bench, script, &outside), "");
+    let (status, said) = install("ln -s \"$1\" sources");
+    assert_eq!(status, 400, "{said}");
+    let text = "mirror/sources/random.yaml cannot be written: sources is a link, which is not followed";
+    assert!(said.contains(text), "{said}");
+    let own =
+        "mkdir -p sources && ln -s \"$1/secret.yaml\" sources/random.yaml && ln -s \"$1\" ../../../settings/mirror";
+    assert_eq!(install(own).0, 201);
+    for (method, path, body) in [
+        ("GET", "/metadata/sources/yaml/random", ""),
+        ("PUT", "/metadata/sources/random/confKeys/k", "{}"),
+        ("GET", "/sources/random?count=1", ""),
+    ] {
+        let (status, said) = server.ask(method, path, body, "");
+        assert!(status >= 400 && said.contains(" is a link, which is not followed"), "{path}: {status} {said}");
+        assert!(!said.contains("secret\\\""), "{path}: {said}");
+    }
+    // The link goes, and not what it leads to.
+    assert_eq!(server.ask("DELETE", "/plugins/portables/mirror", "", "").0, 200);
+    assert!(is_empty(&bench.path().join("plugins/settings")));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    server.end();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn what_install_sh_puts_beside_its_folder_does_not_stay() {
+    let bench = Bench::new();
+    let server = Server::start(&bench);
+    let plugins = bench.path().join("plugins");
+    let strews = "for name in versions/x versions/77 downloads/x plugins/x settings/x; do mkdir ../../../$name; done\n\
+                  ln -s \"$1\" ../../../plugins/y; touch ../../x ../../../downloads/y; exit $(cat \"$1/code\")";
+    for code in ["3", "0"] {
+        fs::write(bench.path().join("code"), code).unwrap();
+        let (status, said) = server.ask("POST", "/plugins/portables", &scripted(&bench, strews, bench.path()), "");
+        assert_eq!(status, if code == "0" { 201 } else { 400 }, "{said}");
+        let count = |folder: &str| fs::read_dir(plugins.join(folder)).unwrap().count();
+        let own = usize::from(code == "0");
+        let counts = ["versions", "plugins", "downloads", "settings"].map(count);
+        assert_eq!(counts, [own, own, 0, 0], "{code}");
+    }
+    let said = server.end();
+    assert!(said.contains("plugins/versions/x, which is none of the manager's files"), "{said}");
+    bench.assert_nothing_is_left();
+}
+
+/// Files that cannot be removed: another file system lies on one of the folders.
+#[test]
+fn a_deletion_that_leaves_files_says_so_and_is_completed_at_the_next_start() {
+    let isolated = ["unshare", "--map-root-user", "--mount"];
+    let can = Command::new(isolated[0]).args(&isolated[1..]).arg("true").status();
+    if !can.is_ok_and(|status| status.success()) {
+        // Past the capture of the test's output.
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED: files that stay: this user cannot mount (unshare --map-root-user)");
+        return;
+    }
+    let bench = Bench::new();
+    let server = Server::start_in(&bench, &isolated);
+    let holds = "mkdir -p a/held b && mount -t tmpfs tmpfs a/held && touch a/file a/held/file b/file";
+    let install = scripted(&bench, holds, bench.path());
+    assert_eq!(
+        server.ask("POST", "/plugins/portables", &install, ""),
+        (201, "portable plugin mirror is created".into())
+    );
+    let (status, said) = server.ask("DELETE", "/plugins/portables/mirror", "", "");
+    assert_eq!(status, 500, "{said}");
+    let folder = bench.path().join("plugins/versions/1/mirror");
+    let left = format!("plugin mirror is removed, but not its files: {}/a/held stays", folder.display());
+    assert!(said.contains(&left) && said.contains("busy"), "{said}");
+    assert_eq!(
+        audit(&bench).pop().unwrap()["error"].as_str().unwrap().split(':').next().unwrap(),
+        "plugin mirror is removed, but not its files"
+    );
+    // It is removed, and what could be removed of it.
+    assert_eq!(server.json("/plugins/portables"), json!([]));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    assert!(folder.join("a/held").exists() && !folder.join("a/file").exists());
+    assert_eq!(server.ask("POST", "/functions/echo", "[1]", "").0, 404);
+    // A later change does not take it for another's.
+    assert_eq!(server.ask("POST", "/plugins/portables", &package(&bench, "v2"), "").0, 201);
+    let said = server.end();
+    assert!(!said.contains("none of the manager's files"), "{said}");
+    let server = Server::start(&bench);
+    let versions = bench.path().join("plugins/versions");
+    assert!(!versions.join("1").exists() && versions.join("2/mirror/run").exists());
+    server.end();
     bench.assert_nothing_is_left();
 }
 

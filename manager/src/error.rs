@@ -12,7 +12,8 @@ use crate::archive::ArchiveError;
 /// The result of a change.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a plugin is not installed, updated or removed: nothing has changed.
+/// Why a plugin is not installed, updated or removed: but for [`Error::Left`],
+/// nothing has changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -198,6 +199,17 @@ pub enum Error {
         plugin: String,
         /// The symbols and their rules.
         users: String,
+    },
+    /// The plugin is removed, and some of its files are not: the manager removes
+    /// them at its next start, if it can.
+    #[error("plugin {plugin} is removed, but not its files: {} stays until the manager starts again", path.display())]
+    Left {
+        /// The plugin.
+        plugin: String,
+        /// The first file or folder that stays.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
     },
     /// The plugin does not work, or its symbols collide with another's.
     #[error(transparent)]

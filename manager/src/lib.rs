@@ -8,6 +8,7 @@
 
 pub mod archive;
 mod audit;
+mod beneath;
 pub mod bounded;
 mod changes;
 mod checksum;

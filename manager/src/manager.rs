@@ -318,7 +318,8 @@ impl Manager {
     ///
     /// # Errors
     /// [`Error::NotInstalled`], [`Error::Busy`], [`Error::InUse`],
-    /// [`Error::Folder`]: nothing has changed.
+    /// [`Error::Folder`]: nothing has changed. [`Error::Left`]: the plugin is
+    /// removed.
     pub fn remove(&self, plugin: &str, users: Users) -> Result<()> {
         let _change = self.changes.begin();
         let removed = self.remove_unrecorded(plugin, users);
@@ -335,13 +336,14 @@ impl Manager {
         if users == Users::Keep && !in_use.is_empty() {
             return Err(Error::InUse { plugin: plugin.to_owned(), users: printable::some_of(&in_use, NAMED) });
         }
+        let uninstalled = self.store.uninstall(plugin)?;
         // The plugin's process ends before its files go.
         match self.host.remove(plugin) {
             Ok(()) | Err(ekuiper_host::Error::NoSuchPlugin(_)) => {}
             Err(error) => return Err(error.into()),
         }
         self.discard_functions();
-        self.store.remove(plugin)?;
+        uninstalled.remove()?;
         Ok(version)
     }
 
@@ -353,7 +355,7 @@ impl Manager {
         origin: &Origin,
         options: &InstallOptions,
         check: impl Fn(&str) -> Result<()>,
-        carry_out: impl FnOnce(&str, NewVersion) -> Result<Package>,
+        carry_out: impl FnOnce(&str, NewVersion<'_>) -> Result<Package>,
     ) -> Result<Package> {
         let _change = self.changes.begin();
         let mut plugin = options.name.clone().unwrap_or_default();
@@ -361,6 +363,10 @@ impl Manager {
             true => Err(Error::Ending),
             false => self.prepare(origin, options, &mut plugin, check, carry_out),
         };
+        // An install.sh may have written beside its folder.
+        if let Err(error) = self.store.sweep() {
+            tracing::warn!("{}", Chain(&error));
+        }
         // Whatever has failed was stopped.
         let changed = changed.map_err(|error| if self.changes.is_ending() { Error::Ending } else { error });
         // What was uploaded for this is not needed any more.
@@ -382,7 +388,7 @@ impl Manager {
         options: &InstallOptions,
         plugin: &mut String,
         check: impl Fn(&str) -> Result<()>,
-        carry_out: impl FnOnce(&str, NewVersion) -> Result<Package>,
+        carry_out: impl FnOnce(&str, NewVersion<'_>) -> Result<Package>,
     ) -> Result<Package> {
         if let Some(name) = &options.name {
             check_name(name)?;
@@ -417,14 +423,14 @@ impl Manager {
 
     /// Starts a plugin in a new version, and writes the files for eKuiper that its
     /// package lacks.
-    fn start(&self, name: &str, version: &NewVersion) -> Result<()> {
+    fn start(&self, name: &str, version: &NewVersion<'_>) -> Result<()> {
         self.unless_ending(name, || self.host.start(name))?;
         // It may have started before it was given up.
         if self.changes.is_ending() {
             return Err(Error::Ending);
         }
         let description = self.host.description(name)?;
-        description.map_or(Ok(()), |description| settings::complete(version.folder(), &description))
+        description.map_or(Ok(()), |description| settings::complete(self.store.root(), version.folder(), &description))
     }
 
     /// Does what starts a new version of a plugin, which is given up when the

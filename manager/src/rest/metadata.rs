@@ -5,6 +5,7 @@
 //! `sinks/NAME.json` and `functions/NAME.json`; the answers have their content
 //! in the engine's other form.
 
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::extract::{Path, Query};
 use super::{Answer, Refusal, blocking, body, check_object, json as answer, status_of, unique};
-use crate::{Error, Manager};
+use crate::{Error, Manager, beneath};
 
 /// eKuiper's code of what is wrong with settings.
 const SETTINGS: u32 = 5000;
@@ -187,9 +188,9 @@ fn files(manager: &Manager, kind: SymbolKind) -> Result<Vec<(String, Value)>, Re
     for package in plugins {
         for symbol in package.manifest.symbols(kind).iter().filter(|symbol| !symbol.contains('/')) {
             let path = package.folder.join(format!("{kind}s/{symbol}.json"));
-            let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LARGEST);
-            let text = is_file.then(|| std::fs::read(&path).ok()).flatten().unwrap_or_default();
-            let file: Value = serde_json::from_slice(&text).unwrap_or_default();
+            let file = beneath::open(manager.store.root(), &path);
+            let file = file.and_then(|file| Ok(serde_json::from_reader(BufReader::new(file.take(LARGEST)))?));
+            let file: Value = file.unwrap_or_default();
             if file["about"].is_object() {
                 found.push((symbol.clone(), file));
             }

@@ -197,7 +197,9 @@ fn json(value: &impl Serialize) -> Answer {
 fn status_of(problem: &Error) -> StatusCode {
     match problem {
         // The manager's folder is gone, or its disk is full.
-        Error::Folder { .. } | Error::Archive(ArchiveError::Write { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Folder { .. } | Error::Left { .. } | Error::Archive(ArchiveError::Write { .. }) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         Error::Ending => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     }

@@ -1,12 +1,12 @@
 //! A file of settings, as eKuiper has it: configurations by their keys, in YAML.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+
+use crate::beneath;
 
 /// Configurations by their keys. A stream or rule names a key as `CONF_KEY`;
 /// `default` is what its fields are added to.
@@ -39,9 +39,10 @@ pub fn parse(bytes: &[u8]) -> Result<Settings, String> {
     configurations.into_iter().map(fields).collect()
 }
 
-/// Reads a file of settings; one that is not there has no keys.
-pub(super) fn read(path: &Path) -> Result<Settings, String> {
-    match bytes(path) {
+/// Reads a file of settings below the manager's folder; one that is not there
+/// has no keys.
+pub(super) fn read(root: &Path, path: &Path) -> Result<Settings, String> {
+    match bytes(root, path) {
         Ok(bytes) if bytes.len() as u64 > LARGEST => Err(format!("is larger than {} MiB", LARGEST >> 20)),
         Ok(bytes) => parse(&bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Settings::new()),
@@ -49,15 +50,9 @@ pub(super) fn read(path: &Path) -> Result<Settings, String> {
     }
 }
 
-fn bytes(path: &Path) -> io::Result<Vec<u8>> {
-    // A pipe without a writer would hang this.
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file: File = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no plain file"));
-    }
+fn bytes(root: &Path, path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    beneath::open(root, path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -115,10 +110,12 @@ mod tests {
     fn files_that_cannot_be_read_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.yaml");
+        let read = |path: &Path| read(folder.path(), path);
         assert_eq!(read(&path), Ok(Settings::new()));
         std::fs::write(&path, vec![b' '; LARGEST as usize + 1]).unwrap();
         assert_eq!(read(&path).unwrap_err(), "is larger than 4 MiB");
-        assert_eq!(read(folder.path()).unwrap_err(), "cannot be read: it is no plain file");
+        std::fs::create_dir(folder.path().join("f")).unwrap();
+        assert_eq!(read(&folder.path().join("f")).unwrap_err(), "cannot be read: it is no plain file");
         let large = Settings::from([("k".into(), Map::from_iter([("f".into(), "x".repeat(5 << 20).into())]))]);
         assert_eq!(text(&large).unwrap_err(), "would be larger than 4 MiB");
     }

@@ -9,9 +9,7 @@
 mod file;
 mod given;
 
-use std::fs::{self, DirBuilder};
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use ekuiper_core::printable;
@@ -22,6 +20,7 @@ use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
 
 use crate::Manager;
+use crate::beneath;
 use crate::error::{Error, Result};
 use crate::store::failed;
 
@@ -44,8 +43,8 @@ impl Manager {
     /// [`Error::NoSymbol`], [`Error::Settings`].
     pub fn settings(&self, kind: SymbolKind, symbol: &str) -> Result<Settings> {
         let package = self.owner(kind, symbol)?;
-        let mut settings = read(&package.folder.join(place(kind, symbol)))?;
-        for (key, fields) in read(&self.edited(&package.name, kind, symbol))? {
+        let mut settings = self.read(&package.folder.join(place(kind, symbol)))?;
+        for (key, fields) in self.read(&self.edited(&package.name, kind, symbol))? {
             settings.entry(key).or_default().extend(fields);
         }
         Ok(settings)
@@ -102,7 +101,7 @@ impl Manager {
                 let Some(config) = description.as_ref().and_then(|described| described.config(kind, symbol)) else {
                     return Ok(());
                 };
-                let mut settings = read(&package.folder.join(place(kind, symbol)))?;
+                let mut settings = self.read(&package.folder.join(place(kind, symbol)))?;
                 let given = edited.get(key).map_or_else(|| Ok(()), |fields| given::check(config, kind, fields));
                 for (key, fields) in edited {
                     settings.entry(key.clone()).or_default().extend(fields.clone());
@@ -135,7 +134,7 @@ impl Manager {
     #[cfg(feature = "rest")]
     pub(crate) fn set_keys(&self, kind: SymbolKind, symbol: &str) -> Result<Vec<String>> {
         let package = self.owner(kind, symbol)?;
-        Ok(read(&self.edited(&package.name, kind, symbol))?.into_keys().collect())
+        Ok(self.read(&self.edited(&package.name, kind, symbol))?.into_keys().collect())
     }
 
     /// Changes what was set for a symbol, as a whole or not at all.
@@ -150,7 +149,7 @@ impl Manager {
         // Neither removed nor updated meanwhile.
         let _changing = self.begin(&package.name)?;
         let path = self.edited(&package.name, kind, symbol);
-        let before = read(&path)?;
+        let before = self.read(&path)?;
         let mut edited = before.clone();
         change(&package, &mut edited)?;
         if edited == before {
@@ -161,11 +160,12 @@ impl Manager {
         let downloads = self.store.downloads();
         let mut file = NamedTempFile::new_in(&downloads).map_err(failed(&downloads))?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed(&path))?;
-        let (own, folder) = (self.store.settings(&package.name), path.parent().unwrap_or(&path));
-        let stored = DirBuilder::new().recursive(true).mode(0o755).create(folder);
-        stored.and_then(|()| file.persist(&path).map_err(|error| error.error)).map(drop).map_err(|error| {
+        let (root, own) = (self.store.root(), self.store.settings(&package.name));
+        let (folder, file) = (path.parent().unwrap_or(&path), file.into_temp_path());
+        let stored = beneath::make_folder(root, folder).and_then(|()| beneath::rename(root, &file, &path));
+        stored.map_err(|error| {
             // Those that are not empty stay.
-            let _ = fs::remove_dir(folder).and_then(|()| fs::remove_dir(&own));
+            let _ = beneath::remove_empty(root, folder).and_then(|()| beneath::remove_empty(root, &own));
             failed(&path)(error)
         })
     }
@@ -182,6 +182,11 @@ impl Manager {
                 Err(Error::NoSymbol { kind, symbol: printable::short(symbol), known })
             }
         }
+    }
+
+    fn read(&self, path: &Path) -> Result<Settings> {
+        let settings = file::read(self.store.root(), path);
+        settings.map_err(|problem| Error::Settings { path: path.to_owned(), problem })
     }
 
     /// Where that is which was set for a symbol.
@@ -206,10 +211,6 @@ fn place(kind: SymbolKind, symbol: &str) -> PathBuf {
 /// Whether a symbol's name, which is the plugin's, can be that of a file.
 fn is_file_name(symbol: &str) -> bool {
     !symbol.is_empty() && symbol.len() <= 200 && !symbol.contains(['/', '\0'])
-}
-
-fn read(path: &Path) -> Result<Settings> {
-    file::read(path).map_err(|problem| Error::Settings { path: path.to_owned(), problem })
 }
 
 /// Returns the fields of `default` with those of a key.
@@ -269,16 +270,20 @@ fn check_key(key: &str) -> Result<()> {
 
 /// Writes the files for eKuiper's settings and manager page that a package
 /// lacks, as the plugin describes itself.
-pub(crate) fn complete(folder: &Path, description: &Description) -> Result<()> {
+pub(crate) fn complete(root: &Path, folder: &Path, description: &Description) -> Result<()> {
     for made in description.engine_files() {
         let path = folder.join(&made.path);
         let is_inside = made.path.split('/').all(|part| !["", ".", ".."].contains(&part));
-        if !is_inside || path.symlink_metadata().is_ok() {
-            continue;
+        if is_inside && path.symlink_metadata().is_err() {
+            beneath::write_new(root, &path, made.content.as_bytes()).map_err(|error| match error.kind() {
+                // The package's own fault.
+                ErrorKind::NotADirectory => {
+                    let path = Path::new(folder.file_name().unwrap_or_default()).join(&made.path);
+                    Error::Settings { path, problem: format!("cannot be written: {error}") }
+                }
+                _ => failed(&path)(error),
+            })?;
         }
-        let parent = path.parent().unwrap_or(folder);
-        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed(parent))?;
-        fs::write(&path, made.content).map_err(failed(&path))?;
     }
     Ok(())
 }
