@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -346,8 +346,16 @@ fn changes_until_it_is_killed() {
     }
 }
 
-/// At each start there is one version, as a whole, or none, and no file of
-/// another.
+/// The version that is installed after the last change in the record.
+fn recorded(root: &Path) -> Option<String> {
+    let record = std::fs::read_to_string(root.join("managed/audit.jsonl")).unwrap();
+    let mut lines = record.lines().rev().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let last = lines.find(|line| line["error"].is_null()).unwrap();
+    (last["action"] != "remove").then(|| last["version"].as_str().unwrap().to_owned())
+}
+
+/// At each start there is one version, as a whole, or none, no file of another,
+/// and the record says so.
 #[test]
 fn a_killed_manager_has_the_old_state_or_the_new_one() {
     const KILLS: u64 = 30;
@@ -377,6 +385,7 @@ fn a_killed_manager_has_the_old_state_or_the_new_one() {
             }
             version
         });
+        assert_eq!(recorded(root.path()), found);
         match &found {
             Some(_) => {
                 assert_eq!(manager.host().function("revert").unwrap().call::<String>(("abc",)).unwrap(), "cba");

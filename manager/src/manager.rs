@@ -11,7 +11,7 @@ use ekuiper_host::{Host, HostBuilder, Package, Status, SymbolHealth, SymbolKind}
 use serde_json::json;
 
 use crate::archive::{Archive, ArchiveError, Limits};
-use crate::audit::Audit;
+use crate::audit::{Audit, Entry, Goal};
 use crate::changes::{Changes, Changing};
 #[cfg(feature = "rest")]
 use crate::ending::Stage;
@@ -90,7 +90,7 @@ impl ManagerBuilder {
     /// cannot be used is no error: see [`Manager::problems`].
     pub fn open(self) -> Result<Manager> {
         let store = Store::open(&self.folder)?;
-        let audit = Audit::open(&store.audit())?;
+        let audit = Audit::open(&store)?;
         #[cfg(feature = "rest")]
         let logs = std::sync::Arc::new(crate::logs::Logs::default());
         #[cfg(feature = "rest")]
@@ -322,13 +322,13 @@ impl Manager {
     /// removed.
     pub fn remove(&self, plugin: &str, users: Users) -> Result<()> {
         let _change = self.changes.begin();
-        let removed = self.remove_unrecorded(plugin, users);
-        let details = json!({ "stops_users": users == Users::Stop });
-        self.audit.record("remove", plugin, details, removed.as_deref().map(Some));
+        let entry = self.audit.begin("remove", plugin, json!({ "stops_users": users == Users::Stop }));
+        let removed = self.remove_recorded(plugin, users, &entry);
+        entry.finish(removed.as_deref().map(Some));
         removed.map(drop)
     }
 
-    fn remove_unrecorded(&self, plugin: &str, users: Users) -> Result<String> {
+    fn remove_recorded(&self, plugin: &str, users: Users, entry: &Entry<'_>) -> Result<String> {
         let _busy = self.begin(plugin)?;
         self.check_installed(plugin)?;
         let version = self.version_of(plugin).unwrap_or_default();
@@ -336,6 +336,7 @@ impl Manager {
         if users == Users::Keep && !in_use.is_empty() {
             return Err(Error::InUse { plugin: plugin.to_owned(), users: printable::some_of(&in_use, NAMED) });
         }
+        entry.aim(Goal::Removed);
         let uninstalled = self.store.uninstall(plugin)?;
         // The plugin's process ends before its files go.
         match self.host.remove(plugin) {
@@ -351,17 +352,19 @@ impl Manager {
     /// it for the plugin.
     fn change(
         &self,
-        action: &str,
+        action: &'static str,
         origin: &Origin,
         options: &InstallOptions,
         check: impl Fn(&str) -> Result<()>,
         carry_out: impl FnOnce(&str, NewVersion<'_>) -> Result<Package>,
     ) -> Result<Package> {
         let _change = self.changes.begin();
-        let mut plugin = options.name.clone().unwrap_or_default();
+        let details =
+            json!({ "origin": origin.to_string(), "sha256": options.sha256, "parameters": options.parameters });
+        let mut entry = self.audit.begin(action, options.name.as_deref().unwrap_or_default(), details);
         let changed = match self.changes.is_ending() {
             true => Err(Error::Ending),
-            false => self.prepare(origin, options, &mut plugin, check, carry_out),
+            false => self.prepare(origin, options, &mut entry, check, carry_out),
         };
         // An install.sh may have written beside its folder.
         if let Err(error) = self.store.sweep() {
@@ -375,10 +378,7 @@ impl Manager {
         {
             let _ = std::fs::remove_file(path);
         }
-        let details =
-            json!({ "origin": origin.to_string(), "sha256": options.sha256, "parameters": options.parameters });
-        let version = changed.as_ref().map(|package| Some(package.manifest.version.as_str()));
-        self.audit.record(action, &plugin, details, version);
+        entry.finish(changed.as_ref().map(|package| Some(package.manifest.version.as_str())));
         changed
     }
 
@@ -386,7 +386,7 @@ impl Manager {
         &self,
         origin: &Origin,
         options: &InstallOptions,
-        plugin: &mut String,
+        entry: &mut Entry<'_>,
         check: impl Fn(&str) -> Result<()>,
         carry_out: impl FnOnce(&str, NewVersion<'_>) -> Result<Package>,
     ) -> Result<Package> {
@@ -407,10 +407,11 @@ impl Manager {
             let found = printable::short(&name);
             return Err(Error::OtherPlugin { expected: expected.clone(), found });
         }
-        plugin.clone_from(&name);
+        entry.name(&name);
         let _busy = self.begin(&name)?;
         check(&name)?;
         let version = self.store.begin(&name)?;
+        entry.aim(Goal::Installed(version.number()));
         archive.unpack(version.folder(), |_| !self.changes.is_ending()).map_err(named)?;
         if version.folder().join(SCRIPT).is_file() {
             let is_ending = || self.changes.is_ending();

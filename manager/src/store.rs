@@ -3,6 +3,7 @@
 //! ```text
 //! plugins/NAME -> ../versions/7/NAME     what is installed: one link per plugin
 //! versions/7/NAME/                       a version's files; an install.sh may rely on their place
+//! changes/                               the changes under way
 //! downloads/                             packages on their way
 //! settings/NAME/                         what was set for a plugin's sources and sinks
 //! uploads/                               packages that were uploaded, until they are installed
@@ -38,7 +39,7 @@ const LOCK: &str = "lock";
 const AUDIT: &str = "audit.jsonl";
 
 /// The manager's own folders.
-const FOLDERS: [&str; 5] = ["plugins", "versions", "downloads", "settings", "uploads"];
+const FOLDERS: [&str; 6] = ["plugins", "versions", "changes", "downloads", "settings", "uploads"];
 
 /// Beginning of the names of temporary files, as `tempfile` makes them.
 const TEMPORARY: &str = ".tmp";
@@ -283,6 +284,11 @@ impl Store {
     /// The folder of a version.
     pub(crate) fn version(&self, number: u64) -> PathBuf {
         self.root.join("versions").join(number.to_string())
+    }
+
+    /// Folder for the changes under way.
+    pub(crate) fn changes(&self) -> PathBuf {
+        self.root.join("changes")
     }
 
     /// Folder for packages on their way.

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
 
 use crate::Manager;
+use crate::audit::{Entry, Goal};
 use crate::beneath;
 use crate::error::{Error, Result};
 use crate::store::failed;
@@ -94,8 +95,9 @@ impl Manager {
         key: &str,
         fields: Map<String, Value>,
     ) -> Result<()> {
+        let entry = self.begin_setting("set", kind, symbol, key);
         let set = check_key(key).and_then(|()| {
-            self.edit(kind, symbol, |package, edited| {
+            self.edit(kind, symbol, &entry, |package, edited| {
                 edited.insert(key.to_owned(), fields);
                 let description = self.host().description(&package.name)?;
                 let Some(config) = description.as_ref().and_then(|described| described.config(kind, symbol)) else {
@@ -111,7 +113,8 @@ impl Manager {
                     .map_err(|problem| configuration_error(package, kind, symbol, key, problem))
             })
         });
-        self.record("set", kind, symbol, key, set)
+        entry.finish(set.as_ref().map(|()| None));
+        set
     }
 
     /// Removes the configuration that was set for a key; returns whether there
@@ -121,13 +124,15 @@ impl Manager {
     /// As [`Manager::set_configuration`].
     pub fn remove_configuration(&self, kind: SymbolKind, symbol: &str, key: &str) -> Result<bool> {
         let mut was_set = false;
+        let entry = self.begin_setting("unset", kind, symbol, key);
         let removed = check_key(key).and_then(|()| {
-            self.edit(kind, symbol, |_, edited| {
+            self.edit(kind, symbol, &entry, |_, edited| {
                 was_set = edited.remove(key).is_some();
                 Ok(())
             })
         });
-        self.record("unset", kind, symbol, key, removed).map(|()| was_set)
+        entry.finish(removed.as_ref().map(|()| None));
+        removed.map(|()| was_set)
     }
 
     /// Returns the keys that were set for a symbol.
@@ -142,6 +147,7 @@ impl Manager {
         &self,
         kind: SymbolKind,
         symbol: &str,
+        entry: &Entry<'_>,
         change: impl FnOnce(&Package, &mut Settings) -> Result<()>,
     ) -> Result<()> {
         let _editing = lock(&self.editing);
@@ -156,6 +162,7 @@ impl Manager {
             return Ok(());
         }
         let text = file::text(&edited).map_err(|problem| Error::Settings { path: path.clone(), problem })?;
+        entry.aim(Goal::Written(&path, &text));
         // Swept with the packages on their way, if this is killed.
         let downloads = self.store.downloads();
         let mut file = NamedTempFile::new_in(&downloads).map_err(failed(&downloads))?;
@@ -194,11 +201,10 @@ impl Manager {
         self.store.settings(plugin).join(place(kind, symbol))
     }
 
-    fn record(&self, action: &str, kind: SymbolKind, symbol: &str, key: &str, outcome: Result<()>) -> Result<()> {
+    fn begin_setting(&self, action: &'static str, kind: SymbolKind, symbol: &str, key: &str) -> Entry<'_> {
         let plugin = self.owner(kind, symbol).map(|package| package.name).unwrap_or_default();
         let details = json!({ "kind": kind.to_string(), "symbol": symbol, "key": key });
-        self.audit.record(action, &plugin, details, outcome.as_ref().map(|()| None));
-        outcome
+        self.audit.begin(action, &plugin, details)
     }
 }
 
