@@ -9,6 +9,8 @@
 //! that library's verifier, every length and type in them by `check`, so that
 //! `arrow-ipc` has nothing to panic at, and the arrays by `arrow-ipc` itself.
 
+#[cfg(feature = "arrow-c-data")]
+pub mod c_data;
 mod cells;
 mod check;
 mod table;
