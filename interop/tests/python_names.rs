@@ -22,6 +22,7 @@ const KNOWN: &[(&str, &str)] = &[
     (".sleep", "ours alone: a wait that a stop ends"),
     (".is_stopped", "ours alone: for a source that looks by itself"),
     (".is_cancelled", "ours alone: for a function whose call nobody waits for any more"),
+    (".emit_batch", "ours alone: rows of a source as columns"),
     ("ack_err", "ours alone: the name that eKuiper's guide gives to ack_error"),
 ];
 

@@ -52,7 +52,7 @@ def _refuse_official() -> None:
 
 _refuse_official()
 
-from ekuiper._ekuiper import ArgumentError, Stopped
+from ekuiper._ekuiper import ArgumentError, Column, Stopped
 from ekuiper.function import Function
 from ekuiper.runtime import plugin
 from ekuiper.runtime.context import Context
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plugin", "PluginConfig", "Source", "Sink", "Function", "Context",
-    "Plugin", "Stopped", "ArgumentError",
+    "Plugin", "Column", "Stopped", "ArgumentError",
 ]
 
 name = "ekuiper"

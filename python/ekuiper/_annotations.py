@@ -31,6 +31,9 @@ _SCALARS: Dict[Any, str] = {
     bytes: "bytes",
 }
 
+_NAMES: Dict[Any, str] = {bool: "bool", int: "int", float: "float", str: "string", bytes: "bytes"}
+"""The names of scalar types in descriptions."""
+
 _LISTS = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
@@ -59,9 +62,10 @@ class ContextParameter:
 
 
 class Parameters:
-    """The parameters of a symbol's function, without the context parameter."""
+    """The parameters of a symbol's function, without the context parameter. The first `columns` of them take
+    columns, which are of any kind here."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], columns: int = 0) -> None:
         self.listed: List[Parameter] = []
         self.rest: Optional[Kind] = None
         """The kind of `*args`."""
@@ -93,7 +97,7 @@ class Parameters:
                     raise TypeError("%s: put the context before the parameters that have a default" % where)
                 continue
             try:
-                kind = kind_of(annotation)
+                kind = "any" if len(self.listed) < columns else kind_of(annotation)
             except TypeError as error:
                 raise TypeError("%s: parameter %s: %s" % (where, name, error)) from None
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
@@ -182,6 +186,12 @@ def list_item(annotation: Any) -> Any:
     """The annotation of a list's items; None for what is not a list."""
     arguments = typing.get_args(annotation)
     return arguments[0] if typing.get_origin(annotation) in _LISTS and arguments else None
+
+
+def scalar_name(annotation: Any) -> str:
+    """The name of a scalar type, or of an optional one, in descriptions; empty for any other."""
+    inner = without_none(annotation)
+    return _NAMES.get(inner, "") if isinstance(inner, type) else ""
 
 
 def kind_of(annotation: Any) -> Kind:

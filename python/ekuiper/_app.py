@@ -101,6 +101,7 @@ class Plugin:
         parallel: bool = False,
         volatility: Optional[str] = None,
         example: str = "",
+        columns: bool = False,
     ) -> Callable[[T], T]: ...
 
     def function(
@@ -114,19 +115,22 @@ class Plugin:
         parallel: bool = False,
         volatility: Optional[str] = None,
         example: str = "",
+        columns: bool = False,
     ) -> Any:
         """Adds a function, whose annotations give the number and types of its arguments. It is an
         aggregate if all of them are lists, or if `aggregate` is true. A call of an `idempotent`
         function is retried once after a crash of a supervised plugin's worker. A `parallel` function
         keeps no state between calls, so that an engine may distribute them over several instances
         of the plugin. `volatility` says when equal arguments have equal results: always, if
-        `immutable`; within one query, if `stable`; or not, if `volatile`. `example` shows a call."""
+        `immutable`; within one query, if `stable`; or not, if `volatile`. `example` shows a call. With
+        `columns` the function takes and returns columns, thousands of rows in one call: NumPy arrays,
+        arrays of pyarrow, series of polars, buffers, lists or `Column`s, by its annotations."""
         if volatility not in (None, "immutable", "stable", "volatile"):
             raise ValueError("volatility is %r: use immutable, stable or volatile" % volatility)
 
         def add(target: T) -> T:
             symbol = name or target.__name__
-            self._add("function", self._functions, symbol, _symbols.function_factory(symbol, target, aggregate))
+            self._add("function", self._functions, symbol, _symbols.function_factory(symbol, target, aggregate, columns))
             says = {"idempotent": idempotent, "parallel": parallel, "volatility": volatility, "example": example}
             self._declared[symbol] = {key: value for key, value in says.items() if value}
             return target
@@ -137,16 +141,21 @@ class Plugin:
     def source(self, target: T, /) -> T: ...
 
     @overload
-    def source(self, target: None = None, /, *, name: Optional[str] = None) -> Callable[[T], T]: ...
+    def source(
+        self, target: None = None, /, *, name: Optional[str] = None, columns: bool = False
+    ) -> Callable[[T], T]: ...
 
-    def source(self, target: Optional[Callable[..., Any]] = None, /, *, name: Optional[str] = None) -> Any:
+    def source(
+        self, target: Optional[Callable[..., Any]] = None, /, *, name: Optional[str] = None, columns: bool = False
+    ) -> Any:
         """Adds a source: a generator function, each yielded row of which is emitted. To emit
         metadata, yield a tuple of a row and its meta. The parameters are the configuration's
-        fields, and `datasource`."""
+        fields, and `datasource`. With `columns` it yields batches: dicts of columns, or batches of an
+        Arrow library."""
 
         def add(target: T) -> T:
             symbol = name or target.__name__
-            self._add("source", self._sources, symbol, _symbols.source_factory(symbol, target))
+            self._add("source", self._sources, symbol, _symbols.source_factory(symbol, target, columns))
             return target
 
         return add if target is None else add(target)
@@ -155,17 +164,22 @@ class Plugin:
     def sink(self, target: T, /) -> T: ...
 
     @overload
-    def sink(self, target: None = None, /, *, name: Optional[str] = None) -> Callable[[T], T]: ...
+    def sink(
+        self, target: None = None, /, *, name: Optional[str] = None, columns: bool = False
+    ) -> Callable[[T], T]: ...
 
-    def sink(self, target: Optional[Callable[..., Any]] = None, /, *, name: Optional[str] = None) -> Any:
+    def sink(
+        self, target: Optional[Callable[..., Any]] = None, /, *, name: Optional[str] = None, columns: bool = False
+    ) -> Any:
         """Adds a sink: a function that takes a row; all rows of a message, if its first parameter
         is a list; or the raw message, if that is `bytes`. The other parameters are the
         configuration's fields. The message is acknowledged when the function returns, and
-        acknowledged as failed when it raises."""
+        acknowledged as failed when it raises. With `columns` it takes the rows of a message as a batch: a
+        dict of columns, or a batch of an Arrow library, by its annotation."""
 
         def add(target: T) -> T:
             symbol = name or target.__name__
-            self._add("sink", self._sinks, symbol, _symbols.sink_factory(symbol, target))
+            self._add("sink", self._sinks, symbol, _symbols.sink_factory(symbol, target, columns))
             return target
 
         return add if target is None else add(target)

@@ -103,10 +103,8 @@ def _default(value: Any) -> Any:
         return None
 
 
-def _field(
-    name: str, annotation: Any, required: bool, default: Any, doc: str, within: Tuple[Any, ...] = ()
-) -> Described:
-    field = dict(type_of(annotation, within), name=name)
+def _field(name: str, described: Described, required: bool, default: Any, doc: str) -> Described:
+    field = dict(described, name=name)
     if not required:
         field["optional"] = True
         sent = None if default is None else _default(default)
@@ -118,14 +116,16 @@ def _field(
 
 
 def _setting(setting: SettingsField, within: Tuple[Any, ...]) -> Described:
-    return _field(setting.name, setting.annotation, setting.required, setting.default, setting.doc, within)
+    described = type_of(setting.annotation, within)
+    return _field(setting.name, described, setting.required, setting.default, setting.doc)
 
 
-def _parameter(parameter: Parameter) -> Described:
+def _parameter(parameter: Parameter, of_annotation: Callable[[Any], Described] = type_of) -> Described:
     from ._annotations import doc_of
 
     default = None if parameter.required else parameter.default
-    return _field(parameter.name, parameter.annotation, parameter.required, default, doc_of(parameter.annotation))
+    described = of_annotation(parameter.annotation)
+    return _field(parameter.name, described, parameter.required, default, doc_of(parameter.annotation))
 
 
 def _class_of(make: Any, base: type) -> Optional[type]:
@@ -186,7 +186,12 @@ def _sink(make: Any) -> Described:
     if plain is None:
         return _configured_class(make, Sink)
     target, parameters = plain
-    return {"doc": _one_line(target.__doc__), "config": _config(parameters.listed[1:], parameters.further)}
+    described: Described = {
+        "doc": _one_line(target.__doc__), "config": _config(parameters.listed[1:], parameters.further)
+    }
+    if make.columnar:
+        described["columnar"] = True
+    return described
 
 
 def _function(make: Any) -> Described:
@@ -194,14 +199,20 @@ def _function(make: Any) -> Described:
     if plain is None:
         return _function_class(make)
     target, parameters = plain
+    if make.columnar:
+        from ._columns import type_of as of_annotation
+    else:
+        of_annotation = type_of
     described: Described = {
         "doc": _one_line(target.__doc__),
-        "arguments": [_parameter(parameter) for parameter in parameters.listed],
-        "result": type_of(parameters.result),
+        "arguments": [_parameter(parameter, of_annotation) for parameter in parameters.listed],
+        "result": of_annotation(parameters.result),
         "aggregate": make.aggregate,
     }
+    if make.columnar:
+        described["columnar"] = True
     if parameters.rest_parameter is not None:
-        rest = _parameter(parameters.rest_parameter)
+        rest = _parameter(parameters.rest_parameter, of_annotation)
         rest.pop("optional", None)
         described["variadic"] = rest
     return described

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, List, Optional, Tuple
 
 from . import _ekuiper
-from ._annotations import Parameters
+from ._annotations import Kind, Parameters, scalar_name
 from ._ekuiper import ArgumentError, Stopped
 from .function import Function
 from .runtime.context import Context
@@ -59,29 +60,35 @@ class Factory:
         target: Any,
         parameters: Parameters,
         aggregate: bool = False,
+        columnar: bool = False,
     ) -> None:
         self._make = make
         self.plain = (target, parameters)
         self.aggregate = aggregate
+        self.columnar = columnar
 
     def __call__(self) -> Any:
         return self._make()
 
 
-def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -> Callable[[], Any]:
+def _refuse_columns(what: str, target: Any) -> None:
+    """Of what is no plain function, nobody knows what it takes."""
+    if isinstance(target, (Function, Source, Sink)) or isinstance(target, type):
+        raise TypeError("%s: columns=True is for functions, not for classes" % what)
+
+
+def function_factory(
+    name: str, target: Any, aggregate: Optional[bool] = None, columns: bool = False
+) -> Callable[[], Any]:
     """The factory of a function, from a class, an object or a plain function."""
+    if columns:
+        return _columnar_factory(name, target, aggregate)
     if isinstance(target, type) and issubclass(target, Function):
         return target
     if isinstance(target, Function):
         return lambda: target
     parameters = Parameters(target)
-    listed = [(parameter.name, parameter.kind) for parameter in parameters.listed]
-    keyword_only = [parameter.name for parameter in parameters.listed if parameter.keyword_only]
-    if keyword_only:
-        raise TypeError(
-            "function %s: %s is keyword-only, but an engine passes arguments by position"
-            % (name, ", ".join(keyword_only))
-        )
+    listed = _by_position(name, parameters)
     kinds = [kind for _, kind in listed] + ([parameters.rest] if parameters.rest else [])
     inferred = aggregate is None and bool(kinds) and all(kind[0] == "list" for kind in kinds)
     context = parameters.context
@@ -94,8 +101,42 @@ def function_factory(name: str, target: Any, aggregate: Optional[bool] = None) -
         (context.name, context.place) if context else None,
         aggregate or inferred,
         inferred,
+        result=scalar_name(parameters.result) or "any",
     )
     return Factory(lambda: signature, target, parameters, aggregate or inferred)
+
+
+def _by_position(name: str, parameters: Parameters) -> List[Tuple[str, Kind]]:
+    """The names and kinds of a function's parameters, which must have positions."""
+    keyword_only = [parameter.name for parameter in parameters.listed if parameter.keyword_only]
+    if keyword_only:
+        raise TypeError(
+            "function %s: %s is keyword-only, but an engine passes arguments by position"
+            % (name, ", ".join(keyword_only))
+        )
+    return [(parameter.name, parameter.kind) for parameter in parameters.listed]
+
+
+def _columnar_factory(name: str, target: Any, aggregate: Optional[bool]) -> Callable[[], Any]:
+    """The factory of a columnar function."""
+    from ._columns import ColumnarFunction, type_of
+
+    _refuse_columns("function %s" % name, target)
+    if aggregate:
+        raise TypeError("function %s: an aggregate takes no columns" % name)
+    parameters = Parameters(target, sys.maxsize)
+    context = parameters.context
+    signature = _ekuiper.Signature(
+        name,
+        ColumnarFunction(name, awaited(name, target), parameters),
+        _by_position(name, parameters),
+        parameters.required,
+        parameters.rest,
+        (context.name, context.place) if context else None,
+        columnar=True,
+        result=type_of(parameters.result)["type"],
+    )
+    return Factory(lambda: signature, target, parameters, columnar=True)
 
 
 def _configured(what: str, parameters: Parameters, taken: int, conf: Dict[str, Any], known: Dict[str, Any]) -> Dict[str, Any]:
@@ -118,22 +159,28 @@ def _configured(what: str, parameters: Parameters, taken: int, conf: Dict[str, A
     return arguments
 
 
-def source_factory(name: str, target: Any) -> Callable[[], Source]:
+def source_factory(name: str, target: Any, columns: bool = False) -> Callable[[], Source]:
     """The factory of a source, from a class, an object or a generator function."""
+    if columns:
+        _refuse_columns("source %s" % name, target)
     if isinstance(target, type) and issubclass(target, Source):
         return target
     if isinstance(target, Source):
         return lambda: target
     parameters = Parameters(target)
-    return Factory(lambda: GeneratorSource(name, target, parameters), target, parameters)
+    emit = _emit_batch if columns else _emit
+    return Factory(lambda: GeneratorSource(name, target, parameters, emit), target, parameters)
 
 
 class GeneratorSource(Source):
-    """A source whose rows a generator function yields. The function may be asynchronous, or yield
-    nothing and emit with its context."""
+    """A source whose rows, or batches, a generator function yields. The function may be asynchronous,
+    or yield nothing and emit with its context."""
 
-    def __init__(self, name: str, target: Callable[..., Any], parameters: Parameters) -> None:
+    def __init__(
+        self, name: str, target: Callable[..., Any], parameters: Parameters, emit: Callable[[Context, Any], None]
+    ) -> None:
         self._name = name
+        self._emit = emit
         self._target = target
         self._parameters = parameters
         self._arguments: Dict[str, Any] = {}
@@ -155,14 +202,16 @@ class GeneratorSource(Source):
         elif inspect.iscoroutine(made):
             self._run(made)
         elif inspect.isgenerator(made):
-            _emit_all(ctx, made)
+            with contextlib.closing(made), contextlib.suppress(Stopped):
+                for row in made:
+                    self._emit(ctx, row)
         elif made is not None and not callable(getattr(made, "__next__", None)):
             raise TypeError(
                 "source %s returned %s: make it a generator, which yields rows" % (self._name, type(made).__name__)
             )
         elif made is not None:
             for row in made:
-                _emit(ctx, row)
+                self._emit(ctx, row)
 
     def close(self, ctx: Context) -> None:
         with self._lock:
@@ -199,19 +248,13 @@ class GeneratorSource(Source):
 
         try:
             async for row in rows:
-                _emit(ctx, row)
+                self._emit(ctx, row)
                 # Let the loop handle a stop and other tasks.
                 await asyncio.sleep(0)
         except Stopped:
             pass
         finally:
             await rows.aclose()
-
-
-def _emit_all(ctx: Context, rows: Any) -> None:
-    with contextlib.closing(rows), contextlib.suppress(Stopped):
-        for row in rows:
-            _emit(ctx, row)
 
 
 def _emit(ctx: Context, row: Any) -> None:
@@ -223,16 +266,27 @@ def _emit(ctx: Context, row: Any) -> None:
         ctx.emit(row, None)
 
 
-def sink_factory(name: str, target: Any) -> Callable[[], Sink]:
+def _emit_batch(ctx: Context, batch: Any) -> None:
+    ctx.emit_batch(batch)
+
+
+def sink_factory(name: str, target: Any, columns: bool = False) -> Callable[[], Sink]:
     """The factory of a sink, from a class, an object or a function."""
+    if columns:
+        _refuse_columns("sink %s" % name, target)
     if isinstance(target, type) and issubclass(target, Sink):
         return target
     if isinstance(target, Sink):
         return lambda: target
-    parameters = Parameters(target)
+    parameters = Parameters(target, int(columns))
     if not parameters.listed:
         raise TypeError("sink %s: its function must have a parameter that takes a row" % name)
-    return Factory(lambda: FunctionSink(name, target, parameters), target, parameters)
+    if not columns:
+        return Factory(lambda: FunctionSink(name, target, parameters), target, parameters)
+    from ._columns import batch_taker
+
+    take = batch_taker("sink %s" % name, parameters.listed[0])
+    return Factory(lambda: ColumnarSink(name, target, parameters, take), target, parameters, columnar=True)
 
 
 class FunctionSink(Sink):
@@ -281,3 +335,18 @@ class FunctionSink(Sink):
     def close(self, ctx: Context) -> None:
         if isinstance(self._function, Awaited):
             self._function.close()
+
+
+class ColumnarSink(FunctionSink):
+    """A sink whose function takes a batch."""
+
+    _columnar = True
+
+    def __init__(
+        self, name: str, target: Callable[..., Any], parameters: Parameters, take: Callable[[Any], Any]
+    ) -> None:
+        super().__init__(name, target, parameters)
+        self._batch_of = take
+
+    def collect(self, ctx: Context, data: Any) -> None:
+        self._take(self._batch_of(data))

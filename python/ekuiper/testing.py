@@ -24,28 +24,34 @@ from types import TracebackType
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
 from . import _ekuiper, _symbols
-from ._ekuiper import SymbolError
+from ._ekuiper import Column, SymbolError
 
 __all__ = ["function", "source", "sink", "FunctionTest", "SourceTest", "SinkTest", "SymbolError"]
 
 
-def function(target: Any, *, aggregate: Optional[bool] = None) -> FunctionTest:
-    """Creates a test of a function: a plain one, a `Function`, or its class."""
-    return FunctionTest(target, aggregate)
+def function(target: Any, *, aggregate: Optional[bool] = None, columns: bool = False) -> FunctionTest:
+    """Creates a test of a function: a plain one, a `Function`, or its class. `columns` is that of
+    `Plugin.function`, as for sources and sinks."""
+    return FunctionTest(target, aggregate, columns)
 
 
-def source(target: Any, *, datasource: str = "", config: Optional[Dict[str, Any]] = None) -> SourceTest:
-    """Starts a test of a source: a generator function, a `Source`, or its class."""
-    return SourceTest(target, datasource, config or {})
+def source(
+    target: Any, *, datasource: str = "", config: Optional[Dict[str, Any]] = None, columns: bool = False
+) -> SourceTest:
+    """Starts a test of a source: a generator function, a `Source`, or its class. Of a batch it shows
+    the rows."""
+    return SourceTest(target, datasource, config or {}, columns)
 
 
-def sink(target: Any, *, config: Optional[Dict[str, Any]] = None, require_ack: bool = False) -> SinkTest:
+def sink(
+    target: Any, *, config: Optional[Dict[str, Any]] = None, require_ack: bool = False, columns: bool = False
+) -> SinkTest:
     """Opens a test of a sink: a function, a `Sink`, or its class. `require_ack` corresponds to a
     rule's `requireAck`."""
     config = dict(config or {})
     if require_ack:
         config["requireAck"] = True
-    return SinkTest(target, config)
+    return SinkTest(target, config, columns)
 
 
 def _name(target: Any) -> str:
@@ -55,13 +61,18 @@ def _name(target: Any) -> str:
 class FunctionTest:
     """A function under test."""
 
-    def __init__(self, target: Any, aggregate: Optional[bool] = None) -> None:
+    def __init__(self, target: Any, aggregate: Optional[bool] = None, columns: bool = False) -> None:
         name = _name(target)
-        self._test = _ekuiper.FunctionTest(name, _symbols.function_factory(name, target, aggregate))
+        self._test = _ekuiper.FunctionTest(name, _symbols.function_factory(name, target, aggregate, columns))
 
     def call(self, *args: Any) -> Any:
         """Calls the function, and returns its result as an engine reads it."""
         return self._test.call(list(args))
+
+    def call_columns(self, *columns: Any) -> Column:
+        """Calls the function with columns: NumPy arrays, arrays of an Arrow library, buffers, lists or
+        `Column`s. Returns its result, which `to_list()` shows as values."""
+        return self._test.call_columns(list(columns))
 
     def validate(self, *args: Any) -> None:
         """Raises `SymbolError` if the function does not take this number of arguments."""
@@ -76,9 +87,9 @@ class SourceTest:
     """A running source under test: an iterator over the rows that it emits, each with its meta. An
     error that it emits is raised."""
 
-    def __init__(self, target: Any, datasource: str, config: Dict[str, Any]) -> None:
+    def __init__(self, target: Any, datasource: str, config: Dict[str, Any], columns: bool = False) -> None:
         name = _name(target)
-        self._test = _ekuiper.SourceTest(name, _symbols.source_factory(name, target), datasource, config)
+        self._test = _ekuiper.SourceTest(name, _symbols.source_factory(name, target, columns), datasource, config)
 
     def __iter__(self) -> Iterator[Tuple[Any, Any]]:
         return self
@@ -115,14 +126,19 @@ class SourceTest:
 class SinkTest:
     """An open sink under test."""
 
-    def __init__(self, target: Any, config: Dict[str, Any]) -> None:
+    def __init__(self, target: Any, config: Dict[str, Any], columns: bool = False) -> None:
         name = _name(target)
-        self._test = _ekuiper.SinkTest(name, _symbols.sink_factory(name, target), config)
+        self._test = _ekuiper.SinkTest(name, _symbols.sink_factory(name, target, columns), config)
 
     def send(self, rows: Any) -> None:
         """Passes a message, a row or a list of rows, to the sink. Raises `SymbolError` if the sink
         fails, which its `acks` show as well."""
         self._test.send(rows)
+
+    def send_batch(self, batch: Any) -> None:
+        """Passes the rows of a batch, a dict of columns or a batch of an Arrow library, to a sink that
+        takes columns."""
+        self._test.send_batch(batch)
 
     def send_bytes(self, message: bytes) -> None:
         """Passes a raw message, JSON or not, to the sink."""

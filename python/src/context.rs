@@ -18,7 +18,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
-use crate::fault::Faults;
+use crate::column::batches_of;
+use crate::fault::{Faults, text_of};
 use crate::thread::is_forked;
 use crate::value::Detached;
 
@@ -100,7 +101,7 @@ impl Emitting {
     ///
     /// A tuple that cannot be sent costs that tuple only, as in the official
     /// package: the reader gets an error in its place.
-    fn send(&self, send: impl FnOnce(&SourceContext) -> Result<(), Error>) -> PyResult<()> {
+    fn send(&self, what: &str, send: impl FnOnce(&SourceContext) -> Result<(), Error>) -> PyResult<()> {
         if is_forked() {
             return Err(PyRuntimeError::new_err(
                 "a forked child has no channel of its own: hand its rows to the plugin's process, which emits them",
@@ -111,7 +112,7 @@ impl Emitting {
         if let Err(error) = &sent
             && let Some(text) = unsendable(error)
         {
-            sent = self.refuse(&ctx, &text);
+            sent = self.refuse(&ctx, what, &text);
         }
         match sent {
             Err(Error::Stopped) if !self.has_closed.load(Ordering::Acquire) => Ok(()),
@@ -120,8 +121,8 @@ impl Emitting {
     }
 
     /// Reports an error in a tuple's place.
-    fn refuse(&self, ctx: &SourceContext, why: &str) -> Result<(), Error> {
-        let text = format!("a row cannot be sent: {why}");
+    fn refuse(&self, ctx: &SourceContext, what: &str, why: &str) -> Result<(), Error> {
+        let text = format!("{what} cannot be sent: {why}");
         if let Some(others) = self.refused.pass(Instant::now()) {
             ekuiper_sdk::tracing::warn!(others, "{text}");
         }
@@ -141,6 +142,10 @@ fn unsendable(error: &Error) -> Option<String> {
     }
 }
 
+/// What a tuple is called in errors, and what a record batch is.
+const ROW: &str = "a row";
+const BATCH: &str = "a batch";
+
 /// The emitter of a source, as Python code sees it.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
 pub(crate) struct SourceEmitter(Arc<Emitting>);
@@ -153,18 +158,38 @@ impl SourceEmitter {
         let is_none = message.is_none(py);
         py.detach(|| {
             if is_none {
-                return self.0.send(|ctx| self.0.refuse(ctx, "it is None, and a row is a dict"));
+                return self.0.send(ROW, |ctx| self.0.refuse(ctx, ROW, "it is None, and a row is a dict"));
             }
-            self.0.send(|ctx| match &meta {
+            self.0.send(ROW, |ctx| match &meta {
                 None => ctx.emit(&Detached::new(&message)),
                 Some(meta) => ctx.emit_with_meta(&Detached::new(&message), &Detached::named("meta", meta)),
             })
         })
     }
 
+    /// Sends the rows of a batch, or of each batch of a stream; blocks as `emit`
+    /// does.
+    fn emit_batch(&self, py: Python<'_>, batch: &Bound<'_, PyAny>) -> PyResult<()> {
+        let refuse = |error: PyErr| {
+            let why = text_of(py, &error);
+            py.detach(|| self.0.send(BATCH, |ctx| self.0.refuse(ctx, BATCH, &why)))
+        };
+        let mut batches = match batches_of(batch) {
+            Ok(batches) => batches,
+            Err(error) => return refuse(error),
+        };
+        for batch in &mut batches {
+            match batch {
+                Ok(batch) => py.detach(|| self.0.send(BATCH, |ctx| ctx.emit_batch(&batch)))?,
+                Err(error) => refuse(error)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Reports an error to the engine.
     fn emit_error(&self, py: Python<'_>, error: &str) -> PyResult<()> {
-        py.detach(|| self.0.send(|ctx| ctx.emit_error(error)))
+        py.detach(|| self.0.send(ROW, |ctx| ctx.emit_error(error)))
     }
 
     /// Sleeps, and returns true; returns false as soon as the source is stopped.

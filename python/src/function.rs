@@ -4,16 +4,20 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use ekuiper_core::columns::Cells;
+use ekuiper_core::columns::arrow_array::{Array, ArrayRef, RecordBatch};
 use ekuiper_core::sync::lock;
-use ekuiper_sdk::raw::{Args, BatchReply, RawFunction, Reply, Rows, each_row};
+use ekuiper_sdk::description::FunctionDescription;
+use ekuiper_sdk::raw::{Args, BatchReply, RawFunction, Reply, Rows, each_row, row_by_row};
 use ekuiper_sdk::{BoxError, FunctionContext, FunctionMeta, Result};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
+use crate::column::{Column, array_of};
 use crate::context::{self, CurrentCall};
 use crate::fault::{Faults, text_of};
-use crate::signature::Signature;
+use crate::signature::{ArgumentError, Signature};
 use crate::thread;
 use crate::value::{Seed, Written};
 
@@ -131,8 +135,11 @@ impl RawFunction for PyFunction {
 
     fn exec(&mut self, args: &mut Args<'_>, ctx: &FunctionContext, reply: &mut Reply<'_, '_>) -> Result<()> {
         Python::attach(|py| {
-            let result = self.result(py, args, ctx).map_err(|error| self.failed(py, ctx, error))?;
-            reply.put(&Written::new(&result)).map_err(|error| self.failed(py, ctx, unsendable(&*error)))
+            match self.result(py, args, ctx).map_err(|error| self.failed(py, ctx, error))? {
+                Outcome::Value(result) => reply.put(&Written::new(&result)),
+                Outcome::Column(result) => reply.put(&Cells::new(&result)?.at(0)),
+            }
+            .map_err(|error| self.failed(py, ctx, unsendable(&*error)))
         })
     }
 
@@ -140,12 +147,39 @@ impl RawFunction for PyFunction {
     fn exec_batch(&mut self, rows: &mut Rows<'_>, ctx: &FunctionContext, reply: &mut BatchReply<'_>) -> Result<()> {
         Python::attach(|py| {
             each_row(rows, ctx, reply, |row, reply| {
-                let done = self
-                    .result(py, row, ctx)
-                    .and_then(|result| reply.result(&Written::new(&result)).map_err(|error| unsendable(&error)));
+                let done = self.result(py, row, ctx).and_then(|result| {
+                    let put = match result {
+                        Outcome::Value(result) => reply.result(&Written::new(&result)),
+                        Outcome::Column(result) => Cells::new(&result).and_then(|cells| reply.result(&cells.at(0))),
+                    };
+                    put.map_err(|error| unsendable(&error))
+                });
                 done.map_err(|error| self.failed(py, ctx, error))
             })
         })
+    }
+
+    /// Executes all rows, attached to the interpreter once.
+    fn exec_columns(&mut self, batch: &RecordBatch, ctx: &FunctionContext) -> Result<ArrayRef> {
+        Python::attach(|py| {
+            let callee = self.callee(py).map_err(|error| self.failed(py, ctx, error))?;
+            let Callee::Plain(signature) = callee else { return row_by_row(self, batch, ctx) };
+            if !signature.get().is_columnar() {
+                return row_by_row(self, batch, ctx);
+            }
+            let columns = batch.columns().iter().map(|column| Column::new(column.clone()));
+            let result = self.column(py, signature.get(), columns, ctx);
+            result.map_err(|error| self.failed(py, ctx, error))
+        })
+    }
+
+    /// Describes the result alone, which columns are made of.
+    fn describe(&self) -> FunctionDescription {
+        let mut description = FunctionDescription::unknown();
+        if let Some(Callee::Plain(signature)) = &*lock(&self.object) {
+            description.result = signature.get().result().clone();
+        }
+        description
     }
 
     fn is_aggregate(&self) -> bool {
@@ -175,13 +209,15 @@ impl RawFunction for PyFunction {
     }
 }
 
+/// What the code has returned for a row.
+enum Outcome<'py> {
+    Value(Bound<'py, PyAny>),
+    /// A column of one value.
+    Column(ArrayRef),
+}
+
 impl PyFunction {
-    fn result<'py>(
-        &mut self,
-        py: Python<'py>,
-        args: &mut Args<'_>,
-        ctx: &FunctionContext,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn result<'py>(&mut self, py: Python<'py>, args: &mut Args<'_>, ctx: &FunctionContext) -> PyResult<Outcome<'py>> {
         let callee = self.callee(py)?;
         let args = read(py, args)?;
         let result = match callee {
@@ -189,14 +225,46 @@ impl PyFunction {
                 let context = self.context(py, ctx)?;
                 object.bind(py).call_method1("exec", (PyList::new(py, args)?, context))
             }
+            Callee::Plain(signature) if signature.get().is_columnar() => {
+                let columns = args
+                    .iter()
+                    .enumerate()
+                    .map(|(index, value)| Column::of_value(value).map_err(|error| of_argument(py, index, &error)));
+                let columns = columns.collect::<PyResult<Vec<_>>>()?;
+                let result = self.column(py, signature.get(), columns, ctx)?;
+                return match result.len() {
+                    1 => Ok(Outcome::Column(result)),
+                    values => Err(PyValueError::new_err(format!("the function returned {values} values for 1 row"))),
+                };
+            }
             Callee::Plain(signature) => {
                 let signature = signature.get();
                 let context = signature.wants_context().then(|| self.context(py, ctx)).transpose()?;
                 signature.call(py, args, context)
             }
         };
-        thread::returned(py, result)
+        thread::returned(py, result).map(Outcome::Value)
     }
+
+    /// Calls a columnar function.
+    fn column(
+        &mut self,
+        py: Python<'_>,
+        signature: &Signature,
+        columns: impl IntoIterator<Item = Column>,
+        ctx: &FunctionContext,
+    ) -> PyResult<ArrayRef> {
+        let args = columns.into_iter().map(|column| Ok(Bound::new(py, column)?.into_any()));
+        let args = args.collect::<PyResult<Vec<_>>>()?;
+        let context = signature.wants_context().then(|| self.context(py, ctx)).transpose()?;
+        let result = thread::returned(py, signature.call(py, args, context))?;
+        array_of(&result, Some(signature.result()))
+    }
+}
+
+/// The error of a value that no column can hold.
+fn of_argument(py: Python<'_>, index: usize, error: &PyErr) -> PyErr {
+    ArgumentError::new_err(format!("argument {}: {}", index + 1, error.value(py)))
 }
 
 /// A call's arguments, read to their end.

@@ -4,10 +4,11 @@
 //!
 //! `plugin` serves an engine; `source`, `sink` and `function` call the objects,
 //! on threads that `thread` creates by Python's `threading`; `context` has the
-//! objects' connection to the engine; `value` converts; `signature` is a plain
-//! function as a symbol; `fault` turns exceptions into errors; `testing` runs
+//! objects' connection to the engine; `value` converts, and `column` does for
+//! columns; `signature` is a plain function as a symbol; `fault` turns exceptions into errors; `testing` runs
 //! symbols without an engine.
 
+mod column;
 mod context;
 mod fault;
 mod function;
@@ -24,6 +25,8 @@ use pyo3::prelude::*;
 /// The module `ekuiper._ekuiper`.
 #[pymodule]
 mod _ekuiper {
+    #[pymodule_export]
+    use crate::column::{Column, Values};
     #[pymodule_export]
     use crate::context::{CurrentCall, SinkAcks, SourceEmitter, StopHook, Stopped};
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! A plain function as a symbol, with its parameters by its annotations.
 
+use ekuiper_sdk::description::DataType;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -30,6 +31,10 @@ pub(crate) struct Signature {
     aggregate: bool,
     /// Whether `aggregate` was inferred from the parameters.
     inferred: bool,
+    /// Whether the parameters take columns.
+    columnar: bool,
+    /// The type of the result.
+    result: DataType,
 }
 
 struct Parameter {
@@ -40,7 +45,7 @@ struct Parameter {
 #[pymethods]
 impl Signature {
     #[new]
-    #[pyo3(signature = (name, function, parameters, required, rest=None, context=None, aggregate=false, inferred=false))]
+    #[pyo3(signature = (name, function, parameters, required, rest=None, context=None, aggregate=false, inferred=false, columnar=false, result="any"))]
     #[allow(clippy::too_many_arguments, reason = "one caller, `ekuiper/_symbols.py`")]
     fn new(
         name: String,
@@ -51,15 +56,28 @@ impl Signature {
         context: Option<(Py<PyString>, Option<usize>)>,
         aggregate: bool,
         inferred: bool,
+        columnar: bool,
+        result: &str,
     ) -> PyResult<Self> {
         let parameters = parameters.into_iter().map(|(name, form)| Ok(Parameter { name, kind: Kind::parse(&form)? }));
         let parameters = parameters.collect::<PyResult<Vec<_>>>()?;
         let rest = rest.map(|form| Kind::parse(&form)).transpose()?;
-        Ok(Self { name, function, parameters, required, rest, context, aggregate, inferred })
+        // Of an unknown name it is any type.
+        let result = serde_json::from_value(serde_json::json!({ "type": result })).unwrap_or_default();
+        Ok(Self { name, function, parameters, required, rest, context, aggregate, inferred, columnar, result })
     }
 }
 
 impl Signature {
+    pub(crate) fn is_columnar(&self) -> bool {
+        self.columnar
+    }
+
+    /// The type of the result, by its annotation.
+    pub(crate) fn result(&self) -> &DataType {
+        &self.result
+    }
+
     pub(crate) fn is_aggregate(&self) -> bool {
         self.aggregate
     }

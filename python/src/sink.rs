@@ -6,6 +6,7 @@ use ekuiper_sdk::{AckMode, Config, Result, Sink, SinkContext};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::column::Column;
 use crate::context::{self, Acking};
 use crate::fault::Faults;
 use crate::thread;
@@ -18,6 +19,8 @@ pub(crate) struct PySink {
     object: Option<Py<PyAny>>,
     context: Option<Py<PyAny>>,
     mode: AckMode,
+    /// Whether the object takes batches.
+    is_columnar: bool,
     faults: Faults,
     /// `None` until the sink is opened.
     acking: Option<Arc<Acking>>,
@@ -28,7 +31,7 @@ pub(crate) struct PySink {
 impl PySink {
     pub(crate) fn new(name: String, make: Arc<Py<PyAny>>) -> Self {
         let (mode, faults) = (AckMode::Manual, Faults::default());
-        Self { name, make, object: None, context: None, mode, faults, acking: None, given: 0 }
+        Self { name, make, object: None, context: None, mode, is_columnar: false, faults, acking: None, given: 0 }
     }
 
     fn call(
@@ -61,8 +64,9 @@ impl Sink for PySink {
             let made = configured(py, make, config);
             made.map_err(|error| faults.report(py, &format!("sink {name} was not started"), error))
         });
-        let (object, automatic): (Py<PyAny>, bool) = made?;
+        let Made { object, automatic, columnar } = made?;
         self.mode = if automatic { AckMode::Automatic } else { AckMode::Manual };
+        self.is_columnar = columnar;
         self.object = Some(object);
         Ok(())
     }
@@ -80,8 +84,10 @@ impl Sink for PySink {
 
     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
         self.given += 1;
-        let collected = self.call("failed to collect a message", |py, object, context| {
-            object.call_method1(py, "collect", (context, PyBytes::new(py, data)))
+        let batch = self.is_columnar.then(|| ctx.batch(data)).transpose()?;
+        let collected = self.call("failed to collect a message", |py, object, context| match batch {
+            Some(batch) => object.call_method1(py, "collect", (context, Column::of_batch(batch))),
+            None => object.call_method1(py, "collect", (context, PyBytes::new(py, data))),
         });
         if let Err(error) = &collected
             && self.mode == AckMode::Manual
@@ -107,13 +113,24 @@ impl Sink for PySink {
     }
 }
 
-/// Creates and configures the object; also returns whether the SDK acknowledges
-/// for it.
-fn configured(py: Python<'_>, make: &Py<PyAny>, config: &Config) -> PyResult<(Py<PyAny>, bool)> {
+/// An object that is configured.
+struct Made {
+    object: Py<PyAny>,
+    /// Whether the SDK acknowledges for it.
+    automatic: bool,
+    /// Whether it takes batches.
+    columnar: bool,
+}
+
+/// Creates and configures the object.
+fn configured(py: Python<'_>, make: &Py<PyAny>, config: &Config) -> PyResult<Made> {
     let object = thread::returned(py, make.call0(py))?;
-    let automatic = object.bind(py).getattr_opt("_automatic_acks")?;
-    let automatic = automatic.is_some_and(|automatic| automatic.is_truthy().unwrap_or(false));
+    let says = |name| -> PyResult<bool> {
+        let says = object.bind(py).getattr_opt(name)?;
+        Ok(says.is_some_and(|says| says.is_truthy().unwrap_or(false)))
+    };
+    let (automatic, columnar) = (says("_automatic_acks")?, says("_columnar")?);
     let config = to_python(py, config.as_map())?;
     thread::returned(py, object.call_method1(py, "configure", (config,)))?;
-    Ok((object, automatic))
+    Ok(Made { object, automatic, columnar })
 }

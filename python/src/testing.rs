@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex};
 
 use ekuiper_core::codec::Format;
+use ekuiper_core::columns::arrow_array::RecordBatch;
+use ekuiper_core::columns::encode;
 use ekuiper_core::sync::lock;
 use ekuiper_sdk::raw::Raw;
 use ekuiper_sdk::testing::{self, OpenSink, RunningSource};
@@ -12,6 +14,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 
+use crate::column::{Column, array_of, batch_of};
 use crate::function::PyFunction;
 use crate::sink::PySink;
 use crate::source::PySource;
@@ -59,6 +62,16 @@ impl FunctionTest {
         let args = list(args)?;
         let result = py.detach(|| lock(&self.0).call::<Value>(args)).map_err(failed)?;
         Ok(to_python(py, &result)?.unbind())
+    }
+
+    fn call_columns(&self, py: Python<'_>, columns: Vec<Bound<'_, PyAny>>) -> PyResult<Column> {
+        let columns =
+            columns.iter().enumerate().map(|(at, column)| Ok((at.to_string(), array_of(column, None)?, true)));
+        let columns = columns.collect::<PyResult<Vec<_>>>()?;
+        let batch = RecordBatch::try_from_iter_with_nullable(columns);
+        let batch = batch.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let result = py.detach(|| lock(&self.0).call_columns(&batch)).map_err(failed)?;
+        Ok(Column::new(result))
     }
 
     fn validate(&self, py: Python<'_>, args: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -126,6 +139,12 @@ impl SinkTest {
             None => Err("the sink is closed".into()),
         })
         .map_err(failed)
+    }
+
+    fn send_batch(&self, py: Python<'_>, batch: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut message = Vec::new();
+        encode(&mut message, &batch_of(batch)?).map_err(|error| failed(Box::new(error) as BoxError))?;
+        self.send_bytes(py, &message)
     }
 
     fn acks(&self) -> Vec<Option<String>> {

@@ -9,18 +9,32 @@ import pytest
 
 from ekuiper.testing import function, sink, source
 
-GUIDE = pathlib.Path(__file__).parents[2] / "docs/src/python.md"
+PAGES = pathlib.Path(__file__).parents[2] / "docs/src"
+
+
+def executed(page, count):
+    """The names that a page's examples define, executed in order."""
+    names = {"__name__": "guide", "__file__": "pysam.py"}
+    examples = re.findall("^```python\n(.*?)^```", (PAGES / page).read_text(), re.DOTALL | re.MULTILINE)
+    assert len(examples) == count
+    for example in examples:
+        exec(compile(example, page, "exec"), names)
+    return names
 
 
 @pytest.fixture(scope="module")
 def guide():
-    """The names that the guide's examples define, executed in order."""
-    names = {"__name__": "guide", "__file__": "pysam.py"}
-    examples = re.findall("^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 7
-    for example in examples:
-        exec(compile(example, str(GUIDE), "exec"), names)
-    return names
+    return executed("python.md", 7)
+
+
+def test_columns(capsys):
+    names = executed("columns.md", 2)
+    names["test_double"]()
+    names["test_ramp"]()
+    names["test_total"](capsys)
+    distance = function(names["distance"], columns=True)
+    assert distance.call_columns([3], [4]).to_list() == [5.0]
+    assert function(names["or_zero"], columns=True).call_columns([1.5, None]).to_list() == [1.5, 0.0]
 
 
 def test_its_tests_pass(guide):

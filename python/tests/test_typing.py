@@ -7,7 +7,10 @@ PROGRAM = '''
 import itertools
 from typing import Any, AsyncIterator, Dict, Iterator, List, Optional
 
-from ekuiper import Context, Function, Plugin, PluginConfig, Sink, Source, Stopped, plugin, testing
+import numpy as np
+from numpy.typing import NDArray
+
+from ekuiper import Column, Context, Function, Plugin, PluginConfig, Sink, Source, Stopped, plugin, testing
 
 
 class PyJson(Source):
@@ -83,7 +86,25 @@ def print_row(row: Dict[str, Any], path: Optional[str] = None) -> None:
     print(row)
 
 
+@app.function(columns=True, idempotent=True)
+def double(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return x * 2
+
+
+@app.source(columns=True)
+def ramp(ctx: Context) -> Iterator[Dict[str, Any]]:
+    ctx.emit_batch({"n": [1]})
+    yield {"n": np.arange(3)}
+
+
+@app.sink(columns=True)
+def total(batch: Dict[str, Column]) -> None:
+    print(batch["x"].to_list(), batch["x"].null_count, np.asarray(batch["x"]))
+
+
 def checks() -> None:
+    column: Column = testing.function(double, columns=True).call_columns(np.arange(3.0))
+    testing.sink(total, columns=True).send_batch({"x": column})
     reversed_text: str = revert("a")
     average: float = mean([1.0])
     result: Any = testing.function(revert).call("a")

@@ -12,6 +12,8 @@ pub use crate::arity::WithContext;
 pub use crate::cancel::CallWatch;
 #[doc(hidden)]
 pub use crate::closure::ByTrait;
+#[cfg(feature = "arrow")]
+pub use crate::columns::row_by_row;
 pub use crate::output::Reply;
 #[doc(hidden)]
 pub use crate::raw_function::ByRaw;

@@ -41,6 +41,12 @@ class Context(object):
         Blocks while the engine is slower. Raises `Stopped` once `close` has returned."""
         raise NotImplementedError
 
+    def emit_batch(self, batch: Any) -> None:
+        """Sends a batch of rows: a dict of columns, or a batch of an Arrow library; all batches of a
+        stream. Only the host of this project reads batches as they are; other engines get a row for each
+        row of it. Otherwise as `emit`."""
+        raise NotImplementedError
+
     @abstractmethod
     def emit_error(self, error: str) -> None:
         """Reports an error to the engine; the source may continue after it."""

@@ -56,6 +56,9 @@ class ContextImpl(Context):
         else:
             emitter.send(dumps({"message": message, "meta": meta}))
 
+    def emit_batch(self, batch: Any) -> None:
+        self._source().emit_batch(batch)
+
     def emit_error(self, error: str) -> None:
         if type(self.emitter) is SourceEmitter:
             self.emitter.emit_error(str(error))
@@ -78,7 +81,7 @@ class ContextImpl(Context):
         if type(self.emitter) is SourceEmitter:
             return self.emitter
         raise RuntimeError(
-            "sleep, is_stopped and on_stop need a running source: a test runs one with ekuiper.testing.source"
+            "emit_batch, sleep, is_stopped and on_stop need a running source: a test runs one with ekuiper.testing.source"
         )
 
     def ack_ok(self) -> None:

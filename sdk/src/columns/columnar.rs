@@ -165,8 +165,13 @@ macro_rules! closures {
 for_each_arity!(closures);
 
 /// Calls a function of rows with columns: each row is written as one of
-/// MessagePack, which holds all values of columns.
-pub(crate) fn row_by_row(
+/// MessagePack, which holds all values of columns. The results become a column of
+/// the [described](RawFunction::describe) type, or of the type that they have.
+///
+/// # Errors
+/// That of the first row that fails, with its number; or the results have no type
+/// in common.
+pub fn row_by_row(
     function: &mut (impl RawFunction + ?Sized),
     batch: &RecordBatch,
     ctx: &FunctionContext,

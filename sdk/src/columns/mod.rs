@@ -29,4 +29,5 @@ pub use ekuiper_core::columns::{arrow_array, arrow_buffer, arrow_schema};
 
 pub use column::{Column, ColumnOutput};
 pub use columnar::IntoColumnar;
-pub(crate) use columnar::{answer, of_row, row_by_row};
+pub use columnar::row_by_row;
+pub(crate) use columnar::{answer, of_row};
