@@ -25,6 +25,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `arrow59` | columns as record batches |
+//! | `c_data` | columns of any Arrow library |
 //! | [`metrics`] | the figures of plugins and symbols for Prometheus |
 //! | [`host`](Host), `catalog` | the host, and which plugin serves a symbol |
 //! | `function`, `source`, `sink` | the handles of an engine, for threads and for tasks, and their part in each process |
@@ -46,6 +47,8 @@
 pub mod arrow59;
 mod background;
 mod blocking;
+#[cfg(feature = "c-data")]
+pub mod c_data;
 mod catalog;
 mod channel;
 mod counted;

@@ -8,12 +8,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ekuiper_core::columns::c_data::{FFI_ArrowArray, FFI_ArrowSchema};
 use ekuiper_core::columns::{decode, encode};
 use ekuiper_host::arrow59::arrow_array::builder::StringDictionaryBuilder;
+use ekuiper_host::arrow59::arrow_array::cast::AsArray;
 use ekuiper_host::arrow59::arrow_array::types::{Float64Type, Int32Type};
 use ekuiper_host::arrow59::arrow_array::*;
 use ekuiper_host::arrow59::{batches, call_columns, send_batch};
-use ekuiper_host::{Chain, Error, Format, Host, HostBuilder, Result, Sink};
+use ekuiper_host::{Chain, Error, Format, Host, HostBuilder, Result, Sink, c_data};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::plugins::{Columns, Mirror};
 use serde_json::{Value, json};
@@ -295,6 +297,79 @@ fn batches_are_sent_to_sinks(transport: &str) {
             assert_eq!(lines(&path), [r#"[{"x":0.0,"name":"row 0"},{"x":1.0,"name":"row 1"}]"#]);
         },
     );
+}
+
+/// What another Arrow library exports.
+#[allow(unsafe_code)]
+fn exported(array: &dyn Array) -> c_data::Column {
+    let (mut array, mut schema) = ffi::to_ffi(&array.to_data()).unwrap();
+    // SAFETY: structures of `arrow-array`.
+    unsafe { c_data::Column::import((&raw mut array).cast(), (&raw mut schema).cast()) }.unwrap()
+}
+
+/// What another Arrow library imports.
+#[allow(unsafe_code)]
+fn imported(column: &c_data::Column) -> ArrayRef {
+    let (mut array, mut schema) = column.export().unwrap();
+    // SAFETY: structures of the interface.
+    let (array, schema) = unsafe {
+        (FFI_ArrowArray::from_raw((&raw mut array).cast()), FFI_ArrowSchema::from_raw((&raw mut schema).cast()))
+    };
+    // SAFETY: as above.
+    make_array(unsafe { ffi::from_ffi(array, &schema) }.unwrap())
+}
+
+#[test]
+fn any_arrow_library_calls_by_the_c_data_interface() {
+    with_columns(
+        "uds",
+        |builder| builder,
+        |_, host| {
+            let long = || numbers((0..200_000).map(|n| (n % 7 > 0).then(|| f64::from(n))).collect());
+            let batched = StructArray::from(batch([long()]));
+            let column = exported(&batched);
+            assert_eq!((column.len(), column.is_empty()), (200_000, false));
+            let double = host.function("double").unwrap();
+            let doubled = imported(&c_data::call_columns(&double, &column).unwrap());
+            let expected: Float64Array = long().as_any().downcast_ref::<Float64Array>().unwrap().unary(|x| x * 2.0);
+            assert_eq!(&doubled, &(Arc::new(expected) as ArrayRef));
+            let sliced = imported(&c_data::call_columns(&double, &exported(&batched.slice(7, 3))).unwrap());
+            assert_eq!(&sliced, &doubled.slice(7, 3));
+            // No batches.
+            let error = Chain(&c_data::call_columns(&double, &exported(&*long())).unwrap_err()).to_string();
+            assert!(error.contains("a column of Float64 is no batch"), "{error}");
+            let nulls = StructArray::new_null(batched.fields().clone(), 2);
+            let error = Chain(&c_data::call_columns(&double, &exported(&nulls)).unwrap_err()).to_string();
+            assert!(error.contains("a row is null"), "{error}");
+
+            let source = host.source("batches").config(json!({ "rows": 10 })).columns().open().unwrap();
+            let mut read = c_data::batches(source);
+            for number in 0..3 {
+                let batch: RecordBatch = imported(&read.next().unwrap().unwrap()).as_struct().into();
+                let first: &Int64Array = batch.column(0).as_any().downcast_ref().unwrap();
+                assert_eq!((first.value(0), batch.num_rows()), (number, 10));
+            }
+            assert!(matches!(read.next(), Some(Err(Error::Source { text, .. })) if text == "no fourth"));
+            read.into_source().close().unwrap();
+
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("totals");
+            let sink = host.sink("totals").config(json!({ "path": path })).require_ack(true).open().unwrap();
+            let name: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+            let named =
+                RecordBatch::try_from_iter([("x", numbers(vec![Some(1.0), Some(2.0)])), ("name", name)]).unwrap();
+            c_data::send_batch(&sink, &exported(&StructArray::from(named))).unwrap();
+            assert!(c_data::send_batch(&sink, &exported(&*long())).is_err());
+            sink.close().unwrap();
+            assert_eq!(lines(&path), [r#"2 rows, "a": 3"#]);
+        },
+    );
+    // What was imported is released by its last user.
+    let kept = Arc::new(Float64Array::from(vec![1.0]));
+    let column = exported(&*kept);
+    let again = imported(&column.clone());
+    drop(column);
+    assert_eq!(again.as_primitive::<Float64Type>().values().as_ptr(), kept.values().as_ptr(), "no copy");
 }
 
 #[test]

@@ -13,11 +13,12 @@ const WITH_TRANSPORTS: [&str; 6] =
 const TRANSPORTS: [&str; 3] = ["uds", "nng", "zeromq"];
 
 /// The crates that have columns as a feature, and what it needs.
-const WITH_COLUMNS: [(&str, &str); 5] = [
+const WITH_COLUMNS: [(&str, &str); 6] = [
     ("ekuiper-core", "arrow"),
     ("ekuiper-core", "arrow-c-data"),
     ("ekuiper-sdk", "arrow,uds"),
     ("ekuiper-host", "arrow59,uds"),
+    ("ekuiper-host", "c-data,uds"),
     ("ekuiper-bench", "columns,uds"),
 ];
 

@@ -6,6 +6,8 @@ use arrow_select::concat::concat;
 use ekuiper_core::codec;
 use ekuiper_core::columns::arrow_array::{Array, ArrayRef, RecordBatch};
 use ekuiper_core::columns::arrow_buffer::Buffer;
+#[cfg(feature = "c-data")]
+use ekuiper_core::columns::c_data::Column;
 use ekuiper_core::columns::{Cell, Cells, ColumnWriter, decode, encode, parts};
 use ekuiper_core::message::{ArgWriter, Arguments, CallKind};
 use ekuiper_transport_ipc::wait::deadline_after;
@@ -48,6 +50,12 @@ pub fn call_columns(function: &Function, batch: &RecordBatch) -> Result<ArrayRef
             concat(&all).map_err(|error| unread(route, &error.to_string()))
         }
     }
+}
+
+/// Returns the batch of a call.
+#[cfg(feature = "c-data")]
+pub(crate) fn batch_of(function: &Function, column: &Column) -> Result<RecordBatch> {
+    column.batch().map_err(|source| function.route.unsent(CallKind::Columns, source))
 }
 
 /// Calls a function with a part of a batch, in halves if it is too long.

@@ -1,6 +1,7 @@
 //! Calls of a plugin's function.
 
-#[cfg(feature = "arrow59")]
+#[cfg(any(feature = "arrow59", feature = "c-data"))]
+#[cfg_attr(not(feature = "arrow59"), allow(unreachable_pub, reason = "arrow59 exports it"))]
 pub(crate) mod columns;
 mod command;
 pub(crate) mod many;

@@ -2,6 +2,8 @@
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::columns::arrow_array::RecordBatch;
+#[cfg(feature = "c-data")]
+use ekuiper_core::columns::c_data::Column;
 use ekuiper_core::columns::{TableReader, encode, parts};
 use ekuiper_core::message::encode_rows;
 use serde::ser::{Serialize, Serializer};
@@ -24,12 +26,19 @@ pub fn send_batch(sink: &Sink, batch: &RecordBatch) -> Result<()> {
     parts(batch, max).try_for_each(|part| send_part(sink, &part, is_columnar, max))
 }
 
+/// Returns the batch to be sent.
+#[cfg(feature = "c-data")]
+pub(crate) fn batch_of(sink: &Sink, column: &Column) -> Result<RecordBatch> {
+    column.batch().map_err(|source| unsent(sink, source))
+}
+
+fn unsent(sink: &Sink, source: ekuiper_core::Error) -> Error {
+    let what = sink.session().what().not_sent();
+    sink.session().counted(Error::Message { what, source: source.into() })
+}
+
 /// Sends a part of a batch, in halves if it is too long.
 fn send_part(sink: &Sink, part: &RecordBatch, is_columnar: bool, max: usize) -> Result<()> {
-    let unsent = |source: ekuiper_core::Error| {
-        let what = sink.session().what().not_sent();
-        sink.session().counted(Error::Message { what, source: source.into() })
-    };
     let mut message = Vec::new();
     let encoded = match is_columnar {
         true => encode(&mut message, part),
@@ -37,7 +46,7 @@ fn send_part(sink: &Sink, part: &RecordBatch, is_columnar: bool, max: usize) -> 
         false => TableReader::new(part)
             .and_then(|rows| encode_rows(&mut message, Format::Json, &Rows(&rows, part.num_rows()))),
     };
-    encoded.map_err(unsent)?;
+    encoded.map_err(|source| unsent(sink, source))?;
     let rows = part.num_rows();
     if message.len() > max && rows > 1 {
         send_part(sink, &part.slice(0, rows / 2), is_columnar, max)?;

@@ -5,7 +5,8 @@ pub(crate) mod pending;
 pub(crate) mod tally;
 
 mod acks;
-#[cfg(feature = "arrow59")]
+#[cfg(any(feature = "arrow59", feature = "c-data"))]
+#[cfg_attr(not(feature = "arrow59"), allow(unreachable_pub, reason = "arrow59 exports it"))]
 pub(crate) mod columns;
 mod connection;
 mod errors;

@@ -2,7 +2,8 @@
 
 pub(crate) mod async_source;
 pub(crate) mod backlog;
-#[cfg(feature = "arrow59")]
+#[cfg(any(feature = "arrow59", feature = "c-data"))]
+#[cfg_attr(not(feature = "arrow59"), allow(unreachable_pub, reason = "arrow59 exports it"))]
 pub(crate) mod batches;
 
 mod connection;

@@ -8,6 +8,8 @@
 //! [C data interface]: https://arrow.apache.org/docs/format/CDataInterface.html
 #![allow(unsafe_code, reason = "the interface is made of pointers")]
 
+mod column;
+
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -18,6 +20,7 @@ pub use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_array::{Array, ArrayRef, make_array, new_empty_array};
 use arrow_data::{BufferSpec, layout};
 use arrow_schema::DataType;
+pub use column::{ArrowArray, ArrowSchema, Column};
 use serde::de::Error as _;
 
 use crate::{Error, Result};
