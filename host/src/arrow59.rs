@@ -22,6 +22,8 @@
 
 pub use ekuiper_core::columns::{arrow_array, arrow_schema};
 
-pub use crate::function::columns::call_columns;
+#[doc(hidden)]
+pub use crate::function::columns::Callee;
+pub use crate::function::columns::{CallColumns, PendingArray, call_columns, call_columns_async};
 pub use crate::sink::columns::send_batch;
 pub use crate::source::batches::{Batches, batches};

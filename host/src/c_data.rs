@@ -26,27 +26,68 @@
 //!
 //! [C data interface]: https://arrow.apache.org/docs/format/CDataInterface.html
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 pub use ekuiper_core::columns::c_data::{ArrowArray, ArrowSchema, Column};
 
-use crate::function::columns as function;
+pub use crate::function::columns::CallColumns;
+#[doc(hidden)]
+pub use crate::function::columns::Callee;
+use crate::function::columns::{self as function, PendingArray};
 use crate::sink::columns as sink;
 use crate::source::batches as source;
-use crate::{Function, Result, Sink, Source};
+use crate::{Result, Sink, Source};
 
 /// Calls a function with the columns of a batch, one for each argument, whatever
 /// their names; returns a column with a value for each row. It is one call: if the
 /// function fails for a row, the whole call fails, with the row's number.
 ///
 /// A long batch is sent in parts. A plugin that takes no columns is called with
-/// rows, as by [`Function::call_many`]: the type of the result is then that of its
+/// rows, as by [`Function::call_many`](crate::Function::call_many): the type of the result is then that of its
 /// values, which are bools, 64-bit integers, 64-bit floats or texts.
 ///
 /// # Errors
 /// [`Error::Message`](crate::Error::Message) for a column that is no batch;
-/// otherwise as [`Function::call`].
-pub fn call_columns(function: &Function, batch: &Column) -> Result<Column> {
+/// otherwise as [`Function::call`](crate::Function::call).
+pub fn call_columns(function: &impl CallColumns, batch: &Column) -> Result<Column> {
     let batch = function::batch_of(function, batch)?;
     function::call_columns(function, &batch).map(Column::of)
+}
+
+/// Calls a function with the columns of a batch, as [`call_columns`], without
+/// waiting for anything. [`PendingColumn`] is a future of the result, and
+/// [`PendingColumn::wait`] blocks for it. Dropping it cancels the call.
+///
+/// # Errors
+/// [`NoColumns`](crate::Error::NoColumns), when the plugin takes none;
+/// [`QueueFull`](crate::Error::QueueFull), when too many calls wait.
+pub fn call_columns_async(function: &impl CallColumns, batch: &Column) -> Result<PendingColumn> {
+    let batch = function::batch_of(function, batch)?;
+    function::call_columns_async(function, &batch).map(PendingColumn)
+}
+
+/// A call with the columns of a batch in flight: see [`call_columns_async`].
+#[must_use = "its result may be an error"]
+#[derive(Debug)]
+pub struct PendingColumn(PendingArray);
+
+impl PendingColumn {
+    /// Blocks until the result is there, and returns it.
+    ///
+    /// # Errors
+    /// As [`call_columns`].
+    pub fn wait(self) -> Result<Column> {
+        self.0.wait().map(Column::of)
+    }
+}
+
+impl Future for PendingColumn {
+    type Output = Result<Column>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|result| result.map(Column::of))
+    }
 }
 
 /// Reads a source as batches: as it sends them if it was asked for

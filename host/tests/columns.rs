@@ -45,7 +45,7 @@ fn an_answer_that_is_no_column_is_an_error_of_its_call() {
             let call = scope.spawn(|| call_columns(&function, &batch(2, 3)));
             let request = puppet.hear();
             // The codec of rows is JSON: the hello lists no other.
-            let (length, _) = split_columns_call(Format::Json, &request).unwrap();
+            let length = split_columns_call(Format::Json, &request).unwrap().stream;
             assert_eq!(decode(&request[..length].into()).unwrap(), batch(2, 3));
             puppet.say(answer);
             call.join().unwrap()

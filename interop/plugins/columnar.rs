@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ekuiper_sdk::columns::arrow_array::cast::AsArray;
 use ekuiper_sdk::columns::arrow_array::types::Float64Type;
@@ -26,6 +27,14 @@ fn main() -> ExitCode {
         .columnar("panic", |_: &ArrayRef| -> ArrayRef { panic!("boom") })
         .columnar("wide", |column: &ArrayRef| StringArray::from(vec!["x".repeat(2000); column.len()]))
         .columnar("crash", |_: &ArrayRef| -> ArrayRef { std::process::abort() })
+        .columnar("until_cancelled", until_cancelled)
+        .columnar("crash_once", |path: &StringArray| -> StringArray {
+            if std::fs::File::create_new(path.value(0)).is_ok() {
+                std::process::abort();
+            }
+            path.clone()
+        })
+        .columnar("meet", meet)
         .function("triple", |x: f64| x * 3.0)
         .function("add", |a: Option<i64>, b: Option<i64>| Some(a? + b?))
         .function("upper", |text: String| text.to_uppercase())
@@ -52,6 +61,27 @@ impl Function for Anything {
 #[derive(Default)]
 struct Batches {
     rows: usize,
+}
+
+/// Waits until it is cancelled, which it writes to a file.
+fn until_cancelled(path: &StringArray, ctx: &FunctionContext) -> Result<StringArray> {
+    let path = path.value(0).into();
+    add_line(&path, "begun")?;
+    while !ctx.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    add_line(&path, "cancelled")?;
+    Err("cancelled".into())
+}
+
+/// Waits until two processes have left a file in a folder.
+fn meet(folder: &StringArray) -> Result<StringArray> {
+    let place = std::path::Path::new(folder.value(0));
+    std::fs::write(place.join(std::process::id().to_string()), "")?;
+    while std::fs::read_dir(place)?.count() < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(folder.clone())
 }
 
 fn numbered(batch: i64, rows: usize) -> Result<RecordBatch> {

@@ -225,7 +225,7 @@ impl Columns {
             "executable": "columns",
             "sources": ["batches", "ramp", "rows"],
             "sinks": ["totals", "lines"],
-            "functions": ["double", "label", "same", "batch_of", "half_of_them", "refuse", "panic", "wide", "crash", "triple", "add", "upper", "below_ten", "anything"],
+            "functions": ["double", "label", "same", "batch_of", "half_of_them", "refuse", "panic", "wide", "crash", "until_cancelled", "crash_once", "meet", "triple", "add", "upper", "below_ten", "anything"],
         });
         Self(made("columns", tools::columns(), &manifest))
     }

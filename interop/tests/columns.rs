@@ -7,15 +7,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ekuiper_conformance::wait_until;
 use ekuiper_core::columns::c_data::{FFI_ArrowArray, FFI_ArrowSchema};
 use ekuiper_core::columns::{decode, encode};
 use ekuiper_host::arrow59::arrow_array::builder::StringDictionaryBuilder;
 use ekuiper_host::arrow59::arrow_array::cast::AsArray;
 use ekuiper_host::arrow59::arrow_array::types::{Float64Type, Int32Type};
 use ekuiper_host::arrow59::arrow_array::*;
-use ekuiper_host::arrow59::{batches, call_columns, send_batch};
-use ekuiper_host::{Chain, Error, Format, Host, HostBuilder, Result, Sink, c_data};
+use ekuiper_host::arrow59::{batches, call_columns, call_columns_async, send_batch};
+use ekuiper_host::{CallOptions, Chain, Error, Format, Host, HostBuilder, Result, Sink, c_data};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::plugins::{Columns, Mirror};
 use serde_json::{Value, json};
@@ -26,6 +28,10 @@ ekuiper_interop::over_each_transport_of_ours! {
     batches_are_sent_to_sinks,
     long_batches_are_sent_in_parts,
     a_crash_is_an_unknown_outcome_and_the_next_call_works,
+    calls_have_deadlines_and_are_cancelled,
+    an_idempotent_call_is_made_again,
+    calls_are_futures,
+    a_pool_computes_parts_at_the_same_time,
 }
 
 fn with_columns(transport: &str, set: impl Fn(HostBuilder) -> HostBuilder, test: impl Fn(&Columns, &Host)) {
@@ -168,6 +174,144 @@ fn a_crash_is_an_unknown_outcome_and_the_next_call_works(transport: &str) {
             let error = call_columns(&crash, &batch([numbers(vec![None])])).unwrap_err();
             assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
             assert_eq!(&call(host, "double", [numbers(vec![Some(1.0)])]), &numbers(vec![Some(2.0)]));
+        },
+    );
+}
+
+fn texts(values: impl IntoIterator<Item = impl AsRef<str>>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn calls_have_deadlines_and_are_cancelled(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder,
+        |_, host| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("lines");
+            let path_column = || batch([texts([path.to_str().unwrap()])]);
+            let has = |expected: &[&str]| wait_until("its lines are there", || lines(&path) == expected);
+            let patient = host.function("until_cancelled").unwrap();
+            let soon = patient.clone().with_options(CallOptions::new().deadline(Duration::from_millis(50)));
+            // A busy machine may not send it in time.
+            let timed_out = |call: &dyn Fn() -> Error| loop {
+                match call() {
+                    Error::Timeout { .. } => break,
+                    error => assert!(matches!(error, Error::Expired { .. }), "{error}"),
+                }
+            };
+            timed_out(&|| call_columns(&soon, &path_column()).unwrap_err());
+            has(&["begun", "cancelled"]);
+
+            // A call that waits for another is not executed after its deadline.
+            let pending = call_columns_async(&patient, &path_column()).unwrap();
+            has(&["begun", "cancelled", "begun"]);
+            let error = call_columns(&soon, &path_column()).unwrap_err();
+            assert!(matches!(error, Error::Expired { .. }), "{error}");
+            // One that is dropped is cancelled.
+            drop(pending);
+            has(&["begun", "cancelled", "begun", "cancelled"]);
+
+            // Bytes have the same options.
+            let mut stream = Vec::new();
+            encode(&mut stream, &path_column()).unwrap();
+            timed_out(&|| soon.call_columns(&stream).unwrap_err());
+            drop(patient.call_columns_async(&stream).unwrap());
+
+            let stopper = patient.stopper();
+            let waiting = patient.clone();
+            let begun = lines(&path).len();
+            std::thread::scope(|scope| {
+                let call = scope.spawn(|| call_columns(&waiting, &path_column()));
+                wait_until("it has begun", || lines(&path).len() > begun);
+                stopper.stop();
+                let error = call.join().unwrap().unwrap_err();
+                assert!(matches!(error, Error::Stopped), "{error}");
+            });
+            assert_eq!(&call(host, "double", [numbers(vec![Some(1.0)])]), &numbers(vec![Some(2.0)]));
+        },
+    );
+}
+
+fn an_idempotent_call_is_made_again(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder,
+        |_, host| {
+            let folder = tempfile::tempdir().unwrap();
+            let crash = host.function("crash_once").unwrap();
+            let first = batch([texts([folder.path().join("a").to_str().unwrap()])]);
+            let error = call_columns(&crash, &first).unwrap_err();
+            assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+            let again = crash.with_options(CallOptions::new().idempotent(true));
+            let second = batch([texts([folder.path().join("b").to_str().unwrap()])]);
+            assert_eq!(&call_columns(&again, &second).unwrap(), second.column(0));
+        },
+    );
+}
+
+fn calls_are_futures(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder.max_message(64 << 10),
+        |_, host| {
+            let double = host.function("double").unwrap();
+            let long = |from: u32| numbers((0..20_000).map(|n| Some(f64::from(from + n))).collect());
+            let calls: Vec<_> = (0..4).map(|call| call_columns_async(&double, &batch([long(call)])).unwrap()).collect();
+            // Rows, beside columns.
+            let row = double.call_async::<f64>((1.5,)).unwrap();
+            let all = futures::executor::block_on(futures::future::join_all(calls));
+            for (call, result) in all.into_iter().enumerate() {
+                let expected: Vec<_> = (0..20_000).map(|n| Some(f64::from(call as u32 + n) * 2.0)).collect();
+                assert_eq!(&result.unwrap(), &numbers(expected));
+            }
+            assert_eq!(row.wait().unwrap(), 3.0);
+            let mut stream = Vec::new();
+            encode(&mut stream, &batch([numbers(vec![Some(2.0)])])).unwrap();
+            let answer = futures::executor::block_on(double.call_columns_async(&stream).unwrap()).unwrap();
+            assert_eq!(decode(&answer.into()).unwrap().column(0), &numbers(vec![Some(4.0)]));
+            let failed = call_columns_async(&host.function("refuse").unwrap(), &batch([long(0)])).unwrap();
+            let error = futures::executor::block_on(failed).unwrap_err();
+            assert!(matches!(&error, Error::Function { text, .. } if text == "not today"), "{error}");
+            let too_long = batch([texts(["x".repeat(70_000)])]);
+            let error = call_columns_async(&host.function("same").unwrap(), &too_long).unwrap_err();
+            assert!(Chain(&error).to_string().contains("longer than the limit of 65536"), "{}", Chain(&error));
+        },
+    );
+}
+
+fn a_pool_computes_parts_at_the_same_time(transport: &str) {
+    with_columns(
+        transport,
+        |builder| builder.max_message(64 << 10),
+        |_, host| {
+            let pool = host.function_pool("double").size(2).open().unwrap();
+            let long = numbers((0..100_000).map(|n| Some(f64::from(n))).collect());
+            let doubled = numbers((0..100_000).map(|n| Some(f64::from(n) * 2.0)).collect());
+            assert_eq!(&call_columns(&pool, &batch([long.clone()])).unwrap(), &doubled);
+            let call = call_columns_async(&pool, &batch([long])).unwrap();
+            assert_eq!(&futures::executor::block_on(call).unwrap(), &doubled);
+            let mut stream = Vec::new();
+            encode(&mut stream, &batch([numbers(vec![Some(2.0)])])).unwrap();
+            let answer = decode(&pool.call_columns(&stream).unwrap().into()).unwrap();
+            assert_eq!(answer.column(0), &numbers(vec![Some(4.0)]));
+            let error = pool.call_columns(b"[]").unwrap_err();
+            assert!(Chain(&error).to_string().contains("they are no Arrow IPC stream"), "{}", Chain(&error));
+
+            // Two parts that wait for each other.
+            let folder = tempfile::tempdir().unwrap();
+            let meet = host.function_pool("meet").size(2).open().unwrap();
+            let path = folder.path().to_str().unwrap();
+            let rows = texts(std::iter::repeat_n(path, 60_000 / path.len()));
+            assert_eq!(&call_columns(&meet, &batch([rows.clone()])).unwrap(), &rows);
+
+            let refuse = host.function_pool("refuse").size(2).open().unwrap();
+            let error = call_columns(&refuse, &batch([numbers(vec![None])])).unwrap_err();
+            assert!(matches!(&error, Error::Function { text, .. } if text == "not today"), "{error}");
+            let crash = host.function_pool("crash_once").size(2).open().unwrap();
+            let crash = crash.with_options(CallOptions::new().idempotent(true));
+            let path = batch([texts([folder.path().join("crashed").to_str().unwrap()])]);
+            assert_eq!(&call_columns(&crash, &path).unwrap(), path.column(0));
         },
     );
 }
@@ -333,6 +477,8 @@ fn any_arrow_library_calls_by_the_c_data_interface() {
             let doubled = imported(&c_data::call_columns(&double, &column).unwrap());
             let expected: Float64Array = long().as_any().downcast_ref::<Float64Array>().unwrap().unary(|x| x * 2.0);
             assert_eq!(&doubled, &(Arc::new(expected) as ArrayRef));
+            let pending = c_data::call_columns_async(&double, &column).unwrap();
+            assert_eq!(&imported(&futures::executor::block_on(pending).unwrap()), &doubled);
             let sliced = imported(&c_data::call_columns(&double, &exported(&batched.slice(7, 3))).unwrap());
             assert_eq!(&sliced, &doubled.slice(7, 3));
             // No batches.

@@ -7,11 +7,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ekuiper_conformance::wait_until;
 use ekuiper_host::arrow59::arrow_array::builder::StringDictionaryBuilder;
 use ekuiper_host::arrow59::arrow_array::cast::AsArray;
 use ekuiper_host::arrow59::arrow_array::types::{Float64Type, Int32Type, Int64Type};
 use ekuiper_host::arrow59::arrow_array::*;
-use ekuiper_host::arrow59::{batches, call_columns, send_batch};
+use ekuiper_host::arrow59::{batches, call_columns, call_columns_async, send_batch};
 use ekuiper_host::{Error, Format, Host, HostBuilder};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::tools;
@@ -170,6 +171,22 @@ fn sources_and_sinks_of_batches() {
     send_batch(&sink, &named).unwrap();
     sink.close().unwrap();
     assert_eq!(lines(&path)[3], "{'x': 3.0, 'name': 'row 3'}");
+    host.shutdown();
+}
+
+#[test]
+fn a_call_that_is_dropped_is_cancelled() {
+    let Site { host, folder, .. } = &site(|host| host);
+    let path = folder.path().join("lines");
+    let column: ArrayRef = Arc::new(StringArray::from(vec![path.to_str().unwrap()]));
+    let patient = host.function("until_cancelled").unwrap();
+    let call = call_columns_async(&patient, &batch([column])).unwrap();
+    wait_until("it has begun", || lines(&path) == ["begun"]);
+    drop(call);
+    wait_until("it has ended", || lines(&path) == ["begun", "cancelled"]);
+    let pool = host.function_pool("double").size(2).open().unwrap();
+    let long = || (0..200_000).map(f64::from);
+    assert_eq!(&call_columns(&pool, &batch([numbers(long())])).unwrap(), &numbers(long().map(|x| x * 2.0)));
     host.shutdown();
 }
 

@@ -12,7 +12,7 @@ use crate::{FunctionContext, Result};
 
 /// The outcome of a call that was cancelled before it was begun, which nothing
 /// waits for.
-const CANCELLED: &str = "the call was cancelled";
+pub(crate) const CANCELLED: &str = "the call was cancelled";
 
 /// A function as the SDK's threads call it.
 pub trait RawFunction: Send {

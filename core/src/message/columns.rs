@@ -7,10 +7,11 @@
 //!
 //! To a function, the stream is followed by a request,
 //! `{"func":"Columns","first":n,"meta":context}`, in the codec of the channel's
-//! rows, and by its length in four bytes, the least significant first. `first`
-//! is the number of the first row, for errors: a caller's columns may be sent in
-//! parts. The answer is a stream of one column, or an error
-//! like that to a call.
+//! rows, by the number of the call in eight bytes, and by the length of the
+//! request in four, the least significant first. `first` is the number of the
+//! first row, for errors: a caller's columns may be sent in parts. By the number
+//! of the call, 0 if it has none, it is cancelled as a batch is. The answer is a
+//! stream of one column, or an error like that to a call.
 
 use super::envelope::{push_key, push_map};
 use super::function::{Call, CallKind, EncodedMeta};
@@ -20,8 +21,11 @@ use crate::{Error, Result};
 /// What an Arrow IPC stream begins with.
 pub const COLUMNS_MARK: [u8; 4] = [0xff; 4];
 
-/// The length of the request's length.
-const TAIL: usize = 4;
+/// What follows the request: the number of the call, and the request's length.
+const TAIL: usize = NUMBER + 4;
+
+/// The length of the number of a call.
+const NUMBER: usize = 8;
 
 /// Whether a message begins with columns.
 #[inline]
@@ -29,9 +33,9 @@ pub fn is_columns(message: &[u8]) -> bool {
     message.starts_with(&COLUMNS_MARK)
 }
 
-/// Appends to the columns in `buffer` the request of a call; `first` is the
-/// number of their first row.
-pub fn end_columns_call(format: Format, buffer: &mut Vec<u8>, first: u64, meta: &EncodedMeta) {
+/// Appends to the columns in `buffer` the request of the call with this number;
+/// `first` is the number of their first row.
+pub fn end_columns_call(format: Format, buffer: &mut Vec<u8>, number: u64, first: u64, meta: &EncodedMeta) {
     let start = buffer.len();
     // Encoding a number cannot fail.
     match format {
@@ -53,21 +57,43 @@ pub fn end_columns_call(format: Format, buffer: &mut Vec<u8>, first: u64, meta: 
         }
     }
     let length = (buffer.len() - start) as u32;
+    buffer.extend_from_slice(&number.to_le_bytes());
     buffer.extend_from_slice(&length.to_le_bytes());
 }
 
-/// Decodes the request of a call with columns. Returns the length of its stream
-/// as well.
+/// Gives a call with columns another number.
+pub fn renumber_columns_call(message: &mut [u8], number: u64) {
+    if let Some((_, tail)) = message.split_last_chunk_mut::<TAIL>() {
+        tail[..NUMBER].copy_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// A call with columns, as a plugin receives it.
+#[derive(Clone, Debug)]
+pub struct ColumnsCall<'a> {
+    /// The length of the stream, with which the message begins.
+    pub stream: usize,
+    /// The number of the call; 0 if it cannot be cancelled.
+    pub number: u64,
+    /// The request.
+    pub call: Call<'a>,
+}
+
+/// Decodes the request of a call with columns.
 ///
 /// # Errors
 /// [`Error::Message`] when the message does not end with such a request.
-pub fn split_columns_call(format: Format, message: &[u8]) -> Result<(usize, Call<'_>)> {
+pub fn split_columns_call(format: Format, message: &[u8]) -> Result<ColumnsCall<'_>> {
     let wrong = |text: &str| Error::Message { what: "the function's request", source: serde::de::Error::custom(text) };
-    let (rest, length) = message.split_last_chunk::<TAIL>().ok_or_else(|| wrong("it is cut off"))?;
-    let stream = rest.len().checked_sub(u32::from_le_bytes(*length) as usize);
+    let (rest, [number @ .., a, b, c, d]) = message.split_last_chunk::<TAIL>().ok_or_else(|| wrong("it is cut off"))?;
+    let number: [u8; NUMBER] = *number;
+    let stream = rest.len().checked_sub(u32::from_le_bytes([*a, *b, *c, *d]) as usize);
     let stream = stream.ok_or_else(|| wrong("the length of what follows its columns is wrong"))?;
     let call = Call::decode(format, &rest[stream..])?;
-    if call.kind == CallKind::Columns { Ok((stream, call)) } else { Err(wrong("its columns are not called for")) }
+    if call.kind != CallKind::Columns {
+        return Err(wrong("its columns are not called for"));
+    }
+    Ok(ColumnsCall { stream, number: u64::from_le_bytes(number), call })
 }
 
 #[cfg(test)]
@@ -81,11 +107,14 @@ mod tests {
         for format in [Format::Json, Format::MessagePack] {
             let stream = [&COLUMNS_MARK[..], b"a stream"].concat();
             let mut message = stream.clone();
-            end_columns_call(format, &mut message, 7, &EncodedMeta::from(&meta));
+            end_columns_call(format, &mut message, 1 << 40, 7, &EncodedMeta::from(&meta));
             assert!(is_columns(&message));
-            let (length, call) = split_columns_call(format, &message).unwrap();
-            assert_eq!((&message[..length], call.kind, call.id), (&stream[..], CallKind::Columns, 7));
-            assert_eq!(call.meta().unwrap(), meta);
+            let read = split_columns_call(format, &message).unwrap();
+            assert_eq!((&message[..read.stream], read.call.kind, read.call.id), (&stream[..], CallKind::Columns, 7));
+            assert_eq!((read.number, read.call.meta().unwrap()), (1 << 40, meta.clone()));
+            let mut again = message.clone();
+            renumber_columns_call(&mut again, 9);
+            assert_eq!(split_columns_call(format, &again).unwrap().number, 9);
             for cut in 0..message.len() {
                 assert!(split_columns_call(format, &message[..cut]).is_err(), "cut at {cut}");
             }
@@ -100,6 +129,7 @@ mod tests {
         let mut message = COLUMNS_MARK.to_vec();
         encode_call(Format::Json, &mut message, CallKind::IsAggregate, &(), None).unwrap();
         let length = (message.len() - 4) as u32;
+        message.extend(0_u64.to_le_bytes());
         message.extend(length.to_le_bytes());
         assert!(split_columns_call(Format::Json, &message).is_err());
     }

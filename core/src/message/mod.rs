@@ -23,7 +23,7 @@ pub use args::{Arg, ArgWriter, Args, Arguments, EncodedArgs, encode_row};
 pub use batch::{BatchReply, BatchWriter, Mark, Rows, decode_batch_reply, split_batch_reply};
 pub use cancel::Cancel;
 pub use collected::Collected;
-pub use columns::{COLUMNS_MARK, end_columns_call, is_columns, split_columns_call};
+pub use columns::{COLUMNS_MARK, ColumnsCall, end_columns_call, is_columns, renumber_columns_call, split_columns_call};
 pub use control::{ANSWER_OK, Command, CommandKind, Control, HANDSHAKE, Meta, SymbolKind};
 pub use function::{
     Call, CallKind, EncodedMeta, FunctionMeta, Outcome, decode_reply, encode_call, encode_error, encode_result,

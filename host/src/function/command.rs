@@ -7,11 +7,13 @@ use std::task::Waker;
 use std::time::Instant;
 
 use ekuiper_core::codec::Format;
-use ekuiper_core::message::{Arguments, BatchWriter, CallKind, Outcome, decode_reply, split_batch_reply};
+use ekuiper_core::message::{
+    Arguments, BatchWriter, CallKind, Outcome, decode_reply, renumber_columns_call, split_batch_reply,
+};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::options::{Due, Terms};
-use super::route::{FunctionConnection, FunctionRoute, next_batch};
+use super::route::{FunctionConnection, FunctionRoute, columns_of, next_batch};
 use crate::channel::Failure;
 use crate::health::vitals::Vitals;
 use crate::plugin::running::Running;
@@ -26,21 +28,41 @@ pub(super) const FULL: usize = 64 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) format: Format,
-    pub(super) is_batch: bool,
+    pub(super) kind: CallKind,
 }
 
 impl Shape {
+    /// Of calls with rows.
     pub(super) fn of(connection: &FunctionConnection) -> Self {
-        Self { format: connection.format(), is_batch: connection.takes_batches() }
+        let kind = if connection.takes_batches() { CallKind::Batch } else { CallKind::Exec };
+        Self { format: connection.format(), kind }
     }
 
-    pub(super) fn kind(self) -> CallKind {
-        if self.is_batch { CallKind::Batch } else { CallKind::Exec }
+    /// Of calls with columns; `None` if the process takes none.
+    pub(super) fn of_columns(connection: &FunctionConnection) -> Option<Self> {
+        connection.takes_columns().then(|| Self { format: connection.format(), kind: CallKind::Columns })
+    }
+
+    /// Returns whether a process reads it.
+    pub(super) fn fits(self, connection: &FunctionConnection) -> bool {
+        match self.kind {
+            CallKind::Columns => Self::of_columns(connection) == Some(self),
+            _ => Self::of(connection) == self,
+        }
+    }
+
+    pub(super) fn is_batch(self) -> bool {
+        self.kind == CallKind::Batch
+    }
+
+    /// Returns whether the message has a number, by which it is cancelled.
+    fn has_number(self) -> bool {
+        self.kind != CallKind::Exec
     }
 }
 
-/// A message with calls: a batch, or a single call to a plugin that does not
-/// support batches.
+/// A message with calls: a batch, a single call to a plugin that does not
+/// support batches, or a single call with columns.
 pub(super) struct Command {
     pub(super) shape: Shape,
     pub(super) terms: Terms,
@@ -129,17 +151,18 @@ impl Command {
         command
     }
 
-    /// Creates the message of a single call.
+    /// Creates the message of a single call; `id` is 0 if it has no number.
     pub(super) fn call(
         shape: Shape,
         terms: Terms,
+        id: u64,
         message: Vec<u8>,
         due: Option<Due>,
         made_for: FunctionConnection,
         route: &FunctionRoute,
     ) -> Self {
         let length = message.len();
-        let command = Self::new(shape, terms, 0, Body::Sealed(message), made_for, route);
+        let command = Self::new(shape, terms, id, Body::Sealed(message), made_for, route);
         command.push_call(&mut lock(&command.content), due, length);
         command
     }
@@ -293,7 +316,8 @@ impl Command {
     fn note_cancel(&self, content: &Content, row: Option<u32>) {
         // Noted under the lock that the answer takes: once that is there, the
         // next batch may be sent, and its cancels are not to be replaced.
-        if let Some(executor) = content.executor.as_ref().filter(|_| self.shape.is_batch && content.reply.is_none()) {
+        if let Some(executor) = content.executor.as_ref().filter(|_| self.shape.has_number() && content.reply.is_none())
+        {
             executor.note_cancel(&self.symbol, content.id, row);
         }
     }
@@ -319,9 +343,16 @@ impl Command {
                 self.put_back(message);
                 let mut content = lock(&self.content);
                 let Content { body, id, ends, .. } = &mut *content;
-                if let Body::Open(batch) = body {
-                    *id = next_batch();
-                    batch.renumber(*id, &route.encoded_meta, ends);
+                match body {
+                    Body::Open(batch) => {
+                        *id = next_batch();
+                        batch.renumber(*id, &route.encoded_meta, ends);
+                    }
+                    Body::Sealed(message) if self.shape.kind == CallKind::Columns => {
+                        *id = next_batch();
+                        renumber_columns_call(message, *id);
+                    }
+                    _ => {}
                 }
                 Ok(())
             }
@@ -407,7 +438,7 @@ impl Command {
 
     fn read(&self, route: &FunctionRoute, reply: Vec<u8>) -> Result<Answer> {
         let format = self.shape.format;
-        if !self.shape.is_batch {
+        if !self.shape.is_batch() {
             return Ok(Answer { format, reply, outcomes: Vec::new() });
         }
         let unread = |source| route.unread(CallKind::Batch, source);
@@ -460,7 +491,7 @@ impl Command {
         let rows = content.calls.len() as u64 - left_out;
         // Those that have expired have failed already, and those that were
         // cancelled fail nobody.
-        let is_over = |call: &Call| call.is_dropped && (self.shape.is_batch || call.error.is_some());
+        let is_over = |call: &Call| call.is_dropped && (self.shape.has_number() || call.error.is_some());
         let over = content.calls.iter().filter(|call| !call.is_left_out && is_over(call)).count() as u64;
         drop(content);
         vitals.given_up(left_out);
@@ -486,10 +517,13 @@ impl Command {
             }
         }
         drop(content);
-        if !self.shape.is_batch
-            && over == 0
-            && let Ok(Err(text)) = decode_reply::<IgnoredAny>(answer.format, &answer.reply)
-        {
+        let text = match self.shape.kind {
+            _ if over > 0 => None,
+            CallKind::Batch => None,
+            CallKind::Columns => columns_of(answer.format, &answer.reply).ok().and_then(Outcome::err),
+            _ => decode_reply::<IgnoredAny>(answer.format, &answer.reply).ok().and_then(Outcome::err),
+        };
+        if let Some(text) = text {
             (failed, last) = (1, Some(text));
         }
         if let (Some(route), Some(text)) = (route, last) {
@@ -533,7 +567,7 @@ impl Command {
             Err(error) => return Some(Err(error.clone())),
         };
         let unread = |source| route.unread(CallKind::Exec, source);
-        if !self.shape.is_batch {
+        if !self.shape.is_batch() {
             return Some(match decode_reply(answer.format, &answer.reply) {
                 Ok(outcome) => outcome.map_err(|text| route.failed(text)),
                 Err(source) => Err(self.noted(unread(source))),
@@ -545,6 +579,30 @@ impl Command {
         };
         let wrong = |source| unread(ekuiper_core::Error::Message { what: "the function's result", source });
         Some(result.map_err(|source| self.noted(wrong(source))))
+    }
+
+    /// Returns the columns that are the outcome of the call, if it is there.
+    pub(super) fn columns(&self, route: &FunctionRoute) -> Option<Result<&[u8]>> {
+        if let Some(error) = self.own_error(0) {
+            return Some(Err(error));
+        }
+        let answer = match self.outcome.get()? {
+            Ok(answer) => answer,
+            Err(error) => return Some(Err(error.clone())),
+        };
+        Some(match columns_of(answer.format, &answer.reply) {
+            Ok(columns) => columns.map_err(|text| route.failed(text)),
+            Err(source) => Err(self.noted(route.unread(CallKind::Columns, source))),
+        })
+    }
+
+    /// Returns the error that is the outcome of a call; `None` if it has a
+    /// result, or no outcome yet.
+    pub(super) fn error(&self, route: &FunctionRoute, row: usize) -> Option<Error> {
+        match self.shape.kind {
+            CallKind::Columns => self.columns(route)?.err(),
+            _ => self.outcome::<IgnoredAny>(route, row)?.err(),
+        }
     }
 
     /// Counts the error of a result that its caller cannot decode.

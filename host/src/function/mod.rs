@@ -14,6 +14,7 @@ mod spin;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ekuiper_core::message::{Arguments, CallKind, FunctionMeta, is_columns};
 use serde::de::DeserializeOwned;
@@ -22,8 +23,8 @@ use crate::Result;
 use crate::plugin::Plugin;
 use crate::target::default_rule;
 use many::ManyError;
-use options::CallOptions;
-use pending::PendingCall;
+use options::{CallOptions, Terms};
+use pending::{PendingCall, PendingColumns};
 use pipeline::Pipeline;
 use pool::dispatch::Pool;
 use route::FunctionRoute;
@@ -175,22 +176,35 @@ impl Function {
     ///
     /// Works with every version of every Arrow library;
     /// `arrow59::call_columns` does it with record batches, splits long ones,
-    /// and calls a plugin that takes no columns with rows. The options of calls
-    /// do not apply.
+    /// and calls a plugin that takes no columns with rows. The
+    /// [options](Function::with_options) apply as to one call of a row.
     ///
     /// # Errors
     /// [`NoColumns`](crate::Error::NoColumns), when the plugin takes none;
     /// otherwise as [`Function::call`].
     pub fn call_columns(&self, stream: &[u8]) -> Result<Vec<u8>> {
-        let write = |request: &mut Vec<u8>| {
-            if !is_columns(stream) {
-                let source = serde::de::Error::custom("they are no Arrow IPC stream");
-                return Err(ekuiper_core::Error::Encode { what: "the columns", source });
-            }
-            request.extend_from_slice(stream);
-            Ok(())
-        };
-        self.route.call_columns(0, write, |reply| Ok(reply.to_vec()))
+        if self.is_plain && !self.pipeline.has_stopper() {
+            return self.route.call_columns(0, |request| write_stream(request, stream), |reply| Ok(reply.to_vec()));
+        }
+        self.call_columns_async(stream)?.wait()
+    }
+
+    /// Calls the function with columns, as [`call_columns`](Function::call_columns),
+    /// without waiting for anything. [`PendingColumns`] is a future of the result,
+    /// and [`PendingColumns::wait`] blocks for it.
+    ///
+    /// # Errors
+    /// [`NoColumns`](crate::Error::NoColumns), when the plugin takes none;
+    /// [`QueueFull`](crate::Error::QueueFull), when too many calls wait.
+    pub fn call_columns_async(&self, stream: &[u8]) -> Result<PendingColumns> {
+        let terms = Terms::of(&self.options, &self.route.plugin.site.options);
+        let due = self.options.due();
+        let added = self
+            .pipeline
+            .admit()
+            .and_then(|()| self.pipeline.add_columns(0, |request| write_stream(request, stream), terms, due));
+        let command = added.map_err(|error| self.route.counted.begin(1, Instant::now()).fail(error))?;
+        Ok(PendingColumns::new(self.pipeline.clone(), command))
     }
 
     /// Makes a call without waiting for anything. [`PendingCall`] is a future of
@@ -225,6 +239,16 @@ impl Function {
     pub fn is_aggregate(&self) -> Result<bool> {
         self.route.ask(CallKind::IsAggregate, &(), None)
     }
+}
+
+/// Writes columns that an engine has encoded.
+fn write_stream(request: &mut Vec<u8>, stream: &[u8]) -> ekuiper_core::Result<()> {
+    if !is_columns(stream) {
+        let source = serde::de::Error::custom("they are no Arrow IPC stream");
+        return Err(ekuiper_core::Error::Encode { what: "the columns", source });
+    }
+    request.extend_from_slice(stream);
+    Ok(())
 }
 
 /// Returns the rule, operator and instance of calls whose engine names none.

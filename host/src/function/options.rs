@@ -114,6 +114,12 @@ impl Terms {
         }
     }
 
+    /// Returns the same for a call with columns of so many rows.
+    #[cfg(any(feature = "arrow59", feature = "c-data"))]
+    pub(super) fn of_columns(self, rows: usize) -> Self {
+        Self { answer_within: self.patience(rows), per_row: Duration::ZERO, ..self }
+    }
+
     /// Returns the same for calls that are not made a second time.
     pub(super) fn once(self) -> Self {
         Self { is_idempotent: false, ..self }

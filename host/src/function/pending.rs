@@ -55,6 +55,11 @@ impl<R> PendingCall<R> {
         move || pipeline.wait(&command, row)
     }
 
+    /// Returns the columns that are the outcome, if it is there.
+    pub(super) fn columns(&self) -> Option<Result<Vec<u8>>> {
+        Some(self.command.columns(&self.pipeline.route)?.map(<[u8]>::to_vec))
+    }
+
     /// Returns the outcome, if it is there.
     pub(super) fn outcome_as<T: DeserializeOwned>(&self) -> Option<Result<T>> {
         self.command.outcome(&self.pipeline.route, self.row)
@@ -81,6 +86,16 @@ impl<R: DeserializeOwned> Future for PendingCall<R> {
     type Output = Result<R>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.poll_over(context).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.outcome().expect("a settled command has an outcome for each call"))
+    }
+}
+
+impl<R> PendingCall<R> {
+    /// Polls for the outcome's being there.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.command.is_over(self.row) {
             if !std::mem::replace(&mut self.has_yielded, true) {
                 context.waker().wake_by_ref();
@@ -92,7 +107,57 @@ impl<R: DeserializeOwned> Future for PendingCall<R> {
             self.pipeline.arm_idle_reader(&self.command);
             return Poll::Pending;
         }
-        Poll::Ready(self.outcome().expect("a settled command has an outcome for each call"))
+        Poll::Ready(())
+    }
+}
+
+/// A call with columns in flight: a future of its result, an Arrow IPC stream of
+/// one column. Otherwise as [`PendingCall`].
+#[must_use = "its result may be an error"]
+#[derive(Debug)]
+pub struct PendingColumns(PendingCall<()>);
+
+impl PendingColumns {
+    pub(super) fn new(pipeline: Arc<Pipeline>, command: Arc<Command>) -> Self {
+        Self(PendingCall::new(pipeline, command, 0))
+    }
+
+    /// Blocks until the result is there, and returns it.
+    ///
+    /// # Errors
+    /// As [`PendingCall::wait`].
+    pub fn wait(self) -> Result<Vec<u8>> {
+        self.0.pipeline.wait(&self.0.command, 0);
+        self.read(<[u8]>::to_vec)
+    }
+
+    /// Reads the result, which is there.
+    fn read<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let columns = self.0.command.columns(&self.0.pipeline.route);
+        columns.expect("a settled command has an outcome").map(read)
+    }
+}
+
+/// For columns that are read where the answer lies.
+#[cfg(any(feature = "arrow59", feature = "c-data"))]
+impl PendingColumns {
+    /// Blocks until the result is there, and reads it.
+    pub(super) fn wait_with<T>(self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        self.0.pipeline.wait(&self.0.command, 0);
+        self.read(read)
+    }
+
+    /// Polls for the result, and reads it.
+    pub(super) fn poll_with<T>(&mut self, context: &mut Context<'_>, read: impl FnOnce(&[u8]) -> T) -> Poll<Result<T>> {
+        self.0.poll_over(context).map(|()| self.read(read))
+    }
+}
+
+impl Future for PendingColumns {
+    type Output = Result<Vec<u8>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_over(context).map(|()| self.read(<[u8]>::to_vec))
     }
 }
 

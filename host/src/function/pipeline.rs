@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::buffer::trim;
 use ekuiper_core::exchange::NotReady;
-use ekuiper_core::message::{Arguments, BatchWriter, CallKind, encode_call};
+use ekuiper_core::message::{Arguments, BatchWriter, CallKind, encode_call, end_columns_call};
 use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::wait::deadline_after;
 
@@ -173,11 +173,15 @@ impl Pipeline {
     }
 
     fn try_add(self: &Arc<Self>, args: &impl Arguments, options: &CallOptions) -> Result<(Arc<Command>, usize)> {
+        self.admit()?;
+        self.add_admitted(args, Terms::of(options, &self.route.plugin.site.options), options.due())
+    }
+
+    /// Fails if too many calls wait.
+    pub(super) fn admit(&self) -> Result<()> {
         let site = &self.route.plugin.site;
-        if site.waiting_calls.load(Ordering::Relaxed) >= site.options.call_queue {
-            return Err(self.route.queue_full());
-        }
-        self.add_admitted(args, Terms::of(options, &site.options), options.due())
+        let is_full = site.waiting_calls.load(Ordering::Relaxed) >= site.options.call_queue;
+        if is_full { Err(self.route.queue_full()) } else { Ok(()) }
     }
 
     /// Adds a call, whatever waits.
@@ -193,13 +197,8 @@ impl Pipeline {
         if self.is_stopped() {
             return Err(Error::Stopped);
         }
-        if let Some(due) = due
-            && queue.first_due.is_none_or(|first| due.at < first)
-        {
-            queue.first_due = Some(due.at);
-            self.set_timer(&mut queue, due.at);
-        }
-        let wrong = |source| self.route.unsent(shape.kind(), source);
+        self.note_due(&mut queue, due);
+        let wrong = |source| self.route.unsent(shape.kind, source);
         let max = self.route.plugin.site.options.max_message;
         if let Some(last) = queue.waiting.back().filter(|last| last.shape == shape && last.terms == terms)
             && let Some(row) = last.add(args, due).transpose().map_err(wrong)?
@@ -208,11 +207,13 @@ impl Pipeline {
             return Ok((last.clone(), row));
         }
         let buffer = std::mem::take(&mut queue.buffer);
-        let command = if shape.is_batch {
+        let command = if shape.is_batch() {
             let id = next_batch();
             let mut batch = BatchWriter::new(shape.format, buffer, id, &self.route.encoded_meta);
             if let Err(length) = batch.row_within(args, max).map_err(wrong)? {
-                return Ok(self.refuse(Command::call(shape, terms, Vec::new(), due, connection, &self.route), length));
+                return Ok(
+                    self.refuse(Command::call(shape, terms, 0, Vec::new(), due, connection, &self.route), length)
+                );
             }
             Command::batch(shape, terms, id, batch, connection, due, &self.route)
         } else {
@@ -222,10 +223,57 @@ impl Pipeline {
                 .map_err(wrong)?;
             if message.len() > max {
                 let length = message.len();
-                return Ok(self.refuse(Command::call(shape, terms, Vec::new(), due, connection, &self.route), length));
+                return Ok(
+                    self.refuse(Command::call(shape, terms, 0, Vec::new(), due, connection, &self.route), length)
+                );
             }
-            Command::call(shape, terms, message, due, connection, &self.route)
+            Command::call(shape, terms, 0, message, due, connection, &self.route)
         };
+        Ok((self.enqueue(queue, command), 0))
+    }
+
+    /// Adds a call with columns, whatever waits. `write` appends the columns, whose
+    /// first row has this number. An error is not counted: the columns may be sent
+    /// in shorter parts.
+    pub(super) fn add_columns(
+        self: &Arc<Self>,
+        first: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> ekuiper_core::Result<()>,
+        terms: Terms,
+        due: Option<Due>,
+    ) -> Result<Arc<Command>> {
+        let options = &self.route.plugin.site.options;
+        let connection = self.route.latest();
+        let shape = Shape::of_columns(&connection).ok_or_else(|| self.route.no_columns())?;
+        let mut message = std::mem::take(&mut lock(&self.queue).buffer);
+        message.clear();
+        write(&mut message).map_err(|source| self.route.unsent(shape.kind, source))?;
+        let id = next_batch();
+        end_columns_call(shape.format, &mut message, id, first as u64, &self.route.encoded_meta);
+        if message.len() > options.max_message {
+            return Err(self.route.too_long(message.len()));
+        }
+        let mut queue = lock(&self.queue);
+        if self.is_stopped() {
+            return Err(Error::Stopped);
+        }
+        self.note_due(&mut queue, due);
+        let command = Command::call(shape, terms, id, message, due, connection, &self.route);
+        Ok(self.enqueue(queue, command))
+    }
+
+    /// Notes the deadline of a call.
+    fn note_due(&self, queue: &mut Queue, due: Option<Due>) {
+        if let Some(due) = due
+            && queue.first_due.is_none_or(|first| due.at < first)
+        {
+            queue.first_due = Some(due.at);
+            self.set_timer(queue, due.at);
+        }
+    }
+
+    /// Has a command wait for its turn.
+    fn enqueue(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, command: Command) -> Arc<Command> {
         let command = Arc::new(command);
         self.route.counted.made(1, command.since);
         queue.waiting.push_back(command.clone());
@@ -241,7 +289,7 @@ impl Pipeline {
                 self.advance();
             }
         }
-        Ok((command, 0))
+        command
     }
 
     /// Fails a call whose message alone is longer than the limit.
@@ -408,21 +456,22 @@ impl Pipeline {
         let (send_by, _) = *queue.send_by.get_or_insert_with(|| (deadline_after(options.send_timeout), waiting));
         // The command stays the first: only the thread that advances sends.
         drop(queue);
-        let Some(connection) = self.route.usable().filter(|usable| Shape::of(usable) == command.shape) else {
+        let Some(connection) = self.route.usable().filter(|usable| command.shape.fits(usable)) else {
             command.put_back(message);
             self.recover(Recovery::Connect);
             return false;
         };
         let (sent, waker) = (command.clone(), self.waker.clone());
         let channel = Arc::downgrade(&connection.channel);
-        let posted = connection.channel.try_post(&message, !command.shape.is_batch, &self.waker, move |reply| {
-            sent.keep_reply(reply.map(std::mem::take));
-            // The thread that has read the answer still holds the channel.
-            match channel.upgrade() {
-                Some(channel) => channel.wake_on_release(&waker),
-                None => waker.wake_by_ref(),
-            }
-        });
+        let posted =
+            connection.channel.try_post(&message, command.shape.kind == CallKind::Exec, &self.waker, move |reply| {
+                sent.keep_reply(reply.map(std::mem::take));
+                // The thread that has read the answer still holds the channel.
+                match channel.upgrade() {
+                    Some(channel) => channel.wake_on_release(&waker),
+                    None => waker.wake_by_ref(),
+                }
+            });
         let mut queue = lock(&self.queue);
         match posted {
             Ok(Some(post)) => {
@@ -498,7 +547,7 @@ impl Pipeline {
         let options = &self.route.plugin.site.options;
         match recovery {
             Recovery::NoAnswer(Flight { command, connection, .. }, failure) => {
-                let what = self.route.what(command.shape.kind());
+                let what = self.route.what(command.shape.kind);
                 let is_lost = matches!(failure, Failure::OutcomeUnknown);
                 let error = connection.running.explain(failure, what, command.terms.patience(command.rows()));
                 match if is_lost { command.repeat(error, &self.route) } else { Err(error) } {
@@ -541,13 +590,12 @@ impl Pipeline {
         let mut queue = lock(&self.queue);
         // Another version of the plugin, on another SDK, cannot read what was
         // encoded for the former one.
-        let shape = Shape::of(&connection);
         let (kept, unreadable): (VecDeque<_>, VecDeque<_>) =
-            queue.waiting.drain(..).partition(|command| command.shape == shape);
+            queue.waiting.drain(..).partition(|command| command.shape.fits(&connection));
         queue.waiting = kept;
         drop(queue);
         for command in unreadable {
-            let what = self.route.what(command.shape.kind());
+            let what = self.route.what(command.shape.kind);
             command.fail(command.origin.explain(Failure::ProcessEnded, what, Duration::ZERO));
         }
     }

@@ -85,6 +85,17 @@ pub(super) fn place(symbol: &str, meta: &FunctionMeta) -> Place {
     Place { kind: SymbolKind::Function, name: symbol.to_owned(), meta }
 }
 
+/// Returns the columns of an answer, or the function's error.
+pub(super) fn columns_of(format: Format, reply: &[u8]) -> ekuiper_core::Result<Outcome<&[u8]>> {
+    if is_columns(reply) {
+        return Ok(Ok(reply));
+    }
+    Ok(match decode_reply::<serde::de::IgnoredAny>(format, reply)? {
+        Err(text) => Err(text),
+        Ok(_) => Err("the plugin answered without columns".into()),
+    })
+}
+
 impl FunctionRoute {
     /// Starts the function, and its plugin.
     pub(super) fn open(plugin: Arc<Plugin>, symbol: &str, meta: FunctionMeta) -> Result<Self> {
@@ -171,17 +182,12 @@ impl FunctionRoute {
                 return Err(self.no_columns());
             }
             write(request).map_err(|source| self.unsent(kind, source))?;
-            end_columns_call(connection.format(), request, first as u64, &self.encoded_meta);
+            end_columns_call(connection.format(), request, 0, first as u64, &self.encoded_meta);
             Ok(())
         };
-        let outcome = self.exchange(now, kind, encode, |format, reply| {
-            if is_columns(reply) {
-                return read(reply).map(Ok);
-            }
-            Ok(match decode_reply::<serde::de::IgnoredAny>(format, reply)? {
-                Err(text) => Err(text),
-                Ok(_) => Err("the plugin answered without columns".into()),
-            })
+        let outcome = self.exchange(now, kind, encode, |format, reply| match columns_of(format, reply)? {
+            Ok(reply) => read(reply).map(Ok),
+            Err(text) => Ok(Err(text)),
         });
         call.end(&outcome);
         outcome

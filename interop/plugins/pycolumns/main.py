@@ -1,6 +1,7 @@
 """A plugin whose symbols take columns, and some that take rows."""
 
 import os
+import time
 from typing import Dict, List, Optional
 
 import numpy
@@ -55,6 +56,17 @@ def wide(x: numpy.ndarray) -> List[str]:
 @app.function(columns=True)
 def crash(x: numpy.ndarray) -> numpy.ndarray:
     os._exit(9)
+
+
+@app.function(columns=True)
+def until_cancelled(path: List[str], ctx: Context) -> List[str]:
+    with open(path[0], "a") as file:
+        file.write("begun\n")
+        file.flush()
+        while not ctx.is_cancelled():
+            time.sleep(0.001)
+        file.write("cancelled\n")
+    return path
 
 
 kept = []

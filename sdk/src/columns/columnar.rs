@@ -7,19 +7,20 @@ use ekuiper_core::columns::arrow_array::{Array, ArrayRef, RecordBatch, RecordBat
 use ekuiper_core::columns::arrow_buffer::Buffer;
 use ekuiper_core::columns::arrow_schema::{DataType, Field as Named, Schema};
 use ekuiper_core::columns::{Cells, ColumnWriter, decode, encode};
-use ekuiper_core::message::{Args, FunctionMeta, encode_row, split_columns_call};
+use ekuiper_core::message::{Args, ColumnsCall, FunctionMeta, encode_row, split_columns_call};
 use serde::de::Error as _;
 use serde_json::Value;
 
 use super::column::{Column, ColumnOutput, described};
 use crate::arity::{WithContext, call, for_each_arity};
+use crate::cancel::Executing;
 use crate::closure::{argument, arguments, count};
 use crate::description::{Field, FunctionDescription};
 use crate::error::text_of;
 use crate::invoke::{Calls, answer_error};
 use crate::output::Reply;
 use crate::panic::catch_panic;
-use crate::raw_function::{BoxedFunction, RawFunction};
+use crate::raw_function::{BoxedFunction, CANCELLED, RawFunction};
 use crate::{BoxError, Bytes, Error, FunctionContext, Result};
 
 /// A closure (or `fn`) that can be a plugin's columnar function: it takes up to
@@ -180,6 +181,9 @@ pub fn row_by_row(
     let mut results = ColumnWriter::new(Some(&function.describe().result), batch.num_rows());
     let mut row = Vec::new();
     for at in 0..batch.num_rows() {
+        if ctx.is_cancelled() {
+            return Err(CANCELLED.into());
+        }
         row.clear();
         let cells: Vec<_> = columns.iter().map(|column| column.at(at)).collect();
         encode_row(&mut row, &cells)?;
@@ -202,11 +206,17 @@ pub(crate) fn answer(function: &mut dyn RawFunction, calls: &Calls, message: &mu
     let start = reply.len();
     let format = calls.format;
     let needs_context = function.needs_context();
-    let read = split_columns_call(format, message).and_then(|(length, call)| {
+    let read = split_columns_call(format, message).and_then(|ColumnsCall { stream, number, call }| {
         let meta = if needs_context { call.meta()? } else { FunctionMeta::default() };
-        Ok((length, FunctionContext { meta, first_row: call.id, ..FunctionContext::default() }))
+        Ok((stream, number, FunctionContext { meta, first_row: call.id, ..FunctionContext::default() }))
     });
-    let answered = read.map_err(Into::into).and_then(|(length, ctx)| {
+    let answered = read.map_err(Into::into).and_then(|(length, number, mut ctx)| {
+        // It ends before the answer is sent: the next call is sent after that.
+        let executing = calls.cancelled.as_ref().filter(|_| number > 0).map(|cancelled| cancelled.begin(number));
+        ctx.watch = executing.as_ref().map(Executing::watch).unwrap_or_default();
+        if ctx.is_cancelled() {
+            return Err(CANCELLED.into());
+        }
         let bytes = Buffer::from_vec(std::mem::take(message));
         let done = catch_panic(|| {
             let rows = decode(&bytes.slice_with_length(0, length))?;

@@ -94,7 +94,7 @@ impl FunctionTest {
     pub fn call_columns(&mut self, batch: &RecordBatch) -> Result<ArrayRef, String> {
         let (mut request, mut reply) = (Vec::new(), Vec::new());
         encode(&mut request, batch).map_err(|error| text_of(&error))?;
-        end_columns_call(Format::Json, &mut request, 0, &EncodedMeta::from(&test_call_site()));
+        end_columns_call(Format::Json, &mut request, 0, 0, &EncodedMeta::from(&test_call_site()));
         crate::columns::answer(&mut *self.0.function, &Calls::in_test(Format::Json), &mut request, &mut reply);
         if !is_columns(&reply) {
             let error = decode_reply::<()>(Format::Json, &reply).map_err(|error| text_of(&error))?;

@@ -36,7 +36,7 @@ pub struct PooledCall<R> {
 pub(super) struct Entry {
     /// Number of the call, in the order in which they are made.
     pub(super) number: u64,
-    pub(super) args: EncodedArgs,
+    pub(super) load: Load,
     pub(super) terms: Terms,
     pub(super) due: Option<Due>,
     /// When the call was made.
@@ -44,6 +44,23 @@ pub(super) struct Entry {
     state: Mutex<State>,
     /// Notified when the stage changes.
     changed: Condvar,
+}
+
+/// What a call is made with.
+pub(super) enum Load {
+    Row(EncodedArgs),
+    /// An Arrow IPC stream, and the number of its first row.
+    Columns(Vec<u8>, usize),
+}
+
+impl Load {
+    /// Returns its length, in bytes.
+    pub(super) fn length(&self) -> usize {
+        match self {
+            Self::Row(args) => args.length(),
+            Self::Columns(stream, _) => stream.len(),
+        }
+    }
 }
 
 struct State {
@@ -71,14 +88,7 @@ enum Stage {
 }
 
 impl Entry {
-    pub(super) fn new(
-        number: u64,
-        args: EncodedArgs,
-        terms: Terms,
-        due: Option<Due>,
-        since: Instant,
-        waiting: usize,
-    ) -> Self {
+    pub(super) fn new(number: u64, load: Load, terms: Terms, due: Option<Due>, since: Instant, waiting: usize) -> Self {
         let state = State {
             stage: Stage::Waiting,
             waker: None,
@@ -87,7 +97,7 @@ impl Entry {
             unsent_since: None,
             is_counted: false,
         };
-        Self { number, args, terms, due, since, state: Mutex::new(state), changed: Condvar::new() }
+        Self { number, load, terms, due, since, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Returns whether its caller still wants it.
@@ -170,7 +180,7 @@ impl Entry {
 impl<R> PooledCall<R> {
     /// Returns the length of its arguments, in bytes.
     pub(super) fn length(&self) -> usize {
-        self.entry.args.length()
+        self.entry.load.length()
     }
 }
 
@@ -180,6 +190,14 @@ impl<R: DeserializeOwned> PooledCall<R> {
     /// # Errors
     /// As [`Function::call`](crate::Function::call).
     pub fn wait(self) -> Result<R> {
+        self.wait_done();
+        self.take(PendingCall::outcome_as).unwrap_or_else(|| unreachable!("a call that is done has an outcome"))
+    }
+}
+
+impl<R> PooledCall<R> {
+    /// Blocks until the outcome is there.
+    fn wait_done(&self) {
         let mut state = lock(&self.entry.state);
         loop {
             match &state.stage {
@@ -198,12 +216,10 @@ impl<R: DeserializeOwned> PooledCall<R> {
             }
             state = wait(&self.entry.changed, state, None);
         }
-        drop(state);
-        self.take().unwrap_or_else(|| unreachable!("a call that is done has an outcome"))
     }
 
     /// Takes the outcome, if it is there.
-    fn take(&self) -> Option<Result<R>> {
+    fn take<T>(&self, read: impl FnOnce(&PendingCall<IgnoredAny>) -> Option<Result<T>>) -> Option<Result<T>> {
         let mut state = lock(&self.entry.state);
         if !matches!(state.stage, Stage::Done(_)) {
             return None;
@@ -212,8 +228,7 @@ impl<R: DeserializeOwned> PooledCall<R> {
         drop(state);
         let Stage::Done(outcome) = stage else { return None };
         Some(outcome.and_then(|call| {
-            let outcome = call.outcome_as::<R>();
-            let outcome = outcome.unwrap_or_else(|| unreachable!("a call that is done has an outcome"));
+            let outcome = read(&call).unwrap_or_else(|| unreachable!("a call that is done has an outcome"));
             // The function's own errors were counted when the answer came.
             outcome.inspect_err(|error| {
                 if let Error::Message { .. } = error {
@@ -230,6 +245,43 @@ impl<R: DeserializeOwned> Future for PooledCall<R> {
     /// # Panics
     /// The future has completed before.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let is_done = self.poll_done(context);
+        is_done.map(|()| self.take(PendingCall::outcome_as).expect("a future is not polled after its end"))
+    }
+}
+
+/// A call with columns of a [`FunctionPool`](super::FunctionPool) in flight: a
+/// future of its result, an Arrow IPC stream of one column. Otherwise as
+/// [`PooledCall`].
+#[must_use = "its result may be an error"]
+#[derive(Debug)]
+pub struct PooledColumns(pub(super) PooledCall<()>);
+
+impl PooledColumns {
+    /// Blocks until the result is there, and returns it.
+    ///
+    /// # Errors
+    /// As [`Function::call`](crate::Function::call).
+    pub fn wait(self) -> Result<Vec<u8>> {
+        self.0.wait_done();
+        self.0.take(PendingCall::columns).unwrap_or_else(|| unreachable!("a call that is done has an outcome"))
+    }
+}
+
+impl Future for PooledColumns {
+    type Output = Result<Vec<u8>>;
+
+    /// # Panics
+    /// The future has completed before.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let is_done = self.0.poll_done(context);
+        is_done.map(|()| self.0.take(PendingCall::columns).expect("a future is not polled after its end"))
+    }
+}
+
+impl<R> PooledCall<R> {
+    /// Polls for the outcome's being there.
+    fn poll_done(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = lock(&self.entry.state);
         match &state.stage {
             Stage::Waiting | Stage::Given(_) => {
@@ -240,10 +292,7 @@ impl<R: DeserializeOwned> Future for PooledCall<R> {
                 drop(former);
                 Poll::Pending
             }
-            Stage::Done(_) | Stage::Over => {
-                drop(state);
-                Poll::Ready(self.take().expect("a future is not polled after its end"))
-            }
+            Stage::Done(_) | Stage::Over => Poll::Ready(()),
         }
     }
 }

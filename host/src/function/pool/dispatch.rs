@@ -17,9 +17,8 @@ use ekuiper_core::exchange::NotReady;
 use ekuiper_core::instant::later;
 use ekuiper_core::message::{Arguments, CallKind, EncodedArgs, FunctionMeta};
 use ekuiper_transport_ipc::wait::deadline_after;
-use serde::de::IgnoredAny;
 
-use super::call::Entry;
+use super::call::{Entry, Load};
 use super::lane::{Given, Lane, Phase};
 use crate::channel::Failure;
 use crate::channel::idle_reader::Timer;
@@ -138,6 +137,12 @@ impl Pool {
         self.appetite.load(Ordering::Relaxed)
     }
 
+    /// Returns the function in the first process.
+    #[cfg(any(feature = "arrow59", feature = "c-data"))]
+    pub(super) fn first(&self) -> &Arc<FunctionRoute> {
+        &self.first
+    }
+
     /// Returns the function in the first process, for questions.
     pub(super) fn asked(&self) -> FunctionRoute {
         self.first.with_meta(self.meta.clone())
@@ -150,6 +155,11 @@ impl Pool {
             true => Err(self.unmade(self.first.queue_full())),
             false => Ok(()),
         }
+    }
+
+    /// Returns the error of columns that cannot be sent.
+    pub(super) fn unsent(&self, source: ekuiper_core::Error) -> Error {
+        self.unmade(self.first.unsent(CallKind::Columns, source))
     }
 
     /// Counts a call that could not be made.
@@ -167,15 +177,39 @@ impl Pool {
         let format = self.first.latest().format();
         let args =
             EncodedArgs::new(format, args).map_err(|source| self.unmade(self.first.unsent(CallKind::Exec, source)))?;
+        self.add_load(Load::Row(args), Terms::of(options, &self.site().options), due)
+    }
+
+    /// Adds a call with columns, an Arrow IPC stream whose first row has this
+    /// number.
+    pub(super) fn add_columns(
+        self: &Arc<Self>,
+        stream: Vec<u8>,
+        first: usize,
+        terms: Terms,
+        due: Option<Due>,
+    ) -> Result<Arc<Entry>> {
+        if !self.takes_columns() {
+            return Err(self.unmade(self.first.no_columns()));
+        }
+        self.add_load(Load::Columns(stream, first), terms, due)
+    }
+
+    /// Returns whether the plugin takes columns.
+    fn takes_columns(&self) -> bool {
+        self.first.latest().takes_columns()
+    }
+
+    fn add_load(self: &Arc<Self>, load: Load, terms: Terms, due: Option<Due>) -> Result<Arc<Entry>> {
         if self.is_stopped.load(Ordering::SeqCst) {
             return Err(self.unmade(Error::Stopped));
         }
-        let waiting = args.length() + size_of::<Entry>();
+        let waiting = load.length() + size_of::<Entry>();
         self.site().waiting_calls.fetch_add(waiting, Ordering::Relaxed);
-        let (terms, since) = (Terms::of(options, &self.site().options), Instant::now());
+        let since = Instant::now();
         let mut state = lock(&self.state);
         state.calls += 1;
-        let entry = Arc::new(Entry::new(state.calls, args, terms, due, since, waiting));
+        let entry = Arc::new(Entry::new(state.calls, load, terms, due, since, waiting));
         self.counted.made(1, since);
         state.waiting.push_back(entry.clone());
         if let Some(due) = due {
@@ -383,7 +417,17 @@ impl Pool {
     fn give(self: &Arc<Self>, number: usize, pipeline: Arc<Pipeline>, entry: Arc<Entry>) {
         // The pool itself makes a call a second time, in another process.
         let since = Instant::now();
-        let added = pipeline.add_admitted(&entry.args, entry.terms.once(), entry.due);
+        let terms = entry.terms.once();
+        let added = match &entry.load {
+            Load::Row(args) => pipeline.add_admitted(args, terms, entry.due),
+            Load::Columns(stream, first) => {
+                let write = |request: &mut Vec<u8>| {
+                    request.extend_from_slice(stream);
+                    Ok(())
+                };
+                pipeline.add_columns(*first, write, terms, entry.due).map(|command| (command, 0))
+            }
+        };
         self.site().waiting_calls.fetch_sub(entry.end_waiting(), Ordering::Relaxed);
         let (command, row) = match added {
             Ok(added) => added,
@@ -409,8 +453,7 @@ impl Pool {
         let (mut again, mut wakers) = (Vec::new(), Vec::new());
         let mut is_hung = false;
         for given in news {
-            let outcome = given.command.outcome::<IgnoredAny>(&given.pipeline.route, given.row);
-            let error = outcome.and_then(Result::err);
+            let error = given.command.error(&given.pipeline.route, given.row);
             let was_sent = given.command.was_sent();
             // Otherwise only a caller's deadline has passed.
             let is_given_up = was_sent && given.command.is_settled();

@@ -13,13 +13,13 @@ use ekuiper_core::message::{Arguments, CallKind, FunctionMeta};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::many::ManyError;
-use super::options::CallOptions;
+use super::options::{CallOptions, Terms};
 use super::route::FunctionRoute;
 use super::{FunctionStopper, Stops, default_meta};
 use crate::background::Task;
 use crate::plugin::Plugin;
 use crate::{Error, Result};
-pub use call::PooledCall;
+pub use call::{PooledCall, PooledColumns};
 use dispatch::Pool;
 
 /// Builder of a [`FunctionPool`].
@@ -242,6 +242,52 @@ impl FunctionPool {
         A: Arguments,
     {
         many::call_many_into(self, rows.into_iter(), each)
+    }
+
+    /// Calls the function with columns, as
+    /// [`Function::call_columns`](crate::Function::call_columns).
+    ///
+    /// # Errors
+    /// As [`Function::call_columns`](crate::Function::call_columns).
+    pub fn call_columns(&self, stream: &[u8]) -> Result<Vec<u8>> {
+        self.call_columns_async(stream)?.wait()
+    }
+
+    /// Calls the function with columns without waiting for anything.
+    /// [`PooledColumns`] is a future of the result, and [`PooledColumns::wait`]
+    /// blocks for it.
+    ///
+    /// # Errors
+    /// As [`Function::call_columns_async`](crate::Function::call_columns_async).
+    pub fn call_columns_async(&self, stream: &[u8]) -> Result<PooledColumns> {
+        self.pool.admit()?;
+        let mut columns = Vec::with_capacity(stream.len());
+        super::write_stream(&mut columns, stream).map_err(|source| self.pool.unsent(source))?;
+        self.make_columns(columns, 0, Terms::of(&self.options, &self.pool.site().options), self.options.due())
+    }
+
+    /// Fails if too many calls wait.
+    #[cfg(any(feature = "arrow59", feature = "c-data"))]
+    pub(super) fn admit(&self) -> Result<()> {
+        self.pool.admit()
+    }
+
+    /// Returns the function in the first process.
+    #[cfg(any(feature = "arrow59", feature = "c-data"))]
+    pub(super) fn first(&self) -> &Arc<FunctionRoute> {
+        self.pool.first()
+    }
+
+    /// Makes a call with columns, however many wait.
+    pub(super) fn make_columns(
+        &self,
+        stream: Vec<u8>,
+        first: usize,
+        terms: Terms,
+        due: Option<super::options::Due>,
+    ) -> Result<PooledColumns> {
+        let entry = self.pool.add_columns(stream, first, terms, due)?;
+        Ok(PooledColumns(PooledCall { pool: self.pool.clone(), entry, result: PhantomData }))
     }
 
     /// Asks the function whether it accepts these arguments, as
