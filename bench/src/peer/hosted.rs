@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// The measured plugin's functions beside its echoes.
 const FUNCTIONS: [&str; 3] = ["double", "upper", "busy"];
 
-/// Those that only the plugin in Rust has.
+/// Those over columns, which in Python have a script of their own.
 const COLUMNAR: &[&str] = if cfg!(feature = "columns") { &["double_columns", "upper_columns"] } else { &[] };
 
 /// Maximum time for a sink to read everything sent to it.
@@ -39,13 +39,20 @@ pub enum Program {
         /// The script.
         script: PathBuf,
     },
+    /// A script that has the functions over columns alone.
+    PythonColumns {
+        /// The interpreter.
+        python: PathBuf,
+        /// The script.
+        script: PathBuf,
+    },
 }
 
 impl Program {
     fn path(&self) -> &Path {
         match self {
             Self::Native(path) => path,
-            Self::Python { script, .. } => script,
+            Self::Python { script, .. } | Self::PythonColumns { script, .. } => script,
         }
     }
 }
@@ -78,25 +85,31 @@ impl Hosted {
         let failed = || Error::io(format!("make the plugin's folder {}", own.display()));
         fs::create_dir(&own).map_err(failed())?;
         // The name tells the executable what to be.
-        let (language, executable, columnar) = match program {
-            Program::Native(_) => ("go", crate::child::NAME, COLUMNAR),
-            Program::Python { .. } => ("python", "bench.py", &[][..]),
+        let (language, executable) = match program {
+            Program::Native(_) => ("go", crate::child::NAME),
+            Program::Python { .. } | Program::PythonColumns { .. } => ("python", "bench.py"),
         };
         let target = program.path().canonicalize().map_err(Error::io(format!("find {}", program.path().display())))?;
         symlink(target, own.join(executable)).map_err(failed())?;
         let named = |symbols: &[&str]| symbols.iter().map(|symbol| format!("{name}_{symbol}")).collect::<Vec<_>>();
         let echoes = (0..CHANNELS).map(|index| format!("{name}_echo{index}"));
+        let rows = || named(&FUNCTIONS).into_iter().chain(echoes);
+        let (sources, sinks, functions): (&[&str], &[&str], Vec<_>) = match program {
+            Program::Native(_) => (&["typed", "value"], &["rows", "bytes"], rows().chain(named(COLUMNAR)).collect()),
+            Program::Python { .. } => (&["typed", "value"], &["rows", "bytes"], rows().collect()),
+            Program::PythonColumns { .. } => (&[], &[], named(COLUMNAR)),
+        };
         let manifest = json!({
             "version": "v1.0.0",
             "language": language,
             "executable": executable,
-            "sources": named(&["typed", "value"]),
-            "sinks": named(&["rows", "bytes"]),
-            "functions": named(&FUNCTIONS).into_iter().chain(named(columnar)).chain(echoes).collect::<Vec<_>>(),
+            "sources": named(sources),
+            "sinks": named(sinks),
+            "functions": functions,
         });
         fs::write(own.join(format!("{name}.json")), manifest.to_string()).map_err(failed())?;
         let mut builder = host(transport).format(format).plugin(own);
-        if let Program::Python { python, .. } = program {
+        if let Program::Python { python, .. } | Program::PythonColumns { python, .. } = program {
             builder = builder.python_bin(python.display().to_string());
         }
         Ok(Self { host: builder.build()?, name, _folder: folder })

@@ -14,7 +14,7 @@ use crate::clock::Pace;
 /// Number of rows that our module is given at a time.
 const ROWS: usize = 4096;
 
-/// The plugin of `plugin/bench.py`.
+/// The plugin of `plugin/bench.py`, and of `plugin/columns.py`.
 pub struct Python {
     name: &'static str,
     transport: &'static str,
@@ -108,6 +108,17 @@ impl Peer for Python {
         // The official SDK gets a call per row, so no more rows than the clock
         // allows.
         self.started()?.rows(pace, function, if self.is_ours { ROWS } else { 64 })
+    }
+
+    #[cfg(feature = "columns")]
+    fn columns(&self, pace: Pace, function: RowFunction, rows: usize) -> Measured {
+        let Program::Python { python, script } = &self.program else { return Ok(None) };
+        // Its functions need NumPy.
+        if !self.is_ours || !runs(python, "import numpy") {
+            return Ok(None);
+        }
+        let program = Program::PythonColumns { python: python.clone(), script: script.with_file_name("columns.py") };
+        Hosted::start(&program, self.transport, self.format())?.columns(pace, function, rows)
     }
 
     fn start(&self) -> Measured {

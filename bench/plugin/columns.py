@@ -1,0 +1,23 @@
+"""The functions over columns that are measured, for our module with NumPy; `src/plugin.rs` is the same in Rust."""
+
+import os
+
+import numpy as np
+
+from ekuiper import Plugin
+
+app = Plugin(os.path.basename(os.getcwd()))
+
+
+@app.function(columns=True, name="%s_double_columns" % app.name)
+def double(x: np.ndarray) -> np.ndarray:
+    return x * 2.0
+
+
+@app.function(columns=True, name="%s_upper_columns" % app.name)
+def upper(texts: list[str]) -> list[str]:
+    return [text.upper() for text in texts]
+
+
+if __name__ == "__main__":
+    app.run()
