@@ -29,6 +29,9 @@ impl Package {
 /// # Errors
 /// Cargo fails or warns, which a user of the crate would have to live with.
 pub(crate) fn packages(is_built: bool, tools: &Tools) -> Result<Vec<Package>> {
+    if is_built {
+        forget_former_packages()?;
+    }
     let mut publish = cargo();
     publish.args(["publish", "--workspace", "--dry-run", "--allow-dirty", "--color", "never"]);
     if !is_built {
@@ -51,6 +54,25 @@ pub(crate) fn packages(is_built: bool, tools: &Tools) -> Result<Vec<Package>> {
     });
     let packages: Vec<Package> = packages.collect();
     if packages.is_empty() { Err(format!("{text} has made no package:\n{said}")) } else { Ok(packages) }
+}
+
+/// Removes what cargo has unpacked for a former rehearsal: it does not notice
+/// that packages of the same version have changed, and would build them against
+/// former ones.
+fn forget_former_packages() -> Result<()> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let Some(home) = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))) else { return Ok(()) };
+    let registries = std::fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten();
+    // Of a registry in a folder, the name has no host.
+    for registry in registries.filter(|registry| registry.file_name().as_encoded_bytes().starts_with(b"-")) {
+        for package in std::fs::read_dir(registry.path()).into_iter().flatten().flatten() {
+            if package.file_name().as_encoded_bytes().starts_with(b"ekuiper-") {
+                let path = package.path();
+                std::fs::remove_dir_all(&path).map_err(|error| format!("cannot remove {}: {error}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes the packages' files, and returns their folder.
