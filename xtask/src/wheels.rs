@@ -130,7 +130,13 @@ impl Wheels {
                     return Err(format!("{name} has a {part} for another processor: {line}"));
                 }
             }
-            let shown = output(Command::new(toolchain.program("auditwheel")).arg("show").arg(wheel))?;
+            let mut show = Command::new(toolchain.program("auditwheel"));
+            show.arg("show");
+            if !target.has_glibc() {
+                // Not among this machine's libraries, which are no musl's.
+                show.arg("--ldpaths").arg(&self.folder);
+            }
+            let shown = output(show.arg(wheel))?;
             let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
             // For musl, zig calls the C library by the name that musl's loader
             // takes for itself, and auditwheel knows only Alpine's.
