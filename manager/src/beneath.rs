@@ -14,6 +14,12 @@ use rustix::io::Errno;
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Opens a folder without the right to read it, which only Linux can.
+#[cfg(target_os = "linux")]
+const UNREAD: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const UNREAD: OFlags = OFlags::empty();
+
 /// Maximum number of folders in each other that are open while they are removed:
 /// each has two descriptors.
 const DEEPEST: usize = 64;
@@ -126,7 +132,7 @@ impl Removal<'_> {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(error) => error,
         };
-        let Ok(inner) = openat(folder, name, FOLDER | OFlags::PATH, Mode::empty()) else {
+        let Ok(inner) = openat(folder, name, FOLDER | UNREAD, Mode::empty()) else {
             return Err(failed(as_file));
         };
         let top = match (self.top, self.depth.checked_sub(1)) {
