@@ -33,7 +33,7 @@ use nng::options::Options as _;
 use nng::options::transport::ipc::Permissions;
 use nng::{Listener, ListenerBuilder, Socket};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, open, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with};
 
@@ -124,7 +124,7 @@ impl Listening {
     ) -> Result<Arc<Self>> {
         let (file, door) = SocketFile::claim(address, || {
             let (hidden, door) = Door::make(&supply, address)?;
-            match move_to(&hidden, address.path()) {
+            match platform::rename_new(CWD, &hidden, address.path()) {
                 Ok(()) => Ok(door),
                 Err(error) => {
                     door.discard(&hidden);
@@ -349,18 +349,5 @@ fn hidden_path(path: &Path) -> io::Result<PathBuf> {
             Err(error) => return Err(error),
             Ok(_) => {}
         }
-    }
-}
-
-/// Renames a file, but never replaces another one.
-fn move_to(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system supports that; a hard link does as well for a
-        // moment.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
-        }
-        moved => Ok(moved?),
     }
 }

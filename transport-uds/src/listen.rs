@@ -89,7 +89,7 @@ fn make(address: &Address) -> io::Result<UnixListener> {
         .try_overwrite(false)
         .mode(0o600);
     let listener = UnixListener::from_options(options)?;
-    if let Err(error) = platform::rename_new(&folder, &hidden, Path::new(name)) {
+    if let Err(error) = platform::rename_new(&folder, Path::new(&hidden), Path::new(name)) {
         let _ = unlinkat(&folder, &hidden, AtFlags::empty());
         return Err(error);
     }

@@ -262,7 +262,7 @@ pub fn shared_memory(name: &CStr, length: u64) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// `AlreadyExists` when there is a file of the new name.
-pub fn rename_new(folder: impl AsFd, old: &str, new: &Path) -> io::Result<()> {
+pub fn rename_new(folder: impl AsFd, old: &Path, new: &Path) -> io::Result<()> {
     linkat(&folder, old, &folder, new, AtFlags::empty())?;
     unlinkat(&folder, old, AtFlags::empty())?;
     Ok(())
