@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use ekuiper_core::codec::Format;
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 
@@ -173,8 +172,7 @@ impl AsyncSink {
     fn encode(&self, rows: &(impl Serialize + ?Sized)) -> Result<Message> {
         let session = self.open()?.session();
         let mut message = Message::empty(Vec::new());
-        let format = session.live_connection().map_or(Format::Json, |connection| connection.format);
-        message.encode(rows, format).map_err(|source| session.unencodable(source))?;
+        message.encode(rows, session.format()).map_err(|source| session.unencodable(source))?;
         Ok(message)
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::buffer::trim;
-use ekuiper_core::codec::Format;
 use ekuiper_core::instant::later;
 use ekuiper_core::message::Feature;
 use ekuiper_core::throttle::Throttle;
@@ -133,27 +132,14 @@ impl Sender {
         since: Instant,
     ) -> Result<Option<Sent>> {
         let mut message = Message::empty(std::mem::take(&mut sending.buffer));
-        let encoded = self.encode(&mut message, sending, rows);
+        let current = sending.current.as_ref().map(|connection| connection.format);
+        let encoded = message.encode(rows, current.unwrap_or_else(|| self.session.format()));
+        let encoded = encoded.map_err(|source| self.session.unencodable(source));
         let sent = encoded.and_then(|()| self.transmit(sending, &message, in_company, since));
         let mut buffer = message.into_space();
         trim(&mut buffer);
         sending.buffer = buffer;
         sent
-    }
-
-    /// Encodes rows for the process that probably serves when they are sent;
-    /// without one, in what every sink reads.
-    fn encode(&self, message: &mut Message, sending: &Sending, rows: &(impl Serialize + ?Sized)) -> Result<()> {
-        let live;
-        let current = match &sending.current {
-            Some(current) => Some(current),
-            None => {
-                live = self.session.live_connection();
-                live.as_ref()
-            }
-        };
-        let format = current.map_or(Format::Json, |connection| connection.format);
-        message.encode(rows, format).map_err(|source| self.session.unencodable(source))
     }
 
     /// Sends a message; returns what is needed to wait for its acknowledgement.

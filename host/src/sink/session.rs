@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
 use ekuiper_core::address::Address;
+use ekuiper_core::codec::Format;
 use ekuiper_core::message::Control;
 use ekuiper_core::transport::TransportError;
 use ekuiper_transport_ipc::lock::{DeadlineLock, Held};
@@ -327,6 +328,12 @@ impl SinkSession {
         let state = lock(&self.state);
         let connection = state.connection.clone().filter(|_| !state.closed && !self.is_stopped());
         connection.filter(|connection| connection.is_alive() && !connection.running.is_left())
+    }
+
+    /// Returns the codec of rows for the process that probably serves when they
+    /// are sent; without one, what every sink reads.
+    pub(super) fn format(&self) -> Format {
+        self.live_connection().map_or(Format::Json, |connection| connection.format)
     }
 
     /// Has a thread close the sink, which the next sink at its addresses waits

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::net::{SocketFlags, SocketType};
 use rustix::process::{Pid, Resource, getrlimit};
 
-use super::{every_signal, set_signals};
+use super::{every_signal, set_signals, unblock_signals};
 
 /// The option to wait for a child that sends no SIGCHLD: there is none.
 pub(in crate::process) const ANY_CHILD: c_int = 0;
@@ -62,13 +62,7 @@ pub(in crate::process) fn default_signals() -> io::Result<()> {
         // SAFETY: as above.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    let mut none = std::mem::MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` writes the set whole, and cannot fail.
-    let none = unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        none.assume_init()
-    };
-    set_signals(&none).map(drop)
+    unblock_signals()
 }
 
 /// The processors that a process may use: these systems have no such limit.

@@ -15,7 +15,7 @@ use rustix::net::{SocketFlags, SocketType};
 use rustix::process::Pid;
 use rustix::thread::CpuSet;
 
-use super::{end, every_signal, set_signals};
+use super::{end, every_signal, set_signals, unblock_signals};
 
 /// Size of the stack of a program's first moments, with a page below it that
 /// nothing may touch. What runs there needs a few kilobytes.
@@ -150,13 +150,7 @@ pub(in crate::process) fn default_signals() -> io::Result<()> {
         // structure of any machine.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), no_former, SET) };
     }
-    let mut none = MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` writes the set whole, and cannot fail.
-    let none = unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        none.assume_init()
-    };
-    set_signals(&none).map(drop)
+    unblock_signals()
 }
 
 /// The processors that a process may use.

@@ -86,6 +86,17 @@ fn every_signal() -> libc::sigset_t {
     }
 }
 
+/// Blocks no signal.
+fn unblock_signals() -> io::Result<()> {
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` writes the set whole, and cannot fail.
+    let none = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        none.assume_init()
+    };
+    set_signals(&none).map(drop)
+}
+
 /// Blocks exactly these signals; returns the former mask.
 fn set_signals(mask: &libc::sigset_t) -> io::Result<libc::sigset_t> {
     let mut former = MaybeUninit::uninit();
