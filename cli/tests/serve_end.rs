@@ -44,11 +44,7 @@ fn answer(mut stream: TcpStream) -> (u16, String) {
         return (status, body.to_owned());
     }
     assert!(body.ends_with("0\r\n\r\n"), "{text}");
-    let is_length = |line: &&str| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (
-        status,
-        body.lines().filter(|line| !line.is_empty() && !is_length(line)).map(|line| line.to_owned() + "\n").collect(),
-    )
+    (status, unsteady::text(body).into_iter().map(|line| line.to_owned() + "\n").collect())
 }
 
 /// The sentence of a refusal.

@@ -13,6 +13,7 @@ use ekuiper_conformance::wait_until;
 use serde_json::{Value, json};
 use support::Bench;
 use support::served::Server;
+use unsteady::text;
 
 #[test]
 fn plugin() {
@@ -27,12 +28,6 @@ const LINES: &str = "Content-Type: application/x-ndjson\r\n";
 /// The lines of a body that came in chunks.
 fn lines(body: &str) -> Vec<Value> {
     body.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(|line: &Value| line.is_object()).collect()
-}
-
-/// The lines of a body without those of its chunks.
-fn text(body: &str) -> Vec<&str> {
-    let is_length = |line: &str| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_hexdigit());
-    body.lines().filter(|line| !line.is_empty() && !is_length(line)).collect()
 }
 
 /// Number of tuples that were read of the source `flooding` in use.

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod allocations;
+pub mod columns;
 pub mod guard;
 pub mod managed;
 pub mod packages;

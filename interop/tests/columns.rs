@@ -18,6 +18,7 @@ use ekuiper_host::arrow59::arrow_array::types::{Float64Type, Int32Type};
 use ekuiper_host::arrow59::arrow_array::*;
 use ekuiper_host::arrow59::{batches, call_columns, call_columns_async, send_batch};
 use ekuiper_host::{CallOptions, Chain, Error, Format, Host, HostBuilder, Result, Sink, c_data};
+use ekuiper_interop::columns::{batch, call, refusal};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::plugins::{Columns, Mirror};
 use serde_json::{Value, json};
@@ -45,26 +46,8 @@ fn with_columns(transport: &str, set: impl Fn(HostBuilder) -> HostBuilder, test:
     }
 }
 
-fn batch(columns: impl IntoIterator<Item = ArrayRef>) -> RecordBatch {
-    let named = columns.into_iter().enumerate().map(|(at, column)| (format!("c{at}"), column));
-    RecordBatch::try_from_iter(named).unwrap()
-}
-
 fn numbers(values: Vec<Option<f64>>) -> ArrayRef {
     Arc::new(Float64Array::from(values))
-}
-
-#[track_caller]
-fn call(host: &Host, function: &str, columns: impl IntoIterator<Item = ArrayRef>) -> ArrayRef {
-    call_columns(&host.function(function).unwrap(), &batch(columns)).unwrap()
-}
-
-#[track_caller]
-fn refusal(host: &Host, function: &str, columns: impl IntoIterator<Item = ArrayRef>) -> String {
-    match call_columns(&host.function(function).unwrap(), &batch(columns)) {
-        Err(Error::Function { text, .. }) => text,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn functions_of_columns_and_of_rows_take_both(transport: &str) {

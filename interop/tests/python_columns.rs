@@ -14,6 +14,7 @@ use ekuiper_host::arrow59::arrow_array::types::{Float64Type, Int32Type, Int64Typ
 use ekuiper_host::arrow59::arrow_array::*;
 use ekuiper_host::arrow59::{batches, call_columns, call_columns_async, send_batch};
 use ekuiper_host::{Error, Format, Host, HostBuilder};
+use ekuiper_interop::columns::{batch, call, refusal};
 use ekuiper_interop::guard::Watchdog;
 use ekuiper_interop::tools;
 use serde_json::{Value, json};
@@ -33,26 +34,8 @@ fn site(set: impl Fn(HostBuilder) -> HostBuilder) -> Site {
     Site { host: set(host).build().unwrap(), folder, _watchdog: watchdog }
 }
 
-fn batch(columns: impl IntoIterator<Item = ArrayRef>) -> RecordBatch {
-    let named = columns.into_iter().enumerate().map(|(at, column)| (format!("c{at}"), column));
-    RecordBatch::try_from_iter(named).unwrap()
-}
-
 fn numbers(values: impl IntoIterator<Item = impl Into<Option<f64>>>) -> ArrayRef {
     Arc::new(values.into_iter().map(Into::into).collect::<Float64Array>())
-}
-
-#[track_caller]
-fn call(host: &Host, function: &str, columns: impl IntoIterator<Item = ArrayRef>) -> ArrayRef {
-    call_columns(&host.function(function).unwrap(), &batch(columns)).unwrap()
-}
-
-#[track_caller]
-fn refusal(host: &Host, function: &str, columns: impl IntoIterator<Item = ArrayRef>) -> String {
-    match call_columns(&host.function(function).unwrap(), &batch(columns)) {
-        Err(Error::Function { text, .. }) => text,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]

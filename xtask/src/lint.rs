@@ -27,9 +27,10 @@ const WITH_COLUMNS: [(&str, &str); 6] = [
 /// system's own compiler.
 const ON_UNIX: &[&str] = &["ekuiper-sdk", "mirror", "ekuiper-host", "ekuiper-manager", "ekuiper-cli"];
 const ON_WINDOWS: &[&str] = &["ekuiper-core", "ekuiper-sdk", "mirror"];
+const WITHOUT_HTTPS: &[&str] = &["--no-default-features", "--features", "uds,bench"];
 const DEVELOPED_ON: [(&str, &[&str], &[&str]); 3] = [
-    ("aarch64-apple-darwin", ON_UNIX, &["--no-default-features", "--features", "uds,bench"]),
-    ("x86_64-unknown-freebsd", ON_UNIX, &["--no-default-features", "--features", "uds,bench"]),
+    ("aarch64-apple-darwin", ON_UNIX, WITHOUT_HTTPS),
+    ("x86_64-unknown-freebsd", ON_UNIX, WITHOUT_HTTPS),
     ("x86_64-pc-windows-gnu", ON_WINDOWS, &[]),
 ];
 

@@ -119,3 +119,9 @@ pub(crate) fn serve(bench: &Bench, arguments: &[&str]) -> Server {
     assert_eq!(status, 201, "{said}");
     server
 }
+
+/// The lines of a body without those of its chunks.
+pub(crate) fn text(body: &str) -> Vec<&str> {
+    let is_length = |line: &str| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_hexdigit());
+    body.lines().filter(|line| !line.is_empty() && !is_length(line)).collect()
+}
