@@ -23,8 +23,11 @@ use ekuiper_transport_ipc::platform::{Flag, Interest, MAX_READY, Poller};
 use ekuiper_transport_ipc::process;
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
+use rustix::event::PollFlags;
+use rustix::io::Errno;
 
 use crate::link::Link;
+use crate::stream::Medium;
 use ekuiper_transport_ipc::wait::{deadline_after, earlier, timeout};
 
 /// Time for which no connection is accepted after the process ran out of
@@ -70,13 +73,19 @@ pub(crate) struct Newcomer {
 
 impl Door {
     /// Starts to accept connections on `socket`.
-    pub(crate) fn open(socket: UnixListener, own: Protocol, limits: Limits, options: &Options) -> io::Result<Self> {
+    pub(crate) fn open(
+        socket: UnixListener,
+        own: Protocol,
+        limits: Limits,
+        options: &Options,
+        medium: &'static dyn Medium,
+    ) -> io::Result<Self> {
         let acceptor = Acceptor::of_this_process()?;
         let arrivals =
             Arc::new(Arrivals { waiting: Mutex::default(), some: AtomicBool::new(false), event: Flag::new()? });
         let options = options.clone();
-        let id =
-            acceptor.add(Listening { socket, own, limits, options, arrivals: arrivals.clone(), paused_until: None })?;
+        let (arriving, paused_until) = (arrivals.clone(), None);
+        let id = acceptor.add(Listening { socket, own, limits, options, medium, arrivals: arriving, paused_until })?;
         Ok(Self { id, acceptor, arrivals, is_closed: AtomicBool::new(false) })
     }
 
@@ -166,6 +175,7 @@ struct Listening {
     own: Protocol,
     limits: Limits,
     options: Options,
+    medium: &'static dyn Medium,
     arrivals: Arc<Arrivals>,
     /// The instant until which the listener is out of the poller.
     paused_until: Deadline,
@@ -256,28 +266,36 @@ impl Acceptor {
             }
             match listening.socket.accept() {
                 Ok(stream) if !process::is_admitted(&stream, &listening.options) => {}
-                // A peer that has already disconnected costs nothing.
                 Ok(stream) => {
-                    if let Ok(link) = Link::greet(stream.into(), listening.own) {
-                        let connection = Connection::new(listening.own, listening.limits.clone(), Instant::now());
-                        state.greeted(&self.poller, id, Newcomer { link, connection });
+                    let stream = listening.medium.accepted(stream.into());
+                    match stream.and_then(|stream| Link::greet(stream, listening.own)) {
+                        Ok(link) => {
+                            let connection = Connection::new(listening.own, listening.limits.clone(), Instant::now());
+                            state.greeted(&self.poller, id, Newcomer { link, connection });
+                        }
+                        // The peer dials again.
+                        Err(error) if is_shortage(&error) => return self.refuse(id, listening, &error),
+                        // A peer that has already disconnected costs nothing.
+                        Err(_) => {}
                     }
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     ErrorKind::WouldBlock => return,
-                    _ => {
-                        // One throttle for all listeners: they run out of the
-                        // same resources.
-                        static LINES: Throttle = Throttle::new();
-                        if let Some(others) = LINES.pass(Instant::now()) {
-                            tracing::warn!(%error, others, "cannot accept connections for now");
-                        }
-                        return self.pause(id, listening);
-                    }
+                    _ => return self.refuse(id, listening, &error),
                 },
             }
         }
+    }
+
+    /// Pauses a listener that lacks a resource.
+    fn refuse(&self, id: u64, listening: &mut Listening, error: &io::Error) {
+        // One throttle for all listeners: they run out of the same resources.
+        static LINES: Throttle = Throttle::new();
+        if let Some(others) = LINES.pass(Instant::now()) {
+            tracing::warn!(%error, others, "cannot accept connections for now");
+        }
+        self.pause(id, listening);
     }
 
     fn pause(&self, id: u64, listening: &mut Listening) {
@@ -285,6 +303,12 @@ impl Acceptor {
         self.poller.remove(&listening.socket);
         listening.paused_until = Some(deadline_after(PAUSE));
     }
+}
+
+/// Whether this process, or the system, lacks a resource.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))
 }
 
 impl AcceptorState {
@@ -309,6 +333,7 @@ impl AcceptorState {
     /// Reads from a known stranger that has sent something.
     fn read(&mut self, poller: &Poller, id: ConnectionId) {
         if let Some((listener, stranger)) = self.strangers.remove(&id) {
+            stranger.link.woken();
             self.hear(poller, listener, stranger);
         }
     }
@@ -318,22 +343,25 @@ impl AcceptorState {
     fn hear(&mut self, poller: &Poller, listener: u64, mut stranger: Newcomer) {
         let Newcomer { link, connection } = &mut stranger;
         let id = link.id;
-        match link.read(connection.space()) {
-            Ok(Some(count)) => connection.filled(count, Instant::now()),
-            Ok(None) => {}
-            Err(_) => return,
-        }
-        match connection.next() {
-            Ok(Some(Event::Ready)) => {
-                poller.remove(&*link);
-                if let Some(listening) = self.listening.get(&listener) {
-                    listening.arrivals.put(stranger);
+        loop {
+            match link.read(connection.space()) {
+                Ok(Some(count)) => connection.filled(count, Instant::now()),
+                Ok(None) => {}
+                Err(_) => return,
+            }
+            match connection.next() {
+                Ok(Some(Event::Ready)) => {
+                    poller.remove(&*link);
+                    if let Some(listening) = self.listening.get(&listener) {
+                        listening.arrivals.put(stranger);
+                    }
+                    return;
                 }
+                Ok(_) if link.poll_flags(PollFlags::IN).is_empty() => {}
+                Ok(_) => break,
+                Err(reason) => return tracing::debug!(connection = id.0, %reason, "connection closed"),
             }
-            Ok(_) => {
-                self.strangers.insert(id, (listener, stranger));
-            }
-            Err(reason) => tracing::debug!(connection = id.0, %reason, "connection closed"),
         }
+        self.strangers.insert(id, (listener, stranger));
     }
 }

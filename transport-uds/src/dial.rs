@@ -12,6 +12,7 @@ use ekuiper_transport_ipc::{connect, process};
 use rustix::io::Errno;
 
 use crate::link::Link;
+use crate::stream::Medium;
 
 /// Pause after the first failed attempt; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -25,6 +26,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Dialer {
     pub(crate) address: Address,
     options: Options,
+    medium: &'static dyn Medium,
     pause: Duration,
     /// The earliest instant of the next attempt.
     pub(crate) next: Option<Instant>,
@@ -33,8 +35,9 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    pub(crate) fn new(address: &Address, options: &Options) -> Self {
-        Self { address: address.clone(), options: options.clone(), pause: FIRST_PAUSE, next: None, shortage: None }
+    pub(crate) fn new(address: &Address, options: &Options, medium: &'static dyn Medium) -> Self {
+        let (address, options) = (address.clone(), options.clone());
+        Self { address, options, medium, pause: FIRST_PAUSE, next: None, shortage: None }
     }
 
     /// Makes an attempt and returns a connection on which our header was sent;
@@ -58,7 +61,7 @@ impl Dialer {
             }
             // A listener with a full backlog yields a socket that is not
             // connected: our header cannot be sent.
-            Link::greet(stream, own)
+            Link::greet(self.medium.dialled(stream)?, own)
         });
         match connected {
             Ok(link) => Some(link),

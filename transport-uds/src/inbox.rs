@@ -9,7 +9,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
-use rustix::event::PollFd;
+use rustix::event::{PollFd, PollFlags};
 
 use rustix::io::Errno;
 
@@ -18,6 +18,7 @@ use crate::dial::Dialer;
 use crate::link::Link;
 use crate::listen::Listener;
 use crate::spin::Spinner;
+use crate::stream::Medium;
 use ekuiper_transport_ipc::platform::{Interest, PEER_CLOSED, Poller};
 use ekuiper_transport_ipc::receiving::{Incoming, ReceiverLock};
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout, wait_for};
@@ -80,6 +81,9 @@ struct Slot {
     /// Whether the connection has ended; the slot is removed once its messages
     /// are delivered.
     ended: bool,
+    /// Whether the readiness descriptor reports the connection although its
+    /// socket is not readable.
+    is_reported: bool,
 }
 
 /// An item that arrived completely.
@@ -125,6 +129,7 @@ impl Inbox {
         options: &Options,
         max_message: u64,
         skip_up_to: u64,
+        medium: &'static dyn Medium,
     ) -> Result<Self> {
         let address = endpoint.address().clone();
         let fail = |error: io::Error| io_error("create a socket for", &address, error);
@@ -138,11 +143,11 @@ impl Inbox {
         let spinner = Spinner::new(options.spin);
         match endpoint {
             Endpoint::Listen(address) => {
-                let bound = Listener::bind(address, own, limits.clone(), options)?;
+                let bound = Listener::bind(address, own, limits.clone(), options, medium)?;
                 poller.add(&bound, LISTENER, Interest::Input).map_err(refused)?;
                 listener = Some(bound);
             }
-            Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address, options)),
+            Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address, options, medium)),
         }
         let reader = ReceiverLock::new((reader, spinner));
         let max_connections = options.max_connections;
@@ -210,10 +215,39 @@ impl Inbox {
         &self,
         buffer: &mut Vec<u8>,
         deadline: Deadline,
-        mut judge: impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
+        judge: impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
     ) -> Result<Incoming<T>> {
         let mut guard = self.reader.enter(&self.closing)?;
         let (reader, spinner) = &mut *guard;
+        let received = self.receive_with(reader, spinner, buffer, deadline, judge);
+        for slot in reader.slots.iter_mut().filter(|slot| !slot.link.is_socket()) {
+            self.report(slot);
+        }
+        received
+    }
+
+    /// Makes the readiness descriptor report a connection that has something,
+    /// or will have: the next caller may wait for the descriptor first.
+    fn report(&self, slot: &mut Slot) {
+        if !slot.is_reported && (slot.readable || slot.link.poll_flags(PollFlags::IN).is_empty()) {
+            // A socket that nothing is written to is always writable.
+            slot.is_reported = self.listen_for(&slot.link, Interest::InputOrRoom);
+        }
+    }
+
+    /// Changes what the readiness descriptor reports of a connection's socket.
+    fn listen_for(&self, link: &Link, interest: Interest) -> bool {
+        self.poller.arm(link, link.id.0, interest).is_ok()
+    }
+
+    fn receive_with<T>(
+        &self,
+        reader: &mut Reader,
+        spinner: &mut Spinner,
+        buffer: &mut Vec<u8>,
+        deadline: Deadline,
+        mut judge: impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
+    ) -> Result<Incoming<T>> {
         let mut waited = false;
         let mut rounds = LATE_ROUNDS;
         let (mut deadline, mut is_last) = (deadline, false);
@@ -266,12 +300,13 @@ impl Inbox {
             }
             // Reading is cheaper than asking whether there is something to
             // read.
-            if is_attempt && slot.connection.deadline().is_none() {
+            if is_attempt && slot.connection.deadline().is_none() && slot.link.is_socket() {
                 slot.readable = true;
                 return Ok(());
             }
             if !is_attempt {
                 let look = || {
+                    slot.link.withdraw();
                     let found = slot.read() || self.has_newcomers() || self.closing.ends_waits();
                     found.then_some(())
                 };
@@ -324,16 +359,24 @@ impl Inbox {
     /// until `deadline`; dials meanwhile.
     fn watch(&self, reader: &mut Reader, deadline: Deadline) -> Result<()> {
         let mut until = deadline;
-        for slot in &reader.slots {
-            until = earlier(until, slot.connection.deadline());
-        }
         until = earlier(until, self.connect(reader));
+        for slot in &mut reader.slots {
+            until = earlier(until, slot.connection.deadline());
+            if !slot.readable && slot.link.poll_flags(PollFlags::IN).is_empty() {
+                slot.readable = true;
+                until = Some(Instant::now());
+            }
+        }
         let waited = self.poller.wait(timeout(until).as_ref(), |id| match id {
             // Checked before the next message is received.
             CLOSING | LISTENER => {}
             id => {
                 if let Some(slot) = reader.slots.iter_mut().find(|slot| slot.link.id.0 == id) {
+                    slot.link.woken();
                     slot.readable = true;
+                    if slot.is_reported {
+                        slot.is_reported = !self.listen_for(&slot.link, Interest::Input);
+                    }
                 }
             }
         });
@@ -425,7 +468,8 @@ impl Inbox {
         }
         drop(links);
         let is_new = connection.is_ready();
-        reader.slots.push(Slot { link, connection, is_new, readable: true, has_spoken: false, ended: false });
+        let (has_spoken, ended, is_reported) = (false, false, false);
+        reader.slots.push(Slot { link, connection, is_new, readable: true, has_spoken, ended, is_reported });
     }
 
     fn forget(&self, link: &Arc<Link>) {

@@ -9,6 +9,8 @@
 //! message whose sender's deadline has passed. Modules:
 //!
 //! - `dial`, `listen`, `acceptor`: making connections;
+//! - [`stream`]: what carries the bytes of a connection, the socket itself or a
+//!   medium of another crate;
 //! - `link`: writing frames to one connection, reading bytes from it;
 //! - `outbox`, `flusher`: batches of posted frames;
 //! - `inbox`: receiving from many connections in turn;
@@ -31,10 +33,13 @@ mod push;
 mod reply;
 mod request;
 mod spin;
+pub mod stream;
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Request, Result, Transport};
 use ekuiper_transport_ipc::retained::{RetainedPull, RetainedTransport};
+
+use crate::stream::Sockets;
 
 /// The transport that speaks SP over Unix domain sockets.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,24 +58,24 @@ impl Transport for UdsTransport {
     }
 
     fn push(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn Push>> {
-        Ok(Box::new(push::UdsPush::new(endpoint, options)?))
+        Ok(Box::new(push::UdsPush::new(endpoint, options, &Sockets)?))
     }
 
     fn pull(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn Pull>> {
-        Ok(Box::new(pull::UdsPull::new(endpoint, options)?))
+        Ok(Box::new(pull::UdsPull::new(endpoint, options, &Sockets)?))
     }
 
     fn request(&self, address: &Address, options: &Options) -> Result<Box<dyn Request>> {
-        Ok(Box::new(request::UdsRequest::socket(address, options)?))
+        Ok(Box::new(request::UdsRequest::socket(address, options, &Sockets)?))
     }
 
     fn reply(&self, address: &Address, options: &Options) -> Result<Box<dyn Reply>> {
-        Ok(Box::new(reply::UdsReply::new(address, options)?))
+        Ok(Box::new(reply::UdsReply::new(address, options, &Sockets)?))
     }
 }
 
 impl RetainedTransport for UdsTransport {
     fn retained_pull(&self, endpoint: &Endpoint, options: &Options) -> Result<Box<dyn RetainedPull>> {
-        Ok(Box::new(pull::UdsPull::new(endpoint, options)?))
+        Ok(Box::new(pull::UdsPull::new(endpoint, options, &Sockets)?))
     }
 }

@@ -1,7 +1,7 @@
 //! One connection: writing frames and reading bytes.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use ekuiper_core::sp::{FRAME_HEADER, MAX_WORDS, Protocol, frame_header};
 use ekuiper_core::transport::{ConnectionId, Deadline, Result, TransportError};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 
 use crate::spin::Spinner;
-use ekuiper_transport_ipc::platform::{NO_SIGNAL, unread};
-use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, wait_for};
+use crate::stream::Stream;
+use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed};
 
 /// Maximum length of a body that is copied behind its header so that one plain
 /// write sends both: cheaper than a vectored write.
@@ -24,15 +23,11 @@ const COPY_UP_TO: usize = 1024;
 /// Maximum length of what precedes a body: frame header and backtrace.
 const MAX_HEAD: usize = FRAME_HEADER + MAX_WORDS * 4;
 
-/// Writes never block in the kernel, since closing the socket must end a wait
-/// too.
-const NO_WAIT: SendFlags = NO_SIGNAL.union(SendFlags::DONTWAIT);
-
-/// A connected socket. Its id is unique in this process.
+/// A connection. Its id is unique in this process.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) id: ConnectionId,
-    stream: OwnedFd,
+    stream: Box<dyn Stream>,
     /// Whether a frame is being finished in the background.
     unfinished: AtomicBool,
     /// Whether finishing a frame in the background has failed.
@@ -52,11 +47,11 @@ pub(crate) enum Written {
 }
 
 impl Link {
-    /// Wraps a connected, non-blocking socket and sends our header on it.
-    pub(crate) fn greet(stream: OwnedFd, own: Protocol) -> io::Result<Self> {
+    /// Wraps a new connection and sends our header on it.
+    pub(crate) fn greet(stream: Box<dyn Stream>, own: Protocol) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // A new socket's buffer has room for these eight bytes.
-        match send(&stream, &own.header(), NO_SIGNAL)? {
+        // A new connection has room for these eight bytes.
+        match stream.send(&own.header(), &[])? {
             8 => {
                 let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
                 Ok(Self { id, stream, unfinished: AtomicBool::new(false), cut_off: AtomicBool::new(false) })
@@ -160,19 +155,14 @@ impl Link {
         self.cut_off.load(Ordering::Acquire)
     }
 
-    /// Writes as much of both pieces as the kernel has room for.
+    /// Writes as much of both pieces as there is room for.
     pub(crate) fn send(&self, head: &[u8], tail: &[u8]) -> rustix::io::Result<usize> {
-        if tail.is_empty() {
-            return send(&self.stream, head, NO_WAIT);
-        }
-        let pieces = [IoSlice::new(head), IoSlice::new(tail)];
-        sendmsg(&self.stream, &pieces, &mut SendAncillaryBuffer::default(), NO_WAIT)
+        self.stream.send(head, tail)
     }
 
     fn wait_writable(&self, closing: &Closing, stall: Duration, deadline: Deadline) -> Result<()> {
         let stalled = Instant::now().checked_add(stall);
-        let mut fds = [PollFd::new(&self.stream, PollFlags::OUT), PollFd::new(closing, PollFlags::IN)];
-        let waited = wait_for(&mut fds, earlier(stalled, deadline));
+        let waited = self.stream.wait(PollFlags::OUT, Some(closing), earlier(stalled, deadline));
         closing.check()?;
         if waited.is_err() && has_passed(stalled) { Err(TransportError::Disconnected) } else { Ok(()) }
     }
@@ -182,20 +172,20 @@ impl Link {
     /// # Errors
     /// The peer is gone.
     pub(crate) fn read(&self, space: &mut [u8]) -> Result<Option<usize>> {
-        self.receive(space, RecvFlags::DONTWAIT)
+        Self::read_with(|| self.stream.receive(space))
     }
 
     /// Reads bytes, and blocks until there are some or either side has closed
     /// the connection. Requires [`let_reads_wait`](Self::let_reads_wait).
     pub(crate) fn read_waiting(&self, space: &mut [u8]) -> Result<Option<usize>> {
-        self.receive(space, RecvFlags::empty())
+        Self::read_with(|| self.stream.receive_waiting(space))
     }
 
-    fn receive(&self, space: &mut [u8], flags: RecvFlags) -> Result<Option<usize>> {
+    fn read_with(mut receive: impl FnMut() -> rustix::io::Result<usize>) -> Result<Option<usize>> {
         loop {
-            match recv(&self.stream, &mut *space, flags) {
-                Ok((0, _)) => return Err(TransportError::Disconnected),
-                Ok((count, _)) => return Ok(Some(count)),
+            match receive() {
+                Ok(0) => return Err(TransportError::Disconnected),
+                Ok(count) => return Ok(Some(count)),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
                 Err(_) => return Err(TransportError::Disconnected),
@@ -205,7 +195,37 @@ impl Link {
 
     /// Makes [`read_waiting`](Self::read_waiting) block.
     pub(crate) fn let_reads_wait(&self) -> io::Result<()> {
-        Ok(rustix::io::ioctl_fionbio(&self.stream, false)?)
+        self.stream.let_reads_wait()
+    }
+
+    /// Whether the socket itself polls readable and writable.
+    pub(crate) fn is_socket(&self) -> bool {
+        self.stream.is_socket()
+    }
+
+    /// The flags to poll the descriptor for; none if `interest` is met already.
+    pub(crate) fn poll_flags(&self, interest: PollFlags) -> PollFlags {
+        self.stream.poll_flags(interest)
+    }
+
+    /// Withdraws what [`poll_flags`](Self::poll_flags) has prepared.
+    pub(crate) fn withdraw(&self) {
+        self.stream.withdraw();
+    }
+
+    /// Takes back what has made the descriptor readable.
+    pub(crate) fn woken(&self) {
+        self.stream.woken();
+    }
+
+    /// Waits as [`Stream::wait`] does.
+    pub(crate) fn wait(&self, interest: PollFlags, closing: Option<&Closing>, deadline: Deadline) -> Result<()> {
+        self.stream.wait(interest, closing, deadline)
+    }
+
+    /// Ends waits of this process, which check whether the socket is closed.
+    pub(crate) fn wake(&self) {
+        self.stream.wake();
     }
 
     /// Whether the peer has read everything that was written, or is gone.
@@ -215,22 +235,21 @@ impl Link {
         self.is_cut_off() || !self.is_unfinished() && self.unread() == 0
     }
 
-    /// The number of bytes that the peer has not read, as the kernel counts
-    /// them.
+    /// Amount of sent data that the peer has not read.
     pub(crate) fn unread(&self) -> usize {
-        unread(self.stream.as_fd())
+        self.stream.unread()
     }
 
     /// Tells the peer that nothing more will be sent: one that only sends then
     /// closes the connection. Messages that it sends until then can be read.
     pub(crate) fn send_no_more(&self) {
-        let _ = shutdown(&self.stream, Shutdown::Write);
+        self.stream.send_no_more();
     }
 
     /// Closes the connection in both directions, even while other threads hold
     /// the link.
     pub(crate) fn shutdown(&self) {
-        let _ = shutdown(&self.stream, Shutdown::Both);
+        self.stream.shutdown();
     }
 }
 
@@ -266,7 +285,7 @@ fn finish(link: &Link, mut rest: &[u8], stall: Duration) -> rustix::io::Result<(
             // This wait also ends when either side closes the connection.
             Err(Errno::AGAIN) => {
                 let give_up = Instant::now().checked_add(stall);
-                wait_for(&mut [PollFd::new(link, PollFlags::OUT)], give_up).map_err(|_| Errno::TIMEDOUT)?;
+                link.wait(PollFlags::OUT, None, give_up).map_err(|_| Errno::TIMEDOUT)?;
             }
             Err(errno) => return Err(errno),
         }

@@ -16,6 +16,7 @@ use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
 use rustix::fs::{AtFlags, Mode, OFlags, open, unlinkat};
 
 use crate::acceptor::{Door, Newcomer};
+use crate::stream::Medium;
 use ekuiper_transport_ipc::platform;
 use ekuiper_transport_ipc::socket_file::SocketFile;
 use ekuiper_transport_ipc::wait::io_error;
@@ -33,10 +34,16 @@ pub(crate) struct Listener {
 impl Listener {
     /// Listens as a socket that speaks `own`; its peers are subject to
     /// `limits`.
-    pub(crate) fn bind(address: &Address, own: Protocol, limits: Limits, options: &Options) -> Result<Self> {
+    pub(crate) fn bind(
+        address: &Address,
+        own: Protocol,
+        limits: Limits,
+        options: &Options,
+        medium: &'static dyn Medium,
+    ) -> Result<Self> {
         let fail = |source| io_error("listen on", address, source);
         let (file, socket) = SocketFile::claim(address, || make(address).map_err(fail))?;
-        let door = Door::open(socket, own, limits, options).map_err(fail)?;
+        let door = Door::open(socket, own, limits, options, medium).map_err(fail)?;
         Ok(Self { file: Mutex::new(Some(file)), door })
     }
 

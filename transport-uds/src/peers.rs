@@ -253,6 +253,7 @@ impl Slot {
         if self.gone {
             return;
         }
+        self.link.woken();
         match self.link.read(self.connection.space()) {
             Ok(Some(count)) => self.connection.filled(count, now),
             Ok(None) => {}

@@ -7,14 +7,15 @@ use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Pull, P
 use ekuiper_transport_ipc::retained::RetainedPull;
 
 use crate::inbox::{Content, Inbox, Verdict};
+use crate::stream::Medium;
 
 #[derive(Debug)]
 pub(crate) struct UdsPull(Inbox);
 
 impl UdsPull {
-    pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Self> {
+    pub(crate) fn new(endpoint: &Endpoint, options: &Options, medium: &'static dyn Medium) -> Result<Self> {
         let max = options.max_message as u64;
-        Inbox::new(Protocol::Pull, endpoint, options, max, 0).map(Self)
+        Inbox::new(Protocol::Pull, endpoint, options, max, 0, medium).map(Self)
     }
 }
 
@@ -66,6 +67,7 @@ mod tests {
 
     use super::*;
     use crate::push::UdsPush;
+    use crate::stream::Sockets;
 
     /// A peer like mangos's does not resend a message that it could not write:
     /// it must learn that it should close before that can happen.
@@ -75,7 +77,7 @@ mod tests {
         let address = Address::new(folder.path().join("data.ipc")).unwrap();
         let options = Options::default();
         let soon = Some(Instant::now() + Duration::from_secs(20));
-        let pull = UdsPull::new(&Endpoint::Listen(address.clone()), &options).unwrap();
+        let pull = UdsPull::new(&Endpoint::Listen(address.clone()), &options, &Sockets).unwrap();
         let connect = || {
             let mut peer = UnixStream::connect(address.path()).unwrap();
             peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -94,7 +96,7 @@ mod tests {
             peer.read_to_end(&mut Vec::new()).expect("it is told to close");
         }
         // They have closed, and the next messages arrive at the next socket.
-        let next = UdsPull::new(&Endpoint::Listen(address.clone()), &options).unwrap();
+        let next = UdsPull::new(&Endpoint::Listen(address.clone()), &options, &Sockets).unwrap();
         let _peer = connect();
         assert!(matches!(next.receive(&mut buffer, soon), Ok(PullEvent::Connected(_))));
         pull.hand_over(soon);
@@ -106,8 +108,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let address = Address::new(folder.path().join("data.ipc")).unwrap();
         let (options, soon) = (Options::default(), Some(Instant::now() + Duration::from_secs(10)));
-        let pull = UdsPull::new(&Endpoint::Listen(address.clone()), &options).unwrap();
-        let push = UdsPush::new(&Endpoint::Dial(address), &options).unwrap();
+        let pull = UdsPull::new(&Endpoint::Listen(address.clone()), &options, &Sockets).unwrap();
+        let push = UdsPush::new(&Endpoint::Dial(address), &options, &Sockets).unwrap();
         push.connect(soon).unwrap();
         let PullEvent::Connected(connection) = pull.receive(&mut Vec::new(), soon).unwrap() else { panic!("no peer") };
         let held = pull.retain(connection).unwrap();

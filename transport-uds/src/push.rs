@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::Protocol;
 use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result, TransportError};
@@ -15,6 +15,7 @@ use crate::inbox::limits;
 use crate::listen::Listener;
 use crate::outbox::Gone;
 use crate::peers::{Links, Peers, Terms};
+use crate::stream::Medium;
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::platform::PEER_CLOSED;
 use ekuiper_transport_ipc::receiving::check_length;
@@ -45,14 +46,14 @@ struct Socket {
 }
 
 impl UdsPush {
-    pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Self> {
+    pub(crate) fn new(endpoint: &Endpoint, options: &Options, medium: &'static dyn Medium) -> Result<Self> {
         let closing = Closing::new(endpoint.address())?;
         let (mut dialer, mut listener) = (None, None);
         match endpoint {
             Endpoint::Listen(address) => {
-                listener = Some(Listener::bind(address, Protocol::Push, limits(options, 0, 0), options)?);
+                listener = Some(Listener::bind(address, Protocol::Push, limits(options, 0, 0), options, medium)?);
             }
-            Endpoint::Dial(address) => dialer = Some(Dialer::new(address, options)),
+            Endpoint::Dial(address) => dialer = Some(Dialer::new(address, options, medium)),
         }
         Ok(Self(Arc::new_cyclic(|own| Socket {
             options: options.clone(),
@@ -101,7 +102,11 @@ impl Socket {
         let closing = PollFd::new(&self.closing, PollFlags::IN);
         let mut of_slots = peers.slots.iter().map(|slot| {
             let write = if slot.connection.is_ready() { interest } else { PollFlags::empty() };
-            PollFd::new(&slot.link, PollFlags::IN | PEER_CLOSED | write)
+            let flags = slot.link.poll_flags(PollFlags::IN | PEER_CLOSED | write);
+            if flags.is_empty() {
+                until = Some(Instant::now());
+            }
+            PollFd::new(&slot.link, flags)
         });
         let (waited, only_room) = match (&self.listener, of_slots.len()) {
             // The usual case, without an allocation.
@@ -181,6 +186,7 @@ impl Socket {
             if let Some(listener) = &self.listener {
                 listener.close();
             }
+            self.links.lock().iter().for_each(|link| link.wake());
             self.peers.look_again();
             // Posted messages are written before the connections end, as far as
             // they fit.
@@ -214,11 +220,18 @@ impl Push for UdsPush {
         let socket = &*self.0;
         let mut peers = socket.peers.lock_open(&socket.closing, deadline)?;
         socket.refresh(&mut peers);
+        let mut is_late = false;
         while !peers.any_is_ready() {
-            if let Err(error) = socket.wait(&mut peers, deadline, PollFlags::empty()) {
+            let waited = if is_late {
+                Err(TransportError::Timeout)
+            } else {
+                socket.wait(&mut peers, deadline, PollFlags::empty())
+            };
+            if let Err(error) = waited {
                 let dialer = peers.dialer.as_ref().filter(|_| matches!(error, TransportError::Timeout));
                 return Err(dialer.map_or(error, Dialer::timeout));
             }
+            is_late = has_passed(deadline);
         }
         Ok(())
     }
@@ -267,7 +280,7 @@ impl Push for UdsPush {
     fn room(&self) -> Option<Arc<dyn AsFd + Send + Sync>> {
         // With several peers, any may have room.
         match &self.0.links.lock()[..] {
-            [link] => Some(link.clone()),
+            [link] if link.is_socket() => Some(link.clone()),
             _ => None,
         }
     }
@@ -296,7 +309,6 @@ mod tests {
     use ekuiper_core::address::Address;
 
     use super::*;
-    use std::time::Instant;
 
     /// A sender whose only peer disconnects just before it writes has no peer
     /// to wait for, and no failed attempt behind it: it dials, and does not
@@ -305,7 +317,7 @@ mod tests {
     fn a_wait_without_a_connection_dials() {
         let folder = tempfile::tempdir().unwrap();
         let endpoint = Endpoint::Dial(Address::new(folder.path().join("nobody")).unwrap());
-        let push = UdsPush::new(&endpoint, &Options::default()).unwrap();
+        let push = UdsPush::new(&endpoint, &Options::default(), &crate::stream::Sockets).unwrap();
         let mut peers = push.0.peers.try_lock().unwrap();
         let deadline = Some(Instant::now() + Duration::from_secs(30));
         push.0.wait(&mut peers, deadline, PollFlags::OUT).unwrap();

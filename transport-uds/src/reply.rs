@@ -12,16 +12,17 @@ use ekuiper_core::transport::{
     ConnectionId, Deadline, Endpoint, Options, PeerProcess, Reply, ReplyEvent, RequestId, Result, Ticket,
     TransportError,
 };
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 
 use crate::inbox::{Content, Inbox, Verdict};
 use crate::link::{Link, Written};
 use crate::spin::Spinner;
+use crate::stream::Medium;
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::open_request::{OpenRequest, Tickets};
 use ekuiper_transport_ipc::process::peer_process;
 use ekuiper_transport_ipc::receiving::{Asked, check_length};
-use ekuiper_transport_ipc::wait::{has_passed, wait_for};
+use ekuiper_transport_ipc::wait::has_passed;
 
 /// Maximum length of an oversize request that is skipped; a longer one ends its
 /// connection.
@@ -45,14 +46,14 @@ struct ReplyConnection {
 }
 
 impl UdsReply {
-    pub(crate) fn new(address: &Address, options: &Options) -> Result<Self> {
+    pub(crate) fn new(address: &Address, options: &Options, medium: &'static dyn Medium) -> Result<Self> {
         // Room for the longest backtrace; the body's own length is checked when
         // it is known.
         let max = (options.max_message as u64).saturating_add(MAX_WORDS as u64 * 4);
         let skip = SKIP_UP_TO.max(max);
         let endpoint = Endpoint::Listen(address.clone());
         Ok(Self {
-            inbox: Inbox::new(Protocol::Reply, &endpoint, options, max, skip)?,
+            inbox: Inbox::new(Protocol::Reply, &endpoint, options, max, skip, medium)?,
             options: options.clone(),
             tickets: Tickets::default(),
             peers: RwLock::default(),
@@ -108,8 +109,7 @@ impl UdsReply {
                 // There may be room, but for the rest of an earlier answer.
                 Ok(Written::Nothing) if is_late => return Err(TransportError::Timeout),
                 Ok(Written::Nothing) => {
-                    let mut fds = [PollFd::new(&peer.link, PollFlags::OUT), PollFd::new(closing, PollFlags::IN)];
-                    wait_for(&mut fds, deadline)?;
+                    peer.link.wait(PollFlags::OUT, Some(closing), deadline)?;
                     closing.check()?;
                     is_late = has_passed(deadline);
                 }

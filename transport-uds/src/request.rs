@@ -16,6 +16,7 @@ use crate::dial::Dialer;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
 use crate::spin::Spinner;
+use crate::stream::Medium;
 
 /// Number of reads before the deadline is checked again: more than the kernel's
 /// buffer holds.
@@ -47,7 +48,11 @@ struct RequestConnection {
 }
 
 impl UdsRequest {
-    pub(crate) fn socket(address: &Address, options: &Options) -> Result<RequestSocket<Self>> {
+    pub(crate) fn socket(
+        address: &Address,
+        options: &Options,
+        medium: &'static dyn Medium,
+    ) -> Result<RequestSocket<Self>> {
         let wire = Self {
             // A reply is its body and four bytes of id.
             limits: limits(options, (options.max_message as u64).saturating_add(4), 0),
@@ -56,7 +61,7 @@ impl UdsRequest {
             link: Mutex::default(),
         };
         let [spinner, write_spinner] = [(); 2].map(|()| Spinner::new(options.spin));
-        let state = RequestState { dialer: Dialer::new(address, options), peer: None, spinner, write_spinner };
+        let state = RequestState { dialer: Dialer::new(address, options, medium), peer: None, spinner, write_spinner };
         RequestSocket::new(address, options, wire, state)
     }
 
@@ -78,7 +83,7 @@ impl UdsRequest {
     fn wait(&self, peer: Option<(&RequestConnection, PollFlags)>, until: Deadline, deadline: Deadline) -> Result<()> {
         let waited = match peer {
             // Closing ends the connection, and thereby this wait.
-            Some((peer, flags)) => wait_for(&mut [PollFd::new(&peer.link, flags)], until),
+            Some((peer, flags)) => peer.link.wait(flags, None, until),
             None => wait_for(&mut [PollFd::new(&self.closing, PollFlags::IN)], until),
         };
         self.closing.check()?;
@@ -249,7 +254,7 @@ impl RequestConnection {
         let until = earlier(until, self.connection.deadline());
         spinner.sleep(|| {
             if until.is_some() {
-                let _ = wait_for(&mut [PollFd::new(&self.link, PollFlags::IN)], until);
+                let _ = self.link.wait(PollFlags::IN, None, until);
                 return Ok(true);
             }
             // Closing ends the connection, and thereby this wait.

@@ -92,11 +92,16 @@ impl Poller {
     /// It cannot be waited for, or the system has no room for it.
     pub fn add(&self, descriptor: impl AsFd, id: u64, interest: Interest) -> rustix::io::Result<()> {
         let descriptor = descriptor.as_fd();
-        let once = if interest == Interest::Input { EventFlags::empty() } else { EventFlags::ONESHOT };
-        self.change(event(descriptor, id, interest == Interest::RoomOnce, EventFlags::ADD | once))
+        let (filters, once): (&[bool], _) = match interest {
+            Interest::Input => (&[false], EventFlags::empty()),
+            Interest::InputOrRoom => (&[false, true], EventFlags::empty()),
+            Interest::InputOnce => (&[false], EventFlags::ONESHOT),
+            Interest::RoomOnce => (&[true], EventFlags::ONESHOT),
+        };
+        filters.iter().try_for_each(|is_room| self.change(event(descriptor, id, *is_room, EventFlags::ADD | once)))
     }
 
-    /// Arms a descriptor that is reported once, again or for something else.
+    /// Arms a descriptor that is reported once again, or changes what is reported.
     ///
     /// # Errors
     /// As [`add`](Self::add).

@@ -93,7 +93,7 @@ impl Poller {
         epoll::add(&self.0, descriptor, epoll::EventData::new_u64(id), flags(interest))
     }
 
-    /// Arms a descriptor that is reported once, again or for something else.
+    /// Arms a descriptor that is reported once again, or changes what is reported.
     ///
     /// # Errors
     /// [`Errno::NOENT`]: it is not in the set.
@@ -132,6 +132,7 @@ impl AsFd for Poller {
 fn flags(interest: Interest) -> epoll::EventFlags {
     match interest {
         Interest::Input => epoll::EventFlags::IN,
+        Interest::InputOrRoom => epoll::EventFlags::IN | epoll::EventFlags::OUT,
         Interest::InputOnce => epoll::EventFlags::IN | epoll::EventFlags::ONESHOT,
         Interest::RoomOnce => epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT,
     }

@@ -26,7 +26,9 @@ pub(crate) use system::{parent, peer, peer_inode};
 pub enum Interest {
     /// There is something to read, or the peer has closed.
     Input,
-    /// The same, once: not again until the descriptor is [armed](Poller::arm).
+    /// The same, or there is room to write.
+    InputOrRoom,
+    /// There is something to read, once: not again until the descriptor is [armed](Poller::arm).
     InputOnce,
     /// There is room to write, once.
     RoomOnce,
