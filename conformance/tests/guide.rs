@@ -78,7 +78,7 @@ fn each_case_has_a_row() {
 fn each_exception_is_explained() {
     let guide = page("conformance.md");
     let table = guide.split_once("## Exceptions").unwrap().1;
-    let lists = [("transport-nng", 11), ("transport-zeromq", 1)].map(|(transport, at_least)| {
+    let lists = [("transport-nng", 11), ("transport-zeromq", 1), ("transport-shm", 1)].map(|(transport, at_least)| {
         let path = root().join(transport).join("tests/conformance/main.rs");
         let list = std::fs::read_to_string(path).unwrap();
         let named = list.lines().filter_map(|line| line.trim().split_once(": Exception::"));

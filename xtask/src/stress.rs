@@ -5,10 +5,10 @@ use crate::process::{cargo, execute};
 use crate::tools;
 
 /// Whose suites there are.
-const TRANSPORTS: [&str; 3] = ["uds", "nng", "zeromq"];
+const TRANSPORTS: [&str; 4] = ["uds", "nng", "zeromq", "shm"];
 
 const USAGE: &str =
-    "cargo xtask stress takes [--minutes N|--seconds N] [--seed S] and names of transports: uds, nng, zeromq";
+    "cargo xtask stress takes [--minutes N|--seconds N] [--seed S] and names of transports: uds, nng, zeromq, shm";
 
 /// Runs the stress cases of the named transports, or of all, each for so long.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
