@@ -93,8 +93,8 @@ const RUST_KEYWORDS: &str = "abstract as async await become box break const cont
 /// plugin depends on.
 const RUST_CRATES: &str = "std core alloc proc_macro test deps examples incremental main bool char str f16 f32 f64 \
     f128 i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize ekuiper_sdk ekuiper_core ekuiper_host \
-    ekuiper_transport_ipc ekuiper_transport_uds ekuiper_transport_nng ekuiper_transport_zeromq schemars serde \
-    serde_json tempfile tracing con prn aux nul";
+    ekuiper_transport_ipc ekuiper_transport_uds ekuiper_transport_nng ekuiper_transport_zeromq \
+    ekuiper_transport_shm schemars serde serde_json tempfile tracing con prn aux nul";
 
 const PYTHON_KEYWORDS: &str = "False None True and as assert async await break class continue def del elif else except \
     finally for from global if import in is lambda nonlocal not or pass raise return try while with yield match case \

@@ -17,7 +17,7 @@ pub struct LaunchOptions {
     /// Maximum time for the host to accept a message, in milliseconds.
     #[serde(default = "default_send_timeout")]
     pub send_timeout: u64,
-    /// The transport to use: `uds`, `nng` or `zeromq`. Absent: `uds`.
+    /// The transport to use: `uds`, `nng`, `zeromq` or `shm`. Absent: `uds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
     /// The folder of all sockets. Absent: `/tmp`, as in eKuiper.

@@ -6,8 +6,8 @@ use ekuiper_core::transport::Transport;
 
 use crate::{Error, Result};
 
-#[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq")))]
-compile_error!("enable a transport of ekuiper-host: feature \"uds\" (the default), \"nng\" or \"zeromq\"");
+#[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq", feature = "shm")))]
+compile_error!("enable a transport of ekuiper-host: feature \"uds\" (the default), \"nng\", \"zeromq\" or \"shm\"");
 
 /// Returns the transport of this name.
 pub(crate) fn by_name(name: &str) -> Result<Arc<dyn Transport>> {
@@ -33,5 +33,7 @@ fn built() -> Vec<Arc<dyn Transport>> {
         Arc::new(ekuiper_transport_nng::NngTransport::new()),
         #[cfg(feature = "zeromq")]
         Arc::new(ekuiper_transport_zeromq::ZeromqTransport::new()),
+        #[cfg(feature = "shm")]
+        Arc::new(ekuiper_transport_shm::ShmTransport::new()),
     ]
 }

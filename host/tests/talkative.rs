@@ -25,6 +25,8 @@ fn transports() -> Vec<Arc<dyn Transport>> {
         Arc::new(ekuiper_transport_nng::NngTransport::new()),
         #[cfg(feature = "zeromq")]
         Arc::new(ekuiper_transport_zeromq::ZeromqTransport::new()),
+        #[cfg(feature = "shm")]
+        Arc::new(ekuiper_transport_shm::ShmTransport::new()),
     ]
 }
 

@@ -36,7 +36,7 @@ macro_rules! over_each_transport {
     };
 }
 
-/// The same, and over the transport that only our host and our SDK have.
+/// The same, and over the transports that only our host and our SDK have.
 #[macro_export]
 macro_rules! over_each_transport_of_ours {
     ($($name:ident),* $(,)?) => {
@@ -44,6 +44,10 @@ macro_rules! over_each_transport_of_ours {
         #[cfg(feature = "zeromq")]
         mod over_zeromq {
             $( #[test] fn $name() { super::$name("zeromq"); } )*
+        }
+        #[cfg(feature = "shm")]
+        mod over_shm {
+            $( #[test] fn $name() { super::$name("shm"); } )*
         }
     };
 }

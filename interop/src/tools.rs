@@ -107,16 +107,19 @@ pub fn counting() -> &'static Path {
 /// The plugin with columns (`plugins/columnar.rs`).
 pub fn columns() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        example_with("columnar", if cfg!(feature = "zeromq") { &["--features", "zeromq"] } else { &[] })
-    })
+    PROGRAM.get_or_init(|| example_with("columnar", &of_ours()))
 }
 
 /// The plugin that keeps account of what it executes (`plugins/ledger.rs`).
 pub fn ledger() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| example_with("ledger", if cfg!(feature = "zeromq") { &["--features", "zeromq"] } else { &[] }))
+    PROGRAM.get_or_init(|| example_with("ledger", &of_ours()))
+}
+
+/// The transports that only our host and our SDK have, as cargo takes them.
+fn of_ours() -> Vec<&'static str> {
+    let built = [("zeromq", cfg!(feature = "zeromq")), ("shm", cfg!(feature = "shm"))];
+    built.into_iter().filter(|(_, is_built)| *is_built).flat_map(|(name, _)| ["--features", name]).collect()
 }
 
 fn example(name: &str) -> PathBuf {
@@ -141,6 +144,9 @@ fn build() -> HashMap<String, PathBuf> {
     }
     if cfg!(feature = "zeromq") {
         what.extend(["--features", "mirror/zeromq,ekuiper-cli/zeromq"]);
+    }
+    if cfg!(feature = "shm") {
+        what.extend(["--features", "mirror/shm,ekuiper-cli/shm"]);
     }
     cargo_build(&what)
 }

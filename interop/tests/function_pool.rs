@@ -32,7 +32,7 @@ ekuiper_interop::over_each_transport_of_ours! {
     sources_and_sinks_run_in_the_first_process_alone,
 }
 
-/// The plugins of these tests know no `zeromq`.
+/// The plugins of these tests know neither `zeromq` nor `shm`.
 mod of_other_plugins {
     use super::*;
 
@@ -889,7 +889,7 @@ fn sockets_are_in_the_folder_that_was_configured(transport: &str) {
 }
 
 fn an_official_plugin_has_no_pool(transport: &str) {
-    if transport == "zeromq" {
+    if ["zeromq", "shm"].contains(&transport) {
         return;
     }
     OfficialPython::run(transport, |plugin, host| {

@@ -24,7 +24,7 @@ ekuiper_interop::over_each_transport_of_ours! {
 }
 
 mod of_calls {
-    // The plugin is not built with `zeromq`.
+    // The plugin is built with neither `zeromq` nor `shm`.
     ekuiper_interop::over_each_transport! {
         crashes_and_time_outs_are_counted_and_the_last_error_is_kept,
         dropped_calls_do_not_wait_for_ever,

@@ -146,8 +146,8 @@
 //! # Features
 //!
 //! `uds` (default) is pure Rust; `nng` speaks the same wire protocol on libnng;
-//! `zeromq` is a different wire protocol, which only `ekuiper-host` speaks. The
-//! host chooses by its launch option `transport`. A transport that is not built
+//! `zeromq` and `shm` (shared memory, on Linux) are different wire protocols,
+//! which only `ekuiper-host` speaks. The host chooses by its launch option `transport`. A transport that is not built
 //! in is replaced by a built-in one with the same wire protocol, with a line in
 //! the log; if there is none, the plugin ends.
 //!

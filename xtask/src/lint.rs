@@ -10,7 +10,7 @@ use crate::{cross, oldest, publish};
 /// The crates that have transports as features, and those transports.
 const WITH_TRANSPORTS: [&str; 6] =
     ["ekuiper-sdk", "ekuiper-host", "ekuiper-manager", "ekuiper-cli", "ekuiper-bench", "mirror"];
-const TRANSPORTS: [&str; 3] = ["uds", "nng", "zeromq"];
+const TRANSPORTS: [&str; 4] = ["uds", "nng", "zeromq", "shm"];
 
 /// The crates that have columns as a feature, and what it needs.
 const WITH_COLUMNS: [(&str, &str); 6] = [

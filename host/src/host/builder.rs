@@ -74,9 +74,9 @@ impl HostBuilder {
         self
     }
 
-    /// Sets the transport: `uds`, `nng` or `zeromq`. Default: `uds`. Plugins on
-    /// an official SDK do not support `zeromq`, which needs a folder of mode
-    /// 0700.
+    /// Sets the transport: `uds`, `nng`, `zeromq` or `shm`. Default: `uds`.
+    /// Plugins on an official SDK support neither `zeromq`, which needs a folder
+    /// of mode 0700, nor `shm`.
     pub fn transport(mut self, name: impl Into<String>) -> Self {
         self.transport = Some(name.into());
         self

@@ -6,9 +6,14 @@ use std::sync::Arc;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Result as TransportResult, Transport};
 use ekuiper_transport_ipc::retained::{RetainedPull, RetainedTransport};
 
-/// The transport with a wire protocol of its own. `uds` and `nng` speak the
-/// same.
-const OTHER_WIRE: &str = "zeromq";
+/// The transports with wire protocols of their own. `uds` and `nng` speak the
+/// same, which is SP.
+const OTHER_WIRES: [&str; 2] = ["zeromq", "shm"];
+
+/// The name of a transport's wire protocol.
+fn wire(transport: &str) -> &str {
+    if OTHER_WIRES.contains(&transport) { transport } else { "sp" }
+}
 
 /// A transport that is built into this plugin.
 #[derive(Clone)]
@@ -31,7 +36,7 @@ impl Deref for BuiltIn {
 }
 
 impl BuiltIn {
-    #[cfg(any(feature = "nng", feature = "zeromq"))]
+    #[cfg(any(feature = "nng", feature = "zeromq", feature = "shm"))]
     fn new(transport: impl Transport + 'static) -> Self {
         Self { transport: Arc::new(transport), retained: None }
     }
@@ -52,13 +57,15 @@ impl BuiltIn {
             Self::new(ekuiper_transport_nng::NngTransport::new()),
             #[cfg(feature = "zeromq")]
             Self::new(ekuiper_transport_zeromq::ZeromqTransport::new()),
+            #[cfg(feature = "shm")]
+            Self::new(ekuiper_transport_shm::ShmTransport::new()),
         ];
         let position = wanted.and_then(|wanted| built.iter().position(|transport| transport.name() == wanted));
         let chosen = built.swap_remove(position.unwrap_or(0));
         if position.is_none() {
             // A host that names no transport speaks SP, as eKuiper does.
             let spoken = wanted.unwrap_or("uds");
-            if (spoken == OTHER_WIRE) != chosen.has_other_wire() {
+            if wire(spoken) != wire(chosen.name()) {
                 return Err(format!(
                     "transport {spoken} is not built into this plugin, and {} has a different wire protocol: build the \
                      plugin with its feature \"{spoken}\", or start the host with another transport",
@@ -77,7 +84,7 @@ impl BuiltIn {
 
     /// Whether the wire protocol is not SP.
     pub(super) fn has_other_wire(&self) -> bool {
-        self.name() == OTHER_WIRE
+        OTHER_WIRES.contains(&self.name())
     }
 
     /// Replaces `nng` by the smaller `uds`, with the same wire protocol, for a
@@ -123,9 +130,11 @@ mod tests {
 
     #[test]
     fn a_transport_of_another_wire_is_not() {
-        for (wanted, is_built) in
-            [("zeromq", cfg!(feature = "zeromq")), ("uds", cfg!(any(feature = "uds", feature = "nng")))]
-        {
+        for (wanted, is_built) in [
+            ("zeromq", cfg!(feature = "zeromq")),
+            ("shm", cfg!(feature = "shm")),
+            ("uds", cfg!(any(feature = "uds", feature = "nng"))),
+        ] {
             match name(Some(wanted)) {
                 Ok(chosen) => assert!(is_built, "{chosen} was chosen"),
                 Err(text) => assert!(!is_built && text.contains(&format!("its feature \"{wanted}\"")), "{text}"),

@@ -47,8 +47,10 @@ use engine::Engine;
 use listening::Listening;
 use site::Site;
 
-#[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq")))]
-compile_error!("ekuiper-sdk needs a transport: enable its feature \"uds\" (the default), \"nng\" or \"zeromq\"");
+#[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq", feature = "shm")))]
+compile_error!(
+    "ekuiper-sdk needs a transport: enable its feature \"uds\" (the default), \"nng\", \"zeromq\" or \"shm\""
+);
 
 pub(crate) fn run(plugin: Definition, arguments: Vec<String>) -> ExitCode {
     let name = plugin.name.clone();

@@ -18,8 +18,12 @@ pub fn unruly() -> &'static PathBuf {
 }
 
 /// The transports, and whether this test has them.
-pub const TRANSPORTS: [(&str, bool); 3] =
-    [("uds", cfg!(feature = "uds")), ("nng", cfg!(feature = "nng")), ("zeromq", cfg!(feature = "zeromq"))];
+pub const TRANSPORTS: [(&str, bool); 4] = [
+    ("uds", cfg!(feature = "uds")),
+    ("nng", cfg!(feature = "nng")),
+    ("zeromq", cfg!(feature = "zeromq")),
+    ("shm", cfg!(feature = "shm")),
+];
 
 /// Cargo's messages about the artifacts that it has built or found up to date,
 /// with these features.
