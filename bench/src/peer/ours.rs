@@ -16,11 +16,13 @@ const ROWS: usize = 65_536;
 
 /// Variants, each with name, transport and codec. JSON is supported by every
 /// peer, so the others are compared in it.
-pub const WAYS: [(&str, &str, Format); 4] = [
+pub const WAYS: [(&str, &str, Format); 6] = [
     ("uds", "uds", Format::Json),
     ("uds-msgpack", "uds", Format::MessagePack),
     ("nng", "nng", Format::Json),
     ("zeromq", "zeromq", Format::Json),
+    ("shm", "shm", Format::Json),
+    ("shm-msgpack", "shm", Format::MessagePack),
 ];
 
 /// Our host and our SDK.
