@@ -12,6 +12,9 @@
 //! - `stream`: the connection, and how the memory gets to the other side;
 //! - `watcher`: notices that a peer has gone.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("shared memory needs Linux: leave the feature \"shm\" out on other systems");
+
 mod lane;
 mod memory;
 mod ring;
