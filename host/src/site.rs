@@ -9,7 +9,6 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::{Address, DEFAULT_FOLDER, Registry, SocketFolder};
-use ekuiper_core::transport::Transport;
 
 use crate::background::Background;
 use crate::channel::dependents::ProcessScope;
@@ -20,13 +19,14 @@ use crate::process::kin::Kin;
 use crate::process::own_folder::{self, Elsewhere, OwnFolder};
 use crate::status::Events;
 use crate::sync::{lock, wait};
+use crate::transports::Transports;
 use crate::{Error, Result, Subject};
 
 /// State shared by all plugins of a host.
 pub(crate) struct Site {
     pub(crate) options: Options,
     /// Private: a [`ProcessScope`] creates the sockets.
-    transport: Arc<dyn Transport>,
+    transports: Transports,
     pub(crate) idle_reader: Arc<IdleReader>,
     /// Threads that close handles, and that do for tasks what may block.
     pub(crate) background: Background,
@@ -57,7 +57,7 @@ struct Addresses {
 impl Site {
     pub(crate) fn new(
         options: Options,
-        transport: Arc<dyn Transport>,
+        transports: Transports,
         idle_reader: Arc<IdleReader>,
         (folder, own): (SocketFolder, Option<&OwnFolder>),
         events: Events,
@@ -66,7 +66,7 @@ impl Site {
         let (background, openings, waiting_calls, addresses, released) = Default::default();
         Arc::new(Self {
             options,
-            transport,
+            transports,
             idle_reader,
             background,
             openings,
@@ -80,7 +80,7 @@ impl Site {
     }
 
     pub(crate) fn transport_name(&self) -> &'static str {
-        self.transport.name()
+        self.transports.common.name()
     }
 
     /// Returns whether the transport tells which process has connected.
@@ -90,7 +90,7 @@ impl Site {
 
     /// Creates the scope of a process that is about to be started.
     pub(crate) fn process_scope(&self, plugin: &str) -> Arc<ProcessScope> {
-        ProcessScope::new(self.transport.clone(), self.options.transport(), Kin::new(plugin))
+        ProcessScope::new(self.transports.clone(), self.options.transport(), Kin::new(plugin))
     }
 
     /// Creates a second site with addresses of its own: for the trial of a
@@ -99,7 +99,7 @@ impl Site {
         let (folder, own) = own_folder()?;
         let events = Events::new(self.options.event_queue);
         let folder = (folder, Some(&own));
-        let site = Self::new(self.options.clone(), self.transport.clone(), self.idle_reader.clone(), folder, events);
+        let site = Self::new(self.options.clone(), self.transports.clone(), self.idle_reader.clone(), folder, events);
         Ok((site, own))
     }
 
@@ -117,7 +117,7 @@ impl Site {
         let (addresses, released) = Default::default();
         let site = Self {
             options,
-            transport: self.transport.clone(),
+            transports: self.transports.clone(),
             idle_reader: self.idle_reader.clone(),
             background: self.background.clone(),
             openings: self.openings.clone(),
@@ -321,8 +321,8 @@ mod tests {
         let options = Options::default();
         let idle_reader = Arc::new(IdleReader::start(options.stall_timeout).unwrap());
         let events = Events::new(options.event_queue);
-        let transport = crate::transports::default().unwrap();
-        let site = Site::new(options, transport, idle_reader, (folder.clone(), Some(&own)), events);
+        let transports = Transports::choose(None).unwrap();
+        let site = Site::new(options, transports, idle_reader, (folder.clone(), Some(&own)), events);
         let claim = site.claim(folder.control("p").unwrap(), "plugin p".into()).unwrap();
         let note = own.path().join(".at-plugin_p.ipc");
         assert_eq!(std::fs::read_link(&note).ok().as_deref(), Some(claim.address.path()));

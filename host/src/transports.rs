@@ -1,4 +1,4 @@
-//! The transports that are built in.
+//! The transports that are built in, and those that a host uses.
 
 use std::sync::Arc;
 
@@ -9,20 +9,37 @@ use crate::{Error, Result};
 #[cfg(not(any(feature = "uds", feature = "nng", feature = "zeromq", feature = "shm")))]
 compile_error!("enable a transport of ekuiper-host: feature \"uds\" (the default), \"nng\", \"zeromq\" or \"shm\"");
 
-/// Returns the transport of this name.
-pub(crate) fn by_name(name: &str) -> Result<Arc<dyn Transport>> {
-    let built = built();
-    let known = built.iter().map(|transport| transport.name()).collect::<Vec<_>>().join(", ");
-    built
-        .into_iter()
-        .find(|transport| transport.name() == name)
-        .ok_or_else(|| Error::UnknownTransport { name: name.to_owned(), built: known })
+/// The transports of a host.
+#[derive(Clone)]
+pub(crate) struct Transports {
+    /// The transport that each plugin is started with.
+    pub(crate) common: Arc<dyn Transport>,
+    /// The transport of the symbols of plugins that offer it: shared memory,
+    /// unless the engine's author has named one for everything.
+    pub(crate) between_ours: Option<Arc<dyn Transport>>,
 }
 
-/// Returns the default transport.
-pub(crate) fn default() -> Result<Arc<dyn Transport>> {
-    let first = built().first().map_or("", |transport| transport.name());
-    by_name(first)
+impl Transports {
+    /// The transport of this name for everything, or the default ones.
+    ///
+    /// # Errors
+    /// The named transport is not built in.
+    pub(crate) fn choose(name: Option<&str>) -> Result<Self> {
+        let mut built = built();
+        let Some(name) = name else {
+            let common = built.swap_remove(0);
+            return Ok(Self { between_ours: shared_memory().filter(|_| speaks_sp(&*common)), common });
+        };
+        let known = built.iter().map(|transport| transport.name()).collect::<Vec<_>>().join(", ");
+        let named = built.into_iter().find(|transport| transport.name() == name);
+        let common = named.ok_or_else(|| Error::UnknownTransport { name: name.to_owned(), built: known })?;
+        Ok(Self { common, between_ours: None })
+    }
+}
+
+/// Whether eKuiper speaks this transport's wire protocol.
+fn speaks_sp(transport: &dyn Transport) -> bool {
+    ["uds", "nng"].contains(&transport.name())
 }
 
 fn built() -> Vec<Arc<dyn Transport>> {
@@ -36,4 +53,13 @@ fn built() -> Vec<Arc<dyn Transport>> {
         #[cfg(feature = "shm")]
         Arc::new(ekuiper_transport_shm::ShmTransport::new()),
     ]
+}
+
+/// Shared memory, where it is built in and can be made.
+fn shared_memory() -> Option<Arc<dyn Transport>> {
+    #[cfg(feature = "shm")]
+    if ekuiper_transport_shm::ShmTransport::is_available() {
+        return Some(Arc::new(ekuiper_transport_shm::ShmTransport::new()));
+    }
+    None
 }

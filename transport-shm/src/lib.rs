@@ -38,6 +38,12 @@ impl ShmTransport {
         Self
     }
 
+    /// Whether shared memory can be made in this process: a sandbox may forbid
+    /// it.
+    pub fn is_available() -> bool {
+        memory::Memory::create().is_ok()
+    }
+
     /// Number of connections of this process that were closed because the peer
     /// has set an index that it cannot have: it is broken or hostile.
     pub fn bad_indices() -> u64 {

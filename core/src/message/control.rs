@@ -103,6 +103,11 @@ pub struct Control {
     /// [`Feature::Columns`](super::Feature::Columns).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub columns: bool,
+    /// The name of the transport of the symbol's own channels. Absent: that of
+    /// the control channel. Set only for a plugin that offers
+    /// [`Feature::SharedMemory`](super::Feature::SharedMemory).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
 }
 
 impl Control {
@@ -144,6 +149,7 @@ impl Control {
             codec: None,
             reports: false,
             columns: false,
+            transport: None,
         }
     }
 
@@ -162,6 +168,12 @@ impl Control {
     /// Sets whether a source should send record batches as they are.
     pub fn with_columns(mut self, columns: bool) -> Self {
         self.columns = columns;
+        self
+    }
+
+    /// Sets the transport of the symbol's own channels.
+    pub fn with_transport(mut self, transport: Option<&str>) -> Self {
+        self.transport = transport.map(str::to_owned);
         self
     }
 

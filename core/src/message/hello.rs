@@ -36,6 +36,9 @@ pub enum Feature {
     /// and sinks send and take them. Only a plugin that is built with Arrow
     /// offers it.
     Columns,
+    /// The sockets of a symbol can be in [shared memory](super::Control::transport).
+    /// Only a plugin that is built with it, and may use it, offers it.
+    SharedMemory,
 }
 
 impl Feature {
@@ -50,6 +53,7 @@ impl Feature {
             Self::Collected => "collected",
             Self::Cancel => "cancel",
             Self::Columns => "columns",
+            Self::SharedMemory => "shm",
         }
     }
 }

@@ -8,17 +8,21 @@
 //! a socket be created at which another process is taken for the plugin's.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Endpoint, Options, Pull, Push, Reply, Result, Transport};
 
 use crate::process::kin::Kin;
 use crate::sync::lock;
+use crate::transports::Transports;
 
 /// The sockets of one process of a plugin, and thereby every wait for it.
 pub(crate) struct ProcessScope {
-    transport: Arc<dyn Transport>,
+    transports: Transports,
+    /// The transport of its symbols, if that is not the common one: known when
+    /// the process has shaken hands, before any symbol starts.
+    for_symbols: OnceLock<Arc<dyn Transport>>,
     options: Options,
     kin: Arc<Kin>,
     /// The process has ended, or every wait for it was ended.
@@ -67,10 +71,29 @@ impl Socket {
 
 impl ProcessScope {
     /// Creates the scope of a process that is about to become one of `kin`.
-    pub(crate) fn new(transport: Arc<dyn Transport>, mut options: Options, kin: Arc<Kin>) -> Arc<Self> {
+    pub(crate) fn new(transports: Transports, mut options: Options, kin: Arc<Kin>) -> Arc<Self> {
         options.admission = Some(kin.clone());
         let (is_over, greetings) = (AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Self { transport, options, kin, is_over, sockets: Mutex::default(), greetings })
+        let (for_symbols, sockets) = Default::default();
+        Arc::new(Self { transports, for_symbols, options, kin, is_over, sockets, greetings })
+    }
+
+    /// Lets the symbols use shared memory, where this host does: the process
+    /// offers that.
+    pub(crate) fn share_memory(&self) {
+        if let Some(transport) = &self.transports.between_ours {
+            let _ = self.for_symbols.set(transport.clone());
+        }
+    }
+
+    /// Returns the name of the transport of the process's symbols, if that is
+    /// not the common one.
+    pub(crate) fn transport_of_symbols(&self) -> Option<&'static str> {
+        self.for_symbols.get().map(|transport| transport.name())
+    }
+
+    fn for_symbols(&self) -> &dyn Transport {
+        &**self.for_symbols.get().unwrap_or(&self.transports.common)
     }
 
     /// Returns the processes that may be at the other end of these sockets.
@@ -78,9 +101,18 @@ impl ProcessScope {
         &self.kin
     }
 
-    /// Creates a socket that answers the process's requests at `address`.
-    pub(crate) fn reply(&self, address: &Address) -> Result<Arc<dyn Reply>> {
-        let socket: Arc<dyn Reply> = Arc::from(self.transport.reply(address, &self.options)?);
+    /// Creates the socket of the control channel at `address`.
+    pub(crate) fn control(&self, address: &Address) -> Result<Arc<dyn Reply>> {
+        self.reply(&*self.transports.common, address)
+    }
+
+    /// Creates the socket of a function's channel at `address`.
+    pub(crate) fn function(&self, address: &Address) -> Result<Arc<dyn Reply>> {
+        self.reply(self.for_symbols(), address)
+    }
+
+    fn reply(&self, transport: &dyn Transport, address: &Address) -> Result<Arc<dyn Reply>> {
+        let socket: Arc<dyn Reply> = Arc::from(transport.reply(address, &self.options)?);
         self.add(Socket::Reply(Arc::downgrade(&socket)));
         Ok(socket)
     }
@@ -103,13 +135,13 @@ impl ProcessScope {
 
     fn listen(&self, address: &Address) -> Result<Arc<dyn Pull>> {
         let endpoint = Endpoint::Listen(address.clone());
-        Ok(Arc::from(self.transport.pull(&endpoint, &self.options)?))
+        Ok(Arc::from(self.for_symbols().pull(&endpoint, &self.options)?))
     }
 
     /// Creates a socket that sends to an address at which the process listens.
     pub(crate) fn push(&self, address: &Address) -> Result<Arc<dyn Push>> {
         let endpoint = Endpoint::Dial(address.clone());
-        let socket: Arc<dyn Push> = Arc::from(self.transport.push(&endpoint, &self.options)?);
+        let socket: Arc<dyn Push> = Arc::from(self.for_symbols().push(&endpoint, &self.options)?);
         self.add(Socket::Push(Arc::downgrade(&socket)));
         Ok(socket)
     }

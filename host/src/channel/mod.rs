@@ -79,9 +79,13 @@ pub(crate) struct Channel {
 impl Channel {
     /// Listens for a plugin, which may begin with a hello if it was asked to.
     pub(crate) fn listen(scope: &Arc<ProcessScope>, address: &Address, end: HostEnd) -> Result<Self, TransportError> {
-        Ok(Self {
+        Ok(Self::new(scope, address, scope.control(address)?, end))
+    }
+
+    fn new(scope: &Arc<ProcessScope>, address: &Address, reply: Arc<dyn Reply>, end: HostEnd) -> Self {
+        Self {
             address: address.clone(),
-            reply: scope.reply(address)?,
+            reply,
             scope: scope.clone(),
             state: DeadlineLock::new(State::new(end)),
             uses: AtomicU64::new(0),
@@ -91,12 +95,12 @@ impl Channel {
             is_closed: AtomicBool::new(false),
             armer: OnceLock::new(),
             has_waiting_task: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Listens for the plugin on the channel of a function.
     pub(crate) fn listen_for_function(scope: &Arc<ProcessScope>, address: &Address) -> Result<Self, TransportError> {
-        Ok(Self { is_function: true, ..Self::listen(scope, address, HostEnd::new())? })
+        Ok(Self { is_function: true, ..Self::new(scope, address, scope.function(address)?, HostEnd::new()) })
     }
 
     /// Lets tasks wait for the channel, which the idle reader watches for them.

@@ -13,6 +13,7 @@ use ekuiper_core::restart::RestartPolicy;
 use super::Host;
 use super::core::{Core, Members};
 use super::rescan::{Problem, packages_in};
+use crate::Result;
 use crate::catalog::{Catalog, Package};
 use crate::channel::idle_reader::IdleReader;
 use crate::error::system_error;
@@ -24,7 +25,7 @@ use crate::process::guard::Guard;
 use crate::site::{Site, socket_folder};
 use crate::source::backlog::Bounds;
 use crate::status::Events;
-use crate::{Result, transports};
+use crate::transports::Transports;
 
 /// Settings of a [`Host`], with eKuiper's names and defaults.
 #[derive(Debug, Default)]
@@ -74,9 +75,10 @@ impl HostBuilder {
         self
     }
 
-    /// Sets the transport: `uds`, `nng`, `zeromq` or `shm`. Default: `uds`.
+    /// Sets the transport of everything: `uds`, `nng`, `zeromq` or `shm`.
     /// Plugins on an official SDK support neither `zeromq`, which needs a folder
-    /// of mode 0700, nor `shm`.
+    /// of mode 0700, nor `shm`. Default: `uds`, and with the feature `shm`,
+    /// shared memory for the symbols of each plugin that has it too.
     pub fn transport(mut self, name: impl Into<String>) -> Self {
         self.transport = Some(name.into());
         self
@@ -289,16 +291,13 @@ impl HostBuilder {
             }
         }
         self.attached.iter().for_each(|name| catalog.attach(name));
-        let transport = match &self.transport {
-            Some(name) => transports::by_name(name)?,
-            None => transports::default()?,
-        };
+        let transports = Transports::choose(self.transport.as_deref())?;
         let (folder, own) = socket_folder(self.options.ipc_dir.as_deref())?;
         let idle_reader =
             IdleReader::start(self.options.stall_timeout).map_err(system_error("the host", "an idle reader"))?;
         let idle_reader = Arc::new(idle_reader);
         let events = Events::new(self.options.event_queue);
-        let site = Site::new(self.options, transport, idle_reader, (folder, own.as_ref()), events);
+        let site = Site::new(self.options, transports, idle_reader, (folder, own.as_ref()), events);
         let plugins = catalog
             .packages()
             .map(|package| {

@@ -47,10 +47,9 @@ impl BuiltIn {
         Self { transport: transport.clone(), retained: Some(transport) }
     }
 
-    /// The transport that the host asked for, or else the first built-in one;
-    /// an error if their wire protocols differ.
-    pub(super) fn choose(wanted: Option<&str>) -> Result<Self, String> {
-        let mut built = vec![
+    /// All of them.
+    fn all() -> Vec<Self> {
+        vec![
             #[cfg(feature = "uds")]
             Self::retained(ekuiper_transport_uds::UdsTransport::new()),
             #[cfg(feature = "nng")]
@@ -59,7 +58,27 @@ impl BuiltIn {
             Self::new(ekuiper_transport_zeromq::ZeromqTransport::new()),
             #[cfg(feature = "shm")]
             Self::new(ekuiper_transport_shm::ShmTransport::new()),
-        ];
+        ]
+    }
+
+    /// The transport of this name; an error if it is not built in.
+    pub(super) fn named(name: &str) -> Result<Self, String> {
+        let named = Self::all().into_iter().find(|transport| transport.name() == name);
+        named.ok_or_else(|| format!("transport {name} is not built into this plugin"))
+    }
+
+    /// Whether symbols can be in shared memory.
+    pub(super) fn shares_memory() -> bool {
+        #[cfg(feature = "shm")]
+        return ekuiper_transport_shm::ShmTransport::is_available();
+        #[cfg(not(feature = "shm"))]
+        false
+    }
+
+    /// The transport that the host asked for, or else the first built-in one;
+    /// an error if their wire protocols differ.
+    pub(super) fn choose(wanted: Option<&str>) -> Result<Self, String> {
+        let mut built = Self::all();
         let position = wanted.and_then(|wanted| built.iter().position(|transport| transport.name() == wanted));
         let chosen = built.swap_remove(position.unwrap_or(0));
         if position.is_none() {

@@ -8,6 +8,7 @@ use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Request, TransportError};
 
 use super::bell::Bell;
+use super::built_in::BuiltIn;
 use super::channel::Patience;
 use super::engine::Engine;
 use super::site::Site;
@@ -34,9 +35,10 @@ pub(super) fn serve(plugin: Definition, site: Site) -> Result<()> {
     };
     watchdog::watch(bell.clone(), stop)?;
     let absence = plugin.limits.host_absence;
-    let greeting = site.greeting(|| match plugin.hello().with_everything() {
-        hello if cfg!(feature = "arrow") => hello.with(Feature::Columns),
-        hello => hello,
+    let greeting = site.greeting(|| {
+        let hello = plugin.hello().with_everything();
+        let further = [(cfg!(feature = "arrow"), Feature::Columns), (BuiltIn::shares_memory(), Feature::SharedMemory)];
+        further.into_iter().filter(|(has, _)| *has).fold(hello, |hello, (_, feature)| hello.with(feature))
     });
     let name = plugin.name.clone();
     let cancels = site.cancels.clone();

@@ -1,7 +1,7 @@
 //! The means by which a plugin's process communicates.
 
 use ekuiper_core::address::SocketFolder;
-use ekuiper_core::message::{HANDSHAKE, Hello};
+use ekuiper_core::message::{Control, HANDSHAKE, Hello};
 use ekuiper_core::transport::Options;
 
 use super::built_in::BuiltIn;
@@ -30,6 +30,15 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// The site of a symbol, whose channels may have another transport.
+    pub(super) fn of_symbol(&self, control: &Control) -> Result<Self, String> {
+        let mut site = self.clone();
+        if let Some(name) = &control.transport {
+            site.transport = BuiltIn::named(name)?;
+        }
+        Ok(site)
+    }
+
     /// The first message of each connection of the control channel.
     pub(super) fn greeting(&self, hello: impl FnOnce() -> Hello) -> Vec<u8> {
         if self.is_asked { hello().encode() } else { HANDSHAKE.to_vec() }

@@ -263,13 +263,17 @@ impl Symbols {
         addresses: &[Address],
         channel: Option<Box<dyn Request>>,
     ) -> Launched {
-        let (kind, symbol, _) = key;
+        let (_, symbol, _) = key;
         let _entered = span(key).entered();
         let format = match control.format() {
             Ok(format) => format,
             Err(error) => return Launched::Refused(error.into()),
         };
-        let Some(body) = self.body(*kind, symbol, control, format, addresses, channel) else { return gone() };
+        let site = match self.site.of_symbol(&control) {
+            Ok(site) => site,
+            Err(text) => return Launched::Refused(text.into()),
+        };
+        let Some(body) = self.body(site, key, control, format, addresses, channel) else { return gone() };
         self.launches += 1;
         let link = self.site.supervisor.as_ref().map(|supervisor| supervisor.link.clone());
         let notice = EndNotice { link, launch: self.launches };
@@ -282,23 +286,23 @@ impl Symbols {
     /// The code of a symbol's thread.
     fn body(
         &self,
-        kind: SymbolKind,
-        symbol: &str,
+        site: Site,
+        (kind, symbol, _): &Key,
         control: Control,
         format: Format,
         addresses: &[Address],
         channel: Option<Box<dyn Request>>,
     ) -> Option<Body> {
-        let (site, again) = (self.site.clone(), self.again);
-        Some(match (kind, addresses) {
+        let again = self.again;
+        Some(match (*kind, addresses) {
             (SymbolKind::Source, [data]) => {
                 let (make, data) = (self.plugin.sources.get(symbol)?.make.clone(), data.clone());
-                let described = self.plugin.configuration(kind, symbol);
+                let described = self.plugin.configuration(*kind, symbol);
                 Box::new(move |progress| source::live(&site, &make, &described, control, format, data, progress))
             }
             (SymbolKind::Sink, [data, ack]) => {
                 let (make, both) = (self.plugin.sinks.get(symbol)?.make.clone(), [data.clone(), ack.clone()]);
-                let described = self.plugin.configuration(kind, symbol);
+                let described = self.plugin.configuration(*kind, symbol);
                 Box::new(move |progress| sink::live(&site, &make, &described, control, both, again, progress))
             }
             (SymbolKind::Function, [address]) => {

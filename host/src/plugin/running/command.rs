@@ -21,7 +21,7 @@ impl Running {
             control.plugin_type == SymbolKind::Sink && !control.requires_ack() && self.has(Feature::Collected);
         let control = control.clone().with_format(self.format(control.plugin_type)).with_reports(reports);
         let columns = control.columns && self.has(Feature::Columns);
-        let control = control.with_columns(columns);
+        let control = control.with_columns(columns).with_transport(self.scope.transport_of_symbols());
         let encoded = Command { kind, control: control.clone() }
             .encode()
             .map_err(|source| Error::Message { what: what().not_sent(), source: source.into() })?;

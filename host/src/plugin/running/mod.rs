@@ -129,6 +129,9 @@ impl Running {
         control.enable_tasks(&watch);
         process.mark_serving();
         let hello = hello.unwrap_or_default();
+        if hello.has(Feature::SharedMemory) {
+            scope.share_memory();
+        }
         let cancels = hello.has(Feature::Cancel).then(|| Cancels::new(control.clone()));
         let running = Arc::new_cyclic(|own| Self {
             name: name.to_owned(),
