@@ -80,6 +80,10 @@ const MAX_GROUPS: usize = 65_536;
 /// that somebody has stopped exceeds.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Maximum time for a new guard to begin, which nobody has had the time to stop:
+/// a machine with much else to do takes seconds.
+const BEGINNING: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// What a guard is asked to forget that is only to answer.
 const NO_GROUP: c_int = 0;
 
@@ -225,9 +229,8 @@ impl Watcher {
         // Each message is received whole.
         let (host, guard) = socketpair(AddressFamily::UNIX, LINE, LINE_FLAGS, None)?;
         let line = Arc::new(clear_of_stdio(host)?);
-        for wait in [Timeout::Recv, Timeout::Send] {
-            set_socket_timeout(&line, wait, Some(ANSWER))?;
-        }
+        set_socket_timeout(&line, Timeout::Recv, Some(BEGINNING))?;
+        set_socket_timeout(&line, Timeout::Send, Some(ANSWER))?;
         let mut space = vec![0; MAX_GROUPS];
         // SAFETY: `be_guard` makes system calls on the stack's own memory, and
         // on `space`.
@@ -236,10 +239,14 @@ impl Watcher {
         let started = Self { line, pid };
         let mut report = [0];
         match retry(|| rustix::net::recv(&started.line, &mut report, RecvFlags::empty())) {
-            Ok((_, 1)) if report == [0] => Ok(started),
+            Ok((_, 1)) if report == [0] => {
+                set_socket_timeout(&started.line, Timeout::Recv, Some(ANSWER))?;
+                Ok(started)
+            }
             // Error numbers are below 256.
             Ok((_, 1)) => Err(io::Error::from_raw_os_error(report[0].into())),
             Ok(_) => Err(io::Error::other("it was killed")),
+            Err(Errno::AGAIN) => Err(io::Error::new(io::ErrorKind::TimedOut, "the guard did not begin in time")),
             Err(errno) => Err(errno.into()),
         }
     }
