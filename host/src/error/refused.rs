@@ -71,6 +71,10 @@ pub(crate) fn folder_error(path: PathBuf) -> impl FnOnce(std::io::Error) -> Erro
     move |source| refused(what, source, |_, source| Error::SocketFolder { path, source: source.into() })
 }
 
+/// Number of descriptors that a new connection takes, for a moment: its socket's
+/// and its shared memory's.
+const OF_A_CONNECTION: usize = 2;
+
 impl Error {
     /// Returns whether the cause is a shortage of this host.
     pub(crate) fn is_shortage(&self) -> bool {
@@ -84,7 +88,8 @@ impl Error {
         if !matches!(self, Self::Refused { .. } | Self::Timeout { .. }) {
             return self;
         }
-        match std::fs::File::open("/dev/null") {
+        let some: std::io::Result<Vec<_>> = (0..OF_A_CONNECTION).map(|_| std::fs::File::open("/dev/null")).collect();
+        match some {
             Err(source) if short_of(&source).is_some() => {
                 let what = Subject::from(Chain(&self).to_string());
                 let about = self.plugin().map(|plugin| what.clone().about(plugin, self.symbol()));
