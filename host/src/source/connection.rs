@@ -360,6 +360,12 @@ impl SourceConnection {
         let mut buffer = Vec::new();
         reading.peers.reset_strangers();
         while !reading.over {
+            // It may be full of what was read during the start.
+            if reading.backlog.is_full(self.bounds) {
+                let (messages, bytes) = reading.backlog.size();
+                reading.overrun = Some(Overrun { messages, bytes });
+                return Tended::Over;
+            }
             if reading.peers.is_plugin_silent() {
                 return Tended::Later(deadline_after(NEXT_LOOK));
             }
@@ -371,12 +377,7 @@ impl SourceConnection {
                     spell.messages += 1;
                     spell.bytes += buffer.len();
                     reading.backlog.push(std::mem::take(&mut buffer));
-                    if reading.backlog.is_full(self.bounds) {
-                        let (messages, bytes) = reading.backlog.size();
-                        reading.overrun = Some(Overrun { messages, bytes });
-                        return Tended::Over;
-                    }
-                    if spell.is_enough() {
+                    if spell.is_enough() && !reading.backlog.is_full(self.bounds) {
                         let now = Instant::now();
                         reading.unread_since = Some(now);
                         return Tended::Later(now + STALL);
