@@ -40,7 +40,7 @@ fn step(name: &'static str, take: impl FnMut() + 'static) -> Step {
 /// Returns the names of all steps, in order.
 pub fn names() -> Vec<&'static str> {
     // Sockets are created only where they are used.
-    codecs().iter().map(|step| step.name).chain(OTHERS).collect()
+    codecs().iter().chain(&texts()).map(|step| step.name).chain(OTHERS).collect()
 }
 
 const OTHERS: [&str; 5] = ["sp/chunk", "exchange/call", "uds/one-way", "uds/post-64", "uds/there-and-back"];
@@ -53,7 +53,7 @@ pub fn by_name(name: &str) -> Option<Step> {
         "uds/one-way" => Some(one_way()),
         "uds/post-64" => Some(posted()),
         "uds/there-and-back" => Some(there_and_back()),
-        name => codecs().into_iter().find(|step| step.name == name),
+        name => codecs().into_iter().chain(texts()).find(|step| step.name == name),
     }
 }
 
@@ -120,6 +120,52 @@ fn codec(format: Format, names: [&'static str; 8]) -> Vec<Step> {
             assert!(matches!(read, Ok(Ok(_))), "a result is read");
         }),
         step(batch, whole_batch(format)),
+    ]
+}
+
+/// Length of a long text, in bytes.
+const LONG: usize = 64 << 10;
+
+/// Encoding or decoding a long text, as a result and as a field of a record.
+fn texts() -> Vec<Step> {
+    let json = [
+        ["json/write-64k", "json/read-64k", "json/read-64k-field"],
+        ["json/write-64k-utf8", "json/read-64k-utf8", "json/read-64k-utf8-field"],
+        ["json/write-64k-escaped", "json/read-64k-escaped", "json/read-64k-escaped-field"],
+    ];
+    let messagepack = [
+        ["messagepack/write-64k", "messagepack/read-64k", "messagepack/read-64k-field"],
+        ["messagepack/write-64k-utf8", "messagepack/read-64k-utf8", "messagepack/read-64k-utf8-field"],
+        ["messagepack/write-64k-escaped", "messagepack/read-64k-escaped", "messagepack/read-64k-escaped-field"],
+    ];
+    let utf8 = "Größe 21,6 °C, влажность 48 %, 東京; ".repeat(LONG / 50);
+    // A line of a log or of a program.
+    let escaped = "\t\"the quick brown fox\": jumps over the lazy dog;\n".repeat(LONG / 49);
+    [(Format::Json, json), (Format::MessagePack, messagepack)]
+        .into_iter()
+        .flat_map(|(format, names)| {
+            names.into_iter().zip([text(LONG), utf8.clone(), escaped.clone()]).map(move |named| (format, named))
+        })
+        .flat_map(|(format, (names, text))| long_text(format, names, text))
+        .collect()
+}
+
+fn long_text(format: Format, names: [&'static str; 3], text: String) -> [Step; 3] {
+    let [mut buffer, mut reply, mut tuple] = [const { Vec::new() }; 3];
+    let length = text.len();
+    write_result(format, &mut reply, &text);
+    write_tuple(format, &mut tuple, &Reading::with_note(text.clone()));
+    let [out, result, field] = names;
+    [
+        step(out, move || write_result(format, &mut buffer, &text)),
+        step(result, move || {
+            let read = decode_reply::<String>(format, &reply).ok().and_then(Result::ok);
+            assert_eq!(read.map(|text| text.len()), Some(length), "a result is read");
+        }),
+        step(field, move || {
+            let read = SourceMessage::<Reading>::decode(format, &tuple);
+            assert!(matches!(read, Ok(SourceMessage::Tuple(_))), "a tuple is read");
+        }),
     ]
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `serde_json` writes NaN and the infinities as `null`: a wrong value without
 //! an error (fault 17). Here they are an error in both codecs. In JSON, bytes
-//! are written as text, and long text is written in [one piece](plain).
+//! are written as text, and long text is escaped in [blocks](escape).
 
 use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -10,12 +10,12 @@ use serde::ser::{
 };
 
 use super::bytes::text;
+use super::escape;
 use super::key::Key;
 use super::number::{check, too_large};
-use super::plain;
 
 /// A value whose numbers are checked while it is encoded; with `TEXT`, as text
-/// for [`plain::Writer`].
+/// for [`escape::Writer`].
 pub(super) struct Finite<'a, T: ?Sized, const TEXT: bool>(pub(super) &'a T);
 
 impl<T: Serialize + ?Sized, const TEXT: bool> Serialize for Finite<'_, T, TEXT> {
@@ -89,8 +89,8 @@ impl<S: Serializer, const TEXT: bool> Serializer for FiniteSerializer<S, TEXT> {
 
     #[inline]
     fn serialize_str(self, v: &str) -> Result<S::Ok, S::Error> {
-        if TEXT && plain::is_plain(v) {
-            plain::leave(v);
+        if TEXT && escape::is_long(v) {
+            escape::leave(v);
             return self.0.serialize_str("");
         }
         self.0.serialize_str(v)

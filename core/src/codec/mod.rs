@@ -11,13 +11,15 @@
 
 mod adapt;
 mod bytes;
+mod escape;
 mod finite;
 mod json;
 mod key;
 mod messagepack;
 mod number;
 mod place;
-mod plain;
+mod quoted;
+
 mod reader;
 
 pub use adapt::Adapted;
@@ -129,11 +131,7 @@ impl Format {
     #[inline]
     pub fn decode<'a, T: Deserialize<'a>>(self, bytes: &'a [u8]) -> Result<T, Error> {
         match self {
-            Self::Json => {
-                let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-                let value = T::deserialize(Adapted::new(&mut deserializer))?;
-                deserializer.end().map(|()| value)
-            }
+            Self::Json => json::decode(bytes),
             Self::MessagePack => match self.read(bytes, std::marker::PhantomData)? {
                 (value, length) if length == bytes.len() => Ok(value),
                 _ => Err(Error::custom("trailing bytes")),
