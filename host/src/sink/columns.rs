@@ -44,7 +44,8 @@ fn send_part(sink: &Sink, part: &RecordBatch, is_columnar: bool, max: usize) -> 
         true => encode(&mut message, part),
         // A sink that reads rows reads them in JSON, too.
         false => TableReader::new(part)
-            .and_then(|rows| encode_rows(&mut message, Format::Json, &Rows(&rows, part.num_rows()))),
+            .and_then(|rows| encode_rows(&mut message, Format::Json, &Rows(&rows, part.num_rows())))
+            .map(drop),
     };
     encoded.map_err(|source| unsent(sink, source))?;
     let rows = part.num_rows();

@@ -29,8 +29,9 @@ impl Message {
     /// The codec cannot hold them.
     pub(super) fn encode(&mut self, rows: &(impl Serialize + ?Sized), format: Format) -> ekuiper_core::Result<()> {
         self.bytes.clear();
-        self.format = format;
-        encode_rows(&mut self.bytes, self.format, rows)
+        self.format = Format::Json;
+        self.format = encode_rows(&mut self.bytes, format, rows)?;
+        Ok(())
     }
 
     /// Returns the buffer.
