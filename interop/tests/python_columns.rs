@@ -152,8 +152,12 @@ fn sources_and_sinks_of_batches() {
     let path = folder.path().join("lines");
     let sink = host.sink("lines").config(json!({ "path": path })).require_ack(true).open().unwrap();
     send_batch(&sink, &named).unwrap();
+    sink.send(&json!([{ "x": 1i64 << 40, "name": "größer" }, { "x": null }])).unwrap();
+    sink.send_bytes(br#"{ "x": [] }"#).unwrap();
     sink.close().unwrap();
-    assert_eq!(lines(&path)[3], "{'x': 3.0, 'name': 'row 3'}");
+    let expected =
+        ["{'x': 3.0, 'name': 'row 3'}", "{'x': 1099511627776, 'name': 'größer'}", "{'x': None}", "{'x': []}"];
+    assert_eq!(lines(&path)[3..], expected);
     host.shutdown();
 }
 
@@ -184,6 +188,6 @@ fn the_description_says_what_takes_columns() {
     let of = |name: &str| description.functions.iter().find(|function| function.name == name).unwrap().clone();
     assert!(of("double").columnar && !of("triple").columnar);
     assert_eq!(of("typed").arguments[0].data_type.to_string(), "float");
-    assert!(description.sinks.iter().all(|sink| sink.columnar == (sink.name == "totals")));
+    assert!(description.sinks.iter().all(|sink| sink.rows && sink.columnar == (sink.name == "totals")));
     host.shutdown();
 }

@@ -191,6 +191,8 @@ def _sink(make: Any) -> Described:
     }
     if make.columnar:
         described["columnar"] = True
+    if make.rows:
+        described["rows"] = True
     return described
 
 

@@ -52,6 +52,11 @@ class Signature:
         result: str = ...,
     ) -> None: ...
 
+class RowTaker:
+    def __init__(
+        self, sink: str, parameter: str, kind: Any, function: Callable[..., Any], arguments: Dict[str, Any]
+    ) -> None: ...
+
 class Column:
     """An Arrow array: the values of an argument or a field for all rows of a message. Any Arrow library
     reads it where it lies, and `numpy.asarray` does where it has no nulls. Only the module makes one."""

@@ -61,11 +61,13 @@ class Factory:
         parameters: Parameters,
         aggregate: bool = False,
         columnar: bool = False,
+        rows: bool = False,
     ) -> None:
         self._make = make
         self.plain = (target, parameters)
         self.aggregate = aggregate
         self.columnar = columnar
+        self.rows = rows
 
     def __call__(self) -> Any:
         return self._make()
@@ -282,16 +284,17 @@ def sink_factory(name: str, target: Any, columns: bool = False) -> Callable[[], 
     if not parameters.listed:
         raise TypeError("sink %s: its function must have a parameter that takes a row" % name)
     if not columns:
-        return Factory(lambda: FunctionSink(name, target, parameters), target, parameters)
+        rows = parameters.listed[0].kind != "bytes"
+        return Factory(lambda: RowSink(name, target, parameters), target, parameters, rows=rows)
     from ._columns import batch_taker
 
     take = batch_taker("sink %s" % name, parameters.listed[0])
-    return Factory(lambda: ColumnarSink(name, target, parameters, take), target, parameters, columnar=True)
+    return Factory(lambda: ColumnarSink(name, target, parameters, take), target, parameters, columnar=True, rows=True)
 
 
 class FunctionSink(Sink):
-    """A sink whose function takes a row, or, by its annotation, a list of rows or the raw bytes.
-    The message is acknowledged when the function returns, and as failed when it raises."""
+    """A sink whose function takes what a message holds. The message is acknowledged when the function
+    returns, and as failed when it raises."""
 
     _automatic_acks = True
 
@@ -299,10 +302,7 @@ class FunctionSink(Sink):
         self._name = name
         self._function = awaited(name, target)
         self._parameters = parameters
-        kind = parameters.listed[0].kind
-        self._row = parameters.listed[0]
-        self._kind = kind
-        self._whole = kind == "bytes" or kind[0] == "list"
+        self._first = parameters.listed[0]
         self._arguments: Dict[str, Any] = {}
 
     def configure(self, conf: Dict[str, Any]) -> None:
@@ -312,29 +312,31 @@ class FunctionSink(Sink):
         if self._parameters.context:
             self._arguments[self._parameters.context.name] = ctx
 
-    def _take(self, row: Any) -> None:
-        if self._parameters.comes_first(self._row):
-            self._function(row, **self._arguments)
-        else:
-            in_order, by_name = self._parameters.bind({**self._arguments, self._row.name: row})
-            self._function(*in_order, **by_name)
+    def _take(self, first: Any) -> None:
+        in_order, by_name = self._parameters.bind({**self._arguments, self._first.name: first})
+        self._function(*in_order, **by_name)
 
-    def collect(self, ctx: Context, data: Any) -> None:
-        if self._kind == "bytes":
-            self._take(data)
-            return
-        message = _ekuiper.loads(data)
-        rows = message if isinstance(message, list) else [message]
-        for row in [rows] if self._whole else rows:
-            try:
-                row = _ekuiper.check(self._kind, row)
-            except ArgumentError as error:
-                raise ArgumentError("sink %s: %s: %s" % (self._name, self._row.name, error)) from None
-            self._take(row)
+    def _call(self) -> Tuple[Callable[..., Any], Dict[str, Any]]:
+        """What is called with the first parameter's argument, and the arguments by name."""
+        if self._parameters.comes_first(self._first):
+            return self._function, self._arguments
+        return self._take, {}
 
     def close(self, ctx: Context) -> None:
         if isinstance(self._function, Awaited):
             self._function.close()
+
+
+class RowSink(FunctionSink):
+    """A sink whose function takes a row, or, by its annotation, a list of rows or the raw bytes.
+    Messages are passed to `_taker`."""
+
+    def open(self, ctx: Context) -> None:
+        super().open(ctx)
+        self._taker = _ekuiper.RowTaker(self._name, self._first.name, self._first.kind, *self._call())
+
+    def collect(self, ctx: Context, data: Any) -> None:
+        raise NotImplementedError("the module passes messages to _taker")
 
 
 class ColumnarSink(FunctionSink):
@@ -349,4 +351,5 @@ class ColumnarSink(FunctionSink):
         self._batch_of = take
 
     def collect(self, ctx: Context, data: Any) -> None:
-        self._take(self._batch_of(data))
+        function, arguments = self._call()
+        function(self._batch_of(data), **arguments)

@@ -271,7 +271,7 @@ fn of_argument(py: Python<'_>, index: usize, error: &PyErr) -> PyErr {
 fn read<'py>(py: Python<'py>, args: &mut Args<'_>) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let wrong = |error: serde_json::Error| PyValueError::new_err(format!("the arguments cannot be read: {error}"));
     let mut values = Vec::with_capacity(4);
-    while let Some(value) = args.read_with(Seed(py)).map_err(wrong)? {
+    while let Some(value) = args.read_with(Seed::new(py)).map_err(wrong)? {
         values.push(value);
     }
     // The last value is the context, which was read as an argument.

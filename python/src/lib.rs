@@ -5,14 +5,16 @@
 //! `plugin` serves an engine; `source`, `sink` and `function` call the objects,
 //! on threads that `thread` creates by Python's `threading`; `context` has the
 //! objects' connection to the engine; `value` converts, and `column` does for
-//! columns; `signature` is a plain function as a symbol; `fault` turns exceptions into errors; `testing` runs
-//! symbols without an engine.
+//! columns; `signature` is a plain function as a symbol, and `rows` one as a
+//! sink; `fault` turns exceptions into errors; `testing` runs symbols without an
+//! engine.
 
 mod column;
 mod context;
 mod fault;
 mod function;
 mod plugin;
+mod rows;
 mod signature;
 mod sink;
 mod source;
@@ -31,6 +33,8 @@ mod _ekuiper {
     use crate::context::{CurrentCall, SinkAcks, SourceEmitter, StopHook, Stopped};
     #[pymodule_export]
     use crate::plugin::run;
+    #[pymodule_export]
+    use crate::rows::RowTaker;
     #[pymodule_export]
     use crate::signature::{ArgumentError, Signature, check};
     #[pymodule_export]

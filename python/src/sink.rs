@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use ekuiper_sdk::{AckMode, Config, Result, Sink, SinkContext};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::column::Column;
 use crate::context::{self, Acking};
 use crate::fault::Faults;
+use crate::rows::RowTaker;
 use crate::thread;
-use crate::value::to_python;
+use crate::value::{Keys, to_python};
 
 /// A sink of the plugin, whose object is created when the engine starts it.
 pub(crate) struct PySink {
@@ -21,6 +23,10 @@ pub(crate) struct PySink {
     mode: AckMode,
     /// Whether the object takes batches.
     is_columnar: bool,
+    /// The plain function that takes rows, if the object is around one; `None`
+    /// until it is opened.
+    taker: Option<Py<RowTaker>>,
+    keys: Keys,
     faults: Faults,
     /// `None` until the sink is opened.
     acking: Option<Arc<Acking>>,
@@ -30,20 +36,21 @@ pub(crate) struct PySink {
 
 impl PySink {
     pub(crate) fn new(name: String, make: Arc<Py<PyAny>>) -> Self {
-        let (mode, faults) = (AckMode::Manual, Faults::default());
-        Self { name, make, object: None, context: None, mode, is_columnar: false, faults, acking: None, given: 0 }
+        let (mode, faults, keys) = (AckMode::Manual, Faults::default(), Keys::default());
+        let (object, context, taker, acking) = (None, None, None, None);
+        Self { name, make, object, context, mode, is_columnar: false, taker, keys, faults, acking, given: 0 }
     }
 
     fn call(
         &self,
         what: &str,
-        code: impl FnOnce(Python<'_>, &Py<PyAny>, &Option<Py<PyAny>>) -> PyResult<Py<PyAny>>,
+        code: impl FnOnce(Python<'_>, &Py<PyAny>, &Option<Py<PyAny>>) -> PyResult<()>,
     ) -> Result<()> {
         let object = self.object.as_ref().ok_or("the sink was not configured")?;
         Python::attach(|py| {
             let called = thread::returned(py, code(py, object, &self.context));
             let what = || format!("sink {} {what}", self.name);
-            called.map(|_| ()).map_err(|error| self.faults.report(py, &what(), error))
+            called.map_err(|error| self.faults.report(py, &what(), error))
         })
     }
 }
@@ -53,7 +60,10 @@ impl Drop for PySink {
     fn drop(&mut self) {
         self.acking.iter().for_each(|acking| acking.end());
         // Attached, so that objects are released immediately.
-        Python::attach(|_| (self.object, self.context) = (None, None));
+        Python::attach(|_| {
+            (self.object, self.context, self.taker) = (None, None, None);
+            self.keys = Keys::default();
+        });
     }
 }
 
@@ -79,15 +89,27 @@ impl Sink for PySink {
             made.map_err(|error| self.faults.report(py, &format!("sink {} was not started", self.name), error))
         });
         self.context = Some(context?);
-        self.call("failed to open", |py, object, context| object.call_method1(py, "open", (context,)))
+        self.call("failed to open", |py, object, context| object.call_method1(py, "open", (context,)).map(drop))?;
+        self.taker = Python::attach(|py| {
+            let object = self.object.as_ref()?.bind(py);
+            let taker = object.getattr_opt("_taker").ok().flatten()?;
+            Some(taker.cast_into::<RowTaker>().ok()?.unbind())
+        });
+        Ok(())
     }
 
     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
         self.given += 1;
         let batch = self.is_columnar.then(|| ctx.batch(data)).transpose()?;
-        let collected = self.call("failed to collect a message", |py, object, context| match batch {
-            Some(batch) => object.call_method1(py, "collect", (context, Column::of_batch(batch))),
-            None => object.call_method1(py, "collect", (context, PyBytes::new(py, data))),
+        let collected = self.call("failed to collect a message", |py, object, context| {
+            if let Some(taker) = &self.taker {
+                return taker.get().take(py, data, &self.keys);
+            }
+            let data = match batch {
+                Some(batch) => Bound::new(py, Column::of_batch(batch))?.into_any(),
+                None => PyBytes::new(py, data).into_any(),
+            };
+            object.call_method1(py, intern!(py, "collect"), (context, data)).map(drop)
         });
         if let Err(error) = &collected
             && self.mode == AckMode::Manual
@@ -105,7 +127,7 @@ impl Sink for PySink {
     }
 
     fn close(&mut self, _: &SinkContext) -> Result<()> {
-        self.call("failed to close", |py, object, context| object.call_method1(py, "close", (context,)))
+        self.call("failed to close", |py, object, context| object.call_method1(py, "close", (context,)).map(drop))
     }
 
     fn ack_mode(&self) -> AckMode {

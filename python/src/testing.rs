@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use ekuiper_core::codec::Format;
 use ekuiper_core::columns::arrow_array::RecordBatch;
 use ekuiper_core::columns::encode;
+use ekuiper_core::message::encode_rows;
 use ekuiper_core::sync::lock;
 use ekuiper_sdk::raw::Raw;
 use ekuiper_sdk::testing::{self, OpenSink, RunningSource};
@@ -117,24 +118,34 @@ impl SourceTest {
 
 /// An open sink under test.
 #[pyclass(frozen, module = "ekuiper._ekuiper")]
-pub(crate) struct SinkTest(Mutex<Option<OpenSink>>);
+pub(crate) struct SinkTest {
+    open: Mutex<Option<OpenSink>>,
+    /// The codec of rows, which is the one that our host would choose.
+    format: Format,
+}
 
 #[pymethods]
 impl SinkTest {
     #[new]
     fn new(py: Python<'_>, name: String, make: Py<PyAny>, config: &Bound<'_, PyAny>) -> PyResult<Self> {
         let config = read(config)?;
+        let reads_rows = make.bind(py).getattr_opt("rows")?.is_some_and(|rows| rows.is_truthy().unwrap_or(false));
+        let format = if reads_rows { Format::MessagePack } else { Format::Json };
         let sink = testing::sink(PySink::new(name, Arc::new(make))).config(config);
-        py.detach(|| sink.open()).map(|open| Self(Mutex::new(Some(open)))).map_err(failed)
+        py.detach(|| sink.open()).map(|open| Self { open: Mutex::new(Some(open)), format }).map_err(failed)
     }
 
     fn send(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<()> {
-        let rows = serde_json::to_vec(&read(rows)?).map_err(failed)?;
-        self.send_bytes(py, &rows)
+        let mut message = Vec::new();
+        encode_rows(&mut message, self.format, &Written::new(rows)).map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            PyValueError::new_err(cause)
+        })?;
+        self.send_bytes(py, &message)
     }
 
     fn send_bytes(&self, py: Python<'_>, message: &[u8]) -> PyResult<()> {
-        py.detach(|| match &mut *lock(&self.0) {
+        py.detach(|| match &mut *lock(&self.open) {
             Some(sink) => sink.send_bytes(message),
             None => Err("the sink is closed".into()),
         })
@@ -148,12 +159,12 @@ impl SinkTest {
     }
 
     fn acks(&self) -> Vec<Option<String>> {
-        lock(&self.0).as_ref().map_or_else(Vec::new, |sink| {
+        lock(&self.open).as_ref().map_or_else(Vec::new, |sink| {
             sink.acks().into_iter().map(|ack| ack.err().map(|error| error.to_string())).collect()
         })
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| lock(&self.0).take().map_or(Ok(()), OpenSink::close)).map_err(failed)
+        py.detach(|| lock(&self.open).take().map_or(Ok(()), OpenSink::close)).map_err(failed)
     }
 }

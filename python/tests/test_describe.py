@@ -126,6 +126,34 @@ def test_classes_are_described_without_an_object(tmp_path):
     assert described["sinks"] == [{"name": "print"}]
 
 
+def test_a_sink_that_gets_objects_reads_rows_in_any_codec():
+    app = Plugin("snake")
+
+    @app.sink
+    def row(row: Dict[str, Any]) -> None: ...
+
+    @app.sink
+    def anything(row, path: str = "") -> None: ...
+
+    @app.sink
+    def whole(rows: List[dict]) -> None: ...
+
+    @app.sink
+    def raw(data: bytes) -> None: ...
+
+    @app.sink(columns=True)
+    def batch(columns: Dict[str, list]) -> None: ...
+
+    @app.sink
+    class Official(Sink):
+        """One of the official class, which gets bytes."""
+
+    described = app.describe()["sinks"]
+    rows = {sink["name"] for sink in described if sink.get("rows")}
+    assert rows == {"row", "anything", "whole", "batch"}
+    assert len(described) == 6
+
+
 def test_a_mistake_is_an_error_and_no_description(tmp_path):
     script = "from ekuiper import PluginConfig, plugin\nplugin.start(PluginConfig('snake'))\n"
     done = run(tmp_path, script, "--describe")

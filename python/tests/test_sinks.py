@@ -133,6 +133,69 @@ def test_a_function_takes_rows():
     assert len(acks) == 5
 
 
+def test_a_function_gets_the_same_objects_in_either_codec():
+    message = [
+        {"id": 2**63, "low": -(2**63), "x": 1.5, "ok": True, "none": None, "text": "größer 🦀", "": [{"id": []}]},
+        {"image": b"\xff\x00", "id": "another", "k" * 40: {"id": 1}, 7: 8},
+    ]
+    rows = []
+
+    def keep(row: Dict[str, Any]) -> None:
+        rows.append(row)
+
+    with sink(keep) as test:
+        test.send(message)  # In MessagePack, as our host does.
+        test.send_bytes(json.dumps(message, default=lambda image: "/wA=").encode())  # As an engine does.
+        test.send_bytes(b' \n{"x": 7}')
+    assert rows[:2] == rows[2:4] == [message[0], {"image": "/wA=", "id": "another", "k" * 40: {"id": 1}, "7": 8}]
+    assert rows[4] == {"x": 7}
+    assert [type(value) for value in rows[0].values()] == [int, int, float, bool, type(None), str, list]
+
+
+def test_bytes_are_what_the_annotation_says():
+    images = []
+
+    def keep(row: Dict[str, bytes]) -> None:
+        images.append(row["image"])
+
+    with sink(keep) as test:
+        test.send({"image": b"\xff\x00"})
+        test.send_bytes(b'{"image": "/wA="}')
+        with pytest.raises(SymbolError, match="^sink keep: row: image: expected bytes, got a str that is not Base64$"):
+            test.send({"image": "?"})
+    assert images == [b"\xff\x00"] * 2
+
+
+def test_what_is_no_row_is_the_value_that_was_sent():
+    values = []
+
+    def keep(value: Any) -> None:
+        values.append(value)
+
+    # In MessagePack, 55 is the byte of the text 7.
+    sent = [55, 7, -1, 1.5, "text", "", None, True, [], {}]
+    with sink(keep) as test:
+        for value in sent:
+            test.send(value)
+    assert values == [55, 7, -1, 1.5, "text", "", None, True, {}]
+
+
+def test_a_malformed_message_is_refused_and_the_sink_goes_on():
+    rows = []
+
+    def keep(row: dict) -> None:
+        rows.append(row)
+
+    with sink(keep, require_ack=True) as test:
+        for wrong in [b"", b"\x82", b"\x81\xa1a\x01\x02", b"\x81\xc0\x01", b"\x91\xc1", b"{}}", b"\xff"]:
+            with pytest.raises(SymbolError, match="ValueError"):
+                test.send_bytes(wrong)
+        test.send({"n": 1})
+        acks = test.acks()
+    assert rows == [{"n": 1}]
+    assert all(acks[:-1]) and acks[-1] is None
+
+
 def test_a_function_takes_a_message():
     messages = []
 

@@ -85,7 +85,7 @@ impl Column {
         let cells = Cells::new(&self.0).map_err(|error| wrong(&error))?;
         let list = PyList::empty(py);
         for row in 0..self.0.len() {
-            list.append(Seed(py).deserialize(cells.at(row)).map_err(|error| wrong(&error))?)?;
+            list.append(Seed::new(py).deserialize(cells.at(row)).map_err(|error| wrong(&error))?)?;
         }
         Ok(list)
     }

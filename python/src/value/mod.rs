@@ -8,7 +8,7 @@ mod read;
 mod write;
 
 pub(crate) use kind::Kind;
-pub(crate) use read::{Seed, to_python};
+pub(crate) use read::{Keys, Seed, to_python};
 pub(crate) use write::{Detached, Written};
 
 use ekuiper_core::codec::Format;
@@ -31,7 +31,7 @@ pub(crate) fn dumps<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyByt
 pub(crate) fn loads<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let wrong = |error: serde_json::Error| PyValueError::new_err(error.to_string());
     let mut deserializer = serde_json::Deserializer::from_slice(data);
-    let value = Seed(py).deserialize(&mut deserializer).map_err(wrong)?;
+    let value = Seed::new(py).deserialize(&mut deserializer).map_err(wrong)?;
     deserializer.end().map_err(wrong)?;
     Ok(value)
 }
