@@ -199,6 +199,7 @@ macro_rules! __contract_cases {
                 posting_from_several_threads
                 posting_needs_no_dispatch
                 posting_and_dispatching
+                posting_and_merging
                 posting_and_closing
                 posting_ends_with_the_closing
                 posting_to_who_does_not_read

@@ -113,6 +113,10 @@ impl Endpoint {
     }
 }
 
+/// Adds a message to the one before it, in place, if both can be one of the same
+/// length; returns whether it did. See [`Push::post_merged`].
+pub type Merge = fn(last: &mut [u8], next: &[u8]) -> bool;
+
 /// Maximum time to busy-poll: a deadline that passes meanwhile is noticed after
 /// it.
 pub const MAX_SPIN: Duration = Duration::from_millis(10);
@@ -231,6 +235,20 @@ pub trait Push: Send + Sync {
     /// the peer goes away are lost, as are those that the peer had not read.
     fn post(&self, body: &[u8], deadline: Deadline) -> Result<()> {
         self.send(body, deadline)
+    }
+
+    /// [Posts](Push::post) a message, unless the message posted last has not
+    /// been written and `merge` adds this one to it: the peer then receives one
+    /// message for both.
+    ///
+    /// The default implementation calls [`post`](Push::post); a transport may
+    /// keep it.
+    ///
+    /// # Errors
+    /// As [`post`](Push::post).
+    fn post_merged(&self, body: &[u8], merge: Merge, deadline: Deadline) -> Result<()> {
+        let _ = merge;
+        self.post(body, deadline)
     }
 
     /// Writes all [posted](Push::post) messages now, without waiting for the

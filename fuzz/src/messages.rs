@@ -3,7 +3,7 @@
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{
-    Arg, BatchReply, Call, CallKind, Cancel, Command, EncodedMeta, FunctionMeta, Hello, Rows, SourceMessage,
+    AckCount, Arg, BatchReply, Call, CallKind, Cancel, Command, EncodedMeta, FunctionMeta, Hello, Rows, SourceMessage,
     decode_ack, decode_batch_reply, decode_reply, encode_ack, encode_call, encode_error, encode_result,
     encode_source_error, encode_tuple,
 };
@@ -20,8 +20,13 @@ pub(crate) fn must_be_object(data: &[u8]) {
     assert!(value(data).is_none_or(|value| value.is_object()), "not an object, and it was accepted");
 }
 
-/// A sink's acknowledgement keeps its outcome.
+/// A sink's acknowledgement keeps its outcome, or its number.
 pub fn ack(data: &[u8]) {
+    if let Some(AckCount(count)) = AckCount::decode(data) {
+        assert!(decode_ack(data).is_err() && AckCount(count).encode() == data);
+        let mut sum = AckCount(1).encode();
+        assert_eq!(AckCount::merge(&mut sum, data), count < u32::MAX);
+    }
     let Ok(outcome) = decode_ack(data) else { return };
     must_be_object(data);
     let written = encode_ack(outcome.as_ref().copied().map_err(String::as_str));

@@ -291,6 +291,25 @@ fn the_worker_of_a_killed_guard_acknowledges_as_failed_what_it_gives_up() {
     wait_until("the worker ends", || !lives(worker));
 }
 
+/// Each acknowledgement is in the account by itself, whatever the engine asks.
+#[test]
+fn a_supervised_sink_counts_no_acknowledgements() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::supervised(&[]);
+    let (sockets, rule) = (plugin.sockets(), meta("r1", "out"));
+    let ack = Endpoint::Listen(sockets.ack(&rule).unwrap());
+    let acks = UdsTransport::new().pull(&ack, &Options::default()).unwrap();
+    let config = json!({ "requireAck": true }).as_object().unwrap().clone();
+    let control = Control::sink("journal", rule.clone(), config).with_ack_counts(true);
+    assert_eq!(plugin.command(CommandKind::Start, control), "ok");
+    let data = Endpoint::Dial(sockets.data(&rule).unwrap());
+    let rows = UdsTransport::new().push(&data, &Options::default()).unwrap();
+    for n in 0..3 {
+        rows.send(json!({ "n": n }).to_string().as_bytes(), soon()).unwrap();
+        assert_eq!(next(&*acks), json!({}));
+    }
+}
+
 /// An unsupervised plugin acknowledges as failed when it is stopped by a signal.
 #[test]
 fn a_plugin_without_a_guard_acknowledges_as_failed_what_it_gives_up() {

@@ -7,10 +7,10 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::message::{CallKind, Collected, Command, CommandKind, Control};
-use ekuiper_core::transport::{Endpoint, Options, Transport};
+use ekuiper_core::message::{AckCount, CallKind, Collected, Command, CommandKind, Control, Meta, decode_ack};
+use ekuiper_core::transport::{Endpoint, Options, Pull, PullEvent, Push, Transport};
 use ekuiper_transport_uds::UdsTransport;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use support::plugin::{meta, release};
 use support::{Asked, Plugin, drain, journal, soon, wait_until, watchdog};
@@ -328,6 +328,90 @@ fn a_sink_acknowledges_when_asked_and_only_then() {
     wait_until("it has taken all", || journal(&file).contains(&"row 3".into()));
     assert_eq!(plugin.stop_sink("journal", &rule), "ok");
     assert_eq!(drain(&*acks), None, "it came and went without a word");
+}
+
+/// Starts a sink with acks for an engine that takes counts of them.
+fn start_counting(plugin: &mut Plugin, rule: &Meta, config: Value) -> (Box<dyn Push>, Box<dyn Pull>) {
+    let sockets = plugin.sockets();
+    let ack = Endpoint::Listen(sockets.ack(rule).unwrap());
+    let acks = UdsTransport::new().pull(&ack, &Options::default()).unwrap();
+    let mut config = config.as_object().unwrap().clone();
+    config.insert("requireAck".into(), true.into());
+    let start = Control::sink("journal", rule.clone(), config).with_ack_counts(true);
+    assert_eq!(plugin.command(CommandKind::Start, start), "ok");
+    let data = Endpoint::Dial(sockets.data(rule).unwrap());
+    (UdsTransport::new().push(&data, &Options::default()).unwrap(), acks)
+}
+
+/// The next acknowledgement: of so many messages, or a refusal.
+fn next_acks(acks: &dyn Pull) -> Result<u32, String> {
+    let mut buffer = Vec::new();
+    while !matches!(acks.receive(&mut buffer, soon()).unwrap(), PullEvent::Message(_)) {}
+    match AckCount::decode(&buffer) {
+        Some(AckCount(count)) => Ok(count),
+        None => Err(decode_ack(&buffer).unwrap().unwrap_err()),
+    }
+}
+
+#[test]
+fn a_sink_counts_what_it_acknowledges_for_a_host_that_asks() {
+    const ROWS: u32 = 20_000;
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (push, acks) = start_counting(&mut plugin, &meta("r1", "counted"), json!({}));
+    for n in 0..3 {
+        push.send(format!("{{\"n\":{n}}}").as_bytes(), soon()).unwrap();
+        assert_eq!(next_acks(&*acks), Ok(1));
+    }
+    let is_refused = |n: u32| n % 701 == 3;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..ROWS {
+                let row = if is_refused(n) { json!({ "n": n, "fail": "no" }) } else { json!({ "n": n }) };
+                push.post(row.to_string().as_bytes(), soon()).unwrap();
+            }
+            push.dispatch(soon()).unwrap();
+        });
+        let (mut n, mut most) = (0, 0);
+        while n < ROWS {
+            match next_acks(&*acks) {
+                Ok(count) => {
+                    assert!((n..n + count).all(|n| !is_refused(n)), "{count} from {n} on");
+                    n += count;
+                    most = most.max(count);
+                }
+                Err(text) => {
+                    assert!(is_refused(n) && text == "no", "{n}: {text}");
+                    n += 1;
+                }
+            }
+        }
+        assert_eq!(n, ROWS);
+        assert!(most > 1, "each has a message of its own");
+    });
+    assert_eq!(plugin.stop_sink("journal", &meta("r1", "counted")), "ok");
+}
+
+#[test]
+fn what_a_sink_has_acknowledged_does_not_wait_for_the_row_that_it_collects() {
+    let _watchdog = watchdog();
+    let mut plugin = Plugin::start(&[]);
+    let (go, rule) = (plugin.file("go"), meta("r1", "s"));
+    let (push, acks) = start_counting(&mut plugin, &rule, json!({ "hang_in": "row 20", "release": go }));
+    push.connect(soon()).unwrap();
+    // Rows that are read in one go, and the last of them hangs.
+    for n in 0..=20 {
+        push.post(format!("{{\"n\":{n}}}").as_bytes(), soon()).unwrap();
+    }
+    push.dispatch(soon()).unwrap();
+    let mut acknowledged = 0;
+    while acknowledged < 20 {
+        acknowledged += next_acks(&*acks).unwrap();
+    }
+    assert_eq!(acknowledged, 20);
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(next_acks(&*acks), Ok(1));
+    assert_eq!(plugin.stop_sink("journal", &rule), "ok");
 }
 
 #[test]

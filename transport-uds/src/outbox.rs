@@ -20,6 +20,8 @@ pub(crate) struct Outbox {
     bytes: Vec<u8>,
     /// The number of bytes that were written already.
     sent: usize,
+    /// Where the last frame begins.
+    last: usize,
 }
 
 /// The peer is gone, and the frames that were not written are lost.
@@ -45,8 +47,14 @@ impl Outbox {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+        self.last = self.bytes.len();
         self.bytes.extend_from_slice(&frame_header(body.len()));
         self.bytes.extend_from_slice(body);
+    }
+
+    /// The body of the last frame, if nothing of that was written.
+    pub(crate) fn last_body(&mut self) -> Option<&mut [u8]> {
+        if self.last < self.sent { None } else { self.bytes.get_mut(self.last + FRAME_HEADER..) }
     }
 
     /// Writes as much as the connection takes without blocking; returns whether
@@ -79,6 +87,37 @@ impl Outbox {
 
     fn clear(&mut self) {
         self.bytes.clear();
-        self.sent = 0;
+        (self.sent, self.last) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_frame_that_is_not_begun_can_be_changed() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.last_body(), None);
+        outbox.put(b"first");
+        assert_eq!(outbox.last_body(), Some(&mut b"first"[..].to_vec()[..]));
+        outbox.put(b"second");
+        // The first was written, and nothing of the second.
+        outbox.sent = FRAME_HEADER + 5;
+        outbox.last_body().unwrap().copy_from_slice(b"SECOND");
+        assert!(outbox.bytes.ends_with(b"SECOND"));
+        // The kernel has the beginning of its header.
+        outbox.sent += 1;
+        assert_eq!(outbox.last_body(), None);
+        // What was written is removed to make room.
+        let long = [7; MAX_GATHERED];
+        while outbox.bytes.len() + FRAME_HEADER + long.len() <= CAPACITY {
+            outbox.put(&long);
+        }
+        outbox.put(&long);
+        assert_eq!(outbox.sent, 0);
+        assert_eq!(outbox.last_body().map(|body| body.len()), Some(long.len()));
+        outbox.clear();
+        assert_eq!(outbox.last_body(), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
 use ekuiper_core::sync::lock;
-use ekuiper_core::transport::{Deadline, Result};
+use ekuiper_core::transport::{Deadline, Merge, Result};
 use ekuiper_transport_ipc::wait::Closing;
 
 use crate::dial::Dialer;
@@ -61,6 +61,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) posted: &'a Posted,
     /// Whether the message may be batched.
     pub(crate) may_wait: bool,
+    /// Adds a message that may be batched to the last one, if possible.
+    pub(crate) merge: Option<Merge>,
 }
 
 #[derive(Debug)]
@@ -222,6 +224,11 @@ impl Slot {
             }
             self.outbox.put(body);
             terms.posted.begin(now);
+            return Ok(Written::All);
+        }
+        if let (Some(merge), Some(last)) = (terms.merge, self.outbox.last_body())
+            && merge(last, body)
+        {
             return Ok(Written::All);
         }
         if !self.outbox.has_room(body.len()) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::sp::Protocol;
-use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Options, Push, Result, TransportError};
+use ekuiper_core::transport::{Backlog, Deadline, Endpoint, Merge, Options, Push, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::acceptor::Newcomer;
@@ -132,7 +132,7 @@ impl Socket {
         }
     }
 
-    fn send(&self, body: &[u8], deadline: Deadline, may_wait: bool) -> Result<()> {
+    fn send(&self, body: &[u8], deadline: Deadline, may_wait: bool, merge: Option<Merge>) -> Result<()> {
         check_length(body, self.options.max_message)?;
         let terms = Terms {
             closing: &self.closing,
@@ -140,6 +140,7 @@ impl Socket {
             deadline,
             posted: &self.posted,
             may_wait,
+            merge,
         };
         let mut peers = self.peers.lock_open(&self.closing, deadline)?;
         // A new peer gets its share, even while the others take everything.
@@ -160,6 +161,16 @@ impl Socket {
             }
             self.wait(&mut peers, deadline, PollFlags::OUT)?;
             is_late = has_passed(deadline);
+        }
+        Ok(())
+    }
+
+    fn post(&self, body: &[u8], deadline: Deadline, merge: Option<Merge>) -> Result<()> {
+        self.send(body, deadline, true, merge)?;
+        // Without the flusher no message is batched.
+        if self.posted.wants_watch() && flusher::watch(self.own.clone()).is_err() {
+            self.posted.refused();
+            return self.dispatch(deadline);
         }
         Ok(())
     }
@@ -237,18 +248,15 @@ impl Push for UdsPush {
     }
 
     fn send(&self, body: &[u8], deadline: Deadline) -> Result<()> {
-        self.0.send(body, deadline, false)
+        self.0.send(body, deadline, false, None)
     }
 
     fn post(&self, body: &[u8], deadline: Deadline) -> Result<()> {
-        let socket = &*self.0;
-        socket.send(body, deadline, true)?;
-        // Without the flusher no message is batched.
-        if socket.posted.wants_watch() && flusher::watch(socket.own.clone()).is_err() {
-            socket.posted.refused();
-            return socket.dispatch(deadline);
-        }
-        Ok(())
+        self.0.post(body, deadline, None)
+    }
+
+    fn post_merged(&self, body: &[u8], merge: Merge, deadline: Deadline) -> Result<()> {
+        self.0.post(body, deadline, Some(merge))
     }
 
     fn dispatch(&self, deadline: Deadline) -> Result<()> {
@@ -307,8 +315,51 @@ impl Drop for UdsPush {
 #[cfg(test)]
 mod tests {
     use ekuiper_core::address::Address;
+    use ekuiper_core::transport::{Pull, PullEvent};
 
     use super::*;
+
+    /// A message that was posted and not written is one with the next, if they
+    /// can be merged, and not with one that follows another.
+    #[test]
+    fn what_is_posted_after_a_message_is_merged_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::new(folder.path().join("data.ipc")).unwrap();
+        let (options, soon) = (Options::default(), Some(Instant::now() + Duration::from_secs(30)));
+        let pull =
+            crate::pull::UdsPull::new(&Endpoint::Listen(address.clone()), &options, &crate::stream::Sockets).unwrap();
+        let push = UdsPush::new(&Endpoint::Dial(address), &options, &crate::stream::Sockets).unwrap();
+        push.connect(soon).unwrap();
+        let merge: Merge = |last, next| {
+            let is_sum = last.len() == 1 && next.len() == 1;
+            if is_sum {
+                last[0] += next[0];
+            }
+            is_sum
+        };
+        // Until the thread is fast enough: what was posted before a pause is
+        // written.
+        loop {
+            push.send(b"a", soon).unwrap();
+            for body in [&[1][..], &[1], &[1], b"bc", &[1], &[1]] {
+                push.post_merged(body, merge, soon).unwrap();
+            }
+            push.dispatch(soon).unwrap();
+            let mut messages = Vec::new();
+            let mut ones = 0;
+            while ones < 5 {
+                let mut body = Vec::new();
+                if let PullEvent::Message(_) = pull.receive(&mut body, soon).unwrap() {
+                    ones += if body.len() == 1 && body != b"a" { body[0] } else { 0 };
+                    messages.push(body);
+                }
+            }
+            assert_eq!(messages.iter().filter(|body| body.len() == 2).count(), 1);
+            if messages == [&b"a"[..], &[3], b"bc", &[2]] {
+                return;
+            }
+        }
+    }
 
     /// A sender whose only peer disconnects just before it writes has no peer
     /// to wait for, and no failed attempt behind it: it dials, and does not

@@ -122,6 +122,49 @@ pub fn posting_and_dispatching(f: &Fixture) {
     });
 }
 
+/// Of messages that may be merged, none is lost, doubled, or merged with one on
+/// the other side of another message, whatever else is sent meanwhile.
+pub fn posting_and_merging(f: &Fixture) {
+    /// Adds numbers up to a limit; longer messages are no numbers.
+    fn add(last: &mut [u8], next: &[u8]) -> bool {
+        let number = |body: &[u8]| body.try_into().map(u32::from_be_bytes).ok();
+        let Some(sum) = number(last).zip(number(next)).map(|(last, next)| last + next) else { return false };
+        if sum <= 1000 {
+            last.copy_from_slice(&sum.to_be_bytes());
+        }
+        sum <= 1000
+    }
+    const NUMBERS: u64 = 100_000;
+    let (push, pull) = pair(f, "data");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=NUMBERS {
+                push.post_merged(&1u32.to_be_bytes(), add, soon()).unwrap();
+                let so_far = number.to_be_bytes();
+                match number {
+                    _ if number % 4001 == 0 => push.send(&so_far, soon()).unwrap(),
+                    _ if number % 1009 == 0 => push.dispatch(soon()).unwrap(),
+                    _ if number % 97 == 0 => push.post(&so_far, soon()).unwrap(),
+                    _ if number % 53 == 0 => push.post_merged(&so_far, add, soon()).unwrap(),
+                    _ => {}
+                }
+            }
+        });
+        let mut sum = 0;
+        while sum < NUMBERS {
+            let body = message(&*pull);
+            match body[..].try_into().map(u32::from_be_bytes) {
+                Ok(number) => {
+                    assert!((1..=1000).contains(&number), "{number}");
+                    sum += u64::from(number);
+                }
+                Err(_) => assert_eq!(body, sum.to_be_bytes()),
+            }
+        }
+        assert_eq!(sum, NUMBERS);
+    });
+}
+
 /// Closing loses no posted message for which there is room.
 pub fn posting_and_closing(f: &Fixture) {
     let mut buffer = Vec::new();

@@ -98,6 +98,11 @@ pub struct Control {
     /// [`Feature::Collected`](super::Feature::Collected).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reports: bool,
+    /// Whether a sink may acknowledge several messages at once, by their
+    /// [number](super::AckCount). Set only for a plugin that offers
+    /// [`Feature::AckCount`](super::Feature::AckCount).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ack_counts: bool,
     /// Whether a source should send record batches as they are, as Arrow IPC
     /// streams, and not row by row. Set only for a plugin that offers
     /// [`Feature::Columns`](super::Feature::Columns).
@@ -148,6 +153,7 @@ impl Control {
             config: None,
             codec: None,
             reports: false,
+            ack_counts: false,
             columns: false,
             transport: None,
         }
@@ -162,6 +168,12 @@ impl Control {
     /// Sets whether a sink should report what it has collected.
     pub fn with_reports(mut self, reports: bool) -> Self {
         self.reports = reports;
+        self
+    }
+
+    /// Sets whether a sink may acknowledge several messages at once.
+    pub fn with_ack_counts(mut self, ack_counts: bool) -> Self {
+        self.ack_counts = ack_counts;
         self
     }
 

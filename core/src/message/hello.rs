@@ -27,6 +27,9 @@ pub enum Feature {
     /// A sink acknowledges messages in their order, each one once: several may
     /// be in flight.
     AckWindow,
+    /// A sink acknowledges consecutive messages by their
+    /// [number](super::AckCount), if its start asks for that.
+    AckCount,
     /// A sink without acknowledgements [reports](super::Collected) how many
     /// messages it has collected, if its start asks for that.
     Collected,
@@ -43,13 +46,14 @@ pub enum Feature {
 
 impl Feature {
     /// The features of every plugin of this version.
-    pub const ALL: [Self; 4] = [Self::Batch, Self::AckWindow, Self::Collected, Self::Cancel];
+    pub const ALL: [Self; 5] = [Self::Batch, Self::AckWindow, Self::AckCount, Self::Collected, Self::Cancel];
 
     /// The feature's name in a [`Hello`].
     pub fn name(self) -> &'static str {
         match self {
             Self::Batch => "batch",
             Self::AckWindow => "ack-window",
+            Self::AckCount => "ack-count",
             Self::Collected => "collected",
             Self::Cancel => "cancel",
             Self::Columns => "columns",

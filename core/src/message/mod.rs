@@ -18,7 +18,7 @@ mod raw_tuple;
 mod rows;
 mod source;
 
-pub use ack::{decode_ack, encode_ack};
+pub use ack::{AckCount, decode_ack, encode_ack};
 pub use args::{Arg, ArgWriter, Args, Arguments, EncodedArgs, encode_row};
 pub use batch::{BatchReply, BatchWriter, Mark, Rows, decode_batch_reply, split_batch_reply};
 pub use cancel::Cancel;

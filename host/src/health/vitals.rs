@@ -237,8 +237,10 @@ impl Vitals {
         if let Some(latency) = self.latency.as_ref().filter(|_| messages > 0) {
             let first = self.received.load(Ordering::Relaxed) + self.unanswered.load(Ordering::Relaxed);
             let now = self.nanoseconds(Instant::now());
-            let sent = self.queue.since(first).unwrap_or(now);
-            latency.record(Duration::from_nanos(now.saturating_sub(sent)), messages);
+            for number in first..first + messages {
+                let sent = self.queue.since(number).unwrap_or(now);
+                latency.record(Duration::from_nanos(now.saturating_sub(sent)), 1);
+            }
         }
         self.received.fetch_add(messages, Ordering::Release);
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ekuiper_core::Chain;
 use ekuiper_core::buffer::trim;
-use ekuiper_core::message::{Collected, decode_ack};
+use ekuiper_core::message::{AckCount, Collected, decode_ack};
 use ekuiper_core::transport::{Pull, PullEvent, TransportError};
 use ekuiper_transport_ipc::lock::DeadlineLock;
 use ekuiper_transport_ipc::wait::deadline_after;
@@ -61,6 +61,8 @@ pub(crate) struct Acks {
     /// Number of the other messages whose failure was returned to their sender.
     pub(super) told: AtomicU64,
     pub(super) receipt: Receipt,
+    /// The sink may acknowledge several messages at once.
+    has_counts: bool,
     pub(super) tally: Arc<Tally>,
     /// Number of rejected messages whose outcome has not been taken.
     pub(super) refusals: AtomicU64,
@@ -123,6 +125,13 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
+    /// Records that the messages up to this number were accepted.
+    fn accept(&mut self, number: u64) {
+        if !self.unwanted.is_empty() {
+            self.unwanted.retain(|unwanted| *unwanted > number);
+        }
+    }
+
     /// Records the acknowledgement of the message with this number. Returns
     /// whether it is a refusal whose outcome may be taken, and whether it is a
     /// refusal at all.
@@ -144,7 +153,7 @@ impl Refusals {
 
 impl Acks {
     /// Creates the channel of a sink that is about to be started.
-    pub(super) fn new(pull: Arc<dyn Pull>, receipt: Receipt, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(pull: Arc<dyn Pull>, receipt: Receipt, has_counts: bool, tally: Arc<Tally>) -> Self {
         let reading = Reading {
             // A report counts from the sink's start on.
             peers: if receipt == Receipt::Report { SpeakerFilter::hearing_all() } else { SpeakerFilter::default() },
@@ -160,6 +169,7 @@ impl Acks {
             acked: zero(),
             told: zero(),
             receipt,
+            has_counts,
             tally,
             refusals: zero(),
             tasks: Tasks { wakers: Mutex::default(), first: AtomicU64::new(u64::MAX) },
@@ -236,6 +246,38 @@ impl Acks {
         }
     }
 
+    /// Records an acknowledgement, or a number of them.
+    fn acknowledge(&self, acknowledgement: &[u8]) {
+        let acked = self.acked.load(Ordering::SeqCst);
+        let unacknowledged = self.sent.load(Ordering::Acquire).saturating_sub(acked);
+        let count = AckCount::decode(acknowledgement).filter(|_| self.has_counts);
+        // No message is acknowledged before it was sent.
+        let known = count.map_or(1, |AckCount(count)| u64::from(count)).min(unacknowledged);
+        if known == 0 || count.is_some_and(|AckCount(count)| u64::from(count) > known) {
+            self.surplus.fetch_add(1, Ordering::Relaxed);
+        }
+        if known == 0 {
+            return;
+        }
+        let mut refusals = lock(&self.refusals_to_tell);
+        let (is_asked_for, is_refusal) = match count {
+            Some(_) => {
+                refusals.accept(acked + known);
+                (false, false)
+            }
+            None => refusals.acknowledge(acked + 1, acknowledgement),
+        };
+        drop(refusals);
+        if is_asked_for {
+            self.refusals.fetch_add(1, Ordering::SeqCst);
+        }
+        // Before its sender learns of it, and asks for the counts.
+        self.tally.collected(known, u64::from(is_refusal));
+        self.acked.store(acked + known, Ordering::SeqCst);
+        self.tasks.wake_up_to(acked + known);
+        self.reading.look_again();
+    }
+
     /// Handles the next event; returns whether it is an acknowledgement of the
     /// sink.
     pub(crate) fn receive(
@@ -251,25 +293,15 @@ impl Acks {
         }
         match received? {
             PullEvent::Message(connection) if reading.peers.said(connection) => {
-                if self.receipt == Receipt::Report {
-                    self.note(reading);
-                    return Ok(true);
-                }
-                let acked = self.acked.load(Ordering::SeqCst);
-                if self.receipt == Receipt::Ack && acked < self.sent.load(Ordering::Acquire) {
-                    let (is_asked_for, is_refusal) =
-                        lock(&self.refusals_to_tell).acknowledge(acked + 1, &reading.buffer);
-                    trim(&mut reading.buffer);
-                    if is_asked_for {
-                        self.refusals.fetch_add(1, Ordering::SeqCst);
+                match self.receipt {
+                    Receipt::Report => self.note(reading),
+                    Receipt::Ack => {
+                        self.acknowledge(&reading.buffer);
+                        trim(&mut reading.buffer);
                     }
-                    // Before its sender learns of it, and asks for the counts.
-                    self.tally.collected(1, u64::from(is_refusal));
-                    self.acked.store(acked + 1, Ordering::SeqCst);
-                    self.tasks.wake_up_to(acked + 1);
-                    self.reading.look_again();
-                } else {
-                    self.surplus.fetch_add(1, Ordering::Relaxed);
+                    Receipt::Read => {
+                        self.surplus.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 return Ok(true);
             }
@@ -339,5 +371,22 @@ impl Watched for Acks {
         let Some(mut reading) = reading else { return Tended::InUse };
         // The rest of a flood is read at the next check.
         self.read_pending(&mut reading).unwrap_or(Tended::Idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_messages_that_were_accepted() {
+        let mut refusals = Refusals::default();
+        refusals.unwanted.extend([1, 3, 5]);
+        refusals.accept(4);
+        assert_eq!(refusals.unwanted, HashSet::from([5]));
+        assert_eq!(refusals.acknowledge(5, br#"{"error":"no"}"#), (false, true));
+        assert_eq!(refusals.acknowledge(6, br#"{"error":"no"}"#), (true, true));
+        assert_eq!(refusals.acknowledge(7, b"{}"), (false, false));
+        assert!(refusals.unwanted.is_empty() && refusals.refused.keys().eq([&6]));
     }
 }

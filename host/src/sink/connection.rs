@@ -80,7 +80,7 @@ impl SinkConnection {
         tally.counted.is_told(receipt != Receipt::Read);
         let pull =
             running.scope.reports(ack).map_err(|source| running.channel_error(what.clone().not_sent(), source))?;
-        let acks = Arc::new(Acks::new(pull, receipt, tally.clone()));
+        let acks = Arc::new(Acks::new(pull, receipt, running.counts_acks(control), tally.clone()));
         // Read from now on: a plugin may send much there before it answers the
         // start, for example acknowledgements without a message, which must not
         // fill the channel (fault 10).

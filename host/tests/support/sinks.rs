@@ -90,6 +90,14 @@ pub(crate) fn close_while(control: &mut Puppet, symbol: &str, close: impl FnOnce
     });
 }
 
+/// The handshake of a plugin on our SDK, with everything that it offers.
+pub(crate) fn reporting_hello() -> Vec<u8> {
+    let mut hello = Hello::new("puppet", "1");
+    hello.serves(SymbolKind::Source, "s");
+    hello.serves(SymbolKind::Sink, "k");
+    hello.with_everything().encode()
+}
+
 /// Creates a host whose plugin, on our SDK, reports what its sink collects,
 /// with another script as its process.
 pub(crate) fn started_reporting(stage: &Stage, script: &str) -> (Host, Puppet) {
@@ -97,10 +105,7 @@ pub(crate) fn started_reporting(stage: &Stage, script: &str) -> (Host, Puppet) {
     let control = std::thread::scope(|scope| {
         let start = scope.spawn(|| host.start("p"));
         let mut control = Puppet::dial(&stage.sockets().control("p").unwrap());
-        let mut hello = Hello::new("puppet", "1");
-        hello.serves(SymbolKind::Source, "s");
-        hello.serves(SymbolKind::Sink, "k");
-        control.say(&hello.with_everything().encode());
+        control.say(&reporting_hello());
         start.join().unwrap().unwrap();
         control
     });

@@ -7,6 +7,6 @@ mod sink;
 mod source;
 
 pub use function::FunctionContext;
-pub(crate) use outlet::Outlet;
+pub(crate) use outlet::{AckOutlet, Outlet};
 pub use sink::SinkContext;
 pub use source::{SourceContext, StopHook};

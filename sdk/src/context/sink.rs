@@ -12,13 +12,13 @@ use ekuiper_core::codec::{Adapted, Error as CodecError, Format};
 use ekuiper_core::columns::{self, TableReader, TableWriter, arrow_array::RecordBatch, arrow_buffer::Buffer};
 #[cfg(feature = "arrow")]
 use ekuiper_core::message::is_columns;
-use ekuiper_core::message::{Meta, RowCount, encode_ack, format_of_rows};
+use ekuiper_core::message::{Meta, RowCount, format_of_rows};
 use ekuiper_core::throttle::Throttle;
 use ekuiper_core::transport::TransportError;
 use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, Error as _};
 use tracing::Span;
 
-use super::outlet::Outlet;
+use super::outlet::AckOutlet;
 use crate::ack_mode::AckMode;
 use crate::error::{located, shortened, text_of};
 use crate::{Error, Result};
@@ -34,7 +34,7 @@ struct Inner {
     meta: Meta,
     span: Span,
     /// `None` where the engine does not ask for acknowledgements.
-    outlet: Option<Box<dyn Outlet>>,
+    outlet: Option<Box<dyn AckOutlet>>,
     mode: AckMode,
     /// The number of messages passed to the sink and not acknowledged yet.
     owed: AtomicU64,
@@ -48,7 +48,7 @@ struct Inner {
 
 impl SinkContext {
     /// The context of a sink that logs in the current span.
-    pub(crate) fn new(meta: Meta, outlet: Option<Box<dyn Outlet>>, mode: AckMode) -> Self {
+    pub(crate) fn new(meta: Meta, outlet: Option<Box<dyn AckOutlet>>, mode: AckMode) -> Self {
         Self(Arc::new(Inner {
             meta,
             span: Span::current(),
@@ -176,8 +176,7 @@ impl SinkContext {
             return Ok(());
         }
         let outcome = outcome.map_err(shortened);
-        let ack = encode_ack(outcome.as_ref().copied().map_err(String::as_str));
-        outlet.send(&ack).map_err(|source| {
+        outlet.acknowledge(outcome.as_ref().copied().map_err(String::as_str)).map_err(|source| {
             // `give_up` acknowledges it as failed.
             self.0.owed.fetch_add(1, Ordering::AcqRel);
             match source {
@@ -340,8 +339,8 @@ mod tests {
 
     struct Taken;
 
-    impl Outlet for Taken {
-        fn send(&self, _: &[u8]) -> Result<(), TransportError> {
+    impl AckOutlet for Taken {
+        fn acknowledge(&self, _: Result<(), &str>) -> Result<(), TransportError> {
             Ok(())
         }
     }

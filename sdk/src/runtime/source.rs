@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The push end of a channel, shared with the thread that closes it. Messages
 /// that follow each other quickly are batched.
-pub(super) struct Channel(pub(super) Arc<dyn Push>);
+struct Channel(Arc<dyn Push>);
 
 impl Outlet for Channel {
     fn send(&self, message: &[u8]) -> Result<(), TransportError> {

@@ -4,14 +4,14 @@ use std::sync::mpsc;
 
 use ekuiper_core::codec::Format;
 use ekuiper_core::description::SinkDescription;
-use ekuiper_core::message::{SymbolKind, decode_ack};
+use ekuiper_core::message::{SymbolKind, decode_ack, encode_ack};
 use ekuiper_core::transport::TransportError;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::meta::test_meta;
 use crate::configuration::Described;
-use crate::context::Outlet;
+use crate::context::AckOutlet;
 use crate::error::text_of;
 use crate::invoke::deliver;
 use crate::panic::catch_panic;
@@ -60,7 +60,7 @@ impl SinkTest {
         described.configure(&config, || sink.configure(&config))?;
         let require_ack = require_ack || config.get("requireAck") == Some(&Value::Bool(true));
         let (sender, acks) = mpsc::channel();
-        let outlet = require_ack.then(|| Box::new(Acks(sender)) as Box<dyn Outlet>);
+        let outlet = require_ack.then(|| Box::new(Acks(sender)) as Box<dyn AckOutlet>);
         let ack_mode = catch_panic(|| Ok(sink.ack_mode()))?;
         let ctx = SinkContext::new(test_meta(), outlet, ack_mode);
         catch_panic(|| sink.open(&ctx))?;
@@ -70,9 +70,9 @@ impl SinkTest {
 
 struct Acks(mpsc::Sender<Vec<u8>>);
 
-impl Outlet for Acks {
-    fn send(&self, message: &[u8]) -> Result<(), TransportError> {
-        self.0.send(message.to_vec()).map_err(|_| TransportError::Closed)
+impl AckOutlet for Acks {
+    fn acknowledge(&self, outcome: Result<(), &str>) -> Result<(), TransportError> {
+        self.0.send(encode_ack(outcome).into_owned()).map_err(|_| TransportError::Closed)
     }
 }
 

@@ -17,9 +17,11 @@ impl Running {
     pub(super) fn command(&self, kind: CommandKind, control: &Control, patience: Duration) -> Result<()> {
         let words = || format!("{kind} {} {}", control.plugin_type, control.symbol_name);
         let what = || Subject::from(words()).about(&self.name, Some(&control.symbol_name));
-        let reports =
-            control.plugin_type == SymbolKind::Sink && !control.requires_ack() && self.has(Feature::Collected);
+        let is_sink = control.plugin_type == SymbolKind::Sink;
+        let reports = is_sink && !control.requires_ack() && self.has(Feature::Collected);
+        let ack_counts = is_sink && self.counts_acks(control);
         let control = control.clone().with_format(self.format(control.plugin_type)).with_reports(reports);
+        let control = control.with_ack_counts(ack_counts);
         let columns = control.columns && self.has(Feature::Columns);
         let control = control.with_columns(columns).with_transport(self.scope.transport_of_symbols());
         let encoded = Command { kind, control: control.clone() }

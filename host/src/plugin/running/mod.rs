@@ -180,6 +180,11 @@ impl Running {
         self.hello.has(feature)
     }
 
+    /// Returns whether a sink acknowledges messages by their number.
+    pub(crate) fn counts_acks(&self, sink: &Control) -> bool {
+        sink.requires_ack() && self.has(Feature::AckCount)
+    }
+
     /// Returns the format of a sink's rows: JSON, unless the plugin says that
     /// the sink reads no bytes.
     pub(crate) fn format_of_sink(&self, sink: &str) -> Format {

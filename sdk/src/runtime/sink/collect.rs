@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ekuiper_core::buffer::trim;
-use ekuiper_core::transport::{Deadline, Pull, PullEvent, Push, TransportError};
+use ekuiper_core::transport::{Deadline, Pull, PullEvent, TransportError};
 use ekuiper_transport_ipc::wait::deadline_after;
 
+use super::acks::Acks;
 use super::handover::Handover;
 use super::stop::Stop;
 use super::tally::Tally;
@@ -37,7 +38,7 @@ pub(super) fn collect(
     sink: &mut dyn Sink,
     ctx: &SinkContext,
     pull: &dyn Pull,
-    acks: &dyn Push,
+    acks: &Acks,
     stop: &Stop,
     handover: &Handover,
     tally: &mut Tally,
@@ -49,6 +50,8 @@ pub(super) fn collect(
     // Whether the last message soon followed the one before, and whether a
     // short wait for the next one is over.
     let (mut is_quick, mut has_waited) = (false, false);
+    // Whether there was no message before the next one.
+    let mut has_idled = false;
     // Set once the sink is stopped: the bytes that it still reads at most.
     let mut in_flight = None;
     loop {
@@ -68,6 +71,10 @@ pub(super) fn collect(
                 if in_flight.is_some() && handover.is_ending() {
                     handover.hand_over();
                 }
+                // The engine waits for the acknowledgement of a message that the
+                // sink has waited for, and probably of no other.
+                acks.set_prompt(has_idled);
+                has_idled = false;
                 // `deliver` has logged and acknowledged an error.
                 let is_refused = deliver(sink, ctx, &message).is_err();
                 tally.add(is_refused);
@@ -90,7 +97,8 @@ pub(super) fn collect(
             }
             Err(TransportError::Timeout) => {
                 // Idle: flush the batched acknowledgements.
-                if let Err(TransportError::Closed) = acks.dispatch(None) {
+                has_idled = true;
+                if let Err(TransportError::Closed) = acks.dispatch() {
                     return Ok(());
                 }
                 tally.report_if_due();

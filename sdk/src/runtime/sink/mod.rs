@@ -1,5 +1,6 @@
 //! A running sink: its data and ack channels, its thread, and its shutdown.
 
+mod acks;
 mod collect;
 mod handover;
 mod stop;
@@ -11,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::Chain;
 use ekuiper_core::address::Address;
-use ekuiper_core::message::{Control, encode_ack};
-use ekuiper_core::transport::{Endpoint, Push, TransportError};
+use ekuiper_core::message::Control;
+use ekuiper_core::transport::{Endpoint, Push};
 use ekuiper_transport_ipc::wait::deadline_after;
 
+use acks::Acks;
 use collect::collect;
 use handover::Handover;
 use stop::Stop;
@@ -24,10 +26,9 @@ pub(super) use handover::refuse;
 
 use super::live::{Progress, Stopper};
 use super::site::Site;
-use super::source::Channel;
 use super::supervised::{Account, UNKNOWN_MESSAGE};
 use crate::configuration::Described;
-use crate::context::Outlet;
+use crate::context::AckOutlet;
 use crate::definition::SinkFactory;
 use crate::error::text_of;
 use crate::panic::catch_panic;
@@ -57,6 +58,7 @@ pub(super) fn live(
     let mut sink = catch_panic(|| Ok(make()))?;
     let requires_ack = control.requires_ack();
     let reports = control.reports && !requires_ack;
+    let counts = control.ack_counts && requires_ack;
     let config = Config::from(control.config.unwrap_or_default());
     described.configure(&config, || sink.configure(&config))?;
     let abandoned = Arc::new(AtomicBool::new(false));
@@ -83,15 +85,15 @@ pub(super) fn live(
             Some((Arc::new(Account::new(mark, supervisor.link.clone(), control.meta.clone(), retained)), owed))
         })
         .unzip();
-    let acks = Acks { channel: Channel(push.clone()), account: account.clone() };
+    let acks = Arc::new(Acks::new(push.clone(), account.clone(), counts));
     let owed = owed.unwrap_or(0);
     if owed > 0 {
         tracing::error!(messages = owed, "messages in flight when the previous worker died are acknowledged as failed");
     }
     for _ in 0..owed {
-        acks.send(&encode_ack(Err(UNKNOWN_MESSAGE))).map_err(fail(format!("ack channel {ack} failed")))?;
+        acks.acknowledge(Err(UNKNOWN_MESSAGE)).map_err(fail(format!("ack channel {ack} failed")))?;
     }
-    let outlet = requires_ack.then(|| Box::new(acks) as Box<dyn Outlet>);
+    let outlet = requires_ack.then(|| Box::new(acks.clone()) as Box<dyn AckOutlet>);
     let opened = catch_panic(|| Ok(sink.ack_mode())).and_then(|ack_mode| {
         let ctx = SinkContext::new(control.meta, outlet, ack_mode);
         catch_panic(|| sink.open(&ctx))?;
@@ -113,7 +115,7 @@ pub(super) fn live(
         is_handed_over: AtomicBool::new(false),
     });
     if progress.running(stopper(&stop, &handover, &push, reports))
-        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &*push, &stop, &handover, &mut tally)
+        && let Err(error) = collect(&mut *sink, &ctx, &*pull, &acks, &stop, &handover, &mut tally)
     {
         tracing::error!(error = %Chain(&error), "the data channel failed");
     }
@@ -173,20 +175,5 @@ fn stopper(stop: &Arc<Stop>, handover: &Arc<Handover>, push: &Arc<dyn Push>, rep
             }
         }),
         dealt_with: Some(Box::new(move || counted.collected().collected)),
-    }
-}
-
-/// The ack channel, and the account of messages to be acknowledged.
-struct Acks {
-    channel: Channel,
-    account: Option<Arc<Account>>,
-}
-
-impl Outlet for Acks {
-    fn send(&self, ack: &[u8]) -> Result<(), TransportError> {
-        let Some(account) = &self.account else { return self.channel.send(ack) };
-        account.mark().acknowledging();
-        // Unbatched: the ack must have been sent even if the worker dies next.
-        self.channel.0.send(ack, None)
     }
 }
