@@ -137,7 +137,9 @@ pub struct Options {
     /// Maximum time to busy-poll before blocking, when waiting for a message or
     /// for room for the rest of a long one. Zero disables spinning. A transport
     /// spins for less time, or not at all, where spinning has not paid off
-    /// recently. Default: 20 µs; more than [`MAX_SPIN`] counts as that.
+    /// recently; and for up to 30 µs more, a few times, where the peer seems to
+    /// need that to wake up and then to spin as well. Default: 20 µs; more than
+    /// [`MAX_SPIN`] counts as that.
     pub spin: Duration,
     /// Decides which processes may be peers. Default: every process that can
     /// reach the socket file.

@@ -315,7 +315,7 @@ impl Inbox {
                 }
             }
         }
-        if is_attempt { self.watch(reader, deadline) } else { spinner.sleep(|| self.watch(reader, deadline)) }
+        if is_attempt { self.watch(reader, deadline) } else { spinner.sleep(deadline, || self.watch(reader, deadline)) }
     }
 
     /// Serves the first connection from `turn` on that has something.

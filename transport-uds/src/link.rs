@@ -122,7 +122,7 @@ impl Link {
                         sent => Some(sent),
                     });
                     if looked.is_none() || closing.check().is_err() {
-                        spinner.sleep(|| self.wait_writable(closing, stall, deadline))?;
+                        spinner.sleep(deadline, || self.wait_writable(closing, stall, deadline))?;
                     }
                 }
                 Err(_) if !begun => return Ok(Written::Gone),

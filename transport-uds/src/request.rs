@@ -252,7 +252,7 @@ impl RequestConnection {
             return found.map(|_| false);
         }
         let until = earlier(until, self.connection.deadline());
-        spinner.sleep(|| {
+        spinner.sleep(until, || {
             if until.is_some() {
                 let _ = self.link.wait(PollFlags::IN, None, until);
                 return Ok(true);

@@ -6,13 +6,19 @@
 //! recently. It does not if spinning has not paid off, if another thread wants
 //! its processor, or if half the processors are spinning already, since the
 //! other side needs one as well.
+//!
+//! If both sides block, each waits for the other one to wake up, which takes
+//! about as long as either spins: both would spin in vain, give up, and never
+//! meet again. So a thread that has blocked for a short time spins for as long
+//! as the other side may need to wake up, and one that was woken at once, so
+//! that the other side seems to spin, soon spins, too.
 
 use std::hint;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::transport::MAX_SPIN;
+use ekuiper_core::transport::{Deadline, MAX_SPIN};
 
 /// Number of processor pauses between two polls: a poll takes the locks that
 /// the sender needs.
@@ -21,9 +27,14 @@ const PAUSES: usize = 4;
 /// A poll with its pauses that takes this long was preempted by another thread.
 const PREEMPTED: Duration = Duration::from_micros(10);
 
-/// Approximate time to wake a thread; a wait of up to this time plus the
-/// spinning time would have been short without blocking.
+/// Approximate time to wake a thread. A thread that has blocked for less was
+/// woken by one that did not block. A wait of up to this time plus the spinning
+/// time would have been short without blocking.
 const WAKING: Duration = Duration::from_micros(30);
+
+/// Maximum number of waits in a row that may last longer than the spinning time,
+/// for the other side to wake up and to spin, too.
+const MAX_LATE: u32 = 16;
 
 /// Maximum number of waits in a row without spinning: large enough that futile
 /// spinning does not show in a hundredth of the calls.
@@ -65,6 +76,7 @@ impl Spinner {
             return None;
         }
         let _permit = SpinPermit::take()?;
+        let patience = if self.habit.is_patient { self.budget + WAKING } else { self.budget };
         let start = Instant::now();
         let mut last = start;
         loop {
@@ -73,14 +85,19 @@ impl Spinner {
             if now.duration_since(last) >= PREEMPTED {
                 // Whether successful or not: another thread wanted this
                 // processor.
-                self.habit.failed(PREEMPTED_COSTS);
+                self.habit.was_preempted();
                 return found;
             }
+            let is_late = now.duration_since(start) >= self.budget;
             if found.is_some() {
-                self.habit.paid();
+                if is_late {
+                    self.habit.paid_late()
+                } else {
+                    self.habit.paid()
+                }
                 return found;
             }
-            if now.duration_since(start) >= self.budget {
+            if is_late && now.duration_since(start) >= patience {
                 self.habit.failed(VAIN_COSTS);
                 return None;
             }
@@ -91,15 +108,18 @@ impl Spinner {
         }
     }
 
-    /// Blocks by calling `sleep`, and learns from its duration.
-    pub(crate) fn sleep<T>(&mut self, sleep: impl FnOnce() -> T) -> T {
+    /// Blocks by calling `sleep`, and learns from its duration, unless the
+    /// deadline has ended it.
+    pub(crate) fn sleep<T>(&mut self, deadline: Deadline, sleep: impl FnOnce() -> T) -> T {
         if self.budget.is_zero() {
             return sleep();
         }
         let start = Instant::now();
         let slept = sleep();
-        if start.elapsed() < self.budget + WAKING {
-            self.habit.slept_shortly();
+        let now = Instant::now();
+        let time = now.duration_since(start);
+        if time < self.budget + WAKING && deadline.is_none_or(|deadline| now < deadline) {
+            self.habit.slept_shortly(time < WAKING);
         }
         slept
     }
@@ -113,6 +133,13 @@ struct Habit {
     skip: u32,
     /// The number of waits skipped last time.
     back_off: u32,
+    /// Whether the next spin may last longer, by [`WAKING`].
+    is_patient: bool,
+    /// The number of waits in a row that have paid off in that time.
+    late: u32,
+    /// Whether a longer spin has failed, or a spin was preempted, since spinning
+    /// last paid off: the other side may have no other processor than this one.
+    was_patient_in_vain: bool,
 }
 
 impl Habit {
@@ -123,13 +150,30 @@ impl Habit {
     }
 
     fn paid(&mut self) {
+        (self.is_patient, self.late, self.was_patient_in_vain) = (false, 0, false);
         self.credit = (self.credit + 1).min(MAX_CREDIT);
         if self.credit == MAX_CREDIT {
             self.back_off = 0;
         }
     }
 
+    /// Records that a longer spin has paid off: the other side had to wake up. It
+    /// spins the next time if it notices that this side does.
+    fn paid_late(&mut self) {
+        self.late += 1;
+        if self.late > MAX_LATE {
+            self.failed(VAIN_COSTS);
+        }
+    }
+
+    fn was_preempted(&mut self) {
+        self.was_patient_in_vain = true;
+        self.failed(PREEMPTED_COSTS);
+    }
+
     fn failed(&mut self, costs: u32) {
+        self.was_patient_in_vain |= self.is_patient;
+        (self.is_patient, self.late) = (false, 0);
         self.credit = self.credit.saturating_sub(costs);
         if self.credit == 0 {
             self.back_off = (self.back_off * 2 + costs / VAIN_COSTS).min(MAX_SKIP);
@@ -137,8 +181,12 @@ impl Habit {
         }
     }
 
-    fn slept_shortly(&mut self) {
-        self.skip = self.skip.saturating_sub(SHORT_COUNTS);
+    /// Records that a sleep was short; `at_once`: so short that the other side
+    /// cannot have blocked.
+    fn slept_shortly(&mut self, at_once: bool) {
+        self.is_patient = !self.was_patient_in_vain;
+        self.skip =
+            if at_once && !self.was_patient_in_vain { self.skip / 2 } else { self.skip.saturating_sub(SHORT_COUNTS) };
     }
 }
 
@@ -247,7 +295,7 @@ mod tests {
             while !habit.wants_to() {
                 until += 1;
                 if short {
-                    habit.slept_shortly();
+                    habit.slept_shortly(false);
                 }
             }
             until
@@ -256,10 +304,63 @@ mod tests {
     }
 
     #[test]
+    fn two_sides_that_block_find_back_to_spinning() {
+        // In microseconds: what a side needs to wake up, and to answer.
+        const WAKES: u32 = 22;
+        const ANSWERS: u32 = 2;
+        const BUDGET: u32 = 20;
+        let waking = WAKING.as_micros() as u32;
+        let blocked = |skip| Habit { skip, back_off: MAX_SKIP, ..Habit::default() };
+        for skip in (0..=MAX_SKIP).step_by(31) {
+            let mut sides = [blocked(skip), blocked(MAX_SKIP)];
+            // Whether the side that is waited for has blocked before it was called.
+            let mut has_blocked = true;
+            let (mut waits, mut spun) = (0, 0);
+            while spun < 100 {
+                let habit = &mut sides[waits % 2];
+                let time = ANSWERS + if has_blocked { WAKES } else { 0 };
+                let looks = habit.wants_to();
+                let patience = if habit.is_patient { BUDGET + waking } else { BUDGET };
+                let has_found = looks && time < patience;
+                match (looks, has_found) {
+                    (true, true) if time < BUDGET => habit.paid(),
+                    (true, true) => habit.paid_late(),
+                    (true, false) => habit.failed(VAIN_COSTS),
+                    (false, _) => {}
+                }
+                if !has_found {
+                    let slept = time + WAKES - if looks { patience.min(time) } else { 0 };
+                    if slept < BUDGET + waking {
+                        habit.slept_shortly(slept < waking);
+                    }
+                }
+                has_blocked = !has_found;
+                spun = if has_found && time < BUDGET { spun + 1 } else { 0 };
+                waits += 1;
+                assert!(waits < 1000, "they do not meet, the first after {skip} waits");
+            }
+        }
+    }
+
+    #[test]
+    fn more_patience_with_who_never_spins_ends() {
+        let mut habit = Habit::default();
+        let all = looks(&mut habit, 10_000, |habit, looks| {
+            match (looks, habit.is_patient) {
+                (true, true) => habit.paid_late(),
+                (true, false) => habit.failed(VAIN_COSTS),
+                (false, _) => {}
+            }
+            habit.slept_shortly(true);
+        });
+        assert!(all < 100, "{all}");
+    }
+
+    #[test]
     fn without_a_budget_it_never_looks() {
         let mut spinner = Spinner::new(Duration::ZERO);
         assert_eq!(spinner.spin(|| -> Option<()> { panic!("it looked") }), None);
-        assert_eq!(spinner.sleep(|| 7), 7);
+        assert_eq!(spinner.sleep(None, || 7), 7);
     }
 
     #[test]
