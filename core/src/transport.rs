@@ -226,8 +226,8 @@ pub trait Push: Send + Sync {
     /// Sends a message that may be batched: under load, several messages are
     /// written together. A batch is flushed by the next [`send`](Push::send),
     /// [`dispatch`](Push::dispatch) or [`flush`](Push::flush), when it is full,
-    /// or after at most 100 µs. A message that follows a pause is written at
-    /// once.
+    /// or after at most 100 µs; 500 µs, if the batches before it were flushed
+    /// sooner than that. A message that follows a pause is written at once.
     ///
     /// The default implementation calls [`send`](Push::send); a transport may
     /// keep it.

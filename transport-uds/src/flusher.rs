@@ -4,8 +4,9 @@
 //! The first batched message starts the thread; it blocks while no message is
 //! posted anywhere. Otherwise it checks each socket's clock once per
 //! [`BATCHING_DELAY`], without a lock: posting does not wake the thread for
-//! each message, and a sender that fills its batches faster than that never
-//! meets it.
+//! each message. Waking up so often costs more than some senders do: the socket
+//! of one that writes its batches itself is checked less often, up to
+//! [`MAX_GAP`], until the thread finds a batch whose delay has expired.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,10 @@ const BATCHING_DELAY: Duration = Duration::from_micros(100);
 
 /// Interval between two checks: a little less, since waking takes time.
 const WAIT: Duration = Duration::from_micros(BATCHING_DELAY.as_micros() as u64 * 4 / 5);
+
+/// Maximum interval between two checks of a socket whose sender has written all
+/// batches in time.
+const MAX_GAP: Duration = Duration::from_micros(400);
 
 /// Maximum pause before a retry of a connection that had no room; the first
 /// pause is [`WAIT`], and it doubles. A caller that posts more than fits waits
@@ -179,6 +184,8 @@ impl Flusher {
 struct WatchedSocket {
     poster: Weak<dyn Poster>,
     idle: u32,
+    /// The minimum interval until the next check.
+    gap: Duration,
     /// The pause after the socket had no room.
     pause: Duration,
     /// The instant until which the socket is paused, and the instant of its
@@ -188,7 +195,7 @@ struct WatchedSocket {
 
 impl WatchedSocket {
     fn new(poster: Weak<dyn Poster>) -> Self {
-        Self { poster, idle: 0, pause: WAIT, again: None }
+        Self { poster, idle: 0, gap: Duration::ZERO, pause: WAIT, again: None }
     }
 
     /// Checks the socket; returns the instant of the next check, if any.
@@ -197,15 +204,17 @@ impl WatchedSocket {
         let Some(since) = poster.posted().since() else {
             (self.pause, self.again) = (WAIT, None);
             self.idle += 1;
-            return if self.idle >= IDLE_LOOKS && poster.posted().leave() { None } else { Some(now + WAIT) };
+            let is_over = self.idle >= IDLE_LOOKS && poster.posted().leave();
+            return (!is_over).then(|| now + self.longer_gap().max(WAIT));
         };
         self.idle = 0;
         // If another message is the oldest now, the connection had room again.
         let again = self.again.filter(|(_, waited)| *waited == since);
         let due = again.map_or(since + WAIT, |(again, _)| again);
         if now < due {
-            return Some(due);
+            return Some(if again.is_none() { due.max(now + self.longer_gap()) } else { due });
         }
+        self.gap = Duration::ZERO;
         if poster.write_posted() {
             (self.pause, self.again) = (WAIT, None);
             return Some(now + WAIT);
@@ -214,6 +223,13 @@ impl WatchedSocket {
         let at = later(now, self.pause);
         self.again = Some((at, since));
         Some(at)
+    }
+
+    /// Returns the interval until the next check, when no delay has expired.
+    fn longer_gap(&mut self) -> Duration {
+        let gap = self.gap;
+        self.gap = (gap * 2).clamp(WAIT, MAX_GAP);
+        gap
     }
 }
 
@@ -283,6 +299,37 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_sender_that_writes_in_time_is_checked_less_often_until_it_does_not() {
+        let poster =
+            Arc::new(Telling { posted: Posted::default(), full: Mutex::new(0), tell: Mutex::new(channel().0) });
+        let (tell, told) = channel();
+        *poster.tell.lock().unwrap() = tell;
+        let watched: Arc<dyn Poster> = poster.clone();
+        let mut watch = WatchedSocket::new(Arc::downgrade(&watched));
+        let micro = Duration::from_micros(1);
+        let mut now = epoch() + Duration::from_millis(1);
+        for round in 0..3 {
+            // The first batch's delay is not exceeded.
+            poster.posted.begin(now);
+            assert_eq!(watch.look(now + micro), Some(now + WAIT), "round {round}");
+            // Its sender writes it, and those that follow.
+            let mut gaps = Vec::new();
+            for _ in 0..5 {
+                now += WAIT;
+                poster.posted.begin(now - micro);
+                gaps.push(watch.look(now).unwrap() - now);
+            }
+            assert_eq!(gaps, [WAIT, WAIT * 2, WAIT * 4, MAX_GAP, MAX_GAP]);
+            assert!(told.try_recv().is_err());
+            // The last one is left to the thread.
+            now += MAX_GAP;
+            watch.look(now).unwrap();
+            assert!(told.try_recv().is_ok());
+            now += MAX_GAP;
+        }
     }
 
     #[test]
