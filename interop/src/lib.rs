@@ -11,6 +11,7 @@
 
 pub mod allocations;
 pub mod columns;
+pub mod engine;
 pub mod guard;
 pub mod managed;
 pub mod packages;

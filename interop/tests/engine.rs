@@ -16,14 +16,8 @@ mod checks;
 mod deploy;
 #[path = "engine/describe.rs"]
 mod describe;
-#[path = "engine/kuiperd.rs"]
-mod kuiperd;
 #[path = "engine/metadata.rs"]
 mod metadata;
-#[path = "engine/package.rs"]
-mod package;
-#[path = "engine/process.rs"]
-mod process;
 #[path = "engine/python.rs"]
 mod python;
 #[path = "engine/rest.rs"]
@@ -35,11 +29,10 @@ mod update;
 
 use std::time::{Duration, Instant};
 
+use ekuiper_interop::engine::kuiperd::{Engine, PATIENCE, Site, wait};
+use ekuiper_interop::engine::package::BURST;
 use rustix::process::Signal;
 use serde_json::Value;
-
-use kuiperd::{Engine, PATIENCE, Site, wait};
-use package::BURST;
 
 const REVERT: &str = "SELECT count, name, revert(name) AS reversed FROM";
 

@@ -11,15 +11,15 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ekuiper_interop::tools;
+use crate::tools;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::package;
-use crate::process::{MARK, Process, kill_marked};
+use super::package;
+use super::process::{MARK, Process, kill_marked};
 
 /// How long anything may take that takes a moment on a quiet machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a test may take in all.
 const TEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -28,7 +28,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 ///
 /// # Panics
 /// It does not in time.
-pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
@@ -41,7 +41,7 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The folder that an engine has as its `/tmp`, with all its files.
-pub(crate) struct Site {
+pub struct Site {
     root: tempfile::TempDir,
     mark: String,
     /// The interpreter of its plugins in Python.
@@ -51,30 +51,41 @@ pub(crate) struct Site {
 impl Site {
     /// A site with the engine that the environment names, and the plugin
     /// `mirror`; without an engine the test is skipped, loudly.
-    pub(crate) fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         Self::with(tools::mirror, tools::python)
     }
 
     /// The same, where the plugin has a guard before it.
-    pub(crate) fn supervised() -> Option<Self> {
+    pub fn supervised() -> Option<Self> {
         Self::with(tools::supervised, tools::python)
     }
 
     /// The same, where this interpreter runs the plugins in Python.
-    pub(crate) fn python(python: fn() -> PathBuf) -> Option<Self> {
+    pub fn python(python: fn() -> PathBuf) -> Option<Self> {
         Self::with(tools::mirror, python)
     }
 
     fn with(program: fn() -> &'static Path, python: fn() -> PathBuf) -> Option<Self> {
+        let site = match Self::bare(python) {
+            Ok(site) => site,
+            Err(reason) => {
+                tools::skip(&reason);
+                return None;
+            }
+        };
+        package::write_mirror(&site.path("mirror.zip"), program());
+        package::write_pysam(&site.path("pysam.zip"), false);
+        watch(&site.mark);
+        Some(site)
+    }
+
+    /// A site with the engine that the environment names, and no plugin.
+    ///
+    /// # Errors
+    /// The environment names no engine; the text says what to do.
+    pub fn bare(python: impl FnOnce() -> PathBuf) -> Result<Self, String> {
         let (Some(kuiperd), Some(etc)) = (std::env::var_os("KUIPERD"), std::env::var_os("KUIPER_ETC")) else {
-            let current = std::thread::current();
-            let test = current.name().unwrap_or("a test");
-            // Past the capture of the test's output.
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED: {test}: set KUIPERD to a kuiperd binary and KUIPER_ETC to its etc folder"
-            );
-            return None;
+            return Err("set KUIPERD to a kuiperd binary and KUIPER_ETC to its etc folder".into());
         };
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let root = tempfile::tempdir().unwrap();
@@ -87,27 +98,24 @@ impl Site {
         // Its own place may be hidden by the engine's /tmp.
         fs::copy(&kuiperd, root.path().join("kuiperd"))
             .unwrap_or_else(|error| panic!("KUIPERD is {}: {error}", Path::new(&kuiperd).display()));
-        package::write_mirror(&root.path().join("mirror.zip"), program());
-        package::write_pysam(&root.path().join("pysam.zip"), false);
         let mark = format!("{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        watch(&mark);
-        Some(Self { root, mark, python: python() })
+        Ok(Self { root, mark, python: python() })
     }
 
     /// Where a file of this name is for the test.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
     /// The sockets that are there.
-    pub(crate) fn sockets(&self) -> BTreeSet<String> {
+    pub fn sockets(&self) -> BTreeSet<String> {
         let entries = fs::read_dir(self.root.path()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
         names.filter(|name| name.ends_with(".ipc")).collect()
     }
 
     /// The rows in a sink's file; none while there is no file.
-    pub(crate) fn rows(&self, name: &str) -> Vec<Value> {
+    pub fn rows(&self, name: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(name)).unwrap_or_default();
         // What follows the last line's end is still being written.
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -115,12 +123,12 @@ impl Site {
     }
 
     /// Waits until there are as many rows.
-    pub(crate) fn wait_for_rows(&self, name: &str, count: usize) -> Vec<Value> {
+    pub fn wait_for_rows(&self, name: &str, count: usize) -> Vec<Value> {
         wait(&format!("{count} rows in {name}"), || Some(self.rows(name)).filter(|rows| rows.len() >= count))
     }
 
     /// The plugin's process.
-    pub(crate) fn plugin(&self) -> Process {
+    pub fn plugin(&self) -> Process {
         wait("the plugin's process", || {
             let mut found = Process::running(&self.mark, "mirror");
             assert!(found.len() <= 1, "more than one plugin process: {found:?}");
@@ -130,24 +138,29 @@ impl Site {
 
     /// All processes of the plugin: guards, workers, and those that a former one
     /// has left.
-    pub(crate) fn plugins(&self) -> Vec<Process> {
+    pub fn plugins(&self) -> Vec<Process> {
         Process::running(&self.mark, "mirror")
     }
 
+    /// The engine's process, and all that it has started.
+    pub fn processes(&self) -> Vec<Process> {
+        Process::marked(&self.mark)
+    }
+
     /// All processes that run this script.
-    pub(crate) fn scripts(&self, script: &str) -> Vec<Process> {
+    pub fn scripts(&self, script: &str) -> Vec<Process> {
         let mut found = Process::marked(&self.mark);
         found.retain(|process| process.runs(script));
         found
     }
 
     /// A process that runs this script.
-    pub(crate) fn script(&self, script: &str) -> Option<Process> {
+    pub fn script(&self, script: &str) -> Option<Process> {
         self.scripts(script).into_iter().next()
     }
 
     /// A supervised plugin's guard and worker.
-    pub(crate) fn guard_and_worker(&self) -> (Process, Process) {
+    pub fn guard_and_worker(&self) -> (Process, Process) {
         wait("a guard and its worker", || {
             let mut found = Process::running(&self.mark, "mirror");
             let pids: Vec<_> = found.iter().map(|process| process.pid).collect();
@@ -159,7 +172,7 @@ impl Site {
     }
 
     /// Waits until no process is left.
-    pub(crate) fn wait_for_nobody(&self) {
+    pub fn wait_for_nobody(&self) {
         wait("the end of all processes", || Process::marked(&self.mark).is_empty().then_some(()));
     }
 }
@@ -185,7 +198,7 @@ fn watch(mark: &str) {
 }
 
 /// A running engine.
-pub(crate) struct Engine<'a> {
+pub struct Engine<'a> {
     site: &'a Site,
     child: Child,
     url: String,
@@ -193,7 +206,7 @@ pub(crate) struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     /// Starts it, and waits until it answers.
-    pub(crate) fn start(site: &'a Site) -> Self {
+    pub fn start(site: &'a Site) -> Self {
         let ports: [u16; 3] = free_ports();
         let mut command = Command::new("unshare");
         if !rustix::process::geteuid().is_root() {
@@ -231,13 +244,18 @@ impl<'a> Engine<'a> {
         engine
     }
 
+    /// The engine's own process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where its REST interface is.
-    pub(crate) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         &self.url
     }
 
     /// What it answers; an error is its text, or why there is none.
-    pub(crate) fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, String> {
+    pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, String> {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
         let url = format!("{}{path}", self.url);
@@ -253,23 +271,27 @@ impl<'a> Engine<'a> {
         if answer.status().is_success() { Ok(text) } else { Err(text) }
     }
 
-    pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> String {
+    /// What it answers.
+    ///
+    /// # Panics
+    /// It refuses, or does not answer.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> String {
         self.request(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// The JSON at this path.
-    pub(crate) fn get(&self, path: &str) -> Value {
+    pub fn get(&self, path: &str) -> Value {
         let text = self.ask("GET", path, None);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path} is not JSON: {error}: {text}"))
     }
 
     /// Installs the plugin.
-    pub(crate) fn install_mirror(&self) {
+    pub fn install_mirror(&self) {
         self.install("mirror");
     }
 
     /// Installs the plugin of this name.
-    pub(crate) fn install(&self, name: &str) {
+    pub fn install(&self, name: &str) {
         let plugin = json!({ "name": name, "file": format!("file:///tmp/{name}.zip") });
         self.ask("POST", "/plugins/portables", Some(&plugin));
         let path = format!("/plugins/portables/{name}/status");
@@ -281,34 +303,34 @@ impl<'a> Engine<'a> {
     }
 
     /// Installs the plugin of this name; an error is the engine's text.
-    pub(crate) fn try_install(&self, name: &str) -> Result<String, String> {
+    pub fn try_install(&self, name: &str) -> Result<String, String> {
         let plugin = json!({ "name": name, "file": format!("file:///tmp/{name}.zip") });
         self.request("POST", "/plugins/portables", Some(&plugin))
     }
 
     /// Installs the plugin of this name once more, over itself.
-    pub(crate) fn update(&self, name: &str) {
+    pub fn update(&self, name: &str) {
         let plugin = json!({ "name": name, "file": format!("file:///tmp/{name}.zip") });
         self.ask("PUT", &format!("/plugins/portables/{name}"), Some(&plugin));
     }
 
     /// Removes the plugin.
-    pub(crate) fn delete_mirror(&self) {
+    pub fn delete_mirror(&self) {
         self.remove("mirror");
     }
 
     /// Removes the plugin of this name.
-    pub(crate) fn remove(&self, name: &str) {
+    pub fn remove(&self, name: &str) {
         self.ask("DELETE", &format!("/plugins/portables/{name}"), None);
     }
 
     /// A stream on the plugin's source with these settings; it has their name.
-    pub(crate) fn create_stream(&self, settings: &str) {
+    pub fn create_stream(&self, settings: &str) {
         self.create_stream_of("random", settings);
     }
 
     /// The same on this source.
-    pub(crate) fn create_stream_of(&self, source: &str, settings: &str) {
+    pub fn create_stream_of(&self, source: &str, settings: &str) {
         let sql =
             format!(r#"CREATE STREAM {settings} () WITH (TYPE="{source}", FORMAT="json", CONF_KEY="{settings}")"#);
         self.ask("POST", "/streams", Some(&json!({ "sql": sql })));
@@ -316,46 +338,46 @@ impl<'a> Engine<'a> {
 
     /// A rule whose rows go to the plugin's sink, with acks, and there to the
     /// file `<id>.jsonl`.
-    pub(crate) fn create_rule(&self, id: &str, sql: &str) {
+    pub fn create_rule(&self, id: &str, sql: &str) {
         let sink = json!({ "lines": { "path": format!("/tmp/{id}.jsonl"), "requireAck": true } });
         let rule = json!({ "id": id, "sql": sql, "actions": [sink], "options": { "bufferLength": 4096 } });
         self.ask("POST", "/rules", Some(&rule));
     }
 
     /// A stream on the source of `pysam`, with these settings; it has their name.
-    pub(crate) fn create_python_stream(&self, settings: &str) {
+    pub fn create_python_stream(&self, settings: &str) {
         let sql = format!(r#"CREATE STREAM {settings} () WITH (TYPE="pyjson", FORMAT="json", CONF_KEY="{settings}")"#);
         self.ask("POST", "/streams", Some(&json!({ "sql": sql })));
     }
 
     /// A rule whose rows go to this action.
-    pub(crate) fn create_rule_to(&self, id: &str, sql: &str, action: Value) {
+    pub fn create_rule_to(&self, id: &str, sql: &str, action: Value) {
         self.ask("POST", "/rules", Some(&json!({ "id": id, "sql": sql, "actions": [action] })));
     }
 
     /// A rule whose rows go to the sink of `pysam`, with acks.
-    pub(crate) fn create_python_rule(&self, id: &str, sql: &str) {
+    pub fn create_python_rule(&self, id: &str, sql: &str) {
         let rule = json!({ "id": id, "sql": sql, "actions": [{ "print": { "requireAck": true } }] });
         self.ask("POST", "/rules", Some(&rule));
     }
 
     /// `start`, `stop` or `restart`.
-    pub(crate) fn tell_rule(&self, id: &str, what: &str) {
+    pub fn tell_rule(&self, id: &str, what: &str) {
         self.ask("POST", &format!("/rules/{id}/{what}"), None);
     }
 
     /// Removes a rule.
-    pub(crate) fn delete_rule(&self, id: &str) {
+    pub fn delete_rule(&self, id: &str) {
         self.ask("DELETE", &format!("/rules/{id}"), None);
     }
 
     /// How a rule is, with all its counters.
-    pub(crate) fn rule_status(&self, id: &str) -> Value {
+    pub fn rule_status(&self, id: &str) -> Value {
         serde_json::from_str(&self.ask("GET", &format!("/rules/{id}/status"), None)).unwrap()
     }
 
     /// Checks that a rule runs and that nothing in it has failed.
-    pub(crate) fn assert_healthy(&self, id: &str) {
+    pub fn assert_healthy(&self, id: &str) {
         let status = self.rule_status(id);
         assert_eq!(status["status"], "running", "{status:#}");
         let counters = status.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("_exceptions_total"));
@@ -368,13 +390,13 @@ impl<'a> Engine<'a> {
     }
 
     /// Asks it to end, and waits.
-    pub(crate) fn stop(self) {
+    pub fn stop(self) {
         let status = self.end(Signal::TERM);
         assert!(status.success(), "the engine ended with {status}");
     }
 
     /// Kills it, and waits.
-    pub(crate) fn kill(self) {
+    pub fn kill(self) {
         assert_eq!(self.end(Signal::KILL).signal(), Some(9));
     }
 

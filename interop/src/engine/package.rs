@@ -1,11 +1,12 @@
-//! The plugins `mirror` and `pysam` as zips that eKuiper installs.
+//! Plugins as zips that eKuiper installs.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use ekuiper_interop::tools;
 use zip::write::SimpleFileOptions;
+
+use crate::tools;
 
 /// Settings of the source `random`, by the names that streams give.
 const SETTINGS: &str = "
@@ -22,44 +23,56 @@ flood:
 ";
 
 /// How many rows a stream with the settings `burst` has.
-pub(crate) const BURST: usize = 200;
+pub const BURST: usize = 200;
 
-/// Writes the zip, with this program.
-pub(crate) fn write_mirror(zip: &Path, program: &Path) {
-    let example = tools::root().join("examples/mirror");
+/// A file of a zip: its name, its bytes, and whether it is executable.
+pub type Entry<'a> = (&'a str, &'a [u8], bool);
+
+/// Writes a zip of these files.
+///
+/// # Panics
+/// The file system refuses.
+pub fn write(zip: &Path, entries: &[Entry<'_>]) {
     let mut zip = zip::ZipWriter::new(fs::File::create(zip).unwrap());
-    let file = SimpleFileOptions::default();
-    let mut add = |name: &str, options, content: &[u8]| {
-        zip.start_file(name, options).unwrap();
+    for (name, content, is_executable) in entries {
+        let options = SimpleFileOptions::default().unix_permissions(if *is_executable { 0o755 } else { 0o644 });
+        zip.start_file(*name, options).unwrap();
         zip.write_all(content).unwrap();
-    };
-    add("mirror.json", file, &fs::read(example.join("mirror.json")).unwrap());
-    add("mirror", file.unix_permissions(0o755), &fs::read(program).unwrap());
-    let settings = fs::read_to_string(example.join("sources/random.yaml")).unwrap() + SETTINGS;
-    add("sources/random.yaml", file, settings.as_bytes());
+    }
     zip.finish().unwrap();
 }
 
+/// Writes the zip of `mirror`, with this program.
+pub fn write_mirror(zip: &Path, program: &Path) {
+    let example = tools::root().join("examples/mirror");
+    let settings = fs::read_to_string(example.join("sources/random.yaml")).unwrap() + SETTINGS;
+    write(
+        zip,
+        &[
+            ("mirror.json", &fs::read(example.join("mirror.json")).unwrap(), false),
+            ("mirror", &fs::read(program).unwrap(), true),
+            ("sources/random.yaml", settings.as_bytes(), false),
+        ],
+    );
+}
+
 /// Writes the zip of the document's plugin in Python, unchanged or with a guard.
-pub(crate) fn write_pysam(zip: &Path, supervised: bool) {
+pub fn write_pysam(zip: &Path, supervised: bool) {
     let example = tools::root().join("examples/pysam");
-    let mut zip = zip::ZipWriter::new(fs::File::create(zip).unwrap());
     let mut program = fs::read_to_string(example.join("pysam.py")).unwrap();
     if supervised {
         program = program.replace("\"revert\": Revert})", "\"revert\": Revert}, supervised=True)");
         assert!(program.contains("supervised"), "the example has another end");
     }
-    let settings = b"default:\n  interval: 100\nquick:\n  interval: 5\n".to_vec();
-    let files = [
-        ("pysam.json", fs::read(example.join("pysam.json")).unwrap()),
-        ("pysam.py", program.into_bytes()),
-        ("sources/pyjson.yaml", settings),
-    ];
-    for (name, content) in files {
-        zip.start_file(name, SimpleFileOptions::default()).unwrap();
-        zip.write_all(&content).unwrap();
-    }
-    zip.finish().unwrap();
+    let settings = b"default:\n  interval: 100\nquick:\n  interval: 5\n";
+    write(
+        zip,
+        &[
+            ("pysam.json", &fs::read(example.join("pysam.json")).unwrap(), false),
+            ("pysam.py", program.as_bytes(), false),
+            ("sources/pyjson.yaml", settings, false),
+        ],
+    );
 }
 
 /// A plugin in Python with three functions.
@@ -102,12 +115,12 @@ const TRIO_MANIFEST: &str = r#"{"version": "v1.0.0", "language": "python", "exec
     "sources": ["ticks"], "sinks": ["say"], "functions": ["double", "negate", "label"]}"#;
 
 /// Writes the zip of a plugin in Python with three functions.
-pub(crate) fn write_trio(zip: &Path) {
+pub fn write_trio(zip: &Path) {
     write_script(zip, TRIO);
 }
 
 /// Writes the same with a guard and a sink that takes its time.
-pub(crate) fn write_slow_trio(zip: &Path) {
+pub fn write_slow_trio(zip: &Path) {
     let script = TRIO
         .replace("Plugin(\"trio\")", "Plugin(\"trio\", supervised=True)")
         .replace("def say(row: dict) -> None:", "def say(row: dict) -> None:\n    time.sleep(0.02)");
@@ -116,11 +129,8 @@ pub(crate) fn write_slow_trio(zip: &Path) {
 }
 
 fn write_script(zip: &Path, script: &str) {
-    let mut zip = zip::ZipWriter::new(fs::File::create(zip).unwrap());
-    let settings = "default:\n  interval: 100\nsteady:\n  interval: 100\nbrisk:\n  interval: 5\n";
-    for (name, content) in [("trio.json", TRIO_MANIFEST), ("trio.py", script), ("sources/ticks.yaml", settings)] {
-        zip.start_file(name, SimpleFileOptions::default()).unwrap();
-        zip.write_all(content.as_bytes()).unwrap();
-    }
-    zip.finish().unwrap();
+    let settings = b"default:\n  interval: 100\nsteady:\n  interval: 100\nbrisk:\n  interval: 5\n";
+    let files =
+        [("trio.json", TRIO_MANIFEST.as_bytes()), ("trio.py", script.as_bytes()), ("sources/ticks.yaml", settings)];
+    write(zip, &files.map(|(name, content)| (name, content, false)));
 }

@@ -9,18 +9,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The variable that marks an engine and all that it starts.
-pub(crate) const MARK: &str = "EKUIPER_INTEROP_ENGINE";
+pub const MARK: &str = "EKUIPER_INTEROP_ENGINE";
 
 /// A process that lived when it was found.
 #[derive(Debug)]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
     fd: OwnedFd,
 }
 
 impl Process {
     /// All living processes with this mark.
-    pub(crate) fn marked(mark: &str) -> Vec<Self> {
+    pub fn marked(mark: &str) -> Vec<Self> {
         let entry = format!("{MARK}={mark}");
         let pids =
             std::fs::read_dir("/proc").unwrap().filter_map(|found| found.ok()?.file_name().to_str()?.parse().ok());
@@ -37,7 +38,7 @@ impl Process {
     }
 
     /// The marked processes that run a program of this name.
-    pub(crate) fn running(mark: &str, program: &str) -> Vec<Self> {
+    pub fn running(mark: &str, program: &str) -> Vec<Self> {
         let mut found = Self::marked(mark);
         found.retain(|process| {
             let path = std::fs::read_link(format!("/proc/{}/exe", process.pid)).unwrap_or_default();
@@ -49,7 +50,7 @@ impl Process {
     }
 
     /// Whether it is an interpreter that runs a script of this name.
-    pub(crate) fn runs(&self, script: &str) -> bool {
+    pub fn runs(&self, script: &str) -> bool {
         let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0);
         words.next();
@@ -57,13 +58,13 @@ impl Process {
     }
 
     /// Who has started it, while it lives.
-    pub(crate) fn parent(&self) -> Option<i32> {
+    pub fn parent(&self) -> Option<i32> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
         stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
     }
 
     /// Whether it has ended by then.
-    pub(crate) fn ends_within(&self, patience: Duration) -> bool {
+    pub fn ends_within(&self, patience: Duration) -> bool {
         let give_up = Instant::now() + patience;
         loop {
             let left = Timespec::try_from(give_up.saturating_duration_since(Instant::now())).unwrap();
@@ -76,12 +77,12 @@ impl Process {
     }
 
     /// Sends a signal, if it still lives.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let _ = pidfd_send_signal(&self.fd, signal);
     }
 }
 
 /// Kills whatever has this mark.
-pub(crate) fn kill_marked(mark: &str) {
+pub fn kill_marked(mark: &str) {
     Process::marked(mark).iter().for_each(|process| process.signal(Signal::KILL));
 }

@@ -10,7 +10,7 @@ use ekuiper_interop::tools;
 use serde_json::{Value, json};
 
 use crate::describe::has_page;
-use crate::kuiperd::{Engine, Site, wait};
+use ekuiper_interop::engine::kuiperd::{Engine, Site, wait};
 
 /// A new plugin, in a folder outside the checkout.
 struct Author<'a> {

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use zip::write::SimpleFileOptions;
 
 use crate::describe::has_page;
-use crate::kuiperd::{Engine, Site};
-use crate::package;
+use ekuiper_interop::engine::kuiperd::{Engine, Site};
+use ekuiper_interop::engine::package;
 
 /// An entry: its name, Unix mode and content. A name that ends with a slash is a
 /// folder's.

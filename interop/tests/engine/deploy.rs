@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use ekuiper_interop::tools;
 use serde_json::{Value, json};
 
-use crate::kuiperd::{Engine, Site, wait};
+use ekuiper_interop::engine::kuiperd::{Engine, Site, wait};
 
 /// Runs the command on this engine.
 fn command(engine: &Engine<'_>, arguments: &[&str]) -> Output {

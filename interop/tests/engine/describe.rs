@@ -12,7 +12,7 @@ use ekuiper_interop::tools;
 use serde_json::{Value, json};
 use zip::write::SimpleFileOptions;
 
-use crate::kuiperd::{Engine, Site, wait};
+use ekuiper_interop::engine::kuiperd::{Engine, Site, wait};
 
 /// What the plugin that this command starts prints about itself.
 fn described_by(command: &mut Command) -> Description {

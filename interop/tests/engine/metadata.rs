@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::describe::{has_page, mirror};
-use crate::kuiperd::{Engine, Site};
 use crate::rest::{Served, ask, with_prefix};
+use ekuiper_interop::engine::kuiperd::{Engine, Site};
 
 /// Leaves of a list what is the plugin's, once each: the engine lists its own
 /// too, and functions twice.

@@ -8,9 +8,9 @@ use ekuiper_interop::tools;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::kuiperd::{Engine, PATIENCE, Site, wait};
-use crate::package;
-use crate::process::Process;
+use ekuiper_interop::engine::kuiperd::{Engine, PATIENCE, Site, wait};
+use ekuiper_interop::engine::package;
+use ekuiper_interop::engine::process::Process;
 
 const REVERT: &str = "SELECT revert(name) AS n, value FROM quick";
 

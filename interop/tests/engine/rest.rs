@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use ekuiper_interop::tools;
 use serde_json::{Value, json};
 
-use crate::kuiperd::{Engine, PATIENCE, Site};
+use ekuiper_interop::engine::kuiperd::{Engine, PATIENCE, Site};
 
 /// An answer, without what differs by nature.
 #[derive(Debug, PartialEq)]

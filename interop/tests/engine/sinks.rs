@@ -7,9 +7,9 @@ use std::time::Instant;
 use ekuiper_interop::tools;
 use serde_json::json;
 
-use crate::kuiperd::{Engine, PATIENCE, Site, wait};
-use crate::package;
-use crate::process::Process;
+use ekuiper_interop::engine::kuiperd::{Engine, PATIENCE, Site, wait};
+use ekuiper_interop::engine::package;
+use ekuiper_interop::engine::process::Process;
 
 /// A plugin whose sink is always busy, in a rule `rule`.
 struct Subject {

@@ -6,9 +6,9 @@ use ekuiper_interop::tools;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::kuiperd::{Engine, PATIENCE, Site, wait};
-use crate::package;
-use crate::process::Process;
+use ekuiper_interop::engine::kuiperd::{Engine, PATIENCE, Site, wait};
+use ekuiper_interop::engine::package;
+use ekuiper_interop::engine::process::Process;
 
 /// Three functions in one rule, in Rust.
 const THREE: &str = "SELECT count, revert(name) AS reversed, echo(count) AS said, average(value) AS mean FROM steady \
