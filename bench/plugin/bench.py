@@ -56,9 +56,11 @@ class Bytes(Sink):
 
     def configure(self, conf):
         self.ack = conf.get("requireAck", False)
+        self.file = conf.get("count")
 
     def open(self, ctx):
         self.sum = 0.0
+        self.count = 0
 
     def collect(self, ctx, data):
         if self.ack:
@@ -69,13 +71,19 @@ class Bytes(Sink):
 
 
 class Rows(Bytes):
-    """Reads the rows, and adds up what they say."""
+    """Reads the rows, and adds up what they say; at its end it writes their number into the file `count`."""
 
     def collect(self, ctx, data):
         rows = json.loads(data)
         for row in rows if isinstance(rows, list) else [rows]:
             self.sum += row["temperature"]
+            self.count += 1
         super().collect(ctx, data)
+
+    def close(self, ctx):
+        if self.file:
+            with open(self.file, "w") as file:
+                file.write(str(self.count))
 
 
 class Call(Function):

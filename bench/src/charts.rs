@@ -26,7 +26,9 @@ const HEADING: i32 = 30;
 const STEP: i32 = 26;
 const BAR: i32 = 18;
 /// Left edge of the bars, beside the peers' names.
-const LEFT: i32 = 128;
+const LEFT: i32 = 232;
+/// Distance between the peers and the limits.
+const APART: i32 = 10;
 /// Width to the right of the longest bar, for its figure.
 const RIGHT: i32 = 190;
 
@@ -65,7 +67,7 @@ fn draw(table: &Table, svg: &mut String) -> Drawn {
     let subtitle = format!("{}, {better}; logarithmic", long(metric));
     match table.chart {
         Chart::Bars => {
-            let note = format!("{subtitle}; in brackets: how many times better {REFERENCE} is");
+            let note = format!("{subtitle}; in brackets: how many times better {} is", reference(table));
             write(&area, &note, (24, 48), 13, &FAINT, HPos::Left)?;
             bars(&area, table, metric)?;
         }
@@ -78,7 +80,15 @@ fn draw(table: &Table, svg: &mut String) -> Drawn {
 }
 
 fn height(case: &Case) -> i32 {
-    HEADING + case.lines.len() as i32 * STEP + 8
+    let limits = case.lines.iter().filter(|line| line.is_limit).count();
+    let gap = if (1..case.lines.len()).contains(&limits) { APART } else { 0 };
+    HEADING + case.lines.len() as i32 * STEP + gap + 8
+}
+
+/// Returns the title of the peer that all others are compared with.
+fn reference(table: &Table) -> &str {
+    let mut lines = table.cases.iter().flat_map(|case| &case.lines);
+    lines.find(|line| line.peer == REFERENCE).map_or(REFERENCE, |line| &line.title)
 }
 
 fn bars(area: &Area<'_>, table: &Table, metric: Metric) -> Drawn {
@@ -90,12 +100,16 @@ fn bars(area: &Area<'_>, table: &Table, metric: Metric) -> Drawn {
     for case in table.cases.iter().filter(|case| !case.lines.is_empty()) {
         write(area, &case.label, (24, top + HEADING / 2), 15, &TEXT, HPos::Left)?;
         let mut y = top + HEADING;
-        for line in &case.lines {
-            let middle = y + BAR / 2;
+        let mut above_limits = false;
+        for line in case.ranked(metric) {
             let Some(summary) = line.summary(metric) else { continue };
+            y += if line.is_limit && above_limits { APART } else { 0 };
+            above_limits = !line.is_limit;
+            let middle = y + BAR / 2;
             let end = |value: f64| LEFT + ((value.max(least / 3.0).ln() - floor) * scale) as i32;
             let color = color(&line.peer);
-            write(area, &line.peer, (LEFT - 8, middle), 14, &TEXT, HPos::Right)?;
+            let shade = if line.is_limit { &FAINT } else { &TEXT };
+            write(area, &line.title, (LEFT - 8, middle), 14, shade, HPos::Right)?;
             area.draw(&Rectangle::new([(LEFT, y), (end(summary.median), y + BAR)], color.filled()))?;
             if line.samples.len() > 1 {
                 let whisker = vec![(end(summary.least), middle), (end(summary.greatest), middle)];
@@ -128,7 +142,7 @@ fn lines(area: &Area<'_>, table: &Table, metric: Metric, axis: &str) -> Drawn {
         case.map_or_else(|| short(*place), |case| case.label.trim_end_matches(" at once").to_owned())
     };
     let inner = area.margin(HEAD - 4, 14, 14, 20);
-    let (plot, legend) = inner.split_horizontally(WIDTH as i32 - 34 - 150);
+    let (plot, legend) = inner.split_horizontally(WIDTH as i32 - 34 - 236);
     let mut chart = ChartBuilder::on(&plot).x_label_area_size(46).y_label_area_size(86).build_cartesian_2d(
         (first..last).log_scale().with_key_points(ticks),
         (least / 1.5..greatest * 1.5).log_scale(),
@@ -148,8 +162,8 @@ fn lines(area: &Area<'_>, table: &Table, metric: Metric, axis: &str) -> Drawn {
         .x_label_formatter(&tick)
         .y_label_formatter(&|value| short(*value))
         .draw()?;
-    let names: Vec<String> = names(table);
-    for (index, name) in names.iter().enumerate() {
+    for (index, line) in shown_lines(table, metric).into_iter().enumerate() {
+        let name = &line.peer;
         let points: Vec<(f64, f64)> = table.cases.iter().filter_map(|case| point(case, name, metric)).collect();
         let color = color(name);
         let width = if name == REFERENCE { 4 } else { 2 };
@@ -158,7 +172,7 @@ fn lines(area: &Area<'_>, table: &Table, metric: Metric, axis: &str) -> Drawn {
         let y = 16 + index as i32 * 24;
         legend.draw(&PathElement::new(vec![(14, y), (38, y)], color.stroke_width(width)))?;
         legend.draw(&Circle::new((26, y), 4, color.filled()))?;
-        write(&legend, name, (46, y), 14, &TEXT, HPos::Left)?;
+        write(&legend, &line.title, (46, y), 14, if line.is_limit { &FAINT } else { &TEXT }, HPos::Left)?;
     }
     Ok(())
 }
@@ -168,15 +182,16 @@ fn point(case: &Case, peer: &str, metric: Metric) -> Option<(f64, f64)> {
     line.summary(metric).map(|summary| (case.place, summary.median))
 }
 
-/// Returns the peers that have a figure, in order.
-fn names(table: &Table) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for line in table.cases.iter().flat_map(|case| &case.lines) {
-        if !names.contains(&line.peer) {
-            names.push(line.peer.clone());
+/// Returns a line of each peer that has a figure, ranked by the last case that
+/// it has.
+fn shown_lines(table: &Table, metric: Metric) -> Vec<&Line> {
+    let mut shown: Vec<&Line> = Vec::new();
+    for line in table.cases.iter().rev().flat_map(|case| case.ranked(metric)) {
+        if !shown.iter().any(|other| other.peer == line.peer) {
+            shown.push(line);
         }
     }
-    names
+    shown
 }
 
 /// Returns the smallest and the greatest figure of all rounds; both above 0.
@@ -211,7 +226,12 @@ fn unit(metric: Metric) -> &'static str {
         Metric::MegabytesPerSecond => "MB/s",
         Metric::StartMillis => "ms",
         Metric::ResidentMib | Metric::ProgramMib => "MiB",
-        Metric::CpuPerMillion | Metric::Waits | Metric::Threads | Metric::Descriptors => "",
+        Metric::CpuPerMillion
+        | Metric::EngineCpuPerMillion
+        | Metric::PluginCpuPerMillion
+        | Metric::Waits
+        | Metric::Threads
+        | Metric::Descriptors => "",
     }
 }
 
@@ -231,8 +251,8 @@ fn whole(number: f64) -> String {
 /// Returns a peer's color: ours blue, the limit grey, each other its own.
 fn color(peer: &str) -> RGBColor {
     match peer {
-        "raw" => RGBColor(0x9a, 0xa4, 0xaf),
-        "raw-best" => RGBColor(0x57, 0x60, 0x6a),
+        "raw" | "engine" => RGBColor(0x9a, 0xa4, 0xaf),
+        "raw-best" | "frames" => RGBColor(0x57, 0x60, 0x6a),
         "uds" | "mirror" => RGBColor(0x09, 0x69, 0xda),
         "uds-msgpack" => RGBColor(0x54, 0xae, 0xff),
         "nng" => RGBColor(0xcf, 0x22, 0x2e),
@@ -242,6 +262,8 @@ fn color(peer: &str) -> RGBColor {
         "mangos" => RGBColor(0x82, 0x50, 0xdf),
         "grpc" => RGBColor(0xbc, 0x4c, 0x00),
         "python-uds" => RGBColor(0x1a, 0x7f, 0x37),
+        "go" => RGBColor(0x82, 0x50, 0xdf),
+        "flight" => RGBColor(0xe1, 0x6f, 0x24),
         "python-nng" => RGBColor(0x9a, 0x9a, 0x1e),
         "python-module" => RGBColor(0x3f, 0x8f, 0x8f),
         _ => RGBColor(0xbf, 0x39, 0x89),
@@ -259,6 +281,8 @@ mod tests {
         let bars = std::fs::read_to_string(folder.path().join("calls.svg")).unwrap();
         assert!(bars.starts_with("<svg") && bars.contains("50.0 µs (5.00×)") && bars.contains("less is better"));
         let lines = std::fs::read_to_string(folder.path().join("sizes.svg")).unwrap();
-        assert!(lines.contains("message") && lines.contains("nng") && lines.contains("1024 B"));
+        assert!(lines.contains("message") && lines.contains("the peer nng") && lines.contains("1024 B"));
+        let titles: Vec<_> = ["uds", "nng", "raw"].map(|peer| bars.find(&format!("the peer {peer}"))).into();
+        assert!(titles.is_sorted() && titles.iter().all(Option::is_some), "{titles:?}");
     }
 }

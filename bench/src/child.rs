@@ -26,6 +26,7 @@ pub fn run() -> ExitCode {
         ["raw", rest @ ..] => peer::raw::serve(rest),
         #[cfg(feature = "peers")]
         ["grpc", path] => peer::grpc::serve(Path::new(path)),
+        _ if plugin::folder() == peer::frames::NAME => peer::frames::serve(),
         _ => return plugin::run(),
     };
     match served {
@@ -53,6 +54,12 @@ impl Child {
         // Ctrl-C in a terminal goes to this process only, which ends the child.
         command.process_group(0);
         command.spawn().map(Self).map_err(Error::io(what))
+    }
+
+    /// Returns the pipes to its standard input and from its standard output, once.
+    #[cfg(feature = "peers")]
+    pub(crate) fn pipes(&mut self) -> Option<(std::process::ChildStdin, std::process::ChildStdout)> {
+        Some((self.0.stdin.take()?, self.0.stdout.take()?))
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -41,6 +41,7 @@ use peer::Peer;
 use peer::ours::{Ours, WAYS};
 use peer::raw::Raw;
 use report::Described;
+use subject::Subject;
 
 /// Returns the raw socket, our built-in transports, and the transports that are
 /// not built in. `plugin` is an executable that does what [`child::run`] does
@@ -58,14 +59,19 @@ pub fn built_in(plugin: &Path) -> (Vec<Box<dyn Peer>>, Vec<Described>) {
     (peers, skipped)
 }
 
-/// Runs the measurements, prints the tables, and writes what the options
+/// Runs the measurements of these subjects, prints the tables, and writes what the options
 /// request; returns whether all went well. After [`clock::stop`], prints what
 /// there is, and writes nothing.
 ///
 /// # Errors
 /// The options are wrong, or a file cannot be written; both are checked before
 /// the measurements.
-pub fn bench(options: &Options, peers: Vec<Box<dyn Peer>>, skipped: Vec<Described>) -> Result<bool> {
+pub fn bench(
+    options: &Options,
+    subjects: Vec<Subject>,
+    peers: Vec<Box<dyn Peer>>,
+    skipped: Vec<Described>,
+) -> Result<bool> {
     if options.charts.is_some() && cfg!(not(feature = "charts")) {
         return Err(Error::Peer("charts are not built in: build with the feature charts".into()));
     }
@@ -74,7 +80,7 @@ pub fn bench(options: &Options, peers: Vec<Box<dyn Peer>>, skipped: Vec<Describe
     if let Some(folder) = &options.charts {
         files::make_folder(folder)?;
     }
-    let report = run(options, peers, skipped)?;
+    let report = run(options, subjects, peers, skipped)?;
     if clock::is_stopped() {
         if !report.subjects.is_empty() {
             print(&report)?;

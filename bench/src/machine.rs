@@ -60,7 +60,7 @@ impl Usage {
     pub fn with(pids: &[u32]) -> Result<Self> {
         let mut sum = Self::default();
         for pid in pids.iter().chain([&std::process::id()]) {
-            let usage = Self::of(*pid).map_err(Error::io(format!("read what process {pid} has used")))?;
+            let usage = Self::of(*pid)?;
             sum.cpu += usage.cpu;
             sum.waits += usage.waits;
         }
@@ -72,7 +72,15 @@ impl Usage {
         Self { cpu: self.cpu - before.cpu, waits: self.waits.saturating_sub(before.waits) }
     }
 
-    fn of(pid: u32) -> std::io::Result<Self> {
+    /// Returns the usage of one process.
+    ///
+    /// # Errors
+    /// It is not alive.
+    pub fn of(pid: u32) -> Result<Self> {
+        Self::read(pid).map_err(Error::io(format!("read what process {pid} has used")))
+    }
+
+    fn read(pid: u32) -> std::io::Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // utime and stime are fields 14 and 15; the name before may contain
         // spaces.

@@ -17,6 +17,10 @@ pub enum Metric {
     MegabytesPerSecond,
     /// CPU time of both processes, in seconds per million messages.
     CpuPerMillion,
+    /// CPU time of a stock engine, in seconds per million messages.
+    EngineCpuPerMillion,
+    /// CPU time of a plugin under it, in seconds per million messages.
+    PluginCpuPerMillion,
     /// Waits of threads of the two processes, per message.
     Waits,
     /// Threads of this process.
@@ -40,6 +44,8 @@ impl Metric {
             Self::PerSecond => "per second",
             Self::MegabytesPerSecond => "MB/s",
             Self::CpuPerMillion => "CPU s per million",
+            Self::EngineCpuPerMillion => "engine's CPU s per million",
+            Self::PluginCpuPerMillion => "plugin's CPU s per million",
             Self::Waits => "waits per message",
             Self::Threads => "threads",
             Self::Descriptors => "descriptors",

@@ -1,8 +1,12 @@
 //! The measured plugin, on our SDK; `plugin/bench.py` is the same on the
 //! official Python SDK.
 
+use std::path::PathBuf;
+
 #[cfg(feature = "columns")]
-use ekuiper_sdk::columns::arrow_array::{Array, Float64Array, StringArray};
+pub(crate) use ekuiper_sdk::columns::arrow_array::Array;
+#[cfg(feature = "columns")]
+use ekuiper_sdk::columns::arrow_array::{Float64Array, StringArray};
 use ekuiper_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -12,8 +16,7 @@ use crate::reading::Reading;
 /// Serves the engine that has started this process. The plugin's name, a prefix
 /// of its symbols' names, is that of its folder.
 pub fn run() -> ExitCode {
-    let folder = std::env::current_dir().unwrap_or_default();
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = folder();
     let named = |symbol: &str| format!("{name}_{symbol}");
     let plugin = Plugin::new(&name)
         .source(named("typed"), || Typed(Reading::of_size(0)))
@@ -30,15 +33,21 @@ pub fn run() -> ExitCode {
         .run()
 }
 
+/// Returns the name of the folder that this process was started in.
+pub(crate) fn folder() -> String {
+    let folder = std::env::current_dir().unwrap_or_default();
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Doubles a column.
 #[cfg(feature = "columns")]
-fn double(x: &Float64Array) -> Float64Array {
+pub(crate) fn double(x: &Float64Array) -> Float64Array {
     x.unary(|x| x * 2.0)
 }
 
 /// Returns a column of ASCII in capitals.
 #[cfg(feature = "columns")]
-fn upper(texts: &StringArray) -> Result<StringArray> {
+pub(crate) fn upper(texts: &StringArray) -> Result<StringArray> {
     let capitals = texts.value_data().to_ascii_uppercase();
     Ok(StringArray::try_new(texts.offsets().clone(), capitals.into(), texts.nulls().cloned())?)
 }
@@ -98,10 +107,18 @@ impl Source for Untyped {
     }
 }
 
-/// A sink that decodes the rows, and sums them up.
+/// A sink that decodes the rows, and sums them up; at its end it writes their
+/// number into the file `count`, if it is configured.
 #[derive(Default)]
 struct Rows {
     sum: f64,
+    count: u64,
+    file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Counting {
+    count: Option<PathBuf>,
 }
 
 impl Sink for Rows {
@@ -109,11 +126,24 @@ impl Sink for Rows {
         SinkDescription::new().rows()
     }
 
+    fn configure(&mut self, config: &Config) -> Result<()> {
+        self.file = config.parse::<Counting>()?.count;
+        Ok(())
+    }
+
     fn collect(&mut self, ctx: &SinkContext, data: &[u8]) -> Result<()> {
         for reading in ctx.rows::<Reading>(data)? {
             self.sum += reading.temperature;
+            self.count += 1;
         }
         Ok(())
+    }
+
+    fn close(&mut self, _ctx: &SinkContext) -> Result<()> {
+        match &self.file {
+            Some(file) => Ok(std::fs::write(file, self.count.to_string())?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -70,6 +70,10 @@ pub struct Case {
 pub struct Line {
     /// Name of the peer.
     pub peer: String,
+    /// Name of the peer in charts.
+    pub title: String,
+    /// Whether the peer shows what is possible.
+    pub is_limit: bool,
     /// One sample per round.
     pub samples: Vec<Sample>,
 }
@@ -87,6 +91,18 @@ impl Line {
 }
 
 impl Case {
+    /// Returns the lines that have this figure, the best first and the limits
+    /// after all others.
+    pub fn ranked(&self, metric: Metric) -> Vec<&Line> {
+        let median = |line: &Line| line.summary(metric).map(|summary| summary.median);
+        let mut ranked: Vec<_> = self.lines.iter().filter_map(|line| Some((line, median(line)?))).collect();
+        ranked.sort_by(|(one, first), (other, second)| {
+            let better = if metric.less_is_better() { first.total_cmp(second) } else { second.total_cmp(first) };
+            one.is_limit.cmp(&other.is_limit).then(better)
+        });
+        ranked.into_iter().map(|(line, _)| line).collect()
+    }
+
     /// Returns the factor by which the reference is better in this figure than
     /// `line`; less than 1 if it is worse.
     pub fn advantage(&self, line: &Line, metric: Metric) -> Option<f64> {
@@ -151,6 +167,8 @@ pub(crate) mod tests {
     pub(crate) fn example() -> Report {
         let line = |peer: &str, factor: f64| Line {
             peer: peer.into(),
+            title: format!("the peer {peer}"),
+            is_limit: peer == "raw",
             samples: [9.0, 10.0, 11.0]
                 .map(|micros| {
                     Sample::default().with(Metric::P50, micros * factor).with(Metric::PerSecond, 1e6 / micros / factor)
@@ -188,6 +206,16 @@ pub(crate) mod tests {
             let advantage = |peer: usize| case.advantage(&case.lines[peer], metric).unwrap();
             assert!((advantage(0) - 0.5).abs() < 1e-9 && (advantage(2) - 5.0).abs() < 1e-9, "{metric:?}");
             assert_eq!(advantage(1), 1.0);
+        }
+    }
+
+    #[test]
+    fn the_best_comes_first_and_the_limit_last() {
+        let report = example();
+        for metric in [Metric::P50, Metric::PerSecond] {
+            let ranked = report.subjects[0].cases[0].ranked(metric);
+            let names: Vec<_> = ranked.iter().map(|line| line.peer.as_str()).collect();
+            assert_eq!(names, ["uds", "nng", "raw"], "{metric:?}");
         }
     }
 

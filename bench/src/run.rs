@@ -16,14 +16,18 @@ use crate::{Error, Result};
 /// Pause between two measurements, after which the previous one is cleaned up.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Measures what the options request. `skipped` are the peers that cannot be
+/// Measures what the options request of these subjects. `skipped` are the peers that cannot be
 /// measured.
 ///
 /// # Errors
 /// The options name an unknown subject or peer. Failed measurements are in the
 /// report.
-pub fn run(options: &Options, mut peers: Vec<Box<dyn Peer>>, skipped: Vec<Described>) -> Result<Report> {
-    let mut subjects = subject::all();
+pub fn run(
+    options: &Options,
+    mut subjects: Vec<Subject>,
+    mut peers: Vec<Box<dyn Peer>>,
+    skipped: Vec<Described>,
+) -> Result<Report> {
     let names: Vec<String> = subjects.iter().map(|subject| subject.name.to_owned()).collect();
     known("subject", &options.only, &names)?;
     let names: Vec<String> = peers.iter().map(|peer| peer.name().to_owned()).collect();
@@ -97,7 +101,13 @@ fn measure(
 }
 
 fn empty(subject: &Subject, peers: &[Box<dyn Peer>]) -> Table {
-    let lines = || peers.iter().map(|peer| Line { peer: peer.name().to_owned(), samples: Vec::new() }).collect();
+    let line = |peer: &dyn Peer| Line {
+        peer: peer.name().to_owned(),
+        title: peer.title().to_owned(),
+        is_limit: peer.is_limit(),
+        samples: Vec::new(),
+    };
+    let lines = || peers.iter().map(|peer| line(&**peer)).collect();
     let case = |case: &subject::Case| Case { label: case.label.clone(), place: case.place, lines: lines() };
     Table {
         name: subject.name,

@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use ekuiper_bench::{Options, built_in, run};
+use ekuiper_bench::reading::Reading;
+use ekuiper_bench::{Options, built_in, run, subject};
 
 /// Ends the process when the test hangs.
 fn watchdog() {
@@ -33,7 +34,7 @@ fn quick(only: &[&str]) -> Options {
 fn the_built_in_transports_are_measured() {
     watchdog();
     let (peers, skipped) = built_in(Path::new(env!("CARGO_BIN_EXE_bench-plugin")));
-    let report = run(&quick(&[]), peers, skipped).unwrap();
+    let report = run(&quick(&[]), subject::all(), peers, skipped).unwrap();
     assert_eq!(report.failures, [] as [String; 0]);
     for case in report.subjects.iter().flat_map(|table| &table.cases) {
         // A case that the peer does not support has no line.
@@ -56,7 +57,7 @@ fn a_subject_or_a_peer_that_there_is_not_is_refused() {
     let plugin = Path::new(env!("CARGO_BIN_EXE_bench-plugin"));
     let refused = |options: &Options| {
         let (peers, skipped) = built_in(plugin);
-        run(options, peers, skipped).unwrap_err().to_string()
+        run(options, subject::all(), peers, skipped).unwrap_err().to_string()
     };
     let error = refused(&quick(&["speed"]));
     assert!(error.starts_with("there is no subject speed: there are calls, sources"), "{error}");
@@ -67,9 +68,38 @@ fn a_subject_or_a_peer_that_there_is_not_is_refused() {
 #[test]
 fn a_peer_that_fails_is_told_and_the_others_go_on() {
     let (peers, skipped) = built_in(Path::new("/bin/false"));
-    let report = run(&quick(&["start", "calls"]), peers, skipped).unwrap();
+    let report = run(&quick(&["start", "calls"]), subject::all(), peers, skipped).unwrap();
     assert!(report.failures.iter().any(|text| text.starts_with("calls, a text of 128 B, raw failed: ")), "{report:?}");
     assert!(report.failures.iter().any(|text| text.starts_with("start, start, uds failed: ")), "{report:?}");
+}
+
+/// Under our host it goes as under a stock engine, which few have.
+#[test]
+fn the_plugin_of_frames_does_what_a_rule_wants() {
+    watchdog();
+    let name = ekuiper_bench::peer::frames::NAME;
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join(name);
+    std::fs::create_dir(&own).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bench-plugin"), own.join("bench-plugin")).unwrap();
+    let manifest = serde_json::json!({
+        "version": "v1.0.0", "language": "go", "executable": "bench-plugin",
+        "sources": ["frames_source"], "sinks": ["frames_sink"], "functions": ["frames_echo"],
+    });
+    std::fs::write(own.join(format!("{name}.json")), manifest.to_string()).unwrap();
+    let host = ekuiper_host::Host::builder().plugin(own).build().unwrap();
+    let reading = Reading::of_size(ekuiper_bench::subject::SIZE);
+    for _ in 0..3 {
+        let note: String = host.function("frames_echo").unwrap().call((reading.note.as_str(),)).unwrap();
+        assert_eq!(note, reading.note);
+    }
+    let sink = host.sink("frames_sink").rule("frames").require_ack(true).open().unwrap();
+    for _ in 0..5 {
+        sink.send(&reading).unwrap();
+    }
+    // They end with their channels, which a stock engine closes first.
+    let mut source = host.source("frames_source").rule("frames").open_as::<Reading>().unwrap();
+    assert_eq!(source.next().unwrap().unwrap().message, Reading::of_size(0));
 }
 
 #[cfg(feature = "peers")]

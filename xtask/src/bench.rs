@@ -1,5 +1,5 @@
-//! The benchmark: our transports and the peers side by side, and the
-//! instructions of the hot path.
+//! The benchmark: our transports and the peers side by side, rules in a stock
+//! engine, and the instructions of the hot path.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -33,10 +33,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments {
         [first, rest @ ..] if first == "--instructions" => return instructions(rest),
         [only] if only == "--command" => return command_rate::run(),
+        [first, rest @ ..] if first == "rules" => return rules(rest),
         _ => {}
     }
     let mut tools = tools::set_up()?;
     tools.mangos_bench()?;
+    tools.pyarrow()?;
     python::install(&tools)?;
     // By itself: as its author would ship it, with no feature that another
     // crate asks for.
@@ -46,6 +48,26 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let measured = execute(tools.for_command(
         cargo().args(["run", "--quiet"]).args(package).args(["--bin", "ekuiper-bench", "--"]).args(arguments),
     ));
+    tools.report_skipped();
+    measured
+}
+
+/// Builds the plugins that are measured in a stock engine, and measures them
+/// there.
+fn rules(arguments: &[String]) -> Result<()> {
+    let mut tools = tools::set_up()?;
+    for (name, what) in [("KUIPERD", "a kuiperd binary"), ("KUIPER_ETC", "its etc folder")] {
+        if std::env::var_os(name).is_none() {
+            tools.note(format!("rules in a stock engine: set {name} to {what}"));
+            tools.report_skipped();
+            return Ok(());
+        }
+    }
+    python::install(&tools)?;
+    // As an author builds a plugin; what asks the engine need not be fast.
+    execute(cargo().args(["build", "--release", "--package", "ekuiper-bench", "--bin", "bench-plugin"]))?;
+    let package = ["--package", "ekuiper-bench", "--all-features", "--example", "rules", "--"];
+    let measured = execute(tools.for_command(cargo().args(["run", "--quiet"]).args(package).args(arguments)));
     tools.report_skipped();
     measured
 }

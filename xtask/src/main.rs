@@ -8,8 +8,8 @@
 //! - `cargo xtask chaos` and `cargo xtask soak`: the proofs on real processes;
 //! - `cargo xtask stress`: closings, deadlines and reconnections of each
 //!   transport at random;
-//! - `cargo xtask bench`: our transports and the peers side by side; the
-//!   instructions of the hot path;
+//! - `cargo xtask bench`: our transports and the peers side by side; rules in a
+//!   stock engine; the instructions of the hot path;
 //! - `cargo xtask python`: the wheel of the module for Python, installed and
 //!   tested;
 //! - `cargo xtask cross`: the targets of devices, built, and tested under qemu;
@@ -44,6 +44,7 @@ const USAGE: &str = "usage: cargo xtask test [CARGO TEST ARGUMENTS…]          
        cargo xtask stress [--minutes N|--seconds N] [--seed S] [TRANSPORT…]
                                                                each transport, its sockets closed and used at random
        cargo xtask bench [--quick] [--only SUBJECT] …          our transports and their peers side by side; --help: more
+       cargo xtask bench rules [--rounds N] …                  plugins in a stock eKuiper (KUIPERD, KUIPER_ETC, GO_MIRROR)
        cargo xtask bench --instructions [--accept]             what the hot path costs, against its limits
        cargo xtask bench --command                             the rows per second of `ekuiper-plugin source`
        cargo xtask python [PYTEST ARGUMENTS…]                  build, install and test the wheel for Python

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ekuiper_bench::peer::Peer;
+use ekuiper_bench::peer::flight::FlightPeer;
 use ekuiper_bench::peer::grpc::GrpcPeer;
 use ekuiper_bench::peer::mangos::Mangos;
 use ekuiper_bench::peer::ours::Mirror;
+use ekuiper_bench::peer::pipe::PipePeer;
 use ekuiper_bench::peer::python::Python;
 use ekuiper_bench::report::Described;
-use ekuiper_bench::{Error, Options, Result, bench, built_in, child};
+use ekuiper_bench::{Error, Options, Result, bench, built_in, child, subject};
 use ekuiper_core::Chain;
 
 /// Measures our transports, and what else there is, side by side.
@@ -26,6 +28,9 @@ struct Arguments {
     /// A Python that has our module
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/python"))]
     module: PathBuf,
+    /// A Python that has pyarrow
+    #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/pyarrow/bin/python"))]
+    pyarrow: PathBuf,
     /// The Go program of bench/peers/mangos
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/mangos-bench"))]
     mangos: PathBuf,
@@ -70,6 +75,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         let python = Python::official(name, transport, &arguments.python, script.clone());
         add(name, python.map(|python| Box::new(python) as _));
     }
+    let pipe = PipePeer::new(&arguments.pyarrow, sources.join("plugin/pipe.py"));
+    add("pipe", pipe.map(|pipe| Box::new(pipe) as _));
+    add("flight", Ok(Box::new(FlightPeer::new(plugin.clone()))));
     add("grpc", Ok(Box::new(GrpcPeer::new(plugin))));
-    bench(&arguments.options, peers, skipped)
+    bench(&arguments.options, subject::all(), peers, skipped)
 }

@@ -20,6 +20,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::flight;
 use super::hosted::check;
 use super::{Ack, Measured, Peer, Record, RowFunction};
 use crate::child::Child;
@@ -113,6 +114,7 @@ where
                 TAKE => Grpc::new(ProstCodec::default()).client_streaming(Take, request).await,
                 DROP => Grpc::new(ProstCodec::default()).client_streaming(Drop, request).await,
                 ACKNOWLEDGE => Grpc::new(ProstCodec::default()).streaming(Acknowledge, request).await,
+                flight::EXCHANGE => Grpc::new(ProstCodec::default()).streaming(flight::Exchange, request).await,
                 COMPUTE => Grpc::new(ProstCodec::default()).unary(Compute, request).await,
                 _ => Status::unimplemented("no such method").into_http(),
             })
@@ -236,7 +238,7 @@ fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("start tokio"))
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
+pub(super) fn failed(error: impl std::fmt::Display) -> Error {
     Error::Peer(format!("gRPC: {error}"))
 }
 
@@ -246,13 +248,13 @@ pub struct GrpcPeer {
 }
 
 /// A running server.
-struct Running {
+pub(super) struct Running {
     child: Child,
     folder: tempfile::TempDir,
 }
 
 /// A connection to the server.
-struct Connection {
+pub(super) struct Connection {
     runtime: Runtime,
     grpc: Client<Channel>,
 }
@@ -263,7 +265,7 @@ impl GrpcPeer {
         Self { program }
     }
 
-    fn start(&self) -> Result<Running> {
+    pub(super) fn start(&self) -> Result<Running> {
         let folder = tempfile::tempdir().map_err(Error::io("make a folder for the socket"))?;
         let child = Child::start(&self.program, ["grpc".into(), folder.path().join("grpc").into()])?;
         Ok(Running { child, folder })
@@ -271,12 +273,12 @@ impl GrpcPeer {
 }
 
 impl Running {
-    fn pids(&self) -> [u32; 1] {
+    pub(super) fn pids(&self) -> [u32; 1] {
         [self.child.pid()]
     }
 
     /// Connects as soon as the server listens.
-    fn connect(&mut self) -> Result<Connection> {
+    pub(super) fn connect(&mut self) -> Result<Connection> {
         let runtime = runtime()?;
         let endpoint = format!("unix://{}", self.folder.path().join("grpc").display());
         let endpoint = Endpoint::from_shared(endpoint).map_err(failed)?;
@@ -344,18 +346,34 @@ impl Connection {
         Ok(Count { messages, elapsed, warm_up })
     }
 
+    /// Sends a stream of messages, and returns that of the answers.
+    pub(super) fn exchange<M, N>(
+        &mut self,
+        path: &'static str,
+        messages: impl Stream<Item = M> + Send + 'static,
+    ) -> Result<Streaming<N>>
+    where
+        M: prost::Message + Send + Sync + 'static,
+        N: prost::Message + Default + Send + Sync + 'static,
+    {
+        let grpc = &mut self.grpc;
+        self.runtime.block_on(async {
+            grpc.ready().await.map_err(failed)?;
+            let path = PathAndQuery::from_static(path);
+            let answer = grpc.streaming(Request::new(messages), path, ProstCodec::default()).await;
+            answer.map(Response::into_inner).map_err(failed)
+        })
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// Sends readings, with at most `window` of them unacknowledged.
     fn acknowledged(&mut self, pace: Pace, reading: Reading, window: usize) -> Result<Count> {
         let (sender, receiver) = tokio::sync::mpsc::channel(window);
         let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        let grpc = &mut self.grpc;
-        let mut acks = self.runtime.block_on(async {
-            grpc.ready().await.map_err(failed)?;
-            let path = PathAndQuery::from_static(ACKNOWLEDGE);
-            let answer =
-                grpc.streaming::<_, Reading, Empty, _>(Request::new(requests), path, ProstCodec::default()).await;
-            answer.map(Response::into_inner).map_err(failed)
-        })?;
+        let mut acks = self.exchange::<Reading, Empty>(ACKNOWLEDGE, requests)?;
         let mut under_way = 0;
         let runtime = &self.runtime;
         clock::stream(pace, || {
@@ -382,6 +400,10 @@ async fn next<M>(messages: &mut (impl Stream<Item = Result<M, Status>> + Unpin))
 impl Peer for GrpcPeer {
     fn name(&self) -> &str {
         "grpc"
+    }
+
+    fn title(&self) -> &str {
+        "gRPC (tonic)"
     }
 
     fn about(&self) -> String {

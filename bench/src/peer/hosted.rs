@@ -265,36 +265,14 @@ impl Hosted {
     /// # Errors
     /// The host's.
     pub fn columns(&self, pace: Pace, function: RowFunction, rows: usize) -> Measured {
-        use std::sync::Arc;
-
-        use ekuiper_host::arrow59::arrow_array::types::Float64Type;
-        use ekuiper_host::arrow59::arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray};
         use ekuiper_host::arrow59::call_columns;
 
-        let (symbol, bytes, given, expected): (_, _, ArrayRef, ArrayRef) = match function {
-            RowFunction::Double => {
-                let x = Float64Array::from_iter_values((0..rows).map(|row| row as f64));
-                let doubled = x.unary::<_, Float64Type>(|x| x * 2.0);
-                ("double_columns", 8, Arc::new(x), Arc::new(doubled))
-            }
-            RowFunction::Upper => {
-                let text = text(16);
-                let texts = |text: &str| Arc::new(StringArray::from(vec![text; rows]));
-                ("upper_columns", 16, texts(&text), texts(&text.to_ascii_uppercase()))
-            }
-        };
-        let batch = RecordBatch::try_from_iter([("x", given)]).map_err(|error| Error::Peer(error.to_string()))?;
-        let function = self.function(symbol)?;
-        check(call_columns(&function, &batch)? == expected, "the function gave another result")?;
-        clock::streams_here(&self.pids(), bytes, || {
-            let next = || {
-                let result = call_columns(&function, &batch)?;
-                // That the values are right was checked above.
-                check(result.len() == rows, "the function gave another number of results")?;
-                Ok(rows as u64)
-            };
-            clock::stream_of(pace, 1, next).map(Some)
-        })
+        let function_over_columns = self.function(match function {
+            RowFunction::Double => "double_columns",
+            RowFunction::Upper => "upper_columns",
+        })?;
+        let columns = super::columns::Columns::of(function, rows)?;
+        columns.measure(pace, &self.pids(), |batch| Ok(call_columns(&function_over_columns, batch)?))
     }
 }
 

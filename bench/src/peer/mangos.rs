@@ -61,6 +61,10 @@ impl Peer for Mangos {
         "mangos"
     }
 
+    fn title(&self) -> &str {
+        "mangos in Go, bytes only"
+    }
+
     fn about(&self) -> String {
         "mangos in Go, the library of eKuiper and of its Go SDK: REQ/REP and PUSH/PULL of bytes, no SDK, no JSON".into()
     }

@@ -1,6 +1,11 @@
 //! The peers that are measured, one file each. A peer leaves out what it does
 //! not support.
 
+#[cfg(feature = "columns")]
+mod columns;
+#[cfg(feature = "peers")]
+pub mod flight;
+pub mod frames;
 #[cfg(feature = "peers")]
 pub mod grpc;
 pub mod hosted;
@@ -9,6 +14,8 @@ mod hosted_ways;
 #[cfg(feature = "peers")]
 pub mod mangos;
 pub mod ours;
+#[cfg(feature = "peers")]
+pub mod pipe;
 #[cfg(feature = "peers")]
 pub mod python;
 pub mod raw;
@@ -83,11 +90,33 @@ pub enum Way {
     AsyncSinkAcks,
 }
 
+/// Rules in a stock engine.
+#[cfg(feature = "peers")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// The plugin's source, whose rows the engine drops.
+    Source,
+    /// The plugin's function on rows of the engine's.
+    Function,
+    /// Rows of the engine's to the plugin's sink, which acknowledges each.
+    Sink,
+}
+
 /// A way to run functions, sources and sinks in another process. Each method is
 /// one measurement, with a separate process.
 pub trait Peer {
     /// Returns the name in tables and on the command line.
     fn name(&self) -> &str;
+
+    /// Returns the name in charts, as a user knows the peer.
+    fn title(&self) -> &str {
+        self.name()
+    }
+
+    /// Returns whether the peer is no alternative, but shows what is possible.
+    fn is_limit(&self) -> bool {
+        false
+    }
 
     /// Returns a description in one line.
     fn about(&self) -> String;
@@ -167,6 +196,16 @@ pub trait Peer {
     #[cfg(feature = "peers")]
     fn handles(&self, sources: usize) -> Measured {
         let _ = sources;
+        Ok(None)
+    }
+
+    /// Measures a rule in a stock engine.
+    ///
+    /// # Errors
+    /// The measurement fails.
+    #[cfg(feature = "peers")]
+    fn rule(&self, pace: Pace, rule: Rule) -> Measured {
+        let _ = (pace, rule);
         Ok(None)
     }
 

@@ -54,6 +54,16 @@ impl Peer for Ours {
         self.name
     }
 
+    fn title(&self) -> &str {
+        match self.name {
+            "uds" => "ours, JSON",
+            "uds-msgpack" => "ours, MessagePack",
+            "nng" => "ours over libnng",
+            "zeromq" => "ours over ZeroMQ",
+            name => name,
+        }
+    }
+
     fn about(&self) -> String {
         let codec = if self.format == Format::Json { "JSON" } else { "MessagePack" };
         format!("our host and our SDK, transport {}, {codec}, the whole stack", self.transport)
@@ -126,6 +136,10 @@ impl Mirror {
 impl Peer for Mirror {
     fn name(&self) -> &str {
         "mirror"
+    }
+
+    fn title(&self) -> &str {
+        "ours, as it is shipped"
     }
 
     fn about(&self) -> String {

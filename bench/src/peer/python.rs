@@ -66,7 +66,7 @@ impl Python {
     }
 }
 
-fn runs(python: &Path, program: &str) -> bool {
+pub(super) fn runs(python: &Path, program: &str) -> bool {
     let mut probe = Command::new(python);
     probe.args(["-c", program]).stdout(Stdio::null()).stderr(Stdio::null());
     probe.status().is_ok_and(|status| status.success())
@@ -75,6 +75,14 @@ fn runs(python: &Path, program: &str) -> bool {
 impl Peer for Python {
     fn name(&self) -> &str {
         self.name
+    }
+
+    fn title(&self) -> &str {
+        match (self.is_ours, self.transport) {
+            (true, _) => "our Python module",
+            (false, "nng") => "official Python SDK, libnng",
+            (false, _) => "official Python SDK, our host",
+        }
     }
 
     fn about(&self) -> String {

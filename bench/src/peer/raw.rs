@@ -3,10 +3,10 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ekuiper_core::sp::{FRAME_HEADER, frame_header};
+use ekuiper_core::sp::{FRAME_HEADER, HEADER, Protocol, frame_header};
 use ekuiper_core::sync::lock;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -94,6 +94,14 @@ impl Raw {
 impl Peer for Raw {
     fn name(&self) -> &str {
         if self.best { "raw-best" } else { "raw" }
+    }
+
+    fn title(&self) -> &str {
+        if self.best { "Unix socket, at its best" } else { "Unix socket" }
+    }
+
+    fn is_limit(&self) -> bool {
+        true
     }
 
     fn about(&self) -> String {
@@ -195,7 +203,7 @@ pub(crate) fn serve(arguments: &[&str]) -> Result<()> {
 }
 
 /// One connection.
-struct Pipe {
+pub(super) struct Pipe {
     stream: UnixStream,
     best: bool,
     buffer: Vec<u8>,
@@ -209,6 +217,21 @@ impl Pipe {
     fn new(stream: UnixStream, best: bool) -> Result<Self> {
         stream.set_nonblocking(best).map_err(Error::io("set up the socket"))?;
         Ok(Self { stream, best, buffer: vec![0; CHUNK], start: 0, end: 0, outgoing: Vec::with_capacity(2 * CHUNK) })
+    }
+
+    /// Creates the fastest variant, connected to an SP socket at this path.
+    pub(super) fn dial(path: &Path, protocol: Protocol) -> Result<Self> {
+        let stream = UnixStream::connect(path).map_err(Error::io(format!("connect to {}", path.display())))?;
+        Self::greeted(stream, protocol)
+    }
+
+    /// Creates the fastest variant, with SP's greetings exchanged.
+    pub(super) fn greeted(mut stream: UnixStream, protocol: Protocol) -> Result<Self> {
+        let mut greeting = [0; HEADER];
+        let greeted = stream.write_all(&protocol.header()).and_then(|()| stream.read_exact(&mut greeting));
+        greeted.map_err(Error::io("exchange SP's greetings"))?;
+        check(greeting == protocol.peer().header(), "the other end speaks another protocol of SP")?;
+        Self::new(stream, true)
     }
 
     fn echo(&mut self) -> Result<()> {
@@ -249,23 +272,23 @@ impl Pipe {
     }
 
     /// Sends a message, or queues it in the fastest variant.
-    fn put(&mut self, body: &[u8]) -> Result<()> {
+    pub(super) fn put(&mut self, body: &[u8]) -> Result<()> {
         self.frame(body);
         if self.best && self.outgoing.len() < CHUNK { Ok(()) } else { self.flush() }
     }
 
     /// Sends a message, after those that were queued.
-    fn write(&mut self, body: &[u8]) -> Result<()> {
+    pub(super) fn write(&mut self, body: &[u8]) -> Result<()> {
         self.frame(body);
         self.flush()
     }
 
-    fn frame(&mut self, body: &[u8]) {
+    pub(super) fn frame(&mut self, body: &[u8]) {
         self.outgoing.extend_from_slice(&frame_header(body.len()));
         self.outgoing.extend_from_slice(body);
     }
 
-    fn flush(&mut self) -> Result<()> {
+    pub(super) fn flush(&mut self) -> Result<()> {
         let mut sent = 0;
         while sent < self.outgoing.len() {
             match self.stream.write(&self.outgoing[sent..]) {
@@ -279,7 +302,7 @@ impl Pipe {
     }
 
     /// Returns the next message.
-    fn read(&mut self) -> Result<&[u8]> {
+    pub(super) fn read(&mut self) -> Result<&[u8]> {
         let length = self.receive()?;
         Ok(&self.buffer[self.start - length..self.start])
     }
@@ -303,7 +326,7 @@ impl Pipe {
         header.last_chunk::<8>().map(|length| u64::from_be_bytes(*length) as usize)
     }
 
-    fn has_frame(&self) -> bool {
+    pub(super) fn has_frame(&self) -> bool {
         self.frame_length().is_some_and(|length| self.end - self.start >= FRAME_HEADER + length)
     }
 

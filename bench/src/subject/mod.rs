@@ -9,6 +9,8 @@ mod handles;
 #[cfg(feature = "peers")]
 mod pools;
 mod rows;
+#[cfg(feature = "peers")]
+mod rules;
 mod sinks;
 mod sizes;
 mod sources;
@@ -75,7 +77,13 @@ pub enum Chart {
     Lines(&'static str),
 }
 
-/// Returns all subjects, in the order of their tables.
+/// Returns the subject of rules in a stock engine, which has peers of its own.
+#[cfg(feature = "peers")]
+pub fn rules() -> Subject {
+    rules::subject()
+}
+
+/// Returns all subjects of a host and its plugins, in the order of their tables.
 pub fn all() -> Vec<Subject> {
     let mut all = vec![calls::subject(), sources::subject(), sinks::subject(), rows::subject()];
     #[cfg(feature = "columns")]

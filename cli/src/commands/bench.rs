@@ -15,6 +15,6 @@ pub(super) fn run(common: &Common, options: &Options) -> Result<ExitCode> {
     let (peers, skipped) = ekuiper_bench::built_in(&own);
     let mut options = options.clone();
     options.peer.extend(common.transport.clone());
-    let went_well = ekuiper_bench::bench(&options, peers, skipped)?;
+    let went_well = ekuiper_bench::bench(&options, ekuiper_bench::subject::all(), peers, skipped)?;
     Ok(if went_well || interrupt.is_set() { interrupt.exit_code() } else { ExitCode::FAILURE })
 }
