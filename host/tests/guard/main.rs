@@ -187,7 +187,7 @@ fn the_guard_keeps_nothing_of_its_hosts_and_hears_no_signal() {
 fn another_guard_follows_one_that_is_killed_or_stopped() {
     for signal in [Signal::KILL, Signal::STOP] {
         let bench = Bench::new();
-        let names = ["before", "after"].map(|name| bench.script(name, FAMILY));
+        let names = ["before", "after", "last"].map(|name| bench.script(name, FAMILY));
         let mortal = bench.script("mortal", ": > ready\nuntil test -e go; do sleep 0.02; done\nexit 3");
         let mut host = bench.host();
         host.start(&names[0]);
@@ -207,6 +207,9 @@ fn another_guard_follows_one_that_is_killed_or_stopped() {
         let said = host.hear();
         assert!(said.contains("exit code 3"), "{said}");
         wait_for("there is another one again", || (bench.guard().pid != second.pid).then_some(()));
+        // A start waits until it guards all that its predecessor did.
+        host.start(&names[2]);
+        bench.wait_ready(&names[2]);
         host.kill();
         bench.wait_nothing_but(&[]);
     }
