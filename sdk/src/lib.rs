@@ -147,8 +147,9 @@
 //!
 //! `uds` (default) is pure Rust; `nng` speaks the same wire protocol on libnng;
 //! `zeromq` and `shm` (shared memory, on Linux) are different wire protocols,
-//! which only `ekuiper-host` speaks. The host chooses by its launch option `transport`. A transport that is not built
-//! in is replaced by a built-in one with the same wire protocol, with a line in
+//! which only `ekuiper-host` speaks. The host chooses by its launch option
+//! `transport`, and shared memory for each symbol by itself where the plugin has
+//! it too. A transport that is not built in is replaced by a built-in one with the same wire protocol, with a line in
 //! the log; if there is none, the plugin ends.
 //!
 //! `arrow` adds [`columns`].

@@ -173,7 +173,7 @@ impl Plugin {
 
     /// Sets the maximum time that a function or a sink busy-polls for its next
     /// message before blocking, when recent busy-polling has paid off (`uds`
-    /// only). A few times in a row it is up to 30 µs more, to meet an engine that
+    /// and `shm`). A few times in a row it is up to 30 µs more, to meet an engine that
     /// is waking up. Zero disables busy-polling; more than 10 ms counts as that.
     /// Default: 50 µs, within which a stock engine sends the next message.
     pub fn spin(mut self, spin: Duration) -> Self {

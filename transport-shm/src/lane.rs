@@ -142,11 +142,10 @@ impl Lane {
         if how & IN_WORD != 0 {
             wake_all(word);
         }
-        if how & FOR_SOCKET != 0
-            && let Err(Errno::PIPE | Errno::CONNRESET) = send(socket, &BELL, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
-        {
-            // A full socket is readable too: no other error matters.
-            self.lose();
+        if how & FOR_SOCKET != 0 {
+            // No error matters: a full socket is readable too, this side may have
+            // handed over, and the watcher notices the peer's end.
+            let _ = send(socket, &BELL, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         }
     }
 
@@ -231,7 +230,12 @@ impl Lane {
             // However it ends, everything is looked at again.
             let _ = futex::wait(word, futex::Flags::empty(), asked, timeout(deadline).as_ref());
         };
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        // Another thread that is about to wait here may have taken this one's
+        // request, made after a wake, for its own: it looks again.
+        if self.waiting.fetch_sub(1, Ordering::SeqCst) > 1 {
+            word.fetch_and(!IN_WORD, Ordering::SeqCst);
+            wake_all(word);
+        }
         waited
     }
 

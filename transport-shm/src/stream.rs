@@ -109,7 +109,9 @@ impl ShmStream {
         }
         let failed = |error: io::Error| {
             tracing::debug!(%error, "the listener's memory is refused");
-            Errno::from_io_error(&error).unwrap_or(Errno::PROTO)
+            // None that means that the greeting may still come.
+            let errno = Errno::from_io_error(&error).filter(|errno| !matches!(*errno, Errno::AGAIN | Errno::INTR));
+            errno.unwrap_or(Errno::PROTO)
         };
         let lane = Lane::new(Memory::adopt(&descriptor).map_err(failed)?, Side::Dialling);
         let mut early = lock(&self.early);
@@ -128,6 +130,10 @@ impl Stream for ShmStream {
             return lane.send(self.socket.as_fd(), head, tail);
         }
         let mut early = lock(&self.early);
+        // It may have arrived meanwhile.
+        if let Some(lane) = self.lane() {
+            return lane.send(self.socket.as_fd(), head, tail);
+        }
         if early.len() + head.len() + tail.len() > MAX_EARLY {
             return Err(Errno::AGAIN);
         }

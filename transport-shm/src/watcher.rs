@@ -56,8 +56,9 @@ pub(crate) fn watch(socket: BorrowedFd<'_>, lane: &Arc<Lane>) -> io::Result<Watc
     let mut state = lock(&watcher.state);
     let id = state.next;
     state.next += 1;
-    // Once: a closed end stays closed.
-    let flags = epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
+    // Once: a closed end stays closed. Only the end of both directions, which is
+    // always reported: a receiver that hands over ends one, and still reads.
+    let flags = epoll::EventFlags::ONESHOT;
     epoll::add(&watcher.epoll, socket, epoll::EventData::new_u64(id), flags)?;
     state.lanes.insert(id, Arc::downgrade(lane));
     drop(state);
