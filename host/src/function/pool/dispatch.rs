@@ -549,7 +549,7 @@ impl Pool {
         let member = match member {
             Ok(member) => member,
             Err(error) => {
-                lane.failed(error.clone());
+                lane.failed(error.clone(), Instant::now());
                 drop(state);
                 return self.plugin.tell_member_failure(number, &error);
             }
@@ -558,6 +558,7 @@ impl Pool {
         drop(state);
         let (first, symbol, meta) = (self.plugin.clone(), self.symbol.clone(), self.meta.clone());
         self.site().openings.run(move || {
+            let begun = Instant::now();
             let connected = connect(&first, member.as_deref(), &symbol, meta, pipeline, &watcher.clone());
             if let Some(member) = &member {
                 member.note_start(connected.as_ref().map(|_| ()));
@@ -568,7 +569,7 @@ impl Pool {
             let mut state = lock(&pool.state);
             match connected {
                 Ok(pipeline) => state.lanes[number].connected(pipeline),
-                Err(error) => state.lanes[number].failed(error),
+                Err(error) => state.lanes[number].failed(error, begun),
             }
             drop(state);
             pool.advance();

@@ -70,7 +70,7 @@ pub(super) enum Phase {
     Connecting { is_restart: bool },
     /// It has been connected.
     Ready,
-    /// It could not be started.
+    /// It could not be started, in an attempt that began at `since`.
     Failed { error: Error, since: Instant, retry_at: Instant },
 }
 
@@ -221,11 +221,12 @@ impl Lane {
         self.pipeline = Some(pipeline);
     }
 
-    /// Records that the process cannot be started, or is not back yet.
-    pub(super) fn failed(&mut self, error: Error) {
+    /// Records that the process cannot be started, or is not back yet, as an
+    /// attempt found that began at `since`: it may have been reset meanwhile.
+    pub(super) fn failed(&mut self, error: Error, since: Instant) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
         self.failures += 1;
-        self.phase = Phase::Failed { error, since: Instant::now(), retry_at: deadline_after(pause) };
+        self.phase = Phase::Failed { error, since, retry_at: deadline_after(pause) };
     }
 }
 
