@@ -205,14 +205,14 @@ impl WatchedSocket {
             (self.pause, self.again) = (WAIT, None);
             self.idle += 1;
             let is_over = self.idle >= IDLE_LOOKS && poster.posted().leave();
-            return (!is_over).then(|| now + self.longer_gap().max(WAIT));
+            return (!is_over).then(|| later(now, self.longer_gap().max(WAIT)));
         };
         self.idle = 0;
         // If another message is the oldest now, the connection had room again.
         let again = self.again.filter(|(_, waited)| *waited == since);
         let due = again.map_or(since + WAIT, |(again, _)| again);
         if now < due {
-            return Some(if again.is_none() { due.max(now + self.longer_gap()) } else { due });
+            return Some(if again.is_none() { due.max(later(now, self.longer_gap())) } else { due });
         }
         self.gap = Duration::ZERO;
         if poster.write_posted() {
