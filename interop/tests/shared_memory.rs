@@ -5,11 +5,16 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::{Mutex, PoisonError};
+
 use ekuiper_host::{Host, HostBuilder};
 use ekuiper_interop::guard::{PATIENCE, Process, Watchdog};
 use ekuiper_interop::plugins::{Counting, Mirror};
 use rustix::process::Signal;
 use serde_json::json;
+
+/// One test at a time: each counts the memory of this process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// How many connections of a process are in shared memory.
 fn memories(pid: u32) -> usize {
@@ -43,6 +48,7 @@ fn use_everything(host: &Host, mirror: &Mirror) -> usize {
 
 #[test]
 fn symbols_use_it_where_both_have_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let _watchdog = Watchdog::start();
     let mirror = Mirror::new();
     let host = host(&mirror).build().unwrap();
@@ -59,6 +65,7 @@ fn symbols_use_it_where_both_have_it() {
 
 #[test]
 fn naming_a_transport_turns_it_off() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let _watchdog = Watchdog::start();
     let mirror = Mirror::new();
     let host = host(&mirror).transport("uds").build().unwrap();
@@ -68,6 +75,7 @@ fn naming_a_transport_turns_it_off() {
 /// Of the two plugins one is built without it: each has what it can.
 #[test]
 fn a_plugin_without_it_uses_sockets() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let _watchdog = Watchdog::start();
     let mirror = Mirror::new();
     let counting = Counting::new();
