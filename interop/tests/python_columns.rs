@@ -156,7 +156,7 @@ fn sources_and_sinks_of_batches() {
     sink.send_bytes(br#"{ "x": [] }"#).unwrap();
     sink.close().unwrap();
     let expected =
-        ["{'x': 3.0, 'name': 'row 3'}", "{'x': 1099511627776, 'name': 'größer'}", "{'x': None}", "{'x': []}"];
+        ["{'x': 3.0, 'name': 'row 3'}", "{'name': 'größer', 'x': 1099511627776}", "{'x': None}", "{'x': []}"];
     assert_eq!(lines(&path)[3..], expected);
     host.shutdown();
 }
