@@ -6,7 +6,6 @@ use ekuiper_core::message::format_of_rows;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
-use serde::de::Error;
 
 use crate::signature::ArgumentError;
 use crate::value::{Keys, Kind, Seed, loads};
@@ -74,8 +73,6 @@ impl RowTaker {
 /// Decodes a message: rows in either codec, or any JSON.
 fn read<'py>(py: Python<'py>, message: &[u8], keys: &Keys) -> PyResult<Bound<'py, PyAny>> {
     let Some((Format::MessagePack, _)) = format_of_rows(message) else { return loads(py, message) };
-    let rows = Format::MessagePack.read(message, Seed::with(py, keys)).and_then(|(rows, length)| {
-        if length == message.len() { Ok(rows) } else { Err(Error::custom("trailing bytes")) }
-    });
+    let rows = Format::MessagePack.decode_with(message, Seed::with(py, keys));
     rows.map_err(|error| PyValueError::new_err(error.to_string()))
 }

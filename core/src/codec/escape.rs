@@ -53,9 +53,16 @@ pub(super) fn leave(text: &str) {
 /// Whether no byte needs an escape.
 #[inline]
 fn is_plain(block: &[u8]) -> bool {
+    memchr2(b'"', b'\\', block).is_none() && !has_controls(block)
+}
+
+/// Whether there are control characters, which are never in a JSON text as they
+/// are.
+#[inline]
+pub(super) fn has_controls(bytes: &[u8]) -> bool {
     // The smallest byte is found without an early exit, which lets the compiler
     // vectorise the loop.
-    memchr2(b'"', b'\\', block).is_none() && block.iter().fold(u8::MAX, |least, byte| least.min(*byte)) >= b' '
+    bytes.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < b' '
 }
 
 /// Appends a block run by run, with escapes in between.

@@ -48,13 +48,14 @@ impl Codec for Json {
     }
 }
 
-/// Decodes `bytes` as exactly one value: see [`Format::decode`](super::Format::decode).
+/// Decodes `bytes` as exactly one value: see
+/// [`Format::decode_with`](super::Format::decode_with).
 #[inline]
-pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
+pub(super) fn decode<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<S::Value, Error> {
     // Checked at once, and not text by text.
     let json = simdutf8::basic::from_utf8(bytes).map_err(|_| not_utf8(bytes))?;
     let mut deserializer = Deserializer::from_str(json);
-    let value = T::deserialize(Adapted::new(&mut deserializer))?;
+    let value = seed.deserialize(Adapted::new(&mut deserializer))?;
     deserializer.end().map(|()| value)
 }
 
@@ -70,12 +71,14 @@ fn not_utf8(bytes: &[u8]) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::marker::PhantomData;
+
     use super::*;
 
     #[test]
     fn the_place_of_a_byte_that_is_not_utf8_is_told() {
         for json in [&b"{\"a\":\n \"x\xff\"}"[..], b"\xff", b"\"\xc3\"", b"[1,\n\n\"\xed\xa0\x80\"]"] {
-            let wrong = decode::<serde_json::Value>(json).unwrap_err();
+            let wrong = decode(json, PhantomData::<serde_json::Value>).unwrap_err();
             let skipped = Json::length(json).unwrap_err();
             let expected = serde_json::from_slice::<serde_json::Value>(json).unwrap_err();
             assert_eq!(wrong.line(), expected.line(), "{wrong}");

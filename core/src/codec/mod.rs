@@ -19,7 +19,6 @@ mod messagepack;
 mod number;
 mod place;
 mod quoted;
-
 mod reader;
 
 pub use adapt::Adapted;
@@ -130,9 +129,18 @@ impl Format {
     /// `bytes` are no value, a value of another type, or more than one.
     #[inline]
     pub fn decode<'a, T: Deserialize<'a>>(self, bytes: &'a [u8]) -> Result<T, Error> {
+        self.decode_with(bytes, std::marker::PhantomData)
+    }
+
+    /// Decodes `bytes` as exactly one value, with a seed.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    #[inline]
+    pub fn decode_with<'a, S: DeserializeSeed<'a>>(self, bytes: &'a [u8], seed: S) -> Result<S::Value, Error> {
         match self {
-            Self::Json => json::decode(bytes),
-            Self::MessagePack => match self.read(bytes, std::marker::PhantomData)? {
+            Self::Json => json::decode(bytes, seed),
+            Self::MessagePack => match self.read(bytes, seed)? {
                 (value, length) if length == bytes.len() => Ok(value),
                 _ => Err(Error::custom("trailing bytes")),
             },

@@ -9,6 +9,7 @@ use memchr::memchr2;
 use serde::de::{DeserializeSeed, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::escape::has_controls;
 use super::{Adapted, Error};
 
 /// Minimum length for this optimisation to pay off, in bytes.
@@ -32,10 +33,10 @@ impl<'a> Quoted<'a> {
             return None;
         }
         let json = &bytes[..=end];
-        // The smallest byte is found without an early exit, which lets the
-        // compiler vectorise the loop.
-        let has_controls = json.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < b' ';
-        simdutf8::basic::from_utf8(json).ok().filter(|_| !has_controls).map(Self)
+        if has_controls(json) {
+            return None;
+        }
+        simdutf8::basic::from_utf8(json).ok().map(Self)
     }
 
     /// Reads the text; returns its length as well.
