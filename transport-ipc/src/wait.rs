@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ekuiper_core::address::Address;
 use ekuiper_core::instant::later;
 use ekuiper_core::transport::{Deadline, Result, TransportError};
-use rustix::event::{PollFd, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::platform::Flag;
 
@@ -109,12 +110,30 @@ pub fn wait_for(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<()> {
         match poll(fds, timeout(deadline).as_ref()) {
             Ok(0) => return Err(TransportError::Timeout),
             Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             // The only remaining error is a lack of kernel memory: treated as a
             // timeout.
             Err(_) => return Err(TransportError::Timeout),
         }
     }
+}
+
+/// Waits until a descriptor is ready, or `closing` ends waits.
+///
+/// # Errors
+/// As [`wait_for`].
+pub fn wait_unless_closed(own: PollFd<'_>, closing: Option<&Closing>, deadline: Deadline) -> Result<()> {
+    match closing {
+        Some(closing) => wait_for(&mut [own, PollFd::new(closing, PollFlags::IN)], deadline),
+        None => wait_for(&mut [own], deadline),
+    }
+}
+
+/// The number of an error that says that this process, or the system, lacks a
+/// resource.
+pub fn shortage(error: &std::io::Error) -> Option<Errno> {
+    let lacks = |errno: &Errno| matches!(*errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS);
+    Errno::from_io_error(error).filter(lacks)
 }
 
 /// The remaining time, in the form that system calls take.

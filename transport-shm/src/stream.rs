@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use ekuiper_core::sync::lock;
 use ekuiper_core::transport::{Deadline, Result};
-use ekuiper_transport_ipc::wait::{Closing, wait_for};
+use ekuiper_transport_ipc::wait::{Closing, wait_unless_closed};
 use ekuiper_transport_uds::stream::{Medium, Stream};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -187,13 +187,9 @@ impl Stream for ShmStream {
     }
 
     fn wait(&self, interest: PollFlags, closing: Option<&Closing>, deadline: Deadline) -> Result<()> {
-        if let Some(lane) = self.lane() {
-            return lane.wait(interest, closing, deadline);
-        }
-        let own = PollFd::new(&self.socket, PollFlags::IN);
-        match closing {
-            Some(closing) => wait_for(&mut [own, PollFd::new(closing, PollFlags::IN)], deadline),
-            None => wait_for(&mut [own], deadline),
+        match self.lane() {
+            Some(lane) => lane.wait(interest, closing, deadline),
+            None => wait_unless_closed(PollFd::new(&self.socket, PollFlags::IN), closing, deadline),
         }
     }
 

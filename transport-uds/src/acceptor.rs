@@ -24,11 +24,10 @@ use ekuiper_transport_ipc::process;
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::os::unix::uds_local_socket::Listener as UnixListener;
 use rustix::event::PollFlags;
-use rustix::io::Errno;
 
 use crate::link::Link;
 use crate::stream::Medium;
-use ekuiper_transport_ipc::wait::{deadline_after, earlier, timeout};
+use ekuiper_transport_ipc::wait::{deadline_after, earlier, shortage, timeout};
 
 /// Time for which no connection is accepted after the process ran out of
 /// descriptors, or while many newcomers of the socket wait to be taken.
@@ -274,7 +273,7 @@ impl Acceptor {
                             state.greeted(&self.poller, id, Newcomer { link, connection });
                         }
                         // The peer dials again.
-                        Err(error) if is_shortage(&error) => return self.refuse(id, listening, &error),
+                        Err(error) if shortage(&error).is_some() => return self.refuse(id, listening, &error),
                         // A peer that has already disconnected costs nothing.
                         Err(_) => {}
                     }
@@ -303,12 +302,6 @@ impl Acceptor {
         self.poller.remove(&listening.socket);
         listening.paused_until = Some(deadline_after(PAUSE));
     }
-}
-
-/// Whether this process, or the system, lacks a resource.
-fn is_shortage(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    errno.is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))
 }
 
 impl AcceptorState {

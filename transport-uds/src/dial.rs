@@ -7,7 +7,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::instant::later;
 use ekuiper_core::sp::Protocol;
 use ekuiper_core::transport::{Options, TransportError};
-use ekuiper_transport_ipc::wait::io_error;
+use ekuiper_transport_ipc::wait::{io_error, shortage};
 use ekuiper_transport_ipc::{connect, process};
 use rustix::io::Errno;
 
@@ -49,11 +49,8 @@ impl Dialer {
             return None;
         }
         let connected = connect(&self.address);
-        self.shortage = connected.as_ref().err().and_then(Errno::from_io_error).filter(|error| {
-            // A resource that the other process lacks refuses the connection
-            // instead.
-            matches!(*error, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
-        });
+        // A resource that the other process lacks refuses the connection instead.
+        self.shortage = connected.as_ref().err().and_then(shortage);
         let connected = connected.and_then(|stream| {
             // A process that is not admitted gets no byte.
             if !process::is_admitted(&stream, &self.options) {

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use ekuiper_core::address::Address;
 use ekuiper_core::transport::{Deadline, Endpoint, Options, Pull, Push, Reply, Request, Result};
 use ekuiper_transport_ipc::platform::{NO_SIGNAL, unread};
-use ekuiper_transport_ipc::wait::{Closing, wait_for};
+use ekuiper_transport_ipc::wait::{Closing, wait_unless_closed};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 
@@ -195,11 +195,7 @@ impl Stream for SocketStream {
     fn woken(&self) {}
 
     fn wait(&self, interest: PollFlags, closing: Option<&Closing>, deadline: Deadline) -> Result<()> {
-        let own = PollFd::new(&self.0, interest);
-        match closing {
-            Some(closing) => wait_for(&mut [own, PollFd::new(closing, PollFlags::IN)], deadline),
-            None => wait_for(&mut [own], deadline),
-        }
+        wait_unless_closed(PollFd::new(&self.0, interest), closing, deadline)
     }
 
     fn wake(&self) {}
