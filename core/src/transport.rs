@@ -113,6 +113,12 @@ impl Endpoint {
     }
 }
 
+/// Whether the transport of this name speaks SP, as eKuiper does. The others, of
+/// this project alone, each have a wire protocol of their own.
+pub fn speaks_sp(transport: &str) -> bool {
+    !["zeromq", "shm"].contains(&transport)
+}
+
 /// Adds a message to the one before it, in place, if both can be one of the same
 /// length; returns whether it did. See [`Push::post_merged`].
 pub type Merge = fn(last: &mut [u8], next: &[u8]) -> bool;

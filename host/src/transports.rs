@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ekuiper_core::transport::Transport;
+use ekuiper_core::transport::{Transport, speaks_sp};
 
 use crate::{Error, Result};
 
@@ -28,18 +28,13 @@ impl Transports {
         let mut built = built();
         let Some(name) = name else {
             let common = built.swap_remove(0);
-            return Ok(Self { between_ours: shared_memory().filter(|_| speaks_sp(&*common)), common });
+            return Ok(Self { between_ours: shared_memory().filter(|_| speaks_sp(common.name())), common });
         };
         let known = built.iter().map(|transport| transport.name()).collect::<Vec<_>>().join(", ");
         let named = built.into_iter().find(|transport| transport.name() == name);
         let common = named.ok_or_else(|| Error::UnknownTransport { name: name.to_owned(), built: known })?;
         Ok(Self { common, between_ours: None })
     }
-}
-
-/// Whether eKuiper speaks this transport's wire protocol.
-fn speaks_sp(transport: &dyn Transport) -> bool {
-    ["uds", "nng"].contains(&transport.name())
 }
 
 fn built() -> Vec<Arc<dyn Transport>> {

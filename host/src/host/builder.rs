@@ -191,9 +191,9 @@ impl HostBuilder {
 
     /// Sets the maximum time to busy-poll for an answer, a tuple or an
     /// acknowledgement before blocking, where busy-polling has recently paid
-    /// off (`uds`, `shm`). A few times in a row it is up to 30 µs more, to meet a plugin
-    /// that is waking up. Zero disables busy-polling; more than 10 ms counts as
-    /// that. Default: 20 µs.
+    /// off (`uds`, `shm`). A few times in a row it is up to 30 µs more, to meet a
+    /// plugin that is waking up. Zero disables busy-polling; more than 10 ms
+    /// counts as that. Default: 20 µs.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.options.spin = spin.min(MAX_SPIN);
         self

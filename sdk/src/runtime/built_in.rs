@@ -3,17 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use ekuiper_core::transport::{Endpoint, Options, Pull, Result as TransportResult, Transport};
+use ekuiper_core::transport::{Endpoint, Options, Pull, Result as TransportResult, Transport, speaks_sp};
 use ekuiper_transport_ipc::retained::{RetainedPull, RetainedTransport};
-
-/// The transports with wire protocols of their own. `uds` and `nng` speak the
-/// same, which is SP.
-const OTHER_WIRES: [&str; 2] = ["zeromq", "shm"];
-
-/// The name of a transport's wire protocol.
-fn wire(transport: &str) -> &str {
-    if OTHER_WIRES.contains(&transport) { transport } else { "sp" }
-}
 
 /// A transport that is built into this plugin.
 #[derive(Clone)]
@@ -84,7 +75,8 @@ impl BuiltIn {
         if position.is_none() {
             // A host that names no transport speaks SP, as eKuiper does.
             let spoken = wanted.unwrap_or("uds");
-            if wire(spoken) != wire(chosen.name()) {
+            let is_same_wire = spoken == chosen.name() || (speaks_sp(spoken) && speaks_sp(chosen.name()));
+            if !is_same_wire {
                 return Err(format!(
                     "transport {spoken} is not built into this plugin, and {} has a different wire protocol: build the \
                      plugin with its feature \"{spoken}\", or start the host with another transport",
@@ -103,7 +95,7 @@ impl BuiltIn {
 
     /// Whether the wire protocol is not SP.
     pub(super) fn has_other_wire(&self) -> bool {
-        OTHER_WIRES.contains(&self.name())
+        !speaks_sp(self.name())
     }
 
     /// Replaces `nng` by the smaller `uds`, with the same wire protocol, for a

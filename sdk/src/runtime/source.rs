@@ -34,13 +34,17 @@ struct Channel(Arc<dyn Push>);
 
 impl Outlet for Channel {
     fn send(&self, message: &[u8]) -> Result<(), TransportError> {
-        loop {
-            match self.0.post(message, None) {
-                // The peer disconnected before it received the whole message:
-                // send it to the next one.
-                Err(TransportError::Disconnected) => {}
-                sent => return sent,
-            }
+        until_sent(|| self.0.post(message, None))
+    }
+}
+
+/// Sends a message, and again to the next peer as long as one disconnects before
+/// it has received the whole message.
+pub(super) fn until_sent(mut send: impl FnMut() -> Result<(), TransportError>) -> Result<(), TransportError> {
+    loop {
+        match send() {
+            Err(TransportError::Disconnected) => {}
+            sent => return sent,
         }
     }
 }

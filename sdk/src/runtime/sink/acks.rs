@@ -7,6 +7,7 @@ use ekuiper_core::message::{AckCount, encode_ack};
 use ekuiper_core::transport::{Push, TransportError};
 
 use crate::context::AckOutlet;
+use crate::runtime::source::until_sent;
 use crate::runtime::supervised::Account;
 
 /// The maximum number of acknowledgements between two writes: while the sink
@@ -73,13 +74,6 @@ impl AckOutlet for Arc<Acks> {
             // Unbatched: the ack must have been sent even if the worker dies next.
             return self.channel.send(&encode_ack(outcome), None);
         }
-        loop {
-            match self.send(outcome) {
-                // The peer disconnected before it received the whole message:
-                // send it to the next one.
-                Err(TransportError::Disconnected) => {}
-                sent => return sent,
-            }
-        }
+        until_sent(|| self.send(outcome))
     }
 }
