@@ -8,7 +8,7 @@ use ekuiper_conformance::raw::{RawPeer, frame};
 use ekuiper_core::message::AckCount;
 use ekuiper_host::{Error, Host, PendingAck, Sink};
 use serde_json::json;
-use support::sinks::{close_sink, started, started_reporting};
+use support::sinks::{close_sink, close_while, started, started_reporting};
 use support::{Puppet, Stage, kill, send_acked, wait_until};
 
 const REFUSAL: &[u8] = br#"{"error":"of this"}"#;
@@ -64,6 +64,24 @@ fn counting(test: impl FnOnce(&Stage, &Host, &mut Puppet, Counting)) {
     let (host, mut control) = started_reporting(&stage, "exec sleep 1000");
     let counting = Counting::open(&stage, &host, &mut control);
     test(&stage, &host, &mut control, counting);
+}
+
+/// Closes a sink whose messages are not all known to be collected.
+fn close_unsettled(stage: &Stage, control: &mut Puppet, data: RawPeer, sink: Sink) {
+    drop(data);
+    stage.remove_sink();
+    close_while(control, "k", || {
+        let _ = sink.close();
+        Ok(())
+    });
+}
+
+/// Nobody knows what became of these messages.
+fn are_unknown(sent: Vec<PendingAck>) {
+    for ack in sent {
+        let error = ack.wait().unwrap_err();
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    }
 }
 
 fn outcomes(sent: Vec<PendingAck>) -> Vec<Result<(), String>> {
@@ -177,17 +195,8 @@ fn a_count_on_another_connection_acknowledges_nothing() {
         let mut third = stage.acks("r");
         drop(counting.acks);
         third.write(&count(2));
-        for ack in sent {
-            let error = ack.wait().unwrap_err();
-            assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
-        }
-        drop(counting.data);
-        stage.remove_sink();
-        std::thread::scope(|scope| {
-            let closed = scope.spawn(|| counting.sink.close());
-            control.expect_stop("k");
-            let _ = closed.join().unwrap();
-        });
+        are_unknown(sent);
+        close_unsettled(stage, control, counting.data, counting.sink);
     });
 }
 
@@ -198,10 +207,7 @@ fn a_count_of_an_earlier_process_acknowledges_nothing_in_the_next() {
     let mut former = Counting::open(&stage, &host, &mut control);
     let sent = former.send(2);
     kill(&host);
-    for ack in sent {
-        let error = ack.wait().unwrap_err();
-        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
-    }
+    are_unknown(sent);
     wait_until("the next process has begun", || host.status("p").unwrap().generation == 2);
     let mut control = Puppet::dial(&stage.sockets().control("p").unwrap());
     control.say(&support::sinks::reporting_hello());
@@ -219,14 +225,8 @@ fn a_count_of_an_earlier_process_acknowledges_nothing_in_the_next() {
     next.acks.write(&count(2));
     next.acks.write(&frame(REFUSAL));
     assert_eq!(outcomes(sent), [Ok(()), Ok(()), refused()]);
-    drop(next.data);
-    stage.remove_sink();
-    std::thread::scope(|scope| {
-        let closed = scope.spawn(|| next.sink.close());
-        control.expect_stop("k");
-        // The two of the former process are not known to be collected.
-        let _ = closed.join().unwrap();
-    });
+    // The two of the former process are not known to be collected.
+    close_unsettled(&stage, &mut control, next.data, next.sink);
 }
 
 #[test]

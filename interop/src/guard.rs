@@ -195,14 +195,19 @@ impl Process {
 
     /// Whether it ends in time.
     pub fn ends_within(&self, patience: Duration) -> bool {
-        let give_up = Instant::now() + patience;
-        loop {
-            let left = Timespec::try_from(give_up.saturating_duration_since(Instant::now())).unwrap();
-            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&left)) {
-                Ok(ready) => return ready == 1,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => panic!("cannot wait for {:?}: {error}", self.pid),
-            }
+        ends_within(&self.fd, patience)
+    }
+}
+
+/// Whether the process of this descriptor ends in time.
+pub(crate) fn ends_within(process: &OwnedFd, patience: Duration) -> bool {
+    let give_up = Instant::now() + patience;
+    loop {
+        let left = Timespec::try_from(give_up.saturating_duration_since(Instant::now())).unwrap();
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&left)) {
+            Ok(ready) => return ready == 1,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("cannot wait for a process: {error}"),
         }
     }
 }

@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
+use ekuiper_conformance::wait_until;
 use ekuiper_host::{Host, HostBuilder};
 use ekuiper_interop::guard::{PATIENCE, Process, Watchdog};
 use ekuiper_interop::plugins::{Counting, Mirror};
@@ -60,20 +60,15 @@ fn symbols_use_it_where_both_have_it() {
     Process::of(killed).signal(Signal::KILL);
     // A call waits for the next process; what is opened while the end is not
     // noticed yet ends with this one.
-    let give_up = Instant::now() + PATIENCE;
-    while host.pid("mirror").is_none_or(|pid| pid == killed) {
-        assert!(Instant::now() < give_up, "there is no other process");
+    wait_until("there is another process", || {
         let _ = host.function("revert").unwrap().call::<String>(("abc",));
-    }
+        host.pid("mirror").is_some_and(|pid| pid != killed)
+    });
     assert_eq!(use_everything(&host, &mirror), 4, "the next process has it too");
     assert_ne!(host.pid("mirror").unwrap(), killed);
     host.shutdown();
     // The last handle of a connection may be another thread's.
-    let give_up = Instant::now() + PATIENCE;
-    while memories(std::process::id()) > 0 {
-        assert!(Instant::now() < give_up, "something is left");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("nothing is left", || memories(std::process::id()) == 0);
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::guard::ends_within;
 
 /// The variable that marks an engine and all that it starts.
 pub const MARK: &str = "EKUIPER_INTEROP_ENGINE";
@@ -65,15 +66,7 @@ impl Process {
 
     /// Whether it has ended by then.
     pub fn ends_within(&self, patience: Duration) -> bool {
-        let give_up = Instant::now() + patience;
-        loop {
-            let left = Timespec::try_from(give_up.saturating_duration_since(Instant::now())).unwrap();
-            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&left)) {
-                Ok(ready) => return ready == 1,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => panic!("cannot wait for process {}: {error}", self.pid),
-            }
-        }
+        ends_within(&self.fd, patience)
     }
 
     /// Sends a signal, if it still lives.
