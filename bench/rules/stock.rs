@@ -11,7 +11,7 @@ use ekuiper_bench::metric::{Metric, Sample};
 use ekuiper_bench::peer::{Measured, Peer, Rule, frames};
 use ekuiper_bench::reading::Reading;
 use ekuiper_bench::subject::SIZE;
-use ekuiper_bench::{Error, Result, child};
+use ekuiper_bench::{Error, Result, check, child};
 use ekuiper_core::Chain;
 use ekuiper_interop::engine::kuiperd::{Engine, PATIENCE, Site};
 use ekuiper_interop::engine::package;
@@ -102,7 +102,8 @@ impl Stock {
         };
         let site = Site::bare(|| python).map_err(Error::Peer)?;
         let feed = json!({ FEED: { "data": [Reading::of_size(SIZE)], "interval": "1us", "loop": true } });
-        write(&site.path("base/etc/sources/simulator.yaml"), feed.to_string().as_bytes())?;
+        let settings = site.path("base/etc/sources/simulator.yaml");
+        fs::write(&settings, feed.to_string()).map_err(Error::io(format!("write {}", settings.display())))?;
         let Some(plugin) = self.plugin() else { return Ok(site) };
         let (executable, path, is_executable) = match &self.candidate {
             Candidate::Python { script, .. } => ("bench.py", script, false),
@@ -110,7 +111,7 @@ impl Stock {
             Candidate::Go(program) => ("mirror", program, true),
             Candidate::Engine => return Ok(site),
         };
-        let program = fs::read(path).map_err(failed(format!("read {}", path.display())))?;
+        let program = fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
         let source = self.symbol("typed", "random", "");
         let functions = [self.symbol("echo0", "echo", "")];
         let manifest = json!({
@@ -358,16 +359,4 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
             None => return Err(Error::Peer(format!("{what}: not within {PATIENCE:?}"))),
         }
     }
-}
-
-fn check(is_right: bool, otherwise: String) -> Result<()> {
-    if is_right { Ok(()) } else { Err(Error::Peer(otherwise)) }
-}
-
-fn write(path: &Path, content: &[u8]) -> Result<()> {
-    fs::write(path, content).map_err(failed(format!("write {}", path.display())))
-}
-
-fn failed(what: String) -> impl FnOnce(std::io::Error) -> Error {
-    |source| Error::Io { what, source }
 }

@@ -50,8 +50,16 @@ pub enum Error {
 
 impl Error {
     /// Returns a function for `map_err`: `Error::io("read it")`.
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+}
+
+/// Checks a result: measured operations must be correct, too.
+///
+/// # Errors
+/// It is not right.
+pub fn check(is_right: bool, otherwise: impl Into<String>) -> Result<()> {
+    if is_right { Ok(()) } else { Err(Error::Peer(otherwise.into())) }
 }

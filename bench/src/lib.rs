@@ -32,7 +32,7 @@ mod table;
 use std::io::Write;
 use std::path::Path;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, check};
 pub use options::Options;
 pub use report::Report;
 pub use run::run;
@@ -59,8 +59,8 @@ pub fn built_in(plugin: &Path) -> (Vec<Box<dyn Peer>>, Vec<Described>) {
     (peers, skipped)
 }
 
-/// Runs the measurements of these subjects, prints the tables, and writes what the options
-/// request; returns whether all went well. After [`clock::stop`], prints what
+/// Runs the measurements of these subjects, prints the tables, and writes what
+/// the options /// request; returns whether all went well. After [`clock::stop`], prints what
 /// there is, and writes nothing.
 ///
 /// # Errors

@@ -16,8 +16,8 @@ use crate::{Error, Result};
 /// Pause between two measurements, after which the previous one is cleaned up.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Measures what the options request of these subjects. `skipped` are the peers that cannot be
-/// measured.
+/// Measures what the options request of these subjects. `skipped` are the peers
+/// that cannot be measured.
 ///
 /// # Errors
 /// The options name an unknown subject or peer. Failed measurements are in the

@@ -6,10 +6,9 @@ use ekuiper_host::arrow59::arrow_array::types::Float64Type;
 use ekuiper_host::arrow59::arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 
 use super::RowFunction;
-use super::hosted::check;
 use crate::clock::{self, Pace};
 use crate::reading::text;
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// A column and the function's result for it.
 pub(super) struct Columns {

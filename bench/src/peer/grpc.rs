@@ -21,14 +21,13 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::flight;
-use super::hosted::check;
 use super::{Ack, Measured, Peer, Record, RowFunction};
 use crate::child::Child;
 use crate::clock::{self, Count, Pace};
 use crate::machine::resident_mib;
 use crate::metric::{Metric, Sample};
 use crate::reading::text;
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// Maximum time for the other process to be ready.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use crate::clock::{self, Pace};
 use crate::machine::resident_mib;
 use crate::metric::{Metric, Sample};
 use crate::reading::{Reading, text};
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// The measured plugin's functions beside its echoes.
 const FUNCTIONS: [&str; 3] = ["double", "upper", "busy"];
@@ -315,11 +315,6 @@ pub fn started(host: &Host, plugin: &str) -> Result<Sample> {
 /// Returns the builder of a host with this transport.
 pub fn host(transport: &str) -> HostBuilder {
     Host::builder().transport(transport).log_level("error")
-}
-
-/// Checks a result: measured operations must be correct, too.
-pub(crate) fn check(is_right: bool, otherwise: &str) -> Result<()> {
-    if is_right { Ok(()) } else { Err(Error::Peer(otherwise.to_owned())) }
 }
 
 /// Checks whether a transport is built in.

@@ -8,13 +8,13 @@ use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 
-use super::hosted::{FLUSH, Hosted, check, windowed};
+use super::hosted::{FLUSH, Hosted, windowed};
 use super::{Measured, Way};
-use crate::Error;
 use crate::clock::{self, Pace};
 use crate::machine::{descriptors, threads};
 use crate::metric::{Metric, Sample};
 use crate::reading::{Reading, text};
+use crate::{Error, check};
 
 /// Number of messages that a task awaits between two looks at the clock.
 const BURST: u64 = 64;

@@ -10,12 +10,11 @@ use ekuiper_core::sp::{FRAME_HEADER, HEADER, Protocol, frame_header};
 use ekuiper_core::sync::lock;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::hosted::check;
 use super::{Ack, Measured, Peer, Record};
 use crate::child::Child;
 use crate::clock::{self, Pace};
 use crate::reading::text;
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// Maximum time to busy-poll before blocking, in the spinning variant.
 const SPIN: Duration = Duration::from_micros(20);
