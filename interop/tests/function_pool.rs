@@ -496,13 +496,13 @@ fn without_any_process_calls_fail(transport: &str) {
 fn a_plugin_that_is_repaired_is_called_at_once(transport: &str) {
     with_ledger(transport, never, |host, scratch| {
         let (pool, update) = (host.function_pool("note").size(1).open().unwrap(), version(scratch, "v2"));
-        let call = || pool.call::<u64>((7,)).map_err(|error| error.kind());
-        assert_eq!(call(), Ok(7));
+        let call = || pool.call::<u64>((7,));
+        assert_eq!(call().unwrap(), 7);
         for repair in [&|| host.reset("ledger"), &|| host.update(update.clone())] as [&dyn Fn() -> _; 2] {
             Process::of(pids(host)[0]).signal(Signal::KILL);
-            until("the plugin is given up", || call() == Err(ErrorKind::Broken));
+            until("the plugin is given up", || call().is_err_and(|error| error.kind() == ErrorKind::Broken));
             repair().unwrap();
-            assert_eq!(call(), Ok(7));
+            assert_eq!(call().unwrap(), 7);
         }
     });
 }

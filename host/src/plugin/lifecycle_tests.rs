@@ -239,7 +239,11 @@ impl World {
                 self.stops.insert(stop);
                 self.handle(Input::StopWanted { stop });
             }
-            Step::Reset => self.handle(Input::Reset),
+            Step::Reset => {
+                self.handle(Input::Reset);
+                let is_told = self.life.state() != PluginState::BackingOff || self.life.since() == self.now;
+                assert!(is_told, "a reset is not seen");
+            }
             Step::Remove => {
                 self.is_shut_down = true;
                 self.handle(Input::Removed);

@@ -267,11 +267,12 @@ impl Plugin {
     }
 
     /// Returns whether the plugin has been started again, reset or updated since
-    /// this instant, and is not given up again.
+    /// this instant, and is not given up again. One that was reset while what is
+    /// left of its last process is put away backs off until that is done.
     pub(crate) fn has_recovered_since(&self, instant: Instant) -> bool {
         let inner = lock(&self.inner);
         let state = inner.lifecycle.state();
-        let is_given_up = matches!(state, PluginState::BackingOff | PluginState::Broken | PluginState::Stopped);
+        let is_given_up = matches!(state, PluginState::Broken | PluginState::Stopped);
         !is_given_up && inner.lifecycle.since() > instant
     }
 

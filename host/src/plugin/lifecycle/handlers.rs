@@ -235,8 +235,8 @@ impl<S: Clone + PartialEq> Lifecycle<S> {
     pub(super) fn reset(&mut self, now: Instant) {
         self.crashes.reset();
         self.shortages = 0;
-        if let Phase::Pausing { until, is_broken, .. } = &mut self.phase {
-            (*until, *is_broken) = (now, false);
+        if let Phase::Pausing { crashed, .. } = self.phase {
+            self.enter(Phase::Pausing { until: now, is_broken: false, crashed }, now);
         }
     }
 
