@@ -130,7 +130,7 @@ fn the_plugin_ends_with_a_killed_engine() {
 
     // The next engine finds the plugin and the rule again, and the sockets.
     std::fs::rename(site.path("rule.jsonl"), site.path("former.jsonl")).unwrap();
-    let engine = Engine::start(&site);
+    let engine = Engine::start_with(&site, "mirror");
     site.wait_for_rows("rule.jsonl", 100);
     engine.stop();
     site.wait_for_nobody();

@@ -244,6 +244,30 @@ impl<'a> Engine<'a> {
         engine
     }
 
+    /// Starts it where this plugin is installed. The engine reads its plugins
+    /// beside all else that it starts (`syncRegistry` in eKuiper's
+    /// `internal/plugin/portable/manager.go`): where a plugin comes too late,
+    /// the manager page misses its sources and sinks, rules fail for good, and
+    /// the engine is started once more.
+    pub fn start_with(site: &'a Site, plugin: &str) -> Self {
+        let read = || fs::read_to_string(site.path("engine.log")).unwrap_or_default();
+        let installed = format!("Installed portable plugin {plugin} successfully");
+        wait(&format!("a start at which {plugin} is not too late"), || {
+            let former = read().len();
+            let engine = Self::start(site);
+            let log = wait("the end of the engine's start", || {
+                Some(read().split_off(former)).filter(|log| log.contains("Serving kuiper"))
+            });
+            let is_needed = |line: &&str| line.contains("but not installed") || line.contains("Starting rules");
+            let before = log.lines().take_while(|line| !is_needed(line)).any(|line| line.contains(&installed));
+            if !before {
+                engine.stop();
+                return None;
+            }
+            Some(engine)
+        })
+    }
+
     /// The engine's own process.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -119,7 +119,7 @@ fn the_managers_page_lists_what_a_plugin_describes() {
 
         // At its start the engine reads all files again.
         engine.stop();
-        engine = Engine::start(&site);
+        engine = Engine::start_with(&site, "mirror");
     }
     engine.delete_mirror();
     assert_eq!(functions(&engine).len(), own);
@@ -178,7 +178,7 @@ fn no_description_breaks_the_managers_page() {
         assert_eq!(fields(&engine.get("/metadata/sinks/lines")["properties"]).len(), 12);
         assert_eq!(engine.get("/metadata/sources/yaml/random")["default"], passed_on);
         engine.stop();
-        engine = Engine::start(&site);
+        engine = Engine::start_with(&site, "mirror");
     }
     engine.stop();
 }
