@@ -8,7 +8,7 @@ use ekuiper_core::address::Address;
 use ekuiper_core::codec::Format;
 use ekuiper_core::exchange::{Arrival, HostEnd, PluginEnd, Step as Turn};
 use ekuiper_core::message::{
-    BatchReply, BatchWriter, Call, CallKind, EncodedMeta, FunctionMeta, HANDSHAKE, Rows, SourceMessage,
+    BatchReply, BatchWriter, Call, CallKind, EncodedMeta, FunctionMeta, HANDSHAKE, RawTuple, Rows, SourceMessage,
     decode_batch_reply, decode_reply, encode_call, encode_result, encode_tuple,
 };
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol, frame_header};
@@ -64,6 +64,7 @@ fn codecs() -> Vec<Step> {
         "json/write-tuple",
         "json/read-tuple",
         "json/read-tuple-as-value",
+        "json/find-raw-tuple",
         "json/write-call",
         "json/read-call",
         "json/write-result",
@@ -74,6 +75,7 @@ fn codecs() -> Vec<Step> {
         "messagepack/write-tuple",
         "messagepack/read-tuple",
         "messagepack/read-tuple-as-value",
+        "messagepack/find-raw-tuple",
         "messagepack/write-call",
         "messagepack/read-call",
         "messagepack/write-result",
@@ -86,7 +88,7 @@ fn codecs() -> Vec<Step> {
         .collect()
 }
 
-fn codec(format: Format, names: [&'static str; 8]) -> Vec<Step> {
+fn codec(format: Format, names: [&'static str; 9]) -> Vec<Step> {
     let written = |write: &dyn Fn(&mut Vec<u8>)| {
         let mut buffer = Vec::new();
         write(&mut buffer);
@@ -97,7 +99,9 @@ fn codec(format: Format, names: [&'static str; 8]) -> Vec<Step> {
     let reply = written(&|buffer| write_result(format, buffer, &text(SIZE)));
     let (reading, argument, result, meta) = (Reading::of_size(SIZE), text(SIZE), text(SIZE), meta());
     let [mut tuples, mut calls, mut results] = [const { Vec::new() }; 3];
-    let [tuple_out, tuple_in, value_in, call_out, call_in, result_out, result_in, batch] = names;
+    let mut raw = RawTuple::new();
+    raw.buffer().clone_from(&tuple);
+    let [tuple_out, tuple_in, value_in, raw_in, call_out, call_in, result_out, result_in, batch] = names;
     vec![
         step(tuple_out, move || write_tuple(format, &mut tuples, &reading)),
         step(tuple_in, move || {
@@ -107,6 +111,10 @@ fn codec(format: Format, names: [&'static str; 8]) -> Vec<Step> {
         step(value_in, move || {
             let read = SourceMessage::<Value>::decode(format, &untyped);
             assert!(matches!(read, Ok(SourceMessage::Tuple(_))), "a tuple is read");
+        }),
+        step(raw_in, move || {
+            raw.buffer();
+            assert!(matches!(raw.find(format), Ok(None)), "a tuple is found");
         }),
         step(call_out, move || write_call(format, &mut calls, &argument, &meta)),
         step(call_in, move || {

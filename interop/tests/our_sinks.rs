@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ekuiper_conformance::wait_until;
-use ekuiper_host::{Delivery, Error, Event, EventKind, Format, Host, HostBuilder, Package, PluginState, Sink};
+use ekuiper_host::{
+    Delivery, Error, Event, EventKind, Format, Host, HostBuilder, Package, PluginState, RawTuple, Sink,
+};
 use ekuiper_interop::guard::{PATIENCE, Watchdog};
 use ekuiper_interop::plugins::{Ledger, Mirror};
 use futures::executor::block_on;
@@ -34,6 +36,7 @@ ekuiper_interop::over_each_transport_of_ours! {
     what_a_sink_refuses_without_acknowledgements_is_counted,
     outstanding_acknowledgements_are_waited_for,
     rows_come_in_a_codec_that_the_sink_reads,
+    records_pass_from_a_source_to_a_sink_undecoded,
 }
 
 /// Longer than a page, which is all that the pipe holds: each row is written
@@ -355,6 +358,35 @@ fn rows_come_in_a_codec_that_the_sink_reads(transport: &str) {
             let (one, two) = (json!([row]), json!([row, row]));
             let [first, many] = first_bytes;
             assert_eq!(lines, format!("{first} {one}\n{many} {two}\n7b {one}\n{first} {one}\n"), "{sink} {format:?}");
+            std::fs::remove_file(&path).unwrap();
+            host.shutdown();
+        }
+    }
+}
+
+fn records_pass_from_a_source_to_a_sink_undecoded(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let (mirror, ledger) = (Mirror::new(), Ledger::new());
+    let scratch = tempfile::tempdir().unwrap();
+    for (format, sink, first_byte) in
+        [(Format::MessagePack, "rows", "83"), (Format::MessagePack, "bytes", "7b"), (Format::Json, "rows", "7b")]
+    {
+        for require_ack in [false, true] {
+            let plugins = Host::builder().plugin(mirror.folder()).plugin(ledger.folder());
+            let host = plugins.transport(transport).format(format).build().unwrap();
+            let path = scratch.path().join("lines");
+            let config = json!({ "interval": 0, "seed": 1, "count": 3 });
+            let mut source = host.source("random").config(config).open().unwrap();
+            let sink = host.sink(sink).config(json!({ "path": path })).require_ack(require_ack).open().unwrap();
+            let (mut tuple, mut expected) = (RawTuple::new(), String::new());
+            for _ in 0..3 {
+                assert!(source.next_raw(&mut tuple, Some(PATIENCE)).unwrap());
+                let record: Value = tuple.format().decode(tuple.message()).unwrap();
+                expected += &format!("{first_byte} [{record}]\n");
+                sink.send_raw(&tuple).unwrap();
+            }
+            sink.close().unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), expected, "{format:?}");
             std::fs::remove_file(&path).unwrap();
             host.shutdown();
         }

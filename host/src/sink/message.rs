@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use ekuiper_core::codec::Format;
-use ekuiper_core::message::encode_rows;
+use ekuiper_core::message::{encode_rows, format_of_rows};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -46,16 +46,24 @@ impl<B: AsRef<[u8]>> Message<B> {
         Self { bytes, format: Format::Json }
     }
 
+    /// An encoded record. A sink takes it for rows in MessagePack if its first
+    /// byte says so; any other record is for every process as text.
+    pub(super) fn of_record(record: B, format: Format) -> Self {
+        Self { bytes: record, format }
+    }
+
     /// Returns the bytes for a process that reads rows in `format`.
     ///
     /// # Errors
     /// JSON cannot hold the rows.
     pub(super) fn bytes_in(&self, format: Format) -> ekuiper_core::Result<Cow<'_, [u8]>> {
-        if self.format == Format::Json || self.format == format {
-            return Ok(Cow::Borrowed(self.bytes.as_ref()));
+        let bytes = self.bytes.as_ref();
+        let is_understood = || self.format == format && format_of_rows(bytes).is_some_and(|(found, _)| found == format);
+        if self.format == Format::Json || is_understood() {
+            return Ok(Cow::Borrowed(bytes));
         }
         let wrong = |source| ekuiper_core::Error::Encode { what: "the message", source };
-        let rows: Value = self.format.decode(self.bytes.as_ref()).map_err(wrong)?;
+        let rows: Value = self.format.decode(bytes).map_err(wrong)?;
         let mut bytes = Vec::new();
         encode_rows(&mut bytes, format, &rows)?;
         Ok(Cow::Owned(bytes))
@@ -90,5 +98,11 @@ mod tests {
         for format in [Format::Json, Format::MessagePack] {
             assert_eq!(*bytes.bytes_in(format).unwrap(), *b"\x81\xa1a\x01");
         }
+        // A record of a source is a row, or else text for every process.
+        let row = Message::of_record(&b"\x81\xa1a\x01"[..], Format::MessagePack);
+        assert!(matches!(row.bytes_in(Format::MessagePack).unwrap(), Cow::Borrowed(_)));
+        assert_eq!(*row.bytes_in(Format::Json).unwrap(), *br#"{"a":1}"#);
+        let number = Message::of_record(&b"\x37"[..], Format::MessagePack);
+        assert_eq!(*number.bytes_in(Format::MessagePack).unwrap(), *b"55");
     }
 }

@@ -21,7 +21,7 @@ mod work;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ekuiper_core::message::{Control, Feature, SymbolKind};
+use ekuiper_core::message::{Control, Feature, RawTuple, SymbolKind};
 use ekuiper_transport_ipc::wait::deadline_after;
 use serde::Serialize;
 
@@ -163,6 +163,21 @@ impl Sink {
         self.sender
             .transmit(&mut sending, &Message::of_bytes(message), false, since)?
             .map_or(Ok(()), |sent| sent.wait())
+    }
+
+    /// Sends a record, or columns, of a source as it [came](crate::Source::next_raw):
+    /// nothing is decoded, unless the record came in MessagePack and the sink
+    /// reads JSON alone.
+    ///
+    /// # Errors
+    /// As [`Sink::send`]; for columns as [`Sink::send_columns`].
+    pub fn send_raw(&self, tuple: &RawTuple) -> Result<()> {
+        if tuple.columns().is_some() {
+            return self.send_columns(tuple.message());
+        }
+        let (mut sending, since) = self.sender.begin()?;
+        let message = Message::of_record(tuple.message(), tuple.format());
+        self.sender.transmit(&mut sending, &message, false, since)?.map_or(Ok(()), |sent| sent.wait())
     }
 
     /// Sends columns, an Arrow IPC stream of one record batch, unchanged.
