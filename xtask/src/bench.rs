@@ -38,6 +38,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     let mut tools = tools::set_up()?;
     tools.mangos_bench()?;
+    tools.iceoryx2_bench()?;
     tools.pyarrow()?;
     python::install(&tools)?;
     // By itself: as its author would ship it, with no feature that another

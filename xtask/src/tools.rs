@@ -79,6 +79,15 @@ impl Tools {
         self.go("mangos-bench", "bench/peers/mangos", "mangos in the benchmark")
     }
 
+    /// What measures iceoryx2, as `.tools/peers/release/iceoryx2-bench`: a
+    /// workspace of its own, which may ask for a later compiler.
+    pub(crate) fn iceoryx2_bench(&mut self) -> Result<()> {
+        let mut build = crate::process::cargo();
+        build.args(["build", "--quiet", "--release", "--locked", "--manifest-path", "bench/peers/iceoryx2/Cargo.toml"]);
+        build.arg("--target-dir").arg(self.folder.join("peers"));
+        execute(&mut build).or_else(|error| self.skip(format!("iceoryx2 in the benchmark: {error}")))
+    }
+
     /// A Python environment with pyarrow, in `.tools/pyarrow`.
     pub(crate) fn pyarrow(&mut self) -> Result<()> {
         let environment =

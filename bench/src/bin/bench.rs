@@ -8,9 +8,9 @@ use clap::Parser;
 use ekuiper_bench::peer::Peer;
 use ekuiper_bench::peer::flight::FlightPeer;
 use ekuiper_bench::peer::grpc::GrpcPeer;
-use ekuiper_bench::peer::mangos::Mangos;
 use ekuiper_bench::peer::ours::Mirror;
 use ekuiper_bench::peer::pipe::PipePeer;
+use ekuiper_bench::peer::program::Program;
 use ekuiper_bench::peer::python::Python;
 use ekuiper_bench::report::Described;
 use ekuiper_bench::{Error, Options, Result, bench, built_in, child, subject};
@@ -34,6 +34,10 @@ struct Arguments {
     /// The Go program of bench/peers/mangos
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/mangos-bench"))]
     mangos: PathBuf,
+
+    /// The program of bench/peers/iceoryx2
+    #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/peers/release/iceoryx2-bench"))]
+    iceoryx2: PathBuf,
     /// The plugin examples/mirror [default: beside this program]
     #[arg(long, value_name = "PROGRAM")]
     mirror: Option<PathBuf>,
@@ -67,7 +71,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let mirror = Mirror::new(&mirror, &manifest)
         .map_err(|error| format!("{}: `cargo build --release -p mirror`", Chain(&error)));
     add("mirror", mirror.map(|mirror| Box::new(mirror) as _));
-    add("mangos", Mangos::new(&arguments.mangos).map(|mangos| Box::new(mangos) as _));
+    add("mangos", Program::mangos(&arguments.mangos).map(|mangos| Box::new(mangos) as _));
+    add("iceoryx2", Program::iceoryx2(&arguments.iceoryx2).map(|iceoryx2| Box::new(iceoryx2) as _));
     let script = sources.join("plugin/bench.py");
     let module = Python::module("python-module", &arguments.module, script.clone());
     add("python-module", module.map(|module| Box::new(module) as _));

@@ -11,11 +11,11 @@ pub mod grpc;
 pub mod hosted;
 #[cfg(feature = "peers")]
 mod hosted_ways;
-#[cfg(feature = "peers")]
-pub mod mangos;
 pub mod ours;
 #[cfg(feature = "peers")]
 pub mod pipe;
+#[cfg(feature = "peers")]
+pub mod program;
 #[cfg(feature = "peers")]
 pub mod python;
 pub mod raw;
