@@ -1,16 +1,13 @@
-//! MessagePack, through `rmp-serde`: structs are maps with field names, and
+//! MessagePack, written by `rmp-serde`: structs are maps with field names, and
 //! types with a human-readable form use it here too, as in JSON.
 
-use rmp::Marker;
-use rmp_serde::{Deserializer, Serializer};
+use rmp_serde::Serializer;
 use serde::Serialize;
 use serde::de::{DeserializeSeed, Error as _};
 
 use super::finite::Finite;
+use super::unpack::Unpacker;
 use super::{Adapted, Codec, Error, place};
-
-/// Maximum nesting depth: that of `serde_json`.
-const MAX_DEPTH: usize = 128;
 
 /// The codec that only peers of this project support.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +28,9 @@ impl Codec for MessagePack {
 
     #[inline]
     fn read<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<(S::Value, usize), Error> {
-        let length = Self::length(bytes)?;
-        let value = &bytes[..length];
-        let mut deserializer = Deserializer::from_read_ref(value).with_human_readable();
-        deserializer.set_max_depth(MAX_DEPTH);
-        Ok((seed.deserialize(Adapted::new(&mut deserializer)).map_err(Error::custom)?, length))
+        let mut unpacker = Unpacker::new(bytes);
+        let value = seed.deserialize(Adapted::new(&mut unpacker))?;
+        Ok((value, bytes.len() - unpacker.rest().len()))
     }
 
     /// Looks at the markers only: nested values need neither stack nor memory.
@@ -46,38 +41,28 @@ impl Codec for MessagePack {
         let mut left = 1u64;
         while left > 0 {
             left -= 1;
-            let marker = Marker::from_u8(*bytes.get(at).ok_or_else(ends_early)?);
+            let marker = *bytes.get(at).ok_or_else(ends_early)?;
             at += 1;
+            let fixed = FIXED[usize::from(marker)];
+            if fixed != OTHER {
+                at += usize::from(fixed);
+                continue;
+            }
             // Wider than a 32-bit machine's sizes, which a claim could overflow.
-            let mut number = |width: usize| -> Result<u64, Error> {
-                let digits = bytes.get(at..at + width).ok_or_else(ends_early)?;
-                at += width;
-                Ok(digits.iter().fold(0, |number, digit| number << 8 | u64::from(*digit)))
-            };
             let (data, values) = match marker {
-                Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => (0, 0),
-                Marker::U8 | Marker::I8 => (1, 0),
-                Marker::U16 | Marker::I16 | Marker::FixExt1 => (2, 0),
-                Marker::FixExt2 => (3, 0),
-                Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
-                Marker::FixExt4 => (5, 0),
-                Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
-                Marker::FixExt8 => (9, 0),
-                Marker::FixExt16 => (17, 0),
-                Marker::FixStr(length) => (length.into(), 0),
-                Marker::Str8 | Marker::Bin8 => (number(1)?, 0),
-                Marker::Str16 | Marker::Bin16 => (number(2)?, 0),
-                Marker::Str32 | Marker::Bin32 => (number(4)?, 0),
-                Marker::Ext8 => (number(1)? + 1, 0),
-                Marker::Ext16 => (number(2)? + 1, 0),
-                Marker::Ext32 => (number(4)? + 1, 0),
-                Marker::FixArray(count) => (0, count.into()),
-                Marker::Array16 => (0, number(2)?),
-                Marker::Array32 => (0, number(4)?),
-                Marker::FixMap(count) => (0, 2 * u64::from(count)),
-                Marker::Map16 => (0, 2 * number(2)?),
-                Marker::Map32 => (0, 2 * number(4)?),
-                Marker::Reserved => return Err(Error::custom("0xc1 is not valid MessagePack")),
+                0x80..=0x8f => (0, 2 * u64::from(marker & 0xf)),
+                0x90..=0x9f => (0, u64::from(marker & 0xf)),
+                0xc4 | 0xd9 => (number::<1>(bytes, &mut at)?, 0),
+                0xc5 | 0xda => (number::<2>(bytes, &mut at)?, 0),
+                0xc6 | 0xdb => (number::<4>(bytes, &mut at)?, 0),
+                0xc7 => (number::<1>(bytes, &mut at)? + 1, 0),
+                0xc8 => (number::<2>(bytes, &mut at)? + 1, 0),
+                0xc9 => (number::<4>(bytes, &mut at)? + 1, 0),
+                0xdc => (0, number::<2>(bytes, &mut at)?),
+                0xdd => (0, number::<4>(bytes, &mut at)?),
+                0xde => (0, 2 * number::<2>(bytes, &mut at)?),
+                0xdf => (0, 2 * number::<4>(bytes, &mut at)?),
+                _ => return Err(Error::custom("0xc1 is not valid MessagePack")),
             };
             left += values;
             // Each value has at least one byte.
@@ -86,10 +71,48 @@ impl Codec for MessagePack {
             }
             at += data as usize;
         }
+        // The last value's bytes are not there.
+        if at > bytes.len() {
+            return Err(ends_early());
+        }
         Ok(at)
     }
 }
 
-fn ends_early() -> Error {
+/// The number of bytes behind a marker, where it says that alone; otherwise
+/// [`OTHER`].
+const FIXED: [u8; 256] = {
+    let mut lengths = [0; 256];
+    let mut marker = 0;
+    while marker < 256 {
+        lengths[marker] = match marker {
+            0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => 0,
+            // A short text.
+            0xa0..=0xbf => (marker & 0x1f) as u8,
+            0xcc | 0xd0 => 1,
+            0xcd | 0xd1 => 2,
+            0xca | 0xce | 0xd2 => 4,
+            0xcb | 0xcf | 0xd3 => 8,
+            // An extension type's number, and 1, 2, 4, 8 or 16 bytes.
+            0xd4..=0xd8 => 1 + (1 << (marker - 0xd4)),
+            _ => OTHER,
+        };
+        marker += 1;
+    }
+    lengths
+};
+
+const OTHER: u8 = u8::MAX;
+
+/// Reads a length of this many digits.
+#[inline]
+fn number<const N: usize>(bytes: &[u8], at: &mut usize) -> Result<u64, Error> {
+    let digits: &[u8; N] = bytes[*at..].first_chunk().ok_or_else(ends_early)?;
+    *at += N;
+    Ok(digits.iter().fold(0, |number, digit| number << 8 | u64::from(*digit)))
+}
+
+#[cold]
+pub(super) fn ends_early() -> Error {
     Error::custom("unexpected end of a MessagePack value")
 }

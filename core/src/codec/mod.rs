@@ -20,6 +20,8 @@ mod number;
 mod place;
 mod quoted;
 mod reader;
+mod unpack;
+mod utf8;
 
 pub use adapt::Adapted;
 pub use bytes::Bytes;

@@ -1,12 +1,14 @@
 //! Tests that both codecs carry the same values, and refuse the same ones.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use proptest::prelude::*;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Bytes, Codec, Format, Json, MessagePack, Reader};
+use super::{Adapted, Bytes, Codec, Format, Json, MessagePack, Reader};
 
 const BOTH: [Format; 2] = [Format::Json, Format::MessagePack];
 
@@ -135,6 +137,56 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The value at the beginning of `bytes` as `rmp-serde` reads it, and its
+/// length.
+fn by_rmp_serde<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, usize)> {
+    let length = MessagePack::length(bytes).ok()?;
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(&bytes[..length]).with_human_readable();
+    deserializer.set_max_depth(128);
+    Some((T::deserialize(Adapted::new(&mut deserializer)).ok()?, length))
+}
+
+/// Bytes that may be MessagePack: values, some with a few other bytes in them,
+/// and bytes most of which are markers.
+fn nearly_messagepack() -> impl Strategy<Value = Vec<u8>> {
+    let values = prop_oneof![
+        any_value().prop_map(|value| encoded(Format::MessagePack, &value)),
+        any_record().prop_map(|record| encoded(Format::MessagePack, &record)),
+    ];
+    let damaged = (values, prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4));
+    let damaged = damaged.prop_map(|(mut bytes, damage)| {
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes
+    });
+    let marker = prop_oneof![0x80..=0x92u8, 0xa0..=0xa3u8, 0xc0..=0xdfu8, 0..=3u8, 0xfe..=0xffu8];
+    prop_oneof![damaged, prop::collection::vec(marker, 0..60)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn what_rmp_serde_reads_is_read_alike(bytes in nearly_messagepack()) {
+        macro_rules! assert_alike {
+            ($($type:ty),*) => {
+                $(
+                    let read = MessagePack::read(&bytes, PhantomData::<$type>).ok();
+                    prop_assert_eq!(format!("{:?}", read), format!("{:?}", by_rmp_serde::<$type>(&bytes)));
+                )*
+            };
+        }
+        assert_alike! {
+            Value, Record, Kind, Option<Kind>, Bytes, Vec<u8>, [u8; 2], String, char, (), bool, u8, i64, f32, i128,
+            u128, Vec<Option<Value>>, (Kind, Value), BTreeMap<String, Value>, BTreeMap<i64, Kind>,
+            Option<Option<i8>>,
+            IgnoredAny
         }
     }
 }
