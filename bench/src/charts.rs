@@ -266,6 +266,8 @@ fn color(peer: &str) -> RGBColor {
         "flight" => RGBColor(0xe1, 0x6f, 0x24),
         "python-nng" => RGBColor(0x9a, 0x9a, 0x1e),
         "python-module" => RGBColor(0x3f, 0x8f, 0x8f),
+        "python-functions" => RGBColor(0x6f, 0xbf, 0xbf),
+        "iceoryx2" => RGBColor(0x8c, 0x95, 0x9f),
         _ => RGBColor(0xbf, 0x39, 0x89),
     }
 }

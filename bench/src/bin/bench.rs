@@ -74,8 +74,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     add("mangos", Program::mangos(&arguments.mangos).map(|mangos| Box::new(mangos) as _));
     add("iceoryx2", Program::iceoryx2(&arguments.iceoryx2).map(|iceoryx2| Box::new(iceoryx2) as _));
     let script = sources.join("plugin/bench.py");
-    let module = Python::module("python-module", &arguments.module, script.clone());
-    add("python-module", module.map(|module| Box::new(module) as _));
+    let classes = Python::classes("python-module", &arguments.module, script.clone());
+    add("python-module", classes.map(|module| Box::new(module) as _));
+    let functions = Python::functions("python-functions", &arguments.module, sources.join("plugin/decorated.py"));
+    add("python-functions", functions.map(|module| Box::new(module) as _));
     for (name, transport) in [("python-uds", "uds"), ("python-nng", "nng")] {
         let python = Python::official(name, transport, &arguments.python, script.clone());
         add(name, python.map(|python| Box::new(python) as _));

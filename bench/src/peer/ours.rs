@@ -60,6 +60,8 @@ impl Peer for Ours {
             "uds-msgpack" => "ours, MessagePack",
             "nng" => "ours over libnng",
             "zeromq" => "ours over ZeroMQ",
+            "shm" => "ours in shared memory, JSON",
+            "shm-msgpack" => "ours in shared memory, MessagePack",
             name => name,
         }
     }

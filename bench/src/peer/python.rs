@@ -1,5 +1,5 @@
-//! A plugin in Python, under our host: on the official SDK, and on our module
-//! with the same classes.
+//! A plugin in Python, under our host: on the official SDK, on our module with
+//! the same classes, and as plain functions.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,13 +14,24 @@ use crate::clock::Pace;
 /// Number of rows that our module is given at a time.
 const ROWS: usize = 4096;
 
-/// The plugin of `plugin/bench.py`, and of `plugin/columns.py`.
+/// The plugin of `plugin/bench.py`, or of `plugin/decorated.py`, and that of
+/// `plugin/columns.py`.
 pub struct Python {
     name: &'static str,
     transport: &'static str,
     program: Program,
-    /// Whether it runs on our module.
-    is_ours: bool,
+    /// What it runs on.
+    module: Module,
+}
+
+/// What a plugin in Python is written with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Module {
+    Official,
+    /// Our module, with the official SDK's classes.
+    Classes,
+    /// Our module, with plain functions.
+    Functions,
 }
 
 impl Python {
@@ -40,20 +51,36 @@ impl Python {
             return Err(format!("{} has no official SDK: `cargo xtask tools` sets it up", python.display()));
         }
         let program = Program::Python { python: python.to_owned(), script };
-        Ok(Self { name, transport, program, is_ours: false })
+        Ok(Self { name, transport, program, module: Module::Official })
     }
 
     /// Creates the peer on our module, installed for this interpreter.
     ///
     /// # Errors
     /// The reason why it is skipped.
-    pub fn module(name: &'static str, python: &Path, script: PathBuf) -> Result<Self, String> {
+    pub fn classes(name: &'static str, python: &Path, script: PathBuf) -> Result<Self, String> {
+        Self::ours(name, python, script, Module::Classes)
+    }
+
+    /// Creates the peer on our module, with plain functions.
+    ///
+    /// # Errors
+    /// The reason why it is skipped.
+    pub fn functions(name: &'static str, python: &Path, script: PathBuf) -> Result<Self, String> {
+        Self::ours(name, python, script, Module::Functions)
+    }
+
+    fn ours(name: &'static str, python: &Path, script: PathBuf, module: Module) -> Result<Self, String> {
         hosted::is_built_in("uds")?;
         if !runs(python, "import ekuiper._ekuiper") {
             return Err(format!("{} has no module of ours: `cargo xtask python` sets it up", python.display()));
         }
         let program = Program::Python { python: python.to_owned(), script };
-        Ok(Self { name, transport: "uds", program, is_ours: true })
+        Ok(Self { name, transport: "uds", program, module })
+    }
+
+    fn is_ours(&self) -> bool {
+        self.module != Module::Official
     }
 
     fn started(&self) -> Result<Hosted> {
@@ -62,7 +89,7 @@ impl Python {
 
     /// Returns the default format.
     fn format(&self) -> Format {
-        if self.is_ours { Format::MessagePack } else { Format::Json }
+        if self.is_ours() { Format::MessagePack } else { Format::Json }
     }
 }
 
@@ -78,18 +105,22 @@ impl Peer for Python {
     }
 
     fn title(&self) -> &str {
-        match (self.is_ours, self.transport) {
-            (true, _) => "our Python module",
-            (false, "nng") => "official Python SDK, libnng",
-            (false, _) => "official Python SDK, our host",
+        match (self.module, self.transport) {
+            (Module::Classes, _) => "our Python module",
+            (Module::Functions, _) => "our Python module, plain functions",
+            (Module::Official, "nng") => "official Python SDK, libnng",
+            (Module::Official, _) => "official Python SDK, our host",
         }
     }
 
     fn about(&self) -> String {
-        if self.is_ours {
-            return "the same plugin in Python on our module, uds, MessagePack".into();
+        match self.module {
+            Module::Classes => "the same plugin in Python on our module, uds, MessagePack".into(),
+            Module::Functions => "the same in Python as plain functions, on our module, uds, MessagePack".into(),
+            Module::Official => {
+                format!("a plugin on the official Python SDK (libnng) under our host, transport {}", self.transport)
+            }
         }
-        format!("a plugin on the official Python SDK (libnng) under our host, transport {}", self.transport)
     }
 
     fn calls(&self, pace: Pace, size: usize, channels: usize) -> Measured {
@@ -103,7 +134,7 @@ impl Peer for Python {
     fn sink(&self, pace: Pace, ack: Ack, size: usize) -> Measured {
         match ack {
             // The official SDK takes one message at a time.
-            Ack::Window(_) if !self.is_ours => Ok(None),
+            Ack::Window(_) if !self.is_ours() => Ok(None),
             ack => self.started()?.sink(pace, ack, size),
         }
     }
@@ -115,14 +146,14 @@ impl Peer for Python {
     fn rows(&self, pace: Pace, function: RowFunction) -> Measured {
         // The official SDK gets a call per row, so no more rows than the clock
         // allows.
-        self.started()?.rows(pace, function, if self.is_ours { ROWS } else { 64 })
+        self.started()?.rows(pace, function, if self.is_ours() { ROWS } else { 64 })
     }
 
     #[cfg(feature = "columns")]
     fn columns(&self, pace: Pace, function: RowFunction, rows: usize) -> Measured {
         let Program::Python { python, script } = &self.program else { return Ok(None) };
         // Its functions need NumPy.
-        if !self.is_ours || !runs(python, "import numpy") {
+        if self.module != Module::Classes || !runs(python, "import numpy") {
             return Ok(None);
         }
         let program = Program::PythonColumns { python: python.clone(), script: script.with_file_name("columns.py") };
