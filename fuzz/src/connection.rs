@@ -132,6 +132,15 @@ fn feed(own: Protocol, limits: &Limits, stream: &[u8], mut lengths: impl FnMut()
                     }
                     (Seen::Message(body), length)
                 }
+                Ok(Some(Event::Long(words, body))) => {
+                    let whole = [words, body].concat();
+                    let (words, length) = (words.len(), FRAME_HEADER + whole.len());
+                    if seen.len() % 2 == 0 {
+                        connection.take(words, &mut taken);
+                        assert_eq!(taken, whole[words..]);
+                    }
+                    (Seen::Message(whole), length)
+                }
                 Ok(Some(Event::Oversized(head, length))) => {
                     (Seen::Oversized(head.to_vec(), length), FRAME_HEADER + length as usize)
                 }

@@ -17,7 +17,7 @@ use crate::acceptor::Newcomer;
 use crate::dial::Dialer;
 use crate::link::Link;
 use crate::listen::Listener;
-use crate::spin::Spinner;
+use crate::spin::{MAX_LOOK, Spinner};
 use crate::stream::Medium;
 use ekuiper_transport_ipc::platform::{Interest, PEER_CLOSED, Poller};
 use ekuiper_transport_ipc::receiving::{Incoming, ReceiverLock};
@@ -88,7 +88,9 @@ struct Slot {
 
 /// An item that arrived completely.
 pub(crate) enum Content<'a> {
-    Message(&'a [u8]),
+    /// A message, or the words of one whose body is long; and the length of all
+    /// of it.
+    Message(&'a [u8], usize),
     /// The first bytes and the length of a skipped message.
     Oversized(&'a [u8], u64),
 }
@@ -307,7 +309,7 @@ impl Inbox {
             if !is_attempt {
                 let look = || {
                     slot.link.withdraw();
-                    let found = slot.read() || self.has_newcomers() || self.closing.ends_waits();
+                    let found = slot.read(MAX_LOOK) || self.has_newcomers() || self.closing.ends_waits();
                     found.then_some(())
                 };
                 if spinner.spin(look).is_some() {
@@ -500,11 +502,14 @@ impl Slot {
         loop {
             let verdict = match self.connection.next() {
                 Ok(Some(Event::Ready)) => return Some(Incoming::Connected(self.link.id)),
-                Ok(Some(Event::Message(message))) => judge(&self.link, Content::Message(message)),
+                Ok(Some(Event::Message(message))) => judge(&self.link, Content::Message(message, message.len())),
+                Ok(Some(Event::Long(words, body))) => {
+                    judge(&self.link, Content::Message(words, words.len() + body.len()))
+                }
                 Ok(Some(Event::Oversized(head, length))) => judge(&self.link, Content::Oversized(head, length)),
                 Ok(None) if self.readable && !self.ended && may_read => {
                     may_read = false;
-                    self.read();
+                    self.read(usize::MAX);
                     continue;
                 }
                 Ok(None) => return None,
@@ -529,11 +534,11 @@ impl Slot {
         }
     }
 
-    /// Reads once; returns whether anything was learned.
-    fn read(&mut self) -> bool {
+    /// Reads once, at most so many bytes; returns whether anything was learned.
+    fn read(&mut self, most: usize) -> bool {
         let space = self.connection.space();
-        let room = space.len();
-        match self.link.read(space) {
+        let room = space.len().min(most);
+        match self.link.read(&mut space[..room]) {
             Ok(Some(count)) => {
                 self.connection.filled(count, Instant::now());
                 // A short read has taken everything that was there.

@@ -12,7 +12,7 @@ use ekuiper_core::transport::{ConnectionId, Deadline, Result, TransportError};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
-use crate::spin::Spinner;
+use crate::spin::{MAX_LOOK, Spinner};
 use crate::stream::Stream;
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed};
 
@@ -117,7 +117,8 @@ impl Link {
                     };
                 }
                 Err(Errno::AGAIN) => {
-                    looked = spinner.spin(|| match self.send(head, tail) {
+                    let next = &tail[..tail.len().min(MAX_LOOK)];
+                    looked = spinner.spin(|| match self.send(head, next) {
                         Err(Errno::AGAIN) if closing.check().is_ok() => None,
                         sent => Some(sent),
                     });

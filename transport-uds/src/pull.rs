@@ -22,7 +22,7 @@ impl UdsPull {
 impl Pull for UdsPull {
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent> {
         let incoming = self.0.receive(buffer, deadline, |_, content| match content {
-            Content::Message(_) => Verdict::Deliver((), 0),
+            Content::Message(..) => Verdict::Deliver((), 0),
             Content::Oversized(..) => Verdict::Close,
         })?;
         Ok(incoming.into())

@@ -74,9 +74,9 @@ impl UdsReply {
     }
 
     fn judge(&self, link: &Arc<Link>, content: Content<'_>) -> Verdict<Asked> {
-        let (bytes, oversize) = match content {
-            Content::Message(bytes) => (bytes, None),
-            Content::Oversized(head, length) => (head, Some(length)),
+        let (bytes, length) = match content {
+            Content::Message(bytes, length) => (bytes, length as u64),
+            Content::Oversized(head, length) => (head, length),
         };
         match split_backtrace(bytes) {
             Err(BacktraceFault::Malformed) => Verdict::Close,
@@ -84,7 +84,7 @@ impl UdsReply {
             Ok((request, _)) => {
                 let ticket = self.ticket(link, request);
                 let words = request.as_bytes().len();
-                let length = oversize.map_or(bytes.len() as u64, |length| length) - words as u64;
+                let length = length - words as u64;
                 if length > self.options.max_message as u64 {
                     return Verdict::Tell(Asked::Oversized(ticket, length));
                 }

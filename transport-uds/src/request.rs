@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::dial::Dialer;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
-use crate::spin::Spinner;
+use crate::spin::{MAX_LOOK, Spinner};
 use crate::stream::Medium;
 
 /// Number of reads before the deadline is checked again: more than the kernel's
@@ -231,6 +231,13 @@ impl RequestConnection {
                         return Ok(true);
                     }
                 }
+                Some(Event::Long(words, _)) => {
+                    let count = words.len();
+                    if requester.accept(words).is_some() {
+                        self.connection.take(count, buffer);
+                        return Ok(true);
+                    }
+                }
                 Some(_) => {}
                 None if readable && reads > 0 => {
                     readable = self.read()?;
@@ -244,12 +251,12 @@ impl RequestConnection {
     /// Waits for bytes. `false`: some have arrived and were read. `true`: there
     /// may be some to read.
     fn await_bytes(&mut self, spinner: &mut Spinner, closing: &Closing, until: Deadline) -> Result<bool> {
-        let look = || match self.take_in(Link::read) {
+        let look = || match self.take_in(MAX_LOOK, Link::read) {
             Ok(None) if closing.check().is_ok() => None,
             looked => Some(looked),
         };
         if let Some(found) = spinner.spin(look) {
-            return found.map(|_| false);
+            return found.map(|may_have_more| may_have_more == Some(true));
         }
         let until = earlier(until, self.connection.deadline());
         spinner.sleep(until, || {
@@ -258,16 +265,20 @@ impl RequestConnection {
                 return Ok(true);
             }
             // Closing ends the connection, and thereby this wait.
-            self.take_in(Link::read_waiting).map(|_| false)
+            self.take_in(usize::MAX, Link::read_waiting).map(|_| false)
         })
     }
 
-    /// Reads once; returns whether the buffer was filled. `None`: there was
-    /// nothing to read.
-    fn take_in(&mut self, read: impl FnOnce(&Link, &mut [u8]) -> Result<Option<usize>>) -> Result<Option<bool>> {
+    /// Reads once, at most so many bytes; returns whether there may be more.
+    /// `None`: there was nothing to read.
+    fn take_in(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&Link, &mut [u8]) -> Result<Option<usize>>,
+    ) -> Result<Option<bool>> {
         let space = self.connection.space();
-        let room = space.len();
-        let count = read(&self.link, space)?;
+        let room = space.len().min(most);
+        let count = read(&self.link, &mut space[..room])?;
         if let Some(count) = count {
             self.connection.filled(count, Instant::now());
         }
@@ -276,7 +287,7 @@ impl RequestConnection {
 
     /// Reads once; returns whether there may be more to read.
     fn read(&mut self) -> Result<bool> {
-        match self.take_in(Link::read)? {
+        match self.take_in(usize::MAX, Link::read)? {
             Some(filled) => Ok(filled),
             None => {
                 self.connection.check_time(Instant::now()).map_err(|_| TransportError::Disconnected)?;

@@ -27,6 +27,10 @@ const PAUSES: usize = 4;
 /// A poll with its pauses that takes this long was preempted by another thread.
 const PREEMPTED: Duration = Duration::from_micros(10);
 
+/// Maximum number of bytes that a poll copies: with more it would seem to have
+/// been preempted.
+pub(crate) const MAX_LOOK: usize = 32 << 10;
+
 /// Approximate time to wake a thread. A thread that has blocked for less was
 /// woken by one that did not block. A wait of up to this time plus the spinning
 /// time would have been short without blocking.

@@ -1,5 +1,6 @@
 //! The words in front of a request's body, which its reply carries back.
 
+use super::header::Protocol;
 use crate::transport::RequestId;
 
 /// Maximum number of words that a reply socket accepts (libnng and mangos: 8; a
@@ -34,6 +35,21 @@ pub fn split_backtrace(message: &[u8]) -> Result<(RequestId, &[u8]), BacktraceFa
         }
     }
     Err(BacktraceFault::TooManyHops)
+}
+
+/// Length of the words before the body of a message that this side receives:
+/// of a request its backtrace, of a reply the number of the request. At least
+/// [`MAX_WORDS`] words have arrived.
+pub(super) fn words_before(own: Protocol, message: &[u8]) -> usize {
+    match own {
+        Protocol::Push | Protocol::Pull => 0,
+        Protocol::Request => 4,
+        Protocol::Reply => match split_backtrace(message) {
+            Ok((_, body)) => message.len() - body.len(),
+            // Whoever splits them finds the same fault.
+            Err(_) => MAX_WORDS * 4,
+        },
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::backtrace::MAX_WORDS;
+use super::backtrace::{MAX_WORDS, words_before};
 use super::header::{HEADER, Protocol};
 
 /// Length of a frame's header: the type byte `01` and a 64-bit big-endian
@@ -78,6 +78,9 @@ pub enum Event<'a> {
     Ready,
     /// The content of a frame.
     Message(&'a [u8]),
+    /// The content of a long frame: the words of its backtrace, if the protocol
+    /// has them, and the body behind them.
+    Long(&'a [u8], &'a [u8]),
     /// A frame that was too long and was skipped: its first bytes and its
     /// length.
     Oversized(&'a [u8], u64),
@@ -99,8 +102,9 @@ pub struct Connection {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// The content of a frame that does not fit into `buffer`; the state says
-    /// how much of it has arrived.
+    /// The body of a frame that does not fit into `buffer`; the state says how
+    /// much of it has arrived. The words before it are in `head`, so that it is
+    /// handed over without being moved.
     long: Vec<u8>,
     /// The position of the message that was returned last.
     last: LastMessage,
@@ -117,14 +121,14 @@ pub struct Connection {
 enum LastMessage {
     Nowhere,
     Buffer { start: usize, end: usize },
-    Long { length: usize },
+    Long { words: usize, length: usize },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DecoderState {
     Header,
     Frames,
-    Long { length: usize, arrived: usize },
+    Long { words: usize, length: usize, arrived: usize },
     Skipping { length: u64, left: u64, kept: usize },
 }
 
@@ -165,7 +169,7 @@ impl Connection {
 
     /// The space for the next bytes; never empty.
     pub fn space(&mut self) -> &mut [u8] {
-        if let DecoderState::Long { length, arrived } = self.state {
+        if let DecoderState::Long { length, arrived, .. } = self.state {
             // Doubles the space: a long message needs few reads, and a false
             // length costs no memory.
             let wanted = arrived.saturating_add(arrived.max(CHUNK)).min(length);
@@ -218,7 +222,7 @@ impl Connection {
         match self.state {
             DecoderState::Header => self.header(),
             DecoderState::Frames => self.frame(),
-            DecoderState::Long { length, arrived } => Ok(self.long_frame(length, arrived)),
+            DecoderState::Long { words, length, arrived } => Ok(self.long_frame(words, length, arrived)),
             DecoderState::Skipping { length, left, kept } => Ok(self.skip(length, left, kept)),
         }
     }
@@ -276,7 +280,8 @@ impl Connection {
         let whole = FRAME_HEADER + length;
         if arrived.len() < whole {
             self.missing = whole - arrived.len();
-            if whole > CHUNK && (arrived.len() == CHUNK || self.long.len() >= length) {
+            let has_words = arrived.len() >= FRAME_HEADER + HEAD;
+            if whole > CHUNK && has_words && (arrived.len() == CHUNK || self.long.len() >= length) {
                 self.move_out(length);
             }
             return Ok(None);
@@ -291,31 +296,36 @@ impl Connection {
         Ok(Some(Event::Message(&self.buffer[start..end])))
     }
 
-    /// Moves the arrived part of a long frame to its final place.
+    /// Moves the arrived part of a long frame, at least [`HEAD`] bytes, to its
+    /// final place.
     fn move_out(&mut self, length: usize) {
         let arrived = &self.buffer[self.start + FRAME_HEADER..self.end];
-        let count = arrived.len();
+        let words = words_before(self.own, arrived);
+        let (before, body) = arrived.split_at(words);
+        self.head[..words].copy_from_slice(before);
+        let count = body.len();
         if self.long.len() < count {
             self.long.resize(count, 0);
         }
-        self.long[..count].copy_from_slice(arrived);
+        self.long[..count].copy_from_slice(body);
         (self.start, self.end) = (0, 0);
-        self.state = DecoderState::Long { length, arrived: count };
+        self.state = DecoderState::Long { words, length: length - words, arrived: count };
     }
 
-    fn long_frame(&mut self, length: usize, arrived: usize) -> Option<Event<'_>> {
+    fn long_frame(&mut self, words: usize, length: usize, arrived: usize) -> Option<Event<'_>> {
         if arrived < length {
             return None;
         }
         self.state = DecoderState::Frames;
         self.waiting_since = None;
-        self.last = LastMessage::Long { length };
-        Some(Event::Message(&self.long[..length]))
+        self.last = LastMessage::Long { words, length };
+        Some(Event::Long(&self.head[..words], &self.long[..length]))
     }
 
     /// Moves the message that [`next`](Self::next) has just returned, without
     /// its first `skip` bytes, into `into`, whose content is replaced. A long
-    /// message is not copied: the two buffers are swapped.
+    /// message is not copied: the two buffers are swapped. It has no words
+    /// then, which `skip` must count.
     pub fn take(&mut self, skip: usize, into: &mut Vec<u8>) {
         match std::mem::replace(&mut self.last, LastMessage::Nowhere) {
             LastMessage::Nowhere => into.clear(),
@@ -323,15 +333,15 @@ impl Connection {
                 into.clear();
                 into.extend_from_slice(&self.buffer[start + skip..end]);
             }
-            LastMessage::Long { length } => self.take_long(length, skip, into),
+            LastMessage::Long { words, length } => self.take_long(words, length, skip, into),
         }
     }
 
     #[cold]
-    fn take_long(&mut self, length: usize, skip: usize, into: &mut Vec<u8>) {
+    fn take_long(&mut self, words: usize, length: usize, skip: usize, into: &mut Vec<u8>) {
+        debug_assert_eq!(words, skip, "a long message is taken without its words");
         self.long.truncate(length);
         std::mem::swap(&mut self.long, into);
-        into.drain(..skip);
         if self.long.capacity() > KEEP.max(2 * length) {
             self.long = Vec::new();
         }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sp::backtrace::{BacktraceFault, split_backtrace};
 
 const LIMITS: Limits = Limits {
     max_message: 100,
@@ -32,6 +33,7 @@ fn feed(connection: &mut Connection, bytes: &[u8], piece: usize) -> Result<Vec<S
                 seen.push(match event {
                     Event::Ready => Seen::Ready,
                     Event::Message(body) => Seen::Message(body.to_vec()),
+                    Event::Long(words, body) => Seen::Message([words, body].concat()),
                     Event::Oversized(head, length) => Seen::Oversized(head.to_vec(), length),
                 });
             }
@@ -123,7 +125,7 @@ fn take_all(connection: &mut Connection, bytes: &[u8], piece: usize, skip: usize
             connection.filled(count, Instant::now());
             piece = &piece[count..];
             while let Some(event) = connection.next().unwrap() {
-                if let Event::Message(_) = event {
+                if let Event::Message(_) | Event::Long(..) = event {
                     connection.take(skip, &mut buffer);
                     taken.push(buffer.clone());
                 }
@@ -141,18 +143,56 @@ fn messages_are_handed_over_whatever_their_length() {
         .enumerate()
         .map(|(seed, length)| (0..*length).map(|at| (at >> 8) as u8 ^ (at * 7 + seed) as u8).collect())
         .collect();
-    let bytes = stream(&bodies.iter().map(Vec::as_slice).collect::<Vec<_>>());
     for (piece, skip) in [(1000, 0), (100_000, 0), (usize::MAX, 0), (70_001, 4), (usize::MAX, 4)] {
         let limits = Limits { max_message: u64::MAX, ..LIMITS };
-        let mut connection = Connection::new(Protocol::Pull, limits, Instant::now());
+        // The words of a reply are skipped.
+        let own = if skip == 0 { Protocol::Pull } else { Protocol::Request };
+        let mut connection = Connection::new(own, limits, Instant::now());
         // An empty message has no bytes to skip.
         let bodies: Vec<_> = bodies.iter().filter(|body| body.len() >= skip).collect();
-        let bytes =
-            if skip == 0 { bytes.clone() } else { stream(&bodies.iter().map(|body| &body[..]).collect::<Vec<_>>()) };
+        let mut bytes = own.peer().header().to_vec();
+        bodies.iter().for_each(|body| bytes.extend(frame(body)));
         let taken = take_all(&mut connection, &bytes, piece.min(bytes.len()), skip);
         assert_eq!(taken.len(), bodies.len());
         for (taken, body) in taken.iter().zip(bodies) {
             assert!(taken[..] == body[skip..], "{} bytes in pieces of {piece}", body.len());
+        }
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "checks the ids")]
+fn the_words_of_a_long_request_stand_before_its_body() {
+    let body = vec![7; 2 * CHUNK];
+    for hops in 0..=MAX_WORDS {
+        let words = [vec![0; hops * 4], vec![0x80, 0, 0, 1]].concat();
+        let bytes = [&Protocol::Request.header()[..], &frame(&[&words[..], &body].concat())].concat();
+        for piece in [1, 30, 1000, usize::MAX] {
+            let limits = Limits { max_message: u64::MAX, ..LIMITS };
+            let mut connection = Connection::new(Protocol::Reply, limits, Instant::now());
+            let (mut taken, mut split) = (vec![9; 3 * CHUNK], None);
+            for mut piece in bytes.chunks(piece.min(bytes.len())) {
+                while !piece.is_empty() {
+                    let space = connection.space();
+                    let count = piece.len().min(space.len());
+                    space[..count].copy_from_slice(&piece[..count]);
+                    connection.filled(count, Instant::now());
+                    piece = &piece[count..];
+                    while let Some(event) = connection.next().unwrap() {
+                        if let Event::Long(words, _) = event {
+                            split = Some(split_backtrace(words).map(|(id, rest)| (id.as_bytes().to_vec(), rest.len())));
+                            let words = words.len();
+                            connection.take(words, &mut taken);
+                        }
+                    }
+                }
+            }
+            if hops < MAX_WORDS {
+                assert_eq!(split, Some(Ok((words.clone(), 0))));
+                assert!(taken == body, "{hops} hops in pieces of {piece}");
+            } else {
+                assert_eq!(split, Some(Err(BacktraceFault::TooManyHops)));
+            }
         }
     }
 }
@@ -173,7 +213,7 @@ fn a_long_message_is_not_copied_and_its_memory_is_used_again() {
             space[..count].copy_from_slice(&rest[..count]);
             connection.filled(count, Instant::now());
             rest = &rest[count..];
-            if let Some(Event::Message(_)) = connection.next().unwrap() {
+            if let Some(Event::Long(&[], _)) = connection.next().unwrap() {
                 connection.take(0, &mut buffer);
             }
         }
