@@ -14,6 +14,10 @@ use crate::memory::{CAPACITY, Memory, RingWords};
 /// receiver would wake the sender for a few bytes.
 const ROOM: u32 = CAPACITY / 2;
 
+/// Length of the pieces that long messages are copied in. Each is published, so
+/// that the other side copies one while this side copies the next.
+const PIECE: usize = 32 << 10;
+
 /// The peer has set an index that it cannot have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadIndex;
@@ -82,15 +86,26 @@ impl Sender {
         let of_head = head.len().min(free as usize);
         let of_tail = tail.len().min(free as usize - of_head);
         self.memory.write(self.ring, own, &head[..of_head]);
-        if of_tail > 0 {
-            self.memory.write(self.ring, own.wrapping_add(of_head as u32), &tail[..of_tail]);
+        let mut own = own.wrapping_add(of_head as u32);
+        let (first, rest) = tail[..of_tail].split_at(of_tail.min(PIECE));
+        if !first.is_empty() {
+            self.memory.write(self.ring, own, first);
+            own = own.wrapping_add(first.len() as u32);
         }
-        let count = of_head + of_tail;
-        let own = own.wrapping_add(count as u32);
+        self.publish(own);
+        for piece in rest.chunks(PIECE) {
+            self.memory.write(self.ring, own, piece);
+            own = own.wrapping_add(piece.len() as u32);
+            self.publish(own);
+        }
+        Ok(Some(of_head + of_tail))
+    }
+
+    #[inline]
+    fn publish(&self, own: u32) {
         // In this order: whoever sees the published index sees this one too.
         self.tail.store(own, Ordering::Release);
         self.words().tail.0.store(own, Ordering::Release);
-        Ok(Some(count))
     }
 
     /// Whether an attempt does not find the ring full: it succeeds, or fails.
@@ -135,10 +150,10 @@ impl Receiver {
     /// time.
     pub(crate) fn read(&self, space: &mut [u8]) -> Result<usize, BadIndex> {
         let count = space.len().min(self.available()? as usize);
-        if count > 0 {
+        for piece in space[..count].chunks_mut(PIECE) {
             let own = self.head.load(Ordering::Relaxed);
-            self.memory.read(self.ring, own, &mut space[..count]);
-            let own = own.wrapping_add(count as u32);
+            self.memory.read(self.ring, own, piece);
+            let own = own.wrapping_add(piece.len() as u32);
             self.head.store(own, Ordering::Relaxed);
             self.words().head.0.store(own, Ordering::Release);
         }
