@@ -12,7 +12,7 @@ use crate::memory::{CAPACITY, Memory, RingWords};
 /// A ring that was full is full until so much of it is free, and a message up
 /// to this length is written in one piece: otherwise each read of a slow
 /// receiver would wake the sender for a few bytes.
-const ROOM: u32 = CAPACITY / 2;
+const ROOM: u32 = CAPACITY / 4;
 
 /// Length of the pieces that long messages are copied in. Each is published, so
 /// that the other side copies one while this side copies the next.
