@@ -2,7 +2,7 @@
 
 /// Capacity that a buffer keeps for the next message, in bytes: one as long as
 /// the last may never come.
-pub const KEEP: usize = 1 << 20;
+pub const KEEP: usize = 2 << 20;
 
 /// Releases the excess capacity after a long message, which is not needed any
 /// more.

@@ -7,31 +7,33 @@
 //!
 //! Bytes of a peer are checked three times: the flatbuffers of their metadata by
 //! that library's verifier, every length and type in them by `check`, so that
-//! `arrow-ipc` has nothing to panic at, and the arrays by `arrow-ipc` itself.
+//! `arrow-ipc` has nothing to panic at, and the arrays by `arrow-ipc` itself, or
+//! by `texts`.
 
 #[cfg(feature = "arrow-c-data")]
 pub mod c_data;
 mod cells;
 mod check;
+mod memory;
+mod schemas;
 mod table;
+mod texts;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_buffer::Buffer;
 use arrow_ipc::MessageHeader;
-use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
-use arrow_ipc::writer::StreamWriter;
-use arrow_schema::SchemaRef;
+use arrow_schema::{ArrowError, SchemaRef};
 use serde::de::Error as _;
 
 pub use arrow_array;
 pub use arrow_buffer;
 pub use arrow_schema;
 pub use cells::{Cell, Cells, TableReader, TableRow};
+pub use memory::MessageMemory;
 pub use table::TableWriter;
 pub use writer::ColumnWriter;
 
@@ -52,21 +54,17 @@ const PREFIX: usize = 8;
 /// that cannot be sent; `buffer` then keeps its former length.
 pub fn encode(buffer: &mut Vec<u8>, batch: &RecordBatch) -> Result<()> {
     let start = buffer.len();
-    check::can_send(batch).and_then(|()| write(buffer, batch).map_err(|error| error.to_string())).map_err(|text| {
-        buffer.truncate(start);
-        Error::Encode { what: "the record batch", source: serde_json::Error::custom(text) }
-    })
+    check::can_send(batch).and_then(|()| schemas::write(buffer, batch).map_err(|error| error.to_string())).map_err(
+        |text| {
+            buffer.truncate(start);
+            Error::Encode { what: "the record batch", source: serde_json::Error::custom(text) }
+        },
+    )
 }
 
-fn write(buffer: &mut Vec<u8>, batch: &RecordBatch) -> Result<(), arrow_schema::ArrowError> {
-    let mut writer = StreamWriter::try_new(buffer, batch.schema_ref())?;
-    writer.write(batch)?;
-    writer.finish()
-}
-
-/// What a part of a long batch has, in bytes: messages of this length stay in a
-/// processor's cache, and their buffers are kept from one to the next.
-const PART: usize = 512 << 10;
+/// What a part of a long batch has, in bytes: the buffers of messages of this
+/// length are [kept](crate::buffer::KEEP) from one to the next.
+const PART: usize = 3 << 19;
 
 /// Splits a batch so that each part is about as long as is sent fastest, and
 /// shorter than `max` bytes unless its rows differ much in length. There is one
@@ -104,14 +102,19 @@ fn read(stream: &Buffer) -> Result<RecordBatch, String> {
     let mut batch = None;
     let mut at = 0;
     while let Some(part) = Part::next(stream, &mut at)? {
+        if schema.is_none()
+            && let Some(known) = schemas::known(&part.metadata)
+        {
+            schema = Some(known);
+            continue;
+        }
         let message = arrow_ipc::root_as_message(&part.metadata).map_err(|error| error.to_string())?;
         let body = part.body(stream, &mut at, message.bodyLength())?;
         let version = message.version();
         match message.header_type() {
             MessageHeader::Schema if schema.is_none() => {
                 let found = message.header_as_schema().ok_or("its schema is missing")?;
-                check::schema(&found)?;
-                schema = Some(Arc::new(fb_to_schema(found)));
+                schema = Some(schemas::read(&part.metadata, found, body.is_empty())?);
             }
             MessageHeader::DictionaryBatch if batch.is_none() => {
                 let schema = schema.as_ref().ok_or("a dictionary stands before the schema")?;
@@ -124,8 +127,12 @@ fn read(stream: &Buffer) -> Result<RecordBatch, String> {
                 let schema = schema.clone().ok_or("a batch stands before the schema")?;
                 let found = message.header_as_record_batch().ok_or("its batch is missing")?;
                 check::record_batch(&found, schema.fields(), body.len())?;
-                let decoder = RecordBatchDecoder::try_new(&body, found, schema, &dictionaries, &version);
-                let read = decoder.and_then(RecordBatchDecoder::read_record_batch);
+                let texts = texts::read(&found, schema.fields(), &body);
+                let decoder = RecordBatchDecoder::try_new(&body, found, schema.clone(), &dictionaries, &version);
+                let read = decoder.and_then(|decoder| match texts {
+                    None => decoder.read_record_batch(),
+                    Some(texts) => with_texts(decoder, &schema, texts),
+                });
                 batch = Some(read.map_err(|error| error.to_string())?);
             }
             MessageHeader::RecordBatch => return Err("it has more than one batch".into()),
@@ -133,6 +140,20 @@ fn read(stream: &Buffer) -> Result<RecordBatch, String> {
         }
     }
     batch.ok_or_else(|| "it has no batch".into())
+}
+
+/// Reads the columns of a batch that are no texts, and puts the texts among them.
+fn with_texts(
+    decoder: RecordBatchDecoder<'_>,
+    schema: &SchemaRef,
+    texts: Vec<Option<ArrayRef>>,
+) -> Result<RecordBatch, ArrowError> {
+    let places: Vec<usize> = texts.iter().enumerate().filter(|(_, text)| text.is_none()).map(|(at, _)| at).collect();
+    let others = decoder.with_projection(Some(&places)).read_record_batch()?;
+    let mut others_in_order = others.columns().iter().cloned();
+    let columns = texts.into_iter().filter_map(|text| text.or_else(|| others_in_order.next())).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(others.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
 }
 
 /// One part of a stream.

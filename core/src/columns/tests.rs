@@ -173,11 +173,11 @@ fn what_is_not_supported_is_named() {
     assert!(Chain(&encode(&mut vec![], &many).unwrap_err()).to_string().contains("and a message at most 16777216"));
     // Of other peers.
     let mut bytes = Vec::new();
-    write(&mut bytes, &many).unwrap();
+    schemas::write(&mut bytes, &many).unwrap();
     assert!(refusal(bytes).contains("and a message at most 16777216"));
     let run = RunArray::<Int32Type>::try_new(&Int32Array::from(vec![2]), &Int32Array::from(vec![7])).unwrap();
     let mut bytes = Vec::new();
-    write(&mut bytes, &batch(vec![Arc::new(run)])).unwrap();
+    schemas::write(&mut bytes, &batch(vec![Arc::new(run)])).unwrap();
     assert!(refusal(bytes).contains("has the type RunEndEncoded, which is not supported"));
 }
 
@@ -225,6 +225,26 @@ fn no_byte_makes_it_panic() {
             }
         }
     }
+}
+
+/// The schemas of a thread's messages change, also to one that is refused.
+#[test]
+fn each_message_has_its_own_schema() {
+    let number: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+    let keys: DictionaryArray<Int8Type> = vec![Some("a")].into_iter().collect();
+    let one = |name: &str, column: &ArrayRef| RecordBatch::try_from_iter([(name, column.clone())]).unwrap();
+    let long = "x".repeat(8000);
+    let dictionary: ArrayRef = Arc::new(keys);
+    let batches = [one("a", &number), one("b", &number), one("a", &dictionary), one(&long, &number)];
+    for at in [0, 0, 1, 0, 2, 2, 3, 3, 0, 2, 1, 1] {
+        assert_eq!(sent(&batches[at]), batches[at], "{at}");
+    }
+    let mut bytes = Vec::new();
+    encode(&mut bytes, &batches[0]).unwrap();
+    let name = bytes.windows(4).position(|bytes| bytes == b"a\0\0\0").unwrap();
+    bytes[name] = 0xff;
+    refusal(bytes);
+    assert_eq!(sent(&batches[0]), batches[0]);
 }
 
 #[test]

@@ -317,10 +317,11 @@ impl Channel {
         answer_by: Instant,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Failure> {
-        self.exchange_unless(command, [send_by, answer_by], None, read)
+        self.exchange_unless(command, [send_by, answer_by], None, |answer| read(answer))
     }
 
-    /// Sends a command as [`exchange`](Channel::exchange) does, unless `stop`,
+    /// Sends a command as [`exchange`](Channel::exchange) does, whose answer's
+    /// buffer `read` may replace, unless `stop`,
     /// asked at this instant and then again and again, returns true: the wait
     /// then ends as at its deadline. The time for which the command waits to be
     /// sent, from that instant on, is not of that for its answer.
@@ -329,7 +330,7 @@ impl Channel {
         command: &[u8],
         [send_by, mut answer_by]: [Instant; 2],
         stop: Option<(Instant, &dyn Fn() -> bool)>,
-        read: impl FnOnce(&[u8]) -> R,
+        read: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> Result<R, Failure> {
         let mut look = stop.map(|(look, _)| look);
         let mut queued_since = None;
@@ -358,7 +359,7 @@ impl Channel {
         loop {
             match self.wait(&mut state, at_most(answer_by, look)) {
                 Ok(Some(Arrival::Answer)) => {
-                    let read = read(&state.buffer);
+                    let read = read(&mut state.buffer);
                     trim(&mut state.buffer);
                     return Ok(read);
                 }

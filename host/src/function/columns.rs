@@ -338,7 +338,7 @@ pub(crate) fn batch_of(function: &impl CallColumns, column: &Column) -> Result<R
 fn call_part(route: &FunctionRoute, part: &RecordBatch, first: usize, results: &mut Vec<ArrayRef>) -> Result<()> {
     let too_long = Flag::new(None);
     let write = |request: &mut Vec<u8>| write(request, part, route, &too_long);
-    let called = route.call_columns(first, write, |reply| decode(&Buffer::from(reply)));
+    let called = route.call_columns(first, write, |reply| decode(&route.memory.share(reply)));
     if let Some(length) = too_long.get() {
         let rows = part.num_rows();
         if rows < 2 {

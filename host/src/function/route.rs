@@ -38,6 +38,9 @@ pub(crate) struct FunctionRoute {
     current: Mutex<Current>,
     buffer: Mutex<Vec<u8>>,
     pub(super) counted: Arc<Counted>,
+    /// Memory of answers whose columns are in use.
+    #[cfg(any(feature = "arrow59", feature = "c-data"))]
+    pub(super) memory: ekuiper_core::columns::MessageMemory,
     /// Given up once its waits are ended from elsewhere.
     holder: Holder,
     usage: FunctionUse,
@@ -127,9 +130,19 @@ impl FunctionRoute {
     ) -> Self {
         let encoded_meta = EncodedMeta::from(&meta);
         let current = Mutex::new(Current { connection, is_forgotten: false });
-        let buffer = Mutex::default();
-        let counted = ledger.function(place(&symbol, &meta), plugin.all_restarts());
-        Self { plugin, symbol, meta, encoded_meta, current, buffer, counted, holder: Holder::default(), usage }
+        Self {
+            encoded_meta,
+            current,
+            buffer: Mutex::default(),
+            counted: ledger.function(place(&symbol, &meta), plugin.all_restarts()),
+            #[cfg(any(feature = "arrow59", feature = "c-data"))]
+            memory: ekuiper_core::columns::MessageMemory::default(),
+            holder: Holder::default(),
+            plugin,
+            symbol,
+            meta,
+            usage,
+        }
     }
 
     /// Returns the same function with another rule, operator and instance.
@@ -166,13 +179,13 @@ impl FunctionRoute {
     }
 
     /// Makes a call with columns, which `write` writes, and whose first row has
-    /// this number; waits for its answer, whose columns `read` reads. Counts as
-    /// one call.
+    /// this number; waits for its answer, whose columns `read` reads; it may take
+    /// their buffer. Counts as one call.
     pub(super) fn call_columns<R>(
         &self,
         first: usize,
         write: impl Fn(&mut Vec<u8>) -> ekuiper_core::Result<()>,
-        read: impl Fn(&[u8]) -> ekuiper_core::Result<R>,
+        read: impl Fn(&mut Vec<u8>) -> ekuiper_core::Result<R>,
     ) -> Result<R> {
         let kind = CallKind::Columns;
         let now = Instant::now();
@@ -186,7 +199,7 @@ impl FunctionRoute {
             Ok(())
         };
         let outcome = self.exchange(now, kind, encode, |format, reply| match columns_of(format, reply)? {
-            Ok(reply) => read(reply).map(Ok),
+            Ok(_) => read(reply).map(Ok),
             Err(text) => Ok(Err(text)),
         });
         call.end(&outcome);
@@ -198,7 +211,7 @@ impl FunctionRoute {
         now: Instant,
         kind: CallKind,
         encode: impl Fn(&FunctionConnection, &mut Vec<u8>) -> Result<()>,
-        read: impl Fn(Format, &[u8]) -> ekuiper_core::Result<Outcome<R>>,
+        read: impl Fn(Format, &mut Vec<u8>) -> ekuiper_core::Result<Outcome<R>>,
     ) -> Result<R> {
         let what = || self.what(kind);
         let options = &self.plugin.site.options;
@@ -225,7 +238,7 @@ impl FunctionRoute {
             let is_stopped = || self.holder.check().is_err();
             let stop = Some((now + LOOK_PAUSE, &is_stopped as &dyn Fn() -> bool));
             let answer_by = later(now, options.recv_timeout);
-            let read = |reply: &[u8]| read(format, reply);
+            let read = |reply: &mut Vec<u8>| read(format, reply);
             match connection.channel.exchange_unless(&request, [send_by, answer_by], stop, read) {
                 Ok(reply) => break Ok(reply),
                 Err(Failure::Timeout | Failure::NotReady(_)) if is_stopped() => break Err(Error::Stopped),
