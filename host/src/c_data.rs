@@ -60,7 +60,6 @@ pub fn call_columns(function: &impl CallColumns, batch: &Column) -> Result<Colum
 /// [`PendingColumn::wait`] blocks for it. Dropping it cancels the call.
 ///
 /// # Errors
-/// [`NoColumns`](crate::Error::NoColumns), when the plugin takes none;
 /// [`QueueFull`](crate::Error::QueueFull), when too many calls wait.
 pub fn call_columns_async(function: &impl CallColumns, batch: &Column) -> Result<PendingColumn> {
     let batch = function::batch_of(function, batch)?;

@@ -16,7 +16,7 @@ use ekuiper_host::arrow59::arrow_array::builder::StringDictionaryBuilder;
 use ekuiper_host::arrow59::arrow_array::cast::AsArray;
 use ekuiper_host::arrow59::arrow_array::types::{Float64Type, Int32Type};
 use ekuiper_host::arrow59::arrow_array::*;
-use ekuiper_host::arrow59::{batches, call_columns, call_columns_async, send_batch};
+use ekuiper_host::arrow59::{PendingArray, batches, call_columns, call_columns_async, send_batch};
 use ekuiper_host::{CallOptions, Chain, Error, Format, Host, HostBuilder, Result, Sink, c_data};
 use ekuiper_interop::columns::{batch, call, refusal};
 use ekuiper_interop::guard::Watchdog;
@@ -517,6 +517,38 @@ fn a_plugin_without_columns_is_called_with_rows() {
     encode(&mut stream, &batch([texts])).unwrap();
     let error = revert.call_columns(&stream).unwrap_err();
     assert!(matches!(error, Error::NoColumns { .. }), "{error}");
+    host.shutdown();
+}
+
+#[test]
+fn a_plugin_without_columns_is_called_with_rows_as_a_future_too() {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = Host::builder().plugin(mirror.folder()).build().unwrap();
+    let revert = host.function("revert").unwrap();
+    let pool = host.function_pool("revert").size(2).open().unwrap();
+    // More rows than are awaited at once.
+    let texts = |of: fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..5000).map(of))) };
+    let given = batch([texts(|row| format!("{row:04}-"))]);
+    let expected = texts(|row| format!("{row:04}-").chars().rev().collect());
+    let nulls: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+    let nulls = batch([nulls]);
+    let check = |call: &dyn Fn(&RecordBatch) -> Result<PendingArray>| {
+        assert_eq!(&call(&given).unwrap().wait().unwrap(), &expected);
+        assert_eq!(&futures::executor::block_on(call(&given).unwrap()).unwrap(), &expected);
+        drop(call(&given).unwrap());
+        let blocking = call(&nulls).unwrap().wait();
+        for failed in [blocking, futures::executor::block_on(call(&nulls).unwrap())] {
+            let error = failed.unwrap_err().to_string();
+            assert!(error.contains("row 1: invalid argument 1: invalid type: null"), "{error}");
+        }
+        assert_eq!(call(&given.slice(0, 0)).unwrap().wait().unwrap().len(), 0);
+    };
+    check(&|batch| call_columns_async(&revert, batch));
+    check(&|batch| call_columns_async(&pool, batch));
+    let late = revert.clone().with_options(CallOptions::new().deadline(Duration::ZERO));
+    let error = call_columns_async(&late, &given).unwrap().wait().unwrap_err();
+    assert!(matches!(error, Error::Expired { .. } | Error::Timeout { .. }), "{error}");
     host.shutdown();
 }
 

@@ -13,13 +13,13 @@ use ekuiper_core::columns::arrow_array::{Array, ArrayRef, RecordBatch};
 use ekuiper_core::columns::arrow_buffer::Buffer;
 #[cfg(feature = "c-data")]
 use ekuiper_core::columns::c_data::Column;
-use ekuiper_core::columns::{Cell, Cells, ColumnWriter, decode, encode, parts};
-use ekuiper_core::message::{ArgWriter, Arguments, CallKind};
+use ekuiper_core::columns::{decode, encode, parts};
+use ekuiper_core::message::CallKind;
 use ekuiper_transport_ipc::wait::deadline_after;
 use serde::de::Error as _;
-use serde_json::Value;
 
 use super::Function;
+use super::by_rows::{PendingRows, by_rows};
 use super::options::{CallOptions, Due, Terms};
 use super::pending::PendingColumns;
 use super::pool::{FunctionPool, PooledColumns};
@@ -98,7 +98,7 @@ enum PendingPart {
 }
 
 impl Callee {
-    fn route(&self) -> &FunctionRoute {
+    pub(super) fn route(&self) -> &FunctionRoute {
         match self {
             Self::Function(function) => &function.route,
             Self::Pool(pool) => pool.first(),
@@ -165,11 +165,10 @@ impl PendingPart {
 /// waiting for anything. [`PendingArray`] is a future of the result, and
 /// [`PendingArray::wait`] blocks for it. Dropping it cancels the call.
 ///
-/// The first parts are sent at once, and the next ones while the result is waited
-/// for.
+/// The first parts, or rows, are sent at once, and the next ones while the result
+/// is waited for.
 ///
 /// # Errors
-/// [`NoColumns`](Error::NoColumns), when the plugin takes none;
 /// [`QueueFull`](Error::QueueFull), when too many calls wait.
 pub fn call_columns_async(function: &impl CallColumns, batch: &RecordBatch) -> Result<PendingArray> {
     let callee = function.callee();
@@ -178,8 +177,13 @@ pub fn call_columns_async(function: &impl CallColumns, batch: &RecordBatch) -> R
         Callee::Function(function) => function.pipeline.admit().map_err(|error| uncalled(route, error))?,
         Callee::Pool(pool) => pool.admit()?,
     }
-    let all = parts(batch, route.plugin.site.options.max_message).collect();
-    let mut pending = PendingArray::new(callee, all);
+    let mut pending = match route.latest().takes_columns() {
+        true => {
+            let all = parts(batch, route.plugin.site.options.max_message).collect();
+            PendingArray::new(callee, all)
+        }
+        false => PendingArray::by_rows(callee, batch),
+    };
     pending.send_ahead()?;
     Ok(pending)
 }
@@ -209,6 +213,8 @@ pub struct PendingArray {
     /// The parts that are sent, and the numbers of their rows.
     sent: VecDeque<(PendingPart, usize)>,
     results: Vec<ArrayRef>,
+    /// Instead of parts, if the plugin takes no columns.
+    rows: Option<PendingRows>,
 }
 
 impl fmt::Debug for PendingArray {
@@ -228,7 +234,12 @@ impl PendingArray {
         let mut rest: Vec<_> = parts.into_iter().map(number).collect();
         rest.reverse();
         let (due, sent, results) = (callee.options().due(), VecDeque::new(), Vec::new());
-        Self { callee, due, rest, sent, results }
+        Self { callee, due, rest, sent, results, rows: None }
+    }
+
+    /// A call for each row.
+    fn by_rows(callee: Callee, batch: &RecordBatch) -> Self {
+        Self { rows: Some(PendingRows::new(batch.clone())), ..Self::new(callee, Vec::new()) }
     }
 
     /// Blocks until the result is there, and returns it.
@@ -236,6 +247,9 @@ impl PendingArray {
     /// # Errors
     /// As [`call_columns`].
     pub fn wait(mut self) -> Result<ArrayRef> {
+        if let Some(rows) = self.rows {
+            return rows.wait(&self.callee, self.due);
+        }
         loop {
             self.send_ahead()?;
             let Some((part, rows)) = self.sent.pop_front() else { return self.result() };
@@ -256,8 +270,11 @@ impl PendingArray {
         Ok(())
     }
 
-    /// Sends parts until the process has enough of them.
+    /// Sends parts, or rows, until the process has enough of them.
     fn send_ahead(&mut self) -> Result<()> {
+        if let Some(rows) = &mut self.rows {
+            return rows.send_ahead(&self.callee, self.due);
+        }
         let route = self.callee.route();
         let terms = Terms::of(&self.callee.options(), &route.plugin.site.options);
         while self.sent.len() < self.callee.ahead()
@@ -287,6 +304,9 @@ impl Future for PendingArray {
     type Output = Result<ArrayRef>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Self { callee, due, rows: Some(rows), .. } = &mut *self {
+            return rows.poll(callee, *due, context);
+        }
         loop {
             self.send_ahead()?;
             let Some((part, rows)) = self.sent.front_mut() else { return Poll::Ready(self.result()) };
@@ -355,54 +375,4 @@ fn call_part(route: &FunctionRoute, part: &RecordBatch, first: usize, results: &
 fn unread(route: &FunctionRoute, text: &str) -> Error {
     let source = codec::Error::custom(text);
     route.unread(CallKind::Columns, ekuiper_core::Error::Message { what: "the function's result", source })
-}
-
-/// The arguments of a row.
-struct Row<'a> {
-    columns: &'a [Cells<'a>],
-    row: usize,
-}
-
-impl Row<'_> {
-    fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
-        self.columns.iter().map(|column| column.at(self.row))
-    }
-}
-
-impl Arguments for Row<'_> {
-    fn count(&self) -> usize {
-        self.columns.len()
-    }
-
-    fn write(&self, to: &mut ArgWriter<'_>) -> Result<(), codec::Error> {
-        self.cells().try_for_each(|cell| to.arg(&cell))
-    }
-}
-
-/// Calls a function for each row.
-fn by_rows(callee: &Callee, batch: &RecordBatch) -> Result<ArrayRef> {
-    let route = callee.route();
-    let unsent = |source| route.unsent(CallKind::Batch, source);
-    let columns = batch.columns().iter().map(|column| Cells::new(column)).collect::<ekuiper_core::Result<Vec<_>>>();
-    let columns = columns.map_err(unsent)?;
-    let rows = (0..batch.num_rows()).map(|row| Row { columns: &columns, row });
-    let mut results = ColumnWriter::default();
-    let mut failed = None;
-    let mut push = |row: usize, result: Result<&Value, &str>| {
-        let pushed =
-            result.map_err(str::to_owned).and_then(|value| results.push(value).map_err(|error| error.to_string()));
-        if let Err(text) = pushed {
-            failed.get_or_insert_with(|| format!("row {row}: {text}"));
-        }
-    };
-    match callee {
-        Callee::Function(function) => function.call_many_into(rows, push)?,
-        // In the order of the rows, whatever the pool's is.
-        Callee::Pool(pool) => {
-            for (row, result) in pool.call_many::<Value, _>(rows)?.iter().enumerate() {
-                push(row, result.as_ref().map_err(String::as_str));
-            }
-        }
-    }
-    failed.map_or_else(|| Ok(results.finish()), |text| Err(route.failed(text)))
 }

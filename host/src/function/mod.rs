@@ -1,6 +1,8 @@
 //! Calls of a plugin's function.
 
 #[cfg(any(feature = "arrow59", feature = "c-data"))]
+mod by_rows;
+#[cfg(any(feature = "arrow59", feature = "c-data"))]
 #[cfg_attr(not(feature = "arrow59"), allow(unreachable_pub, reason = "arrow59 exports it"))]
 pub(crate) mod columns;
 mod command;

@@ -314,7 +314,7 @@ impl FunctionPool {
         self.make_due(args, self.options.due())
     }
 
-    fn make_due<R>(&self, args: &impl Arguments, due: Option<super::options::Due>) -> Result<PooledCall<R>> {
+    pub(super) fn make_due<R>(&self, args: &impl Arguments, due: Option<super::options::Due>) -> Result<PooledCall<R>> {
         let entry = self.pool.add(args, &self.options, due)?;
         Ok(PooledCall { pool: self.pool.clone(), entry, result: PhantomData })
     }
