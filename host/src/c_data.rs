@@ -120,7 +120,7 @@ impl Iterator for Batches {
     }
 }
 
-/// Sends the rows of a batch, in messages of about 512 KiB: as columns to a sink
+/// Sends the rows of a batch, in messages of about 1.5 MiB: as columns to a sink
 /// that [takes them](crate::description::SinkDescription::columnar), and otherwise
 /// as arrays of rows. With acknowledgements, returns once each message is
 /// acknowledged.

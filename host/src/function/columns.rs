@@ -29,6 +29,10 @@ use crate::{Error, Result};
 /// Length that a request and an answer have beside the columns, at most.
 const REQUEST: usize = 16 << 10;
 
+/// Twice the length of a part that one process of a pool gets: shorter than the
+/// best for one process alone, so that several have one.
+const POOLED: usize = 1 << 20;
+
 /// Calls a function with the columns of a batch, one for each argument, whatever
 /// their names; returns a column with a value for each row. If the function fails
 /// for a row, the whole call fails, with the row's number.
@@ -50,7 +54,7 @@ pub fn call_columns(function: &impl CallColumns, batch: &RecordBatch) -> Result<
     if !connection.takes_columns() {
         return by_rows(&callee, batch);
     }
-    let mut all: Vec<_> = parts(batch, route.plugin.site.options.max_message).collect();
+    let mut all: Vec<_> = callee.parts(batch);
     if let (Callee::Function(function), [_]) = (&callee, &all[..])
         && function.is_plain
         && !function.pipeline.has_stopper()
@@ -110,6 +114,12 @@ impl Callee {
             Self::Function(function) => function.options,
             Self::Pool(pool) => pool.options(),
         }
+    }
+
+    /// Splits a batch into the parts that are sent.
+    fn parts(&self, batch: &RecordBatch) -> Vec<RecordBatch> {
+        let max = self.route().plugin.site.options.max_message;
+        parts(batch, if let Self::Pool(_) = self { max.min(POOLED) } else { max }).collect()
     }
 
     /// Returns the number of parts that are sent, or encoded, before the result of
@@ -179,7 +189,7 @@ pub fn call_columns_async(function: &impl CallColumns, batch: &RecordBatch) -> R
     }
     let mut pending = match route.latest().takes_columns() {
         true => {
-            let all = parts(batch, route.plugin.site.options.max_message).collect();
+            let all = callee.parts(batch);
             PendingArray::new(callee, all)
         }
         false => PendingArray::by_rows(callee, batch),

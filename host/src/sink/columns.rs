@@ -11,7 +11,7 @@ use serde::ser::{Serialize, Serializer};
 use super::Sink;
 use crate::{Error, Result};
 
-/// Sends the rows of a record batch, in messages of about 512 KiB: as columns to
+/// Sends the rows of a record batch, in messages of about 1.5 MiB: as columns to
 /// a sink that [takes them](crate::description::SinkDescription::columnar), and
 /// otherwise as arrays of rows. With acknowledgements, returns once each message
 /// is acknowledged.
@@ -23,7 +23,8 @@ use crate::{Error, Result};
 pub fn send_batch(sink: &Sink, batch: &RecordBatch) -> Result<()> {
     let is_columnar = sink.takes_columns()?;
     let max = sink.session().plugin.site.options.max_message;
-    parts(batch, max).try_for_each(|part| send_part(sink, &part, is_columnar, max))
+    let mut message = Vec::new();
+    parts(batch, max).try_for_each(|part| send_part(sink, &part, is_columnar, max, &mut message))
 }
 
 /// Returns the batch to be sent.
@@ -38,22 +39,22 @@ fn unsent(sink: &Sink, source: ekuiper_core::Error) -> Error {
 }
 
 /// Sends a part of a batch, in halves if it is too long.
-fn send_part(sink: &Sink, part: &RecordBatch, is_columnar: bool, max: usize) -> Result<()> {
-    let mut message = Vec::new();
+fn send_part(sink: &Sink, part: &RecordBatch, is_columnar: bool, max: usize, message: &mut Vec<u8>) -> Result<()> {
+    message.clear();
     let encoded = match is_columnar {
-        true => encode(&mut message, part),
+        true => encode(message, part),
         // A sink that reads rows reads them in JSON, too.
         false => TableReader::new(part)
-            .and_then(|rows| encode_rows(&mut message, Format::Json, &Rows(&rows, part.num_rows())))
+            .and_then(|rows| encode_rows(message, Format::Json, &Rows(&rows, part.num_rows())))
             .map(drop),
     };
     encoded.map_err(|source| unsent(sink, source))?;
     let rows = part.num_rows();
     if message.len() > max && rows > 1 {
-        send_part(sink, &part.slice(0, rows / 2), is_columnar, max)?;
-        return send_part(sink, &part.slice(rows / 2, rows - rows / 2), is_columnar, max);
+        send_part(sink, &part.slice(0, rows / 2), is_columnar, max, message)?;
+        return send_part(sink, &part.slice(rows / 2, rows - rows / 2), is_columnar, max, message);
     }
-    sink.send_bytes(&message)
+    sink.send_bytes(message)
 }
 
 /// Rows, as an array.

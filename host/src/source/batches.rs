@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use ekuiper_core::codec::{Error as CodecError, Format};
 use ekuiper_core::columns::arrow_array::RecordBatch;
-use ekuiper_core::columns::arrow_buffer::Buffer;
-use ekuiper_core::columns::{TableWriter, decode};
+use ekuiper_core::columns::{MessageMemory, TableWriter, decode};
 use ekuiper_core::message::RawTuple;
 use serde::de::Error as _;
 use serde_json::{Map, Value};
@@ -25,13 +24,15 @@ const ROWS: usize = 8192;
 /// The errors of the iterator are those of [`Source`]; rows whose fields have
 /// two types, lists or objects are one, [`Error::Message`].
 pub fn batches(source: Source) -> Batches {
-    Batches { source, raw: RawTuple::new(), next: None }
+    Batches { source, raw: RawTuple::new(), memory: MessageMemory::default(), next: None }
 }
 
 /// An iterator over the record batches of a source: see [`batches`].
 pub struct Batches {
     source: Source,
     raw: RawTuple,
+    /// Memory of messages whose columns are in use.
+    memory: MessageMemory,
     /// What was read after the rows of the last batch.
     next: Option<Result<Found>>,
 }
@@ -54,7 +55,7 @@ impl Batches {
             return Ok(Found::End);
         }
         let found = match self.raw.columns() {
-            Some(stream) => decode(&Buffer::from(stream)).map(Found::Batch),
+            Some(_) => decode(&self.memory.share(self.raw.buffer())).map(Found::Batch),
             None => row(self.raw.format(), self.raw.message()).map(Found::Row),
         };
         found.map_err(|source| self.source.counted(self.source.unread(source)))

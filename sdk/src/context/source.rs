@@ -128,7 +128,7 @@ impl SourceContext {
     }
 
     /// Sends the rows of a record batch: as they are to a reader of batches,
-    /// which only our host has, in messages of about 512 KiB; otherwise as a
+    /// which only our host has, in messages of about 1.5 MiB; otherwise as a
     /// tuple for each row.
     ///
     /// # Errors
