@@ -56,7 +56,7 @@ fn compute(column: &dyn plugin::Array) -> Result<ArrayRef, FlightError> {
         return Ok(Arc::new(plugin::double(numbers)));
     }
     let texts = column.as_any().downcast_ref().ok_or_else(|| refused("neither numbers nor texts".into()))?;
-    Ok(Arc::new(plugin::upper(texts).map_err(|error| refused(error.to_string()))?))
+    Ok(Arc::new(plugin::upper(texts)))
 }
 
 /// The peer Arrow Flight, on the server of gRPC.
