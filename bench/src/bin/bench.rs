@@ -74,8 +74,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     add("mangos", Program::mangos(&arguments.mangos).map(|mangos| Box::new(mangos) as _));
     add("iceoryx2", Program::iceoryx2(&arguments.iceoryx2).map(|iceoryx2| Box::new(iceoryx2) as _));
     let script = sources.join("plugin/bench.py");
-    let classes = Python::classes("python-module", &arguments.module, script.clone());
-    add("python-module", classes.map(|module| Box::new(module) as _));
+    for (name, transport) in [("python-module", "uds"), ("python-module-shm", "shm")] {
+        let classes = Python::classes(name, transport, &arguments.module, script.clone());
+        add(name, classes.map(|module| Box::new(module) as _));
+    }
     let functions = Python::functions("python-functions", &arguments.module, sources.join("plugin/decorated.py"));
     add("python-functions", functions.map(|module| Box::new(module) as _));
     for (name, transport) in [("python-uds", "uds"), ("python-nng", "nng")] {

@@ -54,12 +54,18 @@ impl Python {
         Ok(Self { name, transport, program, module: Module::Official })
     }
 
-    /// Creates the peer on our module, installed for this interpreter.
+    /// Creates the peer on our module, installed for this interpreter, with our
+    /// host on `transport`.
     ///
     /// # Errors
     /// The reason why it is skipped.
-    pub fn classes(name: &'static str, python: &Path, script: PathBuf) -> Result<Self, String> {
-        Self::ours(name, python, script, Module::Classes)
+    pub fn classes(
+        name: &'static str,
+        transport: &'static str,
+        python: &Path,
+        script: PathBuf,
+    ) -> Result<Self, String> {
+        Self::ours(name, transport, python, script, Module::Classes)
     }
 
     /// Creates the peer on our module, with plain functions.
@@ -67,16 +73,22 @@ impl Python {
     /// # Errors
     /// The reason why it is skipped.
     pub fn functions(name: &'static str, python: &Path, script: PathBuf) -> Result<Self, String> {
-        Self::ours(name, python, script, Module::Functions)
+        Self::ours(name, "uds", python, script, Module::Functions)
     }
 
-    fn ours(name: &'static str, python: &Path, script: PathBuf, module: Module) -> Result<Self, String> {
-        hosted::is_built_in("uds")?;
+    fn ours(
+        name: &'static str,
+        transport: &'static str,
+        python: &Path,
+        script: PathBuf,
+        module: Module,
+    ) -> Result<Self, String> {
+        hosted::is_built_in(transport)?;
         if !runs(python, "import ekuiper._ekuiper") {
             return Err(format!("{} has no module of ours: `cargo xtask python` sets it up", python.display()));
         }
         let program = Program::Python { python: python.to_owned(), script };
-        Ok(Self { name, transport: "uds", program, module })
+        Ok(Self { name, transport, program, module })
     }
 
     fn is_ours(&self) -> bool {
@@ -106,6 +118,7 @@ impl Peer for Python {
 
     fn title(&self) -> &str {
         match (self.module, self.transport) {
+            (Module::Classes, "shm") => "our Python module, shared memory",
             (Module::Classes, _) => "our Python module",
             (Module::Functions, _) => "our Python module, plain functions",
             (Module::Official, "nng") => "official Python SDK, libnng",
@@ -115,7 +128,7 @@ impl Peer for Python {
 
     fn about(&self) -> String {
         match self.module {
-            Module::Classes => "the same plugin in Python on our module, uds, MessagePack".into(),
+            Module::Classes => format!("the same plugin in Python on our module, {}, MessagePack", self.transport),
             Module::Functions => "the same in Python as plain functions, on our module, uds, MessagePack".into(),
             Module::Official => {
                 format!("a plugin on the official Python SDK (libnng) under our host, transport {}", self.transport)
