@@ -5,12 +5,18 @@
 // The helpers are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ekuiper_conformance::wait_until;
+use ekuiper_host::arrow59::arrow_array::cast::AsArray;
+use ekuiper_host::arrow59::arrow_array::types::Float64Type;
+use ekuiper_host::arrow59::arrow_array::{ArrayRef, Float64Array};
+use ekuiper_host::arrow59::call_columns;
 use ekuiper_host::{Host, HostBuilder};
+use ekuiper_interop::columns::batch;
 use ekuiper_interop::guard::{PATIENCE, Process, Watchdog};
 use ekuiper_interop::plugins::{Counting, Mirror};
+use ekuiper_interop::tools;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -69,6 +75,33 @@ fn symbols_use_it_where_both_have_it() {
     host.shutdown();
     // The last handle of a connection may be another thread's.
     wait_until("nothing is left", || memories(std::process::id()) == 0);
+}
+
+#[test]
+fn plugins_in_python_use_it_too() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _watchdog = Watchdog::start();
+    let folder = tempfile::tempdir().unwrap();
+    let python = tools::our_python().display().to_string();
+    let host = |transport: Option<&str>| {
+        let builder = Host::builder().plugin(tools::root().join("interop/plugins/pycolumns"));
+        let builder = builder.ipc_dir(folder.path()).python_bin(&python);
+        let builder = match transport {
+            None => builder,
+            Some(transport) => builder.transport(transport),
+        };
+        builder.build().unwrap()
+    };
+    for (transport, expected) in [(None, 1), (Some("shm"), 1), (Some("uds"), 0)] {
+        let host = host(transport);
+        let double = host.function("double").unwrap();
+        assert_eq!(double.call::<f64>((21,)).unwrap(), 42.0);
+        let column: ArrayRef = Arc::new(Float64Array::from_iter_values((0..100_000).map(f64::from)));
+        let doubled = call_columns(&double, &batch([column])).unwrap();
+        assert_eq!(doubled.as_primitive::<Float64Type>().value(99_999), 199_998.0);
+        assert_eq!(memories(host.pid("pycolumns").unwrap()), expected, "{transport:?}");
+        host.shutdown();
+    }
 }
 
 #[test]
