@@ -217,6 +217,8 @@ macro_rules! __contract_cases {
             contract::readiness {
                 readiness_misses_no_message
                 readiness_misses_no_request
+                readiness_outlasts_other_receives
+                readiness_disturbs_no_receiver
             }
             contract::reconnect {
                 case_30_a_listener_that_restarts

@@ -335,8 +335,11 @@ pub trait Pull: Send + Sync {
     /// [`TransportError::Timeout`], [`TransportError::Closed`].
     fn receive(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<PullEvent>;
 
-    /// A descriptor that polls readable when there may be something to receive;
-    /// `None` when the transport has none.
+    /// Returns a descriptor that polls readable when there may be something to
+    /// receive; `None` when the transport has none. Must be called before each
+    /// wait for the descriptor: a transport may report what arrives to no later
+    /// one, so that it costs nothing where no thread waits. Whatever other
+    /// threads receive meanwhile, the wait ends with the next message.
     #[cfg(unix)]
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 
@@ -451,8 +454,11 @@ pub trait Reply: Send + Sync {
         None
     }
 
-    /// A descriptor that polls readable when there may be something to receive;
-    /// `None` when the transport has none.
+    /// Returns a descriptor that polls readable when there may be something to
+    /// receive; `None` when the transport has none. Must be called before each
+    /// wait for the descriptor: a transport may report what arrives to no later
+    /// one, so that it costs nothing where no thread waits. Whatever other
+    /// threads receive meanwhile, the wait ends with the next message.
     #[cfg(unix)]
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 

@@ -36,6 +36,10 @@ const MAX_EARLY: usize = 64;
 pub(crate) struct SharedMemory;
 
 impl Medium for SharedMemory {
+    fn is_in_memory(&self) -> bool {
+        true
+    }
+
     fn accepted(&self, socket: OwnedFd) -> io::Result<Box<dyn Stream>> {
         let (memory, descriptor) = Memory::create()?;
         let stream = ShmStream::new(socket);

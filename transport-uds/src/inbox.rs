@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
 use ekuiper_core::sp::{Connection, Event, Limits, Protocol};
-use ekuiper_core::sync::lock;
+use ekuiper_core::sync::{lock, try_lock};
 use ekuiper_core::transport::{ConnectionId, Deadline, Endpoint, Options, Result, TransportError};
 use rustix::event::{PollFd, PollFlags};
 
@@ -17,7 +18,7 @@ use crate::acceptor::Newcomer;
 use crate::dial::Dialer;
 use crate::link::Link;
 use crate::listen::Listener;
-use crate::spin::{MAX_LOOK, Spinner};
+use crate::spin::{MAX_LOOK, Spinner, up_to};
 use crate::stream::Medium;
 use ekuiper_transport_ipc::platform::{Interest, PEER_CLOSED, Poller};
 use ekuiper_transport_ipc::receiving::{Incoming, ReceiverLock};
@@ -40,9 +41,11 @@ pub(crate) struct Inbox {
     closing: Closing,
     /// The closing signal, the listener and every connection.
     poller: Poller,
-    /// The connections; locked by the thread that receives, and not needed by
-    /// others.
-    reader: ReceiverLock<(Reader, Spinner)>,
+    /// Held by the thread that receives.
+    receiving: ReceiverLock,
+    /// The connections; locked by the thread that receives, and for a moment by
+    /// one that asks for the readiness descriptor.
+    reader: Mutex<(Reader, Spinner)>,
     /// The links, for closing while another thread has the reader.
     links: Mutex<Links>,
     listener: Option<Listener>,
@@ -50,6 +53,13 @@ pub(crate) struct Inbox {
     /// Maximum memory of all connections together, in bytes, while some have
     /// not sent a whole message.
     budget: usize,
+    /// Whether connections may be in memory: the readiness descriptor then
+    /// reports them only if it is told to.
+    is_in_memory: bool,
+    /// Whether the readiness descriptor may be waited for.
+    is_awaited: AtomicBool,
+    /// Whether the connections must be reported once the reader is free.
+    is_report_due: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -151,11 +161,28 @@ impl Inbox {
             }
             Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address, options, medium)),
         }
-        let reader = ReceiverLock::new((reader, spinner));
+        let (receiving, reader) = (ReceiverLock::default(), Mutex::new((reader, spinner)));
         let max_connections = options.max_connections;
         let budget = options.max_message.saturating_mul(2).saturating_add(max_connections.saturating_mul(SPARE));
         let links = Mutex::default();
-        Ok(Self { own, limits, closing, poller, reader, links, listener, address, max_connections, budget })
+        let is_in_memory = medium.is_in_memory();
+        let (is_awaited, is_report_due) = Default::default();
+        Ok(Self {
+            own,
+            limits,
+            closing,
+            poller,
+            receiving,
+            reader,
+            links,
+            listener,
+            address,
+            max_connections,
+            budget,
+            is_in_memory,
+            is_awaited,
+            is_report_due,
+        })
     }
 
     pub(crate) fn closing(&self) -> &Closing {
@@ -163,6 +190,14 @@ impl Inbox {
     }
 
     pub(crate) fn readiness(&self) -> BorrowedFd<'_> {
+        if self.is_in_memory {
+            // Before the connections are asked, under the reader's lock: whoever
+            // takes back what they were asked sees that this is awaited.
+            self.is_awaited.store(true, Ordering::Relaxed);
+            self.is_report_due.store(true, Ordering::Relaxed);
+            // Bells of earlier messages are not for this wait.
+            self.report_if_due(|slot| slot.link.woken());
+        }
         self.poller.as_fd()
     }
 
@@ -219,27 +254,54 @@ impl Inbox {
         deadline: Deadline,
         judge: impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
     ) -> Result<Incoming<T>> {
-        let mut guard = self.reader.enter(&self.closing)?;
+        let _receiving = self.receiving.enter(&self.closing)?;
+        let mut guard = lock(&self.reader);
         let (reader, spinner) = &mut *guard;
         let received = self.receive_with(reader, spinner, buffer, deadline, judge);
-        for slot in reader.slots.iter_mut().filter(|slot| !slot.link.is_socket()) {
-            self.report(slot);
+        drop(guard);
+        if self.is_in_memory {
+            self.report_if_due(|_| ());
         }
         received
     }
 
-    /// Makes the readiness descriptor report a connection that has something,
-    /// or will have: the next caller may wait for the descriptor first.
-    fn report(&self, slot: &mut Slot) {
-        if !slot.is_reported && (slot.readable || slot.link.poll_flags(PollFlags::IN).is_empty()) {
-            // A socket that nothing is written to is always writable.
-            slot.is_reported = self.listen_for(&slot.link, Interest::InputOrRoom);
+    /// Makes the readiness descriptor report each connection in memory that has
+    /// something, or will have, if that is due. A receiver that has the reader
+    /// does it when it returns the reader.
+    #[inline]
+    fn report_if_due(&self, prepare: impl Fn(&Slot)) {
+        loop {
+            // Either this thread sees that a report is due, or the thread that
+            // has asked for it finds the reader free: each makes its own change
+            // visible before it looks at the other one's.
+            fence(Ordering::SeqCst);
+            if !self.is_report_due.load(Ordering::Relaxed) {
+                return;
+            }
+            let Some(mut guard) = try_lock(&self.reader) else { return };
+            self.is_report_due.store(false, Ordering::Relaxed);
+            self.report(&mut guard.0.slots, &prepare);
         }
     }
 
-    /// Changes what the readiness descriptor reports of a connection's socket.
-    fn listen_for(&self, link: &Link, interest: Interest) -> bool {
-        self.poller.arm(link, link.id.0, interest).is_ok()
+    #[cold]
+    fn report(&self, slots: &mut [Slot], prepare: &impl Fn(&Slot)) {
+        for slot in slots.iter_mut().filter(|slot| !slot.link.is_socket()) {
+            prepare(slot);
+            let has_something = slot.readable || slot.link.poll_flags(PollFlags::IN).is_empty();
+            self.mark_reported(slot, has_something);
+        }
+    }
+
+    /// Makes the readiness descriptor report a connection, or no longer.
+    fn mark_reported(&self, slot: &mut Slot, is_reported: bool) {
+        if slot.is_reported != is_reported {
+            // A socket that nothing is written to is always writable.
+            let interest = if is_reported { Interest::InputOrRoom } else { Interest::Input };
+            if self.poller.arm(&slot.link, slot.link.id.0, interest).is_ok() {
+                slot.is_reported = is_reported;
+            }
+        }
     }
 
     fn receive_with<T>(
@@ -252,7 +314,7 @@ impl Inbox {
     ) -> Result<Incoming<T>> {
         let mut waited = false;
         let mut rounds = LATE_ROUNDS;
-        let (mut deadline, mut is_last) = (deadline, false);
+        let (mut deadline, mut is_last, mut is_attempt) = (deadline, false, false);
         loop {
             self.closing.check()?;
             if self.has_newcomers() {
@@ -283,17 +345,19 @@ impl Inbox {
                 // One last attempt to receive everything that arrived before.
                 (is_last, waited, rounds, deadline) = (true, false, LATE_ROUNDS, Some(Instant::now()));
             }
-            if waited && has_passed(deadline) {
+            if waited && (is_attempt || has_passed(deadline)) {
                 return Err(if is_last { TransportError::Closed } else { TransportError::Timeout });
             }
-            self.wait(reader, spinner, deadline)?;
+            is_attempt = self.wait(reader, spinner, deadline)?;
             waited = true;
         }
     }
 
     /// Waits until there may be something to receive, at most until `deadline`.
-    fn wait(&self, reader: &mut Reader, spinner: &mut Spinner, deadline: Deadline) -> Result<()> {
-        let is_attempt = has_passed(deadline);
+    /// Returns whether that had passed before.
+    fn wait(&self, reader: &mut Reader, spinner: &mut Spinner, deadline: Deadline) -> Result<bool> {
+        let now = Instant::now();
+        let is_attempt = deadline.is_some_and(|deadline| now >= deadline);
         if let [slot] = &mut reader.slots[..]
             && slot.connection.is_ready()
         {
@@ -302,22 +366,32 @@ impl Inbox {
             }
             // Reading is cheaper than asking whether there is something to
             // read.
-            if is_attempt && slot.connection.deadline().is_none() && slot.link.is_socket() {
+            if is_attempt && slot.connection.deadline().is_none() {
                 slot.readable = true;
-                return Ok(());
+                return Ok(true);
             }
             if !is_attempt {
-                let look = || {
+                // A bell would only delay the peer, unless a thread waits for it.
+                if !self.is_awaited.load(Ordering::Relaxed) {
                     slot.link.withdraw();
-                    let found = slot.read(MAX_LOOK) || self.has_newcomers() || self.closing.ends_waits();
-                    found.then_some(())
+                }
+                let in_memory = !slot.link.is_socket();
+                let look = || match slot.link.read(up_to(MAX_LOOK, slot.connection.space())) {
+                    Ok(None) if !self.has_newcomers() && !self.closing.ends_waits() => None,
+                    looked => Some(looked),
                 };
-                if spinner.spin(look).is_some() {
-                    return Ok(());
+                if let Some((looked, now)) = spinner.spin(now, in_memory, look) {
+                    slot.learn(looked, MAX_LOOK, || now);
+                    return Ok(false);
                 }
             }
         }
-        if is_attempt { self.watch(reader, deadline) } else { spinner.sleep(deadline, || self.watch(reader, deadline)) }
+        if is_attempt {
+            self.watch(reader, deadline)?;
+        } else {
+            spinner.sleep(deadline, || self.watch(reader, deadline))?;
+        }
+        Ok(is_attempt)
     }
 
     /// Serves the first connection from `turn` on that has something.
@@ -376,9 +450,10 @@ impl Inbox {
                 if let Some(slot) = reader.slots.iter_mut().find(|slot| slot.link.id.0 == id) {
                     slot.link.woken();
                     slot.readable = true;
-                    if slot.is_reported {
-                        slot.is_reported = !self.listen_for(&slot.link, Interest::Input);
-                    }
+                    self.mark_reported(slot, false);
+                    // A thread that waits for the descriptor may have missed
+                    // what made it readable.
+                    self.is_report_due.fetch_or(self.is_awaited.load(Ordering::Relaxed), Ordering::Relaxed);
                 }
             }
         });
@@ -469,6 +544,8 @@ impl Inbox {
             link.shutdown();
         }
         drop(links);
+        // A thread that waits for the descriptor has asked for the others only.
+        self.is_report_due.fetch_or(self.is_awaited.load(Ordering::Relaxed), Ordering::Relaxed);
         let is_new = connection.is_ready();
         let (has_spoken, ended, is_reported) = (false, false, false);
         reader.slots.push(Slot { link, connection, is_new, readable: true, has_spoken, ended, is_reported });
@@ -509,7 +586,7 @@ impl Slot {
                 Ok(Some(Event::Oversized(head, length))) => judge(&self.link, Content::Oversized(head, length)),
                 Ok(None) if self.readable && !self.ended && may_read => {
                     may_read = false;
-                    self.read(usize::MAX);
+                    self.read();
                     continue;
                 }
                 Ok(None) => return None,
@@ -534,26 +611,27 @@ impl Slot {
         }
     }
 
-    /// Reads once, at most so many bytes; returns whether anything was learned.
-    fn read(&mut self, most: usize) -> bool {
-        let space = self.connection.space();
-        let room = space.len().min(most);
-        match self.link.read(&mut space[..room]) {
+    /// Reads once.
+    fn read(&mut self) {
+        let read = self.link.read(self.connection.space());
+        self.learn(read, usize::MAX, Instant::now);
+    }
+
+    /// Notes what a read of at most so many bytes into the connection's space
+    /// has returned.
+    fn learn(&mut self, read: Result<Option<usize>>, most: usize, now: impl FnOnce() -> Instant) {
+        match read {
             Ok(Some(count)) => {
-                self.connection.filled(count, Instant::now());
                 // A short read has taken everything that was there.
-                self.readable = count == room;
+                self.readable = count == up_to(most, self.connection.space()).len();
+                self.connection.filled(count, now());
             }
-            Ok(None) => {
-                self.readable = false;
-                return false;
-            }
+            Ok(None) => self.readable = false,
             Err(_) => {
                 self.readable = false;
                 self.ended = true;
             }
         }
-        true
     }
 
     /// Ends the connection. Complete messages have been delivered; the rest

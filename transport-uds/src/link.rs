@@ -118,10 +118,11 @@ impl Link {
                 }
                 Err(Errno::AGAIN) => {
                     let next = &tail[..tail.len().min(MAX_LOOK)];
-                    looked = spinner.spin(|| match self.send(head, next) {
+                    let look = || match self.send(head, next) {
                         Err(Errno::AGAIN) if closing.check().is_ok() => None,
                         sent => Some(sent),
-                    });
+                    };
+                    looked = spinner.spin(Instant::now(), !self.is_socket(), look).map(|(sent, _)| sent);
                     if looked.is_none() || closing.check().is_err() {
                         spinner.sleep(deadline, || self.wait_writable(closing, stall, deadline))?;
                     }

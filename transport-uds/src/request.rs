@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::dial::Dialer;
 use crate::inbox::limits;
 use crate::link::{Link, Written};
-use crate::spin::{MAX_LOOK, Spinner};
+use crate::spin::{MAX_LOOK, Spinner, up_to};
 use crate::stream::Medium;
 
 /// Number of reads before the deadline is checked again: more than the kernel's
@@ -251,12 +251,15 @@ impl RequestConnection {
     /// Waits for bytes. `false`: some have arrived and were read. `true`: there
     /// may be some to read.
     fn await_bytes(&mut self, spinner: &mut Spinner, closing: &Closing, until: Deadline) -> Result<bool> {
-        let look = || match self.take_in(MAX_LOOK, Link::read) {
+        let look = || match self.link.read(up_to(MAX_LOOK, self.connection.space())) {
             Ok(None) if closing.check().is_ok() => None,
             looked => Some(looked),
         };
-        if let Some(found) = spinner.spin(look) {
-            return found.map(|may_have_more| may_have_more == Some(true));
+        if let Some((found, now)) = spinner.spin(Instant::now(), !self.link.is_socket(), look) {
+            let Some(count) = found? else { return Ok(false) };
+            let may_have_more = count == up_to(MAX_LOOK, self.connection.space()).len();
+            self.connection.filled(count, now);
+            return Ok(may_have_more);
         }
         let until = earlier(until, self.connection.deadline());
         spinner.sleep(until, || {
@@ -265,20 +268,16 @@ impl RequestConnection {
                 return Ok(true);
             }
             // Closing ends the connection, and thereby this wait.
-            self.take_in(usize::MAX, Link::read_waiting).map(|_| false)
+            self.take_in(Link::read_waiting).map(|_| false)
         })
     }
 
-    /// Reads once, at most so many bytes; returns whether there may be more.
-    /// `None`: there was nothing to read.
-    fn take_in(
-        &mut self,
-        most: usize,
-        read: impl FnOnce(&Link, &mut [u8]) -> Result<Option<usize>>,
-    ) -> Result<Option<bool>> {
+    /// Reads once; returns whether there may be more. `None`: there was nothing
+    /// to read.
+    fn take_in(&mut self, read: impl FnOnce(&Link, &mut [u8]) -> Result<Option<usize>>) -> Result<Option<bool>> {
         let space = self.connection.space();
-        let room = space.len().min(most);
-        let count = read(&self.link, &mut space[..room])?;
+        let room = space.len();
+        let count = read(&self.link, space)?;
         if let Some(count) = count {
             self.connection.filled(count, Instant::now());
         }
@@ -287,7 +286,7 @@ impl RequestConnection {
 
     /// Reads once; returns whether there may be more to read.
     fn read(&mut self) -> Result<bool> {
-        match self.take_in(usize::MAX, Link::read)? {
+        match self.take_in(Link::read)? {
             Some(filled) => Ok(filled),
             None => {
                 self.connection.check_time(Instant::now()).map_err(|_| TransportError::Disconnected)?;

@@ -20,16 +20,27 @@ use std::time::{Duration, Instant};
 
 use ekuiper_core::transport::{Deadline, MAX_SPIN};
 
-/// Number of processor pauses between two polls: a poll takes the locks that
-/// the sender needs.
+/// Number of processor pauses between two polls of a socket: a poll takes the
+/// locks that the sender needs.
 const PAUSES: usize = 4;
 
-/// A poll with its pauses that takes this long was preempted by another thread.
+/// Number of polls of memory between two readings of the clock, which takes as
+/// long as such a poll with its one pause.
+const POLLS: usize = 8;
+
+/// Polls between two readings of the clock that take this long, with their
+/// pauses, were preempted by another thread.
 const PREEMPTED: Duration = Duration::from_micros(10);
 
 /// Maximum number of bytes that a poll copies: with more it would seem to have
 /// been preempted.
 pub(crate) const MAX_LOOK: usize = 32 << 10;
+
+/// The part of the space that at most so many bytes need.
+pub(crate) fn up_to(most: usize, space: &mut [u8]) -> &mut [u8] {
+    let room = space.len().min(most);
+    &mut space[..room]
+}
 
 /// Approximate time to wake a thread. A thread that has blocked for less was
 /// woken by one that did not block. A wait of up to this time plus the spinning
@@ -73,42 +84,51 @@ impl Spinner {
         Self { budget, habit: Habit::default() }
     }
 
-    /// Calls `look` until it finds something, if that is likely to pay off.
-    /// `None`: the caller should block.
-    pub(crate) fn spin<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Calls `look` from `start`, which is now, until it finds something, if
+    /// that is likely to pay off; returns when that was, too. `None`: the
+    /// caller should block. `in_memory`: `look` makes no system call.
+    pub(crate) fn spin<T>(
+        &mut self,
+        start: Instant,
+        in_memory: bool,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Option<(T, Instant)> {
         if self.budget.is_zero() || !self.habit.wants_to() {
             return None;
         }
         let _permit = SpinPermit::take()?;
         let patience = if self.habit.is_patient { self.budget + WAKING } else { self.budget };
-        let start = Instant::now();
+        let (polls, pauses) = if in_memory { (POLLS, 1) } else { (1, PAUSES) };
         let mut last = start;
         loop {
-            let found = look();
+            let found = (0..polls).find_map(|_| {
+                let found = look();
+                if found.is_none() {
+                    (0..pauses).for_each(|_| hint::spin_loop());
+                }
+                found
+            });
             let now = Instant::now();
             if now.duration_since(last) >= PREEMPTED {
                 // Whether successful or not: another thread wanted this
                 // processor.
                 self.habit.was_preempted();
-                return found;
+                return Some((found?, now));
             }
             let is_late = now.duration_since(start) >= self.budget;
-            if found.is_some() {
+            if let Some(found) = found {
                 if is_late {
                     self.habit.paid_late()
                 } else {
                     self.habit.paid()
                 }
-                return found;
+                return Some((found, now));
             }
             if is_late && now.duration_since(start) >= patience {
                 self.habit.failed(VAIN_COSTS);
                 return None;
             }
             last = now;
-            for _ in 0..PAUSES {
-                hint::spin_loop();
-            }
         }
     }
 
@@ -363,7 +383,7 @@ mod tests {
     #[test]
     fn without_a_budget_it_never_looks() {
         let mut spinner = Spinner::new(Duration::ZERO);
-        assert_eq!(spinner.spin(|| -> Option<()> { panic!("it looked") }), None);
+        assert_eq!(spinner.spin(Instant::now(), false, || -> Option<()> { panic!("it looked") }), None);
         assert_eq!(spinner.sleep(None, || 7), 7);
     }
 
@@ -372,20 +392,23 @@ mod tests {
         if most_spinning() == 0 {
             return;
         }
-        let mut spinner = Spinner::new(Duration::from_secs(1000));
-        let mut left = 10;
-        // Other threads may hold the permits or the processor.
-        let found = (0..10_000).find_map(|_| {
-            spinner.habit = Habit::default();
-            spinner.spin(|| {
-                left -= 1;
-                (left <= 0).then_some("found")
-            })
-        });
-        assert_eq!(found, Some("found"));
-        let mut spinner = Spinner::new(Duration::from_micros(1));
-        for _ in 0..1000 {
-            assert_eq!(spinner.spin(|| None::<()>), None);
+        for in_memory in [false, true] {
+            let mut spinner = Spinner::new(Duration::from_secs(1000));
+            let mut left = 10;
+            // Other threads may hold the permits or the processor.
+            let found = (0..10_000).find_map(|_| {
+                spinner.habit = Habit::default();
+                let look = || {
+                    left -= 1;
+                    (left <= 0).then_some("found")
+                };
+                spinner.spin(Instant::now(), in_memory, look).map(|(found, _)| found)
+            });
+            assert_eq!(found, Some("found"));
+            let mut spinner = Spinner::new(Duration::from_micros(1));
+            for _ in 0..1000 {
+                assert_eq!(spinner.spin(Instant::now(), in_memory, || None::<()>), None);
+            }
         }
     }
 }

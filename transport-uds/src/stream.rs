@@ -18,6 +18,9 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sen
 
 /// Makes a stream of each connected Unix socket.
 pub trait Medium: Debug + Send + Sync {
+    /// Whether it makes streams that are not the socket itself.
+    fn is_in_memory(&self) -> bool;
+
     /// The stream of a connection that a listening socket has accepted;
     /// `socket` does not block.
     ///
@@ -145,6 +148,10 @@ pub fn reply(address: &Address, options: &Options, medium: &'static dyn Medium) 
 pub(crate) struct Sockets;
 
 impl Medium for Sockets {
+    fn is_in_memory(&self) -> bool {
+        false
+    }
+
     fn accepted(&self, socket: OwnedFd) -> io::Result<Box<dyn Stream>> {
         Ok(Box::new(SocketStream(socket)))
     }

@@ -70,6 +70,8 @@ pub(crate) struct Channel {
     is_left: AtomicBool,
     /// Every wait on the channel has been ended.
     is_closed: AtomicBool,
+    /// A time in the past.
+    listened_at: Instant,
     /// Absent where no task waits.
     armer: OnceLock<Arc<Armer>>,
     /// A task waits for the next event.
@@ -93,6 +95,7 @@ impl Channel {
             has_peer: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            listened_at: Instant::now(),
             armer: OnceLock::new(),
             has_waiting_task: AtomicBool::new(false),
         }
@@ -529,9 +532,8 @@ impl Channel {
 
     /// Handles the pending events, without waiting.
     fn drain(&self, state: &mut State) {
-        let past = Instant::now();
         state.strangers = 0;
-        while !state.is_peer_silent() && self.step(state, past).is_ok() {}
+        while !state.is_peer_silent() && self.step(state, self.listened_at).is_ok() {}
     }
 
     /// Handles the next event of a waiting caller, whose wait strangers do not
