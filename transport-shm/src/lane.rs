@@ -32,7 +32,7 @@ const IN_WORD: u32 = 1;
 const FOR_SOCKET: u32 = 2;
 
 /// What a side sends over the socket to wake the other one.
-const BELL: [u8; 1] = [0xeb];
+pub(crate) const BELL: [u8; 1] = [0xeb];
 
 /// Interval at which a thread that closes a connection wakes those that are
 /// about to wait: a peer could undo the first time.
@@ -203,13 +203,16 @@ impl Lane {
         match recv(socket, &mut bells[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => self.lose(),
             Ok((count, _)) if bells[..count].iter().all(|bell| *bell == BELL[0]) => {}
-            Ok(_) => {
-                tracing::debug!("connection closed: the peer does not speak this protocol");
-                self.close(socket);
-            }
+            Ok(_) => self.refuse_protocol(socket),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.lose(),
         }
+    }
+
+    /// Closes the connection of a peer that sends anything else.
+    pub(crate) fn refuse_protocol(&self, socket: BorrowedFd<'_>) {
+        tracing::debug!("connection closed: the peer does not speak this protocol");
+        self.close(socket);
     }
 
     /// Waits in a word until `interest`, which is one flag, is met.

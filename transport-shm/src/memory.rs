@@ -102,8 +102,12 @@ impl Memory {
     pub(crate) fn adopt(descriptor: &OwnedFd) -> io::Result<Self> {
         let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         // What is no memory has no seals.
-        if !fcntl_get_seals(descriptor).is_ok_and(|seals| seals.contains(SEALS)) {
+        let seals = fcntl_get_seals(descriptor).unwrap_or(SealFlags::empty());
+        if !seals.contains(SEALS) {
             return invalid("the listener's memory is not sealed");
+        }
+        if seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+            return invalid("the listener's memory is sealed against writing");
         }
         if usize::try_from(fstat(descriptor)?.st_size) != Ok(LENGTH) {
             return invalid("the listener's memory has another length");

@@ -286,10 +286,10 @@ impl Inbox {
 
     #[cold]
     fn report(&self, slots: &mut [Slot], prepare: &impl Fn(&Slot)) {
-        for slot in slots.iter_mut().filter(|slot| !slot.link.is_socket()) {
+        for slot in slots {
             prepare(slot);
             let has_something = slot.readable || slot.link.poll_flags(PollFlags::IN).is_empty();
-            self.mark_reported(slot, has_something);
+            self.mark_reported(slot, has_something && !slot.link.is_socket());
         }
     }
 

@@ -69,8 +69,9 @@ pub trait Stream: AsFd + Debug + Send + Sync {
     /// The operating system's error.
     fn let_reads_wait(&self) -> io::Result<()>;
 
-    /// Whether the socket itself polls readable and writable. If not, each wait
-    /// for the descriptor begins with [`poll_flags`](Stream::poll_flags).
+    /// Whether the socket itself polls readable and writable, which it may do
+    /// from some time on. If not, each wait for the descriptor begins with
+    /// [`poll_flags`](Stream::poll_flags).
     fn is_socket(&self) -> bool;
 
     /// Prepares a wait for the descriptor; one thread at a time waits for it.
@@ -165,8 +166,16 @@ impl Medium for Sockets {
 /// too.
 const NO_WAIT: SendFlags = NO_SIGNAL.union(SendFlags::DONTWAIT);
 
+/// A stream that is the socket itself.
 #[derive(Debug)]
-struct SocketStream(OwnedFd);
+pub struct SocketStream(OwnedFd);
+
+impl SocketStream {
+    /// Creates the stream of a connected Unix socket that does not block.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
 
 impl Stream for SocketStream {
     fn send(&self, head: &[u8], tail: &[u8]) -> rustix::io::Result<usize> {

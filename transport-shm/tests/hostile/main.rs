@@ -14,15 +14,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ekuiper_conformance::raw::{PULL, PUSH, REP, REQ, claim, frame};
-use ekuiper_conformance::{Fixture, Suite, eventually, options, past, shortly, soon, wait_until};
-use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, Push, ReplyEvent, Request, TransportError};
+use ekuiper_conformance::{Fixture, PATIENCE, Suite, eventually, options, past, shortly, soon, wait_until};
+use ekuiper_core::address::Address;
+use ekuiper_core::transport::{ConnectionId, Pull, PullEvent, Push, Reply, ReplyEvent, Request, TransportError};
 use ekuiper_transport_shm::ShmTransport;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, SealFlags, fallocate, ftruncate};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use raw::{
     CAPACITY, FROM_DIALLER, FROM_LISTENER, GREETING, HEAD, LENGTH, Memory, RECEIVER, RawPeer, SEALS, SENDER, TAIL,
-    accept_as, accept_with,
+    WITHOUT_MEMORY, accept_as, accept_with,
 };
 
 macro_rules! cases {
@@ -52,7 +54,10 @@ cases! {
     a_message_longer_than_the_limit
     a_dialler_that_is_killed_at_any_step
     a_listener_that_is_killed_ends_every_wait
-    a_dialler_without_descriptors_is_back_later
+    a_dialler_without_descriptors_uses_the_socket
+    descriptors_that_are_stripped_leave_the_socket
+    memory_that_cannot_be_made_leaves_the_socket
+    a_refusal_comes_first_or_ends_the_connection
     an_idle_connection_costs_no_processor
     one_processor_is_enough
 }
@@ -327,7 +332,7 @@ mod case {
                 trying.join().unwrap();
             });
         };
-        refused("no memory", &GREETING, &[]);
+        refused("memory that there is none of", &WITHOUT_MEMORY, &[&good().0]);
         refused("a file", &GREETING, &[&raw::file()]);
         refused("two descriptors", &GREETING, &[&good().0, &good().0]);
         refused("half a greeting", &GREETING[..4], &[&good().0]);
@@ -537,7 +542,7 @@ mod case {
     }
 
     /// The socket can be opened, but not the memory that comes through it.
-    pub(super) fn a_dialler_without_descriptors_is_back_later(f: &Fixture) {
+    pub(super) fn a_dialler_without_descriptors_uses_the_socket(f: &Fixture) {
         if f.role() == Some("listener") {
             let reply = f.reply("reply");
             loop {
@@ -555,17 +560,76 @@ mod case {
             setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(256), ..former }).unwrap();
             let mut full: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
             full.pop();
-            for _ in 0..5 {
-                assert!(request.connect(shortly()).is_err(), "without memory");
-            }
+            let ask = |connection: ConnectionId| {
+                request.send(connection, b"question", soon()).unwrap();
+                let mut buffer = Vec::new();
+                request.receive(&mut buffer, soon()).unwrap();
+                assert_eq!(buffer, b"question");
+            };
+            // The one that is left is for the socket, and none for the memory.
+            ask(request.connect(soon()).unwrap());
             drop(full);
             setrlimit(Resource::Nofile, former).unwrap();
-            let connection = request.connect(soon()).unwrap();
-            request.send(connection, b"question", soon()).unwrap();
-            let mut buffer = Vec::new();
-            request.receive(&mut buffer, soon()).unwrap();
-            assert_eq!(buffer, b"question");
+            assert_eq!(memories(), 0);
+            ask(request.connect(soon()).unwrap());
         });
+    }
+
+    /// The system may take descriptors out of messages, as SELinux does.
+    pub(super) fn descriptors_that_are_stripped_leave_the_socket(f: &Fixture) {
+        let (pull, reply) = (f.pull(&f.listen("pull")), f.reply("reply"));
+        for name in ["pull", "reply"] {
+            strip_descriptors(&f.at(&format!("proxy-{name}")), f.at(name));
+        }
+        all_patterns_work(&*f.push(&f.dial("proxy-pull")), &*pull, &*f.request("proxy-reply"), &*reply);
+        // Of these connections alone: the others are in memory.
+        let before = memories();
+        let honest = push(f, "pull");
+        honest_peer_is_heard(&*honest, &*pull, 0);
+        assert!(memories() > before, "memory is not used at all");
+        // A dialler that sees the end of its listener.
+        let mut buffer = Vec::new();
+        let request = f.request("proxy-reply");
+        let connection = request.connect(soon()).unwrap();
+        request.send(connection, b"question", soon()).unwrap();
+        reply.close();
+        assert!(matches!(request.receive(&mut buffer, soon()), Err(TransportError::Disconnected)));
+    }
+
+    /// A sandbox may forbid the calls that make memory.
+    pub(super) fn memory_that_cannot_be_made_leaves_the_socket(f: &Fixture) {
+        f.alone(|f| {
+            assert!(ShmTransport::is_available());
+            raw::forbid_memory();
+            assert!(!ShmTransport::is_available());
+            let (pull, reply) = (f.pull(&f.listen("pull")), f.reply("reply"));
+            all_patterns_work(&*f.push(&f.dial("pull")), &*pull, &*f.request("reply"), &*reply);
+            assert_eq!(memories(), 0);
+        });
+    }
+
+    pub(super) fn a_refusal_comes_first_or_ends_the_connection(f: &Fixture) {
+        let pull = f.pull(&f.listen("pull"));
+        // The refusal, and then SP.
+        let peer = RawPeer::dial(&f.at("pull"));
+        (&peer.socket).write_all(&[&[0xec], &PUSH[..], &frame(b"abc")].concat()).unwrap();
+        assert_eq!(message(&*pull).1, b"abc");
+        let mut header = [0; 8];
+        (&peer.socket).read_exact(&mut header).unwrap();
+        assert_eq!(header, PULL);
+        // What is in memory is not read any more.
+        peer.memory.append(FROM_DIALLER, &PUSH);
+        (&peer.socket).write_all(&frame(b"def")).unwrap();
+        assert_eq!(message(&*pull).1, b"def");
+        drop(peer);
+        disconnected(&*pull);
+        // After a use of the memory it is none.
+        let peer = RawPeer::dial_as(&f.at("pull"), PUSH);
+        peer.send(&frame(b"abc"));
+        assert_eq!(message(&*pull).1, b"abc");
+        (&peer.socket).write_all(&[0xec]).unwrap();
+        disconnected(&*pull);
+        assert!(peer.is_closed());
     }
 
     pub(super) fn an_idle_connection_costs_no_processor(f: &Fixture) {
@@ -622,6 +686,70 @@ mod case {
             }
         });
     }
+}
+
+/// Sends, asks, answers and waits, in messages of all lengths.
+fn all_patterns_work(push: &dyn Push, pull: &dyn Pull, request: &dyn Request, reply: &dyn Reply) {
+    push.connect(soon()).unwrap();
+    let connection = request.connect(soon()).unwrap();
+    let mut buffer = Vec::new();
+    for length in [0, 1, 100, 5000, 1 << 20] {
+        let body = vec![7; length];
+        thread::scope(|scope| {
+            scope.spawn(|| push.send(&body, soon()).unwrap());
+            assert_eq!(message(pull).1, body);
+        });
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                request.send(connection, &body, soon()).unwrap();
+                let mut answer = Vec::new();
+                request.receive(&mut answer, soon()).unwrap();
+                assert_eq!(answer, body);
+            });
+            loop {
+                if let ReplyEvent::Request(ticket) = reply.receive(&mut buffer, soon()).unwrap() {
+                    assert_eq!(buffer, body);
+                    // The dialler blocks by now, or will.
+                    thread::yield_now();
+                    reply.send(&ticket, &buffer, soon()).unwrap();
+                    break;
+                }
+            }
+        });
+        // Nothing is there, and nothing is reported.
+        while pull.receive(&mut buffer, past()).is_ok() {}
+        let mut readable = [PollFd::from_borrowed_fd(pull.readiness().unwrap(), PollFlags::IN)];
+        assert_eq!(poll(&mut readable, Some(&Timespec::default())), Ok(0));
+        push.send(b"next", soon()).unwrap();
+        assert_eq!(poll(&mut readable, Some(&PATIENCE.try_into().unwrap())), Ok(1));
+        assert_eq!(message(pull).1, b"next");
+    }
+    push.flush(soon()).unwrap();
+}
+
+/// How many memories of connections this process has mapped.
+fn memories() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains("memfd:ekuiper")).count()
+}
+
+/// Passes on the bytes, and no descriptors, between a listener and the diallers
+/// of another address.
+fn strip_descriptors(at: &Address, to: Address) {
+    let listener = UnixListener::bind(at.path()).unwrap();
+    thread::spawn(move || {
+        for dialler in listener.incoming() {
+            let (dialler, listener) = (dialler.unwrap(), UnixStream::connect(to.path()).unwrap());
+            let pass = |mut from: UnixStream, mut to: UnixStream| {
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+            };
+            pass(dialler.try_clone().unwrap(), listener.try_clone().unwrap());
+            pass(listener, dialler);
+        }
+    });
 }
 
 fn is_reset(error: &std::io::Error) -> bool {

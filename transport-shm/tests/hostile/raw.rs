@@ -16,6 +16,7 @@ use rustix::net::{
 };
 
 pub(crate) const GREETING: [u8; 8] = *b"\0ShM\0\x01\0\0";
+pub(crate) const WITHOUT_MEMORY: [u8; 8] = *b"\0ShM\0\x01\0\x01";
 pub(crate) const BELL: [u8; 1] = [0xeb];
 pub(crate) const CAPACITY: u32 = 131_072;
 pub(crate) const LENGTH: u64 = 4096 + 2 * 131_072;
@@ -149,4 +150,27 @@ pub(crate) fn file() -> OwnedFd {
     let file = tempfile::tempfile().unwrap();
     file.set_len(LENGTH).unwrap();
     file.into()
+}
+
+/// Makes `memfd_create` fail in this process from now on, as a sandbox does.
+#[allow(unsafe_code)]
+pub(crate) fn forbid_memory() {
+    rustix::thread::set_no_new_privs(true).unwrap();
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let number = libc::SYS_memfd_create as u32;
+    let mut steps = [
+        // The number of the call, at the beginning of `seccomp_data`.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: `program` and its steps live until the call returns, and the
+    // kernel copies them. The filter denies one call, whose callers take errors.
+    let filtered = unsafe {
+        let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+    };
+    assert_eq!(filtered, 0, "{}", std::io::Error::last_os_error());
 }
