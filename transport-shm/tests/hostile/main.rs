@@ -248,7 +248,7 @@ mod case {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let (at_pull, at_reply, stop) = (f.at("pull"), f.at("reply"), &stop);
-            for (seed, address, header) in [(7u64, at_pull, PUSH), (11, at_reply, REQ)] {
+            let hostile = [(7u64, at_pull, PUSH), (11, at_reply, REQ)].map(|(seed, address, header)| {
                 scope.spawn(move || {
                     let mut state = seed;
                     let mut random = move || {
@@ -274,8 +274,8 @@ mod case {
                             }
                         }
                     }
-                });
-            }
+                })
+            });
             let answering = scope.spawn(|| {
                 let mut buffer = Vec::new();
                 while !matches!(reply.receive(&mut buffer, soon()), Err(TransportError::Closed)) {}
@@ -287,6 +287,8 @@ mod case {
                 round += 1;
             }
             stop.store(true, Ordering::Relaxed);
+            // A peer that is about to connect would be reset.
+            hostile.into_iter().for_each(|peer| peer.join().unwrap());
             reply.close();
             answering.join().unwrap();
         });
