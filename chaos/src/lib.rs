@@ -43,4 +43,7 @@ pub struct Tools {
     pub python: PathBuf,
     /// A Python with our module; only the soak needs it.
     pub module: PathBuf,
+    /// The transport of everything; `None`: what the host chooses for each
+    /// plugin.
+    pub transport: Option<String>,
 }

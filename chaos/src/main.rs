@@ -13,6 +13,7 @@ const USAGE: &str = "usage: chaos chaos [--minutes N] [--seconds N] [--seed S]  
        chaos plan  [--minutes N] [--seconds N] [--seed S]  only print the plan of a seed
    both: --python PROGRAM   a Python that has the official SDK (default: .tools/python/bin/python)
          --module PROGRAM   a Python that has our module (default: target/python/bin/python)
+         --transport NAME   the transport of everything (default: what the host chooses by itself)
          --log LEVEL        also what the host and the plugins log, to stderr";
 
 struct Options {
@@ -20,6 +21,7 @@ struct Options {
     seed: u64,
     python: PathBuf,
     module: PathBuf,
+    transport: Option<String>,
     log: Option<tracing_subscriber::filter::LevelFilter>,
 }
 
@@ -52,7 +54,7 @@ fn parse(arguments: &[String]) -> Option<(&str, Options)> {
     let (task, mut rest) = arguments.split_first()?;
     let python = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/python/bin/python"));
     let module = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/python"));
-    let mut options = Options { time: Duration::ZERO, seed: 1, python, module, log: None };
+    let mut options = Options { time: Duration::ZERO, seed: 1, python, module, transport: None, log: None };
     while let [name, value, others @ ..] = rest {
         match name.as_str() {
             "--minutes" => options.time += Duration::from_secs_f64(value.parse::<f64>().ok()? * 60.0),
@@ -60,6 +62,7 @@ fn parse(arguments: &[String]) -> Option<(&str, Options)> {
             "--seed" => options.seed = value.parse().ok()?,
             "--python" => options.python = value.into(),
             "--module" => options.module = value.into(),
+            "--transport" => options.transport = Some(value.clone()),
             "--log" => options.log = Some(value.parse().ok()?),
             _ => return None,
         }
@@ -112,5 +115,6 @@ fn tools(options: &Options) -> Result<Tools, String> {
     if !options.python.exists() {
         return Err(format!("there is no {}: `cargo xtask tools` sets it up", options.python.display()));
     }
-    Ok(Tools { plugin, python: options.python.clone(), module: options.module.clone() })
+    let (python, module, transport) = (options.python.clone(), options.module.clone(), options.transport.clone());
+    Ok(Tools { plugin, python, module, transport })
 }

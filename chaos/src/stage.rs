@@ -27,6 +27,7 @@ pub(crate) const MANY: usize = 12;
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
     python: PathBuf,
+    transport: Option<String>,
     pub(crate) targets: Vec<Arc<Target>>,
 }
 
@@ -37,7 +38,7 @@ impl Stage {
         let folder = tempfile::Builder::new().prefix("chaos-").tempdir()?;
         let targets = who.iter().map(|who| plugin(folder.path(), *who, tools).map(Arc::new));
         let targets = targets.collect::<std::io::Result<_>>()?;
-        Ok(Self { folder, python: tools.python.clone(), targets })
+        Ok(Self { folder, python: tools.python.clone(), transport: tools.transport.clone(), targets })
     }
 
     /// Creates a host with the plugins.
@@ -46,6 +47,10 @@ impl Stage {
         policy.stable_after = STABLE_AFTER;
         policy.break_pause = Duration::from_secs(1);
         let builder = Host::builder().python_bin(self.python.display().to_string()).restart(policy);
+        let builder = match &self.transport {
+            Some(name) => builder.transport(name),
+            None => builder,
+        };
         let builder = builder.send_timeout(TIMEOUT).recv_timeout(TIMEOUT).init_timeout(Duration::from_secs(20));
         self.targets.iter().fold(builder, |builder, target| builder.plugin(&target.folder)).build()
     }

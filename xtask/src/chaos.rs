@@ -10,7 +10,12 @@ use crate::{python, tools};
 /// for release: that is what their figures are about.
 pub(crate) fn run(proof: &str, arguments: &[String]) -> Result<()> {
     let tools = tools::set_up()?;
-    execute(tools.for_command(cargo().args(["build", "--release", "--package", "chaos"])))?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "chaos"]);
+    if cfg!(target_os = "linux") {
+        build.args(["--features", "shm"]);
+    }
+    execute(tools.for_command(&mut build))?;
     if proof == "soak" && !python::environment().join("bin/python").exists() {
         python::install(&tools)?;
     }
