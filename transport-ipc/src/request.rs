@@ -92,6 +92,7 @@ pub struct RequestSocket<W: RequestWire> {
     max_message: usize,
     /// Whether a request without a reply is sent again.
     repeats: bool,
+    made_at: Instant,
     receiving: ReceiverLock,
     state: DeadlineLock<RequestState<W::Link>>,
 }
@@ -117,6 +118,7 @@ impl<W: RequestWire> RequestSocket<W> {
             wire,
             max_message: options.max_message,
             repeats: options.retry.is_some(),
+            made_at: Instant::now(),
             receiving: ReceiverLock::default(),
             state: DeadlineLock::new(RequestState { requester, body: Vec::new(), link }),
         })
@@ -182,7 +184,8 @@ impl<W: RequestWire> Request for RequestSocket<W> {
         let mut state = self.state.lock_open(self.wire.closing(), deadline)?;
         let state = &mut *state;
         self.wire.prepare(&mut state.link, connection)?;
-        let id = state.requester.begin(Instant::now());
+        // Only what is sent again needs the time.
+        let id = state.requester.begin(if self.repeats { Instant::now() } else { self.made_at });
         if self.repeats {
             state.body.clear();
             state.body.extend_from_slice(body);

@@ -232,6 +232,11 @@ impl Lane {
             }
             // However it ends, everything is looked at again.
             let _ = futex::wait(word, futex::Flags::empty(), asked, timeout(deadline).as_ref());
+            // Before another request, which would cost the peer a system call with
+            // its next message: it has taken this one.
+            if self.is_met(interest) {
+                break Ok(());
+            }
         };
         // Another thread that is about to wait here may have taken this one's
         // request, made after a wake, for its own: it looks again.

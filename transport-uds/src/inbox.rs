@@ -356,7 +356,7 @@ impl Inbox {
     /// Waits until there may be something to receive, at most until `deadline`.
     /// Returns whether that had passed before.
     fn wait(&self, reader: &mut Reader, spinner: &mut Spinner, deadline: Deadline) -> Result<bool> {
-        let now = Instant::now();
+        let now = spinner.now_or(deadline);
         let is_attempt = deadline.is_some_and(|deadline| now >= deadline);
         if let [slot] = &mut reader.slots[..]
             && slot.connection.is_ready()

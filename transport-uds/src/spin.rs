@@ -73,6 +73,8 @@ const MAX_CREDIT: u32 = 16;
 pub(crate) struct Spinner {
     budget: Duration,
     habit: Habit,
+    /// When it has last read the clock.
+    looked_at: Instant,
 }
 
 impl Spinner {
@@ -81,7 +83,13 @@ impl Spinner {
     pub(crate) fn new(budget: Duration) -> Self {
         // A second processor is needed: the other side must send meanwhile.
         let budget = if most_spinning() == 0 { Duration::ZERO } else { budget.min(MAX_SPIN) };
-        Self { budget, habit: Habit::default() }
+        Self { budget, habit: Habit::default(), looked_at: Instant::now() }
+    }
+
+    /// Returns the time, or, without a reading of the clock, `deadline` if that
+    /// is known to have passed.
+    pub(crate) fn now_or(&self, deadline: Deadline) -> Instant {
+        deadline.filter(|deadline| *deadline <= self.looked_at).unwrap_or_else(Instant::now)
     }
 
     /// Calls `look` from `start`, which is now, until it finds something, if
@@ -109,6 +117,7 @@ impl Spinner {
                 found
             });
             let now = Instant::now();
+            self.looked_at = now;
             if now.duration_since(last) >= PREEMPTED {
                 // Whether successful or not: another thread wanted this
                 // processor.
