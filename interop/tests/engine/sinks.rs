@@ -73,7 +73,7 @@ impl Subject {
         self.assert_goes_on(site, &former, "after a removal and an installation");
         let former = (self.processes)(site);
         engine.kill();
-        let engine = Engine::start(site);
+        let engine = Engine::start_with(site, self.plugin);
         self.assert_goes_on(site, &former, "after the engine was killed");
         assert_eq!(engine.rule_status("rule")["status"], "running");
         engine.stop();
