@@ -92,7 +92,8 @@ fn plugins_in_python_use_it_too() {
         };
         builder.build().unwrap()
     };
-    for (transport, expected) in [(None, 1), (Some("shm"), 1), (Some("uds"), 0)] {
+    // Of the function, and of the control channel where all is in memory.
+    for (transport, expected) in [(None, 1), (Some("shm"), 2), (Some("uds"), 0)] {
         let host = host(transport);
         let double = host.function("double").unwrap();
         assert_eq!(double.call::<f64>((21,)).unwrap(), 42.0);
