@@ -1,11 +1,12 @@
 //! Messages that columns borrow, and their memory once they do not.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arrow_buffer::Buffer;
 use bytes::Bytes;
 
 use crate::buffer::{KEEP, trim};
+use crate::sync::lock;
 
 /// Maximum number of buffers that wait for a message.
 const SPARE: usize = 2;
@@ -28,7 +29,7 @@ impl MessageMemory {
         if message.len() < SHARED_FROM.max(message.capacity() / 2) {
             return Buffer::from(message.as_slice());
         }
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = lock(&self.0).pop();
         // The next message is likely as long; what is not used yet takes no memory.
         let spare = spare.unwrap_or_else(|| Vec::with_capacity(message.len().min(KEEP)));
         let message = std::mem::replace(message, spare);
@@ -51,7 +52,7 @@ impl AsRef<[u8]> for SharedMessage {
 impl Drop for SharedMessage {
     fn drop(&mut self) {
         trim(&mut self.message);
-        let mut spare = self.memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = lock(&self.memory.0);
         if spare.len() < SPARE && self.message.capacity() <= KEEP {
             spare.push(std::mem::take(&mut self.message));
         }
