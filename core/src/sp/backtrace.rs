@@ -46,7 +46,7 @@ pub(super) fn words_before(own: Protocol, message: &[u8]) -> usize {
         Protocol::Request => 4,
         Protocol::Reply => match split_backtrace(message) {
             Ok((_, body)) => message.len() - body.len(),
-            // Whoever splits them finds the same fault.
+            // The receiver splits the message, too, and gets the same error.
             Err(_) => MAX_WORDS * 4,
         },
     }

@@ -20,8 +20,13 @@ enum Seen {
     Oversized(Vec<u8>, u64),
 }
 
-fn feed(connection: &mut Connection, bytes: &[u8], piece: usize) -> Result<Vec<Seen>, SpError> {
-    let mut seen = Vec::new();
+/// Has the bytes arrive in pieces of at most so many, and `look` after each read.
+fn arrive(
+    connection: &mut Connection,
+    bytes: &[u8],
+    piece: usize,
+    mut look: impl FnMut(&mut Connection) -> Result<(), SpError>,
+) -> Result<(), SpError> {
     for mut piece in bytes.chunks(piece.max(1)) {
         while !piece.is_empty() {
             let space = connection.space();
@@ -29,16 +34,25 @@ fn feed(connection: &mut Connection, bytes: &[u8], piece: usize) -> Result<Vec<S
             space[..count].copy_from_slice(&piece[..count]);
             connection.filled(count, Instant::now());
             piece = &piece[count..];
-            while let Some(event) = connection.next()? {
-                seen.push(match event {
-                    Event::Ready => Seen::Ready,
-                    Event::Message(body) => Seen::Message(body.to_vec()),
-                    Event::Long(words, body) => Seen::Message([words, body].concat()),
-                    Event::Oversized(head, length) => Seen::Oversized(head.to_vec(), length),
-                });
-            }
+            look(connection)?;
         }
     }
+    Ok(())
+}
+
+fn feed(connection: &mut Connection, bytes: &[u8], piece: usize) -> Result<Vec<Seen>, SpError> {
+    let mut seen = Vec::new();
+    arrive(connection, bytes, piece, |connection| {
+        while let Some(event) = connection.next()? {
+            seen.push(match event {
+                Event::Ready => Seen::Ready,
+                Event::Message(body) => Seen::Message(body.to_vec()),
+                Event::Long(words, body) => Seen::Message([words, body].concat()),
+                Event::Oversized(head, length) => Seen::Oversized(head.to_vec(), length),
+            });
+        }
+        Ok(())
+    })?;
     Ok(seen)
 }
 
@@ -117,21 +131,16 @@ fn a_claim_costs_no_memory() {
 /// Takes every message, without its first `skip` bytes, into one buffer.
 fn take_all(connection: &mut Connection, bytes: &[u8], piece: usize, skip: usize) -> Vec<Vec<u8>> {
     let (mut taken, mut buffer) = (Vec::new(), vec![9; 1000]);
-    for mut piece in bytes.chunks(piece) {
-        while !piece.is_empty() {
-            let space = connection.space();
-            let count = piece.len().min(space.len());
-            space[..count].copy_from_slice(&piece[..count]);
-            connection.filled(count, Instant::now());
-            piece = &piece[count..];
-            while let Some(event) = connection.next().unwrap() {
-                if let Event::Message(_) | Event::Long(..) = event {
-                    connection.take(skip, &mut buffer);
-                    taken.push(buffer.clone());
-                }
+    let arrived = arrive(connection, bytes, piece, |connection| {
+        while let Some(event) = connection.next()? {
+            if let Event::Message(_) | Event::Long(..) = event {
+                connection.take(skip, &mut buffer);
+                taken.push(buffer.clone());
             }
         }
-    }
+        Ok(())
+    });
+    arrived.unwrap();
     taken
 }
 
@@ -171,22 +180,17 @@ fn the_words_of_a_long_request_stand_before_its_body() {
             let limits = Limits { max_message: u64::MAX, ..LIMITS };
             let mut connection = Connection::new(Protocol::Reply, limits, Instant::now());
             let (mut taken, mut split) = (vec![9; 3 * CHUNK], None);
-            for mut piece in bytes.chunks(piece.min(bytes.len())) {
-                while !piece.is_empty() {
-                    let space = connection.space();
-                    let count = piece.len().min(space.len());
-                    space[..count].copy_from_slice(&piece[..count]);
-                    connection.filled(count, Instant::now());
-                    piece = &piece[count..];
-                    while let Some(event) = connection.next().unwrap() {
-                        if let Event::Long(words, _) = event {
-                            split = Some(split_backtrace(words).map(|(id, rest)| (id.as_bytes().to_vec(), rest.len())));
-                            let words = words.len();
-                            connection.take(words, &mut taken);
-                        }
+            let arrived = arrive(&mut connection, &bytes, piece, |connection| {
+                while let Some(event) = connection.next()? {
+                    if let Event::Long(words, _) = event {
+                        split = Some(split_backtrace(words).map(|(id, rest)| (id.as_bytes().to_vec(), rest.len())));
+                        let words = words.len();
+                        connection.take(words, &mut taken);
                     }
                 }
-            }
+                Ok(())
+            });
+            arrived.unwrap();
             if hops < MAX_WORDS {
                 assert_eq!(split, Some(Ok((words.clone(), 0))));
                 assert!(taken == body, "{hops} hops in pieces of {piece}");
@@ -205,18 +209,13 @@ fn a_long_message_is_not_copied_and_its_memory_is_used_again() {
     let (body, mut buffers) = (vec![7; 1 << 20], Vec::new());
     let mut buffer = Vec::new();
     for _ in 0..6 {
-        let bytes = frame(&body);
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let space = connection.space();
-            let count = rest.len().min(space.len());
-            space[..count].copy_from_slice(&rest[..count]);
-            connection.filled(count, Instant::now());
-            rest = &rest[count..];
-            if let Some(Event::Long(&[], _)) = connection.next().unwrap() {
+        let arrived = arrive(&mut connection, &frame(&body), usize::MAX, |connection| {
+            if let Some(Event::Long(&[], _)) = connection.next()? {
                 connection.take(0, &mut buffer);
             }
-        }
+            Ok(())
+        });
+        arrived.unwrap();
         assert!(buffer == body);
         buffers.push(buffer.as_ptr());
     }
