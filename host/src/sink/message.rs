@@ -46,28 +46,40 @@ impl<B: AsRef<[u8]>> Message<B> {
         Self { bytes, format: Format::Json }
     }
 
-    /// An encoded record. A sink takes it for rows in MessagePack if its first
-    /// byte says so; any other record is for every process as text.
-    pub(super) fn of_record(record: B, format: Format) -> Self {
-        Self { bytes: record, format }
-    }
-
     /// Returns the bytes for a process that reads rows in `format`.
     ///
     /// # Errors
     /// JSON cannot hold the rows.
     pub(super) fn bytes_in(&self, format: Format) -> ekuiper_core::Result<Cow<'_, [u8]>> {
-        let bytes = self.bytes.as_ref();
-        let is_understood = || self.format == format && format_of_rows(bytes).is_some_and(|(found, _)| found == format);
-        if self.format == Format::Json || is_understood() {
-            return Ok(Cow::Borrowed(bytes));
+        if self.format == Format::Json || self.format == format {
+            return Ok(Cow::Borrowed(self.bytes.as_ref()));
         }
-        let wrong = |source| ekuiper_core::Error::Encode { what: "the message", source };
-        let rows: Value = self.format.decode(bytes).map_err(wrong)?;
-        let mut bytes = Vec::new();
-        encode_rows(&mut bytes, format, &rows)?;
-        Ok(Cow::Owned(bytes))
+        translated(self.bytes.as_ref(), self.format, format).map(Cow::Owned)
     }
+}
+
+impl<'a> Message<Cow<'a, [u8]>> {
+    /// An encoded record. A sink takes it for rows in MessagePack if its first
+    /// byte says so; any other record is for every process as text.
+    ///
+    /// # Errors
+    /// JSON cannot hold the record.
+    pub(super) fn of_record(record: &'a [u8], format: Format) -> ekuiper_core::Result<Self> {
+        let is_row = format_of_rows(record).is_some_and(|(found, _)| found == format);
+        if format == Format::Json || is_row {
+            return Ok(Self { bytes: Cow::Borrowed(record), format });
+        }
+        translated(record, format, Format::Json).map(Cow::Owned).map(Self::of_bytes)
+    }
+}
+
+/// Encodes rows in another codec.
+fn translated(rows: &[u8], from: Format, to: Format) -> ekuiper_core::Result<Vec<u8>> {
+    let wrong = |source| ekuiper_core::Error::Encode { what: "the message", source };
+    let rows: Value = from.decode(rows).map_err(wrong)?;
+    let mut bytes = Vec::new();
+    encode_rows(&mut bytes, to, &rows)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -99,10 +111,10 @@ mod tests {
             assert_eq!(*bytes.bytes_in(format).unwrap(), *b"\x81\xa1a\x01");
         }
         // A record of a source is a row, or else text for every process.
-        let row = Message::of_record(&b"\x81\xa1a\x01"[..], Format::MessagePack);
+        let row = Message::of_record(b"\x81\xa1a\x01", Format::MessagePack).unwrap();
         assert!(matches!(row.bytes_in(Format::MessagePack).unwrap(), Cow::Borrowed(_)));
         assert_eq!(*row.bytes_in(Format::Json).unwrap(), *br#"{"a":1}"#);
-        let number = Message::of_record(&b"\x37"[..], Format::MessagePack);
+        let number = Message::of_record(b"\x37", Format::MessagePack).unwrap();
         assert_eq!(*number.bytes_in(Format::MessagePack).unwrap(), *b"55");
     }
 }

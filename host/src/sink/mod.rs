@@ -177,6 +177,7 @@ impl Sink {
         }
         let (mut sending, since) = self.sender.begin()?;
         let message = Message::of_record(tuple.message(), tuple.format());
+        let message = message.map_err(|source| self.session().unencodable(source))?;
         self.sender.transmit(&mut sending, &message, false, since)?.map_or(Ok(()), |sent| sent.wait())
     }
 
