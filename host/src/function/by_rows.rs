@@ -42,12 +42,15 @@ impl Arguments for Row<'_> {
     }
 }
 
+/// Returns the columns of a batch, whose values become arguments.
+fn cells<'a>(callee: &Callee, batch: &'a RecordBatch) -> Result<Vec<Cells<'a>>> {
+    let columns = batch.columns().iter().map(|column| Cells::new(column)).collect::<ekuiper_core::Result<_>>();
+    columns.map_err(|source| callee.route().unsent(CallKind::Batch, source))
+}
+
 /// Calls a function for each row, and blocks for the results.
 pub(super) fn by_rows(callee: &Callee, batch: &RecordBatch) -> Result<ArrayRef> {
-    let route = callee.route();
-    let unsent = |source| route.unsent(CallKind::Batch, source);
-    let columns = batch.columns().iter().map(|column| Cells::new(column)).collect::<ekuiper_core::Result<Vec<_>>>();
-    let columns = columns.map_err(unsent)?;
+    let columns = cells(callee, batch)?;
     let rows = (0..batch.num_rows()).map(|row| Row { columns: &columns, row });
     let mut results = Results::default();
     let mut push = |row: usize, result: Result<&Value, &str>| results.push(row, result);
@@ -114,15 +117,12 @@ impl PendingRows {
         if until - self.sent < AHEAD / 2 && until < self.batch.num_rows() {
             return Ok(());
         }
-        let route = callee.route();
-        let columns =
-            self.batch.columns().iter().map(|column| Cells::new(column)).collect::<ekuiper_core::Result<Vec<_>>>();
-        let columns = columns.map_err(|source| route.unsent(CallKind::Batch, source))?;
+        let columns = cells(callee, &self.batch)?;
         while self.sent < until {
             let row = Row { columns: &columns, row: self.sent };
             self.in_flight.push_back(match callee {
                 Callee::Function(function) => {
-                    let terms = Terms::of(&function.options, &route.plugin.site.options);
+                    let terms = Terms::of(&function.options, &function.route.plugin.site.options);
                     let (command, row) = function.pipeline.add_admitted(&row, terms, due)?;
                     PendingRow::Function(PendingCall::new(function.pipeline.clone(), command, row))
                 }
