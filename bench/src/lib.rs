@@ -60,8 +60,8 @@ pub fn built_in(plugin: &Path) -> (Vec<Box<dyn Peer>>, Vec<Described>) {
 }
 
 /// Runs the measurements of these subjects, prints the tables, and writes what
-/// the options /// request; returns whether all went well. After [`clock::stop`], prints what
-/// there is, and writes nothing.
+/// the options request; returns whether all went well. After [`clock::stop`],
+/// prints what there is, and writes nothing.
 ///
 /// # Errors
 /// The options are wrong, or a file cannot be written; both are checked before

@@ -34,7 +34,6 @@ struct Arguments {
     /// The Go program of bench/peers/mangos
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/mangos-bench"))]
     mangos: PathBuf,
-
     /// The program of bench/peers/iceoryx2
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/peers/release/iceoryx2-bench"))]
     iceoryx2: PathBuf,
