@@ -1,5 +1,5 @@
 //! Reading MessagePack from a slice: what `rmp-serde` writes, and what it would
-//! read, at about half of its cost. Every record that a host receives from a plugin
+//! read, for two fifths less. Every record that a host receives from a plugin
 //! on this project's SDK comes through here.
 
 use std::fmt;
