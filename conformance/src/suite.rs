@@ -197,6 +197,8 @@ macro_rules! __contract_cases {
                 posting_keeps_the_order
                 posting_under_load
                 posting_from_several_threads
+                posting_all_of_them
+                posting_all_before_a_failure
                 posting_needs_no_dispatch
                 posting_and_dispatching
                 posting_and_merging

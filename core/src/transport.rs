@@ -259,6 +259,23 @@ pub trait Push: Send + Sync {
         self.post(body, deadline)
     }
 
+    /// [Posts](Push::post) these messages, in their order. `bodies` is asked for
+    /// the next one when the one before is posted, and must not block: other
+    /// senders wait meanwhile.
+    ///
+    /// The default implementation calls [`post`](Push::post); a transport may
+    /// keep it.
+    ///
+    /// # Errors
+    /// As [`post`](Push::post). What `bodies` gave last was not sent; what it
+    /// gave before was posted.
+    fn post_all(&self, bodies: &mut dyn Iterator<Item = &[u8]>, deadline: Deadline) -> Result<()> {
+        for body in bodies {
+            self.post(body, deadline)?;
+        }
+        Ok(())
+    }
+
     /// Writes all [posted](Push::post) messages now, without waiting for the
     /// batching delay.
     ///

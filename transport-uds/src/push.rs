@@ -132,42 +132,62 @@ impl Socket {
         }
     }
 
-    fn send(&self, body: &[u8], deadline: Deadline, may_wait: bool, merge: Option<Merge>) -> Result<()> {
+    fn terms(&self, deadline: Deadline, may_wait: bool, merge: Option<Merge>) -> Terms<'_> {
+        let (closing, stall, posted) = (&self.closing, self.options.stall_timeout, &self.posted);
+        Terms { closing, stall, deadline, posted, may_wait, merge }
+    }
+
+    fn send(&self, body: &[u8], terms: &Terms<'_>) -> Result<()> {
+        let mut peers = self.peers.lock_open(&self.closing, terms.deadline)?;
+        self.send_to(&mut peers, body, terms)
+    }
+
+    fn send_to(&self, peers: &mut Peers, body: &[u8], terms: &Terms<'_>) -> Result<()> {
         check_length(body, self.options.max_message)?;
-        let terms = Terms {
-            closing: &self.closing,
-            stall: self.options.stall_timeout,
-            deadline,
-            posted: &self.posted,
-            may_wait,
-            merge,
-        };
-        let mut peers = self.peers.lock_open(&self.closing, deadline)?;
         // A new peer gets its share, even while the others take everything.
         if self.has_newcomers() {
-            self.accept(&mut peers);
+            self.accept(peers);
         }
-        if peers.offer(body, &terms, &self.links)? {
+        if peers.offer(body, terms, &self.links)? {
             return Ok(());
         }
         if !peers.any_is_ready() {
             // A peer may have connected meanwhile.
-            self.refresh(&mut peers);
+            self.refresh(peers);
         }
         let mut is_late = false;
-        while !peers.offer(body, &terms, &self.links)? {
+        while !peers.offer(body, terms, &self.links)? {
             if is_late {
                 return Err(TransportError::Timeout);
             }
-            self.wait(&mut peers, deadline, PollFlags::OUT)?;
-            is_late = has_passed(deadline);
+            self.wait(peers, terms.deadline, PollFlags::OUT)?;
+            is_late = has_passed(terms.deadline);
         }
         Ok(())
     }
 
     fn post(&self, body: &[u8], deadline: Deadline, merge: Option<Merge>) -> Result<()> {
-        self.send(body, deadline, true, merge)?;
-        // Without the flusher no message is batched.
+        self.send(body, &self.terms(deadline, true, merge))?;
+        self.watch_posted(deadline)
+    }
+
+    fn post_all(&self, bodies: &mut dyn Iterator<Item = &[u8]>, deadline: Deadline) -> Result<()> {
+        let terms = self.terms(deadline, true, None);
+        let mut peers = self.peers.lock_open(&self.closing, deadline)?;
+        let mut posted = Ok(());
+        while posted.is_ok()
+            && let Some(body) = bodies.next()
+        {
+            posted = self.send_to(&mut peers, body, &terms);
+        }
+        drop(peers);
+        // The first ones may be posted, though the last one is not.
+        self.watch_posted(deadline).and(posted)
+    }
+
+    /// Has the flusher watch the posted messages. Without the flusher no message
+    /// is batched.
+    fn watch_posted(&self, deadline: Deadline) -> Result<()> {
         if self.posted.wants_watch() && flusher::watch(self.own.clone()).is_err() {
             self.posted.refused();
             return self.dispatch(deadline);
@@ -248,7 +268,7 @@ impl Push for UdsPush {
     }
 
     fn send(&self, body: &[u8], deadline: Deadline) -> Result<()> {
-        self.0.send(body, deadline, false, None)
+        self.0.send(body, &self.0.terms(deadline, false, None))
     }
 
     fn post(&self, body: &[u8], deadline: Deadline) -> Result<()> {
@@ -257,6 +277,10 @@ impl Push for UdsPush {
 
     fn post_merged(&self, body: &[u8], merge: Merge, deadline: Deadline) -> Result<()> {
         self.0.post(body, deadline, Some(merge))
+    }
+
+    fn post_all(&self, bodies: &mut dyn Iterator<Item = &[u8]>, deadline: Deadline) -> Result<()> {
+        self.0.post_all(bodies, deadline)
     }
 
     fn dispatch(&self, deadline: Deadline) -> Result<()> {

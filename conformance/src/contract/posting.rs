@@ -83,6 +83,71 @@ pub fn posting_from_several_threads(f: &Fixture) {
     });
 }
 
+/// Messages that are posted together arrive in their order, beside those of
+/// other threads, whatever their lengths are; the last of them is flushed by
+/// itself.
+pub fn posting_all_of_them(f: &Fixture) {
+    const ROUNDS: u32 = 30;
+    const TOGETHER: u32 = 200;
+    let (push, pull) = pair(f, "data");
+    push.post_all(&mut std::iter::empty(), past()).unwrap();
+    let body = |thread: u32, number: u32| {
+        let length = [0, 90, 90, 1000, 20_000, 90, 90][number as usize % 7];
+        [&thread.to_be_bytes()[..], &number.to_be_bytes(), &pattern(length, number as usize)].concat()
+    };
+    thread::scope(|scope| {
+        for thread in 0..3 {
+            let push = &push;
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let bodies: Vec<_> = (0..TOGETHER).map(|number| body(thread, round * TOGETHER + number)).collect();
+                    push.post_all(&mut bodies.iter().map(Vec::as_slice), soon()).unwrap();
+                }
+            });
+        }
+        let mut next = [0; 3];
+        for _ in 0..3 * ROUNDS * TOGETHER {
+            let got = message(&*pull);
+            let thread = u32::from_be_bytes(got[..4].try_into().unwrap());
+            let next = &mut next[thread as usize];
+            assert!(got == body(thread, *next), "message {next} of thread {thread}");
+            *next += 1;
+        }
+    });
+}
+
+/// Of messages that are posted together, those before one that is not posted
+/// arrive, and no later one is asked for.
+pub fn posting_all_before_a_failure(f: &Fixture) {
+    let limit = options(|options| options.max_message = 1000);
+    let t = f.transport();
+    let (pull, push) = (t.pull(&f.listen("data"), &limit).unwrap(), t.push(&f.dial("data"), &limit).unwrap());
+    join(&*push, &*pull);
+    let mut bodies = [&[1; 1000][..], &[2; 90], &[3; 1001], &[4; 90]].into_iter();
+    let posted = push.post_all(&mut bodies, soon());
+    assert_error!(posted, TransportError::TooLong { length: 1001, max: 1000 });
+    assert_eq!(bodies.next(), Some(&[4; 90][..]));
+    push.post_all(&mut [&b"next"[..]].into_iter(), soon()).unwrap();
+    assert_eq!([message(&*pull), message(&*pull), message(&*pull)], [vec![1; 1000], vec![2; 90], b"next".to_vec()]);
+    // A peer that does not read: those that had room arrive.
+    let mut given = 0;
+    let body = [7; 1000];
+    let posted = push.post_all(&mut std::iter::repeat_with(|| &body[..]).inspect(|_| given += 1), shortly());
+    assert_error!(posted, TransportError::Timeout);
+    for _ in 1..given {
+        assert_eq!(message(&*pull), body);
+    }
+    // With the socket, they end.
+    thread::scope(|scope| {
+        let posting = scope.spawn(|| push.post_all(&mut std::iter::repeat_with(|| &body[..]), None));
+        thread::sleep(Duration::from_millis(2));
+        push.close();
+        assert!(eventually(|| posting.is_finished()), "posting goes on");
+        assert!(matches!(posting.join().unwrap(), Err(TransportError::Closed)));
+    });
+    drop(pull);
+}
+
 /// A posted message without a successor is flushed by itself, in a burst and
 /// alone, repeatedly.
 pub fn posting_needs_no_dispatch(f: &Fixture) {
