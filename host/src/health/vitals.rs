@@ -207,15 +207,15 @@ impl Vitals {
         self.queue.enter(first, rows, self.nanoseconds(at));
     }
 
-    /// Prepares for the next message of a sink, which may be acknowledged
-    /// before it counts as [sent](Self::sent). One thread at a time sends.
-    pub(crate) fn sends(&self, at: Instant) {
-        self.queue.enter(self.out.load(Ordering::Relaxed), 1, self.nanoseconds(at));
+    /// Prepares for the next messages of a sink, which may be acknowledged
+    /// before they count as [sent](Self::sent). One thread at a time sends.
+    pub(crate) fn sends(&self, messages: u64, at: Instant) {
+        self.queue.enter(self.out.load(Ordering::Relaxed), messages, self.nanoseconds(at));
     }
 
-    /// Counts a message of a sink that was sent.
-    pub(crate) fn sent(&self) {
-        self.out.fetch_add(1, Ordering::Release);
+    /// Counts messages of a sink that were sent.
+    pub(crate) fn sent(&self, messages: u64) {
+        self.out.fetch_add(messages, Ordering::Release);
     }
 
     /// Counts answers, to calls made at this time.
@@ -505,7 +505,7 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for _ in 0..100_000 {
-                    (0..2).for_each(|_| vitals.sent());
+                    vitals.sent(2);
                     vitals.collected(2);
                     vitals.takes_back(1);
                     vitals.lost(1);

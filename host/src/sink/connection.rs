@@ -169,16 +169,40 @@ impl SinkConnection {
     ) -> std::result::Result<u64, TransportError> {
         // Before sending: the acknowledgement may be read before this thread
         // continues.
-        self.acks.tally.sends(since);
+        self.acks.tally.sends(1, since);
         let number = self.sent() + 1;
         self.acks.sent.store(number, Ordering::Release);
         let sent = if in_company { self.push.post(message, deadline) } else { self.push.send(message, deadline) };
         match sent {
-            Ok(()) => self.acks.tally.sent(),
+            Ok(()) => self.acks.tally.sent(1),
             // The sender holds the turn, so there is no later message.
             Err(_) => self.acks.sent.store(number - 1, Ordering::Release),
         }
         sent.map(|()| number)
+    }
+
+    /// Sends messages in batches, for a sink without acknowledgements; returns
+    /// how many were sent. The caller holds the turn, as for [`send`](Self::send).
+    pub(crate) fn send_all<'a>(
+        &self,
+        messages: impl ExactSizeIterator<Item = &'a [u8]>,
+        since: Instant,
+        deadline: Deadline,
+    ) -> (usize, std::result::Result<(), TransportError>) {
+        let (before, count) = (self.sent(), messages.len());
+        // Before sending: they may be reported as collected before this thread
+        // continues.
+        self.acks.tally.sends(count as u64, since);
+        self.acks.sent.store(before + count as u64, Ordering::Release);
+        let mut done: usize = 0;
+        let sent = self.push.post_all(&mut messages.inspect(|_| done += 1), deadline);
+        if sent.is_err() {
+            // The last one was not sent, or there was none.
+            done = done.saturating_sub(1);
+            self.acks.sent.store(before + done as u64, Ordering::Release);
+        }
+        self.acks.tally.sent(done as u64);
+        (done, sent)
     }
 
     /// Returns the number of messages sent.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use ekuiper_core::buffer::trim;
 use ekuiper_core::codec::Format;
 use ekuiper_core::message::{encode_rows, format_of_rows};
 use serde::Serialize;
@@ -73,6 +74,60 @@ impl<'a> Message<Cow<'a, [u8]>> {
     }
 }
 
+/// Encoded rows, each a message of its own.
+#[derive(Clone, Default)]
+pub(super) struct Messages {
+    bytes: Vec<u8>,
+    /// Where each message ends, and its codec.
+    ends: Vec<(usize, Format)>,
+}
+
+impl Messages {
+    /// Encodes a row.
+    ///
+    /// # Errors
+    /// The codec cannot hold it.
+    pub(super) fn push(&mut self, row: &(impl Serialize + ?Sized), format: Format) -> ekuiper_core::Result<()> {
+        let format = encode_rows(&mut self.bytes, format, row)?;
+        self.ends.push((self.bytes.len(), format));
+        Ok(())
+    }
+
+    /// Forgets the rows, and keeps the space.
+    pub(super) fn clear(&mut self) {
+        trim(&mut self.bytes);
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// The length of all messages.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes of each message.
+    pub(super) fn bytes(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |(end, _)| &self.bytes[std::mem::replace(&mut start, *end)..*end])
+    }
+
+    /// Returns the messages for a process that reads rows in `format`.
+    ///
+    /// # Errors
+    /// JSON cannot hold a row.
+    pub(super) fn in_format(&self, format: Format) -> ekuiper_core::Result<Cow<'_, Self>> {
+        if self.ends.iter().all(|(_, own)| *own == Format::Json || *own == format) {
+            return Ok(Cow::Borrowed(self));
+        }
+        let mut others = Self::default();
+        for (bytes, (_, own)) in self.bytes().zip(&self.ends) {
+            others.bytes.extend_from_slice(&Message { bytes, format: *own }.bytes_in(format)?);
+            others.ends.push((others.bytes.len(), format));
+        }
+        Ok(Cow::Owned(others))
+    }
+}
+
 /// Encodes rows in another codec.
 fn translated(rows: &[u8], from: Format, to: Format) -> ekuiper_core::Result<Vec<u8>> {
     let wrong = |source| ekuiper_core::Error::Encode { what: "the message", source };
@@ -104,6 +159,15 @@ mod tests {
         let read =
             |message: &Message| -> Value { serde_json::from_slice(&message.bytes_in(Format::Json).unwrap()).unwrap() };
         assert_eq!(read(&packed), read(&text));
+        let mut both = Messages::default();
+        both.push(&row, Format::MessagePack).unwrap();
+        both.push(&7, Format::MessagePack).unwrap();
+        let json = both.in_format(Format::Json).unwrap();
+        let json: Vec<_> = json.bytes().map(|bytes| serde_json::from_slice::<Value>(bytes).unwrap()).collect();
+        assert_eq!(json, [read(&packed), 7.into()]);
+        let same = both.in_format(Format::MessagePack).unwrap();
+        assert!(matches!(same, Cow::Borrowed(_)));
+        assert_eq!(same.bytes().next(), Some(&*packed.bytes_in(Format::MessagePack).unwrap()));
         // Every sink reads JSON.
         assert_eq!(text.bytes_in(Format::MessagePack).unwrap(), text.bytes_in(Format::Json).unwrap());
         let bytes = Message::of_bytes(&b"\x81\xa1a\x01"[..]);

@@ -18,6 +18,7 @@ mod session;
 mod settle;
 mod work;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -163,6 +164,32 @@ impl Sink {
         self.sender
             .transmit(&mut sending, &Message::of_bytes(message), false, since)?
             .map_or(Ok(()), |sent| sent.wait())
+    }
+
+    /// Sends each of these rows as a message of its own, as [`Sink::send`] does
+    /// one after the other, and faster: they are encoded and sent some at a time.
+    /// With acknowledgements, up to
+    /// [`ack_window`](crate::HostBuilder::ack_window) of them are in flight to a
+    /// plugin on our SDK; returns once all are acknowledged.
+    ///
+    /// # Errors
+    /// As [`Sink::send`], of the first row that was not sent, or was rejected.
+    /// The rows before it were sent. Those after it were not, but for the ones in
+    /// flight to a sink that acknowledges, whose outcomes only
+    /// [`Sink::delivery`] tells.
+    pub fn send_all<T: Serialize>(&self, rows: &[T]) -> Result<()> {
+        if !self.session().require_ack {
+            let (mut sending, _) = self.sender.begin()?;
+            return self.sender.encode_and_transmit_all(&mut sending, rows);
+        }
+        let mut pending = VecDeque::new();
+        for row in rows {
+            pending.push_back(self.send_async(row)?);
+            while pending.front().is_some_and(PendingAck::is_known) {
+                pending.pop_front().map_or(Ok(()), PendingAck::wait)?;
+            }
+        }
+        pending.into_iter().try_for_each(PendingAck::wait)
     }
 
     /// Sends a record, or columns, of a source as it [came](crate::Source::next_raw):

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::acks::Receipt;
 use super::connection::SinkConnection;
-use super::message::Message;
+use super::message::{Message, Messages};
 use super::sent::Sent;
 use super::session::{READING, SinkSession};
 use crate::{Error, Result};
@@ -24,6 +24,10 @@ use crate::{Error, Result};
 /// between two checks. Messages not read yet are lost when the plugin crashes.
 const LOOK_EVERY: u64 = 64;
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Size from which on encoded messages are sent, in bytes: a part of what a
+/// transport writes at once, that stays in the processor's first cache.
+const CHUNK: usize = 16 << 10;
 
 pub(super) struct Sender {
     pub(super) session: Arc<SinkSession>,
@@ -40,6 +44,7 @@ pub(super) struct Sending {
     /// Time of the last check that all messages were read.
     looked: Option<Instant>,
     buffer: Vec<u8>,
+    messages: Messages,
 }
 
 /// What became of an attempt to send a message without waiting.
@@ -153,8 +158,85 @@ impl Sender {
         since: Instant,
     ) -> Result<Option<Sent>> {
         let session = &*self.session;
-        let patience = session.send_timeout();
-        let deadline = later(since, patience);
+        let deadline = later(since, session.send_timeout());
+        self.in_turn(sending, deadline, |sending, connection| {
+            let mut in_company = in_company;
+            if session.require_ack {
+                in_company &= connection.running.has(Feature::AckWindow);
+                let window = if in_company { session.plugin.site.options.ack_window.max(1) - 1 } else { 0 };
+                session.make_room(connection, window)?;
+                if !in_company {
+                    self.drop_stray_acks(connection, deadline, session.send_timeout())?;
+                }
+            }
+            let bytes = message.bytes_in(connection.format).map_err(|source| session.unencodable(source))?;
+            let waiting = session.enter(READING)?;
+            let sent = connection.send(&bytes, in_company || !session.require_ack, since, Some(deadline));
+            drop(waiting);
+            let Some(number) = self.sent(connection, sent)? else { return Ok(None) };
+            if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
+                self.look(sending, connection);
+            }
+            let sent = || Sent { session: self.session.clone(), connection: connection.clone(), number };
+            Ok(Some(session.require_ack.then(sent)))
+        })
+    }
+
+    /// Sends each of these rows as a message, to a sink without
+    /// acknowledgements, in batches.
+    pub(super) fn encode_and_transmit_all(&self, sending: &mut Sending, rows: &[impl Serialize]) -> Result<()> {
+        let mut messages = std::mem::take(&mut sending.messages);
+        let mut rows = rows.iter();
+        let mut is_over = false;
+        let mut sent = Ok(());
+        while !is_over && sent.is_ok() {
+            messages.clear();
+            let format = sending.current.as_ref().map_or_else(|| self.session.format(), |current| current.format);
+            let mut encoded = Ok(());
+            while messages.size() < CHUNK && encoded.is_ok() && !is_over {
+                match rows.next() {
+                    Some(row) => encoded = messages.push(row, format),
+                    None => is_over = true,
+                }
+            }
+            // Those before a row that cannot be encoded are sent.
+            sent = self.transmit_all(sending, &messages);
+            sent = sent.and(encoded.map_err(|source| self.session.unencodable(source)));
+        }
+        messages.clear();
+        sending.messages = messages;
+        sent
+    }
+
+    fn transmit_all(&self, sending: &mut Sending, messages: &Messages) -> Result<()> {
+        let session = &*self.session;
+        let since = Instant::now();
+        let deadline = later(since, session.send_timeout());
+        let mut done = 0;
+        self.in_turn(sending, deadline, |sending, connection| {
+            let messages = messages.in_format(connection.format).map_err(|source| session.unencodable(source))?;
+            let waiting = session.enter(READING)?;
+            let (count, sent) = connection.send_all(messages.bytes().skip(done), since, Some(deadline));
+            drop(waiting);
+            done += count;
+            let sent = self.sent(connection, sent)?;
+            if connection.receipt == Receipt::Read {
+                self.look(sending, connection);
+            }
+            Ok(sent)
+        })
+    }
+
+    /// Has the caller send by the connection of the process that serves, in this
+    /// sender's turn, until it has done so: `None` means that the process has
+    /// ended, and the next one gets what it did not.
+    fn in_turn<T>(
+        &self,
+        sending: &mut Sending,
+        deadline: Instant,
+        mut send: impl FnMut(&mut Sending, &Arc<SinkConnection>) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let session = &*self.session;
         loop {
             let current = sending
                 .current
@@ -162,7 +244,7 @@ impl Sender {
                 .filter(|connection| connection.is_current() && !connection.is_broken() && !session.is_stopped());
             let connection = current.map_or_else(|| session.connection(deadline), Ok);
             let connection = connection.map_err(|error| session.counted(error))?;
-            let Some(_turn) = connection.turn.lock(deadline) else { continue };
+            let Some(turn) = connection.turn.lock(deadline) else { continue };
             if connection.running.is_left() {
                 continue;
             }
@@ -170,45 +252,24 @@ impl Sender {
                 let (plugin, symbol) = (session.plugin.name().to_owned(), session.control.symbol_name.clone());
                 return Err(session.counted(Error::SinkBroken { plugin, symbol }));
             }
-            let mut in_company = in_company;
-            if session.require_ack {
-                in_company &= connection.running.has(Feature::AckWindow);
-                let window = if in_company { session.plugin.site.options.ack_window.max(1) - 1 } else { 0 };
-                session.make_room(&connection, window)?;
-                if !in_company {
-                    self.drop_stray_acks(&connection, deadline, patience)?;
-                }
+            let sent = send(sending, &connection)?;
+            drop(turn);
+            if let Some(sent) = sent {
+                sending.current = Some(connection);
+                return Ok(sent);
             }
-            let bytes = message.bytes_in(connection.format).map_err(|source| session.unencodable(source))?;
-            let waiting = session.enter(READING)?;
-            let sent = match session.require_ack {
-                true => connection.send(&bytes, in_company, since, Some(deadline)).map(Some),
-                false => connection.send(&bytes, true, since, Some(deadline)).map(|number| {
-                    if connection.receipt == Receipt::Read && number.is_multiple_of(LOOK_EVERY) {
-                        self.look(sending, &connection);
-                    }
-                    None
-                }),
-            };
-            drop(waiting);
-            match sent {
-                Ok(number) => {
-                    sending.current = Some(connection.clone());
-                    if let Some(number) = number {
-                        return Ok(Some(Sent {
-                            session: self.session.clone(),
-                            connection: connection.clone(),
-                            number,
-                        }));
-                    }
-                    return Ok(None);
-                }
-                Err(_) if session.is_stopped() => return Err(Error::Stopped),
-                // Nothing was sent, or a part that was lost with the process:
-                // retry with the next process.
-                Err(TransportError::Disconnected | TransportError::Closed) if connection.running.is_over() => {}
-                Err(error) => return Err(session.explain(&connection, error, "it takes no message", patience)),
-            }
+        }
+    }
+
+    /// Returns what came of an attempt to send: `None`, if the process has ended.
+    /// Nothing was sent then, or a part that was lost with it.
+    fn sent<T>(&self, connection: &SinkConnection, sent: std::result::Result<T, TransportError>) -> Result<Option<T>> {
+        let session = &*self.session;
+        match sent {
+            Ok(sent) => Ok(Some(sent)),
+            Err(_) if session.is_stopped() => Err(Error::Stopped),
+            Err(TransportError::Disconnected | TransportError::Closed) if connection.running.is_over() => Ok(None),
+            Err(error) => Err(session.explain(connection, error, "it takes no message", session.send_timeout())),
         }
     }
 

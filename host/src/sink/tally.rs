@@ -70,15 +70,15 @@ impl Tally {
         Delivery { sent: self.counted.sent_so_far().max(collected), delivered: collected - refused, refused }
     }
 
-    /// Prepares for a message that is about to be sent at this time. Only one
+    /// Prepares for messages that are about to be sent at this time. Only one
     /// thread at a time sends.
-    pub(crate) fn sends(&self, at: Instant) {
-        self.counted.sends(at);
+    pub(crate) fn sends(&self, messages: u64, at: Instant) {
+        self.counted.sends(messages, at);
     }
 
-    /// Counts it as sent.
-    pub(crate) fn sent(&self) {
-        self.counted.sent();
+    /// Counts them as sent.
+    pub(crate) fn sent(&self, messages: u64) {
+        self.counted.sent(messages);
     }
 
     /// Counts messages as collected, and some of them as refused.
