@@ -29,10 +29,16 @@ impl<T> ReceiverLock<T> {
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => {
                 closing.check()?;
-                Err(TransportError::Misuse("another thread is receiving on this socket"))
+                Err(another_receives())
             }
         }
     }
+}
+
+/// The error of a second receiver.
+#[cold]
+pub fn another_receives() -> TransportError {
+    TransportError::Misuse("another thread is receiving on this socket")
 }
 
 /// What a socket with several connections receives: a message, or a

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ekuiper_core::address::Address;
@@ -21,7 +21,7 @@ use crate::listen::Listener;
 use crate::spin::{MAX_LOOK, Spinner, up_to};
 use crate::stream::Medium;
 use ekuiper_transport_ipc::platform::{Interest, PEER_CLOSED, Poller};
-use ekuiper_transport_ipc::receiving::{Incoming, ReceiverLock};
+use ekuiper_transport_ipc::receiving::{Incoming, another_receives};
 use ekuiper_transport_ipc::wait::{Closing, earlier, has_passed, io_error, timeout, wait_for};
 
 /// Maximum time for a peer's header, in total (libnng's value).
@@ -41,11 +41,11 @@ pub(crate) struct Inbox {
     closing: Closing,
     /// The closing signal, the listener and every connection.
     poller: Poller,
-    /// Held by the thread that receives.
-    receiving: ReceiverLock,
     /// The connections; locked by the thread that receives, and for a moment by
     /// one that asks for the readiness descriptor.
     reader: Mutex<(Reader, Spinner)>,
+    /// Whether the thread that has the reader receives.
+    is_receiving: AtomicBool,
     /// The links, for closing while another thread has the reader.
     links: Mutex<Links>,
     listener: Option<Listener>,
@@ -161,7 +161,7 @@ impl Inbox {
             }
             Endpoint::Dial(address) => reader.dialer = Some(Dialer::new(address, options, medium)),
         }
-        let (receiving, reader) = (ReceiverLock::default(), Mutex::new((reader, spinner)));
+        let (is_receiving, reader) = (AtomicBool::new(false), Mutex::new((reader, spinner)));
         let max_connections = options.max_connections;
         let budget = options.max_message.saturating_mul(2).saturating_add(max_connections.saturating_mul(SPARE));
         let links = Mutex::default();
@@ -172,7 +172,7 @@ impl Inbox {
             limits,
             closing,
             poller,
-            receiving,
+            is_receiving,
             reader,
             links,
             listener,
@@ -254,15 +254,34 @@ impl Inbox {
         deadline: Deadline,
         judge: impl FnMut(&Arc<Link>, Content<'_>) -> Verdict<T>,
     ) -> Result<Incoming<T>> {
-        let _receiving = self.receiving.enter(&self.closing)?;
-        let mut guard = lock(&self.reader);
+        let mut guard = self.enter()?;
         let (reader, spinner) = &mut *guard;
         let received = self.receive_with(reader, spinner, buffer, deadline, judge);
+        self.is_receiving.store(false, Ordering::Relaxed);
         drop(guard);
         if self.is_in_memory {
             self.report_if_due(|_| ());
         }
         received
+    }
+
+    /// Admits the caller as the receiver, as
+    /// [`ReceiverLock`](ekuiper_transport_ipc::receiving::ReceiverLock) does,
+    /// with one lock for both.
+    #[inline]
+    fn enter(&self) -> Result<MutexGuard<'_, (Reader, Spinner)>> {
+        loop {
+            if let Some(reader) = try_lock(&self.reader) {
+                self.is_receiving.store(true, Ordering::Relaxed);
+                return Ok(reader);
+            }
+            self.closing.check()?;
+            if self.is_receiving.load(Ordering::Relaxed) {
+                return Err(another_receives());
+            }
+            // A thread that asks for the readiness descriptor returns it soon.
+            std::thread::yield_now();
+        }
     }
 
     /// Makes the readiness descriptor report each connection in memory that has

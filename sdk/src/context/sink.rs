@@ -199,7 +199,9 @@ impl SinkContext {
 
     /// Records that a message is about to be passed to the sink.
     pub(crate) fn begin(&self) {
-        self.0.owed.fetch_add(1, Ordering::AcqRel);
+        if self.requires_ack() {
+            self.0.owed.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Records the outcome of `collect`, and acknowledges the message in
@@ -213,8 +215,7 @@ impl SinkContext {
         }
         // In automatic mode this message alone is unacknowledged, unless the
         // sink has acknowledged it by hand.
-        let by_hand = self.0.mode == AckMode::Manual || self.0.owed.load(Ordering::Acquire) == 0;
-        if by_hand || self.0.outlet.is_none() {
+        if !self.requires_ack() || self.0.mode == AckMode::Manual || self.0.owed.load(Ordering::Acquire) == 0 {
             return;
         }
         let acked = self.ack(outcome.as_ref().copied().map_err(|error| text_of(&**error)));
