@@ -18,6 +18,9 @@ use crate::metric::{Metric, Sample};
 use crate::reading::{Reading, text};
 use crate::{Error, Result, check};
 
+/// Number of rows that a sink without acknowledgements is sent at a time.
+const ROWS: usize = 128;
+
 /// The measured plugin's functions beside its echoes.
 const FUNCTIONS: [&str; 3] = ["double", "upper", "busy"];
 
@@ -188,6 +191,12 @@ impl Hosted {
     /// The host's.
     pub fn sink(&self, pace: Pace, ack: Ack, size: usize) -> Measured {
         let sink = self.host.sink(&self.symbol("rows")).require_ack(ack != Ack::None).open()?;
+        let mut readings = vec![Reading::of_size(size); ROWS];
+        let mut send_all = || {
+            readings.iter_mut().for_each(|reading| reading.id += ROWS as u64);
+            sink.send_all(&readings)?;
+            Ok(ROWS as u64)
+        };
         let mut reading = Reading::of_size(size);
         let mut send = || {
             reading.id += 1;
@@ -195,7 +204,7 @@ impl Hosted {
             Ok(1)
         };
         clock::streams_here(&self.pids(), size, || match ack {
-            Ack::None => clock::feed(pace, &mut send, || Ok(sink.flush(FLUSH)?)).map(Some),
+            Ack::None => clock::feed(pace, &mut send_all, || Ok(sink.flush(FLUSH)?)).map(Some),
             Ack::Each => clock::stream(pace, &mut send).map(Some),
             Ack::Window(window) => clock::stream(pace, windowed(&sink, window, Reading::of_size(size))).map(Some),
         })

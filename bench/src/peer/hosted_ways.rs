@@ -37,7 +37,9 @@ impl Hosted {
             Way::Call | Way::SpawnBlocking | Way::CallMany(_) | Way::CallAsync(_) => self.call(pace, way, size),
             Way::Busy(processes) => self.compute(pace, processes),
             Way::Source | Way::AsyncSource | Way::Chunks(_) => self.read(pace, way, size),
-            Way::Sink | Way::AsyncSink | Way::SinkAcks(_) | Way::AsyncSinkAcks => self.write(pace, way, size),
+            Way::Sink | Way::SinkRows(_) | Way::AsyncSink | Way::SinkAcks(_) | Way::AsyncSinkAcks => {
+                self.write(pace, way, size)
+            }
         }
     }
 
@@ -175,6 +177,10 @@ impl Hosted {
             Way::SinkAcks(window) => {
                 let sink = sink.open()?;
                 clock::stream(pace, windowed(&sink, window, Reading::of_size(size))).map(Some)
+            }
+            Way::SinkRows(count) => {
+                let (sink, rows) = (sink.open()?, vec![next(); count]);
+                clock::stream_of(pace, 1, || Ok(sink.send_all(&rows).map(|()| count as u64)?)).map(Some)
             }
             _ => {
                 let sink = sink.open()?;

@@ -80,8 +80,10 @@ pub enum Way {
     AsyncSource,
     /// A source as a stream of chunks of so many rows.
     Chunks(usize),
-    /// A sink, blocking.
+    /// A sink, blocking, a row at a time.
     Sink,
+    /// A sink, blocking, so many rows at a time.
+    SinkRows(usize),
     /// A sink fed by a task.
     AsyncSink,
     /// A sink with acknowledgements, blocking, with so many unacknowledged.

@@ -16,6 +16,7 @@ pub(super) fn subject() -> Subject {
         ("AsyncSource, a stream", Way::AsyncSource),
         ("AsyncSource::next_chunk, 256 rows", Way::Chunks(256)),
         ("Sink::send", Way::Sink),
+        ("Sink::send_all, 256 rows", Way::SinkRows(256)),
         ("AsyncSink, fed", Way::AsyncSink),
         ("Sink::send_async with acks, window 256", Way::SinkAcks(256)),
         ("AsyncSink with acks, fed", Way::AsyncSinkAcks),
