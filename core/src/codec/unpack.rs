@@ -209,7 +209,7 @@ impl<'de> Deserializer<'de> for &mut Unpacker<'de> {
         deserialize_i8(); deserialize_i16(); deserialize_i32(); deserialize_i64();
         deserialize_u8(); deserialize_u16(); deserialize_u32(); deserialize_u64();
         deserialize_f32(); deserialize_f64();
-        deserialize_char(); deserialize_str(); deserialize_string(); deserialize_identifier();
+        deserialize_char(); deserialize_str(); deserialize_string();
         deserialize_bytes(); deserialize_byte_buf();
         deserialize_unit(); deserialize_map();
         deserialize_struct(&'static str, &'static [&'static str]);
@@ -218,6 +218,18 @@ impl<'de> Deserializer<'de> for &mut Unpacker<'de> {
     #[inline]
     fn is_human_readable(&self) -> bool {
         true
+    }
+
+    /// The name of a field, most often a short text.
+    #[inline]
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.peek()? {
+            marker @ 0xa0..=0xbf => {
+                self.rest = &self.rest[1..];
+                self.text(usize::from(marker & 0x1f), visitor)
+            }
+            _ => self.any::<V, false>(visitor),
+        }
     }
 
     #[inline]

@@ -19,10 +19,12 @@ pub(super) fn utf8(bytes: &[u8]) -> Option<&str> {
 fn is_ascii(bytes: &[u8]) -> bool {
     const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
     let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
-    match bytes.last_chunk() {
-        None => bytes.iter().fold(0, |all, byte| all | byte) < 0x80,
-        // The last word overlaps the one before.
-        Some(last) => bytes.as_chunks().0.iter().fold(word(last), |all, bytes| all | word(bytes)) & HIGH_BITS == 0,
+    let half = |bytes: &[u8; 4]| u64::from(u32::from_ne_bytes(*bytes));
+    // The last word overlaps the one before.
+    match (bytes.last_chunk(), bytes.first_chunk().zip(bytes.last_chunk())) {
+        (Some(last), _) => bytes.as_chunks().0.iter().fold(word(last), |all, bytes| all | word(bytes)) & HIGH_BITS == 0,
+        (None, Some((first, last))) => (half(first) | half(last)) & HIGH_BITS == 0,
+        (None, None) => bytes.iter().fold(0, |all, byte| all | byte) < 0x80,
     }
 }
 
