@@ -1,10 +1,17 @@
-"""The functions over columns that are measured, for our module with NumPy; `src/plugin.rs` is the same in Rust."""
+"""The functions over columns that are measured, for our module with NumPy, and pyarrow for texts, if there is one;
+`src/plugin.rs` is the same in Rust."""
 
 import os
 
 import numpy as np
 
 from ekuiper import Plugin
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+except ImportError:
+    pa = None
 
 app = Plugin(os.path.basename(os.getcwd()))
 
@@ -14,9 +21,17 @@ def double(x: np.ndarray) -> np.ndarray:
     return x * 2.0
 
 
-@app.function(columns=True, name="%s_upper_columns" % app.name)
-def upper(texts: list[str]) -> list[str]:
-    return [text.upper() for text in texts]
+if pa is None:
+
+    @app.function(columns=True, name="%s_upper_columns" % app.name)
+    def upper(texts: list[str]) -> list[str]:
+        return [text.upper() for text in texts]
+
+else:
+
+    @app.function(columns=True, name="%s_upper_columns" % app.name)
+    def upper(texts: pa.StringArray) -> pa.StringArray:
+        return pc.ascii_upper(texts)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,13 @@ pub(crate) fn environment() -> PathBuf {
     root().join("target/python")
 }
 
+/// A command of its Python.
+pub(crate) fn in_environment(arguments: &[&str]) -> Command {
+    let mut command = Command::new(environment().join("bin/python"));
+    command.args(arguments).current_dir(root()).env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+    command
+}
+
 /// Builds the wheel and installs it into an empty environment; what it needs is
 /// complete, and no libnng is there.
 pub(crate) fn install(tools: &Tools) -> Result<()> {
@@ -31,12 +38,6 @@ pub(crate) fn install(tools: &Tools) -> Result<()> {
     execute(tools.for_command(&mut maturin(tools, &["build", "--release"], &wheels)))?;
     let wheel = only_file(&wheels)?;
     execute(Command::new(tools.python_bin()).args(["-m", "venv", "--clear"]).arg(&environment))?;
-    let python = environment.join("bin/python");
-    let in_environment = |arguments: &[&str]| {
-        let mut command = Command::new(&python);
-        command.args(arguments).current_dir(root()).env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
-        command
-    };
     execute(in_environment(&["-m", "pip", "install", "--quiet", "--no-index"]).arg(wheel))?;
     // Not a word of it into a report that somebody keeps.
     execute(in_environment(&["-m", "pip", "check"]).stdout(std::io::stderr()))?;

@@ -88,14 +88,6 @@ impl Tools {
         execute(&mut build).or_else(|error| self.skip(format!("iceoryx2 in the benchmark: {error}")))
     }
 
-    /// A Python environment with pyarrow, in `.tools/pyarrow`.
-    pub(crate) fn pyarrow(&mut self) -> Result<()> {
-        let environment =
-            Environment { folder: self.folder.join("pyarrow"), requirements: &["bench/requirements.txt"] };
-        // There is no wheel of it for each machine.
-        environment.set_up(execute).or_else(|error| self.skip(format!("pyarrow in the benchmark: {error}")))
-    }
-
     /// Builds a Go program as `.tools/<name>`; without it, `what` is left out.
     fn go(&mut self, name: &str, sources: &str, what: &str) -> Result<()> {
         if !exists("go") {

@@ -25,12 +25,9 @@ struct Arguments {
     /// A Python that has the official SDK
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/python/bin/python"))]
     python: PathBuf,
-    /// A Python that has our module
+    /// A Python that has our module, NumPy and pyarrow
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/python"))]
     module: PathBuf,
-    /// A Python that has pyarrow
-    #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/pyarrow/bin/python"))]
-    pyarrow: PathBuf,
     /// The Go program of bench/peers/mangos
     #[arg(long, value_name = "PROGRAM", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/mangos-bench"))]
     mangos: PathBuf,
@@ -83,7 +80,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         let python = Python::official(name, transport, &arguments.python, script.clone());
         add(name, python.map(|python| Box::new(python) as _));
     }
-    let pipe = PipePeer::new(&arguments.pyarrow, sources.join("plugin/pipe.py"));
+    let pipe = PipePeer::new(&arguments.module, sources.join("plugin/pipe.py"));
     add("pipe", pipe.map(|pipe| Box::new(pipe) as _));
     add("flight", Ok(Box::new(FlightPeer::new(plugin.clone()))));
     add("grpc", Ok(Box::new(GrpcPeer::new(plugin))));
