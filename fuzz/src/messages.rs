@@ -20,6 +20,20 @@ pub(crate) fn must_be_object(data: &[u8]) {
     assert!(value(data).is_none_or(|value| value.is_object()), "not an object, and it was accepted");
 }
 
+/// Panics when `data` are not the value, or the error at the place, that they are
+/// to `serde_json`.
+fn must_be_read_as_by_serde_json(data: &[u8]) {
+    fn shown<T>(read: Result<T, serde_json::Error>) -> Result<T, String> {
+        read.map_err(|error| error.to_string())
+    }
+    let Ok(json) = std::str::from_utf8(data) else {
+        return assert!(Format::Json.decode::<Value>(data).is_err() && Format::Json.decode::<&RawValue>(data).is_err());
+    };
+    assert_eq!(shown(Format::Json.decode::<Value>(data)), shown(serde_json::from_str(json)));
+    let raw = |read: Result<&RawValue, serde_json::Error>| shown(read).map(|raw| raw.get().to_owned());
+    assert_eq!(raw(Format::Json.decode(data)), raw(serde_json::from_str(json)));
+}
+
 /// A sink's acknowledgement keeps its outcome, or its number.
 pub fn ack(data: &[u8]) {
     if let Some(AckCount(count)) = AckCount::decode(data) {
@@ -204,9 +218,11 @@ pub fn reply(data: &[u8]) {
     }
 }
 
-/// A source's message: a tuple stays that tuple, and an error that error, in
-/// both spellings.
+/// A source's message: it is JSON to this project's reader if it is to
+/// `serde_json`, a tuple stays that tuple, and an error that error, in both
+/// spellings.
 pub fn source(data: &[u8]) {
+    must_be_read_as_by_serde_json(data);
     let Ok(message) = SourceMessage::<Value>::decode(Format::Json, data) else { return };
     match value(data) {
         Some(Value::String(inner)) => must_be_object(inner.as_bytes()),

@@ -12,6 +12,8 @@ use std::io;
 use memchr::memchr2;
 use serde_json::ser::Formatter;
 
+use super::plain::{has_controls, plain_end};
+
 /// Minimum length for this optimisation to pay off, in bytes.
 const SHORTEST: usize = 32;
 
@@ -56,21 +58,12 @@ fn is_plain(block: &[u8]) -> bool {
     memchr2(b'"', b'\\', block).is_none() && !has_controls(block)
 }
 
-/// Whether there are control characters, which are never in a JSON text as they
-/// are.
-#[inline]
-pub(super) fn has_controls(bytes: &[u8]) -> bool {
-    // The smallest byte is found without an early exit, which lets the compiler
-    // vectorise the loop.
-    bytes.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < b' '
-}
-
 /// Appends a block run by run, with escapes in between.
 fn escape(block: &[u8], to: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut rest = block;
     loop {
-        let (run, behind) = rest.split_at(plain_length(rest));
+        let (run, behind) = rest.split_at(plain_end(rest, 0));
         to.extend_from_slice(run);
         let Some((byte, behind)) = behind.split_first() else { return };
         let short = match byte {
@@ -88,29 +81,6 @@ fn escape(block: &[u8], to: &mut Vec<u8>) {
         }
         rest = behind;
     }
-}
-
-/// The number of bytes before the first that needs an escape.
-fn plain_length(bytes: &[u8]) -> usize {
-    const STEP: usize = size_of::<u64>();
-    let (words, tail) = bytes.as_chunks::<STEP>();
-    for (index, word) in words.iter().enumerate() {
-        let found = to_escape(u64::from_le_bytes(*word));
-        if found != 0 {
-            return index * STEP + found.trailing_zeros() as usize / 8;
-        }
-    }
-    let in_tail = tail.iter().position(|byte| matches!(byte, ..b' ' | b'"' | b'\\'));
-    words.len() * STEP + in_tail.unwrap_or(tail.len())
-}
-
-/// The highest bit of the first byte of a word that needs an escape; bytes behind
-/// that one may be marked wrongly.
-fn to_escape(word: u64) -> u64 {
-    const EACH: u64 = u64::MAX / 255;
-    let below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word;
-    let is = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
-    (below(word, b' ') | is(b'"') | is(b'\\')) & (EACH << 7)
 }
 
 /// A formatter of compact JSON.

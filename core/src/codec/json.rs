@@ -1,11 +1,11 @@
-//! JSON, through `serde_json`.
+//! JSON: written through `serde_json`, read by a parser of our own.
 
 use serde::Serialize;
-use serde::de::{Deserialize, DeserializeSeed, Error as _, IgnoredAny};
-use serde_json::{Deserializer, Serializer};
+use serde::de::DeserializeSeed;
+use serde_json::Serializer;
 
 use super::finite::Finite;
-use super::quoted::Quoted;
+use super::parse::{Parser, not_utf8};
 use super::{Adapted, Codec, Error, escape, place};
 
 /// The codec that every peer supports.
@@ -27,24 +27,15 @@ impl Codec for Json {
 
     #[inline]
     fn read<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<(S::Value, usize), Error> {
-        if let Some(text) = Quoted::find(bytes) {
-            return text.read(seed);
-        }
-        let mut deserializer = Deserializer::from_slice(bytes);
-        let value = seed.deserialize(Adapted::new(&mut deserializer))?;
-        // The rest is not read: only the position at which it begins is needed.
-        Ok((value, deserializer.into_iter::<IgnoredAny>().byte_offset()))
+        let mut parser = Parser::new(bytes);
+        let value = seed.deserialize(Adapted::new(&mut parser))?;
+        Ok((value, parser.length()))
     }
 
     fn length(bytes: &[u8]) -> Result<usize, Error> {
-        let mut deserializer = Deserializer::from_slice(bytes);
-        IgnoredAny::deserialize(&mut deserializer)?;
-        let length = deserializer.into_iter::<IgnoredAny>().byte_offset();
-        // Skipped values are not checked for valid UTF-8 by `serde_json`.
-        match simdutf8::basic::from_utf8(&bytes[..length]) {
-            Ok(_) => Ok(length),
-            Err(_) => Err(not_utf8(&bytes[..length])),
-        }
+        let mut parser = Parser::new(bytes);
+        parser.raw()?;
+        Ok(parser.length())
     }
 }
 
@@ -52,21 +43,15 @@ impl Codec for Json {
 /// [`Format::decode_with`](super::Format::decode_with).
 #[inline]
 pub(super) fn decode<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<S::Value, Error> {
-    // Checked at once, and not text by text.
-    let json = simdutf8::basic::from_utf8(bytes).map_err(|_| not_utf8(bytes))?;
-    let mut deserializer = Deserializer::from_str(json);
-    let value = seed.deserialize(Adapted::new(&mut deserializer))?;
-    deserializer.end().map(|()| value)
+    let mut parser = Parser::new(bytes);
+    let read = seed.deserialize(Adapted::new(&mut parser));
+    read.and_then(|value| parser.end().map(|()| value)).map_err(|error| of_utf8(bytes, error))
 }
 
-/// The error for JSON that is not UTF-8, with its place.
+/// The error, unless the bytes are not UTF-8, which is said before all else.
 #[cold]
-fn not_utf8(bytes: &[u8]) -> Error {
-    let valid = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
-    let before = &bytes[..valid];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-    Error::custom(format_args!("invalid unicode code point at line {line} column {column}"))
+fn of_utf8(bytes: &[u8], error: Error) -> Error {
+    if simdutf8::basic::from_utf8(bytes).is_ok() { error } else { not_utf8(bytes, 0) }
 }
 
 #[cfg(test)]
