@@ -150,10 +150,10 @@ impl<'de> Parser<'de> {
     /// Reads what is between brackets or braces, the first of which follows.
     #[inline]
     fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> Result<T, Error> {
-        self.depth -= 1;
-        if self.depth == 0 {
+        let Some(left @ 1..) = self.depth.checked_sub(1) else {
             return Err(self.fault("recursion limit exceeded"));
-        }
+        };
+        self.depth = left;
         self.at += 1;
         let read = read(self);
         self.depth += 1;
