@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::rows::{RowCount, format_of_rows};
 use crate::codec::Format;
 use crate::{Error, Result};
 
@@ -49,6 +50,14 @@ impl<M: serde::de::DeserializeOwned> SourceMessage<M> {
     /// [`Error::Message`] when the message is neither a tuple nor an error.
     #[inline]
     pub fn decode(format: Format, bytes: &[u8]) -> Result<Self> {
+        match bare(format, bytes) {
+            Some(message) => Ok(Self::Tuple(Tuple { message, meta: Value::Null })),
+            None => Self::decode_any(format, bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn decode_any(format: Format, bytes: &[u8]) -> Result<Self> {
         let wire: Wire<M> = match format {
             Format::Json if bytes.first() == Some(&b'"') => {
                 let inner: String = serde_json::from_slice(bytes).map_err(wrong)?;
@@ -63,6 +72,21 @@ impl<M: serde::de::DeserializeOwned> SourceMessage<M> {
             (None, None) => Err(wrong(serde::de::Error::custom("it has neither \"message\" nor \"error\""))),
         }
     }
+}
+
+/// The record of a tuple without metadata, as [`encode_tuple`] writes it if the
+/// record is an object: most messages, of which no key is then read. `None` if it
+/// is another message, or wrong.
+#[inline]
+fn bare<M: serde::de::DeserializeOwned>(format: Format, bytes: &[u8]) -> Option<M> {
+    let (begin, end): (&[u8], &[u8]) = match format {
+        Format::Json => (b"{\"message\":", b",\"meta\":null}"),
+        Format::MessagePack => (b"\x82\xa7message", b"\xa4meta\xc0"),
+    };
+    let record = bytes.strip_prefix(begin)?.strip_suffix(end)?;
+    format_of_rows(record).filter(|kind| *kind == (format, RowCount::One))?;
+    let (message, length) = format.read(record, std::marker::PhantomData).ok()?;
+    (length == record.len()).then_some(message)
 }
 
 fn wrong(source: serde_json::Error) -> Error {
@@ -115,6 +139,56 @@ mod tests {
             tuple(json!([1]), json!({"topic": "t"}))
         );
         assert_eq!(decode(br#"{"message":{},"more":1}"#).unwrap(), tuple(json!({}), json!(null)));
+    }
+
+    /// Where a tuple without metadata is not as usual, it is read as any other.
+    #[test]
+    fn a_message_is_the_same_whichever_way_it_is_read() {
+        for record in [
+            "1",
+            "{}",
+            "[1,2]",
+            "\"a\"",
+            "null",
+            " null",
+            " {}",
+            "{\"a\":null}",
+            "1,2",
+            "1,\"message\":2",
+            "",
+            " 1 ",
+            "{",
+            "\"\\\"\"",
+            "7e",
+        ] {
+            for (begin, end) in [
+                ("{\"message\":", ",\"meta\":null}"),
+                ("{\"message\":", "}"),
+                (" {\"message\" :", ", \"meta\":null}"),
+                ("{\"message\":", ",\"meta\":null,\"more\":1}"),
+                ("{\"message\":", ",\"meta\":null}}"),
+                ("{\"meta\":null,\"message\":", "}"),
+            ] {
+                let bytes = [begin, record, end].concat();
+                let read = |decode: fn(Format, &[u8]) -> Result<SourceMessage>| {
+                    decode(Format::Json, bytes.as_bytes()).map_err(|error| crate::Chain(&error).to_string())
+                };
+                assert_eq!(read(SourceMessage::decode), read(SourceMessage::decode_any), "{bytes}");
+                let Ok(value) = serde_json::from_str::<Value>(&bytes) else { continue };
+                let mut packed = Vec::new();
+                Format::MessagePack.encode(&mut packed, &value).unwrap();
+                let read = |decode: fn(Format, &[u8]) -> Result<SourceMessage>| {
+                    decode(Format::MessagePack, &packed).map_err(|error| crate::Chain(&error).to_string())
+                };
+                assert_eq!(read(SourceMessage::decode), read(SourceMessage::decode_any), "{bytes}");
+            }
+        }
+        let mut usual = Vec::new();
+        for format in [Format::Json, Format::MessagePack] {
+            usual.clear();
+            encode_tuple(format, &mut usual, &json!({ "a": [1] }), None::<&()>).unwrap();
+            assert_eq!(bare::<Value>(format, &usual), Some(json!({ "a": [1] })));
+        }
     }
 
     #[test]
