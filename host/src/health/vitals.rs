@@ -254,9 +254,9 @@ impl Vitals {
         *taken_back += received.map_or(0, |received| received.min(messages));
     }
 
-    /// Counts a message that was read from a source.
+    /// Counts a message that was read from a source, which has one reader.
     pub(crate) fn read(&self) {
-        self.received.fetch_add(1, Ordering::Release);
+        self.received.store(self.received.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// Counts a message of a source that waits to be read.

@@ -27,7 +27,7 @@ use crate::plugin::Plugin;
 use crate::target::{Target, target_setters};
 use crate::{Error, Result, blocking};
 use async_source::AsyncSource;
-use connection::Until;
+use connection::{SourceConnection, Until};
 use session::{Received, SourceSession};
 
 /// Builder of a [`Source`].
@@ -123,6 +123,8 @@ impl SourceBuilder {
 /// Dropping it stops the source, without waiting for that.
 pub struct Source<M = Value> {
     session: Arc<SourceSession>,
+    /// The connection that is read.
+    current: Option<Arc<SourceConnection>>,
     buffer: Vec<u8>,
     /// A time that has passed.
     opened: Instant,
@@ -164,7 +166,7 @@ impl<M: DeserializeOwned> Source<M> {
         }
         let deadline = patience.map(|patience| if patience.is_zero() { self.opened } else { deadline_after(patience) });
         trim(raw.buffer());
-        let received = self.session.receive(raw.buffer(), Until::Deadline(deadline));
+        let received = self.session.receive(&mut self.current, raw.buffer(), Until::Deadline(deadline));
         let found = self.take(received, |source, format| match raw.find(format) {
             Ok(None) => Ok(()),
             Ok(Some(text)) => Err(source.reported(text)),
@@ -178,7 +180,7 @@ impl<M: DeserializeOwned> Source<M> {
         if self.over {
             return Some(Ok(None));
         }
-        let received = self.session.receive(&mut self.buffer, Until::Deadline(deadline));
+        let received = self.session.receive(&mut self.current, &mut self.buffer, Until::Deadline(deadline));
         self.take(received, Self::decode)
     }
 
@@ -187,7 +189,7 @@ impl<M: DeserializeOwned> Source<M> {
         if self.over {
             return Poll::Ready(Ok(None));
         }
-        let received = ready!(self.session.poll_receive(&mut self.buffer, context));
+        let received = ready!(self.session.poll_receive(&mut self.current, &mut self.buffer, context));
         self.take(received, Self::decode).map_or(Poll::Pending, Poll::Ready)
     }
 
@@ -246,7 +248,7 @@ impl<M> Source<M> {
     fn open(session: Arc<SourceSession>) -> Result<Self> {
         session.open()?;
         let opened = Instant::now();
-        Ok(Self { session, buffer: Vec::new(), opened, over: false, closed: false, record: PhantomData })
+        Ok(Self { session, current: None, buffer: Vec::new(), opened, over: false, closed: false, record: PhantomData })
     }
 
     /// Stops the source.

@@ -2,6 +2,7 @@
 //! from where the last one ended.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ pub(super) struct SourceSession {
     starting: DeadlineLock<()>,
     /// Nothing is closed while it is held, since tasks wait for it.
     state: Mutex<SourceState>,
+    /// The reader has stopped; set with the state, and read without it.
+    ended: AtomicBool,
     changed: Changed,
     holder: Arc<Holder>,
     pub(super) counted: Arc<Counted>,
@@ -55,8 +58,6 @@ struct SourceState {
     claim: Option<Claim>,
     /// Why the source could not be restarted.
     failure: Option<Error>,
-    /// The reader has stopped.
-    ended: bool,
     /// The source is not to be restarted.
     closed: bool,
     /// The plugin was stopped, and the source with it.
@@ -144,7 +145,8 @@ impl SourceSession {
         let (starting, state, changed, holder) = Default::default();
         let place = Place { kind: target.kind, name: target.symbol.clone(), meta: target.meta.clone() };
         let counted = plugin.ledger.source(place, plugin.restarts());
-        Arc::new(Self { plugin, target, control, starting, state, changed, holder, counted })
+        let ended = AtomicBool::new(false);
+        Arc::new(Self { plugin, target, control, starting, state, ended, changed, holder, counted })
     }
 
     pub(super) fn what(&self) -> Subject {
@@ -165,7 +167,8 @@ impl SourceSession {
     pub(super) fn give_up_open(&self) {
         self.holder.give_up();
         let mut state = lock(&self.state);
-        (state.ended, state.closed) = (true, true);
+        self.end_reader();
+        state.closed = true;
         drop(state);
         self.changed.notify_all();
         self.plugin.wake_holders();
@@ -203,7 +206,7 @@ impl SourceSession {
     fn start(&self, running: &Arc<Running>, former: Option<&SourceConnection>) -> Result<()> {
         let started = self.listen(running, former);
         let mut state = lock(&self.state);
-        let (is_ended, is_closed) = (state.ended, state.closed);
+        let (is_ended, is_closed) = (self.has_ended(), state.closed);
         let outcome = started.map(|(connection, watch)| {
             connection.mark_started();
             state.connections.push_back(connection.clone());
@@ -254,47 +257,66 @@ impl SourceSession {
         Ok((connection, watch))
     }
 
-    /// Receives the next message into `buffer`.
-    pub(super) fn receive(self: &Arc<Self>, buffer: &mut Vec<u8>, until: Until) -> Result<Received> {
+    /// Records that the reader has stopped. The caller has the state.
+    fn end_reader(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Receives the next message into `buffer`. `current` is the connection that
+    /// the reader reads: the first one, which is nobody else's to remove before
+    /// the reader has stopped.
+    pub(super) fn receive(
+        self: &Arc<Self>,
+        current: &mut Option<Arc<SourceConnection>>,
+        buffer: &mut Vec<u8>,
+        until: Until,
+    ) -> Result<Received> {
         let deadline = until.deadline();
         loop {
-            let mut state = lock(&self.state);
-            if state.ended {
+            if self.has_ended() {
+                *current = None;
                 return Ok(Received::End);
             }
-            if let Some(connection) = state.connections.front().cloned() {
-                drop(state);
-                if !connection.is_replaced() {
-                    match connection.receive(buffer, until) {
-                        Ok(connection::Received::Message) => {
-                            return Ok(Received::Message(connection.running.format(SymbolKind::Source)));
-                        }
-                        Ok(connection::Received::Overrun(overrun)) => {
-                            return Err(self.begin_again(&connection, overrun));
-                        }
-                        Ok(connection::Received::End) => {}
-                        Err(TransportError::Timeout) => return Ok(Received::Nothing),
-                        Err(source) => return Err(connection.running.channel_error(self.what(), source)),
+            if current.is_none() {
+                *current = lock(&self.state).connections.front().cloned();
+            }
+            if let Some(connection) = &*current
+                && !connection.is_replaced()
+            {
+                match connection.receive(buffer, until) {
+                    Ok(connection::Received::Message) => {
+                        return Ok(Received::Message(connection.running.format(SymbolKind::Source)));
                     }
-                    // Ended by the handle, by itself, or with its process?
-                    if lock(&self.state).ended {
-                        return Ok(Received::End);
+                    Ok(connection::Received::Overrun(overrun)) => {
+                        return Err(self.begin_again(connection, overrun));
                     }
-                    match self.is_process_ending(&connection, deadline) {
-                        Some(true) => {}
-                        Some(false) if self.plugin.is_shut_down() => return Err(Error::Stopped),
-                        Some(false) => return Ok(Received::End),
-                        None => return Ok(Received::Nothing),
-                    }
+                    Ok(connection::Received::End) => {}
+                    Err(TransportError::Timeout) => return Ok(Received::Nothing),
+                    Err(source) => return Err(connection.running.channel_error(self.what(), source)),
                 }
-                state = lock(&self.state);
-                // Continue with the connection of the next process or start.
-                if state.connections.len() > 1 {
-                    let read = state.connections.pop_front();
-                    drop(state);
-                    drop(read);
+                // Ended by the handle, by itself, or with its process?
+                if self.has_ended() {
                     continue;
                 }
+                match self.is_process_ending(connection, deadline) {
+                    Some(true) => {}
+                    Some(false) if self.plugin.is_shut_down() => return Err(Error::Stopped),
+                    Some(false) => return Ok(Received::End),
+                    None => return Ok(Received::Nothing),
+                }
+            }
+            let mut state = lock(&self.state);
+            // Continue with the connection of the next process or start.
+            if state.connections.len() > 1 {
+                let read = state.connections.pop_front();
+                drop(state);
+                (*current, _) = (None, read);
+                continue;
             }
             if !self.await_restart(state, deadline)? {
                 return Ok(Received::Nothing);
@@ -327,12 +349,13 @@ impl SourceSession {
     /// the task when it may be there.
     pub(super) fn poll_receive(
         self: &Arc<Self>,
+        current: &mut Option<Arc<SourceConnection>>,
         buffer: &mut Vec<u8>,
         context: &Context<'_>,
     ) -> Poll<Result<Received>> {
         let mut is_registered = false;
         loop {
-            match self.receive(buffer, Until::Task(Instant::now())) {
+            match self.receive(current, buffer, Until::Task(Instant::now())) {
                 Ok(Received::Nothing) if is_registered => return Poll::Pending,
                 Ok(Received::Nothing) => {
                     // Before another attempt, so that no change is missed.
@@ -394,7 +417,7 @@ impl SourceSession {
             let state = lock(&self.state);
             // The source may have been started in another process meanwhile.
             let is_current = state.connections.back().is_some_and(|connection| Arc::ptr_eq(connection, former));
-            if state.closed || state.ended || !is_current {
+            if state.closed || self.has_ended() || !is_current {
                 return;
             }
             drop(state);
@@ -427,7 +450,7 @@ impl SourceSession {
     /// Waits for another connection, after the process has ended, or while the
     /// source is restarted. Returns false when the deadline has passed.
     fn await_restart<'a>(&'a self, mut state: MutexGuard<'a, SourceState>, deadline: Deadline) -> Result<bool> {
-        while !state.ended && state.connections.len() < 2 {
+        while !self.has_ended() && state.connections.len() < 2 {
             if state.ended_with_plugin {
                 return Err(Error::Stopped);
             }
@@ -458,7 +481,7 @@ impl SourceSession {
     /// Ends the iteration; the source runs until it is stopped.
     pub(super) fn end(&self) {
         let mut state = lock(&self.state);
-        state.ended = true;
+        self.end_reader();
         let connections = state.connections.clone();
         let watch = state.watch.take();
         drop(state);
@@ -473,7 +496,8 @@ impl SourceSession {
         self.holder.mark_ending();
         self.plugin.detach(self);
         let mut state = lock(&self.state);
-        (state.ended, state.closed) = (true, true);
+        self.end_reader();
+        state.closed = true;
         drop(state);
         self.changed.notify_all();
     }
