@@ -81,7 +81,7 @@ impl Parser<'_> {
             },
             b'"' => Unexpected::Str(match self.characters::<false>()? {
                 Some(text) => text,
-                None => &self.unescaped,
+                None => self.unescaped()?,
             }),
             b'[' => Unexpected::Seq,
             b'{' => Unexpected::Map,

@@ -33,13 +33,13 @@ pub(super) struct Parser<'de> {
     /// How many more values may be in each other.
     depth: u8,
     /// The last text with escapes, without them.
-    unescaped: String,
+    unescaped: Vec<u8>,
 }
 
 impl<'de> Parser<'de> {
     #[inline]
     pub(super) fn new(bytes: &'de [u8]) -> Self {
-        Self { bytes, at: 0, depth: MAX_DEPTH, unescaped: String::new() }
+        Self { bytes, at: 0, depth: MAX_DEPTH, unescaped: Vec::new() }
     }
 
     /// The number of bytes that have been read.
@@ -126,7 +126,7 @@ impl<'de> Parser<'de> {
     fn text<V: Visitor<'de>, const KEY: bool>(&mut self, visitor: V) -> Result<V::Value, Error> {
         match self.characters::<KEY>()? {
             Some(text) => visitor.visit_borrowed_str(text),
-            None => visitor.visit_str(&self.unescaped),
+            None => visitor.visit_str(self.unescaped()?),
         }
     }
 

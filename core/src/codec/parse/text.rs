@@ -11,6 +11,20 @@ use super::Parser;
 /// Length from which on SIMD pays.
 const LONG: usize = 64;
 
+/// What a byte behind a backslash stands for; 0 if it is no escape, or begins one
+/// by number.
+const ESCAPED: [u8; 256] = {
+    let mut escaped = [0; 256];
+    let pairs = [b"\"\"", b"\\\\", b"//", b"b\x08", b"f\x0c", b"n\n", b"r\r", b"t\t"];
+    let mut index = 0;
+    while index < pairs.len() {
+        let [byte, stands_for] = *pairs[index];
+        escaped[byte as usize] = stands_for;
+        index += 1;
+    }
+    escaped
+};
+
 impl<'de> Parser<'de> {
     /// Reads the text whose quote follows; `None` if it had escapes, and is
     /// [`unescaped`](Self::unescaped).
@@ -29,7 +43,8 @@ impl<'de> Parser<'de> {
         let start = self.at;
         self.skip_plain();
         if self.peek() != Some(b'"') {
-            return self.unescape(start).map(|()| None);
+            self.unescape(start)?;
+            return Ok(None);
         }
         self.at += 1;
         match utf8(&self.bytes[start..self.at - 1]) {
@@ -96,42 +111,68 @@ impl<'de> Parser<'de> {
     /// Reads a text that begins at `start`, and whose first escape or wrong
     /// character follows.
     #[inline(never)]
-    fn unescape(&mut self, mut start: usize) -> Result<(), Error> {
-        self.unescaped.clear();
+    fn unescape(&mut self, start: usize) -> Result<(), Error> {
+        let mut text = std::mem::take(&mut self.unescaped);
+        text.clear();
+        self.unescape_into(&mut text, start)?;
+        self.unescaped = text;
+        Ok(())
+    }
+
+    /// The last text that had escapes, without them.
+    pub(super) fn unescaped(&self) -> Result<&str, Error> {
+        // Escapes are whole characters: it is UTF-8 if what is between them is.
+        utf8(&self.unescaped).ok_or_else(|| self.not_utf8(0))
+    }
+
+    fn unescape_into(&mut self, text: &mut Vec<u8>, mut start: usize) -> Result<(), Error> {
+        let (bytes, mut end) = (self.bytes, self.at);
         loop {
-            let plain = utf8(&self.bytes[start..self.at]).ok_or_else(|| self.not_utf8(start))?;
-            self.unescaped.push_str(plain);
-            match self.next()? {
-                b'"' => return Ok(()),
-                b'\\' => {
-                    let character = match self.escape()? {
-                        Escape::Character(character) => character,
-                        Escape::Unit(unit) => self.character(unit)?,
-                    };
-                    self.unescaped.push(character);
+            text.extend_from_slice(&bytes[start..end]);
+            let plain = match bytes.get(end..).unwrap_or_default() {
+                [b'"', ..] => {
+                    self.at = end + 1;
+                    return Ok(());
                 }
-                _ => return Err(self.control()),
+                [b'\\', byte, ..] => ESCAPED[usize::from(*byte)],
+                _ => 0,
+            };
+            if plain != 0 {
+                text.push(plain);
+                start = end + 2;
+            } else {
+                self.at = end;
+                let character = self.rare_escape()?;
+                text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                start = self.at;
             }
-            start = self.at;
             // What is between escapes is rarely long.
-            self.at = plain_end(self.bytes, self.at);
+            end = plain_end(bytes, start);
+        }
+    }
+
+    /// Reads an escape by number, or says what is wrong.
+    #[inline(never)]
+    fn rare_escape(&mut self) -> Result<char, Error> {
+        match self.next()? {
+            b'\\' => match self.escape()? {
+                Escape::Byte(byte) => Ok(byte.into()),
+                Escape::Unit(unit) => self.character(unit),
+            },
+            _ => Err(self.control()),
         }
     }
 
     /// Reads an escape behind its backslash.
     #[inline]
     fn escape(&mut self) -> Result<Escape, Error> {
-        let byte = self.next()?;
-        Ok(Escape::Character(match byte {
-            b'"' | b'\\' | b'/' => byte.into(),
-            b'b' => '\x08',
-            b'f' => '\x0c',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => return self.unit().map(Escape::Unit),
-            _ => return Err(self.fault_behind("invalid escape")),
-        }))
+        match self.next()? {
+            b'u' => self.unit().map(Escape::Unit),
+            byte => match ESCAPED[usize::from(byte)] {
+                0 => Err(self.fault_behind("invalid escape")),
+                plain => Ok(Escape::Byte(plain)),
+            },
+        }
     }
 
     /// The character that begins with this unit of UTF-16; the other unit
@@ -174,7 +215,8 @@ impl<'de> Parser<'de> {
 
 /// What an escape stands for.
 enum Escape {
-    Character(char),
+    /// A character of ASCII.
+    Byte(u8),
     /// A unit of UTF-16.
     Unit(u16),
 }
