@@ -59,18 +59,68 @@ const ELSEWHERE: &str = ".at-";
 const SCRATCH: &str = "scratch-";
 
 /// The folders of this process's hosts.
-static OWN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+static OWN: Folders = Folders(Mutex::new(BTreeSet::new()));
+
+/// Folders that are removed together. Locked while one of them is made or
+/// removed, so that there is none that is half there.
+#[derive(Debug)]
+struct Folders(Mutex<BTreeSet<PathBuf>>);
 
 /// Removes the socket folders of all hosts of this process, and their sockets
 /// elsewhere: for a program that is about to exit without dropping its hosts,
 /// whose folders stay otherwise until the next host of the same user starts.
 /// Nothing can connect to these hosts afterwards.
 pub fn remove_socket_folders() {
-    let own = std::mem::take(&mut *sync::lock(&OWN));
-    // First, since one folder may be in another.
-    own.iter().for_each(|folder| remove_elsewhere(folder));
-    for folder in own {
-        let _ = remove(&folder);
+    OWN.remove_all();
+}
+
+impl Folders {
+    fn remove_all(&self) {
+        let mut all = sync::lock(&self.0);
+        // First, since one folder may be in another.
+        all.iter().for_each(|folder| remove_elsewhere(folder));
+        for folder in std::mem::take(&mut *all) {
+            let _ = remove(&folder);
+        }
+    }
+
+    /// Creates a folder in another folder.
+    fn make_in(&'static self, parent: &Path) -> io::Result<OwnFolder> {
+        for _ in 1..ATTEMPTS {
+            if let Some(own) = self.try_make_in(parent)? {
+                return Ok(own);
+            }
+        }
+        Err(io::Error::other("other hosts remove it again and again"))
+    }
+
+    /// Creates a folder; `None` if another host has removed it.
+    fn try_make_in(&'static self, parent: &Path) -> io::Result<Option<OwnFolder>> {
+        let mut all = sync::lock(&self.0);
+        // As `mkdtemp` does; tempfile's default admits other users.
+        let private = Permissions::from_mode(0o700);
+        // Removed when it is dropped, if it still has this name.
+        let new = tempfile::Builder::new().prefix(UNLOCKED).permissions(private).tempdir_in(parent)?;
+        let settled = settle(new.path())?;
+        Ok(settled.map(|(path, lock)| {
+            all.insert(path.clone());
+            OwnFolder { path, folders: self, _lock: lock }
+        }))
+    }
+}
+
+/// Locks a new folder, and gives it its name; `None` if another host has removed
+/// it.
+fn settle(new: &Path) -> io::Result<Option<(PathBuf, Option<OwnedFd>)>> {
+    let lock = match lock_in(new) {
+        Err(Errno::NOENT | Errno::WOULDBLOCK) => return Ok(None),
+        lock => lock?,
+    };
+    let path = renamed(new, UNLOCKED, PREFIX);
+    match std::fs::rename(new, &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        Ok(()) => Ok(Some((path, lock))),
     }
 }
 
@@ -89,6 +139,7 @@ fn remove_elsewhere(folder: &Path) {
 #[derive(Debug)]
 pub(crate) struct OwnFolder {
     path: PathBuf,
+    folders: &'static Folders,
     /// `None` where the file system has no locks: no other host removes the
     /// folder then.
     _lock: Option<OwnedFd>,
@@ -102,38 +153,7 @@ impl OwnFolder {
 
     /// Creates a folder in another folder.
     pub(crate) fn make_in(parent: &Path) -> io::Result<Self> {
-        for _ in 1..ATTEMPTS {
-            if let Some(own) = Self::try_make_in(parent)? {
-                return Ok(own);
-            }
-        }
-        Err(io::Error::other("other hosts remove it again and again"))
-    }
-
-    /// Creates a folder; `None` if another host has removed it.
-    fn try_make_in(parent: &Path) -> io::Result<Option<Self>> {
-        // As `mkdtemp` does; tempfile's default admits other users.
-        let private = Permissions::from_mode(0o700);
-        // Removed when it is dropped, if it still has this name.
-        let new = tempfile::Builder::new().prefix(UNLOCKED).permissions(private).tempdir_in(parent)?;
-        Self::settle(new.path())
-    }
-
-    /// Locks a new folder, and gives it its name.
-    fn settle(new: &Path) -> io::Result<Option<Self>> {
-        let lock = match lock_in(new) {
-            Err(Errno::NOENT | Errno::WOULDBLOCK) => return Ok(None),
-            lock => lock?,
-        };
-        let path = renamed(new, UNLOCKED, PREFIX);
-        match std::fs::rename(new, &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-            Ok(()) => {
-                sync::lock(&OWN).insert(path.clone());
-                Ok(Some(Self { path, _lock: lock }))
-            }
-        }
+        OWN.make_in(parent)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -151,8 +171,10 @@ impl OwnFolder {
 
 impl Drop for OwnFolder {
     fn drop(&mut self) {
-        let is_there = sync::lock(&OWN).remove(&self.path);
-        if is_there && let Err(error) = remove(&self.path) {
+        let mut all = sync::lock(&self.folders.0);
+        let removed = if all.remove(&self.path) { remove(&self.path) } else { Ok(()) };
+        drop(all);
+        if let Err(error) = removed {
             tracing::warn!(folder = %self.path.display(), %error, "the socket folder is left behind");
         }
     }
@@ -450,7 +472,29 @@ mod tests {
             step(&new);
             sweep_in(parent.path());
             assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
-            assert!(OwnFolder::settle(&new).unwrap().is_none());
+            assert!(settle(&new).unwrap().is_none());
+        }
+    }
+
+    /// As when a program ends at once while it drops its host.
+    #[test]
+    fn none_is_left_when_all_are_removed_while_one_is_dropped() {
+        static FOLDERS: Folders = Folders(Mutex::new(BTreeSet::new()));
+        let parent = tempfile::tempdir().unwrap();
+        for _ in 0..20 {
+            let made = FOLDERS.make_in(parent.path()).unwrap();
+            let path = made.path().to_owned();
+            (0..100).for_each(|number| write(&path.join(format!("{number}.ipc")), ""));
+            std::thread::scope(|scope| {
+                let dropped = scope.spawn(|| drop(made));
+                while path.exists() {
+                    std::thread::yield_now();
+                }
+                FOLDERS.remove_all();
+                let left: Vec<_> = std::fs::read_dir(parent.path()).unwrap().collect();
+                assert!(left.is_empty(), "{left:?}");
+                dropped.join().unwrap();
+            });
         }
     }
 
