@@ -75,8 +75,8 @@ impl<M: serde::de::DeserializeOwned> SourceMessage<M> {
 }
 
 /// The record of a tuple without metadata, as [`encode_tuple`] writes it if the
-/// record is an object: most messages, of which no key is then read. `None` if it
-/// is another message, or wrong.
+/// record is an object: most messages, of which no key is then read; the record may
+/// be nested one level deeper. `None` if it is another message, or wrong.
 #[inline]
 fn bare<M: serde::de::DeserializeOwned>(format: Format, bytes: &[u8]) -> Option<M> {
     let (begin, end): (&[u8], &[u8]) = match format {

@@ -10,6 +10,13 @@ use super::super::Error;
 use super::Parser;
 use super::number::Number;
 
+#[cfg(test)]
+thread_local! {
+    /// The number of errors of syntax so far. Each costs as much as reading the
+    /// document twice, so a document has one.
+    pub(super) static FAULTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Parser<'_> {
     /// An error because of the next byte.
     #[cold]
@@ -27,6 +34,8 @@ impl Parser<'_> {
 
     /// An error because of the byte before this place.
     fn syntax(&self, what: &'static str, at: usize) -> Error {
+        #[cfg(test)]
+        FAULTS.set(FAULTS.get() + 1);
         let error = placed(what, &self.bytes[..at]);
         // As `serde_json`'s own, if it comes to the same, the error is known to
         // be one of syntax.

@@ -12,6 +12,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use serde_json::{Deserializer, Value};
 
+use super::fault::FAULTS;
 use crate::codec::{Adapted, Bytes, Codec, Error, Format, Json};
 
 /// What `serde_json` reads.
@@ -331,4 +332,18 @@ fn values_are_in_each_other_as_deep_as_serde_json_allows() {
     let deep = vec![b'['; 1_000_000];
     assert!(Format::Json.decode::<Value>(&deep).is_err());
     assert!(Json::length(&deep).unwrap_err().is_eof());
+}
+
+/// An error within many lists and objects is looked for once, not at each of
+/// their ends: each time costs as much as reading the document.
+#[test]
+fn a_refused_document_costs_no_more_the_deeper_its_error_is() {
+    let deep = "[{\"a\":".repeat(60);
+    for document in [format!("{deep}x"), format!("{deep}1"), format!("{deep}[1,"), "[".repeat(1000), deep + "\"\u{1}\""]
+    {
+        FAULTS.set(0);
+        let refused = Format::Json.decode::<Value>(document.as_bytes()).unwrap_err();
+        assert_eq!(refused.to_string(), by_serde_json::<Value>(&document).unwrap_err().to_string());
+        assert_eq!(FAULTS.get(), 1, "{document}");
+    }
 }
