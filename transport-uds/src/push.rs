@@ -182,7 +182,8 @@ impl Socket {
         }
         drop(peers);
         // The first ones may be posted, though the last one is not.
-        self.watch_posted(deadline).and(posted)
+        let watched = self.watch_posted(deadline);
+        posted.and(watched)
     }
 
     /// Has the flusher watch the posted messages. Without the flusher no message
@@ -190,7 +191,11 @@ impl Socket {
     fn watch_posted(&self, deadline: Deadline) -> Result<()> {
         if self.posted.wants_watch() && flusher::watch(self.own.clone()).is_err() {
             self.posted.refused();
-            return self.dispatch(deadline);
+            return match self.dispatch(deadline) {
+                // They are accepted: the next message has them written.
+                Err(TransportError::Timeout) => Ok(()),
+                dispatched => dispatched,
+            };
         }
         Ok(())
     }
