@@ -167,7 +167,7 @@ impl SourceSession {
     pub(super) fn give_up_open(&self) {
         self.holder.give_up();
         let mut state = lock(&self.state);
-        self.end_reader();
+        self.end_reader(&mut state);
         state.closed = true;
         drop(state);
         self.changed.notify_all();
@@ -257,9 +257,10 @@ impl SourceSession {
         Ok((connection, watch))
     }
 
-    /// Records that the reader has stopped. The caller has the state.
-    fn end_reader(&self) {
+    /// Records that the reader has stopped, also for one that is about to wait.
+    fn end_reader(&self, state: &mut SourceState) {
         self.ended.store(true, Ordering::SeqCst);
+        state.wakes += 1;
     }
 
     #[inline]
@@ -481,7 +482,7 @@ impl SourceSession {
     /// Ends the iteration; the source runs until it is stopped.
     pub(super) fn end(&self) {
         let mut state = lock(&self.state);
-        self.end_reader();
+        self.end_reader(&mut state);
         let connections = state.connections.clone();
         let watch = state.watch.take();
         drop(state);
@@ -496,7 +497,7 @@ impl SourceSession {
         self.holder.mark_ending();
         self.plugin.detach(self);
         let mut state = lock(&self.state);
-        self.end_reader();
+        self.end_reader(&mut state);
         state.closed = true;
         drop(state);
         self.changed.notify_all();
