@@ -20,6 +20,7 @@ ekuiper_interop::over_each_transport_of_ours! {
     a_refusal_is_that_of_the_first_row,
     a_stop_ends_it,
     rows_go_on_to_the_next_process,
+    what_is_sent_is_not_taken_back_by_what_comes_then,
 }
 
 /// More than are encoded at a time, and more than a window of acknowledgements.
@@ -192,4 +193,24 @@ fn host(mirror: &Mirror, transport: &str) -> Host {
 
 fn open(host: &Host, path: &Path, require_ack: bool) -> Sink {
     host.sink("file").rule("r").config(json!({ "path": path })).require_ack(require_ack).open().unwrap()
+}
+
+/// No row needs a process that has nothing left to take.
+fn what_is_sent_is_not_taken_back_by_what_comes_then(transport: &str) {
+    let _watchdog = Watchdog::start();
+    let mirror = Mirror::new();
+    let host = host(&mirror, transport);
+    let path = mirror.scratch().join("rows");
+    let sink = open(&host, &path, false);
+    // Each is longer than what is encoded at a time.
+    let long = |n| json!({ "n": n, "text": "x".repeat(20_000) });
+    sink.send_all(&[long(0), long(1)]).unwrap();
+    sink.stopper().stop();
+    sink.send_all::<Value>(&[]).unwrap();
+    let unsendable = [Reading { n: 1, value: f64::NAN, text: String::new() }];
+    let error = ekuiper_core::Chain(&sink.send_all(&unsendable).unwrap_err()).to_string();
+    assert!(error.contains("NaN"), "{error}");
+    assert!(matches!(sink.send_all(&[long(2)]), Err(Error::Stopped)));
+    sink.close().unwrap();
+    assert_eq!(numbers(&path), [0, 1]);
 }

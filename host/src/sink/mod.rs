@@ -174,13 +174,13 @@ impl Sink {
     ///
     /// # Errors
     /// As [`Sink::send`], of the first row that was not sent, or was rejected.
-    /// The rows before it were sent. Those after it were not, but for the ones in
-    /// flight to a sink that acknowledges, whose outcomes only
-    /// [`Sink::delivery`] tells.
+    /// The rows before it were sent; their number is what [`Sink::delivery`] has
+    /// more than before, if nobody else sends. Those after it were not, but for
+    /// the ones in flight to a sink that acknowledges, whose outcomes that tells
+    /// as well.
     pub fn send_all<T: Serialize>(&self, rows: &[T]) -> Result<()> {
         if !self.session().require_ack {
-            let (mut sending, _) = self.sender.begin()?;
-            return self.sender.encode_and_transmit_all(&mut sending, rows);
+            return self.sender.encode_and_transmit_all(rows);
         }
         let mut pending = VecDeque::new();
         for row in rows {

@@ -183,34 +183,35 @@ impl Sender {
     }
 
     /// Sends each of these rows as a message, to a sink without
-    /// acknowledgements, in batches.
-    pub(super) fn encode_and_transmit_all(&self, sending: &mut Sending, rows: &[impl Serialize]) -> Result<()> {
-        let mut messages = std::mem::take(&mut sending.messages);
-        let mut rows = rows.iter();
-        let mut is_over = false;
-        let mut sent = Ok(());
-        while !is_over && sent.is_ok() {
-            messages.clear();
+    /// acknowledgements, in batches. Others may send between two of them.
+    pub(super) fn encode_and_transmit_all(&self, rows: &[impl Serialize]) -> Result<()> {
+        let mut rows = rows.iter().peekable();
+        while rows.peek().is_some() {
+            let (mut sending, since) = self.begin()?;
+            let mut messages = std::mem::take(&mut sending.messages);
             let format = sending.current.as_ref().map_or_else(|| self.session.format(), |current| current.format);
             let mut encoded = Ok(());
-            while messages.size() < CHUNK && encoded.is_ok() && !is_over {
-                match rows.next() {
-                    Some(row) => encoded = messages.push(row, format),
-                    None => is_over = true,
-                }
+            while messages.size() < CHUNK
+                && encoded.is_ok()
+                && let Some(row) = rows.next()
+            {
+                encoded = messages.push(row, format);
             }
             // Those before a row that cannot be encoded are sent.
-            sent = self.transmit_all(sending, &messages);
-            sent = sent.and(encoded.map_err(|source| self.session.unencodable(source)));
+            let sent = match messages.size() {
+                0 => Ok(()),
+                _ => self.transmit_all(&mut sending, &messages, since),
+            };
+            messages.clear();
+            sending.messages = messages;
+            sent?;
+            encoded.map_err(|source| self.session.unencodable(source))?;
         }
-        messages.clear();
-        sending.messages = messages;
-        sent
+        Ok(())
     }
 
-    fn transmit_all(&self, sending: &mut Sending, messages: &Messages) -> Result<()> {
+    fn transmit_all(&self, sending: &mut Sending, messages: &Messages, since: Instant) -> Result<()> {
         let session = &*self.session;
-        let since = Instant::now();
         let deadline = later(since, session.send_timeout());
         let mut done = 0;
         self.in_turn(sending, deadline, |sending, connection| {
