@@ -41,7 +41,8 @@ impl<'de> Parser<'de> {
     fn other_characters(&mut self) -> Result<Option<&'de str>, Error> {
         self.at += 1;
         let start = self.at;
-        self.skip_plain();
+        // It is long, or is not ASCII, or has an escape.
+        self.skip_long();
         if self.peek() != Some(b'"') {
             self.unescape(start)?;
             return Ok(None);
